@@ -1,0 +1,109 @@
+"""The tree of exceptions. Each says what happened and why; `hint` says what to do.
+
+    BoincvmError
+    ├── UsageError              the command line is wrong
+    ├── JobFileError            a job file is wrong (file, line, found, expected)
+    ├── InputFileError          an input file is missing, unsafe or unreadable
+    ├── OutputFileError         an output file is missing, unsafe or cannot be written
+    ├── HypervisorMissingError  the hypervisor is not installed
+    ├── HypervisorError         the hypervisor refused or died
+    ├── GuestError
+    │   ├── GuestNeverBootedError
+    │   ├── GuestHungError
+    │   ├── GuestDiedError
+    │   └── GuestProtocolError  the guest sent what it may not send
+    ├── ProgramStartError       the guest has no such program, or cannot execute it
+    ├── LimitError              time, memory or disk of the job are used up
+    ├── ImageMissingError
+    ├── ImageDamagedError
+    ├── ImageBuildError
+    ├── HostDiskFullError
+    └── HostError               the host's system refused something else
+"""
+
+from boincvm.exit_codes import ExitCode
+
+
+class BoincvmError(Exception):
+    """Something that a person can read and act upon: one line, and what to do next."""
+
+    exit_code = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+
+class UsageError(BoincvmError):
+    exit_code = ExitCode.USAGE
+
+
+class JobFileError(BoincvmError):
+    exit_code = ExitCode.JOB_FILE
+
+
+class InputFileError(BoincvmError):
+    exit_code = ExitCode.INPUT_FILE
+
+
+class OutputFileError(BoincvmError):
+    exit_code = ExitCode.OUTPUT_FILE
+
+
+class HypervisorMissingError(BoincvmError):
+    exit_code = ExitCode.HYPERVISOR_MISSING
+
+
+class HypervisorError(BoincvmError):
+    exit_code = ExitCode.HYPERVISOR_FAILED
+
+
+class GuestError(BoincvmError):
+    """The guest, not the host, is at fault."""
+
+
+class GuestNeverBootedError(GuestError):
+    exit_code = ExitCode.GUEST_NEVER_BOOTED
+
+
+class GuestHungError(GuestError):
+    exit_code = ExitCode.GUEST_HUNG
+
+
+class GuestDiedError(GuestError):
+    exit_code = ExitCode.GUEST_DIED
+
+
+class GuestProtocolError(GuestError):
+    exit_code = ExitCode.GUEST_PROTOCOL
+
+
+class ProgramStartError(BoincvmError):
+    exit_code = ExitCode.NO_SUCH_PROGRAM
+
+
+class LimitError(BoincvmError):
+    """`exit_code` tells which limit: time, memory or disk."""
+
+
+class ImageMissingError(BoincvmError):
+    exit_code = ExitCode.IMAGE_MISSING
+
+
+class ImageDamagedError(BoincvmError):
+    exit_code = ExitCode.IMAGE_DAMAGED
+
+
+class ImageBuildError(BoincvmError):
+    exit_code = ExitCode.IMAGE_BUILD
+
+
+class HostDiskFullError(BoincvmError):
+    exit_code = ExitCode.HOST_DISK_FULL
+
+
+class HostError(BoincvmError):
+    exit_code = ExitCode.HOST

@@ -1,0 +1,1 @@
+"""Host to guest: commands, files and presence over any byte channel."""

@@ -1,0 +1,1 @@
+"""The driver contract, features as data, the acceleration probe, the drivers."""

@@ -1,0 +1,116 @@
+"""What a hypervisor driver is.
+
+A driver makes machines; a machine goes through create, start, pause, resume, save, stop and
+destroy. Each verb is idempotent: it succeeds on a machine that is already where it leads.
+What a driver can do is data (`features`) that others read, never an `isinstance`.
+`start` returns when boot begins; when the guest is ready its agent says so on the channel.
+"""
+
+import socket
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Protocol
+
+
+class Feature(Enum):
+    """What a driver may be able to do; ask `feature in driver.features`."""
+
+    PAUSE = auto()
+    SAVE = auto()
+    NETWORK = auto()
+    TRANSFER_DISK = auto()
+    """The machine has a read-only disk through which the host hands over bulk data."""
+
+
+class MachineState(Enum):
+    DEFINED = auto()
+    CREATED = auto()
+    RUNNING = auto()
+    PAUSED = auto()
+    SAVED = auto()
+    STOPPED = auto()
+    DESTROYED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """A machine to be made.
+
+    directory: exists, mode 0700, the machine's own; all that the machine writes lies here.
+    root: the image's read-only disk (qcow2); the machine gets an overlay over it.
+    disk_size: the overlay's size in bytes; None is the root's own.
+    memory: bytes.
+    """
+
+    directory: Path
+    kernel: Path
+    initrd: Path
+    root: Path
+    memory: int
+    cpus: int
+    disk_size: int | None = None
+    network: bool = False
+    kernel_arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineEnd:
+    """How a machine ended. `asked`: we had asked for it. `detail`: one line for people."""
+
+    asked: bool
+    exit_status: int
+    detail: str
+
+
+class Machine(Protocol):
+    """One virtual machine. Every method may raise HypervisorError."""
+
+    @property
+    def spec(self) -> MachineSpec: ...
+
+    @property
+    def state(self) -> MachineState: ...
+
+    @property
+    def transfer_window(self) -> Path | None:
+        """The file behind the transfer disk; None where the driver has no such disk."""
+
+    async def create(self) -> None:
+        """Make the overlay and all else that start needs."""
+
+    async def start(self) -> socket.socket:
+        """Begin to boot (or go on from the saved state); returns the host's end of the
+        guest link, a non-blocking stream socket that the caller owns."""
+
+    async def pause(self) -> None: ...
+
+    async def resume(self) -> None: ...
+
+    async def save(self) -> None:
+        """Keep memory and disk in the machine's directory and end the process."""
+
+    async def stop(self) -> None:
+        """End the machine now, without the guest's help."""
+
+    async def destroy(self) -> None:
+        """Stop, and remove all that create made."""
+
+    async def ended(self) -> MachineEnd:
+        """Wait until the machine's process is gone."""
+
+    def process_ids(self) -> tuple[int, ...]:
+        """The host's processes that are this machine, for CPU time and memory."""
+
+
+class Driver(Protocol):
+    """Makes machines on one kind of hypervisor."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def features(self) -> frozenset[Feature]: ...
+
+    def machine(self, spec: MachineSpec) -> Machine:
+        """A machine in state DEFINED; nothing is touched yet."""

@@ -1,0 +1,1 @@
+"""What is to be done: one model, one reader per file format."""

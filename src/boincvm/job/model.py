@@ -1,0 +1,90 @@
+"""The job: what is to be done, in which machine, with which files, within which limits.
+
+Every reader of a job format (job.toml now; job.xml, vbox_job.xml later) makes these values
+and the wrapper runs nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+_NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One command in the guest. `argv[0]` is looked up in the guest's PATH.
+
+    `directory` is the working directory in the guest; None is the job's own directory, where
+    the inputs lie. `stdin`, `stdout`, `stderr` are files of the host; None means those of
+    the process that runs the job.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=lambda: _NO_ENVIRONMENT)
+    directory: PurePosixPath | None = None
+    stdin: Path | None = None
+    stdout: Path | None = None
+    stderr: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineShape:
+    """The virtual machine's size. `memory` and `disk` in bytes; `disk` None: the image's own."""
+
+    image: str = "base"
+    memory: int = 512 * MIB
+    cpus: int = 1
+    disk: int | None = None
+    network: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file or tree of the host, and where it goes beneath the job's directory in the guest."""
+
+    source: Path
+    destination: PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file or tree beneath the job's directory in the guest, and where it goes on the host.
+
+    `destination` is relative to `Job.directory` and never leads out of it.
+    """
+
+    source: PurePosixPath
+    destination: PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All in seconds. `run`: a task's wall time, None for no limit. `boot`: from start to the
+    agent's first word. `silence`: how long a running guest may say nothing at all before it
+    counts as hung. `stop`: how long a program has to end after it was asked to.
+    """
+
+    run: float | None = None
+    boot: float = 120.0
+    silence: float = 60.0
+    stop: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Tasks run in order; the first that fails ends the job.
+
+    `directory` is the host directory that relative paths of the job start from.
+    """
+
+    tasks: tuple[Task, ...]
+    directory: Path
+    machine: MachineShape = field(default_factory=MachineShape)
+    inputs: tuple[InputFile, ...] = ()
+    outputs: tuple[OutputFile, ...] = ()
+    limits: Limits = field(default_factory=Limits)
