@@ -41,6 +41,8 @@ class MachineSpec:
     root: the image's read-only disk (qcow2); the machine gets an overlay over it.
     disk_size: the overlay's size in bytes; None is the root's own.
     memory: bytes.
+    ephemeral: the machine will never be saved, so its files are taken out of the directory as
+    soon as the hypervisor has them open: nothing is left, even if we are killed.
     """
 
     directory: Path
@@ -51,15 +53,27 @@ class MachineSpec:
     cpus: int
     disk_size: int | None = None
     network: bool = False
+    ephemeral: bool = False
     kernel_arguments: tuple[str, ...] = ()
+
+
+class EndCause(Enum):
+    ASKED = auto()
+    """stop, save or destroy."""
+    GUEST = auto()
+    """The guest turned itself off, or its kernel panicked."""
+    KILLED = auto()
+    """A signal from outside ended the hypervisor."""
+    FAILED = auto()
+    """The hypervisor gave up."""
+    HOST_DISK_FULL = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class MachineEnd:
-    """How a machine ended. `asked`: we had asked for it. `detail`: one line for people."""
+    """How a machine ended. `detail`: one line for people, may be empty."""
 
-    asked: bool
-    exit_status: int
+    cause: EndCause
     detail: str
 
 
@@ -73,8 +87,9 @@ class Machine(Protocol):
     def state(self) -> MachineState: ...
 
     @property
-    def transfer_window(self) -> Path | None:
-        """The file behind the transfer disk; None where the driver has no such disk."""
+    def transfer_window(self) -> int | None:
+        """A descriptor, for writing, of the file behind the transfer disk, while the machine
+        runs; None where the driver has no such disk."""
 
     async def create(self) -> None:
         """Make the overlay and all else that start needs."""

@@ -1,0 +1,178 @@
+"""The agent's loop: words from the host, programs' streams, dead children; nothing polls."""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+import time
+
+from boincvm.bus.stomp import Frame, StompError
+from boincvm.filetree import UnsafePathError
+from boincvm_agent import machine, transfer
+from boincvm_agent.link import HostGoneError, Link
+from boincvm_agent.program import Program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BEAT_SECONDS = 5.0
+
+
+class Agent:
+    """One link, and all that the host has asked for over it."""
+
+    def __init__(self, port: int) -> None:
+        self._link = Link(port)
+        self._programs: dict[str, Program] = {}
+        self._receivers: dict[str, transfer.Receiver] = {}
+        self._groups: list[Program] = []  # ended, their control group not yet removed
+        self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        _signal.set_wakeup_fd(wake_write)
+
+    def run(self) -> None:
+        """Until the host says so, or is gone."""
+        beat = str(int(BEAT_SECONDS * 1000))
+        self._link.command(
+            "CONNECT", {"accept-version": "1.2", "host": "boincvm", "heart-beat": f"{beat},0"}
+        )
+        self._link.command("SUBSCRIBE", {"id": "0", "destination": "/guest"})
+        next_beat = time.monotonic() + BEAT_SECONDS
+        while True:
+            wait = next_beat - time.monotonic()
+            if wait <= 0:
+                self._link.beat()
+                next_beat = time.monotonic() + BEAT_SECONDS
+                continue
+            for descriptor, events in self._wait(wait):
+                self._handle(descriptor, events)
+            self._finish_programs()
+
+    def _wait(self, seconds: float) -> list[tuple[int, int]]:
+        """What has happened, by descriptor; the set to watch is small, so it is made anew."""
+        wanted = {self._wake_read: select.POLLIN, self._link.descriptor: select.POLLIN}
+        if self._link.has_output:
+            wanted[self._link.descriptor] |= select.POLLOUT
+        for program in self._programs.values():
+            if program.stdin_waiting >= 0:
+                wanted[program.stdin_waiting] = select.POLLOUT
+            if program.may_read:
+                for descriptor in program.outputs:
+                    wanted[descriptor] = select.POLLIN
+        poll = select.poll()
+        for descriptor, events in wanted.items():
+            poll.register(descriptor, events)
+        return poll.poll(seconds * 1000)
+
+    def _handle(self, descriptor: int, events: int) -> None:
+        if descriptor == self._link.descriptor:
+            if events & select.POLLIN:
+                for frame in self._link.read():
+                    self._obey(frame)
+            elif events & (select.POLLHUP | select.POLLERR):
+                raise HostGoneError
+            if events & select.POLLOUT:
+                self._link.write()
+        elif descriptor == self._wake_read:
+            os.read(descriptor, 4096)
+            self._bury()
+        else:
+            for program in self._programs.values():
+                if descriptor in program.outputs:
+                    program.read_output(descriptor)
+                    return
+                if descriptor == program.stdin_waiting:
+                    program.write_input()
+                    return
+
+    def _bury(self) -> None:
+        """Every dead child, our own or an orphan that the kernel gave to us."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            for program in self._programs.values():
+                if program.pid == pid:
+                    program.end(status, usage.ru_maxrss)
+        self._groups = [program for program in self._groups if not program.clean_up()]
+
+    def _finish_programs(self) -> None:
+        for call, program in list(self._programs.items()):
+            if program.is_over:
+                program.report()
+                del self._programs[call]
+                if not program.clean_up():
+                    self._groups.append(program)
+        if self._link.has_output:
+            self._link.write()
+
+    def _obey(self, frame: Frame) -> None:
+        if frame.command == "CONNECTED":
+            machine.set_clock(frame.headers["clock-ns"])
+        elif frame.command == "MESSAGE":
+            word, call = frame.headers["word"], frame.headers.get("call", "")
+            try:
+                self._obey_word(word, call, frame)
+            except UnsafePathError as error:
+                self._fail(call, "unsafe", str(error))
+            except OSError as error:
+                self._fail(call, str(error.errno or 0), error.strerror or str(error))
+
+    def _obey_word(self, word: str, call: str, frame: Frame) -> None:
+        program = self._programs.get(call)
+        if word == "run":
+            self._programs[call] = self._start(call, frame)
+        elif word == "put":
+            self._receivers[call] = transfer.Receiver(self._link, call, frame.body)
+        elif word == "get":
+            self._link.produce(self._send_tree(call, frame.body))
+        elif word == "power-off":
+            self._link.write()
+            machine.power_off()
+        elif call in self._receivers:
+            if not self._receivers[call].take(word, frame):
+                del self._receivers[call]
+        elif program is not None:
+            if word == "stdin":
+                program.feed(frame.body, ends="ends" in frame.headers)
+            elif word == "credit":
+                program.grant(int(frame.headers["bytes"]))
+            elif word == "signal":
+                program.signal(int(frame.headers["signal"]))
+        # Any other word belongs to a call that has ended meanwhile.
+
+    def _start(self, call: str, frame: Frame) -> Program:
+        """`run`: directory, arguments and NAME=VALUE pairs in the body, NUL between them."""
+        directory, *words = frame.body.split(b"\0")
+        count = int(frame.headers["arguments"])
+        pairs = [word.partition(b"=") for word in words[count:]]
+        environment = {name: value for name, _, value in pairs}
+        credit = int(frame.headers["credit"])
+        return Program(self._link, call, directory, words[:count], environment, credit)
+
+    def _send_tree(self, call: str, path: bytes) -> Iterator[None]:
+        try:
+            yield from transfer.send_tree(self._link, call, path)
+        except UnsafePathError as error:
+            self._fail(call, "unsafe", str(error))
+        except OSError as error:
+            self._fail(call, str(error.errno or 0), error.strerror or str(error))
+
+    def _fail(self, call: str, reason: str, text: str) -> None:
+        receiver = self._receivers.pop(call, None)
+        if receiver is not None:
+            receiver.close()
+        self._link.send("failed", call, {"reason": reason}, text.encode(errors="replace"))
+
+
+def main(port: int) -> None:
+    """Serves the host until it is gone or wants the machine off."""
+    try:
+        Agent(port).run()
+    except (HostGoneError, StompError):
+        machine.power_off()

@@ -1,0 +1,96 @@
+"""Frames to and from the host over one descriptor, with a bounded queue of what is to go out."""
+
+from __future__ import annotations
+
+import os
+
+from boincvm.bus import stomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+READ_SIZE = 1 << 16
+QUEUE_ENOUGH = 1 << 18  # bytes queued, from which on nobody should produce more
+
+
+class HostGoneError(Exception):
+    """The host has closed its end."""
+
+
+class Link:
+    """The agent's side of the guest link."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._parser = stomp.Parser()
+        self._queue: list[bytes | memoryview] = []
+        self._queued = 0
+        self._producers: list[Iterator[None]] = []
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._queue or self._producers)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a source of output may add to the queue."""
+        return self._queued < QUEUE_ENOUGH
+
+    def command(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
+        """Queues a frame of any kind."""
+        self._put(stomp.encode(command, headers, body))
+
+    def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
+        """Queues one of our words; `call` names the request that it belongs to."""
+        head = {"destination": "/host", "word": word, "call": call, **headers}
+        if len(body) < 4096:
+            self._put(stomp.encode("SEND", head, body))
+        else:  # no copy of what is large
+            self._put(stomp.encode_head("SEND", head, len(body)))
+            self._put(body)
+            self._put(b"\0")
+
+    def beat(self) -> None:
+        """Queues a heart-beat, unless what is queued will serve as one."""
+        if not self._queue:
+            self._put(stomp.HEARTBEAT)
+
+    def produce(self, producer: Iterator[None]) -> None:
+        """`producer` queues a little at each step; it is stepped whenever there is room."""
+        self._producers.append(producer)
+
+    def _put(self, data: bytes) -> None:
+        self._queue.append(data)
+        self._queued += len(data)
+
+    def read(self) -> list[stomp.Frame]:
+        """The frames that have arrived. Raises HostGoneError, stomp.StompError."""
+        try:
+            data = os.read(self.descriptor, READ_SIZE)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise HostGoneError
+        return self._parser.feed(data)
+
+    def write(self) -> None:
+        """Writes what the host takes now."""
+        while True:
+            while self.has_room and self._producers:
+                producer = self._producers.pop(0)
+                for _ in producer:
+                    self._producers.append(producer)
+                    break
+            if not self._queue:
+                return
+            try:
+                # The driver takes at most 32 KiB at once, and only from one buffer.
+                written = os.write(self.descriptor, self._queue[0])
+            except BlockingIOError:
+                return
+            self._queued -= written
+            if written == len(self._queue[0]):
+                del self._queue[0]
+            else:
+                self._queue[0] = memoryview(self._queue[0])[written:]

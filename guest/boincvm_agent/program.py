@@ -1,0 +1,200 @@
+"""One program that the host asked for: its processes, its three streams, its end."""
+
+from __future__ import annotations
+
+import _signal  # `signal` itself would bring in enum
+import os
+
+from boincvm_agent.machine import ControlGroup, disk_free, out_of_memory_kills
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boincvm_agent.link import Link
+
+CHUNK = 1 << 16
+STDIN_CREDIT = 1 << 16
+"""How many bytes of standard input the host may send before the program has read any."""
+
+
+class Program:
+    """Started by the constructor; raises OSError where the program cannot be executed.
+
+    The program may send `credit` bytes of output before the host grants more.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        call: str,
+        directory: bytes,
+        argv: list[bytes],
+        environment: dict[bytes, bytes],
+        credit: int,
+    ) -> None:
+        self.call = call
+        self._link = link
+        self._credit = credit
+        self._kills_before = out_of_memory_kills()
+        self._group = ControlGroup(f"call-{call}")
+        self._stdin = -1
+        self._input: list[bytes] = []
+        self._input_ends = False
+        self.outputs: dict[int, str] = {}
+        self._ended: tuple[int, int] | None = None
+        try:
+            self.pid = self._start(directory, argv, environment)
+        except OSError:
+            self._group.remove()
+            raise
+
+    def _start(self, directory: bytes, argv: list[bytes], environment: dict[bytes, bytes]) -> int:
+        stdin, stdout, stderr, failure = (os.pipe2(os.O_CLOEXEC) for _ in range(4))
+        pid = os.fork()
+        if pid == 0:
+            self._become(directory, argv, environment, stdin[0], stdout[1], stderr[1], failure[1])
+        for descriptor in (stdin[0], stdout[1], stderr[1], failure[1]):
+            os.close(descriptor)
+        with open(failure[0], "rb") as file:  # closed by a successful exec
+            report = file.read()
+        if report:
+            os.waitpid(pid, 0)
+            for descriptor in (stdin[1], stdout[0], stderr[0]):
+                os.close(descriptor)
+            number, _, name = report.partition(b" ")
+            raise OSError(int(number), os.strerror(int(number)), name)
+        for descriptor in (stdin[1], stdout[0], stderr[0]):
+            os.set_blocking(descriptor, False)
+        self._stdin = stdin[1]
+        self.outputs = {stdout[0]: "stdout", stderr[0]: "stderr"}
+        return pid
+
+    def _become(
+        self,
+        directory: bytes,
+        argv: list[bytes],
+        environment: dict[bytes, bytes],
+        *descriptors: int,
+    ) -> None:
+        """In the child: never returns."""
+        where = directory
+        try:
+            self._group.enter()
+            os.setsid()
+            for target, source in enumerate(descriptors[:3]):
+                os.dup2(source, target)
+            _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)  # Python had it ignored
+            os.chdir(directory)
+            where = argv[0]
+            os.execvpe(argv[0], argv, environment)
+        except OSError as error:
+            os.write(descriptors[3], b"%d %b" % (error.errno or 0, where))
+        finally:
+            os._exit(127)
+
+    @property
+    def stdin_waiting(self) -> int:
+        """The descriptor to be watched for room, or -1."""
+        return self._stdin if self._input or self._input_ends else -1
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the program's output may be read now; else the program waits."""
+        return self._link.has_room and (self._credit > 0 or self._ended is not None)
+
+    def grant(self, credit: int) -> None:
+        """The host has room for that many more bytes of output."""
+        self._credit += credit
+
+    def feed(self, data: bytes, *, ends: bool) -> None:
+        """Standard input, to be handed on as the program takes it."""
+        if self._stdin < 0:
+            return  # the program has closed it; what it does not want is dropped, as in a pipe
+        if data:
+            self._input.append(data)
+        self._input_ends = self._input_ends or ends
+
+    def write_input(self) -> None:
+        """Hands on what the program takes now, and tells the host how much that was."""
+        taken = 0
+        try:
+            while self._input:
+                written = os.write(self._stdin, self._input[0])
+                taken += written
+                if written < len(self._input[0]):
+                    self._input[0] = self._input[0][written:]
+                else:
+                    del self._input[0]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._input_ends = True
+            self._input.clear()
+        if taken:
+            self._link.send("taken", self.call, {"bytes": str(taken)})
+        if self._input_ends and not self._input:
+            self.close_input()
+
+    def close_input(self) -> None:
+        """The program sees the end of its standard input."""
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
+        self._input.clear()
+        self._input_ends = False
+
+    def read_output(self, descriptor: int) -> bool:
+        """Sends on what the program has written; False at the stream's end."""
+        try:
+            data = os.read(descriptor, min(CHUNK, self._credit) if self._credit > 0 else CHUNK)
+        except BlockingIOError:
+            return True
+        if not data:
+            os.close(descriptor)
+            del self.outputs[descriptor]
+            return False
+        self._credit -= len(data)
+        self._link.send(self.outputs[descriptor], self.call, {}, data)
+        return True
+
+    def signal(self, number: int) -> None:
+        """To the program's whole session, as a terminal would; 9 reaches every descendant."""
+        if self._ended is None:
+            if number == 9:
+                self._group.kill()
+            else:
+                os.killpg(self.pid, number)
+
+    def end(self, status: int, largest: int) -> None:
+        """The first process has ended: `status` as of waitpid, `largest` its RSS in KiB.
+
+        What it left behind is killed, or it could hold the streams open for ever.
+        """
+        self._ended = (status, largest)
+        self._group.kill()
+        self.close_input()
+
+    @property
+    def is_over(self) -> bool:
+        """Ended, and all its output sent on."""
+        return self._ended is not None and not self.outputs
+
+    def report(self) -> None:
+        """Tells the host how the program ended."""
+        status, largest = self._ended or (0, 0)
+        user, system = self._group.cpu_time()
+        headers = {
+            "user-us": str(user),
+            "system-us": str(system),
+            "max-rss-kib": str(largest),
+            "oom-kills": str(out_of_memory_kills() - self._kills_before),
+            "disk-free": str(disk_free()),
+        }
+        if os.WIFSIGNALED(status):
+            headers["signal"] = str(os.WTERMSIG(status))
+        else:
+            headers["code"] = str(os.WEXITSTATUS(status))
+        self._link.send("exit", self.call, headers)
+
+    def clean_up(self) -> bool:
+        """Takes the empty control group away; False while that is still to come."""
+        return self._group.remove()

@@ -1,0 +1,207 @@
+"""STOMP 1.2 frames (https://stomp.github.io/stomp-specification-1.2.html), both directions.
+
+Host and guest share this file. In the guest Python starts under emulation, about twenty times
+slower than natively, so nothing is imported here.
+"""
+
+from __future__ import annotations
+
+COMMANDS = frozenset(
+    (
+        "CONNECT", "STOMP", "CONNECTED", "SEND", "SUBSCRIBE", "UNSUBSCRIBE", "ACK", "NACK", "BEGIN",
+        "COMMIT", "ABORT", "DISCONNECT", "MESSAGE", "RECEIPT", "ERROR",
+    )
+)  # fmt: skip
+HEARTBEAT = b"\n"
+
+MAXIMUM_HEAD = 16 << 10
+MAXIMUM_HEADERS = 64
+MAXIMUM_BODY = 1 << 20
+
+_UNESCAPED = frozenset(("CONNECT", "CONNECTED"))  # these two frames carry headers as they are
+_ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", ":": "\\c"}
+_UNESCAPES = {"\\": "\\", "r": "\r", "n": "\n", "c": ":"}
+
+
+class StompError(Exception):
+    """The bytes are no STOMP 1.2 frame, or one beyond the caps."""
+
+
+class Frame:
+    """One frame. `body` is what the sender wrote, byte for byte."""
+
+    __slots__ = ("body", "command", "headers")
+
+    def __init__(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
+        self.command = command
+        self.headers = headers
+        self.body = body
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Frame)
+            and self.command == other.command
+            and self.headers == other.headers
+            and self.body == other.body
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Frame({self.command!r}, {self.headers!r}, {len(self.body)} bytes)"
+
+
+def encode_head(command: str, headers: dict[str, str], body_length: int) -> bytes:
+    """All of a frame before its body; the body and one NUL byte are to follow."""
+    plain = command in _UNESCAPED
+    lines = [command]
+    for name, value in headers.items():
+        lines.append(f"{name}:{value}" if plain else f"{_escape(name)}:{_escape(value)}")
+    if body_length:
+        lines.append(f"content-length:{body_length}")
+    lines.append("\n")
+    return "\n".join(lines).encode()
+
+
+def encode(command: str, headers: dict[str, str], body: bytes = b"") -> bytes:
+    """A whole frame; `content-length` is added where there is a body."""
+    return b"".join((encode_head(command, headers, len(body)), body, b"\0"))
+
+
+class Parser:
+    """Takes bytes as they come, gives frames as they are complete.
+
+    `maximum_body` caps a body in bytes. After a StompError the parser is of no more use.
+    """
+
+    def __init__(self, maximum_body: int = MAXIMUM_BODY) -> None:
+        self._maximum_body = maximum_body
+        self._buffer = bytearray()
+        self._searched = 0
+        self._head: tuple[str, dict[str, str]] | None = None
+        self._body_length = -1
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes. Raises StompError."""
+        buffer = self._buffer
+        buffer += data
+        frames: list[Frame] = []
+        start = 0
+        while True:
+            if self._head is None:
+                start = self._read_head(start)
+                if self._head is None:
+                    break
+            end = self._find_end(start)
+            if end < 0:
+                break
+            command, headers = self._head
+            frames.append(Frame(command, headers, bytes(memoryview(buffer)[start:end])))
+            start = end + 1
+            self._head = None
+            self._searched = start
+        if start:
+            del buffer[:start]
+            self._searched = max(self._searched - start, 0)
+        return frames
+
+    def _read_head(self, start: int) -> int:
+        """Parses a head that begins at `start` if it is all there; returns where to go on."""
+        buffer = self._buffer
+        length = len(buffer)
+        while start < length and buffer[start] in b"\r\n":
+            start += 1  # heart-beats and the line ends that may follow a frame
+        search_from = max(start, self._searched - 3)
+        end = buffer.find(b"\n\n", search_from)
+        wide = buffer.find(b"\n\r\n", search_from, end if end >= 0 else length)
+        if wide >= 0:
+            end, after = wide, wide + 3
+        else:
+            after = end + 2
+        if end < 0:
+            if length - start > MAXIMUM_HEAD:
+                raise StompError(f"a head of more than {MAXIMUM_HEAD} bytes")
+            self._searched = length
+            return start
+        if end - start > MAXIMUM_HEAD:
+            raise StompError(f"a head of more than {MAXIMUM_HEAD} bytes")
+        self._head = _parse_head(bytes(buffer[start:end]))
+        self._body_length = self._content_length(self._head[1])
+        self._searched = after
+        return after
+
+    def _content_length(self, headers: dict[str, str]) -> int:
+        text = headers.get("content-length")
+        if text is None:
+            return -1
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise StompError(f"content-length {text[:20]!r} is not a number")
+        length = int(text)
+        if length > self._maximum_body:
+            raise StompError(f"a body of {length} bytes; at most {self._maximum_body}")
+        return length
+
+    def _find_end(self, start: int) -> int:
+        """Where the body that begins at `start` ends (its NUL byte), or -1."""
+        buffer = self._buffer
+        if self._body_length >= 0:
+            end = start + self._body_length
+            if len(buffer) <= end:
+                return -1
+            if buffer[end] != 0:
+                raise StompError("no NUL byte after the body")
+            return end
+        end = buffer.find(b"\0", max(start, self._searched))
+        self._searched = len(buffer)
+        if (len(buffer) if end < 0 else end) - start > self._maximum_body:
+            raise StompError(f"a body of more than {self._maximum_body} bytes")
+        return end
+
+
+def _parse_head(head: bytes) -> tuple[str, dict[str, str]]:
+    try:
+        lines = head.decode().split("\n")
+    except UnicodeDecodeError:
+        raise StompError("a head that is not UTF-8") from None
+    command = lines[0].removesuffix("\r")
+    if command not in COMMANDS:
+        raise StompError(f"{command[:40]!r} is not a STOMP command")
+    if len(lines) - 1 > MAXIMUM_HEADERS:
+        raise StompError(f"more than {MAXIMUM_HEADERS} headers")
+    plain = command in _UNESCAPED
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        name, colon, value = line.removesuffix("\r").partition(":")
+        if not colon or not name:
+            raise StompError(f"{line[:40]!r} is not a header")
+        if not plain:
+            name, value = _unescape(name), _unescape(value)
+        headers.setdefault(name, value)  # of repeated headers the first counts
+    return command, headers
+
+
+def _escape(text: str) -> str:
+    if text.isalnum():
+        return text
+    return "".join([_ESCAPES.get(character, character) for character in text])
+
+
+def _unescape(text: str) -> str:
+    if ":" in text:
+        raise StompError("an unescaped colon in a header")
+    if "\\" not in text:
+        return text
+    first, *rest = text.split("\\")
+    parts = [first]
+    pieces = iter(rest)
+    for piece in pieces:
+        if piece:
+            if piece[0] not in _UNESCAPES:
+                raise StompError(f"\\{piece[0]} is not an escape")
+            parts.append(_UNESCAPES[piece[0]] + piece[1:])
+        else:  # an escaped backslash leaves an empty piece before what follows it
+            following = next(pieces, None)
+            if following is None:
+                raise StompError("a lone backslash ends a header")
+            parts.append("\\" + following)
+    return "".join(parts)

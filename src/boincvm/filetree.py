@@ -1,0 +1,304 @@
+"""Files and trees on their way between host and guest, safe against what either may hold.
+
+Host and guest share this file (light imports: it also starts under emulation). No symbolic
+link is ever followed: every component of a path is opened beneath the one before it. A link
+within a tree travels as a link, if it cannot lead out of the tree. Paths are bytes, relative,
+with `/` between components.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+MAXIMUM_DEPTH = 64
+MAXIMUM_LINK = 4096
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+TYPE_CHECKING = False  # the guest cannot afford `typing`; type checkers know this name
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class UnsafePathError(Exception):
+    """A path or a file that is refused; the text says which and why."""
+
+
+class Entry:
+    """One file, directory or link of a tree. `path` is b"" for the tree's root itself.
+
+    kind: "file", "directory" or "link"; mode: permission bits; size in bytes (files);
+    target: where a link leads.
+    """
+
+    __slots__ = ("kind", "mode", "path", "size", "target")
+
+    def __init__(
+        self, kind: str, path: bytes, mode: int = 0, size: int = 0, target: bytes = b""
+    ) -> None:
+        self.kind = kind
+        self.path = path
+        self.mode = mode
+        self.size = size
+        self.target = target
+
+
+def shown(path: bytes) -> str:
+    """`path` for a message: one line, whatever is in it."""
+    text = os.fsdecode(path)
+    return text if text.isprintable() and text else ascii(text)
+
+
+def components(path: bytes) -> list[bytes]:
+    """The components of a relative path. Raises UnsafePathError."""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if path.startswith(b"/") or b"\0" in path or b".." in parts:
+        raise UnsafePathError(f"{shown(path)} is not a path beneath a directory")
+    if len(parts) > MAXIMUM_DEPTH:
+        raise UnsafePathError(f"{shown(path)} is more than {MAXIMUM_DEPTH} directories deep")
+    return parts
+
+
+def open_parent(root: int, parts: list[bytes], *, create: bool = False) -> int:
+    """The directory that holds the last of `parts`, opened beneath the directory `root`.
+
+    The caller closes it. Raises UnsafePathError where a component is a link, OSError otherwise.
+    """
+    current = os.dup(root)
+    try:
+        for part in parts[:-1]:
+            if create:
+                try:
+                    os.mkdir(part, 0o777, dir_fd=current)
+                except FileExistsError:
+                    pass
+            try:
+                below = os.open(part, _DIRECTORY, dir_fd=current)
+            except OSError:
+                if _is_link(current, part):
+                    raise UnsafePathError(
+                        f"{shown(part)} in {shown(b'/'.join(parts))} is a symbolic link;"
+                        " links are not followed"
+                    ) from None
+                raise
+            os.close(current)
+            current = below
+    except BaseException:
+        os.close(current)
+        raise
+    return current
+
+
+def open_file(root: int, path: bytes) -> int:
+    """The regular file `path` beneath `root`, for reading."""
+    parts = components(path)
+    parent = open_parent(root, parts)
+    try:
+        return _open_regular(parent, parts[-1] if parts else b".", path)
+    finally:
+        os.close(parent)
+
+
+def walk(root: int, path: bytes) -> Iterator[tuple[Entry, int]]:
+    """The entry at `path` beneath `root`, then all beneath it, parents first, names sorted.
+
+    A file comes with a descriptor that is valid until the next step; others with -1.
+    Raises UnsafePathError on anything that is no file, directory or harmless link; OSError.
+    """
+    parts = components(path)
+    parent = open_parent(root, parts)
+    try:
+        name = parts[-1] if parts else b"."
+        if _is_link(parent, name):
+            raise UnsafePathError(
+                f"{shown(path)} is a symbolic link; links are not followed, name the file itself"
+            )
+        yield from _walk(parent, name, b"", 0)
+    finally:
+        os.close(parent)
+
+
+def _walk(parent: int, name: bytes, path: bytes, depth: int) -> Iterator[tuple[Entry, int]]:
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(name, dir_fd=parent)
+        check_link(path, target)
+        yield Entry("link", path, target=target), -1
+    elif stat.S_ISDIR(status.st_mode):
+        if depth > MAXIMUM_DEPTH:
+            raise UnsafePathError(f"{shown(path)} is more than {MAXIMUM_DEPTH} directories deep")
+        yield Entry("directory", path, stat.S_IMODE(status.st_mode) & 0o777), -1
+        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            for child in sorted(map(os.fsencode, os.listdir(directory))):
+                below = path + b"/" + child if path else child
+                yield from _walk(directory, child, below, depth + 1)
+        finally:
+            os.close(directory)
+    else:
+        descriptor = _open_regular(parent, name, path or name)
+        try:
+            status = os.fstat(descriptor)
+            mode = stat.S_IMODE(status.st_mode) & 0o777
+            yield Entry("file", path, mode, status.st_size), descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _open_regular(parent: int, name: bytes, path: bytes) -> int:
+    # Non-blocking, for a pipe that nobody writes to would hold us for ever.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ELOOP):
+            raise UnsafePathError(f"{shown(path)} is not a regular file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnsafePathError(f"{shown(path)} is not a regular file")
+    return descriptor
+
+
+def check_link(path: bytes, target: bytes) -> None:
+    """Refuses a link at `path` (in a tree) whose target could lie outside the tree.
+
+    Allowed are some `..` first, no more than the link lies deep, and then plain names only:
+    a `..` after a name could climb out through another link.
+    """
+    depth = path.count(b"/")
+    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
+    climbs = 0
+    while climbs < len(parts) and parts[climbs] == b"..":
+        climbs += 1
+    outside = target.startswith(b"/") or climbs > depth or b".." in parts[climbs:]
+    if not path or outside or b"\0" in target or len(target) > MAXIMUM_LINK:
+        raise UnsafePathError(
+            f"{shown(path)} is a symbolic link to {shown(target)}, which may lead out of the tree"
+        )
+
+
+def _is_link(parent: int, name: bytes) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that hold data, as (offset, length); holes are left out."""
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            raise
+        end = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+        if end <= start:
+            return
+        yield start, end - start
+        offset = end
+
+
+class TreeWriter:
+    """Writes the entries of a tree as they come, at `name` in the directory `parent`.
+
+    The name must not exist yet. `maximum_bytes` caps the sizes of all files together,
+    `maximum_entries` their number; beyond them UnsafePathError.
+    """
+
+    def __init__(
+        self, parent: int, name: bytes, *, maximum_bytes: int, maximum_entries: int = 1_000_000
+    ) -> None:
+        self._parent = os.dup(parent)
+        self._name = name
+        self._directory = -1
+        self._file = -1
+        self._size = 0
+        self._bytes_left = maximum_bytes
+        self._entries_left = maximum_entries
+        self._modes: list[tuple[bytes, int]] = []
+        self._begun = False
+
+    def add(self, entry: Entry) -> None:
+        """Begins the next file, or makes a directory or link."""
+        self._end_file()
+        self._entries_left -= 1
+        if self._entries_left < 0:
+            raise UnsafePathError("too many files in one tree")
+        parts = components(entry.path)
+        if self._begun == (not parts) or (parts and self._directory < 0):
+            raise UnsafePathError(f"{shown(entry.path)} is out of order in its tree")
+        self._begun = True
+        if not parts:
+            self._make(self._parent, self._name, entry)
+            if entry.kind == "directory":
+                self._directory = os.open(self._name, _DIRECTORY, dir_fd=self._parent)
+            return
+        parent = open_parent(self._directory, parts)
+        try:
+            self._make(parent, parts[-1], entry)
+        finally:
+            os.close(parent)
+
+    def _make(self, parent: int, name: bytes, entry: Entry) -> None:
+        if entry.kind == "directory":
+            os.mkdir(name, 0o700, dir_fd=parent)
+            self._modes.append((entry.path, entry.mode & 0o777))
+        elif entry.kind == "link":
+            check_link(entry.path, entry.target)
+            os.symlink(entry.target, name, dir_fd=parent)
+        elif entry.kind == "file":
+            if not 0 <= entry.size <= self._bytes_left:
+                raise UnsafePathError(f"{shown(entry.path or name)} is larger than is allowed")
+            self._bytes_left -= entry.size
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(name, flags, 0o600, dir_fd=parent)
+            self._size = entry.size
+            os.fchmod(self._file, entry.mode & 0o777)
+            os.ftruncate(self._file, entry.size)
+        else:
+            raise UnsafePathError(f"{entry.kind[:20]!r} is no kind of file")
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Puts `data` at `offset` bytes into the file begun last."""
+        if self._file < 0 or offset < 0 or offset + len(data) > self._size:
+            raise UnsafePathError("data outside the file it belongs to")
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, offset)
+            offset += written
+            view = view[written:]
+
+    def finish(self) -> None:
+        """All is written: sets the directories' modes and lets go of the descriptors."""
+        try:
+            self._end_file()
+            if not self._begun:
+                raise UnsafePathError("a tree without any entry")
+            for path, mode in reversed(self._modes):
+                parts = components(path)
+                base = self._directory if parts else self._parent
+                directory = open_parent(base, [*(parts or [self._name]), b""])
+                try:
+                    os.fchmod(directory, mode)
+                finally:
+                    os.close(directory)
+        finally:
+            self.close()
+
+    def _end_file(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def close(self) -> None:
+        """Lets go of the descriptors; what was written stays."""
+        self._end_file()
+        for descriptor in (self._directory, self._parent):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._directory = self._parent = -1

@@ -1,0 +1,111 @@
+"""Files and trees from the guest: frames over the link, written where no link leads astray."""
+
+import asyncio
+import errno
+import os
+import secrets
+import shutil
+from pathlib import Path, PurePosixPath
+
+from boincvm import filetree
+from boincvm.bus.stomp import Frame, StompError
+from boincvm.errors import HostDiskFullError, HostError, OutputFileError
+from boincvm.filetree import Entry, TreeWriter, UnsafePathError
+from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.reports import Progress, no_progress, printable, shown
+
+
+async def get_tree(
+    link: GuestLink,
+    source: PurePosixPath,
+    destination: PurePosixPath,
+    *,
+    directory: Path,
+    maximum_bytes: int,
+    progress: Progress = no_progress,
+) -> None:
+    """Fetches the file or tree `source`, beneath the job's directory, to `destination`.
+
+    `destination` is beneath `directory`; a file that is there is replaced, at once, when all
+    has arrived. Raises OutputFileError, HostDiskFullError, HostError.
+    """
+    parts = filetree.components(os.fsencode(destination))
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        parent = filetree.open_parent(root, parts, create=True)
+        try:
+            await _Get(link, parent, parts[-1], maximum_bytes, progress).receive(source)
+        finally:
+            os.close(parent)
+    except UnsafePathError as error:
+        raise OutputFileError(f"output {shown(destination)}: {error}") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise HostDiskFullError(
+                f"the host's disk is full: no room for output {shown(destination)}",
+                hint="free some space and run again",
+            ) from error
+        raise HostError(f"output {shown(destination)}: {error.strerror}") from error
+    finally:
+        os.close(root)
+
+
+class _Get:
+    """One tree on its way from the guest, under a name of its own until all is there."""
+
+    def __init__(
+        self, link: GuestLink, parent: int, name: bytes, maximum_bytes: int, progress: Progress
+    ) -> None:
+        self._parent = parent
+        self._name = name
+        self._part = b"." + name[:200] + f".{secrets.token_hex(4)}.part".encode()
+        self._writer = TreeWriter(parent, self._part, maximum_bytes=maximum_bytes)
+        self._progress = progress
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._call = link.call(self._take)
+
+    def _take(self, word: str, frame: Frame) -> None:
+        if self._done.done():
+            return
+        try:
+            self._write(word, frame)
+        except (OSError, UnsafePathError) as error:
+            self._done.set_exception(error)
+
+    def _write(self, word: str, frame: Frame) -> None:
+        headers = frame.headers
+        if word == "entry":
+            path, _, target = frame.body.partition(b"\0")
+            mode, size = int(headers["mode"], 8), int(headers["size"])
+            self._writer.add(Entry(headers["kind"], path, mode, size, target))
+        elif word == "data":
+            self._writer.write(int(headers["offset"]), frame.body)
+            self._progress(len(frame.body))
+        elif word == "done":
+            self._writer.finish()
+            os.rename(self._part, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+            self._done.set_result(None)
+        elif word == "failed":
+            reason = printable(frame.body)
+            raise UnsafePathError(f"the guest has none to give: {reason}")
+        else:
+            raise StompError(f"a sender does not say {word!r}")
+
+    async def receive(self, source: PurePosixPath) -> None:
+        try:
+            self._call.send("get", {}, os.fsencode(str(source)))
+            await self._done
+        except BaseException:
+            self._remove_part()
+            raise
+        finally:
+            self._call.close()
+            self._writer.close()
+
+    def _remove_part(self) -> None:
+        try:
+            os.unlink(self._part, dir_fd=self._parent)
+        except FileNotFoundError:
+            pass  # nothing had come yet
+        except (IsADirectoryError, PermissionError):
+            shutil.rmtree(self._part, dir_fd=self._parent)

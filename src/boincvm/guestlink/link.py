@@ -1,0 +1,200 @@
+"""The host's end of the guest link: a STOMP 1.2 broker with one peer, the guest's agent.
+
+Nothing that the guest sends is trusted. A frame that breaks STOMP, a cap or the words' order
+ends the link with GuestProtocolError; nothing else of the host is touched by it.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Self, cast
+
+from boincvm.bus.stomp import MAXIMUM_BODY, Frame, Parser, StompError, encode
+from boincvm.errors import GuestDiedError, GuestError, GuestHungError, GuestProtocolError
+
+Receiver = Callable[[str, Frame], None]
+"""Takes each word of a call, with its frame. What it raises of StompError, ValueError or
+KeyError is the guest's fault and ends the link."""
+
+
+class Call:
+    """One request to the guest and all that is said about it, in both directions."""
+
+    def __init__(self, link: "GuestLink", number: int, receiver: Receiver) -> None:
+        self._link = link
+        self.number = number
+        self.receiver = receiver
+
+    def send(self, word: str, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        """Says `word` to the guest; what the caller has to say more is up to `drain`."""
+        self._link.send(word, str(self.number), headers or {}, body)
+
+    def close(self) -> None:
+        """Nothing more is expected; late words of the guest are dropped."""
+        self._link.forget(self.number)
+
+
+class GuestLink(asyncio.Protocol):
+    """Made by `open`; `failure` is set once, when the link has ended."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.failure: asyncio.Future[GuestError] = loop.create_future()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self._parser = Parser()
+        self._transport: asyncio.Transport | None = None
+        self._calls: dict[int, Call] = {}
+        self._next_call = 1
+        self._next_message = 1
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._heard = time.monotonic()
+        self._silence_limit: float | None = None
+        self._silence_timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    async def open(cls, channel: socket.socket) -> Self:
+        """Takes over `channel`, a connected stream socket."""
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_connection(cls, sock=channel)
+        return link
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = time.monotonic()
+        try:
+            for frame in self._parser.feed(data):
+                self._take(frame)
+        except (StompError, ValueError, KeyError) as error:
+            reason = f"no {error} header" if isinstance(error, KeyError) else str(error)
+            self._fail(
+                GuestProtocolError(
+                    f"the guest broke the protocol, so its link was cut: {reason}",
+                    hint="the guest cannot be trusted any more; run the job again",
+                )
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._fail(GuestDiedError("the guest closed its link"))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # What the guest says.
+
+    def _take(self, frame: Frame) -> None:
+        if frame.command == "SEND":
+            self._take_word(frame)
+        elif frame.command in ("CONNECT", "STOMP"):
+            if "1.2" not in frame.headers["accept-version"].split(","):
+                raise StompError("the agent does not speak STOMP 1.2")
+            beat = frame.headers.get("heart-beat", "0,0").partition(",")[0]
+            clock = {"clock-ns": str(time.time_ns())}
+            self._write("CONNECTED", {"version": "1.2", "heart-beat": f"0,{int(beat)}", **clock})
+        elif frame.command == "SUBSCRIBE":
+            if not self.ready.done():
+                self.ready.set_result(None)
+        else:
+            raise StompError(f"an agent does not send {frame.command}")
+
+    def _take_word(self, frame: Frame) -> None:
+        number = int(frame.headers["call"])
+        call = self._calls.get(number)
+        if call is not None:
+            call.receiver(frame.headers["word"], frame)
+        elif not 0 < number < self._next_call:
+            raise StompError(f"there is no call {number}")
+
+    # What the host says.
+
+    def call(self, receiver: Receiver) -> Call:
+        """A new call, whose answers go to `receiver`."""
+        call = Call(self, self._next_call, receiver)
+        self._calls[call.number] = call
+        self._next_call += 1
+        return call
+
+    def forget(self, number: int) -> None:
+        self._calls.pop(number, None)
+
+    def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
+        """Sends one word; bodies are at most MAXIMUM_BODY bytes."""
+        if len(body) > MAXIMUM_BODY:
+            raise ValueError(f"a body of {len(body)} bytes")
+        head = {
+            "subscription": "0",
+            "message-id": str(self._next_message),
+            "destination": "/guest",
+            "word": word,
+            "call": call,
+            **headers,
+        }
+        self._next_message += 1
+        self._write("MESSAGE", head, body)
+
+    def _write(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(command, headers, body))
+
+    async def drain(self) -> None:
+        """Waits until the guest has taken most of what was sent."""
+        await self._writable.wait()
+
+    def power_off(self) -> None:
+        """Asks the guest to write out its disk and end."""
+        self.send("power-off", "0", {})
+
+    # Presence.
+
+    def expect_beats(self, silence_limit: float | None) -> None:
+        """From now on a guest silent for `silence_limit` seconds counts as hung.
+
+        None while it is paused or saved and cannot speak.
+        """
+        self._silence_limit = silence_limit
+        self._heard = time.monotonic()
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+            self._silence_timer = None
+        if self._silence_limit is not None and not self.failure.done():
+            wait = self._heard + self._silence_limit - time.monotonic()
+            loop = asyncio.get_running_loop()
+            self._silence_timer = loop.call_later(max(wait, 0), self._check_silence)
+
+    def _check_silence(self) -> None:
+        limit = self._silence_limit
+        if limit is not None and time.monotonic() - self._heard >= limit:
+            self._fail(
+                GuestHungError(
+                    f"the guest has said nothing for {limit:g} s, so it counts as hung",
+                    hint="give it more time with --silence-limit",
+                )
+            )
+        else:
+            self._set_timer()
+
+    def _fail(self, error: GuestError) -> None:
+        if not self.failure.done():
+            self.failure.set_result(error)
+        self.close()
+
+    def close(self) -> None:
+        """Ends the link; nothing is said to the guest, which sees its port hang up."""
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+            self._silence_timer = None
+        self._calls.clear()
+        self._writable.set()
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,171 @@
+"""Files and trees to the guest.
+
+Small files go as frames over the link. What is larger goes through the transfer disk where
+the machine has one: the host writes a slot of its file, names it to the guest, and takes it
+back when the guest has copied it. The caller does not notice which.
+"""
+
+import asyncio
+import errno
+import os
+from pathlib import Path, PurePosixPath
+
+from boincvm import filetree
+from boincvm.bus.stomp import Frame, StompError
+from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, LimitError
+from boincvm.exit_codes import ExitCode
+from boincvm.filetree import Entry, UnsafePathError
+from boincvm.guestlink.link import Call, GuestLink
+from boincvm.guestlink.reports import Progress, no_progress, printable, shown
+
+FRAME_CHUNK = 1 << 17
+SLOT = 4 << 20
+WINDOW_WORTH = 1 << 18
+"""Bytes from which on the transfer disk is faster than frames."""
+
+
+class TransferWindow:
+    """The machine's transfer disk, in slots: `descriptor` is its file, open for writing."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._free: asyncio.Queue[int] = asyncio.Queue()
+        for number in range(os.fstat(descriptor).st_size // SLOT):
+            self._free.put_nowait(number * SLOT)
+
+    async def fill(self, source: int, offset: int, length: int) -> tuple[int, int]:
+        """Copies up to SLOT bytes of `source` into a free slot, once there is one.
+
+        Returns where the slot begins and how many bytes are in it.
+        """
+        at = await self._free.get()
+        done = 0
+        while done < length:
+            data = os.pread(source, min(length - done, 1 << 20), offset + done)
+            if not data:
+                break
+            done += os.pwrite(self._descriptor, data, at + done)
+        return at, done
+
+    def free(self, at: int) -> None:
+        """The guest has copied the slot that begins at `at`."""
+        self._free.put_nowait(at)
+
+
+class _Put:
+    """One tree on its way to the guest."""
+
+    def __init__(self, link: GuestLink, window: TransferWindow | None, progress: Progress) -> None:
+        self._link = link
+        self._window = window
+        self._progress = progress
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._slots: list[int] = []
+        self._call: Call = link.call(self._take)
+
+    def _take(self, word: str, frame: Frame) -> None:
+        if word == "taken":
+            if not self._slots or self._window is None:
+                raise StompError("a slot was given back twice")
+            self._window.free(self._slots.pop(0))
+            self._progress(int(frame.headers["bytes"]))
+        elif word == "done":
+            self._done.set_result(None)
+        elif word == "failed":
+            self._done.set_exception(_put_error(frame))
+        else:
+            raise StompError(f"a receiver does not say {word!r}")
+
+    async def send(self, root: int, path: bytes, destination: PurePosixPath) -> None:
+        try:
+            self._call.send("put", {}, os.fsencode(str(destination)))
+            for entry, descriptor in filetree.walk(root, path):
+                headers = {"kind": entry.kind, "mode": f"{entry.mode:o}", "size": str(entry.size)}
+                self._call.send("entry", headers, entry.path + b"\0" + entry.target)
+                if descriptor >= 0:
+                    await self._send_content(entry, descriptor)
+                if self._done.done():
+                    break
+                await self._link.drain()
+            self._call.send("end")
+            await self._done
+        finally:
+            self._call.close()
+            for slot in self._slots:
+                if self._window is not None:
+                    self._window.free(slot)
+
+    async def _send_content(self, entry: Entry, descriptor: int) -> None:
+        for start, length in filetree.extents(descriptor, entry.size):
+            offset, end = start, start + length
+            while offset < end and not self._done.done():
+                if self._window is not None and end - offset >= WINDOW_WORTH:
+                    offset += await self._send_slot(self._window, descriptor, offset, end)
+                else:
+                    offset += await self._send_frame(descriptor, offset, end)
+
+    async def _send_slot(
+        self, window: TransferWindow, descriptor: int, offset: int, end: int
+    ) -> int:
+        at, length = await window.fill(descriptor, offset, min(SLOT, end - offset))
+        if length == 0:
+            window.free(at)
+            raise InputFileError("an input became shorter while it was read")
+        self._slots.append(at)
+        headers = {"at": str(at), "length": str(length), "offset": str(offset)}
+        self._call.send("window", headers)
+        return length
+
+    async def _send_frame(self, descriptor: int, offset: int, end: int) -> int:
+        data = os.pread(descriptor, min(FRAME_CHUNK, end - offset), offset)
+        if not data:
+            raise InputFileError("an input became shorter while it was read")
+        self._call.send("data", {"offset": str(offset)}, data)
+        await self._link.drain()
+        self._progress(len(data))
+        return len(data)
+
+
+def _put_error(frame: Frame) -> BoincvmError:
+    if frame.headers["reason"] == str(errno.ENOSPC):
+        return LimitError(
+            "the guest's disk is full: the inputs do not fit",
+            hint="give the machine a larger disk with --disk",
+            exit_code=ExitCode.DISK_LIMIT_EXCEEDED,
+        )
+    return InputFileError(f"the guest refused an input: {printable(frame.body)}")
+
+
+async def put_tree(
+    link: GuestLink,
+    window: TransferWindow | None,
+    source: Path,
+    destination: PurePosixPath,
+    *,
+    directory: Path,
+    progress: Progress = no_progress,
+) -> None:
+    """Sends the file or tree `source` to `destination` beneath the job's directory.
+
+    A `source` beneath `directory` is reached without following any link; of any other, the
+    last component is not followed. Raises InputFileError, LimitError.
+    """
+    absolute = directory / source
+    if absolute.is_relative_to(directory) and ".." not in source.parts:
+        base, path = directory, absolute.relative_to(directory)
+    else:
+        base, path = absolute.parent, Path(absolute.name)
+    try:
+        root = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            await _Put(link, window, progress).send(root, os.fsencode(path), destination)
+        finally:
+            os.close(root)
+    except UnsafePathError as error:
+        raise InputFileError(f"input {shown(source)}: {error}") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise HostDiskFullError("the host's disk is full") from error
+        raise InputFileError(
+            f"input {shown(source)}: {error.strerror}", hint="check the name with `ls`"
+        ) from error

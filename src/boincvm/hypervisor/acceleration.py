@@ -1,0 +1,159 @@
+"""Which acceleration works here: found out by booting a kernel, never by looking.
+
+`/dev/kvm` can open and still hang a guest. So the image's own kernel is booted under KVM
+with an initrd of one tiny program, which reports through a port that ends QEMU with a status
+that nothing else gives. The verdict is kept per boot of the host, QEMU and kernel.
+"""
+
+import asyncio
+import json
+import os
+import struct
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic
+
+from boincvm.hypervisor import qemu_command
+from boincvm.paths import cache_directory
+from boincvm.processes import ChildProcess
+
+LIMIT = 2.5
+"""Seconds that the trial boot may take; a kernel on working hardware needs a fifth of it."""
+
+_DEVICE = Path("/dev/kvm")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_EXIT_PORT = 0xF4
+_SENT = 0x2A
+_REPORTED = _SENT << 1 | 1  # what isa-debug-exit makes of a byte
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`accelerator`: "kvm" or "tcg" (emulation); `reason`: one line; `seconds`: what it took."""
+
+    accelerator: str
+    reason: str
+    seconds: float
+    cached: bool = False
+
+
+async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
+    """What works here, within 3 seconds; `kernel` is an image's, None if there is no image yet.
+
+    Raises HypervisorMissingError.
+    """
+    program = qemu_command.find_program(qemu_command.PROGRAM)
+    missing = _why_not_even_tried(kernel)
+    if missing or kernel is None:
+        return Verdict("tcg", missing, 0.0)
+    key = _key(program, kernel)
+    cache = cache_directory() / "acceleration.json"
+    if not refresh and (known := _load(cache, key)):
+        return replace(known, cached=True)
+    begin = monotonic()
+    failure = await _try_kvm(kernel)
+    verdict = Verdict(
+        "tcg" if failure else "kvm",
+        failure or "a kernel booted under KVM",
+        round(monotonic() - begin, 3),
+    )
+    _store(cache, key, verdict)
+    return verdict
+
+
+def _why_not_even_tried(kernel: Path | None) -> str:
+    if not _DEVICE.exists():
+        return "this host has no /dev/kvm (no hardware virtualization, or it is off in the BIOS)"
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return "/dev/kvm is there, but this user may not open it: join its group, usually kvm"
+    if kernel is None:
+        return "KVM was not tried: that needs an image's kernel"
+    return ""
+
+
+async def _try_kvm(kernel: Path) -> str:
+    """Why KVM does not work; empty if it does."""
+    with tempfile.TemporaryDirectory(prefix="boincvm-probe-") as name:
+        directory = Path(name)
+        initrd = directory / "initrd"
+        initrd.write_bytes(probe_initrd())
+        log = directory / "log"
+        with log.open("wb") as stderr:
+            process = ChildProcess(
+                [
+                    qemu_command.find_program(qemu_command.PROGRAM),
+                    *qemu_command.base_options("kvm"),
+                    "-m", "128M",
+                    "-kernel", str(kernel),
+                    "-initrd", str(initrd),
+                    "-append", " ".join(qemu_command.KERNEL_ARGUMENTS),
+                    "-device", f"isa-debug-exit,iobase={_EXIT_PORT:#x},iosize=4",
+                ],
+                directory=directory,
+                stderr=stderr,
+            )  # fmt: skip
+        try:
+            async with asyncio.timeout(LIMIT):
+                status = await process.wait()
+        except TimeoutError:
+            return f"/dev/kvm opens, but a kernel did not boot under it within {LIMIT} s"
+        finally:
+            process.kill()
+            await process.wait()
+        if status == _REPORTED:
+            return ""
+        lines = log.read_text(errors="replace").strip().splitlines()
+        detail = lines[0][:200] if lines else f"QEMU ended with status {status}"
+        return f"/dev/kvm opens, but a kernel does not boot under it: {detail}"
+
+
+def probe_initrd() -> bytes:
+    """A cpio archive ("newc") whose /init writes one byte to the exit port.
+
+    x86-64: iopl(3); out 0xf4, al; then pause for ever. ELF: one segment, loaded at 4 MiB.
+    """
+    code = (
+        b"\xbf\x03\x00\x00\x00"  # mov edi, 3
+        b"\xb8\xac\x00\x00\x00"  # mov eax, 172 (iopl)
+        b"\x0f\x05"  # syscall
+        + bytes([0xB0, _SENT, 0xE6, _EXIT_PORT])  # mov al, …; out …, al
+        + b"\xeb\xfe"  # jmp to itself
+    )
+    base, head = 0x400000, 64 + 56
+    size = head + len(code)
+    identity = b"\x7fELF\x02\x01\x01" + bytes(9)
+    elf = identity + struct.pack(
+        "<HHIQQQIHHHHHH", 2, 62, 1, base + head, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
+    return _cpio("init", 0o100755, elf + segment + code) + _cpio("TRAILER!!!", 0, b"")
+
+
+def _cpio(name: str, mode: int, data: bytes) -> bytes:
+    fields = [1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+
+
+def _key(program: str, kernel: Path) -> str:
+    """What the verdict depends on."""
+    stamps = [f"{path}:{Path(path).stat().st_mtime_ns}" for path in (program, kernel)]
+    return "|".join([_BOOT_ID.read_text().strip(), str(os.getuid()), *stamps])
+
+
+def _load(cache: Path, key: str) -> Verdict | None:
+    try:
+        kept = json.loads(cache.read_text())
+        return Verdict(**kept["verdict"]) if kept["key"] == key else None
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None  # not ours, or of another version: probe again
+
+
+def _store(cache: Path, key: str, verdict: Verdict) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    part = cache.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps({"key": key, "verdict": asdict(verdict)}))
+    part.replace(cache)

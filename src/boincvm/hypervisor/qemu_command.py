@@ -1,0 +1,99 @@
+"""QEMU's command line for a machine: no device, port or file that the machine does not need."""
+
+import shutil
+from pathlib import Path
+
+from boincvm.errors import HypervisorMissingError
+from boincvm.hypervisor.contract import MachineSpec
+
+PROGRAM = "qemu-system-x86_64"
+INSTALL_HINT = "install it: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
+PORT_NAME = "boincvm.agent"
+WINDOW_SERIAL = "boincvm-window"
+OVERLAY = "overlay.qcow2"
+WINDOW = "window"
+ROOT_NODE = "root-disk"
+SAVED = "saved"
+"""The name of the snapshot in the overlay that `save` leaves."""
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# q35 calibrates its timers by hardware that microvm lacks: without the host's exact TSC
+# frequency two of three microvm boots hung on a loaded machine, and q35 is no slower.
+MACHINE = "q35,vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,smm=off,hpet=off"
+KERNEL_ARGUMENTS = [
+    "quiet",
+    "loglevel=0",
+    "console=ttyS0",
+    "random.trust_cpu=on",
+    "panic=-1",
+    "reboot=t",
+    "pci=nocrs",
+]
+
+
+def find_program(name: str) -> str:
+    """The path of QEMU's program `name`. Raises HypervisorMissingError."""
+    path = shutil.which(name)
+    if path is None:
+        raise HypervisorMissingError(f"{name} is not installed", hint=INSTALL_HINT)
+    return path
+
+
+def acceleration_options(accelerator: str) -> list[str]:
+    """For "kvm" or "tcg" (emulation)."""
+    if accelerator == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
+
+
+def base_options(accelerator: str) -> list[str]:
+    """What every QEMU of ours is started with."""
+    return [
+        "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
+        "-sandbox", SANDBOX,
+        "-machine", MACHINE,
+        *acceleration_options(accelerator),
+    ]  # fmt: skip
+
+
+def machine_command(
+    spec: MachineSpec, accelerator: str, *, qmp: int, link: int, console: int, saved: bool
+) -> list[str]:
+    """The whole command line; `qmp`, `link` and `console` are inherited descriptors."""
+    arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
+    if spec.network:
+        arguments.append("boincvm.network")
+    overlay, window = spec.directory / OVERLAY, spec.directory / WINDOW
+    return [
+        find_program(PROGRAM),
+        *base_options(accelerator),
+        "-m", f"{spec.memory >> 20}M",
+        "-smp", str(spec.cpus),
+        "-kernel", str(spec.kernel),
+        "-initrd", str(spec.initrd),
+        "-append", " ".join(arguments),
+        *_disk("root", overlay, "qcow2", "discard=unmap,cache=unsafe"),
+        # The host writes to the window while the guest has it open, for reading only.
+        *_disk("window", window, "raw", "readonly=on,file.locking=off", f",serial={WINDOW_SERIAL}"),
+        "-chardev", f"socket,id=link,fd={link}",
+        "-device", "virtio-serial-pci",
+        "-device", f"virtserialport,chardev=link,name={PORT_NAME}",
+        "-chardev", f"socket,id=console,fd={console}",
+        "-serial", "chardev:console",
+        "-chardev", f"socket,id=qmp,fd={qmp}",
+        "-mon", "chardev=qmp,mode=control",
+        *_network(spec.network),
+        *(["-loadvm", SAVED] if saved else []),
+    ]  # fmt: skip
+
+
+def _disk(name: str, path: Path, form: str, options: str, device_options: str = "") -> list[str]:
+    escaped = str(path).replace(",", ",,")
+    drive = f"if=none,id={name},node-name={name}-disk,file={escaped},format={form},{options}"
+    return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}{device_options}"]
+
+
+def _network(wanted: bool) -> list[str]:
+    if not wanted:
+        return []
+    return ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]

@@ -1,0 +1,63 @@
+"""One line on a terminal that says what goes on until the program itself speaks."""
+
+import asyncio
+import sys
+from time import monotonic
+
+from boincvm.sizes import format_size
+from boincvm.wrapper.run_job import Observer
+
+_WORDS = {
+    "start": "starting the machine",
+    "copy in": "copying the inputs in",
+    "run": "running",
+    "copy out": "copying the outputs out",
+}
+_CLEAR = "\r\x1b[K"
+
+
+class ProgressLine(Observer):
+    """Redrawn once a second, on standard error, by a timer of the event loop."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._begin = monotonic()
+        self._moved = 0
+        self._shown = False
+        self._timer: asyncio.TimerHandle | None = None
+        # The program's own output and our line cannot share a terminal.
+        self._stays_quiet_in_run = sys.stdout.isatty()
+
+    def phase(self, name: str) -> None:
+        self._phase, self._begin, self._moved = name, monotonic(), 0
+        self._draw()
+
+    def moved(self, count: int) -> None:
+        self._moved += count
+
+    def _draw(self) -> None:
+        self._cancel()
+        if self._phase == "run" and self._stays_quiet_in_run:
+            self.clear()
+            return
+        seconds = monotonic() - self._begin
+        line = f"boincvm: {_WORDS.get(self._phase, self._phase)} {seconds:.0f} s"
+        if self._moved:
+            line += f", {format_size(self._moved)}"
+        sys.stderr.write(_CLEAR + line)
+        sys.stderr.flush()
+        self._shown = True
+        self._timer = asyncio.get_running_loop().call_later(1.0, self._draw)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def clear(self) -> None:
+        """Takes the line away."""
+        self._cancel()
+        if self._shown:
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()
+            self._shown = False

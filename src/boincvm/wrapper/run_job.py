@@ -1,0 +1,245 @@
+"""A job, run to its end in one machine: inputs in, tasks in order, outputs out."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from time import monotonic
+
+from boincvm.errors import InputFileError, LimitError, OutputFileError
+from boincvm.exit_codes import ExitCode, exit_code_for_signal
+from boincvm.guestlink.get import get_tree
+from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd
+from boincvm.guestlink.put import put_tree
+from boincvm.guestlink.reports import shown
+from boincvm.hypervisor.contract import Driver, MachineSpec
+from boincvm.job.model import Job, Task
+from boincvm.sizes import format_size
+from boincvm.wrapper.session import Session, open_session
+from boincvm.wrapper.streams import Source
+from boincvm.wrapper.task_streams import StreamPlan
+
+WORK = PurePosixPath("/work")
+ENVIRONMENT = {
+    "HOME": "/root",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "USER": "root",
+}
+MAXIMUM_OUTPUT = 1 << 40
+"""Bytes that one output may claim to have, where the job does not bound the disk."""
+DISK_FULL = 1 << 20
+"""A program that fails with less than this free on the guest's disk has run out of it."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How the job went. `phases`: seconds by name, in order; `ends`: one for each task run;
+    `note`: what a person should know though nothing failed of ours."""
+
+    phases: dict[str, float] = field(default_factory=dict)
+    ends: list[ProgramEnd] = field(default_factory=list)
+    exit_code: int = ExitCode.SUCCESS
+    note: str = ""
+
+
+class Observer:
+    """Is told what goes on; this one does nothing with it."""
+
+    def phase(self, name: str) -> None:
+        """`name` begins: start, copy in, run, copy out."""
+
+    def moved(self, count: int) -> None:
+        """`count` more bytes of files have moved."""
+
+
+class JobRun:
+    """One run of `job`; `outcome` fills as it goes, and stays when an error ends the run."""
+
+    def __init__(self, job: Job, plan: StreamPlan, observer: Observer) -> None:
+        self.job = job
+        self.outcome = Outcome()
+        self._plan = plan
+        self._observer = observer
+        self._program: GuestProgram | None = None
+        self._interrupted = False
+
+    async def run(self, driver: Driver, spec: MachineSpec) -> None:
+        """Raises BoincvmError; how the program itself ended is in `outcome`."""
+        self._check_outputs()
+        async with AsyncExitStack() as stack:
+            with self._phase("start"):
+                machine = open_session(driver, spec, self.job.limits)
+                session = await stack.enter_async_context(machine)
+            await session.guard(self._run_in(session))
+
+    async def _run_in(self, session: Session) -> None:
+        if self.job.inputs:
+            with self._phase("copy in"):
+                await self._copy_in(session)
+        with self._phase("run"):
+            for task in self.job.tasks:
+                if not await self._run_task(session, task):
+                    break
+        if self.job.outputs:
+            with self._phase("copy out"):
+                await self._copy_out(session)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self._observer.phase(name)
+        begin = monotonic()
+        try:
+            yield
+        finally:
+            self.outcome.phases[name] = round(monotonic() - begin, 3)
+
+    # Files.
+
+    def _check_outputs(self) -> None:
+        """Before anything starts: an output directory that has something in it stays as it is."""
+        for output in self.job.outputs:
+            target = self.job.directory / output.destination
+            if target.is_dir() and any(target.iterdir()):
+                raise OutputFileError(
+                    f"output {shown(target)} is a directory that is not empty",
+                    hint="move it away, or name another",
+                )
+
+    async def _copy_in(self, session: Session) -> None:
+        for item in self.job.inputs:
+            if not os.path.lexists(self.job.directory / item.source):
+                raise InputFileError(
+                    f"input {shown(item.source)} does not exist",
+                    hint=f"paths are relative to {self.job.directory}",
+                )
+            await put_tree(
+                session.link,
+                session.window,
+                item.source,
+                item.destination,
+                directory=self.job.directory,
+                progress=self._observer.moved,
+            )
+
+    async def _copy_out(self, session: Session) -> None:
+        failed = self.outcome.exit_code != ExitCode.SUCCESS
+        for item in self.job.outputs:
+            try:
+                await get_tree(
+                    session.link,
+                    item.source,
+                    item.destination,
+                    directory=self.job.directory,
+                    maximum_bytes=self.job.machine.disk or MAXIMUM_OUTPUT,
+                    progress=self._observer.moved,
+                )
+            except OutputFileError:
+                if not failed:
+                    raise
+                # A program that failed need not have written all it would have.
+
+    # Tasks.
+
+    async def _run_task(self, session: Session, task: Task) -> bool:
+        """Whether the job may go on."""
+        source: Source | None = None
+
+        def stdin_taken(count: int) -> None:
+            if source is not None:
+                source.add_room(count)
+
+        with self._plan.open(task, self.job.directory, session.fail) as streams:
+            program = GuestProgram(
+                session.link,
+                task.argv,
+                directory=str(task.directory or WORK),
+                environment={**ENVIRONMENT, **task.environment},
+                output=streams.write,
+                on_stdin_room=stdin_taken,
+            )
+            streams.taken = program.grant
+            self._program = program
+            if streams.stdin is None:
+                program.end_input()
+            else:
+                source = Source(streams.stdin, program.feed, program.end_input, STDIN_WINDOW)
+            try:
+                end = await self._wait(program)
+                await streams.flush()
+            finally:
+                self._program = None
+                if source is not None:
+                    source.close()
+        self.outcome.ends.append(end)
+        self._judge(task, end)
+        return self.outcome.exit_code == ExitCode.SUCCESS and not self._interrupted
+
+    async def _wait(self, program: GuestProgram) -> ProgramEnd:
+        limit = self.job.limits.run
+        try:
+            async with asyncio.timeout(limit):
+                return await program.wait()
+        except TimeoutError:
+            program.signal(signal.SIGKILL)
+            raise LimitError(
+                f"the program ran longer than its limit of {limit:g} s",
+                hint="give it more with --time-limit",
+                exit_code=ExitCode.TIME_LIMIT_EXCEEDED,
+            ) from None
+
+    def _judge(self, task: Task, end: ProgramEnd) -> None:
+        """The exit code, and the limits that may lie behind it."""
+        outcome, shape = self.outcome, self.job.machine
+        if end.signal is not None:
+            outcome.exit_code = exit_code_for_signal(end.signal)
+            outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {task.argv[0]}"
+        else:
+            outcome.exit_code = end.code or ExitCode.SUCCESS
+        if outcome.exit_code == ExitCode.SUCCESS:
+            return
+        if end.out_of_memory_kills:
+            raise LimitError(
+                f"{task.argv[0]} needed more memory than the machine's {format_size(shape.memory)}",
+                hint="give it more with --memory",
+                exit_code=ExitCode.MEMORY_LIMIT_EXCEEDED,
+            )
+        if end.disk_free < DISK_FULL:
+            raise LimitError(
+                f"{task.argv[0]} filled the machine's disk",
+                hint="give it more with --disk",
+                exit_code=ExitCode.DISK_LIMIT_EXCEEDED,
+            )
+
+    def signal_program(self, number: int) -> bool:
+        """Hands `number` to the program that runs, the job's last then; False where none does."""
+        if self._program is None:
+            return False
+        self._interrupted = True
+        self._program.signal(number)
+        return True
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown here"
+
+
+def machine_spec(job: Job, directory: Path, kernel: Path, initrd: Path, root: Path) -> MachineSpec:
+    """The machine that `job` asks for, with an image's files, in `directory`."""
+    return MachineSpec(
+        directory=directory,
+        kernel=kernel,
+        initrd=initrd,
+        root=root,
+        memory=job.machine.memory,
+        cpus=job.machine.cpus,
+        disk_size=job.machine.disk,
+        network=job.machine.network,
+        ephemeral=True,
+    )

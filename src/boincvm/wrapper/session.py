@@ -1,0 +1,121 @@
+"""A booted machine and its link, and the one place that tells why they ended."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from boincvm.errors import (
+    BoincvmError,
+    GuestDiedError,
+    GuestNeverBootedError,
+    HostDiskFullError,
+    HypervisorError,
+)
+from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.put import TransferWindow
+from boincvm.hypervisor.contract import Driver, EndCause, Machine, MachineEnd, MachineSpec
+from boincvm.job.model import Limits
+
+T = TypeVar("T")
+
+END_LIMIT = 10.0
+"""Seconds that a machine may outlive its agent before the agent's death alone is reported."""
+
+
+class Session:
+    """What is done with the machine goes through `guard`, so that it ends when the machine does."""
+
+    def __init__(self, machine: Machine, link: GuestLink) -> None:
+        self.machine = machine
+        self.link = link
+        window = machine.transfer_window
+        self.window = TransferWindow(window) if window is not None else None
+        self._trouble: asyncio.Future[BoincvmError] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: BoincvmError) -> None:
+        """What is going on ends with `error`, unless something was wrong before."""
+        if not self._trouble.done():
+            self._trouble.set_result(error)
+
+    async def guard(self, work: Coroutine[None, None, T]) -> T:
+        """The result of `work`, or the error that ended the machine, the link or the job."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, self._trouble), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise self._trouble.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def watch(self) -> None:
+        """Until the machine or its link ends: then says why, by `fail`."""
+        ended = asyncio.ensure_future(self.machine.ended())
+        try:
+            await asyncio.wait((ended, self.link.failure), return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done() and isinstance(self.link.failure.result(), GuestDiedError):
+                await asyncio.wait((ended,), timeout=END_LIMIT)
+            if ended.done():
+                self.fail(self._end_error(ended.result()))
+            else:
+                self.fail(self.link.failure.result())
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+
+    def _end_error(self, end: MachineEnd) -> BoincvmError:
+        if end.cause is EndCause.HOST_DISK_FULL:
+            return HostDiskFullError(
+                "the host's disk is full, so the machine was ended",
+                hint="free some space and run again",
+            )
+        if end.cause is EndCause.KILLED:
+            return HypervisorError(
+                f"the virtual machine was killed from outside: {end.detail}",
+                hint="the host may have run out of memory: see its system log",
+            )
+        if end.cause is EndCause.FAILED:
+            return HypervisorError(f"the hypervisor gave up: {end.detail}")
+        why = f": {end.detail}" if end.detail else ""
+        if not self.link.ready.done():
+            return GuestNeverBootedError(f"the guest ended while it was booting{why}")
+        return GuestDiedError(f"the guest ended by itself{why}")
+
+
+@asynccontextmanager
+async def open_session(driver: Driver, spec: MachineSpec, limits: Limits) -> AsyncIterator[Session]:
+    """A machine that has booted and whose agent has answered; gone after the block.
+
+    Raises HypervisorError, HypervisorMissingError, HostDiskFullError, GuestError.
+    """
+    machine = driver.machine(spec)
+    link: GuestLink | None = None
+    try:
+        await machine.create()
+        link = await GuestLink.open(await machine.start())
+        session = Session(machine, link)
+        watcher = asyncio.ensure_future(session.watch())
+        try:
+            await session.guard(_wait_for_agent(link, limits.boot))
+            link.expect_beats(limits.silence)
+            yield session
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+    finally:
+        if link is not None:
+            link.close()
+        await machine.destroy()
+
+
+async def _wait_for_agent(link: GuestLink, limit: float) -> None:
+    try:
+        async with asyncio.timeout(limit):
+            await link.ready
+    except TimeoutError:
+        raise GuestNeverBootedError(
+            f"the guest's agent said nothing within {limit:g} s of the start",
+            hint="give it more time with --boot-limit",
+        ) from None

@@ -1,0 +1,123 @@
+"""`boincvm run`: a job with no BOINC, its streams and signals those of this process."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict
+
+from boincvm.errors import BoincvmError
+from boincvm.exit_codes import ExitCode, exit_code_for_signal
+from boincvm.hypervisor.drivers import DriverName, open_driver
+from boincvm.image.store import ImageStore
+from boincvm.job.model import Job
+from boincvm.wrapper.progress import ProgressLine
+from boincvm.wrapper.run_directory import run_directory
+from boincvm.wrapper.run_job import JobRun, Observer, machine_spec
+from boincvm.wrapper.streams import OutputClosedError
+from boincvm.wrapper.task_streams import StreamPlan
+
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
+    """Runs `job`; returns the exit code. With `json_output` one object on standard output says
+    how it went, the program's own output in it (the first MiB of each stream).
+
+    Raises BoincvmError.
+    """
+    return asyncio.run(_run(job, json_output=json_output, show_progress=show_progress))
+
+
+async def _run(job: Job, *, json_output: bool, show_progress: bool) -> int:
+    plan = StreamPlan(capture=json_output)
+    line = ProgressLine() if show_progress else None
+    job_run = JobRun(job, plan, line or Observer())
+    interruption = _Interruption(job_run)
+    failure: BoincvmError | None = None
+    try:
+        await interruption.run(_run_in_machine(job_run))
+    except BoincvmError as error:
+        failure = error
+    finally:
+        if line is not None:
+            line.clear()
+    if json_output:
+        print(json.dumps(_result(job_run, plan, failure)))
+        return failure.exit_code if failure else job_run.outcome.exit_code
+    if isinstance(failure, OutputClosedError):
+        return failure.exit_code
+    if failure is not None:
+        raise failure
+    if job_run.outcome.note:
+        print(f"boincvm: {job_run.outcome.note}", file=sys.stderr)
+    return job_run.outcome.exit_code
+
+
+async def _run_in_machine(job_run: JobRun) -> None:
+    job = job_run.job
+    with run_directory() as directory, ImageStore().open(job.machine.image) as image:
+        driver = await open_driver(DriverName.QEMU, image.kernel)
+        spec = machine_spec(job, directory, image.kernel, image.initrd, image.root)
+        await job_run.run(driver, spec)
+
+
+class _Interruption:
+    """The first signal goes to the program; the second, or its silence, ends the machine."""
+
+    def __init__(self, job_run: JobRun) -> None:
+        self._job_run = job_run
+        self._task: asyncio.Task[None] | None = None
+        self._number: int | None = None
+
+    async def run(self, work: Coroutine[None, None, None]) -> None:
+        """Raises BoincvmError with code 128+N where signal N ended the run."""
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.ensure_future(work)
+        for number in _ENDING_SIGNALS:
+            loop.add_signal_handler(number, self._receive, number)
+        try:
+            await asyncio.wait((self._task,))
+        finally:
+            for number in _ENDING_SIGNALS:
+                loop.remove_signal_handler(number)
+        if self._number is not None:
+            code = exit_code_for_signal(self._number)
+            name = signal.Signals(self._number).name
+            if not self._task.cancelled():
+                self._task.exception()  # the signal is the cause, whatever came of it
+            raise BoincvmError(f"ended by {name}", exit_code=ExitCode(code))
+        self._task.result()
+
+    def _receive(self, number: int) -> None:
+        if self._task is None:
+            return
+        if self._number is not None or not self._job_run.signal_program(number):
+            self._task.cancel()
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._job_run.job.limits.stop, self._task.cancel)
+        self._number = self._number or number
+
+
+def _result(job_run: JobRun, plan: StreamPlan, failure: BoincvmError | None) -> dict[str, object]:
+    outcome = job_run.outcome
+    result: dict[str, object] = {
+        "exit_code": int(failure.exit_code if failure else outcome.exit_code),
+        "phases": outcome.phases,
+        "tasks": [asdict(end) for end in outcome.ends],
+    }
+    if outcome.note:
+        result["note"] = outcome.note
+    if failure is not None:
+        result["error"] = {
+            "message": failure.message,
+            "hint": failure.hint,
+            "exit_code": int(failure.exit_code),
+        }
+    for name, sink in plan.captured.items():
+        result[name] = sink.data.decode(errors="replace")
+        if sink.truncated:
+            result[f"{name}_truncated"] = True
+    return result

@@ -1,0 +1,193 @@
+"""The host's ends of a program's streams: nothing blocks, nothing is read before it is wanted."""
+
+import asyncio
+import errno
+import os
+import select
+import stat
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from boincvm.errors import BoincvmError, HostDiskFullError, HostError
+from boincvm.exit_codes import ExitCode
+
+Taken = Callable[[int], None]
+"""Told how many bytes have found their place, so that as many more may come."""
+Fail = Callable[[BoincvmError], None]
+
+
+class Sink(Protocol):
+    """Takes one output stream of a program."""
+
+    def write(self, data: bytes) -> None: ...
+
+    async def flush(self) -> None:
+        """Waits until all has found its place."""
+
+
+class DescriptorSink:
+    """Writes to a descriptor that others may share, so without making it non-blocking."""
+
+    def __init__(self, descriptor: int, taken: Taken, fail: Fail) -> None:
+        self._descriptor = descriptor
+        self._taken = taken
+        self._fail = fail
+        self._pending: deque[bytes] = deque()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        # What is not a file takes at least PIPE_BUF bytes without blocking once it is writable.
+        self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def write(self, data: bytes) -> None:
+        self._pending.append(data)
+        if self._empty.is_set():
+            self._empty.clear()
+            if self._waits and self._watch():
+                return
+            self._write_all()
+
+    def _watch(self) -> bool:
+        try:
+            asyncio.get_running_loop().add_writer(self._descriptor, self._write_some)
+        except PermissionError:  # epoll refuses devices such as /dev/null, which never block
+            self._waits = False
+        return self._waits
+
+    def _write_some(self) -> None:
+        while self._pending and self._poll.poll(0):
+            if not self._write_piece(self._pending.popleft(), select.PIPE_BUF):
+                return
+        if not self._pending:
+            self._stop()
+
+    def _write_all(self) -> None:
+        while self._pending:
+            data = self._pending.popleft()
+            if not self._write_piece(data, len(data)):
+                return
+        self._stop()
+
+    def _write_piece(self, data: bytes, most: int) -> bool:
+        try:
+            written = os.write(self._descriptor, data[:most])
+        except OSError as error:
+            self._pending.clear()
+            self._stop()
+            self._fail(_output_error(error))
+            return False
+        if written < len(data):
+            self._pending.appendleft(data[written:])
+        self._taken(written)
+        return True
+
+    def _stop(self) -> None:
+        if self._waits:
+            asyncio.get_running_loop().remove_writer(self._descriptor)
+        self._empty.set()
+
+    async def flush(self) -> None:
+        await self._empty.wait()
+
+
+class MemorySink:
+    """Keeps the first `capacity` bytes; `truncated` tells whether there were more."""
+
+    def __init__(self, capacity: int, taken: Taken) -> None:
+        self._capacity = capacity
+        self.taken = taken
+        self.data = bytearray()
+        self.truncated = False
+
+    def write(self, data: bytes) -> None:
+        room = self._capacity - len(self.data)
+        self.data += data[:room]
+        self.truncated = self.truncated or len(data) > room
+        self.taken(len(data))
+
+    async def flush(self) -> None:
+        pass
+
+
+def _output_error(error: OSError) -> BoincvmError:
+    if error.errno == errno.EPIPE:
+        return OutputClosedError("whoever read the output has gone")
+    if error.errno == errno.ENOSPC:
+        return HostDiskFullError("the host's disk is full: the output does not fit")
+    return HostError(f"the output cannot be written: {error.strerror}")
+
+
+class OutputClosedError(BoincvmError):
+    """As if SIGPIPE had ended us: `boincvm run … | head` is no fault."""
+
+    exit_code = ExitCode.OUTPUT_CLOSED
+
+
+class Source:
+    """Standard input: read from `descriptor` only as far as the program has room for it."""
+
+    def __init__(
+        self, descriptor: int, feed: Callable[[bytes], None], end: Callable[[], None], room: int
+    ) -> None:
+        self._descriptor = descriptor
+        self._feed = feed
+        self._end = end
+        self._room = room
+        self._watching = False
+        self._over = False
+        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._go_on()
+
+    def add_room(self, count: int) -> None:
+        """The program has taken `count` bytes."""
+        self._room += count
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._over or self._watching or self._room <= 0:
+            return
+        if not self._is_file:
+            try:
+                asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+            except PermissionError:
+                self._is_file = True
+            else:
+                self._watching = True
+                return
+        while self._room > 0 and not self._over:
+            self._read()
+
+    def _read(self) -> None:
+        data = os.read(self._descriptor, self._room)
+        if data:
+            self._room -= len(data)
+            self._feed(data)
+        else:
+            self._over = True
+            self._end()
+        if self._over or self._room <= 0:
+            self.pause()
+
+    def pause(self) -> None:
+        """Reads no more, until there is room again."""
+        if self._watching:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            self._watching = False
+
+    def close(self) -> None:
+        """Reads no more."""
+        self._over = True
+        self.pause()
+
+
+def readable_stdin() -> int | None:
+    """Descriptor 0, unless it is closed, or a terminal that another job has."""
+    try:
+        if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
+            return None
+        os.fstat(0)
+    except OSError:
+        return None
+    return 0

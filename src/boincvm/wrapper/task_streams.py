@@ -1,0 +1,86 @@
+"""Which file or descriptor of the host each stream of a task is."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from boincvm.errors import InputFileError, OutputFileError
+from boincvm.job.model import Task
+from boincvm.wrapper.streams import DescriptorSink, Fail, MemorySink, Sink, readable_stdin
+
+CAPTURED = 1 << 20
+"""Bytes of each stream that a captured run keeps."""
+
+
+class TaskStreams:
+    """The open streams of one task. `taken` is told of output that has found its place."""
+
+    def __init__(self, stdin: int | None) -> None:
+        self.stdin = stdin
+        self.taken: Callable[[int], None] = lambda _: None
+        self.sinks: dict[str, Sink] = {}
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Takes `data` of `stream`: "stdout" or "stderr"."""
+        self.sinks[stream].write(data)
+
+    async def flush(self) -> None:
+        """Waits until all output has found its place."""
+        for sink in self.sinks.values():
+            await sink.flush()
+
+
+class StreamPlan:
+    """Where streams go that the task does not name: our own, or memory if `capture`."""
+
+    def __init__(self, *, capture: bool) -> None:
+        self._capture = capture
+        self.captured: dict[str, MemorySink] = {}
+
+    @contextmanager
+    def open(self, task: Task, directory: Path, fail: Fail) -> Iterator[TaskStreams]:
+        """The streams of `task`; relative paths start from `directory`.
+
+        Raises InputFileError, OutputFileError.
+        """
+        with ExitStack() as stack:
+            streams = TaskStreams(self._open_stdin(task, directory, stack))
+
+            def taken(count: int) -> None:
+                streams.taken(count)
+
+            for name, path, own in (("stdout", task.stdout, 1), ("stderr", task.stderr, 2)):
+                if path is not None:
+                    descriptor = _open_output(directory / path, stack)
+                    streams.sinks[name] = DescriptorSink(descriptor, taken, fail)
+                elif self._capture:
+                    sink = self.captured.setdefault(name, MemorySink(CAPTURED, taken))
+                    sink.taken = taken
+                    streams.sinks[name] = sink
+                else:
+                    streams.sinks[name] = DescriptorSink(own, taken, fail)
+            yield streams
+
+    def _open_stdin(self, task: Task, directory: Path, stack: ExitStack) -> int | None:
+        if task.stdin is None:
+            return readable_stdin()
+        try:
+            descriptor = os.open(directory / task.stdin, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputFileError(
+                f"standard input {task.stdin}: {error.strerror}",
+                hint=f"paths are relative to {directory}",
+            ) from error
+        stack.callback(os.close, descriptor)
+        return descriptor
+
+
+def _open_output(path: Path, stack: ExitStack) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        raise OutputFileError(f"{path}: {error.strerror}") from error
+    stack.callback(os.close, descriptor)
+    return descriptor
