@@ -27,6 +27,8 @@ class Agent:
         self._link = Link(port)
         self._programs: dict[str, Program] = {}
         self._receivers: dict[str, transfer.Receiver] = {}
+        self._senders: dict[str, transfer.Sender] = {}
+        self._disk = transfer.TransferDisk()
         self._groups: list[Program] = []  # ended, their control group not yet removed
         self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
@@ -124,27 +126,33 @@ class Agent:
                 self._fail(call, str(error.errno or 0), error.strerror or str(error))
 
     def _obey_word(self, word: str, call: str, frame: Frame) -> None:
-        program = self._programs.get(call)
         if word == "run":
             self._programs[call] = self._start(call, frame)
         elif word == "put":
-            self._receivers[call] = transfer.Receiver(self._link, call, frame.body)
+            receiver = transfer.Receiver(self._link, self._disk, call, frame.body)
+            self._receivers[call] = receiver
         elif word == "get":
-            self._link.produce(self._send_tree(call, frame.body))
+            self._link.produce(self._send_tree(call, frame))
         elif word == "power-off":
             self._link.write()
             machine.power_off()
+        elif call in self._programs:
+            self._obey_for_program(word, self._programs[call], frame)
         elif call in self._receivers:
             if not self._receivers[call].take(word, frame):
                 del self._receivers[call]
-        elif program is not None:
-            if word == "stdin":
-                program.feed(frame.body, ends="ends" in frame.headers)
-            elif word == "credit":
-                program.grant(int(frame.headers["bytes"]))
-            elif word == "signal":
-                program.signal(int(frame.headers["signal"]))
+        elif call in self._senders and word == "taken":
+            self._senders[call].slot_taken()
+            self._link.resume()
         # Any other word belongs to a call that has ended meanwhile.
+
+    def _obey_for_program(self, word: str, program: Program, frame: Frame) -> None:
+        if word == "stdin":
+            program.feed(frame.body, ends="ends" in frame.headers)
+        elif word == "credit":
+            program.grant(int(frame.headers["bytes"]))
+        elif word == "signal":
+            program.signal(int(frame.headers["signal"]))
 
     def _start(self, call: str, frame: Frame) -> Program:
         """`run`: directory, arguments and NAME=VALUE pairs in the body, NUL between them."""
@@ -155,13 +163,19 @@ class Agent:
         credit = int(frame.headers["credit"])
         return Program(self._link, call, directory, words[:count], environment, credit)
 
-    def _send_tree(self, call: str, path: bytes) -> Iterator[None]:
+    def _send_tree(self, call: str, frame: Frame) -> Iterator[bool]:
+        slots = [int(slot) for slot in frame.headers.get("slots", "").split()]
+        size = int(frame.headers.get("slot-size", "0"))
+        sender = transfer.Sender(self._link, self._disk, call, frame.body, slots, size)
+        self._senders[call] = sender
         try:
-            yield from transfer.send_tree(self._link, call, path)
+            yield from sender.steps()
         except UnsafePathError as error:
             self._fail(call, "unsafe", str(error))
         except OSError as error:
             self._fail(call, str(error.errno or 0), error.strerror or str(error))
+        finally:
+            del self._senders[call]
 
     def _fail(self, call: str, reason: str, text: str) -> None:
         receiver = self._receivers.pop(call, None)

@@ -26,7 +26,8 @@ class Link:
         self._parser = stomp.Parser()
         self._queue: list[bytes | memoryview] = []
         self._queued = 0
-        self._producers: list[Iterator[None]] = []
+        self._producers: list[Iterator[bool]] = []
+        self._waiting: list[Iterator[bool]] = []
 
     @property
     def has_output(self) -> bool:
@@ -56,9 +57,17 @@ class Link:
         if not self._queue:
             self._put(stomp.HEARTBEAT)
 
-    def produce(self, producer: Iterator[None]) -> None:
-        """`producer` queues a little at each step; it is stepped whenever there is room."""
+    def produce(self, producer: Iterator[bool]) -> None:
+        """`producer` queues a little at each step; it is stepped whenever there is room.
+
+        One that gives True has nothing to queue until `resume` is called.
+        """
         self._producers.append(producer)
+
+    def resume(self) -> None:
+        """What the waiting producers wait for may have come."""
+        self._producers += self._waiting
+        self._waiting.clear()
 
     def _put(self, data: bytes) -> None:
         self._queue.append(data)
@@ -79,8 +88,8 @@ class Link:
         while True:
             while self.has_room and self._producers:
                 producer = self._producers.pop(0)
-                for _ in producer:
-                    self._producers.append(producer)
+                for waits in producer:
+                    (self._waiting if waits else self._producers).append(producer)
                     break
             if not self._queue:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import time
 
@@ -19,8 +20,7 @@ def power_off() -> None:
     os.sync()
     # The machine is run so that a reset ends it; `b` needs no help of any program.
     _write("/proc/sysrq-trigger", b"b")
-    while True:
-        time.sleep(1)
+    _signal.pause()
 
 
 def out_of_memory_kills() -> int:

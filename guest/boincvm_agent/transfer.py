@@ -1,12 +1,12 @@
-"""Files and trees from the host (Receiver) and to the host (send_tree)."""
+"""Files and trees from the host (Receiver) and to the host (Sender)."""
 
 from __future__ import annotations
 
 import os
-from array import array
 
 from boincvm import filetree
 from boincvm_agent.machine import WORK
+from boincvm_agent.window import Window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from boincvm.bus.stomp import Frame
     from boincvm_agent.link import Link
 
-CHUNK = 1 << 17
-WINDOW_SERIAL = b"boincvm-window"
-_WINDOW_CHUNK = 1 << 20
-_ALIGNMENT = 4096
+FRAME_CHUNK = 1 << 17
 _NO_LIMIT = 1 << 62  # the guest's disk is the limit
+
+
+class TransferDisk:
+    """Opens the window when it is first needed: many a job never does."""
+
+    def __init__(self) -> None:
+        self._window: Window | None = None
+
+    def open(self) -> Window:
+        """Raises FileNotFoundError where the machine has none."""
+        if self._window is None:
+            self._window = Window()
+        return self._window
 
 
 def open_work() -> int:
@@ -27,50 +37,13 @@ def open_work() -> int:
     return os.open(WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-class Window:
-    """The read-only disk through which the host hands over bulk data.
-
-    Read past the guest's page cache, since the host changes it at any time.
-    """
-
-    def __init__(self) -> None:
-        self._descriptor = os.open(_window_device(), os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-        memory = array("B", bytes(_WINDOW_CHUNK + _ALIGNMENT))
-        start = -memory.buffer_info()[0] % _ALIGNMENT
-        self._buffer = memoryview(memory)[start : start + _WINDOW_CHUNK]
-
-    def copy(self, offset: int, length: int, writer: filetree.TreeWriter, target: int) -> None:
-        """Copies `length` bytes at `offset` (aligned) of the window to `target` in the file."""
-        while length:
-            part = min(length, _WINDOW_CHUNK)
-            aligned = part + -part % _ALIGNMENT
-            if os.preadv(self._descriptor, [self._buffer[:aligned]], offset) != aligned:
-                raise OSError("the window ended early")
-            writer.write(target, self._buffer[:part])
-            offset += part
-            target += part
-            length -= part
-
-
-def _window_device() -> str:
-    for name in os.listdir("/sys/block"):
-        try:
-            with open(f"/sys/block/{name}/serial", "rb") as file:
-                if file.read().strip() == WINDOW_SERIAL:
-                    return f"/dev/{name}"
-        except FileNotFoundError:
-            continue  # a device without a serial number
-    raise FileNotFoundError("this machine has no transfer disk")
-
-
 class Receiver:
-    """One tree on its way in, at `path` beneath the job's directory."""
+    """One tree on its way in, to `path` beneath the job's directory."""
 
-    window: Window | None = None  # one for all
-
-    def __init__(self, link: Link, call: str, path: bytes) -> None:
+    def __init__(self, link: Link, disk: TransferDisk, call: str, path: bytes) -> None:
         self.call = call
         self._link = link
+        self._disk = disk
         root = open_work()
         try:
             parts = filetree.components(path)
@@ -89,13 +62,14 @@ class Receiver:
         headers = frame.headers
         if word == "entry":
             path, _, target = frame.body.partition(b"\0")
-            mode, size = int(headers.get("mode", "0"), 8), int(headers.get("size", "0"))
+            mode, size = int(headers["mode"], 8), int(headers["size"])
             self._writer.add(filetree.Entry(headers["kind"], path, mode, size, target))
         elif word == "data":
             self._writer.write(int(headers["offset"]), frame.body)
         elif word == "window":
-            length = int(headers["length"])
-            self._window().copy(int(headers["at"]), length, self._writer, int(headers["offset"]))
+            length, offset = int(headers["length"]), int(headers["offset"])
+            descriptor = self._writer.descriptor_for(offset, length)
+            self._disk.open().to_file(int(headers["at"]), length, descriptor, offset)
             self._link.send("taken", self.call, {"bytes": str(length)})
         elif word == "end":
             self._writer.finish()
@@ -103,36 +77,79 @@ class Receiver:
             return False
         return True
 
-    @classmethod
-    def _window(cls) -> Window:
-        if cls.window is None:
-            cls.window = Window()
-        return cls.window
-
     def close(self) -> None:
         """Given up: lets go of the descriptors."""
         self._writer.close()
 
 
-def send_tree(link: Link, call: str, path: bytes) -> Iterator[None]:
-    """Queues the tree at `path` beneath the job's directory, a little at each step."""
-    root = open_work()
-    try:
-        for entry, descriptor in filetree.walk(root, path):
-            headers = {"kind": entry.kind, "mode": f"{entry.mode:o}", "size": str(entry.size)}
-            link.send("entry", call, headers, entry.path + b"\0" + entry.target)
-            yield
-            if descriptor < 0:
-                continue
-            for start, length in filetree.extents(descriptor, entry.size):
-                offset, end = start, start + length
-                while offset < end:
-                    data = os.pread(descriptor, min(CHUNK, end - offset), offset)
-                    if not data:
-                        break  # the file shrank meanwhile; the host sees a hole
-                    link.send("data", call, {"offset": str(offset)}, data)
-                    offset += len(data)
-                    yield
-        link.send("done", call, {})
-    finally:
-        os.close(root)
+class Sender:
+    """The tree at `path` beneath the job's directory, on its way out.
+
+    `slots`: where on the transfer disk it may put data, `slot_size` bytes each; none: all goes
+    by frames.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        disk: TransferDisk,
+        call: str,
+        path: bytes,
+        slots: list[int],
+        slot_size: int,
+    ) -> None:
+        self.call = call
+        self._link = link
+        self._disk = disk
+        self._path = path
+        self._slots = slots
+        self._slot_size = slot_size
+        self._used: list[int] = []
+
+    def slot_taken(self) -> None:
+        """The host has copied the slot that was named to it first."""
+        self._slots.append(self._used.pop(0))
+
+    def steps(self) -> Iterator[bool]:
+        """Queues a little at each step; True asks to wait for a free slot."""
+        root = open_work()
+        try:
+            for entry, descriptor in filetree.walk(root, self._path):
+                headers = {"kind": entry.kind, "mode": f"{entry.mode:o}", "size": str(entry.size)}
+                self._link.send("entry", self.call, headers, entry.path + b"\0" + entry.target)
+                yield False
+                if descriptor >= 0:
+                    for start, length in filetree.extents(descriptor, entry.size):
+                        yield from self._send_extent(descriptor, start, length)
+            self._link.send("done", self.call, {})
+        finally:
+            os.close(root)
+
+    def _send_extent(self, descriptor: int, offset: int, length: int) -> Iterator[bool]:
+        end = offset + length
+        by_disk = bool(self._slots or self._used)
+        while offset < end:
+            if by_disk and end - offset > FRAME_CHUNK:
+                while not self._slots:
+                    yield True
+                moved = self._fill_slot(descriptor, offset, min(self._slot_size, end - offset))
+            else:
+                data = os.pread(descriptor, min(FRAME_CHUNK, end - offset), offset)
+                if data:
+                    self._link.send("data", self.call, {"offset": str(offset)}, data)
+                moved = len(data)
+            if moved == 0:
+                return  # the file has become shorter; the host sees a hole
+            offset += moved
+            yield False
+
+    def _fill_slot(self, descriptor: int, offset: int, length: int) -> int:
+        at = self._slots.pop(0)
+        moved = self._disk.open().from_file(descriptor, offset, length, at)
+        if moved:
+            self._used.append(at)
+            headers = {"at": str(at), "length": str(moved), "offset": str(offset)}
+            self._link.send("window", self.call, headers)
+        else:
+            self._slots.append(at)
+        return moved

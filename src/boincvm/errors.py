@@ -1,24 +1,24 @@
 """The tree of exceptions. Each says what happened and why; `hint` says what to do.
 
-    BoincvmError
-    ├── UsageError              the command line is wrong
-    ├── JobFileError            a job file is wrong (file, line, found, expected)
-    ├── InputFileError          an input file is missing, unsafe or unreadable
-    ├── OutputFileError         an output file is missing, unsafe or cannot be written
-    ├── HypervisorMissingError  the hypervisor is not installed
-    ├── HypervisorError         the hypervisor refused or died
-    ├── GuestError
-    │   ├── GuestNeverBootedError
-    │   ├── GuestHungError
-    │   ├── GuestDiedError
-    │   └── GuestProtocolError  the guest sent what it may not send
-    ├── ProgramStartError       the guest has no such program, or cannot execute it
-    ├── LimitError              time, memory or disk of the job are used up
-    ├── ImageMissingError
-    ├── ImageDamagedError
-    ├── ImageBuildError
-    ├── HostDiskFullError
-    └── HostError               the host's system refused something else
+BoincvmError
+├── UsageError              the command line is wrong
+├── JobFileError            a job file is wrong (file, line, found, expected)
+├── InputFileError          an input file is missing, unsafe or unreadable
+├── OutputFileError         an output file is missing, unsafe or cannot be written
+├── HypervisorMissingError  the hypervisor is not installed
+├── HypervisorError         the hypervisor refused or died
+├── GuestError
+│   ├── GuestNeverBootedError
+│   ├── GuestHungError
+│   ├── GuestDiedError
+│   └── GuestProtocolError  the guest sent what it may not send
+├── ProgramStartError       the guest has no such program, or cannot execute it
+├── LimitError              time, memory or disk of the job are used up
+├── ImageMissingError
+├── ImageDamagedError
+├── ImageBuildError
+├── HostDiskFullError
+└── HostError               the host's system refused something else
 """
 
 from boincvm.exit_codes import ExitCode

@@ -263,13 +263,18 @@ class TreeWriter:
         else:
             raise UnsafePathError(f"{entry.kind[:20]!r} is no kind of file")
 
+    def descriptor_for(self, offset: int, length: int) -> int:
+        """The file begun last, for `length` bytes at `offset` of it and no others."""
+        if self._file < 0 or offset < 0 or length < 0 or offset + length > self._size:
+            raise UnsafePathError("data outside the file it belongs to")
+        return self._file
+
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Puts `data` at `offset` bytes into the file begun last."""
-        if self._file < 0 or offset < 0 or offset + len(data) > self._size:
-            raise UnsafePathError("data outside the file it belongs to")
+        descriptor = self.descriptor_for(offset, len(data))
         view = memoryview(data)
         while view:
-            written = os.pwrite(self._file, view, offset)
+            written = os.pwrite(descriptor, view, offset)
             offset += written
             view = view[written:]
 

@@ -13,10 +13,12 @@ from boincvm.errors import HostDiskFullError, HostError, OutputFileError
 from boincvm.filetree import Entry, TreeWriter, UnsafePathError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.reports import Progress, no_progress, printable, shown
+from boincvm.guestlink.window import SLOT, TransferWindow
 
 
 async def get_tree(
     link: GuestLink,
+    window: TransferWindow | None,
     source: PurePosixPath,
     destination: PurePosixPath,
     *,
@@ -34,7 +36,8 @@ async def get_tree(
     try:
         parent = filetree.open_parent(root, parts, create=True)
         try:
-            await _Get(link, parent, parts[-1], maximum_bytes, progress).receive(source)
+            get = _Get(link, window, parent, parts[-1], maximum_bytes, progress)
+            await get.receive(source)
         finally:
             os.close(parent)
     except UnsafePathError as error:
@@ -54,8 +57,15 @@ class _Get:
     """One tree on its way from the guest, under a name of its own until all is there."""
 
     def __init__(
-        self, link: GuestLink, parent: int, name: bytes, maximum_bytes: int, progress: Progress
+        self,
+        link: GuestLink,
+        window: TransferWindow | None,
+        parent: int,
+        name: bytes,
+        maximum_bytes: int,
+        progress: Progress,
     ) -> None:
+        self._window = window
         self._parent = parent
         self._name = name
         self._part = b"." + name[:200] + f".{secrets.token_hex(4)}.part".encode()
@@ -81,6 +91,12 @@ class _Get:
         elif word == "data":
             self._writer.write(int(headers["offset"]), frame.body)
             self._progress(len(frame.body))
+        elif word == "window" and self._window is not None:
+            at, offset, length = (int(headers[name]) for name in ("at", "offset", "length"))
+            descriptor = self._writer.descriptor_for(offset, length)
+            self._window.empty(at, length, descriptor, offset)
+            self._call.send("taken")
+            self._progress(length)
         elif word == "done":
             self._writer.finish()
             os.rename(self._part, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
@@ -92,9 +108,17 @@ class _Get:
             raise StompError(f"a sender does not say {word!r}")
 
     async def receive(self, source: PurePosixPath) -> None:
+        """Raises OSError, UnsafePathError."""
         try:
-            self._call.send("get", {}, os.fsencode(str(source)))
-            await self._done
+            if self._window is None:
+                self._call.send("get", {}, os.fsencode(str(source)))
+                await self._done
+            else:
+                async with self._window.guest_lock:
+                    slots = " ".join(map(str, self._window.guest_slots))
+                    headers = {"slots": slots, "slot-size": str(SLOT)}
+                    self._call.send("get", headers, os.fsencode(str(source)))
+                    await self._done
         except BaseException:
             self._remove_part()
             raise

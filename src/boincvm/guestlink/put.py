@@ -17,39 +17,11 @@ from boincvm.exit_codes import ExitCode
 from boincvm.filetree import Entry, UnsafePathError
 from boincvm.guestlink.link import Call, GuestLink
 from boincvm.guestlink.reports import Progress, no_progress, printable, shown
+from boincvm.guestlink.window import SLOT, TransferWindow
 
 FRAME_CHUNK = 1 << 17
-SLOT = 4 << 20
 WINDOW_WORTH = 1 << 18
 """Bytes from which on the transfer disk is faster than frames."""
-
-
-class TransferWindow:
-    """The machine's transfer disk, in slots: `descriptor` is its file, open for writing."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._free: asyncio.Queue[int] = asyncio.Queue()
-        for number in range(os.fstat(descriptor).st_size // SLOT):
-            self._free.put_nowait(number * SLOT)
-
-    async def fill(self, source: int, offset: int, length: int) -> tuple[int, int]:
-        """Copies up to SLOT bytes of `source` into a free slot, once there is one.
-
-        Returns where the slot begins and how many bytes are in it.
-        """
-        at = await self._free.get()
-        done = 0
-        while done < length:
-            data = os.pread(source, min(length - done, 1 << 20), offset + done)
-            if not data:
-                break
-            done += os.pwrite(self._descriptor, data, at + done)
-        return at, done
-
-    def free(self, at: int) -> None:
-        """The guest has copied the slot that begins at `at`."""
-        self._free.put_nowait(at)
 
 
 class _Put:

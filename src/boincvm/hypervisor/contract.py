@@ -20,7 +20,7 @@ class Feature(Enum):
     SAVE = auto()
     NETWORK = auto()
     TRANSFER_DISK = auto()
-    """The machine has a read-only disk through which the host hands over bulk data."""
+    """The machine has a disk through which host and guest hand each other bulk data."""
 
 
 class MachineState(Enum):
@@ -88,7 +88,7 @@ class Machine(Protocol):
 
     @property
     def transfer_window(self) -> int | None:
-        """A descriptor, for writing, of the file behind the transfer disk, while the machine
+        """The file behind the transfer disk, open for reading and writing while the machine
         runs; None where the driver has no such disk."""
 
     async def create(self) -> None:

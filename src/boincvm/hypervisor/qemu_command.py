@@ -12,6 +12,7 @@ PORT_NAME = "boincvm.agent"
 WINDOW_SERIAL = "boincvm-window"
 OVERLAY = "overlay.qcow2"
 WINDOW = "window"
+_SERIAL = f",serial={WINDOW_SERIAL}"
 ROOT_NODE = "root-disk"
 SAVED = "saved"
 """The name of the snapshot in the overlay that `save` leaves."""
@@ -73,8 +74,8 @@ def machine_command(
         "-initrd", str(spec.initrd),
         "-append", " ".join(arguments),
         *_disk("root", overlay, "qcow2", "discard=unmap,cache=unsafe"),
-        # The host writes to the window while the guest has it open, for reading only.
-        *_disk("window", window, "raw", "readonly=on,file.locking=off", f",serial={WINDOW_SERIAL}"),
+        # The host reads and writes the window while the guest has it open.
+        *_disk("window", window, "raw", "file.locking=off,cache=unsafe", _SERIAL),
         "-chardev", f"socket,id=link,fd={link}",
         "-device", "virtio-serial-pci",
         "-device", f"virtserialport,chardev=link,name={PORT_NAME}",

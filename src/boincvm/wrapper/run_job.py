@@ -131,6 +131,7 @@ class JobRun:
             try:
                 await get_tree(
                     session.link,
+                    session.window,
                     item.source,
                     item.destination,
                     directory=self.job.directory,
@@ -156,7 +157,7 @@ class JobRun:
             program = GuestProgram(
                 session.link,
                 task.argv,
-                directory=str(task.directory or WORK),
+                directory=str(WORK / (task.directory or "")),
                 environment={**ENVIRONMENT, **task.environment},
                 output=streams.write,
                 on_stdin_room=stdin_taken,

@@ -13,7 +13,7 @@ from boincvm.errors import (
     HypervisorError,
 )
 from boincvm.guestlink.link import GuestLink
-from boincvm.guestlink.put import TransferWindow
+from boincvm.guestlink.window import TransferWindow
 from boincvm.hypervisor.contract import Driver, EndCause, Machine, MachineEnd, MachineSpec
 from boincvm.job.model import Limits
 

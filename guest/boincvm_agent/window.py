@@ -1,0 +1,85 @@
+"""The transfer disk: bulk data between host and guest, past the guest's page cache.
+
+Under emulation a page of the cache costs some 25 µs to fill, and a disk transfer nothing:
+256 MiB took 6.7 s by buffered writes and 1.8 s by direct ones. The host changes the disk's
+first half at any time, so it must not be cached here anyway.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from array import array
+
+SERIAL = b"boincvm-window"
+CHUNK = 1 << 20
+_ALIGNMENT = 4096
+
+
+class Window:
+    """The disk, and one aligned buffer that all transfers share."""
+
+    def __init__(self) -> None:
+        flags = os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC
+        self._disk = os.open(_device(), flags)
+        memory = array("B", bytes(CHUNK + _ALIGNMENT))
+        start = -memory.buffer_info()[0] % _ALIGNMENT
+        self._buffer = memoryview(memory)[start : start + CHUNK]
+        self.size = os.lseek(self._disk, 0, os.SEEK_END)
+
+    def to_file(self, at: int, length: int, descriptor: int, offset: int) -> None:
+        """Copies `length` bytes from `at` (aligned) on the disk to `offset` in a file."""
+        while length:
+            part = min(length, CHUNK)
+            whole = part + -part % _ALIGNMENT
+            if os.preadv(self._disk, [self._buffer[:whole]], at) != whole:
+                raise OSError("the transfer disk ended early")
+            aligned = 0 if offset % _ALIGNMENT else part - part % _ALIGNMENT
+            if aligned:
+                _set_direct(descriptor, True)
+                _write_all(descriptor, self._buffer[:aligned], offset)
+            if part > aligned:
+                _set_direct(descriptor, False)
+                _write_all(descriptor, self._buffer[aligned:part], offset + aligned)
+            at, offset, length = at + part, offset + part, length - part
+
+    def from_file(self, descriptor: int, offset: int, length: int, at: int) -> int:
+        """Copies `length` bytes at `offset` in a file to `at` on the disk; returns how many
+        there were: fewer where the file has become shorter."""
+        done = 0
+        while done < length:
+            part = min(length - done, CHUNK)
+            _set_direct(descriptor, (offset + done) % _ALIGNMENT == 0)
+            count = os.preadv(descriptor, [self._buffer], offset + done)
+            count = min(count, part)
+            if count == 0:
+                break
+            whole = count + -count % _ALIGNMENT
+            _write_all(self._disk, self._buffer[:whole], at + done)
+            done += count
+        return done
+
+
+def _set_direct(descriptor: int, direct: bool) -> None:
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    wanted = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
+    if wanted != flags:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, wanted)
+
+
+def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        offset += written
+        view = view[written:]
+
+
+def _device() -> str:
+    for name in os.listdir("/sys/block"):
+        try:
+            with open(f"/sys/block/{name}/serial", "rb") as file:
+                if file.read().strip() == SERIAL:
+                    return f"/dev/{name}"
+        except FileNotFoundError:
+            continue  # a device without a serial number
+    raise FileNotFoundError("this machine has no transfer disk")

@@ -1,0 +1,192 @@
+"""`boincvm image`: build, list, inspect and remove base images."""
+
+import argparse
+import json
+import sys
+
+_EPILOG = """\
+examples:
+  boincvm image build                          the image `base`, which jobs use by default
+  boincvm image build --package gmp-ecm sci    an image `sci` with a Debian package in it
+  boincvm image ls
+"""
+
+
+def _subparser(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verbs and options of `boincvm image`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    verbs = parser.add_subparsers(dest="image_verb", metavar="VERB", required=True)
+    _add_build(verbs)
+    _subparser(
+        verbs,
+        "ls",
+        "list the images",
+        "List the images of this user.\n\nexample:\n  boincvm image ls",
+    )
+    remove = _subparser(
+        verbs,
+        "rm",
+        "remove an image",
+        "Remove an image, unless a machine that runs uses it.\n\nexample:\n  boincvm image rm sci",
+    )
+    remove.add_argument("name", metavar="NAME")
+    inspect = _subparser(
+        verbs,
+        "inspect",
+        "show what an image is made of",
+        "Show an image's files, digests and packages.\n\n"
+        "example:\n  boincvm image inspect --json base",
+    )
+    inspect.add_argument("name", metavar="NAME")
+
+
+def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    build = _subparser(
+        verbs,
+        "build",
+        "build an image from Debian packages",
+        "Build a base image from Debian packages. It needs no root and takes about 15 seconds;\n"
+        "downloaded packages are kept, so the next build downloads only what is new.\n\n"
+        "example:\n  boincvm image build --package gmp-ecm --package bc sci",
+    )
+    build.add_argument("name", metavar="NAME", nargs="?", default="base", help="default: base")
+    build.add_argument(
+        "--package",
+        metavar="P",
+        action="append",
+        default=[],
+        help="a Debian package that the image shall have, with what it depends on; repeatable",
+    )
+    build.add_argument(
+        "--suite", metavar="S", default="bookworm", help="Debian's suite; default: bookworm"
+    )
+    build.add_argument(
+        "--mirror", metavar="URL", help="where packages come from; default: Debian's own mirror"
+    )
+    build.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="do nothing if there is such an image with these packages and this agent",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what `arguments` say; returns the exit code. Raises BoincvmError."""
+    verb: str = arguments.image_verb
+    if verb == "build":
+        return _build(arguments)
+    if verb == "ls":
+        return _list(as_json=arguments.json)
+    if verb == "rm":
+        return _remove(arguments.name, as_json=arguments.json)
+    return _inspect(arguments.name, as_json=arguments.json)
+
+
+def _print_json(document: object) -> None:
+    json.dump(document, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from boincvm.image.build import build_image
+    from boincvm.image.interruption import terminable
+    from boincvm.image.progress import to_standard_error
+    from boincvm.sizes import format_size
+
+    with terminable():
+        built = build_image(
+            arguments.name,
+            tuple(arguments.package),
+            suite=arguments.suite,
+            mirror=arguments.mirror,
+            if_missing=arguments.if_missing,
+            progress=to_standard_error(),
+        )
+    if arguments.json:
+        _print_json(
+            {
+                "name": built.name,
+                "digest": built.digest,
+                "fresh": built.fresh,
+                "size": built.manifest.size,
+                "packages": len(built.manifest.packages),
+            }
+        )
+    else:
+        verb = "is built" if built.fresh else "is there already"
+        size = format_size(built.manifest.size)
+        print(f"image {built.name} {verb}: {built.digest[:12]}, {size}")
+    return 0
+
+
+def _list(*, as_json: bool) -> int:
+    from boincvm.image.listing import list_images
+    from boincvm.sizes import format_size
+
+    images = list_images()
+    if as_json:
+        _print_json([image.as_json() for image in images])
+        return 0
+    if not images:
+        print("there are no images yet; build one: boincvm image build")
+        return 0
+    print(f"{'NAME':<20} {'DIGEST':<12} {'SIZE':>10} {'PACKAGES':>8} BUILT")
+    for image in images:
+        if image.fault:
+            print(f"{image.name:<20} {image.digest[:12]:<12} damaged: {image.fault}")
+        else:
+            size = format_size(image.size)
+            print(
+                f"{image.name:<20} {image.digest[:12]:<12} {size:>10} {image.packages:>8} "
+                f"{image.built:%Y-%m-%d %H:%M}"
+            )
+    return 0
+
+
+def _remove(name: str, *, as_json: bool) -> int:
+    from boincvm.image.store import ImageStore
+
+    ImageStore().remove(name)
+    if as_json:
+        _print_json({"removed": name})
+    else:
+        print(f"image {name} is removed")
+    return 0
+
+
+def _inspect(name: str, *, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from boincvm.image.listing import describe
+    from boincvm.image.store import ImageStore
+
+    with ImageStore().open(name) as image:
+        if as_json:
+            _print_json(
+                {
+                    "name": name,
+                    "digest": image.digest,
+                    "directory": str(image.directory),
+                    **asdict(image.manifest),
+                }
+            )
+        else:
+            print(describe(image))
+    return 0

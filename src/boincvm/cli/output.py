@@ -1,0 +1,115 @@
+"""What all verbs print alike: errors for people, errors and results for machines."""
+
+import errno
+import json
+import os
+import select
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+
+from boincvm.errors import BoincvmError, HostDiskFullError, HostError
+from boincvm.exit_codes import ExitCode
+
+_STANDARD_OUTPUT = 1
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Whether `--json` is among our own arguments, those before `--`."""
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in own
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    """`value` as one line on standard output."""
+    print(json.dumps(value))
+
+
+def can_encode(text: str) -> bool:
+    """Whether standard output's encoding has the characters of `text`."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads our standard output any more, as after `| head`."""
+
+
+def flush_standard_output() -> None:
+    """Write what is buffered. Raises ReaderGoneError and OSError; nothing is written then."""
+    try:
+        print(end="", flush=True)
+    except BrokenPipeError as error:
+        _abandon_standard_output()
+        raise ReaderGoneError from error
+    except OSError:
+        _abandon_standard_output()
+        raise
+
+
+def _abandon_standard_output() -> None:
+    # Else the interpreter tries to flush again as it ends, fails, and exits with 120.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STANDARD_OUTPUT)
+    os.close(nowhere)
+
+
+def report(error: BaseException, *, as_json: bool) -> int:
+    """Tell a person (or, `as_json`, a machine) about `error`; return its exit code."""
+    code = _report(error, as_json)
+    # A fault of standard output itself is what was just told, or there is nobody to tell.
+    with suppress(ReaderGoneError, OSError):
+        flush_standard_output()
+    return code
+
+
+def _report(error: BaseException, as_json: bool) -> int:
+    match error:
+        case KeyboardInterrupt():
+            return _tell(BoincvmError("interrupted", exit_code=ExitCode.INTERRUPTED), as_json)
+        case BoincvmError():
+            return _tell(error, as_json)
+        case ReaderGoneError():
+            return ExitCode.OUTPUT_CLOSED
+        case BrokenPipeError() if _reader_is_gone():  # where output is not buffered
+            return ExitCode.OUTPUT_CLOSED
+        case OSError():
+            return _tell(_of_the_host(error), as_json)
+        case _:
+            traceback.print_exception(error)
+            bug = BoincvmError(
+                f"this is a bug: {type(error).__name__}",
+                hint="please report it, with the lines above and the command that you gave",
+            )
+            return _tell(bug, as_json)
+
+
+def _tell(error: BoincvmError, as_json: bool) -> int:
+    code = int(error.exit_code)
+    if as_json:
+        told = {"message": error.message, "hint": error.hint, "exit_code": code}
+        print_json({"error": told})
+        return code
+    print(f"boincvm: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    return code
+
+
+def _of_the_host(error: OSError) -> BoincvmError:
+    reason = error.strerror or str(error) or type(error).__name__
+    message = reason if error.filename is None else f"{reason}: {os.fsdecode(error.filename)!r}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostDiskFullError(message, hint="free some space; boincvm doctor shows how much is")
+    return HostError(message)
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output, and not some other pipe, is what broke."""
+    poll = select.poll()
+    poll.register(_STANDARD_OUTPUT, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))

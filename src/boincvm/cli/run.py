@@ -1,0 +1,124 @@
+"""`boincvm run`: a job from the command line or from a job file."""
+
+import argparse
+import sys
+
+from boincvm.cli.job_arguments import COMMAND_ADVICE, job_from_arguments
+from boincvm.cli.parser import Parser, option
+from boincvm.job import values
+from boincvm.job.model import Limits, MachineShape
+
+_SHAPE = MachineShape()
+_LIMITS = Limits()
+
+_USAGE = "boincvm run [options] -- COMMAND [ARGUMENT ...]\n       boincvm run [options] JOB.toml"
+_DESCRIPTION = """\
+Run a program in a virtual machine that starts for it and is gone with it. The program works
+in a directory of its own; --input puts files there, --output brings files back. Its output
+streams as it is written, its standard input is yours, Ctrl-C ends it, and its exit code
+becomes the exit code of boincvm run.
+"""
+_EXAMPLES = """\
+A program given as a path, like ./prog, is handed in by itself.
+
+examples:
+  boincvm run -- uname -a
+  boincvm run --image sci --input number.txt --output result.txt -- ./factor.sh number.txt
+  echo 91 | boincvm run --image sci --time-limit 2h -- ecm 1e5
+  boincvm run job.toml
+  boincvm run --memory 4G job.toml        (options override what the job file says)
+
+docs/job-toml.md describes job files, docs/exit-codes.md the exit codes.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    if isinstance(parser, Parser):
+        parser.advice = COMMAND_ADVICE
+    parser.usage = _USAGE
+    parser.description = _DESCRIPTION
+    parser.epilog = _EXAMPLES
+    parser.add_argument("job_file", nargs="*", metavar="JOB.toml", help="a job file")
+    _add_machine_options(parser.add_argument_group("the machine"))
+    _add_file_options(parser.add_argument_group("files and environment (not with a job file)"))
+    _add_limit_options(parser.add_argument_group("limits (seconds, or like 90s, 10m, 2h)"))
+    printing = parser.add_argument_group("what is printed")
+    printing.add_argument("--json", action="store_true", help="results and errors as JSON")
+    printing.add_argument("--quiet", action="store_true", help="no progress line")
+
+
+def _add_machine_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--image",
+        type=option(values.image_name),
+        metavar="NAME",
+        help=f"the image to start from (default: {_SHAPE.image}); boincvm image ls lists them",
+    )
+    group.add_argument(
+        "--memory", type=option(values.memory), metavar="SIZE", help="like 2G (default: 512M)"
+    )
+    group.add_argument(
+        "--cpus",
+        type=option(lambda text: values.cpus(_number(text))),
+        metavar="N",
+        help=f"virtual processors (default: {_SHAPE.cpus})",
+    )
+    group.add_argument(
+        "--disk", type=option(values.disk), metavar="SIZE", help="like 8G (default: the image's)"
+    )
+    group.add_argument(
+        "--network",
+        action=argparse.BooleanOptionalAction,
+        help="whether the guest can reach the network (default: it cannot)",
+    )
+
+
+def _add_file_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--input",
+        action="append",
+        metavar="PATH",
+        help="a file or directory to put in; one from elsewhere lands under its last name",
+    )
+    group.add_argument(
+        "--output", action="append", metavar="PATH", help="a file or directory to bring back"
+    )
+    group.add_argument(
+        "--env", action="append", metavar="NAME=VALUE", help="an environment variable"
+    )
+    group.add_argument(
+        "--stdin", metavar="FILE", help="the program's standard input (default: your own)"
+    )
+
+
+def _add_limit_options(group: argparse._ArgumentGroup) -> None:
+    limit = option(values.duration)
+    group.add_argument(
+        "--time-limit", type=limit, metavar="TIME", help="for each task (default: none)"
+    )
+    group.add_argument(
+        "--boot-limit",
+        type=limit,
+        metavar="TIME",
+        help=f"until the guest answers (default: {_LIMITS.boot:g})",
+    )
+    group.add_argument(
+        "--silence-limit",
+        type=limit,
+        metavar="TIME",
+        help=f"without any sign of life from the guest (default: {_LIMITS.silence:g})",
+    )
+
+
+def _number(text: object) -> object:
+    is_number = isinstance(text, str) and text.isdecimal() and len(text) < 10
+    return int(text) if isinstance(text, str) and is_number else text
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the job. Returns the program's exit code; raises BoincvmError for all that is ours."""
+    job = job_from_arguments(arguments)
+    from boincvm.wrapper.standalone import run_standalone
+
+    show_progress = not arguments.quiet and not arguments.json and sys.stderr.isatty()
+    return run_standalone(job, json_output=arguments.json, show_progress=show_progress)

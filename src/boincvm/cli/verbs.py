@@ -1,0 +1,123 @@
+"""The verbs: their names, one line about each, and how one is found and started."""
+
+import argparse
+import difflib
+import importlib
+import sys
+from typing import NamedTuple, Protocol, cast
+
+from boincvm.cli.parser import Parser
+from boincvm.errors import UsageError
+from boincvm.exit_codes import ExitCode
+
+
+class VerbModule(Protocol):
+    """What a file of a verb holds: boincvm/cli/VERB.py."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+class Verb(NamedTuple):
+    """`takes_command`: all after `--` is not ours to read and becomes `arguments.command`."""
+
+    summary: str
+    takes_command: bool = False
+
+
+VERBS = {
+    "run": Verb("run a program, or the tasks of a job file, in a virtual machine", True),
+    "image": Verb("build, list, inspect and remove the images that machines start from"),
+    "doctor": Verb("say what works on this host, and what to do about what does not"),
+    "completion": Verb("print a script that completes boincvm's words in bash or zsh"),
+}
+
+_HELP = """\
+usage: boincvm VERB ...
+       boincvm --version
+
+boincvm runs any Linux program inside a virtual machine. The program is not ported and not
+recompiled; it sees a small Linux of its own and only the files that you hand to it. The
+machine starts for the program and is gone with it.
+
+verbs:
+{verbs}
+
+examples:
+  boincvm run -- uname -a
+      Any command line. Its output comes as it is written; its exit code is boincvm's.
+  boincvm run --image sci --memory 1G --input data.txt --output result.txt -- ./prog data.txt
+      The program and data.txt go in, result.txt comes out. Nothing else is shared.
+  boincvm run job.toml
+      The same, written down: tasks, files, limits (docs/job-toml.md).
+
+On a new host begin with boincvm doctor. boincvm VERB --help has each verb's options.
+
+exit codes:
+  The program's own code; 128 + N if signal N ended it; 127 if there is no such program.
+  What boincvm itself has to say is 196 to 198 (a limit was reached) and 210 to 225
+  (docs/exit-codes.md lists them).
+
+documentation:
+  README.md and docs/ in the source; docs/job-toml.md and docs/exit-codes.md to begin with.
+"""
+
+
+def help_text() -> str:
+    """What `boincvm --help` prints."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return _HELP.format(verbs=verbs)
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Find the verb, run it, return the exit code. Raises UsageError and what the verb raises."""
+    if not arguments:
+        print(help_text(), end="", file=sys.stderr)
+        return ExitCode.USAGE
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-h", "--help"):
+        print(help_text(), end="")
+        return ExitCode.SUCCESS
+    if name not in VERBS:
+        raise _unknown(name)
+    command = None
+    if VERBS[name].takes_command and "--" in rest:
+        place = rest.index("--")
+        rest, command = rest[:place], rest[place + 1 :]
+    module = load(name)
+    parser = Parser(prog=f"boincvm {name}", description=VERBS[name].summary)
+    module.add_arguments(parser)
+    try:
+        parsed = parser.parse_args(rest)
+    except SystemExit:  # argparse ends like this after a help text; errors it gives to us
+        return ExitCode.SUCCESS
+    if VERBS[name].takes_command:
+        parsed.command = command
+    return module.run(parsed)
+
+
+def load(name: str) -> VerbModule:
+    """The verb's module, imported now and not before: each has its own weight."""
+    return cast(VerbModule, importlib.import_module(f"boincvm.cli.{name}"))
+
+
+def full_parser() -> Parser:
+    """One parser with every verb in it, as shell completion wants it."""
+    parser = Parser(prog="boincvm", description=__doc__)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subparsers(metavar="VERB")
+    for name, verb in VERBS.items():
+        load(name).add_arguments(verbs.add_parser(name, help=verb.summary))
+    return parser
+
+
+def _unknown(name: str) -> UsageError:
+    kind = "option" if name.startswith("-") else "verb"
+    close = difflib.get_close_matches(name[:64], [*VERBS, "--help", "--version"], n=1)
+    advice = f"did you mean {close[0]}? " if close else ""
+    return UsageError(
+        f"found the unknown {kind} {name!r}, expected one of {', '.join(VERBS)}",
+        hint=f"{advice}a program goes after --, like: boincvm run -- PROGRAM; see boincvm --help",
+    )

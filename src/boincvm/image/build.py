@@ -1,0 +1,227 @@
+"""Build an image: packages, tree, disk, kernel, initrd, manifest; each step named and timed."""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boincvm
+from boincvm.errors import BoincvmError, ImageBuildError
+from boincvm.image import (
+    additions,
+    alternatives,
+    bytecode,
+    disk,
+    guest,
+    initrd,
+    locks,
+    tools,
+    unpack,
+)
+from boincvm.image.kernel import KernelPackage, read_kernel
+from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, ContentFile, Manifest, Recipe
+from boincvm.image.names import check_image_name, check_mirror, check_package_names
+from boincvm.image.packages import fetch_packages
+from boincvm.image.progress import Progress
+from boincvm.image.store import ImageStore
+from boincvm.image.tree import Tree
+from boincvm.image.unpack import Control
+
+RECIPE_VERSION = 1
+"""Raise it whenever the builder's rules change what comes out."""
+
+ARCHITECTURE = "amd64"
+PYTHON_OF_SUITE = {"bookworm": "python3.11"}
+"""The suites that are known to work, and the Python that starts the agent there."""
+
+_KERNEL = re.compile(r"linux-image-\d")
+"""Not `linux-image-cloud-amd64`, which is empty and depends on the newest kernel."""
+
+_BASE = (
+    *("base-files", "base-passwd", "bash", "busybox-static", "coreutils", "dash", "findutils"),
+    *("grep", "gzip", "hostname", "libc-bin", "linux-image-cloud-amd64", "mawk", "sed", "tar"),
+)
+"""The agent's needs, and those Essential packages that Debian's programs take for granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """`fresh`: false if `if_missing` found the image as it should be."""
+
+    name: str
+    digest: str
+    manifest: Manifest
+    fresh: bool
+
+
+def build_image(
+    name: str,
+    packages: tuple[str, ...] = (),
+    *,
+    suite: str = "bookworm",
+    mirror: str | None = None,
+    if_missing: bool = False,
+    progress: Progress,
+    store: ImageStore | None = None,
+) -> Built:
+    """Build the image `name` with the Debian packages `packages` and all they depend on.
+
+    if_missing: only if there is none of this recipe and this agent.
+    Raises UsageError, ImageBuildError, HostDiskFullError, ImageDamagedError.
+    """
+    check_image_name(name)
+    if mirror is not None:
+        check_mirror(mirror)
+    recipe = make_recipe(packages, suite)
+    store = ImageStore() if store is None else store
+    if if_missing:
+        found = _present(store, name, recipe)
+        if found is not None:
+            return Built(name, found.digest, found, fresh=False)
+    with _build_directory(store.builds) as directory, progress.step(f"building image {name}"):
+        tools.check_host(directory)
+        manifest = _build(directory, recipe, mirror, progress)
+        with progress.step("putting the image in its place"):
+            digest = store.publish(name, directory / "object", manifest)
+    return Built(name, digest, manifest, fresh=True)
+
+
+def make_recipe(packages: tuple[str, ...], suite: str) -> Recipe:
+    """Raises UsageError for bad names, ImageBuildError for an unknown suite."""
+    checked = check_package_names(packages)
+    if suite not in PYTHON_OF_SUITE:
+        raise ImageBuildError(
+            f"images of Debian {suite!r} cannot be built",
+            hint=f"choose one of: {', '.join(PYTHON_OF_SUITE)}",
+        )
+    return Recipe(RECIPE_VERSION, suite, checked, guest.guest_digest())
+
+
+def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
+    try:
+        with store.open(name) as image:
+            return image.manifest if image.manifest.recipe == recipe else None
+    except BoincvmError:
+        return None  # missing or damaged: building is the cure
+
+
+def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> Manifest:
+    wanted = (*_BASE, "python3", *recipe.packages)
+    with progress.step(f"fetching packages of Debian {recipe.suite}"):
+        files = fetch_packages(wanted, recipe.suite, mirror, directory)
+    with progress.step(f"reading {len(files)} packages"):
+        controls = unpack.read_controls(files)
+    tree = Tree.create(directory / "root")
+    with progress.step(f"unpacking {len(files)} packages"):
+        kernel = _unpack(files, controls, tree)
+    with progress.step("adding what maintainer scripts would have made"):
+        additions.add_system_files(tree, controls)
+        alternatives.add_alternatives(tree, [control.postinst for control in controls])
+        additions.add_busybox_commands(tree)
+    with progress.step("compiling Python's library and the agent"):
+        bytecode.compile_library(tree)
+        modules = bytecode.compile_modules(tree, guest.agent_sources(), f"/{guest.AGENT}")
+        agent = guest.agent_archive(modules)
+        guest.add_agent(tree, agent)
+    return _write_object(directory, recipe, controls, kernel, tree, agent, progress)
+
+
+def _unpack(files: list[Path], controls: list[Control], tree: Tree) -> KernelPackage:
+    """The kernel's package is half of all, so it is unpacked beside the others."""
+    kernels = [
+        file
+        for file, control in zip(files, controls, strict=True)
+        if _KERNEL.match(control.package.name)
+    ]
+    if len(kernels) != 1:
+        raise ImageBuildError(f"expected one kernel among the packages, found {len(kernels)}")
+    with ThreadPoolExecutor(1) as pool:
+        kernel = pool.submit(read_kernel, kernels[0], initrd.wanted_modules())
+        for file in files:
+            if file != kernels[0]:
+                unpack.unpack(file, tree)
+        return kernel.result()
+
+
+def _write_object(
+    directory: Path,
+    recipe: Recipe,
+    controls: list[Control],
+    kernel: KernelPackage,
+    tree: Tree,
+    agent: bytes,
+    progress: Progress,
+) -> Manifest:
+    target = directory / "object"
+    target.mkdir()
+    with progress.step("writing kernel and initrd"):
+        (target / KERNEL).write_bytes(kernel.image)
+        busybox = (tree.directory / "usr/bin/busybox").read_bytes()
+        (target / INITRD).write_bytes(initrd.build_initrd(guest.init_script(), busybox, kernel))
+    with progress.step("writing the root disk"):
+        disk.write_root_disk(tree, target / ROOT)
+    with progress.step("writing the manifest"):
+        manifest = Manifest(
+            architecture=ARCHITECTURE,
+            recipe=recipe,
+            kernel_release=kernel.release,
+            agent_version=boincvm.__version__,
+            agent_sha256=hashlib.sha256(agent).hexdigest(),
+            packages=tuple(control.package for control in controls),
+            files=tuple(_describe(target / name) for name in (INITRD, KERNEL, ROOT)),
+        )
+        (target / MANIFEST).write_bytes(manifest.encode())
+        _make_durable(target)
+    return manifest
+
+
+def _describe(path: Path) -> ContentFile:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return ContentFile(path.name, path.stat().st_size, digest)
+
+
+def _make_durable(directory: Path) -> None:
+    """Read-only and on the disk: after a power cut a named image is a whole one."""
+    for path in directory.iterdir():
+        path.chmod(0o444)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+@contextmanager
+def _build_directory(builds: Path) -> Iterator[Path]:
+    """A directory for one build; those that a killed build left behind go first."""
+    builds.mkdir(parents=True, exist_ok=True)
+    for stale in builds.glob("*.lock"):
+        _remove_stale(stale)
+    descriptor, lock = tempfile.mkstemp(suffix=".lock", dir=builds)
+    try:
+        locks.try_lock(descriptor)
+        directory = Path(lock).with_suffix("")
+        directory.mkdir(mode=0o700)
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory)
+            Path(lock).unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(lock: Path) -> None:
+    """Unless its build is alive, which shows in its lock."""
+    try:
+        stream = lock.open("rb")
+    except FileNotFoundError:
+        return
+    with stream:
+        if locks.try_lock(stream.fileno()):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)

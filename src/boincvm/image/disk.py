@@ -1,0 +1,107 @@
+"""The root disk: a tree becomes an ext4 file system in a qcow2 file, always the same bytes."""
+
+import os
+import struct
+from pathlib import Path
+
+from boincvm.errors import ImageBuildError
+from boincvm.image.tools import run_tool
+from boincvm.image.tree import Attributes, Tree
+
+EPOCH = 1704067200
+"""The time of all files: 2024-01-01, in seconds since 1970, before any build."""
+
+SIZE = 8 << 30
+"""Of the disk as the guest sees it, in bytes. What is empty takes no space on the host."""
+
+_UUID = "7b2f4a86-94c1-4f5e-8d0e-3f6f2f9b6a10"
+_FEATURES = ",".join(
+    [
+        "none",
+        *("dir_index", "dir_nlink", "ext_attr", "extent", "extra_isize", "filetype", "flex_bg"),
+        *("64bit", "huge_file", "large_file", "metadata_csum", "sparse_super"),
+    ]
+)
+"""No journal: an overlay is thrown away with its run, and a checkpoint holds memory and disk
+of one moment, so there is never a log to replay; and nothing is written twice."""
+
+_SUPERBLOCK = 1024
+_SUPERBLOCK_MAGIC = 0xEF53
+_TIMES = ("atime", "ctime", "mtime", "crtime")
+
+
+def write_root_disk(tree: Tree, target: Path) -> None:
+    """Raises ImageBuildError. `target`'s directory takes the raw disk in passing."""
+    raw = target.with_suffix(".raw")
+    with raw.open("wb") as stream:
+        stream.truncate(SIZE)
+    try:
+        _make_file_system(tree, raw)
+        _make_reproducible(tree, raw)
+        run_tool(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, target])
+    finally:
+        raw.unlink()
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+        "E2FSPROGS_FAKE_TIME": str(EPOCH),
+        "MKE2FS_CONFIG": os.devnull,  # the host's defaults must not show
+    }
+
+
+def _make_file_system(tree: Tree, raw: Path) -> None:
+    run_tool(
+        [
+            *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384"),
+            *("-m", "0", "-L", "boincvm-root", "-U", _UUID, "-O", _FEATURES),
+            *("-E", f"hash_seed={_UUID},assume_storage_prezeroed=1,root_owner=0:0"),
+            *("-d", tree.directory, raw),
+        ],
+        environment=_environment(),
+    )
+
+
+def _make_reproducible(tree: Tree, raw: Path) -> None:
+    """Set what mke2fs took from this computer: times and owners of all files; and what the
+    tree could not show: special modes and owners."""
+    script = []
+    for inode in range(1, _used_inodes(raw) + 1):
+        script += [f"sif <{inode}> {name} @{EPOCH}" for name in _TIMES]
+        script += [f"sif <{inode}> uid 0", f"sif <{inode}> gid 0"]
+    for name, attributes in sorted(tree.special.items()):
+        script += _special(tree, name, attributes)
+    commands = raw.with_suffix(".commands")
+    commands.write_text("".join(f"{line}\n" for line in script))
+    try:
+        run_tool(["debugfs", "-w", "-f", commands, raw], environment=_environment())
+    finally:
+        commands.unlink()
+
+
+def _special(tree: Tree, name: str, attributes: Attributes) -> list[str]:
+    if not name.isprintable() or '"' in name:
+        raise ImageBuildError(f"a package has a file with special rights and a bad name: {name!r}")
+    kind = tree.path(name).lstat().st_mode & ~0o7777
+    return [
+        f'sif "/{name}" mode 0{kind | attributes.mode:o}',
+        f'sif "/{name}" uid {attributes.user}',
+        f'sif "/{name}" gid {attributes.group}',
+    ]
+
+
+def _used_inodes(raw: Path) -> int:
+    """mke2fs hands out inodes in ascending order, from the first (ext4 superblock, kernel's
+    Documentation/filesystems/ext4/super.rst)."""
+    with raw.open("rb") as stream:
+        stream.seek(_SUPERBLOCK)
+        superblock = stream.read(1024)
+    (magic,) = struct.unpack_from("<H", superblock, 0x38)
+    if magic != _SUPERBLOCK_MAGIC:
+        raise ImageBuildError("mke2fs made no ext4 file system")
+    total, free = (
+        struct.unpack_from("<I", superblock, 0)[0],
+        struct.unpack_from("<I", superblock, 0x10)[0],
+    )
+    return int(total) - int(free)

@@ -1,0 +1,29 @@
+# Runs as mmdebstrap's setup hook: the archive is configured in $1, nothing is in it yet.
+# apt decides what belongs together, fetches what the cache lacks, and names every package
+# file that it would install; nothing is installed here.
+set -eu
+
+mkdir -p "$1/var/cache/apt/archives" "$1/var/lib/apt/lists"
+cp -al "$BOINCVM_ARCHIVES/." "$1/var/cache/apt/archives/" 2>/dev/null ||
+    cp -a "$BOINCVM_ARCHIVES/." "$1/var/cache/apt/archives/"
+cp -a "$BOINCVM_LISTS/." "$1/var/lib/apt/lists/"
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+
+apt-get -q update >&2
+# With pkgDpkgPm apt does everything but run dpkg; the hook's input is the list of files.
+# shellcheck disable=SC2086  # the names are checked, and one word each
+apt-get -q --yes -oDebug::pkgDpkgPm=1 -oDebug::NoLocking=1 -oDir::Log=/dev/null \
+    -oDpkg::Use-Pty=0 -oDpkg::Pre-Install-Pkgs::='cat >"$BOINCVM_CHOSEN"' \
+    install $BOINCVM_PACKAGES >&2
+
+mkdir -p "$BOINCVM_LISTS.new"
+find "$1/var/lib/apt/lists" -maxdepth 1 -type f ! -name lock -exec cp -a {} "$BOINCVM_LISTS.new/" \;
+rm -rf "$BOINCVM_LISTS"
+mv "$BOINCVM_LISTS.new" "$BOINCVM_LISTS"
+while read -r package; do
+    name=${package##*/}
+    [ -e "$BOINCVM_ARCHIVES/$name" ] || {
+        cp "$package" "$BOINCVM_ARCHIVES/$name.new"
+        mv "$BOINCVM_ARCHIVES/$name.new" "$BOINCVM_ARCHIVES/$name"
+    }
+done <"$BOINCVM_CHOSEN"

@@ -1,0 +1,73 @@
+"""What of boincvm itself goes into an image: the agent, the codec it shares, the init script."""
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import boincvm
+from boincvm.errors import ImageBuildError
+from boincvm.image.tree import Attributes, Tree
+
+AGENT = "usr/lib/boincvm/agent.pyz"
+_MAIN = b"import boincvm_agent.__main__\n"
+_SHARED = ("__init__.py", "bus/__init__.py", "bus/stomp.py", "filetree.py")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def guest_directory() -> Path:
+    """Where the guest's sources lie: in a wheel within the package, in a checkout beside src.
+
+    Raises ImageBuildError.
+    """
+    package = Path(boincvm.__file__).parent
+    for directory in (package / "_guest", package.parents[1] / "guest"):
+        if (directory / "boincvm_agent" / "__init__.py").is_file():
+            return directory
+    raise ImageBuildError(
+        "the sources of the guest's agent are missing from this installation",
+        hint="install boincvm again: pip install --force-reinstall boincvm",
+    )
+
+
+def init_script() -> bytes:
+    """The initrd's first program. Raises ImageBuildError."""
+    return (guest_directory() / "init").read_bytes()
+
+
+def agent_sources() -> dict[str, bytes]:
+    """The agent's modules by their path in the archive, sorted. Raises ImageBuildError."""
+    directory = guest_directory()
+    sources = {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in (directory / "boincvm_agent").rglob("*.py")
+    }
+    package = Path(boincvm.__file__).parent
+    sources |= {f"boincvm/{name}": (package / name).read_bytes() for name in _SHARED}
+    sources["__main__.py"] = _MAIN
+    return dict(sorted(sources.items()))
+
+
+def guest_digest() -> str:
+    """SHA-256 over all of it: changes whenever an image should be built again."""
+    digest = hashlib.sha256()
+    for name, content in {**agent_sources(), "init": init_script()}.items():
+        digest.update(f"{name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def agent_archive(modules: dict[str, bytes]) -> bytes:
+    """A zipapp of compiled modules: stored, sorted, without times; equal for equal modules."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(modules.items()):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system = 3
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def add_agent(tree: Tree, archive: bytes) -> None:
+    tree.add_file(AGENT, archive, Attributes(0o644))

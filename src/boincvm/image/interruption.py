@@ -1,0 +1,36 @@
+"""SIGTERM as an exception, so that an interrupted build cleans up as it does after Ctrl-C."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from boincvm.errors import BoincvmError
+from boincvm.exit_codes import ExitCode
+
+
+class TerminatedError(BaseException):
+    """Somebody asked this process to end. Not an Exception: nobody may take it for a failure."""
+
+
+def _raise(_number: int, _frame: FrameType | None) -> None:
+    raise TerminatedError
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP unwind the stack; at the end they are a BoincvmError.
+
+    For the main thread.
+    """
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, _raise) for number in numbers}
+    try:
+        yield
+    except TerminatedError as error:
+        raise BoincvmError(
+            "interrupted; nothing was changed", exit_code=ExitCode.TERMINATED
+        ) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,165 @@
+"""manifest.json: what an image is made of. Its SHA-256 is the image's digest.
+
+The bytes are canonical (sorted keys, no spaces, ASCII, a newline at the end), so equal images
+have equal digests wherever and by whomever they were built. Format: docs/images.md.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from boincvm.errors import ImageDamagedError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+KERNEL = "kernel"
+INITRD = "initrd"
+ROOT = "root.qcow2"
+MOST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A Debian package in the image. `scripts`: it had a postinst script, which was not run."""
+
+    name: str
+    version: str
+    architecture: str
+    scripts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContentFile:
+    """One file of the image; `size` in bytes, `sha256` in hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What was asked for. Two builds of one recipe differ only in the packages' versions.
+
+    version: of the builder's own rules. guest: SHA-256 over the sources that go into the image.
+    """
+
+    version: int
+    suite: str
+    packages: tuple[str, ...]
+    guest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    architecture: str
+    recipe: Recipe
+    kernel_release: str
+    agent_version: str
+    agent_sha256: str
+    packages: tuple[Package, ...]
+    files: tuple[ContentFile, ...]
+
+    def encode(self) -> bytes:
+        """The canonical bytes."""
+        document = {"format": FORMAT, **asdict(self)}
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return text.encode("ascii") + b"\n"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+class _MalformedError(ValueError):
+    """A field is missing or is of another type."""
+
+
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise _MalformedError("expected an object")
+    return value
+
+
+def _list(document: dict[str, object], key: str) -> list[object]:
+    value = document.get(key)
+    if not isinstance(value, list):
+        raise _MalformedError(f"{key}: expected a list")
+    return value
+
+
+def _text(document: dict[str, object], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str):
+        raise _MalformedError(f"{key}: expected text")
+    return value
+
+
+def _integer(document: dict[str, object], key: str) -> int:
+    value = document.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _MalformedError(f"{key}: expected a number")
+    return value
+
+
+def _recipe(document: dict[str, object]) -> Recipe:
+    packages = _list(document, "packages")
+    if not all(isinstance(package, str) for package in packages):
+        raise _MalformedError("recipe.packages: expected names")
+    return Recipe(
+        version=_integer(document, "version"),
+        suite=_text(document, "suite"),
+        packages=tuple(str(package) for package in packages),
+        guest=_text(document, "guest"),
+    )
+
+
+def _package(document: dict[str, object]) -> Package:
+    return Package(
+        name=_text(document, "name"),
+        version=_text(document, "version"),
+        architecture=_text(document, "architecture"),
+        scripts=document.get("scripts") is True,
+    )
+
+
+def _content_file(document: dict[str, object]) -> ContentFile:
+    return ContentFile(
+        name=_text(document, "name"),
+        size=_integer(document, "size"),
+        sha256=_text(document, "sha256"),
+    )
+
+
+def _decode(text: bytes) -> Manifest:
+    document = _object(json.loads(text))
+    if document.get("format") != FORMAT:
+        raise _MalformedError(f"format {document.get('format')!r}, expected {FORMAT}")
+    manifest = Manifest(
+        architecture=_text(document, "architecture"),
+        recipe=_recipe(_object(document.get("recipe"))),
+        kernel_release=_text(document, "kernel_release"),
+        agent_version=_text(document, "agent_version"),
+        agent_sha256=_text(document, "agent_sha256"),
+        packages=tuple(_package(_object(item)) for item in _list(document, "packages")),
+        files=tuple(_content_file(_object(item)) for item in _list(document, "files")),
+    )
+    if [file.name for file in manifest.files] != [INITRD, KERNEL, ROOT]:
+        raise _MalformedError(f"files: expected {INITRD}, {KERNEL} and {ROOT}")
+    return manifest
+
+
+def decode_manifest(text: bytes, path: Path) -> Manifest:
+    """The manifest that `text` is. Raises ImageDamagedError, which names `path`."""
+    try:
+        return _decode(text)
+    except (ValueError, RecursionError) as error:
+        raise ImageDamagedError(f"{path} is not a manifest that this version reads: {error}") from (
+            error
+        )

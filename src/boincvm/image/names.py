@@ -1,0 +1,47 @@
+"""What a name may look like: images, packages, suites, mirrors. All of it comes from outside."""
+
+import re
+
+from boincvm.errors import UsageError
+
+MOST_PACKAGES = 1000
+
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
+_MIRROR = re.compile(r"(?:https?|file|copy)://[A-Za-z0-9._~:/@%+\[\]-]+")
+
+
+def check_image_name(name: str) -> str:
+    """`name` itself. Raises UsageError unless it can be a file's name everywhere."""
+    if _IMAGE.fullmatch(name) is None:
+        raise UsageError(
+            f"{name!r} is not an image's name",
+            hint="use at most 64 of a-z 0-9 . _ - and begin with a letter or a digit",
+        )
+    return name
+
+
+def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names sorted, each once. Raises UsageError by Debian's rule (Policy, 5.6.1)."""
+    if len(names) > MOST_PACKAGES:
+        raise UsageError(
+            f"{len(names)} packages are too many",
+            hint=f"name at most {MOST_PACKAGES}; what they depend on comes by itself",
+        )
+    for name in names:
+        if _PACKAGE.fullmatch(name) is None:
+            raise UsageError(
+                f"{name!r} is not a Debian package's name",
+                hint="a name has at least two of a-z 0-9 + . - and begins with a letter or digit",
+            )
+    return tuple(sorted(set(names)))
+
+
+def check_mirror(mirror: str) -> str:
+    """`mirror` itself. Raises UsageError unless it is a plain URL that apt can use."""
+    if _MIRROR.fullmatch(mirror) is None:
+        raise UsageError(
+            f"{mirror!r} is not a mirror's address",
+            hint="give a URL that begins with https://, http://, file:// or copy://",
+        )
+    return mirror

@@ -1,0 +1,103 @@
+"""Which package files an image consists of, and getting them.
+
+mmdebstrap knows Debian's mirror, keys and suites; apt resolves and checks signatures; both as
+the user that we are. Package files and package lists are kept in the cache, so a second build
+asks the mirror only what is new, and works without a network if that is not to be had.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from boincvm.errors import ImageBuildError
+from boincvm.image import locks
+from boincvm.image.tools import ToolError, run_tool
+from boincvm.paths import cache_directory
+
+_DOWNLOAD = Path(__file__).with_name("download.sh")
+_UNKNOWN = re.compile(
+    r"^E: (?:Unable to locate package (\S+)|Package '(\S+)' has no installation candidate)",
+    re.MULTILINE,
+)
+_CONFLICT = re.compile(r"^ (\S+ : .*)$", re.MULTILINE)
+
+
+def fetch_packages(
+    packages: tuple[str, ...], suite: str, mirror: str | None, directory: Path
+) -> list[Path]:
+    """The package files (.deb) of `packages` and of all that they depend on, sorted by name.
+
+    directory: for temporary files. Raises ImageBuildError.
+    """
+    cache = cache_directory() / "packages"
+    source = hashlib.sha256(f"{suite} {mirror or ''}".encode()).hexdigest()[:16]
+    archives = cache / "archives"
+    lists = cache / "lists" / source
+    archives.mkdir(parents=True, exist_ok=True)
+    with locks.exclusive(cache / "lock"), tempfile.TemporaryDirectory(dir=directory) as temporary:
+        lists.mkdir(parents=True, exist_ok=True)
+        chosen = Path(temporary) / "chosen"
+        environment = {
+            "TMPDIR": temporary,
+            "BOINCVM_DOWNLOAD": str(_DOWNLOAD),
+            "BOINCVM_ARCHIVES": str(archives),
+            "BOINCVM_LISTS": str(lists),
+            "BOINCVM_CHOSEN": str(chosen),
+            "BOINCVM_PACKAGES": " ".join(packages),
+        }
+        try:
+            run_tool(_command(suite, mirror), environment=environment)
+        except ToolError as error:
+            raise _explained(error, suite) from error
+        names = {Path(line).name for line in chosen.read_text().splitlines() if line}
+        return [archives / name for name in sorted(names)]
+
+
+def _command(suite: str, mirror: str | None) -> list[str]:
+    skip = ["update", "download/empty", "cleanup/apt"]
+    if os.geteuid() == 0:
+        skip.append("check/chrootless")  # no maintainer script runs, so root risks nothing
+    command = [
+        "mmdebstrap",
+        "--variant=custom",
+        "--mode=chrootless",
+        f"--skip={','.join(skip)}",
+        "--format=null",
+        "--architectures=amd64",
+        '--aptopt=Acquire::Languages "none"',
+        '--aptopt=APT::Install-Recommends "false"',
+        '--setup-hook=sh "$BOINCVM_DOWNLOAD" "$1"',
+        suite,
+        "/dev/null",
+    ]
+    return [*command, mirror] if mirror is not None else command
+
+
+def _explained(error: ToolError, suite: str) -> ImageBuildError:
+    """The one line that matters in what mmdebstrap and apt said."""
+    unknown = _UNKNOWN.search(error.log)
+    if unknown is not None:
+        name = unknown[1] or unknown[2]
+        return ImageBuildError(
+            f"Debian {suite} has no package {name}",
+            hint=f"look for the right name: apt-cache search {name}",
+        )
+    conflict = _CONFLICT.search(error.log)
+    if conflict is not None and "unmet dependencies" in error.log:
+        return ImageBuildError(
+            f"these packages do not go together in Debian {suite}: {conflict[1]}",
+            hint="leave out one of the packages that it names",
+        )
+    if "Failed to fetch" in error.log or "did not find any indices" in error.log:
+        return ImageBuildError(
+            f"Debian's mirror could not be reached: {_last_error(error.log)}",
+            hint="check the network, or give another mirror: boincvm image build --mirror URL",
+        )
+    return error
+
+
+def _last_error(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.startswith(("E: ", "W: Failed"))]
+    return lines[0] if lines else "no message"

@@ -1,0 +1,251 @@
+"""The images of this computer: names that lead to shared, read-only objects.
+
+    images/names/NAME            the digest of the image that NAME stands for
+    images/objects/DIGEST/       kernel, initrd, root.qcow2, manifest.json; all 0444
+    images/lock                  held by whoever changes names or objects
+    images/builds/               builds under way
+
+A run holds a shared lock on an object's manifest.json; nobody removes what is so held.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+
+from boincvm.errors import HostError, ImageDamagedError, ImageMissingError, UsageError
+from boincvm.image import locks, verify
+from boincvm.image.manifest import (
+    INITRD,
+    KERNEL,
+    MANIFEST,
+    MOST_BYTES,
+    ROOT,
+    Manifest,
+    decode_manifest,
+)
+from boincvm.image.names import check_image_name
+from boincvm.paths import data_directory
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is in use: it stays until `close`, whatever anybody removes."""
+
+    name: str
+    digest: str
+    directory: Path
+    manifest: Manifest
+    lock: BufferedReader
+
+    @property
+    def kernel(self) -> Path:
+        """The uncompressed kernel, an ELF file."""
+        return self.directory / KERNEL
+
+    @property
+    def initrd(self) -> Path:
+        return self.directory / INITRD
+
+    @property
+    def root(self) -> Path:
+        """The root disk, qcow2; read-only: a machine gets an overlay over it."""
+        return self.directory / ROOT
+
+    def close(self) -> None:
+        """Let go of the image; again is harmless."""
+        self.lock.close()
+
+    def __enter__(self) -> "Image":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ImageStore:
+    """The images beneath `root`, by default this user's."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = data_directory() / "images" if root is None else root
+        self.builds = self.root / "builds"
+        self._names = self.root / "names"
+        self._objects = self.root / "objects"
+        self._lock = self.root / "lock"
+
+    def names(self) -> list[str]:
+        """The names of all images, sorted."""
+        if not self._names.is_dir():
+            return []
+        return sorted(path.name for path in self._names.iterdir() if not path.name.startswith("."))
+
+    def digest_of(self, name: str) -> str:
+        """The digest `name` stands for.
+
+        Raises UsageError, ImageMissingError, ImageDamagedError.
+        """
+        check_image_name(name)
+        path = self._names / name
+        try:
+            digest = path.read_text(encoding="ascii", errors="replace")[:80].strip()
+        except FileNotFoundError as error:
+            raise ImageMissingError(
+                f"there is no image {name}", hint=f"boincvm image build {name}"
+            ) from error
+        if _DIGEST.fullmatch(digest) is None:
+            raise _damaged(name, f"{path} holds no digest")
+        return digest
+
+    def open(self, name: str) -> Image:
+        """The image `name`, found sound and held until it is closed.
+
+        Raises UsageError, ImageMissingError, ImageDamagedError.
+        """
+        image = self.open_unverified(name)
+        try:
+            verify.verify(image.directory, image.manifest)
+        except ImageDamagedError as error:
+            image.close()
+            raise _damaged(name, error.message) from error
+        except BaseException:
+            image.close()
+            raise
+        return image
+
+    def open_unverified(self, name: str) -> Image:
+        """Like `open`, but only the manifest is checked: enough to list and inspect."""
+        digest = self.digest_of(name)
+        directory = self._objects / digest
+        path = directory / MANIFEST
+        try:
+            stream = path.open("rb")
+        except OSError as error:
+            raise _damaged(name, f"{path} cannot be read: {error}") from error
+        try:
+            return self._held(name, digest, stream)
+        except BaseException:
+            stream.close()
+            raise
+
+    def _held(self, name: str, digest: str, stream: BufferedReader) -> Image:
+        path = self._objects / digest / MANIFEST
+        # A remover has the exclusive lock for an instant only, and the object is gone after it.
+        if not locks.try_lock(stream.fileno(), shared=True) or not path.exists():
+            raise ImageMissingError(
+                f"image {name} is just being removed", hint=f"boincvm image build {name}"
+            )
+        text = stream.read(MOST_BYTES)
+        if hashlib.sha256(text).hexdigest() != digest:
+            raise _damaged(name, f"{path} was altered")
+        try:
+            manifest = decode_manifest(text, path)
+        except ImageDamagedError as error:
+            raise _damaged(name, error.message) from error
+        return Image(name, digest, path.parent, manifest, stream)
+
+    def publish(self, name: str, directory: Path, manifest: Manifest) -> str:
+        """Give the finished object in `directory` (same file system) its place and name.
+
+        The object that the name had, if no other name has it, goes as soon as no run holds it.
+        Returns the digest. Raises UsageError.
+        """
+        check_image_name(name)
+        digest = manifest.digest
+        with locks.exclusive(self._lock):
+            self._objects.mkdir(parents=True, exist_ok=True)
+            self._names.mkdir(parents=True, exist_ok=True)
+            place = self._objects / digest
+            if place.exists() and not _is_sound(place, manifest):
+                shutil.rmtree(place)
+            if not place.exists():
+                directory.rename(place)
+                _sync_directory(self._objects)
+            verify.remember(place, manifest)
+            temporary = self._names / f".{name}.new"
+            with temporary.open("w", encoding="ascii") as stream:
+                stream.write(digest + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(self._names / name)
+            _sync_directory(self._names)
+            self._collect()
+        return digest
+
+    def remove(self, name: str) -> None:
+        """Remove `name`, and its object unless another name has it; damage is no hindrance.
+
+        Raises ImageMissingError, and UsageError while a run uses the object.
+        """
+        check_image_name(name)
+        with locks.exclusive(self._lock):
+            path = self._names / name
+            if not path.exists():
+                raise ImageMissingError(f"there is no image {name}", hint="boincvm image ls")
+            digest = path.read_text(encoding="ascii", errors="replace").strip()
+            others = {self._named(other) for other in self.names() if other != name}
+            if digest not in others and not self._remove_object(digest):
+                raise UsageError(
+                    f"image {name} is in use by a machine that runs",
+                    hint="wait until the run ends, then try again",
+                )
+            path.unlink()
+
+    def _named(self, name: str) -> str:
+        return (self._names / name).read_text(encoding="ascii", errors="replace").strip()
+
+    def _remove_object(self, digest: str) -> bool:
+        """False if a run holds it."""
+        directory = self._objects / digest
+        if _DIGEST.fullmatch(digest) is None or not directory.exists():
+            return True
+        try:
+            with (directory / MANIFEST).open("rb") as stream:
+                if not locks.try_lock(stream.fileno()):
+                    return False
+                (directory / MANIFEST).unlink()
+        except FileNotFoundError:
+            pass  # an object without a manifest is damaged, and nobody can hold it
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise HostError(f"{directory} cannot be removed: {error}") from error
+        verify.forget(digest)
+        return True
+
+    def _collect(self) -> None:
+        """Remove the objects that have no name and that no run holds."""
+        kept = {self._named(name) for name in self.names()}
+        for directory in self._objects.iterdir():
+            if directory.name not in kept:
+                self._remove_object(directory.name)
+
+
+def _damaged(name: str, message: str) -> ImageDamagedError:
+    return ImageDamagedError(message, hint=f"boincvm image rm {name} && boincvm image build {name}")
+
+
+def _is_sound(directory: Path, manifest: Manifest) -> bool:
+    try:
+        verify.verify(directory, manifest)
+    except ImageDamagedError:
+        return False
+    return (directory / MANIFEST).read_bytes() == manifest.encode()
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,114 @@
+"""The programs that a build needs, and how they are started."""
+
+import os
+import platform
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from boincvm.errors import HostDiskFullError, ImageBuildError
+from boincvm.sizes import format_size
+
+DISK_SPACE = 3 << 30
+"""Bytes that a build may need: packages, the tree, the raw disk's blocks, the image."""
+
+_PACKAGE_OF = {
+    "mmdebstrap": "mmdebstrap",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "qemu-img": "qemu-utils",
+    "lz4": "lz4",
+    "zstd": "zstd",
+}
+_MOST_LINES = 12
+
+
+def search_path() -> str:
+    """PATH with the system's directories: mke2fs lies in one that ordinary users lack."""
+    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def check_host(directory: Path) -> None:
+    """All that keeps this computer from building beneath `directory`, in one error.
+
+    Raises ImageBuildError or HostDiskFullError.
+    """
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise ImageBuildError(
+            f"images are built on Linux on x86_64, not on {platform.system()} "
+            f"on {platform.machine()}",
+            hint="build the image on such a computer and copy it: docs/images.md",
+        )
+    missing = [tool for tool in _PACKAGE_OF if shutil.which(tool, path=search_path()) is None]
+    if missing:
+        packages = sorted({_PACKAGE_OF[tool] for tool in missing})
+        raise ImageBuildError(
+            f"programs that building an image needs are not installed: {', '.join(missing)}",
+            hint=f"apt-get install {' '.join(packages)}",
+        )
+    free = shutil.disk_usage(directory).free
+    if free < DISK_SPACE:
+        raise HostDiskFullError(
+            f"building an image needs {format_size(DISK_SPACE)} of disk space, "
+            f"and {directory} has {format_size(free)}",
+            hint="make room, or set BOINCVM_HOME to a directory on another disk",
+        )
+
+
+def run_tool(
+    arguments: Sequence[str | Path],
+    *,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> bytes:
+    """Run a program to its end and return what it wrote to standard output.
+
+    It has a session of its own, and is ended with all its children if we are interrupted.
+    Raises ToolError (an ImageBuildError) with the end of its standard error.
+    """
+    command = [str(argument) for argument in arguments]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", **(environment or {})},
+        start_new_session=True,
+    )
+    with process:
+        try:
+            output, errors = process.communicate(stdin)
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode != 0:
+        raise ToolError(command[0], process.returncode, errors.decode("utf-8", "replace"))
+    return output
+
+
+class ToolError(ImageBuildError):
+    """A program failed; `log` is what it wrote to standard error."""
+
+    def __init__(self, tool: str, status: int, log: str) -> None:
+        lines = [line for line in log.splitlines() if line.strip()][-_MOST_LINES:]
+        super().__init__(
+            f"{tool} ended with {status}: " + (" | ".join(lines) or "it said nothing"),
+            hint="the messages above are the tool's own; see docs/images.md, When a build fails",
+        )
+        self.tool = tool
+        self.log = log
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(patience)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,154 @@
+"""The image's root as a tree of files that belongs to us, and what is to be said otherwise.
+
+Nothing here needs root or pretends to be root: a file that is not root's, or whose mode we
+cannot give it here, is noted, and disk.py writes that into the file system.
+"""
+
+import os
+import shutil
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from boincvm.errors import ImageBuildError
+
+_MOST_LINKS = 40
+_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Permission bits, including set-user-ID and the like; numeric owner and group."""
+
+    mode: int
+    user: int = 0
+    group: int = 0
+
+
+@dataclass(slots=True)
+class Tree:
+    """Paths are relative, with slashes, without dots: `usr/bin/env`.
+
+    /bin, /sbin and /lib* are links into /usr, as Debian has them.
+    special: attributes that the files on disk do not show.
+    """
+
+    directory: Path
+    special: dict[str, Attributes] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, directory: Path) -> "Tree":
+        """A tree with Debian's merged /usr in the new directory `directory`."""
+        tree = cls(directory)
+        directory.mkdir()
+        directory.chmod(0o755)
+        for name in ("bin", "lib", "lib64", "sbin"):
+            tree.add_directory(f"usr/{name}")
+            (directory / name).symlink_to(f"usr/{name}")
+        return tree
+
+    def path(self, name: str) -> Path:
+        """Where `name` lies on this computer; its parents are made. Links are not left.
+
+        Raises ImageBuildError for a name that leads out of the tree.
+        """
+        return self._resolve(PurePosixPath(name), 0)
+
+    def _resolve(self, name: PurePosixPath, links: int) -> Path:
+        if links > _MOST_LINKS:
+            raise ImageBuildError(f"a package has a circle of symbolic links at {name}")
+        done: list[str] = []
+        parts = [part for part in name.parts if part not in ("/", ".")]
+        for index, part in enumerate(parts):
+            if part == "..":
+                if done:
+                    done.pop()
+                continue
+            place = self.directory.joinpath(*done, part)
+            is_last = index == len(parts) - 1
+            if not is_last and place.is_symlink():
+                target = PurePosixPath(*([] if place.readlink().is_absolute() else done))
+                rest = PurePosixPath(*parts[index + 1 :])
+                return self._resolve(target / str(place.readlink()).lstrip("/") / rest, links + 1)
+            if not is_last and not place.is_dir():
+                place.mkdir()
+                place.chmod(0o755)
+            done.append(part)
+        return self.directory.joinpath(*done)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an entry; a dangling link is one."""
+        place = self.path(name)
+        return place.is_symlink() or place.exists()
+
+    def add_directory(self, name: str, attributes: Attributes = Attributes(0o755)) -> None:
+        place = self.path(name)
+        if not place.is_dir():
+            place.mkdir()
+        self._note(place, attributes)
+
+    def add_file(
+        self, name: str, content: bytes, attributes: Attributes = Attributes(0o644)
+    ) -> None:
+        place = self._free(name)
+        place.write_bytes(content)
+        self._note(place, attributes)
+
+    def add_link(self, name: str, target: str) -> None:
+        """A symbolic link; what is there already stays."""
+        place = self.path(name)
+        if not place.is_symlink() and not place.exists():
+            place.symlink_to(target)
+
+    def add_member(self, name: str, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
+        """What a package holds. Device nodes are passed over: the guest's kernel makes them."""
+        attributes = Attributes(member.mode & 0o7777, member.uid, member.gid)
+        if member.isdir():
+            if name in _MERGED:
+                return
+            if self.path(name).is_symlink():
+                return  # as dpkg does: a link to a directory serves as the directory
+            self.add_directory(name, attributes)
+        elif member.issym():
+            if name in _MERGED:
+                return
+            self._free(name).symlink_to(member.linkname)
+        elif member.islnk():
+            self._free(name).hardlink_to(self.path(clean_name(member.linkname)))
+        elif member.isreg() and content is not None:
+            place = self._free(name)
+            with place.open("wb") as stream:
+                shutil.copyfileobj(content, stream, 1 << 20)
+            self._note(place, attributes)
+
+    def _free(self, name: str) -> Path:
+        place = self.path(name)
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+        return place
+
+    def _note(self, place: Path, attributes: Attributes) -> None:
+        name = place.relative_to(self.directory).as_posix()
+        # We must be able to read our own tree, whatever the guest may read.
+        place.chmod(attributes.mode & 0o777 | (0o700 if place.is_dir() else 0o600))
+        if attributes != Attributes(place.stat().st_mode & 0o7777):
+            self.special[name] = attributes
+        else:
+            self.special.pop(name, None)
+
+    def names(self) -> list[str]:
+        """Every entry, sorted; directories before what they hold."""
+        found: list[str] = []
+        for folder, folders, files in os.walk(self.directory):
+            base = Path(folder).relative_to(self.directory)
+            found.extend((base / name).as_posix() for name in (*folders, *files))
+        return sorted(found)
+
+
+def clean_name(name: str) -> str:
+    """A tar member's name as a Tree has it. Raises ImageBuildError if it leads outwards."""
+    pure = PurePosixPath(name.lstrip("/"))
+    if ".." in pure.parts:
+        raise ImageBuildError(f"a package holds a file outside of the root: {name!r}")
+    return "" if pure == PurePosixPath() else pure.as_posix()

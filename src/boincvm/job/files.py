@@ -1,0 +1,60 @@
+"""Which file goes where: what a job's author wrote, turned into the two ends of a copy.
+
+Only texts are looked at here. Whether a path leads through a symbolic link is for the
+transfer to check, when it opens the file.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from boincvm.job.model import InputFile, OutputFile
+from boincvm.job.values import UnexpectedValueError, describe, filled_text
+
+
+def relative_path(value: object) -> PurePosixPath:
+    """A path beneath a directory: not absolute, no `..`, and not the directory itself."""
+    text = filled_text(value)
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise UnexpectedValueError(
+            describe(text), "a path beneath the job's directory: relative and without '..'"
+        )
+    return path
+
+
+def input_file(text: str, directory: Path) -> InputFile:
+    """The host's file `text`, relative to `directory`, and its place in the guest.
+
+    A path beneath `directory` keeps its place; an absolute one, or one that leads out, lands
+    in the job's directory under its last name. Raises UnexpectedValueError.
+    """
+    filled_text(text)
+    expected = "a file or a directory with a name of its own"
+    if PurePosixPath(text).name == "..":
+        raise UnexpectedValueError(describe(text), expected)
+    inside = os.path.normpath(text)
+    if os.path.isabs(text) or PurePosixPath(inside).parts[:1] == ("..",):  # noqa: PTH117 - a text
+        inside = PurePosixPath(os.path.normpath(directory.absolute() / text)).name
+    if inside in ("", "."):
+        raise UnexpectedValueError(describe(text), expected)
+    return InputFile(source=Path(text), destination=PurePosixPath(inside))
+
+
+def output_file(text: str) -> OutputFile:
+    """The guest's file `text` beneath the job's directory, back to the same place on the host.
+
+    Raises UnexpectedValueError.
+    """
+    path = relative_path(text)
+    return OutputFile(source=path, destination=path)
+
+
+def repeated_destination(destinations: Iterable[PurePosixPath]) -> int | None:
+    """The index of the first destination that was there before, or None."""
+    seen: set[PurePosixPath] = set()
+    for index, destination in enumerate(destinations):
+        if destination in seen:
+            return index
+        seen.add(destination)
+    return None

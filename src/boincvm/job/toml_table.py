@@ -1,0 +1,192 @@
+"""A TOML file whose faults name the line: `FILE:LINE: found X, expected Y`."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from boincvm.errors import JobFileError
+from boincvm.job.toml_lines import Position, line_numbers, longest_key, tokens
+from boincvm.job.values import UnexpectedValueError, describe
+
+LARGEST_FILE = 1 << 20
+"""Bytes."""
+
+_MOST_DOTS = 16
+_LONGEST_NUMBER = 4300
+_LONGEST_REASON = 120
+_SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+Value = TypeVar("Value")
+Default = TypeVar("Default")
+
+
+class Source:
+    """The file: its name and on which line everything stands."""
+
+    def __init__(self, path: Path, lines: Mapping[Position, int]) -> None:
+        self._path = path
+        self._lines = lines
+
+    def fault(self, position: Position, found: str, expected: str) -> JobFileError:
+        """The error for what stands at `position`, or, if nothing does, for what is around it."""
+        while position and position not in self._lines:
+            position = position[:-1]
+        return _fault(self._path, self._lines.get(position, 1), found, expected)
+
+    def convert(
+        self, position: Position, value: object, convert: Callable[[object], Value]
+    ) -> Value:
+        """`value`, which stands at `position`, as `convert` makes it."""
+        try:
+            return convert(value)
+        except UnexpectedValueError as error:
+            raise self.fault(position, error.found, error.expected) from error
+
+
+class Table:
+    """One table of the file. Its methods raise JobFileError."""
+
+    def __init__(self, source: Source, position: Position, value: object) -> None:
+        if not isinstance(value, dict):
+            raise source.fault(position, describe(value), "a table")
+        self._source = source
+        self._position = position
+        self._values: dict[str, object] = value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def fault(self, key: str, found: str, expected: str) -> JobFileError:
+        return self._source.fault((*self._position, key), found, expected)
+
+    def check_keys(self, known: tuple[str, ...], elsewhere: Mapping[str, tuple[str, ...]]) -> None:
+        """Refuse keys that are not `known`; `elsewhere` are other tables' keys, for advice."""
+        for key in self._values:
+            if key in known:
+                continue
+            advice = ""
+            tables = [table for table, keys in elsewhere.items() if key in keys]
+            close = difflib.get_close_matches(key[:64], known, n=1)
+            if tables:
+                advice = f" (did you mean {key} in {tables[0]}?)"
+            elif close:
+                advice = f" (did you mean {close[0]}?)"
+            raise self.fault(key, f"the unknown key {describe(key)}", ", ".join(known) + advice)
+
+    def get(
+        self, key: str, convert: Callable[[object], Value], default: Default
+    ) -> Value | Default:
+        """The value of `key` as `convert` makes it, or `default`."""
+        return self.require(key, convert) if key in self._values else default
+
+    def require(self, key: str, convert: Callable[[object], Value]) -> Value:
+        """The value of `key`, which must be there."""
+        if key not in self._values:
+            raise self._source.fault(self._position, f"no {key}", f"the key {key}")
+        return self._source.convert((*self._position, key), self._values[key], convert)
+
+    def key(self, key: str, convert: Callable[[object], Value]) -> Value:
+        """`key` itself, where the file's author makes the keys up."""
+        return self._source.convert((*self._position, key), key, convert)
+
+    def table(self, key: str) -> "Table":
+        """The table beneath `key`; an empty one if there is none."""
+        return Table(self._source, (*self._position, key), self._values.get(key, {}))
+
+    def entries(self, key: str, expected: str, most: int) -> list["Entry"]:
+        """The elements of the array beneath `key`, at most `most`; none if there is no array."""
+        value = self._values.get(key, [])
+        if not isinstance(value, list):
+            raise self.fault(key, describe(value), expected)
+        if len(value) > most:
+            raise self.fault(key, describe(value), f"at most {most} of them")
+        position = (*self._position, key)
+        return [Entry(self._source, (*position, i), element) for i, element in enumerate(value)]
+
+
+class Entry:
+    """One element of an array; what it is shows only when it is looked at."""
+
+    def __init__(self, source: Source, position: Position, value: object) -> None:
+        self._source = source
+        self._position = position
+        self._value = value
+
+    @property
+    def is_table(self) -> bool:
+        return isinstance(self._value, dict)
+
+    def table(self) -> Table:
+        return Table(self._source, self._position, self._value)
+
+    def value(self, convert: Callable[[object], Value]) -> Value:
+        return self._source.convert(self._position, self._value, convert)
+
+    def fault(self, found: str, expected: str) -> JobFileError:
+        return self._source.fault(self._position, found, expected)
+
+
+def read_table(path: Path) -> Table:
+    """The file's outermost table. Raises JobFileError, whatever is in the file."""
+    text = _read_text(path)
+    dots, line = longest_key(text)
+    if dots > _MOST_DOTS:
+        raise _fault(path, line, f"a key with {dots} dots", f"at most {_MOST_DOTS}")
+    try:
+        document = tomllib.loads(text)
+        return Table(Source(path, line_numbers(text)), (), document)
+    except RecursionError as error:
+        raise _fault(path, 1, "too many brackets inside brackets", "a few") from error
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_fault(path, text, error) from error
+    except ValueError as error:  # of int(), for a number that is too long
+        line = next((t.line for t in tokens(text) if len(t.text) > _LONGEST_NUMBER), 1)
+        raise _fault(path, line, "a number that is too long", "a shorter one") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise JobFileError(
+            f"{_shown(path)}: found no readable file ({error.strerror}), expected a job file",
+            hint="docs/job-toml.md shows one to start from",
+        ) from error
+    if len(content) > LARGEST_FILE:
+        raise _fault(path, 1, "more than 1 MiB", "a job file of at most 1 MiB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _fault(path, line, f"the byte {content[error.start]:#04x}", "UTF-8 text") from error
+
+
+def _syntax_fault(path: Path, text: str, error: tomllib.TOMLDecodeError) -> JobFileError:
+    message = str(error)
+    place = _SYNTAX_PLACE.search(message)
+    lines = text.split("\n")
+    number = int(place[1]) if place and place[1] else text.rstrip().count("\n") + 1
+    reason = message[: place.start()] if place else message
+    return _fault(
+        path,
+        number,
+        describe(lines[number - 1].strip()),
+        f"valid TOML ({reason[:_LONGEST_REASON]})",
+        hint='texts stand in quotes, like memory = "512M"',
+    )
+
+
+def _fault(path: Path, line: int, found: str, expected: str, hint: str = "") -> JobFileError:
+    return JobFileError(
+        f"{_shown(path)}:{line}: found {found}, expected {expected}",
+        hint=hint or "docs/job-toml.md lists every key",
+    )
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if text.isprintable() else repr(text)

@@ -1,0 +1,163 @@
+"""What a job's single values may be; the same for a job file and for the command line.
+
+Each function takes what was found and returns what the model wants, or raises
+UnexpectedValueError. Whoever calls adds where it was found.
+"""
+
+import re
+import shlex
+
+from boincvm.durations import parse_duration
+from boincvm.job.model import GIB, MIB
+from boincvm.sizes import format_size, parse_size
+
+TIB = 1024 * GIB
+MEMORY_BOUNDS = (64 * MIB, TIB)
+DISK_BOUNDS = (64 * MIB, 16 * TIB)
+MOST_CPUS = 256
+LONGEST_DURATION = 3650 * 86400.0
+"""Seconds."""
+
+_LONGEST_SIZE_TEXT = 32
+_LONGEST_SHOWN = 60
+_IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class UnexpectedValueError(ValueError):
+    """A value is not what it may be; `found` and `expected` are parts of a sentence."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(f"found {found}, expected {expected}")
+        self.found = found
+        self.expected = expected
+
+
+def describe(value: object) -> str:
+    """`value` for a message: one line, never long, whatever a file may hold."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            short = value if len(value) <= _LONGEST_SHOWN else value[:_LONGEST_SHOWN] + "…"
+            return repr(short)
+        case int():
+            return str(value) if value.bit_length() <= 64 else "a very large number"
+        case float():
+            return str(value)
+        case dict():
+            return "a table"
+        case list():
+            return f"an array of {len(value)}"
+        case _:
+            return "a date or time"
+
+
+def any_text(value: object) -> str:
+    """A text, perhaps empty. NUL ends a text in every system call, so none may be inside."""
+    if not isinstance(value, str):
+        raise UnexpectedValueError(describe(value), "a text in quotes")
+    if "\0" in value:
+        raise UnexpectedValueError(describe(value), "a text without a NUL character")
+    return value
+
+
+def filled_text(value: object) -> str:
+    """A text that is not empty."""
+    text = any_text(value)
+    if not text:
+        raise UnexpectedValueError("an empty text", "one that is not empty")
+    return text
+
+
+def flag(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise UnexpectedValueError(describe(value), "true or false")
+    return value
+
+
+def memory(value: object) -> int:
+    """Bytes of memory."""
+    return _size(value, MEMORY_BOUNDS)
+
+
+def disk(value: object) -> int:
+    """Bytes of disk."""
+    return _size(value, DISK_BOUNDS)
+
+
+def _size(value: object, bounds: tuple[int, int]) -> int:
+    least, most = bounds
+    expected = f"a size from {format_size(least)} to {format_size(most)}, like '512M' or '2G'"
+    # Longer or other text cannot be a size, and must not become an infinite number.
+    if not isinstance(value, str) or len(value) > _LONGEST_SIZE_TEXT or not value.isascii():
+        raise UnexpectedValueError(describe(value), expected)
+    try:
+        size = parse_size(value)
+    except ValueError as error:
+        raise UnexpectedValueError(describe(value), expected) from error
+    if not least <= size <= most:
+        raise UnexpectedValueError(describe(value), expected)
+    return size
+
+
+def cpus(value: object) -> int:
+    """A number of virtual processors."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CPUS:
+        raise UnexpectedValueError(describe(value), f"a whole number from 1 to {MOST_CPUS}")
+    return value
+
+
+def duration(value: object) -> float:
+    """Seconds, from a number of seconds or a text like `2h`."""
+    expected = "a duration above 0 and up to 10 years: seconds, or a text like '90s' or '2h'"
+    match value:
+        case bool():
+            raise UnexpectedValueError(describe(value), expected)
+        case int() | float() if 0 < value <= LONGEST_DURATION:
+            return float(value)
+        case str():
+            try:
+                seconds = parse_duration(value)
+            except ValueError as error:
+                raise UnexpectedValueError(describe(value), expected) from error
+            if 0 < seconds <= LONGEST_DURATION:
+                return seconds
+    raise UnexpectedValueError(describe(value), expected)
+
+
+def image_name(value: object) -> str:
+    """The name of an image; it becomes a file name, so it is kept plain."""
+    name = filled_text(value)
+    if _IMAGE_NAME.fullmatch(name) is None:
+        raise UnexpectedValueError(
+            describe(value), "an image's name: up to 64 of a-z 0-9 . _ -, a letter or digit first"
+        )
+    return name
+
+
+def command(value: object) -> tuple[str, ...]:
+    """A command's arguments, from an array or from one text split as a shell would."""
+    expected = "a command: an array of texts, or one text with its quotes in pairs"
+    match value:
+        case str():
+            text = any_text(value)
+            try:
+                arguments = shlex.split(text)
+            except ValueError as error:
+                raise UnexpectedValueError(describe(value), expected) from error
+        case list():
+            arguments = [any_text(argument) for argument in value]
+        case _:
+            raise UnexpectedValueError(describe(value), expected)
+    if not arguments or not arguments[0]:
+        raise UnexpectedValueError("no program to run", expected)
+    return tuple(arguments)
+
+
+def environment_name(value: object) -> str:
+    """The name of an environment variable."""
+    name = filled_text(value)
+    if "=" in name:
+        raise UnexpectedValueError(describe(value), "a variable's name without '='")
+    return name

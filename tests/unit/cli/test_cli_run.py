@@ -1,0 +1,189 @@
+"""`boincvm run`: which job a command line means."""
+
+import sys
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+
+import pytest
+
+from boincvm.cli.main import main
+from boincvm.exit_codes import ExitCode
+from boincvm.job.model import GIB, MIB, InputFile, Job, Limits, MachineShape, OutputFile, Task
+
+
+class Started:
+    """What run_standalone was called with."""
+
+    job: Job
+    json_output: bool
+    show_progress: bool
+    times = 0
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    calls = Started()
+
+    def run_standalone(job, *, json_output, show_progress):
+        calls.job, calls.json_output, calls.show_progress = job, json_output, show_progress
+        calls.times += 1
+        return 7
+
+    module = ModuleType("boincvm.wrapper.standalone")
+    module.run_standalone = run_standalone
+    monkeypatch.setitem(sys.modules, "boincvm.wrapper.standalone", module)
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def lands(path: str) -> InputFile:
+    return InputFile(Path(path), PurePosixPath(path))
+
+
+def test_a_bare_command_has_the_models_defaults(started, tmp_path):
+    assert main(["run", "--", "uname", "-a"]) == 7
+    assert started.job == Job(tasks=(Task(argv=("uname", "-a")),), directory=tmp_path)
+    assert started.json_output is False
+
+
+def test_every_option(started, tmp_path):
+    options = (
+        "--image sci --memory 1.5G --cpus 2 --disk 8G --network "
+        "--input data.txt --input /etc/hosts --output r.txt --output logs/x "
+        "--env A=b=c --env D= --stdin in.txt --time-limit 2h "
+        "--boot-limit 300 --silence-limit 1m30s --json --quiet"
+    )
+    assert main(["run", *options.split(), "--", "prog", "--memory", "--", "x"]) == 7
+    assert started.job == Job(
+        tasks=(
+            Task(
+                argv=("prog", "--memory", "--", "x"),
+                environment={"A": "b=c", "D": ""},
+                stdin=Path("in.txt"),
+            ),
+        ),
+        directory=tmp_path,
+        machine=MachineShape(image="sci", memory=1536 * MIB, cpus=2, disk=8 * GIB, network=True),
+        inputs=(lands("data.txt"), InputFile(Path("/etc/hosts"), PurePosixPath("hosts"))),
+        outputs=(
+            OutputFile(PurePosixPath("r.txt"), PurePosixPath("r.txt")),
+            OutputFile(PurePosixPath("logs/x"), PurePosixPath("logs/x")),
+        ),
+        limits=Limits(run=7200.0, boot=300.0, silence=90.0),
+    )
+    assert started.json_output is True
+
+
+@pytest.mark.parametrize(
+    ("program", "inputs"),
+    [
+        ("./prog", [lands("prog")]),
+        ("bin/tool", [lands("bin/tool")]),
+        ("./bin/../prog", [InputFile(Path("bin/../prog"), PurePosixPath("prog"))]),
+        ("prog", []),
+        ("./absent", []),
+        ("./bin", []),
+        ("{here}/prog", []),
+        ("bin/../../{name}/prog", []),
+    ],
+)
+def test_a_program_of_this_directory_goes_in_by_itself(started, tmp_path, program, inputs):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "prog").touch()
+    (tmp_path / "bin/tool").touch()
+    assert main(["run", "--", program.format(here=tmp_path, name=tmp_path.name)]) == 7
+    assert list(started.job.inputs) == inputs
+
+
+@pytest.mark.parametrize("given", ["bin/tool", "bin", "./bin/"])
+def test_a_program_that_is_among_the_inputs_goes_in_once(started, tmp_path, given):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/tool").touch()
+    assert main(["run", "--input", given, "--", "./bin/tool"]) == 7
+    assert len(started.job.inputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "terminal", "shown"),
+    [([], True, True), ([], False, False), (["--quiet"], True, False), (["--json"], True, False)],
+)
+def test_progress_is_for_terminals(started, monkeypatch, options, terminal, shown):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    main(["run", *options, "--", "x"])
+    assert started.show_progress is shown
+
+
+@pytest.fixture
+def job_file(started, tmp_path):
+    path = tmp_path / "sub/job.toml"
+    path.parent.mkdir()
+    path.write_text(
+        '[machine]\nimage = "sci"\nmemory = "1G"\nnetwork = true\n'
+        '[limits]\nrun = 60\nstop = 9\n[files]\ninput = ["a"]\n[[task]]\ncommand = "x y"\n'
+    )
+    return path
+
+
+def test_a_job_file(started, job_file):
+    assert main(["run", "sub/job.toml"]) == 7
+    job = started.job
+    assert job.directory == job_file.parent
+    assert job.tasks == (Task(argv=("x", "y")),)
+    assert job.inputs == (lands("a"),)
+    assert job.machine == MachineShape(image="sci", memory=GIB, network=True)
+    assert job.limits == Limits(run=60.0, stop=9.0)
+
+
+def test_options_override_a_job_file(started, job_file):
+    options = ["--memory=2G", "--cpus=3", "--no-network", "--time-limit=5", "--boot-limit=6"]
+    assert main(["run", *options, "sub/job.toml"]) == 7
+    assert started.job.machine == MachineShape(image="sci", memory=2 * GIB, cpus=3, network=False)
+    assert started.job.limits == Limits(run=5.0, boot=6.0, stop=9.0)
+    main(["run", "sub/job.toml", *options])
+    assert started.job.machine.cpus == 3
+
+
+def test_a_faulty_job_file(started, tmp_path, capsys):
+    (tmp_path / "job.toml").write_text("\nx = 1")
+    assert main(["run", "job.toml"]) == ExitCode.JOB_FILE
+    assert capsys.readouterr().err.startswith("boincvm: job.toml:2: found the unknown key 'x'")
+    assert main(["run", "absent.toml"]) == ExitCode.JOB_FILE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "found nothing to run"),
+        ("--", "found nothing after --"),
+        ("ecm", "found 'ecm', expected one job file, or -- before a command"),
+        ("ecm 10 1e5", "found 'ecm' '10' '1e5', expected one job file, or -- before a command"),
+        ("ecm -c 10", "unrecognized arguments: -c 10"),
+        ("a.toml b.toml", "found 'a.toml' 'b.toml', expected one job file"),
+        ("a.toml -- x", "found 'a.toml' before --"),
+        ("--input x a.toml", "found --input with a job file"),
+        ("--env A=b a.toml", "found --env with a job file"),
+        ("--stdin x a.toml", "found --stdin with a job file"),
+        ("--output x a.toml", "found --output with a job file"),
+        ("--env A -- x", "found --env 'A', expected --env NAME=VALUE"),
+        ("--env =b -- x", "found --env '=b', expected --env NAME=VALUE"),
+        ("--output ../x -- x", "found '../x', expected a path beneath"),
+        ("--output /x -- x", "found '/x', expected a path beneath"),
+        ("--input . -- x", "found '.', expected a file or a directory with a name"),
+        ("--input a --input ./a -- x", "found two --input that go to 'a'"),
+        ("--output a --output ./a -- x", "found two --output that go to 'a'"),
+        ("--cpus 0 -- x", "argument --cpus: found 0, expected a whole number from 1 to 256"),
+        ("--cpus two -- x", "argument --cpus: found 'two', expected a whole number"),
+        ("--memory 1T1 -- x", "argument --memory: found '1T1', expected a size"),
+        ("--image A/b -- x", "argument --image: found 'A/b', expected an image's name"),
+        ("--time-limit -5 -- x", "argument --time-limit: found '-5', expected a duration"),
+        ("--time-limit 0 -- x", "argument --time-limit: found '0', expected a duration above 0"),
+        ("--mem 1G -- x", "unrecognized arguments: --mem"),
+    ],
+)
+def test_usage_errors(started, capsys, arguments, message):
+    assert main(["run", *arguments.split()]) == ExitCode.USAGE
+    first, second = capsys.readouterr().err.splitlines()
+    assert message in first
+    assert "boincvm run -- PROGRAM ARGUMENT" in second
+    assert "boincvm run --help" in second
+    assert started.times == 0

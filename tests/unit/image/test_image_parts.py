@@ -1,0 +1,236 @@
+"""The parts of a build that need no package: kernel, initrd, agent, rules, programs."""
+
+import gzip
+import io
+import lzma
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from boincvm.errors import BoincvmError, HostDiskFullError, ImageBuildError, UsageError
+from boincvm.exit_codes import ExitCode
+from boincvm.image import guest, tools
+from boincvm.image.initrd import Entry, cpio
+from boincvm.image.interruption import terminable
+from boincvm.image.kernel import decompress, extract_kernel, module_needs
+from boincvm.image.names import check_mirror, check_package_names
+from boincvm.image.packages import _explained
+from boincvm.image.progress import Progress
+from boincvm.image.tools import ToolError, run_tool
+from boincvm.image.trim import is_dropped
+
+ELF = b"\x7fELF" + bytes(range(256)) * 40
+
+
+def make_bzimage(payload: bytes, *, sectors: int = 3, offset: int = 64) -> bytes:
+    """A file that the x86 boot protocol would take for a kernel."""
+    image = bytearray((sectors + 1) * 512 + offset) + payload + b"after"
+    image[0x1F1] = sectors
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<II", image, 0x248, offset, len(payload))
+    return bytes(image)
+
+
+def lz4_legacy(content: bytes) -> bytes:
+    return subprocess.run(
+        ["lz4", "-l", "-c", "-q"], input=content, capture_output=True, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        gzip.compress(ELF),
+        lzma.compress(ELF) + struct.pack("<I", len(ELF)),
+        pytest.param(
+            lambda: lz4_legacy(ELF) + struct.pack("<I", len(ELF)),
+            marks=pytest.mark.skipif(shutil.which("lz4") is None, reason="needs lz4"),
+        ),
+    ],
+    ids=["gzip", "xz", "lz4"],
+)
+def test_the_kernel_is_found_in_each_packing(payload):
+    assert extract_kernel(make_bzimage(payload() if callable(payload) else payload)) == ELF
+
+
+@pytest.mark.parametrize(
+    "image",
+    [b"", b"MZ" * 2000, make_bzimage(gzip.compress(b"no kernel")), make_bzimage(b"\x1f\x8bbad")],
+)
+def test_what_is_no_kernel_is_refused(image):
+    with pytest.raises(ImageBuildError):
+        extract_kernel(image)
+
+
+def test_plain_content_stays():
+    assert decompress(b"plain") == b"plain"
+
+
+@pytest.mark.parametrize(
+    ("information", "needs"),
+    [
+        (b"\0depends=virtio,virtio-ring\0", ["virtio", "virtio_ring"]),
+        (b"\0depends=\0", []),
+        (b"\0name=x\0", []),
+    ],
+)
+def test_what_a_module_needs(information, needs):
+    assert module_needs(b"\x7fELF" + information) == needs
+
+
+@pytest.mark.skipif(shutil.which("cpio") is None, reason="needs cpio")
+def test_the_archive_is_one_that_cpio_reads(tmp_path):
+    archive = cpio([Entry("dir", 0o040755), Entry("dir/file", 0o100755, b"abcde")])
+    subprocess.run(["cpio", "-id", "--quiet"], input=archive, cwd=tmp_path, check=True)
+    assert (tmp_path / "dir/file").read_bytes() == b"abcde"
+    assert (tmp_path / "dir/file").stat().st_mode & 0o777 == 0o755
+
+
+def test_the_agent_and_the_codec_are_among_the_sources():
+    sources = guest.agent_sources()
+    assert {"__main__.py", "boincvm/bus/stomp.py", "boincvm_agent/__init__.py"} <= set(sources)
+    assert guest.guest_digest() == guest.guest_digest()
+
+
+def test_the_agents_archive_does_not_depend_on_order_or_time():
+    one = guest.agent_archive({"b.pyc": b"2", "a.pyc": b"1"})
+    assert one == guest.agent_archive({"a.pyc": b"1", "b.pyc": b"2"})
+    with zipfile.ZipFile(io.BytesIO(one)) as archive:
+        assert archive.namelist() == ["a.pyc", "b.pyc"]
+        assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def test_the_init_script_is_shell(tmp_path):
+    (tmp_path / "init").write_bytes(guest.init_script())
+    subprocess.run(["sh", "-n", tmp_path / "init"], check=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a", "-o", "A", "gmp ecm", "x;y", "../x", "a" * 200, "b=1", "p/suite", "a\nb"]
+)
+def test_bad_package_names_are_refused(name):
+    with pytest.raises(UsageError):
+        check_package_names((name,))
+
+
+def test_package_names_are_sorted_and_unique():
+    assert check_package_names(("g++", "bc", "bc", "libstdc++6")) == ("bc", "g++", "libstdc++6")
+    with pytest.raises(UsageError, match="too many"):
+        check_package_names(tuple(f"package{number}" for number in range(1001)))
+
+
+def test_mirrors():
+    assert check_mirror("https://mirror.example/debian") == "https://mirror.example/debian"
+    for bad in ("-x", "deb http://x y", "http://x y", "ftp://x", "/srv", "http://$(x)"):
+        with pytest.raises(UsageError):
+            check_mirror(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "dropped"),
+    [
+        ("usr/share/man/man1/ls.1.gz", True),
+        ("usr/share/doc/bc/changelog.gz", True),
+        ("usr/share/doc/bc/copyright", False),
+        ("usr/share/zoneinfo/Europe/Paris", True),
+        ("usr/share/zoneinfo/UTC", False),
+        ("usr/share/locale/de/LC_MESSAGES/x.mo", True),
+        ("usr/lib/locale/C.utf8/LC_CTYPE", False),
+        ("boot/vmlinuz-6.1", True),
+        ("lib/modules/6.1/kernel/x.ko", True),
+        ("usr/bin/ecm", False),
+        ("usr/share/manx/data", False),
+        ("usr/lib/python3.11/os.py", False),
+    ],
+)
+def test_what_is_trimmed(name, dropped):
+    assert is_dropped(name) is dropped
+
+
+def test_all_missing_programs_are_in_one_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(tools, "search_path", lambda: str(tmp_path))
+    with pytest.raises(ImageBuildError) as caught:
+        tools.check_host(tmp_path)
+    assert "mmdebstrap, " in caught.value.message
+    assert caught.value.hint.startswith("apt-get install ")
+    assert "e2fsprogs" in caught.value.hint
+    assert "qemu-utils" in caught.value.hint
+
+
+def test_a_full_disk_is_said_before_the_build(monkeypatch, tmp_path):
+    monkeypatch.setattr(tools, "DISK_SPACE", 1 << 60)
+    monkeypatch.setattr(shutil, "which", lambda tool, path: tool)
+    with pytest.raises(HostDiskFullError):
+        tools.check_host(tmp_path)
+
+
+def test_a_failing_program_is_quoted():
+    with pytest.raises(ToolError, match=r"sh ended with 3: first \| second"):
+        run_tool(["sh", "-c", "echo first >&2; echo second >&2; exit 3"])
+    assert run_tool(["cat"], stdin=b"in") == b"in"
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("E: Unable to locate package nosuch\nE: mmdebstrap failed", "no package nosuch"),
+        ("E: Package 'virtual' has no installation candidate", "no package virtual"),
+        ("E: unmet dependencies\n a : Conflicts: b", "a : Conflicts: b"),
+        ("W: Failed to fetch http://x  Could not resolve 'x'", "could not be reached"),
+        ("something else", "something else"),
+    ],
+)
+def test_what_apt_says_becomes_one_line(log, message):
+    error = _explained(ToolError("mmdebstrap", 1, log), "bookworm")
+    assert message in error.message
+    assert "\n" not in error.message
+    assert error.hint
+
+
+def test_an_interrupted_build_ends_its_programs(tmp_path):
+    mark = tmp_path / "alive"
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(BoincvmError) as caught, terminable():
+        run_tool(["sh", "-c", f"(sleep 2; touch '{mark}') & sleep 30"])
+    timer.join()
+    assert caught.value.exit_code == ExitCode.TERMINATED
+    assert time.monotonic() - started < 10
+    time.sleep(2)
+    assert not mark.exists()
+
+
+def test_steps_are_named_and_timed():
+    stream = io.StringIO()
+    progress = Progress(stream)
+    with progress.step("outer"), pytest.raises(KeyError), progress.step("inner"):
+        raise KeyError
+    inner, outer = stream.getvalue().splitlines()
+    assert inner.endswith("s]   inner: failed")
+    assert outer.endswith("s] outer")
+    with Progress(None).step("silent"):
+        pass
+
+
+def test_a_terminal_sees_a_step_while_it_lasts():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with Progress(stream).step("unpacking"):
+        assert "unpacking" in stream.getvalue()
+
+
+def test_the_guests_sources_are_found():
+    assert (guest.guest_directory() / "init").is_file()
+    assert isinstance(guest.guest_directory(), Path)

@@ -1,0 +1,80 @@
+"""Where an input lands and what an output may be named."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boincvm.job.files import input_file, output_file, relative_path, repeated_destination
+from boincvm.job.values import UnexpectedValueError
+
+HERE = Path("/home/ann/work")
+
+
+@pytest.mark.parametrize(
+    ("text", "lands_at"),
+    [
+        ("data.txt", "data.txt"),
+        ("./data.txt", "data.txt"),
+        ("a//b/./c", "a/b/c"),
+        ("a/../b", "b"),
+        ("tree/", "tree"),
+        ("..x/y", "..x/y"),
+        ("a b\nc", "a b\nc"),
+        ("/etc/passwd", "passwd"),
+        ("/home/ann/work/a/b", "b"),
+        ("//net/x", "x"),
+        ("../other/data.txt", "data.txt"),
+        ("a/../../other", "other"),
+    ],
+)
+def test_an_input(text, lands_at):
+    file = input_file(text, HERE)
+    assert file.destination == PurePosixPath(lands_at)
+    assert file.source == Path(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "./", "a/..", "/", "../../..", "a\0b", "/..", "..", "a/../.."]
+)
+def test_an_input_without_a_name_of_its_own(text):
+    with pytest.raises(UnexpectedValueError):
+        input_file(text, HERE)
+
+
+def test_a_relative_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert input_file("../a/../b/", Path()).destination == PurePosixPath("b")
+
+
+@given(st.text(alphabet="ab./ \n\0", min_size=0, max_size=12))
+def test_no_text_makes_a_destination_that_leads_out(text):
+    for make in (lambda: input_file(text, HERE).destination, lambda: output_file(text).destination):
+        try:
+            destination = make()
+        except UnexpectedValueError:
+            continue
+        assert not destination.is_absolute()
+        assert destination.parts
+        assert ".." not in destination.parts
+        assert "\0" not in str(destination)
+        assert os.path.normpath(f"/job/{destination}").startswith("/job/")
+
+
+def test_an_output():
+    file = output_file("out/./a b")
+    assert file.source == file.destination == PurePosixPath("out/a b")
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "/", "/x", "a/../b", "a\0", 7])
+def test_what_is_not_beneath(text):
+    with pytest.raises(UnexpectedValueError):
+        relative_path(text)
+
+
+def test_repetition():
+    paths = [PurePosixPath(text) for text in ("a", "b", "a/b", "./b")]
+    assert repeated_destination(paths) == 3
+    assert repeated_destination(paths[:3]) is None
