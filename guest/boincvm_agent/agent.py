@@ -40,6 +40,7 @@ class Agent:
         self._link.command(
             "CONNECT", {"accept-version": "1.2", "host": "boincvm", "heart-beat": f"{beat},0"}
         )
+        machine.grow_root()
         self._link.command("SUBSCRIBE", {"id": "0", "destination": "/guest"})
         next_beat = time.monotonic() + BEAT_SECONDS
         while True:

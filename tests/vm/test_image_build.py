@@ -91,8 +91,10 @@ def test_the_image_boots_and_has_the_package(first, tmp_path):
                 *("-no-reboot", "-accel", "tcg", "-cpu", "max", "-m", "256", "-serial", "stdio"),
                 *("-machine", "q35,graphics=off", "-kernel", image.kernel),
                 *("-initrd", image.initrd, "-append"),
-                "quiet loglevel=0 console=ttyS0 panic=-1 reboot=t "
-                f'boincvm.shell="{program}; poweroff -f"',
+                (
+                    "quiet loglevel=0 console=ttyS0 panic=-1 reboot=t "
+                    f'boincvm.shell="{program}; poweroff -f"'
+                ),
                 *("-drive", f"if=none,id=root,file={overlay}"),
                 *("-device", "virtio-blk-pci,drive=root"),
             ],

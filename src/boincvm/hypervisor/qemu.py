@@ -5,14 +5,16 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 import subprocess
 
 from qemu.qmp import ConnectError, Message, QMPClient, QMPError, Runstate
 
-from boincvm.errors import HostDiskFullError, HypervisorError
+from boincvm.errors import HostDiskFullError, HypervisorError, UsageError
 from boincvm.hypervisor import qemu_command
 from boincvm.hypervisor.contract import EndCause, Feature, MachineEnd, MachineSpec, MachineState
 from boincvm.processes import ChildProcess, run_quickly
+from boincvm.sizes import format_size
 
 OVERLAY, WINDOW, LOG = qemu_command.OVERLAY, qemu_command.WINDOW, "qemu.log"
 WINDOW_SIZE = 32 << 20
@@ -67,6 +69,7 @@ class QemuMachine:
             str(self.spec.directory / OVERLAY),
         ]  # fmt: skip
         if self.spec.disk_size is not None:
+            self._check_disk_size(self.spec.disk_size)
             command.append(str(self.spec.disk_size))
         try:
             run_quickly(command)
@@ -80,6 +83,16 @@ class QemuMachine:
                 ) from error
             raise HypervisorError(f"qemu-img made no overlay: {detail}") from error
         self.state = MachineState.CREATED
+
+    def _check_disk_size(self, wanted: int) -> None:
+        with self.spec.root.open("rb") as image:
+            header = image.read(32)
+        (size,) = struct.unpack_from(">Q", header, 24)  # qcow2.txt: the virtual disk's size
+        if wanted < size:
+            raise UsageError(
+                f"a disk of {format_size(wanted)} is too small: the image's has {format_size(size)}",
+                hint="ask for as much or more, or leave the disk's size out",
+            )
 
     async def start(self) -> socket.socket:
         if self.state is MachineState.RUNNING:

@@ -19,7 +19,7 @@ _FEATURES = ",".join(
     [
         "none",
         *("dir_index", "dir_nlink", "ext_attr", "extent", "extra_isize", "filetype", "flex_bg"),
-        *("64bit", "huge_file", "large_file", "metadata_csum", "sparse_super"),
+        *("64bit", "resize_inode", "huge_file", "large_file", "metadata_csum", "sparse_super"),
     ]
 )
 """No journal: an overlay is thrown away with its run, and a checkpoint holds memory and disk
@@ -56,7 +56,10 @@ def _make_file_system(tree: Tree, raw: Path) -> None:
         [
             *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384"),
             *("-m", "0", "-L", "boincvm-root", "-U", _UUID, "-O", _FEATURES),
-            *("-E", f"hash_seed={_UUID},assume_storage_prezeroed=1,root_owner=0:0"),
+            *(
+                "-E",
+                f"hash_seed={_UUID},assume_storage_prezeroed=1,resize=268435456,root_owner=0:0",
+            ),
             *("-d", tree.directory, raw),
         ],
         environment=_environment(),
