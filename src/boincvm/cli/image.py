@@ -1,7 +1,6 @@
 """`boincvm image`: build, list, inspect and remove base images."""
 
 import argparse
-import json
 import sys
 
 _EPILOG = """\
@@ -100,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_json(document: object) -> None:
+    import json
+
     json.dump(document, sys.stdout, indent=2)
     sys.stdout.write("\n")
 

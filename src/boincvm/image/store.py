@@ -11,7 +11,6 @@ A run holds a shared lock on an object's manifest.json; nobody removes what is s
 import hashlib
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -167,7 +166,7 @@ class ImageStore:
             self._names.mkdir(parents=True, exist_ok=True)
             place = self._objects / digest
             if place.exists() and not _is_sound(place, manifest):
-                shutil.rmtree(place)
+                _remove_tree(place)
             if not place.exists():
                 directory.rename(place)
                 _sync_directory(self._objects)
@@ -216,10 +215,7 @@ class ImageStore:
                 (directory / MANIFEST).unlink()
         except FileNotFoundError:
             pass  # an object without a manifest is damaged, and nobody can hold it
-        try:
-            shutil.rmtree(directory)
-        except OSError as error:
-            raise HostError(f"{directory} cannot be removed: {error}") from error
+        _remove_tree(directory)
         verify.forget(digest)
         return True
 
@@ -233,6 +229,15 @@ class ImageStore:
 
 def _damaged(name: str, message: str) -> ImageDamagedError:
     return ImageDamagedError(message, hint=f"boincvm image rm {name} && boincvm image build {name}")
+
+
+def _remove_tree(directory: Path) -> None:
+    import shutil  # here only: it brings three compressors into the wrapper's process
+
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise HostError(f"{directory} cannot be removed: {error}") from error
 
 
 def _is_sound(directory: Path, manifest: Manifest) -> bool:

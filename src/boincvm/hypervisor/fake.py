@@ -1,0 +1,107 @@
+"""A hypervisor in memory: for tests, and for anyone who writes against this library.
+
+Nothing of a real machine is imitated but the contract: states, the guest link, and ends that
+the test brings about.
+"""
+
+import asyncio
+import socket
+
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor.contract import EndCause, Feature, MachineEnd, MachineSpec, MachineState
+from boincvm.hypervisor.fake_guest import FakeGuest, FakeProgram
+
+
+class FakeDriver:
+    """Its machines' guests run the functions in `programs`; `machines` are those made so far.
+
+    With `boots` False a machine starts and its guest never speaks.
+    """
+
+    name = "fake"
+    features = frozenset({Feature.PAUSE, Feature.SAVE})
+
+    def __init__(
+        self, programs: dict[str, FakeProgram] | None = None, *, boots: bool = True
+    ) -> None:
+        self.programs = programs or {}
+        self.boots = boots
+        self.machines: list[FakeMachine] = []
+
+    def machine(self, spec: MachineSpec) -> "FakeMachine":
+        machine = FakeMachine(spec, FakeGuest(self.programs), boots=self.boots)
+        self.machines.append(machine)
+        return machine
+
+
+class FakeMachine:
+    """`guest` is what runs in it, for the test to inspect and to make trouble with."""
+
+    transfer_window = None
+
+    def __init__(self, spec: MachineSpec, guest: FakeGuest, *, boots: bool) -> None:
+        self.spec = spec
+        self.state = MachineState.DEFINED
+        self.guest = guest
+        self._boots = boots
+        self._ended: asyncio.Future[MachineEnd] | None = None
+        self._far_end: socket.socket | None = None
+
+    def process_ids(self) -> tuple[int, ...]:
+        return ()
+
+    async def create(self) -> None:
+        if self.state is MachineState.DEFINED:
+            self.state = MachineState.CREATED
+
+    async def start(self) -> socket.socket:
+        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
+            raise HypervisorError("the machine is already running, and its link is taken")
+        await self.create()
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        near, self._far_end = socket.socketpair()
+        near.setblocking(False)
+        if self._boots:
+            await loop.create_connection(lambda: self.guest, sock=self._far_end)
+        self.state = MachineState.RUNNING
+        return near
+
+    async def pause(self) -> None:
+        if self.state is MachineState.RUNNING:
+            self.state = MachineState.PAUSED
+
+    async def resume(self) -> None:
+        if self.state is MachineState.PAUSED:
+            self.state = MachineState.RUNNING
+
+    async def save(self) -> None:
+        if self.state is MachineState.SAVED:
+            return
+        if self.state not in (MachineState.RUNNING, MachineState.PAUSED):
+            raise HypervisorError("the machine is not running, so there is nothing to save")
+        self.end(EndCause.ASKED, "")
+        self.state = MachineState.SAVED
+
+    async def stop(self) -> None:
+        self.end(EndCause.ASKED, "")
+        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
+            self.state = MachineState.STOPPED
+
+    async def destroy(self) -> None:
+        await self.stop()
+        self.state = MachineState.DESTROYED
+
+    def end(self, cause: EndCause, detail: str) -> None:
+        """The machine ends now, for `cause`."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(MachineEnd(cause, detail))
+        self.guest.close()
+        if self._far_end is not None:
+            self._far_end.close()
+            self._far_end = None
+
+    async def ended(self) -> MachineEnd:
+        if self._ended is None:
+            raise HypervisorError("the machine was never started")
+        return await asyncio.shield(self._ended)

@@ -1,0 +1,165 @@
+"""A guest in memory: speaks to the host like the agent, and runs Python functions as programs."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from boincvm.bus.stomp import Frame, Parser, encode
+
+
+@dataclass(slots=True)
+class FakeFile:
+    """kind: "file", "directory" or "link"; `data`: a file's bytes or a link's target."""
+
+    kind: str
+    mode: int = 0o644
+    data: bytes = b""
+
+
+@dataclass(slots=True)
+class FakeCall:
+    """What a fake program is given; `write` sends output, `stdin` is complete at `stdin_ended`."""
+
+    argv: list[bytes]
+    environment: dict[bytes, bytes]
+    directory: bytes
+    write: Callable[[str, bytes], None]
+    stdin: bytearray = field(default_factory=bytearray)
+    stdin_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    signals: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+
+
+FakeProgram = Callable[["FakeGuest", FakeCall], Awaitable[int]]
+"""Returns the program's exit code; minus N stands for death by signal N."""
+
+
+class FakeGuest(asyncio.Protocol):
+    """`programs` by name; `files` by path beneath the job's directory, both free to change."""
+
+    def __init__(self, programs: dict[str, FakeProgram]) -> None:
+        self.programs = programs
+        self.files: dict[bytes, FakeFile] = {}
+        self._parser = Parser()
+        self._transport: asyncio.Transport | None = None
+        self._calls: dict[str, FakeCall] = {}
+        self._puts: dict[str, tuple[bytes, FakeFile]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+        self.send_raw(encode("CONNECT", {"accept-version": "1.2", "heart-beat": "5000,0"}))
+        self.send_raw(encode("SUBSCRIBE", {"id": "0", "destination": "/guest"}))
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._parser.feed(data):
+            if frame.command == "MESSAGE":
+                self._obey(frame.headers["word"], frame.headers["call"], frame)
+
+    def send_raw(self, data: bytes) -> None:
+        """Sends any bytes at all, for tests of what the host makes of them."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
+        """Says one word to the host."""
+        head = {"destination": "/host", "word": word, "call": call, **headers}
+        self.send_raw(encode("SEND", head, body))
+
+    def close(self) -> None:
+        """The guest is gone: its programs end, its link hangs up."""
+        for task in self._tasks:
+            task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _obey(self, word: str, call: str, frame: Frame) -> None:
+        if word == "run":
+            self._run(call, frame)
+        elif word == "put":
+            self._puts[call] = (frame.body, FakeFile("file"))
+        elif word == "get":
+            self._give(call, frame.body)
+        elif word == "power-off":
+            self.close()
+        elif call in self._puts:
+            self._take_put(word, call, frame)
+        elif call in self._calls:
+            self._tell(word, self._calls[call], call, frame)
+
+    # Programs.
+
+    def _run(self, call: str, frame: Frame) -> None:
+        directory, *words = frame.body.split(b"\0")
+        count = int(frame.headers["arguments"])
+        pairs = dict(word.split(b"=", 1) for word in words[count:])
+        program = self.programs.get(os.fsdecode(words[0]))
+        if program is None:
+            self.send("failed", call, {"reason": str(errno.ENOENT)})
+            return
+        fake_call = FakeCall(
+            words[:count],
+            pairs,
+            directory,
+            lambda stream, data: self.send(stream, call, {}, data),
+        )
+        self._calls[call] = fake_call
+        task = asyncio.ensure_future(self._finish(program, call, fake_call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _finish(self, program: FakeProgram, call: str, fake_call: FakeCall) -> None:
+        code = await program(self, fake_call)
+        del self._calls[call]
+        end = {"signal": str(-code)} if code < 0 else {"code": str(code)}
+        usage = {"user-us": "0", "system-us": "0", "max-rss-kib": "0"}
+        self.send("exit", call, {**end, **usage, "oom-kills": "0", "disk-free": str(1 << 33)})
+
+    def _tell(self, word: str, fake_call: FakeCall, call: str, frame: Frame) -> None:
+        if word == "stdin":
+            fake_call.stdin += frame.body
+            if frame.body:
+                self.send("taken", call, {"bytes": str(len(frame.body))})
+            if "ends" in frame.headers:
+                fake_call.stdin_ended.set()
+        elif word == "signal":
+            fake_call.signals.put_nowait(int(frame.headers["signal"]))
+
+    # Files.
+
+    def _take_put(self, word: str, call: str, frame: Frame) -> None:
+        destination, file = self._puts[call]
+        if word == "entry":
+            path, _, target = frame.body.partition(b"\0")
+            headers = frame.headers
+            file = FakeFile(headers["kind"], int(headers["mode"], 8), target)
+            if file.kind == "file":
+                file.data = bytes(int(headers["size"]))
+            root = destination.split(b"\0")[0]
+            self.files[root + b"/" + path if path else root] = file
+            self._puts[call] = (root + b"\0", file)
+        elif word == "data":
+            offset = int(frame.headers["offset"])
+            file.data = file.data[:offset] + frame.body + file.data[offset + len(frame.body) :]
+        elif word == "end":
+            del self._puts[call]
+            self.send("done", call, {})
+
+    def _give(self, call: str, path: bytes) -> None:
+        if path not in self.files:
+            self.send("failed", call, {"reason": str(errno.ENOENT)}, b"no such file or directory")
+            return
+        for name in sorted(self.files):
+            if name != path and not name.startswith(path + b"/"):
+                continue
+            file = self.files[name]
+            content = file.data if file.kind == "file" else b""
+            target = file.data if file.kind == "link" else b""
+            headers = {"kind": file.kind, "mode": f"{file.mode:o}", "size": str(len(content))}
+            self.send("entry", call, headers, name[len(path) + 1 :] + b"\0" + target)
+            for offset in range(0, len(content), 1 << 17):
+                data = content[offset : offset + (1 << 17)]
+                self.send("data", call, {"offset": str(offset)}, data)
+        self.send("done", call, {})

@@ -1,0 +1,159 @@
+"""Jobs run on the fake driver: the whole wrapper, no virtual machine."""
+
+import asyncio
+import stat
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from boincvm.errors import (
+    GuestDiedError,
+    GuestNeverBootedError,
+    HostDiskFullError,
+    HypervisorError,
+    LimitError,
+    OutputFileError,
+    ProgramStartError,
+)
+from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
+from boincvm.hypervisor.fake import FakeDriver
+from boincvm.hypervisor.fake_guest import FakeCall, FakeFile, FakeGuest
+from boincvm.job.model import InputFile, Job, Limits, OutputFile, Task
+from boincvm.wrapper.run_job import JobRun, Observer
+from boincvm.wrapper.task_streams import StreamPlan
+
+
+async def upper(guest: FakeGuest, call: FakeCall) -> int:
+    """Writes its standard input in capitals, and a file."""
+    await call.stdin_ended.wait()
+    call.write("stdout", bytes(call.stdin).upper())
+    guest.files[b"result"] = FakeFile("file", 0o640, b"done\n")
+    return 0
+
+
+async def wait_for_signal(_: FakeGuest, call: FakeCall) -> int:
+    return -(await call.signals.get())
+
+
+async def fail(_: FakeGuest, call: FakeCall) -> int:
+    call.write("stderr", b"no luck\n")
+    return 3
+
+
+PROGRAMS = {"upper": upper, "wait": wait_for_signal, "fail": fail}
+
+
+def spec(directory: Path) -> MachineSpec:
+    nowhere = directory / "none"
+    return MachineSpec(directory, nowhere, nowhere, nowhere, memory=1 << 28, cpus=1)
+
+
+def job(directory: Path, *programs: str, **rest: object) -> Job:
+    tasks = tuple(Task((name,), stdin=Path("in")) for name in programs)
+    (directory / "in").write_bytes(b"hello")
+    return Job(tasks=tasks, directory=directory, **rest)  # type: ignore[arg-type]
+
+
+async def run(driver: FakeDriver, work: Job) -> tuple[JobRun, StreamPlan]:
+    plan = StreamPlan(capture=True)
+    job_run = JobRun(work, plan, Observer())
+    async with asyncio.timeout(10):
+        await job_run.run(driver, spec(work.directory))
+    return job_run, plan
+
+
+async def test_a_job_goes_in_runs_and_comes_out(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_bytes(b"x" * 300_000)
+    (tmp_path / "tree" / "link").symlink_to("a")
+    work = job(
+        tmp_path,
+        "upper",
+        inputs=(InputFile(Path("tree"), PurePosixPath("t/tree")),),
+        outputs=(
+            OutputFile(PurePosixPath("result"), PurePosixPath("out/result")),
+            OutputFile(PurePosixPath("t/tree"), PurePosixPath("copy")),
+        ),
+    )
+    driver = FakeDriver(PROGRAMS)
+    job_run, plan = await run(driver, work)
+    assert job_run.outcome.exit_code == 0
+    assert bytes(plan.captured["stdout"].data) == b"HELLO"
+    result = tmp_path / "out" / "result"
+    assert result.read_bytes() == b"done\n"
+    assert stat.S_IMODE(result.stat().st_mode) == 0o640
+    assert (tmp_path / "copy" / "a").read_bytes() == b"x" * 300_000
+    assert (tmp_path / "copy" / "link").readlink() == Path("a")
+    assert driver.machines[0].state is MachineState.DESTROYED
+
+
+async def test_the_first_task_that_fails_ends_the_job(tmp_path: Path) -> None:
+    job_run, plan = await run(FakeDriver(PROGRAMS), job(tmp_path, "fail", "upper"))
+    assert job_run.outcome.exit_code == 3
+    assert len(job_run.outcome.ends) == 1
+    assert bytes(plan.captured["stderr"].data) == b"no luck\n"
+
+
+async def test_no_such_program(tmp_path: Path) -> None:
+    with pytest.raises(ProgramStartError, match="nothing"):
+        await run(FakeDriver(PROGRAMS), job(tmp_path, "nothing"))
+
+
+async def test_the_time_limit_ends_the_program(tmp_path: Path) -> None:
+    with pytest.raises(LimitError, match=r"0\.2 s"):
+        await run(FakeDriver(PROGRAMS), job(tmp_path, "wait", limits=Limits(run=0.2)))
+
+
+async def test_an_output_that_is_missing(tmp_path: Path) -> None:
+    missing = OutputFile(PurePosixPath("nowhere"), PurePosixPath("nowhere"))
+    with pytest.raises(OutputFileError, match="nowhere"):
+        await run(FakeDriver(PROGRAMS), job(tmp_path, "upper", outputs=(missing,)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+async def test_a_guest_that_never_speaks(tmp_path: Path) -> None:
+    with pytest.raises(GuestNeverBootedError):
+        await run(FakeDriver(boots=False), job(tmp_path, "upper", limits=Limits(boot=0.2)))
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (EndCause.KILLED, HypervisorError),
+        (EndCause.FAILED, HypervisorError),
+        (EndCause.GUEST, GuestDiedError),
+        (EndCause.HOST_DISK_FULL, HostDiskFullError),
+    ],
+)
+async def test_why_a_machine_ended(
+    tmp_path: Path, cause: EndCause, expected: type[Exception]
+) -> None:
+    driver = FakeDriver()
+
+    async def end(guest: FakeGuest, call: FakeCall) -> int:
+        driver.machines[0].end(cause, "as the test says")
+        return await wait_for_signal(guest, call)
+
+    driver.programs["end"] = end
+    with pytest.raises(expected):
+        await run(driver, job(tmp_path, "end"))
+
+
+async def test_every_verb_of_the_lifecycle_twice(tmp_path: Path) -> None:
+    machine = FakeDriver().machine(spec(tmp_path))
+    for verb, state in (
+        (machine.create, MachineState.CREATED),
+        (machine.start, MachineState.RUNNING),
+        (machine.pause, MachineState.PAUSED),
+        (machine.resume, MachineState.RUNNING),
+        (machine.save, MachineState.SAVED),
+        (machine.start, MachineState.RUNNING),
+        (machine.stop, MachineState.STOPPED),
+        (machine.destroy, MachineState.DESTROYED),
+    ):
+        channel = await verb()
+        if channel is None:
+            await verb()
+        else:
+            channel.close()
+        assert machine.state is state
