@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,16 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.image import tools
 from boincvm.image.store import ImageStore
 from boincvm.paths import cache_directory
-
-REQUIRED = ["mmdebstrap", "mke2fs", "debugfs", "qemu-img", "lz4", "zstd", "qemu-system-x86_64"]
-
-pytestmark = pytest.mark.skipif(
-    any(shutil.which(tool, path=tools.search_path()) is None for tool in REQUIRED),
-    reason=f"needs {', '.join(REQUIRED)}",
-)
 
 
 def new_home(directory: Path) -> dict[str, str]:

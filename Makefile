@@ -1,0 +1,58 @@
+# make demo   all set-up, then a real program in a virtual machine
+# make test   all set-up, then every test
+# make check  linters, types, import directions
+# make bench  every benchmark: a table, and bench.json
+
+PYTHON ?= python3
+VENV := .venv
+BOINCVM := $(VENV)/bin/boincvm
+RUN_PACKAGES := qemu-system-x86 qemu-utils util-linux
+IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
+
+.PHONY: demo test check bench setup packages environment images clean
+
+demo: packages environment
+	$(VENV)/bin/python examples/ecm/demo.py
+
+test: setup
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests
+
+check: environment-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests benchmarks examples
+	$(VENV)/bin/lint-imports
+
+bench: setup
+	$(VENV)/bin/python -m benchmarks --json bench.json
+
+setup: packages environment-dev images
+
+packages:
+	setup/packages.sh $(RUN_PACKAGES) $(IMAGE_PACKAGES)
+
+# The environment is made again only when what it depends on has changed.
+environment: $(VENV)/.run
+environment-dev: $(VENV)/.dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "boincvm needs Python 3.11 or later"; exit 1; }
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || setup/packages.sh python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check "pip>=25.1"
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --group dev
+	touch $@
+
+images: packages environment
+	$(BOINCVM) image build --if-missing base
+	$(BOINCVM) image build --if-missing --package gmp-ecm sci
+
+clean:
+	rm -rf $(VENV) dist bench.json
