@@ -21,8 +21,8 @@ check: environment-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests benchmarks examples
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy benchmarks examples
+	PYTHONPATH=guest $(VENV)/bin/lint-imports
 
 bench: setup
 	$(VENV)/bin/python -m benchmarks --json bench.json

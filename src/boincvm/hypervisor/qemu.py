@@ -90,7 +90,7 @@ class QemuMachine:
         (size,) = struct.unpack_from(">Q", header, 24)  # qcow2.txt: the virtual disk's size
         if wanted < size:
             raise UsageError(
-                f"a disk of {format_size(wanted)} is too small: the image's has {format_size(size)}",
+                f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
                 hint="ask for as much or more, or leave the disk's size out",
             )
 
