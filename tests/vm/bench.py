@@ -1,0 +1,196 @@
+"""A place where a test runs the real command line, and which shows what a run has left."""
+
+import hashlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from boincvm.paths import data_directory
+
+LIMIT = 90.0
+"""Seconds that anything may take that a test waits for."""
+COMMAND = (sys.executable, "-m", "boincvm.cli.main")
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    stdout: bytes
+    stderr: str
+
+    def says(self, code: int, *words: str) -> None:
+        """The exit code, and one line of cause (a second of advice) that has all `words`."""
+        assert self.code == code, self.stderr
+        lines = self.stderr.splitlines()
+        causes = [line for line in lines if line.startswith("boincvm: ")]
+        assert len(causes) == 1, self.stderr
+        assert all(line.startswith("  ") for line in lines[lines.index(causes[0]) + 1 :])
+        for word in words:
+            assert word in causes[0]
+
+
+@dataclass
+class Bench:
+    """`work` is where commands run; `cache` and `temporary` are where boincvm may write."""
+
+    root: Path
+    data: Path = field(default_factory=lambda: data_directory().parent)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for directory in (self.work, self.cache, self.temporary):
+            directory.mkdir(parents=True)
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def temporary(self) -> Path:
+        return self.root / "tmp"
+
+    def environment(self) -> dict[str, str]:
+        ours = {"XDG_CACHE_HOME": self.cache, "XDG_DATA_HOME": self.data, "TMPDIR": self.temporary}
+        environment = {**os.environ, **{name: str(path) for name, path in ours.items()}}
+        environment.pop("BOINCVM_HOME", None)
+        return environment
+
+    def start(
+        self,
+        *arguments: str | bytes,
+        before: Sequence[str] = (),
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
+        """`boincvm run` with `arguments`; `before` is a command that starts it."""
+        process = subprocess.Popen(
+            [*before, *COMMAND, "run", *arguments],
+            cwd=self.work,
+            env=self.environment(),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+        )
+        self.started.append(process)
+        return process
+
+    def run(
+        self,
+        *arguments: str | bytes,
+        before: Sequence[str] = (),
+        text: bytes | None = None,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        limit: float = LIMIT,
+    ) -> Done:
+        process = self.start(
+            *arguments, before=before, stdin=stdin if text is None else subprocess.PIPE
+        )
+        return finish(process, text, limit=limit)
+
+    def sh(self, script: str, *options: str, limit: float = LIMIT) -> Done:
+        """A shell script in the guest."""
+        return self.run(*options, "--", "sh", "-c", script, limit=limit)
+
+    def machines(self) -> list[int]:
+        """The process ids of virtual machines that were started from here."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if command.startswith(b"qemu") or b"/qemu-system" in command.split(b"\0")[0]:
+                if os.fsencode(self.cache) in command:
+                    found.append(int(process.name))
+        return found
+
+    def machine(self) -> int:
+        (pid,) = self.machines()
+        return pid
+
+    def left_overs(self) -> list[str]:
+        """What a run may not leave: machines, and files where it keeps them meanwhile."""
+        left = [f"process {pid}" for pid in self.machines()]
+        runs = self.cache / "boincvm/runs"
+        left += map(str, runs.iterdir() if runs.is_dir() else ())
+        left += map(str, self.temporary.iterdir())
+        left += [str(path) for path in self.work.rglob("*.part")]
+        return left
+
+    def stop_all(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.wait(LIMIT)
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+
+def finish(
+    process: subprocess.Popen[bytes], text: bytes | None = None, *, limit: float = LIMIT
+) -> Done:
+    """Waits for the end of what `Bench.start` started."""
+    stdout, stderr = process.communicate(text, timeout=limit)
+    return Done(process.returncode, stdout or b"", stderr.decode())
+
+
+def read_line(stream: IO[bytes] | None, limit: float = LIMIT) -> bytes:
+    """One line, from an unbuffered look at the stream; the rest stays there."""
+    assert stream is not None
+    line = b""
+    end = time.monotonic() + limit
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([stream], [], [], end - time.monotonic())
+        assert ready, f"no line within {limit} s, only {line!r}"
+        byte = os.read(stream.fileno(), 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
+    """Waits for `condition`, which nothing announces."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit} s"
+        time.sleep(0.01)
+
+
+def wait_for_end(pidfd: int, limit: float = LIMIT) -> None:
+    """Until the process that `pidfd` stands for has ended; closes it."""
+    try:
+        ready, _, _ = select.select([pidfd], [], [], limit)
+        assert ready, "the process still runs"
+    finally:
+        os.close(pidfd)
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> int:
+    """Sends the signal; returns a descriptor for `wait_for_end`."""
+    pidfd = os.pidfd_open(pid)
+    signal.pidfd_send_signal(pidfd, number)
+    return pidfd
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """What every file beneath `directory` is, links as links."""
+    return {
+        str(path.relative_to(directory)): f"-> {path.readlink()}"
+        if path.is_symlink()
+        else hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
