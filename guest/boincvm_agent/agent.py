@@ -11,13 +11,15 @@ from boincvm.bus.stomp import Frame, StompError
 from boincvm.filetree import UnsafePathError
 from boincvm_agent import machine, transfer
 from boincvm_agent.link import HostGoneError, Link
-from boincvm_agent.program import Program
+from boincvm_agent.program import CannotStartError, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BEAT_SECONDS = 5.0
+"""Between heart-beats, until the host says how often it wants them."""
+FASTEST_BEAT = 0.1
 
 
 class Agent:
@@ -25,6 +27,7 @@ class Agent:
 
     def __init__(self, port: int) -> None:
         self._link = Link(port)
+        self._beat = BEAT_SECONDS
         self._programs: dict[str, Program] = {}
         self._receivers: dict[str, transfer.Receiver] = {}
         self._senders: dict[str, transfer.Sender] = {}
@@ -36,18 +39,18 @@ class Agent:
 
     def run(self) -> None:
         """Until the host says so, or is gone."""
-        beat = str(int(BEAT_SECONDS * 1000))
+        beats = f"{int(FASTEST_BEAT * 1000)},0"
         self._link.command(
-            "CONNECT", {"accept-version": "1.2", "host": "boincvm", "heart-beat": f"{beat},0"}
+            "CONNECT", {"accept-version": "1.2", "host": "boincvm", "heart-beat": beats}
         )
         machine.grow_root()
         self._link.command("SUBSCRIBE", {"id": "0", "destination": "/guest"})
-        next_beat = time.monotonic() + BEAT_SECONDS
+        last_beat = time.monotonic()
         while True:
-            wait = next_beat - time.monotonic()
+            wait = last_beat + self._beat - time.monotonic()
             if wait <= 0:
                 self._link.beat()
-                next_beat = time.monotonic() + BEAT_SECONDS
+                last_beat = time.monotonic()
                 continue
             for descriptor, events in self._wait(wait):
                 self._handle(descriptor, events)
@@ -99,32 +102,59 @@ class Agent:
                 break
             if pid == 0:
                 break
-            for program in self._programs.values():
+            for call, program in list(self._programs.items()):
                 if program.pid == pid:
-                    program.end(status, usage.ru_maxrss)
+                    self._end_program(call, program, status, usage.ru_maxrss)
         self._groups = [program for program in self._groups if not program.clean_up()]
+
+    def _end_program(self, call: str, program: Program, status: int, largest: int) -> None:
+        try:
+            program.end(status, largest)
+        except OSError as error:
+            self._lose(call, error)
 
     def _finish_programs(self) -> None:
         for call, program in list(self._programs.items()):
             if program.is_over:
-                program.report()
-                del self._programs[call]
-                if not program.clean_up():
-                    self._groups.append(program)
+                try:
+                    program.report()
+                except OSError as error:
+                    self._lose(call, error)
+                    continue
+                self._forget(call)
         if self._link.has_output:
             self._link.write()
+
+    def _lose(self, call: str, error: OSError) -> None:
+        """One program's fault ends that program, not the guest."""
+        self._programs[call].close()
+        self._forget(call)
+        self._link.send("lost", call, {"reason": str(error.errno or 0)})
+
+    def _forget(self, call: str) -> None:
+        program = self._programs.pop(call)
+        if not program.clean_up():
+            self._groups.append(program)
 
     def _obey(self, frame: Frame) -> None:
         if frame.command == "CONNECTED":
             machine.set_clock(frame.headers["clock-ns"])
+            wanted = frame.headers["heart-beat"].partition(",")[2]
+            self._beat = max(FASTEST_BEAT, int(wanted) / 1000)
         elif frame.command == "MESSAGE":
             word, call = frame.headers["word"], frame.headers.get("call", "")
             try:
                 self._obey_word(word, call, frame)
+            except CannotStartError as error:
+                headers = {"reason": str(error.number), "at": error.where}
+                self._link.send("failed", call, headers)
             except UnsafePathError as error:
                 self._fail(call, "unsafe", str(error))
             except OSError as error:
-                self._fail(call, str(error.errno or 0), error.strerror or str(error))
+                if call in self._programs:
+                    self._lose(call, error)
+                else:
+                    self._fail(call, str(error.errno or 0), error.strerror or str(error))
 
     def _obey_word(self, word: str, call: str, frame: Frame) -> None:
         if word == "run":

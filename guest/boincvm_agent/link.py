@@ -15,7 +15,7 @@ QUEUE_ENOUGH = 1 << 18  # bytes queued, from which on nobody should produce more
 
 
 class HostGoneError(Exception):
-    """The host has closed its end."""
+    """The host has closed its end, or the port is no more."""
 
 
 class Link:
@@ -79,12 +79,14 @@ class Link:
             data = os.read(self.descriptor, READ_SIZE)
         except BlockingIOError:
             return []
+        except OSError:
+            raise HostGoneError from None
         if not data:
             raise HostGoneError
         return self._parser.feed(data)
 
     def write(self) -> None:
-        """Writes what the host takes now."""
+        """Writes what the host takes now. Raises HostGoneError."""
         while True:
             while self.has_room and self._producers:
                 producer = self._producers.pop(0)
@@ -98,6 +100,8 @@ class Link:
                 written = os.write(self.descriptor, self._queue[0])
             except BlockingIOError:
                 return
+            except OSError:
+                raise HostGoneError from None
             self._queued -= written
             if written == len(self._queue[0]):
                 del self._queue[0]

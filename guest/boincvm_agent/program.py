@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _signal  # `signal` itself would bring in enum
+import errno
+import fcntl
 import os
 
 from boincvm_agent.machine import ControlGroup, disk_free, out_of_memory_kills
@@ -11,13 +13,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from boincvm_agent.link import Link
 
-CHUNK = 1 << 16
+CHUNK = 1 << 18
 STDIN_CREDIT = 1 << 16
 """How many bytes of standard input the host may send before the program has read any."""
 
 
+class CannotStartError(Exception):
+    """`number`: why, of errno.h; `where`: "agent", "directory", "program" or "interpreter"."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(number, where)
+        self.number = number
+        self.where = where
+
+
 class Program:
-    """Started by the constructor; raises OSError where the program cannot be executed.
+    """Started by the constructor. Raises CannotStartError.
 
     The program may send `credit` bytes of output before the host grants more.
     """
@@ -34,36 +45,49 @@ class Program:
         self.call = call
         self._link = link
         self._credit = credit
-        self._kills_before = out_of_memory_kills()
-        self._group = ControlGroup(f"call-{call}")
         self._stdin = -1
         self._input: list[bytes] = []
         self._input_ends = False
         self.outputs: dict[int, str] = {}
         self._ended: tuple[int, int] | None = None
         try:
+            self._kills_before = out_of_memory_kills()
+            self._group = ControlGroup(f"call-{call}")
+        except OSError as error:
+            raise CannotStartError(error.errno or 0, "agent") from None
+        try:
             self.pid = self._start(directory, argv, environment)
-        except OSError:
+        except OSError as error:
+            self._group.remove()
+            raise CannotStartError(error.errno or 0, "agent") from None
+        except CannotStartError:
             self._group.remove()
             raise
 
     def _start(self, directory: bytes, argv: list[bytes], environment: dict[bytes, bytes]) -> int:
-        stdin, stdout, stderr, failure = (os.pipe2(os.O_CLOEXEC) for _ in range(4))
-        pid = os.fork()
+        # For each stream the child's end and ours; the last tells why the child failed.
+        pipes: list[tuple[int, int]] = []
+        try:
+            pipes.extend(os.pipe2(os.O_CLOEXEC) for _ in range(4))
+            stdin, stdout, stderr, failure = pipes
+            pid = os.fork()
+        except OSError:
+            for descriptors in pipes:
+                _close(*descriptors)
+            raise
         if pid == 0:
             self._become(directory, argv, environment, stdin[0], stdout[1], stderr[1], failure[1])
-        for descriptor in (stdin[0], stdout[1], stderr[1], failure[1]):
-            os.close(descriptor)
+        _close(stdin[0], stdout[1], stderr[1], failure[1])
         with open(failure[0], "rb") as file:  # closed by a successful exec
             report = file.read()
         if report:
             os.waitpid(pid, 0)
-            for descriptor in (stdin[1], stdout[0], stderr[0]):
-                os.close(descriptor)
-            number, _, name = report.partition(b" ")
-            raise OSError(int(number), os.strerror(int(number)), name)
+            _close(stdin[1], stdout[0], stderr[0])
+            number, _, where = report.decode().partition(" ")
+            raise CannotStartError(int(number), where)
         for descriptor in (stdin[1], stdout[0], stderr[0]):
             os.set_blocking(descriptor, False)
+        fcntl.fcntl(stdout[0], fcntl.F_SETPIPE_SZ, CHUNK)
         self._stdin = stdin[1]
         self.outputs = {stdout[0]: "stdout", stderr[0]: "stderr"}
         return pid
@@ -76,19 +100,24 @@ class Program:
         *descriptors: int,
     ) -> None:
         """In the child: never returns."""
-        where = directory
+        where = b"agent"
+        number = errno.EINVAL
         try:
             self._group.enter()
             os.setsid()
             for target, source in enumerate(descriptors[:3]):
                 os.dup2(source, target)
             _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)  # Python had it ignored
+            where = b"directory"
             os.chdir(directory)
-            where = argv[0]
+            where = b"program"
             os.execvpe(argv[0], argv, environment)
         except OSError as error:
-            os.write(descriptors[3], b"%d %b" % (error.errno or 0, where))
+            number = error.errno or 0
+            if number == errno.ENOENT and b"/" in argv[0] and os.path.exists(argv[0]):
+                where = b"interpreter"
         finally:
+            os.write(descriptors[3], b"%d %b" % (number, where))
             os._exit(127)
 
     @property
@@ -126,7 +155,7 @@ class Program:
                     del self._input[0]
         except BlockingIOError:
             pass
-        except BrokenPipeError:
+        except OSError:  # nobody reads it any more
             self._input_ends = True
             self._input.clear()
         if taken:
@@ -148,6 +177,8 @@ class Program:
             data = os.read(descriptor, min(CHUNK, self._credit) if self._credit > 0 else CHUNK)
         except BlockingIOError:
             return True
+        except OSError:  # a broken stream has ended
+            data = b""
         if not data:
             os.close(descriptor)
             del self.outputs[descriptor]
@@ -162,7 +193,10 @@ class Program:
             if number == 9:
                 self._group.kill()
             else:
-                os.killpg(self.pid, number)
+                try:
+                    os.killpg(self.pid, number)
+                except ProcessLookupError:
+                    pass  # it has just ended
 
     def end(self, status: int, largest: int) -> None:
         """The first process has ended: `status` as of waitpid, `largest` its RSS in KiB.
@@ -195,6 +229,21 @@ class Program:
             headers["code"] = str(os.WEXITSTATUS(status))
         self._link.send("exit", self.call, headers)
 
+    def close(self) -> None:
+        """Given up: lets go of the descriptors and kills what runs, as far as that works."""
+        self.close_input()
+        _close(*self.outputs)
+        self.outputs.clear()
+        try:
+            self._group.kill()
+        except OSError:
+            pass  # the host ends the machine
+
     def clean_up(self) -> bool:
         """Takes the empty control group away; False while that is still to come."""
         return self._group.remove()
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -12,13 +12,15 @@ import errno
 import os
 import stat
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What OSError.errno says when a disk, or one's share of it, is full."""
 MAXIMUM_DEPTH = 64
 MAXIMUM_LINK = 4096
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 TYPE_CHECKING = False  # the guest cannot afford `typing`; type checkers know this name
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 
 class UnsafePathError(Exception):
@@ -100,7 +102,7 @@ def open_file(root: int, path: bytes) -> int:
         os.close(parent)
 
 
-def walk(root: int, path: bytes) -> Iterator[tuple[Entry, int]]:
+def walk(root: int, path: bytes) -> Generator[tuple[Entry, int], None, None]:
     """The entry at `path` beneath `root`, then all beneath it, parents first, names sorted.
 
     A file comes with a descriptor that is valid until the next step; others with -1.
@@ -120,14 +122,14 @@ def walk(root: int, path: bytes) -> Iterator[tuple[Entry, int]]:
 
 
 def _walk(parent: int, name: bytes, path: bytes, depth: int) -> Iterator[tuple[Entry, int]]:
+    if depth > MAXIMUM_DEPTH:
+        raise UnsafePathError(f"{shown(path)} is more than {MAXIMUM_DEPTH} directories deep")
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(name, dir_fd=parent)
         check_link(path, target)
         yield Entry("link", path, target=target), -1
     elif stat.S_ISDIR(status.st_mode):
-        if depth > MAXIMUM_DEPTH:
-            raise UnsafePathError(f"{shown(path)} is more than {MAXIMUM_DEPTH} directories deep")
         yield Entry("directory", path, stat.S_IMODE(status.st_mode) & 0o777), -1
         directory = os.open(name, _DIRECTORY, dir_fd=parent)
         try:
@@ -147,7 +149,9 @@ def _walk(parent: int, name: bytes, path: bytes, depth: int) -> Iterator[tuple[E
 
 
 def _open_regular(parent: int, name: bytes, path: bytes) -> int:
-    # Non-blocking, for a pipe that nobody writes to would hold us for ever.
+    if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        raise UnsafePathError(f"{shown(path)} is not a regular file")
+    # It may have been replaced since: a pipe that nobody writes to must not hold us for ever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(name, flags, dir_fd=parent)
@@ -167,13 +171,13 @@ def check_link(path: bytes, target: bytes) -> None:
     Allowed are some `..` first, no more than the link lies deep, and then plain names only:
     a `..` after a name could climb out through another link.
     """
-    depth = path.count(b"/")
+    depth = len(components(path)) - 1
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     climbs = 0
     while climbs < len(parts) and parts[climbs] == b"..":
         climbs += 1
     outside = target.startswith(b"/") or climbs > depth or b".." in parts[climbs:]
-    if not path or outside or b"\0" in target or len(target) > MAXIMUM_LINK:
+    if depth < 0 or outside or b"\0" in target or len(target) > MAXIMUM_LINK:
         raise UnsafePathError(
             f"{shown(path)} is a symbolic link to {shown(target)}, which may lead out of the tree"
         )
@@ -207,11 +211,19 @@ class TreeWriter:
     """Writes the entries of a tree as they come, at `name` in the directory `parent`.
 
     The name must not exist yet. `maximum_bytes` caps the sizes of all files together,
-    `maximum_entries` their number; beyond them UnsafePathError.
+    `maximum_entries` their number; beyond them UnsafePathError. `nameless`: a tree that is one
+    file gets its name in `finish`, where the file system can do that: until then nothing is
+    left of it if this process is killed.
     """
 
     def __init__(
-        self, parent: int, name: bytes, *, maximum_bytes: int, maximum_entries: int = 1_000_000
+        self,
+        parent: int,
+        name: bytes,
+        *,
+        maximum_bytes: int,
+        maximum_entries: int = 1_000_000,
+        nameless: bool = False,
     ) -> None:
         self._parent = os.dup(parent)
         self._name = name
@@ -222,6 +234,8 @@ class TreeWriter:
         self._entries_left = maximum_entries
         self._modes: list[tuple[bytes, int]] = []
         self._begun = False
+        self._may_be_nameless = nameless
+        self._is_nameless = False
 
     def add(self, entry: Entry) -> None:
         """Begins the next file, or makes a directory or link."""
@@ -255,13 +269,27 @@ class TreeWriter:
             if not 0 <= entry.size <= self._bytes_left:
                 raise UnsafePathError(f"{shown(entry.path or name)} is larger than is allowed")
             self._bytes_left -= entry.size
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.open(name, flags, 0o600, dir_fd=parent)
+            self._file = self._open_new(parent, name)
             self._size = entry.size
             os.fchmod(self._file, entry.mode & 0o777)
             os.ftruncate(self._file, entry.size)
         else:
             raise UnsafePathError(f"{entry.kind[:20]!r} is no kind of file")
+
+    def _open_new(self, parent: int, name: bytes) -> int:
+        if self._may_be_nameless and self._directory < 0:
+            try:
+                flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+                descriptor = os.open(b".", flags, 0o600, dir_fd=parent)
+            except OSError as error:
+                # What kernels say whose file system lacks it, or which lack it themselves.
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+                    raise
+            else:
+                self._is_nameless = True
+                return descriptor
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, 0o600, dir_fd=parent)
 
     def descriptor_for(self, offset: int, length: int) -> int:
         """The file begun last, for `length` bytes at `offset` of it and no others."""
@@ -281,9 +309,12 @@ class TreeWriter:
     def finish(self) -> None:
         """All is written: sets the directories' modes and lets go of the descriptors."""
         try:
-            self._end_file()
             if not self._begun:
                 raise UnsafePathError("a tree without any entry")
+            if self._is_nameless:
+                # linkat(2): the way to a name that needs no privilege
+                os.link(f"/proc/self/fd/{self._file}", self._name, dst_dir_fd=self._parent)
+            self._end_file()
             for path, mode in reversed(self._modes):
                 parts = components(path)
                 base = self._directory if parts else self._parent

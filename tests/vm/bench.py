@@ -110,9 +110,9 @@ class Bench:
                 command = (process / "cmdline").read_bytes()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if command.startswith(b"qemu") or b"/qemu-system" in command.split(b"\0")[0]:
-                if os.fsencode(self.cache) in command:
-                    found.append(int(process.name))
+            is_machine = b"qemu-system" in command.split(b"\0")[0]
+            if is_machine and os.fsencode(self.cache) in command:
+                found.append(int(process.name))
         return found
 
     def machine(self) -> int:

@@ -65,9 +65,8 @@ def test_a_program_killed_by_a_signal(bench: Bench) -> None:
 
 
 def test_memory_limit(bench: Bench) -> None:
-    script = "x = [bytearray(b'x' * 4096) for _ in range(1 << 20)]"
-    done = bench.run("--memory", "192M", "--", "python3", "-c", script)
-    done.says(198, "python3 needed more memory than the machine's 192 MiB")
+    done = bench.run("--memory", "192M", "--", "tail", "/dev/zero")
+    done.says(198, "tail needed more memory than the machine's 192")
 
 
 def test_time_limit(bench: Bench) -> None:
@@ -75,10 +74,11 @@ def test_time_limit(bench: Bench) -> None:
 
 
 def test_disk_full_in_the_guest(bench: Bench) -> None:
-    done = bench.sh("fallocate -l 64G big || dd if=/dev/zero of=/work/big bs=1M")
+    done = bench.sh(
+        "fallocate -l $(($(stat -f -c %a*%S /work) - 2000000)) big; cat /dev/zero >small"
+    )
+    done.says(196, "sh filled the machine's disk")
     assert "No space left" in done.stderr
-    done.says(196, "sh filled the machine's disk") if done.stderr.startswith("boincvm") else None
-    assert done.code == 196
 
 
 def test_a_gigabyte_of_output_in_bounded_memory(bench: Bench) -> None:
@@ -135,12 +135,9 @@ def test_output_that_nobody_reads(bench: Bench) -> None:
 
 
 def test_standard_input_that_cannot_be_read(bench: Bench) -> None:
-    directory = os.open(bench.work, os.O_RDONLY)
-    try:
-        done = bench.run("--", "cat", stdin=directory)
-    finally:
-        os.close(directory)
-    done.says(212, "standard input cannot be read: Is a directory")
+    with Path("/proc/self/mem").open("rb", buffering=0) as unreadable:
+        done = bench.run("--", "cat", stdin=unreadable)
+    done.says(212, "standard input cannot be read: Input/output error")
 
 
 def test_closed_standard_streams_are_nothing_to_fall_over(bench: Bench) -> None:

@@ -1,7 +1,6 @@
 """Files and trees from the guest: frames over the link, written where no link leads astray."""
 
 import asyncio
-import errno
 import os
 import secrets
 import shutil
@@ -9,9 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from boincvm import filetree
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.errors import HostDiskFullError, HostError, OutputFileError
+from boincvm.errors import HostDiskFullError, OutputFileError
 from boincvm.filetree import Entry, TreeWriter, UnsafePathError
 from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.numbers import number
 from boincvm.guestlink.reports import Progress, no_progress, printable, shown
 from boincvm.guestlink.window import SLOT, TransferWindow
 
@@ -29,7 +29,7 @@ async def get_tree(
     """Fetches the file or tree `source`, beneath the job's directory, to `destination`.
 
     `destination` is beneath `directory`; a file that is there is replaced, at once, when all
-    has arrived. Raises OutputFileError, HostDiskFullError, HostError.
+    has arrived. Raises OutputFileError, HostDiskFullError.
     """
     parts = filetree.components(os.fsencode(destination))
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -43,12 +43,38 @@ async def get_tree(
     except UnsafePathError as error:
         raise OutputFileError(f"output {shown(destination)}: {error}") from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in filetree.DISK_FULL:
             raise HostDiskFullError(
                 f"the host's disk is full: no room for output {shown(destination)}",
                 hint="free some space and run again",
             ) from error
-        raise HostError(f"output {shown(destination)}: {error.strerror}") from error
+        raise OutputFileError(
+            f"output {shown(destination)}: {error.strerror}",
+            hint="may you write there, and is there anything else of that name?",
+        ) from error
+    finally:
+        os.close(root)
+
+
+def check_destination(directory: Path, destination: PurePosixPath) -> None:
+    """Whether an output may go to `destination` beneath `directory`: no link on the way there,
+    and no directory that has something in it. Raises OutputFileError."""
+    target = directory / destination
+    parts = filetree.components(os.fsencode(destination))
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(filetree.open_parent(root, parts))
+        if target.is_dir() and not target.is_symlink() and any(target.iterdir()):
+            raise OutputFileError(
+                f"output {shown(target)} is a directory that is not empty",
+                hint="move it away, or name another",
+            )
+    except FileNotFoundError:
+        pass  # its directories are made when it comes
+    except UnsafePathError as error:
+        raise OutputFileError(f"output {shown(destination)}: {error}") from error
+    except OSError as error:
+        raise OutputFileError(f"output {shown(destination)}: {error.strerror}") from error
     finally:
         os.close(root)
 
@@ -69,7 +95,7 @@ class _Get:
         self._parent = parent
         self._name = name
         self._part = b"." + name[:200] + f".{secrets.token_hex(4)}.part".encode()
-        self._writer = TreeWriter(parent, self._part, maximum_bytes=maximum_bytes)
+        self._writer = TreeWriter(parent, self._part, maximum_bytes=maximum_bytes, nameless=True)
         self._progress = progress
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._call = link.call(self._take)
@@ -86,13 +112,13 @@ class _Get:
         headers = frame.headers
         if word == "entry":
             path, _, target = frame.body.partition(b"\0")
-            mode, size = int(headers["mode"], 8), int(headers["size"])
+            mode, size = number(headers, "mode", base=8), number(headers, "size")
             self._writer.add(Entry(headers["kind"], path, mode, size, target))
         elif word == "data":
-            self._writer.write(int(headers["offset"]), frame.body)
+            self._writer.write(number(headers, "offset"), frame.body)
             self._progress(len(frame.body))
         elif word == "window" and self._window is not None:
-            at, offset, length = (int(headers[name]) for name in ("at", "offset", "length"))
+            at, offset, length = (number(headers, name) for name in ("at", "offset", "length"))
             descriptor = self._writer.descriptor_for(offset, length)
             self._window.empty(at, length, descriptor, offset)
             self._call.send("taken")

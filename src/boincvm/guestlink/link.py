@@ -12,6 +12,13 @@ from typing import Self, cast
 
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, Parser, StompError, encode
 from boincvm.errors import GuestDiedError, GuestError, GuestHungError, GuestProtocolError
+from boincvm.guestlink.numbers import number
+from boincvm.guestlink.reports import printable
+
+BEAT = 5.0
+"""Seconds between the guest's heart-beats, unless it counts as hung earlier than that."""
+MAXIMUM_QUEUED = 16 << 20
+"""Bytes that wait for a guest which does not read. No transfer of ours lets so many wait."""
 
 Receiver = Callable[[str, Frame], None]
 """Takes each word of a call, with its frame. What it raises of StompError, ValueError or
@@ -38,12 +45,14 @@ class Call:
 class GuestLink(asyncio.Protocol):
     """Made by `open`; `failure` is set once, when the link has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, beat: float = BEAT) -> None:
         loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[GuestError] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
         self._parser = Parser()
         self._transport: asyncio.Transport | None = None
+        self._beat = beat
+        self._is_connected = False
         self._calls: dict[int, Call] = {}
         self._next_call = 1
         self._next_message = 1
@@ -54,10 +63,14 @@ class GuestLink(asyncio.Protocol):
         self._silence_timer: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def open(cls, channel: socket.socket) -> Self:
-        """Takes over `channel`, a connected stream socket."""
+    async def open(cls, channel: socket.socket, *, silence_limit: float | None = None) -> Self:
+        """Takes over `channel`, a connected stream socket.
+
+        The guest is asked for several heart-beats within `silence_limit` seconds.
+        """
+        beat = BEAT if silence_limit is None else min(BEAT, silence_limit / 4)
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(cls, sock=channel)
+        _, link = await loop.create_connection(lambda: cls(beat), sock=channel)
         return link
 
     # What the event loop calls.
@@ -70,14 +83,9 @@ class GuestLink(asyncio.Protocol):
         try:
             for frame in self._parser.feed(data):
                 self._take(frame)
-        except (StompError, ValueError, KeyError) as error:
+        except (StompError, ValueError, KeyError, OverflowError) as error:
             reason = f"no {error} header" if isinstance(error, KeyError) else str(error)
-            self._fail(
-                GuestProtocolError(
-                    f"the guest broke the protocol, so its link was cut: {reason}",
-                    hint="the guest cannot be trusted any more; run the job again",
-                )
-            )
+            self._fail(_protocol_error(reason))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._fail(GuestDiedError("the guest closed its link"))
@@ -94,24 +102,30 @@ class GuestLink(asyncio.Protocol):
         if frame.command == "SEND":
             self._take_word(frame)
         elif frame.command in ("CONNECT", "STOMP"):
-            if "1.2" not in frame.headers["accept-version"].split(","):
-                raise StompError("the agent does not speak STOMP 1.2")
-            beat = frame.headers.get("heart-beat", "0,0").partition(",")[0]
-            clock = {"clock-ns": str(time.time_ns())}
-            self._write("CONNECTED", {"version": "1.2", "heart-beat": f"0,{int(beat)}", **clock})
+            self._connect(frame)
         elif frame.command == "SUBSCRIBE":
             if not self.ready.done():
                 self.ready.set_result(None)
         else:
             raise StompError(f"an agent does not send {frame.command}")
 
+    def _connect(self, frame: Frame) -> None:
+        if self._is_connected:
+            raise StompError("an agent connects only once")
+        if "1.2" not in frame.headers["accept-version"].split(","):
+            raise StompError("the agent does not speak STOMP 1.2")
+        self._is_connected = True
+        clock = {"clock-ns": str(time.time_ns())}
+        wanted = round(self._beat * 1000)
+        self._write("CONNECTED", {"version": "1.2", "heart-beat": f"0,{wanted}", **clock})
+
     def _take_word(self, frame: Frame) -> None:
-        number = int(frame.headers["call"])
-        call = self._calls.get(number)
+        called = number(frame.headers, "call")
+        call = self._calls.get(called)
         if call is not None:
             call.receiver(frame.headers["word"], frame)
-        elif not 0 < number < self._next_call:
-            raise StompError(f"there is no call {number}")
+        elif not 0 < called < self._next_call:
+            raise StompError(f"there is no call {called}")
 
     # What the host says.
 
@@ -143,6 +157,8 @@ class GuestLink(asyncio.Protocol):
     def _write(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(command, headers, body))
+            if self._transport.get_write_buffer_size() > MAXIMUM_QUEUED:
+                self._fail(_protocol_error("it asks for answers and does not read them"))
 
     async def drain(self) -> None:
         """Waits until the guest has taken most of what was sent."""
@@ -198,3 +214,10 @@ class GuestLink(asyncio.Protocol):
         self._writable.set()
         if self._transport is not None:
             self._transport.abort()
+
+
+def _protocol_error(reason: str) -> GuestProtocolError:
+    return GuestProtocolError(
+        f"the guest broke the protocol, so its link was cut: {printable(reason.encode())}",
+        hint="the guest cannot be trusted any more; run the job again",
+    )

@@ -8,6 +8,8 @@ back when the guest has copied it. The caller does not notice which.
 import asyncio
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 
 from boincvm import filetree
@@ -16,7 +18,9 @@ from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, Limi
 from boincvm.exit_codes import ExitCode
 from boincvm.filetree import Entry, UnsafePathError
 from boincvm.guestlink.link import Call, GuestLink
+from boincvm.guestlink.numbers import number
 from boincvm.guestlink.reports import Progress, no_progress, printable, shown
+from boincvm.guestlink.source import open_source
 from boincvm.guestlink.window import SLOT, TransferWindow
 
 FRAME_CHUNK = 1 << 17
@@ -36,17 +40,24 @@ class _Put:
         self._call: Call = link.call(self._take)
 
     def _take(self, word: str, frame: Frame) -> None:
+        if self._done.done():
+            return
         if word == "taken":
             if not self._slots or self._window is None:
                 raise StompError("a slot was given back twice")
+            self._progress(number(frame.headers, "bytes", SLOT))
             self._window.free(self._slots.pop(0))
-            self._progress(int(frame.headers["bytes"]))
         elif word == "done":
             self._done.set_result(None)
         elif word == "failed":
             self._done.set_exception(_put_error(frame))
+            self._free_slots()  # `send` may be waiting for one
         else:
             raise StompError(f"a receiver does not say {word!r}")
+
+    def _free_slots(self) -> None:
+        while self._slots and self._window is not None:
+            self._window.free(self._slots.pop(0))
 
     async def send(self, root: int, path: bytes, destination: PurePosixPath) -> None:
         try:
@@ -63,9 +74,9 @@ class _Put:
             await self._done
         finally:
             self._call.close()
-            for slot in self._slots:
-                if self._window is not None:
-                    self._window.free(slot)
+            self._free_slots()
+            if not self._done.cancel() and not self._done.cancelled():
+                self._done.exception()  # looked at, if an error of our own came first
 
     async def _send_content(self, entry: Entry, descriptor: int) -> None:
         for start, length in filetree.extents(descriptor, entry.size):
@@ -83,6 +94,9 @@ class _Put:
         if length == 0:
             window.free(at)
             raise InputFileError("an input became shorter while it was read")
+        if self._done.done():
+            window.free(at)
+            return length
         self._slots.append(at)
         headers = {"at": str(at), "length": str(length), "offset": str(offset)}
         self._call.send("window", headers)
@@ -122,22 +136,45 @@ async def put_tree(
     A `source` beneath `directory` is reached without following any link; of any other, the
     last component is not followed. Raises InputFileError, LimitError.
     """
-    absolute = directory / source
-    if absolute.is_relative_to(directory) and ".." not in source.parts:
-        base, path = directory, absolute.relative_to(directory)
-    else:
-        base, path = absolute.parent, Path(absolute.name)
-    try:
-        root = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _told_as_input_faults(source):
+        root, path = open_source(directory, source)
         try:
-            await _Put(link, window, progress).send(root, os.fsencode(path), destination)
+            await _Put(link, window, progress).send(root, path, destination)
         finally:
             os.close(root)
+
+
+def check_source(directory: Path, source: Path) -> None:
+    """Whether `source` is there and no link leads to it; what is in it is not looked at.
+
+    Raises InputFileError.
+    """
+    with _told_as_input_faults(source):
+        root, path = open_source(directory, source)
+        try:
+            with closing(filetree.walk(root, path)) as entries:
+                next(entries)
+        finally:
+            os.close(root)
+
+
+@contextmanager
+def _told_as_input_faults(source: Path) -> Iterator[None]:
+    try:
+        yield
     except UnsafePathError as error:
         raise InputFileError(f"input {shown(source)}: {error}") from error
+    except FileNotFoundError as error:
+        raise InputFileError(
+            f"input {shown(source)} does not exist",
+            hint="paths are relative to the job's directory",
+        ) from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise HostDiskFullError("the host's disk is full") from error
+        if error.errno in filetree.DISK_FULL:
+            raise HostDiskFullError(
+                "the host's disk is full: no room for the machine's files",
+                hint="free some space and run again",
+            ) from error
         raise InputFileError(
             f"input {shown(source)}: {error.strerror}", hint="check the name with `ls`"
         ) from error

@@ -9,10 +9,10 @@ import asyncio
 import json
 import os
 import struct
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import BinaryIO
 
 from boincvm.hypervisor import qemu_command
 from boincvm.paths import cache_directory
@@ -25,7 +25,8 @@ _DEVICE = Path("/dev/kvm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _EXIT_PORT = 0xF4
 _SENT = 0x2A
-_REPORTED = _SENT << 1 | 1  # what isa-debug-exit makes of a byte
+REPORTED = _SENT << 1 | 1
+"""QEMU's exit status: what isa-debug-exit makes of the byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +75,14 @@ def _why_not_even_tried(kernel: Path | None) -> str:
 
 async def _try_kvm(kernel: Path) -> str:
     """Why KVM does not work; empty if it does."""
-    with tempfile.TemporaryDirectory(prefix="boincvm-probe-") as name:
-        directory = Path(name)
-        initrd = directory / "initrd"
-        initrd.write_bytes(probe_initrd())
-        log = directory / "log"
-        with log.open("wb") as stderr:
-            process = ChildProcess(
-                [
-                    qemu_command.find_program(qemu_command.PROGRAM),
-                    *qemu_command.base_options("kvm"),
-                    "-m", "128M",
-                    "-kernel", str(kernel),
-                    "-initrd", str(initrd),
-                    "-append", " ".join(qemu_command.KERNEL_ARGUMENTS),
-                    "-device", f"isa-debug-exit,iobase={_EXIT_PORT:#x},iosize=4",
-                ],
-                directory=directory,
-                stderr=stderr,
-            )  # fmt: skip
+    # Neither lies on a disk: nothing is left of a trial whose process was killed.
+    with _in_memory("initrd", probe_initrd()) as initrd, _in_memory("log", b"") as log:
+        process = ChildProcess(
+            trial_command("kvm", kernel, f"/dev/fd/{initrd.fileno()}"),
+            directory=Path("/"),
+            descriptors=[initrd.fileno()],
+            stderr=log,
+        )
         try:
             async with asyncio.timeout(LIMIT):
                 status = await process.wait()
@@ -101,11 +91,32 @@ async def _try_kvm(kernel: Path) -> str:
         finally:
             process.kill()
             await process.wait()
-        if status == _REPORTED:
+        if status == REPORTED:
             return ""
-        lines = log.read_text(errors="replace").strip().splitlines()
-        detail = lines[0][:200] if lines else f"QEMU ended with status {status}"
-        return f"/dev/kvm opens, but a kernel does not boot under it: {detail}"
+        log.seek(0)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    detail = lines[0][:200] if lines else f"QEMU ended with status {status}"
+    return f"/dev/kvm opens, but a kernel does not boot under it: {detail}"
+
+
+def _in_memory(name: str, content: bytes) -> BinaryIO:
+    file = os.fdopen(os.memfd_create(name), "w+b")
+    file.write(content)
+    file.flush()
+    return file
+
+
+def trial_command(accelerator: str, kernel: Path, initrd: str) -> list[str]:
+    """A QEMU that ends with status REPORTED if `kernel` gets as far as `probe_initrd()`."""
+    return [
+        qemu_command.find_program(qemu_command.PROGRAM),
+        *qemu_command.base_options(accelerator),
+        "-m", "128M",
+        "-kernel", str(kernel),
+        "-initrd", initrd,
+        "-append", " ".join(qemu_command.KERNEL_ARGUMENTS),
+        "-device", f"isa-debug-exit,iobase={_EXIT_PORT:#x},iosize=4",
+    ]  # fmt: skip
 
 
 def probe_initrd() -> bytes:
@@ -155,5 +166,8 @@ def _load(cache: Path, key: str) -> Verdict | None:
 def _store(cache: Path, key: str, verdict: Verdict) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     part = cache.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps({"key": key, "verdict": asdict(verdict)}))
-    part.replace(cache)
+    try:
+        part.write_text(json.dumps({"key": key, "verdict": asdict(verdict)}))
+        part.replace(cache)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,28 +1,29 @@
 """The QEMU driver: one process a machine, spoken to by QMP over an inherited socket pair."""
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
 import struct
 import subprocess
 
-from qemu.qmp import ConnectError, Message, QMPClient, QMPError, Runstate
-
 from boincvm.errors import HostDiskFullError, HypervisorError, UsageError
 from boincvm.hypervisor import qemu_command
 from boincvm.hypervisor.contract import EndCause, Feature, MachineEnd, MachineSpec, MachineState
+from boincvm.hypervisor.qemu_console import Console
+from boincvm.hypervisor.qemu_monitor import Monitor
 from boincvm.processes import ChildProcess, run_quickly
 from boincvm.sizes import format_size
 
 OVERLAY, WINDOW, LOG = qemu_command.OVERLAY, qemu_command.WINDOW, "qemu.log"
 WINDOW_SIZE = 32 << 20
-CONSOLE_KEPT = 64 << 10
-"""Bytes of the guest's console that are kept, the last ones."""
-QMP_LIMIT = 30.0
-"""Seconds that a QMP command may take; it takes milliseconds unless QEMU is stuck."""
-SAVE_LIMIT = 300.0
+_DISK: dict[str, object] = {"tag": qemu_command.SAVED, "devices": [qemu_command.ROOT_NODE]}
+_SNAPSHOT_JOBS = {
+    "snapshot-save": {**_DISK, "vmstate": qemu_command.ROOT_NODE},
+    "snapshot-load": {**_DISK, "vmstate": qemu_command.ROOT_NODE},
+    "snapshot-delete": _DISK,
+}
+"""QMP's jobs and their arguments. The transfer disk holds nothing worth keeping."""
 
 
 class QemuDriver:
@@ -46,11 +47,11 @@ class QemuMachine:
         self.state = MachineState.DEFINED
         self._accelerator = accelerator
         self._process: ChildProcess | None = None
-        self._qmp: QMPClient | None = None
-        self._console: socket.socket | None = None
-        self._console_tail = bytearray()
+        self._monitor: Monitor | None = None
+        self._console: Console | None = None
         self._log = -1
         self._window = -1
+        self._has_snapshot = False
         self._asked_to_end = False
 
     @property
@@ -82,6 +83,8 @@ class QemuMachine:
                     f"the host's disk is full: {detail}", hint="free some space and run again"
                 ) from error
             raise HypervisorError(f"qemu-img made no overlay: {detail}") from error
+        except subprocess.TimeoutExpired as error:
+            raise HypervisorError(f"qemu-img made no overlay: {error}") from error
         self.state = MachineState.CREATED
 
     def _check_disk_size(self, wanted: int) -> None:
@@ -95,8 +98,10 @@ class QemuMachine:
             )
 
     async def start(self) -> socket.socket:
-        if self.state is MachineState.RUNNING:
+        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError("the machine is already running, and its link is taken")
+        if self.state is MachineState.DESTROYED:
+            raise HypervisorError("the machine was destroyed, so it cannot start")
         await self.create()
         pairs = [socket.socketpair() for _ in range(3)]
         (qmp, qmp_far), (link, link_far), (console, console_far) = pairs
@@ -109,10 +114,10 @@ class QemuMachine:
         finally:
             for _, far in pairs:
                 far.close()
-        self._watch_console(console)
+        self._console = Console(console)
         link.setblocking(False)
         try:
-            await self._connect(qmp)
+            await self._begin(qmp)
         except BaseException:
             link.close()
             raise
@@ -139,14 +144,14 @@ class QemuMachine:
             stderr=self._log,
         )
 
-    async def _connect(self, qmp: socket.socket) -> None:
-        self._qmp = QMPClient("boincvm")
-        qmp.setblocking(False)
+    async def _begin(self, qmp: socket.socket) -> None:
+        """Once QEMU answers: takes its files away or gives it the saved state."""
         try:
-            async with asyncio.timeout(QMP_LIMIT):
-                await self._qmp.connect(qmp)
-        except (ConnectError, TimeoutError) as error:
-            qmp.close()
+            self._monitor = await Monitor.open(qmp)
+            if self.state is MachineState.SAVED:
+                await self._job("snapshot-load")
+                await self._monitor.execute("cont")
+        except HypervisorError as error:
             if self._process:
                 self._process.kill()
                 await self._process.wait()
@@ -158,87 +163,66 @@ class QemuMachine:
             ) from error
         if self.spec.ephemeral:
             self._unlink_files()
+            self._remove_directory()
 
     def _unlink_files(self) -> None:
         for name in (OVERLAY, WINDOW, LOG):
             (self.spec.directory / name).unlink(missing_ok=True)
 
-    def _watch_console(self, console: socket.socket) -> None:
-        console.setblocking(False)
-        self._console = console
-        asyncio.get_running_loop().add_reader(console, self._read_console)
-
-    def _read_console(self) -> bool:
-        """Takes in what is there; False when there was nothing."""
-        if self._console is None:
-            return False
+    def _remove_directory(self) -> None:
         try:
-            data = self._console.recv(1 << 12)
-        except BlockingIOError:
-            return False
+            self.spec.directory.rmdir()
         except OSError as error:
-            if error.errno != errno.ECONNRESET:
-                raise
-            data = b""
-        if data:
-            self._console_tail += data
-            del self._console_tail[:-CONSOLE_KEPT]
-        else:
-            self._close_console()
-        return bool(data)
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise  # what else is there is somebody else's
 
-    def _close_console(self) -> None:
-        if self._console is not None:
-            asyncio.get_running_loop().remove_reader(self._console)
-            self._console.close()
-            self._console = None
+    async def _execute(self, command: str) -> None:
+        if self._monitor is None:
+            raise HypervisorError(f"the machine is not running, so there was no {command}")
+        await self._monitor.execute(command)
 
-    async def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
-        if self._qmp is None or self._qmp.runstate is not Runstate.RUNNING:
-            raise HypervisorError(f"QEMU is gone, so there was no {command}")
+    async def _job(self, command: str) -> None:
+        """Runs a snapshot job, as long as QEMU lives."""
+        if self._monitor is None or self._process is None:
+            raise HypervisorError(f"the machine is not running, so there was no {command}")
+        job = asyncio.ensure_future(self._monitor.run_job(command, _SNAPSHOT_JOBS[command]))
+        end = asyncio.ensure_future(self._process.wait())
         try:
-            async with asyncio.timeout(QMP_LIMIT):
-                return await self._qmp.execute(command, arguments)
-        except (QMPError, TimeoutError) as error:
-            raise HypervisorError(f"QEMU refused {command}: {error}") from error
+            await asyncio.wait((job, end), return_when=asyncio.FIRST_COMPLETED)
+            if not job.done():
+                raise HypervisorError(f"QEMU ended in the middle of {command}")
+            job.result()
+        finally:
+            job.cancel()
+            end.cancel()
+            await asyncio.gather(job, end, return_exceptions=True)
 
     async def pause(self) -> None:
-        if self.state is MachineState.RUNNING:
+        if self.state is not MachineState.PAUSED:
             await self._execute("stop")
             self.state = MachineState.PAUSED
 
     async def resume(self) -> None:
-        if self.state is MachineState.PAUSED:
+        if self.state is not MachineState.RUNNING:
             await self._execute("cont")
             self.state = MachineState.RUNNING
 
     async def save(self) -> None:
         if self.state is MachineState.SAVED:
             return
-        if self._qmp is None or self._process is None:
+        if self._monitor is None or self._process is None:
             raise HypervisorError("the machine is not running, so there is nothing to save")
-        node = qemu_command.ROOT_NODE
-        with self._qmp.listener("JOB_STATUS_CHANGE") as changes:
-            await self._execute(
-                "snapshot-save",
-                {"job-id": "save", "tag": qemu_command.SAVED, "vmstate": node, "devices": [node]},
-            )
-            async with asyncio.timeout(SAVE_LIMIT):
-                async for change in changes:
-                    if _job_status(change) == "concluded":
-                        break
-        await self._raise_job_error()
+        await self.pause()
+        if self._has_snapshot:
+            await self._job("snapshot-delete")
+            self._has_snapshot = False
+        await self._job("snapshot-save")
+        self._has_snapshot = True
         self._asked_to_end = True
         await self._execute("quit")
         await self._process.wait()
         await self._let_go()
         self.state = MachineState.SAVED
-
-    async def _raise_job_error(self) -> None:
-        jobs = await self._execute("query-jobs")
-        for job in jobs if isinstance(jobs, list) else ():
-            if job["id"] == "save" and "error" in job:
-                raise HypervisorError(f"QEMU could not save the machine: {job['error']}")
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -251,12 +235,12 @@ class QemuMachine:
 
     async def _let_go(self) -> None:
         """Closes our ends of what led to a process that is gone."""
-        if self._qmp is not None:
-            # It may have died before it could say goodbye, which `ended` tells.
-            with contextlib.suppress(QMPError, EOFError, OSError):
-                await self._qmp.disconnect()
-            self._qmp = None
-        self._close_console()
+        if self._monitor is not None:
+            await self._monitor.close()
+            self._monitor = None
+        if self._console is not None:
+            self._console.close()
+            self._console = None
         for descriptor in (self._window, self._log):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -268,14 +252,23 @@ class QemuMachine:
         self.state = MachineState.DESTROYED
 
     async def ended(self) -> MachineEnd:
-        if self._process is None:
+        process, monitor = self._process, self._monitor
+        if process is None:
             raise HypervisorError("the machine was never started")
         disk_full = False
+
+        async def end_when_disk_full(monitor: Monitor) -> None:
+            # QEMU has stopped the guest then, and nobody would ever wake it.
+            nonlocal disk_full
+            await monitor.disk_full()
+            disk_full = True
+            process.kill()
+
         async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(self._kill_when_disk_full())
-            status = await self._process.wait()
-            disk_full = watcher.done() and not watcher.cancelled()
-            watcher.cancel()
+            watcher = group.create_task(end_when_disk_full(monitor)) if monitor else None
+            status = await process.wait()
+            if watcher is not None:
+                watcher.cancel()
         if self._asked_to_end:
             return MachineEnd(EndCause.ASKED, "")
         if disk_full:
@@ -284,37 +277,10 @@ class QemuMachine:
             return MachineEnd(EndCause.KILLED, f"signal {-status} ended QEMU")
         if status > 0:
             return MachineEnd(EndCause.FAILED, self._log_line() or f"QEMU ended with {status}")
-        return MachineEnd(EndCause.GUEST, self._panic_line())
-
-    async def _kill_when_disk_full(self) -> None:
-        """QEMU stops the guest when the host's disk is full; nobody would ever wake it."""
-        if self._qmp is None or self._process is None:
-            return
-        with self._qmp.listener("BLOCK_IO_ERROR") as errors:
-            async for error in errors:
-                data = error["data"]
-                if isinstance(data, dict) and data.get("nospace"):
-                    self._process.kill()
-                    return
-
-    def _panic_line(self) -> str:
-        """Why the guest's kernel gave up, from its console, if it did."""
-        while self._console is not None and self._read_console():
-            pass
-        text = self._console_tail.decode(errors="replace")
-        for line in text.splitlines():
-            _, found, rest = line.partition("Kernel panic - ")
-            if found:
-                return "kernel panic: " + "".join(filter(str.isprintable, rest))[:200]
-        return ""
+        return MachineEnd(EndCause.GUEST, self._console.panic_line() if self._console else "")
 
     def _log_line(self) -> str:
         return _last_line(os.pread(self._log, 1 << 16, 0).decode(errors="replace"))
-
-
-def _job_status(change: Message) -> str:
-    data = change["data"]
-    return str(data.get("status")) if isinstance(data, dict) else ""
 
 
 def _last_line(text: str) -> str:

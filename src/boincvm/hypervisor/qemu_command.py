@@ -60,7 +60,11 @@ def base_options(accelerator: str) -> list[str]:
 def machine_command(
     spec: MachineSpec, accelerator: str, *, qmp: int, link: int, console: int, saved: bool
 ) -> list[str]:
-    """The whole command line; `qmp`, `link` and `console` are inherited descriptors."""
+    """The whole command line; `qmp`, `link` and `console` are inherited descriptors.
+
+    `saved`: the guest waits, for its state is to be loaded. (`-loadvm` would refuse: it wants
+    a snapshot on every disk, and the transfer disk has none.)
+    """
     arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
     if spec.network:
         arguments.append("boincvm.network")
@@ -84,7 +88,7 @@ def machine_command(
         "-chardev", f"socket,id=qmp,fd={qmp}",
         "-mon", "chardev=qmp,mode=control",
         *_network(spec.network),
-        *(["-loadvm", SAVED] if saved else []),
+        *(["-S"] if saved else []),
     ]  # fmt: skip
 
 

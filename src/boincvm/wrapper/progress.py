@@ -1,6 +1,7 @@
 """One line on a terminal that says what goes on until the program itself speaks."""
 
 import asyncio
+import os
 import sys
 from time import monotonic
 
@@ -26,7 +27,7 @@ class ProgressLine(Observer):
         self._shown = False
         self._timer: asyncio.TimerHandle | None = None
         # The program's own output and our line cannot share a terminal.
-        self._stays_quiet_in_run = sys.stdout.isatty()
+        self._stays_quiet_in_run = os.isatty(1)
 
     def phase(self, name: str) -> None:
         self._phase, self._begin, self._moved = name, monotonic(), 0

@@ -3,6 +3,7 @@
 A run that is killed cannot tidy up; the next run removes what is no longer locked.
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -11,24 +12,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from boincvm.errors import BoincvmError, HostDiskFullError, HostError
+from boincvm.filetree import DISK_FULL
 from boincvm.paths import runs_directory
 
 
 @contextmanager
 def run_directory() -> Iterator[Path]:
-    """A new, empty directory for as long as the block lasts. Raises OSError."""
-    runs = runs_directory()
-    runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _remove_stale(runs)
-    directory = runs / secrets.token_hex(8)
-    directory.mkdir(mode=0o700)
-    lock = _lock(directory)
+    """A new, empty directory while the block lasts. Raises HostDiskFullError, HostError."""
+    try:
+        runs = runs_directory()
+        runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory, lock = _make(runs)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home directory
+        raise _no_directory(error) from error
     try:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
+
+
+def _make(runs: Path) -> tuple[Path, int]:
+    """A new directory and its lock; what dead runs left is removed."""
+    together = os.open(runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Held for an instant: nobody may see a new directory that is not yet locked.
+        fcntl.flock(together, fcntl.LOCK_EX)
+        _remove_stale(runs)
+        directory = runs / secrets.token_hex(8)
+        directory.mkdir(mode=0o700)
+        lock = _lock(directory)
+        if lock is None:
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked by another process", str(directory))
+        return directory, lock
+    finally:
+        os.close(together)
 
 
 def _lock(directory: Path) -> int | None:
@@ -49,8 +68,20 @@ def _remove_stale(runs: Path) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue  # another run has just ended
         if lock is not None:
-            # A run that is just beginning has made its directory and not locked it yet: then
-            # the directory is empty, and stays.
-            if any(directory.iterdir()):
-                shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
             os.close(lock)
+
+
+def _no_directory(error: OSError | RuntimeError) -> BoincvmError:
+    reason = str(error)
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        reason = f"{error.strerror}{place}"
+        if error.errno in DISK_FULL:
+            return HostDiskFullError(
+                f"the host's disk is full: {reason}", hint="free some space and run again"
+            )
+    return HostError(
+        f"there is no directory for the machine: {reason}",
+        hint="set BOINCVM_HOME to a directory where you may write",
+    )

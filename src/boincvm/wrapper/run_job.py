@@ -1,7 +1,6 @@
 """A job, run to its end in one machine: inputs in, tasks in order, outputs out."""
 
 import asyncio
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -9,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from time import monotonic
 
-from boincvm.errors import InputFileError, LimitError, OutputFileError
+from boincvm.errors import LimitError, OutputFileError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
-from boincvm.guestlink.get import get_tree
+from boincvm.guestlink.get import check_destination, get_tree
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd
-from boincvm.guestlink.put import put_tree
+from boincvm.guestlink.put import check_source, put_tree
 from boincvm.guestlink.reports import shown
 from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.job.model import Job, Task
@@ -69,7 +68,7 @@ class JobRun:
 
     async def run(self, driver: Driver, spec: MachineSpec) -> None:
         """Raises BoincvmError; how the program itself ended is in `outcome`."""
-        self._check_outputs()
+        self._check_files()
         async with AsyncExitStack() as stack:
             with self._phase("start"):
                 machine = open_session(driver, spec, self.job.limits)
@@ -99,23 +98,15 @@ class JobRun:
 
     # Files.
 
-    def _check_outputs(self) -> None:
-        """Before anything starts: an output directory that has something in it stays as it is."""
+    def _check_files(self) -> None:
+        """Before anything starts: what cannot go in or be brought back is told now."""
+        for item in self.job.inputs:
+            check_source(self.job.directory, item.source)
         for output in self.job.outputs:
-            target = self.job.directory / output.destination
-            if target.is_dir() and any(target.iterdir()):
-                raise OutputFileError(
-                    f"output {shown(target)} is a directory that is not empty",
-                    hint="move it away, or name another",
-                )
+            check_destination(self.job.directory, output.destination)
 
     async def _copy_in(self, session: Session) -> None:
         for item in self.job.inputs:
-            if not os.path.lexists(self.job.directory / item.source):
-                raise InputFileError(
-                    f"input {shown(item.source)} does not exist",
-                    hint=f"paths are relative to {self.job.directory}",
-                )
             await put_tree(
                 session.link,
                 session.window,
@@ -138,10 +129,11 @@ class JobRun:
                     maximum_bytes=self.job.machine.disk or MAXIMUM_OUTPUT,
                     progress=self._observer.moved,
                 )
-            except OutputFileError:
+            except OutputFileError as error:
                 if not failed:
                     raise
                 # A program that failed need not have written all it would have.
+                self.outcome.note = self.outcome.note or error.message
 
     # Tasks.
 
@@ -167,7 +159,9 @@ class JobRun:
             if streams.stdin is None:
                 program.end_input()
             else:
-                source = Source(streams.stdin, program.feed, program.end_input, STDIN_WINDOW)
+                source = Source(
+                    streams.stdin, program.feed, program.end_input, STDIN_WINDOW, session.fail
+                )
             try:
                 end = await self._wait(program)
                 await streams.flush()
@@ -195,22 +189,23 @@ class JobRun:
     def _judge(self, task: Task, end: ProgramEnd) -> None:
         """The exit code, and the limits that may lie behind it."""
         outcome, shape = self.outcome, self.job.machine
+        name = shown(PurePosixPath(task.argv[0]))
         if end.signal is not None:
             outcome.exit_code = exit_code_for_signal(end.signal)
-            outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {task.argv[0]}"
+            outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {name}"
         else:
             outcome.exit_code = end.code or ExitCode.SUCCESS
         if outcome.exit_code == ExitCode.SUCCESS:
             return
         if end.out_of_memory_kills:
             raise LimitError(
-                f"{task.argv[0]} needed more memory than the machine's {format_size(shape.memory)}",
+                f"{name} needed more memory than the machine's {format_size(shape.memory)}",
                 hint="give it more with --memory",
                 exit_code=ExitCode.MEMORY_LIMIT_EXCEEDED,
             )
         if end.disk_free < DISK_FULL:
             raise LimitError(
-                f"{task.argv[0]} filled the machine's disk",
+                f"{name} filled the machine's disk",
                 hint="give it more with --disk",
                 exit_code=ExitCode.DISK_LIMIT_EXCEEDED,
             )

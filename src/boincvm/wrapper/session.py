@@ -31,9 +31,9 @@ class Session:
         self.link = link
         window = machine.transfer_window
         self.window = TransferWindow(window) if window is not None else None
-        self._trouble: asyncio.Future[BoincvmError] = asyncio.get_running_loop().create_future()
+        self._trouble: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
-    def fail(self, error: BoincvmError) -> None:
+    def fail(self, error: BaseException) -> None:
         """What is going on ends with `error`, unless something was wrong before."""
         if not self._trouble.done():
             self._trouble.set_result(error)
@@ -52,15 +52,20 @@ class Session:
 
     async def watch(self) -> None:
         """Until the machine or its link ends: then says why, by `fail`."""
+        try:
+            self.fail(await self._why_it_ended())
+        except Exception as error:  # whoever is in `guard` would wait for ever
+            self.fail(error)
+
+    async def _why_it_ended(self) -> BoincvmError:
         ended = asyncio.ensure_future(self.machine.ended())
         try:
             await asyncio.wait((ended, self.link.failure), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done() and isinstance(self.link.failure.result(), GuestDiedError):
                 await asyncio.wait((ended,), timeout=END_LIMIT)
             if ended.done():
-                self.fail(self._end_error(ended.result()))
-            else:
-                self.fail(self.link.failure.result())
+                return self._end_error(ended.result())
+            return self.link.failure.result()
         finally:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
@@ -94,7 +99,7 @@ async def open_session(driver: Driver, spec: MachineSpec, limits: Limits) -> Asy
     link: GuestLink | None = None
     try:
         await machine.create()
-        link = await GuestLink.open(await machine.start())
+        link = await GuestLink.open(await machine.start(), silence_limit=limits.silence)
         session = Session(machine, link)
         watcher = asyncio.ensure_future(session.watch())
         try:

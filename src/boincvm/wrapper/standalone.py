@@ -15,7 +15,7 @@ from boincvm.job.model import Job
 from boincvm.wrapper.progress import ProgressLine
 from boincvm.wrapper.run_directory import run_directory
 from boincvm.wrapper.run_job import JobRun, Observer, machine_spec
-from boincvm.wrapper.streams import OutputClosedError
+from boincvm.wrapper.streams import OutputClosedError, fill_closed_descriptors
 from boincvm.wrapper.task_streams import StreamPlan
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,6 +27,7 @@ def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
 
     Raises BoincvmError.
     """
+    fill_closed_descriptors()
     return asyncio.run(_run(job, json_output=json_output, show_progress=show_progress))
 
 
@@ -64,16 +65,21 @@ async def _run_in_machine(job_run: JobRun) -> None:
 
 
 class _Interruption:
-    """The first signal goes to the program; the second, or its silence, ends the machine."""
+    """The first signal goes to the program; the second, or its silence, ends the machine.
+
+    So does a fault in what the event loop calls: nobody else would hear of it.
+    """
 
     def __init__(self, job_run: JobRun) -> None:
         self._job_run = job_run
         self._task: asyncio.Task[None] | None = None
         self._number: int | None = None
+        self._fault: BaseException | None = None
 
     async def run(self, work: Coroutine[None, None, None]) -> None:
         """Raises BoincvmError with code 128+N where signal N ended the run."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._take_fault)
         self._task = asyncio.ensure_future(work)
         for number in _ENDING_SIGNALS:
             loop.add_signal_handler(number, self._receive, number)
@@ -82,23 +88,42 @@ class _Interruption:
         finally:
             for number in _ENDING_SIGNALS:
                 loop.remove_signal_handler(number)
+        if self._fault is not None:
+            self._look_at_result()
+            raise self._fault
         if self._number is not None:
+            self._look_at_result()
             code = exit_code_for_signal(self._number)
             name = signal.Signals(self._number).name
-            if not self._task.cancelled():
-                self._task.exception()  # the signal is the cause, whatever came of it
             raise BoincvmError(f"ended by {name}", exit_code=ExitCode(code))
         self._task.result()
 
+    def _look_at_result(self) -> None:
+        """Something else is the cause, whatever came of the task."""
+        if self._task is not None and not self._task.cancelled():
+            self._task.exception()
+
     def _receive(self, number: int) -> None:
-        if self._task is None:
-            return
         if self._number is not None or not self._job_run.signal_program(number):
-            self._task.cancel()
+            self._end()
         else:
             loop = asyncio.get_running_loop()
-            loop.call_later(self._job_run.job.limits.stop, self._task.cancel)
+            loop.call_later(self._job_run.job.limits.stop, self._end)
         self._number = self._number or number
+
+    def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        # What comes with a future was raised where somebody else could have looked at it.
+        if not isinstance(error, BaseException) or "future" in context:
+            loop.default_exception_handler(context)
+            return
+        self._fault = self._fault or error
+        self._end()
+
+    def _end(self) -> None:
+        # Once only: a second cancellation would interrupt the tidying up after the first.
+        if self._task is not None and not self._task.cancelling():
+            self._task.cancel()
 
 
 def _result(job_run: JobRun, plan: StreamPlan, failure: BoincvmError | None) -> dict[str, object]:

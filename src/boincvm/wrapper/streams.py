@@ -9,8 +9,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from boincvm.errors import BoincvmError, HostDiskFullError, HostError
+from boincvm.errors import BoincvmError, HostDiskFullError, HostError, InputFileError
 from boincvm.exit_codes import ExitCode
+from boincvm.filetree import DISK_FULL
+
+READ_SIZE = 1 << 16
+"""Bytes of standard input that are read at once, at most."""
 
 Taken = Callable[[int], None]
 """Told how many bytes have found their place, so that as many more may come."""
@@ -33,7 +37,7 @@ class DescriptorSink:
         self._descriptor = descriptor
         self._taken = taken
         self._fail = fail
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[memoryview] = deque()
         self._empty = asyncio.Event()
         self._empty.set()
         # What is not a file takes at least PIPE_BUF bytes without blocking once it is writable.
@@ -42,7 +46,7 @@ class DescriptorSink:
         self._poll.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes) -> None:
-        self._pending.append(data)
+        self._pending.append(memoryview(data))
         if self._empty.is_set():
             self._empty.clear()
             if self._waits and self._watch():
@@ -70,9 +74,11 @@ class DescriptorSink:
                 return
         self._stop()
 
-    def _write_piece(self, data: bytes, most: int) -> bool:
+    def _write_piece(self, data: memoryview, most: int) -> bool:
         try:
             written = os.write(self._descriptor, data[:most])
+        except BlockingIOError:  # somebody made it non-blocking, and filled it meanwhile
+            written = 0
         except OSError as error:
             self._pending.clear()
             self._stop()
@@ -81,7 +87,7 @@ class DescriptorSink:
         if written < len(data):
             self._pending.appendleft(data[written:])
         self._taken(written)
-        return True
+        return written > 0
 
     def _stop(self) -> None:
         if self._waits:
@@ -114,8 +120,11 @@ class MemorySink:
 def _output_error(error: OSError) -> BoincvmError:
     if error.errno == errno.EPIPE:
         return OutputClosedError("whoever read the output has gone")
-    if error.errno == errno.ENOSPC:
-        return HostDiskFullError("the host's disk is full: the output does not fit")
+    if error.errno in DISK_FULL:
+        return HostDiskFullError(
+            "the host's disk is full: the output does not fit",
+            hint="free some space and run again",
+        )
     return HostError(f"the output cannot be written: {error.strerror}")
 
 
@@ -129,9 +138,15 @@ class Source:
     """Standard input: read from `descriptor` only as far as the program has room for it."""
 
     def __init__(
-        self, descriptor: int, feed: Callable[[bytes], None], end: Callable[[], None], room: int
+        self,
+        descriptor: int,
+        feed: Callable[[bytes], None],
+        end: Callable[[], None],
+        room: int,
+        fail: Fail,
     ) -> None:
         self._descriptor = descriptor
+        self._fail = fail
         self._feed = feed
         self._end = end
         self._room = room
@@ -160,7 +175,14 @@ class Source:
             self._read()
 
     def _read(self) -> None:
-        data = os.read(self._descriptor, self._room)
+        try:
+            data = os.read(self._descriptor, min(self._room, READ_SIZE))
+        except BlockingIOError:
+            return  # another reader was quicker
+        except OSError as error:
+            self.close()
+            self._fail(InputFileError(f"standard input cannot be read: {error.strerror}"))
+            return
         if data:
             self._room -= len(data)
             self._feed(data)
@@ -180,6 +202,16 @@ class Source:
         """Reads no more."""
         self._over = True
         self.pause()
+
+
+def fill_closed_descriptors() -> None:
+    """Descriptors 0 to 2 that are closed become /dev/null: what is opened later would take
+    their numbers, and a program's output would go there."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def readable_stdin() -> int | None:

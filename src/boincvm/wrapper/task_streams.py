@@ -5,7 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from boincvm import filetree
 from boincvm.errors import InputFileError, OutputFileError
+from boincvm.filetree import UnsafePathError
+from boincvm.guestlink.reports import shown
+from boincvm.guestlink.source import open_source
 from boincvm.job.model import Task
 from boincvm.wrapper.streams import DescriptorSink, Fail, MemorySink, Sink, readable_stdin
 
@@ -52,7 +56,7 @@ class StreamPlan:
 
             for name, path, own in (("stdout", task.stdout, 1), ("stderr", task.stderr, 2)):
                 if path is not None:
-                    descriptor = _open_output(directory / path, stack)
+                    descriptor = _open_output(directory, path, stack)
                     streams.sinks[name] = DescriptorSink(descriptor, taken, fail)
                 elif self._capture:
                     sink = self.captured.setdefault(name, MemorySink(CAPTURED, taken))
@@ -66,21 +70,50 @@ class StreamPlan:
         if task.stdin is None:
             return readable_stdin()
         try:
-            descriptor = os.open(directory / task.stdin, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = _open_input(directory, task.stdin)
+        except UnsafePathError as error:
+            raise InputFileError(f"standard input {shown(task.stdin)}: {error}") from error
         except OSError as error:
             raise InputFileError(
-                f"standard input {task.stdin}: {error.strerror}",
+                f"standard input {shown(task.stdin)}: {error.strerror}",
                 hint=f"paths are relative to {directory}",
             ) from error
         stack.callback(os.close, descriptor)
         return descriptor
 
 
-def _open_output(path: Path, stack: ExitStack) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+def _open_input(directory: Path, path: Path) -> int:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe's writer may come later
+    if path.is_absolute():
+        return os.open(path, flags)  # it may be /dev/stdin or /dev/fd/N, which are links
+    root, beneath = open_source(directory, path)
     try:
-        descriptor = os.open(path, flags, 0o666)
+        return _open_beneath(root, beneath, flags)
+    finally:
+        os.close(root)
+
+
+def _open_output(directory: Path, path: Path, stack: ExitStack) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = _open_beneath(root, os.fsencode(path), flags)
+        finally:
+            os.close(root)
+    except UnsafePathError as error:
+        raise OutputFileError(f"output {shown(path)}: {error}") from error
     except OSError as error:
-        raise OutputFileError(f"{path}: {error.strerror}") from error
+        raise OutputFileError(f"output {shown(path)}: {error.strerror}") from error
     stack.callback(os.close, descriptor)
     return descriptor
+
+
+def _open_beneath(root: int, path: bytes, flags: int) -> int:
+    """Opens `path` beneath the directory `root`, with no link on the way or at its end."""
+    parts = filetree.components(path)
+    parent = filetree.open_parent(root, parts)
+    try:
+        return os.open(parts[-1] if parts else b".", flags | os.O_NOFOLLOW, 0o666, dir_fd=parent)
+    finally:
+        os.close(parent)

@@ -1,0 +1,1 @@
+"""What boincvm must reach, measured: `python -m benchmarks`."""

@@ -1,0 +1,39 @@
+"""A booted machine with its agent, as `boincvm run` has it, for benchmarks of the link."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from benchmarks.bare_machine import MEMORY
+from boincvm.guestlink.program import GuestProgram, Output
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.qemu import QemuDriver
+from boincvm.image.store import Image
+from boincvm.job.model import Limits
+from boincvm.wrapper.run_job import ENVIRONMENT, WORK
+from boincvm.wrapper.session import Session, open_session
+
+
+@asynccontextmanager
+async def booted(image: Image, accelerator: str, scratch: Path) -> AsyncIterator[Session]:
+    """The machine's session; the machine is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="machine-", dir=scratch) as directory:
+        spec = MachineSpec(
+            directory=Path(directory),
+            kernel=image.kernel,
+            initrd=image.initrd,
+            root=image.root,
+            memory=MEMORY,
+            cpus=1,
+            ephemeral=True,
+        )
+        async with open_session(QemuDriver(accelerator), spec, Limits()) as session:
+            yield session
+
+
+def start_program(session: Session, argv: list[str], output: Output) -> GuestProgram:
+    """`argv`, started in the guest as `boincvm run` does it."""
+    return GuestProgram(
+        session.link, argv, directory=str(WORK), environment=ENVIRONMENT, output=output
+    )

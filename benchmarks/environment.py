@@ -1,0 +1,14 @@
+"""What a measured process of ours is started with."""
+
+import os
+import sys
+from pathlib import Path
+
+PYTHON = sys.executable
+BOINCVM = str(Path(sys.executable).with_name("boincvm"))
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what makes Python compile at every start, or flush at every line."""
+    unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if name not in unwanted}

@@ -1,0 +1,27 @@
+"""Two sides of a ratio, taken by turns: what disturbs the host then disturbs both."""
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+from benchmarks.results import Say
+
+
+def interleaved_medians(
+    ours: Callable[[], float], theirs: Callable[[], float], times: int, say: Say
+) -> tuple[float, float]:
+    """Medians of `times` runs of each; each call returns what it measured."""
+    measured: tuple[list[float], list[float]] = ([], [])
+    for turn in range(times):
+        say(f"{turn + 1} of {times}")
+        # Who comes first changes, so that neither always follows the other.
+        for side in (0, 1) if turn % 2 == 0 else (1, 0):
+            measured[side].append((ours, theirs)[side]())
+    return median(measured[0]), median(measured[1])
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that `action` takes."""
+    begin = perf_counter()
+    action()
+    return perf_counter() - begin

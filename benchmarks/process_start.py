@@ -1,0 +1,49 @@
+"""cli_start, wrapper_start: how long our processes take to be there, in ms.
+
+Whole processes of the same interpreter, from fork to exit, bytecode compiled beforehand:
+`boincvm --version`, and a process that imports all that the wrapper's own needs for a run
+(also what it imports late), each against `python3 -c pass`.
+"""
+
+import subprocess
+
+from benchmarks.environment import BOINCVM, PYTHON, clean_environment
+from benchmarks.interleave import interleaved_medians, timed
+from benchmarks.results import Benchmark, Laboratory, Result
+
+LIMIT = 60.0
+"""Seconds that a process may take before the benchmark gives up."""
+
+_IMPORTS = "import boincvm.wrapper.standalone, boincvm.hypervisor.qemu, boincvm.image.store"
+
+
+def _compare(name: str, argv: list[str], target: float, laboratory: Laboratory) -> list[Result]:
+    environment = clean_environment()
+
+    def start(command: list[str]) -> None:
+        subprocess.run(
+            command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=LIMIT
+        )
+
+    nothing = [PYTHON, "-c", "pass"]
+    start(argv)  # compiles
+    start(nothing)
+    ours, theirs = interleaved_medians(
+        lambda: timed(lambda: start(argv)),
+        lambda: timed(lambda: start(nothing)),
+        laboratory.times(31, 7),
+        laboratory.say,
+    )
+    return [Result(name, ours * 1000, "ms", theirs * 1000, "python3 -c pass", target)]
+
+
+def _cli_start(laboratory: Laboratory) -> list[Result]:
+    return _compare("cli_start", [BOINCVM, "--version"], 4.0, laboratory)
+
+
+def _wrapper_start(laboratory: Laboratory) -> list[Result]:
+    return _compare("wrapper_start", [PYTHON, "-c", _IMPORTS], 7.0, laboratory)
+
+
+CLI = Benchmark(("cli_start",), _cli_start)
+WRAPPER = Benchmark(("wrapper_start",), _wrapper_start)

@@ -1,0 +1,93 @@
+"""Child processes: awaited without a poll, killed with their parent."""
+
+import asyncio
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boincvm.processes import ChildProcess, run_quickly
+
+LIMIT = 20.0
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -9 $$", -9), ("true", 0)])
+async def test_the_status_of_a_child(tmp_path: Path, script: str, status: int) -> None:
+    process = ChildProcess(["sh", "-c", script], directory=tmp_path)
+    async with asyncio.timeout(LIMIT):
+        assert await process.wait() == status
+        assert await process.wait() == status
+    assert not process.is_running
+
+
+async def test_two_may_wait_and_one_may_give_up(tmp_path: Path) -> None:
+    process = ChildProcess(["sleep", "100"], directory=tmp_path)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(process.wait(), 0.05)
+    assert process.is_running
+    first, second = asyncio.ensure_future(process.wait()), asyncio.ensure_future(process.wait())
+    process.kill()
+    process.kill()
+    async with asyncio.timeout(LIMIT):
+        assert await asyncio.gather(first, second) == [-9, -9]
+    process.kill()
+
+
+async def test_a_stopped_child_is_killed_too(tmp_path: Path) -> None:
+    process = ChildProcess(["sh", "-c", "kill -STOP $$"], directory=tmp_path)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    process.kill()
+    async with asyncio.timeout(LIMIT):
+        assert await process.wait() == -9
+
+
+async def test_a_child_gets_its_descriptors_and_none_of_our_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    reader, writer = os.pipe()
+    command = ["sh", "-c", f"env >&{writer}; pwd >&{writer}"]
+    process = ChildProcess(command, directory=tmp_path, descriptors=[writer])
+    os.close(writer)
+    async with asyncio.timeout(LIMIT):
+        assert await process.wait() == 0
+    with open(reader) as file:
+        text = file.read()
+    assert "LD_LIBRARY_PATH" not in text
+    assert text.endswith(f"{tmp_path}\n")
+
+
+def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, os, signal\n"
+        "from pathlib import Path\n"
+        "from boincvm.processes import ChildProcess\n"
+        "child = ChildProcess(['sh', '-c', 'echo ready >ready; sleep 1000'], directory=Path())\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)\n"
+    )
+    os.mkfifo(tmp_path / "ready")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout is not None
+        child = os.pidfd_open(int(parent.stdout.readline()))
+        (tmp_path / "ready").read_text()  # the child has come past what asks for its death
+        parent.kill()
+    try:
+        assert select.select([child], [], [], LIMIT)[0]
+    finally:
+        os.close(child)
+
+
+def test_a_quick_helper() -> None:
+    assert run_quickly(["echo", "a"]) == "a\n"
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        run_quickly(["sh", "-c", "echo why >&2; exit 1"])
+    assert failure.value.stderr == "why\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_quickly(["sleep", "100"], timeout=0.05)

@@ -1,0 +1,181 @@
+"""Faults of the machine, the image and our own process; each is told apart from the others."""
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from bench import Bench, digests, finish, kill, read_line, until, wait_for_end
+
+from boincvm.image.store import ImageStore
+
+
+def test_a_guest_that_does_not_boot_in_time(bench: Bench) -> None:
+    bench.run("--boot-limit", "0.5", "--", "true").says(216, "said nothing within 0.5 s")
+
+
+def test_a_guest_whose_kernel_panics(bench: Bench) -> None:
+    done = bench.sh("echo c >/proc/sysrq-trigger")
+    done.says(218, "the guest ended by itself: kernel panic", "sysrq triggered crash")
+
+
+def test_a_guest_that_hangs_and_one_that_is_only_quiet(bench: Bench) -> None:
+    process = bench.start("--silence-limit", "2", "--", "sh", "-c", "sleep 5; echo up; sleep 99")
+    assert read_line(process.stdout) == b"up\n"  # silent for longer than the limit, yet alive
+    machine = bench.machine()
+    end = os.pidfd_open(machine)
+    os.close(kill(machine, signal.SIGSTOP))
+    finish(process, limit=15).says(217, "has said nothing for 2 s")
+    wait_for_end(end, 0)
+
+
+def garble() -> bytes:
+    """A program that writes garbage to a descriptor of process 1: the one that is its number
+    of arguments. (A port opens only once, so a guest's program cannot do it more simply.)
+
+    x86-64: pidfd_open(1, 0), pidfd_getfd(it, argc, 0), write(that, garbage, size), exit(0).
+    """
+    garbage = b"GARBAGE\nfrom:the guest\n\n\0"
+    code = (
+        b"\xbf\x01\x00\x00\x00\x31\xf6\xb8" + struct.pack("<I", 434) + b"\x0f\x05"
+        b"\x89\xc7\x8b\x34\x24\x31\xd2\xb8" + struct.pack("<I", 438) + b"\x0f\x05"
+        b"\x89\xc7\x48\x8d\x35" + struct.pack("<i", 21)
+        + b"\xba" + struct.pack("<I", len(garbage)) + b"\xb8\x01\x00\x00\x00\x0f\x05"
+        b"\x31\xff\xb8\x3c\x00\x00\x00\x0f\x05"
+    )  # fmt: skip
+    base, head = 0x400000, 64 + 56
+    size = head + len(code) + len(garbage)
+    elf = b"\x7fELF\x02\x01\x01" + bytes(9)
+    elf += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + head, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    elf += struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
+    return elf + code + garbage
+
+
+def test_a_guest_that_sends_garbage(bench: Bench) -> None:
+    program = bench.work / "garble"
+    program.write_bytes(garble())
+    program.chmod(0o755)
+    script = """
+        for path in /proc/1/fd/*; do
+            case $(readlink $path) in /dev/vport*) port=${path##*/};; esac
+        done
+        set --
+        while [ $# -lt $((port - 1)) ]; do set -- "$@" x; done
+        ./garble "$@"
+        sleep 1000
+    """
+    done = bench.sh(script, "--input", "garble")
+    done.says(219, "the guest broke the protocol", "'GARBAGE' is not a STOMP command")
+
+
+@pytest.fixture
+def in_copy_out(bench: Bench) -> subprocess.Popen[bytes]:
+    """A run that is bringing a large output back, once that has begun."""
+    script = "echo ready; head -c 512M /dev/zero >out"
+    process = bench.start("--output", "out", "--", "sh", "-c", script)
+    read_line(process.stdout)
+    until(lambda: any(is_growing_beside(bench.work, process.pid)))
+    return process
+
+
+def is_growing_beside(directory: Path, pid: int) -> list[Path]:
+    """The unnamed files in `directory` that the process `pid` has open and has written to."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        target = str(descriptor.readlink())
+        if target.startswith(f"{directory}/#") and descriptor.stat().st_blocks:
+            found.append(descriptor)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_an_output_comes_back(
+    bench: Bench, in_copy_out: subprocess.Popen[bytes], number: signal.Signals
+) -> None:
+    end = os.pidfd_open(bench.machine())
+    in_copy_out.send_signal(number)
+    done = finish(in_copy_out, limit=10)
+    wait_for_end(end, 10)
+    if number == signal.SIGKILL:
+        assert done.code == -signal.SIGKILL
+    else:
+        done.says(128 + number, f"ended by {number.name}")
+    assert list(bench.work.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["start", "run"])
+def test_our_own_process_is_killed(bench: Bench, moment: str) -> None:
+    (bench.work / "in").write_bytes(b"input")
+    before = digests(bench.work)
+    process = bench.start("--input", "in", "--", "sh", "-c", "echo ready; sleep 1000")
+    if moment == "run":
+        read_line(process.stdout)
+    until(bench.machines)
+    end = os.pidfd_open(bench.machine())
+    wait_for_end(kill(process.pid))
+    wait_for_end(end, 10)
+    # Killed before QEMU had its files open, some are left for the next run to remove.
+    if moment == "start":
+        bench.run("--boot-limit", "0.1", "--", "true").says(216)
+    assert digests(bench.work) == before
+
+
+def test_a_machine_that_dies_while_it_starts(bench: Bench) -> None:
+    process = bench.start("--", "true")
+    until(bench.machines)
+    os.close(kill(bench.machine()))
+    finish(process, limit=10).says(215)
+
+
+def test_more_memory_than_there_is(bench: Bench) -> None:
+    bench.run("--memory", "1024G", "--", "true").says(215, "QEMU did not start", "memory")
+
+
+def test_no_such_image(bench: Bench) -> None:
+    bench.run("--image", "missing", "--", "true").says(220, "there is no image missing")
+
+
+@pytest.fixture
+def own_image(bench: Bench, base_image: Path) -> Path:
+    """The directory of a copy of the base image, the bench's own to damage."""
+    bench.data = bench.root / "data"
+    images = bench.data / "boincvm/images"
+    directory = images / "objects" / ImageStore().digest_of("base")
+    shutil.copytree(base_image, directory)
+    (images / "names").mkdir()
+    (images / "names/base").write_text(directory.name)
+    for path in directory.iterdir():
+        path.chmod(0o600)
+    return directory
+
+
+@pytest.mark.parametrize("name", ["root.qcow2", "kernel", "initrd", "manifest.json"])
+def test_a_damaged_image(bench: Bench, own_image: Path, name: str) -> None:
+    path = own_image / name
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    bench.run("--", "true").says(221, name)
+    path.write_bytes(content[:-1])
+    bench.run("--", "true").says(221, name)
+    path.unlink()
+    bench.run("--", "true").says(221, name)
+
+
+def test_an_image_altered_after_it_was_found_sound(bench: Bench, own_image: Path) -> None:
+    assert bench.run("--", "true").code == 0
+    with (own_image / "root.qcow2").open("r+b") as file:
+        file.seek(1 << 20)
+        byte = file.read(1)[0]
+        file.seek(1 << 20)
+        file.write(bytes([byte ^ 1]))
+    bench.run("--", "true").says(221, "root.qcow2 of the image was altered")
+
+
+def test_nowhere_to_keep_the_machine(bench: Bench) -> None:
+    (bench.cache / "boincvm").write_text("a file where a directory should be")
+    bench.run("--", "true").says(224, "there is no directory for the machine")
+    (bench.cache / "boincvm").unlink()

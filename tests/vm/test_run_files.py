@@ -1,0 +1,188 @@
+"""Files in and out: names, links, and disks that are full."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from bench import Bench, digests
+
+ODD_NAMES = [b"two words", b"new\nline", b"-dash", b"\xff\xfe", b"back\\slash", b"colon:", b"*"]
+
+
+def test_odd_names_go_in_and_come_out_unchanged(bench: Bench) -> None:
+    work = os.fsencode(bench.work)
+    arguments: list[str | bytes] = []
+    for name in ODD_NAMES:
+        Path(os.fsdecode(work + b"/" + name)).write_bytes(name * 100)
+        arguments += [b"--input=" + name, b"--output=out/" + name]
+    before = digests(bench.work)
+    done = bench.run(*arguments, "--", "sh", "-c", "mkdir out; mv -- * out 2>/dev/null; ls | wc -l")
+    assert (done.code, done.stdout) == (0, b"1\n"), done.stderr
+    after = digests(bench.work)
+    for name in map(os.fsdecode, ODD_NAMES):
+        assert after[name] == after[f"out/{name}"] == before[name]
+
+
+def test_a_tree_with_modes_links_and_holes_comes_back_the_same(bench: Bench) -> None:
+    tree = bench.work / "tree"
+    (tree / "deep/er").mkdir(parents=True)
+    (tree / "deep/run").write_bytes(b"#!/bin/sh\n")
+    (tree / "deep/run").chmod(0o751)
+    (tree / "deep/er/up").symlink_to("../run")
+    (tree / "large").write_bytes(os.urandom(9_000_001))
+    with (tree / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+        file.seek(1 << 29)
+        file.write(b"middle")
+    (tree / "empty").touch()
+    before = digests(tree)
+    script = "du -m tree/sparse | cut -f1; stat -c %s:%b tree/sparse; mv tree back"
+    done = bench.run("--input", "tree", "--output", "back", "--", "sh", "-c", script)
+    assert done.code == 0, done.stderr
+    assert digests(tree) == digests(bench.work / "back") == before
+    assert (bench.work / "back/deep/run").stat().st_mode == (tree / "deep/run").stat().st_mode
+    assert (bench.work / "back/sparse").stat().st_blocks < 4096
+    assert int(done.stdout.split()[0]) < 2
+
+
+@pytest.mark.parametrize("path", ["../out", "/tmp/out", "a/../../out", "."])
+def test_an_output_that_leads_out_is_refused(bench: Bench, path: str) -> None:
+    bench.run("--output", path, "--", "true").says(210, "expected a path beneath")
+
+
+def test_an_input_from_elsewhere_lands_under_its_last_name(bench: Bench) -> None:
+    (bench.root / "other").write_bytes(b"other")
+    (bench.root / "more").write_bytes(b"more")
+    arguments = ("--input", "../other", "--input", str(bench.root / "more"))
+    done = bench.run(*arguments, "--", "cat", "other", "more")
+    assert (done.code, done.stdout) == (0, b"othermore")
+
+
+@pytest.mark.parametrize(
+    ("link", "source"),
+    [("secret", "secret"), ("parent", "parent/passwd"), ("../secret", "../secret")],
+)
+def test_an_input_through_a_link_is_refused(bench: Bench, link: str, source: str) -> None:
+    (bench.work / link).symlink_to("/etc/passwd" if "secret" in link else "/etc")
+    done = bench.run("--input", source, "--", "cat", source)
+    done.says(212, "is a symbolic link")
+    assert done.stdout == b""
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "x/../../y"])
+def test_a_tree_with_a_link_that_leads_out_is_refused(bench: Bench, target: str) -> None:
+    (bench.work / "tree").mkdir()
+    (bench.work / "tree/link").symlink_to(target)
+    bench.run("--input", "tree", "--", "true").says(212, "may lead out of the tree")
+
+
+def test_a_pipe_is_no_input(bench: Bench) -> None:
+    os.mkfifo(bench.work / "pipe")
+    bench.run("--input", "pipe", "--", "true").says(212, "is not a regular file")
+
+
+def test_a_missing_input(bench: Bench) -> None:
+    bench.run("--input", "nothing", "--", "true").says(212, "input nothing does not exist")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ln -s /etc/passwd out",
+        "mkdir out; ln -s /etc/passwd out/link",
+        "mkdir out; ln -s ../../etc/passwd out/link",
+        "ln -s /etc up; mkdir out; ln -s ../up/passwd out/link",
+        "mkfifo out",
+        ":",
+    ],
+)
+def test_an_unsafe_or_missing_output_is_refused(bench: Bench, script: str) -> None:
+    bench.sh(script, "--output", "out").says(213, "output out: the guest has none to give")
+    assert list(bench.work.iterdir()) == []
+
+
+def test_links_on_the_host_are_not_followed_for_an_output(bench: Bench) -> None:
+    target, outside = bench.root / "target", bench.root / "outside"
+    target.write_bytes(b"untouched")
+    outside.mkdir()
+    (bench.work / "out").symlink_to(target)
+    (bench.work / "parent").symlink_to(outside)
+    done = bench.sh("echo new >out", "--output", "out")
+    assert done.code == 0, done.stderr
+    assert target.read_bytes() == b"untouched"
+    assert not (bench.work / "out").is_symlink()
+    assert (bench.work / "out").read_bytes() == b"new\n"
+    bench.sh("mkdir parent; echo new >parent/out", "--output", "parent/out").says(
+        213, "parent in parent/out is a symbolic link"
+    )
+    assert list(outside.iterdir()) == []
+
+
+def test_streams_of_a_job_file_do_not_follow_links(bench: Bench) -> None:
+    target = bench.root / "target"
+    target.write_bytes(b"untouched")
+    (bench.work / "log").symlink_to(target)
+    (bench.work / "job.toml").write_text('[[task]]\ncommand = ["echo", "x"]\nstdout = "log"\n')
+    bench.run("job.toml").says(213, "output log")
+    assert target.read_bytes() == b"untouched"
+
+
+def test_a_directory_that_has_something_in_it_stays(bench: Bench) -> None:
+    (bench.work / "out").mkdir()
+    (bench.work / "out/mine").write_bytes(b"mine")
+    bench.sh("mkdir out", "--output", "out").says(213, "is a directory that is not empty")
+    assert digests(bench.work).keys() == {"out/mine"}
+
+
+SMALL_DISK = (
+    'mount -t tmpfs -o size=$1 tmpfs "$2" && shift 2 && "$@";'
+    ' code=$?; ls -A "$XDG_CACHE_HOME/boincvm/runs" 2>/dev/null >&2; exit $code'
+)
+
+
+def small_disk(size: str, directory: Path) -> list[str]:
+    """A command that runs another where `directory` is a disk of its own."""
+    return ["unshare", "-rm", "sh", "-c", SMALL_DISK, "sh", size, str(directory)]
+
+
+def can_unshare() -> bool:
+    return subprocess.run(["unshare", "-rm", "true"], check=False).returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(
+    not can_unshare(), reason="this host lets its users make no namespaces, so no small disk"
+)
+
+
+@needs_namespaces
+def test_disk_full_on_the_host_under_the_machine(bench: Bench) -> None:
+    done = bench.run(
+        "--", "dd", "if=/dev/zero", "of=big", "bs=1M", "count=100", "conv=fsync",
+        before=small_disk("16m", bench.cache),
+    )  # fmt: skip
+    done.says(223, "the host's disk is full, so the machine was ended")
+
+
+@needs_namespaces
+def test_disk_full_on_the_host_before_the_start(bench: Bench) -> None:
+    done = bench.run("--", "true", before=small_disk("64k", bench.cache))
+    done.says(223, "the host's disk is full")
+
+
+@needs_namespaces
+def test_disk_full_on_the_host_under_the_output(bench: Bench) -> None:
+    out = bench.work / "out"
+    out.mkdir()
+    script = "mkdir out; dd if=/dev/urandom of=out/big bs=1M count=20 2>&1"
+    done = bench.run("--output", "out/big", "--", "sh", "-c", script, before=small_disk("8m", out))
+    done.says(223, "no room for output out/big")
+
+
+@needs_namespaces
+def test_disk_full_on_the_host_under_the_output_stream(bench: Bench) -> None:
+    disk = bench.work / "disk"
+    disk.mkdir()
+    before = [*small_disk("1m", disk), "sh", "-c", '"$@" >disk/out', "sh"]
+    done = bench.run("--", "head", "-c", "4M", "/dev/zero", before=before)
+    done.says(223, "the output does not fit")
