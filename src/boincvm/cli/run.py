@@ -1,12 +1,15 @@
 """`boincvm run`: a job from the command line or from a job file."""
 
 import argparse
+import shlex
 import sys
 
 from boincvm.cli.job_arguments import COMMAND_ADVICE, job_from_arguments
 from boincvm.cli.parser import Parser, option
+from boincvm.exit_codes import ExitCode
 from boincvm.job import values
-from boincvm.job.model import Limits, MachineShape
+from boincvm.job.files import unsent_files
+from boincvm.job.model import Job, Limits, MachineShape
 
 _SHAPE = MachineShape()
 _LIMITS = Limits()
@@ -121,4 +124,16 @@ def run(arguments: argparse.Namespace) -> int:
     from boincvm.wrapper.standalone import run_standalone
 
     show_progress = not arguments.quiet and not arguments.json and sys.stderr.isatty()
-    return run_standalone(job, json_output=arguments.json, show_progress=show_progress)
+    code = run_standalone(job, json_output=arguments.json, show_progress=show_progress)
+    if code != ExitCode.SUCCESS and not arguments.json:
+        _tell_of_unsent_files(job)
+    return code
+
+
+def _tell_of_unsent_files(job: Job) -> None:
+    for name in unsent_files(job)[:3]:
+        print(
+            f"boincvm: {name!r} exists here, but was not sent to the machine\n"
+            f"  send it with --input {shlex.quote(name)}",
+            file=sys.stderr,
+        )

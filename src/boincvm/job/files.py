@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from boincvm.job.model import InputFile, OutputFile
+from boincvm.job.model import InputFile, Job, OutputFile
 from boincvm.job.values import UnexpectedValueError, describe, filled_text
 
 
@@ -58,3 +58,16 @@ def repeated_destination(destinations: Iterable[PurePosixPath]) -> int | None:
             return index
         seen.add(destination)
     return None
+
+
+def unsent_files(job: Job) -> list[str]:
+    """Arguments that name a file of the host which the job does not send: often forgotten."""
+    sent = [item.destination for item in job.inputs]
+    words = {word for task in job.tasks for word in task.argv[1:] if "\0" not in word}
+    return sorted(
+        word
+        for word in words
+        if not os.path.isabs(word)  # noqa: PTH117 - a text
+        and (job.directory / word).is_file()
+        and not any(PurePosixPath(os.path.normpath(word)).is_relative_to(path) for path in sent)
+    )

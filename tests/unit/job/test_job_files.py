@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boincvm.job.files import input_file, output_file, relative_path, repeated_destination
+from boincvm.job.files import (
+    input_file,
+    output_file,
+    relative_path,
+    repeated_destination,
+    unsent_files,
+)
+from boincvm.job.model import Job, Task
 from boincvm.job.values import UnexpectedValueError
 
 HERE = Path("/home/ann/work")
@@ -78,3 +85,13 @@ def test_repetition():
     paths = [PurePosixPath(text) for text in ("a", "b", "a/b", "./b")]
     assert repeated_destination(paths) == 3
     assert repeated_destination(paths[:3]) is None
+
+
+def test_files_that_were_forgotten(tmp_path):
+    for name in ("sent.txt", "forgotten.txt", "tree/in.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    argv = ("cat", "sent.txt", "forgotten.txt", "tree/in.txt", "nowhere.txt", "-n", "a\0b")
+    sent = tuple(input_file(name, tmp_path) for name in ("sent.txt", "tree"))
+    job = Job(tasks=(Task(argv),), directory=tmp_path, inputs=sent)
+    assert unsent_files(job) == ["forgotten.txt"]
