@@ -3,11 +3,18 @@
 import fcntl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from boincvm.image.store import ImageStore
+
+TESTS = Path(__file__).parent
+# The agent is no part of the package; it travels in the image.
+sys.path[:0] = [str(TESTS.parent / "guest"), str(TESTS / "vm")]
+
+from bench import Bench  # noqa: E402 - found by the line above
 
 BUILD_LIMIT = 900.0
 """Seconds that building the base image may take where nothing is downloaded yet."""
@@ -34,3 +41,15 @@ def base_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kernel(base_image: Path) -> Path:
     """The base image's kernel."""
     return base_image / "kernel"
+
+
+@pytest.fixture
+def bench(base_image: Path, tmp_path: Path) -> Iterator[Bench]:
+    """An empty place to run in; after the test nothing of any run may be left there."""
+    bench = Bench(tmp_path / "bench")
+    try:
+        yield bench
+        left = bench.left_overs()
+    finally:
+        bench.stop_all()
+    assert left == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _signal
 import fcntl
 import os
-import struct
 import time
 
 WORK = b"/work"
@@ -28,7 +27,8 @@ def grow_root() -> None:
     # What ext4 keeps for itself does not count in statvfs, so a little more is no growth.
     if size > status.f_blocks * status.f_frsize * 1.1:
         root = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.ioctl(root, _EXT4_IOC_RESIZE_FS, struct.pack("Q", size // status.f_frsize))
+        blocks = (size // status.f_frsize).to_bytes(8, "little")
+        fcntl.ioctl(root, _EXT4_IOC_RESIZE_FS, blocks)
         os.close(root)
 
 

@@ -32,13 +32,13 @@ async def test_two_may_wait_and_one_may_give_up(tmp_path: Path) -> None:
     process.kill()
     process.kill()
     async with asyncio.timeout(LIMIT):
-        assert await asyncio.gather(first, second) == [-9, -9]
+        assert list(await asyncio.gather(first, second)) == [-9, -9]
     process.kill()
 
 
 async def test_a_stopped_child_is_killed_too(tmp_path: Path) -> None:
     process = ChildProcess(["sh", "-c", "kill -STOP $$"], directory=tmp_path)
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WSTOPPED)
     process.kill()
     async with asyncio.timeout(LIMIT):
         assert await process.wait() == -9
@@ -49,13 +49,13 @@ async def test_a_child_gets_its_descriptors_and_none_of_our_environment(
 ) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
     reader, writer = os.pipe()
-    command = ["sh", "-c", f"env >&{writer}; pwd >&{writer}"]
+    command = ["sh", "-c", f"(env; pwd) >/dev/fd/{writer}"]
     process = ChildProcess(command, directory=tmp_path, descriptors=[writer])
     os.close(writer)
     async with asyncio.timeout(LIMIT):
         assert await process.wait() == 0
-    with open(reader) as file:
-        text = file.read()
+    text = os.read(reader, 1 << 16).decode()
+    os.close(reader)
     assert "LD_LIBRARY_PATH" not in text
     assert text.endswith(f"{tmp_path}\n")
 

@@ -74,7 +74,7 @@ def test_a_guest_that_sends_garbage(bench: Bench) -> None:
 @pytest.fixture
 def in_copy_out(bench: Bench) -> subprocess.Popen[bytes]:
     """A run that is bringing a large output back, once that has begun."""
-    script = "echo ready; head -c 512M /dev/zero >out"
+    script = "echo ready; head -c 192M /dev/zero >out"
     process = bench.start("--output", "out", "--", "sh", "-c", script)
     read_line(process.stdout)
     until(lambda: any(is_growing_beside(bench.work, process.pid)))

@@ -20,8 +20,8 @@ def test_odd_names_go_in_and_come_out_unchanged(bench: Bench) -> None:
     done = bench.run(*arguments, "--", "sh", "-c", "mkdir out; mv -- * out 2>/dev/null; ls | wc -l")
     assert (done.code, done.stdout) == (0, b"1\n"), done.stderr
     after = digests(bench.work)
-    for name in map(os.fsdecode, ODD_NAMES):
-        assert after[name] == after[f"out/{name}"] == before[name]
+    for shown in map(os.fsdecode, ODD_NAMES):
+        assert after[shown] == after[f"out/{shown}"] == before[shown]
 
 
 def test_a_tree_with_modes_links_and_holes_comes_back_the_same(bench: Bench) -> None:

@@ -23,7 +23,7 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 MACHINE = "q35,vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,smm=off,hpet=off"
 KERNEL_ARGUMENTS = [
     "quiet",
-    "loglevel=0",
+    "loglevel=1",  # with 0 the kernel would not even say why it panics
     "console=ttyS0",
     "random.trust_cpu=on",
     "panic=-1",

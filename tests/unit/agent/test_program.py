@@ -1,0 +1,165 @@
+"""The guest's agent, as far as it runs outside of a guest."""
+
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from boincvm.bus.stomp import Frame, Parser
+from boincvm_agent import program as program_module
+from boincvm_agent.link import HostGoneError, Link
+from boincvm_agent.program import CannotStartError, Program
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class NoGroup:
+    """Stands for the control group, which only a guest's agent may make."""
+
+    fails = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def enter(self) -> None: ...
+
+    def kill(self) -> None:
+        if self.fails:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def remove(self) -> bool:
+        return True
+
+
+class Recorder(Link):
+    """A link whose frames stay where a test finds them."""
+
+    def frames(self) -> list[Frame]:
+        data = b"".join(bytes(piece) for piece in self._queue)
+        return Parser().feed(data)
+
+
+@pytest.fixture(autouse=True)
+def without_a_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_module, "ControlGroup", NoGroup)
+    monkeypatch.setattr(program_module, "out_of_memory_kills", lambda: 0)
+
+
+def start(link: Link, *argv: bytes, directory: bytes = b"/") -> Program:
+    return Program(link, "1", directory, list(argv), {b"PATH": b"/usr/bin:/bin"}, 1 << 20)
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "directory", "number", "where"),
+    [
+        (b"no-such-program", b"/", errno.ENOENT, "program"),
+        (b"/etc/passwd", b"/", errno.EACCES, "program"),
+        (b"true", b"/nowhere", errno.ENOENT, "directory"),
+        (b"true", b"/etc/passwd", errno.ENOTDIR, "directory"),
+    ],
+)
+def test_why_a_program_does_not_start(
+    argv: bytes, directory: bytes, number: int, where: str
+) -> None:
+    before = open_descriptors()
+    with pytest.raises(CannotStartError) as failure:
+        start(Recorder(-1), argv, directory=directory)
+    assert (failure.value.number, failure.value.where) == (number, where)
+    assert open_descriptors() == before
+
+
+def test_a_missing_interpreter(tmp_path: Path) -> None:
+    path = tmp_path / "prog"
+    path.write_text("#!/no/such/interpreter\n")
+    path.chmod(0o755)
+    with pytest.raises(CannotStartError) as failure:
+        start(Recorder(-1), os.fsencode(path))
+    assert (failure.value.number, failure.value.where) == (errno.ENOENT, "interpreter")
+
+
+def test_too_few_descriptors_leave_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_descriptors()
+
+    def no_process() -> int:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", no_process)
+    with pytest.raises(CannotStartError) as failure:
+        start(Recorder(-1), b"true")
+    assert (failure.value.number, failure.value.where) == (errno.EAGAIN, "agent")
+    assert open_descriptors() == before
+
+
+def reap(program: Program) -> None:
+    os.waitpid(program.pid, 0)
+    program.close()
+
+
+def test_a_signal_to_a_program_that_has_just_gone() -> None:
+    program = start(Recorder(-1), b"true")
+    os.waitpid(program.pid, 0)
+    program.signal(signal.SIGINT)
+    program.close()
+
+
+def test_output_is_read_no_further_than_its_credit() -> None:
+    link = Recorder(-1)
+    program = Program(link, "1", b"/", [b"echo", b"0123456789"], {b"PATH": b"/bin"}, 4)
+    stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
+    end = time.monotonic() + 20
+    while not link.frames():
+        program.read_output(stdout)
+        assert time.monotonic() < end
+    assert [frame.body for frame in link.frames()] == [b"0123"]
+    without_credit = program.may_read
+    program.grant(100)
+    assert (without_credit, program.may_read) == (False, True)
+    reap(program)
+
+
+def test_input_that_nobody_reads_is_dropped() -> None:
+    program = start(Recorder(-1), b"true")
+    os.waitpid(program.pid, 0)
+    program.feed(b"x" * 10, ends=False)
+    program.write_input()
+    assert program.stdin_waiting == -1
+    program.feed(b"more", ends=True)
+    program.close()
+
+
+def test_a_broken_stream_has_ended() -> None:
+    program = start(Recorder(-1), b"true")
+    broken = os.open("/proc/self/mem", os.O_RDONLY)
+    program.outputs[broken] = "stdout"
+    assert not program.read_output(broken)
+    assert broken not in program.outputs
+    reap(program)
+
+
+def test_what_cannot_be_killed_does_not_stop_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = start(Recorder(-1), b"true")
+    os.waitpid(program.pid, 0)
+    monkeypatch.setattr(NoGroup, "fails", True)
+    program.close()
+    assert program.outputs == {}
+
+
+def test_a_port_that_is_gone() -> None:
+    reader, writer = os.pipe()
+    os.close(writer)
+    with pytest.raises(HostGoneError):
+        Link(reader).read()
+    os.close(reader)
+    with pytest.raises(HostGoneError):
+        Link(reader).read()
+    link = Link(reader)
+    link.beat()
+    with pytest.raises(HostGoneError):
+        link.write()

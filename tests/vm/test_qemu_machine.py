@@ -1,0 +1,215 @@
+"""The QEMU driver's own lifecycle, and its probe, on a real machine."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path, PurePosixPath
+from time import monotonic
+
+import pytest
+
+from boincvm.bus.stomp import HEARTBEAT
+from boincvm.errors import HypervisorError, LimitError
+from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.program import GuestProgram
+from boincvm.guestlink.put import put_tree
+from boincvm.hypervisor import acceleration
+from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
+from boincvm.hypervisor.qemu import OVERLAY, QemuDriver, QemuMachine
+from boincvm.job.model import Limits
+from boincvm.processes import ChildProcess
+from boincvm.wrapper.session import open_session
+
+LIMIT = 60.0
+"""Seconds for anything that a machine is waited for."""
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture
+def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
+    directory = tmp_path / "machine, with a comma"
+    directory.mkdir(mode=0o700)
+    files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
+    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+
+
+@pytest.fixture
+async def machine(spec: MachineSpec) -> AsyncIterator[QemuMachine]:
+    machine = QemuDriver("tcg").machine(spec)
+    try:
+        yield machine
+    finally:
+        await machine.destroy()
+        assert list(spec.directory.iterdir()) == []
+
+
+async def open_link(machine: QemuMachine) -> GuestLink:
+    """Starts the machine and waits for its agent."""
+    link = await GuestLink.open(await machine.start(), silence_limit=1)
+    async with asyncio.timeout(LIMIT):
+        await link.ready
+    return link
+
+
+async def hears_beats(channel: socket.socket) -> None:
+    """A restored machine's agent does not connect again, it goes on with its beats."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(LIMIT):
+        for _ in range(3):
+            assert await loop.sock_recv(channel, 100) == HEARTBEAT
+
+
+def state_of(machine: QemuMachine) -> MachineState:
+    """Read anew: a type checker takes it for what it was when it was last compared."""
+    return machine.state
+
+
+async def test_every_verb_twice(machine: QemuMachine, spec: MachineSpec) -> None:
+    await machine.create()
+    overlay = (spec.directory / OVERLAY).read_bytes()
+    await machine.create()
+    assert (spec.directory / OVERLAY).read_bytes() == overlay
+    link = await open_link(machine)
+    with pytest.raises(HypervisorError, match="already running"):
+        await machine.start()
+    for _ in range(2):
+        await machine.pause()
+        assert state_of(machine) is MachineState.PAUSED
+    with pytest.raises(HypervisorError, match="already running"):
+        await machine.start()
+    for _ in range(2):
+        await machine.resume()
+        assert state_of(machine) is MachineState.RUNNING
+    ended = asyncio.ensure_future(machine.ended())
+    for _ in range(2):
+        await machine.save()
+        assert state_of(machine) is MachineState.SAVED
+    assert (await ended).cause is EndCause.ASKED
+    assert machine.process_ids() == ()
+    link.close()
+    # A guest whose link hangs up turns itself off, so the link is closed after the machine.
+    with await machine.start() as channel:
+        assert state_of(machine) is MachineState.RUNNING
+        await hears_beats(channel)
+        await machine.save()  # a second time, over the first
+    with await machine.start() as channel:
+        await hears_beats(channel)
+        for _ in range(2):
+            await machine.stop()
+            assert state_of(machine) is MachineState.STOPPED
+    for _ in range(2):
+        await machine.destroy()
+        assert state_of(machine) is MachineState.DESTROYED
+    with pytest.raises(HypervisorError, match="was destroyed"):
+        await machine.start()
+
+
+async def test_verbs_that_a_machine_is_not_ready_for(machine: QemuMachine) -> None:
+    await machine.create()
+    await machine.stop()
+    for verb in (machine.pause, machine.resume, machine.save):
+        with pytest.raises(HypervisorError, match="not running"):
+            await verb()
+    with pytest.raises(HypervisorError, match="never started"):
+        await machine.ended()
+
+
+async def test_a_machine_that_dies_while_it_is_saved(machine: QemuMachine) -> None:
+    link = await open_link(machine)
+    (pid,) = machine.process_ids()
+    os.kill(pid, signal.SIGSTOP)
+    saving = asyncio.ensure_future(machine.save())
+    await asyncio.sleep(0)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(HypervisorError):
+        async with asyncio.timeout(LIMIT):
+            await saving
+    end = await machine.ended()
+    assert (end.cause, end.detail) == (EndCause.KILLED, "signal 9 ended QEMU")
+    link.close()
+
+
+async def test_a_qemu_that_refuses_to_start(spec: MachineSpec) -> None:
+    (spec.directory / "kernel").write_bytes(b"not a kernel")
+    broken = MachineSpec(
+        spec.directory, spec.directory / "kernel", spec.initrd, spec.root, 1 << 28, 1
+    )
+    machine = QemuDriver("tcg").machine(broken)
+    with pytest.raises(HypervisorError, match=r"QEMU did not start: .*kernel"):
+        await machine.start()
+    await machine.destroy()
+    assert [path.name for path in spec.directory.iterdir()] == ["kernel"]
+
+
+async def test_inputs_that_do_not_fit_in_the_guest(spec: MachineSpec, tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(os.urandom(200_000))
+    (tmp_path / "large").write_bytes(os.urandom(40 << 20))
+    async with open_session(QemuDriver("tcg"), spec, Limits()) as session:
+        fill = "fallocate -l $(($(stat -f -c %a*%S /work) - 100000)) fill"
+        program = GuestProgram(
+            session.link,
+            ["/bin/sh", "-c", fill],
+            directory="/work",
+            environment={"PATH": "/usr/bin:/bin"},
+            output=lambda *_: None,
+        )
+        program.end_input()
+        async with asyncio.timeout(LIMIT):
+            assert (await session.guard(program.wait())).code == 0
+            for name in ("small", "large"):  # by frames, and by the transfer disk
+                put = put_tree(
+                    session.link,
+                    session.window,
+                    Path(name),
+                    PurePosixPath(name),
+                    directory=tmp_path,
+                )
+                with pytest.raises(LimitError, match="the inputs do not fit") as failure:
+                    await session.guard(put)
+                assert failure.value.exit_code == 196
+
+
+async def test_the_probe_tells_what_works_here(
+    kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path))
+    begin = monotonic()
+    verdict = await acceleration.probe(kernel)
+    seconds = monotonic() - begin
+    assert seconds < 3
+    assert verdict.accelerator in ("kvm", "tcg")
+    assert verdict.reason
+    again = await acceleration.probe(kernel)
+    if verdict.seconds:  # it was really tried
+        assert again.cached
+        assert not (await acceleration.probe(kernel, refresh=True)).cached
+    assert (again.accelerator, again.reason) == (verdict.accelerator, verdict.reason)
+
+
+async def test_the_probe_does_not_outlast_a_kernel_that_hangs(
+    kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(*_: object) -> list[str]:
+        return ["sleep", "1000"]
+
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path))
+    monkeypatch.setattr(acceleration, "trial_command", hang)
+    monkeypatch.setattr(acceleration, "_why_not_even_tried", lambda _: "")
+    verdict = await acceleration.probe(kernel)
+    assert verdict.accelerator == "tcg"
+    assert "did not boot under it within 2.5 s" in verdict.reason
+    assert verdict.seconds < 3
+
+
+async def test_the_probes_guest_reports_where_kernels_boot(kernel: Path, tmp_path: Path) -> None:
+    (tmp_path / "initrd").write_bytes(acceleration.probe_initrd())
+    command = acceleration.trial_command("tcg", kernel, str(tmp_path / "initrd"))
+    process = ChildProcess(command, directory=tmp_path)
+    try:
+        async with asyncio.timeout(LIMIT):
+            assert await process.wait() == acceleration.REPORTED
+    finally:
+        process.kill()
+        await process.wait()
