@@ -126,3 +126,13 @@ def test_the_forbidden_is_found(text):
 )
 def test_the_allowed_is_not(text):
     assert forbidden(ast.parse(f"async def f():\n    {text}")) == []
+
+
+def test_the_specification_names_tests_that_exist():
+    text = (ROOT / "SPECIFICATION.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 30
+    for path, name in named:
+        tree = ast.parse((ROOT / path).read_text())
+        functions = {getattr(node, "name", "") for node in ast.walk(tree)}
+        assert name in functions, f"{path}::{name}"
