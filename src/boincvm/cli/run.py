@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from typing import TextIO
 
 from boincvm.cli.job_arguments import COMMAND_ADVICE, job_from_arguments
 from boincvm.cli.parser import Parser, option
@@ -123,11 +124,15 @@ def run(arguments: argparse.Namespace) -> int:
     job = job_from_arguments(arguments)
     from boincvm.wrapper.standalone import run_standalone
 
-    show_progress = not arguments.quiet and not arguments.json and sys.stderr.isatty()
+    show_progress = not arguments.quiet and not arguments.json and _is_terminal(sys.stderr)
     code = run_standalone(job, json_output=arguments.json, show_progress=show_progress)
     if code != ExitCode.SUCCESS and not arguments.json:
         _tell_of_unsent_files(job)
     return code
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # None: the descriptor was closed
 
 
 def _tell_of_unsent_files(job: Job) -> None:
