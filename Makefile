@@ -8,13 +8,14 @@ VENV := .venv
 BOINCVM := $(VENV)/bin/boincvm
 RUN_PACKAGES := qemu-system-x86 qemu-utils util-linux
 IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
+TEST_PACKAGES := bash zsh cpio
 
-.PHONY: demo test check bench setup packages environment images clean
+.PHONY: demo test check bench setup packages test-packages environment environment-dev images clean
 
 demo: packages environment
 	$(VENV)/bin/python examples/ecm/demo.py
 
-test: setup
+test: setup test-packages
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests
 
 check: environment-dev
@@ -28,6 +29,9 @@ bench: setup
 	$(VENV)/bin/python -m benchmarks --json bench.json
 
 setup: packages environment-dev images
+
+test-packages:
+	setup/packages.sh $(TEST_PACKAGES)
 
 packages:
 	setup/packages.sh $(RUN_PACKAGES) $(IMAGE_PACKAGES)

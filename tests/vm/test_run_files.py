@@ -135,6 +135,8 @@ def test_a_directory_that_has_something_in_it_stays(bench: Bench) -> None:
     assert digests(bench.work).keys() == {"out/mine"}
 
 
+# Root needs no user namespace, which a chroot, for one, would refuse.
+UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
 SMALL_DISK = (
     'mount -t tmpfs -o size=$1 tmpfs "$2" && shift 2 && "$@";'
     ' code=$?; ls -A "$XDG_CACHE_HOME/boincvm/runs" 2>/dev/null >&2; exit $code'
@@ -143,11 +145,11 @@ SMALL_DISK = (
 
 def small_disk(size: str, directory: Path) -> list[str]:
     """A command that runs another where `directory` is a disk of its own."""
-    return ["unshare", "-rm", "sh", "-c", SMALL_DISK, "sh", size, str(directory)]
+    return [*UNSHARE, "sh", "-c", SMALL_DISK, "sh", size, str(directory)]
 
 
 def can_unshare() -> bool:
-    return subprocess.run(["unshare", "-rm", "true"], check=False).returncode == 0
+    return subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
 
 
 needs_namespaces = pytest.mark.skipif(

@@ -2,7 +2,7 @@
 
 `/dev/kvm` can open and still hang a guest. So the image's own kernel is booted under KVM
 with an initrd of one tiny program, which reports through a port that ends QEMU with a status
-that nothing else gives. The verdict is kept per boot of the host, QEMU and kernel.
+that nothing else gives. The verdict is kept per boot of the host, user and QEMU.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
     missing = _why_not_even_tried(kernel)
     if missing or kernel is None:
         return Verdict("tcg", missing, 0.0)
-    key = _key(program, kernel)
+    key = _key(program)
     cache = cache_directory() / "acceleration.json"
     if not refresh and (known := _load(cache, key)):
         return replace(known, cached=True)
@@ -147,10 +147,11 @@ def _cpio(name: str, mode: int, data: bytes) -> bytes:
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
-def _key(program: str, kernel: Path) -> str:
-    """What the verdict depends on."""
-    stamps = [f"{path}:{Path(path).stat().st_mtime_ns}" for path in (program, kernel)]
-    return "|".join([_BOOT_ID.read_text().strip(), str(os.getuid()), *stamps])
+def _key(program: str) -> str:
+    """What the verdict depends on: one kernel stands for all, or two images used by turns would
+    cost a trial boot each time."""
+    stamp = f"{program}:{Path(program).stat().st_mtime_ns}"
+    return "|".join([_BOOT_ID.read_text().strip(), str(os.getuid()), stamp])
 
 
 def _load(cache: Path, key: str) -> Verdict | None:

@@ -1,6 +1,5 @@
 """`boincvm completion`: scripts that the shells themselves find sound."""
 
-import shutil
 import subprocess
 import sys
 
@@ -18,11 +17,9 @@ def test_a_script_with_every_verb_and_option(capsys, shell):
     assert all(name in script for name in verbs.VERBS)
     assert "--silence-limit" in script
     assert "--if-missing" in script
-    if shutil.which(shell):
-        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+    subprocess.run([shell, "-n"], input=script, text=True, check=True)
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
 def test_bash_completes_a_verb_and_an_option(capsys):
     main(["completion", "bash"])
     script = capsys.readouterr().out
