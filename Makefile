@@ -1,6 +1,7 @@
 # make demo   all set-up, then a real program in a virtual machine
 # make test   all set-up, then every test
 # make check  linters, types, import directions
+# make coverage  which lines the unit tests reach
 # make bench  every benchmark: a table, and bench.json
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ RUN_PACKAGES := qemu-system-x86 qemu-utils util-linux
 IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
 TEST_PACKAGES := bash zsh cpio
 
-.PHONY: demo test check bench setup packages test-packages environment environment-dev images clean
+.PHONY: demo test check coverage bench setup packages test-packages environment environment-dev images clean
 
 demo: packages environment
 	$(VENV)/bin/python examples/ecm/demo.py
@@ -24,6 +25,10 @@ check: environment-dev
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy benchmarks examples
 	PYTHONPATH=guest $(VENV)/bin/lint-imports
+
+coverage: setup
+	$(VENV)/bin/coverage run -m pytest tests/unit
+	$(VENV)/bin/coverage report --skip-covered --sort=cover
 
 bench: setup
 	$(VENV)/bin/python -m benchmarks --json bench.json

@@ -8,14 +8,15 @@ import select
 import time
 
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.filetree import UnsafePathError
-from boincvm_agent import machine, transfer
+from boincvm_agent import machine
 from boincvm_agent.link import HostGoneError, Link
 from boincvm_agent.program import CannotStartError, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from boincvm_agent import transfer
 
 BEAT_SECONDS = 5.0
 """Between heart-beats, until the host says how often it wants them."""
@@ -31,7 +32,6 @@ class Agent:
         self._programs: dict[str, Program] = {}
         self._receivers: dict[str, transfer.Receiver] = {}
         self._senders: dict[str, transfer.Sender] = {}
-        self._disk = transfer.TransferDisk()
         self._groups: list[Program] = []  # ended, their control group not yet removed
         self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
@@ -148,7 +148,7 @@ class Agent:
             except CannotStartError as error:
                 headers = {"reason": str(error.number), "at": error.where}
                 self._link.send("failed", call, headers)
-            except UnsafePathError as error:
+            except ValueError as error:
                 self._fail(call, "unsafe", str(error))
             except OSError as error:
                 if call in self._programs:
@@ -160,7 +160,9 @@ class Agent:
         if word == "run":
             self._programs[call] = self._start(call, frame)
         elif word == "put":
-            receiver = transfer.Receiver(self._link, self._disk, call, frame.body)
+            from boincvm_agent import transfer
+
+            receiver = transfer.Receiver(self._link, transfer.DISK, call, frame.body)
             self._receivers[call] = receiver
         elif word == "get":
             self._link.produce(self._send_tree(call, frame))
@@ -197,11 +199,13 @@ class Agent:
     def _send_tree(self, call: str, frame: Frame) -> Iterator[bool]:
         slots = [int(slot) for slot in frame.headers.get("slots", "").split()]
         size = int(frame.headers.get("slot-size", "0"))
-        sender = transfer.Sender(self._link, self._disk, call, frame.body, slots, size)
+        from boincvm_agent import transfer  # not before it is needed, for a quick start
+
+        sender = transfer.Sender(self._link, transfer.DISK, call, frame.body, slots, size)
         self._senders[call] = sender
         try:
             yield from sender.steps()
-        except UnsafePathError as error:
+        except ValueError as error:
             self._fail(call, "unsafe", str(error))
         except OSError as error:
             self._fail(call, str(error.errno or 0), error.strerror or str(error))

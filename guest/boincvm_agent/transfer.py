@@ -35,6 +35,10 @@ class TransferDisk:
         return self._window
 
 
+DISK = TransferDisk()
+"""All transfers of this guest share it."""
+
+
 def open_work() -> int:
     """The job's directory."""
     return os.open(WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 
-class UnsafePathError(Exception):
+class UnsafePathError(ValueError):
     """A path or a file that is refused; the text says which and why."""
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 import shutil
 from pathlib import Path, PurePosixPath
 
@@ -94,7 +93,7 @@ class _Get:
         self._window = window
         self._parent = parent
         self._name = name
-        self._part = b"." + name[:200] + f".{secrets.token_hex(4)}.part".encode()
+        self._part = b"." + name[:200] + f".{os.urandom(4).hex()}.part".encode()
         self._writer = TreeWriter(parent, self._part, maximum_bytes=maximum_bytes, nameless=True)
         self._progress = progress
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

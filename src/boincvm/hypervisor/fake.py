@@ -68,12 +68,16 @@ class FakeMachine:
         return near
 
     async def pause(self) -> None:
-        if self.state is MachineState.RUNNING:
-            self.state = MachineState.PAUSED
+        self._check_started("paused")
+        self.state = MachineState.PAUSED
 
     async def resume(self) -> None:
-        if self.state is MachineState.PAUSED:
-            self.state = MachineState.RUNNING
+        self._check_started("resumed")
+        self.state = MachineState.RUNNING
+
+    def _check_started(self, wanted: str) -> None:
+        if self.state not in (MachineState.RUNNING, MachineState.PAUSED):
+            raise HypervisorError(f"the machine is not running, so it cannot be {wanted}")
 
     async def save(self) -> None:
         if self.state is MachineState.SAVED:

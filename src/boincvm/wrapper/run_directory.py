@@ -6,7 +6,6 @@ A run that is killed cannot tidy up; the next run removes what is no longer lock
 import errno
 import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ def _make(runs: Path) -> tuple[Path, int]:
         # Held for an instant: nobody may see a new directory that is not yet locked.
         fcntl.flock(together, fcntl.LOCK_EX)
         _remove_stale(runs)
-        directory = runs / secrets.token_hex(8)
+        directory = runs / os.urandom(8).hex()
         directory.mkdir(mode=0o700)
         lock = _lock(directory)
         if lock is None:

@@ -12,7 +12,6 @@ from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Job
-from boincvm.wrapper.progress import ProgressLine
 from boincvm.wrapper.run_directory import run_directory
 from boincvm.wrapper.run_job import JobRun, Observer, machine_spec
 from boincvm.wrapper.streams import OutputClosedError, fill_closed_descriptors
@@ -33,7 +32,11 @@ def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
 
 async def _run(job: Job, *, json_output: bool, show_progress: bool) -> int:
     plan = StreamPlan(capture=json_output)
-    line = ProgressLine() if show_progress else None
+    line = None
+    if show_progress:
+        from boincvm.wrapper.progress import ProgressLine
+
+        line = ProgressLine()
     job_run = JobRun(job, plan, line or Observer())
     interruption = _Interruption(job_run)
     failure: BoincvmError | None = None
