@@ -17,7 +17,7 @@ from boincvm.job.files import (
 from boincvm.job.model import Job, Task
 from boincvm.job.values import UnexpectedValueError
 
-HERE = Path("/home/ann/work")
+HERE = Path("/home/ann/jobs")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ HERE = Path("/home/ann/work")
         ("..x/y", "..x/y"),
         ("a b\nc", "a b\nc"),
         ("/etc/passwd", "passwd"),
-        ("/home/ann/work/a/b", "b"),
+        ("/home/ann/jobs/a/b", "b"),
         ("//net/x", "x"),
         ("../other/data.txt", "data.txt"),
         ("a/../../other", "other"),
