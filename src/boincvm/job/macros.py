@@ -1,0 +1,71 @@
+"""What stands for something else in a job.xml: macros, and logical names of files.
+
+BOINC's wrapper replaces macros in the working directory, the environment and the command line,
+then `boinc_resolve(…)` in the command line, and splits it last. VMWrapper has words that begin
+with `./` instead.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+_MACRO = re.compile(r"\$(?:PROJECT_DIR|NTHREADS|PWD|GPU_DEVICE_NUM)")
+_RESOLVE = "boinc_resolve("
+
+
+@dataclass(frozen=True, slots=True)
+class Macros:
+    """`project_directory` "" stands for `.`, as with BOINC.
+
+    `gpu_device_number` None: there is no such device, and its macro stays as it is.
+    """
+
+    project_directory: str
+    threads: int
+    working_directory: str
+    gpu_device_number: int | None = None
+
+
+def expand(text: str, macros: Macros) -> str:
+    """`text` with its macros replaced, once: what a macro stands for is not searched again.
+
+    A macro needs no end: with 4 threads `$NTHREADS_x` is `4_x`.
+    """
+    values = {
+        "$PROJECT_DIR": macros.project_directory or ".",
+        "$NTHREADS": str(macros.threads),
+        "$PWD": macros.working_directory,
+    }
+    if macros.gpu_device_number is not None:
+        values["$GPU_DEVICE_NUM"] = str(macros.gpu_device_number)
+    return _MACRO.sub(lambda match: values.get(match[0], match[0]), text)
+
+
+def resolve_names(text: str, resolve: Callable[[str], str]) -> str:
+    """`text` with each `boinc_resolve(name)` replaced by what `resolve` gives for the name.
+
+    Blanks around a name do not belong to it. Without a `)` or a name it stays as it is, and
+    what `resolve` gives is not searched again. What `resolve` raises passes through.
+    """
+    done: list[str] = []
+    position = 0
+    while True:
+        begin = text.find(_RESOLVE, position)
+        end = text.find(")", begin) if begin >= 0 else -1
+        if end < 0:
+            return "".join((*done, text[position:]))
+        name = text[begin + len(_RESOLVE) : end].strip()
+        done.append(text[position:begin])
+        done.append(resolve(name) if name else text[begin : end + 1])
+        position = end + 1
+
+
+def words_with_physical_names(words: Iterable[str], resolve: Callable[[str], str]) -> list[str]:
+    """VMWrapper's rule: a word that begins with `./` is a logical name, and is resolved whole.
+
+    It holds for what runs on the host; to a guest such a word is a file of its own. `./` alone
+    is a directory and stays. What `resolve` raises passes through.
+    """
+    return [
+        resolve(word) if word.startswith("./") and len(word) > len("./") else word for word in words
+    ]

@@ -1,0 +1,86 @@
+"""The wrapper's own command line, the same as that of BOINC's wrapper (samples/wrapper).
+
+A BOINC client calls it with the work unit's arguments, then those of the app version.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from boincvm.errors import UsageError
+from boincvm.job.values import MOST_CPUS, describe
+
+_MOST_DEVICES = 1 << 16
+_LONGEST_PERIOD = 3650 * 86400.0
+_HINT = (
+    "the wrapper's own arguments: --nthreads N, --device N, --trickle SECONDS, --sporadic, "
+    "--use_tstp, --version, --passthrough_child ARGUMENT…"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WrapperArguments:
+    """`trickle_period` in seconds of run time, None for no trickle messages.
+
+    `device` None: not said. `passthrough` is everything after `--passthrough_child`, `unknown`
+    what is not the wrapper's own before it.
+    """
+
+    threads: int = 1
+    device: int | None = None
+    trickle_period: float | None = None
+    is_sporadic: bool = False
+    use_tstp: bool = False
+    show_version: bool = False
+    passthrough: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def child_arguments(self) -> tuple[str, ...]:
+        """What a task with `append_command_line` gets after its own words."""
+        return self.unknown + self.passthrough
+
+
+def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
+    """`argv` is what follows the program's name. Of a repeated argument the last one counts.
+
+    Raises UsageError where a number is missing or is none.
+    """
+    numbers: dict[str, float] = {}
+    flags: set[str] = set()
+    passthrough: tuple[str, ...] = ()
+    unknown: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word in ("--nthreads", "--device", "--trickle"):
+            numbers[word] = _number(word, next(rest, None))
+        elif word in ("--sporadic", "--use_tstp", "--version", "-v"):
+            flags.add(word)
+        elif word == "--passthrough_child":
+            passthrough = tuple(rest)
+        else:
+            unknown.append(word)
+    device = numbers.get("--device", -1.0)
+    trickle = numbers.get("--trickle", 0.0)
+    return WrapperArguments(
+        threads=int(min(max(numbers.get("--nthreads", 1.0), 1.0), MOST_CPUS)),
+        device=int(min(device, _MOST_DEVICES)) if device >= 0 else None,
+        trickle_period=min(trickle, _LONGEST_PERIOD) if trickle > 0 else None,
+        is_sporadic="--sporadic" in flags,
+        use_tstp="--use_tstp" in flags,
+        show_version=not flags.isdisjoint(("--version", "-v")),
+        passthrough=passthrough,
+        unknown=tuple(unknown),
+    )
+
+
+def _number(option: str, text: str | None) -> float:
+    """A number; plan classes write a count of processors as `4` or as `4.000000`."""
+    found = "nothing" if text is None else describe(text)
+    try:
+        number = float(text) if text is not None else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{option}: found {found}, expected a number", hint=_HINT)
+    return number

@@ -1,0 +1,237 @@
+"""XML as BOINC's own files use it, read as leniently as BOINC's parser (lib/parse.cpp) reads it.
+
+Elements, text, comments and CDATA; attributes and `<?…?>` are passed over; names are
+case-sensitive. No file needs a header, a closing tag that closes nothing is passed over, a `&`
+that begins no entity stands for itself, and what follows the outermost element is not looked
+at. What such a file never needs and a hostile one may use is refused: a DOCTYPE or any other
+declaration, entities of its own, NUL, endless depth and number.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+LARGEST_DOCUMENT = 1 << 20
+"""Bytes."""
+MOST_TAGS = 50_000
+"""Opening and closing ones together."""
+DEEPEST_ELEMENT = 32
+
+WHITE_SPACE = " \t\n\v\f\r"
+"""What C's isspace calls white space; Unicode has more, which BOINC leaves alone."""
+
+_LONGEST_SHOWN = 40
+_LONGEST_NUMBER = 8
+_ENTITY = re.compile(r"&(?:#([0-9]+)|#[xX]([0-9a-fA-F]+)|([A-Za-z_][A-Za-z0-9_.-]*));")
+_NAME = re.compile(rf"[^{WHITE_SPACE}]+")
+_NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
+
+
+class XmlError(ValueError):
+    """The document cannot be read; `found` and `expected` are parts of a sentence."""
+
+    def __init__(self, line: int, found: str, expected: str) -> None:
+        super().__init__(f"line {line}: found {found}, expected {expected}")
+        self.line = line
+        self.found = found
+        self.expected = expected
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """`text` is all text directly inside, entities replaced, without white space at its ends.
+
+    `line`, from 1, is where the element begins. `is_closed_by_itself`: it was `<name/>`, which
+    to BOINC is not the same as `<name></name>`.
+    """
+
+    name: str
+    text: str
+    children: tuple["Element", ...]
+    line: int
+    is_closed_by_itself: bool = False
+
+
+def parse(data: bytes, *, maximum: int = LARGEST_DOCUMENT) -> Element:
+    """The outermost element of `data`: UTF-8, or Latin-1 if it is not UTF-8.
+
+    Raises XmlError, whatever the bytes are, also where there are more than `maximum`.
+    """
+    if len(data) > maximum:
+        raise XmlError(1, f"{len(data)} bytes", f"at most {maximum}")
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise XmlError(data.count(b"\n", 0, nul) + 1, "a NUL character", "text")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return _build(text)
+
+
+@dataclass(slots=True)
+class _Open:
+    """An element whose end has not been seen yet."""
+
+    name: str
+    line: int
+    texts: list[str] = field(default_factory=list)
+    children: list[Element] = field(default_factory=list)
+
+    def closed(self, *, by_itself: bool) -> Element:
+        text = "".join(self.texts).strip(WHITE_SPACE)
+        return Element(self.name, text, tuple(self.children), self.line, by_itself)
+
+
+def _build(text: str) -> Element:
+    tree = _Tree()
+    count = 0
+    for kind, value, line in _pieces(text):
+        if kind == "text":
+            tree.text(_without_entities(value, line), line)
+            continue
+        if kind == "verbatim":
+            tree.text(value, line)
+            continue
+        count += 1
+        if count > MOST_TAGS:
+            raise XmlError(line, f"more than {MOST_TAGS} tags", "fewer")
+        if kind != "end":
+            tree.start(value, line)
+        if kind != "start":
+            outermost = tree.end(value, by_itself=kind == "empty")
+            if outermost is not None:
+                return outermost
+    raise tree.unclosed()
+
+
+class _Tree:
+    """The elements that are open, the outermost first."""
+
+    def __init__(self) -> None:
+        self._open: list[_Open] = []
+
+    def text(self, text: str, line: int) -> None:
+        if self._open:
+            self._open[-1].texts.append(text)
+            return
+        seen = text.strip(WHITE_SPACE)
+        if seen:
+            line += text.count("\n", 0, text.index(seen))
+            raise XmlError(line, f"the text {_shown(seen)}", "an element first")
+
+    def start(self, name: str, line: int) -> None:
+        if len(self._open) == DEEPEST_ELEMENT:
+            expected = f"at most {DEEPEST_ELEMENT}"
+            raise XmlError(line, "too many elements in one another", expected)
+        self._open.append(_Open(name, line))
+
+    def end(self, name: str, *, by_itself: bool) -> Element | None:
+        """Close the element `name`; the outermost one is returned. A stray end is passed over."""
+        if name not in [element.name for element in self._open]:
+            return None
+        if self._open[-1].name != name:
+            raise self.unclosed()
+        element = self._open.pop().closed(by_itself=by_itself)
+        if not self._open:
+            return element
+        self._open[-1].children.append(element)
+        return None
+
+    def unclosed(self) -> XmlError:
+        """The error for a document that ends here."""
+        if not self._open:
+            return XmlError(1, "no element", "one")
+        last = self._open[-1]
+        found = f"{_shown(f'<{last.name}>')} without its end"
+        return XmlError(last.line, found, _shown(f"</{last.name}>"))
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str, int]]:
+    """Kind (text, verbatim, start, empty, end), text or name, line; in linear time."""
+    position, line = 0, 1
+    while position < len(text):
+        begin = text.find("<", position)
+        if begin < 0:
+            begin = len(text)
+        if begin > position:
+            yield "text", text[position:begin], line
+            line += text.count("\n", position, begin)
+        if begin == len(text):
+            return
+        end, kind, value = _markup(text, begin, line)
+        if kind:
+            yield kind, value, line
+        line += text.count("\n", begin, end)
+        position = end
+
+
+def _markup(text: str, begin: int, line: int) -> tuple[int, str, str]:
+    """Where what begins with the `<` at `begin` ends, its kind ("" to be passed over), its name."""
+    if text.startswith("<!--", begin):
+        return _end(text, begin + 4, "-->", "comment", line), "", ""
+    if text.startswith("<![CDATA[", begin):
+        end = _end(text, begin + 9, "]]>", "CDATA", line)
+        return end, "verbatim", text[begin + 9 : end - 3]
+    end = _end(text, begin, ">", "tag", line)
+    inside = text[begin + 1 : end - 1]
+    if inside.startswith("?"):
+        return end, "", ""
+    if inside.startswith("!"):
+        expected = "no DOCTYPE, no entities of its own and no other declaration"
+        raise XmlError(line, _shown(f"<{inside}>"), expected)
+    if "<" in inside:
+        expected = "a > before the next < (in text a < is written &lt;)"
+        raise XmlError(line, _shown(text[begin:end]), expected)
+    kind = "start"
+    if inside.startswith("/"):
+        kind, inside = "end", inside[1:]
+    elif inside.rstrip(WHITE_SPACE).endswith("/"):
+        kind, inside = "empty", inside.rstrip(WHITE_SPACE)[:-1]
+    name = _NAME.match(inside)
+    if name is None:
+        raise XmlError(line, _shown(text[begin:end]), "a tag with a name (&lt; stands for a <)")
+    return end, kind, name[0]
+
+
+def _end(text: str, begin: int, mark: str, what: str, line: int) -> int:
+    """The index after the next `mark`."""
+    at = text.find(mark, begin)
+    if at < 0:
+        raise XmlError(line, f"a {what} that does not end", f"a {mark} after it")
+    return at + len(mark)
+
+
+def _without_entities(text: str, line: int) -> str:
+    if "&" not in text:
+        return text
+
+    def character(match: re.Match[str]) -> str:
+        decimal, hexadecimal, name = match.groups()
+        if name is None:
+            found = _numbered(decimal or hexadecimal, 10 if decimal else 16)
+        else:
+            found = _NAMED.get(name)
+        if found is None:
+            place = line + text.count("\n", 0, match.start())
+            expected = "&lt; &gt; &amp; &quot; &apos; or a character's number"
+            raise XmlError(place, f"the entity {_shown(match[0])}", expected)
+        return found
+
+    return _ENTITY.sub(character, text)
+
+
+def _numbered(digits: str, base: int) -> str | None:
+    """The character of that number; None where there is none, and for NUL."""
+    digits = digits.lstrip("0")
+    if not 0 < len(digits) <= _LONGEST_NUMBER:
+        return None
+    code = int(digits, base)
+    return None if code > sys.maxunicode or 0xD800 <= code <= 0xDFFF else chr(code)
+
+
+def _shown(text: str) -> str:
+    """`text` for a message: one line, never long."""
+    short = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+    return repr(short)

@@ -1,0 +1,346 @@
+"""job.xml: single elements, what is refused, and whatever else a file may hold."""
+
+import re
+from pathlib import Path
+from time import process_time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from boincvm.errors import JobFileError
+from boincvm.exit_codes import ExitCode
+from boincvm.job import job_xml
+from boincvm.job.boinc_job import BoincJob, TaskDescription
+from boincvm.job.job_xml import MOST_TASKS, read_job_xml
+from boincvm.job.job_xml_fields import MOST_IGNORED
+
+MESSAGE = re.compile(r"job\.xml:(\d+): found [^\n]+, expected [^\n]+")
+DOCS = Path(__file__).parents[3] / "docs" / "job-xml.md"
+
+
+def read(text: str) -> BoincJob:
+    return read_job_xml(text.encode(), "job.xml")
+
+
+def read_task(elements: str) -> TaskDescription:
+    (task,) = read(
+        f"<job_desc><task><application>a</application>{elements}</task></job_desc>"
+    ).tasks
+    return task
+
+
+def refused(text: str | bytes) -> str:
+    """The message of the JobFileError."""
+    with pytest.raises(JobFileError) as caught:
+        read_job_xml(text.encode() if isinstance(text, str) else text, "job.xml")
+    assert MESSAGE.fullmatch(caught.value.message)
+    assert caught.value.exit_code is ExitCode.JOB_FILE
+    assert "docs/job-xml.md" in caught.value.hint
+    return caught.value.message
+
+
+def refused_task(elements: str) -> str:
+    """The message for a task on line 1 with `elements` on line 2."""
+    return refused(
+        f"<job_desc><task><application>a</application>\n{elements}</task></job_desc>"
+    ).removeprefix("job.xml:2: ")
+
+
+TASK = "<task><application>a</application></task>"
+IN_MACHINE = "<task><virtualmachine>v</virtualmachine><application>a</application>"
+FILE_ELEMENTS = ["stdin_filename", "stdout_filename", "stderr_filename", "checkpoint_filename",
+                 "fraction_done_filename"]  # fmt: skip
+MACHINE_FILES = ["image", "copy_file_to_VM", "copy_file_from_VM", "install"]
+LEAVING = ["/etc/passwd", "..", "../x", "a/../../x", "a/..", "a//b", "a/", "/", ".", "a/.",
+           r"..\x", r"a\..\b", r"\x", r"\\host\share", r"C:\x", "c:x", "x" * 5000]  # fmt: skip
+STAYING = ["a", "./a", "a/b.c", "a/./b", ".hidden", "...", "a..b", "a b", "in:1", r"a\b", "é"]
+
+
+@pytest.mark.parametrize("name", LEAVING)
+@pytest.mark.parametrize("element", FILE_ELEMENTS)
+def test_a_file_name_that_leaves_the_slot(element, name):
+    assert refused_task(f"<{element}>{name}</{element}>").startswith(f"found <{element}> ")
+
+
+@pytest.mark.parametrize("name", LEAVING)
+@pytest.mark.parametrize("element", MACHINE_FILES)
+def test_a_machines_file_name_that_leaves_the_slot(element, name):
+    text = f"<virtualmachine>v</virtualmachine><{element}>{name}</{element}>"
+    assert refused_task(text).startswith(f"found <{element}> ")
+
+
+@pytest.mark.parametrize("name", LEAVING)
+def test_an_archives_name_that_leaves_the_slot(name):
+    zip_file = f"\n<zipfilename>{name}</zipfilename>"
+    for element in ("unzip_input", "zip_output"):
+        text = f"<task><application>a</application></task><{element}>{zip_file}</{element}>"
+        assert refused(f"<job_desc>{text}</job_desc>").startswith("job.xml:2: found <zipfilename>")
+
+
+@pytest.mark.parametrize("name", STAYING)
+def test_a_file_name_that_stays(name):
+    tasks = [read_task(f"<{element}>{name}</{element}>") for element in FILE_ELEMENTS]
+    assert [getattr(task, element) for task, element in zip(tasks, FILE_ELEMENTS, strict=True)] == [
+        name
+    ] * len(FILE_ELEMENTS)
+    files = "".join(f"<{element}>{name}</{element}>" for element in MACHINE_FILES)
+    machine = read_task(f"<virtualmachine>v</virtualmachine>{files}").machine
+    assert machine is not None
+    assert (machine.image, machine.copy_in, machine.copy_out, machine.packages) == (
+        name,
+        (name,),
+        (name,),
+        (name,),
+    )
+
+
+@pytest.mark.parametrize("name", ["/bin/sh", "../x", "a/"])
+def test_an_application_that_is_copied_is_a_file_of_the_slot(name):
+    text = (
+        "<virtualmachine>v</virtualmachine>\n"
+        f"<application>{name}</application><copy_app_to_VM>1</copy_app_to_VM>"
+    )
+    assert refused(f"<job_desc><task>{text}</task></job_desc>").startswith(
+        f"job.xml:2: found <application> '{name}', expected the name of a file in the slot"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["work", "work/", "a//b", "$PROJECT_DIR/x", "$PWD", "$PWD/a", r"a\b", "."]
+)
+def test_a_working_directory(name):
+    assert read_task(f"<exec_dir>{name}</exec_dir>").exec_dir == name
+
+
+@pytest.mark.parametrize("name", ["/tmp", "..", "$PROJECT_DIR/../x", r"C:\x", r"\x", "a/.."])
+def test_a_working_directory_that_leads_away(name):
+    assert refused_task(f"<exec_dir>{name}</exec_dir>").startswith("found <exec_dir>")
+    text = f"<virtualmachine>v</virtualmachine><exec_dir>{name}</exec_dir>"
+    assert read_task(text).exec_dir == name
+
+
+@pytest.mark.parametrize(
+    ("elements", "found"),
+    [
+        ("<memory_mb>512</memory_mb>", "found <memory_mb>, expected <virtualmachine>"),
+        ("<network/>", "found <network>, expected <virtualmachine>"),
+        ("<install>a.deb</install>", "found <install>, expected <virtualmachine>"),
+        ("<command_line>a <b>c</b></command_line>", "found the element 'b' in <command_line>"),
+        ("<weight><x/></weight>", "found the element 'x' in <weight>"),
+        ("<command_line>&nbsp;</command_line>", "found the entity '&nbsp;'"),
+    ],
+)
+def test_a_fault_in_a_task_of_the_host(elements, found):
+    assert refused_task(elements).startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("elements", "found"),
+    [
+        ("<memory_mb>512M</memory_mb>", "found <memory_mb> '512M', expected a whole number from"),
+        ("<memory_mb>63</memory_mb>", "found <memory_mb> '63'"),
+        ("<memory_mb>1048577</memory_mb>", "found <memory_mb> '1048577'"),
+        ("<memory_mb>512.5</memory_mb>", "found <memory_mb> '512.5'"),
+        ("<memory_mb>٥١٢</memory_mb>", "found <memory_mb> '٥١٢'"),
+        ("<memory_mb/>", "found <memory_mb> ''"),
+        ("<disk_mb>-1</disk_mb>", "found <disk_mb> '-1'"),
+        ("<disk_mb>99999999</disk_mb>", "found <disk_mb> '99999999'"),
+        ("<cpus>0</cpus>", "found <cpus> '0', expected a whole number from 1 to 256"),
+        ("<cpus>257</cpus>", "found <cpus> '257'"),
+        ("<network>true</network>", "found <network> 'true', expected <network/>, 1 or 0"),
+        ("<network></network>", "found <network> ''"),
+        ("<copy_app_to_VM>yes</copy_app_to_VM>", "found <copy_app_to_VM> 'yes'"),
+        ("<virtualmachine></virtualmachine>", "found <virtualmachine> '', expected a name"),
+        ("<virtualmachine>..</virtualmachine>", "found <virtualmachine> '..'"),
+        ("<virtualmachine>a/b</virtualmachine>", "found <virtualmachine> 'a/b'"),
+        (r"<virtualmachine>a\b</virtualmachine>", r"found <virtualmachine> 'a\\b'"),
+        ("<virtualmachine>a\nb</virtualmachine>", r"found <virtualmachine> 'a\nb'"),
+        ("<virtualmachine>" + "v" * 129 + "</virtualmachine>", "found <virtualmachine> 'vvv"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_a_task_with_a_machine(elements, found):
+    text = f"<virtualmachine>v</virtualmachine>{elements}"
+    assert refused_task(text).startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "1: found no element, expected one"),
+        ("<job>\n</job>", "1: found the element 'job', expected <job_desc>"),
+        ("<JOB_DESC/>", "1: found the element 'JOB_DESC', expected <job_desc>"),
+        ("<vbox_job/>", "1: found the element 'vbox_job', expected <job_desc>"),
+        ("{}", "1: found the text '{}', expected an element first"),
+        ("<job_desc/>", "1: found no task, expected at least one <task>"),
+        ("\n<job_desc></job_desc>", "2: found no task, expected at least one <task>"),
+        ("<job_desc>\n<task>", "2: found '<task>' without its end"),
+        ("<job_desc>\n<task/></job_desc>", "2: found a task without an application"),
+        ("<job_desc>\n<task>\n<application/></task></job_desc>", "2: found a task without an"),
+        ("<job_desc><task>\n<application>a</aplication></task></job_desc>",
+         "2: found '<application>' without its end"),
+        ("<job_desc><task><daemon/><application>a</application></task></job_desc>",
+         "1: found daemons only, expected at least one <task>"),
+        ("<job_desc><task>\n<virtualmachine>v</virtualmachine></task></job_desc>",
+         "1: found a task without an application"),
+        ("<job_desc><task><virtualmachine>v</virtualmachine><application>a</application><daemon/>",
+         "1: found '<task>' without its end"),
+        (f"<job_desc>{IN_MACHINE}<daemon/></task></job_desc>",
+         "1: found a daemon in a virtual machine"),
+        (f"<job_desc>\n<unzip_task>\n<virtualmachine>v</virtualmachine></unzip_task>{TASK}</job_desc>",
+         "3: found <virtualmachine>, expected none: a <unzip_task> runs on the host"),
+        (f"<job_desc>\n<VMmanage_task>\n<cpus>2</cpus></VMmanage_task>{TASK}</job_desc>",
+         "3: found <cpus>, expected <virtualmachine> in the same task"),
+        (f"<job_desc>\n<cpu_time>cpu</cpu_time>{TASK}</job_desc>",
+         "2: found <cpu_time> 'cpu', expected guest, host or wall"),
+        ("<!DOCTYPE job_desc [<!ENTITY a 'b'>]>\n<job_desc/>", "1: found \"<!DOCTYPE job_desc ["),
+        ("<job_desc>" + "<task/>" * (MOST_TASKS + 1) + "</job_desc>", "1: found 1001 tasks"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_whole(text, message):
+    assert refused(text).startswith(f"job.xml:{message}")
+
+
+@pytest.mark.parametrize("scale", ["", "0", "-1", "1e7", "inf", "nan", "2x", "0x2", "1e999"])
+def test_a_scale_that_is_none(scale):
+    text = f"<job_desc><cpu_time_scale>\n{scale}</cpu_time_scale>{TASK}</job_desc>"
+    assert refused(text).startswith("job.xml:1: found <cpu_time_scale>")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(", "[", "*", "a{9999999999}", "[[:digit:]]", "a(?i)b", "(?L)a", "(?<x", "(" * 300,
+     "a" * 256, "[z-\na]"],
+)  # fmt: skip
+def test_a_pattern_that_python_reads_otherwise_or_not_at_all(pattern):
+    text = f"<zip_output><zipfilename>z</zipfilename>\n<filename>{pattern.replace('<', '&lt;')}"
+    text += "</filename></zip_output>"
+    assert refused(f"<job_desc>{text}{TASK}</job_desc>").startswith("job.xml:2: found <filename>")
+
+
+def test_an_archive_without_a_name_is_none():
+    text = (
+        "<zip_output><filename>x</filename></zip_output><task><application>a</application></task>"
+    )
+    assert read(f"<job_desc>{text}</job_desc>").zip_output is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("<image>a</image>", "<image>b</image>", "what line 2 says: 'a'"),
+        ("<memory_mb>512</memory_mb>", "<memory_mb>513</memory_mb>", "what line 2 says: '512'"),
+        ("<cpus>2</cpus>", "<cpus>1</cpus>", "what line 2 says: '2'"),
+        ("", "<disk_mb>512</disk_mb>", "what line 1 says: nothing of <disk_mb>"),
+        ("", "<network/>", "what line 1 says: nothing of <network>"),
+        ("<network/>", "<network>0</network>", "what line 2 says: ''"),
+        ("", "<image>sci</image>", "what line 1 says: nothing of <image>"),
+    ],
+)
+def test_a_machine_described_twice_and_differently(first, second, expected):
+    text = f"<job_desc>{IN_MACHINE}\n{first}</task>\n{IN_MACHINE}\n{second}</task></job_desc>"
+    element = second[1:].split(">")[0].rstrip("/")
+    message = refused(text)
+    assert message.startswith(f"job.xml:4: found <{element}> ")
+    assert message.endswith(f" for the machine 'v', expected {expected}")
+
+
+@pytest.mark.parametrize("second", ["", "<image>base</image>", "<network>0</network>"])
+def test_a_machine_described_twice_and_alike(second):
+    both = f"{IN_MACHINE}<cpus>3</cpus></task>{IN_MACHINE}{second}</task>"
+    job = read(f"<job_desc>{both}</job_desc>")
+    assert job.tasks[0].machine == job.tasks[1].machine
+
+
+@pytest.mark.parametrize(
+    ("beside", "is_for_vmwrapper"),
+    [
+        ("", False),
+        (f"{IN_MACHINE}</task>", True),
+        ("<unzip_task><application>u</application></unzip_task>", True),
+        ("<VMmanage_task><application>m</application></VMmanage_task>", True),
+    ],
+)
+def test_a_job_of_vmwrapper_appends_arguments_unasked(beside, is_for_vmwrapper):
+    daemon = "<task><application>d</application><daemon/></task>"
+    told = "<task><application>c</application><append_cmdline_args>0</append_cmdline_args></task>"
+    job = read(f"<job_desc>{TASK}{told}{daemon}{beside}</job_desc>")
+    assert job.is_for_vmwrapper == is_for_vmwrapper
+    appends = [task.append_command_line for task in job.tasks[:2]]
+    assert appends == [is_for_vmwrapper, False]
+    others = (*job.daemons, *job.unzip_tasks, *job.machine_managers)
+    assert not any(task.append_command_line for task in others)
+
+
+@pytest.mark.parametrize("text", ["FOO", "=x", "="])
+def test_a_variable_that_is_none_has_no_effect(text):
+    job = read(
+        f"<job_desc><task><application>a</application><setenv>{text}</setenv></task></job_desc>"
+    )
+    assert job.tasks[0].environment == ()
+    assert job.ignored == (f"job.xml:1: <setenv> {text!r} has no effect, expected NAME=VALUE",)
+
+
+def test_remarks_are_not_endless():
+    job = read(f"<job_desc>{'<x/>' * 1000}{TASK}</job_desc>")
+    assert len(job.ignored) == MOST_IGNORED
+
+
+def test_a_files_name_stays_on_one_line():
+    with pytest.raises(JobFileError, match=r"^'a\\nb':1: found no element, expected one$"):
+        read_job_xml(b"", "a\nb")
+
+
+def test_weights_add_up_to_a_number():
+    task = "<task><application>a</application><weight>1e100</weight></task>"
+    job = read(f"<job_desc>{task * MOST_TASKS}</job_desc>")
+    assert sum(task.weight for task in job.tasks) == pytest.approx(1e103)
+
+
+def test_the_manuals_examples():
+    examples = re.findall(r"```xml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    jobs = [read(example) for example in examples]
+    assert len(jobs) >= 3
+    assert all(not job.ignored for job in jobs)
+
+
+def test_the_manual_has_every_element():
+    manual = DOCS.read_text()
+    names = {*job_xml._JOB, *job_xml._TASK, "zipfilename", "filename"}
+    assert [name for name in sorted(names) if f"`{name}`" not in manual] == []
+
+
+CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.xml"))
+PIECES = st.sampled_from(
+    [b"<task>", b"</task>", b"<job_desc>", b"</job_desc>", b"<virtualmachine>v</virtualmachine>",
+     b"<network/>", b"<cpus>9</cpus>", b"<", b">", b"/", b"&", b"&#", b";", b"&x;", b"<!--", b"-->",
+     b"<![CDATA[", b"]]>", b"<!DOCTYPE a [", b"..", b"/", b"\0", b"\xff", b"\n", b"-1", b"1e999",
+     b"<daemon/>", b"<filename>(</filename>", b"0" * 5000, b"<a>" * 40]
+)  # fmt: skip
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> bytes:
+    """A file of the corpus with a few places cut out, doubled or overwritten."""
+    content = draw(st.sampled_from(CORPUS)).read_bytes()
+    for _ in range(draw(st.integers(1, 6))):
+        begin = draw(st.integers(0, len(content)))
+        end = min(len(content), begin + draw(st.integers(0, 60)))
+        middle = draw(st.one_of(PIECES, st.just(content[begin:end] * 2), st.binary(max_size=4)))
+        content = content[:begin] + middle + content[end:]
+    return content
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.one_of(mutations(), st.binary(), st.text().map(str.encode)))
+def test_any_bytes_are_a_job_or_a_job_file_error_with_a_line(content):
+    start = process_time()
+    try:
+        line, message = read_job_xml(content, "job.xml").tasks[0].line, ""
+    except JobFileError as error:
+        message = error.message
+        match = MESSAGE.fullmatch(message)
+        line = int(match[1]) if match else 0
+    assert process_time() - start < 1
+    assert 1 <= line <= content.count(b"\n") + 1
+    assert len(message) < 600

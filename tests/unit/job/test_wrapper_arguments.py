@@ -1,0 +1,75 @@
+"""The wrapper's own command line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boincvm.errors import UsageError
+from boincvm.job.wrapper_arguments import WrapperArguments, parse_wrapper_arguments
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", WrapperArguments()),
+        ("--nthreads 4", WrapperArguments(threads=4)),
+        ("--nthreads 4.000000", WrapperArguments(threads=4)),
+        ("--nthreads 0", WrapperArguments(threads=1)),
+        ("--nthreads -3", WrapperArguments(threads=1)),
+        ("--nthreads 1e300", WrapperArguments(threads=256)),
+        ("--nthreads 2 --nthreads 3", WrapperArguments(threads=3)),
+        ("--device 0", WrapperArguments(device=0)),
+        ("--device 1", WrapperArguments(device=1)),
+        ("--device -1", WrapperArguments(device=None)),
+        ("--trickle 3600", WrapperArguments(trickle_period=3600.0)),
+        ("--trickle 0.5", WrapperArguments(trickle_period=0.5)),
+        ("--trickle 0", WrapperArguments(trickle_period=None)),
+        ("--sporadic", WrapperArguments(is_sporadic=True)),
+        ("--use_tstp", WrapperArguments(use_tstp=True)),
+        ("--version", WrapperArguments(show_version=True)),
+        ("-v", WrapperArguments(show_version=True)),
+        ("--passthrough_child", WrapperArguments()),
+        (
+            "--nthreads 2 --passthrough_child --nthreads 8 -v --passthrough_child x",
+            WrapperArguments(
+                threads=2, passthrough=("--nthreads", "8", "-v", "--passthrough_child", "x")
+            ),
+        ),
+        (
+            "in --seed 7 --sporadic --seed=8",
+            WrapperArguments(is_sporadic=True, unknown=("in", "--seed", "7", "--seed=8")),
+        ),
+        ("--NTHREADS 4", WrapperArguments(unknown=("--NTHREADS", "4"))),
+    ],
+)
+def test_arguments(words, expected):
+    assert parse_wrapper_arguments(words.split()) == expected
+
+
+def test_children_get_what_is_not_the_wrappers():
+    words = ["a", "--device", "3", "b", "--passthrough_child", "c", "--device"]
+    arguments = parse_wrapper_arguments(words)
+    assert arguments.child_arguments == ("a", "b", "c", "--device")
+
+
+@pytest.mark.parametrize("option", ["--nthreads", "--device", "--trickle"])
+@pytest.mark.parametrize("value", [[], [""], ["many"], ["nan"], ["inf"], ["--sporadic"]])
+def test_a_number_that_is_none(option, value):
+    with pytest.raises(UsageError, match=rf"{option}: found .*, expected a number") as caught:
+        parse_wrapper_arguments([option, *value])
+    assert "--nthreads N" in caught.value.hint
+
+
+WORDS = st.sampled_from(
+    ["--nthreads", "--device", "--trickle", "--sporadic", "--passthrough_child", "-v", "2", "-1"]
+)
+
+
+@given(st.lists(st.one_of(WORDS, st.text())))
+def test_any_words_are_arguments_or_a_usage_error(words):
+    try:
+        arguments = parse_wrapper_arguments(words)
+    except UsageError:
+        return
+    assert 1 <= arguments.threads <= 256
+    assert set(arguments.child_arguments) <= set(words)
