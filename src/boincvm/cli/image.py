@@ -1,4 +1,4 @@
-"""`boincvm image`: build, list, inspect and remove base images."""
+"""`boincvm image`: build, list, inspect, pack, unpack and remove base images."""
 
 import argparse
 import sys
@@ -8,6 +8,8 @@ examples:
   boincvm image build                          the image `base`, which jobs use by default
   boincvm image build --package gmp-ecm sci    an image `sci` with a Debian package in it
   boincvm image ls
+  boincvm image pack sci sci-1.0.tar.gz        one file, to be shipped
+  boincvm image unpack sci-1.0.tar.gz sci      and back, on any computer
 """
 
 
@@ -54,6 +56,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "example:\n  boincvm image inspect --json base",
     )
     inspect.add_argument("name", metavar="NAME")
+    _add_pack_and_unpack(verbs)
+
+
+def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    pack = _subparser(
+        verbs,
+        "pack",
+        "put an image into one file",
+        "Put an image into one file, to ship it: a tar.gz. Equal images give equal files.\n\n"
+        "example:\n  boincvm image pack sci sci-1.0.tar.gz",
+    )
+    pack.add_argument("name", metavar="NAME")
+    pack.add_argument("file", metavar="FILE")
+    pack.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    unpack = _subparser(
+        verbs,
+        "unpack",
+        "take an image out of such a file",
+        "Take an image out of a file that boincvm image pack made. If there is an image NAME\n"
+        "already, the new one has the name.\n\n"
+        "example:\n  boincvm image unpack sci-1.0.tar.gz sci",
+    )
+    unpack.add_argument("file", metavar="FILE")
+    unpack.add_argument(
+        "name", metavar="NAME", nargs="?", help="default: FILE's name without .tar.gz"
+    )
 
 
 def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -95,6 +123,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _list(as_json=arguments.json)
     if verb == "rm":
         return _remove(arguments.name, as_json=arguments.json)
+    if verb == "pack":
+        return _pack(arguments)
+    if verb == "unpack":
+        return _unpack(arguments)
     return _inspect(arguments.name, as_json=arguments.json)
 
 
@@ -190,4 +222,43 @@ def _inspect(name: str, *, as_json: bool) -> int:
             )
         else:
             print(describe(image))
+    return 0
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from boincvm.image.interruption import terminable
+    from boincvm.image.pack import pack_image
+    from boincvm.image.progress import to_standard_error
+    from boincvm.image.store import ImageStore
+    from boincvm.sizes import format_size
+
+    path = Path(arguments.file)
+    with terminable(), ImageStore().open(arguments.name) as image:
+        pack_image(image, path, force=arguments.force, progress=to_standard_error())
+    size = path.stat().st_size
+    if arguments.json:
+        _print_json({"name": image.name, "digest": image.digest, "file": str(path), "size": size})
+    else:
+        print(f"image {image.name} is packed: {path}, {format_size(size)}")
+    return 0
+
+
+def _unpack(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from boincvm.image.interruption import terminable
+    from boincvm.image.pack import packed_name, unpack_image
+    from boincvm.image.progress import to_standard_error
+    from boincvm.image.store import ImageStore
+
+    path = Path(arguments.file)
+    name = packed_name(path) if arguments.name is None else arguments.name
+    with terminable():
+        digest = unpack_image(path, name, ImageStore(), progress=to_standard_error())
+    if arguments.json:
+        _print_json({"name": name, "digest": digest})
+    else:
+        print(f"image {name} is unpacked: {digest[:12]}")
     return 0

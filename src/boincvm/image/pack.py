@@ -1,0 +1,260 @@
+"""An image as one file, to be shipped, and back into a store. The format: pack_format.py.
+
+Unpacking needs two things beneath the store's root:
+
+    unpack.lock    held by whoever unpacks; others wait, and find it done
+    unpacking/     what is unpacked so far; a killed process leaves it, the next removes it
+"""
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from boincvm.errors import (
+    BoincvmError,
+    HostDiskFullError,
+    HostError,
+    ImageDamagedError,
+    ImageMissingError,
+    UsageError,
+)
+from boincvm.filetree import DISK_FULL
+from boincvm.image import locks
+from boincvm.image.manifest import MANIFEST, ContentFile, Manifest
+from boincvm.image.names import check_image_name
+from boincvm.image.pack_format import (
+    MOST_IMAGE_BYTES,
+    PIECE,
+    Packer,
+    Unpacker,
+    damaged,
+    finish_file,
+)
+from boincvm.image.progress import Progress
+from boincvm.image.store import Image, ImageStore
+from boincvm.sizes import format_size
+
+_SUFFIXES = (".tar.gz", ".tgz")
+_MARGIN = 16 << 20
+"""Bytes of disk that shall be left when an image is unpacked."""
+
+
+def packed_name(path: Path) -> str:
+    """The image's name that goes with the packed image `path`: its own, without the suffix.
+
+    Capital letters become small ones, other characters that no name may have become `-`, and of
+    a long name the end stays, where a version would be. Raises UsageError if nothing is left.
+    """
+    name = path.name.lower()
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return check_image_name(re.sub(r"[^a-z0-9._-]", "-", name)[-64:].lstrip("._-"))
+
+
+def pack_image(
+    image: Image, path: Path, *, force: bool = False, progress: Progress | None = None
+) -> None:
+    """Write `image` to `path`, whole or not at all. `force`: also where there is a file already.
+
+    Raises UsageError, ImageDamagedError, HostDiskFullError, HostError.
+    """
+    progress = Progress(None) if progress is None else progress
+    if path.exists() and not (force and path.is_file()):
+        raise UsageError(
+            f"{path} exists already",
+            hint="name another file" + (", or give --force" if path.is_file() else ""),
+        )
+    if image.manifest.size > MOST_IMAGE_BYTES:
+        raise UsageError(
+            f"image {image.name} has {format_size(image.manifest.size)}, too much to be packed",
+            hint=f"at most {format_size(MOST_IMAGE_BYTES)} can be; build it with fewer packages",
+        )
+    try:
+        with _written_whole(path) as stream:
+            packer = Packer(stream)
+            manifest = image.manifest.encode()
+            packer.add(MANIFEST, len(manifest), iter([manifest]))
+            for file in image.manifest.files:
+                with progress.step(f"packing {file.name}, {format_size(file.size)}"):
+                    packer.add(file.name, file.size, _checked_pieces(image, file))
+            packer.finish()
+    except OSError as error:
+        raise _host_error(f"{path} cannot be written", error) from error
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose bytes are at `path`, and on the disk, once the block has ended well."""
+    temporary = path.with_name(f".boincvm-{os.urandom(8).hex()}.new")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _checked_pieces(image: Image, file: ContentFile) -> Iterator[bytes]:
+    """What `file` holds: an image that was altered since it was opened must not reach anybody."""
+    path = image.directory / file.name
+    digest = hashlib.sha256()
+    left = file.size
+    with path.open("rb") as stream:
+        while piece := stream.read(min(left, PIECE)):
+            digest.update(piece)
+            left -= len(piece)
+            yield piece
+    if left or digest.hexdigest() != file.sha256:
+        raise ImageDamagedError(
+            f"{path} of the image was altered",
+            hint=f"boincvm image rm {image.name} && boincvm image build {image.name}",
+        )
+
+
+def packed_manifest(path: Path) -> Manifest:
+    """What the packed image `path` says that it holds; only its beginning is read.
+
+    Raises ImageMissingError, ImageDamagedError, HostError.
+    """
+    with _reading(path) as unpacker:
+        return unpacker.manifest()
+
+
+def unpack_image(
+    path: Path, name: str, store: ImageStore, *, progress: Progress | None = None
+) -> str:
+    """Put the packed image `path` into `store` as `name`, unless it is there, sound.
+
+    Waits for others that unpack into `store`. Returns the digest.
+    Raises UsageError, ImageMissingError, ImageDamagedError, HostDiskFullError, HostError.
+    """
+    check_image_name(name)
+    with _open_unpacked(path, name, store, progress) as image:
+        return image.digest
+
+
+def open_packed(path: Path, store: ImageStore, *, progress: Progress | None = None) -> Image:
+    """The packed image `path` as an image of `store`, unpacked unless it is there already.
+
+    Its name is `packed_name(path)`. It blocks: for some milliseconds where the image is there,
+    else for seconds. Raises as `unpack_image` does.
+    """
+    return _open_unpacked(path, packed_name(path), store, progress)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Unpacker]:
+    """Raises ImageMissingError, ImageDamagedError if `path` is no file, HostError."""
+    try:
+        # A pipe that nobody writes to must not hold us for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ImageMissingError(
+            f"there is no file {path}", hint="make it: boincvm image pack NAME FILE"
+        ) from error
+    except OSError as error:
+        raise _host_error(f"{path} cannot be read", error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise damaged(path, "it is not a regular file")
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as stream:
+            yield Unpacker(stream, path)
+    finally:
+        os.close(descriptor)
+
+
+def _open_unpacked(path: Path, name: str, store: ImageStore, progress: Progress | None) -> Image:
+    manifest = packed_manifest(path)
+    progress = Progress(None) if progress is None else progress
+    try:
+        image = _present(store, name, manifest.digest)
+        if image is not None:
+            return image
+        with locks.exclusive(store.root / "unpack.lock"):
+            image = _present(store, name, manifest.digest)  # another process was quicker
+            if image is None:
+                _unpack(path, name, store, progress)
+                image = _present(store, name, manifest.digest)
+    except OSError as error:
+        needed = format_size(manifest.size)
+        what = f"{path} cannot be unpacked into {store.root}, where it needs {needed}"
+        raise _host_error(what, error) from error
+    if image is None:
+        raise HostError(
+            f"image {name} was replaced while {path} was being unpacked", hint="try again"
+        )
+    return image
+
+
+def _present(store: ImageStore, name: str, digest: str) -> Image | None:
+    try:
+        image = store.open(name)
+    except (ImageMissingError, ImageDamagedError):
+        return None  # unpacking is the cure
+    if image.digest == digest:
+        return image
+    image.close()
+    return None
+
+
+def _unpack(path: Path, name: str, store: ImageStore, progress: Progress) -> None:
+    """The caller holds the lock."""
+    place = store.root / "unpacking"
+    _remove(place)
+    with _reading(path) as unpacker:
+        manifest = unpacker.manifest()
+        _check_space(store.root, manifest.size, name)
+        place.mkdir()
+        try:
+            for file in manifest.files:
+                with progress.step(f"unpacking {file.name}, {format_size(file.size)}"):
+                    unpacker.unpack_file(file, place / file.name)
+            unpacker.expect_end()
+            with (place / MANIFEST).open("xb") as stream:
+                stream.write(manifest.encode())
+                finish_file(stream)
+            _sync_directory(place)
+            store.publish(name, place, manifest)
+        finally:
+            _remove(place)
+
+
+def _remove(directory: Path) -> None:
+    import shutil  # here only: it brings three compressors into the wrapper's process
+
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def _check_space(directory: Path, size: int, name: str) -> None:
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if free < size + _MARGIN:
+        raise HostDiskFullError(
+            f"unpacking image {name} needs {format_size(size + _MARGIN)} of disk space, "
+            f"and {directory} has {format_size(free)}",
+            hint="free some space and try again",
+        )
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _host_error(what: str, error: OSError) -> BoincvmError:
+    reason = error.strerror or str(error)
+    if error.errno in DISK_FULL:
+        return HostDiskFullError(f"{what}: {reason}", hint="free some space and try again")
+    return HostError(f"{what}: {reason}", hint="check the disk and who may write there")

@@ -1,0 +1,178 @@
+"""The archive that a packed image is: tar (POSIX.1-1988, ustar) within gzip (RFC 1952).
+
+Nothing in it is free: manifest.json comes first, then the image's files in its order, each header
+with the one mode, owner and time that there is. So equal images have equal archives (where zlib
+is the same), and the reader interprets no headers: it knows each of them before it is read.
+"""
+
+import hashlib
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from boincvm.errors import HostError, ImageDamagedError
+from boincvm.image.manifest import MANIFEST, MOST_BYTES, ContentFile, Manifest, decode_manifest
+from boincvm.sizes import format_size
+
+MOST_IMAGE_BYTES = (8 << 30) - 1
+"""Of all files of an image together; also what the size field of a header can say."""
+LEVEL = 6
+"""Of gzip, by measurement: docs/images.md."""
+PIECE = 1 << 20
+"""Bytes that are handled at once, at most."""
+
+_BLOCK = 512
+_END = bytes(2 * _BLOCK)
+_READ_SIZE = 1 << 17
+# RFC 1952, 2.3: magic, deflate; no flags, no time, no level, unknown system.
+_GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+
+
+def header_of(name: str, size: int) -> bytes:
+    """The tar header of a regular file of `size` bytes: mode 0444, user 0, time 0."""
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o444, 0, 0, size, 0)
+    before = name.encode("ascii").ljust(100, b"\0") + numbers
+    # A regular file, no link, the format and its version; no owners' names, no device, no prefix.
+    after = (b"0" + bytes(100) + b"ustar\0" + b"00").ljust(_BLOCK - 156, b"\0")
+    checksum = sum(before) + sum(b" " * 8) + sum(after)
+    return before + b"%06o\0 " % checksum + after
+
+
+class Packer:
+    """Writes an archive to `stream`."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._checksum = 0
+        self._size = 0
+        stream.write(_GZIP_HEADER)
+
+    def add(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
+        """The next member; `pieces` have `size` bytes together."""
+        self._write(header_of(name, size))
+        for piece in pieces:
+            self._write(piece)
+        self._write(_padding(size))
+
+    def finish(self) -> None:
+        """The archive's end."""
+        self._write(_END)
+        self._stream.write(self._deflate.flush())
+        self._stream.write(struct.pack("<II", self._checksum, self._size & 0xFFFFFFFF))
+
+    def _write(self, data: bytes) -> None:
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._size += len(data)
+        self._stream.write(self._deflate.compress(data))
+
+
+class Unpacker:
+    """Reads an archive from `stream`, which is `path` in messages.
+
+    Whatever differs from what `Packer` writes is damage: ImageDamagedError. HostError if
+    `stream` cannot be read.
+    """
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+        self._inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+
+    def manifest(self) -> Manifest:
+        """The first member."""
+        header = b"".join(self._pieces(_BLOCK))
+        field = re.fullmatch(rb"([0-7]{11})\0", header[124:136])
+        size = int(field[1], 8) if field else 0
+        if header != header_of(MANIFEST, size) or size > MOST_BYTES:
+            raise damaged(self._path, f"it does not begin with a {MANIFEST}")
+        text = b"".join(self._pieces(size))
+        self._expect(_padding(size), f"what follows {MANIFEST}")
+        try:
+            manifest = decode_manifest(text, self._path)
+        except ImageDamagedError as error:
+            raise damaged(self._path, f"its {MANIFEST} is none that this version reads") from error
+        # An escape stands for a character that may have no place in a terminal: `image inspect`.
+        if manifest.encode() != text or b"\\" in text:
+            raise damaged(self._path, f"its {MANIFEST} is not canonical")
+        if manifest.size > MOST_IMAGE_BYTES:
+            raise damaged(self._path, f"it claims to hold {format_size(manifest.size)}")
+        return manifest
+
+    def unpack_file(self, file: ContentFile, target: Path) -> None:
+        """The next member, to the new file `target`, read-only and on the disk."""
+        self._expect(header_of(file.name, file.size), f"the header of {file.name}")
+        digest = hashlib.sha256()
+        with target.open("xb") as stream:
+            for piece in self._pieces(file.size):
+                digest.update(piece)
+                stream.write(piece)
+            if digest.hexdigest() != file.sha256:
+                raise damaged(self._path, f"{file.name} in it was altered")
+            finish_file(stream)
+        self._expect(_padding(file.size), f"what follows {file.name}")
+
+    def expect_end(self) -> None:
+        """There is nothing more than the archive's end."""
+        self._expect(_END, "its end")
+        if self._some(1) or self._inflate.unused_data or self._read(1):
+            raise damaged(self._path, "something follows its end")
+
+    def _expect(self, data: bytes, what: str) -> None:
+        if b"".join(self._pieces(len(data))) != data:
+            raise damaged(self._path, f"{what} is not as it should be")
+
+    def _pieces(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes."""
+        while size:
+            piece = self._some(min(size, PIECE))
+            if not piece:
+                raise damaged(self._path, "it ends too early")
+            size -= len(piece)
+            yield piece
+
+    def _some(self, most: int) -> bytes:
+        """From 1 to `most` bytes; none at the end."""
+        while not self._inflate.eof:
+            compressed = self._inflate.unconsumed_tail or self._read(_READ_SIZE)
+            if not compressed:
+                raise damaged(self._path, "it ends too early")
+            try:
+                data = self._inflate.decompress(compressed, most)
+            except zlib.error as error:
+                raise damaged(self._path, "its compressed data are not sound") from error
+            if data:
+                return data
+        return b""
+
+    def _read(self, most: int) -> bytes:
+        try:
+            return self._stream.read(most)
+        except OSError as error:
+            raise HostError(
+                f"{self._path} cannot be read: {error.strerror}", hint="check its disk"
+            ) from error
+
+
+def damaged(path: Path, what: str) -> ImageDamagedError:
+    """The error that says `what` is wrong with the packed image `path`."""
+    return ImageDamagedError(
+        f"{path} is no packed image, or a damaged one: {what}",
+        hint="get the file again (in BOINC: reset the project), "
+        "or make it anew: boincvm image pack NAME FILE",
+    )
+
+
+def finish_file(stream: BinaryIO) -> None:
+    """Make a file read-only and sync it: after a power cut a named image is a whole one."""
+    stream.flush()
+    os.fchmod(stream.fileno(), 0o444)
+    os.fsync(stream.fileno())
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % _BLOCK)
