@@ -1,0 +1,53 @@
+/* Numbers of BOINC's lib/error_numbers.h: exit codes of programs, and return values. */
+#ifndef BOINCVM_ERROR_NUMBERS_H
+#define BOINCVM_ERROR_NUMBERS_H
+
+#define EXIT_STATEFILE_WRITE 192
+#define EXIT_SIGNAL 193
+#define EXIT_ABORTED_BY_CLIENT 194
+#define EXIT_CHILD_FAILED 195
+#define EXIT_DISK_LIMIT_EXCEEDED 196
+#define EXIT_TIME_LIMIT_EXCEEDED 197
+#define EXIT_MEM_LIMIT_EXCEEDED 198
+#define EXIT_CLIENT_EXITING 199
+#define EXIT_UNSTARTED_LATE 200
+#define EXIT_MISSING_COPROC 201
+#define EXIT_ABORTED_BY_PROJECT 202
+#define EXIT_ABORTED_VIA_GUI 203
+#define EXIT_UNKNOWN 204
+#define EXIT_OUT_OF_MEMORY 205
+#define EXIT_INIT_FAILURE 206
+#define EXIT_NO_SUB_TASKS 207
+#define EXIT_SUB_TASK_FAILURE 208
+
+#define BOINC_SUCCESS 0
+#define ERR_MALLOC (-101)
+#define ERR_READ (-102)
+#define ERR_WRITE (-103)
+#define ERR_FREAD (-104)
+#define ERR_FWRITE (-105)
+#define ERR_IO (-106)
+#define ERR_FOPEN (-108)
+#define ERR_RENAME (-109)
+#define ERR_UNLINK (-110)
+#define ERR_OPENDIR (-111)
+#define ERR_XML_PARSE (-112)
+#define ERR_NULL (-116)
+#define ERR_NEG (-117)
+#define ERR_BUFFER_OVERFLOW (-118)
+#define ERR_OPEN (-121)
+#define ERR_FILE_TOO_BIG (-131)
+#define ERR_GETRUSAGE (-132)
+#define ERR_NOT_IMPLEMENTED (-150)
+#define ERR_NOT_FOUND (-161)
+#define ERR_FILE_MISSING (-163)
+#define ERR_INVALID_PARAM (-178)
+#define ERR_TIMEOUT (-182)
+#define ERR_MKDIR (-192)
+#define ERR_IN_PROGRESS (-204)
+#define ERR_FFLUSH (-216)
+#define ERR_FSYNC (-217)
+#define ERR_TRUNCATE (-218)
+#define ERR_RMDIR (-227)
+
+#endif

@@ -1,0 +1,78 @@
+"""The host's end of the voice, as a test makes it."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LIMIT = 60.0
+"""Seconds that a program may take."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    code: int
+    stdout: str
+    stderr: str
+    lines: list[str]
+
+    def words(self, name: str) -> list[str]:
+        """What follows `name` in the lines that begin with it."""
+        return [line.partition(" ")[2] for line in self.lines if line.split(" ")[0] == name]
+
+
+def run(
+    command: Sequence[str | bytes | Path],
+    directory: Path,
+    *,
+    voice: bool = True,
+    environment: dict[str, str] | None = None,
+) -> Heard:
+    """Runs a program in `directory` to its end, and hears every line that it says."""
+    fifo = directory.parent / "voice"
+    surroundings = {**os.environ, **(environment or {})}
+    surroundings.pop("BOINCVM_VOICE", None)
+    if not voice:
+        return _run(command, directory, surroundings, [])
+    fifo.unlink(missing_ok=True)
+    os.mkfifo(fifo)
+    surroundings["BOINCVM_VOICE"] = str(fifo)
+    holder = os.open(fifo, os.O_RDWR)  # until it closes this, the reader sees no end
+    reader = os.open(fifo, os.O_RDONLY)
+    pieces: list[bytes] = []
+    thread = threading.Thread(target=_read, args=(reader, pieces))
+    thread.start()
+    try:
+        heard = _run(command, directory, surroundings, [])
+    finally:
+        os.close(holder)
+        thread.join(LIMIT)
+    heard.lines.extend(b"".join(pieces).decode().splitlines())
+    return heard
+
+
+def _read(descriptor: int, pieces: list[bytes]) -> None:
+    with open(descriptor, "rb", buffering=0) as file:
+        while piece := file.read(4096):
+            pieces.append(piece)
+
+
+def _run(
+    command: Sequence[str | bytes | Path],
+    directory: Path,
+    environment: dict[str, str],
+    lines: list[str],
+) -> Heard:
+    done = subprocess.run(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    return Heard(done.returncode, done.stdout, done.stderr, lines)
