@@ -1,0 +1,90 @@
+"""How a task's process tells the client why it ended: two files, and the exit codes.
+
+(api/boinc_api.cpp, boinc_finish_message and boinc_temporary_exit; lib/error_numbers.h.)
+"""
+
+import os
+from enum import IntEnum
+from pathlib import Path
+
+FINISH_FILE = "boinc_finish_called"
+TEMPORARY_EXIT_FILE = "boinc_temporary_exit"
+LONGEST_DELAY = 86400
+"""Seconds; a longer one would count as 300."""
+LONGEST_TEXT = 254
+"""Bytes of a message or a reason that the client reads."""
+
+
+class BoincExit(IntEnum):
+    """The exit statuses that have a meaning to BOINC."""
+
+    SUCCESS = 0
+    STATE_FILE_WRITE = 192
+    SIGNAL = 193
+    ABORTED_BY_CLIENT = 194
+    CHILD_FAILED = 195
+    DISK_LIMIT_EXCEEDED = 196
+    TIME_LIMIT_EXCEEDED = 197
+    MEMORY_LIMIT_EXCEEDED = 198
+    CLIENT_EXITING = 199
+    UNSTARTED_LATE = 200
+    MISSING_COPROCESSOR = 201
+    ABORTED_BY_PROJECT = 202
+    ABORTED_VIA_GUI = 203
+    UNKNOWN = 204
+    OUT_OF_MEMORY = 205
+    INIT_FAILURE = 206
+    NO_SUB_TASKS = 207
+    SUB_TASK_FAILURE = 208
+    OVERDUE_EXCEEDED = 209
+
+
+def write_finish_file(
+    slot: Path, exit_status: int, message: str = "", *, notice: bool = False
+) -> None:
+    """Says that the task is over; the process must now exit with `exit_status`, within 300 s.
+
+    `notice`: the volunteer is shown the message. Raises OSError.
+    """
+    text = f"{exit_status:d}\n"
+    if message:
+        text += f"{one_line(message)}\n{'notice' if notice else ''}\n"
+    write_atomically(slot / FINISH_FILE, text)
+
+
+def write_temporary_exit_file(
+    slot: Path, delay: float, reason: str, *, notice: bool = False
+) -> None:
+    """Asks to be started again after `delay` seconds; the process must now exit with 0.
+
+    Without a reason the client would count it as a crash: ValueError. Raises OSError.
+    """
+    line = one_line(reason)
+    if not line:
+        raise ValueError("a temporary exit needs a reason")
+    seconds = round(min(max(delay, 0), LONGEST_DELAY))
+    write_atomically(
+        slot / TEMPORARY_EXIT_FILE, f"{seconds}\n{line}\n{'notice' + chr(10) if notice else ''}"
+    )
+
+
+def one_line(text: str) -> str:
+    """`text` as the client can read it: one line of at most 254 bytes."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return (
+        " ".join(printable.split()).encode(errors="replace")[:LONGEST_TEXT].decode(errors="ignore")
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes the whole file or, whatever happens, nothing at that name. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,249 @@
+"""init_data.xml: what the client tells an app about its task, the host and the preferences.
+
+Read as leniently as BOINC reads it: tags are looked for, what is missing, garbled or out of
+range gets BOINC's default. (lib/app_ipc.cpp, parse_init_data_file; lib/prefs.cpp, defaults.)
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.boinc.tags import boolean, element, integer, number, string, unescape
+from boincvm.errors import HostError
+
+FILE_NAME = "init_data.xml"
+LARGEST_FILE = 4 << 20
+"""Bytes; project preferences are the only part without a bound of their own."""
+DEFAULT_CHECKPOINT_PERIOD = 300.0
+"""Seconds."""
+_MOST_APP_FILES = 1000
+_BLOCKS = ("project_preferences", "host_info", "proxy_info", "global_preferences")
+
+
+class InitDataError(HostError):
+    """init_data.xml is there, and cannot be what a client wrote."""
+
+
+class Preferences(NamedTuple):
+    """The volunteer's, as far as they concern a running task.
+
+    cpu_usage_limit: per cent of the time; ram_…_fraction: share of the host's memory that all
+    tasks together may take while the host is in use, and while it is idle; maximum_…: bytes per
+    second, 0 for no limit; daily_transfer_limit: MB, 0 for no limit.
+    """
+
+    cpu_usage_limit: float = 100.0
+    ram_busy_fraction: float = 0.5
+    ram_idle_fraction: float = 0.9
+    leave_in_memory: bool = False
+    maximum_upload_rate: float = 0.0
+    maximum_download_rate: float = 0.0
+    daily_transfer_limit: float = 0.0
+
+
+class Proxy(NamedTuple):
+    """`host` is "" where there is none of that kind."""
+
+    http_host: str = ""
+    http_port: int = 80
+    http_user: str = ""
+    http_password: str = ""
+    socks_host: str = ""
+    socks_port: int = 80
+    socks_user: str = ""
+    socks_password: str = ""
+    exceptions: str = ""
+
+
+# Not a dataclass: to define one of this size takes each process 2 ms.
+class InitData(NamedTuple):
+    """Times are seconds, memory and disk bytes; directories are as the client wrote them.
+
+    shared_memory_key: -1 for boinc_mmap_file; client_pid: 0 where the client did not say;
+    processors: how many the task may use, 0 where the client did not say; raw: the file's text.
+    """
+
+    major_version: int = 0
+    minor_version: int = 0
+    release: int = 0
+    app_name: str = ""
+    app_version: int = 0
+    plan_class: str = ""
+    project_directory: str = ""
+    boinc_directory: str = ""
+    work_unit_name: str = ""
+    result_name: str = ""
+    user_name: str = ""
+    team_name: str = ""
+    slot: int = 0
+    client_pid: int = 0
+    shared_memory_key: int = 0
+    communication_name: str = ""
+    cpu_time: float = 0.0
+    elapsed_time: float = 0.0
+    using_sandbox: bool = False
+    vm_extensions_disabled: bool = False
+    checkpoint_period: float = DEFAULT_CHECKPOINT_PERIOD
+    fraction_done_start: float = 0.0
+    fraction_done_end: float = 1.0
+    gpu_type: str = ""
+    gpu_device: int = -1
+    processors: float = 0.0
+    memory_bound: float = 0.0
+    disk_bound: float = 0.0
+    operations_bound: float = 0.0
+    operations_estimate: float = 0.0
+    deadline: float = 0.0
+    no_priority_change: bool = False
+    process_priority: int = -1
+    host_memory: float = 0.0
+    host_processors: int = 1
+    preferences: Preferences = Preferences()
+    proxy: Proxy = Proxy()
+    project_preferences: str = ""
+    app_files: tuple[str, ...] = ()
+    raw: str = ""
+
+    @property
+    def project_path(self) -> Path | None:
+        """The project's directory; None where the client did not say."""
+        path = Path(self.project_directory)
+        return path if path.is_absolute() else None
+
+
+def read_init_data(slot: Path) -> InitData | None:
+    """What `slot`/init_data.xml holds; None where there is no such file.
+
+    Raises InitDataError where it cannot be read, is too large, or has no <app_init_data>.
+    """
+    path = slot / FILE_NAME
+    try:
+        data = _read(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InitDataError(
+            f"{FILE_NAME} cannot be read: {error.strerror}",
+            hint="the BOINC client writes it; restart the task",
+        ) from error
+    if len(data) > LARGEST_FILE:
+        raise InitDataError(f"{FILE_NAME} has more than {LARGEST_FILE} bytes")
+    text = data.decode(errors="replace")
+    if "<app_init_data>" not in text:
+        raise InitDataError(f"{FILE_NAME} has no <app_init_data>")
+    return parse_init_data(text)
+
+
+def _read(path: Path) -> bytes:
+    # Whatever lies there must not hold us up, as a pipe that nobody writes to would.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InitDataError(f"{FILE_NAME} is not a regular file")
+        return file.read(LARGEST_FILE + 1)
+
+
+def parse_init_data(text: str) -> InitData:
+    """Whatever `text` is: what cannot be made out has its default."""
+    blocks: dict[str, str] = {}
+    rest = text
+    for name in _BLOCKS:  # they hold names that could be taken for the task's own
+        rest, blocks[name] = _cut(rest, name)
+    host = blocks["host_info"]
+    return InitData(
+        major_version=integer(rest, "major_version"),
+        minor_version=integer(rest, "minor_version"),
+        release=integer(rest, "release"),
+        app_name=string(rest, "app_name"),
+        app_version=integer(rest, "app_version"),
+        plan_class=string(rest, "plan_class"),
+        project_directory=string(rest, "project_dir"),
+        boinc_directory=string(rest, "boinc_dir"),
+        work_unit_name=string(rest, "wu_name"),
+        result_name=string(rest, "result_name"),
+        user_name=string(rest, "user_name"),
+        team_name=string(rest, "team_name"),
+        slot=integer(rest, "slot"),
+        client_pid=max(integer(rest, "client_pid"), 0),
+        shared_memory_key=integer(rest, "shm_key"),
+        communication_name=string(rest, "comm_obj_name"),
+        cpu_time=_amount(rest, "wu_cpu_time"),
+        elapsed_time=_amount(rest, "starting_elapsed_time"),
+        using_sandbox=boolean(rest, "using_sandbox"),
+        vm_extensions_disabled=boolean(rest, "vm_extensions_disabled"),
+        checkpoint_period=_amount(rest, "checkpoint_period") or DEFAULT_CHECKPOINT_PERIOD,
+        fraction_done_start=number(rest, "fraction_done_start"),
+        fraction_done_end=number(rest, "fraction_done_end", 1.0),
+        gpu_type=string(rest, "gpu_type"),
+        gpu_device=integer(rest, "gpu_device_num", -1),
+        processors=_amount(rest, "ncpus"),
+        memory_bound=_amount(rest, "rsc_memory_bound"),
+        disk_bound=_amount(rest, "rsc_disk_bound"),
+        operations_bound=_amount(rest, "rsc_fpops_bound"),
+        operations_estimate=_amount(rest, "rsc_fpops_est"),
+        deadline=_amount(rest, "computation_deadline"),
+        no_priority_change=boolean(rest, "no_priority_change"),
+        process_priority=integer(rest, "process_priority", -1),
+        host_memory=_amount(host, "m_nbytes"),
+        host_processors=max(integer(host, "p_ncpus", 1), 1),
+        preferences=_preferences(blocks["global_preferences"]),
+        proxy=_proxy(blocks["proxy_info"]),
+        project_preferences=blocks["project_preferences"],
+        app_files=_app_files(rest),
+        raw=text,
+    )
+
+
+def _cut(text: str, name: str) -> tuple[str, str]:
+    """`text` without its first element `name`, and what that held."""
+    before, opening, behind = text.partition(f"<{name}>")
+    inside, closing, after = behind.partition(f"</{name}>")
+    return (before + after, inside) if opening and closing else (text, "")
+
+
+def _amount(text: str, name: str, default: float = 0.0) -> float:
+    value = number(text, name, default)
+    return value if value >= 0 else default
+
+
+def _preferences(text: str) -> Preferences:
+    return Preferences(
+        cpu_usage_limit=min(_amount(text, "cpu_usage_limit") or 100.0, 100.0),
+        ram_busy_fraction=_fraction(text, "ram_max_used_busy", 0.5),
+        ram_idle_fraction=_fraction(text, "ram_max_used_idle", 0.9),
+        leave_in_memory=boolean(text, "leave_apps_in_memory"),
+        maximum_upload_rate=_amount(text, "max_bytes_sec_up"),
+        maximum_download_rate=_amount(text, "max_bytes_sec_down"),
+        daily_transfer_limit=_amount(text, "daily_xfer_limit_mb"),
+    )
+
+
+def _fraction(text: str, name: str, default: float) -> float:
+    """The client writes per cent; its own older files have fractions."""
+    value = _amount(text, f"{name}_pct") / 100 or _amount(text, f"{name}_frac")
+    return min(value, 1.0) or default
+
+
+def _proxy(text: str) -> Proxy:
+    has_http, has_socks = boolean(text, "use_http_proxy"), boolean(text, "use_socks_proxy")
+    return Proxy(
+        http_host=string(text, "http_server_name") if has_http else "",
+        http_port=integer(text, "http_server_port", 80),
+        http_user=string(text, "http_user_name"),
+        http_password=string(text, "http_user_passwd"),
+        socks_host=string(text, "socks_server_name") if has_socks else "",
+        socks_port=integer(text, "socks_server_port", 80),
+        socks_user=string(text, "socks5_user_name"),
+        socks_password=string(text, "socks5_user_passwd"),
+        exceptions=string(text, "no_proxy"),
+    )
+
+
+def _app_files(text: str) -> tuple[str, ...]:
+    names: list[str] = []
+    for part in text.split("<app_file>")[1 : _MOST_APP_FILES + 1]:
+        name = element(f"<app_file>{part}", "app_file")
+        if name:
+            names.append(unescape(name))
+    return tuple(names)

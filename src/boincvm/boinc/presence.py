@@ -1,0 +1,82 @@
+"""Whether the client is still there: an app must not outlive it.
+
+BOINC's library asks every 10 s whether the client's process exists, and only where it does not
+know which process that is goes by heartbeats: 30 s without one. With a process that exists it
+cares for no heartbeat, since a client can be held up for long. (api/boinc_api.cpp, client_dead.)
+Here the kernel tells of the end at once, where it can.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+
+HEARTBEAT_LIMIT = 30.0
+"""Seconds without a heartbeat after which a client of unknown process counts as gone."""
+_ASK_PERIOD = 10.0
+"""Seconds between questions where the kernel does not tell of a process's end."""
+
+
+class Presence:
+    """Calls `gone` once, when the client of process `pid` is no more; 0: not known."""
+
+    def __init__(self, pid: int, gone: Callable[[], None]) -> None:
+        self._pid = pid
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._descriptor = -1
+        if not pid:
+            self._timer = self._loop.call_later(HEARTBEAT_LIMIT, self._check_heartbeat)
+        elif not self._watch_process():
+            self._ask()
+
+    def heartbeat(self) -> None:
+        """The client has spoken."""
+        self._heard = self._loop.time()
+
+    def _watch_process(self) -> bool:
+        """False where the kernel cannot tell."""
+        if not hasattr(os, "pidfd_open"):
+            return False
+        try:
+            self._descriptor = os.pidfd_open(self._pid)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                return False
+            self._loop.call_soon(self._end)
+        else:
+            self._loop.add_reader(self._descriptor, self._end)
+        return True
+
+    def _ask(self) -> None:
+        try:
+            os.kill(self._pid, 0)
+        except ProcessLookupError:
+            # Never from within the constructor.
+            self._timer = self._loop.call_later(0, self._end)
+            return
+        except PermissionError:
+            pass  # it is there, and another user's
+        self._timer = self._loop.call_later(_ASK_PERIOD, self._ask)
+
+    def _check_heartbeat(self) -> None:
+        left = self._heard + HEARTBEAT_LIMIT - self._loop.time()
+        if left <= 0:
+            self._end()
+        else:
+            self._timer = self._loop.call_later(left, self._check_heartbeat)
+
+    def _end(self) -> None:
+        self.close()
+        self._gone()
+
+    def close(self) -> None:
+        """`gone` is not called any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1

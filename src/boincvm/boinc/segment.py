@@ -1,0 +1,112 @@
+"""Opening the shared memory that the client has made: which way, init_data.xml says.
+
+Unix: the file `boinc_mmap_file` in the slot where the key is -1 (clients 6 and later, with an
+app version of api_version 6 or later), a System V segment otherwise. Windows: a named file
+mapping. (api/boinc_api.cpp, setup_shared_mem; lib/shmem.cpp.)
+"""
+
+import mmap
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from boincvm.boinc.channels import SEGMENT_SIZE
+from boincvm.boinc.init_data import InitData
+from boincvm.errors import HostError
+
+FILE_NAME = "boinc_mmap_file"
+MAPPED_FILE_KEY = -1
+NO_KEY = 0
+_WINDOWS_PREFIXES = ("Global\\shm_", "shm_")
+_IN_A_FILE = sys.platform != "win32"
+
+
+class SegmentError(HostError):
+    """The client's shared memory cannot be opened."""
+
+
+class Segment(Protocol):
+    """Memory shared with the client: `memory` has 8192 writable bytes until `close`."""
+
+    memory: memoryview
+
+    def close(self) -> None: ...
+
+
+def open_segment(slot: Path, init_data: InitData) -> Segment:
+    """The shared memory of the task that runs in `slot`. Raises SegmentError."""
+    if not _IN_A_FILE:
+        return open_windows_mapping(init_data.communication_name)
+    if init_data.shared_memory_key == MAPPED_FILE_KEY:
+        return MappedFile(slot / FILE_NAME)
+    return open_system_v(init_data.shared_memory_key)
+
+
+class MappedFile:
+    """The file that current clients on Unix map."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises SegmentError."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise SegmentError(f"{FILE_NAME} cannot be opened: {error.strerror}") from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size < SEGMENT_SIZE:
+                raise SegmentError(f"{FILE_NAME} is no file of {SEGMENT_SIZE} bytes")
+            try:
+                self._map = mmap.mmap(descriptor, SEGMENT_SIZE)
+            except (OSError, ValueError) as error:
+                raise SegmentError(f"{FILE_NAME} cannot be mapped: {error}") from error
+        finally:
+            os.close(descriptor)
+        self.memory = memoryview(self._map)
+
+    def close(self) -> None:
+        self.memory.release()
+        self._map.close()
+
+
+def open_system_v(key: int) -> Segment:
+    """The segment with that key, which must exist. Raises SegmentError."""
+    if key == NO_KEY:  # for shmget(2) that is a new segment, which nobody else would have
+        raise SegmentError("init_data.xml names no shared memory")
+    # ctypes is slow to import, and hardly any client needs it.
+    from boincvm.boinc.system_v import SystemV
+
+    return SystemV(key)
+
+
+class WindowsCalls(Protocol):
+    """The four calls that a named file mapping needs; 0 is failure."""
+
+    def open(self, name: str) -> int: ...
+
+    def map(self, handle: int) -> int: ...
+
+    def unmap(self, address: int) -> None: ...
+
+    def close(self, handle: int) -> None: ...
+
+
+def open_windows_mapping(name: str, calls: WindowsCalls | None = None) -> Segment:
+    """The mapping of the communication object `name`, of the whole host or of this session.
+
+    Raises SegmentError.
+    """
+    if not name:
+        raise SegmentError("init_data.xml names no shared memory")
+    from boincvm.boinc.windows_mapping import Kernel32, WindowsMapping
+
+    calls = Kernel32() if calls is None else calls
+    for prefix in _WINDOWS_PREFIXES:
+        handle = calls.open(prefix + name)
+        if handle:
+            address = calls.map(handle)
+            if address:
+                return WindowsMapping(calls, handle, address)
+            calls.close(handle)
+    raise SegmentError(f"there is no file mapping shm_{name[:100]!r}")

@@ -1,0 +1,76 @@
+"""Where a file of a task really lies: the slot has links to the project's directory.
+
+A link is a symbolic link, or a small file whose first line is
+`<soft_link>../../projects/X/f</soft_link>`. (lib/app_ipc.cpp, resolve_soft_link.)
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from boincvm.boinc.init_data import InitData
+from boincvm.boinc.tags import element
+from boincvm.errors import InputFileError
+from boincvm.filetree import UnsafePathError, components, shown
+
+_FIRST_LINE = 511
+"""Bytes of it that BOINC reads."""
+
+
+class SoftLinkError(InputFileError):
+    """A link that leads out of the slot and the project's directory, or a name that would."""
+
+
+def resolve(slot: Path, name: str, init_data: InitData | None) -> Path:
+    """The file that the slot's `name` stands for: an absolute path without links in it.
+
+    It need not exist: outputs do not yet. It lies in the slot or in the project's directory;
+    everything else raises SoftLinkError, as does a file that cannot be read.
+    """
+    try:
+        if not components(os.fsencode(name)):
+            raise UnsafePathError(f"{name!r} is not the name of a file")
+    except (UnsafePathError, UnicodeEncodeError) as error:
+        raise SoftLinkError(f"not a file of the slot: {error}") from error
+    path = slot / name
+    try:
+        target = None if path.is_symlink() else _target(path)
+        real = Path(os.path.realpath(path if target is None else slot / target))
+        roots = [Path(os.path.realpath(root)) for root in _roots(slot, init_data)]
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a path
+        raise SoftLinkError(f"{shown(os.fsencode(name))} cannot be resolved: {error}") from error
+    if not any(real.is_relative_to(root) and real != root for root in roots):
+        raise SoftLinkError(
+            f"{shown(os.fsencode(name))} leads to {shown(os.fsencode(real))}, which is in"
+            " neither the slot nor the project's directory",
+            hint="only files of the task and of its project may be used",
+        )
+    return real
+
+
+def _roots(slot: Path, init_data: InitData | None) -> list[Path]:
+    roots = [slot]
+    if init_data is not None:
+        project = init_data.project_path
+        boinc = Path(init_data.boinc_directory)
+        if project is not None:
+            roots.append(project)
+            if boinc.is_absolute() and project.name:
+                roots.append(boinc / "projects" / project.name)
+    return roots
+
+
+def _target(path: Path) -> str | None:
+    """Where the soft link at `path` leads; None where that is no soft link."""
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        line = os.read(descriptor, _FIRST_LINE).partition(b"\n")[0]
+    finally:
+        os.close(descriptor)
+    return element(os.fsdecode(line), "soft_link") or None

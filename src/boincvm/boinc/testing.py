@@ -1,0 +1,267 @@
+"""FakeClient: a stand-in for the BOINC client, to run and test apps and wrappers without one."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from boincvm.boinc import channels, messages, segment
+from boincvm.boinc.channels import Channel
+from boincvm.boinc.messages import Control, Heartbeat, Status
+from boincvm.boinc.testing_slot import PROJECT, FakeSlot, Value
+from boincvm.boinc.verdict import End, EndKind, verdict
+
+__all__ = ["End", "EndKind", "FakeClient", "FakeSlot", "Stamped"]
+
+Said = TypeVar("Said")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped(Generic[Said]):
+    """Something that was said; at: when, in seconds of time.monotonic()."""
+
+    at: float
+    value: Said
+
+
+class FakeClient:
+    """A client with one task, for use as `async with FakeClient(directory) as client`.
+
+    It does once in `period` seconds what a client does: sends a heartbeat and what waits to be
+    sent, and reads what the app says. What was said is recorded: `statuses`, `trickle_ups`
+    (their text), `upload_requests`, `graphics_replies` (URL, desktop address), and `sent`, the
+    control words with the time at which the app could first see them.
+
+    Not imitated: limits of time, memory and disk, and the kill of an app that reads nothing.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        period: float = 1.0,
+        init_data: Mapping[str, Value] | None = None,
+        tell_pid: bool = True,
+    ) -> None:
+        """`init_data`: elements other than the usual, by name; `tell_pid`: whether the app
+        learns which process the client is (a stand-in that `die` ends)."""
+        self.period = period
+        self.heartbeats = True
+        """Whether they are sent."""
+        self.heartbeat = Heartbeat()
+        """What they say."""
+        self.statuses: list[Stamped[Status]] = []
+        self.trickle_ups: list[Stamped[str]] = []
+        self.upload_requests: list[Stamped[str]] = []
+        self.graphics_replies: list[Stamped[tuple[str, str]]] = []
+        self.sent: list[Stamped[Control]] = []
+        self._tell_pid = tell_pid
+        self._waiting: deque[Control] = deque()
+        self._notices: list[str] = []
+        self._changed = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._pid_holder: asyncio.subprocess.Process | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self.slot = FakeSlot(directory, init_data or {})
+        self._segment = segment.MappedFile(self.slot.path / segment.FILE_NAME)
+        memory = self._segment.memory
+        self.control = Channel(memory, channels.CONTROL)
+        self._heartbeat_channel = Channel(memory, channels.HEARTBEAT)
+        self._status_channel = Channel(memory, channels.APP_STATUS)
+        self._trickle_up = Channel(memory, channels.TRICKLE_UP)
+        self._trickle_down = Channel(memory, channels.TRICKLE_DOWN)
+        self._graphics = Channel(memory, channels.GRAPHICS_REPLY)
+
+    async def __aenter__(self) -> Self:
+        if self._tell_pid:
+            # Ends by itself when we do: its input is a pipe that only we hold.
+            self._pid_holder = await asyncio.create_subprocess_exec(
+                "cat", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            )
+            self.slot.values["client_pid"] = self._pid_holder.pid
+            self.slot.write_init_data()
+        self._ticking = asyncio.create_task(self._tick_on())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.die()
+        if self._process is not None:
+            with suppress(ProcessLookupError):  # it has ended, and was waited for
+                self._process.kill()
+            await self._process.wait()
+        self._segment.close()
+
+    # The task.
+
+    @property
+    def pid(self) -> int:
+        """The app's process. Raises RuntimeError before `start`."""
+        return self._app().pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(
+        self, argv: Sequence[str | Path], *, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Starts the app as a client does; may be called again when it has ended.
+
+        In the slot; with our own environment, `environment` on top, the project's directory, the
+        slot and the BOINC directory first in LD_LIBRARY_PATH; output to nowhere, errors to
+        stderr.txt. Raises OSError.
+        """
+        if self.is_running:
+            raise RuntimeError("the app still runs")
+        for name in ("boinc_finish_called", "boinc_temporary_exit"):
+            (self.slot.path / name).unlink(missing_ok=True)
+        self._segment.memory[:] = bytes(channels.SEGMENT_SIZE)
+        self._waiting.clear()
+        self.sent.clear()
+        merged = {**os.environ, **(environment or {})}
+        libraries = f"../../projects/{PROJECT}:.:../.."
+        former = merged.get("LD_LIBRARY_PATH")
+        merged["LD_LIBRARY_PATH"] = f"{libraries}:{former}" if former else libraries
+        with (self.slot.path / "stderr.txt").open("ab") as errors:
+            self._process = await asyncio.create_subprocess_exec(
+                *argv,
+                cwd=self.slot.path,
+                env=merged,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+
+    async def wait(self, limit: float = 60.0) -> End:
+        """What a client would make of the app's end. Raises TimeoutError after `limit` s."""
+        process = self._app()
+        async with asyncio.timeout(limit):
+            return_code = await process.wait()
+        self.read()  # the last words
+        return verdict(self.slot.path, return_code, [said.value for said in self.sent])
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal to the app's process alone."""
+        self._app().send_signal(number)
+
+    @property
+    def stderr(self) -> str:
+        """What the app has written to stderr.txt."""
+        path = self.slot.path / "stderr.txt"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def _app(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise RuntimeError("the app was not started")
+        return self._process
+
+    # What the client says.
+
+    def send(self, control: Control, *, at_tick: bool = False) -> None:
+        """At once where the channel is free, else at the first tick at which it is.
+
+        `at_tick`: not before the next tick, as clients do it with most of their words (what a
+        person asks for by the manager, abort for one, goes at once).
+        """
+        self._waiting.append(control)
+        if not at_tick:
+            self._send_controls()
+
+    def change_preferences(self, **preferences: Value) -> None:
+        """Rewrites init_data.xml with other elements of <global_preferences>, and says so."""
+        self.slot.preferences.update(preferences)
+        self.slot.write_init_data()
+        self.send(Control.REREAD_PREFERENCES)
+
+    def send_trickle_down(self, text: str) -> Path:
+        """Lays a message from the server into the slot, and says so at the next tick."""
+        path = self.slot.add_trickle_down(text)
+        self._notices.append(messages.NEW_TRICKLE_DOWN)
+        return path
+
+    def set_upload_status(self, name: str, status: int) -> None:
+        """Says how an upload went (0: well), at the next tick."""
+        self.slot.set_upload_status(name, status)
+        self._notices.append(messages.NEW_UPLOAD_STATUS)
+
+    async def die(self) -> None:
+        """The client is gone: no heartbeat, nothing read, its process dead."""
+        if self._ticking is not None:
+            ticking, self._ticking = self._ticking, None
+            ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticking
+        if self._pid_holder is not None:
+            self._pid_holder.kill()
+            await self._pid_holder.communicate()
+            self._pid_holder = None
+
+    # What the app says.
+
+    async def status(self, limit: float = 30.0) -> Status:
+        """The next one to come. Raises TimeoutError after `limit` seconds."""
+        count = len(self.statuses)
+        await self.until(lambda: len(self.statuses) > count, limit)
+        return self.statuses[-1].value
+
+    async def until(self, predicate: Callable[[], bool], limit: float = 30.0) -> None:
+        """Until `predicate` holds; it is asked at each tick. Raises TimeoutError."""
+        async with asyncio.timeout(limit):
+            while not predicate():
+                self._changed.clear()
+                await self._changed.wait()
+
+    # The client's work, once in a period.
+
+    async def _tick_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            self._tick()
+            due = max(due + self.period, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    def _tick(self) -> None:
+        if self._process is None or self.is_running:  # the app may be in this process
+            if self.heartbeats:
+                self._heartbeat_channel.send(messages.encode_heartbeat(self.heartbeat))
+            if self._notices and self._trickle_down.send(f"{self._notices[0]}\n"):
+                del self._notices[0]
+            self._send_controls()
+        self.read()
+        self._changed.set()
+
+    def _send_controls(self) -> None:
+        if self._waiting and self.control.send(self._waiting[0].value):
+            self.sent.append(Stamped(time.monotonic(), self._waiting.popleft()))
+
+    def read(self) -> None:
+        """Takes what the app has said, as at each tick."""
+        now = time.monotonic()
+        text = self._status_channel.receive()
+        if text is not None:
+            self.statuses.append(Stamped(now, messages.decode_status(text)))
+        text = self._trickle_up.receive() or ""
+        if messages.NEW_TRICKLE_UP in text:
+            trickle = self.slot.take_trickle_up()
+            if trickle is not None:
+                self.trickle_ups.append(Stamped(now, trickle))
+        if messages.NEW_UPLOAD in text:
+            requests = self.slot.take_upload_requests()
+            self.upload_requests += [Stamped(now, name) for name in requests]
+        text = self._graphics.receive()
+        if text is not None:
+            self.graphics_replies.append(Stamped(now, messages.decode_graphics_reply(text)))

@@ -1,0 +1,112 @@
+"""The files that a BOINC client lays out for a task: for FakeClient."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from boincvm.boinc import init_data, segment, trickles, uploads
+from boincvm.boinc.channels import SEGMENT_SIZE
+from boincvm.boinc.exits import write_atomically
+from boincvm.boinc.tags import escape
+
+Value = str | int | float
+PROJECT = "example.org_fake"
+_TRICKLE_DOWN = "trickle_down_{}"
+
+
+class FakeSlot:
+    """A BOINC directory with one project and one slot beneath `directory`.
+
+    values: elements of init_data.xml, by name; preferences: those of <global_preferences>;
+    host: those of <host_info>. They may be changed; `write_init_data` writes them.
+    """
+
+    def __init__(self, directory: Path, values: Mapping[str, Value]) -> None:
+        """Makes the directories, init_data.xml and an empty boinc_mmap_file. Raises OSError."""
+        self.directory = directory.absolute()
+        self.path = self.directory / "slots" / "0"
+        self.project = self.directory / "projects" / PROJECT
+        self.preferences: dict[str, Value] = {
+            "cpu_usage_limit": 100.0,
+            "ram_max_used_busy_pct": 50.0,
+            "ram_max_used_idle_pct": 90.0,
+        }
+        self.host: dict[str, Value] = {"p_ncpus": 2, "m_nbytes": 8e9}
+        self.project_preferences = ""
+        """XML; not escaped."""
+        self.values: dict[str, Value] = {
+            "major_version": 8,
+            "minor_version": 2,
+            "release": 8,
+            "app_name": "fake",
+            "project_dir": str(self.project),
+            "boinc_dir": str(self.directory),
+            "wu_name": "fake_work_unit",
+            "result_name": "fake_work_unit_0",
+            "shm_key": segment.MAPPED_FILE_KEY,
+            "slot": 0,
+            "client_pid": 0,
+            "wu_cpu_time": 0.0,
+            "starting_elapsed_time": 0.0,
+            "checkpoint_period": 300.0,
+            "fraction_done_start": 0.0,
+            "fraction_done_end": 1.0,
+            "ncpus": 1.0,
+            "rsc_memory_bound": 4e9,
+            "rsc_disk_bound": 4e9,
+            **values,
+        }
+        self.path.mkdir(parents=True)
+        self.project.mkdir(parents=True)
+        self.write_init_data()
+        (self.path / segment.FILE_NAME).write_bytes(bytes(SEGMENT_SIZE))
+
+    def write_init_data(self) -> None:
+        text = (
+            f"<app_init_data>\n{_elements(self.values)}"
+            f"<project_preferences>\n{self.project_preferences}</project_preferences>\n"
+            f"<host_info>\n{_elements(self.host)}</host_info>\n"
+            f"<global_preferences>\n{_elements(self.preferences)}</global_preferences>\n"
+            "</app_init_data>\n"
+        )
+        write_atomically(self.path / init_data.FILE_NAME, text)
+
+    def link(self, name: str, file_name: str, *, symbolic: bool = False) -> None:
+        """Makes the slot's `name` a link to a file of the project, as clients do for inputs and
+        outputs alike."""
+        target = f"../../projects/{PROJECT}/{file_name}"
+        if symbolic:
+            (self.path / name).symlink_to(target)
+        else:
+            (self.path / name).write_text(f"<soft_link>{target}</soft_link>\n")
+
+    def add_trickle_down(self, text: str) -> Path:
+        number = sum("trickle_down" in path.name for path in self.path.iterdir())
+        path = self.path / _TRICKLE_DOWN.format(number)
+        write_atomically(path, text)
+        return path
+
+    def take_trickle_up(self) -> str | None:
+        """The text of trickle_up.xml, which goes."""
+        path = self.path / trickles.TRICKLE_UP_FILE
+        try:
+            text = path.read_text(errors="replace")
+        except FileNotFoundError:
+            return None
+        path.unlink()
+        return text
+
+    def take_upload_requests(self) -> list[str]:
+        """The logical names that were asked for; the requests go."""
+        names = []
+        for path in sorted(self.path.glob(f"{uploads.REQUEST_PREFIX}*")):
+            names.append(path.name.removeprefix(uploads.REQUEST_PREFIX))
+            path.unlink()
+        return names
+
+    def set_upload_status(self, name: str, status: int) -> None:
+        path = self.path / f"{uploads.STATUS_PREFIX}{name}"
+        write_atomically(path, f"<status>{status}</status>\n")
+
+
+def _elements(values: Mapping[str, Value]) -> str:
+    return "".join(f"<{name}>{escape(str(value))}</{name}>\n" for name, value in values.items())

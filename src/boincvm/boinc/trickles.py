@@ -1,0 +1,35 @@
+"""Trickles: messages between an app and the project's server while the task runs.
+
+(api/boinc_api.cpp, boinc_send_trickle_up and boinc_receive_trickle_down.)
+"""
+
+from pathlib import Path
+
+from boincvm.boinc.exits import write_atomically
+from boincvm.boinc.tags import escape
+
+TRICKLE_UP_FILE = "trickle_up.xml"
+LARGEST_TRICKLE = 1 << 20
+"""Bytes; more is nothing that a server should be sent on the side."""
+_TRICKLE_DOWN = "trickle_down"
+
+
+def write_trickle_up(slot: Path, variety: str, text: str) -> None:
+    """Leaves a message for the client to send; one that it has not taken yet is replaced.
+
+    `variety` tells the server's handler which kind it is; `text` is XML by custom, and not
+    checked. Raises ValueError where it is too large, OSError.
+    """
+    content = f"<variety>{escape(variety)}</variety>\n{text}"
+    if len(content.encode(errors="replace")) > LARGEST_TRICKLE:
+        raise ValueError(f"a trickle of more than {LARGEST_TRICKLE} bytes")
+    write_atomically(slot / TRICKLE_UP_FILE, content)
+
+
+def trickle_downs(slot: Path) -> list[Path]:
+    """The messages that have come, by name; whoever has read one removes it. Raises OSError."""
+    return sorted(
+        path
+        for path in slot.iterdir()
+        if _TRICKLE_DOWN in path.name and path.is_file() and not path.is_symlink()
+    )

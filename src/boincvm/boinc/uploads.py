@@ -1,0 +1,47 @@
+"""Output files that go to the server before the task is over.
+
+(api/boinc_api.cpp, boinc_upload_file and boinc_upload_status.)
+"""
+
+import os
+from pathlib import Path
+
+from boincvm.boinc.tags import element
+
+REQUEST_PREFIX = "boinc_ufr_"
+STATUS_PREFIX = "boinc_ufs_"
+_LONGEST_STATUS = 255
+
+
+def write_upload_request(slot: Path, name: str) -> None:
+    """Asks for the upload of the output file of the logical `name`.
+
+    Raises ValueError where that is no plain name, OSError.
+    """
+    (slot / (REQUEST_PREFIX + _plain(name))).touch()
+
+
+def upload_status(slot: Path, name: str) -> int | None:
+    """0: `name` is at the server; else one of BOINC's error numbers; None: not known yet.
+
+    Raises ValueError where `name` is no plain name, OSError.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(slot / (STATUS_PREFIX + _plain(name)), flags)
+    except FileNotFoundError:
+        return None
+    try:
+        text = os.read(descriptor, _LONGEST_STATUS).decode(errors="replace")
+    finally:
+        os.close(descriptor)
+    try:
+        return int(element(text, "status") or "")
+    except ValueError:
+        return None
+
+
+def _plain(name: str) -> str:
+    if not name or "/" in name or "\0" in name:
+        raise ValueError(f"not the name of an output file: {name[:60]!r}")
+    return name

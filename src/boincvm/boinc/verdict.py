@@ -1,0 +1,96 @@
+"""What a BOINC client makes of the end of an app's process: for FakeClient.
+
+(client/app_control.cpp, handle_exited_app and temporary_exit_file_present.)
+"""
+
+import signal
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+from boincvm.boinc.exits import FINISH_FILE, LONGEST_DELAY, TEMPORARY_EXIT_FILE
+from boincvm.boinc.messages import Control
+
+_DEFAULT_DELAY = 300
+_RESTARTED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
+
+
+class EndKind(Enum):
+    """What becomes of the task."""
+
+    FINISHED = auto()
+    """Success: exit status 0, and the finish file."""
+    FAILED = auto()
+    """Another exit status: a computation error."""
+    CRASHED = auto()
+    """A signal that the app has itself to blame for: a computation error."""
+    ABORTED = auto()
+    """Had been told to abort; how it ended does not matter."""
+    QUIT = auto()
+    """Had been told to quit; started again some day."""
+    TEMPORARY_EXIT = auto()
+    """Asked to be started again after a delay."""
+    PREMATURE = auto()
+    """Exit status 0 without a word: started again, and an error after a hundred times."""
+    KILLED = auto()
+    """A signal that somebody sent: started again as after a premature end."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """status: exit status, None after a signal; signal: its number; delay: seconds until the
+    next start; text: the message or the reason; notice: whether the volunteer is shown it."""
+
+    kind: EndKind
+    status: int | None = None
+    signal: int | None = None
+    delay: int | None = None
+    text: str = ""
+    notice: bool = False
+
+
+def verdict(slot: Path, return_code: int, sent: Collection[Control]) -> End:
+    """`return_code`: minus the signal's number where one ended the process; `sent`: what the
+    client has told the app. Raises OSError."""
+    number = -return_code if return_code < 0 else None
+    status = None if return_code < 0 else return_code
+    finish = _lines(slot / FINISH_FILE)
+    text, notice = _text_and_notice(finish or [])
+    if Control.ABORT in sent:
+        return End(EndKind.ABORTED, status, number, text=text, notice=notice)
+    if Control.QUIT in sent:
+        return End(EndKind.QUIT, status, number)
+    if number is not None:
+        kind = EndKind.KILLED if number in _RESTARTED else EndKind.CRASHED
+        return End(kind, signal=number)
+    if status or finish is not None:
+        kind = EndKind.FAILED if status else EndKind.FINISHED
+        return End(kind, status, text=text, notice=notice)
+    postponed = _lines(slot / TEMPORARY_EXIT_FILE)
+    text, notice = _text_and_notice(postponed or [])
+    if postponed and text:
+        delay = _delay(postponed[0])
+        return End(EndKind.TEMPORARY_EXIT, status, delay=delay, text=text, notice=notice)
+    return End(EndKind.PREMATURE, status)
+
+
+def _lines(path: Path) -> list[str] | None:
+    try:
+        return path.read_text(errors="replace").split("\n")
+    except FileNotFoundError:
+        return None
+
+
+def _text_and_notice(lines: list[str]) -> tuple[str, bool]:
+    """The second line, and whether the third is `notice`."""
+    padded = [*lines, "", "", ""]
+    return padded[1].strip(), padded[2].strip() == "notice"
+
+
+def _delay(line: str) -> int:
+    try:
+        delay = int(line)
+    except ValueError:
+        return _DEFAULT_DELAY
+    return delay if 0 <= delay <= LONGEST_DELAY else _DEFAULT_DELAY
