@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from boincvm_agent import transfer
+    from boincvm_agent.quiet import Quiet
+    from boincvm_agent.voice import Voice
+    from boincvm_agent.watch import Watches
 
 BEAT_SECONDS = 5.0
 """Between heart-beats, until the host says how often it wants them."""
@@ -33,6 +36,8 @@ class Agent:
         self._receivers: dict[str, transfer.Receiver] = {}
         self._senders: dict[str, transfer.Sender] = {}
         self._groups: list[Program] = []  # ended, their control group not yet removed
+        self._watches: Watches | None = None
+        self._quiet: Quiet | None = None
         self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
         _signal.set_wakeup_fd(wake_write)
@@ -47,14 +52,41 @@ class Agent:
         self._link.command("SUBSCRIBE", {"id": "0", "destination": "/guest"})
         last_beat = time.monotonic()
         while True:
+            if self._quiet is not None:
+                self._listen(self._quiet)
+                last_beat = -self._beat  # a word at once, when the host wants one again
+                continue
             wait = last_beat + self._beat - time.monotonic()
             if wait <= 0:
-                self._link.beat()
+                self._send_beat()
                 last_beat = time.monotonic()
                 continue
+            if self._watches is not None and self._watches.due is not None:
+                wait = min(wait, self._watches.due - time.monotonic())
+                if wait <= 0:
+                    self._watches.look()
+                    continue
             for descriptor, events in self._wait(wait):
                 self._handle(descriptor, events)
             self._finish_programs()
+
+    def _send_beat(self) -> None:
+        """A sign of life: what programs have used, where the host wants to know it."""
+        for call, program in list(self._programs.items()):
+            if program.reports_usage and self._link.has_room:
+                try:
+                    program.report_usage()
+                except OSError as error:
+                    self._lose(call, error)
+        self._link.beat()
+
+    def _listen(self, quiet: Quiet) -> None:
+        """One wait while quiet: children are buried and the host is heard, no more."""
+        woken, frames = quiet.wait(self._wake_read)
+        if woken:
+            self._wake_up()
+        for frame in frames:
+            self._obey(frame)
 
     def _wait(self, seconds: float) -> list[tuple[int, int]]:
         """What has happened, by descriptor; the set to watch is small, so it is made anew."""
@@ -82,8 +114,7 @@ class Agent:
             if events & select.POLLOUT:
                 self._link.write()
         elif descriptor == self._wake_read:
-            os.read(descriptor, 4096)
-            self._bury()
+            self._wake_up()
         else:
             for program in self._programs.values():
                 if descriptor in program.outputs:
@@ -92,6 +123,13 @@ class Agent:
                 if descriptor == program.stdin_waiting:
                     program.write_input()
                     return
+
+    def _wake_up(self) -> None:
+        """Signals have come, each a byte; most are those of dead children."""
+        signals = os.read(self._wake_read, 4096)
+        if self._watches is not None:
+            self._watches.notice(signals)
+        self._bury()
 
     def _bury(self) -> None:
         """Every dead child, our own or an orphan that the kernel gave to us."""
@@ -116,6 +154,8 @@ class Agent:
     def _finish_programs(self) -> None:
         for call, program in list(self._programs.items()):
             if program.is_over:
+                if self._watches is not None:
+                    self._watches.finish(call)
                 try:
                     program.report()
                 except OSError as error:
@@ -133,14 +173,15 @@ class Agent:
 
     def _forget(self, call: str) -> None:
         program = self._programs.pop(call)
+        if self._watches is not None:
+            self._watches.drop(call)
         if not program.clean_up():
             self._groups.append(program)
 
     def _obey(self, frame: Frame) -> None:
         if frame.command == "CONNECTED":
             machine.set_clock(frame.headers["clock-ns"])
-            wanted = frame.headers["heart-beat"].partition(",")[2]
-            self._beat = max(FASTEST_BEAT, int(wanted) / 1000)
+            self._set_beat(frame.headers["heart-beat"].partition(",")[2])
         elif frame.command == "MESSAGE":
             word, call = frame.headers["word"], frame.headers.get("call", "")
             try:
@@ -166,9 +207,17 @@ class Agent:
             self._receivers[call] = receiver
         elif word == "get":
             self._link.produce(self._send_tree(call, frame))
+        elif word == "clock":
+            machine.set_clock(frame.headers["clock-ns"])
         elif word == "power-off":
             self._link.write()
             machine.power_off()
+        elif word == "quiesce":
+            from boincvm_agent.quiet import Quiet
+
+            self._quiet = self._quiet or Quiet(self._link)
+        elif word == "attach":
+            self._go_on(frame)
         elif call in self._programs:
             self._obey_for_program(word, self._programs[call], frame)
         elif call in self._receivers:
@@ -186,6 +235,27 @@ class Agent:
             program.grant(int(frame.headers["bytes"]))
         elif word == "signal":
             program.signal(int(frame.headers["signal"]))
+        elif word == "watch":
+            from boincvm_agent.watch import Watch, Watches
+
+            if self._watches is None:
+                self._watches = Watches(self._link)
+            number = frame.headers["watch"]
+            watch = Watch(self._link, program.call, number, program.directory, frame.body)
+            self._watches.add(watch)
+
+    def _go_on(self, frame: Frame) -> None:
+        """The same host or another wants to hear of us again; time may have passed."""
+        machine.set_clock(frame.headers["clock-ns"])
+        self._set_beat(frame.headers["heart-beat"])
+        if self._quiet is not None:
+            self._quiet.end()
+            self._quiet = None
+        self._link.send("attached", "0", {"calls": " ".join(self._programs)})
+        self._finish_programs()
+
+    def _set_beat(self, milliseconds: str) -> None:
+        self._beat = max(FASTEST_BEAT, int(milliseconds) / 1000)
 
     def _start(self, call: str, frame: Frame) -> Program:
         """`run`: directory, arguments and NAME=VALUE pairs in the body, NUL between them."""
@@ -194,7 +264,33 @@ class Agent:
         pairs = [word.partition(b"=") for word in words[count:]]
         environment = {name: value for name, _, value in pairs}
         credit = int(frame.headers["credit"])
-        return Program(self._link, call, directory, words[:count], environment, credit)
+        voice = self._make_voice(call, environment) if "voice" in frame.headers else None
+        try:
+            return Program(
+                self._link,
+                call,
+                directory,
+                words[:count],
+                environment,
+                credit,
+                voice,
+                reports_usage="usage" in frame.headers,
+            )
+        except CannotStartError:
+            if voice is not None:
+                voice.end()
+                os.close(voice.descriptor)
+            raise
+
+    def _make_voice(self, call: str, environment: dict[bytes, bytes]) -> Voice:
+        from boincvm_agent import voice
+
+        try:
+            made = voice.Voice(call)
+        except OSError as error:
+            raise CannotStartError(error.errno or 0, "agent") from None
+        environment[voice.VARIABLE] = made.path.encode()
+        return made
 
     def _send_tree(self, call: str, frame: Frame) -> Iterator[bool]:
         slots = [int(slot) for slot in frame.headers.get("slots", "").split()]

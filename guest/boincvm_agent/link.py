@@ -28,6 +28,7 @@ class Link:
         self._queued = 0
         self._producers: list[Iterator[bool]] = []
         self._waiting: list[Iterator[bool]] = []
+        self._held: list[bytes] | None = None
 
     @property
     def has_output(self) -> bool:
@@ -69,7 +70,20 @@ class Link:
         self._producers += self._waiting
         self._waiting.clear()
 
+    def hold(self) -> None:
+        """What is queued so far still goes out; what comes later waits for `go_on`."""
+        self._held = []
+
+    def go_on(self) -> None:
+        """The opposite of `hold`."""
+        held, self._held = self._held or [], None
+        for data in held:
+            self._put(data)
+
     def _put(self, data: bytes) -> None:
+        if self._held is not None:
+            self._held.append(data)
+            return
         self._queue.append(data)
         self._queued += len(data)
 
@@ -84,6 +98,18 @@ class Link:
         if not data:
             raise HostGoneError
         return self._parser.feed(data)
+
+    def read_all(self) -> list[stomp.Frame]:
+        """All that has arrived, from a host that may be gone by now. Raises stomp.StompError."""
+        frames: list[stomp.Frame] = []
+        while True:
+            try:
+                data = os.read(self.descriptor, READ_SIZE)
+            except OSError:  # nothing more, or no host
+                return frames
+            if not data:
+                return frames
+            frames += self._parser.feed(data)
 
     def write(self) -> None:
         """Writes what the host takes now. Raises HostGoneError."""

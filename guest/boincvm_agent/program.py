@@ -12,6 +12,7 @@ from boincvm_agent.machine import ControlGroup, disk_free, out_of_memory_kills
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from boincvm_agent.link import Link
+    from boincvm_agent.voice import Voice
 
 CHUNK = 1 << 18
 STDIN_CREDIT = 1 << 16
@@ -30,7 +31,8 @@ class CannotStartError(Exception):
 class Program:
     """Started by the constructor. Raises CannotStartError.
 
-    The program may send `credit` bytes of output before the host grants more.
+    The program may send `credit` bytes of output before the host grants more. What it says by
+    `voice` is a third stream of it. `reports_usage` is for whoever sends the heart-beats.
     """
 
     def __init__(
@@ -41,8 +43,13 @@ class Program:
         argv: list[bytes],
         environment: dict[bytes, bytes],
         credit: int,
+        voice: Voice | None = None,
+        *,
+        reports_usage: bool = False,
     ) -> None:
         self.call = call
+        self.directory = directory
+        self.reports_usage = reports_usage
         self._link = link
         self._credit = credit
         self._stdin = -1
@@ -50,6 +57,7 @@ class Program:
         self._input_ends = False
         self.outputs: dict[int, str] = {}
         self._ended: tuple[int, int] | None = None
+        self._voice = voice
         try:
             self._kills_before = out_of_memory_kills()
             self._group = ControlGroup(f"call-{call}")
@@ -63,6 +71,8 @@ class Program:
         except CannotStartError:
             self._group.remove()
             raise
+        if voice is not None:
+            self.outputs[voice.descriptor] = "voice"
 
     def _start(self, directory: bytes, argv: list[bytes], environment: dict[bytes, bytes]) -> int:
         # For each stream the child's end and ours; the last tells why the child failed.
@@ -206,11 +216,20 @@ class Program:
         self._ended = (status, largest)
         self._group.kill()
         self.close_input()
+        if self._voice is not None:
+            self._voice.end()
 
     @property
     def is_over(self) -> bool:
         """Ended, and all its output sent on."""
         return self._ended is not None and not self.outputs
+
+    def report_usage(self) -> None:
+        """Tells the host what the program has used so far."""
+        user, system = self._group.cpu_time()
+        resident = str(self._group.resident())
+        headers = {"user-us": str(user), "system-us": str(system), "rss-kib": resident}
+        self._link.send("usage", self.call, headers)
 
     def report(self) -> None:
         """Tells the host how the program ended."""
@@ -232,6 +251,8 @@ class Program:
     def close(self) -> None:
         """Given up: lets go of the descriptors and kills what runs, as far as that works."""
         self.close_input()
+        if self._voice is not None:
+            self._voice.end()
         _close(*self.outputs)
         self.outputs.clear()
         try:

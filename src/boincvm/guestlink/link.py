@@ -5,15 +5,24 @@ ends the link with GuestProtocolError; nothing else of the host is touched by it
 """
 
 import asyncio
+import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Self, cast
 
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, Parser, StompError, encode
-from boincvm.errors import GuestDiedError, GuestError, GuestHungError, GuestProtocolError
+from boincvm.errors import (
+    GuestDiedError,
+    GuestError,
+    GuestHungError,
+    GuestProtocolError,
+    HostError,
+)
 from boincvm.guestlink.numbers import number
+from boincvm.guestlink.quiet import HeldWord, Phase, Quiet
 from boincvm.guestlink.reports import printable
+from boincvm.guestlink.state import LinkState
 
 BEAT = 5.0
 """Seconds between the guest's heart-beats, unless it counts as hung earlier than that."""
@@ -26,12 +35,18 @@ KeyError is the guest's fault and ends the link."""
 
 
 class Call:
-    """One request to the guest and all that is said about it, in both directions."""
+    """One request to the guest and all that is said about it, in both directions.
 
-    def __init__(self, link: "GuestLink", number: int, receiver: Receiver) -> None:
+    `lasts`: it may go on beyond a `quiesce`, with another process of the host.
+    """
+
+    def __init__(
+        self, link: "GuestLink", number: int, receiver: Receiver, *, lasts: bool = False
+    ) -> None:
         self._link = link
         self.number = number
         self.receiver = receiver
+        self.lasts = lasts
 
     def send(self, word: str, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         """Says `word` to the guest; what the caller has to say more is up to `drain`."""
@@ -43,18 +58,26 @@ class Call:
 
 
 class GuestLink(asyncio.Protocol):
-    """Made by `open`; `failure` is set once, when the link has ended."""
+    """Made by `open`; `failure` is set once, when the link has ended.
 
-    def __init__(self, beat: float = BEAT) -> None:
+    Between `quiesce` and `attach` the machine may be saved, and go on with another process of
+    the host. What is sent meanwhile is held back, and is lost with this process.
+    """
+
+    def __init__(self, beat: float = BEAT, attach_to: LinkState | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[GuestError] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
         self._parser = Parser()
         self._transport: asyncio.Transport | None = None
         self._beat = beat
-        self._is_connected = False
+        self._is_connected = attach_to is not None
+        self._quiet = Quiet(Phase.QUIET if attach_to else Phase.TALKING)
         self._calls: dict[int, Call] = {}
-        self._next_call = 1
+        self._next_call = attach_to.next_call if attach_to else 1
+        self._first_held = self._next_call
+        self._only_lasting = asyncio.Event()
+        self._only_lasting.set()
         self._next_message = 1
         self._writable = asyncio.Event()
         self._writable.set()
@@ -63,14 +86,23 @@ class GuestLink(asyncio.Protocol):
         self._silence_timer: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def open(cls, channel: socket.socket, *, silence_limit: float | None = None) -> Self:
+    async def open(
+        cls,
+        channel: socket.socket,
+        *,
+        silence_limit: float | None = None,
+        attach_to: Mapping[str, object] | None = None,
+    ) -> Self:
         """Takes over `channel`, a connected stream socket.
 
-        The guest is asked for several heart-beats within `silence_limit` seconds.
+        The guest is asked for several heart-beats within `silence_limit` seconds. `attach_to`:
+        what `state` gave before the machine was saved; its agent waits for `attach`.
+        Raises HostError where that is no such state.
         """
         beat = BEAT if silence_limit is None else min(BEAT, silence_limit / 4)
+        state = None if attach_to is None else LinkState.read(attach_to)
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(lambda: cls(beat), sock=channel)
+        _, link = await loop.create_connection(lambda: cls(beat, state), sock=channel)
         return link
 
     # What the event loop calls.
@@ -99,6 +131,7 @@ class GuestLink(asyncio.Protocol):
     # What the guest says.
 
     def _take(self, frame: Frame) -> None:
+        self._quiet.check()
         if frame.command == "SEND":
             self._take_word(frame)
         elif frame.command in ("CONNECT", "STOMP"):
@@ -124,25 +157,48 @@ class GuestLink(asyncio.Protocol):
         call = self._calls.get(called)
         if call is not None:
             call.receiver(frame.headers["word"], frame)
+        elif called == 0:
+            self._quiet.take(frame.headers["word"], frame)
         elif not 0 < called < self._next_call:
             raise StompError(f"there is no call {called}")
 
     # What the host says.
 
-    def call(self, receiver: Receiver) -> Call:
+    def call(self, receiver: Receiver, *, lasts: bool = False) -> Call:
         """A new call, whose answers go to `receiver`."""
-        call = Call(self, self._next_call, receiver)
+        call = Call(self, self._next_call, receiver, lasts=lasts)
         self._calls[call.number] = call
         self._next_call += 1
+        self._see_what_lasts()
         return call
+
+    def call_again(self, number: int, receiver: Receiver) -> Call:
+        """A lasting call of the host's process before this one. Raises HostError."""
+        if number >= self._next_call or number in self._calls:
+            raise HostError(
+                f"the saved state has a call {number} that cannot be",
+                hint="the saved machine cannot be used; let the task begin anew",
+            )
+        self._calls[number] = Call(self, number, receiver, lasts=True)
+        return self._calls[number]
 
     def forget(self, number: int) -> None:
         self._calls.pop(number, None)
+        self._see_what_lasts()
+
+    def _see_what_lasts(self) -> None:
+        if all(call.lasts for call in self._calls.values()):
+            self._only_lasting.set()
+        else:
+            self._only_lasting.clear()
 
     def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
         """Sends one word; bodies are at most MAXIMUM_BODY bytes."""
         if len(body) > MAXIMUM_BODY:
             raise ValueError(f"a body of {len(body)} bytes")
+        if self._quiet.held is not None:
+            self._quiet.held.append(HeldWord(word, call, headers, body))
+            return
         head = {
             "subscription": "0",
             "message-id": str(self._next_message),
@@ -164,9 +220,74 @@ class GuestLink(asyncio.Protocol):
         """Waits until the guest has taken most of what was sent."""
         await self._writable.wait()
 
+    def set_clock(self) -> None:
+        """Sets the guest's clock to ours: it stood still while the machine was paused."""
+        self.send("clock", "0", {"clock-ns": str(time.time_ns())})
+
     def power_off(self) -> None:
         """Asks the guest to write out its disk and end."""
         self.send("power-off", "0", {})
+
+    # Saved and restored.
+
+    async def quiesce(self, limit: float | None) -> None:
+        """Until the guest has nothing more to say and is quiet: the machine may be saved.
+
+        Transfers of files come to their end before; programs run on, held back by their full
+        pipes; no beats are expected. Raises GuestHungError if that takes more than `limit`
+        seconds (`attach` lets the guest go on then too), and what has ended the link.
+        """
+        try:
+            async with asyncio.timeout(limit):
+                await self._only_lasting.wait()
+                self.send("quiesce", "0", {})
+                self._first_held = self._next_call
+                await self._answer(self._quiet.ask(Phase.QUIESCING))
+        except TimeoutError:
+            raise GuestHungError(
+                f"the guest did not become quiet within {limit:g} s, so it cannot be saved"
+            ) from None
+        self.expect_beats(None)
+
+    def held_words(self, call: int) -> list[HeldWord]:
+        """What the guest has not been told of a call, because it is quiet."""
+        return [word for word in self._quiet.held or () if word.call == str(call)]
+
+    def state(self) -> dict[str, object]:
+        """For `attach_to`, in this process or another; to be asked while the guest is quiet."""
+        return LinkState(self._next_call).table()
+
+    async def attach(self, limit: float | None) -> None:
+        """Lets a quiet guest go on: after `quiesce`, or after `open` with `attach_to`, once the
+        programs that are expected have been attached. One that it has lost ends with an error.
+
+        Raises GuestHungError where the guest says nothing for `limit` seconds, and what has
+        ended the link.
+        """
+        held = self._quiet.held or []
+        answer = self._quiet.ask(Phase.ATTACHING)
+        wanted = {"clock-ns": str(time.time_ns()), "heart-beat": str(round(self._beat * 1000))}
+        self.send("attach", "0", wanted)
+        for word in held:
+            self.send(word.word, word.call, word.headers, word.body)
+        try:
+            async with asyncio.timeout(limit):
+                calls = await self._answer(answer)
+        except TimeoutError:
+            raise GuestHungError(
+                f"the restored guest has said nothing for {limit:g} s",
+                hint="give it more time, or let the task begin anew",
+            ) from None
+        lost = Frame("SEND", {"reason": str(errno.ESRCH)})
+        for call in list(self._calls.values()):
+            if call.number < self._first_held and call.number not in calls:
+                call.receiver("lost", lost)
+
+    async def _answer(self, answer: asyncio.Future[frozenset[int]]) -> frozenset[int]:
+        await asyncio.wait((answer, self.failure), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise self.failure.result()
 
     # Presence.
 
@@ -211,6 +332,7 @@ class GuestLink(asyncio.Protocol):
             self._silence_timer.cancel()
             self._silence_timer = None
         self._calls.clear()
+        self._only_lasting.set()
         self._writable.set()
         if self._transport is not None:
             self._transport.abort()

@@ -6,13 +6,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Self
 
+from boincvm import filetree
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, StompError
 from boincvm.errors import BoincvmError, GuestDiedError, ProgramStartError
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.link import GuestLink
-from boincvm.guestlink.numbers import number
+from boincvm.guestlink.numbers import LARGEST, number
 from boincvm.guestlink.reports import shown
+from boincvm.guestlink.state import MOST_WATCHES, ProgramState
+from boincvm.guestlink.voice import VoiceReader, Word
 from boincvm.sizes import format_size
 
 WINDOW = 1 << 20
@@ -20,11 +24,32 @@ WINDOW = 1 << 20
 STDIN_WINDOW = 1 << 16
 """Bytes of standard input that may be on the way to a program that does not read."""
 
+_UNASKED = 1 << 19
+"""Bytes that may come without credit: what the pipes still hold when a program ends."""
+_LONGEST_TAIL = 4096
 _LARGEST_ERRNO = 4095
 _LARGEST_SIGNAL = 64
 
 Output = Callable[[str, bytes], None]
 """Takes the name of the stream, "stdout" or "stderr", and what came on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a program has used so far, all its processes: seconds, and bytes of memory now."""
+
+    user_time: float
+    system_time: float
+    rss: int
+
+
+OnVoice = Callable[[Sequence[Word], int], None]
+"""Takes words of a program's voice and how many bytes they were: to be granted, like output,
+when the words have been dealt with. There may be bytes without a word."""
+OnUsage = Callable[[Usage], None]
+OnChange = Callable[[str, int, bytes], None]
+"""Takes a watched path, the file's time of change in nanoseconds since 1970 and its last 4 KiB,
+none of which can be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +71,11 @@ class ProgramEnd:
 
 
 class GuestProgram:
-    """Starts with the constructor. `on_stdin_room` is told how many bytes the program took."""
+    """Starts with the constructor. `on_stdin_room` is told how many bytes the program took.
+
+    With `on_voice` the program finds a FIFO in BOINCVM_VOICE (guestlink/voice.py has the
+    words); with `on_usage` the guest's heart-beats tell what it has used.
+    """
 
     def __init__(
         self,
@@ -57,15 +86,11 @@ class GuestProgram:
         environment: Mapping[str, str],
         output: Output,
         on_stdin_room: Callable[[int], None] = lambda _: None,
+        on_voice: OnVoice | None = None,
+        on_usage: OnUsage | None = None,
     ) -> None:
-        self._argv = argv
-        self._output = output
-        self._on_stdin_room = on_stdin_room
+        self._prepare(link, output, on_stdin_room, on_voice, on_usage)
         self._name = shown(PurePosixPath(argv[0]))
-        self._unanswered = WINDOW
-        self._ungranted = 0
-        self._untaken = 0
-        self._end: asyncio.Future[ProgramEnd] = asyncio.get_running_loop().create_future()
         pairs = [f"{name}={value}" for name, value in environment.items()]
         body = b"\0".join(map(os.fsencode, [directory, *argv, *pairs]))
         if len(body) > MAXIMUM_BODY:
@@ -74,15 +99,104 @@ class GuestProgram:
                 hint="write them to a file and hand it in with --input",
                 exit_code=ExitCode.CANNOT_EXECUTE,
             )
-        self._call = link.call(self._take)
-        self._call.send("run", {"arguments": str(len(argv)), "credit": str(WINDOW)}, body)
+        self._voice = None if on_voice is None else VoiceReader()
+        headers = {"arguments": str(len(argv)), "credit": str(WINDOW)}
+        if on_voice is not None:
+            headers["voice"] = "1"
+        if on_usage is not None:
+            headers["usage"] = "1"
+        self._call = link.call(self._take, lasts=True)
+        self._call.send("run", headers, body)
+
+    @classmethod
+    def attached(
+        cls,
+        link: GuestLink,
+        state: Mapping[str, object],
+        *,
+        output: Output,
+        on_stdin_room: Callable[[int], None] = lambda _: None,
+        on_voice: OnVoice | None = None,
+        on_usage: OnUsage | None = None,
+        on_change: OnChange = lambda *_: None,
+    ) -> Self:
+        """A program that runs already, as `state` left it; to be called before `link.attach`.
+
+        Output that was taken and not yet granted then counts as granted. Raises HostError
+        where `state` is damaged, ValueError where the program has a voice and nobody to hear.
+        """
+        kept = ProgramState.read(state, WINDOW)
+        program = cls.__new__(cls)
+        program._prepare(link, output, on_stdin_room, on_voice, on_usage)
+        program._name = kept.name
+        program._unanswered = kept.unanswered
+        program._ungranted = WINDOW - kept.unanswered
+        program._untaken = kept.untaken
+        program._watched = list(kept.watched)
+        program._on_change = on_change
+        program._voice = None if kept.unfinished is None else VoiceReader(kept.unfinished)
+        if program._voice is not None and on_voice is None:
+            raise ValueError("a program that may speak needs somebody to hear it")
+        program._call = link.call_again(kept.call, program._take)
+        program.grant(0)
+        if kept.input:
+            program.feed(kept.input)
+        if kept.input_ends:
+            program.end_input()
+        return program
+
+    def _prepare(
+        self,
+        link: GuestLink,
+        output: Output,
+        on_stdin_room: Callable[[int], None],
+        on_voice: OnVoice | None,
+        on_usage: OnUsage | None,
+    ) -> None:
+        self._output = output
+        self._on_stdin_room = on_stdin_room
+        self._on_voice = on_voice
+        self._on_usage = on_usage
+        self._on_change: OnChange = lambda *_: None
+        self._link = link
+        self._watched: list[str] = []
+        self._unanswered = WINDOW
+        self._ungranted = 0
+        self._untaken = 0
+        self._end: asyncio.Future[ProgramEnd] = asyncio.get_running_loop().create_future()
+
+    def state(self) -> dict[str, object]:
+        """For `attached`, in this process or another; to be asked while the link is quiet and
+        all output has found its place. What is fed while it is quiet is part of it."""
+        held = self._link.held_words(self._call.number)
+        unsent = b"".join(word.body for word in held if word.word == "stdin")
+        credit = sum(int(word.headers["bytes"]) for word in held if word.word == "credit")
+        return ProgramState(
+            call=self._call.number,
+            name=self._name,
+            unanswered=self._unanswered - credit,
+            untaken=self._untaken - len(unsent),
+            input=unsent,
+            input_ends=any("ends" in word.headers for word in held),
+            watched=tuple(self._watched),
+            unfinished=None if self._voice is None else self._voice.unfinished,
+        ).table()
+
+    @property
+    def untaken(self) -> int:
+        """Bytes of standard input that are on their way: less than STDIN_WINDOW may follow."""
+        return self._untaken
 
     def _take(self, word: str, frame: Frame) -> None:
-        if word in ("stdout", "stderr"):
+        if word in ("stdout", "stderr", "voice"):
             self._unanswered -= len(frame.body)
-            if self._unanswered < -(1 << 18):  # what a pipe still holds comes without credit
+            if self._unanswered < -_UNASKED:
                 raise StompError("more output than was asked for")
-            self._output(word, frame.body)
+            self._hear(word, frame.body)
+        elif word == "usage":
+            self._take_usage(frame.headers)
+        elif word == "changed":
+            self._take_change(frame)
         elif word == "taken":
             count = number(frame.headers, "bytes", self._untaken)
             self._untaken -= count
@@ -96,6 +210,29 @@ class GuestProgram:
             self._fail(GuestDiedError(f"the guest lost its hold of {self._name}: {reason}"))
         else:
             raise StompError(f"a program does not say {word!r}")
+
+    def _hear(self, stream: str, data: bytes) -> None:
+        if stream != "voice":
+            self._output(stream, data)
+        elif self._voice is not None and self._on_voice is not None:
+            self._on_voice(self._voice.feed(data), len(data))
+        else:
+            raise StompError("a program speaks that has no voice")
+
+    def _take_usage(self, headers: Mapping[str, str]) -> None:
+        usage = Usage(
+            user_time=number(headers, "user-us") / 1e6,
+            system_time=number(headers, "system-us") / 1e6,
+            rss=number(headers, "rss-kib", LARGEST >> 10) << 10,
+        )
+        if self._on_usage is not None:
+            self._on_usage(usage)
+
+    def _take_change(self, frame: Frame) -> None:
+        index = number(frame.headers, "watch", len(self._watched) - 1)
+        if len(frame.body) > _LONGEST_TAIL:
+            raise StompError("more of a watched file than was asked for")
+        self._on_change(self._watched[index], number(frame.headers, "mtime-ns"), frame.body)
 
     def _finish(self, end: ProgramEnd) -> None:
         self._call.close()
@@ -128,6 +265,20 @@ class GuestProgram:
     def signal(self, number: int) -> None:
         """To the program and its children; 9 reaches all that ever came from it."""
         self._call.send("signal", {"signal": str(number)})
+
+    def watch(self, path: str, on_change: OnChange) -> None:
+        """`path`, beneath the program's directory, is reported when it has changed, at most
+        once a second and at the program's end; what is there now, at once.
+
+        Symbolic links are not followed. `on_change` is the one that is told of all watched
+        paths from now on. Raises ValueError: no path beneath a directory, or too many.
+        """
+        name = os.fsencode(path)
+        if not filetree.components(name) or len(self._watched) >= MOST_WATCHES:
+            raise ValueError(f"{filetree.shown(name)} cannot be watched")
+        self._on_change = on_change
+        self._watched.append(path)
+        self._call.send("watch", {"watch": str(len(self._watched) - 1)}, name)
 
     async def wait(self) -> ProgramEnd:
         """Raises ProgramStartError, GuestDiedError."""

@@ -20,15 +20,34 @@ class FakeFile:
 
 @dataclass(slots=True)
 class FakeCall:
-    """What a fake program is given; `write` sends output, `stdin` is complete at `stdin_ended`."""
+    """What a fake program is given; `write` sends output, `stdin` is complete at `stdin_ended`.
+
+    `say` sends a line of its voice, `use` what it has used (seconds, bytes), `change` the last
+    bytes of a file that is watched; `watched` has the paths, by the host's numbers.
+    """
 
     argv: list[bytes]
     environment: dict[bytes, bytes]
     directory: bytes
-    write: Callable[[str, bytes], None]
+    send: Callable[[str, dict[str, str], bytes], None]
     stdin: bytearray = field(default_factory=bytearray)
     stdin_ended: asyncio.Event = field(default_factory=asyncio.Event)
     signals: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+    watched: dict[bytes, str] = field(default_factory=dict)
+
+    def write(self, stream: str, data: bytes) -> None:
+        self.send(stream, {}, data)
+
+    def say(self, line: str) -> None:
+        self.send("voice", {}, line.encode() + b"\n")
+
+    def use(self, user_time: float, rss: int) -> None:
+        used = {"user-us": str(round(user_time * 1e6)), "system-us": "0"}
+        self.send("usage", {**used, "rss-kib": str(rss >> 10)}, b"")
+
+    def change(self, path: bytes, mtime_ns: int, tail: bytes) -> None:
+        news = {"watch": self.watched[path], "mtime-ns": str(mtime_ns), "size": str(len(tail))}
+        self.send("changed", news, tail)
 
 
 FakeProgram = Callable[["FakeGuest", FakeCall], Awaitable[int]]
@@ -46,10 +65,18 @@ class FakeGuest(asyncio.Protocol):
         self._calls: dict[str, FakeCall] = {}
         self._puts: dict[str, tuple[bytes, FakeFile]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held: list[bytes] | None = None  # while the host wants to hear nothing
+
+    @property
+    def is_quiet(self) -> bool:
+        """Between `quiesce` and `attach`: it outlives its link."""
+        return self._held is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, asyncio.Transport):
             self._transport = transport
+        if self.is_quiet:
+            return
         self.send_raw(encode("CONNECT", {"accept-version": "1.2", "heart-beat": "5000,0"}))
         self.send_raw(encode("SUBSCRIBE", {"id": "0", "destination": "/guest"}))
 
@@ -60,13 +87,21 @@ class FakeGuest(asyncio.Protocol):
 
     def send_raw(self, data: bytes) -> None:
         """Sends any bytes at all, for tests of what the host makes of them."""
-        if self._transport is not None:
+        if self._held is not None:
+            self._held.append(data)
+        elif self._transport is not None:
             self._transport.write(data)
 
     def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
         """Says one word to the host."""
         head = {"destination": "/host", "word": word, "call": call, **headers}
         self.send_raw(encode("SEND", head, body))
+
+    def hang_up(self) -> None:
+        """The machine is saved with all that runs in it."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
 
     def close(self) -> None:
         """The guest is gone: its programs end, its link hangs up."""
@@ -84,10 +119,20 @@ class FakeGuest(asyncio.Protocol):
             self._give(call, frame.body)
         elif word == "power-off":
             self.close()
+        elif word == "quiesce":
+            self.send("quiet", "0", {})
+            self._held = []
+        elif word == "attach":
+            self._go_on()
         elif call in self._puts:
             self._take_put(word, call, frame)
         elif call in self._calls:
             self._tell(word, self._calls[call], call, frame)
+
+    def _go_on(self) -> None:
+        held, self._held = self._held or [], None
+        self.send("attached", "0", {"calls": " ".join(self._calls)})
+        self.send_raw(b"".join(held))
 
     # Programs.
 
@@ -103,7 +148,7 @@ class FakeGuest(asyncio.Protocol):
             words[:count],
             pairs,
             directory,
-            lambda stream, data: self.send(stream, call, {}, data),
+            lambda word, headers, data: self.send(word, call, headers, data),
         )
         self._calls[call] = fake_call
         task = asyncio.ensure_future(self._finish(program, call, fake_call))
@@ -126,6 +171,8 @@ class FakeGuest(asyncio.Protocol):
                 fake_call.stdin_ended.set()
         elif word == "signal":
             fake_call.signals.put_nowait(int(frame.headers["signal"]))
+        elif word == "watch":
+            fake_call.watched[frame.body] = frame.headers["watch"]
 
     # Files.
 

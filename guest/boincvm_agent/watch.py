@@ -1,0 +1,132 @@
+"""Files that the host wants to hear of when they change.
+
+dnotify (fcntl.F_NOTIFY) tells of a change in a directory by SIGIO, once each time that it is
+armed. Unlike inotify it needs no ctypes, which would cost a tenth of a second here. It is armed
+again when the files are looked at, at most once a second: so a program that writes all the time
+costs one look a second, and one that writes nothing costs nothing.
+"""
+
+from __future__ import annotations
+
+import _signal
+import fcntl
+import os
+import stat
+import time
+
+from boincvm import filetree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boincvm_agent.link import Link
+
+TAIL = 4096
+"""Bytes at a file's end that are sent along."""
+_SIGIO = 29  # asm/signal.h
+_PAUSE = 1.0  # seconds between two looks
+_EVENTS = fcntl.DN_MODIFY | fcntl.DN_CREATE | fcntl.DN_RENAME | fcntl.DN_ATTRIB
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Watch:
+    """One file, `path` beneath `directory`; both may be still to come. Raises ValueError."""
+
+    def __init__(self, link: Link, call: str, number: str, directory: bytes, path: bytes) -> None:
+        self.call = call
+        self._link = link
+        self._number = number
+        self._directory = directory
+        *self._parents, self._name = filetree.components(path)
+        self._watched = -1
+        self._last: tuple[int, int, bytes] | None = None
+
+    def look(self) -> None:
+        """Arms, then tells the host what is new, so that no change falls in between."""
+        found = self._find()
+        if found is not None and found != self._last:
+            self._last = found
+            mtime, size, tail = found
+            headers = {"watch": self._number, "mtime-ns": str(mtime), "size": str(size)}
+            self._link.send("changed", self.call, headers, tail)
+
+    def _find(self) -> tuple[int, int, bytes] | None:
+        """The file's time, size and last bytes; None while there is no such file."""
+        self.close()
+        try:
+            self._watched = os.open(self._directory, _DIRECTORY)
+            fcntl.fcntl(self._watched, fcntl.F_NOTIFY, _EVENTS)
+            for part in self._parents:
+                inner = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._watched)
+                self.close()
+                self._watched = inner
+                fcntl.fcntl(self._watched, fcntl.F_NOTIFY, _EVENTS)
+            return self._read()
+        except OSError:
+            return None  # not there, or no file that may be read; a change of that is seen
+
+    def _read(self) -> tuple[int, int, bytes] | None:
+        # A look before the opening: to open a device may do something.
+        kind = os.stat(self._name, dir_fd=self._watched, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(kind):
+            return None
+        descriptor = os.open(self._name, _FILE, dir_fd=self._watched)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            tail = os.pread(descriptor, TAIL, max(0, status.st_size - TAIL))
+            return status.st_mtime_ns, status.st_size, tail
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Lets go of the directory, and with it of its notices."""
+        if self._watched >= 0:
+            os.close(self._watched)
+            self._watched = -1
+
+
+class Watches:
+    """All of them: which of them a notice is about it does not say."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._watches: list[Watch] = []
+        self._looked = 0.0
+        self.due: float | None = None
+        """When to look next, by the monotonic clock; None while nothing has happened."""
+        _signal.signal(_SIGIO, lambda *_: None)
+
+    def add(self, watch: Watch) -> None:
+        """Watches one more; what is there now is reported."""
+        self._watches.append(watch)
+        watch.look()
+
+    def notice(self, signals: bytes) -> None:
+        """Signals have come; among them may be that something happened in a directory."""
+        if _SIGIO in signals and self.due is None:
+            self.due = max(time.monotonic(), self._looked + _PAUSE)
+
+    def look(self) -> None:
+        """To be called when `due` has come."""
+        self._looked = time.monotonic()
+        if not self._link.has_room:
+            self.due = self._looked + _PAUSE
+            return
+        self.due = None
+        for watch in self._watches:
+            watch.look()
+
+    def finish(self, call: str) -> None:
+        """The program has ended: a last look at what it has written."""
+        for watch in self._watches:
+            if watch.call == call:
+                watch.look()
+        self.drop(call)
+
+    def drop(self, call: str) -> None:
+        """Nobody is interested any more."""
+        for watch in [watch for watch in self._watches if watch.call == call]:
+            watch.close()
+            self._watches.remove(watch)

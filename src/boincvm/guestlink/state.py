@@ -1,0 +1,112 @@
+"""What of a link outlives the host's process: JSON-able tables, and how they are read again.
+
+They come from a file on the host's disk, so they are checked like any other input.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from boincvm.bus.stomp import MAXIMUM_BODY
+from boincvm.errors import HostError
+from boincvm.guestlink.numbers import LARGEST
+from boincvm.guestlink.reports import printable
+
+MOST_WATCHES = 64
+_LONGEST_LINE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """`next_call`: calls are numbered on, so that late words find no wrong one."""
+
+    next_call: int
+
+    def table(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def read(cls, table: Mapping[str, object]) -> "LinkState":
+        """Raises HostError."""
+        return cls(_integer(table, "next_call", 1, LARGEST))
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramState:
+    """A program that goes on without the host's process that started it.
+
+    name: for messages; unanswered: bytes of output that the guest may still send; untaken:
+    bytes of standard input that the program has not taken; input: what it has not been sent of
+    what was fed, and input_ends: whether nothing follows that; watched: paths, in the order of
+    their numbers; unfinished: the beginning of a line of its voice, None if it has none.
+    """
+
+    call: int
+    name: str
+    unanswered: int
+    untaken: int
+    input: bytes
+    input_ends: bool
+    watched: tuple[str, ...]
+    unfinished: bytes | None
+
+    def table(self) -> dict[str, object]:
+        return {
+            **asdict(self),
+            "input": self.input.hex(),
+            "watched": list(self.watched),
+            "unfinished": None if self.unfinished is None else self.unfinished.hex(),
+        }
+
+    @classmethod
+    def read(cls, table: Mapping[str, object], most_credit: int) -> "ProgramState":
+        """Raises HostError."""
+        name, ends = table.get("name"), table.get("input_ends")
+        if not isinstance(name, str):
+            raise _damaged("name")
+        if not isinstance(ends, bool):
+            raise _damaged("input_ends")
+        unfinished = table.get("unfinished", "missing")
+        return cls(
+            call=_integer(table, "call", 1, LARGEST),
+            name=printable(os.fsencode(name)),
+            unanswered=_integer(table, "unanswered", -most_credit, most_credit),
+            untaken=_integer(table, "untaken", 0, LARGEST),
+            input=_bytes(table, "input", MAXIMUM_BODY),
+            input_ends=ends,
+            watched=_paths(table, "watched"),
+            unfinished=None if unfinished is None else _bytes(table, "unfinished", _LONGEST_LINE),
+        )
+
+
+def _integer(table: Mapping[str, object], name: str, least: int, most: int) -> int:
+    value = table.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise _damaged(name)
+    return value
+
+
+def _paths(table: Mapping[str, object], name: str) -> tuple[str, ...]:
+    value = table.get(name)
+    if isinstance(value, list) and len(value) <= MOST_WATCHES:
+        paths = tuple(path for path in value if isinstance(path, str))
+        if len(paths) == len(value):
+            return paths
+    raise _damaged(name)
+
+
+def _bytes(table: Mapping[str, object], name: str, most: int) -> bytes:
+    value = table.get(name)
+    try:
+        if isinstance(value, str) and len(value) <= 2 * most:
+            return bytes.fromhex(value)
+    except ValueError:
+        pass  # no hexadecimal digits
+    raise _damaged(name)
+
+
+def _damaged(name: str) -> HostError:
+    return HostError(
+        f"the saved state of the guest link is damaged: {name!r} is missing or cannot be",
+        hint="the saved machine cannot be used; let the task begin anew",
+    )

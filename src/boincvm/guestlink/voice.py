@@ -1,0 +1,196 @@
+"""What a program in the guest can say: one word a line, to the FIFO that BOINCVM_VOICE names.
+
+The lines are the guest's and are trusted for nothing: what is no word of ours, or has a number
+that cannot be, is ignored. So a newer guest's words are harmless too.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from boincvm.guestlink.reports import printable
+
+LONGEST = 4095
+"""Bytes of a line without its end: what one write to a FIFO takes as a whole (PIPE_BUF)."""
+
+_INTEGER = re.compile(r"[0-9]{1,10}")
+_STATUS = re.compile(r"-?[0-9]{1,10}")
+_DECIMAL = re.compile(r"[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?|\.[0-9]{1,40}")
+_LARGEST_INTEGER = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class FractionDone:
+    """`fraction-done 0.25`; from 0 to 1."""
+
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWanted:
+    """`checkpoint-wanted`: this would be a good moment to save the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointCompleted:
+    """`checkpoint-completed`: the program has written a checkpoint of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """`operations FLOATING INTEGER`: how many it has done since its start."""
+
+    floating: float
+    integer: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrickleUp:
+    """`trickle-up VARIETY PATH`: the message's text is in the guest's file `path`."""
+
+    variety: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """`upload NAME`: an output, by its logical name, is to be sent now."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryExit:
+    """`temporary-exit SECONDS NOTICE REASON`: wants to be started again after that time."""
+
+    seconds: int
+    notice: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """`finish STATUS NOTICE MESSAGE`: the program is about to end with that status."""
+
+    status: int
+    notice: bool
+    message: str
+
+
+Word = (
+    FractionDone
+    | CheckpointWanted
+    | CheckpointCompleted
+    | Operations
+    | TrickleUp
+    | Upload
+    | TemporaryExit
+    | Finish
+)
+
+
+class VoiceReader:
+    """Makes words of the bytes of a voice. `unfinished`: the beginning of a line, as it was
+    left by another reader; `dropped`: how many lines were too long."""
+
+    def __init__(self, unfinished: bytes = b"") -> None:
+        self.unfinished = unfinished
+        self.dropped = 0
+
+    def feed(self, data: bytes) -> list[Word]:
+        """The words that `data` completes."""
+        *lines, rest = (self.unfinished + data).split(b"\n")
+        # One byte more than a line may have marks it as one to be dropped.
+        self.unfinished = rest[: LONGEST + 1]
+        words = []
+        for line in lines:
+            if len(line) > LONGEST:
+                self.dropped += 1
+                continue
+            word = read_word(line)
+            if word is not None:
+                words.append(word)
+        return words
+
+
+def read_word(line: bytes) -> Word | None:
+    """The word that `line` is; None for anything else, whatever it is."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return None
+    name, *values = text.split(" ", 1)
+    reader = _READERS.get(name)
+    return None if reader is None else reader(values[0].strip(" ") if values else "")
+
+
+def _fraction_done(text: str) -> Word | None:
+    fraction = _decimal(text)
+    return None if fraction is None or fraction > 1 else FractionDone(fraction)
+
+
+def _operations(text: str) -> Word | None:
+    values = _split(text, 2)
+    floating, integer = map(_decimal, values)
+    return None if floating is None or integer is None else Operations(floating, integer)
+
+
+def _trickle_up(text: str) -> Word | None:
+    variety, path = _split(text, 2)
+    return TrickleUp(variety, path) if _is_name(variety) and _is_name(path) else None
+
+
+def _upload(text: str) -> Word | None:
+    return Upload(text) if _is_name(text) else None
+
+
+def _temporary_exit(text: str) -> Word | None:
+    seconds, notice, reason = _split(text, 3)
+    wait = _integer(seconds, _INTEGER)
+    if wait is None or notice not in _FLAGS:
+        return None
+    return TemporaryExit(wait, notice == "1", printable(reason.encode()))
+
+
+def _finish(text: str) -> Word | None:
+    status, notice, message = _split(text, 3)
+    code = _integer(status, _STATUS)
+    if code is None or notice not in _FLAGS:
+        return None
+    return Finish(code, notice == "1", printable(message.encode()))
+
+
+_FLAGS = ("0", "1")
+_READERS: dict[str, Callable[[str], Word | None]] = {
+    "fraction-done": _fraction_done,
+    "checkpoint-wanted": lambda _: CheckpointWanted(),
+    "checkpoint-completed": lambda _: CheckpointCompleted(),
+    "operations": _operations,
+    "trickle-up": _trickle_up,
+    "upload": _upload,
+    "temporary-exit": _temporary_exit,
+    "finish": _finish,
+}
+
+
+def _split(text: str, count: int) -> Sequence[str]:
+    """`count` values, of which the last has the rest; empty where there are fewer."""
+    values = text.split(" ", count - 1)
+    return values + [""] * (count - len(values))
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text.isprintable()
+
+
+def _decimal(text: str) -> float | None:
+    """A finite number that is not negative."""
+    value = float(text) if _DECIMAL.fullmatch(text) else math.inf
+    return value if math.isfinite(value) else None
+
+
+def _integer(text: str, pattern: re.Pattern[str]) -> int | None:
+    if not pattern.fullmatch(text) or abs(int(text)) > _LARGEST_INTEGER:
+        return None
+    return int(text)

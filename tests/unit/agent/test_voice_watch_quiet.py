@@ -1,0 +1,252 @@
+"""The agent's parts that come in when the host asks for them: voice, watched files, quiet."""
+
+import errno
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from boincvm.bus.stomp import Frame, Parser, encode
+from boincvm_agent import program as program_module
+from boincvm_agent import voice as voice_module
+from boincvm_agent import watch as watch_module
+from boincvm_agent.link import Link
+from boincvm_agent.program import Program
+from boincvm_agent.quiet import Quiet
+from boincvm_agent.voice import Voice
+from boincvm_agent.watch import Watch, Watches
+
+pytestmark = pytest.mark.timeout(30)
+LIMIT = 20.0
+
+
+class Recorder(Link):
+    """A link whose frames stay where a test finds them."""
+
+    def frames(self) -> list[Frame]:
+        frames = Parser().feed(b"".join(bytes(piece) for piece in self._queue))
+        self._queue.clear()
+        self._queued = 0
+        return frames
+
+
+class NoGroup:
+    """Stands for the control group, which only a guest's agent may make."""
+
+    def __init__(self, name: str) -> None: ...
+
+    def enter(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def remove(self) -> bool:
+        return True
+
+
+# Voice.
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(voice_module, "PLACE", str(tmp_path / "run"))
+    monkeypatch.setattr(program_module, "ControlGroup", NoGroup)
+    monkeypatch.setattr(program_module, "out_of_memory_kills", lambda: 0)
+    return tmp_path / "run"
+
+
+def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(place: Path) -> None:
+    voice = Voice("7")
+    link = Recorder(-1)
+    script = b"for n in 1 2; do echo $n >%b; done" % os.fsencode(voice.path)
+    path = {b"PATH": b"/bin"}
+    program = Program(link, "7", b"/", [b"sh", b"-c", script], path, 1 << 20, voice)
+    os.waitpid(program.pid, 0)
+    program.end(0, 0)
+    assert os.listdir(place) == []
+    while not program.is_over:
+        for descriptor in list(program.outputs):
+            program.read_output(descriptor)
+    said = [frame.body for frame in link.frames() if frame.headers["word"] == "voice"]
+    assert b"".join(said) == b"1\n2\n"
+
+
+def test_a_voice_that_cannot_be_made_leaves_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "chmod", no_room)
+    with pytest.raises(OSError, match="No space"):
+        Voice("7")
+    assert os.listdir(place) == []
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_voice_that_the_program_has_taken_away(place: Path) -> None:
+    voice = Voice("7")
+    (place / "7/voice").unlink()
+    (place / "7/other").touch()
+    voice.end()
+    voice.end()
+    os.close(voice.descriptor)
+    assert os.listdir(place / "7") == ["other"]
+
+
+# Watched files.
+
+
+@pytest.fixture
+def signals() -> Iterator[int]:
+    """Where the signals' numbers can be read, as the agent does it."""
+    before = signal.getsignal(signal.SIGIO)
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wakeup = signal.set_wakeup_fd(writer)
+    yield reader
+    signal.set_wakeup_fd(wakeup)
+    signal.signal(signal.SIGIO, before)
+    os.close(reader)
+    os.close(writer)
+
+
+def has_signals(reader: int, seconds: float = 0.0) -> bytes:
+    ready, _, _ = select.select([reader], [], [], seconds)
+    return os.read(reader, 4096) if ready else b""
+
+
+def watch_fraction(link: Link, directory: Path, path: bytes = b"fraction") -> Watches:
+    watches = Watches(link)
+    watches.add(Watch(link, "7", "0", os.fsencode(directory), path))
+    return watches
+
+
+def test_each_kind_of_change_is_noticed_once_until_the_next_look(
+    tmp_path: Path, signals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "_PAUSE", 0.0)
+    link = Recorder(-1)
+    file, new = tmp_path / "sub/fraction", tmp_path / "sub/new"
+    watches = watch_fraction(link, tmp_path, b"sub/fraction")
+    changes = [
+        lambda: (tmp_path / "sub").mkdir(),
+        lambda: file.write_bytes(b"0.1"),
+        lambda: file.write_bytes(b"0.2"),
+        lambda: (new.write_bytes(b"0.3"), new.rename(file)),
+        lambda: os.utime(file, ns=(1, 1)),
+    ]
+    for change in changes:
+        assert has_signals(signals) == b""
+        change()
+        watches.notice(has_signals(signals, LIMIT))
+        assert watches.due is not None
+        for _ in range(100):
+            (tmp_path / "other").write_bytes(b"x")
+        has_signals(signals)  # at most one more: that of the directory above
+        watches.look()
+        has_signals(signals)
+    tails = [(frame.body, frame.headers["size"]) for frame in link.frames()]
+    assert tails == [(b"0.1", "3"), (b"0.2", "3"), (b"0.3", "3"), (b"0.3", "3")]
+    watches.drop("7")
+    file.write_bytes(b"0.4")
+    assert has_signals(signals) == b""
+
+
+def test_looks_are_a_pause_apart(tmp_path: Path, signals: int) -> None:
+    watches = watch_fraction(Recorder(-1), tmp_path)
+    watches.look()
+    looked = time.monotonic()
+    watches.notice(bytes([signal.SIGCHLD]))
+    assert watches.due is None
+    watches.notice(bytes([signal.SIGIO]))
+    assert watches.due is not None
+    assert 0.5 < watches.due - looked <= 1
+    watches.drop("7")
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, signals: int) -> None:
+    link = Recorder(-1)
+    file = tmp_path / "fraction"
+    watches = watch_fraction(link, tmp_path)
+    file.symlink_to("/etc/passwd")
+    watches.look()
+    file.unlink()
+    os.mkfifo(file)
+    watches.look()
+    file.unlink()
+    file.mkdir()
+    watches.look()
+    assert link.frames() == []
+    watches.drop("7")
+
+
+def test_a_last_look_at_the_end_of_the_program(tmp_path: Path, signals: int) -> None:
+    before = os.listdir("/proc/self/fd")
+    link = Recorder(-1)
+    watches = watch_fraction(link, tmp_path)
+    (tmp_path / "fraction").write_bytes(b"x" * 5000 + b"end")
+    watches.finish("8")
+    assert link.frames() == []
+    watches.finish("7")
+    assert [frame.body for frame in link.frames()] == [b"x" * 4093 + b"end"]
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_link_without_room_is_not_filled_more(tmp_path: Path, signals: int) -> None:
+    link = Recorder(-1)
+    watches = watch_fraction(link, tmp_path)
+    (tmp_path / "fraction").write_bytes(b"1")
+    link.send("stdout", "7", {}, bytes(1 << 19))
+    watches.look()
+    assert watches.due is not None
+    assert [frame.headers["word"] for frame in link.frames()] == ["stdout"]
+    watches.drop("7")
+
+
+def test_a_path_that_leads_out(tmp_path: Path) -> None:
+    for path in (b"../fraction", b"/etc/passwd", b""):
+        with pytest.raises(ValueError, match=r"is not a path|not enough values"):
+            Watch(Recorder(-1), "7", "0", os.fsencode(tmp_path), path)
+
+
+# Quiet.
+
+
+def test_quiet_is_the_last_word_and_a_host_that_hangs_up_costs_nothing() -> None:
+    near, far = socket.socketpair()
+    wake, waker = os.pipe()
+    near.setblocking(False)
+    far.setblocking(False)
+    link = Link(near.fileno())
+    link.send("stdout", "7", {}, bytes(1 << 20))  # more than the socket takes at once
+    quiet = Quiet(link)
+    link.send("exit", "7", {})
+    heard: list[Frame] = []
+    parser = Parser()
+    while not any(frame.headers["word"] == "quiet" for frame in heard):
+        heard += parser.feed(far.recv(1 << 20))
+        quiet.wait(wake)
+    assert [frame.headers["word"] for frame in heard] == ["stdout", "quiet"]
+    far.sendall(encode("MESSAGE", {"word": "attach"}))
+    frames: list[Frame] = []
+    while not frames:
+        _, frames = quiet.wait(wake)
+    assert [frame.headers["word"] for frame in frames] == ["attach"]
+    far.close()
+    quiet.wait(wake)  # the hang-up, told once
+    os.write(waker, b"x")
+    rounds = 1
+    while not quiet.wait(wake)[0]:
+        rounds += 1
+    assert rounds <= 2
+    for descriptor in (wake, waker):
+        os.close(descriptor)
+    assert link.has_output is False
+    quiet.end()
+    assert link.has_output is True
+    near.close()

@@ -1,0 +1,278 @@
+"""A link that falls quiet and goes on, with guests that do it wrong and states that are damaged."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from boincvm.bus.stomp import Frame, Parser, encode
+from boincvm.errors import (
+    GuestDiedError,
+    GuestHungError,
+    GuestProtocolError,
+    HostError,
+    OutputFileError,
+)
+from boincvm.guestlink.get import get_tree
+from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.program import WINDOW, GuestProgram
+
+LIMIT = 10.0
+pytestmark = pytest.mark.timeout(60)
+
+
+class Guest:
+    """The far end: a test says its words, and reads the host's."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self._parser = Parser()
+        self._frames: list[Frame] = []
+
+    async def say(self, word: str, call: int = 0, body: bytes = b"", **headers: str) -> None:
+        head = {"destination": "/host", "word": word, "call": str(call), **headers}
+        await asyncio.get_running_loop().sock_sendall(self.channel, encode("SEND", head, body))
+
+    async def hear(self, word: str) -> Frame:
+        """The host's next word, which must be `word`."""
+        async with asyncio.timeout(LIMIT):
+            while not self._frames:
+                data = await asyncio.get_running_loop().sock_recv(self.channel, 1 << 16)
+                self._frames += self._parser.feed(data)
+        frame = self._frames.pop(0)
+        assert frame.headers["word"] == word
+        return frame
+
+
+@asynccontextmanager
+async def linked(state: dict[str, object] | None = None) -> AsyncIterator[tuple[Guest, GuestLink]]:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    with far:
+        link = await GuestLink.open(near, attach_to=state)
+        try:
+            yield Guest(far), link
+        finally:
+            link.close()
+            await asyncio.sleep(0)  # the transport closes in the loop's next round
+
+
+def start(link: GuestLink, rooms: list[int] | None = None) -> GuestProgram:
+    return GuestProgram(
+        link,
+        ["prog"],
+        directory="/",
+        environment={},
+        output=lambda *_: None,
+        on_stdin_room=(rooms if rooms is not None else []).append,
+        on_voice=lambda *_: None,
+    )
+
+
+def attached(link: GuestLink, state: dict[str, object]) -> GuestProgram:
+    return GuestProgram.attached(link, state, output=lambda *_: None, on_voice=lambda *_: None)
+
+
+async def quiet(guest: Guest, link: GuestLink) -> None:
+    quiescing = asyncio.ensure_future(link.quiesce(LIMIT))
+    await guest.hear("quiesce")
+    await guest.say("quiet")
+    await quiescing
+
+
+async def test_what_is_on_its_way_is_counted_right_in_the_next_process() -> None:
+    async with linked() as (guest, link):
+        program = start(link)
+        await guest.hear("run")
+        program.feed(b"0123456789")
+        await guest.hear("stdin")
+        await guest.say("stdout", 1, bytes(300_000))
+        await guest.say("taken", 1, bytes="4")
+        await guest.say("voice", 1, b"fraction-done 0.5\nfraction-")
+        await quiet(guest, link)
+        # From here on the guest hears nothing of what is said.
+        program.feed(b"held")
+        program.end_input()
+        program.grant(300_000)
+        states = json.loads(json.dumps([link.state(), program.state()]))
+    assert states[1]["unanswered"] == WINDOW - 300_027
+    async with linked(states[0]) as (guest, link):
+        program = attached(link, states[1])
+        assert program.untaken == 10
+        attaching = asyncio.ensure_future(link.attach(LIMIT))
+        assert int((await guest.hear("attach")).headers["clock-ns"]) > 1 << 60
+        assert (await guest.hear("credit")).headers["bytes"] == "300027"
+        assert (await guest.hear("stdin")).body == b"held"
+        assert "ends" in (await guest.hear("stdin")).headers
+        await guest.say("attached", calls="1")
+        await attaching
+        again = start(link)
+        assert (await guest.hear("run")).headers["call"] == "2"
+        assert again is not None
+
+
+async def test_a_program_that_the_guest_has_no_more() -> None:
+    async with linked() as (guest, link):
+        kept, lost = start(link), start(link)
+        for _ in range(2):
+            await guest.hear("run")
+        await quiet(guest, link)
+        late = start(link)  # not yet said, so it cannot be lost
+        attaching = asyncio.ensure_future(link.attach(LIMIT))
+        for word in ("attach", "run"):
+            await guest.hear(word)
+        await guest.say("attached", calls="1")
+        await attaching
+        with pytest.raises(GuestDiedError, match="lost its hold of prog: No such process"):
+            await lost.wait()
+        end = {"user-us": "0", "system-us": "0", "max-rss-kib": "0", "oom-kills": "0"}
+        for program, call in ((kept, 1), (late, 3)):
+            await guest.say("exit", call, code="7", **end, **{"disk-free": "0"})
+            assert (await program.wait()).code == 7
+
+
+@pytest.mark.parametrize(
+    ("word", "headers"),
+    [
+        ("stdout", {}),
+        ("attached", {}),
+        ("attached", {"calls": "x"}),
+        ("attached", {"calls": "-1"}),
+        ("attached", {"calls": "9" * 30}),
+    ],
+)
+async def test_garbage_instead_of_attached(word: str, headers: dict[str, str]) -> None:
+    async with linked({"next_call": 2}) as (guest, link):
+        attaching = asyncio.ensure_future(link.attach(LIMIT))
+        await guest.hear("attach")
+        await guest.say(word, **headers)
+        with pytest.raises(GuestProtocolError):
+            await attaching
+
+
+@pytest.mark.parametrize("word", ["stdout", "quiet", "attached"])
+async def test_a_guest_that_speaks_while_it_is_quiet(word: str) -> None:
+    async with linked({"next_call": 2}) as (guest, link):
+        await guest.say(word, calls="")
+        async with asyncio.timeout(LIMIT):
+            error = await link.failure
+        assert isinstance(error, GuestProtocolError)
+        assert "spoke when it had to be quiet" in error.message
+
+
+async def test_a_guest_that_does_not_become_quiet_may_go_on() -> None:
+    async with linked() as (guest, link):
+        program = start(link)
+        with pytest.raises(GuestHungError, match=r"did not become quiet within 0\.05 s"):
+            await link.quiesce(0.05)
+        attaching = asyncio.ensure_future(link.attach(LIMIT))
+        await guest.say("stdout", 1, b"x")
+        await guest.say("quiet")
+        await guest.say("attached", calls="1")
+        await attaching
+        assert not link.failure.done()
+        assert program.state()["unanswered"] == WINDOW - 1
+
+
+async def test_a_guest_that_dies_instead() -> None:
+    async with linked() as (guest, link):
+        quiescing = asyncio.ensure_future(link.quiesce(LIMIT))
+        await guest.hear("quiesce")
+        guest.channel.close()
+        with pytest.raises(GuestDiedError):
+            await quiescing
+
+
+async def test_a_transfer_is_waited_for(tmp_path: Path) -> None:
+    async with linked() as (guest, link):
+        name = PurePosixPath("out")
+        getting = asyncio.ensure_future(
+            get_tree(link, None, name, name, directory=tmp_path, maximum_bytes=1)
+        )
+        await guest.hear("get")
+        quiescing = asyncio.ensure_future(link.quiesce(LIMIT))
+        await guest.say("failed", 1, reason="2")
+        with pytest.raises(OutputFileError):
+            await getting
+        await guest.hear("quiesce")  # nothing but the transfer's end lets it be said
+        await guest.say("quiet")
+        await quiescing
+
+
+GOOD: dict[str, object] = {
+    "call": 1,
+    "name": "prog",
+    "unanswered": 1,
+    "untaken": 0,
+    "input": "",
+    "input_ends": False,
+    "watched": ["a"],
+    "unfinished": "",
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"call": 0},
+        {"call": 5},
+        {"call": True},
+        {"call": 1.0},
+        {"call": None},
+        {"name": None},
+        {"name": b"x"},
+        {"unanswered": WINDOW + 1},
+        {"unanswered": "1"},
+        {"untaken": -1},
+        {"input": "zz"},
+        {"input": None},
+        {"input_ends": 1},
+        {"watched": None},
+        {"watched": [1]},
+        {"watched": ["a"] * 1000},
+        {"unfinished": "0" * 100_000},
+        {"unfinished": 7},
+    ],
+)
+async def test_a_damaged_state_of_a_program(change: dict[str, object]) -> None:
+    async with linked({"next_call": 5}) as (_, link):
+        with pytest.raises(HostError, match="saved state"):
+            attached(link, {**GOOD, **change})
+        with pytest.raises(HostError, match="saved state"):
+            attached(link, {name: value for name, value in GOOD.items() if name not in change})
+        attached(link, GOOD)
+        with pytest.raises(HostError, match="a call 1 that cannot be"):
+            attached(link, GOOD)  # twice
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"next_call": 0}, {"next_call": "2"}, {"next_call": 1 << 63}]
+)
+async def test_a_damaged_state_of_a_link(state: dict[str, object]) -> None:
+    near, far = socket.socketpair()
+    with near, far, pytest.raises(HostError, match="saved state"):
+        await GuestLink.open(near, attach_to=state)
+
+
+async def test_a_watched_file() -> None:
+    async with linked() as (guest, link):
+        program = start(link)
+        changes: list[tuple[str, int, bytes]] = []
+        for path in ("a", "b/c"):
+            program.watch(path, lambda *change: changes.append(change))
+        for path in ("/a", "../a", ""):
+            with pytest.raises(ValueError, match=r"is not a path|cannot be watched"):
+                program.watch(path, lambda *_: None)
+        await guest.hear("run")
+        assert (await guest.hear("watch")).body == b"a"
+        assert (await guest.hear("watch")).headers["watch"] == "1"
+        await guest.say("changed", 1, b"tail", **{"watch": "1", "mtime-ns": "5", "size": "9"})
+        await guest.say("changed", 1, bytes(4097), **{"watch": "1", "mtime-ns": "5", "size": "9"})
+        async with asyncio.timeout(LIMIT):
+            assert isinstance(await link.failure, GuestProtocolError)
+        assert changes == [("b/c", 5, b"tail")]

@@ -1,0 +1,108 @@
+"""A booted QEMU machine with its link, for tests of what passes over the link."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.program import GuestProgram, Usage
+from boincvm.guestlink.voice import Word
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
+
+LIMIT = 60.0
+"""Seconds for anything that a machine is waited for."""
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+def spec_in(directory: Path, image: Path) -> MachineSpec:
+    """A small machine of the base image, its files in `directory`."""
+    directory.mkdir(mode=0o700)
+    files = (image / "kernel", image / "initrd", image / "root.qcow2")
+    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+
+
+@asynccontextmanager
+async def booted(spec: MachineSpec) -> AsyncIterator[tuple[QemuMachine, GuestLink]]:
+    machine = QemuDriver("tcg").machine(spec)
+    try:
+        link = await GuestLink.open(await machine.start(), silence_limit=2)
+        try:
+            async with asyncio.timeout(LIMIT):
+                await link.ready
+            yield machine, link
+        finally:
+            link.close()
+    finally:
+        await machine.destroy()
+
+
+class Listener:
+    """Takes all that a program says, and grants it unless `grants` is off."""
+
+    def __init__(self) -> None:
+        self.program: GuestProgram | None = None
+        self.grants = True
+        self.output = {"stdout": bytearray(), "stderr": bytearray()}
+        self.words: list[Word] = []
+        self.voiced = 0
+        self.usage: list[Usage] = []
+        self.changes: list[tuple[str, int, bytes]] = []
+        self._news = asyncio.Event()
+
+    def start(
+        self, link: GuestLink, script: str, *, voice: bool = False, usage: bool = False
+    ) -> GuestProgram:
+        """Runs `script`, of Python, in the guest."""
+        self.program = GuestProgram(
+            link,
+            ["/usr/bin/python3.11", "-I", "-S", "-u", "-c", script],
+            directory="/work",
+            environment=ENVIRONMENT,
+            output=self.take_output,
+            on_voice=self.take_words if voice else None,
+            on_usage=self.take_usage if usage else None,
+        )
+        return self.program
+
+    def attach(self, link: GuestLink, state: dict[str, object]) -> GuestProgram:
+        self.program = GuestProgram.attached(
+            link,
+            state,
+            output=self.take_output,
+            on_voice=self.take_words,
+            on_usage=self.take_usage,
+            on_change=self.take_change,
+        )
+        return self.program
+
+    def take_output(self, stream: str, data: bytes) -> None:
+        self.output[stream] += data
+        self._taken(len(data))
+
+    def take_words(self, words: object, count: int) -> None:
+        assert isinstance(words, list)
+        self.words += words
+        self.voiced += count
+        self._taken(count)
+
+    def _taken(self, count: int) -> None:
+        if self.grants and self.program is not None:
+            self.program.grant(count)
+        self._news.set()
+
+    def take_usage(self, usage: Usage) -> None:
+        self.usage.append(usage)
+        self._news.set()
+
+    def take_change(self, path: str, mtime_ns: int, tail: bytes) -> None:
+        self.changes.append((path, mtime_ns, tail))
+        self._news.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Until what has come fulfils `condition`."""
+        async with asyncio.timeout(LIMIT):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()

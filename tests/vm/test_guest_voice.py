@@ -1,0 +1,161 @@
+"""What a program in a real guest can say besides its output: words, usage, watched files."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.program import WINDOW
+from boincvm.guestlink.voice import Finish, FractionDone
+from booted import LIMIT, Listener, booted, spec_in
+
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture
+async def link(base_image: Path, tmp_path: Path) -> AsyncIterator[GuestLink]:
+    async with booted(spec_in(tmp_path / "machine", base_image)) as (_, link):
+        yield link
+
+
+SPEAKS = """
+import os
+path = os.environ["BOINCVM_VOICE"]
+with open(path, "wb", buffering=0) as voice:
+    for number in range(1001):
+        voice.write(b"fraction-done %.3f\\n" % (number / 1000))
+os.system('echo "finish 3 0 that is all" > "$BOINCVM_VOICE"')
+print(os.stat(path).st_mode & 0o777 == 0o622)
+raise SystemExit(3)
+"""
+
+
+async def test_all_words_come_in_order_and_before_the_end(link: GuestLink) -> None:
+    heard = Listener()
+    program = heard.start(link, SPEAKS, voice=True)
+    async with asyncio.timeout(LIMIT):
+        end = await program.wait()
+    assert end.code == 3
+    assert heard.output["stdout"] == b"True\n"
+    assert heard.words == [
+        *[FractionDone(number / 1000) for number in range(1001)],
+        Finish(3, notice=False, message="that is all"),
+    ]
+    left = Listener()
+    program = left.start(link, "import os; print(os.listdir('/run/boincvm'))")
+    async with asyncio.timeout(LIMIT):
+        await program.wait()
+    assert left.output["stdout"] == b"[]\n"
+
+
+FLOOD = """
+import os
+line = b"x" * 4000 + b"\\n"
+with open(os.environ["BOINCVM_VOICE"], "wb", buffering=0) as voice:
+    for number in range(1000):
+        voice.write(line)
+    voice.write(b"fraction-done 1\\n")
+print("through")
+"""
+
+
+async def test_a_flood_of_words_is_held_back(link: GuestLink) -> None:
+    heard = Listener()
+    heard.grants = False
+    program = heard.start(link, FLOOD, voice=True)
+    await heard.until(lambda: heard.voiced == WINDOW)
+    # Had it not been held back by its credit, it would be through by the second beat.
+    probe = Listener()
+    other = probe.start(link, "pass")
+    async with asyncio.timeout(LIMIT):
+        await other.wait()
+    assert (heard.voiced, heard.output["stdout"]) == (WINDOW, b"")
+    heard.grants = True
+    program.grant(WINDOW)
+    async with asyncio.timeout(LIMIT):
+        assert (await program.wait()).code == 0
+    assert heard.words == [FractionDone(1.0)]
+    assert heard.voiced == 4001 * 1000 + 16
+
+
+async def test_usage_of_a_program_that_burns_time(link: GuestLink) -> None:
+    heard = Listener()
+    program = heard.start(link, "while True: pass", usage=True)
+    await heard.until(lambda: len(heard.usage) >= 4)
+    program.signal(9)
+    async with asyncio.timeout(LIMIT):
+        end = await program.wait()
+    times = [usage.user_time + usage.system_time for usage in heard.usage]
+    assert times == sorted(set(times))
+    assert 0.5 < times[-1] - times[0] <= end.user_time + end.system_time
+    assert all(1 << 20 < usage.rss < 64 << 20 for usage in heard.usage)
+
+
+WRITES = """
+import os, sys, time
+def rename(text):
+    with open("new", "w") as file:
+        file.write(text)
+    os.rename("new", "sub/fraction")
+for command in sys.stdin:
+    if command == "directory\\n":
+        os.mkdir("sub")
+    elif command.startswith("rename "):
+        rename(command[7:])
+    elif command.startswith("in place "):
+        with open("sub/fraction", "r+") as file:
+            file.write(command[9:])
+    elif command == "link\\n":
+        os.symlink("/etc/passwd", "link")
+        os.rename("link", "sub/fraction")
+    elif command == "fifo\\n":
+        os.mkfifo("fifo")
+        os.rename("fifo", "sub/fraction")
+    elif command == "busy\\n":
+        end = time.monotonic() + 3
+        with open("sub/fraction", "w") as file:
+            while time.monotonic() < end:
+                file.seek(0)
+                file.write("busy")
+                file.flush()
+                print("w", end="")
+    elif command == "last\\n":
+        rename("last words")
+        break
+"""
+
+
+async def test_a_watched_file(link: GuestLink) -> None:
+    heard = Listener()
+    program = heard.start(link, WRITES, usage=True)
+    program.watch("sub/fraction", heard.take_change)
+
+    async def tell(command: str, tail: bytes) -> None:
+        program.feed(command.encode() + b"\n")
+        await heard.until(lambda: heard.changes and heard.changes[-1][2] == tail)
+
+    program.feed(b"directory\n")
+    await tell("rename 0.25", b"0.25\n")
+    await tell("in place 0.50", b"0.50\n")
+    await tell("rename " + "x" * 5000, b"x" * 4095 + b"\n")
+    assert [path for path, _, _ in heard.changes] == ["sub/fraction"] * 3
+    assert heard.changes[0][1] < heard.changes[1][1] < heard.changes[2][1]
+    # What is no file is not looked into, and what does not change is not reported.
+    for command in (b"fifo\n", b"link\n"):
+        program.feed(command)
+        beats = len(heard.usage)
+        await heard.until(lambda beats=beats: len(heard.usage) >= beats + 4)
+    assert len(heard.changes) == 3
+    await tell("rename 0.75", b"0.75\n")
+    # Thousands of writes in three seconds are a few reports.
+    program.feed(b"busy\n")
+    await heard.until(lambda: len(heard.output["stdout"]) > 1000)
+    program.feed(b"last\n")
+    async with asyncio.timeout(LIMIT):
+        assert (await program.wait()).code == 0
+    assert heard.changes[-1][2] == b"last words"
+    assert len(heard.changes) <= 10
+    assert os.fsdecode(heard.changes[4][2]).startswith("busy")
