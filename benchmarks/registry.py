@@ -1,6 +1,10 @@
 """The benchmarks there are. A new one is one file and one line here."""
 
 from benchmarks import (
+    boinc_idle,
+    boinc_machine,
+    boinc_reactions,
+    channel_wait,
     cold_start,
     exit_reaction,
     guest_overhead,
@@ -21,4 +25,8 @@ BENCHMARKS = (
     guest_overhead.BENCHMARK,
     round_trip.BENCHMARK,
     output_stream.BENCHMARK,
+    boinc_reactions.BENCHMARK,
+    boinc_machine.BENCHMARK,
+    boinc_idle.BENCHMARK,
+    channel_wait.BENCHMARK,
 )

@@ -1,10 +1,16 @@
-# What the guest's agent uses of CPython's `_signal`, which typeshed leaves out.
+# What the guest's agent and the guard of a host task use of CPython's `_signal`, which typeshed leaves out.
 from collections.abc import Callable
 from types import FrameType
 
 SIGCHLD: int
+SIGHUP: int
+SIGINT: int
+SIGKILL: int
 SIGPIPE: int
+SIGTERM: int
+SIGXFSZ: int
 SIG_DFL: int
+SIG_IGN: int
 
 def signal(number: int, handler: int | Callable[[int, FrameType | None], None], /) -> object: ...
 def set_wakeup_fd(descriptor: int, /) -> int: ...

@@ -13,6 +13,7 @@ BoincvmError
 │   ├── GuestDiedError
 │   └── GuestProtocolError  the guest sent what it may not send
 ├── ProgramStartError       the guest has no such program, or cannot execute it
+├── TaskFailedError         a task of a BOINC job has failed
 ├── LimitError              time, memory or disk of the job are used up
 ├── ImageMissingError
 ├── ImageDamagedError
@@ -83,6 +84,10 @@ class GuestProtocolError(GuestError):
 
 class ProgramStartError(BoincvmError):
     exit_code = ExitCode.NO_SUCH_PROGRAM
+
+
+class TaskFailedError(BoincvmError):
+    exit_code = ExitCode.CHILD_FAILED
 
 
 class LimitError(BoincvmError):

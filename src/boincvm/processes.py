@@ -1,8 +1,6 @@
 """Child processes that the kernel ends with us, awaited without a thread or a poll."""
 
-import asyncio
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,15 @@ def quiet_environment() -> dict[str, str]:
     """The environment for a helper program: nothing of the caller's that could change what it
     does. A BOINC client, for one, prepends its own directories to LD_LIBRARY_PATH."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+
+
+def find_program(name: str) -> str | None:
+    """The path of the program `name`, by PATH. (`shutil.which` would bring in compressors.)"""
+    for directory in os.get_exec_path():
+        path = os.path.join(directory, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
 
 
 class ChildProcess:
@@ -33,7 +40,7 @@ class ChildProcess:
         `descriptors` are inherited under their own numbers. Raises OSError.
         """
         # setpriv asks for the signal between fork and exec, where Python must not run.
-        guard = shutil.which("setpriv")
+        guard = find_program("setpriv")
         prefix = [guard, "--pdeathsig", "KILL", "--"] if guard else []
         self._process = subprocess.Popen(
             [*prefix, *argv],
@@ -59,6 +66,10 @@ class ChildProcess:
         if self.is_running:
             self._process.send_signal(signal.SIGKILL)
 
+    def wait_here(self) -> int:
+        """Like `wait`, for one that was killed: blocks the short while until it is gone."""
+        return self._process.wait()
+
     async def wait(self) -> int:
         """Its exit status; minus the signal's number where one killed it."""
         if self._process.returncode is None:
@@ -68,6 +79,8 @@ class ChildProcess:
 
 async def _readable_pidfd(pid: int) -> None:
     """Until the process `pid`, a child not yet waited for, has ended."""
+    import asyncio  # here: a machine's QEMU starts before its 40 ms of imports
+
     loop = asyncio.get_running_loop()
     descriptor = os.pidfd_open(pid)
     ended = asyncio.Event()

@@ -3,9 +3,10 @@
 (api/boinc_api.cpp, boinc_finish_message and boinc_temporary_exit; lib/error_numbers.h.)
 """
 
-import os
 from enum import IntEnum
 from pathlib import Path
+
+from boincvm.atomic_files import write_atomically
 
 FINISH_FILE = "boinc_finish_called"
 TEMPORARY_EXIT_FILE = "boinc_temporary_exit"
@@ -74,17 +75,3 @@ def one_line(text: str) -> str:
     return (
         " ".join(printable.split()).encode(errors="replace")[:LONGEST_TEXT].decode(errors="ignore")
     )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes the whole file or, whatever happens, nothing at that name. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from boincvm.atomic_files import write_atomically
 from boincvm.boinc import init_data, segment, trickles, uploads
 from boincvm.boinc.channels import SEGMENT_SIZE
-from boincvm.boinc.exits import write_atomically
 from boincvm.boinc.tags import escape
 
 Value = str | int | float

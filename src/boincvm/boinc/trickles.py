@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from boincvm.boinc.exits import write_atomically
+from boincvm.atomic_files import write_atomically
 from boincvm.boinc.tags import escape
 
 TRICKLE_UP_FILE = "trickle_up.xml"

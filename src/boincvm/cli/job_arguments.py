@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TypeVar
@@ -28,8 +27,8 @@ def job_from_arguments(arguments: argparse.Namespace) -> Job:
         raise _usage(f"found {arguments.job_file[0]!r} before --, expected only options there")
     else:
         job = _job_of_command(arguments)
-    return replace(
-        job, machine=_machine(arguments, job.machine), limits=_limits(arguments, job.limits)
+    return job._replace(
+        machine=_machine(arguments, job.machine), limits=_limits(arguments, job.limits)
     )
 
 
@@ -104,8 +103,7 @@ def _machine(arguments: argparse.Namespace, base: MachineShape) -> MachineShape:
 
 
 def _limits(arguments: argparse.Namespace, base: Limits) -> Limits:
-    return replace(
-        base,
+    return base._replace(
         run=_given_or(arguments.time_limit, base.run),
         boot=_given_or(arguments.boot_limit, base.boot),
         silence=_given_or(arguments.silence_limit, base.silence),

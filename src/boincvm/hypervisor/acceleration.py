@@ -5,14 +5,12 @@ with an initrd of one tiny program, which reports through a port that ends QEMU 
 that nothing else gives. The verdict is kept per boot of the host, user and QEMU.
 """
 
-import asyncio
 import json
 import os
 import struct
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from boincvm.hypervisor import qemu_command
 from boincvm.paths import cache_directory
@@ -29,8 +27,7 @@ REPORTED = _SENT << 1 | 1
 """QEMU's exit status: what isa-debug-exit makes of the byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`accelerator`: "kvm" or "tcg" (emulation); `reason`: one line; `seconds`: what it took."""
 
     accelerator: str
@@ -44,14 +41,10 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
 
     Raises HypervisorMissingError.
     """
-    program = qemu_command.find_program(qemu_command.PROGRAM)
-    missing = _why_not_even_tried(kernel)
-    if missing or kernel is None:
-        return Verdict("tcg", missing, 0.0)
-    key = _key(program)
-    cache = cache_directory() / "acceleration.json"
-    if not refresh and (known := _load(cache, key)):
-        return replace(known, cached=True)
+    known = known_verdict(kernel)
+    if known is not None and not (refresh and known.cached):
+        return known
+    assert kernel is not None  # known_verdict has answered for that
     begin = monotonic()
     failure = await _try_kvm(kernel)
     verdict = Verdict(
@@ -59,8 +52,23 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
         failure or "a kernel booted under KVM",
         round(monotonic() - begin, 3),
     )
-    _store(cache, key, verdict)
+    _store(_cache(), _key(), verdict)
     return verdict
+
+
+def known_verdict(kernel: Path | None) -> Verdict | None:
+    """What `probe` would say at once; None where it would have to try. Raises
+    HypervisorMissingError."""
+    key = _key()
+    missing = _why_not_even_tried(kernel)
+    if missing or kernel is None:
+        return Verdict("tcg", missing, 0.0)
+    known = _load(_cache(), key)
+    return None if known is None else known._replace(cached=True)
+
+
+def _cache() -> Path:
+    return cache_directory() / "acceleration.json"
 
 
 def _why_not_even_tried(kernel: Path | None) -> str:
@@ -83,6 +91,8 @@ async def _try_kvm(kernel: Path) -> str:
             descriptors=[initrd.fileno()],
             stderr=log,
         )
+        import asyncio  # a trial is rare, and its import slow
+
         try:
             async with asyncio.timeout(LIMIT):
                 status = await process.wait()
@@ -147,9 +157,10 @@ def _cpio(name: str, mode: int, data: bytes) -> bytes:
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
-def _key(program: str) -> str:
+def _key() -> str:
     """What the verdict depends on: one kernel stands for all, or two images used by turns would
     cost a trial boot each time."""
+    program = qemu_command.find_program(qemu_command.PROGRAM)
     stamp = f"{program}:{Path(program).stat().st_mtime_ns}"
     return "|".join([_BOOT_ID.read_text().strip(), str(os.getuid()), stamp])
 
@@ -168,7 +179,7 @@ def _store(cache: Path, key: str, verdict: Verdict) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     part = cache.with_suffix(f".{os.getpid()}")
     try:
-        part.write_text(json.dumps({"key": key, "verdict": asdict(verdict)}))
+        part.write_text(json.dumps({"key": key, "verdict": verdict._asdict()}))
         part.replace(cache)
     finally:
         part.unlink(missing_ok=True)

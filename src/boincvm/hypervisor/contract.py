@@ -7,10 +7,9 @@ What a driver can do is data (`features`) that others read, never an `isinstance
 """
 
 import socket
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Feature(Enum):
@@ -33,8 +32,7 @@ class MachineState(Enum):
     DESTROYED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class MachineSpec:
+class MachineSpec(NamedTuple):
     """A machine to be made.
 
     directory: exists, mode 0700, the machine's own; all that the machine writes lies here.
@@ -69,8 +67,7 @@ class EndCause(Enum):
     HOST_DISK_FULL = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class MachineEnd:
+class MachineEnd(NamedTuple):
     """How a machine ended. `detail`: one line for people, may be empty."""
 
     cause: EndCause
@@ -102,6 +99,9 @@ class Machine(Protocol):
 
     async def resume(self) -> None: ...
 
+    async def connect_network(self, *, connected: bool) -> None:
+        """Plug the network cable in, or pull it; nothing to do for a machine without a card."""
+
     async def save(self) -> None:
         """Keep memory and disk in the machine's directory and end the process."""
 
@@ -129,3 +129,7 @@ class Driver(Protocol):
 
     def machine(self, spec: MachineSpec) -> Machine:
         """A machine in state DEFINED; nothing is touched yet."""
+
+    def saved_machine(self, spec: MachineSpec) -> Machine:
+        """The machine that `save` left in `spec.directory`, perhaps in another process: in state
+        SAVED. Only where `features` has SAVE."""

@@ -33,6 +33,13 @@ class FakeDriver:
         self.machines.append(machine)
         return machine
 
+    def saved_machine(self, spec: MachineSpec) -> "FakeMachine":
+        for machine in reversed(self.machines):
+            is_here = machine.spec.directory == spec.directory
+            if is_here and machine.state is MachineState.SAVED:
+                return machine
+        raise HypervisorError(f"no machine was saved in {spec.directory}")
+
 
 class FakeMachine:
     """`guest` is what runs in it, for the test to inspect and to make trouble with."""
@@ -43,6 +50,7 @@ class FakeMachine:
         self.spec = spec
         self.state = MachineState.DEFINED
         self.guest = guest
+        self.network_connected = spec.network
         self._boots = boots
         self._ended: asyncio.Future[MachineEnd] | None = None
         self._far_end: socket.socket | None = None
@@ -79,28 +87,35 @@ class FakeMachine:
         if self.state not in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError(f"the machine is not running, so it cannot be {wanted}")
 
+    async def connect_network(self, *, connected: bool) -> None:
+        self.network_connected = connected
+
     async def save(self) -> None:
         if self.state is MachineState.SAVED:
             return
         if self.state not in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError("the machine is not running, so there is nothing to save")
-        self.end(EndCause.ASKED, "")
+        self.end(EndCause.ASKED, "", keep_guest=self.guest.is_quiet)
         self.state = MachineState.SAVED
 
     async def stop(self) -> None:
-        self.end(EndCause.ASKED, "")
+        if self.state is not MachineState.SAVED:
+            self.end(EndCause.ASKED, "")
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             self.state = MachineState.STOPPED
 
     async def destroy(self) -> None:
-        await self.stop()
+        self.end(EndCause.ASKED, "")
         self.state = MachineState.DESTROYED
 
-    def end(self, cause: EndCause, detail: str) -> None:
+    def end(self, cause: EndCause, detail: str, *, keep_guest: bool = False) -> None:
         """The machine ends now, for `cause`."""
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(MachineEnd(cause, detail))
-        self.guest.close()
+        if keep_guest:
+            self.guest.hang_up()
+        else:
+            self.guest.close()
         if self._far_end is not None:
             self._far_end.close()
             self._far_end = None

@@ -1,8 +1,8 @@
 """QEMU's command line for a machine: no device, port or file that the machine does not need."""
 
-import shutil
 from pathlib import Path
 
+from boincvm import processes
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.contract import MachineSpec
 
@@ -14,6 +14,7 @@ OVERLAY = "overlay.qcow2"
 WINDOW = "window"
 _SERIAL = f",serial={WINDOW_SERIAL}"
 ROOT_NODE = "root-disk"
+NETWORK_CARD = "network-card"
 SAVED = "saved"
 """The name of the snapshot in the overlay that `save` leaves."""
 
@@ -37,7 +38,7 @@ KERNEL_ARGUMENTS = [
 
 def find_program(name: str) -> str:
     """The path of QEMU's program `name`. Raises HypervisorMissingError."""
-    path = shutil.which(name)
+    path = processes.find_program(name)
     if path is None:
         raise HypervisorMissingError(f"{name} is not installed", hint=INSTALL_HINT)
     return path
@@ -104,4 +105,9 @@ def _disk(name: str, path: Path, form: str, options: str, device_options: str = 
 def _network(wanted: bool) -> list[str]:
     if not wanted:
         return []
-    return ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
+    return [
+        "-netdev",
+        "user,id=net",
+        "-device",
+        f"virtio-net-pci,id={NETWORK_CARD},netdev=net,romfile=",
+    ]

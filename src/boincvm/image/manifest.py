@@ -8,14 +8,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from boincvm.errors import ImageDamagedError
+from boincvm.image.layout import INITRD as INITRD
+from boincvm.image.layout import KERNEL as KERNEL
+from boincvm.image.layout import MANIFEST as MANIFEST
+from boincvm.image.layout import ROOT as ROOT
 
 FORMAT = 1
-MANIFEST = "manifest.json"
-KERNEL = "kernel"
-INITRD = "initrd"
-ROOT = "root.qcow2"
 MOST_BYTES = 16 << 20
 
 
@@ -153,6 +154,15 @@ def _decode(text: bytes) -> Manifest:
     if [file.name for file in manifest.files] != [INITRD, KERNEL, ROOT]:
         raise _MalformedError(f"files: expected {INITRD}, {KERNEL} and {ROOT}")
     return manifest
+
+
+def read_manifest(stream: BinaryIO, digest: str, path: Path) -> Manifest:
+    """The manifest in `stream`, whose SHA-256 is to be `digest`. Raises ImageDamagedError."""
+    stream.seek(0)
+    text = stream.read(MOST_BYTES)
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise ImageDamagedError(f"{path} was altered")
+    return decode_manifest(text, path)
 
 
 def decode_manifest(text: bytes, path: Path) -> Manifest:

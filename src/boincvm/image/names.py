@@ -6,14 +6,15 @@ from boincvm.errors import UsageError
 
 MOST_PACKAGES = 1000
 
-_IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
-_MIRROR = re.compile(r"(?:https?|file|copy)://[A-Za-z0-9._~:/@%+\[\]-]+")
+# Compiled when they are first used: a run needs only the first.
+_IMAGE = r"[a-z0-9][a-z0-9._-]{0,63}"
+_PACKAGE = r"[a-z0-9][a-z0-9+.-]{1,127}"
+_MIRROR = r"(?:https?|file|copy)://[A-Za-z0-9._~:/@%+\[\]-]+"
 
 
 def check_image_name(name: str) -> str:
     """`name` itself. Raises UsageError unless it can be a file's name everywhere."""
-    if _IMAGE.fullmatch(name) is None:
+    if re.fullmatch(_IMAGE, name) is None:
         raise UsageError(
             f"{name!r} is not an image's name",
             hint="use at most 64 of a-z 0-9 . _ - and begin with a letter or a digit",
@@ -29,7 +30,7 @@ def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
             hint=f"name at most {MOST_PACKAGES}; what they depend on comes by itself",
         )
     for name in names:
-        if _PACKAGE.fullmatch(name) is None:
+        if re.fullmatch(_PACKAGE, name) is None:
             raise UsageError(
                 f"{name!r} is not a Debian package's name",
                 hint="a name has at least two of a-z 0-9 + . - and begins with a letter or digit",
@@ -39,7 +40,7 @@ def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def check_mirror(mirror: str) -> str:
     """`mirror` itself. Raises UsageError unless it is a plain URL that apt can use."""
-    if _MIRROR.fullmatch(mirror) is None:
+    if re.fullmatch(_MIRROR, mirror) is None:
         raise UsageError(
             f"{mirror!r} is not a mirror's address",
             hint="give a URL that begins with https://, http://, file:// or copy://",

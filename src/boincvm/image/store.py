@@ -8,40 +8,51 @@
 A run holds a shared lock on an object's manifest.json; nobody removes what is so held.
 """
 
-import hashlib
+from __future__ import annotations
+
 import os
-import re
-from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from boincvm.errors import HostError, ImageDamagedError, ImageMissingError, UsageError
 from boincvm.image import locks, verify
-from boincvm.image.manifest import (
-    INITRD,
-    KERNEL,
-    MANIFEST,
-    MOST_BYTES,
-    ROOT,
-    Manifest,
-    decode_manifest,
-)
+from boincvm.image.layout import INITRD, KERNEL, MANIFEST, ROOT
 from boincvm.image.names import check_image_name
 from boincvm.paths import data_directory
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+if TYPE_CHECKING:
+    from io import BufferedReader
+    from types import TracebackType
+
+    from boincvm.image.manifest import Manifest
 
 
-@dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is in use: it stays until `close`, whatever anybody removes."""
+    """An image that is in use: it stays until `close`, whatever anybody removes.
 
-    name: str
-    digest: str
-    directory: Path
-    manifest: Manifest
-    lock: BufferedReader
+    Its manifest is read when somebody asks for it, which a run does not.
+    """
+
+    def __init__(self, name: str, digest: str, directory: Path, lock: BufferedReader) -> None:
+        """`lock`: the open manifest, with a lock on it."""
+        self.name = name
+        self.digest = digest
+        self.directory = directory
+        self._lock = lock
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """Raises ImageDamagedError unless it is the one whose digest the image has."""
+        if self._manifest is None:
+            from boincvm.image import manifest
+
+            path = self.directory / MANIFEST
+            try:
+                self._manifest = manifest.read_manifest(self._lock, self.digest, path)
+            except ImageDamagedError as error:
+                raise _damaged(self.name, error.message) from error
+        return self._manifest
 
     @property
     def kernel(self) -> Path:
@@ -59,9 +70,9 @@ class Image:
 
     def close(self) -> None:
         """Let go of the image; again is harmless."""
-        self.lock.close()
+        self._lock.close()
 
-    def __enter__(self) -> "Image":
+    def __enter__(self) -> Image:
         return self
 
     def __exit__(
@@ -102,7 +113,7 @@ class ImageStore:
             raise ImageMissingError(
                 f"there is no image {name}", hint=f"boincvm image build {name}"
             ) from error
-        if _DIGEST.fullmatch(digest) is None:
+        if not _is_digest(digest):
             raise _damaged(name, f"{path} holds no digest")
         return digest
 
@@ -111,9 +122,10 @@ class ImageStore:
 
         Raises UsageError, ImageMissingError, ImageDamagedError.
         """
-        image = self.open_unverified(name)
+        image = self._hold(name)
         try:
-            verify.verify(image.directory, image.manifest)
+            if not verify.is_remembered(image.directory, image.digest):
+                verify.verify(image.directory, image.manifest)
         except ImageDamagedError as error:
             image.close()
             raise _damaged(name, error.message) from error
@@ -124,6 +136,16 @@ class ImageStore:
 
     def open_unverified(self, name: str) -> Image:
         """Like `open`, but only the manifest is checked: enough to list and inspect."""
+        image = self._hold(name)
+        try:
+            _ = image.manifest
+        except BaseException:
+            image.close()
+            raise
+        return image
+
+    def _hold(self, name: str) -> Image:
+        """The image, locked; nothing of it has been looked at."""
         digest = self.digest_of(name)
         directory = self._objects / digest
         path = directory / MANIFEST
@@ -131,27 +153,13 @@ class ImageStore:
             stream = path.open("rb")
         except OSError as error:
             raise _damaged(name, f"{path} cannot be read: {error}") from error
-        try:
-            return self._held(name, digest, stream)
-        except BaseException:
-            stream.close()
-            raise
-
-    def _held(self, name: str, digest: str, stream: BufferedReader) -> Image:
-        path = self._objects / digest / MANIFEST
         # A remover has the exclusive lock for an instant only, and the object is gone after it.
         if not locks.try_lock(stream.fileno(), shared=True) or not path.exists():
+            stream.close()
             raise ImageMissingError(
                 f"image {name} is just being removed", hint=f"boincvm image build {name}"
             )
-        text = stream.read(MOST_BYTES)
-        if hashlib.sha256(text).hexdigest() != digest:
-            raise _damaged(name, f"{path} was altered")
-        try:
-            manifest = decode_manifest(text, path)
-        except ImageDamagedError as error:
-            raise _damaged(name, error.message) from error
-        return Image(name, digest, path.parent, manifest, stream)
+        return Image(name, digest, directory, stream)
 
     def publish(self, name: str, directory: Path, manifest: Manifest) -> str:
         """Give the finished object in `directory` (same file system) its place and name.
@@ -206,7 +214,7 @@ class ImageStore:
     def _remove_object(self, digest: str) -> bool:
         """False if a run holds it."""
         directory = self._objects / digest
-        if _DIGEST.fullmatch(digest) is None or not directory.exists():
+        if not _is_digest(digest) or not directory.exists():
             return True
         try:
             with (directory / MANIFEST).open("rb") as stream:
@@ -225,6 +233,10 @@ class ImageStore:
         for directory in self._objects.iterdir():
             if directory.name not in kept:
                 self._remove_object(directory.name)
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
 def _damaged(name: str, message: str) -> ImageDamagedError:

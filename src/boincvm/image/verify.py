@@ -5,32 +5,35 @@ is remembered with the identity of each file (size, times, inode), and hashed ag
 an identity has changed. Whoever can set ctime back can also alter this program.
 """
 
-import hashlib
+from __future__ import annotations
+
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boincvm.errors import ImageDamagedError
-from boincvm.image.manifest import MANIFEST, Manifest
+from boincvm.image.layout import FILES
 from boincvm.paths import cache_directory
 
+if TYPE_CHECKING:
+    from boincvm.image.manifest import Manifest
+
 Identity = dict[str, list[int]]
+_SIZE = 2
+"""Where a file's size stands in its identity."""
 
 
-def _identity(directory: Path, manifest: Manifest) -> Identity:
-    """Raises ImageDamagedError for a file that is missing or has another size."""
+def _identity(directory: Path) -> Identity:
+    """Raises ImageDamagedError for a file that is missing."""
     identity: Identity = {}
-    for name, size in [(MANIFEST, None), *((file.name, file.size) for file in manifest.files)]:
+    for name in FILES:
         path = directory / name
         try:
             status = path.stat()
         except OSError as error:
             raise ImageDamagedError(f"{path} of the image cannot be read: {error}") from error
-        if size is not None and status.st_size != size:
-            raise ImageDamagedError(
-                f"{path} of the image has {status.st_size} bytes, not {size} as when it was built"
-            )
         identity[name] = [
             status.st_dev,
             status.st_ino,
@@ -45,11 +48,12 @@ def _stamp_path(digest: str) -> Path:
     return cache_directory() / "verified" / f"{digest}.json"
 
 
-def _is_remembered(digest: str, identity: Identity) -> bool:
+def is_remembered(directory: Path, digest: str) -> bool:
+    """Whether the files in `directory` were found sound and nobody has touched them since."""
     try:
-        return bool(json.loads(_stamp_path(digest).read_bytes()) == identity)
-    except (OSError, ValueError):
-        return False  # no stamp that can be read is no stamp
+        return bool(json.loads(_stamp_path(digest).read_bytes()) == _identity(directory))
+    except (OSError, ValueError, ImageDamagedError):
+        return False  # no stamp that can be read is no stamp; `verify` tells what is damaged
 
 
 def remember(directory: Path, manifest: Manifest) -> None:
@@ -60,7 +64,7 @@ def remember(directory: Path, manifest: Manifest) -> None:
     # The stamp only saves time: a cache that cannot be written must not stop a run.
     with suppress(OSError):
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(_identity(directory, manifest)))
+        temporary.write_text(json.dumps(_identity(directory)))
         temporary.replace(stamp)
 
 
@@ -72,11 +76,18 @@ def forget(digest: str) -> None:
 
 def verify(directory: Path, manifest: Manifest) -> None:
     """Raises ImageDamagedError, naming the file, unless all files are as they were built."""
-    before = _identity(directory, manifest)
-    if _is_remembered(manifest.digest, before):
+    import hashlib  # a run of an image that is remembered needs none
+
+    before = _identity(directory)
+    if is_remembered(directory, manifest.digest):
         return
     for file in manifest.files:
         path = directory / file.name
+        size = before[file.name][_SIZE]
+        if size != file.size:
+            raise ImageDamagedError(
+                f"{path} of the image has {size} bytes, not {file.size} as when it was built"
+            )
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != file.sha256:
@@ -84,5 +95,5 @@ def verify(directory: Path, manifest: Manifest) -> None:
                 f"{path} of the image was altered: its SHA-256 is {found[:12]}…, "
                 f"not {file.sha256[:12]}…"
             )
-    if _identity(directory, manifest) == before:
+    if _identity(directory) == before:
         remember(directory, manifest)

@@ -4,8 +4,8 @@ Nothing here is expanded or looked up yet: macros, soft links and the wrapper's 
 come in when a task starts (`macros.py`, `command_line.py`, `wrapper_arguments.py`).
 """
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class CpuTimeSource(Enum):
@@ -20,8 +20,7 @@ class CpuTimeSource(Enum):
     WALL = "wall"
 
 
-@dataclass(frozen=True, slots=True)
-class MachineUse:
+class MachineUse(NamedTuple):
     """The virtual machine that a task runs in, and what goes in and out of it.
 
     `name`, `image`, `memory`, `cpus`, `network` and `disk` describe the machine: they are the
@@ -47,8 +46,7 @@ class MachineUse:
     packages: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDescription:
+class TaskDescription(NamedTuple):
     """One program, on the host or (`machine`) in a virtual machine.
 
     `application` is a file of the slot, or begins with `$PROJECT_DIR`; in a machine it may
@@ -83,8 +81,7 @@ class TaskDescription:
     machine: MachineUse | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ZipOutput:
+class ZipOutput(NamedTuple):
     """At the end, files of the slot go into the archive `zip_name`.
 
     Those go whose name one of `patterns` (regular expressions, searched for anywhere in the
@@ -95,8 +92,7 @@ class ZipOutput:
     patterns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BoincJob:
+class BoincJob(NamedTuple):
     """`tasks` run in order. `daemons` start before them and are ended after them.
 
     `unzip_input` are archives that are unpacked, and then deleted, when the job first starts.

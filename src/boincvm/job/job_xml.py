@@ -1,7 +1,6 @@
 """Reads job.xml, of BOINC's wrapper and of VMWrapper, with our additions (docs/job-xml.md)."""
 
 import math
-from dataclasses import replace
 
 from boincvm.job.boinc_job import (
     BoincJob,
@@ -186,7 +185,7 @@ def _with_weights(tasks: list[TaskDescription]) -> tuple[TaskDescription, ...]:
     """`tasks`, all alike where none has any weight: what is done is a share of the sum."""
     if sum(task.weight for task in tasks) > 0:
         return tuple(tasks)
-    return tuple(replace(task, weight=1.0) for task in tasks)
+    return tuple(task._replace(weight=1.0) for task in tasks)
 
 
 def _archives(job: Fields) -> tuple[tuple[str, ...], ZipOutput | None]:

@@ -1,7 +1,5 @@
 """What the tasks of a job.xml say of their virtual machines."""
 
-from dataclasses import replace
-
 from boincvm.job.boinc_job import MachineUse
 from boincvm.job.job_xml_fields import Fields
 from boincvm.job.model import MIB
@@ -49,8 +47,7 @@ class Machines:
             return use
         first, first_task = self._first[use.name]
         _refuse_contradiction(use, task, first, first_task)
-        return replace(
-            use,
+        return use._replace(
             image=first.image,
             memory=first.memory,
             cpus=first.cpus,

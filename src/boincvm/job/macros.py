@@ -7,14 +7,13 @@ with `./` instead.
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _MACRO = re.compile(r"\$(?:PROJECT_DIR|NTHREADS|PWD|GPU_DEVICE_NUM)")
 _RESOLVE = "boinc_resolve("
 
 
-@dataclass(frozen=True, slots=True)
-class Macros:
+class Macros(NamedTuple):
     """`project_directory` "" stands for `.`, as with BOINC.
 
     `gpu_device_number` None: there is no such device, and its macro stays as it is.

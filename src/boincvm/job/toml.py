@@ -1,7 +1,6 @@
 """Reads job.toml, boincvm's own job format (docs/job-toml.md)."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -124,7 +123,7 @@ def _input(entry: Entry, directory: Path) -> InputFile:
     table = entry.table()
     table.check_keys(_FILE, {})
     file = table.require("from", named)
-    return replace(file, destination=table.get("to", relative_path, file.destination))
+    return file._replace(destination=table.get("to", relative_path, file.destination))
 
 
 def _outputs(files: Table) -> tuple[OutputFile, ...]:
@@ -143,7 +142,7 @@ def _output(entry: Entry) -> OutputFile:
     table = entry.table()
     table.check_keys(_FILE, {})
     file = table.require("from", named)
-    return replace(file, destination=table.get("to", relative_path, file.destination))
+    return file._replace(destination=table.get("to", relative_path, file.destination))
 
 
 def _refuse_repetition(entries: list[Entry], destinations: tuple[PurePosixPath, ...]) -> None:

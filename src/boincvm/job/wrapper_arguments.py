@@ -5,21 +5,22 @@ A BOINC client calls it with the work unit's arguments, then those of the app ve
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from boincvm.errors import UsageError
 from boincvm.job.values import MOST_CPUS, describe
 
 _MOST_DEVICES = 1 << 16
 _LONGEST_PERIOD = 3650 * 86400.0
+_LARGEST_MEMORY = float(1 << 24)
+"""MiB."""
 _HINT = (
-    "the wrapper's own arguments: --nthreads N, --device N, --trickle SECONDS, --sporadic, "
-    "--use_tstp, --version, --passthrough_child ARGUMENT…"
+    "the wrapper's own arguments: --nthreads N, --device N, --memory_size_mb N, --trickle SECONDS, "
+    "--sporadic, --use_tstp, --version, --passthrough_child ARGUMENT…"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class WrapperArguments:
+class WrapperArguments(NamedTuple):
     """`trickle_period` in seconds of run time, None for no trickle messages.
 
     `device` None: not said. `passthrough` is everything after `--passthrough_child`, `unknown`
@@ -28,6 +29,7 @@ class WrapperArguments:
 
     threads: int = 1
     device: int | None = None
+    memory: int | None = None
     trickle_period: float | None = None
     is_sporadic: bool = False
     use_tstp: bool = False
@@ -52,7 +54,7 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
     unknown: list[str] = []
     rest = iter(argv)
     for word in rest:
-        if word in ("--nthreads", "--device", "--trickle"):
+        if word in ("--nthreads", "--device", "--trickle", "--memory_size_mb"):
             numbers[word] = _number(word, next(rest, None))
         elif word in ("--sporadic", "--use_tstp", "--version", "-v"):
             flags.add(word)
@@ -61,10 +63,12 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
         else:
             unknown.append(word)
     device = numbers.get("--device", -1.0)
+    memory = int(min(max(numbers.get("--memory_size_mb", 0.0), 0.0), _LARGEST_MEMORY)) << 20
     trickle = numbers.get("--trickle", 0.0)
     return WrapperArguments(
         threads=int(min(max(numbers.get("--nthreads", 1.0), 1.0), MOST_CPUS)),
         device=int(min(device, _MOST_DEVICES)) if device >= 0 else None,
+        memory=memory if memory > 0 else None,
         trickle_period=min(trickle, _LONGEST_PERIOD) if trickle > 0 else None,
         is_sporadic="--sporadic" in flags,
         use_tstp="--use_tstp" in flags,

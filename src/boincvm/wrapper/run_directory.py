@@ -6,7 +6,6 @@ A run that is killed cannot tidy up; the next run removes what is no longer lock
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +27,19 @@ def run_directory() -> Iterator[Path]:
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(directory)
         os.close(lock)
+
+
+def _remove(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError:
+        import shutil  # rarely: it brings in compressors, which takes as long as the run's rest
+
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _make(runs: Path) -> tuple[Path, int]:
@@ -67,7 +77,7 @@ def _remove_stale(runs: Path) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue  # another run has just ended
         if lock is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)
             os.close(lock)
 
 

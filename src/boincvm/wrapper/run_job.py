@@ -16,7 +16,7 @@ from boincvm.guestlink.put import check_source, put_tree
 from boincvm.guestlink.reports import shown
 from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.job.model import Job, Task
-from boincvm.sizes import format_size
+from boincvm.wrapper.limits_reached import check_limits
 from boincvm.wrapper.session import Session, open_session
 from boincvm.wrapper.streams import Source
 from boincvm.wrapper.task_streams import StreamPlan
@@ -30,8 +30,6 @@ ENVIRONMENT = {
 }
 MAXIMUM_OUTPUT = 1 << 40
 """Bytes that one output may claim to have, where the job does not bound the disk."""
-DISK_FULL = 1 << 20
-"""A program that fails with less than this free on the guest's disk has run out of it."""
 
 
 @dataclass(slots=True)
@@ -188,27 +186,15 @@ class JobRun:
 
     def _judge(self, task: Task, end: ProgramEnd) -> None:
         """The exit code, and the limits that may lie behind it."""
-        outcome, shape = self.outcome, self.job.machine
+        outcome = self.outcome
         name = shown(PurePosixPath(task.argv[0]))
         if end.signal is not None:
             outcome.exit_code = exit_code_for_signal(end.signal)
             outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {name}"
         else:
             outcome.exit_code = end.code or ExitCode.SUCCESS
-        if outcome.exit_code == ExitCode.SUCCESS:
-            return
-        if end.out_of_memory_kills:
-            raise LimitError(
-                f"{name} needed more memory than the machine's {format_size(shape.memory)}",
-                hint="give it more with --memory",
-                exit_code=ExitCode.MEMORY_LIMIT_EXCEEDED,
-            )
-        if end.disk_free < DISK_FULL:
-            raise LimitError(
-                f"{name} filled the machine's disk",
-                hint="give it more with --disk",
-                exit_code=ExitCode.DISK_LIMIT_EXCEEDED,
-            )
+        if outcome.exit_code != ExitCode.SUCCESS:
+            check_limits(end, task.argv[0], self.job.machine.memory)
 
     def signal_program(self, number: int) -> bool:
         """Hands `number` to the program that runs, the job's last then; False where none does."""

@@ -1,0 +1,58 @@
+"""qcow2 files, as far as a machine needs them: an image's size, and an empty overlay over it.
+
+Format: QEMU's docs/interop/qcow2.txt. An overlay with nothing in it is a header and three
+short tables, written in less time than it takes to start `qemu-img`.
+"""
+
+import struct
+from pathlib import Path
+
+MAGIC = b"QFI\xfb"
+_CLUSTER_BITS = 16
+_CLUSTER = 1 << _CLUSTER_BITS
+_PER_L2_TABLE = _CLUSTER // 8 * _CLUSTER
+"""Bytes of the disk that one entry of the L1 table stands for."""
+_FORMAT_EXTENSION = 0xE2792ACA
+_HEADER_LENGTH = 104
+_REFCOUNT_TABLE, _REFCOUNT_BLOCK, _L1_TABLE = (_CLUSTER * place for place in (1, 2, 3))
+_LONGEST_NAME = 1023
+
+
+def virtual_size(path: Path) -> int:
+    """Bytes of the disk that the file `path` holds. Raises OSError, ValueError."""
+    with path.open("rb") as image:
+        header = image.read(32)
+    if len(header) < 32 or not header.startswith(MAGIC):
+        raise ValueError(f"{path} is no qcow2 file")
+    return int(struct.unpack_from(">Q", header, 24)[0])
+
+
+def write_overlay(path: Path, backing: Path, size: int) -> None:
+    """A new qcow2 file of `size` bytes that reads as `backing`, also qcow2, until it is written.
+
+    Raises OSError, FileExistsError among them, and ValueError for a name that is too long.
+    """
+    name = bytes(backing.absolute())
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"{backing} is too long a name for qcow2")
+    l1_entries = -(-size // _PER_L2_TABLE)
+    clusters = 3 + -(-l1_entries * 8 // _CLUSTER)
+    extensions = struct.pack(">II8sII", _FORMAT_EXTENSION, 5, b"qcow2", 0, 0)
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQQQQII",
+        *(MAGIC, 3),
+        *(_HEADER_LENGTH + len(extensions), len(name)),
+        *(_CLUSTER_BITS, size, 0),  # no encryption
+        *(l1_entries, _L1_TABLE),
+        *(_REFCOUNT_TABLE, 1),
+        *(0, 0),  # no snapshots
+        *(0, 0, 0),  # no features that a reader must, may or may not know
+        *(4, _HEADER_LENGTH),  # reference counts of 1 << 4 bits
+    )
+    with path.open("xb") as overlay:
+        overlay.write(header + extensions + name)
+        overlay.seek(_REFCOUNT_TABLE)
+        overlay.write(struct.pack(">Q", _REFCOUNT_BLOCK))
+        overlay.seek(_REFCOUNT_BLOCK)
+        overlay.write(struct.pack(">H", 1) * clusters)
+        overlay.truncate(clusters * _CLUSTER)

@@ -1,0 +1,103 @@
+"""A QEMU process and what leads to it: started without asyncio, taken over by a QemuMachine.
+
+So a machine can boot while the program that asked for it is still importing the rest.
+"""
+
+import errno
+import os
+import socket
+
+from boincvm.errors import HostDiskFullError, HypervisorError, UsageError
+from boincvm.hypervisor import qcow2, qemu_command
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.processes import ChildProcess
+from boincvm.sizes import format_size
+
+OVERLAY, WINDOW, LOG = qemu_command.OVERLAY, qemu_command.WINDOW, "qemu.log"
+WINDOW_SIZE = 32 << 20
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class QemuProcess:
+    """Running from the constructor on. Whoever takes the channels owns them.
+
+    qmp, link, console: our ends of QEMU's channels. window, log: descriptors of the files.
+    """
+
+    def __init__(self, spec: MachineSpec, accelerator: str, *, saved: bool = False) -> None:
+        """`saved`: the guest waits, for its state is to be loaded.
+
+        Raises HypervisorMissingError, OSError.
+        """
+        self.spec = spec
+        self.accelerator = accelerator
+        pairs = [socket.socketpair() for _ in range(3)]
+        (self.qmp, qmp), (self.link, link), (self.console, console) = pairs
+        self.window = self.log = -1
+        ends = (qmp.fileno(), link.fileno(), console.fileno())
+        try:
+            command = qemu_command.machine_command(
+                spec, accelerator, qmp=ends[0], link=ends[1], console=ends[2], saved=saved
+            )
+            self.window = os.open(spec.directory / WINDOW, os.O_RDWR | os.O_CLOEXEC)
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self.log = os.open(spec.directory / LOG, flags, 0o600)
+            self.child = ChildProcess(
+                command, directory=spec.directory, descriptors=ends, stderr=self.log
+            )
+        except BaseException:
+            self._close_channels()
+            self.release()
+            raise
+        finally:
+            for _, far in pairs:
+                far.close()
+
+    def last_words(self) -> str:
+        """The last line that QEMU wrote to its log, or nothing."""
+        if self.log < 0:
+            return ""
+        text = os.pread(self.log, 1 << 16, 0).decode(errors="replace")
+        lines = text.strip().splitlines()
+        return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
+
+    def release(self) -> None:
+        """Closes the files; again is harmless."""
+        for descriptor in (self.window, self.log):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.window = self.log = -1
+
+    def end(self) -> None:
+        """Kills a QEMU that nobody has taken over, and waits until it is gone."""
+        self.child.kill()
+        self.child.wait_here()
+        self._close_channels()
+        self.release()
+
+    def _close_channels(self) -> None:
+        for channel in (self.qmp, self.link, self.console):
+            channel.close()
+
+
+def make_files(spec: MachineSpec) -> None:
+    """The overlay and the transfer disk. Raises HypervisorError, HostDiskFullError, UsageError."""
+    try:
+        size = qcow2.virtual_size(spec.root)
+        wanted = size if spec.disk_size is None else spec.disk_size
+        if wanted < size:
+            raise UsageError(
+                f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
+                hint="ask for as much or more, or leave the disk's size out",
+            )
+        qcow2.write_overlay(spec.directory / OVERLAY, spec.root, wanted)
+        with (spec.directory / WINDOW).open("wb") as window:
+            window.truncate(WINDOW_SIZE)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise HostDiskFullError(
+                f"the host's disk is full: {error.strerror}", hint="free some space and run again"
+            ) from error
+        raise HypervisorError(f"the machine's disks cannot be made: {error}") from error
+    except ValueError as error:
+        raise HypervisorError(f"the machine's disks cannot be made: {error}") from error

@@ -1,0 +1,85 @@
+"""What the client is told at the end: finished, to be tried again later, or nothing."""
+
+from typing import NamedTuple
+
+from boincvm.boinc import BoincExit
+from boincvm.errors import (
+    BoincvmError,
+    GuestError,
+    HostDiskFullError,
+    HostError,
+    HypervisorError,
+    HypervisorMissingError,
+    ImageDamagedError,
+    ImageMissingError,
+    InputFileError,
+    JobFileError,
+    LimitError,
+    UsageError,
+)
+from boincvm.filetree import DISK_FULL
+from boincvm.wrapper.task_errors import NotEnoughRoomError, SavedMachineError
+
+MOST_FAILURES = 5
+"""How often in succession a machine may fail before the task does."""
+_FIRST_DELAY, _LONGEST_DELAY = 60.0, 3600.0
+
+
+class Finished(NamedTuple):
+    """The task is over; `status` 0 is success, else one of BOINC's codes."""
+
+    status: int
+    message: str = ""
+
+
+class Postponed(NamedTuple):
+    """The client starts the task again after `delay` seconds; `notice`: the volunteer is told."""
+
+    delay: float
+    reason: str
+    notice: bool
+
+
+class Left(NamedTuple):
+    """Asked to go: neither file is written, and the client starts the task again some day.
+
+    `status`: the process's exit status.
+    """
+
+    status: int
+
+
+End = Finished | Postponed | Left
+
+
+def end_of(error: BoincvmError, failures: int) -> End:
+    """How `error` ends the task, after `failures` (this one included) in succession."""
+    text = f"{error.message}; {error.hint}" if error.hint else error.message
+    match error:
+        case HypervisorMissingError():
+            return Postponed(3600, text, notice=True)
+        case HostDiskFullError():
+            return Postponed(1800, text, notice=True)
+        case SavedMachineError():
+            return Postponed(1, text, notice=False)
+        case NotEnoughRoomError():
+            return Postponed(600, text, notice=False)
+        case ImageMissingError() | ImageDamagedError():
+            return Postponed(3600, text, notice=True)
+        case JobFileError() | UsageError() | InputFileError():
+            return Finished(BoincExit.INIT_FAILURE, text)
+        case LimitError():
+            return Finished(error.exit_code, text)
+        case GuestError() | HypervisorError() | HostError() if failures < MOST_FAILURES:
+            delay = min(_FIRST_DELAY * 2 ** (failures - 1), _LONGEST_DELAY)
+            return Postponed(delay, text, notice=False)
+        case GuestError() | HypervisorError() | HostError():
+            return Finished(BoincExit.SUB_TASK_FAILURE, f"{text} ({failures} times)")
+    return Finished(BoincExit.CHILD_FAILED, text)
+
+
+def error_of_system(what: str, error: OSError) -> BoincvmError:
+    """`what` did not work: because the disk is full, or for another reason of the host's."""
+    if error.errno in DISK_FULL:
+        return HostDiskFullError(f"the host's disk is full: {what}", hint="free some space")
+    return HostError(f"{what}: {error.strerror or error}")

@@ -1,0 +1,63 @@
+"""What the client hears of a job once a second: progress, CPU time, memory, trickles."""
+
+from boincvm.boinc import Client, Status
+from boincvm.wrapper.graphics_status import write_graphics_status
+from boincvm.wrapper.job_progress import JobProgress
+from boincvm.wrapper.job_steps import JobSteps
+
+TRICKLE_VARIETY = "cpu_time"
+"""What BOINC's wrapper calls the message that `--trickle` asks for; its value is elapsed time."""
+
+
+class ClientReport:
+    """`trickle_period` in seconds of running time, None for no trickles; `graphics`: the file
+    for a graphics program is kept up to date."""
+
+    def __init__(
+        self,
+        client: Client,
+        steps: JobSteps,
+        progress: JobProgress,
+        *,
+        trickle_period: float | None,
+        graphics: bool,
+    ) -> None:
+        self._client = client
+        self._steps = steps
+        self._progress = progress
+        self._trickle_period = trickle_period
+        self._graphics = graphics
+        self._last_trickle = progress.checkpointed.wall
+
+    def send(self) -> None:
+        """The state of things as they are now. Raises BoincvmError, OSError."""
+        self._steps.look()
+        step = self._steps.current
+        total = self._progress.total(step.seconds() if step else None)
+        operations = self._steps.operations
+        fraction = self._steps.fraction_done()
+        self._client.report(
+            Status(
+                cpu_time=self._progress.reported(total),
+                checkpoint_cpu_time=self._progress.reported(self._progress.checkpointed),
+                fraction_done=fraction,
+                other_pid=step.process_id if step else None,
+                resident=self._steps.resident() or None,
+                floating_operations=operations[0] if operations else None,
+                integer_operations=operations[1] if operations else None,
+            )
+        )
+        if self._graphics:
+            write_graphics_status(
+                self._client.slot,
+                cpu_time=self._progress.reported(total),
+                elapsed_time=total.wall,
+                fraction_done=fraction,
+                suspended=self._steps.is_suspended,
+                network_suspended=not self._steps.has_network,
+            )
+        period = self._trickle_period
+        if period is not None and total.wall - self._last_trickle >= period:
+            self._last_trickle = total.wall
+            text = f"<cpu_time>{total.wall:f}</cpu_time>"
+            self._client.send_trickle_up(TRICKLE_VARIETY, text)

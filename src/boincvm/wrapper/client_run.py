@@ -1,0 +1,162 @@
+"""A job.xml under a BOINC client: tasks in order, and the client's word obeyed at any moment."""
+
+import asyncio
+from enum import Enum, auto
+
+from boincvm.boinc import BoincExit, Client, Event, Heartbeat
+from boincvm.boinc.init_data import InitDataError
+from boincvm.errors import BoincvmError
+from boincvm.wrapper.client_ends import (
+    End,
+    Finished,
+    Left,
+    Postponed,
+    end_of,
+    error_of_system,
+)
+from boincvm.wrapper.client_log import log
+from boincvm.wrapper.client_report import ClientReport
+from boincvm.wrapper.job_progress import JobProgress
+from boincvm.wrapper.job_steps import JobSteps
+from boincvm.wrapper.task_errors import TemporaryExitError
+
+SAVE_LIMIT = 45.0
+"""Seconds from the client's word to quit to our end; the client waits 60."""
+
+
+class _Order(Enum):
+    QUIT = auto()
+    ABORT = auto()
+
+
+class ClientRun:
+    """One run of a job, which may be its first or go on from an earlier one."""
+
+    def __init__(
+        self, client: Client, steps: JobSteps, progress: JobProgress, report: ClientReport
+    ) -> None:
+        self._client = client
+        self._steps = steps
+        self._progress = progress
+        self._report = report
+        self._is_suspended = False
+        self._network = True
+        self._wish_changed = asyncio.Event()
+        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> End:
+        """How it ended. What is a defect of ours is raised."""
+        asyncio.get_running_loop().set_exception_handler(self._take_fault)
+        self._client.on_heartbeat = self._beat
+        work = asyncio.ensure_future(self._steps.run())
+        orders = asyncio.ensure_future(self._obey())
+        wishes = asyncio.ensure_future(self._keep_wishes())
+        everything = (work, orders, wishes, self._fault)
+        try:
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return self._concluded(work)
+            if orders.done():
+                return await self._leave(orders.result())
+            (wishes if wishes.done() else self._fault).result()
+            raise AssertionError("it has ended without a reason")
+        except TemporaryExitError as error:
+            return Postponed(error.delay, error.message, notice=error.notice)
+        except BoincvmError as error:
+            return end_of(error, self._progress.count_failure())
+        except OSError as error:
+            failure = error_of_system("the host's system refused something", error)
+            return end_of(failure, self._progress.count_failure())
+        finally:
+            self._client.on_heartbeat = None
+            for future in everything:
+                future.cancel()
+            # Daemons at once, too: a program may take all the time that it has to end.
+            ended = asyncio.ensure_future(self._steps.end_on_host())
+            await asyncio.gather(ended, *everything, return_exceptions=True)
+            await self._close()
+
+    async def _close(self) -> None:
+        try:
+            await self._steps.close()
+        except (BoincvmError, OSError) as error:  # how the task ended does not change by it
+            log(f"something of the task could not be ended: {error}")
+
+    def _concluded(self, work: asyncio.Future[None]) -> End:
+        work.result()
+        self._report.send()
+        return Finished(BoincExit.SUCCESS, self._steps.finish_message)
+
+    # What the client says.
+
+    async def _obey(self) -> _Order:
+        """Until the client wants us gone."""
+        while True:
+            match await self._next_event():
+                case Event.SUSPEND:
+                    self._is_suspended = True
+                case Event.RESUME:
+                    self._is_suspended = False
+                case Event.NETWORK_SUSPENDED:
+                    self._network = False
+                case Event.NETWORK_RESUMED:
+                    self._network = True
+                case Event.TRICKLE_DOWN | Event.UPLOAD_STATUS:
+                    self._steps.tell_guest()
+                case Event.QUIT:
+                    return _Order.QUIT
+                case Event.CLIENT_GONE:
+                    log("the client is gone")
+                    return _Order.QUIT
+                case Event.ABORT:
+                    return _Order.ABORT
+            self._wish_changed.set()
+
+    async def _next_event(self) -> Event:
+        try:
+            return await self._client.next_event()
+        except InitDataError as error:
+            log(f"preferences stay as they were: {error.message}")
+            return Event.REREAD_PREFERENCES
+
+    async def _keep_wishes(self) -> None:
+        """Apart from `_obey`: a machine that is slow to pause must not delay an abort."""
+        while True:
+            await self._wish_changed.wait()
+            self._wish_changed.clear()
+            await self._steps.apply(suspended=self._is_suspended, network=self._network)
+
+    async def _leave(self, order: _Order) -> End:
+        try:
+            self._report.send()
+            if order is _Order.ABORT:
+                log("aborted by the client")
+                await self._steps.kill()
+            else:
+                async with asyncio.timeout(SAVE_LIMIT):
+                    await self._steps.save()
+        except TimeoutError:
+            log(f"saving took more than {SAVE_LIMIT:g} s and was given up")
+        except (BoincvmError, OSError) as error:  # the client wants us gone all the same
+            log(f"not all could be kept: {error}")
+        aborted = order is _Order.ABORT
+        return Left(BoincExit.ABORTED_BY_CLIENT if aborted else BoincExit.SUCCESS)
+
+    # Once a second.
+
+    def _beat(self, _: Heartbeat) -> None:
+        try:
+            self._report.send()
+        except (BoincvmError, OSError) as error:
+            self._fail(error)
+
+    def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BaseException) and "future" not in context:
+            self._fail(error)
+        else:
+            loop.default_exception_handler(context)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._fault.done():
+            self._fault.set_exception(error)

@@ -1,0 +1,26 @@
+"""Small commands of our own in the guest, between a job's programs."""
+
+from collections.abc import Sequence
+
+from boincvm.guestlink.program import GuestProgram
+from boincvm.guestlink.reports import printable
+from boincvm.wrapper.run_job import ENVIRONMENT, WORK
+from boincvm.wrapper.session import Session
+
+_MOST_SAID = 4096
+
+
+async def run_in_guest(session: Session, command: Sequence[str]) -> str | None:
+    """None if it went well, else what it said, one line. Raises ProgramStartError, GuestError."""
+    said = bytearray()
+
+    def take(_: str, data: bytes) -> None:
+        said.extend(data[: _MOST_SAID - len(said)])
+        program.grant(len(data))
+
+    program = GuestProgram(
+        session.link, command, directory=str(WORK), environment=ENVIRONMENT, output=take
+    )
+    program.end_input()
+    end = await program.wait()
+    return None if end.code == 0 else printable(bytes(said))

@@ -1,0 +1,29 @@
+"""Whether a limit of its machine is why a program failed."""
+
+from pathlib import PurePosixPath
+
+from boincvm.errors import LimitError
+from boincvm.exit_codes import ExitCode
+from boincvm.guestlink.program import ProgramEnd
+from boincvm.guestlink.reports import shown
+from boincvm.sizes import format_size
+
+DISK_FULL = 1 << 20
+"""A program that fails with less than this free on the guest's disk has run out of it."""
+
+
+def check_limits(end: ProgramEnd, program: str, memory: int) -> None:
+    """For a `program` that failed in a machine with `memory` bytes. Raises LimitError."""
+    name = shown(PurePosixPath(program))
+    if end.out_of_memory_kills:
+        raise LimitError(
+            f"{name} needed more memory than the machine's {format_size(memory)}",
+            hint="give it more with --memory",
+            exit_code=ExitCode.MEMORY_LIMIT_EXCEEDED,
+        )
+    if end.disk_free < DISK_FULL:
+        raise LimitError(
+            f"{name} filled the machine's disk",
+            hint="give it more with --disk",
+            exit_code=ExitCode.DISK_LIMIT_EXCEEDED,
+        )

@@ -1,0 +1,273 @@
+"""`<unzip_input>` and `<zip_output>` of job.xml: a job's files that travel as one archive.
+
+Both block for as long as their files take: call them in a thread. Imported only by jobs that
+have archives, since `zipfile` is slow to import.
+"""
+
+import os
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from io import FileIO
+from lzma import LZMAError
+from pathlib import Path
+
+from boincvm.atomic_files import write_atomically
+from boincvm.errors import (
+    BoincvmError,
+    HostDiskFullError,
+    HostError,
+    InputFileError,
+    JobFileError,
+    OutputFileError,
+)
+from boincvm.filetree import DISK_FULL, UnsafePathError, components, open_parent, shown
+from boincvm.sizes import format_size
+from boincvm.wrapper.job_state import STATE_FILE
+from boincvm.wrapper.wrapper_checkpoint import CHECKPOINT_FILE
+
+LIST_FILE = "initial_file_list"
+"""Which files were there before the job began, one name a line, as BOINC's wrapper keeps it."""
+MOST_FILES = 100_000
+MOST_BYTES = 1 << 40
+_LARGEST_INDEX = 8 << 20
+_COPY_SIZE = 1 << 20
+_PART = b".boincvm-part"
+_CLIENT_FILES = frozenset(
+    {
+        "init_data.xml",
+        "boinc_mmap_file",
+        "boinc_lockfile",
+        "boinc_finish_called",
+        "boinc_temporary_exit",
+        "boinc_setup_complete",
+    }
+)
+"""What client and wrapper tell each other by: in no archive, neither way."""
+_OWN_FILES = frozenset({LIST_FILE, CHECKPOINT_FILE, STATE_FILE})
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    LZMAError,
+    EOFError,
+    NotImplementedError,  # a compression that Python lacks
+    RuntimeError,  # an archive with a password
+    ValueError,
+    OverflowError,
+)
+# What std::regex, by which BOINC's wrapper matches, knows and Python does not.
+_CLASSES = {
+    "[:alnum:]": "0-9A-Za-z",
+    "[:alpha:]": "A-Za-z",
+    "[:digit:]": "0-9",
+    "[:lower:]": "a-z",
+    "[:space:]": r"\s",
+    "[:upper:]": "A-Z",
+    "[:xdigit:]": "0-9A-Fa-f",
+}
+
+
+def unzip_input(
+    name: Path, archive: Path, directory: Path, *, maximum_bytes: int = MOST_BYTES
+) -> None:
+    """Unpacks `archive`, the file that `name` in the slot stands for, into `directory`; then
+    removes `name`: where that is gone, all was done before.
+
+    Interrupted, it is done again from the start. Only plain files and directories come out of
+    an archive, beneath `directory`, with the permissions that the archive gives and no
+    set-user-id. `maximum_bytes` caps their sizes together. Raises InputFileError,
+    HostDiskFullError.
+    """
+    if not os.path.lexists(name):
+        return
+    try:
+        with _CappedFile(archive) as file, zipfile.ZipFile(file) as opened:
+            _check(opened.infolist(), maximum_bytes)
+            root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                for info in opened.infolist():
+                    _unpack(opened, info, root)
+            finally:
+                os.close(root)
+        os.sync()  # what came out must be on the disk before the archive goes
+        name.unlink()
+    except UnsafePathError as error:
+        raise InputFileError(f"{archive} is refused: {error}") from error
+    except _DAMAGED as error:
+        raise InputFileError(f"{archive} is no sound zip archive: {error}") from error
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise _disk_error(f"{archive} cannot be unpacked", error) from error
+        raise InputFileError(f"{archive} cannot be unpacked: {error.strerror}") from error
+
+
+class _CappedFile(FileIO):
+    """A file of which no more is read at once than an archive's index may have bytes."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGEST_INDEX:
+            raise zipfile.BadZipFile(f"its index is larger than {format_size(_LARGEST_INDEX)}")
+        return super().read(size)
+
+
+def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
+    if len(entries) > MOST_FILES:
+        raise UnsafePathError(f"it holds more than {MOST_FILES} files")
+    if sum(info.file_size for info in entries) > maximum_bytes:
+        raise UnsafePathError(f"its files have more than {format_size(maximum_bytes)} together")
+    for info in entries:
+        path = _path(info)
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise UnsafePathError(f"{shown(path)} in it is neither a file nor a directory")
+        parts = components(path)
+        if len(parts) == 1 and os.fsdecode(parts[0]) in _CLIENT_FILES | _OWN_FILES:
+            raise UnsafePathError(f"{shown(path)} in it is a file of the BOINC client")
+
+
+def _path(info: zipfile.ZipInfo) -> bytes:
+    name = info.filename
+    if info.create_system == 0:  # made on Windows, where some programs write \ between names
+        name = name.replace("\\", "/")
+    return os.fsencode(name)
+
+
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, root: int) -> None:
+    path = _path(info)
+    parts = components(path)
+    if path.endswith(b"/"):
+        os.close(open_parent(root, [*parts, b""], create=True))
+        return
+    if not parts:
+        raise UnsafePathError("a file in it has no name")
+    mode = (info.external_attr >> 16) & 0o777 or 0o644
+    parent = open_parent(root, parts, create=True)
+    try:
+        _remove(_PART, parent)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with (
+            archive.open(info) as source,
+            os.fdopen(os.open(_PART, flags, mode | stat.S_IWUSR, dir_fd=parent), "wb") as target,
+        ):
+            shutil.copyfileobj(source, target, _COPY_SIZE)
+        os.rename(_PART, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
+    finally:
+        _remove(_PART, parent)
+        os.close(parent)
+
+
+def _remove(name: bytes, directory: int) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+
+
+def remember_files(slot: Path) -> None:
+    """Before the first task of a job with zip_output starts: what is in the slot now is none
+    of the job's output. Keeps a list that is there. Raises HostDiskFullError, HostError.
+    """
+    if (slot / LIST_FILE).exists():
+        return
+    names = sorted(name for name in _names(slot) if _is_plain(name))
+    try:
+        write_atomically(slot / LIST_FILE, os.fsencode("".join(f"{name}\n" for name in names)))
+    except OSError as error:
+        raise _disk_error(f"{LIST_FILE} cannot be written", error) from error
+
+
+def compile_patterns(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    """The `<filename>`s of zip_output. Raises JobFileError: do it before the job runs."""
+    return tuple(_compiled(pattern) for pattern in patterns)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    text = pattern
+    for name, characters in _CLASSES.items():
+        text = text.replace(name, characters)
+    try:
+        return re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise JobFileError(
+            f"zip_output's filename {pattern[:100]!r} is no regular expression: {error}"
+        ) from error
+
+
+def zip_output(slot: Path, archive: Path, patterns: Sequence[re.Pattern[str]]) -> None:
+    """Makes `archive` of the files in the slot whose names match one of `patterns` anywhere in
+    them, except for those that were there before the job. One that is there stays as it is.
+
+    Only plain files directly in the slot count, as for BOINC's wrapper; a link does not. The
+    archive is whole or is not there. Raises OutputFileError, HostDiskFullError, HostError.
+    """
+    if archive.exists():
+        return
+    chosen = _chosen(slot, patterns)
+    if not chosen:
+        raise OutputFileError(
+            f"nothing to put into {archive.name}: no new file in the slot matches zip_output",
+            hint="a filename of zip_output is a regular expression, not a shell pattern",
+        )
+    part = archive.with_name(f"{archive.name}.part")
+    try:
+        with part.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+                for name in chosen:
+                    _add(made, slot / name)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(archive)
+    except OSError as error:
+        raise _disk_error(f"{archive} cannot be written", error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _chosen(slot: Path, patterns: Sequence[re.Pattern[str]]) -> list[str]:
+    before = _CLIENT_FILES | _OWN_FILES
+    try:
+        with (slot / LIST_FILE).open("rb") as file:
+            before |= frozenset(os.fsdecode(file.read(_LARGEST_INDEX)).split("\n"))
+    except FileNotFoundError:
+        pass  # the stock wrapper, which began the job, may have left none: all is output
+    except OSError as error:
+        raise HostError(f"{LIST_FILE} cannot be read: {error.strerror}") from error
+    return sorted(
+        name
+        for name in _names(slot)
+        if name not in before
+        and _is_plain(name)
+        and any(pattern.search(name) for pattern in patterns)
+        and stat.S_ISREG((slot / name).lstat().st_mode)
+    )
+
+
+def _names(slot: Path) -> list[str]:
+    with os.scandir(slot) as entries:
+        return [entry.name for entry in entries]
+
+
+def _is_plain(name: str) -> bool:
+    """No control characters, which a list of lines could not hold."""
+    return all(character >= " " for character in name)
+
+
+def _add(archive: zipfile.ZipFile, path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as source:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OutputFileError(f"{path} is no plain file any more")
+        # The format begins in 1980; an older file gets that year.
+        info = zipfile.ZipInfo.from_file(path, path.name, strict_timestamps=False)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        with archive.open(info, "w") as target:
+            shutil.copyfileobj(source, target, _COPY_SIZE)
+
+
+def _disk_error(what: str, error: OSError) -> BoincvmError:
+    if error.errno in DISK_FULL:
+        return HostDiskFullError(f"{what}: the host's disk is full", hint="free some space")
+    return HostError(f"{what}: {error.strerror or error}")

@@ -1,0 +1,205 @@
+"""A machine that lives in the slot: it serves one task or several, is paused and resumed at the
+client's word, and can be put to sleep on disk and go on in another run of the wrapper."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TypeVar
+
+from boincvm.errors import GuestNeverBootedError
+from boincvm.guestlink.link import GuestLink
+from boincvm.hypervisor.contract import Machine, MachineState
+from boincvm.job.model import Limits
+from boincvm.process_tree import own_usage
+from boincvm.wrapper.saved_machine import SavedMachine, forget_saved
+from boincvm.wrapper.session import Session
+from boincvm.wrapper.stopwatch import Stopwatch
+
+T = TypeVar("T")
+
+
+class TaskMachine:
+    """`start` boots it, or lets it go on where `saved` says that it was left."""
+
+    def __init__(self, machine: Machine, limits: Limits, saved: SavedMachine | None) -> None:
+        self.machine = machine
+        self.saved = saved
+        self.steps: list[int] = list(saved.steps) if saved else []
+        self._limits = limits
+        self._session: Session | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._is_answering = False
+        self._should_pause = False
+        self._network = True
+        self._watch = Stopwatch()
+        self._busy = asyncio.Lock()  # held while the machine goes from one state to another
+        self._host_seconds = 0.0
+
+    @property
+    def session(self) -> Session:
+        """The link to the guest, once `start` has returned."""
+        if self._session is None:
+            raise RuntimeError("the machine was not started")
+        return self._session
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether it sleeps on disk."""
+        return self.machine.state is MachineState.SAVED
+
+    async def start(self) -> None:
+        """Until the guest's agent has answered; one that was saved with a program in it answers
+        `wake`, once its program is attached. Raises HypervisorError, GuestError,
+        HostDiskFullError."""
+        async with self._busy:
+            await self.machine.create()
+            channel = await self.machine.start()
+            link = await GuestLink.open(
+                channel,
+                silence_limit=self._limits.silence,
+                attach_to=self.saved.link if self.saved else None,
+            )
+            self._session = Session(self.machine, link)
+            self._watcher = asyncio.ensure_future(self._session.watch())
+        await self._apply()
+        if self.saved is None:
+            await self._wait_for(_ready(link))
+        elif self.saved.task is None:
+            await self.wake()
+
+    async def wake(self) -> None:
+        """Lets the saved guest go on. Raises GuestError, HypervisorError."""
+        await self._wait_for(self.session.link.attach(None))
+
+    async def _wait_for(self, word: Coroutine[None, None, object]) -> None:
+        """The agent's first word, within a limit that does not pass while the machine is paused."""
+        await self.guard(self._within_limit(word))
+        self._is_answering = True
+        if not self._should_pause:
+            self.session.link.expect_beats(self._limits.silence)
+
+    async def _within_limit(self, word: Coroutine[None, None, object]) -> None:
+        limit = self._limits.boot
+        answer = asyncio.ensure_future(word)
+        alarm = asyncio.ensure_future(self._watch.reach(self._watch.elapsed + limit))
+        try:
+            await asyncio.wait((answer, alarm), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise GuestNeverBootedError(
+                    f"the guest's agent said nothing within {limit:g} s of the start",
+                    hint="give it more time with <boot_limit>, or its host a rest",
+                )
+            answer.result()
+        finally:
+            answer.cancel()
+            alarm.cancel()
+            await asyncio.gather(answer, alarm, return_exceptions=True)
+
+    async def guard(self, work: Coroutine[None, None, T]) -> T:
+        """The result of `work`, or the error that ended the machine or its link."""
+        return await self.session.guard(work)
+
+    async def suspend(self) -> None:
+        """Pauses the machine, as soon as there is one; again is harmless."""
+        self._should_pause = True
+        self._watch.pause()
+        await self._apply()
+
+    async def resume(self) -> None:
+        """The opposite of `suspend`."""
+        self._should_pause = False
+        self._watch.resume()
+        await self._apply()
+
+    async def _apply(self) -> None:
+        async with self._busy:
+            link = self._session.link if self._session else None
+            if link is None or self.machine.state not in (
+                MachineState.RUNNING,
+                MachineState.PAUSED,
+            ):
+                return
+            if self._should_pause:
+                link.expect_beats(None)
+                await self.machine.pause()
+            else:
+                was_paused = self.machine.state is MachineState.PAUSED
+                await self.machine.resume()
+                if self._is_answering:
+                    link.expect_beats(self._limits.silence)
+                    if was_paused:
+                        link.set_clock()
+
+    async def save(self) -> dict[str, object]:
+        """Puts the machine on disk and ends it; returns the guest link's state.
+
+        Raises HypervisorError, GuestError, OSError.
+        """
+        async with self._busy:
+            link = self.session.link
+            await self.machine.resume()  # a paused agent cannot finish its last frame
+            await link.quiesce(self._limits.stop)
+            state = link.state()
+            await self._stop_watching()
+            forget_saved(self.machine.spec.directory)
+            self.host_seconds()  # the last chance to look
+            await self.machine.save()
+            link.close()
+            _sync_files(self.machine.spec.directory)
+            return state
+
+    async def close(self) -> None:
+        """Ends the machine and removes all that it had on disk, unless it was saved."""
+        await self._stop_watching()
+        self.host_seconds()  # the last chance to look
+        if self._session is not None:
+            self._session.link.close()
+        if not self.is_saved:
+            await self.machine.destroy()
+
+    async def kill(self) -> None:
+        """Ends the machine at once, whatever else is being done to it."""
+        await self._stop_watching()
+        self.host_seconds()
+        await self.machine.stop()
+
+    async def _stop_watching(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+            self._watcher = None
+
+    def host_seconds(self) -> float:
+        """CPU time that the hypervisor has used for it in this process's life."""
+        used = sum(own_usage(pid)[0] for pid in self.machine.process_ids())
+        self._host_seconds = max(self._host_seconds, used)
+        return self._host_seconds
+
+    def resident(self) -> int:
+        """Bytes of memory that it has now."""
+        return sum(own_usage(pid)[1] for pid in self.machine.process_ids())
+
+    @property
+    def process_id(self) -> int | None:
+        """The hypervisor's."""
+        return next(iter(self.machine.process_ids()), None)
+
+    async def connect_network(self, *, connected: bool) -> None:
+        """Plugs the guest's network cable in or pulls it, if it has a card."""
+        self._network = connected
+        if self.machine.spec.network and self._is_answering:
+            await self.machine.connect_network(connected=connected)
+
+
+async def _ready(link: GuestLink) -> None:
+    await link.ready
+
+
+def _sync_files(directory: Path) -> None:
+    for path in directory.iterdir():
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

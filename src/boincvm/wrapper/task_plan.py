@@ -1,0 +1,201 @@
+"""From what a job.xml says of a task to what is started: names resolved, macros expanded."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from boincvm.errors import InputFileError, JobFileError
+from boincvm.job.boinc_job import MachineUse, TaskDescription
+from boincvm.job.command_line import split
+from boincvm.job.macros import Macros, expand, resolve_names, words_with_physical_names
+from boincvm.job.model import MIB, InputFile, MachineShape, OutputFile
+
+WORK = PurePosixPath("/work")
+DEFAULT_MEMORY = 512 * MIB
+PROJECT_DIRECTORY = "$PROJECT_DIR"
+
+
+class Surroundings(NamedTuple):
+    """Where a job runs, and what the client and the wrapper's own arguments say.
+
+    `resolve` gives the physical path of a logical name; it never leads out of the slot and
+    the project's directory. `arguments` are those that the wrapper does not know itself.
+    `is_for_vmwrapper`: words of a command line that begin with `./` are logical names.
+    `memory`: bytes, of machines whose job file does not say.
+    """
+
+    slot: Path
+    project_directory: Path
+    resolve: Callable[[str], Path]
+    macros: Macros
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    is_for_vmwrapper: bool
+    memory: int | None = None
+
+
+class HostCommand(NamedTuple):
+    """A program of the host, ready to be started."""
+
+    argv: tuple[str, ...]
+    directory: Path
+    environment: Mapping[str, str]
+    stdin: Path | None
+    stdout: Path | None
+    stderr: Path | None
+    fraction_done: Path | None
+    checkpoint: Path | None
+
+
+class MachineCommand(NamedTuple):
+    """A program of the guest, ready to be started, and what goes in and comes out.
+
+    `fraction_done` is a file of the guest; `packages` are files of the host.
+    """
+
+    argv: tuple[str, ...]
+    directory: PurePosixPath
+    environment: Mapping[str, str]
+    stdin: Path | None
+    stdout: Path | None
+    stderr: Path | None
+    fraction_done: PurePosixPath | None
+    inputs: tuple[InputFile, ...]
+    outputs: tuple[OutputFile, ...]
+    packages: tuple[Path, ...]
+
+
+def host_command(task: TaskDescription, around: Surroundings) -> HostCommand:
+    """Raises JobFileError, InputFileError."""
+    application = _application(task.application, around)
+    if not os.path.isfile(application):  # noqa: PTH113 - false also for a name that is too long
+        raise InputFileError(
+            f"the application {task.application} is missing: there is no {application}",
+            hint="it must be a file of the app version or of the workunit",
+        )
+
+    def physical(name: str) -> str:
+        return str(around.resolve(name))
+
+    words = split(resolve_names(expand(task.command_line, around.macros), physical))
+    if around.is_for_vmwrapper:
+        words = words_with_physical_names(words, physical)
+    directory = around.slot
+    if task.exec_dir:
+        directory = _inside(around.slot / expand(task.exec_dir, around.macros), around)
+
+    def file(name: str | None) -> Path | None:
+        return around.resolve(name) if name else None
+
+    return HostCommand(
+        argv=(str(application), *words, *_own_arguments(task, around)),
+        directory=directory,
+        environment={**around.environment, **_environment(task, around.macros)},
+        stdin=file(task.stdin_filename),
+        stdout=file(task.stdout_filename),
+        stderr=file(task.stderr_filename),
+        fraction_done=file(task.fraction_done_filename),
+        checkpoint=file(task.checkpoint_filename),
+    )
+
+
+def machine_command(task: TaskDescription, use: MachineUse, around: Surroundings) -> MachineCommand:
+    """In the guest the job's files lie in /work by their logical names, so a name resolves to
+    itself there. Raises JobFileError, InputFileError."""
+    macros = Macros(str(WORK), _threads(use, around), str(WORK), None)
+    text = resolve_names(expand(task.command_line, macros), lambda name: name)
+    directory = PurePosixPath(expand(task.exec_dir, macros)) if task.exec_dir else WORK
+    inputs = [_input(name, around) for name in use.copy_in]
+    if use.copy_application:
+        place = _place(use.application_path, task.application)
+        if not place.is_relative_to(WORK):
+            raise JobFileError(
+                f"the application cannot be copied to {place}: files go to {WORK} in the guest"
+            )
+        inputs.append(InputFile(_application(task.application, around), place.relative_to(WORK)))
+        program = str(place)
+    elif use.application_path:
+        program = str(_place(use.application_path, task.application))
+    else:
+        program = task.application  # looked up in the guest's PATH
+
+    def file(name: str | None) -> Path | None:
+        return around.resolve(name) if name else None
+
+    return MachineCommand(
+        argv=(program, *split(text), *_own_arguments(task, around)),
+        directory=WORK / directory,
+        environment=_environment(task, macros),
+        stdin=file(task.stdin_filename),
+        stdout=file(task.stdout_filename),
+        stderr=file(task.stderr_filename),
+        fraction_done=WORK / task.fraction_done_filename if task.fraction_done_filename else None,
+        inputs=tuple(inputs),
+        outputs=tuple(_output(name, around) for name in use.copy_out),
+        packages=tuple(around.resolve(name) for name in use.packages),
+    )
+
+
+def machine_shape(use: MachineUse, around: Surroundings) -> MachineShape:
+    """The machine that `use` asks for."""
+    return MachineShape(
+        image=use.image,
+        memory=use.memory or around.memory or DEFAULT_MEMORY,
+        cpus=_threads(use, around),
+        disk=use.disk,
+        network=use.network,
+    )
+
+
+def _threads(use: MachineUse, around: Surroundings) -> int:
+    return use.cpus or max(around.macros.threads or 1, 1)
+
+
+def _own_arguments(task: TaskDescription, around: Surroundings) -> tuple[str, ...]:
+    return around.arguments if task.append_command_line else ()
+
+
+def _environment(task: TaskDescription, macros: Macros) -> dict[str, str]:
+    return {name: expand(value, macros) for name, value in task.environment}
+
+
+def _application(name: str, around: Surroundings) -> Path:
+    if ".." in PurePosixPath(name).parts:
+        raise JobFileError(
+            f"the application {name} leads through '..'",
+            hint="name a file of the slot or of $PROJECT_DIR, or an absolute path",
+        )
+    before, macro, rest = name.partition(PROJECT_DIRECTORY)
+    if macro and not before:
+        return _inside(around.project_directory / rest.lstrip("/"), around)
+    # BOINC's wrapper starts whatever program it is told to, and one that we start may start any
+    # other: to refuse /usr/bin/python3 would protect nobody.
+    return Path(name) if name.startswith("/") else around.resolve(name)
+
+
+def _inside(path: Path, around: Surroundings) -> Path:
+    """`path` unless it leads out of the slot and the project's directory."""
+    real = Path(os.path.realpath(path))
+    roots = (around.slot, around.project_directory)
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        raise JobFileError(
+            f"{path} leads out of the slot and of the project's directory",
+            hint="a job may use no other directory of the host",
+        )
+    return path
+
+
+def _place(path: str | None, application: str) -> PurePosixPath:
+    name = PurePosixPath(application).name
+    if not path:
+        return WORK / name
+    return WORK / path / name if path.endswith("/") else WORK / path
+
+
+def _input(name: str, around: Surroundings) -> InputFile:
+    return InputFile(around.resolve(name), PurePosixPath(name))
+
+
+def _output(name: str, around: Surroundings) -> OutputFile:
+    return OutputFile(PurePosixPath(name), PurePosixPath(around.resolve(name)))

@@ -1,0 +1,171 @@
+"""`boincvm-wrapper`: what a BOINC client starts, from the slot's files to the exit status."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boincvm
+from boincvm.boinc import RETRY_DELAY, BoincExit, Client, SlotBusyError
+from boincvm.errors import BoincvmError, InputFileError, JobFileError
+from boincvm.filetree import DISK_FULL
+from boincvm.job.boinc_job import BoincJob
+from boincvm.job.job_xml import read_job_xml
+from boincvm.job.macros import Macros
+from boincvm.job.wrapper_arguments import WrapperArguments
+from boincvm.wrapper.client_ends import End, Finished, Left, Postponed, end_of
+from boincvm.wrapper.client_log import log
+from boincvm.wrapper.client_report import ClientReport
+from boincvm.wrapper.client_run import ClientRun
+from boincvm.wrapper.job_progress import JobProgress
+from boincvm.wrapper.job_state import STATE_FILE
+from boincvm.wrapper.job_steps import JobSteps
+from boincvm.wrapper.task_plan import Surroundings
+
+if TYPE_CHECKING:
+    from boincvm.wrapper.machine_steps import MachineSteps
+
+JOB_FILE = "job.xml"
+LARGEST_JOB_FILE = 1 << 20
+"""Bytes."""
+
+
+def run_under_client(arguments: WrapperArguments) -> int:
+    """Runs the job of the working directory, a BOINC slot; returns the exit status.
+
+    Without init_data.xml the job runs standalone, as with BOINC's own wrapper.
+    """
+    return asyncio.run(_run(arguments))
+
+
+async def _run(arguments: WrapperArguments) -> int:
+    log(f"boincvm-wrapper {boincvm.__version__} starts")
+    try:
+        client = await Client.open()
+    except SlotBusyError as error:
+        return _postpone_without_slot(error)
+    except BoincvmError as error:
+        log(error.message)
+        return BoincExit.INIT_FAILURE
+    try:
+        if client.is_standalone:
+            log(f"standalone: {client.standalone_reason}")
+        end = await _run_job(client, arguments)
+        _say(client, end)
+        return end.status if isinstance(end, Finished | Left) else BoincExit.SUCCESS
+    finally:
+        client.close()
+
+
+async def _run_job(client: Client, arguments: WrapperArguments) -> End:
+    try:
+        job = _read_job(client)
+    except BoincvmError as error:
+        return end_of(error, failures=1)
+    for line in job.ignored:
+        log(line)
+    around = _surroundings(client, arguments, job)
+    progress = JobProgress(client.slot, job)
+    steps = JobSteps(
+        job,
+        around,
+        _machines(job, around, client),
+        progress,
+        client.init_data,
+        use_tstp=arguments.use_tstp,
+    )
+    report = ClientReport(
+        client,
+        steps,
+        progress,
+        trickle_period=arguments.trickle_period,
+        graphics=job.graphics,
+    )
+    end = await ClientRun(client, steps, progress, report).run()
+    used = steps.used
+    log(
+        f"CPU time: guest {used.guest:.1f} s, host {used.host:.1f} s; wall time"
+        f" {used.wall:.1f} s; reported: {progress.reported(used):.1f} s"
+        f" ({job.cpu_time.value} x {job.cpu_time_scale:g})"
+    )
+    return end
+
+
+def _machines(job: BoincJob, around: Surroundings, client: Client) -> "MachineSteps | None":
+    if not any(task.machine for task in job.tasks):
+        return None
+    from boincvm.wrapper.machine_steps import MachineSteps
+
+    return MachineSteps(job, around, client)
+
+
+def _read_job(client: Client) -> BoincJob:
+    path = client.resolve(JOB_FILE)
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_JOB_FILE + 1)
+    except OSError as error:
+        raise InputFileError(f"{JOB_FILE} cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST_JOB_FILE:
+        raise JobFileError(f"{JOB_FILE} has more than {LARGEST_JOB_FILE} bytes")
+    return read_job_xml(content, JOB_FILE)
+
+
+def _surroundings(client: Client, arguments: WrapperArguments, job: BoincJob) -> Surroundings:
+    project = client.init_data.project_path or client.slot
+    device = arguments.device
+    if device is None and client.init_data.gpu_device >= 0:
+        device = client.init_data.gpu_device
+    return Surroundings(
+        slot=client.slot,
+        project_directory=project,
+        resolve=client.resolve,
+        macros=Macros(str(project), arguments.threads, str(client.slot), device),
+        arguments=arguments.child_arguments,
+        environment=dict(os.environ),
+        is_for_vmwrapper=job.is_for_vmwrapper,
+        memory=arguments.memory,
+    )
+
+
+def _say(client: Client, end: End) -> None:
+    """The last words: to the client by its files, to the project by stderr.txt.
+
+    On a disk without any room our own state makes some: wrapper_checkpoint.txt says enough.
+    Where even that does not help the client starts the task again: no false success.
+    """
+    match end:
+        case Finished(status, message) if status:
+            log(f"failed with {status}: {message}")
+        case Postponed(delay, reason):
+            log(f"to be tried again in {delay:g} s: {reason}")
+        case Left(BoincExit.SUCCESS):
+            log("left; the client will start the task again")
+    try:
+        try:
+            _tell(client, end)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            (client.slot / STATE_FILE).unlink(missing_ok=True)
+            _tell(client, end)
+    except OSError as error:
+        log(f"the client could not be told: {error}")
+
+
+def _tell(client: Client, end: End) -> None:
+    match end:
+        case Finished(status, message):
+            client.finish(status, message)
+        case Postponed(delay, reason, notice):
+            client.temporary_exit(delay, f"boincvm: {reason}", notice=notice)
+        case Left():
+            pass  # neither file: that is what tells the client to start the task again
+
+
+def _postpone_without_slot(error: SlotBusyError) -> int:
+    from boincvm.boinc.exits import write_temporary_exit_file
+
+    log(error.message)
+    write_temporary_exit_file(Path.cwd(), RETRY_DELAY, error.message)
+    return BoincExit.SUCCESS

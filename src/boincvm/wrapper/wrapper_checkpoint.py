@@ -1,0 +1,85 @@
+"""`wrapper_checkpoint.txt`: how far a job is, as BOINC's own wrapper writes and reads it.
+
+One line, `TASKS CPU RUNTIME\\n`: how many tasks are done, seconds of CPU time and of running
+time, the latter two with six decimals (BOINC's samples/wrapper/wrapper.cpp). Either wrapper goes
+on with a job that the other began; that the file is there tells both that it was begun.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.atomic_files import write_atomically
+
+CHECKPOINT_FILE = "wrapper_checkpoint.txt"
+LONGEST_TIME = 1e10
+"""Seconds; 300 years. What is more was not measured."""
+_MOST_BYTES = 1024
+_MOST_DIGITS = 9
+
+
+class Checkpoint(NamedTuple):
+    """`tasks_done` tasks are done; `cpu_time` and `elapsed`, in seconds, of all the job."""
+
+    tasks_done: int = 0
+    cpu_time: float = 0.0
+    elapsed: float = 0.0
+
+
+class Restored(NamedTuple):
+    """`is_new`: the job was not begun before. `fault`: why something in the file was not
+    believed, one line for the log; empty if nothing was wrong."""
+
+    checkpoint: Checkpoint = Checkpoint()
+    is_new: bool = False
+    fault: str = ""
+
+
+def write_checkpoint(slot: Path, checkpoint: Checkpoint) -> None:
+    """Whole or not at all, also after a power cut. Raises OSError."""
+    text = f"{checkpoint.tasks_done} {checkpoint.cpu_time:f} {checkpoint.elapsed:f}\n"
+    write_atomically(slot / CHECKPOINT_FILE, text.encode())
+
+
+def read_checkpoint(slot: Path, tasks: int) -> Restored:
+    """Where a job of `tasks` tasks goes on: at its beginning where the file makes no sense.
+
+    A time that makes no sense is 0. Never raises.
+    """
+    try:
+        # Without following a link or waiting for a pipe's writer, should it be one.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(slot / CHECKPOINT_FILE, flags)
+        try:
+            data = os.read(descriptor, _MOST_BYTES)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return Restored(is_new=True)
+    except OSError as error:
+        return _from_the_beginning(f"cannot be read: {error.strerror}")
+    fields = data.split()[:3]
+    if len(fields) < 3:
+        return _from_the_beginning("is cut short" if data else "is empty")
+    if not fields[0].isdigit() or len(fields[0]) > _MOST_DIGITS:
+        return _from_the_beginning("does not begin with a number of tasks")
+    done = int(fields[0])
+    if done > tasks:
+        return _from_the_beginning(f"says that {done} tasks are done; the job has {tasks}")
+    times = [_seconds(field) for field in fields[1:]]
+    cpu_time, elapsed = (time or 0.0 for time in times)
+    fault = f"{CHECKPOINT_FILE} holds a time that makes no sense" if None in times else ""
+    return Restored(Checkpoint(done, cpu_time, elapsed), fault=fault)
+
+
+def _from_the_beginning(why: str) -> Restored:
+    return Restored(fault=f"{CHECKPOINT_FILE} {why}: the job starts from its beginning")
+
+
+def _seconds(field: bytes) -> float | None:
+    try:
+        value = float(field.replace(b"_", b"?"))  # digits that Python lets one group
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and 0 <= value <= LONGEST_TIME else None

@@ -1,0 +1,193 @@
+"""`boincvm-wrapper` with tasks of the host, started by a real BOINC client."""
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from installed import WRAPPER, images
+from layout import Output, Preferences, TaskFile, Work
+from rig import COMPUTE_ERROR, SUSPENDED, MakeRig, Rig
+from watch import LIMIT, is_gone, state_of, until
+
+CHILD_FAILED, ABORTED_VIA_GUI = 195, 203
+"""BOINC lib/error_numbers.h."""
+ABORT_LIMIT = 5.0
+"""Seconds in which all of an aborted task is gone."""
+pytestmark = pytest.mark.timeout(200)
+
+SLEEP = 'echo "$0 $$" >"$RIG_WORDS"; exec sleep 1000\n'
+"""The end of a script that says its name and process id, and stays."""
+
+
+def script(name: str, text: str) -> TaskFile:
+    """An executable of the app version, in the slot by `name`."""
+    content = f"#!/bin/sh\n{text}".encode()
+    return TaskFile(f"{name}_1.00", content, open_name=name, executable=True)
+
+
+def work(
+    tasks: str,
+    scripts: Sequence[TaskFile] = (),
+    *,
+    inputs: Sequence[TaskFile] = (),
+    outputs: Sequence[Output] = (),
+) -> Work:
+    """A job.xml that has `tasks`, for our wrapper."""
+    job = TaskFile("job_1.00.xml", f"<job_desc>{tasks}</job_desc>".encode(), open_name="job.xml")
+    main = TaskFile("boincvm-wrapper_1.00", WRAPPER, executable=True)
+    return Work([main, job, *scripts], inputs, outputs)
+
+
+def task(application: str, more: str = "") -> str:
+    return f"<task><application>{application}</application>{more}</task>"
+
+
+def started(make_rig: MakeRig, work: Work, **options: object) -> Rig:
+    rig = make_rig(work, **options)
+    rig.start()
+    return rig
+
+
+@pytest.fixture
+def tree(make_rig: MakeRig) -> tuple[Rig, list[int]]:
+    """A task of three generations that stay, the youngest re-parented; and their ids."""
+    scripts = [
+        script("child", './older & ( sh -c "exec ./orphan" & ) ; ' + SLEEP),
+        script("older", SLEEP),
+        script("orphan", SLEEP),
+    ]
+    rig = started(make_rig, work(task("child", "<multi_process/>"), _findable(scripts)))
+    pids = sorted(int(rig.word().split()[1]) for _ in scripts)
+    return rig, pids
+
+
+def _findable(scripts: Sequence[TaskFile]) -> list[TaskFile]:
+    """What a script starts by its logical name is copied, for it resolves no soft links."""
+    first, *others = scripts
+    return [first, *(TaskFile(f.name, f.content, f.open_name, True, True) for f in others)]
+
+
+@pytest.mark.parametrize("api_version", ["7.20.0", "5.10.0"], ids=["mapped file", "System V"])
+def test_a_job_of_two_tasks(make_rig: MakeRig, api_version: str) -> None:
+    upper = script("upper", "tr a-z A-Z\n")
+    twice = script("twice", 'cat "$1" "$1"; echo "read $1" >&2\n')
+    tasks = task(
+        "upper", "<stdin_filename>in</stdin_filename><stdout_filename>half</stdout_filename>"
+    ) + task("twice", "<command_line>half</command_line><stdout_filename>out</stdout_filename>")
+    described = work(
+        tasks,
+        [upper, twice],
+        inputs=[TaskFile("work_in", b"words\n", open_name="in")],
+        outputs=[Output("work_0_out", "out")],
+    )
+    rig = started(make_rig, replace(described, api_version=api_version))
+    ended = rig.ended()
+    assert ended.is_success, rig.story(ended.stderr)
+    assert (rig.project / "work_0_out").read_text() == "WORDS\nWORDS\n"
+    assert "read half" in ended.stderr
+    assert "): boincvm: " in ended.stderr
+    assert rig.processes() == []
+
+
+def test_a_child_that_fails(make_rig: MakeRig) -> None:
+    fails = script("fails", "echo 'it says why' >&2; exit 7\n")
+    never = script("never", 'echo never >"$RIG_WORDS"\n')
+    rig = started(make_rig, work(task("fails") + task("never"), [fails, never]))
+    ended = rig.ended()
+    assert (ended.state, ended.exit_status) == (COMPUTE_ERROR, CHILD_FAILED), ended.stderr
+    assert "it says why" in ended.stderr
+    with pytest.raises(AssertionError, match="says nothing"):
+        rig.word(0)
+
+
+def test_suspend_stops_the_whole_tree_and_resume_lets_it_go_on(
+    tree: tuple[Rig, list[int]],
+) -> None:
+    rig, pids = tree
+    for _ in range(3):
+        rig.suspend()
+        until(lambda: all(state_of(pid) == "T" for pid in pids), story=rig.log)
+        rig.until(lambda task: task.process_state == SUSPENDED)
+        rig.resume()
+        until(lambda: all(state_of(pid) in ("S", "R") for pid in pids), story=rig.log)
+
+
+@pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
+def test_abort_ends_all(tree: tuple[Rig, list[int]], suspended: bool) -> None:
+    rig, pids = tree
+    if suspended:
+        rig.suspend()
+        until(lambda: all(state_of(pid) == "T" for pid in pids), story=rig.log)
+    rig.abort()
+    took = until(lambda: all(map(is_gone, pids)), story=rig.log)
+    assert took < ABORT_LIMIT
+    until(lambda: rig.processes() == [], ABORT_LIMIT)
+    assert rig.until(lambda task: task.is_over).exit_status == ABORTED_VIA_GUI
+
+
+def test_the_client_quits_and_goes_on_at_the_same_task(make_rig: MakeRig) -> None:
+    scripts = [
+        script("one", 'echo one >"$RIG_WORDS"\n'),
+        script("two", "[ -e again ] || { : >again; " + SLEEP + "}\n" + 'echo two >"$RIG_WORDS"\n'),
+        script("three", 'echo three >"$RIG_WORDS"\n'),
+    ]
+    rig = started(make_rig, work("".join(map(task, ("one", "two", "three"))), scripts))
+    assert rig.word() == "one"
+    pid = int(rig.word().split()[1])
+    rig.quit()
+    assert is_gone(pid)
+    assert rig.processes() == []
+    assert (rig.slot() / "wrapper_checkpoint.txt").read_text().split()[0] == "1"
+    for name in ("boinc_finish_called", "boinc_temporary_exit", "boinc_lockfile"):
+        assert not (rig.slot() / name).exists()
+    rig.start()
+    assert [rig.word(), rig.word()] == ["two", "three"]
+    ended = rig.ended()
+    assert ended.is_success, ended.stderr
+
+
+def test_the_client_is_killed(tree: tuple[Rig, list[int]]) -> None:
+    rig, _ = tree
+    rig.kill_client()
+    until(lambda: rig.processes() == [], story=rig.stderr())
+
+
+def test_the_wrapper_is_killed_and_started_again(tree: tuple[Rig, list[int]]) -> None:
+    rig, pids = tree
+    os.kill(rig.running().pid, signal.SIGKILL)
+    until(lambda: all(map(is_gone, pids)), ABORT_LIMIT, story=rig.log)
+    again = [int(rig.word().split()[1]) for _ in pids]
+    assert not set(again) & set(pids)
+    assert rig.running().pid in rig.processes()
+
+
+def test_cpu_limit(make_rig: MakeRig) -> None:
+    rig = started(
+        make_rig,
+        work(task("stays"), [script("stays", SLEEP)]),
+        preferences=Preferences(cpu_limit=50),
+    )
+    pid = int(rig.word().split()[1])
+    for _ in range(3):
+        until(lambda: state_of(pid) == "T", story=rig.log)
+        until(lambda: state_of(pid) == "S", story=rig.log)
+
+
+def test_the_hypervisor_is_missing(make_rig: MakeRig, tmp_path: Path, base_image: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    machine = "<virtualmachine>m</virtualmachine><app_pathVM>/bin/true</app_pathVM>"
+    rig = started(
+        make_rig,
+        work(task("true", machine)),
+        environment={
+            "PATH": str(tmp_path / "empty"),
+            **images(),
+        },
+    )
+    line = rig.wait_for_line("postponed", LIMIT)
+    assert "qemu" in line.lower()
+    until(lambda: any("apt" in notice for notice in rig.notices()), story=rig.log)
+    until(lambda: rig.processes() == [])

@@ -1,0 +1,144 @@
+"""A slot in which tests run the real `boincvm-wrapper` with tasks of the host, and nothing of
+a task may outlive the wrapper."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from slot import WRAPPER, Slot, state
+
+from boincvm.boinc import Control
+from boincvm.boinc.testing import End, EndKind
+from boincvm.process_tree import children, descendants
+
+LIMIT = 20.0
+"""Seconds that anything may take that a test waits for."""
+GONE_WITHIN = 5.0
+"""Seconds after which nothing is left of a task whose wrapper was killed."""
+_PR_SET_CHILD_SUBREAPER = 36
+
+OF_WRAPPER = {"wrapper_checkpoint.txt", "boincvm_state.json"}
+"""What it leaves in the slot for its next run."""
+OF_CLIENT = {
+    "init_data.xml",
+    "boinc_mmap_file",
+    "stderr.txt",
+    "boinc_finish_called",
+    "boinc_temporary_exit",
+}
+
+
+class HostSlot(Slot):
+    """Orphans of its wrappers become children of this process, so none of them is missed."""
+
+    def __init__(self, directory: Path, **options: object) -> None:
+        super().__init__(directory, **options)
+        self.launcher = WRAPPER
+        self._before: set[int] = set()
+
+    async def __aenter__(self) -> Self:
+        _adopt_orphans(True)
+        await super().__aenter__()
+        self._before = set(descendants(os.getpid()))
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        if self.is_running:
+            self.kill(signal.SIGKILL)
+            await self.wait(LIMIT)
+        try:
+            await self.until(lambda: not self.below(), GONE_WITHIN)
+        finally:
+            for pid in self.below():
+                os.kill(pid, signal.SIGKILL)
+            _adopt_orphans(False)
+            await super().__aexit__(*details)
+
+    async def begin(self, *arguments: str, **environment: str) -> None:
+        await self.start([*self.launcher, *arguments], environment=environment)
+
+    async def run(self, *arguments: str, limit: float = LIMIT, **environment: str) -> End:
+        await self.begin(*arguments, **environment)
+        return await self.wait(limit)
+
+    async def wait(self, limit: float = LIMIT) -> End:
+        """As the client sees it. A wrapper that was not killed has ended all of its task."""
+        end = await super().wait(limit)
+        if end.kind is not EndKind.KILLED:
+            assert self.below() == [], self.stderr
+        return end
+
+    async def ends_well(self, *arguments: str, **environment: str) -> None:
+        end = await self.run(*arguments, **environment)
+        assert (end.kind, end.status) == (EndKind.FINISHED, 0), self.stderr
+
+    async def says(self, name: str, *words: str, limit: float = LIMIT) -> str:
+        return await super().says(name, *words, limit=limit)
+
+    async def holds(self, condition: Callable[[], bool], limit: float = LIMIT) -> None:
+        await super().holds(condition, limit)
+
+    def patched(self, statements: str) -> None:
+        """From now on wrappers run with something of theirs changed, a time limit say."""
+        main = "import sys; from boincvm.cli.boinc_wrapper import main; sys.exit(main())"
+        self.launcher = (sys.executable, "-c", f"{statements}\n{main}")
+
+    def below(self) -> list[int]:
+        """Processes that came of the wrapper and are still there, itself left out."""
+        found = set(descendants(os.getpid())) - self._before
+        if self.is_running:
+            found.discard(self.pid)
+        for pid in tuple(found):
+            if state(pid) == "Z":
+                _bury(pid)
+                found.discard(pid)
+        return sorted(pid for pid in found if state(pid) != "gone")
+
+    def of_tasks(self) -> list[int]:
+        """The processes of all tasks, without the guards above them."""
+        guards = set(children(self.pid))
+        return [pid for pid in descendants(self.pid) if pid not in guards]
+
+    def stands_still(self) -> bool:
+        """Whether tasks have processes and all of them are stopped, ended, or wait for one of
+        their own that is stopped before its exec (vfork(2): D)."""
+        states = [state(pid) for pid in self.of_tasks()]
+        return "T" in states and not {"R", "S"} & set(states)
+
+    async def suspend(self) -> None:
+        """Until all of the task stands still."""
+        self.send(Control.SUSPEND)
+        await self.holds(self.stands_still)
+
+    def pid_in(self, name: str) -> int:
+        """The process id that a program has written to a file of the slot."""
+        return int(self.text(name).split()[0])
+
+    def left(self) -> set[str]:
+        """Names in the slot that neither the client nor, for its next run, the wrapper made."""
+        return {path.name for path in self.path.iterdir()} - OF_CLIENT - OF_WRAPPER
+
+
+def task(script: str, *elements: str) -> str:
+    """The inside of a <task>: a shell script, in which only `"` is no ordinary character."""
+    text = script.replace("&", "&amp;").replace("<", "&lt;")
+    more = "".join(elements)
+    return f'<application>/bin/sh</application><command_line>-c "{text}"</command_line>{more}'
+
+
+def _bury(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass  # its own parent, which lives, does it
+
+
+def _adopt_orphans(adopt: bool) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    rest = [ctypes.c_ulong(number) for number in (int(adopt), 0, 0, 0)]
+    if library.prctl(_PR_SET_CHILD_SUBREAPER, *rest) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")

@@ -1,0 +1,152 @@
+"""What the client hears of tasks on the host: progress, time, memory, trickles."""
+
+import re
+
+import pytest
+from host_slot import HostSlot, task
+
+from boincvm.boinc import Control
+from boincvm.boinc.testing import EndKind
+
+pytestmark = pytest.mark.timeout(90)
+
+OUT = "<stdout_filename>out</stdout_filename>"
+FRACTION = "<fraction_done_filename>fraction</fraction_done_filename>"
+BURN = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
+"""Takes some tenths of a second of CPU time."""
+
+
+def until(name: str) -> str:
+    """A line of a shell script."""
+    return f"while [ ! -e {name} ]; do sleep 0.01; done"
+
+
+async def fraction_is(slot: HostSlot, fraction: float) -> None:
+    def is_so() -> bool:
+        return bool(slot.statuses) and slot.statuses[-1].value.fraction_done == fraction
+
+    await slot.holds(is_so)
+
+
+async def test_the_fraction_by_weights(slot: HostSlot) -> None:
+    slot.write("fraction", "0.9")  # of an earlier start
+    slot.job(
+        task(until("a"), "<weight>1</weight>", FRACTION),
+        task(f"echo 0.5 > fraction; {until('b')}; echo 7 >> fraction; {until('c')}",
+             "<weight>2</weight>", FRACTION),
+        task(until("d"), "<weight>5</weight>"),
+        task("sleep 1000", "<daemon/><weight>100</weight>"),
+    )  # fmt: skip
+    await slot.begin()
+    await slot.status()
+    await fraction_is(slot, 0)
+    for name, fraction in (("a", 0.25), ("b", 0.375)):
+        slot.write(name, "")
+        await fraction_is(slot, fraction)
+    slot.send(Control.QUIT)
+    await slot.wait()
+    (slot.path / "b").unlink()
+    await slot.begin()
+    await fraction_is(slot, 0.25)  # the second task begins anew
+    slot.write("b", "")
+    slot.write("c", "")
+    await fraction_is(slot, 0.375)
+    slot.write("d", "")
+    end = await slot.wait()
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    assert slot.statuses[-1].value.fraction_done == 1
+
+
+async def test_the_times_are_the_whole_trees(slot: HostSlot) -> None:
+    """Of children that live, and of those that have ended; a daemon's is not the task's."""
+    slot.job(
+        task(f"({BURN}); echo $(cut -d' ' -f16-17 /proc/$$/stat) > ended; "
+             f"({BURN}; {until('go')}) & wait", OUT),
+        task("while :; do :; done", "<daemon/>"),
+    )  # fmt: skip
+    await slot.begin()
+    await slot.says("ended", "\n")
+    ended = sum(map(int, slot.text("ended").split())) / 100
+    assert ended > 0.05
+    await slot.holds(lambda: slot.statuses[-1].value.cpu_time > 1.5 * ended)
+    status = slot.statuses[-1].value
+    assert status.other_pid in slot.of_tasks()
+    assert status.resident is not None
+    assert status.resident > 1_000_000
+    slot.write("go", "")
+    end = await slot.wait()
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    times = [said.value.cpu_time for said in slot.statuses]
+    assert times == sorted(times)
+    figures = [float(word) for word in re.findall(r"([\d.]+) s[,; ]", slot.stderr)]
+    guest, host, wall, reported = figures
+    assert guest == host == reported == pytest.approx(times[-1], abs=0.051)
+    assert times[-1] < wall + 0.051 < 20  # one processor's worth, with the daemon's left out
+
+
+@pytest.mark.parametrize(
+    ("element", "factor"),
+    [("<cpu_time_scale>3</cpu_time_scale>", 3), ("<cpu_time>wall</cpu_time>", 0)],
+)
+async def test_another_time_is_reported(slot: HostSlot, element: str, factor: int) -> None:
+    slot.job(task(f"{BURN}; sleep 0.3"), more=element)
+    await slot.ends_well()
+    guest, _, wall, reported = map(float, re.findall(r"([\d.]+) s[,; ]", slot.stderr))
+    expected = factor * guest or wall
+    assert reported == pytest.approx(expected, abs=0.051 * (factor + 1))
+    assert slot.statuses[-1].value.cpu_time == pytest.approx(reported, abs=0.051)
+    count = len(slot.statuses)
+    await slot.ends_well()
+    assert slot.statuses[count].value.cpu_time == slot.statuses[count - 1].value.cpu_time
+
+
+async def test_suspended_time_does_not_count(slot: HostSlot) -> None:
+    slot.job(task(f"echo begin; {until('go')}", OUT), more="<cpu_time>wall</cpu_time>")
+    await slot.begin()
+    await slot.says("out", "begin")
+    await slot.suspend()
+    first = await slot.status()
+    for _ in range(5):
+        last = await slot.status()
+    assert last.cpu_time == first.cpu_time
+    slot.send(Control.RESUME)
+    await slot.holds(lambda: slot.statuses[-1].value.cpu_time > last.cpu_time + 0.3)
+    slot.write("go", "")
+    assert (await slot.wait()).kind is EndKind.FINISHED
+
+
+async def test_trickles(slot: HostSlot) -> None:
+    slot.job(task(until("go")), task("true"))
+    await slot.begin("--trickle", "0.3")
+    await slot.holds(lambda: len(slot.trickle_ups) == 2)
+    slot.send(Control.QUIT)
+    await slot.wait()
+    await slot.begin("--trickle", "0.3")
+    await slot.holds(lambda: len(slot.trickle_ups) == 3)
+    slot.write("go", "")
+    assert (await slot.wait()).kind is EndKind.FINISHED
+    pattern = r"<variety>cpu_time</variety>\n<cpu_time>([\d.]+)</cpu_time>"
+    matches = [re.fullmatch(pattern, said.value) for said in slot.trickle_ups]
+    times = [float(match[1]) for match in matches if match]
+    assert len(times) == len(slot.trickle_ups)
+    assert all(0.3 <= time < 1.5 for time in (times[0], times[1] - times[0], times[2]))
+
+
+@pytest.mark.parametrize("script", ["sleep 1000", "trap '' TERM; while :; do sleep 0.1; done"])
+async def test_the_time_limit(slot: HostSlot, script: str) -> None:
+    """It counts as success; time in which the task is suspended does not count."""
+    slot.job(
+        task(f"echo begin; {script}", OUT, "<time_limit>0.6</time_limit>"), task("echo next", OUT)
+    )
+    await slot.begin()
+    await slot.says("out", "begin")
+    await slot.suspend()
+    for _ in range(12):
+        await slot.status()
+    assert slot.text("out") == "begin\n"
+    assert slot.of_tasks()
+    slot.send(Control.RESUME)
+    end = await slot.wait()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out") == "begin\nnext\n"
+    assert "/bin/sh reached its time limit of 0.6 s" in slot.stderr

@@ -1,0 +1,242 @@
+"""What the client says while tasks of the host run: suspend, resume, quit, abort; and silence."""
+
+import asyncio
+import os
+import signal
+import zipfile
+
+import pytest
+from host_slot import HostSlot, task
+
+from boincvm.boinc import Control
+from boincvm.boinc.testing import EndKind, verdict
+
+pytestmark = pytest.mark.timeout(90)
+
+OUT = "<stdout_filename>out</stdout_filename>"
+COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
+"""Counts for ever."""
+STUBBORN = f"trap '' TERM; {COUNT}"
+DAEMON = "<daemon/>"
+CONTROLS = (Control.ABORT, Control.QUIT)
+
+
+async def counts(slot: HostSlot) -> None:
+    """Until the program has counted on from where it is now."""
+    before = len(slot.text("out"))
+    await slot.holds(lambda: len(slot.text("out")) > before)
+
+
+def held(function: str) -> str:
+    """Has the wrapper hold before a step of its archives, until the slot has a file `go`."""
+    return f"""
+import os, time, boincvm.wrapper.slot_archives as archives
+def hold(*arguments, original=archives.{function}):
+    open("holds", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    return original(*arguments)
+archives.{function} = hold
+"""
+
+
+def archives(slot: HostSlot) -> str:
+    """What is unpacked before and packed after the tasks: the elements."""
+    with zipfile.ZipFile(slot.path / "in.zip", "w") as made:
+        made.writestr("data", "from the archive")
+    return (
+        "<unzip_input><zipfilename>in.zip</zipfilename></unzip_input>"
+        "<zip_output><zipfilename>out.zip</zipfilename><filename>ran</filename></zip_output>"
+    )
+
+
+async def leaves(slot: HostSlot, control: Control) -> None:
+    """At once, as it was told; with neither file."""
+    slot.send(control)
+    end = await slot.wait(5)
+    aborts = control is Control.ABORT
+    assert end.kind is (EndKind.ABORTED if aborts else EndKind.QUIT)
+    assert end.status == (194 if aborts else 0), slot.stderr
+    assert not {"boinc_finish_called", "boinc_temporary_exit"} & set(os.listdir(slot.path))
+    assert "Traceback" not in slot.stderr
+
+
+async def test_cycles_of_throttling_lose_nothing(slot: HostSlot) -> None:
+    slot.job(task("i=0; while [ ! -e go ]; do i=$((i+1)); echo $i; sleep 0.01; done", OUT))
+    await slot.begin()
+    await counts(slot)
+    for _ in range(20):
+        await slot.suspend()
+        slot.send(Control.RESUME)
+        await counts(slot)
+    slot.write("go", "")
+    end = await slot.wait()
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    numbers = [int(word) for word in slot.text("out").split()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_suspended_before_anything_runs(slot: HostSlot) -> None:
+    slot.patched(held("_unpack"))
+    ran = task("echo daemon >> ran; sleep 1000", DAEMON)
+    slot.job(task("cat data >> ran"), ran, more=archives(slot))
+    await slot.begin()
+    await slot.holds(lambda: (slot.path / "holds").exists())
+    slot.send(Control.SUSPEND)
+    await slot.holds(lambda: not slot.control.is_full)
+    slot.write("go", "")
+    await slot.holds(lambda: not (slot.path / "in.zip").exists())
+    for _ in range(3):
+        await slot.status()
+    assert slot.text("ran") == ""
+    slot.send(Control.RESUME)
+    end = await slot.wait()
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    assert "from the archive" in slot.text("ran")
+
+
+async def test_somebody_kills_a_suspended_program(slot: HostSlot) -> None:
+    slot.job(task(COUNT, OUT), task("echo > next"))
+    await slot.begin()
+    await counts(slot)
+    await slot.suspend()
+    program = slot.statuses[-1].value.other_pid
+    assert program is not None
+    os.kill(program, signal.SIGKILL)
+    end = await slot.wait()
+    assert (end.kind, end.status) == (EndKind.FAILED, 195), slot.stderr
+    assert end.text == "signal 9 killed /bin/sh"
+    assert slot.left() == {"job.xml", "out"}
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("suspended", [False, True])
+@pytest.mark.parametrize(
+    ("script", "daemon"), [(COUNT, COUNT), (f"{STUBBORN} & {STUBBORN} & {STUBBORN}", STUBBORN)]
+)
+async def test_told_to_go(
+    slot: HostSlot, control: Control, suspended: bool, script: str, daemon: str
+) -> None:
+    beside = task(daemon, DAEMON, "<stdout_filename>ticks</stdout_filename>")
+    slot.job(task(script, OUT), task("echo > next"), beside, beside)
+    await slot.begin()
+    await counts(slot)
+    if suspended:
+        await slot.suspend()
+    await leaves(slot, control)
+    assert slot.left() == {"job.xml", "out", "ticks"}
+    assert slot.text("wrapper_checkpoint.txt").startswith("0 ")
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+async def test_told_to_go_by_a_program_that_ends_well_then(
+    slot: HostSlot, control: Control
+) -> None:
+    slot.job(task(f"trap 'exit 0' TERM; {COUNT}", OUT), task("echo > next"))
+    await slot.begin()
+    await counts(slot)
+    await leaves(slot, control)
+    assert slot.left() == {"job.xml", "out"}
+    if control is Control.QUIT:
+        assert slot.text("wrapper_checkpoint.txt").startswith("0 ")
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("step", ["_unpack", "_add"])
+async def test_told_to_go_while_archives_are_at_work(
+    slot: HostSlot, control: Control, step: str
+) -> None:
+    slot.job(task("cat data > ran"), more=archives(slot))
+    usual = slot.launcher
+    slot.patched(held(step))
+    await slot.begin()
+    await slot.holds(lambda: (slot.path / "holds").exists())
+    await leaves(slot, control)
+    assert not (slot.path / "out.zip").exists()
+    slot.launcher = usual
+    await slot.ends_well()
+    with zipfile.ZipFile(slot.path / "out.zip") as made:
+        assert made.read("ran") == b"from the archive"
+    assert slot.left() == {"job.xml", "data", "ran", "out.zip", "holds", "initial_file_list"}
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+async def test_told_to_go_at_once(slot: HostSlot, control: Control) -> None:
+    slot.job(task(COUNT, OUT))
+    await slot.begin()
+    await leaves(slot, control)
+
+
+async def test_the_client_dies(slot: HostSlot) -> None:
+    slot.job(task(COUNT, OUT))
+    await slot.begin()
+    await counts(slot)
+    await slot.die()
+    end = await slot.wait(5)
+    assert (end.kind, end.status) == (EndKind.PREMATURE, 0)
+    assert "the client is gone" in slot.stderr
+
+
+async def test_a_client_of_unknown_process_falls_silent(slot: HostSlot) -> None:
+    slot.slot.values["client_pid"] = 0
+    slot.slot.write_init_data()
+    slot.patched("import boincvm.boinc.presence as p; p.HEARTBEAT_LIMIT = 1.5")
+    slot.job(task(COUNT, OUT))
+    await slot.begin()
+    await counts(slot)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    await slot.until(lambda: loop.time() - begin > 2)  # it speaks: nothing happens
+    assert slot.is_running
+    slot.heartbeats = False
+    end = await slot.wait(5)
+    assert (end.kind, end.status) == (EndKind.PREMATURE, 0)
+    assert "the client is gone" in slot.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_the_wrapper_is_killed(slot: HostSlot, number: signal.Signals) -> None:
+    slot.job(task(f"{STUBBORN} & {STUBBORN}", OUT), task(STUBBORN, DAEMON))
+    await slot.begin()
+    await counts(slot)
+    slot.kill(number)
+    end = await slot.wait()
+    assert (end.kind, end.signal) == (EndKind.KILLED, number)
+    await slot.until(lambda: not slot.below(), 5)
+
+
+async def test_every_word_of_the_client_is_taken(slot: HostSlot) -> None:
+    """Also while an archive is packed: a client kills who reads nothing for three minutes."""
+    slot.patched(held("_add"))
+    slot.job(task("cat data > ran"), more=archives(slot))
+    await slot.begin()
+    await slot.holds(lambda: (slot.path / "holds").exists())
+    for control in (Control.NETWORK_AVAILABLE, Control.SUSPEND, Control.RESUME):
+        slot.change_preferences(cpu_usage_limit=50.0)
+        slot.send(control)
+    await slot.holds(lambda: len(slot.sent) == 6 and not slot.control.is_full, 5)
+    slot.write("init_data.xml", "no init_data")
+    slot.send(Control.REREAD_PREFERENCES)
+    await slot.says("stderr.txt", "preferences stay as they were")
+    slot.write("go", "")
+    end = await slot.wait()
+    assert end.kind is EndKind.FINISHED, slot.stderr
+
+
+async def test_two_in_one_slot(slot: HostSlot) -> None:
+    slot.job(task(COUNT, OUT))
+    await slot.begin()
+    await counts(slot)
+    slot.patched(
+        "from boincvm.boinc import Client; from functools import partial;"
+        "Client.open = partial(Client.open, lock_wait=0.3)"
+    )
+    second = await asyncio.create_subprocess_exec(*slot.launcher, cwd=slot.path)
+    async with asyncio.timeout(10):
+        status = await second.wait()
+    end = verdict(slot.path, status, [])
+    assert (end.kind, end.delay) == (EndKind.TEMPORARY_EXIT, 600)
+    assert "another process has locked the slot" in end.text
+    (slot.path / "boinc_temporary_exit").unlink()
+    await counts(slot)  # the first one cares for nothing
+    await leaves(slot, Control.QUIT)

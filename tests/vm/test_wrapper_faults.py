@@ -1,0 +1,233 @@
+"""What can go wrong with a machine under the client: each time a line that says why, nothing
+left behind, never a false success."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from slot import LIMIT, Slot, state
+from test_run_files import UNSHARE
+
+from boincvm.boinc import Control
+from boincvm.boinc.testing import EndKind
+from boincvm.image.pack import pack_image
+from boincvm.image.store import ImageStore
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
+
+
+@pytest_asyncio.fixture
+async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
+    async with Slot(tmp_path, period=0.25) as slot:
+        yield slot
+
+
+def made_by_machines(slot: Slot) -> list[str]:
+    return [path.name for path in slot.path.iterdir() if "machine" in path.name]
+
+
+async def runs(slot: Slot) -> None:
+    """A job whose program has begun, and stays."""
+    slot.machine_job("echo begin; sleep 1000")
+    await slot.begin()
+    await slot.says("out", "begin")
+
+
+async def test_a_killed_hypervisor(slot: Slot) -> None:
+    await runs(slot)
+    (pid,) = slot.machines()
+    os.kill(pid, signal.SIGKILL)
+    end = await slot.wait(LIMIT)
+    assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
+    assert "killed from outside" in end.text
+    assert made_by_machines(slot) == []
+
+
+async def test_a_machine_that_fails_again_and_again(slot: Slot) -> None:
+    slot.machine_job("echo c > /proc/sysrq-trigger; sleep 1000")
+    delays = []
+    for _ in range(4):
+        end = await slot.run()
+        assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
+        assert "the guest ended by itself" in end.text
+        delays.append(end.delay)
+    assert delays == sorted(delays)
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FAILED, 208), slot.stderr
+    assert made_by_machines(slot) == []
+
+
+async def test_a_killed_wrapper(slot: Slot) -> None:
+    await runs(slot)
+    (pid,) = slot.machines()
+    slot.kill(signal.SIGKILL)
+    end = await slot.wait(LIMIT)
+    assert end.kind is EndKind.KILLED
+    await slot.until(lambda: state(pid) == "gone")
+    slot.machine_job("echo begin")
+    end = await slot.run()
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    assert "did not live to be saved" in slot.stderr
+    assert made_by_machines(slot) == []
+
+
+async def test_a_dead_client(slot: Slot) -> None:
+    await runs(slot)
+    await slot.die()
+    end = await slot.wait(LIMIT)
+    assert end.status == 0, slot.stderr
+    assert slot.machines() == []
+    assert slot.text("boinc_finish_called") == ""
+    assert slot.text("boincvm-machine-0/saved.json")  # nobody is there, the work is kept
+
+
+@pytest.mark.parametrize("control", [Control.QUIT, Control.ABORT, Control.SUSPEND])
+async def test_a_word_of_the_client_while_the_machine_boots(slot: Slot, control: Control) -> None:
+    slot.machine_job("echo begin")
+    await slot.begin()
+    await slot.holds(lambda: bool(slot.machines()))
+    slot.send(control)
+    if control is Control.SUSPEND:
+        await slot.holds(lambda: not slot.control.is_full)
+        slot.send(Control.RESUME)
+        end = await slot.wait(LIMIT)
+        assert end.kind is EndKind.FINISHED, slot.stderr
+        assert slot.text("out") == "begin\n"
+    else:
+        end = await slot.wait(5)
+        assert end.kind is (EndKind.QUIT if control is Control.QUIT else EndKind.ABORTED)
+    assert made_by_machines(slot) == []
+
+
+async def test_abort_while_suspended(slot: Slot) -> None:
+    await runs(slot)
+    slot.send(Control.SUSPEND)
+    await slot.holds(lambda: not slot.control.is_full)
+    slot.send(Control.ABORT)
+    end = await slot.wait(5)
+    assert end.kind is EndKind.ABORTED, slot.stderr
+    assert made_by_machines(slot) == []
+
+
+async def test_without_a_hypervisor(slot: Slot, tmp_path: Path) -> None:
+    """A PATH that has everything but QEMU."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sh", "setpriv"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    slot.machine_job("echo begin")
+    end = await slot.run(PATH=str(programs))
+    assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
+    assert end.notice
+    assert "apt-get install" in end.text
+    assert made_by_machines(slot) == []
+
+
+async def test_without_the_image(slot: Slot) -> None:
+    slot.machine_job("echo begin", "<image>nowhere</image>")
+    end = await slot.run()
+    assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
+    assert end.notice
+    assert "boincvm image build nowhere" in end.text
+
+
+async def test_more_memory_than_there_is(slot: Slot) -> None:
+    slot.machine_job("echo begin", "<memory_mb>1000000</memory_mb>")
+    end = await slot.run()
+    assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
+    assert "of memory" in end.text
+    assert made_by_machines(slot) == []
+
+
+async def test_an_output_that_was_not_made(slot: Slot) -> None:
+    slot.machine_job("true", "<copy_file_from_VM>result</copy_file_from_VM>")
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FAILED, 195), slot.stderr
+    assert "result" in end.text
+
+
+async def test_memory_of_the_machine_used_up(slot: Slot) -> None:
+    slot.machine_job(
+        "python3 -c 'x = []\nwhile True: x.append(b\"x\" * (1 << 20))'",
+        "<memory_mb>256</memory_mb>",
+    )
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FAILED, 198), slot.stderr
+
+
+async def test_the_time_limit_counts_as_success(slot: Slot) -> None:
+    slot.machine_job(
+        "echo made > result; echo begin; sleep 1000",
+        "<time_limit>6</time_limit><copy_file_from_VM>result</copy_file_from_VM>",
+    )
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("result") == "made\n"
+
+
+async def test_a_package_of_the_workunit(slot: Slot, tmp_path: Path) -> None:
+    program = tmp_path / "tool"
+    program.write_text("#!/bin/sh\necho I am a tool\n")
+    program.chmod(0o755)
+    with tarfile.open(slot.path / "tool.tar.gz", "w:gz") as archive:
+        archive.add(program, "usr/bin/tool")
+    slot.script("app.sh", "tool")
+    slot.script("after.sh", "command -v tool || echo gone")
+    vm = (
+        "<virtualmachine>vm</virtualmachine><copy_app_to_VM>1</copy_app_to_VM>"
+        "<stdout_filename>out</stdout_filename>"
+    )
+    slot.job(
+        f"<application>app.sh</application>{vm}<install>tool.tar.gz</install>",
+        f"<application>after.sh</application>{vm}",
+    )
+    end = await slot.run()
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    assert slot.text("out") == "I am a tool\ngone\n"
+
+
+async def test_an_image_that_came_as_a_file(slot: Slot, tmp_path: Path) -> None:
+    with ImageStore().open("base") as image:
+        pack_image(image, slot.path / "base.image.tar.gz")
+    slot.machine_job("echo begin", "<image>base.image.tar.gz</image>")
+    end = await slot.run(XDG_DATA_HOME=str(tmp_path / "no images"))
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    assert slot.text("out") == "begin\n"
+
+
+async def test_no_network_while_the_client_wants_none(slot: Slot) -> None:
+    slot.machine_job("while :; do cat /sys/class/net/eth0/carrier; sleep 0.3; done", "<network/>")
+    await slot.begin()
+    await slot.says("out", "1\n")
+    slot.heartbeat = slot.heartbeat.__class__(network_suspended=True)
+    await slot.says("out", "0\n")
+    slot.heartbeat = slot.heartbeat.__class__()
+    await slot.says("out", "0\n1\n")
+    slot.send(Control.ABORT)
+    await slot.wait(5)
+
+
+@pytest.mark.parametrize(("size", "cause"), [("450m", "disk is full"), ("150m", "of disk")])
+def test_a_full_disk(tmp_path: Path, size: str, cause: str) -> None:
+    """Full while the machine runs; too small for it to begin."""
+    script = Path(__file__).with_name("full_disk.py")
+    done = subprocess.run(
+        [*UNSHARE, sys.executable, str(script), str(tmp_path), size],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kind"] == "TEMPORARY_EXIT", found
+    assert cause in found["text"]
+    assert found["left"] == []

@@ -1,0 +1,144 @@
+"""`boincvm-wrapper` with tasks in a real machine, under the fake client."""
+
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from slot import LIMIT, Slot, cpu_ticks
+
+from boincvm.boinc import Control
+from boincvm.boinc.testing import EndKind
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
+
+COUNT = 'i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.1; done'
+"""Counts for ever."""
+
+
+@pytest_asyncio.fixture
+async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
+    async with Slot(tmp_path, period=0.25) as slot:
+        yield slot
+        left = [path.name for path in slot.path.iterdir() if "machine" in path.name]
+        if slot.text("boinc_finish_called"):
+            assert left == []
+
+
+async def test_files_arguments_and_steps_of_one_machine(slot: Slot) -> None:
+    slot.write("in.txt", "hello\n")
+    slot.script("app.sh", 'echo "$@"; cat; cat init_data.xml >&2; echo made > result.txt')
+    slot.job(
+        "<application>app.sh</application><virtualmachine>vm</virtualmachine>"
+        "<copy_app_to_VM>1</copy_app_to_VM><command_line>one 'two three' $PWD</command_line>"
+        "<stdin_filename>in.txt</stdin_filename><stdout_filename>out</stdout_filename>"
+        "<setenv>A=$NTHREADS</setenv><copy_file_from_VM>result.txt</copy_file_from_VM>",
+        "<application>sh</application><virtualmachine>vm</virtualmachine>"
+        "<command_line>-c 'cat result.txt; nproc'</command_line>"
+        "<stdout_filename>out</stdout_filename>",
+    )
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out") == "one two three /work\nhello\nmade\n1\n"
+    assert slot.text("result.txt") == "made\n"
+    assert "<wu_name>" in slot.stderr
+    assert "authenticator" not in slot.stderr
+    assert "CPU time: guest" in slot.stderr
+    assert slot.text("wrapper_checkpoint.txt").startswith("2 ")
+
+
+async def test_what_the_program_says_reaches_the_client(slot: Slot) -> None:
+    slot.machine_job(
+        "echo fraction-done 0.25 >$BOINCVM_VOICE; echo operations 1e9 2e9 >$BOINCVM_VOICE\n"
+        "echo hello > message; echo trickle-up greeting $PWD/message >$BOINCVM_VOICE\n"
+        "echo part > part.txt; echo upload part.txt >$BOINCVM_VOICE\n"
+        "while [ ! -e boinc_ufs_part.txt ]; do sleep 0.1; done; cat boinc_ufs_part.txt\n"
+        "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
+        "echo finish 0 0 all is well >$BOINCVM_VOICE"
+    )
+    await slot.begin()
+    await slot.holds(lambda: bool(slot.upload_requests))
+    assert slot.text("part.txt") == "part\n"
+    slot.set_upload_status("part.txt", 0)
+    end = await slot.wait(LIMIT)
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert "all is well" in end.text
+    assert "<status>0</status>" in slot.text("out")
+    assert ["hello" in said.value for said in slot.trickle_ups] == [True], slot.stderr
+    statuses = [said.value for said in slot.statuses]
+    assert any(status.fraction_done == 0.25 for status in statuses)
+    assert any(status.floating_operations == 1e9 for status in statuses)
+    assert any(status.other_pid and status.resident for status in statuses)
+    assert max(status.cpu_time for status in statuses) > 0
+
+
+async def test_a_failing_program(slot: Slot) -> None:
+    slot.machine_job("echo so it goes >&2; exit 3")
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FAILED, 195), slot.stderr
+    assert "exit code 3" in end.text
+    assert "so it goes" in slot.stderr
+
+
+async def test_suspended_means_paused(slot: Slot) -> None:
+    slot.machine_job("while :; do :; done")
+    await slot.begin()
+    await slot.holds(lambda: bool(slot.statuses) and slot.statuses[-1].value.cpu_time > 0)
+    (pid,) = slot.machines()
+    for _ in range(3):
+        slot.send(Control.SUSPEND)
+        await slot.holds(lambda: not slot.control.is_full)
+        await stands_still(slot, pid)
+        goal = cpu_ticks(pid) + 20
+        slot.send(Control.RESUME)
+        await slot.holds(partial(uses_cpu, pid, goal))
+    slot.send(Control.SUSPEND)
+    await stands_still(slot, pid)
+    slot.send(Control.ABORT)
+    end = await slot.wait(5)
+    assert end.kind is EndKind.ABORTED, slot.stderr
+
+
+async def reports(slot: Slot, count: int) -> None:
+    """Until the wrapper has reported so often: a second is four reports here."""
+    goal = len(slot.statuses) + count
+    await slot.holds(lambda: len(slot.statuses) >= goal)
+
+
+def uses_cpu(pid: int, ticks: int) -> bool:
+    return cpu_ticks(pid) > ticks
+
+
+async def stands_still(slot: Slot, pid: int) -> None:
+    """Until the process has used no CPU for some ticks of the client."""
+    seen: list[int] = []
+
+    def still() -> bool:
+        seen.append(cpu_ticks(pid))
+        return len(seen) > 3 and seen[-1] - seen[-4] <= 1
+
+    await slot.holds(still)
+
+
+async def test_throttled_every_second_it_ends_with_the_right_clock(slot: Slot) -> None:
+    """As a client does it that may use half of the processor's time."""
+    slot.machine_job(
+        "i=0; while [ ! -e stop ]; do i=$((i+1)); echo $i $(date +%s%3N); sleep 0.05; done"
+    )
+    await slot.begin()
+    await slot.says("out", "\n5 ")
+    for _ in range(5):
+        slot.send(Control.SUSPEND)
+        await reports(slot, 4)
+        slot.send(Control.RESUME)
+        await reports(slot, 4)
+    count = len(slot.text("out").splitlines())
+    await slot.holds(lambda: len(slot.text("out").splitlines()) > count)
+    late = time.time() * 1000 - int(slot.text("out").split()[-1])
+    lines = [int(line.split()[0]) for line in slot.text("out").splitlines()]
+    assert lines == list(range(1, len(lines) + 1))
+    assert late < 1000  # five seconds without the clock's being set
+    slot.send(Control.ABORT)
+    await slot.wait(5)
