@@ -215,6 +215,7 @@ class Agent:
         elif word == "quiesce":
             from boincvm_agent.quiet import Quiet
 
+            self._send_beat()  # what programs have used so far belongs to what is kept
             self._quiet = self._quiet or Quiet(self._link)
         elif word == "attach":
             self._go_on(frame)

@@ -56,22 +56,22 @@ def through_a_file(state: dict[str, object]) -> dict[str, object]:
 
 async def save(
     machine: QemuMachine, link: GuestLink, listener: Listener
-) -> tuple[dict[str, object], dict[str, object]]:
+) -> tuple[dict[str, object], dict[str, object], str]:
     """What another process needs; `machine` is on disk and nothing of this process is left."""
     assert listener.program is not None
     await link.quiesce(LIMIT)
     states = link.state(), listener.program.state()
-    await machine.save()
+    checkpoint = await machine.save()
     link.close()
-    return through_a_file(states[0]), through_a_file(states[1])
+    return through_a_file(states[0]), through_a_file(states[1]), checkpoint
 
 
 @asynccontextmanager
 async def restored(
-    spec: MachineSpec, link_state: dict[str, object]
+    spec: MachineSpec, link_state: dict[str, object], checkpoint: str
 ) -> AsyncIterator[tuple[QemuMachine, GuestLink]]:
     """The machine that `save` left, running again; its agent still waits for `attach`."""
-    machine = QemuDriver("tcg").saved_machine(spec)
+    machine = QemuDriver("tcg").saved_machine(spec, checkpoint)
     try:
         channel = await machine.start()
         link = await GuestLink.open(channel, silence_limit=2, attach_to=link_state)
@@ -92,7 +92,7 @@ async def test_a_program_goes_on_in_another_process(spec: MachineSpec) -> None:
         states = await save(machine, link, listener)
         await asyncio.sleep(1.5)  # the guest's clock stands still meanwhile
         for word in ("again", "and again"):
-            async with restored(spec, states[0]) as (machine, link):
+            async with restored(spec, states[0], states[2]) as (machine, link):
                 program = listener.attach(link, states[1])
                 program.feed(f"{word}\n".encode())  # is held back until the guest listens
                 await link.attach(LIMIT)
@@ -171,13 +171,13 @@ async def test_a_program_that_ends_and_a_host_that_hangs_up_while_it_is_quiet(
         program = listener.start(link, ENDS_LATER)
         await listener.until(lambda: listener.output["stdout"])
         await link.quiesce(LIMIT)
-        states = through_a_file(link.state()), through_a_file(program.state())
+        kept = through_a_file(link.state()), through_a_file(program.state())
         link.close()  # the guest sees its port hang up, and waits for the next host
         await asyncio.sleep(2)  # in which the program ends, and nobody is there to be told
         assert machine.process_ids()
-        await machine.save()
+        states = (*kept, await machine.save())
         assert machine.state is MachineState.SAVED
-        async with restored(spec, states[0]) as (machine, link):
+        async with restored(spec, states[0], states[2]) as (machine, link):
             program = listener.attach(link, states[1])
             await link.attach(LIMIT)
             async with asyncio.timeout(LIMIT):
@@ -190,7 +190,7 @@ async def test_a_restored_guest_that_stays_silent(spec: MachineSpec) -> None:
     async with booted(spec) as (machine, link):
         listener.start(link, COUNTS, voice=True)
         states = await save(machine, link, listener)
-        async with restored(spec, states[0]) as (machine, link):
+        async with restored(spec, states[0], states[2]) as (machine, link):
             await machine.pause()
             listener.attach(link, states[1])
             with pytest.raises(GuestHungError, match=r"restored guest has said nothing for 0\.3 s"):

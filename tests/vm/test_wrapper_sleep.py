@@ -155,3 +155,23 @@ async def test_a_lost_machine_takes_its_steps_along(slot: Slot) -> None:
     await slot.begin()
     await finishes(slot)
     assert slot.text("out") == "first\nbegin\nfirst\nbegin\nprecious\n"
+
+
+async def test_a_checkpoint_that_the_program_asked_for(slot: Slot) -> None:
+    """The machine goes on after it, and a killed wrapper loses only what came later."""
+    slot.machine_job(
+        'i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo "line $i"; sleep 0.1;'
+        " if [ $i = 10 ]; then echo checkpoint-wanted > $BOINCVM_VOICE; fi; done"
+    )
+    await slot.begin()
+    await slot.says("out", "line 25\n")
+    assert "is kept on disk" in slot.stderr
+    statuses = [said.value for said in slot.statuses]
+    assert statuses[-1].checkpoint_cpu_time > 0
+    slot.kill(signal.SIGKILL)
+    await slot.wait(LIMIT)
+    written = len(slot.text("out").splitlines())
+    await slot.begin()
+    await slot.holds(lambda: 0 < len(slot.text("out").splitlines()) < written)
+    await finishes(slot)
+    assert slot.text("out") == LINES

@@ -102,8 +102,16 @@ class Machine(Protocol):
     async def connect_network(self, *, connected: bool) -> None:
         """Plug the network cable in, or pull it; nothing to do for a machine without a card."""
 
-    async def save(self) -> None:
-        """Keep memory and disk in the machine's directory and end the process."""
+    async def checkpoint(self) -> str:
+        """Keep memory and disk as they are now in the machine's directory, and go on. Returns a
+        name, by which `Driver.saved_machine` finds them, as it does earlier ones until `forget`.
+        """
+
+    async def forget(self, checkpoint: str) -> None:
+        """Give up what was kept under that name."""
+
+    async def save(self) -> str:
+        """A last checkpoint, and the process ends."""
 
     async def stop(self) -> None:
         """End the machine now, without the guest's help."""
@@ -130,6 +138,7 @@ class Driver(Protocol):
     def machine(self, spec: MachineSpec) -> Machine:
         """A machine in state DEFINED; nothing is touched yet."""
 
-    def saved_machine(self, spec: MachineSpec) -> Machine:
-        """The machine that `save` left in `spec.directory`, perhaps in another process: in state
-        SAVED. Only where `features` has SAVE."""
+    def saved_machine(self, spec: MachineSpec, checkpoint: str) -> Machine:
+        """The machine in `spec.directory` as it was at that checkpoint, made perhaps by another
+        process: in state SAVED. Once it has started there are no others. Only where `features`
+        has SAVE."""

@@ -33,12 +33,12 @@ class FakeDriver:
         self.machines.append(machine)
         return machine
 
-    def saved_machine(self, spec: MachineSpec) -> "FakeMachine":
+    def saved_machine(self, spec: MachineSpec, checkpoint: str) -> "FakeMachine":
         for machine in reversed(self.machines):
             is_here = machine.spec.directory == spec.directory
             if is_here and machine.state is MachineState.SAVED:
                 return machine
-        raise HypervisorError(f"no machine was saved in {spec.directory}")
+        raise HypervisorError(f"no machine was saved in {spec.directory} as {checkpoint}")
 
 
 class FakeMachine:
@@ -90,13 +90,22 @@ class FakeMachine:
     async def connect_network(self, *, connected: bool) -> None:
         self.network_connected = connected
 
-    async def save(self) -> None:
+    async def checkpoint(self) -> str:
+        """As if: what goes on in the guest's functions cannot be gone back to."""
+        self._check_started("kept")
+        return "now"
+
+    async def forget(self, checkpoint: str) -> None:
+        self._check_started(f"rid of {checkpoint}")
+
+    async def save(self) -> str:
         if self.state is MachineState.SAVED:
-            return
+            return "now"
         if self.state not in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError("the machine is not running, so there is nothing to save")
         self.end(EndCause.ASKED, "", keep_guest=self.guest.is_quiet)
         self.state = MachineState.SAVED
+        return "now"
 
     async def stop(self) -> None:
         if self.state is not MachineState.SAVED:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 
 from boincvm.errors import HypervisorError
@@ -13,14 +14,6 @@ from boincvm.hypervisor.qemu_process import LOG as LOG
 from boincvm.hypervisor.qemu_process import OVERLAY as OVERLAY
 from boincvm.hypervisor.qemu_process import WINDOW as WINDOW
 from boincvm.hypervisor.qemu_process import QemuProcess, make_files
-
-_DISK: dict[str, object] = {"tag": qemu_command.SAVED, "devices": [qemu_command.ROOT_NODE]}
-_SNAPSHOT_JOBS = {
-    "snapshot-save": {**_DISK, "vmstate": qemu_command.ROOT_NODE},
-    "snapshot-load": {**_DISK, "vmstate": qemu_command.ROOT_NODE},
-    "snapshot-delete": _DISK,
-}
-"""QMP's jobs and their arguments. The transfer disk holds nothing worth keeping."""
 
 
 class QemuDriver:
@@ -43,8 +36,8 @@ class QemuDriver:
             return QemuMachine(spec, self.accelerator, started)
         return QemuMachine(spec, self.accelerator)
 
-    def saved_machine(self, spec: MachineSpec) -> "QemuMachine":
-        return QemuMachine(spec, self.accelerator, saved=True)
+    def saved_machine(self, spec: MachineSpec, checkpoint: str) -> "QemuMachine":
+        return QemuMachine(spec, self.accelerator, saved=checkpoint)
 
 
 class QemuMachine:
@@ -56,7 +49,7 @@ class QemuMachine:
         accelerator: str,
         started: QemuProcess | None = None,
         *,
-        saved: bool = False,
+        saved: str = "",
     ) -> None:
         self.spec = spec
         self.state = MachineState.CREATED if started else MachineState.DEFINED
@@ -67,7 +60,7 @@ class QemuMachine:
         self._process: QemuProcess | None = None
         self._monitor: Monitor | None = None
         self._console: Console | None = None
-        self._has_snapshot = saved
+        self._saved = saved
         self._asked_to_end = False
 
     @property
@@ -113,8 +106,9 @@ class QemuMachine:
         try:
             self._monitor = await Monitor.open(process.qmp)
             if self.state is MachineState.SAVED:
-                await self._job("snapshot-load")
+                await self._job("snapshot-load", self._saved)
                 await self._monitor.execute("cont")
+                await self._forget_others(self._monitor)
         except HypervisorError as error:
             process.child.kill()
             await process.child.wait()
@@ -144,11 +138,15 @@ class QemuMachine:
             raise HypervisorError(f"the machine is not running, so there was no {command}")
         await self._monitor.execute(command)
 
-    async def _job(self, command: str) -> None:
-        """Runs a snapshot job, as long as QEMU lives."""
+    async def _job(self, command: str, checkpoint: str) -> None:
+        """Runs a snapshot job, as long as QEMU lives. Only the root disk has snapshots: the
+        transfer disk holds nothing worth keeping."""
         if self._monitor is None or self._process is None:
             raise HypervisorError(f"the machine is not running, so there was no {command}")
-        job = asyncio.ensure_future(self._monitor.run_job(command, _SNAPSHOT_JOBS[command]))
+        arguments: dict[str, object] = {"tag": checkpoint, "devices": [qemu_command.ROOT_NODE]}
+        if command != "snapshot-delete":
+            arguments["vmstate"] = qemu_command.ROOT_NODE
+        job = asyncio.ensure_future(self._monitor.run_job(command, arguments))
         end = asyncio.ensure_future(self._process.child.wait())
         try:
             await asyncio.wait((job, end), return_when=asyncio.FIRST_COMPLETED)
@@ -176,22 +174,37 @@ class QemuMachine:
                 "set_link", {"name": qemu_command.NETWORK_CARD, "up": connected}
             )
 
-    async def save(self) -> None:
+    async def checkpoint(self) -> str:
+        was_paused = self.state is MachineState.PAUSED
+        await self.pause()
+        checkpoint = f"checkpoint-{os.urandom(8).hex()}"
+        await self._job("snapshot-save", checkpoint)
+        if not was_paused:
+            await self.resume()
+        return checkpoint
+
+    async def forget(self, checkpoint: str) -> None:
+        await self._job("snapshot-delete", checkpoint)
+
+    async def _forget_others(self, monitor: Monitor) -> None:
+        """Of a process that was ended in the middle there may be more than one."""
+        for checkpoint in await monitor.snapshots(qemu_command.ROOT_NODE):
+            if checkpoint != self._saved:
+                await self.forget(checkpoint)
+
+    async def save(self) -> str:
         if self.state is MachineState.SAVED:
-            return
+            return self._saved
         if self._monitor is None or self._process is None:
             raise HypervisorError("the machine is not running, so there is nothing to save")
         await self.pause()
-        if self._has_snapshot:
-            await self._job("snapshot-delete")
-            self._has_snapshot = False
-        await self._job("snapshot-save")
-        self._has_snapshot = True
+        self._saved = await self.checkpoint()
         self._asked_to_end = True
         await self._execute("quit")
         await self._process.child.wait()
         await self._let_go()
         self.state = MachineState.SAVED
+        return self._saved
 
     async def stop(self) -> None:
         if self._process is not None:

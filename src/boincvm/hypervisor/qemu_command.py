@@ -15,8 +15,6 @@ WINDOW = "window"
 _SERIAL = f",serial={WINDOW_SERIAL}"
 ROOT_NODE = "root-disk"
 NETWORK_CARD = "network-card"
-SAVED = "saved"
-"""The name of the snapshot in the overlay that `save` leaves."""
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # q35 calibrates its timers by hardware that microvm lacks: without the host's exact TSC
@@ -72,6 +70,7 @@ def machine_command(
     arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
     if spec.network:
         arguments.append("boincvm.network")
+    cache = "unsafe" if spec.ephemeral else "writeback"
     overlay, window = spec.directory / OVERLAY, spec.directory / WINDOW
     return [
         find_program(PROGRAM),
@@ -81,7 +80,8 @@ def machine_command(
         "-kernel", str(spec.kernel),
         "-initrd", str(spec.initrd),
         "-append", " ".join(arguments),
-        *_disk("root", overlay, "qcow2", "discard=unmap,cache=unsafe"),
+        # What is to outlive a power cut keeps the order of its writes.
+        *_disk("root", overlay, "qcow2", f"discard=unmap,cache={cache}"),
         # The host reads and writes the window while the guest has it open.
         *_disk("window", window, "raw", "file.locking=off,cache=unsafe", _SERIAL),
         "-chardev", f"socket,id=link,fd={link}",

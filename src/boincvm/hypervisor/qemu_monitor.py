@@ -61,6 +61,15 @@ class Monitor:
             if job["id"] == command and "error" in job:
                 raise HypervisorError(f"QEMU's {command} failed: {job['error']}")
 
+    async def snapshots(self, node: str) -> list[str]:
+        """Names of the snapshots in the image behind the block node `node`."""
+        nodes = await self.execute("query-named-block-nodes", {"flat": True})
+        found: list[str] = []
+        for entry in nodes if isinstance(nodes, list) else ():
+            if entry.get("node-name") == node:
+                found += [str(one["name"]) for one in entry["image"].get("snapshots", ())]
+        return found
+
     async def disk_full(self) -> None:
         """Waits until a write of the guest finds the host's disk full."""
         with self._client.listener("BLOCK_IO_ERROR") as errors:

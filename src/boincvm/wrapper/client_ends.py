@@ -30,6 +30,7 @@ class Finished(NamedTuple):
 
     status: int
     message: str = ""
+    keeps_machines: bool = False
 
 
 class Postponed(NamedTuple):
@@ -38,6 +39,7 @@ class Postponed(NamedTuple):
     delay: float
     reason: str
     notice: bool
+    keeps_machines: bool = True
 
 
 class Left(NamedTuple):
@@ -47,6 +49,7 @@ class Left(NamedTuple):
     """
 
     status: int
+    keeps_machines: bool = True
 
 
 End = Finished | Postponed | Left

@@ -51,22 +51,13 @@ class ClientRun:
         work = asyncio.ensure_future(self._steps.run())
         orders = asyncio.ensure_future(self._obey())
         wishes = asyncio.ensure_future(self._keep_wishes())
-        everything = (work, orders, wishes, self._fault)
+        checkpoints = asyncio.ensure_future(self._steps.keep_checkpoints())
+        everything = (work, orders, wishes, checkpoints, self._fault)
+        end: End | None = None
         try:
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return self._concluded(work)
-            if orders.done():
-                return await self._leave(orders.result())
-            (wishes if wishes.done() else self._fault).result()
-            raise AssertionError("it has ended without a reason")
-        except TemporaryExitError as error:
-            return Postponed(error.delay, error.message, notice=error.notice)
-        except BoincvmError as error:
-            return end_of(error, self._progress.count_failure())
-        except OSError as error:
-            failure = error_of_system("the host's system refused something", error)
-            return end_of(failure, self._progress.count_failure())
+            end = await self._outcome(work, orders, (wishes, checkpoints, self._fault))
+            return end
         finally:
             self._client.on_heartbeat = None
             for future in everything:
@@ -74,18 +65,34 @@ class ClientRun:
             # Daemons at once, too: a program may take all the time that it has to end.
             ended = asyncio.ensure_future(self._steps.end_on_host())
             await asyncio.gather(ended, *everything, return_exceptions=True)
-            await self._close()
+            await self._close(keep=end is not None and end.keeps_machines)
 
-    async def _close(self) -> None:
+    async def _close(self, *, keep: bool) -> None:
         try:
-            await self._steps.close()
+            await self._steps.close(keep=keep)
         except (BoincvmError, OSError) as error:  # how the task ended does not change by it
             log(f"something of the task could not be ended: {error}")
 
-    def _concluded(self, work: asyncio.Future[None]) -> End:
-        work.result()
-        self._report.send()
-        return Finished(BoincExit.SUCCESS, self._steps.finish_message)
+    async def _outcome(
+        self,
+        work: asyncio.Future[None],
+        orders: asyncio.Future[_Order],
+        others: tuple[asyncio.Future[None], ...],
+    ) -> End:
+        """What comes of the task, one of these having ended. `others` end only by an error."""
+        try:
+            if orders.done() and not work.done():
+                return await self._leave(orders.result())
+            next(future for future in (work, *others) if future.done()).result()
+            self._report.send()
+            return Finished(BoincExit.SUCCESS, self._steps.finish_message)
+        except TemporaryExitError as error:
+            return Postponed(error.delay, error.message, notice=error.notice, keeps_machines=False)
+        except BoincvmError as error:
+            return end_of(error, self._progress.count_failure())
+        except OSError as error:
+            failure = error_of_system("the host's system refused something", error)
+            return end_of(failure, self._progress.count_failure())
 
     # What the client says.
 
@@ -139,8 +146,9 @@ class ClientRun:
             log(f"saving took more than {SAVE_LIMIT:g} s and was given up")
         except (BoincvmError, OSError) as error:  # the client wants us gone all the same
             log(f"not all could be kept: {error}")
-        aborted = order is _Order.ABORT
-        return Left(BoincExit.ABORTED_BY_CLIENT if aborted else BoincExit.SUCCESS)
+        if order is _Order.ABORT:
+            return Left(BoincExit.ABORTED_BY_CLIENT, keeps_machines=False)
+        return Left(BoincExit.SUCCESS)
 
     # Once a second.
 

@@ -49,8 +49,9 @@ Request = Callable[[Session], Coroutine[None, None, None]]
 class GuestRequests:
     """What one task's program has said. Files that it wants sent are fetched one at a time."""
 
-    def __init__(self, client: Messenger, place: Path) -> None:
+    def __init__(self, client: Messenger, place: Path, want_checkpoint: Callable[[], None]) -> None:
         """`place` is a directory of ours, for files on their way."""
+        self._want_checkpoint = want_checkpoint
         self._client = client
         self._place = place
         self._waiting: deque[Request] = deque()
@@ -66,6 +67,8 @@ class GuestRequests:
         match word:
             case voice.FractionDone(fraction):
                 self.fraction_done = min(fraction, 1.0)
+            case voice.CheckpointWanted():
+                self._want_checkpoint()
             case voice.Operations(floating, integer):
                 self.operations = (floating, integer)
             case voice.TemporaryExit(seconds, notice, reason):

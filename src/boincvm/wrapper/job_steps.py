@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from boincvm.boinc import InitData
-from boincvm.errors import TaskFailedError
+from boincvm.errors import BoincvmError, TaskFailedError
 from boincvm.job.boinc_job import BoincJob, TaskDescription
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.host_step import HostStep
@@ -187,7 +187,22 @@ class JobSteps:
 
         Raises BoincvmError where one could not; it is lost then.
         """
-        if self._machines is None or not await self._machines.save():
+        await self._keep(last=True)
+
+    async def keep_checkpoints(self) -> None:
+        """Keeps machines on disk from time to time, for as long as the job runs."""
+        if self._machines is None:
+            await asyncio.Future()
+            return
+        while True:
+            await self._machines.times.due()
+            try:
+                await self._keep(last=False)
+            except (BoincvmError, OSError) as error:
+                log(f"no checkpoint was made, a former one stays: {error}")
+
+    async def _keep(self, *, last: bool) -> None:
+        if self._machines is None or not await self._machines.keep(last=last):
             return
         if self.current is not None:
             self._progress.checkpoint(self._index, self.current.seconds())
@@ -203,11 +218,12 @@ class JobSteps:
         """Tasks and daemons on the host, all of them at the same time."""
         await _kill_all(self._host_steps)
 
-    async def close(self) -> None:
-        """Nothing of the job runs any more when this returns."""
+    async def close(self, *, keep: bool) -> None:
+        """Nothing of the job runs any more when this returns. `keep`: what was kept of its
+        machines stays for the next run."""
         await self.end_on_host()
         if self._machines is not None:
-            await self._machines.close()
+            await self._machines.close(keep=keep)
 
     # What the client hears.
 

@@ -4,7 +4,6 @@ A machine's files lie in the slot, in `boincvm-machine-N/`, mode 0700, N countin
 names in the order of the job file.
 """
 
-import asyncio
 import shutil
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from boincvm.image.pack import packed_name, unpack_image
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.boinc_job import BoincJob, MachineUse
 from boincvm.job.model import InputFile, Limits
+from boincvm.wrapper.checkpoint_times import CheckpointTimes
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.guest_init_data import guest_init_data
 from boincvm.wrapper.guest_requests import GuestRequests, Messenger
@@ -24,8 +24,10 @@ from boincvm.wrapper.machine_task import MachineTask
 from boincvm.wrapper.saved_machine import (
     SavedMachine,
     read_saved,
+    sync_files,
     write_saved,
 )
+from boincvm.wrapper.side_thread import in_side_thread
 from boincvm.wrapper.task_errors import SavedMachineError
 from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.task_plan import Surroundings, machine_command, machine_shape
@@ -48,9 +50,11 @@ class MachineSteps:
         self._machines: dict[str, TaskMachine] = {}
         self._images: dict[str, Image] = {}
         self._saved: dict[str, SavedMachine] = {}
+        self._kept: dict[str, str] = {}
         self._held = ExitStack()
         self._is_suspended = False
         self._network = True
+        self.times = CheckpointTimes(client.init_data.checkpoint_period)
         self.current: MachineTask | None = None
         self._operations: tuple[float, float] | None = None
         self.finish_message = ""
@@ -130,7 +134,7 @@ class MachineSteps:
             command,
             lambda: self._open(use),
             lambda: self._give_up(use.name),
-            GuestRequests(self._client, self._around.slot),
+            GuestRequests(self._client, self._around.slot, self.times.wish),
             was_running,
             is_first=not any(u and u.name == use.name for u in self._uses()[:index]),
         )
@@ -158,7 +162,7 @@ class MachineSteps:
         if machine is not None:
             return machine
         saved = self._saved.pop(use.name, None)
-        image = self._images[use.name] = await asyncio.to_thread(self._open_image, use.image)
+        image = self._images[use.name] = await in_side_thread(self._open_image, use.image)
         self._held.enter_context(image)
         if saved is not None and saved.image != image.digest:
             raise SavedMachineError("its image has changed since it was saved")
@@ -181,7 +185,11 @@ class MachineSteps:
             directory.mkdir(mode=0o700)
         known = guest_init_data(self._client.init_data, shape.cpus)
         (directory / INIT_DATA).write_bytes(known)
-        made = driver.saved_machine(spec) if saved else driver.machine(spec)
+        if saved is None:
+            made = driver.machine(spec)
+        else:
+            made = driver.saved_machine(spec, saved.checkpoint)
+            self._kept[use.name] = saved.checkpoint
         machine = TaskMachine(made, LIMITS, saved)
         self._machines[use.name] = machine
         if self._is_suspended:
@@ -204,6 +212,7 @@ class MachineSteps:
         if machine is not None:
             await machine.kill()
             await machine.close()
+        self._kept.pop(name, None)
         self._discard(name)
 
     def _open_image(self, name: str) -> Image:
@@ -222,6 +231,7 @@ class MachineSteps:
     async def apply(self, *, suspended: bool, network: bool) -> None:
         """All machines pause or go on, with network or without."""
         self._is_suspended = suspended
+        (self.times.watch.pause if suspended else self.times.watch.resume)()
         if self.current is not None:
             await (self.current.suspend() if suspended else self.current.resume())
         for machine in tuple(self._machines.values()):
@@ -230,43 +240,53 @@ class MachineSteps:
                 await machine.connect_network(connected=network)
         self._network = network
 
-    async def save(self) -> bool:
-        """Puts all machines to sleep on disk, if each is where it can go on from.
+    async def keep(self, *, last: bool) -> bool:
+        """Puts all machines on disk, if each is where it can go on from; with `last` they end.
 
-        Whether it was done. Raises HypervisorError, GuestError, OSError.
+        Whether it was done. Raises HypervisorError, GuestError, OSError: then those stay that
+        were kept before.
         """
-        task = self.current.state() if self.current else None
-        if not self._machines or (self.current is not None and task is None):
+        if not self._machines or (self.current is not None and self.current.state() is None):
             return False
-        if self.current is not None:
-            self.current.hold()
         for name, machine in self._machines.items():
-            link = await machine.save()
-            state = self.current.state() if self.current else None
-            runs_here = self.current is not None and self.current.machine is machine
-            write_saved(
-                self._directory(name),
-                SavedMachine(
-                    image=self._images[name].digest,
-                    shape=machine_shape(self._use(name), self._around),
-                    link=link,
-                    steps=tuple(machine.steps),
-                    task=state if runs_here else None,
-                ),
-            )
-            log(f"the machine {name} sleeps on disk")
+            await self._keep(name, machine, last=last)
         return True
+
+    async def _keep(self, name: str, machine: TaskMachine, *, last: bool) -> None:
+        task = self.current
+        runs_here = task is not None and task.machine is machine
+        directory = self._directory(name)
+        checkpoint, link, state = await machine.keep(
+            lambda: task.state() if task and runs_here else None, last=last
+        )
+        await in_side_thread(sync_files, directory)
+        write_saved(
+            directory,
+            SavedMachine(
+                checkpoint=checkpoint,
+                image=self._images[name].digest,
+                shape=machine_shape(self._use(name), self._around),
+                link=link,
+                steps=tuple(machine.steps),
+                task=state,
+            ),
+        )
+        former, self._kept[name] = self._kept.get(name), checkpoint
+        if former is not None and not last:
+            await machine.machine.forget(former)
+        log(f"the machine {name} {'sleeps' if last else 'is kept'} on disk")
 
     async def kill(self) -> None:
         """At once, nothing kept."""
         for machine in tuple(self._machines.values()):
             await machine.kill()
 
-    async def close(self) -> None:
-        """Ends what runs; files of machines that do not sleep are removed."""
+    async def close(self, *, keep: bool) -> None:
+        """Ends what runs. `keep`: what was kept of machines stays for the next run."""
         for name, machine in self._machines.items():
-            await machine.close()
-            if not machine.is_saved:
+            stays = keep and name in self._kept
+            await machine.close(keep=stays)
+            if not stays:
                 self._discard(name)
         self._machines.clear()
         self._held.close()

@@ -122,11 +122,6 @@ class MachineTask(Step):
         if self._machine is not None:
             await self._machine.kill()
 
-    def hold(self) -> None:
-        """Before the machine is put to sleep: what would be fed to the program is not yet read."""
-        if self._source is not None:
-            self._source.close()
-
     def state(self) -> SavedTask | None:
         """What `saved` must be when the machine wakes; None where the task cannot go on from
         here, because its program does not run: the task then begins anew."""

@@ -1,14 +1,16 @@
 """A machine that lies on disk between two runs of the wrapper: what belongs together.
 
-`saved.json` in the machine's directory is written last, when overlay and memory are safely on
-disk, and taken away first: a machine without it is a machine half saved, and is discarded.
+`saved.json` in the machine's directory names a checkpoint in its overlay, and is written when
+that is safely on disk; only then the checkpoint before it goes. A machine without the file was
+never kept, and is discarded.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.atomic_files import sync_directory, write_atomically
+from boincvm.atomic_files import write_atomically
 from boincvm.job.model import MachineShape
 from boincvm.wrapper.task_errors import SavedMachineError
 
@@ -32,9 +34,11 @@ class SavedTask(NamedTuple):
 
 
 class SavedMachine(NamedTuple):
-    """`shape` and `image` (its digest) must be the job's still; `link`: the guest link's state;
-    `steps`: the tasks that the machine has run so far."""
+    """`checkpoint`: by what name the driver finds it. `shape` and `image` (its digest) must be
+    the job's still. `link`: the guest link's state; `steps`: the tasks that the machine has run
+    so far; `task`: the one whose program runs in it, None between two."""
 
+    checkpoint: str
     image: str
     shape: MachineShape
     link: dict[str, object]
@@ -53,10 +57,14 @@ def write_saved(directory: Path, saved: SavedMachine) -> None:
     write_atomically(directory / SAVED_FILE, json.dumps(kept).encode())
 
 
-def forget_saved(directory: Path) -> None:
-    """The machine is about to change on disk: what was saved no longer counts."""
-    (directory / SAVED_FILE).unlink(missing_ok=True)
-    sync_directory(directory)
+def sync_files(directory: Path) -> None:
+    """What the machine has on disk is really there. Raises OSError."""
+    for path in directory.iterdir():
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_saved(directory: Path) -> SavedMachine | None:
@@ -68,6 +76,7 @@ def read_saved(directory: Path) -> SavedMachine | None:
             raise ValueError("another version of boincvm wrote it")
         task = kept.pop("task")
         return SavedMachine(
+            checkpoint=_text(kept["checkpoint"]),
             image=_text(kept["image"]),
             shape=MachineShape(**kept["shape"]),
             link=dict(kept["link"]),

@@ -2,9 +2,7 @@
 client's word, and can be put to sleep on disk and go on in another run of the wrapper."""
 
 import asyncio
-import os
-from collections.abc import Coroutine
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from boincvm.errors import GuestNeverBootedError
@@ -12,7 +10,7 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import Machine, MachineState
 from boincvm.job.model import Limits
 from boincvm.process_tree import own_usage
-from boincvm.wrapper.saved_machine import SavedMachine, forget_saved
+from boincvm.wrapper.saved_machine import SavedMachine
 from boincvm.wrapper.session import Session
 from boincvm.wrapper.stopwatch import Stopwatch
 
@@ -131,31 +129,43 @@ class TaskMachine:
                     if was_paused:
                         link.set_clock()
 
-    async def save(self) -> dict[str, object]:
-        """Puts the machine on disk and ends it; returns the guest link's state.
+    async def keep(self, look: Callable[[], T], *, last: bool) -> tuple[str, dict[str, object], T]:
+        """Puts the machine on disk as it is now; with `last` it ends, else it goes on.
 
-        Raises HypervisorError, GuestError, OSError.
+        Returns the checkpoint's name, the guest link's state, and what `look` gives while the
+        guest is quiet. Raises HypervisorError, GuestError.
         """
         async with self._busy:
             link = self.session.link
             await self.machine.resume()  # a paused agent cannot finish its last frame
             await link.quiesce(self._limits.stop)
-            state = link.state()
-            await self._stop_watching()
-            forget_saved(self.machine.spec.directory)
-            self.host_seconds()  # the last chance to look
-            await self.machine.save()
-            link.close()
-            _sync_files(self.machine.spec.directory)
-            return state
+            state, seen = link.state(), look()
+            if last:
+                await self._stop_watching()
+                self.host_seconds()  # the last chance to look
+                name = await self.machine.save()
+                link.close()
+            else:
+                try:
+                    name = await self.machine.checkpoint()
+                finally:
+                    await self._go_on(link)
+            return name, state, seen
 
-    async def close(self) -> None:
-        """Ends the machine and removes all that it had on disk, unless it was saved."""
+    async def _go_on(self, link: GuestLink) -> None:
+        await self.machine.resume()
+        await link.attach(self._limits.stop)
+        link.expect_beats(self._limits.silence)
+
+    async def close(self, *, keep: bool = False) -> None:
+        """Ends the machine, and unless `keep` or it sleeps removes what it had on disk."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to look
         if self._session is not None:
             self._session.link.close()
-        if not self.is_saved:
+        if keep:
+            await self.machine.stop()
+        elif not self.is_saved:
             await self.machine.destroy()
 
     async def kill(self) -> None:
@@ -194,12 +204,3 @@ class TaskMachine:
 
 async def _ready(link: GuestLink) -> None:
     await link.ready
-
-
-def _sync_files(directory: Path) -> None:
-    for path in directory.iterdir():
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boincvm
-from boincvm.boinc import RETRY_DELAY, BoincExit, Client, SlotBusyError
-from boincvm.errors import BoincvmError, InputFileError, JobFileError
+from boincvm.boinc import RETRY_DELAY, BoincExit, Client
+from boincvm.boinc.init_data import InitDataError
+from boincvm.errors import BoincvmError, HostError, InputFileError, JobFileError
 from boincvm.filetree import DISK_FULL
 from boincvm.job.boinc_job import BoincJob
 from boincvm.job.job_xml import read_job_xml
@@ -42,11 +43,11 @@ async def _run(arguments: WrapperArguments) -> int:
     log(f"boincvm-wrapper {boincvm.__version__} starts")
     try:
         client = await Client.open()
-    except SlotBusyError as error:
-        return _postpone_without_slot(error)
-    except BoincvmError as error:
+    except InitDataError as error:
         log(error.message)
         return BoincExit.INIT_FAILURE
+    except HostError as error:  # another process has the slot, or it cannot be locked
+        return _postpone_without_slot(error)
     try:
         if client.is_standalone:
             log(f"standalone: {client.standalone_reason}")
@@ -163,9 +164,12 @@ def _tell(client: Client, end: End) -> None:
             pass  # neither file: that is what tells the client to start the task again
 
 
-def _postpone_without_slot(error: SlotBusyError) -> int:
+def _postpone_without_slot(error: HostError) -> int:
     from boincvm.boinc.exits import write_temporary_exit_file
 
     log(error.message)
-    write_temporary_exit_file(Path.cwd(), RETRY_DELAY, error.message)
+    try:
+        write_temporary_exit_file(Path.cwd(), RETRY_DELAY, error.message)
+    except OSError as failure:
+        log(f"the client could not be told: {failure}")
     return BoincExit.SUCCESS

@@ -63,9 +63,9 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
         await link.quiesce(LIMIT)
         program.end_input()  # the guest hears of it when it goes on
         states = link.state(), program.state()
-        await machine.save()
+        checkpoint = await machine.save()
         link.close()
-        machine = driver.saved_machine(spec)
+        machine = driver.saved_machine(spec, checkpoint)
         assert machine.state is MachineState.SAVED
         link = await GuestLink.open(await machine.start(), attach_to=states[0])
         program = GuestProgram.attached(
