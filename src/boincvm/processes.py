@@ -1,5 +1,6 @@
 """Child processes that the kernel ends with us, awaited without a thread or a poll."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -17,9 +18,9 @@ def quiet_environment() -> dict[str, str]:
 def find_program(name: str) -> str | None:
     """The path of the program `name`, by PATH. (`shutil.which` would bring in compressors.)"""
     for directory in os.get_exec_path():
-        path = os.path.join(directory, name)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
+        path = Path(directory, name)
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
     return None
 
 
@@ -66,10 +67,6 @@ class ChildProcess:
         if self.is_running:
             self._process.send_signal(signal.SIGKILL)
 
-    def wait_here(self) -> int:
-        """Like `wait`, for one that was killed: blocks the short while until it is gone."""
-        return self._process.wait()
-
     async def wait(self) -> int:
         """Its exit status; minus the signal's number where one killed it."""
         if self._process.returncode is None:
@@ -79,8 +76,6 @@ class ChildProcess:
 
 async def _readable_pidfd(pid: int) -> None:
     """Until the process `pid`, a child not yet waited for, has ended."""
-    import asyncio  # here: a machine's QEMU starts before its 40 ms of imports
-
     loop = asyncio.get_running_loop()
     descriptor = os.pidfd_open(pid)
     ended = asyncio.Event()

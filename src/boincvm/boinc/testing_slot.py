@@ -31,6 +31,8 @@ class FakeSlot:
             "ram_max_used_idle_pct": 90.0,
         }
         self.host: dict[str, Value] = {"p_ncpus": 2, "m_nbytes": 8e9}
+        self.app_files: list[str] = []
+        """Names of the app version's files, which are signed; clients list them all."""
         self.project_preferences = ""
         """XML; not escaped."""
         self.values: dict[str, Value] = {
@@ -63,6 +65,7 @@ class FakeSlot:
     def write_init_data(self) -> None:
         text = (
             f"<app_init_data>\n{_elements(self.values)}"
+            f"{''.join(_elements({'app_file': name}) for name in self.app_files)}"
             f"<project_preferences>\n{self.project_preferences}</project_preferences>\n"
             f"<host_info>\n{_elements(self.host)}</host_info>\n"
             f"<global_preferences>\n{_elements(self.preferences)}</global_preferences>\n"

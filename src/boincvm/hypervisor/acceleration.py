@@ -41,10 +41,13 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
 
     Raises HypervisorMissingError.
     """
-    known = known_verdict(kernel)
-    if known is not None and not (refresh and known.cached):
-        return known
-    assert kernel is not None  # known_verdict has answered for that
+    cache, key = cache_directory() / "acceleration.json", _key()
+    missing = _why_not_even_tried(kernel)
+    if missing or kernel is None:
+        return Verdict("tcg", missing, 0.0)
+    known = None if refresh else _load(cache, key)
+    if known is not None:
+        return known._replace(cached=True)
     begin = monotonic()
     failure = await _try_kvm(kernel)
     verdict = Verdict(
@@ -52,23 +55,8 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
         failure or "a kernel booted under KVM",
         round(monotonic() - begin, 3),
     )
-    _store(_cache(), _key(), verdict)
+    _store(cache, key, verdict)
     return verdict
-
-
-def known_verdict(kernel: Path | None) -> Verdict | None:
-    """What `probe` would say at once; None where it would have to try. Raises
-    HypervisorMissingError."""
-    key = _key()
-    missing = _why_not_even_tried(kernel)
-    if missing or kernel is None:
-        return Verdict("tcg", missing, 0.0)
-    known = _load(_cache(), key)
-    return None if known is None else known._replace(cached=True)
-
-
-def _cache() -> Path:
-    return cache_directory() / "acceleration.json"
 
 
 def _why_not_even_tried(kernel: Path | None) -> str:

@@ -17,23 +17,15 @@ from boincvm.hypervisor.qemu_process import QemuProcess, make_files
 
 
 class QemuDriver:
-    """Machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg".
-
-    `started`: a process that already boots; it becomes the machine of its own specification.
-    """
+    """Machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg"."""
 
     name = "qemu"
     features = frozenset(Feature)
 
-    def __init__(self, accelerator: str, started: QemuProcess | None = None) -> None:
+    def __init__(self, accelerator: str) -> None:
         self.accelerator = accelerator
-        self._started = started
 
     def machine(self, spec: MachineSpec) -> "QemuMachine":
-        started = self._started
-        if started is not None and started.spec == spec:
-            self._started = None
-            return QemuMachine(spec, self.accelerator, started)
         return QemuMachine(spec, self.accelerator)
 
     def saved_machine(self, spec: MachineSpec, checkpoint: str) -> "QemuMachine":
@@ -43,20 +35,11 @@ class QemuDriver:
 class QemuMachine:
     """One QEMU process and what it has on disk: `overlay.qcow2`, `window`, `qemu.log`."""
 
-    def __init__(
-        self,
-        spec: MachineSpec,
-        accelerator: str,
-        started: QemuProcess | None = None,
-        *,
-        saved: str = "",
-    ) -> None:
+    def __init__(self, spec: MachineSpec, accelerator: str, *, saved: str = "") -> None:
+        """`saved`: the checkpoint by which it is on disk, "" for none."""
         self.spec = spec
-        self.state = MachineState.CREATED if started else MachineState.DEFINED
-        if saved:
-            self.state = MachineState.SAVED
+        self.state = MachineState.SAVED if saved else MachineState.DEFINED
         self._accelerator = accelerator
-        self._started = started
         self._process: QemuProcess | None = None
         self._monitor: Monitor | None = None
         self._console: Console | None = None
@@ -85,11 +68,9 @@ class QemuMachine:
         if self.state is MachineState.DESTROYED:
             raise HypervisorError("the machine was destroyed, so it cannot start")
         await self.create()
-        process = self._started or QemuProcess(
+        process = self._process = QemuProcess(
             self.spec, self._accelerator, saved=self.state is MachineState.SAVED
         )
-        self._started = None
-        self._process = process
         self._asked_to_end = False
         self._console = Console(process.console)
         process.link.setblocking(False)

@@ -1,7 +1,4 @@
-"""A QEMU process and what leads to it: started without asyncio, taken over by a QemuMachine.
-
-So a machine can boot while the program that asked for it is still importing the rest.
-"""
+"""A QEMU process, the channels and files that lead to it, and the disks that it needs."""
 
 import errno
 import os
@@ -67,13 +64,6 @@ class QemuProcess:
             if descriptor >= 0:
                 os.close(descriptor)
         self.window = self.log = -1
-
-    def end(self) -> None:
-        """Kills a QEMU that nobody has taken over, and waits until it is gone."""
-        self.child.kill()
-        self.child.wait_here()
-        self._close_channels()
-        self.release()
 
     def _close_channels(self) -> None:
         for channel in (self.qmp, self.link, self.console):

@@ -5,10 +5,10 @@ has no effect. Where an element is ours or VMWrapper's, that is a fault.
 """
 
 import re
-import warnings
 from collections.abc import Iterable
 
 from boincvm.errors import JobFileError
+from boincvm.job.name_pattern import compile_name_pattern
 from boincvm.job.values import describe
 from boincvm.lenient_xml import Element
 
@@ -183,16 +183,13 @@ class Fields:
         return text
 
     def pattern(self, element: Element) -> str:
-        """A regular expression that Python understands, and without a doubt."""
+        """A regular expression that has one meaning."""
         text = self.text_of(element)
         if len(text) > _LONGEST_PATTERN:
             raise self.fault(element, f"at most {_LONGEST_PATTERN} characters")
         try:
-            # What Python only warns of, like `[[:digit:]]`, means another thing in C++.
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                re.compile(text)
-        except (re.error, ValueError, OverflowError, RecursionError, Warning) as error:
+            compile_name_pattern(text)
+        except ValueError as error:
             reason = describe(str(error))
             raise self.fault(element, f"a regular expression ({reason})") from error
         return text

@@ -23,8 +23,9 @@ _HINT = (
 class WrapperArguments(NamedTuple):
     """`trickle_period` in seconds of run time, None for no trickle messages.
 
-    `device` None: not said. `passthrough` is everything after `--passthrough_child`, `unknown`
-    what is not the wrapper's own before it.
+    `device` None: not said. `child_arguments` are what a task with `append_command_line` gets
+    after its own words: all that follows `--passthrough_child` or, without that, simply all, as
+    with BOINC's wrapper.
     """
 
     threads: int = 1
@@ -34,13 +35,7 @@ class WrapperArguments(NamedTuple):
     is_sporadic: bool = False
     use_tstp: bool = False
     show_version: bool = False
-    passthrough: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-
-    @property
-    def child_arguments(self) -> tuple[str, ...]:
-        """What a task with `append_command_line` gets after its own words."""
-        return self.unknown + self.passthrough
+    child_arguments: tuple[str, ...] = ()
 
 
 def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
@@ -50,8 +45,7 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
     """
     numbers: dict[str, float] = {}
     flags: set[str] = set()
-    passthrough: tuple[str, ...] = ()
-    unknown: list[str] = []
+    child_arguments = tuple(argv)
     rest = iter(argv)
     for word in rest:
         if word in ("--nthreads", "--device", "--trickle", "--memory_size_mb"):
@@ -59,9 +53,7 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
         elif word in ("--sporadic", "--use_tstp", "--version", "-v"):
             flags.add(word)
         elif word == "--passthrough_child":
-            passthrough = tuple(rest)
-        else:
-            unknown.append(word)
+            child_arguments = tuple(rest)
     device = numbers.get("--device", -1.0)
     memory = int(min(max(numbers.get("--memory_size_mb", 0.0), 0.0), _LARGEST_MEMORY)) << 20
     trickle = numbers.get("--trickle", 0.0)
@@ -73,8 +65,7 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
         is_sporadic="--sporadic" in flags,
         use_tstp="--use_tstp" in flags,
         show_version=not flags.isdisjoint(("--version", "-v")),
-        passthrough=passthrough,
-        unknown=tuple(unknown),
+        child_arguments=child_arguments,
     )
 
 

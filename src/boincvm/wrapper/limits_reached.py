@@ -12,18 +12,19 @@ DISK_FULL = 1 << 20
 """A program that fails with less than this free on the guest's disk has run out of it."""
 
 
-def check_limits(end: ProgramEnd, program: str, memory: int) -> None:
-    """For a `program` that failed in a machine with `memory` bytes. Raises LimitError."""
+def check_limits(end: ProgramEnd, program: str, memory: int, options: tuple[str, str]) -> None:
+    """For a `program` that failed in a machine with `memory` bytes. `options`: where to ask for
+    more memory, and for more disk. Raises LimitError."""
     name = shown(PurePosixPath(program))
     if end.out_of_memory_kills:
         raise LimitError(
             f"{name} needed more memory than the machine's {format_size(memory)}",
-            hint="give it more with --memory",
+            hint=f"give it more with {options[0]}",
             exit_code=ExitCode.MEMORY_LIMIT_EXCEEDED,
         )
     if end.disk_free < DISK_FULL:
         raise LimitError(
             f"{name} filled the machine's disk",
-            hint="give it more with --disk",
+            hint=f"give it more with {options[1]}",
             exit_code=ExitCode.DISK_LIMIT_EXCEEDED,
         )

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 from boincvm.errors import GuestError, HypervisorError
+from boincvm.guestlink.put import check_source
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.image.pack import packed_name, unpack_image
@@ -126,6 +127,8 @@ class MachineSteps:
         saved = self._saved.get(use.name)
         was_running = saved.task if saved and saved.task and saved.task.number == index else None
         command = machine_command(task, use, self._around)
+        for item in command.inputs:
+            check_source(item.source.parent, Path(item.source.name))
         if not self._client.is_standalone:
             known = InputFile(self._directory(use.name) / INIT_DATA, PurePosixPath(INIT_DATA))
             command = command._replace(inputs=(known, *command.inputs))
@@ -246,6 +249,8 @@ class MachineSteps:
         Whether it was done. Raises HypervisorError, GuestError, OSError: then those stay that
         were kept before.
         """
+        if not all(machine.is_answering for machine in self._machines.values()):
+            return False
         if not self._machines or (self.current is not None and self.current.state() is None):
             return False
         for name, machine in self._machines.items():

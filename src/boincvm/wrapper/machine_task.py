@@ -181,7 +181,8 @@ class MachineTask(Step):
         await packages.remove()
         failed = (end.code != 0) and not self._is_expired
         if failed:
-            check_limits(end, self._command.argv[0], machine.machine.spec.memory)
+            memory = machine.machine.spec.memory
+            check_limits(end, self._command.argv[0], memory, ("memory_mb", "disk_mb"))
         await self._copy_out(session, failed=failed)
         return WorkerEnd(code=end.code, signal=end.signal)
 

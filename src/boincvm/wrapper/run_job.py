@@ -194,7 +194,8 @@ class JobRun:
         else:
             outcome.exit_code = end.code or ExitCode.SUCCESS
         if outcome.exit_code != ExitCode.SUCCESS:
-            check_limits(end, task.argv[0], self.job.machine.memory)
+            options = ("--memory", "--disk")
+            check_limits(end, task.argv[0], self.job.machine.memory, options)
 
     def signal_program(self, number: int) -> bool:
         """Hands `number` to the program that runs, the job's last then; False where none does."""

@@ -25,6 +25,7 @@ from boincvm.errors import (
     OutputFileError,
 )
 from boincvm.filetree import DISK_FULL, UnsafePathError, components, open_parent, shown
+from boincvm.job.name_pattern import compile_name_pattern
 from boincvm.sizes import format_size
 from boincvm.wrapper.job_state import STATE_FILE
 from boincvm.wrapper.wrapper_checkpoint import CHECKPOINT_FILE
@@ -58,16 +59,6 @@ _DAMAGED = (
     ValueError,
     OverflowError,
 )
-# What std::regex, by which BOINC's wrapper matches, knows and Python does not.
-_CLASSES = {
-    "[:alnum:]": "0-9A-Za-z",
-    "[:alpha:]": "A-Za-z",
-    "[:digit:]": "0-9",
-    "[:lower:]": "a-z",
-    "[:space:]": r"\s",
-    "[:upper:]": "A-Z",
-    "[:xdigit:]": "0-9A-Fa-f",
-}
 
 
 def unzip_input(
@@ -185,12 +176,9 @@ def compile_patterns(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
-    text = pattern
-    for name, characters in _CLASSES.items():
-        text = text.replace(name, characters)
     try:
-        return re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
+        return compile_name_pattern(pattern)
+    except ValueError as error:
         raise JobFileError(
             f"zip_output's filename {pattern[:100]!r} is no regular expression: {error}"
         ) from error

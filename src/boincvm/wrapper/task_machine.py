@@ -42,6 +42,11 @@ class TaskMachine:
         return self._session
 
     @property
+    def is_answering(self) -> bool:
+        """Whether its guest has been heard, and so can be kept."""
+        return self._is_answering
+
+    @property
     def is_saved(self) -> bool:
         """Whether it sleeps on disk."""
         return self.machine.state is MachineState.SAVED
@@ -86,7 +91,7 @@ class TaskMachine:
             if not answer.done():
                 raise GuestNeverBootedError(
                     f"the guest's agent said nothing within {limit:g} s of the start",
-                    hint="give it more time with <boot_limit>, or its host a rest",
+                    hint="the host may be too busy, or too slow",
                 )
             answer.result()
         finally:

@@ -13,6 +13,7 @@ from boincvm.job.model import MIB, InputFile, MachineShape, OutputFile
 
 WORK = PurePosixPath("/work")
 DEFAULT_MEMORY = 512 * MIB
+JOB_FILE = "job.xml"
 PROJECT_DIRECTORY = "$PROJECT_DIR"
 
 
@@ -22,6 +23,7 @@ class Surroundings(NamedTuple):
     `resolve` gives the physical path of a logical name; it never leads out of the slot and
     the project's directory. `arguments` are those that the wrapper does not know itself.
     `is_for_vmwrapper`: words of a command line that begin with `./` are logical names.
+    `signed`: the only programs that may be started on the host, None for no such limit.
     `memory`: bytes, of machines whose job file does not say.
     """
 
@@ -32,6 +34,7 @@ class Surroundings(NamedTuple):
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     is_for_vmwrapper: bool
+    signed: frozenset[Path] | None = None
     memory: int | None = None
 
 
@@ -69,6 +72,12 @@ class MachineCommand(NamedTuple):
 def host_command(task: TaskDescription, around: Surroundings) -> HostCommand:
     """Raises JobFileError, InputFileError."""
     application = _application(task.application, around)
+    if around.signed is not None and application not in around.signed:
+        raise JobFileError(
+            f"{task.application} is no file of the app version, so nobody has signed it, and"
+            f" neither is {JOB_FILE}",
+            hint=f"run it in a virtual machine, or let {JOB_FILE} be a file of the app version",
+        )
     if not os.path.isfile(application):  # noqa: PTH113 - false also for a name that is too long
         raise InputFileError(
             f"the application {task.application} is missing: there is no {application}",

@@ -21,12 +21,11 @@ from boincvm.wrapper.client_run import ClientRun
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.job_state import STATE_FILE
 from boincvm.wrapper.job_steps import JobSteps
-from boincvm.wrapper.task_plan import Surroundings
+from boincvm.wrapper.task_plan import JOB_FILE, Surroundings
 
 if TYPE_CHECKING:
     from boincvm.wrapper.machine_steps import MachineSteps
 
-JOB_FILE = "job.xml"
 LARGEST_JOB_FILE = 1 << 20
 """Bytes."""
 
@@ -114,9 +113,9 @@ def _read_job(client: Client) -> BoincJob:
 
 def _surroundings(client: Client, arguments: WrapperArguments, job: BoincJob) -> Surroundings:
     project = client.init_data.project_path or client.slot
-    device = arguments.device
-    if device is None and client.init_data.gpu_device >= 0:
-        device = client.init_data.gpu_device
+    device: int | None = client.init_data.gpu_device
+    if client.init_data.gpu_device < 0:
+        device = arguments.device
     return Surroundings(
         slot=client.slot,
         project_directory=project,
@@ -125,8 +124,21 @@ def _surroundings(client: Client, arguments: WrapperArguments, job: BoincJob) ->
         arguments=arguments.child_arguments,
         environment=dict(os.environ),
         is_for_vmwrapper=job.is_for_vmwrapper,
+        signed=_signed(client),
         memory=arguments.memory,
     )
+
+
+def _signed(client: Client) -> frozenset[Path] | None:
+    """The programs that a job.xml may start on the host. The client has checked the signatures
+    of the app version's files: a job.xml among them may start anything, one that came with the
+    workunit only what is signed itself."""
+    directory = client.init_data.project_path
+    names = client.init_data.app_files
+    if directory is None or not names:
+        return None
+    signed = frozenset(Path(os.path.realpath(directory / name)) for name in names)
+    return None if client.resolve(JOB_FILE) in signed else signed
 
 
 def _say(client: Client, end: End) -> None:

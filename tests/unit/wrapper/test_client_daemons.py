@@ -27,7 +27,7 @@ async def test_daemons_are_there_before_and_until_after_the_tasks(slot: HostSlot
         task("[ ! -e end ] && kill -0 $(cat pid) && echo daemons live", OUT),
         task("echo $$ > pid; sleep 1000", DAEMON),
     )  # fmt: skip
-    await slot.ends_well("--nthreads", "2", "more")
+    await slot.ends_well("--nthreads", "2", "--passthrough_child", "more")
     assert slot.text("out") == "task\ndaemons live\n"
     assert slot.text("ready") == f"2 in {slot.path} more\n"
     assert slot.text("end") == "ended\n"

@@ -103,6 +103,22 @@ async def test_an_argument_that_is_none(slot: HostSlot) -> None:
     assert "--nthreads: found 'many', expected a number" in slot.stderr
 
 
+async def test_a_slot_that_cannot_be_locked(slot: HostSlot) -> None:
+    (slot.path / "boinc_lockfile").symlink_to("elsewhere")
+    slot.job(task("true"))
+    end = await slot.run()
+    assert (end.kind, end.delay) == (EndKind.TEMPORARY_EXIT, 600), slot.stderr
+    assert "boinc_lockfile cannot be locked" in end.text
+
+
+async def test_init_data_that_no_client_has_written(slot: HostSlot) -> None:
+    slot.write("init_data.xml", "none")
+    slot.job(task("true"))
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FAILED, 206), slot.stderr
+    assert "init_data.xml" in slot.stderr
+
+
 async def test_what_the_host_refuses_is_tried_again(slot: HostSlot) -> None:
     """The project's fraction file is a directory; nothing of the job is wrong, it may go."""
     (slot.path / "fraction").mkdir()

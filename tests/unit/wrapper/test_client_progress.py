@@ -150,3 +150,16 @@ async def test_the_time_limit(slot: HostSlot, script: str) -> None:
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
     assert slot.text("out") == "begin\nnext\n"
     assert "/bin/sh reached its time limit of 0.6 s" in slot.stderr
+
+
+async def test_what_a_graphics_program_reads(slot: HostSlot) -> None:
+    slot.job(task(f"echo begin; {until('go')}", OUT), more="<enable_graphics_support/>")
+    await slot.begin()
+    await slot.says("graphics_status.xml", "<suspended>0</suspended>", "<elapsed_time>")
+    await slot.suspend()
+    await slot.says("graphics_status.xml", "<suspended>1</suspended>")
+    slot.send(Control.RESUME)
+    slot.write("go", "")
+    assert (await slot.wait()).kind is EndKind.FINISHED
+    assert "<fraction_done>1.0" in slot.text("graphics_status.xml")
+    assert slot.left() == {"job.xml", "out", "go", "graphics_status.xml"}

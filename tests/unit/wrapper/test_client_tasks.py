@@ -61,12 +61,12 @@ async def test_macros_arguments_and_environment(slot: HostSlot) -> None:
         "<command_line>$PROJECT_DIR $NTHREADS_x $GPU_DEVICE_NUM boinc_resolve( data ) 'a b'"
         "</command_line>"
     )
-    arguments = ("--nthreads", "3", "--own", "--device", "1", "--passthrough_child", "--device")
+    arguments = ("--nthreads", "3", "--device", "1", "--passthrough_child", "--device")
     await slot.ends_well(*arguments, "x y", CLIENTS="kept", LD_LIBRARY_PATH="/lib/theirs")
     project = slot.slot.project
     assert slot.text("out").splitlines() == [
         *(str(project), "3_x", "1", str(project / "wu_data"), "a b"),
-        *("--own", "--device", "x y"),
+        *("--device", "x y"),
         *(f"3 of {slot.path}", "kept"),
         f"../../projects/{project.name}:.:../..:/lib/theirs",
     ]

@@ -10,6 +10,7 @@ from host_slot import HostSlot, task
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind, verdict
+from boincvm.wrapper.host_task import GRACE
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -129,16 +130,33 @@ async def test_told_to_go(
 
 
 @pytest.mark.parametrize("control", CONTROLS)
-async def test_told_to_go_by_a_program_that_ends_well_then(
+async def test_a_program_that_ends_well_when_it_is_told_to_go(
     slot: HostSlot, control: Control
 ) -> None:
-    slot.job(task(f"trap 'exit 0' TERM; {COUNT}", OUT), task("echo > next"))
+    """It is not done for that, and no other follows while a daemon takes its time."""
+    slot.job(task(f"trap 'exit 0' TERM; {COUNT}", OUT), task("echo > next"), task(STUBBORN, DAEMON))
     await slot.begin()
     await counts(slot)
     await leaves(slot, control)
     assert slot.left() == {"job.xml", "out"}
     if control is Control.QUIT:
         assert slot.text("wrapper_checkpoint.txt").startswith("0 ")
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+async def test_all_are_told_once_and_at_the_same_time(slot: HostSlot, control: Control) -> None:
+    """So that each may take all the time that there is to save what it has."""
+    slot.job(*(
+        task(f"trap 'date +%s.%N >> {name}' TERM; echo > up_{name}; {COUNT}", element, OUT)
+        for name, element in (("task", ""), ("daemon1", DAEMON), ("daemon2", DAEMON))
+    ))  # fmt: skip
+    await slot.begin()
+    await slot.holds(lambda: len(list(slot.path.glob("up_*"))) == 3)
+    await leaves(slot, control)
+    told = [slot.text(name).split() for name in ("task", "daemon1", "daemon2")]
+    assert [len(times) for times in told] == [1, 1, 1]
+    moments = [float(times[0]) for times in told]
+    assert max(moments) - min(moments) < GRACE / 2
 
 
 @pytest.mark.parametrize("control", CONTROLS)

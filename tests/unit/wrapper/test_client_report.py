@@ -1,0 +1,99 @@
+"""What the client is told once a second, from what the parts of a job say of themselves."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from boincvm.boinc import Client, Status
+from boincvm.job.boinc_job import BoincJob, CpuTimeSource, TaskDescription
+from boincvm.wrapper.client_report import ClientReport
+from boincvm.wrapper.cpu_seconds import CpuSeconds
+from boincvm.wrapper.job_progress import JobProgress
+from boincvm.wrapper.job_steps import JobSteps
+
+JOB = BoincJob((TaskDescription("app", line=1),) * 2, cpu_time_scale=2.0)
+
+
+class Bench:
+    """A report with everything around it set by hand."""
+
+    def __init__(self, slot: Path, trickle_period: float | None = None) -> None:
+        self.said: list[Status] = []
+        self.trickles: list[tuple[str, str]] = []
+        self.client = SimpleNamespace(
+            slot=slot,
+            report=self.said.append,
+            send_trickle_up=lambda variety, text: self.trickles.append((variety, text)),
+        )
+        self.steps = SimpleNamespace(
+            look=lambda: None,
+            current=None,
+            operations=None,
+            fraction_done=lambda: 0.5,
+            resident=lambda: 0,
+            is_suspended=False,
+            has_network=True,
+        )
+        self.progress = JobProgress(slot, JOB)
+        self.report = ClientReport(
+            cast(Client, self.client),
+            cast(JobSteps, self.steps),
+            self.progress,
+            trickle_period=trickle_period,
+            graphics=False,
+        )
+
+    def runs(self, seconds: CpuSeconds) -> None:
+        """A task that has used so much runs."""
+        self.steps.current = SimpleNamespace(process_id=123, seconds=lambda: seconds)
+
+    def send(self) -> Status:
+        self.report.send()
+        return self.said[-1]
+
+
+def test_between_tasks_and_in_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert bench.send() == Status(0, 0, 0.5)
+    bench.progress.task_done(0, CpuSeconds(1, 5, 9))
+    assert bench.send() == Status(2, 2, 0.5)
+    bench.runs(CpuSeconds(3, 5, 9))
+    bench.steps.resident = lambda: 4096
+    bench.steps.operations = (1e9, 2e9)
+    assert bench.send() == Status(8, 2, 0.5, 123, 4096, 1e9, 2e9)
+    bench.progress.checkpoint(1, CpuSeconds(2, 4, 8))
+    assert bench.send().checkpoint_cpu_time == 6
+
+
+def test_a_checkpoint_that_is_just_found_is_in_the_same_report(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.runs(CpuSeconds(3, 3, 3))
+    bench.steps.look = lambda: bench.progress.checkpoint(0, CpuSeconds(3, 3, 3))
+    assert bench.send() == Status(6, 6, 0.5, 123)
+
+
+def test_trickles_come_by_running_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, trickle_period=10)
+    for wall, count in ((9.9, 0), (10.0, 1), (19.9, 1), (35.0, 2), (44.0, 2), (45.0, 3)):
+        bench.runs(CpuSeconds(0, 0, wall))
+        bench.send()
+        assert len(bench.trickles) == count
+    assert bench.trickles[0] == ("cpu_time", "<cpu_time>10.000000</cpu_time>")
+    bench.progress.task_done(0, CpuSeconds(0, 0, 45.0))
+    later = Bench(tmp_path, trickle_period=10)
+    later.runs(CpuSeconds(0, 0, 9.0))
+    later.send()
+    assert later.trickles == []
+    later.runs(CpuSeconds(0, 0, 10.0))
+    later.send()
+    assert later.trickles == [("cpu_time", "<cpu_time>55.000000</cpu_time>")]
+
+
+@pytest.mark.parametrize(
+    ("source", "seconds"),
+    [(CpuTimeSource.GUEST, 2), (CpuTimeSource.HOST, 4), (CpuTimeSource.WALL, 6)],
+)
+def test_which_time_is_reported(source: CpuTimeSource, seconds: float) -> None:
+    assert CpuSeconds(1, 2, 3).reported(source, 2.0) == seconds
