@@ -7,10 +7,10 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes | str) -> None:
     """`content`, a text as UTF-8, becomes that of `path`, on the disk when this returns.
 
-    Raises OSError; then nothing has changed.
+    One process at a time may write it. Raises OSError; then nothing has changed.
     """
     data = content.encode(errors="replace") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -24,8 +24,15 @@ def find_program(name: str) -> str | None:
     return None
 
 
+ASKING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
 class ChildProcess:
-    """A running child. Linux: the kernel kills it when the thread that started it dies."""
+    """A running child. Linux: the kernel kills it when the thread that started it dies.
+
+    It is deaf to ASKING_SIGNALS: a service manager that stops everything sends them to all
+    processes alike, and what is to be saved must outlive them until we have saved it.
+    """
 
     def __init__(
         self,
@@ -43,16 +50,20 @@ class ChildProcess:
         # setpriv asks for the signal between fork and exec, where Python must not run.
         guard = find_program("setpriv")
         prefix = [guard, "--pdeathsig", "KILL", "--"] if guard else []
-        self._process = subprocess.Popen(
-            [*prefix, *argv],
-            cwd=directory,
-            env=dict(quiet_environment() if environment is None else environment),
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_SIGNALS)  # which exec keeps
+        try:
+            self._process = subprocess.Popen(
+                [*prefix, *argv],
+                cwd=directory,
+                env=dict(quiet_environment() if environment is None else environment),
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
     @property
     def pid(self) -> int:

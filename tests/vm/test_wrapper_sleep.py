@@ -85,6 +85,22 @@ async def test_what_was_written_after_the_sleep_is_written_once(slot: Slot) -> N
     assert slot.text("out") == LINES
 
 
+async def test_a_service_manager_that_stops_everything(slot: Slot) -> None:
+    """SIGTERM to the wrapper and to its hypervisor alike, as when a computer is shut down."""
+    slot.machine_job(COUNT)
+    await slot.begin()
+    await slot.says("out", "line 10\n")
+    for pid in (*slot.machines(), slot.pid):
+        os.kill(pid, signal.SIGTERM)
+    end = await slot.wait(50)
+    assert (end.kind, end.status) == (EndKind.PREMATURE, 0), slot.stderr
+    assert "told to end by SIGTERM" in slot.stderr
+    assert slot.machines() == []
+    await slot.begin()
+    await finishes(slot)
+    assert slot.text("out") == LINES
+
+
 @pytest.mark.parametrize(
     "damage", ["not json", "", '{"version": 99}', '{"version": 1, "task": null}', "[1]"]
 )

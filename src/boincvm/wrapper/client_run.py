@@ -1,11 +1,14 @@
 """A job.xml under a BOINC client: tasks in order, and the client's word obeyed at any moment."""
 
 import asyncio
+import signal
 from enum import Enum, auto
 
 from boincvm.boinc import BoincExit, Client, Event, Heartbeat
 from boincvm.boinc.init_data import InitDataError
 from boincvm.errors import BoincvmError
+from boincvm.exit_codes import exit_code_for_signal
+from boincvm.processes import ASKING_SIGNALS
 from boincvm.wrapper.client_ends import (
     End,
     Finished,
@@ -42,17 +45,23 @@ class ClientRun:
         self._is_suspended = False
         self._network = True
         self._wish_changed = asyncio.Event()
-        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._fault: asyncio.Future[None] = loop.create_future()
+        self._signalled: asyncio.Future[_Order] = loop.create_future()
+        self._signal = 0
 
     async def run(self) -> End:
         """How it ended. What is a defect of ours is raised."""
-        asyncio.get_running_loop().set_exception_handler(self._take_fault)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._take_fault)
+        for number in ASKING_SIGNALS:  # the computer is shut down, say
+            loop.add_signal_handler(number, self._receive, number)
         self._client.on_heartbeat = self._beat
         work = asyncio.ensure_future(self._steps.run())
         orders = asyncio.ensure_future(self._obey())
         wishes = asyncio.ensure_future(self._keep_wishes())
         checkpoints = asyncio.ensure_future(self._steps.keep_checkpoints())
-        everything = (work, orders, wishes, checkpoints, self._fault)
+        everything = (work, orders, self._signalled, wishes, checkpoints, self._fault)
         end: End | None = None
         try:
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
@@ -81,8 +90,10 @@ class ClientRun:
     ) -> End:
         """What comes of the task, one of these having ended. `others` end only by an error."""
         try:
-            if orders.done() and not work.done():
-                return await self._leave(orders.result())
+            if not work.done():
+                for wanted in (orders, self._signalled):
+                    if wanted.done():
+                        return await self._leave(wanted.result())
             next(future for future in (work, *others) if future.done()).result()
             self._report.send()
             return Finished(BoincExit.SUCCESS, self._steps.finish_message)
@@ -119,6 +130,13 @@ class ClientRun:
                     return _Order.ABORT
             self._wish_changed.set()
 
+    def _receive(self, number: int) -> None:
+        """A signal wants us gone; we take the time to save, once."""
+        if not self._signalled.done():
+            log(f"told to end by {signal.Signals(number).name}")
+            self._signal = number
+            self._signalled.set_result(_Order.QUIT)
+
     async def _next_event(self) -> Event:
         try:
             return await self._client.next_event()
@@ -148,6 +166,8 @@ class ClientRun:
             log(f"not all could be kept: {error}")
         if order is _Order.ABORT:
             return Left(BoincExit.ABORTED_BY_CLIENT, keeps_machines=False)
+        if self._signal and self._client.is_standalone:
+            return Left(exit_code_for_signal(self._signal))
         return Left(BoincExit.SUCCESS)
 
     # Once a second.

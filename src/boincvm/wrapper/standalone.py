@@ -12,12 +12,11 @@ from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Job
+from boincvm.processes import ASKING_SIGNALS
 from boincvm.wrapper.run_directory import run_directory
 from boincvm.wrapper.run_job import JobRun, Observer, machine_spec
 from boincvm.wrapper.streams import OutputClosedError, fill_closed_descriptors
 from boincvm.wrapper.task_streams import StreamPlan
-
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
@@ -84,12 +83,12 @@ class _Interruption:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
         self._task = asyncio.ensure_future(work)
-        for number in _ENDING_SIGNALS:
+        for number in ASKING_SIGNALS:
             loop.add_signal_handler(number, self._receive, number)
         try:
             await asyncio.wait((self._task,))
         finally:
-            for number in _ENDING_SIGNALS:
+            for number in ASKING_SIGNALS:
                 loop.remove_signal_handler(number)
         if self._fault is not None:
             self._look_at_result()

@@ -21,8 +21,8 @@ def until(name: str) -> str:
 
 async def test_daemons_are_there_before_and_until_after_the_tasks(slot: HostSlot) -> None:
     slot.job(
-        task(f"{until('ready')}; echo task", OUT),
-        task("echo $MINE $0 > ready; trap 'echo ended > end; exit' TERM; sleep 1000 & wait",
+        task("until [ -s ready ] && [ -s pid ]; do sleep 0.01; done; echo task", OUT),
+        task("trap 'echo ended > end; exit' TERM; echo $MINE $0 > ready; sleep 1000 & wait",
              DAEMON, "<append_cmdline_args/>", "<setenv>MINE=$NTHREADS in $PWD</setenv>"),
         task("[ ! -e end ] && kill -0 $(cat pid) && echo daemons live", OUT),
         task("echo $$ > pid; sleep 1000", DAEMON),

@@ -6,7 +6,7 @@ import signal
 import zipfile
 
 import pytest
-from host_slot import HostSlot, task
+from host_slot import LIMIT, HostSlot, task
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind, verdict
@@ -258,3 +258,15 @@ async def test_two_in_one_slot(slot: HostSlot) -> None:
     (slot.path / "boinc_temporary_exit").unlink()
     await counts(slot)  # the first one cares for nothing
     await leaves(slot, Control.QUIT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+async def test_a_signal_is_a_word_to_quit(slot: HostSlot, number: int) -> None:
+    slot.script("app", "echo begin; exec sleep 1000")
+    slot.job("<application>app</application><stdout_filename>out</stdout_filename>")
+    await slot.begin()
+    await slot.says("out", "begin")
+    slot.kill(number)
+    end = await slot.wait(LIMIT)
+    assert (end.kind, end.status) == (EndKind.PREMATURE, 0), slot.stderr
+    assert "told to end by" in slot.stderr
