@@ -231,3 +231,41 @@ def test_a_full_disk(tmp_path: Path, size: str, cause: str) -> None:
     assert found["kind"] == "TEMPORARY_EXIT", found
     assert cause in found["text"]
     assert found["left"] == []
+
+
+async def test_a_program_that_is_killed(slot: Slot) -> None:
+    slot.machine_job("kill -9 $$")
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FAILED, 195), slot.stderr
+    assert "signal 9 killed app.sh" in end.text
+
+
+async def test_a_program_cannot_kill_the_agent(slot: Slot) -> None:
+    slot.machine_job("kill -9 1; kill -TERM 1; echo end")
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out") == "end\n"
+
+
+@pytest.mark.parametrize("kill", [False, True])
+async def test_an_end_while_files_are_copied_in(slot: Slot, *, kill: bool) -> None:
+    size = 400 << 20
+    with (slot.path / "in").open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(b"x" * (1 << 20))
+    slot.machine_job("stat -c %s in", "<copy_file_to_VM>in</copy_file_to_VM>")
+    await slot.begin()
+    # The machine's disk grows as soon as the file begins to come in.
+    overlay = slot.path / "boincvm-machine-0" / "overlay.qcow2"
+    await slot.holds(lambda: overlay.exists() and overlay.stat().st_blocks << 9 > 32 << 20)
+    if kill:
+        slot.kill(signal.SIGKILL)
+    else:
+        slot.send(Control.QUIT)
+    end = await slot.wait(30)
+    assert end.kind is (EndKind.KILLED if kill else EndKind.QUIT), slot.stderr
+    assert slot.text("out") == ""
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out") == f"{size}\n"
+    assert made_by_machines(slot) == []

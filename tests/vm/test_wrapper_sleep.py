@@ -191,3 +191,25 @@ async def test_a_checkpoint_that_the_program_asked_for(slot: Slot) -> None:
     await slot.holds(lambda: 0 < len(slot.text("out").splitlines()) < written)
     await finishes(slot)
     assert slot.text("out") == LINES
+
+
+@pytest.mark.parametrize("kill", [False, True])
+async def test_an_end_in_the_middle_of_a_checkpoint(slot: Slot, *, kill: bool) -> None:
+    slot.machine_job(
+        'i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo "line $i"; sleep 0.1;'
+        " if [ $i = 10 ]; then echo checkpoint-wanted > $BOINCVM_VOICE; fi; done"
+    )
+    await slot.begin()
+    overlay = slot.path / "boincvm-machine-0" / "overlay.qcow2"
+    await slot.says("out", "line 5\n")
+    before = overlay.stat().st_blocks
+    await slot.holds(lambda: overlay.stat().st_blocks > before + 20000)  # it is being written
+    if kill:
+        slot.kill(signal.SIGKILL)
+        await slot.wait(LIMIT)
+    else:
+        await quits(slot)
+    await slot.begin()
+    await finishes(slot)
+    # What was not kept is done, and written, once more.
+    assert slot.text("out").endswith(LINES if not kill else "line 59\nline 60\n")

@@ -1,0 +1,58 @@
+"""What a hypervisor has of the client that started its wrapper, and what it has not."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from slot import WRAPPER, Slot
+
+from boincvm.boinc import Control
+from boincvm.paths import data_directory
+
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("base_image")]
+
+CLIENT = """
+import os, sys
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+os.nice(7)
+os.set_inheritable(os.open(sys.argv[1], os.O_RDONLY), True)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""As a client starts an app: idle priority, and a descriptor of its own left open."""
+
+
+@pytest_asyncio.fixture
+async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
+    async with Slot(tmp_path, period=0.25) as slot:
+        yield slot
+
+
+async def test_a_hypervisor_has_the_priority_and_nothing_else(slot: Slot, tmp_path: Path) -> None:
+    secret = tmp_path / "file of the client"
+    secret.write_text("open")
+    slot.machine_job("echo begin; sleep 1000")
+    await slot.start(
+        [sys.executable, "-c", CLIENT, secret, *WRAPPER],
+        environment={
+            "XDG_CACHE_HOME": str(slot.cache),
+            "XDG_DATA_HOME": str(data_directory().parent),
+        },
+    )
+    await slot.says("out", "begin")
+    (pid,) = slot.machines()
+    assert os.sched_getscheduler(pid) == os.SCHED_IDLE
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, slot.pid)
+    assert os.getpriority(os.PRIO_PROCESS, pid) >= 7
+    assert b"LD_LIBRARY_PATH" in Path(f"/proc/{slot.pid}/environ").read_bytes()
+    assert b"LD_LIBRARY_PATH" not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert secret in open_files(slot.pid)
+    assert secret not in open_files(pid)
+    slot.send(Control.ABORT)
+    await slot.wait(5)
+
+
+def open_files(pid: int) -> set[Path]:
+    return {path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()}
