@@ -142,3 +142,43 @@ async def test_throttled_every_second_it_ends_with_the_right_clock(slot: Slot) -
     assert late < 1000  # five seconds without the clock's being set
     slot.send(Control.ABORT)
     await slot.wait(5)
+
+
+async def test_tasks_of_the_host_and_of_machines_in_one_job(slot: Slot) -> None:
+    """VMWrapper's kinds of tasks, all of them: the manager is up while the machine may be."""
+    slot.script("prepare.sh", "echo prepared > in.txt")
+    slot.script("manager.sh", "echo up > manager; trap 'echo down > manager; exit' TERM; "
+                "while :; do sleep 0.1; done")  # fmt: skip
+    slot.script("before.sh", "cat manager >> log; sleep 0.3; cat manager >> log")
+    slot.script("app.sh", "cat in.txt; echo made > result.txt")
+    slot.script("after.sh", "cat result.txt manager >> log")
+    slot.job(
+        "<application>before.sh</application>",
+        "<application>app.sh</application><virtualmachine>vm</virtualmachine>"
+        "<copy_app_to_VM>1</copy_app_to_VM><copy_file_to_VM>in.txt</copy_file_to_VM>"
+        "<stdout_filename>out</stdout_filename><copy_file_from_VM>result.txt</copy_file_from_VM>",
+        "<application>after.sh</application>",
+        more="<unzip_task><application>prepare.sh</application></unzip_task>"
+        "<VMmanage_task><application>manager.sh</application></VMmanage_task>",
+    )
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out") == "prepared\n"
+    assert slot.text("log").endswith("up\nmade\ndown\n")
+
+
+async def test_a_trickle_down_reaches_the_program(slot: Slot) -> None:
+    slot.machine_job("echo begin; while ! ls | grep trickle_down; do sleep 0.1; done; cat *down*")
+    await slot.begin()
+    await slot.says("out", "begin")
+    slot.send_trickle_down("<hello/>")
+    end = await slot.wait(LIMIT)
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    assert "<hello/>" in slot.text("out")
+
+
+async def test_a_program_that_wants_to_be_started_later(slot: Slot) -> None:
+    slot.machine_job("echo temporary-exit 1234 1 no licence is free > $BOINCVM_VOICE; exit 0")
+    end = await slot.run()
+    assert (end.kind, end.delay, end.notice) == (EndKind.TEMPORARY_EXIT, 1234, True), slot.stderr
+    assert "no licence is free" in end.text
