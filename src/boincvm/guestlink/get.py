@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 from pathlib import Path, PurePosixPath
 
 from boincvm import filetree
@@ -157,4 +156,6 @@ class _Get:
         except FileNotFoundError:
             pass  # nothing had come yet
         except (IsADirectoryError, PermissionError):
+            import shutil  # rarely: it brings in compressors
+
             shutil.rmtree(self._part, dir_fd=self._parent)

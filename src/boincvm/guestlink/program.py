@@ -4,9 +4,8 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Self
+from typing import NamedTuple, Self
 
 from boincvm import filetree
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, StompError
@@ -34,8 +33,7 @@ Output = Callable[[str, bytes], None]
 """Takes the name of the stream, "stdout" or "stderr", and what came on it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What a program has used so far, all its processes: seconds, and bytes of memory now."""
 
     user_time: float
@@ -52,8 +50,7 @@ OnChange = Callable[[str, int, bytes], None]
 none of which can be trusted."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramEnd:
+class ProgramEnd(NamedTuple):
     """How a program ended: `code`, or `signal` if one killed it (the other is None).
 
     Times in seconds, of all its processes; `max_rss` in bytes, of the largest one;

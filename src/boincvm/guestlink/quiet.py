@@ -1,8 +1,8 @@
 """Where a link stands between `quiesce` and `attach`: who may speak, and what is awaited."""
 
 import asyncio
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from boincvm.bus.stomp import Frame, StompError
 from boincvm.guestlink.numbers import number
@@ -21,8 +21,7 @@ class Phase(Enum):
 _ANSWERS = {"quiet": Phase.QUIESCING, "attached": Phase.ATTACHING}
 
 
-@dataclass(frozen=True, slots=True)
-class HeldWord:
+class HeldWord(NamedTuple):
     """A word of ours that waits until the guest takes words again."""
 
     word: str

@@ -5,7 +5,7 @@ They come from a file on the host's disk, so they are checked like any other inp
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.errors import HostError
@@ -16,14 +16,13 @@ MOST_WATCHES = 64
 _LONGEST_LINE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class LinkState:
+class LinkState(NamedTuple):
     """`next_call`: calls are numbered on, so that late words find no wrong one."""
 
     next_call: int
 
     def table(self) -> dict[str, object]:
-        return asdict(self)
+        return self._asdict()
 
     @classmethod
     def read(cls, table: Mapping[str, object]) -> "LinkState":
@@ -31,8 +30,7 @@ class LinkState:
         return cls(_integer(table, "next_call", 1, LARGEST))
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramState:
+class ProgramState(NamedTuple):
     """A program that goes on without the host's process that started it.
 
     name: for messages; unanswered: bytes of output that the guest may still send; untaken:
@@ -52,7 +50,7 @@ class ProgramState:
 
     def table(self) -> dict[str, object]:
         return {
-            **asdict(self),
+            **self._asdict(),
             "input": self.input.hex(),
             "watched": list(self.watched),
             "unfinished": None if self.unfinished is None else self.unfinished.hex(),

@@ -7,7 +7,7 @@ that cannot be, is ignored. So a newer guest's words are harmless too.
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from boincvm.guestlink.reports import printable
 
@@ -20,48 +20,41 @@ _DECIMAL = re.compile(r"[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?|\.[0-9
 _LARGEST_INTEGER = (1 << 31) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class FractionDone:
+class FractionDone(NamedTuple):
     """`fraction-done 0.25`; from 0 to 1."""
 
     fraction: float
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointWanted:
+class CheckpointWanted(NamedTuple):
     """`checkpoint-wanted`: this would be a good moment to save the machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointCompleted:
+class CheckpointCompleted(NamedTuple):
     """`checkpoint-completed`: the program has written a checkpoint of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operations:
+class Operations(NamedTuple):
     """`operations FLOATING INTEGER`: how many it has done since its start."""
 
     floating: float
     integer: float
 
 
-@dataclass(frozen=True, slots=True)
-class TrickleUp:
+class TrickleUp(NamedTuple):
     """`trickle-up VARIETY PATH`: the message's text is in the guest's file `path`."""
 
     variety: str
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(NamedTuple):
     """`upload NAME`: an output, by its logical name, is to be sent now."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class TemporaryExit:
+class TemporaryExit(NamedTuple):
     """`temporary-exit SECONDS NOTICE REASON`: wants to be started again after that time."""
 
     seconds: int
@@ -69,8 +62,7 @@ class TemporaryExit:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """`finish STATUS NOTICE MESSAGE`: the program is about to end with that status."""
 
     status: int

@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from time import monotonic
 
@@ -32,15 +31,15 @@ MAXIMUM_OUTPUT = 1 << 40
 """Bytes that one output may claim to have, where the job does not bound the disk."""
 
 
-@dataclass(slots=True)
 class Outcome:
     """How the job went. `phases`: seconds by name, in order; `ends`: one for each task run;
     `note`: what a person should know though nothing failed of ours."""
 
-    phases: dict[str, float] = field(default_factory=dict)
-    ends: list[ProgramEnd] = field(default_factory=list)
-    exit_code: int = ExitCode.SUCCESS
-    note: str = ""
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self.ends: list[ProgramEnd] = []
+        self.exit_code: int = ExitCode.SUCCESS
+        self.note = ""
 
 
 class Observer:

@@ -5,7 +5,6 @@ import json
 import signal
 import sys
 from collections.abc import Coroutine
-from dataclasses import asdict
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
@@ -133,7 +132,7 @@ def _result(job_run: JobRun, plan: StreamPlan, failure: BoincvmError | None) -> 
     result: dict[str, object] = {
         "exit_code": int(failure.exit_code if failure else outcome.exit_code),
         "phases": outcome.phases,
-        "tasks": [asdict(end) for end in outcome.ends],
+        "tasks": [end._asdict() for end in outcome.ends],
     }
     if outcome.note:
         result["note"] = outcome.note
