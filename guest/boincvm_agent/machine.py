@@ -44,10 +44,9 @@ def power_off() -> None:
 def out_of_memory_kills() -> int:
     """How many processes the kernel has killed for want of memory, since boot."""
     with open("/proc/vmstat", "rb") as file:
-        for line in file:
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
-    return 0
+        text = file.read()
+    _, _, rest = text.partition(b"\noom_kill ")
+    return int(rest.partition(b"\n")[0] or 0)
 
 
 def disk_free() -> int:
@@ -66,6 +65,11 @@ class ControlGroup:
     def enter(self) -> None:
         """Puts the calling process in."""
         _write(f"{self._path}/cgroup.procs", b"0")
+
+    @staticmethod
+    def leave() -> None:
+        """Puts the calling process back where it was."""
+        _write(f"{_CGROUPS}/cgroup.procs", b"0")
 
     def kill(self) -> None:
         """Kills all of them, at once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # `signal` itself would bring in enum
+import _posixsubprocess  # `subprocess` itself would bring in threading and much else
 import errno
 import fcntl
 import os
@@ -80,21 +80,18 @@ class Program:
         try:
             pipes.extend(os.pipe2(os.O_CLOEXEC) for _ in range(4))
             stdin, stdout, stderr, failure = pipes
-            pid = os.fork()
+            pid = self._spawn(directory, argv, environment, pipes)
         except OSError:
             for descriptors in pipes:
                 _close(*descriptors)
             raise
-        if pid == 0:
-            self._become(directory, argv, environment, stdin[0], stdout[1], stderr[1], failure[1])
         _close(stdin[0], stdout[1], stderr[1], failure[1])
         with open(failure[0], "rb") as file:  # closed by a successful exec
             report = file.read()
         if report:
             os.waitpid(pid, 0)
             _close(stdin[1], stdout[0], stderr[0])
-            number, _, where = report.decode().partition(" ")
-            raise CannotStartError(int(number), where)
+            raise _start_error(report, directory, argv[0])
         for descriptor in (stdin[1], stdout[0], stderr[0]):
             os.set_blocking(descriptor, False)
         fcntl.fcntl(stdout[0], fcntl.F_SETPIPE_SZ, CHUNK)
@@ -102,33 +99,46 @@ class Program:
         self.outputs = {stdout[0]: "stdout", stderr[0]: "stderr"}
         return pid
 
-    def _become(
+    def _spawn(
         self,
         directory: bytes,
         argv: list[bytes],
         environment: dict[bytes, bytes],
-        *descriptors: int,
-    ) -> None:
-        """In the child: never returns."""
-        where = b"agent"
-        number = errno.EINVAL
+        pipes: list[tuple[int, int]],
+    ) -> int:
+        """A child that has executed, or has written to the last of `pipes` why it could not.
+
+        By vfork, as `subprocess` does it: under emulation copying an interpreter's page tables
+        takes longer than starting a small program. So the agent goes into the control group
+        in the child's place, for it may run nothing of its own, and comes out again.
+        """
+        stdin, stdout, stderr, failure = pipes
+        self._group.enter()
         try:
-            self._group.enter()
-            os.setsid()
-            for target, source in enumerate(descriptors[:3]):
-                os.dup2(source, target)
-            _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)  # Python had it ignored
-            where = b"directory"
-            os.chdir(directory)
-            where = b"program"
-            os.execvpe(argv[0], argv, environment)
-        except OSError as error:
-            number = error.errno or 0
-            if number == errno.ENOENT and b"/" in argv[0] and os.path.exists(argv[0]):
-                where = b"interpreter"
+            return _posixsubprocess.fork_exec(
+                argv,
+                _executables(argv[0], environment),
+                False,  # descriptors: all of ours close themselves
+                (),
+                os.fsdecode(directory),
+                [name + b"=" + value for name, value in environment.items()],
+                *stdin,
+                *stdout,
+                *stderr,
+                *failure,
+                True,  # signals that Python ignores: as they were
+                True,  # a session of its own
+                # Process group, group, groups, user, mask: as they are; nothing of Python's runs.
+                -1,
+                None,
+                None,
+                None,
+                -1,
+                None,  # type: ignore[arg-type]  # what `subprocess` gives too
+                True,  # vfork
+            )
         finally:
-            os.write(descriptors[3], b"%d %b" % (number, where))
-            os._exit(127)
+            ControlGroup.leave()
 
     @property
     def stdin_waiting(self) -> int:
@@ -263,6 +273,26 @@ class Program:
     def clean_up(self) -> bool:
         """Takes the empty control group away; False while that is still to come."""
         return self._group.remove()
+
+
+def _executables(name: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
+    """Where `name` may be, in order. (`os.get_exec_path` would bring in warnings.)"""
+    if b"/" in name:
+        return [name]
+    path = environment.get(b"PATH", os.defpath.encode())
+    return [folder + b"/" + name for folder in path.split(b":")]
+
+
+def _start_error(report: bytes, directory: bytes, name: bytes) -> CannotStartError:
+    """`report`: "KIND:ERRNO:", errno in hexadecimal, and "noexec" if it was not exec that failed
+    (CPython's Modules/_posixsubprocess.c)."""
+    _, number, detail = report.split(b":", 2)
+    error = int(number, 16)
+    where = "directory" if detail else "program"
+    is_there = b"/" in name and os.path.exists(os.path.join(directory, name))
+    if not detail and error == errno.ENOENT and is_there:
+        where = "interpreter"
+    return CannotStartError(error, where)
 
 
 def _close(*descriptors: int) -> None:

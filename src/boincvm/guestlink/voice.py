@@ -26,11 +26,23 @@ class FractionDone(NamedTuple):
     fraction: float
 
 
-class CheckpointWanted(NamedTuple):
+class _WithoutValues:
+    """Equal to others of its kind. (Named tuples without values would all be equal, and false.)"""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class CheckpointWanted(_WithoutValues):
     """`checkpoint-wanted`: this would be a good moment to save the machine."""
 
 
-class CheckpointCompleted(NamedTuple):
+class CheckpointCompleted(_WithoutValues):
     """`checkpoint-completed`: the program has written a checkpoint of its own."""
 
 

@@ -1,5 +1,6 @@
 """The guest's agent, as far as it runs outside of a guest."""
 
+import _posixsubprocess
 import errno
 import os
 import signal
@@ -25,6 +26,9 @@ class NoGroup:
         self.name = name
 
     def enter(self) -> None: ...
+
+    @staticmethod
+    def leave() -> None: ...
 
     def kill(self) -> None:
         if self.fails:
@@ -87,10 +91,10 @@ def test_a_missing_interpreter(tmp_path: Path) -> None:
 def test_too_few_descriptors_leave_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
     before = open_descriptors()
 
-    def no_process() -> int:
+    def no_process(*_: object) -> int:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(os, "fork", no_process)
+    monkeypatch.setattr(_posixsubprocess, "fork_exec", no_process)
     with pytest.raises(CannotStartError) as failure:
         start(Recorder(-1), b"true")
     assert (failure.value.number, failure.value.where) == (errno.EAGAIN, "agent")

@@ -42,6 +42,9 @@ class NoGroup:
 
     def enter(self) -> None: ...
 
+    @staticmethod
+    def leave() -> None: ...
+
     def kill(self) -> None: ...
 
     def remove(self) -> bool:
