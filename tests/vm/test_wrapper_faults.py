@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from slot import LIMIT, Slot, state
-from test_run_files import UNSHARE
+from test_run_files import UNSHARE, needs_namespaces
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
@@ -215,6 +215,7 @@ async def test_no_network_while_the_client_wants_none(slot: Slot) -> None:
     await slot.wait(5)
 
 
+@needs_namespaces
 @pytest.mark.parametrize(("size", "cause"), [("450m", "disk is full"), ("150m", "of disk")])
 def test_a_full_disk(tmp_path: Path, size: str, cause: str) -> None:
     """Full while the machine runs; too small for it to begin."""
