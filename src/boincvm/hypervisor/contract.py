@@ -20,6 +20,8 @@ class Feature(Enum):
     NETWORK = auto()
     TRANSFER_DISK = auto()
     """The machine has a disk through which host and guest hand each other bulk data."""
+    BALLOON = auto()
+    """A running machine can be made to give memory back to the host."""
 
 
 class MachineState(Enum):
@@ -41,6 +43,8 @@ class MachineSpec(NamedTuple):
     memory: bytes.
     ephemeral: the machine will never be saved, so its files are taken out of the directory as
     soon as the hypervisor has them open: nothing is left, even if we are killed.
+    balloon: the guest gives the host what memory it does not use, and heeds `set_memory`; its
+    boot takes a little longer.
     """
 
     directory: Path
@@ -53,6 +57,7 @@ class MachineSpec(NamedTuple):
     network: bool = False
     ephemeral: bool = False
     kernel_arguments: tuple[str, ...] = ()
+    balloon: bool = False
 
 
 class EndCause(Enum):
@@ -65,6 +70,15 @@ class EndCause(Enum):
     FAILED = auto()
     """The hypervisor gave up."""
     HOST_DISK_FULL = auto()
+
+
+class GuestMemory(NamedTuple):
+    """size: bytes that the guest has now; available: bytes of them that it could do without,
+    as it said at `at`, in seconds since 1970."""
+
+    size: int
+    available: int
+    at: float
 
 
 class MachineEnd(NamedTuple):
@@ -101,6 +115,19 @@ class Machine(Protocol):
 
     async def connect_network(self, *, connected: bool) -> None:
         """Plug the network cable in, or pull it; nothing to do for a machine without a card."""
+
+    async def set_memory(self, size: int) -> None:
+        """Let the guest have `size` bytes of memory from now on, at most what it was made with.
+
+        It gives the host the rest as soon as it can. Where that leaves its programs too little
+        none is killed, but all get slow: see `memory`. One that was saved is to be told again.
+        Nothing to do for a machine without a balloon.
+        """
+
+    async def memory(self) -> GuestMemory | None:
+        """What the guest last said of its memory. Once asked for it is said anew every few
+        seconds, until `set_memory` gives back all. None: nothing was said yet or of late, or
+        there is no balloon."""
 
     async def checkpoint(self) -> str:
         """Keep memory and disk as they are now in the machine's directory, and go on. Returns a

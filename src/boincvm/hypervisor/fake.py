@@ -6,9 +6,17 @@ the test brings about.
 
 import asyncio
 import socket
+import time
 
 from boincvm.errors import HypervisorError
-from boincvm.hypervisor.contract import EndCause, Feature, MachineEnd, MachineSpec, MachineState
+from boincvm.hypervisor.contract import (
+    EndCause,
+    Feature,
+    GuestMemory,
+    MachineEnd,
+    MachineSpec,
+    MachineState,
+)
 from boincvm.hypervisor.fake_guest import FakeGuest, FakeProgram
 
 
@@ -19,7 +27,7 @@ class FakeDriver:
     """
 
     name = "fake"
-    features = frozenset({Feature.PAUSE, Feature.SAVE})
+    features = frozenset({Feature.PAUSE, Feature.SAVE, Feature.BALLOON})
 
     def __init__(
         self, programs: dict[str, FakeProgram] | None = None, *, boots: bool = True
@@ -51,6 +59,9 @@ class FakeMachine:
         self.state = MachineState.DEFINED
         self.guest = guest
         self.network_connected = spec.network
+        self.memory_size = spec.memory
+        self.needed = 64 << 20
+        """Bytes that its guest says it cannot do without."""
         self._boots = boots
         self._ended: asyncio.Future[MachineEnd] | None = None
         self._far_end: socket.socket | None = None
@@ -89,6 +100,18 @@ class FakeMachine:
 
     async def connect_network(self, *, connected: bool) -> None:
         self.network_connected = connected
+
+    async def set_memory(self, size: int) -> None:
+        self._check_started("given other memory")
+        if self.spec.balloon:
+            self.memory_size = min(size, self.spec.memory)
+
+    async def memory(self) -> GuestMemory | None:
+        self._check_started("asked for its memory")
+        if not self.spec.balloon:
+            return None
+        available = max(self.memory_size - self.needed, 0)
+        return GuestMemory(self.memory_size, available, time.time())
 
     async def checkpoint(self) -> str:
         """As if: what goes on in the guest's functions cannot be gone back to."""

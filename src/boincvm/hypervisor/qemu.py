@@ -7,7 +7,15 @@ import socket
 
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor import qemu_command
-from boincvm.hypervisor.contract import EndCause, Feature, MachineEnd, MachineSpec, MachineState
+from boincvm.hypervisor.contract import (
+    EndCause,
+    Feature,
+    GuestMemory,
+    MachineEnd,
+    MachineSpec,
+    MachineState,
+)
+from boincvm.hypervisor.qemu_balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu_console import Console
 from boincvm.hypervisor.qemu_monitor import Monitor
 from boincvm.hypervisor.qemu_process import LOG as LOG
@@ -154,6 +162,23 @@ class QemuMachine:
             await self._monitor.execute(
                 "set_link", {"name": qemu_command.NETWORK_CARD, "up": connected}
             )
+
+    async def set_memory(self, size: int) -> None:
+        if self.spec.balloon:
+            await self._balloon().set_size(min(size, self.spec.memory))
+            if size >= self.spec.memory:
+                await self._balloon().ask_every(0)
+
+    async def memory(self) -> GuestMemory | None:
+        if not self.spec.balloon:
+            return None
+        was_asked = await self._balloon().ask_every(ASK_PERIOD)
+        return await self._balloon().said() if was_asked else None
+
+    def _balloon(self) -> Balloon:
+        if self._monitor is None:
+            raise HypervisorError("the machine is not running, so its memory cannot be looked at")
+        return Balloon(self._monitor)
 
     async def checkpoint(self) -> str:
         was_paused = self.state is MachineState.PAUSED

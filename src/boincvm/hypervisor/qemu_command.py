@@ -15,6 +15,10 @@ WINDOW = "window"
 _SERIAL = f",serial={WINDOW_SERIAL}"
 ROOT_NODE = "root-disk"
 NETWORK_CARD = "network-card"
+# What the guest frees goes to the host by itself, and a guest that would have to kill a program
+# for want of memory takes what it has given back again.
+BALLOON = "balloon"
+_BALLOON_DEVICE = f"virtio-balloon-pci,id={BALLOON},free-page-reporting=on,deflate-on-oom=on"
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # q35 calibrates its timers by hardware that microvm lacks: without the host's exact TSC
@@ -70,6 +74,8 @@ def machine_command(
     arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
     if spec.network:
         arguments.append("boincvm.network")
+    if spec.balloon:
+        arguments.append("boincvm.balloon")
     cache = "unsafe" if spec.ephemeral else "writeback"
     overlay, window = spec.directory / OVERLAY, spec.directory / WINDOW
     return [
@@ -92,6 +98,7 @@ def machine_command(
         "-chardev", f"socket,id=qmp,fd={qmp}",
         "-mon", "chardev=qmp,mode=control",
         *_network(spec.network),
+        *(["-device", _BALLOON_DEVICE] if spec.balloon else []),
         *(["-S"] if saved else []),
     ]  # fmt: skip
 

@@ -10,9 +10,11 @@ MODULES = {
     "modules": ("virtio_pci", "virtio_blk", "virtio_console"),
     "modules/mmio": ("virtio_mmio",),
     "modules/network": ("virtio_net",),
+    "modules/balloon": ("virtio_balloon",),
 }
 """By the folder that the init script loads them from: always; if there is no disk yet (a
-machine without PCI); if the machine has a network. Each costs 20 to 100 ms under emulation."""
+machine without PCI); if the machine has a network; if it has a balloon. Each costs 20 to 100 ms
+under emulation."""
 
 _MOUNTS = b"""\
 proc /new/proc proc nosuid,nodev,noexec 0 0

@@ -61,11 +61,12 @@ class ClientRun:
         orders = asyncio.ensure_future(self._obey())
         wishes = asyncio.ensure_future(self._keep_wishes())
         checkpoints = asyncio.ensure_future(self._steps.keep_checkpoints())
-        everything = (work, orders, self._signalled, wishes, checkpoints, self._fault)
+        memory = asyncio.ensure_future(self._steps.hold_memory())
+        everything = (work, orders, self._signalled, wishes, checkpoints, memory, self._fault)
         end: End | None = None
         try:
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            end = await self._outcome(work, orders, (wishes, checkpoints, self._fault))
+            end = await self._outcome(work, orders, (wishes, checkpoints, memory, self._fault))
             return end
         finally:
             self._client.on_heartbeat = None
@@ -121,6 +122,8 @@ class ClientRun:
                     self._network = True
                 case Event.TRICKLE_DOWN | Event.UPLOAD_STATUS:
                     self._steps.tell_guest()
+                case Event.REREAD_PREFERENCES:
+                    self._steps.preferences_changed()
                 case Event.QUIT:
                     return _Order.QUIT
                 case Event.CLIENT_GONE:

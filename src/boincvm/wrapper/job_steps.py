@@ -201,6 +201,18 @@ class JobSteps:
             except (BoincvmError, OSError) as error:
                 log(f"no checkpoint was made, a former one stays: {error}")
 
+    async def hold_memory(self) -> None:
+        """Keeps machines within the volunteer's memory preference, for as long as the job runs."""
+        if self._machines is None:
+            await asyncio.Future()
+            return
+        await self._machines.memory.run()
+
+    def preferences_changed(self) -> None:
+        """The client's init_data is new."""
+        if self._machines is not None:
+            self._machines.memory.look()
+
     async def _keep(self, *, last: bool) -> None:
         if self._machines is None or not await self._machines.keep(last=last):
             return

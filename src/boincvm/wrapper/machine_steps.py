@@ -21,6 +21,7 @@ from boincvm.wrapper.client_log import log
 from boincvm.wrapper.guest_init_data import guest_init_data
 from boincvm.wrapper.guest_requests import GuestRequests, Messenger
 from boincvm.wrapper.host_room import check_room
+from boincvm.wrapper.machine_memory import MachineMemory
 from boincvm.wrapper.machine_task import MachineTask
 from boincvm.wrapper.saved_machine import (
     SavedMachine,
@@ -55,6 +56,7 @@ class MachineSteps:
         self._held = ExitStack()
         self._is_suspended = False
         self._network = True
+        self.memory = MachineMemory(lambda: client.init_data, self._machines)
         self.times = CheckpointTimes(client.init_data.checkpoint_period)
         self.current: MachineTask | None = None
         self._operations: tuple[float, float] | None = None
@@ -181,6 +183,7 @@ class MachineSteps:
             cpus=shape.cpus,
             disk_size=shape.disk,
             network=shape.network,
+            balloon=not self._client.is_standalone,
         )
         check_room(self._around.slot, shape.memory)
         if saved is None:
@@ -207,6 +210,7 @@ class MachineSteps:
             ) from error
         if not self._network:
             await machine.connect_network(connected=False)
+        self.memory.look()
         return machine
 
     async def _give_up(self, name: str) -> None:
@@ -249,6 +253,8 @@ class MachineSteps:
         Whether it was done. Raises HypervisorError, GuestError, OSError: then those stay that
         were kept before.
         """
+        if self._is_suspended and not last:
+            return False
         if not all(machine.is_answering for machine in self._machines.values()):
             return False
         if not self._machines or (self.current is not None and self.current.state() is None):

@@ -2,12 +2,13 @@
 client's word, and can be put to sleep on disk and go on in another run of the wrapper."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
-from boincvm.errors import GuestNeverBootedError
+from boincvm.errors import GuestError, GuestNeverBootedError
 from boincvm.guestlink.link import GuestLink
-from boincvm.hypervisor.contract import Machine, MachineState
+from boincvm.hypervisor.contract import GuestMemory, Machine, MachineState
 from boincvm.job.model import Limits
 from boincvm.process_tree import own_usage
 from boincvm.wrapper.saved_machine import SavedMachine
@@ -15,6 +16,9 @@ from boincvm.wrapper.session import Session
 from boincvm.wrapper.stopwatch import Stopwatch
 
 T = TypeVar("T")
+
+_LITTLE = 16 << 20
+"""Bytes."""
 
 
 class TaskMachine:
@@ -29,10 +33,12 @@ class TaskMachine:
         self._watcher: asyncio.Task[None] | None = None
         self._is_answering = False
         self._should_pause = False
-        self._network = True
         self._watch = Stopwatch()
         self._busy = asyncio.Lock()  # held while the machine goes from one state to another
         self._host_seconds = 0.0
+        # One that was saved has what it had then.
+        self._memory = None if saved else machine.spec.memory
+        self._memory_set_at = 0.0
 
     @property
     def session(self) -> Session:
@@ -143,7 +149,12 @@ class TaskMachine:
         async with self._busy:
             link = self.session.link
             await self.machine.resume()  # a paused agent cannot finish its last frame
-            await link.quiesce(self._limits.stop)
+            try:
+                await link.quiesce(self._limits.stop)
+            except GuestError:
+                if not last:
+                    await self._go_on(link)
+                raise
             state, seen = link.state(), look()
             if last:
                 await self._stop_watching()
@@ -200,10 +211,37 @@ class TaskMachine:
         """The hypervisor's."""
         return next(iter(self.machine.process_ids()), None)
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it was made with."""
+        return self.machine.spec.memory
+
+    async def hold_memory(
+        self, choose: Callable[[GuestMemory | None], int | None], settling: float
+    ) -> int | None:
+        """Gives the guest as many bytes as `choose` says, seeing what the guest says of itself;
+        not within `settling` seconds of what it was given before. Returns what it has now, None
+        where it was left alone. Raises HypervisorError."""
+        async with self._busy:
+            if self.machine.state not in (MachineState.RUNNING, MachineState.PAUSED):
+                return None
+            size = choose(None)
+            if size is None:
+                guest = await self.machine.memory()
+                if guest is None or guest.at < self._memory_set_at + settling:
+                    return None
+                size = choose(guest)
+            if size is None:
+                return None
+            # A little less is not worth the guest's time.
+            if self._memory is None or not self._memory - _LITTLE < size <= self._memory:
+                await self.machine.set_memory(size)
+                self._memory, self._memory_set_at = size, time.time()
+            return self._memory
+
     async def connect_network(self, *, connected: bool) -> None:
         """Plugs the guest's network cable in or pulls it, if it has a card."""
-        self._network = connected
-        if self.machine.spec.network and self._is_answering:
+        if self.machine.spec.network and self._session is not None:
             await self.machine.connect_network(connected=connected)
 
 

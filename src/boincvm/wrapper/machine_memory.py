@@ -1,0 +1,113 @@
+"""The volunteer's memory preference, held by machines that run.
+
+The client suspends tasks that take more than the preference for the moment allows (in use, or
+idle). Machines are held within the larger of the two, so that they give back what is never
+theirs, and do not shrink and grow with every touch of the keyboard.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from boincvm.boinc import InitData
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor.contract import GuestMemory
+from boincvm.sizes import format_size
+from boincvm.wrapper.client_log import log
+from boincvm.wrapper.host_room import HYPERVISOR_MEMORY
+from boincvm.wrapper.task_machine import TaskMachine
+
+LOOK_PERIOD = 5.0
+"""Seconds between two looks at guests that are held below their size; others are left alone."""
+ROOM = 48 << 20
+"""Bytes that a guest has beside what it cannot do without: with 18 MiB an idle one still
+answered, and one that was to give up what its program used did nothing else for minutes."""
+LEAST = 96 << 20
+"""Bytes; an idle guest of the base image uses 78 MiB, its kernel with it."""
+SETTLING = 2.0
+"""Seconds in which a guest gives or takes what it was told to, and its figures do not agree."""
+
+
+def allowed_memory(init_data: InitData, machines: int) -> float:
+    """Bytes that each guest of `machines` may have by the volunteer's preferences, at least 0;
+    infinity where the client said nothing of use. Hypervisors' own memory counts."""
+    preferences = init_data.preferences
+    share = max(preferences.ram_busy_fraction, preferences.ram_idle_fraction)
+    allowed = init_data.host_memory * min(share, 1.0)
+    if not allowed > 0:  # not a number is none either
+        return float("inf")
+    return max(allowed / max(machines, 1) - HYPERVISOR_MEMORY, 0.0)
+
+
+def memory_for(size: int, allowed: float, guest: GuestMemory | None) -> int | None:
+    """Bytes for a guest made with `size` that says `guest` of itself: what is allowed, or more
+    if it needs more; all if it is in need now, for it may need far more than it shows. None: it
+    has said nothing, and stays as it is."""
+    if allowed >= size:
+        return size
+    if guest is None:
+        return None
+    if guest.available < ROOM // 2:
+        return size
+    needed = guest.size - guest.available + ROOM
+    return min(max(int(allowed), needed, LEAST), size) & -(1 << 20)
+
+
+class MachineMemory:
+    """Holds all of `machines`, by their names, within what `init_data` allows, while it runs."""
+
+    def __init__(
+        self, init_data: Callable[[], InitData], machines: Mapping[str, TaskMachine]
+    ) -> None:
+        self._init_data = init_data
+        self._machines = machines
+        self._news = asyncio.Event()
+        self._told: dict[TaskMachine, float] = {}
+        self._refused: set[TaskMachine] = set()
+
+    def look(self) -> None:
+        """There are other preferences, or other machines."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            allowed = self._allowed()
+            # The guest's needs are looked at only where they may be in the way.
+            is_held = any(allowed < machine.size for machine in self._machines.values())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_PERIOD if is_held else None):
+                    await self._news.wait()
+            self._news.clear()
+            for name, machine in tuple(self._machines.items()):
+                await self._hold(name, machine)
+
+    def _allowed(self) -> float:
+        return allowed_memory(self._init_data(), len(self._machines))
+
+    async def _hold(self, name: str, machine: TaskMachine) -> None:
+        if machine in self._refused:
+            return
+        allowed = self._allowed()
+        try:
+            size = await machine.hold_memory(
+                lambda guest: memory_for(machine.size, allowed, guest), SETTLING
+            )
+        except HypervisorError as error:
+            self._refused.add(machine)
+            log(f"the memory of the machine {name} stays as it is: {error.message}")
+            return
+        before = self._told.get(machine, float("inf"))
+        if size is None or min(allowed, machine.size) == min(before, machine.size):
+            return
+        self._told[machine] = allowed
+        log(
+            f"the machine {name} has {format_size(size)} of its {format_size(machine.size)} of"
+            f" memory: {_why(size, allowed)}"
+        )
+
+
+def _why(size: int, allowed: float) -> str:
+    if size <= allowed:
+        return "as the volunteer's preferences allow"
+    return f"the volunteer's preferences allow {format_size(int(allowed))}, and it needs more"
