@@ -21,7 +21,12 @@ PERIOD = 0.1
 """Seconds between two looks at what nothing announces."""
 pytestmark = pytest.mark.timeout(250)
 
-USE_AND_FREE = "b = bytearray(200 << 20); b[::4096] = bytes(len(b[::4096])); del b; print('free')"
+USE_AND_FREE = """
+b = bytearray(200 << 20)
+b[::4096] = bytes(len(b[::4096]))
+print('in use', flush=True)
+input()
+"""
 GROW = "b = bytearray(240 << 20); b[::4096] = bytes(len(b[::4096])); print('grown', len(b))"
 READ = """
 with open('large', 'wb') as file:
@@ -62,8 +67,13 @@ def resident(machine: QemuMachine) -> int:
 async def test_a_guest_gives_memory_and_gets_it_back(base_image: Path, tmp_path: Path) -> None:
     spec = spec_in(tmp_path / "machine", base_image)._replace(memory=SIZE, balloon=True)
     async with booted(spec) as (machine, link):
-        assert await says(link, USE_AND_FREE) == "free"
+        listener = Listener()
+        program = listener.start(link, USE_AND_FREE)
+        await listener.until(lambda: b"in use" in listener.output["stdout"])
         used = resident(machine)
+        program.feed(b"\n")
+        async with asyncio.timeout(LIMIT):
+            assert (await program.wait()).code == 0
         before = await available(link)
 
         async def has_given() -> bool:
