@@ -1,4 +1,4 @@
-# What the agent and the guard of a host task use of `_signal`, which typeshed leaves out.
+# What the agent and the guard of a host task use of `_signal`; typeshed leaves it out.
 from collections.abc import Callable
 from types import FrameType
 

@@ -65,7 +65,8 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         "import asyncio, os, signal\n"
         "from pathlib import Path\n"
         "from boincvm.processes import ChildProcess\n"
-        "child = ChildProcess(['sh', '-c', 'echo ready >ready; exec sleep 1000'], directory=Path())\n"
+        "script = 'echo ready >ready; exec sleep 1000'\n"
+        "child = ChildProcess(['sh', '-c', script], directory=Path())\n"
         "print(child.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGSTOP)\n"
     )
