@@ -11,7 +11,7 @@ from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu import QemuDriver
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
-from boincvm.wrapper.run_job import ENVIRONMENT, WORK
+from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 from boincvm.wrapper.session import Session, open_session
 
 

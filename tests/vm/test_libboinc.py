@@ -16,7 +16,7 @@ from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu import QemuDriver
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Limits
-from boincvm.wrapper.run_job import ENVIRONMENT, WORK
+from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 from boincvm.wrapper.session import Session, open_session
 
 CHECKOUT = Path(__file__).parents[2]
@@ -118,7 +118,9 @@ async def test_what_an_application_says_reaches_the_host(bench: Bench) -> None:
     assert all(isinstance(word, FractionDone) for word in loop)
     assert 100 <= len(loop) < 1000
     assert [type(word) for word in trickles] == [TrickleUp, TrickleUp]
-    assert all(isinstance(word, TrickleUp) and word.path.startswith(f"{WORK}/") for word in trickles)
+    assert all(
+        isinstance(word, TrickleUp) and word.path.startswith(f"{WORK}/") for word in trickles
+    )
     assert flood == [CheckpointWanted()] * 5000 + [Finish(0, False, "")]
 
 

@@ -56,7 +56,8 @@ async def test_what_the_program_says_reaches_the_client(slot: Slot) -> None:
         "echo part > part.txt; echo upload part.txt >$BOINCVM_VOICE\n"
         "while [ ! -e boinc_ufs_part.txt ]; do sleep 0.1; done; cat boinc_ufs_part.txt\n"
         "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
-        "echo finish 0 0 all is well >$BOINCVM_VOICE"
+        "echo finish 0 0 all is well >$BOINCVM_VOICE",
+        "<copy_file_from_VM>part.txt</copy_file_from_VM>",
     )
     await slot.begin()
     await slot.holds(lambda: bool(slot.upload_requests))
@@ -182,3 +183,18 @@ async def test_a_program_that_wants_to_be_started_later(slot: Slot) -> None:
     end = await slot.run()
     assert (end.kind, end.delay, end.notice) == (EndKind.TEMPORARY_EXIT, 1234, True), slot.stderr
     assert "no licence is free" in end.text
+
+
+async def test_a_guest_writes_no_file_that_is_not_its_output(slot: Slot) -> None:
+    """Least of all one that the host would run."""
+    slot.script("precious", "echo mine")
+    slot.machine_job(
+        "for name in precious job.xml ../precious; do echo upload $name >$BOINCVM_VOICE; done;"
+        " echo theirs > precious; echo theirs > job.xml; sleep 1"
+    )
+    before = slot.text("precious"), slot.text("job.xml")
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert (slot.text("precious"), slot.text("job.xml")) == before
+    assert "precious is no <copy_file_from_VM> of the task" in slot.stderr
+    assert slot.upload_requests == []

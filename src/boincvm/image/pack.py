@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from boincvm.atomic_files import sync_directory
 from boincvm.errors import (
     BoincvmError,
     HostDiskFullError,
@@ -99,7 +100,7 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def _checked_pieces(image: Image, file: ContentFile) -> Iterator[bytes]:
@@ -221,7 +222,7 @@ def _unpack(path: Path, name: str, store: ImageStore, progress: Progress) -> Non
             with (place / MANIFEST).open("xb") as stream:
                 stream.write(manifest.encode())
                 finish_file(stream)
-            _sync_directory(place)
+            sync_directory(place)
             store.publish(name, place, manifest)
         finally:
             _remove(place)
@@ -243,14 +244,6 @@ def _check_space(directory: Path, size: int, name: str) -> None:
             f"and {directory} has {format_size(free)}",
             hint="free some space and try again",
         )
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _host_error(what: str, error: OSError) -> BoincvmError:

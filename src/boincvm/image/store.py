@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boincvm.atomic_files import sync_directory
 from boincvm.errors import HostError, ImageDamagedError, ImageMissingError, UsageError
 from boincvm.image import locks, verify
 from boincvm.image.layout import INITRD, KERNEL, MANIFEST, ROOT
@@ -177,7 +178,7 @@ class ImageStore:
                 _remove_tree(place)
             if not place.exists():
                 directory.rename(place)
-                _sync_directory(self._objects)
+                sync_directory(self._objects)
             verify.remember(place, manifest)
             temporary = self._names / f".{name}.new"
             with temporary.open("w", encoding="ascii") as stream:
@@ -185,7 +186,7 @@ class ImageStore:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(self._names / name)
-            _sync_directory(self._names)
+            sync_directory(self._names)
             self._collect()
         return digest
 
@@ -258,11 +259,3 @@ def _is_sound(directory: Path, manifest: Manifest) -> bool:
     except ImageDamagedError:
         return False
     return (directory / MANIFEST).read_bytes() == manifest.encode()
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

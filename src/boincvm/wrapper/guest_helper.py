@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.reports import printable
-from boincvm.wrapper.run_job import ENVIRONMENT, WORK
+from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 from boincvm.wrapper.session import Session
 
 _MOST_SAID = 4096

@@ -13,7 +13,7 @@ from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.guest_helper import run_in_guest
-from boincvm.wrapper.run_job import WORK
+from boincvm.wrapper.guest_place import WORK
 from boincvm.wrapper.session import Session
 from boincvm.wrapper.task_errors import TemporaryExitError
 
@@ -49,8 +49,16 @@ Request = Callable[[Session], Coroutine[None, None, None]]
 class GuestRequests:
     """What one task's program has said. Files that it wants sent are fetched one at a time."""
 
-    def __init__(self, client: Messenger, place: Path, want_checkpoint: Callable[[], None]) -> None:
-        """`place` is a directory of ours, for files on their way."""
+    def __init__(
+        self,
+        client: Messenger,
+        place: Path,
+        outputs: frozenset[str],
+        want_checkpoint: Callable[[], None],
+    ) -> None:
+        """`place` is a directory of ours, for files on their way; `outputs` are the only files
+        of the slot that a guest may write, by their logical names."""
+        self._outputs = outputs
         self._want_checkpoint = want_checkpoint
         self._client = client
         self._place = place
@@ -124,6 +132,8 @@ class GuestRequests:
         self._client.send_trickle_up(variety, text)
 
     async def _upload(self, session: Session, name: str) -> None:
+        if name not in self._outputs:
+            raise ValueError(f"{name} is no <copy_file_from_VM> of the task")
         target = self._client.resolve(name)
         await get_tree(
             session.link,

@@ -4,7 +4,7 @@ import re
 
 from boincvm.job.boinc_job import BoincJob
 from boincvm.wrapper.side_thread import in_side_thread
-from boincvm.wrapper.task_plan import Surroundings
+from boincvm.wrapper.task_plan import Surroundings, output_path
 
 
 class JobArchives:
@@ -38,5 +38,5 @@ class JobArchives:
             return
         from boincvm.wrapper.slot_archives import zip_output
 
-        archive = self._around.resolve(self._job.zip_output.zip_name)
+        archive = output_path(self._job.zip_output.zip_name, self._around)
         await in_side_thread(zip_output, self._around.slot, archive, self._patterns)

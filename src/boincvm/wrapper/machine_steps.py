@@ -139,7 +139,12 @@ class MachineSteps:
             command,
             lambda: self._open(use),
             lambda: self._give_up(use.name),
-            GuestRequests(self._client, self._around.slot, self.times.wish),
+            GuestRequests(
+                self._client,
+                self._directory(use.name),
+                frozenset(use.copy_out),
+                self.times.wish,
+            ),
             was_running,
             is_first=not any(u and u.name == use.name for u in self._uses()[:index]),
         )

@@ -15,9 +15,10 @@ from boincvm.wrapper.client_log import log
 from boincvm.wrapper.cpu_seconds import CpuSeconds
 from boincvm.wrapper.guest_helper import run_in_guest
 from boincvm.wrapper.guest_packages import GuestPackages
+from boincvm.wrapper.guest_place import ENVIRONMENT
 from boincvm.wrapper.guest_requests import GuestRequests
 from boincvm.wrapper.limits_reached import check_limits
-from boincvm.wrapper.run_job import ENVIRONMENT, MAXIMUM_OUTPUT
+from boincvm.wrapper.run_job import MAXIMUM_OUTPUT
 from boincvm.wrapper.saved_machine import SavedTask
 from boincvm.wrapper.session import Session
 from boincvm.wrapper.slot_files import last_number

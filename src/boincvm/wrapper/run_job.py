@@ -15,18 +15,12 @@ from boincvm.guestlink.put import check_source, put_tree
 from boincvm.guestlink.reports import shown
 from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.job.model import Job, Task
+from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 from boincvm.wrapper.limits_reached import check_limits
 from boincvm.wrapper.session import Session, open_session
 from boincvm.wrapper.streams import Source
 from boincvm.wrapper.task_streams import StreamPlan
 
-WORK = PurePosixPath("/work")
-ENVIRONMENT = {
-    "HOME": "/root",
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG": "C.UTF-8",
-    "USER": "root",
-}
 MAXIMUM_OUTPUT = 1 << 40
 """Bytes that one output may claim to have, where the job does not bound the disk."""
 

@@ -10,8 +10,8 @@ from boincvm.job.boinc_job import MachineUse, TaskDescription
 from boincvm.job.command_line import split
 from boincvm.job.macros import Macros, expand, resolve_names, words_with_physical_names
 from boincvm.job.model import MIB, InputFile, MachineShape, OutputFile
+from boincvm.wrapper.guest_place import WORK
 
-WORK = PurePosixPath("/work")
 DEFAULT_MEMORY = 512 * MIB
 JOB_FILE = "job.xml"
 PROJECT_DIRECTORY = "$PROJECT_DIR"
@@ -23,6 +23,7 @@ class Surroundings(NamedTuple):
     `resolve` gives the physical path of a logical name; it never leads out of the slot and
     the project's directory. `arguments` are those that the wrapper does not know itself.
     `is_for_vmwrapper`: words of a command line that begin with `./` are logical names.
+    `app_files`: of the app version, which no output may replace.
     `signed`: the only programs that may be started on the host, None for no such limit.
     `memory`: bytes, of machines whose job file does not say.
     """
@@ -34,6 +35,7 @@ class Surroundings(NamedTuple):
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     is_for_vmwrapper: bool
+    app_files: frozenset[Path] = frozenset()
     signed: frozenset[Path] | None = None
     memory: int | None = None
 
@@ -97,14 +99,17 @@ def host_command(task: TaskDescription, around: Surroundings) -> HostCommand:
     def file(name: str | None) -> Path | None:
         return around.resolve(name) if name else None
 
+    def output(name: str | None) -> Path | None:
+        return output_path(name, around) if name else None
+
     return HostCommand(
         argv=(str(application), *words, *_own_arguments(task, around)),
         directory=directory,
         environment={**around.environment, **_environment(task, around.macros)},
         stdin=file(task.stdin_filename),
-        stdout=file(task.stdout_filename),
-        stderr=file(task.stderr_filename),
-        fraction_done=file(task.fraction_done_filename),
+        stdout=output(task.stdout_filename),
+        stderr=output(task.stderr_filename),
+        fraction_done=output(task.fraction_done_filename),  # which goes at the start
         checkpoint=file(task.checkpoint_filename),
     )
 
@@ -132,13 +137,16 @@ def machine_command(task: TaskDescription, use: MachineUse, around: Surroundings
     def file(name: str | None) -> Path | None:
         return around.resolve(name) if name else None
 
+    def output(name: str | None) -> Path | None:
+        return output_path(name, around) if name else None
+
     return MachineCommand(
         argv=(program, *split(text), *_own_arguments(task, around)),
         directory=WORK / directory,
         environment=_environment(task, macros),
         stdin=file(task.stdin_filename),
-        stdout=file(task.stdout_filename),
-        stderr=file(task.stderr_filename),
+        stdout=output(task.stdout_filename),
+        stderr=output(task.stderr_filename),
         fraction_done=WORK / task.fraction_done_filename if task.fraction_done_filename else None,
         inputs=tuple(inputs),
         outputs=tuple(_output(name, around) for name in use.copy_out),
@@ -207,4 +215,13 @@ def _input(name: str, around: Surroundings) -> InputFile:
 
 
 def _output(name: str, around: Surroundings) -> OutputFile:
-    return OutputFile(PurePosixPath(name), PurePosixPath(around.resolve(name)))
+    return OutputFile(PurePosixPath(name), PurePosixPath(output_path(name, around)))
+
+
+def output_path(name: str, around: Surroundings) -> Path:
+    """Where the output `name` goes. Raises JobFileError for a file of the app version: it is
+    signed, and shared by all tasks of the application."""
+    path = around.resolve(name)
+    if path in around.app_files:
+        raise JobFileError(f"{name} is a file of the app version, so it cannot be an output")
+    return path

@@ -113,6 +113,9 @@ def _read_job(client: Client) -> BoincJob:
 
 def _surroundings(client: Client, arguments: WrapperArguments, job: BoincJob) -> Surroundings:
     project = client.init_data.project_path or client.slot
+    # The client has checked the signatures of the app version's files: a job.xml among them may
+    # start anything on the host, one that came with the workunit only what is signed itself.
+    app_files = _app_files(client)
     device: int | None = client.init_data.gpu_device
     if client.init_data.gpu_device < 0:
         device = arguments.device
@@ -124,21 +127,18 @@ def _surroundings(client: Client, arguments: WrapperArguments, job: BoincJob) ->
         arguments=arguments.child_arguments,
         environment=dict(os.environ),
         is_for_vmwrapper=job.is_for_vmwrapper,
-        signed=_signed(client),
+        app_files=app_files,
+        signed=None if not app_files or client.resolve(JOB_FILE) in app_files else app_files,
         memory=arguments.memory,
     )
 
 
-def _signed(client: Client) -> frozenset[Path] | None:
-    """The programs that a job.xml may start on the host. The client has checked the signatures
-    of the app version's files: a job.xml among them may start anything, one that came with the
-    workunit only what is signed itself."""
+def _app_files(client: Client) -> frozenset[Path]:
     directory = client.init_data.project_path
+    if directory is None:
+        return frozenset()
     names = client.init_data.app_files
-    if directory is None or not names:
-        return None
-    signed = frozenset(Path(os.path.realpath(directory / name)) for name in names)
-    return None if client.resolve(JOB_FILE) in signed else signed
+    return frozenset(Path(os.path.realpath(directory / name)) for name in names)
 
 
 def _say(client: Client, end: End) -> None:

@@ -39,3 +39,14 @@ async def test_what_is_signed_may(slot: HostSlot, signed_job: bool, application:
     lay(slot, signed_job=signed_job, application=application)
     await slot.ends_well()
     assert slot.text("out") == "begin\n"
+
+
+@pytest.mark.parametrize("element", ["stdout_filename", "stderr_filename"])
+async def test_no_output_replaces_a_file_of_the_app_version(slot: HostSlot, element: str) -> None:
+    lay(slot, signed_job=False, application="app")
+    text = f"<task><application>app</application><{element}>app</{element}></task>"
+    (slot.slot.project / "job_file").write_text(f"<job_desc>{text}</job_desc>")
+    end = await slot.run()
+    assert end.status == 206, slot.stderr
+    assert "cannot be an output" in end.text
+    assert (slot.slot.project / "app_1.0").read_text() == "#!/bin/sh\necho begin\n"

@@ -12,8 +12,8 @@ from boincvm.job.boinc_job import MachineUse, TaskDescription
 from boincvm.job.macros import Macros
 from boincvm.job.model import MIB, InputFile, OutputFile
 from boincvm.wrapper.task_plan import (
-    WORK,
     DEFAULT_MEMORY,
+    WORK,
     Surroundings,
     host_command,
     machine_command,

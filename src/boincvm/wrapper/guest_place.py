@@ -1,0 +1,11 @@
+"""Where in a guest a job's files lie, and what its programs find in their environment."""
+
+from pathlib import PurePosixPath
+
+WORK = PurePosixPath("/work")
+ENVIRONMENT = {
+    "HOME": "/root",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "USER": "root",
+}
