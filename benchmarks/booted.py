@@ -28,7 +28,7 @@ async def booted(image: Image, accelerator: str, scratch: Path) -> AsyncIterator
             cpus=1,
             ephemeral=True,
         )
-        async with open_session(QemuDriver(accelerator), spec, Limits()) as session:
+        async with open_session(QemuDriver(accelerator).machine(spec), Limits()) as session:
             yield session
 
 

@@ -103,7 +103,7 @@ async def test_what_an_application_says_reaches_the_host(bench: Bench) -> None:
         )
         async with (
             asyncio.timeout(LIMIT),
-            open_session(QemuDriver("tcg"), spec, Limits()) as session,
+            open_session(QemuDriver("tcg").machine(spec), Limits()) as session,
         ):
             await put_tree(
                 session.link,

@@ -146,7 +146,7 @@ async def test_a_qemu_that_refuses_to_start(spec: MachineSpec) -> None:
 async def test_inputs_that_do_not_fit_in_the_guest(spec: MachineSpec, tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(os.urandom(200_000))
     (tmp_path / "large").write_bytes(os.urandom(40 << 20))
-    async with open_session(QemuDriver("tcg"), spec, Limits()) as session:
+    async with open_session(QemuDriver("tcg").machine(spec), Limits()) as session:
         fill = "fallocate -l $(($(stat -f -c %a*%S /work) - 100000)) fill"
         program = GuestProgram(
             session.link,

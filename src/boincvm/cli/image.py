@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from boincvm.cli import image_warm
+
 _EPILOG = """\
 examples:
   boincvm image build                          the image `base`, which jobs use by default
@@ -57,6 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     inspect.add_argument("name", metavar="NAME")
     _add_pack_and_unpack(verbs)
+    image_warm.add_arguments(
+        _subparser(
+            verbs,
+            "warm",
+            "keep a booted machine of an image, to start others from",
+            "Boot a machine of an image and keep it as a snapshot from which others start.\n"
+            "boincvm run has one made in the background after a machine of a new shape has run.\n\n"
+            "example:\n  boincvm image warm sci --memory 1G",
+        )
+    )
 
 
 def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -127,6 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _pack(arguments)
     if verb == "unpack":
         return _unpack(arguments)
+    if verb == "warm":
+        return image_warm.warm(arguments)
     return _inspect(arguments.name, as_json=arguments.json)
 
 
@@ -195,8 +209,12 @@ def _list(*, as_json: bool) -> int:
 
 def _remove(name: str, *, as_json: bool) -> int:
     from boincvm.image.store import ImageStore
+    from boincvm.wrapper.golden_maker import remove_goldens
 
-    ImageStore().remove(name)
+    store = ImageStore()
+    digest = store.digest_of(name)
+    store.remove(name)
+    remove_goldens(store, digest)
     if as_json:
         _print_json({"removed": name})
     else:

@@ -7,6 +7,7 @@ What a driver can do is data (`features`) that others read, never an `isinstance
 """
 
 import socket
+from collections.abc import Mapping
 from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -16,7 +17,10 @@ class Feature(Enum):
     """What a driver may be able to do; ask `feature in driver.features`."""
 
     PAUSE = auto()
-    SAVE = auto()
+    CHECKPOINT = auto()
+    """A machine can be put on disk, while it runs or when it ends, and go on from there."""
+    GOLDEN = auto()
+    """Machines can start as copies of one that has booted."""
     NETWORK = auto()
     TRANSFER_DISK = auto()
     """The machine has a disk through which host and guest hand each other bulk data."""
@@ -81,6 +85,28 @@ class GuestMemory(NamedTuple):
     at: float
 
 
+class FileSeal(NamedTuple):
+    """What a file must be: bytes, and the BLAKE2b digest of 256 bits, in hexadecimal."""
+
+    size: int
+    digest: str
+
+
+class Checkpoint(NamedTuple):
+    """From what a machine can go on.
+
+    files: in its directory, safely on the disk, and never changed again; one may belong to
+    several checkpoints. machine: what the driver must know of it, fit for JSON. pause: seconds
+    that the guest stood still for it. written: bytes.
+    """
+
+    number: int
+    files: Mapping[str, FileSeal]
+    machine: Mapping[str, object]
+    pause: float = 0.0
+    written: int = 0
+
+
 class MachineEnd(NamedTuple):
     """How a machine ended. `detail`: one line for people, may be empty."""
 
@@ -129,16 +155,24 @@ class Machine(Protocol):
         seconds, until `set_memory` gives back all. None: nothing was said yet or of late, or
         there is no balloon."""
 
-    async def checkpoint(self) -> str:
-        """Keep memory and disk as they are now in the machine's directory, and go on. Returns a
-        name, by which `Driver.saved_machine` finds them, as it does earlier ones until `forget`.
+    async def checkpoint(self, number: int) -> Checkpoint:
+        """Keep memory and disk as they are at one moment from now, while the guest runs on.
+
+        `number` is greater than that of any checkpoint or file in the directory. Other
+        machines' checkpoints on this host come first if they were asked for first. What an
+        earlier checkpoint needs stays; files that no checkpoint needs are the caller's to
+        remove, but for those in `files_in_use`.
         """
 
-    async def forget(self, checkpoint: str) -> None:
-        """Give up what was kept under that name."""
+    async def save(self, number: int) -> Checkpoint:
+        """A last checkpoint, at once, and the process ends."""
 
-    async def save(self) -> str:
-        """A last checkpoint, and the process ends."""
+    def files_in_use(self) -> frozenset[str]:
+        """Names of the files in the directory that the running machine needs."""
+
+    async def freeze(self) -> None:
+        """Make the machine, whose guest is quiet, a golden snapshot, and end it. Only one that
+        was made by `Driver.golden_machine`."""
 
     async def stop(self) -> None:
         """End the machine now, without the guest's help."""
@@ -165,7 +199,18 @@ class Driver(Protocol):
     def machine(self, spec: MachineSpec) -> Machine:
         """A machine in state DEFINED; nothing is touched yet."""
 
-    def saved_machine(self, spec: MachineSpec, checkpoint: str) -> Machine:
+    def saved_machine(self, spec: MachineSpec, checkpoint: Checkpoint) -> Machine:
         """The machine in `spec.directory` as it was at that checkpoint, made perhaps by another
-        process: in state SAVED. Once it has started there are no others. Only where `features`
-        has SAVE."""
+        process: in state SAVED. Only where `features` has CHECKPOINT."""
+
+    def identity(self) -> dict[str, str]:
+        """What a golden snapshot depends on beside image and spec: versions, the processor."""
+
+    def golden_machine(self, spec: MachineSpec) -> Machine:
+        """A machine to boot and to `freeze`: then `spec.directory` is a golden snapshot. Only
+        where `features` has GOLDEN."""
+
+    def clone(self, spec: MachineSpec, golden: Path) -> Machine:
+        """A machine that starts as a private copy of the golden snapshot in `golden`, which was
+        made with the same spec but for its directory; it is in state SAVED. Its guest is quiet,
+        and has the same memory as any other clone's: `GuestLink.attach` renews it."""

@@ -7,9 +7,11 @@ the test brings about.
 import asyncio
 import socket
 import time
+from pathlib import Path
 
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import (
+    Checkpoint,
     EndCause,
     Feature,
     GuestMemory,
@@ -27,7 +29,7 @@ class FakeDriver:
     """
 
     name = "fake"
-    features = frozenset({Feature.PAUSE, Feature.SAVE, Feature.BALLOON})
+    features = frozenset({Feature.PAUSE, Feature.CHECKPOINT, Feature.BALLOON})
 
     def __init__(
         self, programs: dict[str, FakeProgram] | None = None, *, boots: bool = True
@@ -41,12 +43,21 @@ class FakeDriver:
         self.machines.append(machine)
         return machine
 
-    def saved_machine(self, spec: MachineSpec, checkpoint: str) -> "FakeMachine":
+    def saved_machine(self, spec: MachineSpec, checkpoint: Checkpoint) -> "FakeMachine":
         for machine in reversed(self.machines):
             is_here = machine.spec.directory == spec.directory
             if is_here and machine.state is MachineState.SAVED:
                 return machine
-        raise HypervisorError(f"no machine was saved in {spec.directory} as {checkpoint}")
+        raise HypervisorError(f"checkpoint {checkpoint.number} is not in {spec.directory}")
+
+    def identity(self) -> dict[str, str]:
+        return {}
+
+    def golden_machine(self, spec: MachineSpec) -> "FakeMachine":
+        raise HypervisorError(f"{self.name} machines have no golden snapshots")
+
+    def clone(self, spec: MachineSpec, golden: Path) -> "FakeMachine":
+        raise HypervisorError(f"{self.name} machines have no golden snapshots")
 
 
 class FakeMachine:
@@ -113,22 +124,23 @@ class FakeMachine:
         available = max(self.memory_size - self.needed, 0)
         return GuestMemory(self.memory_size, available, time.time())
 
-    async def checkpoint(self) -> str:
+    async def checkpoint(self, number: int) -> Checkpoint:
         """As if: what goes on in the guest's functions cannot be gone back to."""
         self._check_started("kept")
-        return "now"
+        return Checkpoint(number, {}, {})
 
-    async def forget(self, checkpoint: str) -> None:
-        self._check_started(f"rid of {checkpoint}")
+    async def save(self, number: int) -> Checkpoint:
+        if self.state is not MachineState.SAVED:
+            self._check_started("saved")
+            self.end(EndCause.ASKED, "", keep_guest=self.guest.is_quiet)
+            self.state = MachineState.SAVED
+        return Checkpoint(number, {}, {})
 
-    async def save(self) -> str:
-        if self.state is MachineState.SAVED:
-            return "now"
-        if self.state not in (MachineState.RUNNING, MachineState.PAUSED):
-            raise HypervisorError("the machine is not running, so there is nothing to save")
-        self.end(EndCause.ASKED, "", keep_guest=self.guest.is_quiet)
-        self.state = MachineState.SAVED
-        return "now"
+    def files_in_use(self) -> frozenset[str]:
+        return frozenset()
+
+    async def freeze(self) -> None:
+        raise HypervisorError("fake machines have no golden snapshots")
 
     async def stop(self) -> None:
         if self.state is not MachineState.SAVED:

@@ -4,6 +4,7 @@ Format: QEMU's docs/interop/qcow2.txt. An overlay with nothing in it is a header
 short tables, written in less time than it takes to start `qemu-img`.
 """
 
+import os
 import struct
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def write_overlay(path: Path, backing: Path, size: int) -> None:
 
     Raises OSError, FileExistsError among them, and ValueError for a name that is too long.
     """
-    name = bytes(backing.absolute())
+    # One that lies beside it is named so that both can be moved together.
+    beside = backing.parent == path.parent
+    name = os.fsencode(backing.name) if beside else bytes(backing.absolute())
     if len(name) > _LONGEST_NAME:
         raise ValueError(f"{backing} is too long a name for qcow2")
     l1_entries = -(-size // _PER_L2_TABLE)

@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
-import os
 import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TypeVar
 
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor import qemu_command
 from boincvm.hypervisor.contract import (
+    Checkpoint,
     EndCause,
     Feature,
     GuestMemory,
@@ -17,11 +20,16 @@ from boincvm.hypervisor.contract import (
 )
 from boincvm.hypervisor.qemu_balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu_console import Console
+from boincvm.hypervisor.qemu_identity import check_identity, identity
+from boincvm.hypervisor.qemu_launch import Launch
 from boincvm.hypervisor.qemu_monitor import Monitor
+from boincvm.hypervisor.qemu_origin import GOLDEN_STATE, Boot, Cloned, Origin, Restored
 from boincvm.hypervisor.qemu_process import LOG as LOG
-from boincvm.hypervisor.qemu_process import OVERLAY as OVERLAY
 from boincvm.hypervisor.qemu_process import WINDOW as WINDOW
-from boincvm.hypervisor.qemu_process import QemuProcess, make_files
+from boincvm.hypervisor.qemu_process import QemuProcess
+from boincvm.hypervisor.qemu_saving import Saving
+
+T = TypeVar("T")
 
 
 class QemuDriver:
@@ -34,24 +42,47 @@ class QemuDriver:
         self.accelerator = accelerator
 
     def machine(self, spec: MachineSpec) -> "QemuMachine":
-        return QemuMachine(spec, self.accelerator)
+        return QemuMachine(spec, self.accelerator, Boot)
 
-    def saved_machine(self, spec: MachineSpec, checkpoint: str) -> "QemuMachine":
-        return QemuMachine(spec, self.accelerator, saved=checkpoint)
+    def saved_machine(self, spec: MachineSpec, checkpoint: Checkpoint) -> "QemuMachine":
+        accelerator = check_identity(checkpoint.machine, self.accelerator)
+        return QemuMachine(spec, accelerator, lambda: Restored(checkpoint), kept=checkpoint)
+
+    def identity(self) -> dict[str, str]:
+        return identity(self.accelerator)
+
+    def golden_machine(self, spec: MachineSpec) -> "QemuMachine":
+        return QemuMachine(spec, self.accelerator, lambda: Boot(golden=True))
+
+    def clone(self, spec: MachineSpec, golden: Path) -> "QemuMachine":
+        return QemuMachine(spec, self.accelerator, lambda: Cloned(golden), is_clone=True)
 
 
 class QemuMachine:
-    """One QEMU process and what it has on disk: `overlay.qcow2`, `window`, `qemu.log`."""
+    """One QEMU process and what it has on disk: layers of the root disk, `window`, `qemu.log`,
+    and the files of its checkpoints."""
 
-    def __init__(self, spec: MachineSpec, accelerator: str, *, saved: str = "") -> None:
-        """`saved`: the checkpoint by which it is on disk, "" for none."""
+    def __init__(
+        self,
+        spec: MachineSpec,
+        accelerator: str,
+        begin: Callable[[], Origin],
+        *,
+        kept: Checkpoint | None = None,
+        is_clone: bool = False,
+    ) -> None:
+        """`kept`: the checkpoint that it begins from."""
         self.spec = spec
-        self.state = MachineState.SAVED if saved else MachineState.DEFINED
+        self.state = MachineState.SAVED if kept or is_clone else MachineState.DEFINED
         self._accelerator = accelerator
+        self._begin_from = begin
+        self._origin: Origin | None = None
+        self._launch = Launch(())
+        self._layers: tuple[str, ...] = ()
+        self._kept = kept
         self._process: QemuProcess | None = None
         self._monitor: Monitor | None = None
         self._console: Console | None = None
-        self._saved = saved
         self._asked_to_end = False
 
     @property
@@ -67,8 +98,20 @@ class QemuMachine:
     async def create(self) -> None:
         if self.state is not MachineState.DEFINED:
             return
-        make_files(self.spec)
+        self._prepare()
         self.state = MachineState.CREATED
+
+    def _prepare(self) -> Origin:
+        origin = self._origin
+        if origin is None:
+            origin = self._origin = self._begin_from()
+            try:
+                self._launch = origin.prepare(self.spec)
+                self._layers = self._launch.layers
+            except BaseException:
+                self._close_origin()
+                raise
+        return origin
 
     async def start(self) -> socket.socket:
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
@@ -76,28 +119,34 @@ class QemuMachine:
         if self.state is MachineState.DESTROYED:
             raise HypervisorError("the machine was destroyed, so it cannot start")
         await self.create()
-        process = self._process = QemuProcess(
-            self.spec, self._accelerator, saved=self.state is MachineState.SAVED
-        )
-        self._asked_to_end = False
-        self._console = Console(process.console)
-        process.link.setblocking(False)
+        origin = self._prepare()
         try:
-            await self._begin(process)
-        except BaseException:
-            process.link.close()
-            raise
+            process = self._process = QemuProcess(
+                self.spec, self._accelerator, self._launch, origin.descriptors
+            )
+            self._asked_to_end = False
+            self._console = Console(process.console)
+            process.link.setblocking(False)
+            try:
+                await self._begin(process, origin)
+            except BaseException:
+                process.link.close()
+                raise
+        finally:
+            self._close_origin()
         self.state = MachineState.RUNNING
         return process.link
 
-    async def _begin(self, process: QemuProcess) -> None:
-        """Once QEMU answers: takes its files away or gives it the saved state."""
+    def _close_origin(self) -> None:
+        if self._origin is not None:
+            self._origin.close()
+            self._origin = None
+
+    async def _begin(self, process: QemuProcess, origin: Origin) -> None:
+        """Once QEMU answers: gives it the saved state, and takes its files away."""
         try:
             self._monitor = await Monitor.open(process.qmp)
-            if self.state is MachineState.SAVED:
-                await self._job("snapshot-load", self._saved)
-                await self._monitor.execute("cont")
-                await self._forget_others(self._monitor)
+            await self._while_it_lives("loading its state", origin.load(self._monitor))
         except HypervisorError as error:
             process.child.kill()
             await process.child.wait()
@@ -112,8 +161,9 @@ class QemuMachine:
             self._remove_directory()
 
     def _unlink_files(self) -> None:
-        for name in (OVERLAY, WINDOW, LOG):
-            (self.spec.directory / name).unlink(missing_ok=True)
+        for name in (*self._layers, WINDOW, LOG):
+            if "/" not in name:  # a golden snapshot's is not ours
+                (self.spec.directory / name).unlink(missing_ok=True)
 
     def _remove_directory(self) -> None:
         try:
@@ -122,30 +172,29 @@ class QemuMachine:
             if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
                 raise  # what else is there is somebody else's
 
-    async def _execute(self, command: str) -> None:
+    def _running(self, wanted: str) -> Monitor:
         if self._monitor is None:
-            raise HypervisorError(f"the machine is not running, so there was no {command}")
-        await self._monitor.execute(command)
+            raise HypervisorError(f"the machine is not running, so {wanted}")
+        return self._monitor
 
-    async def _job(self, command: str, checkpoint: str) -> None:
-        """Runs a snapshot job, as long as QEMU lives. Only the root disk has snapshots: the
-        transfer disk holds nothing worth keeping."""
-        if self._monitor is None or self._process is None:
-            raise HypervisorError(f"the machine is not running, so there was no {command}")
-        arguments: dict[str, object] = {"tag": checkpoint, "devices": [qemu_command.ROOT_NODE]}
-        if command != "snapshot-delete":
-            arguments["vmstate"] = qemu_command.ROOT_NODE
-        job = asyncio.ensure_future(self._monitor.run_job(command, arguments))
+    async def _execute(self, command: str) -> None:
+        await self._running(f"there was no {command}").execute(command)
+
+    async def _while_it_lives(self, what: str, work: Coroutine[None, None, T]) -> T:
+        """The result of `work`, unless QEMU ends in the middle of it."""
+        task = asyncio.ensure_future(work)
+        if self._process is None:
+            raise RuntimeError("there is no process")
         end = asyncio.ensure_future(self._process.child.wait())
         try:
-            await asyncio.wait((job, end), return_when=asyncio.FIRST_COMPLETED)
-            if not job.done():
-                raise HypervisorError(f"QEMU ended in the middle of {command}")
-            job.result()
+            await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise HypervisorError(f"QEMU ended in the middle of {what}")
+            return task.result()
         finally:
-            job.cancel()
+            task.cancel()
             end.cancel()
-            await asyncio.gather(job, end, return_exceptions=True)
+            await asyncio.gather(task, end, return_exceptions=True)
 
     async def pause(self) -> None:
         if self.state is not MachineState.PAUSED:
@@ -176,41 +225,45 @@ class QemuMachine:
         return await self._balloon().said() if was_asked else None
 
     def _balloon(self) -> Balloon:
-        if self._monitor is None:
-            raise HypervisorError("the machine is not running, so its memory cannot be looked at")
-        return Balloon(self._monitor)
+        return Balloon(self._running("its memory cannot be looked at"))
 
-    async def checkpoint(self) -> str:
-        was_paused = self.state is MachineState.PAUSED
-        await self.pause()
-        checkpoint = f"checkpoint-{os.urandom(8).hex()}"
-        await self._job("snapshot-save", checkpoint)
-        if not was_paused:
-            await self.resume()
-        return checkpoint
+    async def checkpoint(self, number: int) -> Checkpoint:
+        return await self._keep(number, last=False)
 
-    async def forget(self, checkpoint: str) -> None:
-        await self._job("snapshot-delete", checkpoint)
-
-    async def _forget_others(self, monitor: Monitor) -> None:
-        """Of a process that was ended in the middle there may be more than one."""
-        for checkpoint in await monitor.snapshots(qemu_command.ROOT_NODE):
-            if checkpoint != self._saved:
-                await self.forget(checkpoint)
-
-    async def save(self) -> str:
-        if self.state is MachineState.SAVED:
-            return self._saved
-        if self._monitor is None or self._process is None:
-            raise HypervisorError("the machine is not running, so there is nothing to save")
-        await self.pause()
-        self._saved = await self.checkpoint()
+    async def save(self, number: int) -> Checkpoint:
+        if self.state is MachineState.SAVED and self._kept is not None:
+            return self._kept
+        kept = await self._keep(number, last=True)
         self._asked_to_end = True
         await self._execute("quit")
-        await self._process.child.wait()
+        if self._process is not None:
+            await self._process.child.wait()
         await self._let_go()
+        self._begin_from = lambda: Restored(kept)
         self.state = MachineState.SAVED
-        return self._saved
+        return kept
+
+    async def _keep(self, number: int, *, last: bool) -> Checkpoint:
+        monitor = self._running("there is nothing to save")
+        saving = Saving(self.spec, monitor, self._accelerator, self._layers, self._kept)
+        try:
+            self._kept = await self._while_it_lives("a checkpoint", saving.run(number, last=last))
+        finally:
+            self._layers = saving.layers
+        return self._kept
+
+    def files_in_use(self) -> frozenset[str]:
+        return frozenset((*self._layers, WINDOW, LOG))
+
+    async def freeze(self) -> None:
+        monitor = self._running("it cannot become a golden snapshot")
+        await self.pause()
+        where: dict[str, object] = {"filename": str(self.spec.directory / GOLDEN_STATE)}
+        await self._while_it_lives(
+            "freezing", monitor.execute("xen-save-devices-state", {**where, "live": False})
+        )
+        await self.stop()
+        self._layers = ()  # they are the snapshot's now
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -218,6 +271,7 @@ class QemuMachine:
             self._process.child.kill()
             await self._process.child.wait()
             await self._let_go()
+        self._close_origin()
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             self.state = MachineState.STOPPED
 

@@ -1,20 +1,22 @@
 """QEMU's command line for a machine: no device, port or file that the machine does not need."""
 
+import json
 from pathlib import Path
 
 from boincvm import processes
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.qemu_launch import Launch, Memory
 
 PROGRAM = "qemu-system-x86_64"
 INSTALL_HINT = "install it: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
 PORT_NAME = "boincvm.agent"
 WINDOW_SERIAL = "boincvm-window"
-OVERLAY = "overlay.qcow2"
 WINDOW = "window"
 _SERIAL = f",serial={WINDOW_SERIAL}"
-ROOT_NODE = "root-disk"
 NETWORK_CARD = "network-card"
+MEMORY = "memory"
+IMAGE_NODE = "image"
 # What the guest frees goes to the host by itself, and a guest that would have to kill a program
 # for want of memory takes what it has given back again.
 BALLOON = "balloon"
@@ -23,7 +25,8 @@ _BALLOON_DEVICE = f"virtio-balloon-pci,id={BALLOON},free-page-reporting=on,defla
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # q35 calibrates its timers by hardware that microvm lacks: without the host's exact TSC
 # frequency two of three microvm boots hung on a loaded machine, and q35 is no slower.
-MACHINE = "q35,vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,smm=off,hpet=off"
+MACHINE = "q35"
+MACHINE_OPTIONS = "vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,smm=off,hpet=off"
 KERNEL_ARGUMENTS = [
     "quiet",
     "loglevel=1",  # with 0 the kernel would not even say why it panics
@@ -53,43 +56,30 @@ def acceleration_options(accelerator: str) -> list[str]:
     return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
 
 
-def base_options(accelerator: str) -> list[str]:
+def base_options(accelerator: str, machine: str = MACHINE) -> list[str]:
     """What every QEMU of ours is started with."""
     return [
         "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
         "-sandbox", SANDBOX,
-        "-machine", MACHINE,
+        "-machine", f"{machine},{MACHINE_OPTIONS}",
         *acceleration_options(accelerator),
     ]  # fmt: skip
 
 
 def machine_command(
-    spec: MachineSpec, accelerator: str, *, qmp: int, link: int, console: int, saved: bool
+    spec: MachineSpec, accelerator: str, launch: Launch, *, qmp: int, link: int, console: int
 ) -> list[str]:
-    """The whole command line; `qmp`, `link` and `console` are inherited descriptors.
-
-    `saved`: the guest waits, for its state is to be loaded. (`-loadvm` would refuse: it wants
-    a snapshot on every disk, and the transfer disk has none.)
-    """
-    arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
-    if spec.network:
-        arguments.append("boincvm.network")
-    if spec.balloon:
-        arguments.append("boincvm.balloon")
-    cache = "unsafe" if spec.ephemeral else "writeback"
-    overlay, window = spec.directory / OVERLAY, spec.directory / WINDOW
+    """The whole command line; `qmp`, `link` and `console` are inherited descriptors."""
     return [
         find_program(PROGRAM),
-        *base_options(accelerator),
+        *base_options(accelerator, f"{launch.machine},memory-backend={MEMORY}"),
         "-m", f"{spec.memory >> 20}M",
+        *_memory(spec.memory, launch),
         "-smp", str(spec.cpus),
-        "-kernel", str(spec.kernel),
-        "-initrd", str(spec.initrd),
-        "-append", " ".join(arguments),
-        # What is to outlive a power cut keeps the order of its writes.
-        *_disk("root", overlay, "qcow2", f"discard=unmap,cache={cache}"),
+        *(_boot(spec) if launch.incoming is None else _incoming(launch.incoming, launch)),
+        *_root_disk(spec, launch),
         # The host reads and writes the window while the guest has it open.
-        *_disk("window", window, "raw", "file.locking=off,cache=unsafe", _SERIAL),
+        *_window(spec.directory / WINDOW),
         "-chardev", f"socket,id=link,fd={link}",
         "-device", "virtio-serial-pci",
         "-device", f"virtserialport,chardev=link,name={PORT_NAME}",
@@ -99,14 +89,93 @@ def machine_command(
         "-mon", "chardev=qmp,mode=control",
         *_network(spec.network),
         *(["-device", _BALLOON_DEVICE] if spec.balloon else []),
-        *(["-S"] if saved else []),
     ]  # fmt: skip
 
 
-def _disk(name: str, path: Path, form: str, options: str, device_options: str = "") -> list[str]:
+def _memory(size: int, launch: Launch) -> list[str]:
+    # One name for all kinds: a state goes from one kind to another.
+    options: dict[str, object] = {"id": MEMORY, "size": size}
+    if launch.memory is Memory.OWN:
+        options["qom-type"] = "memory-backend-ram"
+    else:
+        options["qom-type"] = "memory-backend-file"
+        options["mem-path"] = launch.memory_file
+        options["share"] = launch.memory is Memory.SHARED
+    return ["-object", json.dumps(options)]
+
+
+def _boot(spec: MachineSpec) -> list[str]:
+    arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
+    if spec.network:
+        arguments.append("boincvm.network")
+    if spec.balloon:
+        arguments.append("boincvm.balloon")
+    return [
+        "-kernel", str(spec.kernel),
+        "-initrd", str(spec.initrd),
+        "-append", " ".join(arguments),
+    ]  # fmt: skip
+
+
+def _incoming(descriptor: int, launch: Launch) -> list[str]:
+    incoming = ["-incoming", f"fd:{descriptor}"]
+    if not launch.has_memory:
+        # `xen-save-devices-state` leaves out the machine type's name, too.
+        incoming += ["-global", "migration.send-configuration=off"]
+    return incoming
+
+
+def layer_node(name: str) -> str:
+    """The name of QEMU's block node for a layer of the root disk."""
+    return Path(name).stem
+
+
+def layer_options(path: Path, below: str | None) -> dict[str, object]:
+    """A layer of the root disk that is written to, for `-blockdev` and `blockdev-add`.
+
+    Nothing waits for the disk: what is to outlive a power cut is synced when a checkpoint has
+    it, and the layer in use is part of none.
+    """
+    return {
+        "driver": "qcow2",
+        "node-name": layer_node(path.name),
+        "discard": "unmap",
+        "cache": {"no-flush": True},
+        "file": {"driver": "file", "filename": str(path), "cache": {"no-flush": True}},
+        "backing": below,
+    }
+
+
+def read_only_layer(path: Path, node: str, below: str | None) -> dict[str, object]:
+    """A layer that others have above them, for `-blockdev` and `blockdev-add`."""
+    return {
+        "driver": "qcow2",
+        "node-name": node,
+        "read-only": True,
+        "file": {"driver": "file", "filename": str(path), "read-only": True},
+        "backing": below,
+    }
+
+
+def _root_disk(spec: MachineSpec, launch: Launch) -> list[str]:
+    nodes = [read_only_layer(spec.root, IMAGE_NODE, None)]
+    below = IMAGE_NODE
+    for name in launch.layers[:-1]:
+        nodes.append(read_only_layer(spec.directory / name, layer_node(name), below))
+        below = layer_node(name)
+    top = launch.layers[-1]
+    nodes.append(layer_options(spec.directory / top, below))
+    options = [part for node in nodes for part in ("-blockdev", json.dumps(node))]
+    return [*options, "-device", f"virtio-blk-pci,drive={layer_node(top)}"]
+
+
+def _window(path: Path) -> list[str]:
     escaped = str(path).replace(",", ",,")
-    drive = f"if=none,id={name},node-name={name}-disk,file={escaped},format={form},{options}"
-    return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}{device_options}"]
+    options = "format=raw,file.locking=off,cache=unsafe"
+    return [
+        "-drive", f"if=none,id=window,file={escaped},{options}",
+        "-device", f"virtio-blk-pci,drive=window{_SERIAL}",
+    ]  # fmt: skip
 
 
 def _network(wanted: bool) -> list[str]:

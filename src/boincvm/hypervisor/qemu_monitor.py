@@ -1,18 +1,16 @@
-"""QEMU's monitor (QMP): commands, jobs, and the one event that somebody waits for."""
+"""QEMU's monitor (QMP): commands and events."""
 
 import asyncio
 import contextlib
 import socket
 from typing import Self
 
-from qemu.qmp import ConnectError, Message, QMPClient, QMPError, Runstate
+from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError, Runstate
 
 from boincvm.errors import HypervisorError
 
 LIMIT = 30.0
 """Seconds that a command may take; it takes milliseconds unless QEMU is stuck."""
-JOB_LIMIT = 300.0
-"""Seconds that a job may take, such as writing out the guest's memory."""
 
 
 class Monitor:
@@ -44,31 +42,17 @@ class Monitor:
         except (QMPError, TimeoutError) as error:
             raise HypervisorError(f"QEMU refused {command}: {error or 'no answer'}") from error
 
-    async def run_job(self, command: str, arguments: dict[str, object]) -> None:
-        """Runs the job that `command` starts to its end. Raises HypervisorError."""
-        with self._client.listener("JOB_STATUS_CHANGE") as changes:
-            await self.execute(command, {"job-id": command, **arguments})
-            try:
-                async with asyncio.timeout(JOB_LIMIT):
-                    async for change in changes:
-                        if _has_concluded(change, command):
-                            break
-            except TimeoutError:
-                raise HypervisorError(f"QEMU's {command} took over {JOB_LIMIT:g} s") from None
-        jobs = await self.execute("query-jobs")
-        await self.execute("job-dismiss", {"id": command})
-        for job in jobs if isinstance(jobs, list) else ():
-            if job["id"] == command and "error" in job:
-                raise HypervisorError(f"QEMU's {command} failed: {job['error']}")
+    async def send_descriptor(self, descriptor: int, name: str) -> None:
+        """QEMU knows a copy of it as `name` from now on. Raises HypervisorError."""
+        try:
+            self._client.send_fd_scm(descriptor)
+        except (QMPError, OSError) as error:
+            raise HypervisorError(f"QEMU is gone, so it took no descriptor: {error}") from error
+        await self.execute("getfd", {"fdname": name})
 
-    async def snapshots(self, node: str) -> list[str]:
-        """Names of the snapshots in the image behind the block node `node`."""
-        nodes = await self.execute("query-named-block-nodes", {"flat": True})
-        found: list[str] = []
-        for entry in nodes if isinstance(nodes, list) else ():
-            if entry.get("node-name") == node:
-                found += [str(one["name"]) for one in entry["image"].get("snapshots", ())]
-        return found
+    def events(self, *names: str) -> contextlib.AbstractContextManager[EventListener]:
+        """A listener that hears these events from now on."""
+        return self._client.listener(names)
 
     async def disk_full(self) -> None:
         """Waits until a write of the guest finds the host's disk full."""
@@ -83,8 +67,3 @@ class Monitor:
         # It may have died before it could say goodbye, which the machine's end tells.
         with contextlib.suppress(QMPError, EOFError, OSError):
             await self._client.disconnect()
-
-
-def _has_concluded(change: Message, job: str) -> bool:
-    data = change["data"]
-    return isinstance(data, dict) and data.get("id") == job and data.get("status") == "concluded"

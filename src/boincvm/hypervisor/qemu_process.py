@@ -1,18 +1,20 @@
 """A QEMU process, the channels and files that lead to it, and the disks that it needs."""
 
-import errno
 import os
 import socket
+from collections.abc import Sequence
+from pathlib import Path
 
 from boincvm.errors import HostDiskFullError, HypervisorError, UsageError
+from boincvm.filetree import DISK_FULL
 from boincvm.hypervisor import qcow2, qemu_command
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.qemu_launch import Launch
 from boincvm.processes import ChildProcess
 from boincvm.sizes import format_size
 
-OVERLAY, WINDOW, LOG = qemu_command.OVERLAY, qemu_command.WINDOW, "qemu.log"
+WINDOW, LOG = qemu_command.WINDOW, "qemu.log"
 WINDOW_SIZE = 32 << 20
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class QemuProcess:
@@ -21,11 +23,14 @@ class QemuProcess:
     qmp, link, console: our ends of QEMU's channels. window, log: descriptors of the files.
     """
 
-    def __init__(self, spec: MachineSpec, accelerator: str, *, saved: bool = False) -> None:
-        """`saved`: the guest waits, for its state is to be loaded.
-
-        Raises HypervisorMissingError, OSError.
-        """
+    def __init__(
+        self,
+        spec: MachineSpec,
+        accelerator: str,
+        launch: Launch,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """`descriptors`: those that `launch` speaks of. Raises HypervisorMissingError, OSError."""
         self.spec = spec
         self.accelerator = accelerator
         pairs = [socket.socketpair() for _ in range(3)]
@@ -34,13 +39,16 @@ class QemuProcess:
         ends = (qmp.fileno(), link.fileno(), console.fileno())
         try:
             command = qemu_command.machine_command(
-                spec, accelerator, qmp=ends[0], link=ends[1], console=ends[2], saved=saved
+                spec, accelerator, launch, qmp=ends[0], link=ends[1], console=ends[2]
             )
             self.window = os.open(spec.directory / WINDOW, os.O_RDWR | os.O_CLOEXEC)
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self.log = os.open(spec.directory / LOG, flags, 0o600)
             self.child = ChildProcess(
-                command, directory=spec.directory, descriptors=ends, stderr=self.log
+                command,
+                directory=spec.directory,
+                descriptors=[*ends, *descriptors],
+                stderr=self.log,
             )
         except BaseException:
             self._close_channels()
@@ -70,24 +78,30 @@ class QemuProcess:
             channel.close()
 
 
-def make_files(spec: MachineSpec) -> None:
-    """The overlay and the transfer disk. Raises HypervisorError, HostDiskFullError, UsageError."""
+def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
+    """The root disk's layer to write to, named `layer`, over the file `below`, and a new transfer
+    disk. Raises HypervisorError, HostDiskFullError, UsageError."""
     try:
-        size = qcow2.virtual_size(spec.root)
+        size = qcow2.virtual_size(below)
         wanted = size if spec.disk_size is None else spec.disk_size
         if wanted < size:
             raise UsageError(
                 f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
                 hint="ask for as much or more, or leave the disk's size out",
             )
-        qcow2.write_overlay(spec.directory / OVERLAY, spec.root, wanted)
+        qcow2.write_overlay(spec.directory / layer, below, wanted)
         with (spec.directory / WINDOW).open("wb") as window:
             window.truncate(WINDOW_SIZE)
     except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise HostDiskFullError(
-                f"the host's disk is full: {error.strerror}", hint="free some space and run again"
-            ) from error
-        raise HypervisorError(f"the machine's disks cannot be made: {error}") from error
+        raise failure_of_disks(error) from error
     except ValueError as error:
         raise HypervisorError(f"the machine's disks cannot be made: {error}") from error
+
+
+def failure_of_disks(error: OSError) -> HypervisorError | HostDiskFullError:
+    """What it means that a file of a machine cannot be made."""
+    if error.errno in DISK_FULL:
+        return HostDiskFullError(
+            f"the host's disk is full: {error.strerror}", hint="free some space and run again"
+        )
+    return HypervisorError(f"the machine's disks cannot be made: {error}")

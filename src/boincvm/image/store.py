@@ -4,6 +4,7 @@
     images/objects/DIGEST/       kernel, initrd, root.qcow2, manifest.json; all 0444
     images/lock                  held by whoever changes names or objects
     images/builds/               builds under way
+    images/golden/               machines of them that have booted (wrapper/golden.py)
 
 A run holds a shared lock on an object's manifest.json; nobody removes what is so held.
 """
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from boincvm.image.manifest import Manifest
+
+GOLDEN = "golden"
 
 
 class Image:
@@ -69,6 +72,11 @@ class Image:
         """The root disk, qcow2; read-only: a machine gets an overlay over it."""
         return self.directory / ROOT
 
+    @property
+    def golden(self) -> Path:
+        """Where golden snapshots of the store's images are."""
+        return self.directory.parents[1] / GOLDEN
+
     def close(self) -> None:
         """Let go of the image; again is harmless."""
         self._lock.close()
@@ -91,6 +99,7 @@ class ImageStore:
     def __init__(self, root: Path | None = None) -> None:
         self.root = data_directory() / "images" if root is None else root
         self.builds = self.root / "builds"
+        self.golden = self.root / GOLDEN
         self._names = self.root / "names"
         self._objects = self.root / "objects"
         self._lock = self.root / "lock"

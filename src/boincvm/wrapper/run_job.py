@@ -15,9 +15,10 @@ from boincvm.guestlink.put import check_source, put_tree
 from boincvm.guestlink.reports import shown
 from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.job.model import Job, Task
+from boincvm.wrapper.golden import Golden
 from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 from boincvm.wrapper.limits_reached import check_limits
-from boincvm.wrapper.session import Session, open_session
+from boincvm.wrapper.session import Session, start_session
 from boincvm.wrapper.streams import Source
 from boincvm.wrapper.task_streams import StreamPlan
 
@@ -27,13 +28,16 @@ MAXIMUM_OUTPUT = 1 << 40
 
 class Outcome:
     """How the job went. `phases`: seconds by name, in order; `ends`: one for each task run;
-    `note`: what a person should know though nothing failed of ours."""
+    `note`: what a person should know though nothing failed of ours. `is_cold`: the machine
+    booted; `cold_because`: why no copy of the golden snapshot that there is could be used."""
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
         self.ends: list[ProgramEnd] = []
         self.exit_code: int = ExitCode.SUCCESS
         self.note = ""
+        self.is_cold = True
+        self.cold_because = ""
 
 
 class Observer:
@@ -57,13 +61,16 @@ class JobRun:
         self._program: GuestProgram | None = None
         self._interrupted = False
 
-    async def run(self, driver: Driver, spec: MachineSpec) -> None:
-        """Raises BoincvmError; how the program itself ended is in `outcome`."""
+    async def run(self, driver: Driver, spec: MachineSpec, golden: Golden | None = None) -> None:
+        """The machine is a copy of `golden`, if there is one.
+
+        Raises BoincvmError; how the program itself ended is in `outcome`."""
         self._check_files()
         async with AsyncExitStack() as stack:
             with self._phase("start"):
-                machine = open_session(driver, spec, self.job.limits)
-                session = await stack.enter_async_context(machine)
+                session, failure = await start_session(stack, driver, spec, self.job.limits, golden)
+                self.outcome.is_cold = golden is None or bool(failure)
+                self.outcome.cold_because = failure or self.outcome.cold_because
             await session.guard(self._run_in(session))
 
     async def _run_in(self, session: Session) -> None:

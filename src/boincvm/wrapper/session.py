@@ -1,13 +1,14 @@
 """A booted machine and its link, and the one place that tells why they ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,
+    GuestError,
     GuestNeverBootedError,
     HostDiskFullError,
     HypervisorError,
@@ -16,6 +17,7 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.window import TransferWindow
 from boincvm.hypervisor.contract import Driver, EndCause, Machine, MachineEnd, MachineSpec
 from boincvm.job.model import Limits
+from boincvm.wrapper.golden import Golden, discard_golden
 
 T = TypeVar("T")
 
@@ -90,20 +92,26 @@ class Session:
 
 
 @asynccontextmanager
-async def open_session(driver: Driver, spec: MachineSpec, limits: Limits) -> AsyncIterator[Session]:
-    """A machine that has booted and whose agent has answered; gone after the block.
+async def open_session(
+    machine: Machine, limits: Limits, link_state: Mapping[str, object] | None = None
+) -> AsyncIterator[Session]:
+    """`machine`, started, and its agent has answered; it is gone after the block.
 
-    Raises HypervisorError, HypervisorMissingError, HostDiskFullError, GuestError.
+    `link_state`: of the guest link, for the copy of a golden snapshot. Raises HypervisorError,
+    HypervisorMissingError, HostDiskFullError, GuestError.
     """
-    machine = driver.machine(spec)
     link: GuestLink | None = None
     try:
         await machine.create()
-        link = await GuestLink.open(await machine.start(), silence_limit=limits.silence)
+        channel = await machine.start()
+        link = await GuestLink.open(channel, silence_limit=limits.silence, attach_to=link_state)
         session = Session(machine, link)
         watcher = asyncio.ensure_future(session.watch())
         try:
-            await session.guard(_wait_for_agent(link, limits.boot))
+            if link_state is None:
+                await session.guard(_wait_for_agent(link, limits.boot))
+            else:
+                await session.guard(link.attach(limits.boot))
             link.expect_beats(limits.silence)
             yield session
         finally:
@@ -113,6 +121,27 @@ async def open_session(driver: Driver, spec: MachineSpec, limits: Limits) -> Asy
         if link is not None:
             link.close()
         await machine.destroy()
+
+
+async def start_session(
+    stack: AsyncExitStack, driver: Driver, spec: MachineSpec, limits: Limits, golden: Golden | None
+) -> tuple[Session, str]:
+    """A session that `stack` ends: the machine is a copy of `golden`, or it boots. If a copy was
+    to be had and was of no use, the second item says why, and the snapshot is gone.
+
+    Raises what `open_session` raises.
+    """
+    reason = ""
+    if golden is not None:
+        machine = driver.clone(spec, golden.directory)
+        try:
+            opened = open_session(machine, limits, golden.link)
+            return await stack.enter_async_context(opened), ""
+        except (HypervisorError, GuestError) as error:
+            reason = error.message
+        discard_golden(golden.directory)
+        spec.directory.mkdir(mode=0o700, exist_ok=True)
+    return await stack.enter_async_context(open_session(driver.machine(spec), limits)), reason
 
 
 async def _wait_for_agent(link: GuestLink, limit: float) -> None:

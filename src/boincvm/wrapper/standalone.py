@@ -8,10 +8,13 @@ from collections.abc import Coroutine
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
+from boincvm.hypervisor.contract import Feature
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Job
 from boincvm.processes import ASKING_SIGNALS
+from boincvm.wrapper.golden import find_golden
+from boincvm.wrapper.golden_background import is_wanted, make_in_background
 from boincvm.wrapper.run_directory import run_directory
 from boincvm.wrapper.run_job import JobRun, Observer, machine_spec
 from boincvm.wrapper.streams import OutputClosedError, fill_closed_descriptors
@@ -62,7 +65,13 @@ async def _run_in_machine(job_run: JobRun) -> None:
     with run_directory() as directory, ImageStore().open(job.machine.image) as image:
         driver = await open_driver(DriverName.QEMU, image.kernel)
         spec = machine_spec(job, directory, image.kernel, image.initrd, image.root)
-        await job_run.run(driver, spec)
+        if not is_wanted() or Feature.GOLDEN not in driver.features:
+            await job_run.run(driver, spec)
+            return
+        golden, job_run.outcome.cold_because = find_golden(image, spec, driver)
+        await job_run.run(driver, spec, golden)
+        if job_run.outcome.is_cold:
+            make_in_background(job.machine, image.golden.parent)
 
 
 class _Interruption:
@@ -132,10 +141,13 @@ def _result(job_run: JobRun, plan: StreamPlan, failure: BoincvmError | None) -> 
     result: dict[str, object] = {
         "exit_code": int(failure.exit_code if failure else outcome.exit_code),
         "phases": outcome.phases,
+        "start": "cold" if outcome.is_cold else "golden",
         "tasks": [end._asdict() for end in outcome.ends],
     }
     if outcome.note:
         result["note"] = outcome.note
+    if outcome.cold_because:
+        result["cold_because"] = outcome.cold_because
     if failure is not None:
         result["error"] = {
             "message": failure.message,

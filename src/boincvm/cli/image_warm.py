@@ -1,0 +1,57 @@
+"""`boincvm image warm`: a golden snapshot of an image, made now."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from time import monotonic
+
+from boincvm.cli.parser import option
+from boincvm.job import values
+from boincvm.job.model import MachineShape
+
+_SHAPE = MachineShape()
+_LEAST_PRIORITY = 19
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options; they say for what machines the snapshot is."""
+    parser.add_argument("name", metavar="NAME", nargs="?", default=_SHAPE.image)
+    parser.add_argument("--memory", type=option(values.memory), default=_SHAPE.memory)
+    parser.add_argument("--cpus", type=option(_cpus), default=_SHAPE.cpus)
+    parser.add_argument("--disk", type=option(values.disk))
+    parser.add_argument("--network", action="store_true")
+    # As a machine is that runs under a BOINC client.
+    parser.add_argument("--balloon", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--background", action="store_true", help="at the least priority")
+
+
+def _cpus(text: object) -> int:
+    return values.cpus(int(text) if isinstance(text, str) and text.isdecimal() else text)
+
+
+def warm(arguments: argparse.Namespace) -> int:
+    """Returns the exit code. Raises BoincvmError."""
+    import asyncio
+
+    from boincvm.image.store import ImageStore
+    from boincvm.wrapper.golden_maker import warm_image
+
+    if arguments.background:
+        os.nice(_LEAST_PRIORITY)
+    shape = MachineShape(
+        arguments.name, arguments.memory, arguments.cpus, arguments.disk, arguments.network
+    )
+    begin = monotonic()
+    was_made = asyncio.run(
+        warm_image(ImageStore(arguments.store), shape, balloon=arguments.balloon)
+    )
+    seconds = round(monotonic() - begin, 1)
+    if arguments.json:
+        print(json.dumps({"name": shape.image, "made": was_made, "seconds": seconds}))
+    elif was_made:
+        print(f"machines of the image {shape.image} start from a snapshot now ({seconds} s)")
+    else:
+        print(f"the image {shape.image} has its snapshot already, or one is being made")
+    return 0

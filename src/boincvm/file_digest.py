@@ -1,0 +1,27 @@
+"""The digest of a file's content."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+def digest_of(path: Path, *, drop_cache: bool = False) -> tuple[int, str]:
+    """Bytes of the regular file `path`, and their BLAKE2b digest of 256 bits in hexadecimal.
+
+    `drop_cache`: it is read from the disk, as far as the kernel can be asked to. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{path} is no regular file")
+        if drop_cache:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        digest, size = hashlib.blake2b(digest_size=32), 0
+        buffer = memoryview(bytearray(_CHUNK))
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+            size += count
+    return size, digest.hexdigest()

@@ -1,0 +1,263 @@
+"""A machine's memory on disk: one file a checkpoint, with the pages that changed since another.
+
+    pages      4096 bytes each, as they came; none that is all zeros
+    tail       the devices' state
+    table      compressed: for each page its digest, and in which file it is, and where
+    meta       JSON: the blocks of memory, the chain of files, the lengths of what is above
+    trailer    mark, where the tail begins, meta's length, digest of tail, table and meta
+
+The newest file's table leads to all pages, in this file or an earlier one of its chain. Numbers
+are little endian.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from array import array
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from boincvm.hypervisor.qemu_stream import PAGE, Block, Frame, StreamWriter
+
+MARK = b"BVMMEM1\n"
+_TRAILER = struct.Struct("<8sQI32s")
+_DIGEST = 16
+_MOST_FILES = 64
+_LARGEST_META = 1 << 20
+_LARGEST_END = 1 << 32
+_BUFFER = 1 << 20
+_RUN = 256
+"""Pages that are read at once."""
+
+
+class MemoryFileError(Exception):
+    """The file is not what was written."""
+
+
+class Summary(NamedTuple):
+    """chain: the files that live pages are in, this one the last. live: bytes of memory that is
+    not zero; written: bytes of this file; digest: of it, BLAKE2b of 256 bits, hexadecimal."""
+
+    chain: tuple[str, ...]
+    live: int
+    written: int
+    digest: str
+
+
+class _Table:
+    """One block's pages: digest, file (its place in the chain, from 1; 0: zeros) and offset."""
+
+    def __init__(self, pages: int) -> None:
+        self.digests = bytearray(_DIGEST * pages)
+        self.files = array("H", bytes(2 * pages))
+        self.offsets = array("Q", bytes(8 * pages))
+
+    def encoded(self) -> bytes:
+        return bytes(self.digests) + self.files.tobytes() + self.offsets.tobytes()
+
+    @staticmethod
+    def size(pages: int) -> int:
+        return (_DIGEST + 2 + 8) * pages
+
+    @classmethod
+    def decoded(cls, data: memoryview, pages: int) -> "_Table":
+        table = cls(0)
+        table.digests = bytearray(data[: _DIGEST * pages])
+        table.files.frombytes(data[_DIGEST * pages : (_DIGEST + 2) * pages])
+        table.offsets.frombytes(data[(_DIGEST + 2) * pages :])
+        return table
+
+
+class MemoryWriter:
+    """Takes the pages of a stream (qemu_stream.PageSink) and writes those that are new."""
+
+    def __init__(self, directory: Path, name: str, base: str | None) -> None:
+        """`base`: the file of the checkpoint before. Raises OSError, MemoryFileError."""
+        self._base = MemoryImage.read(directory, base) if base is not None else None
+        self._chain = [*(self._base.chain if self._base else ()), name]
+        self._file = (directory / name).open("xb", buffering=_BUFFER)
+        self._hash = hashlib.blake2b(digest_size=32)
+        self._at = 0
+        self._tables: list[_Table] = []
+        self._own = len(self._chain)
+
+    def begin(self, blocks: tuple[Block, ...]) -> None:
+        if self._base is not None:
+            if self._base.frame.blocks != blocks:
+                raise MemoryFileError("the checkpoint before is another machine's")
+            self._tables = self._base.tables
+        else:
+            self._tables = [_Table(block.size // PAGE) for block in blocks]
+
+    def page(self, block: int, number: int, data: bytes) -> None:
+        table, at = self._tables[block], number * _DIGEST
+        digest = hashlib.blake2b(data, digest_size=_DIGEST).digest()
+        if table.digests[at : at + _DIGEST] == digest and table.files[number]:
+            return
+        table.digests[at : at + _DIGEST] = digest
+        table.files[number], table.offsets[number] = self._own, self._at
+        self._write(data)
+
+    def zero(self, block: int, number: int) -> None:
+        self._tables[block].files[number] = 0
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self._at += len(data)
+
+    def finish(self, frame: Frame) -> Summary:
+        """Everything is in the file, and on the disk. Raises OSError."""
+        chain = self._shorten_chain()
+        table = zlib.compress(b"".join(table.encoded() for table in self._tables), 1)
+        meta = json.dumps(
+            {
+                "blocks": [[block.name.hex(), block.size] for block in frame.blocks],
+                "chain": chain,
+                "head": frame.head.hex(),
+                "ram": [frame.section, frame.instance, frame.version],
+                "tail": len(frame.tail),
+                "table": len(table),
+            }
+        ).encode()
+        begin = self._at
+        end = hashlib.blake2b(digest_size=32)
+        for part in (frame.tail, table, meta):
+            end.update(part)
+            self._write(part)
+        self._write(_TRAILER.pack(MARK, begin, len(meta), end.digest()))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        live = sum(len(table.files) - table.files.count(0) for table in self._tables) * PAGE
+        return Summary(tuple(chain), live, self._at, self._hash.hexdigest())
+
+    def _shorten_chain(self) -> list[str]:
+        """Without the files that no page is in."""
+        used = set().union(*(set(table.files) for table in self._tables)) | {self._own}
+        kept = [place for place in range(1, self._own + 1) if place in used]
+        if len(kept) > _MOST_FILES:
+            raise MemoryFileError("too many files")
+        if len(kept) < self._own:
+            places = {old: new for new, old in enumerate(kept, 1)} | {0: 0}
+            for table in self._tables:
+                table.files = array("H", map(places.__getitem__, table.files))
+        return [self._chain[place - 1] for place in kept]
+
+    def close(self) -> None:
+        """Again is harmless."""
+        self._file.close()
+
+
+class MemoryImage:
+    """The memory as a file and its chain have it; made by `read`."""
+
+    def __init__(
+        self, directory: Path, frame: Frame, chain: tuple[str, ...], tables: list[_Table]
+    ) -> None:
+        self._directory = directory
+        self.frame = frame
+        self.chain = chain
+        self.tables = tables
+
+    @classmethod
+    def read(cls, directory: Path, name: str) -> "MemoryImage":
+        """Only the end of the file is read. Raises MemoryFileError, OSError."""
+        try:
+            with (directory / name).open("rb") as file:
+                meta, tail, table = _read_end(file)
+            blocks = tuple(Block(bytes.fromhex(word), int(size)) for word, size in meta["blocks"])
+            chain = tuple(_file_name(one) for one in meta["chain"])
+            section, instance, version = meta["ram"]
+            head = bytes.fromhex(meta["head"])
+            frame = Frame(head, int(section), int(instance), int(version), blocks, tail)
+            tables = _decode(table, blocks)
+        except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
+            raise MemoryFileError(f"{name} is damaged: {error}") from error
+        if not chain or chain[-1] != name or len(chain) > _MOST_FILES:
+            raise MemoryFileError(f"{name} is damaged: its chain does not end with it")
+        if any(max(table.files, default=0) > len(chain) for table in tables):
+            raise MemoryFileError(f"{name} is damaged: a page is in no file")
+        return cls(directory, frame, chain, tables)
+
+    def write_stream(self, descriptor: int) -> None:
+        """To a blocking descriptor. Raises MemoryFileError, OSError."""
+        files = [(self._directory / name).open("rb", buffering=0) for name in self.chain]
+        try:
+            with open(descriptor, "wb", buffering=_BUFFER, closefd=False) as target:
+                writer = StreamWriter(target, self.frame)
+                writer.begin()
+                for block, table in enumerate(self.tables):
+                    self._write_block(writer, block, table, files)
+                writer.end()
+        finally:
+            for file in files:
+                file.close()
+
+    def _write_block(
+        self, writer: StreamWriter, block: int, table: _Table, files: list[BinaryIO]
+    ) -> None:
+        places, offsets, count = table.files, table.offsets, len(table.files)
+        number = 0
+        while number < count:
+            place = places[number]
+            if not place:
+                number += 1
+                continue
+            begin, end = number, number + 1
+            while (
+                end < count
+                and end - begin < _RUN
+                and places[end] == place
+                and offsets[end] == offsets[end - 1] + PAGE
+            ):
+                end += 1
+            length = (end - begin) * PAGE
+            data = os.pread(files[place - 1].fileno(), length, offsets[begin])
+            if len(data) != length:
+                raise MemoryFileError(f"{self.chain[place - 1]} has become shorter")
+            writer.pages(block, begin, memoryview(data))
+            number = end
+
+
+def _read_end(file: BinaryIO) -> tuple[dict[str, list[object]], bytes, bytes]:
+    """Meta, tail and table; ValueError where they are not what was written."""
+    size = os.fstat(file.fileno()).st_size
+    at = size - _TRAILER.size
+    if at < 0:
+        raise ValueError("it is too short")
+    file.seek(at)
+    mark, begin, length, digest = _TRAILER.unpack(file.read(_TRAILER.size))
+    if mark != MARK:
+        raise ValueError("it has not our mark, or another version's")
+    if not 0 <= begin <= at - length or length > _LARGEST_META or at - begin > _LARGEST_END:
+        raise ValueError("its end is nowhere")
+    file.seek(begin)
+    data = file.read(at - begin)
+    if hashlib.blake2b(data, digest_size=32).digest() != digest:
+        raise ValueError("its end is not what was written")
+    meta = json.loads(data[-length:])
+    tail, table = int(meta["tail"]), int(meta["table"])
+    if tail + table + length != len(data):
+        raise ValueError("its parts do not add up")
+    return meta, data[:tail], data[tail : tail + table]
+
+
+def _decode(data: bytes, blocks: tuple[Block, ...]) -> list[_Table]:
+    pages = [block.size // PAGE for block in blocks]
+    expander = zlib.decompressobj()
+    plain = memoryview(expander.decompress(data, sum(map(_Table.size, pages)) + 1))
+    if len(plain) != sum(map(_Table.size, pages)):
+        raise ValueError("its table has another size")
+    tables = []
+    for count in pages:
+        tables.append(_Table.decoded(plain[: _Table.size(count)], count))
+        plain = plain[_Table.size(count) :]
+    return tables
+
+
+def _file_name(value: object) -> str:
+    if not isinstance(value, str) or "/" in value or value.startswith(".") or not value:
+        raise ValueError("a file's name is none")
+    return value

@@ -1,0 +1,125 @@
+"""The helper process that takes in a machine's memory while the machine runs.
+
+Its one argument is a JSON object: `stream` and `result`, descriptors; `directory`; `memory`, the
+file to write, and `base`, the one before or null; `lock`, a file to be held while it works, or
+null; `idle`, whether all other work goes first; `seal`, files that are finished when the stream
+ends. On `result` it says `{"ready": true}` when it is its turn, and at the end what it has
+written, or `{"error": …, "errno": …}`: one line of JSON each.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from boincvm.file_digest import digest_of
+from boincvm.hypervisor.memory_file import MemoryFileError, MemoryWriter, Summary
+from boincvm.hypervisor.qemu_stream import StreamError, read_stream
+
+_BUFFER = 1 << 20
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system call numbers
+_IDLE_CLASS = 3 << 13
+_LEAST_PRIORITY = 19
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    request = json.loads(arguments[0])
+    result = int(request["result"])
+    try:
+        if request["idle"]:
+            _give_way()
+        with _Turn(request["lock"]):
+            _say(result, {"ready": True})
+            _say(result, _keep(request))
+    except BrokenPipeError:
+        return 1  # nobody waits for it any more
+    except (OSError, StreamError, MemoryFileError) as error:
+        number = error.errno or 0 if isinstance(error, OSError) else 0
+        _say(result, {"error": str(error), "errno": number})
+        return 1
+    return 0
+
+
+def _say(result: int, told: dict[str, object]) -> None:
+    os.write(result, json.dumps(told).encode() + b"\n")
+
+
+def _give_way() -> None:
+    """To all other work on the processors, and on the disk."""
+    os.nice(_LEAST_PRIORITY)
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, 1, 0, _IDLE_CLASS)  # refused, it would only be ruder
+
+
+class _Turn:
+    """One checkpoint at a time on this host; where the lock cannot be had, without it."""
+
+    def __init__(self, path: str | None) -> None:
+        self._descriptor = -1
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __enter__(self) -> None:
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def _keep(request: dict[str, object]) -> dict[str, object]:
+    directory, name = Path(str(request["directory"])), str(request["memory"])
+    base = request["base"]
+    seal = request["seal"]
+    try:
+        written = _write(directory, name, None if base is None else str(base), request["stream"])
+        files = _seal(directory, seal if isinstance(seal, list) else ())
+        # What counts is what is on the disk, not what we meant to write.
+        size, digest = digest_of(directory / name, drop_cache=True)
+        if (size, digest) != (written.written, written.digest):
+            raise MemoryFileError(f"{name} is not on the disk as it was written")
+    except BaseException:
+        (directory / name).unlink(missing_ok=True)
+        raise
+    files[name] = {"size": size, "digest": digest}
+    _sync(directory)
+    return {
+        "files": files,
+        "chain": list(written.chain),
+        "live": written.live,
+        "written": written.written,
+    }
+
+
+def _write(directory: Path, name: str, base: str | None, stream: object) -> Summary:
+    writer = MemoryWriter(directory, name, base)
+    try:
+        with os.fdopen(int(str(stream)), "rb", buffering=_BUFFER) as source:
+            return writer.finish(read_stream(source, writer))
+    finally:
+        writer.close()
+
+
+def _seal(directory: Path, names: Iterable[object]) -> dict[str, dict[str, object]]:
+    """Has the files on the disk, and their digests."""
+    sealed: dict[str, dict[str, object]] = {}
+    for name in map(str, names):
+        _sync(directory / name)
+        size, digest = digest_of(directory / name, drop_cache=True)
+        sealed[name] = {"size": size, "digest": digest}
+    return sealed
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,244 @@
+"""A checkpoint of a QEMU that runs: its memory goes out as a live migration to a helper process.
+
+QEMU sends memory while the guest runs on, sends again what was written meanwhile, and stops the
+guest only for what is left. At that moment the root disk gets a new layer, so that the layer
+before it is the disk as it was then. Ways that QEMU offers, compared: docs/checkpoints.md.
+Sources: docs/devel/migration.rst and qapi/migration.json of QEMU.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from qemu.qmp import EventListener
+
+import boincvm
+from boincvm import checkpoint_steps
+from boincvm.errors import HostDiskFullError, HypervisorError
+from boincvm.filetree import DISK_FULL
+from boincvm.hypervisor.contract import FileSeal
+from boincvm.hypervisor.qemu_monitor import LIMIT, Monitor
+from boincvm.paths import cache_directory
+from boincvm.processes import ChildProcess
+
+LOCK = "checkpoint.lock"
+"""In the cache directory: held by whoever makes a checkpoint on this host."""
+DOWNTIMES = ((5, 10.0), (50, 10.0), (500, 10.0), (2_000_000, 600.0))
+"""Milliseconds that the guest may stand still, and seconds for which no more is allowed it: a
+guest that writes memory faster than we can take it has to be stopped longer in the end."""
+_AT_ONCE = ((2_000_000, 600.0),)
+_CAPABILITIES = ("pause-before-switchover", "events")
+_BANDWIDTH = 1 << 40
+_PIPE_SIZE = 1 << 20
+_F_SETPIPE_SZ = 1031
+_LONGEST_LINE = 1 << 20
+_STREAM = "memory"
+_NOT_YET = "not finalized"
+_MOMENT = 0.0005
+_KEEPER = (
+    "import sys; sys.path.insert(0, sys.argv[1]);"
+    " from boincvm.hypervisor.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
+)
+
+
+class Kept(NamedTuple):
+    """files: those that were written or sealed. chain: memory files that the newest one needs,
+    itself the last. live: bytes of memory that are not zero; written: bytes of its file."""
+
+    files: dict[str, FileSeal]
+    chain: tuple[str, ...]
+    live: int
+    written: int
+
+
+class Keeper:
+    """The helper process that takes the memory in (memory_keeper.py)."""
+
+    def __init__(
+        self, directory: Path, memory: str, base: str | None, seal: Sequence[str], *, waits: bool
+    ) -> None:
+        """`memory` is the file to write, `base` the one whose pages need not be written again;
+        `seal`: disk layers that are frozen when the memory has come. `waits`: it takes its turn
+        among all tasks of this host, and gives way to all other work. Raises OSError."""
+        stream, self.stream = os.pipe2(os.O_CLOEXEC)
+        result, far = os.pipe2(os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # with too many pipes of this user it stays small
+            fcntl.fcntl(self.stream, _F_SETPIPE_SZ, _PIPE_SIZE)
+        request = {
+            "stream": stream,
+            "result": far,
+            "directory": str(directory),
+            "memory": memory,
+            "base": base,
+            "lock": str(cache_directory() / LOCK) if waits else None,
+            "idle": waits,
+            "seal": list(seal),
+            "drop_cache": True,
+        }
+        package = str(Path(boincvm.__file__).parents[1])
+        try:
+            self._process = ChildProcess(
+                [sys.executable, "-I", "-S", "-c", _KEEPER, package, json.dumps(request)],
+                directory=directory,
+                descriptors=[stream, far],
+            )
+        except BaseException:
+            self.close_stream()
+            os.close(result)
+            raise
+        finally:
+            os.close(stream)
+            os.close(far)
+        self._result = result
+        self._reader: asyncio.StreamReader | None = None
+        self._transport: asyncio.BaseTransport | None = None
+
+    async def ready(self) -> None:
+        """It is its turn. Raises HypervisorError, HostDiskFullError."""
+        loop = asyncio.get_running_loop()
+        reader = self._reader = asyncio.StreamReader(limit=_LONGEST_LINE)
+        pipe = os.fdopen(self._result, "rb", buffering=0)
+        self._result = -1
+        self._transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        await self._line()
+
+    async def kept(self) -> Kept:
+        """Once the stream has ended. Raises HypervisorError, HostDiskFullError."""
+        told = await self._line()
+        files = told["files"]
+        chain = told["chain"]
+        if not isinstance(files, dict) or not isinstance(chain, list):
+            raise HypervisorError("the keeper of the memory said nothing of use")
+        return Kept(
+            {
+                name: FileSeal(int(seal["size"]), str(seal["digest"]))
+                for name, seal in files.items()
+            },
+            tuple(map(str, chain)),
+            int(str(told["live"])),
+            int(str(told["written"])),
+        )
+
+    async def _line(self) -> dict[str, object]:
+        if self._reader is None:
+            raise RuntimeError("it was not waited for")
+        line = await self._reader.readline()
+        told = json.loads(line) if line.endswith(b"\n") else {"error": "its helper process ended"}
+        if "error" in told:
+            reason = f"the memory could not be kept: {told['error']}"
+            if told.get("errno") in DISK_FULL:
+                raise HostDiskFullError(reason, hint="free some space on the disk")
+            raise HypervisorError(reason)
+        return dict(told)
+
+    def close_stream(self) -> None:
+        """QEMU has its own copy, or will need none; again is harmless."""
+        if self.stream >= 0:
+            os.close(self.stream)
+            self.stream = -1
+
+    async def close(self) -> None:
+        """Ends it, whatever it does."""
+        self.close_stream()
+        self._process.kill()
+        await self._process.wait()
+        if self._transport is not None:
+            self._transport.close()
+        elif self._result >= 0:
+            os.close(self._result)
+
+
+class LiveMigration:
+    """Sends a machine's memory away while its guest runs."""
+
+    def __init__(self, monitor: Monitor, layer: str, new_layer: str) -> None:
+        """`layer`, `new_layer`: block nodes, the one in use and the one that is to take over."""
+        self._monitor = monitor
+        self._layer = layer
+        self.new_layer = new_layer
+        self._stopped_at = 0.0
+        self.has_switched = False
+
+    def pause(self) -> float:
+        """Seconds for which the guest has stood still."""
+        return monotonic() - self._stopped_at if self._stopped_at else 0.0
+
+    async def run(self, stream: int, *, at_once: bool) -> None:
+        """To the descriptor `stream`, until all is sent; the guest stands still then.
+
+        `at_once`: it does from the beginning. Raises HypervisorError.
+        """
+        await self._prepare(stream)
+        downtimes = iter(_AT_ONCE if at_once else DOWNTIMES)
+        seconds = await self._allow(next(downtimes))
+        with self._monitor.events("MIGRATION", "STOP") as events:
+            await self._monitor.execute("migrate", {"uri": f"fd:{_STREAM}"})
+            status = ""
+            while status != "completed":
+                try:
+                    async with asyncio.timeout(seconds):
+                        status = await self._next_status(events)
+                except TimeoutError:
+                    seconds = await self._allow(next(downtimes, None))
+                else:
+                    await self._heed(status)
+        checkpoint_steps.passed("memory sent")
+
+    async def let_go_on(self) -> None:
+        """The guest runs again. Raises HypervisorError."""
+        end = monotonic() + LIMIT
+        while True:
+            try:
+                await self._monitor.execute("cont")
+            except HypervisorError as error:
+                # QEMU says that it is done a moment before it is, and has no event for that.
+                if _NOT_YET not in error.message or monotonic() > end:
+                    raise
+                await asyncio.sleep(_MOMENT)
+            else:
+                return
+
+    async def _prepare(self, stream: int) -> None:
+        wanted = [{"capability": name, "state": True} for name in _CAPABILITIES]
+        await self._monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
+        await self._monitor.send_descriptor(stream, _STREAM)
+
+    async def _allow(self, downtime: tuple[int, float] | None) -> float:
+        """Lets the guest stand still for so long; returns the seconds for which that holds."""
+        if downtime is None:
+            await self._monitor.execute("migrate_cancel")
+            raise HypervisorError("QEMU could not send the guest's memory in time")
+        limits: dict[str, object] = {"downtime-limit": downtime[0], "max-bandwidth": _BANDWIDTH}
+        await self._monitor.execute("migrate-set-parameters", limits)
+        return downtime[1]
+
+    async def _next_status(self, events: EventListener) -> str:
+        while True:
+            event = await events.get()
+            if event["event"] == "STOP":
+                self._stopped_at = monotonic()
+                continue
+            data = event["data"]
+            return str(data["status"]) if isinstance(data, dict) else ""
+
+    async def _heed(self, status: str) -> None:
+        if status == "pre-switchover":
+            checkpoint_steps.passed("guest stopped")
+            change: dict[str, object] = {"node": self._layer, "overlay": self.new_layer}
+            await self._monitor.execute("blockdev-snapshot", change)
+            self.has_switched = True
+            checkpoint_steps.passed("disk switched")
+            await self._monitor.execute("migrate-continue", {"state": status})
+        elif status in ("failed", "cancelled"):
+            told = await self._monitor.execute("query-migrate")
+            why = told.get("error-desc", status) if isinstance(told, dict) else status
+            raise HypervisorError(f"QEMU could not send the guest's memory: {why}")

@@ -1,0 +1,31 @@
+"""With what a QEMU process begins: which memory, which disks, which state."""
+
+from enum import Enum, auto
+from typing import NamedTuple
+
+
+class Memory(Enum):
+    """Where the guest's memory lies."""
+
+    OWN = auto()
+    """The process's own."""
+    CLONE = auto()
+    """A file of which the process has a private, copy-on-write mapping."""
+    SHARED = auto()
+    """A file, and what the guest writes is written there."""
+
+
+class Launch(NamedTuple):
+    """layers: files in the machine's directory (or absolute), the root disk's parts above the
+    image's, the lowest first; the last one is written to. memory_file: for CLONE and SHARED.
+    incoming: a descriptor from which the machine's state is read, None if it boots; has_memory:
+    whether that state has the memory too. machine: the name of QEMU's machine type, with its
+    version where a state depends on it.
+    """
+
+    layers: tuple[str, ...]
+    memory: Memory = Memory.OWN
+    memory_file: str = ""
+    incoming: int | None = None
+    has_memory: bool = True
+    machine: str = "q35"

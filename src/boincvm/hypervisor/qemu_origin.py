@@ -1,0 +1,217 @@
+"""Whence a QEMU machine begins: from its boot, from a checkpoint, or as a copy of a golden one."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Protocol
+
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor.contract import Checkpoint, MachineSpec
+from boincvm.hypervisor.qemu_launch import Launch, Memory
+from boincvm.hypervisor.qemu_monitor import Monitor
+from boincvm.hypervisor.qemu_process import failure_of_disks, make_files
+
+FIRST_LAYER = "disk-000000.qcow2"
+GOLDEN_MEMORY, GOLDEN_STATE = "memory", "state"
+LOAD_LIMIT = 900.0
+"""Seconds in which a machine's memory must have been read from a slow disk."""
+
+
+def layer_name(number: int) -> str:
+    """The file of the root disk's layer that came with that number."""
+    return f"disk-{number:06d}.qcow2"
+
+
+def free_layer(directory: Path) -> str:
+    """A name for a new layer, with a greater number than those that are there."""
+    numbers = [int(path.stem.removeprefix("disk-")) for path in directory.glob("disk-*.qcow2")]
+    return layer_name(max(numbers, default=-1) + 1)
+
+
+class Origin(Protocol):
+    """One origin serves one start. Everything may raise HypervisorError, HostDiskFullError."""
+
+    def prepare(self, spec: MachineSpec) -> Launch:
+        """Makes the files that the process needs in its directory."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that the process must inherit."""
+
+    async def load(self, monitor: Monitor) -> None:
+        """Until the guest runs, as far as anybody can tell."""
+
+    def close(self) -> None:
+        """The process has what it needs; again is harmless."""
+
+
+class Boot:
+    """From its kernel. `golden`: its memory is a file, for copies of it."""
+
+    descriptors: tuple[int, ...] = ()
+
+    def __init__(self, *, golden: bool = False) -> None:
+        self._golden = golden
+
+    def prepare(self, spec: MachineSpec) -> Launch:
+        make_files(spec, FIRST_LAYER, spec.root)
+        if self._golden:
+            return Launch((FIRST_LAYER,), Memory.SHARED, str(spec.directory / GOLDEN_MEMORY))
+        return Launch((FIRST_LAYER,))
+
+    async def load(self, monitor: Monitor) -> None:
+        """There is nothing to load."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Restored:
+    """From a checkpoint, whose files are in the machine's directory."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._table = checkpoint.machine
+        self._directory = Path()
+        self._stream, self._far = os.pipe2(os.O_CLOEXEC)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._stream,)
+
+    def prepare(self, spec: MachineSpec) -> Launch:
+        self._directory = spec.directory
+        layers, new = text_list(self._table, "layers"), free_layer(spec.directory)
+        make_files(spec, new, spec.directory / layers[-1])
+        kind = text(self._table, "type")
+        return Launch((*layers, new), incoming=self._stream, machine=kind)
+
+    async def load(self, monitor: Monitor) -> None:
+        from boincvm.hypervisor.memory_file import MemoryFileError, MemoryImage
+
+        def feed() -> None:
+            image = MemoryImage.read(self._directory, text(self._table, "memory"))
+            try:
+                image.write_stream(self._far)
+            finally:
+                self._close_far()
+
+        os.close(self._stream)
+        self._stream = -1
+        try:
+            await _until_it_runs(monitor, asyncio.to_thread(feed))
+        except (MemoryFileError, BrokenPipeError) as error:
+            raise HypervisorError(f"the saved memory cannot be loaded: {error}") from error
+
+    def _close_far(self) -> None:
+        if self._far >= 0:
+            os.close(self._far)
+            self._far = -1
+
+    def close(self) -> None:
+        self._close_far()
+        if self._stream >= 0:
+            os.close(self._stream)
+            self._stream = -1
+
+
+class Cloned:
+    """From a golden snapshot.
+
+    One that gives memory back gets a copy of the memory: QEMU would punch holes into the file
+    that all others have mapped (until 8.1; docs/devel of QEMU, ram_block_discard_range).
+    """
+
+    def __init__(self, golden: Path) -> None:
+        self._golden = golden
+        self._state = self._memory = -1
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return tuple(number for number in (self._state, self._memory) if number >= 0)
+
+    def prepare(self, spec: MachineSpec) -> Launch:
+        below, new = self._golden / FIRST_LAYER, layer_name(1)
+        try:
+            self._state = os.open(self._golden / GOLDEN_STATE, os.O_RDONLY | os.O_CLOEXEC)
+            if spec.balloon:
+                self._memory = copy_to_memory(self._golden / GOLDEN_MEMORY)
+            if not spec.ephemeral:  # so it must outlive the golden snapshot
+                below = Path(shutil.copy(below, spec.directory / FIRST_LAYER))
+        except OSError as error:
+            self.close()
+            raise failure_of_disks(error) from error
+        make_files(spec, new, below)
+        copied = self._memory >= 0
+        return Launch(
+            (str(below) if spec.ephemeral else FIRST_LAYER, new),
+            Memory.SHARED if copied else Memory.CLONE,
+            f"/dev/fd/{self._memory}" if copied else str(self._golden / GOLDEN_MEMORY),
+            incoming=self._state,
+            has_memory=False,
+        )
+
+    async def load(self, monitor: Monitor) -> None:
+        # Before that QEMU may still open its files anew.
+        await _until_it_runs(monitor)
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self._state = self._memory = -1
+
+
+async def _until_it_runs(monitor: Monitor, work: Awaitable[None] | None = None) -> None:
+    """`work` done, until the guest runs. Raises HypervisorError, and what `work` raises."""
+    with monitor.events("RESUME") as events:
+        try:
+            async with asyncio.timeout(LOAD_LIMIT):
+                if work is not None:
+                    await work
+                status = await monitor.execute("query-status")
+                if not isinstance(status, dict) or not status["running"]:
+                    await events.get()
+        except TimeoutError:
+            raise HypervisorError(f"the state was not loaded within {LOAD_LIMIT:g} s") from None
+
+
+def copy_to_memory(path: Path) -> int:
+    """A descriptor of a file in memory with the content of `path`, holes kept. Raises OSError."""
+    copy = os.memfd_create("boincvm-guest-memory", os.MFD_CLOEXEC)
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(source).st_size
+        os.ftruncate(copy, size)
+        at = 0
+        while at < size:
+            try:
+                begin = os.lseek(source, at, os.SEEK_DATA)
+            except OSError:
+                break  # nothing but a hole follows
+            at = os.lseek(source, begin, os.SEEK_HOLE)
+            os.lseek(copy, begin, os.SEEK_SET)
+            while begin < at:
+                begin += os.sendfile(copy, source, begin, at - begin)
+    except BaseException:
+        os.close(copy)
+        raise
+    finally:
+        os.close(source)
+    return copy
+
+
+def text(table: object, name: str) -> str:
+    """A word of the driver's table in a manifest. Raises HypervisorError."""
+    value = table.get(name) if isinstance(table, dict) else None
+    if not isinstance(value, str):
+        raise HypervisorError(f"the checkpoint does not say its {name}")
+    return value
+
+
+def text_list(table: object, name: str) -> tuple[str, ...]:
+    """Several words. Raises HypervisorError."""
+    value = table.get(name) if isinstance(table, dict) else None
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+        raise HypervisorError(f"the checkpoint does not say its {name}")
+    return tuple(value)

@@ -1,0 +1,139 @@
+"""One checkpoint of a QEMU machine, step by step."""
+
+from boincvm import checkpoint_steps
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor import qcow2
+from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
+from boincvm.hypervisor.qemu_checkpoint import Keeper, Kept, LiveMigration
+from boincvm.hypervisor.qemu_command import layer_node, layer_options
+from boincvm.hypervisor.qemu_identity import processor
+from boincvm.hypervisor.qemu_monitor import Monitor
+from boincvm.hypervisor.qemu_origin import layer_name, text
+from boincvm.hypervisor.qemu_process import failure_of_disks
+
+LONGEST_CHAIN = 8
+"""Memory files that one checkpoint may need; then all of the memory is written again."""
+
+
+class Saving:
+    """`layers`: those of the root disk; they change as the checkpoint is made."""
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        monitor: Monitor,
+        accelerator: str,
+        layers: tuple[str, ...],
+        former: Checkpoint | None,
+    ) -> None:
+        """`former`: the checkpoint before, of which only the changes are to be written."""
+        self.layers = layers
+        self._spec = spec
+        self._monitor = monitor
+        self._accelerator = accelerator
+        self._former = former
+        self._seals = dict(former.files) if former else {}
+
+    async def run(self, number: int, *, last: bool) -> Checkpoint:
+        """The guest runs on after it, unless it is the last one.
+
+        Raises HypervisorError, HostDiskFullError.
+        """
+        checkpoint_steps.passed("begun")
+        memory, directory = f"memory-{number:06d}", self._spec.directory
+        new_layer = await self._add_layer(number)
+        unsealed = [name for name in self.layers if name not in self._seals]
+        try:
+            keeper = Keeper(directory, memory, self._base(), unsealed, waits=not last)
+        except OSError as error:
+            raise HypervisorError(f"no helper process can be started: {error}") from error
+        try:
+            await keeper.ready()
+            checkpoint_steps.passed("helper ready")
+            try:
+                pause = await self._migrate(keeper, new_layer, last=last)
+            except HypervisorError:
+                await keeper.kept()  # raises if the fault was there
+                raise
+            kept = await keeper.kept()
+        finally:
+            await keeper.close()
+        checkpoint_steps.passed("memory kept")
+        return await self._describe(number, memory, kept, pause)
+
+    async def _add_layer(self, number: int) -> str:
+        """A new layer, which QEMU has open and does not use yet."""
+        name, directory = layer_name(number), self._spec.directory
+        below = directory / self.layers[-1]
+        try:
+            qcow2.write_overlay(directory / name, below, qcow2.virtual_size(below))
+        except OSError as error:
+            raise failure_of_disks(error) from error
+        await self._monitor.execute("blockdev-add", layer_options(directory / name, None))
+        return name
+
+    async def _migrate(self, keeper: Keeper, new_layer: str, *, last: bool) -> float:
+        migration = LiveMigration(self._monitor, layer_node(self.layers[-1]), layer_node(new_layer))
+        frozen = self.layers
+        try:
+            await migration.run(keeper.stream, at_once=last)
+        except BaseException:
+            await self._give_up(migration)
+            raise
+        finally:
+            keeper.close_stream()
+            if migration.has_switched:
+                self.layers = (*frozen, new_layer)
+        if not last:
+            await migration.let_go_on()
+            checkpoint_steps.passed("guest runs")
+        return migration.pause()
+
+    async def _give_up(self, migration: LiveMigration) -> None:
+        """The guest goes on, and QEMU lets go of what it was to use."""
+        await self._monitor.execute("migrate_cancel")
+        await migration.let_go_on()
+        if not migration.has_switched:
+            node: dict[str, object] = {"node-name": migration.new_layer}
+            await self._monitor.execute("blockdev-del", node)
+
+    def _base(self) -> str | None:
+        """The memory file of which only the changes are written; None where it needs too many
+        others, or most of what they have is of no use any more."""
+        if self._former is None:
+            return None
+        chain = [name for name in self._former.files if name.startswith("memory-")]
+        size = sum(self._former.files[name].size for name in chain)
+        live = self._former.machine.get("live")
+        if len(chain) >= LONGEST_CHAIN or not isinstance(live, int) or size > 2 * live:
+            return None
+        return text(self._former.machine, "memory")
+
+    async def _describe(self, number: int, memory: str, kept: Kept, pause: float) -> Checkpoint:
+        layers = self.layers[:-1]
+        seals: dict[str, FileSeal] = {**self._seals, **kept.files}
+        return Checkpoint(
+            number=number,
+            files={name: seals[name] for name in (*kept.chain, *layers)},
+            machine={
+                "qemu": await self._version(),
+                "type": await self._machine_type(),
+                "accelerator": self._accelerator,
+                "processor": processor(),
+                "memory": memory,
+                "layers": list(layers),
+                "live": kept.live,
+            },
+            pause=pause,
+            written=sum(seal.size for seal in kept.files.values()),
+        )
+
+    async def _machine_type(self) -> str:
+        """With its version: a newer QEMU has another machine by the same short name."""
+        kind: dict[str, object] = {"path": "/machine", "property": "type"}
+        return str(await self._monitor.execute("qom-get", kind)).removesuffix("-machine")
+
+    async def _version(self) -> str:
+        told = await self._monitor.execute("query-version")
+        parts = told["qemu"] if isinstance(told, dict) else {}
+        return ".".join(str(parts[name]) for name in ("major", "minor", "micro"))

@@ -1,0 +1,213 @@
+"""QEMU's migration stream, as far as it carries memory.
+
+    head      magic, version, the configuration section
+    START     section "ram": the memory's blocks
+    PART …    pages
+    END       pages
+    tail      the devices' state, which is not looked into
+
+Format: docs/devel/migration.rst, migration/savevm.c and migration/ram.c of QEMU 7.2, whose stream
+later ones read and write as well. Numbers are big endian. What QEMU sends has the guest's bytes
+in it, but not its structure; it is checked all the same.
+"""
+
+import struct
+from typing import BinaryIO, NamedTuple, Protocol
+
+PAGE = 4096
+_MAGIC, _VERSION = 0x5145564D, 3
+_CONFIGURATION, _START, _PART, _END, _SUBSECTION, _FOOTER = 0x07, 0x01, 0x02, 0x03, 0x05, 0x7E
+_RAM = b"ram"
+_ZERO, _SIZES, _PAGE, _EOS, _CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
+_FLAGS = PAGE - 1
+_LARGEST_TAIL = 64 << 20
+_MOST_BLOCKS = 64
+_LARGEST_BLOCK = 1 << 44
+_WORD = struct.Struct(">Q")
+_LONG = struct.Struct(">I")
+
+
+class StreamError(Exception):
+    """It is no stream that we understand."""
+
+
+class Block(NamedTuple):
+    """A part of the machine's memory: its name in the stream, and bytes."""
+
+    name: bytes
+    size: int
+
+
+class Frame(NamedTuple):
+    """What is in a stream beside pages. `section`, `instance`, `version`: of "ram"."""
+
+    head: bytes
+    section: int
+    instance: int
+    version: int
+    blocks: tuple[Block, ...]
+    tail: bytes
+
+
+class PageSink(Protocol):
+    """Takes pages as they come; one may come again, and the last one counts."""
+
+    def begin(self, blocks: tuple[Block, ...]) -> None: ...
+
+    def page(self, block: int, number: int, data: bytes) -> None: ...
+
+    def zero(self, block: int, number: int) -> None:
+        """A page of zeros."""
+
+
+def read_stream(source: BinaryIO, sink: PageSink) -> Frame:
+    """Reads `source`, buffered, to its end. Raises StreamError, OSError."""
+    return _Reader(source, sink).read()
+
+
+class _Reader:
+    def __init__(self, source: BinaryIO, sink: PageSink) -> None:
+        self._source = source
+        self._sink = sink
+        self._section = 0
+        self._block = -1  # "the same block" goes beyond a section's end
+
+    def _take(self, count: int) -> bytes:
+        data = self._source.read(count)
+        if len(data) != count:
+            raise StreamError("it ends in the middle")
+        return data
+
+    def _word(self) -> int:
+        return int(_WORD.unpack(self._take(8))[0])
+
+    def _long(self) -> int:
+        return int(_LONG.unpack(self._take(4))[0])
+
+    def read(self) -> Frame:
+        head = self._head()
+        self._section = self._long()
+        if self._take(self._take(1)[0]) != _RAM:
+            raise StreamError("it begins with something else than memory")
+        instance, version = self._long(), self._long()
+        blocks = self._blocks()
+        self._footer()
+        self._sink.begin(blocks)
+        kind = _PART
+        while kind != _END:
+            kind = self._take(1)[0]
+            if kind not in (_PART, _END) or self._long() != self._section:
+                raise StreamError("something else comes before the memory's end")
+            self._pages(blocks)
+            self._footer()
+        tail = self._source.read(_LARGEST_TAIL)
+        if len(tail) == _LARGEST_TAIL:
+            raise StreamError("the devices' state is too large")
+        return Frame(head, self._section, instance, version, blocks, tail)
+
+    def _head(self) -> bytes:
+        head = self._take(8)
+        if struct.unpack(">II", head) != (_MAGIC, _VERSION):
+            raise StreamError("it has not QEMU's mark")
+        kind = self._take(1)
+        if kind[0] == _CONFIGURATION:
+            length = self._take(4)
+            if (size := _LONG.unpack(length)[0]) > 256:
+                raise StreamError("its machine has too long a name")
+            head += kind + length + self._take(size)
+            kind = self._take(1)
+        if kind[0] != _START:
+            raise StreamError("its configuration is not one that is known")
+        return head
+
+    def _blocks(self) -> tuple[Block, ...]:
+        word = self._word()
+        if word & _FLAGS != _SIZES:
+            raise StreamError("it does not say how much memory there is")
+        total = word & ~_FLAGS
+        blocks: list[Block] = []
+        while total > 0 and len(blocks) < _MOST_BLOCKS:
+            name = self._take(self._take(1)[0])
+            size = self._word()
+            if size % PAGE or not 0 < size <= _LARGEST_BLOCK:
+                raise StreamError(f"a block of {size} bytes")
+            blocks.append(Block(name, size))
+            total -= size
+        if total or self._word() != _EOS:
+            raise StreamError("its blocks do not add up")
+        return tuple(blocks)
+
+    def _pages(self, blocks: tuple[Block, ...]) -> None:
+        """One section's, up to its end."""
+        names = {block.name: index for index, block in enumerate(blocks)}
+        limits = [block.size // PAGE for block in blocks]
+        page, zero, read, unpack = self._sink.page, self._sink.zero, self._source.read, _WORD.unpack
+        block = self._block
+        while True:
+            header = read(8)
+            if len(header) != 8:
+                raise StreamError("it ends in the middle")
+            (word,) = unpack(header)
+            flags = word & _FLAGS
+            if flags == _EOS:
+                self._block = block
+                return
+            if flags not in (_PAGE, _ZERO, _PAGE | _CONTINUE, _ZERO | _CONTINUE):
+                raise StreamError(f"pages of an unknown kind ({flags:#x})")
+            if not flags & _CONTINUE:
+                block = names.get(self._take(self._take(1)[0]), -1)
+            number = word >> 12
+            if block < 0 or number >= limits[block]:
+                raise StreamError("a page that is nowhere")
+            if flags & _PAGE:
+                page(block, number, self._take(PAGE))
+            elif read(1) == b"\0":
+                zero(block, number)
+            else:
+                raise StreamError("a page that is filled with something else than zeros")
+
+    def _footer(self) -> None:
+        if self._take(1)[0] != _FOOTER or self._long() != self._section:
+            raise StreamError("a section does not end where it should")
+
+
+class StreamWriter:
+    """Puts a stream together: `begin`, pages, `end`."""
+
+    def __init__(self, target: BinaryIO, frame: Frame) -> None:
+        """`target`: buffered."""
+        self._target = target
+        self._frame = frame
+        self._block = -1
+
+    def begin(self) -> None:
+        frame = self._frame
+        total = sum(block.size for block in frame.blocks)
+        parts = [frame.head, bytes([_START]), _LONG.pack(frame.section), bytes([len(_RAM)]), _RAM]
+        parts += [_LONG.pack(frame.instance), _LONG.pack(frame.version), _WORD.pack(total | _SIZES)]
+        for block in frame.blocks:
+            parts += [bytes([len(block.name)]), block.name, _WORD.pack(block.size)]
+        parts += [_WORD.pack(_EOS), self._footer(), bytes([_PART]), _LONG.pack(frame.section)]
+        self._target.write(b"".join(parts))
+
+    def pages(self, block: int, number: int, data: memoryview) -> None:
+        """Pages that follow each other, the first one with that number in its block."""
+        write = self._target.write
+        for at in range(0, len(data), PAGE):
+            word = number << 12 | _PAGE
+            if block == self._block:
+                write(_WORD.pack(word | _CONTINUE))
+            else:
+                name = self._frame.blocks[block].name
+                write(_WORD.pack(word) + bytes([len(name)]) + name)
+                self._block = block
+            write(data[at : at + PAGE])
+            number += 1
+
+    def end(self) -> None:
+        section = _LONG.pack(self._frame.section)
+        end = bytes([_END]) + section + _WORD.pack(_EOS) + self._footer()
+        self._target.write(_WORD.pack(_EOS) + self._footer() + end + self._frame.tail)
+
+    def _footer(self) -> bytes:
+        return bytes([_FOOTER]) + _LONG.pack(self._frame.section)

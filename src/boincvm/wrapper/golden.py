@@ -1,0 +1,81 @@
+"""Golden snapshots: machines that have booted, kept so that others start as copies of them.
+
+    golden/NAME/      one snapshot: golden.json and the driver's files
+    golden/lock       held by whoever makes one
+    golden/.new-…/    one that is being made
+
+Beside the images (image/store.py). NAME tells the image and the machine's shape; golden.json has all that
+the snapshot depends on, and one that does not agree is removed and made anew.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.hypervisor.contract import Driver, MachineSpec
+from boincvm.image.store import Image
+
+TABLE = "golden.json"
+VERSION = 1
+_MOST_BYTES = 1 << 16
+
+
+class Golden(NamedTuple):
+    """One to start from. `link`: the guest link's state (`GuestLink.open`)."""
+
+    directory: Path
+    link: dict[str, object]
+
+
+def snapshot_name(digest: str, spec: MachineSpec) -> str:
+    """Of the snapshot for a machine like `spec`, whose image has that digest."""
+    size = f"-{spec.disk_size >> 20}" if spec.disk_size else ""
+    devices = ("-network" if spec.network else "") + ("-balloon" if spec.balloon else "")
+    return f"{digest[:16]}-{spec.memory >> 20}-{spec.cpus}{size}{devices}"
+
+
+def needs(digest: str, spec: MachineSpec, driver: Driver) -> dict[str, object]:
+    """All that a snapshot depends on."""
+    return {
+        "version": VERSION,
+        "image": digest,
+        "memory": spec.memory,
+        "cpus": spec.cpus,
+        "disk": spec.disk_size,
+        "network": spec.network,
+        "balloon": spec.balloon,
+        "kernel": list(spec.kernel_arguments),
+        "driver": driver.name,
+        **driver.identity(),
+    }
+
+
+def find_golden(image: Image, spec: MachineSpec, driver: Driver) -> tuple[Golden | None, str]:
+    """The snapshot for a machine like `spec`; or None, and why there is none that can be used,
+    empty where there simply is none."""
+    directory = image.golden / snapshot_name(image.digest, spec)
+    try:
+        with (directory / TABLE).open("rb") as file:
+            table = json.loads(file.read(_MOST_BYTES))
+        if table["needs"] != needs(image.digest, spec, driver):
+            return None, "its QEMU, its processor or boincvm is another now"
+        for name, (size, modified) in table["files"].items():
+            status = (directory / name).stat()
+            if [status.st_size, status.st_mtime_ns] != [size, modified]:
+                return None, f"{name} is not as it was written"
+        os.utime(directory / TABLE)  # the last use
+        return Golden(directory, dict(table["link"])), ""
+    except FileNotFoundError as error:
+        return None, f"{Path(error.filename).name} is missing" if directory.exists() else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return None, f"{TABLE} makes no sense: {error}"
+
+
+def discard_golden(directory: Path) -> None:
+    """Removes a snapshot that is of no use. Machines that have started from it run on."""
+    import shutil
+
+    # The table first: nobody may take up what is left if we are interrupted.
+    (directory / TABLE).unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,170 @@
+"""Makes golden snapshots: boots a machine, lets it settle, and keeps it as it is then."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from boincvm.atomic_files import sync_directory
+from boincvm.guestlink.program import GuestProgram
+from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
+from boincvm.hypervisor.drivers import DriverName, open_driver
+from boincvm.image.store import Image, ImageStore
+from boincvm.job.model import Limits, MachineShape
+from boincvm.wrapper.golden import (
+    TABLE,
+    discard_golden,
+    find_golden,
+    needs,
+    snapshot_name,
+)
+from boincvm.wrapper.guest_place import ENVIRONMENT
+from boincvm.wrapper.session import Session, open_session
+
+MOST = 4
+"""Snapshots that are kept, those that were used last: each takes some 90 MiB of disk."""
+PRACTICE = 3
+"""Programs that a machine runs before it is kept: what they bring into its memory, each of its
+copies finds there."""
+_NEW = ".new-"
+
+
+async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: Limits) -> bool:
+    """Makes the snapshot for machines like `spec`, unless it is there or somebody makes one.
+
+    Whether it was made. Raises BoincvmError, OSError.
+    """
+    if Feature.GOLDEN not in driver.features:
+        return False
+    together = image.golden
+    together.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _lock(together) as is_ours:
+        if not is_ours or find_golden(image, spec, driver)[0] is not None:
+            return False
+        _remove_leftovers(together)
+        place = together / snapshot_name(image.digest, spec)
+        new = together / f"{_NEW}{os.urandom(8).hex()}"
+        new.mkdir(mode=0o700)
+        try:
+            link = await _boot_and_freeze(driver, spec._replace(directory=new), limits)
+            _write_table(new, {"needs": needs(image.digest, spec, driver), "link": link})
+            discard_golden(place)
+            new.rename(place)
+            sync_directory(together)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        _remove_least_used(together)
+        return True
+
+
+async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -> bool:
+    """Makes the snapshot for machines of that shape, unless there is one; whether it did.
+
+    Raises BoincvmError, OSError.
+    """
+    with store.open(shape.image) as image:
+        driver = await open_driver(DriverName.QEMU, image.kernel)
+        spec = MachineSpec(
+            directory=store.golden,  # each snapshot has one of its own in it
+            kernel=image.kernel,
+            initrd=image.initrd,
+            root=image.root,
+            memory=shape.memory,
+            cpus=shape.cpus,
+            disk_size=shape.disk,
+            network=shape.network,
+            balloon=balloon,
+        )
+        return await make_golden(driver, image, spec, Limits())
+
+
+def remove_goldens(store: ImageStore, digest: str) -> None:
+    """All of the image with that digest."""
+    for path in _snapshots(store.golden):
+        if path.name.startswith(digest[:16]):
+            discard_golden(path)
+
+
+async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) -> dict[str, object]:
+    """Returns the guest link's state."""
+    spec = spec._replace(ephemeral=False)
+    machine = driver.golden_machine(spec)
+    async with open_session(machine, limits) as session:
+        await session.guard(_practise(session))
+        await session.guard(session.link.quiesce(limits.boot))
+        state = session.link.state()
+        await session.guard(machine.freeze())
+        return state
+
+
+async def _practise(session: Session) -> None:
+    for _ in range(PRACTICE):
+        program = GuestProgram(
+            session.link,
+            ["true"],
+            directory="/",
+            environment=ENVIRONMENT,
+            output=lambda *_: None,
+        )
+        program.end_input()
+        await program.wait()
+
+
+def _write_table(directory: Path, table: dict[str, object]) -> None:
+    """What is in the directory, all of it on the disk."""
+    files: dict[str, list[int]] = {}
+    for path in directory.iterdir():
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        files[path.name] = [status.st_size, status.st_mtime_ns]
+    with (directory / TABLE).open("x") as file:
+        json.dump({**table, "files": files}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_directory(directory)
+
+
+@contextmanager
+def _lock(together: Path) -> Iterator[bool]:
+    """Whether nobody else makes a snapshot; nobody begins to in the block."""
+    descriptor = os.open(together / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(together: Path) -> None:
+    """Of makers that were killed: we hold the lock, so none is at work."""
+    for path in together.glob(f"{_NEW}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _snapshots(together: Path) -> list[Path]:
+    """Those used last come first."""
+    if not together.is_dir():
+        return []
+    found: list[tuple[float, Path]] = []
+    for path in together.iterdir():
+        if path.is_dir() and not path.name.startswith("."):
+            table = path / TABLE
+            found.append((table.stat().st_mtime if table.exists() else 0.0, path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _remove_least_used(together: Path) -> None:
+    for path in _snapshots(together)[MOST:]:
+        discard_golden(path)
