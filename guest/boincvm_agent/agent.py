@@ -247,6 +247,10 @@ class Agent:
 
     def _go_on(self, frame: Frame) -> None:
         """The same host or another wants to hear of us again; time may have passed."""
+        if "entropy" in frame.headers:  # we are one copy of a machine among others
+            machine.renew_random_numbers(frame.headers["entropy"])
+        if "hardware-address" in frame.headers:
+            machine.set_hardware_address(frame.headers["hardware-address"])
         machine.set_clock(frame.headers["clock-ns"])
         self._set_beat(frame.headers["heart-beat"])
         if self._quiet is not None:

@@ -11,12 +11,46 @@ WORK = b"/work"
 _CGROUPS = "/sys/fs/cgroup"
 _ROOT_DISK = "/dev/vda"
 _PAGE_KIB = 4
+_RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # linux/random.h
+_SIOCSIFHWADDR = 0x8924  # linux/sockios.h
+_ARPHRD_ETHER = 1  # linux/if_arp.h
+_CARD = b"eth0"
 _EXT4_IOC_RESIZE_FS = 0x40086610  # _IOW('f', 16, __u64), fs/ext4/ext4.h
 
 
 def set_clock(nanoseconds: str) -> None:
     """Sets the clock to the host's: nanoseconds since 1970."""
     time.clock_settime_ns(time.CLOCK_REALTIME, int(nanoseconds))
+
+
+def renew_random_numbers(entropy: str) -> None:
+    """The kernel's random numbers depend on these hexadecimal digits from now on, also those
+    that it has in store: copies of one machine would all have the same ones.
+
+    What is random in this process itself (its layout, its hashes) stays as it was; it keeps no
+    secret by it. The kernel's boot_id is made when it is first read, which we never do.
+    """
+    data = bytes.fromhex(entropy)
+    head = (len(data) * 8).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+    random = os.open("/dev/random", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(random, _RNDADDENTROPY, head + data)
+        fcntl.ioctl(random, _RNDRESEEDCRNG)
+    finally:
+        os.close(random)
+
+
+def set_hardware_address(address: str) -> None:
+    """Of the network card: hexadecimal digits."""
+    import _socket  # rarely needed
+
+    request = _CARD.ljust(16, b"\0") + _ARPHRD_ETHER.to_bytes(2, "little") + bytes.fromhex(address)
+    with_padding = request.ljust(40, b"\0")
+    card = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    try:
+        fcntl.ioctl(card.fileno(), _SIOCSIFHWADDR, with_padding)
+    finally:
+        card.close()
 
 
 def grow_root() -> None:

@@ -1,6 +1,7 @@
 """A running program is put on disk with its machine, and goes on with another host process."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -13,11 +14,12 @@ import pytest
 from boincvm.errors import GuestHungError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.voice import FractionDone
-from boincvm.hypervisor.contract import MachineSpec, MachineState
+from boincvm.hypervisor.contract import Checkpoint, MachineSpec, MachineState
 from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
 from booted import LIMIT, Listener, booted, spec_in
 
 pytestmark = pytest.mark.timeout(200)
+NUMBERS = itertools.count(1)
 
 
 @pytest.fixture
@@ -56,19 +58,19 @@ def through_a_file(state: dict[str, object]) -> dict[str, object]:
 
 async def save(
     machine: QemuMachine, link: GuestLink, listener: Listener
-) -> tuple[dict[str, object], dict[str, object], str]:
+) -> tuple[dict[str, object], dict[str, object], Checkpoint]:
     """What another process needs; `machine` is on disk and nothing of this process is left."""
     assert listener.program is not None
     await link.quiesce(LIMIT)
     states = link.state(), listener.program.state()
-    checkpoint = await machine.save()
+    checkpoint = await machine.save(next(NUMBERS))
     link.close()
     return through_a_file(states[0]), through_a_file(states[1]), checkpoint
 
 
 @asynccontextmanager
 async def restored(
-    spec: MachineSpec, link_state: dict[str, object], checkpoint: str
+    spec: MachineSpec, link_state: dict[str, object], checkpoint: Checkpoint
 ) -> AsyncIterator[tuple[QemuMachine, GuestLink]]:
     """The machine that `save` left, running again; its agent still waits for `attach`."""
     machine = QemuDriver("tcg").saved_machine(spec, checkpoint)
@@ -175,7 +177,7 @@ async def test_a_program_that_ends_and_a_host_that_hangs_up_while_it_is_quiet(
         link.close()  # the guest sees its port hang up, and waits for the next host
         await asyncio.sleep(2)  # in which the program ends, and nobody is there to be told
         assert machine.process_ids()
-        states = (*kept, await machine.save())
+        states = (*kept, await machine.save(next(NUMBERS)))
         assert machine.state is MachineState.SAVED
         async with restored(spec, states[0], states[2]) as (machine, link):
             program = listener.attach(link, states[1])

@@ -17,7 +17,8 @@ from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
 from boincvm.hypervisor import acceleration
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
-from boincvm.hypervisor.qemu import OVERLAY, QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu_origin import FIRST_LAYER
 from boincvm.job.model import Limits
 from boincvm.processes import ChildProcess
 from boincvm.wrapper.session import open_session
@@ -68,9 +69,9 @@ def state_of(machine: QemuMachine) -> MachineState:
 
 async def test_every_verb_twice(machine: QemuMachine, spec: MachineSpec) -> None:
     await machine.create()
-    overlay = (spec.directory / OVERLAY).read_bytes()
+    overlay = (spec.directory / FIRST_LAYER).read_bytes()
     await machine.create()
-    assert (spec.directory / OVERLAY).read_bytes() == overlay
+    assert (spec.directory / FIRST_LAYER).read_bytes() == overlay
     link = await open_link(machine)
     with pytest.raises(HypervisorError, match="already running"):
         await machine.start()
@@ -84,7 +85,7 @@ async def test_every_verb_twice(machine: QemuMachine, spec: MachineSpec) -> None
         assert state_of(machine) is MachineState.RUNNING
     ended = asyncio.ensure_future(machine.ended())
     for _ in range(2):
-        await machine.save()
+        await machine.save(1)
         assert state_of(machine) is MachineState.SAVED
     assert (await ended).cause is EndCause.ASKED
     assert machine.process_ids() == ()
@@ -93,7 +94,7 @@ async def test_every_verb_twice(machine: QemuMachine, spec: MachineSpec) -> None
     with await machine.start() as channel:
         assert state_of(machine) is MachineState.RUNNING
         await hears_beats(channel)
-        await machine.save()  # a second time, over the first
+        await machine.save(3)  # a second time
     with await machine.start() as channel:
         await hears_beats(channel)
         for _ in range(2):
@@ -109,9 +110,9 @@ async def test_every_verb_twice(machine: QemuMachine, spec: MachineSpec) -> None
 async def test_verbs_that_a_machine_is_not_ready_for(machine: QemuMachine) -> None:
     await machine.create()
     await machine.stop()
-    for verb in (machine.pause, machine.resume, machine.save):
+    for work in (machine.pause(), machine.resume(), machine.save(1)):
         with pytest.raises(HypervisorError, match="not running"):
-            await verb()
+            await work
     with pytest.raises(HypervisorError, match="never started"):
         await machine.ended()
 
@@ -120,7 +121,7 @@ async def test_a_machine_that_dies_while_it_is_saved(machine: QemuMachine) -> No
     link = await open_link(machine)
     (pid,) = machine.process_ids()
     os.kill(pid, signal.SIGSTOP)
-    saving = asyncio.ensure_future(machine.save())
+    saving = asyncio.ensure_future(machine.save(1))
     await asyncio.sleep(0)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(HypervisorError):

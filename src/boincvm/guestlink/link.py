@@ -19,6 +19,7 @@ from boincvm.errors import (
     GuestProtocolError,
     HostError,
 )
+from boincvm.guestlink.fresh import Fresh
 from boincvm.guestlink.numbers import number
 from boincvm.guestlink.quiet import HeldWord, Phase, Quiet
 from boincvm.guestlink.reports import printable
@@ -257,9 +258,10 @@ class GuestLink(asyncio.Protocol):
         """For `attach_to`, in this process or another; to be asked while the guest is quiet."""
         return LinkState(self._next_call).table()
 
-    async def attach(self, limit: float | None) -> None:
+    async def attach(self, limit: float | None, fresh: Fresh | None = None) -> None:
         """Lets a quiet guest go on: after `quiesce`, or after `open` with `attach_to`, once the
         programs that are expected have been attached. One that it has lost ends with an error.
+        `fresh`: for a copy of a machine of which there are others.
 
         Raises GuestHungError where the guest says nothing for `limit` seconds, and what has
         ended the link.
@@ -267,7 +269,7 @@ class GuestLink(asyncio.Protocol):
         held = self._quiet.held or []
         answer = self._quiet.ask(Phase.ATTACHING)
         wanted = {"clock-ns": str(time.time_ns()), "heart-beat": str(round(self._beat * 1000))}
-        self.send("attach", "0", wanted)
+        self.send("attach", "0", {**wanted, **(fresh.headers() if fresh else {})})
         for word in held:
             self.send(word.word, word.call, word.headers, word.body)
         try:

@@ -158,7 +158,7 @@ class Machine(Protocol):
     async def checkpoint(self, number: int) -> Checkpoint:
         """Keep memory and disk as they are at one moment from now, while the guest runs on.
 
-        `number` is greater than that of any checkpoint or file in the directory. Other
+        `number` is greater than that of any checkpoint in the directory. Other
         machines' checkpoints on this host come first if they were asked for first. What an
         earlier checkpoint needs stays; files that no checkpoint needs are the caller's to
         remove, but for those in `files_in_use`.
@@ -178,7 +178,7 @@ class Machine(Protocol):
         """End the machine now, without the guest's help."""
 
     async def destroy(self) -> None:
-        """Stop, and remove all that create made."""
+        """Stop, and remove all that the machine has on disk, its checkpoints too."""
 
     async def ended(self) -> MachineEnd:
         """Wait until the machine's process is gone."""

@@ -53,10 +53,10 @@ class FakeDriver:
     def identity(self) -> dict[str, str]:
         return {}
 
-    def golden_machine(self, spec: MachineSpec) -> "FakeMachine":
+    def golden_machine(self, spec: MachineSpec) -> "FakeMachine":  # noqa: ARG002
         raise HypervisorError(f"{self.name} machines have no golden snapshots")
 
-    def clone(self, spec: MachineSpec, golden: Path) -> "FakeMachine":
+    def clone(self, spec: MachineSpec, golden: Path) -> "FakeMachine":  # noqa: ARG002
         raise HypervisorError(f"{self.name} machines have no golden snapshots")
 
 

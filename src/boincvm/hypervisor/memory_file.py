@@ -16,8 +16,9 @@ import os
 import struct
 import zlib
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypedDict
 
 from boincvm.hypervisor.qemu_stream import PAGE, Block, Frame, StreamWriter
 
@@ -167,12 +168,9 @@ class MemoryImage:
         try:
             with (directory / name).open("rb") as file:
                 meta, tail, table = _read_end(file)
-            blocks = tuple(Block(bytes.fromhex(word), int(size)) for word, size in meta["blocks"])
+            frame = _frame(meta, tail)
             chain = tuple(_file_name(one) for one in meta["chain"])
-            section, instance, version = meta["ram"]
-            head = bytes.fromhex(meta["head"])
-            frame = Frame(head, int(section), int(instance), int(version), blocks, tail)
-            tables = _decode(table, blocks)
+            tables = _decode(table, frame.blocks)
         except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
             raise MemoryFileError(f"{name} is damaged: {error}") from error
         if not chain or chain[-1] != name or len(chain) > _MOST_FILES:
@@ -183,7 +181,7 @@ class MemoryImage:
 
     def write_stream(self, descriptor: int) -> None:
         """To a blocking descriptor. Raises MemoryFileError, OSError."""
-        files = [(self._directory / name).open("rb", buffering=0) for name in self.chain]
+        files = [(self._directory / name).open("rb") for name in self.chain]
         try:
             with open(descriptor, "wb", buffering=_BUFFER, closefd=False) as target:
                 writer = StreamWriter(target, self.frame)
@@ -196,7 +194,7 @@ class MemoryImage:
                 file.close()
 
     def _write_block(
-        self, writer: StreamWriter, block: int, table: _Table, files: list[BinaryIO]
+        self, writer: StreamWriter, block: int, table: _Table, files: Sequence[BinaryIO]
     ) -> None:
         places, offsets, count = table.files, table.offsets, len(table.files)
         number = 0
@@ -221,7 +219,24 @@ class MemoryImage:
             number = end
 
 
-def _read_end(file: BinaryIO) -> tuple[dict[str, list[object]], bytes, bytes]:
+class _Meta(TypedDict):
+    """The JSON object; bytes are hexadecimal digits."""
+
+    blocks: list[tuple[str, int]]
+    chain: list[str]
+    head: str
+    ram: tuple[int, int, int]
+    tail: int
+    table: int
+
+
+def _frame(meta: _Meta, tail: bytes) -> Frame:
+    blocks = tuple(Block(bytes.fromhex(word), int(size)) for word, size in meta["blocks"])
+    section, instance, version = map(int, meta["ram"])
+    return Frame(bytes.fromhex(meta["head"]), section, instance, version, blocks, tail)
+
+
+def _read_end(file: BinaryIO) -> tuple[_Meta, bytes, bytes]:
     """Meta, tail and table; ValueError where they are not what was written."""
     size = os.fstat(file.fileno()).st_size
     at = size - _TRAILER.size
@@ -237,7 +252,7 @@ def _read_end(file: BinaryIO) -> tuple[dict[str, list[object]], bytes, bytes]:
     data = file.read(at - begin)
     if hashlib.blake2b(data, digest_size=32).digest() != digest:
         raise ValueError("its end is not what was written")
-    meta = json.loads(data[-length:])
+    meta: _Meta = json.loads(data[-length:])
     tail, table = int(meta["tail"]), int(meta["table"])
     if tail + table + length != len(data):
         raise ValueError("its parts do not add up")

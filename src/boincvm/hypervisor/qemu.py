@@ -263,7 +263,9 @@ class QemuMachine:
             "freezing", monitor.execute("xen-save-devices-state", {**where, "live": False})
         )
         await self.stop()
-        self._layers = ()  # they are the snapshot's now
+        for name in (WINDOW, LOG):
+            (self.spec.directory / name).unlink()
+        self.state = MachineState.DESTROYED  # what is left is the snapshot's
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -287,8 +289,13 @@ class QemuMachine:
             self._process.release()
 
     async def destroy(self) -> None:
+        if self.state is MachineState.DESTROYED:
+            return
         await self.stop()
         self._unlink_files()
+        for kind in ("memory-*", "disk-*.qcow2"):
+            for path in self.spec.directory.glob(kind):
+                path.unlink(missing_ok=True)
         self.state = MachineState.DESTROYED
 
     async def ended(self) -> MachineEnd:

@@ -8,7 +8,7 @@ from boincvm.hypervisor.qemu_checkpoint import Keeper, Kept, LiveMigration
 from boincvm.hypervisor.qemu_command import layer_node, layer_options
 from boincvm.hypervisor.qemu_identity import processor
 from boincvm.hypervisor.qemu_monitor import Monitor
-from boincvm.hypervisor.qemu_origin import layer_name, text
+from boincvm.hypervisor.qemu_origin import free_layer, text
 from boincvm.hypervisor.qemu_process import failure_of_disks
 
 LONGEST_CHAIN = 8
@@ -41,7 +41,7 @@ class Saving:
         """
         checkpoint_steps.passed("begun")
         memory, directory = f"memory-{number:06d}", self._spec.directory
-        new_layer = await self._add_layer(number)
+        new_layer = await self._add_layer()
         unsealed = [name for name in self.layers if name not in self._seals]
         try:
             keeper = Keeper(directory, memory, self._base(), unsealed, waits=not last)
@@ -61,9 +61,10 @@ class Saving:
         checkpoint_steps.passed("memory kept")
         return await self._describe(number, memory, kept, pause)
 
-    async def _add_layer(self, number: int) -> str:
+    async def _add_layer(self) -> str:
         """A new layer, which QEMU has open and does not use yet."""
-        name, directory = layer_name(number), self._spec.directory
+        directory = self._spec.directory
+        name = free_layer(directory)
         below = directory / self.layers[-1]
         try:
             qcow2.write_overlay(directory / name, below, qcow2.virtual_size(below))

@@ -1,41 +1,62 @@
 """When machines are kept on disk while they run."""
 
 import asyncio
+import os
+from collections.abc import Callable
 
 from boincvm.wrapper.stopwatch import Stopwatch
 
-LEAST_PERIOD = 600.0
-"""Seconds of running between two checkpoints: each writes all memory that the guest uses, and a
-volunteer's disk is not ours to wear out. vboxwrapper's default is the same."""
+LEAST_PERIOD = 60.0
+"""Seconds of running between two checkpoints: the guest runs on meanwhile, and what is written
+is what has changed, but a volunteer's disk is not ours to wear out."""
 LEAST_PAUSE = 10.0
 """Seconds between two that a program has asked for."""
+JITTER = 0.1
+"""A period is lengthened by up to so much of it, so that tasks that were started together do not
+all want the disk at once."""
+
+
+def _random() -> float:
+    return int.from_bytes(os.urandom(2)) / (1 << 16)
 
 
 class CheckpointTimes:
     """`period`: the client's, in seconds; what is suspended does not count."""
 
-    def __init__(self, period: float) -> None:
+    def __init__(self, period: float, random: Callable[[], float] = _random) -> None:
+        """`random`: from 0 to 1."""
         self.watch = Stopwatch()
         self._period = max(period, LEAST_PERIOD)
+        self._random = random
         self._last = 0.0
         self._wish = asyncio.Event()
+        self._order = asyncio.Event()
 
     def wish(self) -> None:
         """The program says that this is a good moment."""
         self._wish.set()
 
+    def order(self) -> None:
+        """The user wants one now."""
+        self._order.set()
+
     async def due(self) -> None:
         """Until it is time for the next one."""
-        by_time = asyncio.ensure_future(self.watch.reach(self._last + self._period))
-        by_wish = asyncio.ensure_future(self._wished())
+        period = self._period * (1 + JITTER * self._random())
+        ways = [
+            asyncio.ensure_future(self.watch.reach(self._last + period)),
+            asyncio.ensure_future(self._wished()),
+            asyncio.ensure_future(self._order.wait()),
+        ]
         try:
-            await asyncio.wait((by_time, by_wish), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            by_time.cancel()
-            by_wish.cancel()
-            await asyncio.gather(by_time, by_wish, return_exceptions=True)
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
         self._last = self.watch.elapsed
         self._wish.clear()
+        self._order.clear()
 
     async def _wished(self) -> None:
         await self._wish.wait()

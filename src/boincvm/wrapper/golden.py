@@ -4,8 +4,8 @@
     golden/lock       held by whoever makes one
     golden/.new-…/    one that is being made
 
-Beside the images (image/store.py). NAME tells the image and the machine's shape; golden.json has all that
-the snapshot depends on, and one that does not agree is removed and made anew.
+Beside the images (image/store.py). NAME tells the image and the machine's shape; golden.json has
+all that the snapshot depends on, and one that does not agree is removed and made anew.
 """
 
 import json

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
+from boincvm.processes import ChildProcess
 
 SWITCH = "BOINCVM_GOLDEN"
 """The environment variable that turns golden snapshots off, if it is `no`."""
@@ -29,6 +32,26 @@ def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
     # -P: no module of the directory that we happen to be in.
     start = [sys.executable, "-P", "-m", "boincvm.cli.main"]
     return [*start, "image", "warm", "--background", *options, "--", shape.image]
+
+
+class Warmers:
+    """Processes that make snapshots and end with this one."""
+
+    def __init__(self) -> None:
+        self._processes: list[ChildProcess] = []
+
+    def make(self, image: Image, spec: MachineSpec) -> None:
+        """Begins to make the snapshot for machines like `spec`. Raises OSError."""
+        shape = MachineShape(image.name, spec.memory, spec.cpus, spec.disk_size, spec.network)
+        argv = command(shape, image.golden.parent, balloon=spec.balloon)
+        self._processes.append(ChildProcess(argv, directory=Path("/"), environment=os.environ))
+
+    async def close(self) -> None:
+        """Ends those that are not done."""
+        for process in self._processes:
+            process.kill()
+            await process.wait()
+        self._processes.clear()
 
 
 def make_in_background(shape: MachineShape, store: Path) -> None:

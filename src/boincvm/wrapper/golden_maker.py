@@ -22,6 +22,7 @@ from boincvm.wrapper.golden import (
     snapshot_name,
 )
 from boincvm.wrapper.guest_place import ENVIRONMENT
+from boincvm.wrapper.machine_spec import machine_spec
 from boincvm.wrapper.session import Session, open_session
 
 MOST = 4
@@ -68,17 +69,8 @@ async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -
     """
     with store.open(shape.image) as image:
         driver = await open_driver(DriverName.QEMU, image.kernel)
-        spec = MachineSpec(
-            directory=store.golden,  # each snapshot has one of its own in it
-            kernel=image.kernel,
-            initrd=image.initrd,
-            root=image.root,
-            memory=shape.memory,
-            cpus=shape.cpus,
-            disk_size=shape.disk,
-            network=shape.network,
-            balloon=balloon,
-        )
+        # Each snapshot has a directory of its own in this one.
+        spec = machine_spec(shape, image, store.golden)._replace(balloon=balloon)
         return await make_golden(driver, image, spec, Limits())
 
 

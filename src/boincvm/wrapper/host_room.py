@@ -5,12 +5,14 @@ from pathlib import Path
 
 from boincvm.errors import HostError
 from boincvm.sizes import format_size
-from boincvm.wrapper.task_errors import NotEnoughRoomError
+from boincvm.wrapper.task_errors import NoRoomForCheckpointError, NotEnoughRoomError
 
 HYPERVISOR_MEMORY = 128 << 20
 """Bytes that the hypervisor itself needs beside the guest's memory."""
 LEAST_DISK = 256 << 20
 """Bytes that a machine writes to its disk and its log without having done much."""
+KEPT_FREE = 16 << 20
+"""Bytes of the disk that no checkpoint takes."""
 
 
 def check_room(slot: Path, memory: int) -> None:
@@ -36,3 +38,35 @@ def _available_memory() -> int:
             if line.startswith(b"MemAvailable:"):
                 return int(line.split()[1]) << 10
     raise HostError("/proc/meminfo does not tell how much memory is available")
+
+
+def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: float) -> None:
+    """For a checkpoint of `needed` bytes in `directory`; `disk_bound`: bytes that the slot may
+    have by the project's word, 0 for no such bound. Raises NoRoomForCheckpointError."""
+    status = os.statvfs(directory)
+    free = max(status.f_bavail * status.f_frsize - KEPT_FREE, 0)
+    if free < needed:
+        raise NoRoomForCheckpointError(
+            f"a checkpoint needs up to {format_size(needed)} of disk, and {format_size(free)} is"
+            " free",
+            hint="the one before stays; free some space on the disk",
+        )
+    used = disk_usage(slot) if disk_bound > 0 else 0
+    if used + needed > disk_bound > 0:
+        raise NoRoomForCheckpointError(
+            f"a checkpoint needs up to {format_size(needed)}, and the task has {format_size(used)}"
+            f" of the {format_size(int(disk_bound))} that it may have on disk",
+            hint="the one before stays; the project must give the task a larger rsc_disk_bound",
+        )
+
+
+def disk_usage(directory: Path) -> int:
+    """Bytes that the files beneath `directory` take on the disk; links are not followed."""
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118
+            except FileNotFoundError:
+                continue  # it has just gone
+    return total

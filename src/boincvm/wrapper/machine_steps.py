@@ -5,40 +5,36 @@ names in the order of the job file.
 """
 
 import shutil
-from contextlib import ExitStack
+import time
 from pathlib import Path, PurePosixPath
 
-from boincvm.errors import GuestError, HypervisorError
+from boincvm import checkpoint_steps
+from boincvm.durations import format_duration
 from boincvm.guestlink.put import check_source
-from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.drivers import DriverName, open_driver
-from boincvm.image.pack import packed_name, unpack_image
-from boincvm.image.store import Image, ImageStore
+from boincvm.hypervisor.drivers import DriverName
+from boincvm.image.store import Image
 from boincvm.job.boinc_job import BoincJob, MachineUse
-from boincvm.job.model import InputFile, Limits
+from boincvm.job.model import InputFile
+from boincvm.sizes import format_size
 from boincvm.wrapper.checkpoint_times import CheckpointTimes
 from boincvm.wrapper.client_log import log
-from boincvm.wrapper.guest_init_data import guest_init_data
 from boincvm.wrapper.guest_requests import GuestRequests, Messenger
-from boincvm.wrapper.host_room import check_room
+from boincvm.wrapper.host_room import check_checkpoint_room, check_room
 from boincvm.wrapper.machine_memory import MachineMemory
+from boincvm.wrapper.machine_opening import INIT_DATA, MachineOpening
+from boincvm.wrapper.machine_spec import machine_spec
 from boincvm.wrapper.machine_task import MachineTask
 from boincvm.wrapper.saved_machine import (
     SavedMachine,
-    read_saved,
-    sync_files,
+    find_saved,
+    next_number,
+    remove_unneeded,
     write_saved,
 )
 from boincvm.wrapper.side_thread import in_side_thread
 from boincvm.wrapper.task_errors import SavedMachineError
 from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.task_plan import Surroundings, machine_command, machine_shape
-
-LIMITS = Limits(boot=900.0, silence=600.0, stop=20.0)
-"""Generous: a volunteer's own work goes first, and may leave a guest no processor for minutes."""
-INIT_DATA = "init_data.xml"
-IMAGE_DIRECTORY = "boincvm-images"
-"""In the project's directory: images that came as files of an app version, unpacked."""
 
 
 class MachineSteps:
@@ -52,8 +48,8 @@ class MachineSteps:
         self._machines: dict[str, TaskMachine] = {}
         self._images: dict[str, Image] = {}
         self._saved: dict[str, SavedMachine] = {}
-        self._kept: dict[str, str] = {}
-        self._held = ExitStack()
+        self._kept: dict[str, SavedMachine] = {}
+        self._opening = MachineOpening(around, client, self._machines, self._is_suspended_now)
         self._is_suspended = False
         self._network = True
         self.memory = MachineMemory(lambda: client.init_data, self._machines)
@@ -61,6 +57,9 @@ class MachineSteps:
         self.current: MachineTask | None = None
         self._operations: tuple[float, float] | None = None
         self.finish_message = ""
+
+    def _is_suspended_now(self) -> bool:
+        return self._is_suspended
 
     def _uses(self) -> list[MachineUse | None]:
         return [task.machine for task in self._job.tasks]
@@ -88,27 +87,35 @@ class MachineSteps:
             saved = self._read_saved(name, steps)
             if saved is not None:
                 self._saved[name] = saved
-                first = min(first, saved.task.number if saved.task else done)
+                first = min(first, _first_after(saved, steps, done))
             elif steps[0] < done:
                 log(f"the machine {name} is lost: its tasks begin anew")
                 first = min(first, steps[0])
         return first
 
     def _read_saved(self, name: str, steps: list[int]) -> SavedMachine | None:
-        """What was saved of the machine, if it can be used; else its files are removed."""
-        try:
-            saved = read_saved(self._directory(name))
-            if saved is None:
-                if self._directory(name).exists():
-                    log(f"the machine {name} did not live to be saved")
-            elif saved.shape != machine_shape(self._use(name), self._around):
-                raise SavedMachineError("the job asks for another machine than it did")
-            elif not set(saved.steps) <= set(steps):
-                raise SavedMachineError("it was saved by another job")
-            else:
-                return saved
-        except SavedMachineError as error:
-            log(f"the saved machine {name} cannot be used: {error.message}")
+        """The newest checkpoint of the machine that can be used; without one its files are
+        removed. The log says what was lost."""
+        directory = self._directory(name)
+        found = find_saved(directory)
+        for line in found.lost:
+            log(f"the machine {name}: {line}")
+        saved = found.saved
+        if saved is None:
+            if directory.exists():
+                log(f"the machine {name} has no checkpoint that can be used")
+        elif saved.shape != machine_shape(self._use(name), self._around):
+            log(f"the saved machine {name} cannot be used: the job asks for another one")
+        elif not set(saved.steps) <= set(steps):
+            log(f"the saved machine {name} cannot be used: another job saved it")
+        else:
+            if found.lost:
+                age = format_duration(max(0.0, time.time() - saved.made))
+                log(
+                    f"the machine {name} goes on from checkpoint {saved.checkpoint.number},"
+                    f" which was made {age} ago"
+                )
+            return saved
         self._discard(name)
         return None
 
@@ -172,47 +179,18 @@ class MachineSteps:
         if machine is not None:
             return machine
         saved = self._saved.pop(use.name, None)
-        image = self._images[use.name] = await in_side_thread(self._open_image, use.image)
-        self._held.enter_context(image)
+        image = self._images[use.name] = await self._opening.image(use.image)
         if saved is not None and saved.image != image.digest:
             raise SavedMachineError("its image has changed since it was saved")
         shape = machine_shape(use, self._around)
-        driver = await open_driver(DriverName.QEMU, image.kernel)
-        directory = self._directory(use.name)
-        spec = MachineSpec(
-            directory=directory,
-            kernel=image.kernel,
-            initrd=image.initrd,
-            root=image.root,
-            memory=shape.memory,
-            cpus=shape.cpus,
-            disk_size=shape.disk,
-            network=shape.network,
-            balloon=not self._client.is_standalone,
-        )
+        spec = machine_spec(shape, image, self._directory(use.name))
+        spec = spec._replace(balloon=not self._client.is_standalone)
         check_room(self._around.slot, shape.memory)
         if saved is None:
-            self._discard(use.name)
-            directory.mkdir(mode=0o700)
-        known = guest_init_data(self._client.init_data, shape.cpus)
-        (directory / INIT_DATA).write_bytes(known)
-        if saved is None:
-            made = driver.machine(spec)
+            machine = await self._opening.begin(use.name, spec, image)
         else:
-            made = driver.saved_machine(spec, saved.checkpoint)
-            self._kept[use.name] = saved.checkpoint
-        machine = TaskMachine(made, LIMITS, saved)
-        self._machines[use.name] = machine
-        if self._is_suspended:
-            await machine.suspend()
-        try:
-            await machine.start()
-        except (HypervisorError, GuestError) as error:
-            if saved is None:
-                raise
-            raise SavedMachineError(
-                f"the saved machine {use.name} does not wake: {error.message}"
-            ) from error
+            self._kept[use.name] = saved
+            machine = await self._opening.wake(use.name, spec, image, saved)
         if not self._network:
             await machine.connect_network(connected=False)
         self.memory.look()
@@ -226,17 +204,6 @@ class MachineSteps:
             await machine.close()
         self._kept.pop(name, None)
         self._discard(name)
-
-    def _open_image(self, name: str) -> Image:
-        """One that came as a file of the app version, or one of this user's."""
-        path = self._client.resolve(name)
-        if path.is_file():
-            store = ImageStore(self._around.project_directory / IMAGE_DIRECTORY)
-            # By the logical name, so that a new version takes the place of the former one.
-            own_name = packed_name(Path(name))
-            unpack_image(path, own_name, store)
-            return store.open(own_name)
-        return ImageStore().open(name)
 
     # What the client wishes.
 
@@ -271,26 +238,41 @@ class MachineSteps:
     async def _keep(self, name: str, machine: TaskMachine, *, last: bool) -> None:
         task = self.current
         runs_here = task is not None and task.machine is machine
-        directory = self._directory(name)
+        directory, former = self._directory(name), self._kept.get(name)
+        if not last:
+            self._check_room(machine, former)
         checkpoint, link, state = await machine.keep(
-            lambda: task.state() if task and runs_here else None, last=last
+            next_number(directory),
+            lambda: task.state() if task and runs_here else None,
+            last=last,
         )
-        await in_side_thread(sync_files, directory)
-        write_saved(
-            directory,
-            SavedMachine(
-                checkpoint=checkpoint,
-                image=self._images[name].digest,
-                shape=machine_shape(self._use(name), self._around),
-                link=link,
-                steps=tuple(machine.steps),
-                task=state,
-            ),
+        saved = SavedMachine(
+            checkpoint=checkpoint,
+            driver=DriverName.QEMU,
+            image=self._images[name].digest,
+            shape=machine_shape(self._use(name), self._around),
+            link=link,
+            steps=tuple(machine.steps),
+            task=state,
         )
-        former, self._kept[name] = self._kept.get(name), checkpoint
-        if former is not None and not last:
-            await machine.machine.forget(former)
-        log(f"the machine {name} {'sleeps' if last else 'is kept'} on disk")
+        await in_side_thread(write_saved, directory, saved)
+        checkpoint_steps.passed("manifest written")
+        self._kept[name] = saved
+        in_use = frozenset() if last else machine.machine.files_in_use()
+        await in_side_thread(remove_unneeded, directory, in_use=in_use)
+        checkpoint_steps.passed("older removed")
+        log(
+            f"the machine {name} {'sleeps' if last else 'is kept'} on disk:"
+            f" {format_size(checkpoint.written)} written,"
+            f" it stood still for {checkpoint.pause * 1e3:.0f} ms"
+        )
+
+    def _check_room(self, machine: TaskMachine, former: SavedMachine | None) -> None:
+        needed = machine.resident()
+        if former is not None:  # only what has changed since
+            needed = max(needed // 4, 2 * former.checkpoint.written)
+        bound = self._client.init_data.disk_bound
+        check_checkpoint_room(machine.machine.spec.directory, needed, self._around.slot, bound)
 
     async def kill(self) -> None:
         """At once, nothing kept."""
@@ -305,4 +287,11 @@ class MachineSteps:
             if not stays:
                 self._discard(name)
         self._machines.clear()
-        self._held.close()
+        await self._opening.close()
+
+
+def _first_after(saved: SavedMachine, steps: list[int], done: int) -> int:
+    """The task to go on with where the machine is as it was saved; `steps` are all of its."""
+    if saved.task is not None:
+        return saved.task.number
+    return min([step for step in steps if step not in saved.steps], default=done)

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from time import monotonic
 
 from boincvm.errors import LimitError, OutputFileError
@@ -211,18 +211,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown here"
-
-
-def machine_spec(job: Job, directory: Path, kernel: Path, initrd: Path, root: Path) -> MachineSpec:
-    """The machine that `job` asks for, with an image's files, in `directory`."""
-    return MachineSpec(
-        directory=directory,
-        kernel=kernel,
-        initrd=initrd,
-        root=root,
-        memory=job.machine.memory,
-        cpus=job.machine.cpus,
-        disk_size=job.machine.disk,
-        network=job.machine.network,
-        ephemeral=True,
-    )

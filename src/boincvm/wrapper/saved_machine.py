@@ -1,22 +1,38 @@
-"""A machine that lies on disk between two runs of the wrapper: what belongs together.
+"""Machines that lie on disk: what belongs to a checkpoint, and which one is to be used.
 
-`saved.json` in the machine's directory names a checkpoint in its overlay, and is written when
-that is safely on disk; only then the checkpoint before it goes. A machine without the file was
-never kept, and is discarded.
+    checkpoint-000007.json      the manifest of one checkpoint
+    memory-000007, disk-…       files that manifests name; they never change
+    disk-000008.qcow2, window   what the running machine has; of no use to the next one
+
+All in the machine's directory. A manifest is written when everything that it names is on the
+disk, and the two newest ones stay: while one is written, and should one be damaged, there is
+another. docs/checkpoints.md says what each file means after a crash.
 """
 
+import hashlib
 import json
-import os
+import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.atomic_files import write_atomically
+from boincvm import __version__
+from boincvm.atomic_files import sync_directory, write_atomically
+from boincvm.file_digest import digest_of
+from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
 from boincvm.wrapper.task_errors import SavedMachineError
 
-SAVED_FILE = "saved.json"
-VERSION = 1
+SCHEMA = 2
+KEPT = 2
+"""Checkpoints that stay."""
 _MOST_BYTES = 1 << 20
+_MOST_MANIFESTS = 64
+_MOST_FILES = 256
+_MANIFEST = re.compile(r"checkpoint-(\d{6,9})\.json")
+_DATA = re.compile(r"(?:memory|disk)-(\d{6,9})(?:\.qcow2)?")
+_LEFTOVER = re.compile(r"\..*\.part|saved\.json")
 
 
 class SavedTask(NamedTuple):
@@ -34,70 +50,192 @@ class SavedTask(NamedTuple):
 
 
 class SavedMachine(NamedTuple):
-    """`checkpoint`: by what name the driver finds it. `shape` and `image` (its digest) must be
-    the job's still. `link`: the guest link's state; `steps`: the tasks that the machine has run
-    so far; `task`: the one whose program runs in it, None between two."""
+    """One checkpoint. `driver`: whose it is. `shape` and `image` (its digest) must be the job's
+    still. `link`: the guest link's state; `steps`: the tasks that the machine has run so far;
+    `task`: the one whose program runs in it, None between two. `made`: seconds since 1970."""
 
-    checkpoint: str
+    checkpoint: Checkpoint
+    driver: str
     image: str
     shape: MachineShape
     link: dict[str, object]
     steps: tuple[int, ...]
     task: SavedTask | None
+    made: float = 0.0
+
+
+class Found(NamedTuple):
+    """`saved`: the newest whole checkpoint. `lost`: why newer ones are of no use, a line each."""
+
+    saved: SavedMachine | None
+    lost: tuple[str, ...]
 
 
 def write_saved(directory: Path, saved: SavedMachine) -> None:
-    """Raises OSError."""
-    kept = {
-        "version": VERSION,
-        **saved._asdict(),
+    """The files of the checkpoint are on the disk already. Raises OSError."""
+    checkpoint = saved.checkpoint
+    table: dict[str, object] = {
+        "schema": SCHEMA,
+        "boincvm": __version__,
+        "number": checkpoint.number,
+        "made": saved.made or time.time(),
+        "driver": saved.driver,
+        "files": {name: seal._asdict() for name, seal in checkpoint.files.items()},
+        "machine": dict(checkpoint.machine),
+        "image": saved.image,
         "shape": saved.shape._asdict(),
+        "link": saved.link,
+        "steps": list(saved.steps),
         "task": saved.task and saved.task._asdict(),
     }
-    write_atomically(directory / SAVED_FILE, json.dumps(kept).encode())
+    text = json.dumps({**table, "checksum": _checksum(table)}, indent=1)
+    write_atomically(manifest_path(directory, checkpoint.number), text)
 
 
-def sync_files(directory: Path) -> None:
-    """What the machine has on disk is really there. Raises OSError."""
-    for path in directory.iterdir():
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def manifest_path(directory: Path, number: int) -> Path:
+    """Where the manifest of the checkpoint with that number is."""
+    return directory / f"checkpoint-{number:06d}.json"
+
+
+def find_saved(directory: Path) -> Found:
+    """The newest checkpoint of which everything is there and as it was written."""
+    lost: list[str] = []
+    for number, path in _manifests(directory)[:_MOST_MANIFESTS]:
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            saved = read_manifest(path)
+            if saved.checkpoint.number != number:
+                raise ValueError("its number is another one")
+            check_files(directory, saved.checkpoint.files)
+        except SavedMachineError as error:
+            lost.append(f"checkpoint {number} is of no use: {error.message}")
+        except (OSError, ValueError) as error:
+            lost.append(f"checkpoint {number} is damaged: {error}")
+        else:
+            return Found(saved, tuple(lost))
+    return Found(None, tuple(lost))
 
 
-def read_saved(directory: Path) -> SavedMachine | None:
-    """None where nothing was saved. Raises SavedMachineError."""
+def read_manifest(path: Path) -> SavedMachine:
+    """Raises OSError, ValueError, and SavedMachineError for one of a newer boincvm."""
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError("its manifest is too large")
     try:
-        with (directory / SAVED_FILE).open("rb") as file:
-            kept = json.loads(file.read(_MOST_BYTES))
-        if kept.pop("version") != VERSION:
-            raise ValueError("another version of boincvm wrote it")
-        task = kept.pop("task")
-        return SavedMachine(
-            checkpoint=_text(kept["checkpoint"]),
-            image=_text(kept["image"]),
-            shape=MachineShape(**kept["shape"]),
-            link=dict(kept["link"]),
-            steps=tuple(int(step) for step in kept["steps"]),
-            task=None if task is None else _task(task),
-        )
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SavedMachineError(f"{directory / SAVED_FILE} makes no sense: {error}") from error
+        table = json.loads(data)
+        schema = table["schema"]
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise SavedMachineError(
+                f"a newer boincvm made it (schema {schema}, this one knows {SCHEMA})"
+            )
+        if schema != SCHEMA or table.pop("checksum") != _checksum(table):
+            raise ValueError("its manifest is not what was written")
+        return _saved(table)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"its manifest makes no sense: {error!r}") from error
 
 
-def _task(kept: dict[str, object]) -> SavedTask:
-    task = SavedTask(**kept)  # type: ignore[arg-type]  # checked below
-    numbers = (task.guest, task.wall, task.fraction_done, task.stdin, task.number)
-    if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
-        raise ValueError("a number is none")
+def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
+    """Raises ValueError, OSError unless each is what it was sealed as."""
+    for name, seal in files.items():
+        path = directory / name
+        if not path.is_file() or path.is_symlink():
+            raise ValueError(f"{name} is missing")
+        if path.stat().st_size != seal.size:
+            raise ValueError(f"{name} has another size than it had")
+    for name, seal in files.items():
+        if digest_of(directory / name) != seal:
+            raise ValueError(f"{name} is not what was written")
+
+
+def next_number(directory: Path) -> int:
+    """Greater than that of any checkpoint or file there is."""
+    names = [path.name for path in directory.iterdir()]
+    matches = [_MANIFEST.fullmatch(name) or _DATA.fullmatch(name) for name in names]
+    return max((int(match[1]) for match in matches if match), default=0) + 1
+
+
+def remove_unneeded(
+    directory: Path,
+    *,
+    newest: int | None = None,
+    kept: int = KEPT,
+    in_use: frozenset[str] = frozenset(),
+) -> None:
+    """Removes all but the last `kept` checkpoints, those that are newer than `newest`, and the
+    files that none of the others names, but for those `in_use`. Raises OSError."""
+    manifests = _manifests(directory)
+    good = [(number, path) for number, path in manifests if newest is None or number <= newest]
+    needed, stays = set(in_use), set()
+    for _, path in good[:kept]:
+        try:
+            needed |= set(read_manifest(path).checkpoint.files)
+        except (OSError, ValueError, SavedMachineError):
+            continue  # it would never be used
+        stays.add(path)
+    for _, path in manifests:
+        if path not in stays:
+            path.unlink(missing_ok=True)
+    sync_directory(directory)  # no manifest may come back whose files have gone
+    for path in directory.iterdir():
+        is_data = _DATA.fullmatch(path.name) and path.name not in needed
+        if is_data or _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _manifests(directory: Path) -> list[tuple[int, Path]]:
+    """The newest one first."""
+    if not directory.is_dir():
+        return []
+    found = [(_MANIFEST.fullmatch(path.name), path) for path in directory.iterdir()]
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def _checksum(table: Mapping[str, object]) -> str:
+    text = json.dumps(table, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+
+
+def _saved(table: dict[str, object]) -> SavedMachine:
+    """Raises ValueError, KeyError, TypeError."""
+    task, files, steps = table["task"], table["files"], table["steps"]
+    shape, machine, link = table["shape"], table["machine"], table["link"]
+    for one in (files, shape, machine, link):
+        if not isinstance(one, dict):
+            raise TypeError(one)
+    if not isinstance(steps, list) or len(files) > _MOST_FILES:  # type: ignore[arg-type]
+        raise TypeError(steps)
+    return SavedMachine(
+        checkpoint=Checkpoint(_integer(table["number"]), _seals(files), machine),  # type: ignore[arg-type]
+        driver=_text(table["driver"]),
+        image=_text(table["image"]),
+        shape=MachineShape(**shape),  # type: ignore[arg-type]
+        link=link,  # type: ignore[arg-type]
+        steps=tuple(map(_integer, steps)),
+        task=None if task is None else _task(task),
+        made=_number(table["made"]),
+    )
+
+
+def _seals(files: Mapping[str, object]) -> dict[str, FileSeal]:
+    seals: dict[str, FileSeal] = {}
+    for name, seal in files.items():
+        if not _DATA.fullmatch(name) or not isinstance(seal, dict):
+            raise ValueError(f"it names {name[:80]!r}, which no checkpoint has")
+        seals[name] = FileSeal(_integer(seal["size"]), _text(seal["digest"]))
+    return seals
+
+
+def _task(kept: object) -> SavedTask:
+    if not isinstance(kept, dict):
+        raise TypeError(kept)
+    task = SavedTask(**kept)
+    for number in (task.guest, task.wall, task.fraction_done, task.stdin, task.number):
+        _number(number)
     if not isinstance(task.program, dict) or not isinstance(task.files, dict):
         raise TypeError("a table is none")
-    if not all(isinstance(size, int) and size >= 0 for size in task.files.values()):
-        raise ValueError("a size is none")
+    for size in task.files.values():
+        _integer(size)
     return task
 
 
@@ -105,3 +243,15 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
     return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(value)
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or not value >= 0:
+        raise TypeError(value)
+    return float(value)

@@ -13,6 +13,7 @@ from boincvm.errors import (
     HostDiskFullError,
     HypervisorError,
 )
+from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.window import TransferWindow
 from boincvm.hypervisor.contract import Driver, EndCause, Machine, MachineEnd, MachineSpec
@@ -111,7 +112,7 @@ async def open_session(
             if link_state is None:
                 await session.guard(_wait_for_agent(link, limits.boot))
             else:
-                await session.guard(link.attach(limits.boot))
+                await session.guard(link.attach(limits.boot, fresh(network=machine.spec.network)))
             link.expect_beats(limits.silence)
             yield session
         finally:

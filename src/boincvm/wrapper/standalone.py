@@ -15,8 +15,9 @@ from boincvm.job.model import Job
 from boincvm.processes import ASKING_SIGNALS
 from boincvm.wrapper.golden import find_golden
 from boincvm.wrapper.golden_background import is_wanted, make_in_background
+from boincvm.wrapper.machine_spec import machine_spec
 from boincvm.wrapper.run_directory import run_directory
-from boincvm.wrapper.run_job import JobRun, Observer, machine_spec
+from boincvm.wrapper.run_job import JobRun, Observer
 from boincvm.wrapper.streams import OutputClosedError, fill_closed_descriptors
 from boincvm.wrapper.task_streams import StreamPlan
 
@@ -64,7 +65,7 @@ async def _run_in_machine(job_run: JobRun) -> None:
     job = job_run.job
     with run_directory() as directory, ImageStore().open(job.machine.image) as image:
         driver = await open_driver(DriverName.QEMU, image.kernel)
-        spec = machine_spec(job, directory, image.kernel, image.initrd, image.root)
+        spec = machine_spec(job.machine, image, directory)._replace(ephemeral=True)
         if not is_wanted() or Feature.GOLDEN not in driver.features:
             await job_run.run(driver, spec)
             return

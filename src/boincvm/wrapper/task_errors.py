@@ -8,6 +8,10 @@ class NotEnoughRoomError(HostError):
     """The host has too little free memory or disk just now."""
 
 
+class NoRoomForCheckpointError(HostError):
+    """It would not fit, so it was not begun."""
+
+
 class SavedMachineError(BoincvmError):
     """A saved machine cannot be used; what it had done is to be done anew."""
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from boincvm.errors import GuestError, GuestNeverBootedError
+from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
-from boincvm.hypervisor.contract import GuestMemory, Machine, MachineState
+from boincvm.hypervisor.contract import Checkpoint, GuestMemory, Machine, MachineState
 from boincvm.job.model import Limits
 from boincvm.process_tree import own_usage
+from boincvm.wrapper.golden import Golden
 from boincvm.wrapper.saved_machine import SavedMachine
 from boincvm.wrapper.session import Session
 from boincvm.wrapper.stopwatch import Stopwatch
@@ -22,11 +24,19 @@ _LITTLE = 16 << 20
 
 
 class TaskMachine:
-    """`start` boots it, or lets it go on where `saved` says that it was left."""
+    """`start` boots it, or lets it go on where `saved` says that it was left, or `golden`, of
+    which the machine is a copy."""
 
-    def __init__(self, machine: Machine, limits: Limits, saved: SavedMachine | None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        limits: Limits,
+        saved: SavedMachine | None,
+        golden: Golden | None = None,
+    ) -> None:
         self.machine = machine
         self.saved = saved
+        self._golden = golden
         self.steps: list[int] = list(saved.steps) if saved else []
         self._limits = limits
         self._session: Session | None = None
@@ -67,15 +77,21 @@ class TaskMachine:
             link = await GuestLink.open(
                 channel,
                 silence_limit=self._limits.silence,
-                attach_to=self.saved.link if self.saved else None,
+                attach_to=self._link_state(),
             )
             self._session = Session(self.machine, link)
             self._watcher = asyncio.ensure_future(self._session.watch())
         await self._apply()
-        if self.saved is None:
+        if self._golden is not None:
+            await self._wait_for(link.attach(None, fresh(network=self.machine.spec.network)))
+        elif self.saved is None:
             await self._wait_for(_ready(link))
         elif self.saved.task is None:
             await self.wake()
+
+    def _link_state(self) -> dict[str, object] | None:
+        origin = self._golden or self.saved
+        return origin.link if origin else None
 
     async def wake(self) -> None:
         """Lets the saved guest go on. Raises GuestError, HypervisorError."""
@@ -140,11 +156,13 @@ class TaskMachine:
                     if was_paused:
                         link.set_clock()
 
-    async def keep(self, look: Callable[[], T], *, last: bool) -> tuple[str, dict[str, object], T]:
+    async def keep(
+        self, number: int, look: Callable[[], T], *, last: bool
+    ) -> tuple[Checkpoint, dict[str, object], T]:
         """Puts the machine on disk as it is now; with `last` it ends, else it goes on.
 
-        Returns the checkpoint's name, the guest link's state, and what `look` gives while the
-        guest is quiet. Raises HypervisorError, GuestError.
+        Returns the checkpoint, which has that number, the guest link's state, and what `look`
+        gives while the guest is quiet. Raises HypervisorError, GuestError.
         """
         async with self._busy:
             link = self.session.link
@@ -159,14 +177,14 @@ class TaskMachine:
             if last:
                 await self._stop_watching()
                 self.host_seconds()  # the last chance to look
-                name = await self.machine.save()
+                kept = await self.machine.save(number)
                 link.close()
             else:
                 try:
-                    name = await self.machine.checkpoint()
+                    kept = await self.machine.checkpoint(number)
                 finally:
                     await self._go_on(link)
-            return name, state, seen
+            return kept, state, seen
 
     async def _go_on(self, link: GuestLink) -> None:
         await self.machine.resume()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import stat
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -147,7 +148,7 @@ async def test_every_verb_of_the_lifecycle_twice(tmp_path: Path) -> None:
         (machine.start, MachineState.RUNNING),
         (machine.pause, MachineState.PAUSED),
         (machine.resume, MachineState.RUNNING),
-        (machine.save, MachineState.SAVED),
+        (partial(machine.save, 1), MachineState.SAVED),
         (machine.start, MachineState.RUNNING),
         (machine.stop, MachineState.STOPPED),
         (machine.destroy, MachineState.DESTROYED),

@@ -63,7 +63,7 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
         await link.quiesce(LIMIT)
         program.end_input()  # the guest hears of it when it goes on
         states = link.state(), program.state()
-        checkpoint = await machine.save()
+        checkpoint = await machine.save(1)
         link.close()
         machine = driver.saved_machine(spec, checkpoint)
         assert machine.state is MachineState.SAVED
