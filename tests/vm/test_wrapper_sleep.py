@@ -17,13 +17,22 @@ pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
 
 COUNT = 'i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo "line $i"; sleep 0.1; done'
 LINES = "".join(f"line {i}\n" for i in range(1, 61))
-SAVED = "boincvm-machine-0/saved.json"
+MACHINE = "boincvm-machine-0"
+ASKS = (
+    'i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo "line $i"; sleep 0.1;'
+    " if [ $i = 10 ]; then echo checkpoint-wanted > $BOINCVM_VOICE; fi; done"
+)
 
 
 @pytest_asyncio.fixture
 async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
     async with Slot(tmp_path, period=0.25) as slot:
         yield slot
+
+
+def manifests(slot: Slot) -> list[Path]:
+    """Of the machine's checkpoints, the newest one last."""
+    return sorted((slot.path / MACHINE).glob("checkpoint-*.json"))
 
 
 async def quits(slot: Slot) -> None:
@@ -47,7 +56,7 @@ async def test_a_program_goes_on_where_it_was(slot: Slot, *, suspended: bool) ->
     if suspended:
         slot.send(Control.SUSPEND)
     await quits(slot)
-    assert slot.text(SAVED)
+    assert len(manifests(slot)) == 1
     assert "wrapper_checkpoint.txt" in [path.name for path in slot.path.iterdir()]
     await slot.begin()
     await finishes(slot)
@@ -101,43 +110,70 @@ async def test_a_service_manager_that_stops_everything(slot: Slot) -> None:
     assert slot.text("out") == LINES
 
 
-@pytest.mark.parametrize(
-    "damage", ["not json", "", '{"version": 99}', '{"version": 1, "task": null}', "[1]"]
-)
+@pytest.mark.parametrize("damage", ["not json", "", '{"schema": 99}', '{"schema": 2}', "[1]"])
 async def test_a_damaged_sleep_is_not_fatal(slot: Slot, damage: str) -> None:
     slot.machine_job("echo begin; sleep 2; echo end")
     await slot.begin()
     await slot.says("out", "begin")
     await quits(slot)
-    slot.write(SAVED, damage)
+    manifests(slot)[0].write_text(damage)
     await slot.begin()
     await finishes(slot)
     assert slot.text("out") == "begin\nbegin\nend\n"
-    assert "cannot be used" in slot.stderr
+    assert "checkpoint 1 is " in slot.stderr
+    assert "has no checkpoint that can be used" in slot.stderr
 
 
-async def test_a_truncated_disk_is_not_fatal(slot: Slot) -> None:
-    slot.machine_job("echo begin; sleep 2; echo end")
+@pytest.mark.parametrize("kind", ["checkpoint-*.json", "memory-*", "disk-*.qcow2"])
+async def test_a_flipped_bit_costs_one_checkpoint(slot: Slot, kind: str) -> None:
+    """In a file that only the newest checkpoint needs; the one before is taken."""
+    slot.machine_job(ASKS)
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.says("out", "line 25\n")
     await quits(slot)
-    os.truncate(slot.path / "boincvm-machine-0" / "overlay.qcow2", 1 << 16)
+    older, newest = manifests(slot)
+    needed = set(json.loads(newest.read_text())["files"]) - set(
+        json.loads(older.read_text())["files"]
+    )
+    path = newest
+    if not kind.endswith(".json"):
+        path = max(one for one in (slot.path / MACHINE).glob(kind) if one.name in needed)
+    flip_a_bit(path)
     await slot.begin()
     await finishes(slot)
-    assert slot.text("out") == "begin\nbegin\nend\n"
+    assert slot.text("out") == LINES
+    assert "is damaged: " in slot.stderr
+    assert "goes on from checkpoint 1, which was made" in slot.stderr
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+async def test_a_flipped_bit_in_what_both_need_costs_the_task_s_work(slot: Slot) -> None:
+    slot.machine_job(ASKS)
+    await slot.begin()
+    await slot.says("out", "line 25\n")
+    await quits(slot)
+    flip_a_bit(slot.path / MACHINE / "memory-000001")
+    await slot.begin()
+    await finishes(slot)
+    assert slot.text("out").endswith(LINES)
+    assert "has no checkpoint that can be used" in slot.stderr
 
 
 async def test_another_job_does_not_wake_it(slot: Slot) -> None:
-    slot.machine_job("echo begin; sleep 2; echo end")
+    slot.machine_job("echo begin; sleep 2; echo end", "<memory_mb>512</memory_mb>")
     await slot.begin()
     await slot.says("out", "begin")
     await quits(slot)
-    saved = json.loads(slot.text(SAVED))
-    saved["shape"]["memory"] *= 2
-    slot.write(SAVED, json.dumps(saved))
+    slot.machine_job("echo begin; sleep 2; echo end", "<memory_mb>640</memory_mb>")
     await slot.begin()
     await finishes(slot)
     assert slot.text("out") == "begin\nbegin\nend\n"
+    assert "the job asks for another one" in slot.stderr
 
 
 async def test_the_first_step_s_work_is_kept_in_the_second(slot: Slot) -> None:
@@ -175,10 +211,7 @@ async def test_a_lost_machine_takes_its_steps_along(slot: Slot) -> None:
 
 async def test_a_checkpoint_that_the_program_asked_for(slot: Slot) -> None:
     """The machine goes on after it, and a killed wrapper loses only what came later."""
-    slot.machine_job(
-        'i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo "line $i"; sleep 0.1;'
-        " if [ $i = 10 ]; then echo checkpoint-wanted > $BOINCVM_VOICE; fi; done"
-    )
+    slot.machine_job(ASKS)
     await slot.begin()
     await slot.says("out", "line 25\n")
     assert "is kept on disk" in slot.stderr
@@ -195,15 +228,10 @@ async def test_a_checkpoint_that_the_program_asked_for(slot: Slot) -> None:
 
 @pytest.mark.parametrize("kill", [False, True])
 async def test_an_end_in_the_middle_of_a_checkpoint(slot: Slot, *, kill: bool) -> None:
-    slot.machine_job(
-        'i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo "line $i"; sleep 0.1;'
-        " if [ $i = 10 ]; then echo checkpoint-wanted > $BOINCVM_VOICE; fi; done"
-    )
+    slot.machine_job(ASKS)
     await slot.begin()
-    overlay = slot.path / "boincvm-machine-0" / "overlay.qcow2"
-    await slot.says("out", "line 5\n")
-    before = overlay.stat().st_blocks
-    await slot.holds(lambda: overlay.stat().st_blocks > before + 20000)  # it is being written
+    memory = slot.path / MACHINE / "memory-000001"
+    await slot.holds(memory.exists)  # it is being written
     if kill:
         slot.kill(signal.SIGKILL)
         await slot.wait(LIMIT)
