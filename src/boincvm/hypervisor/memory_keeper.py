@@ -1,10 +1,17 @@
 """The helper process that takes in a machine's memory while the machine runs.
 
-Its one argument is a JSON object: `stream` and `result`, descriptors; `directory`; `memory`, the
-file to write, and `base`, the one before or null; `lock`, a file to be held while it works, or
-null; `idle`, whether all other work goes first; `seal`, files that are finished when the stream
-ends. On `result` it says `{"ready": true}` when it is its turn, and at the end what it has
-written, or `{"error": …, "errno": …}`: one line of JSON each.
+Its one argument is a JSON object:
+
+    stream, result    descriptors
+    directory         the machine's
+    memory, base      the file to write, and the one before, or null
+    lock              a file to be held while it works, or null
+    idle              whether all other work goes first
+    seal              layers of the disk that are finished when the stream ends
+    merge             layers to be made one, `into` a new file over `backing`; or null
+
+On `result` it says `{"ready": true}` when it is its turn, and at the end what it has written, or
+`{"error": …, "errno": …}`: one line of JSON each.
 """
 
 import ctypes
@@ -17,6 +24,7 @@ from pathlib import Path
 
 from boincvm.file_digest import digest_of
 from boincvm.hypervisor.memory_file import MemoryFileError, MemoryWriter, Summary
+from boincvm.hypervisor.qcow2_merge import MergeError, merge
 from boincvm.hypervisor.qemu_stream import StreamError, read_stream
 
 _BUFFER = 1 << 20
@@ -37,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
             _say(result, _keep(request))
     except BrokenPipeError:
         return 1  # nobody waits for it any more
-    except (OSError, StreamError, MemoryFileError) as error:
+    except (OSError, StreamError, MemoryFileError, MergeError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else 0
         _say(result, {"error": str(error), "errno": number})
         return 1
@@ -80,7 +88,8 @@ def _keep(request: dict[str, object]) -> dict[str, object]:
     seal = request["seal"]
     try:
         written = _write(directory, name, None if base is None else str(base), request["stream"])
-        files = _seal(directory, seal if isinstance(seal, list) else ())
+        layers = [*(seal if isinstance(seal, list) else ()), *_merge(directory, request["merge"])]
+        files = _seal(directory, layers)
         # What counts is what is on the disk, not what we meant to write.
         size, digest = digest_of(directory / name, drop_cache=True)
         if (size, digest) != (written.written, written.digest):
@@ -105,6 +114,20 @@ def _write(directory: Path, name: str, base: str | None, stream: object) -> Summ
             return writer.finish(read_stream(source, writer))
     finally:
         writer.close()
+
+
+def _merge(directory: Path, wanted: object) -> list[str]:
+    """The name of the merged file, if one is wanted."""
+    if not isinstance(wanted, dict):
+        return []
+    layers = [directory / str(name) for name in wanted["layers"]]
+    into = str(wanted["into"])
+    try:
+        merge(layers, Path(str(wanted["backing"])), directory / into)
+    except BaseException:
+        (directory / into).unlink(missing_ok=True)
+        raise
+    return [into]
 
 
 def _seal(directory: Path, names: Iterable[object]) -> dict[str, dict[str, object]]:

@@ -9,13 +9,13 @@ import struct
 from pathlib import Path
 
 MAGIC = b"QFI\xfb"
-_CLUSTER_BITS = 16
-_CLUSTER = 1 << _CLUSTER_BITS
-_PER_L2_TABLE = _CLUSTER // 8 * _CLUSTER
+CLUSTER_BITS = 16
+CLUSTER = 1 << CLUSTER_BITS
+_PER_L2_TABLE = CLUSTER // 8 * CLUSTER
 """Bytes of the disk that one entry of the L1 table stands for."""
 _FORMAT_EXTENSION = 0xE2792ACA
 _HEADER_LENGTH = 104
-_REFCOUNT_TABLE, _REFCOUNT_BLOCK, _L1_TABLE = (_CLUSTER * place for place in (1, 2, 3))
+_REFCOUNT_TABLE, _REFCOUNT_BLOCK, _L1_TABLE = (CLUSTER * place for place in (1, 2, 3))
 _LONGEST_NAME = 1023
 
 
@@ -28,34 +28,46 @@ def virtual_size(path: Path) -> int:
     return int(struct.unpack_from(">Q", header, 24)[0])
 
 
-def write_overlay(path: Path, backing: Path, size: int) -> None:
-    """A new qcow2 file of `size` bytes that reads as `backing`, also qcow2, until it is written.
-
-    Raises OSError, FileExistsError among them, and ValueError for a name that is too long.
-    """
-    # One that lies beside it is named so that both can be moved together.
-    beside = backing.parent == path.parent
-    name = os.fsencode(backing.name) if beside else bytes(backing.absolute())
+def header_of(
+    backing: Path,
+    size: int,
+    l1_entries: int,
+    l1_table: int,
+    refcount_table: int,
+    refcount_clusters: int,
+) -> bytes:
+    """The first cluster's beginning, for a disk of `size` bytes over `backing`, also qcow2; the
+    tables' places are offsets. Raises ValueError for a name that is too long."""
+    name = os.fsencode(backing)
     if len(name) > _LONGEST_NAME:
         raise ValueError(f"{backing} is too long a name for qcow2")
-    l1_entries = -(-size // _PER_L2_TABLE)
-    clusters = 3 + -(-l1_entries * 8 // _CLUSTER)
     extensions = struct.pack(">II8sII", _FORMAT_EXTENSION, 5, b"qcow2", 0, 0)
     header = struct.pack(
         ">4sIQIIQIIQQIIQQQQII",
         *(MAGIC, 3),
         *(_HEADER_LENGTH + len(extensions), len(name)),
-        *(_CLUSTER_BITS, size, 0),  # no encryption
-        *(l1_entries, _L1_TABLE),
-        *(_REFCOUNT_TABLE, 1),
+        *(CLUSTER_BITS, size, 0),  # no encryption
+        *(l1_entries, l1_table),
+        *(refcount_table, refcount_clusters),
         *(0, 0),  # no snapshots
         *(0, 0, 0),  # no features that a reader must, may or may not know
         *(4, _HEADER_LENGTH),  # reference counts of 1 << 4 bits
     )
+    return header + extensions + name
+
+
+def write_overlay(path: Path, backing: Path, size: int) -> None:
+    """A new qcow2 file of `size` bytes that reads as `backing`, also qcow2, until it is written.
+
+    Raises OSError, FileExistsError among them, and ValueError for a name that is too long.
+    """
+    l1_entries = -(-size // _PER_L2_TABLE)
+    clusters = 3 + -(-l1_entries * 8 // CLUSTER)
+    header = header_of(backing.absolute(), size, l1_entries, _L1_TABLE, _REFCOUNT_TABLE, 1)
     with path.open("xb") as overlay:
-        overlay.write(header + extensions + name)
+        overlay.write(header)
         overlay.seek(_REFCOUNT_TABLE)
         overlay.write(struct.pack(">Q", _REFCOUNT_BLOCK))
         overlay.seek(_REFCOUNT_BLOCK)
         overlay.write(struct.pack(">H", 1) * clusters)
-        overlay.truncate(clusters * _CLUSTER)
+        overlay.truncate(clusters * CLUSTER)

@@ -58,15 +58,30 @@ class Kept(NamedTuple):
     written: int
 
 
+class Merge(NamedTuple):
+    """Layers of the disk that become one file, `into`, over the file `backing`."""
+
+    layers: tuple[str, ...]
+    into: str
+    backing: str
+
+
 class Keeper:
     """The helper process that takes the memory in (memory_keeper.py)."""
 
     def __init__(
-        self, directory: Path, memory: str, base: str | None, seal: Sequence[str], *, waits: bool
+        self,
+        directory: Path,
+        memory: str,
+        base: str | None,
+        seal: Sequence[str],
+        merge: Merge | None,
+        *,
+        waits: bool,
     ) -> None:
         """`memory` is the file to write, `base` the one whose pages need not be written again;
-        `seal`: disk layers that are frozen when the memory has come. `waits`: it takes its turn
-        among all tasks of this host, and gives way to all other work. Raises OSError."""
+        `seal`, `merge`: disk layers that are frozen when the memory has come. `waits`: it takes
+        its turn among all tasks of this host, and gives way to all other work. Raises OSError."""
         stream, self.stream = os.pipe2(os.O_CLOEXEC)
         result, far = os.pipe2(os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # with too many pipes of this user it stays small
@@ -80,7 +95,7 @@ class Keeper:
             "lock": str(cache_directory() / LOCK) if waits else None,
             "idle": waits,
             "seal": list(seal),
-            "drop_cache": True,
+            "merge": merge and merge._asdict(),
         }
         package = str(Path(boincvm.__file__).parents[1])
         try:

@@ -130,6 +130,11 @@ def layer_node(name: str) -> str:
     return Path(name).stem
 
 
+def file_node(name: str) -> str:
+    """The name of the node for the file beneath that."""
+    return f"{layer_node(name)}-file"
+
+
 def layer_options(path: Path, below: str | None) -> dict[str, object]:
     """A layer of the root disk that is written to, for `-blockdev` and `blockdev-add`.
 
@@ -141,7 +146,12 @@ def layer_options(path: Path, below: str | None) -> dict[str, object]:
         "node-name": layer_node(path.name),
         "discard": "unmap",
         "cache": {"no-flush": True},
-        "file": {"driver": "file", "filename": str(path), "cache": {"no-flush": True}},
+        "file": {
+            "driver": "file",
+            "node-name": file_node(path.name),
+            "filename": str(path),
+            "cache": {"no-flush": True},
+        },
         "backing": below,
     }
 

@@ -24,6 +24,11 @@ def layer_name(number: int) -> str:
     return f"disk-{number:06d}.qcow2"
 
 
+def after(layer: str) -> str:
+    """A name for the next one after `layer`."""
+    return layer_name(int(Path(layer).stem.removeprefix("disk-")) + 1)
+
+
 def free_layer(directory: Path) -> str:
     """A name for a new layer, with a greater number than those that are there."""
     numbers = [int(path.stem.removeprefix("disk-")) for path in directory.glob("disk-*.qcow2")]

@@ -4,14 +4,22 @@ from boincvm import checkpoint_steps
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
-from boincvm.hypervisor.qemu_checkpoint import Keeper, Kept, LiveMigration
-from boincvm.hypervisor.qemu_command import layer_node, layer_options
+from boincvm.hypervisor.qemu_checkpoint import Keeper, Kept, LiveMigration, Merge
+from boincvm.hypervisor.qemu_command import (
+    IMAGE_NODE,
+    file_node,
+    layer_node,
+    layer_options,
+    read_only_layer,
+)
 from boincvm.hypervisor.qemu_identity import processor
 from boincvm.hypervisor.qemu_monitor import Monitor
-from boincvm.hypervisor.qemu_origin import free_layer, text
+from boincvm.hypervisor.qemu_origin import after, free_layer, text
 from boincvm.hypervisor.qemu_process import failure_of_disks
 
-LONGEST_CHAIN = 8
+MOST_LAYERS = 8
+"""Parts that the root disk may have; then they are made one."""
+LONGEST_CHAIN = 32
 """Memory files that one checkpoint may need; then all of the memory is written again."""
 
 
@@ -43,8 +51,9 @@ class Saving:
         memory, directory = f"memory-{number:06d}", self._spec.directory
         new_layer = await self._add_layer()
         unsealed = [name for name in self.layers if name not in self._seals]
+        merge = None if last else self._merge(new_layer)
         try:
-            keeper = Keeper(directory, memory, self._base(), unsealed, waits=not last)
+            keeper = Keeper(directory, memory, self._base(), unsealed, merge, waits=not last)
         except OSError as error:
             raise HypervisorError(f"no helper process can be started: {error}") from error
         try:
@@ -59,6 +68,8 @@ class Saving:
         finally:
             await keeper.close()
         checkpoint_steps.passed("memory kept")
+        if merge is not None:
+            await self._use_merged(merge)
         return await self._describe(number, memory, kept, pause)
 
     async def _add_layer(self) -> str:
@@ -72,6 +83,23 @@ class Saving:
             raise failure_of_disks(error) from error
         await self._monitor.execute("blockdev-add", layer_options(directory / name, None))
         return name
+
+    def _merge(self, new_layer: str) -> Merge | None:
+        """All layers become one if they are too many."""
+        if len(self.layers) < MOST_LAYERS:
+            return None
+        return Merge(self.layers, after(new_layer), str(self._spec.root))
+
+    async def _use_merged(self, merge: Merge) -> None:
+        """The layer in use lies over the merged one from now on, which reads the same."""
+        path, top = self._spec.directory / merge.into, self._spec.directory / self.layers[-1]
+        node = layer_node(merge.into)
+        await self._monitor.execute("blockdev-add", read_only_layer(path, node, IMAGE_NODE))
+        changed = {**layer_options(top, node), "file": file_node(top.name)}
+        await self._monitor.execute("blockdev-reopen", {"options": [changed]})
+        for name in reversed(merge.layers):
+            await self._monitor.execute("blockdev-del", {"node-name": layer_node(name)})
+        self.layers = (merge.into, self.layers[-1])
 
     async def _migrate(self, keeper: Keeper, new_layer: str, *, last: bool) -> float:
         migration = LiveMigration(self._monitor, layer_node(self.layers[-1]), layer_node(new_layer))

@@ -1,0 +1,149 @@
+"""Several layers of a disk made into one, without the processes that use them taking notice.
+
+Format: QEMU's docs/interop/qcow2.txt. The layers are ours: version 3, clusters of 64 KiB,
+nothing compressed, encrypted, or kept in another file.
+"""
+
+import os
+import struct
+from array import array
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from boincvm.hypervisor.qcow2 import CLUSTER, CLUSTER_BITS, MAGIC, header_of
+
+_ENTRIES = CLUSTER // 8
+_OFFSET = 0x00FFFFFFFFFFFE00
+_IN_USE_ONCE = 1 << 63
+_ZERO = 1
+_COMPRESSED = 1 << 62
+_MOST_TABLES = 1 << 16
+_PER_REFCOUNT_BLOCK = CLUSTER // 2
+
+
+class MergeError(Exception):
+    """A layer is no file of ours."""
+
+
+class _Layer:
+    """One file, open; `at` finds a cluster of the disk in it."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.file = file
+        header = self.file.read(104)
+        if len(header) < 104 or not header.startswith(MAGIC):
+            raise MergeError(f"{path.name} is no qcow2 file")
+        version, bits = struct.unpack_from(">I12xI", header, 4)
+        self.size, _, entries, table = struct.unpack_from(">QIIQ", header, 24)
+        (incompatible,) = struct.unpack_from(">Q", header, 72)
+        if (version, bits, incompatible) != (3, CLUSTER_BITS, 0) or entries > _MOST_TABLES:
+            raise MergeError(f"{path.name} has features that we do not use")
+        self.tables = _table(self.file, table, entries)
+
+    def entries(self, index: int) -> "array[int] | None":
+        """The entries of one second-level table, None where there is none."""
+        offset = self.tables[index] & _OFFSET if index < len(self.tables) else 0
+        return _table(self.file, offset, _ENTRIES) if offset else None
+
+
+def _table(file: BinaryIO, offset: int, entries: int) -> "array[int]":
+    data = os.pread(file.fileno(), entries * 8, offset)
+    if len(data) != entries * 8:
+        raise MergeError("a table is not in the file")
+    table = array("Q", data)
+    table.byteswap()
+    return table
+
+
+def merge(layers: Sequence[Path], backing: Path, target: Path) -> None:
+    """Makes `target`, over `backing`, of the layers, the lowest first. It is not synced.
+
+    Raises MergeError, OSError.
+    """
+    with ExitStack() as stack:
+        opened = [_Layer(path, stack.enter_context(path.open("rb"))) for path in layers]
+        _Writer(stack.enter_context(target.open("xb")), opened, backing).write()
+
+
+class _Writer:
+    """header, first-level table, then data and second-level tables as they come, and at the end
+    what says which clusters are in use."""
+
+    def __init__(self, file: BinaryIO, layers: Sequence[_Layer], backing: Path) -> None:
+        self._file = file
+        self._layers = layers
+        self._backing = backing
+        self._size = layers[-1].size
+        self._count = -(-self._size // (CLUSTER * _ENTRIES))
+        self._next = 1 + -(-self._count * 8 // CLUSTER)
+
+    def write(self) -> None:
+        first = array("Q", bytes(8 * self._count))
+        for index in range(self._count):
+            first[index] = self._second_level(index)
+        refcount_table, table_clusters = self._refcounts()
+        header = header_of(
+            self._backing, self._size, self._count, CLUSTER, refcount_table, table_clusters
+        )
+        self._put(0, header)
+        first.byteswap()
+        self._put(CLUSTER, first.tobytes())
+        self._file.truncate(self._next * CLUSTER)
+
+    def _second_level(self, index: int) -> int:
+        """Copies what one table leads to; returns the table's entry."""
+        tables = [(layer, layer.entries(index)) for layer in reversed(self._layers)]
+        merged = array("Q", bytes(CLUSTER))
+        for place in range(_ENTRIES) if any(table for _, table in tables) else ():
+            for layer, table in tables:
+                entry = table[place] if table is not None else 0
+                if entry & _COMPRESSED:
+                    raise MergeError("a cluster is compressed")
+                if entry & _ZERO:
+                    merged[place] = _ZERO
+                elif entry & _OFFSET:
+                    merged[place] = self._copy(layer, entry & _OFFSET) | _IN_USE_ONCE
+                else:
+                    continue
+                break
+        if not any(merged):
+            return 0
+        merged.byteswap()
+        at = self._take()
+        self._put(at, merged.tobytes())
+        return int(at | _IN_USE_ONCE)
+
+    def _copy(self, layer: _Layer, offset: int) -> int:
+        data = os.pread(layer.file.fileno(), CLUSTER, offset)
+        at = self._take()
+        self._put(at, data)  # the last cluster of a file may be short
+        return at
+
+    def _refcounts(self) -> tuple[int, int]:
+        """Where the table of their blocks is, and how many clusters it has."""
+        clusters, blocks, table = self._next, 0, 0
+        while blocks * _PER_REFCOUNT_BLOCK < clusters + blocks + table:
+            blocks = -(-(clusters + blocks + table) // _PER_REFCOUNT_BLOCK)
+            table = -(-blocks * 8 // CLUSTER)
+        total = clusters + blocks + table
+        counts = struct.pack(">H", 1) * total
+        places = array("Q", (self._take() for _ in range(blocks)))
+        for number, place in enumerate(places):
+            part = counts[number * CLUSTER : (number + 1) * CLUSTER]
+            self._put(place, part.ljust(CLUSTER, b"\0"))
+        at = self._next * CLUSTER
+        self._next += table
+        places.byteswap()
+        self._put(at, places.tobytes().ljust(table * CLUSTER, b"\0"))
+        return at, table
+
+    def _take(self) -> int:
+        place: int = self._next * CLUSTER
+        self._next += 1
+        return place
+
+    def _put(self, at: int, data: bytes) -> None:
+        self._file.seek(at)
+        self._file.write(data)
