@@ -29,6 +29,7 @@ class Verb(NamedTuple):
 VERBS = {
     "run": Verb("run a program, or the tasks of a job file, in a virtual machine", True),
     "image": Verb("build, list, inspect and remove the images that machines start from"),
+    "snapshot": Verb("take, list, export and import checkpoints of jobs that run in machines"),
     "libboinc": Verb("write BOINC's API for programs in a machine, to compile them with"),
     "doctor": Verb("say what works on this host, and what to do about what does not"),
     "completion": Verb("print a script that completes boincvm's words in bash or zsh"),

@@ -31,14 +31,29 @@ class CheckpointTimes:
         self._last = 0.0
         self._wish = asyncio.Event()
         self._order = asyncio.Event()
+        self._orders: list[asyncio.Future[None]] = []
 
     def wish(self) -> None:
         """The program says that this is a good moment."""
         self._wish.set()
 
-    def order(self) -> None:
-        """The user wants one now."""
+    async def order(self) -> None:
+        """The user wants one now; until it is made. Raises what `conclude` is given."""
+        made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._orders.append(made)
         self._order.set()
+        await made
+
+    def conclude(self, error: Exception | None) -> None:
+        """The one that was due is made, or `error` is why it is not."""
+        orders, self._orders = self._orders, []
+        for made in orders:
+            if made.done():
+                continue
+            if error is None:
+                made.set_result(None)
+            else:
+                made.set_exception(error)
 
     async def due(self) -> None:
         """Until it is time for the next one."""

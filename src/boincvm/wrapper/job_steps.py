@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from boincvm.boinc import InitData
-from boincvm.errors import BoincvmError, TaskFailedError
+from boincvm.errors import BoincvmError, HostError, TaskFailedError
 from boincvm.job.boinc_job import BoincJob, TaskDescription
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.host_step import HostStep
@@ -194,12 +194,32 @@ class JobSteps:
         if self._machines is None:
             await asyncio.Future()
             return
-        while True:
-            await self._machines.times.due()
-            try:
-                await self._keep(last=False)
-            except (BoincvmError, OSError) as error:
-                log(f"no checkpoint was made, a former one stays: {error}")
+        from boincvm.wrapper.control_socket import ControlSocket
+
+        times = self._machines.times
+        control = ControlSocket(self._machines.slot, self._take_checkpoint)
+        try:
+            await control.open()
+            while True:
+                await times.due()
+                error: BoincvmError | None = None
+                try:
+                    if not await self._keep(last=False):
+                        error = HostError("the job is suspended, or not at a point to go on from")
+                except (BoincvmError, OSError) as fault:
+                    log(f"no checkpoint was made, a former one stays: {fault}")
+                    error = fault if isinstance(fault, BoincvmError) else HostError(str(fault))
+                times.conclude(error)
+        finally:
+            times.conclude(HostError("the job has ended"))
+            await control.close()
+
+    async def _take_checkpoint(self) -> dict[str, object]:
+        """One that the user asks for; what is told of it."""
+        if self._machines is None:
+            raise HostError("the job has no machine")
+        await self._machines.times.order()
+        return {"machines": self._machines.kept()}
 
     async def hold_memory(self) -> None:
         """Keeps machines within the volunteer's memory preference, for as long as the job runs."""
@@ -213,11 +233,13 @@ class JobSteps:
         if self._machines is not None:
             self._machines.memory.look()
 
-    async def _keep(self, *, last: bool) -> None:
+    async def _keep(self, *, last: bool) -> bool:
+        """Whether there was something to keep, and it was kept."""
         if self._machines is None or not await self._machines.keep(last=last):
-            return
+            return False
         if self.current is not None:
             self._progress.checkpoint(self._index, self.current.seconds())
+        return True
 
     async def kill(self) -> None:
         """At once, nothing kept."""

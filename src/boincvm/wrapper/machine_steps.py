@@ -64,6 +64,22 @@ class MachineSteps:
     def _uses(self) -> list[MachineUse | None]:
         return [task.machine for task in self._job.tasks]
 
+    @property
+    def slot(self) -> Path:
+        return self._around.slot
+
+    def kept(self) -> list[dict[str, object]]:
+        """The last checkpoint of each machine, to be told to people."""
+        return [
+            {
+                "machine": name,
+                "checkpoint": saved.checkpoint.number,
+                "written": saved.checkpoint.written,
+                "pause": round(saved.checkpoint.pause, 4),
+            }
+            for name, saved in self._kept.items()
+        ]
+
     def _directory(self, name: str) -> Path:
         return self._around.slot / f"boincvm-machine-{self._names.index(name)}"
 

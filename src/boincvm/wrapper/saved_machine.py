@@ -100,7 +100,7 @@ def manifest_path(directory: Path, number: int) -> Path:
 def find_saved(directory: Path) -> Found:
     """The newest checkpoint of which everything is there and as it was written."""
     lost: list[str] = []
-    for number, path in _manifests(directory)[:_MOST_MANIFESTS]:
+    for number, path in manifests(directory)[:_MOST_MANIFESTS]:
         try:
             saved = read_manifest(path)
             if saved.checkpoint.number != number:
@@ -164,8 +164,8 @@ def remove_unneeded(
 ) -> None:
     """Removes all but the last `kept` checkpoints, those that are newer than `newest`, and the
     files that none of the others names, but for those `in_use`. Raises OSError."""
-    manifests = _manifests(directory)
-    good = [(number, path) for number, path in manifests if newest is None or number <= newest]
+    found = manifests(directory)
+    good = [(number, path) for number, path in found if newest is None or number <= newest]
     needed, stays = set(in_use), set()
     for _, path in good[:kept]:
         try:
@@ -173,7 +173,7 @@ def remove_unneeded(
         except (OSError, ValueError, SavedMachineError):
             continue  # it would never be used
         stays.add(path)
-    for _, path in manifests:
+    for _, path in found:
         if path not in stays:
             path.unlink(missing_ok=True)
     sync_directory(directory)  # no manifest may come back whose files have gone
@@ -183,8 +183,8 @@ def remove_unneeded(
             path.unlink(missing_ok=True)
 
 
-def _manifests(directory: Path) -> list[tuple[int, Path]]:
-    """The newest one first."""
+def manifests(directory: Path) -> list[tuple[int, Path]]:
+    """Number and path of each checkpoint's manifest, the newest one first."""
     if not directory.is_dir():
         return []
     found = [(_MANIFEST.fullmatch(path.name), path) for path in directory.iterdir()]

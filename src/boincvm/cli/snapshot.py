@@ -1,0 +1,130 @@
+"""`boincvm snapshot`: checkpoints of jobs that run in a directory or a BOINC slot."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from boincvm.exit_codes import ExitCode
+from boincvm.sizes import format_size
+
+_EPILOG = """\
+examples:
+  boincvm snapshot take /var/lib/boinc-client/slots/0
+  boincvm snapshot ls ~/my-job
+  boincvm snapshot export ~/my-job my-job.snapshot
+  boincvm snapshot import --check my-job.snapshot
+  boincvm snapshot import my-job.snapshot ~/my-job && cd ~/my-job && boincvm-wrapper
+"""
+_TAKE_LIMIT = 600.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verbs and options of `boincvm snapshot`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    verbs = parser.add_subparsers(dest="snapshot_verb", metavar="VERB", required=True)
+    take = verbs.add_parser("take", help="have a job that runs keep its machines on disk now")
+    take.add_argument("directory", metavar="DIRECTORY", nargs="?", default=".")
+    listing = verbs.add_parser("ls", help="list a job's checkpoints, and whether they are whole")
+    listing.add_argument("directory", metavar="DIRECTORY", nargs="?", default=".")
+    export = verbs.add_parser("export", help="put a job whose machines are saved in one file")
+    export.add_argument("directory", metavar="DIRECTORY")
+    export.add_argument("file", metavar="FILE")
+    export.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    back = verbs.add_parser("import", help="make a directory of such a file, to go on there")
+    back.add_argument("file", metavar="FILE")
+    back.add_argument("directory", metavar="DIRECTORY", nargs="?")
+    back.add_argument(
+        "--check", action="store_true", help="say whether it can go on here, and do nothing"
+    )
+    for verb in (take, listing, export, back):
+        verb.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what `arguments` say; returns the exit code. Raises BoincvmError."""
+    verbs = {"take": _take, "ls": _list, "export": _export, "import": _import}
+    return verbs[arguments.snapshot_verb](arguments)
+
+
+def _take(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from boincvm.wrapper.control_socket import ask_for_checkpoint
+
+    told = asyncio.run(ask_for_checkpoint(Path(arguments.directory), _TAKE_LIMIT))
+    if arguments.json:
+        print(json.dumps(told))
+        return 0
+    machines = told.get("machines")
+    for machine in machines if isinstance(machines, list) else ():
+        print(
+            f"{machine['machine']}: checkpoint {machine['checkpoint']},"
+            f" {format_size(machine['written'])} written,"
+            f" the guest stood still for {machine['pause'] * 1e3:.0f} ms"
+        )
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from boincvm.wrapper.snapshot_listing import list_checkpoints
+
+    found = list_checkpoints(Path(arguments.directory))
+    if arguments.json:
+        print(json.dumps([one._asdict() for one in found]))
+        return 0
+    if not found:
+        print("there are no checkpoints")
+    for one in found:
+        size = format_size(one.size)
+        print(f"{one.machine}  {one.number:6}  {one.made}  {size:>10}  {one.state}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from boincvm.wrapper.snapshot_file import check_directory, export
+
+    directory, target = Path(arguments.directory), Path(arguments.file)
+    check_directory(directory)
+    snapshot = export(directory, target, force=arguments.force)
+    size = target.stat().st_size
+    if arguments.json:
+        print(json.dumps({"file": str(target), "size": size, "machines": snapshot.machines}))
+    else:
+        print(f"{target}: {format_size(size)}, read back and found right")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from boincvm.errors import UsageError
+    from boincvm.wrapper.snapshot_check import check_snapshot
+    from boincvm.wrapper.snapshot_file import import_snapshot, read_snapshot
+
+    path = Path(arguments.file)
+    if not arguments.check and arguments.directory is None:
+        raise UsageError("found no DIRECTORY, expected the one to make", hint="or --check")
+    snapshot = read_snapshot(path)
+    findings = asyncio.run(check_snapshot(snapshot, Path(arguments.directory or ".").parent))
+    goes_on = all(finding.is_good for finding in findings)
+    if not arguments.check:
+        import_snapshot(path, Path(arguments.directory))
+    if arguments.json:
+        told = {"goes_on": goes_on, "findings": [finding._asdict() for finding in findings]}
+        print(json.dumps(told))
+    else:
+        _print_findings(goes_on, [(finding.is_good, finding.what) for finding in findings])
+        if not arguments.check:
+            print(f"{arguments.directory} is made; boincvm-wrapper there goes on")
+    return 0 if goes_on or not arguments.check else ExitCode.HYPERVISOR_FAILED
+
+
+def _print_findings(goes_on: bool, findings: list[tuple[bool, str]]) -> None:
+    for is_good, what in findings:
+        print(f"{'ok ' if is_good else 'NO '} {what}")
+    if goes_on:
+        print("the job goes on where it was")
+    else:
+        print("the job would begin anew here, from its task's start", file=sys.stderr)

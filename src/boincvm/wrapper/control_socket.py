@@ -1,0 +1,121 @@
+"""The wrapper's ear for its user: a socket in the slot, by which a checkpoint is asked for.
+
+One request a connection, a line of JSON; one answer, a line of JSON. Only the user whose task it
+is may connect. The name is relative to the slot's descriptor, for a socket's path must be short.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from boincvm.errors import BoincvmError, HostError
+
+SOCKET = "boincvm.sock"
+_LONGEST = 4096
+_LIMIT = 10.0
+"""Seconds in which a request must have come."""
+
+Take = Callable[[], Awaitable[dict[str, object]]]
+"""Makes a checkpoint; what is to be told of it."""
+
+
+class ControlSocket:
+    """Made by `open`."""
+
+    def __init__(self, slot: Path, take: Take) -> None:
+        self._path = slot / SOCKET
+        self._take = take
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listens. Raises OSError."""
+        self._path.unlink(missing_ok=True)
+        directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            former = os.umask(0o177)
+            try:
+                listener.bind(f"/proc/self/fd/{directory}/{SOCKET}")
+            finally:
+                os.umask(former)
+            self._server = await asyncio.start_unix_server(
+                self._serve, sock=listener, limit=_LONGEST
+            )
+        except BaseException:
+            listener.close()
+            raise
+        finally:
+            os.close(directory)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_LIMIT):
+                line = await reader.readline()
+            answer = await self._answer(line)
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        except (TimeoutError, ValueError, ConnectionError):
+            pass  # it said nothing of use, or has gone
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, object]:
+        try:
+            request = json.loads(line)
+            verb = request["verb"]
+        except (ValueError, KeyError, TypeError):
+            verb = None
+        if verb != "checkpoint":
+            return {"error": "it was not understood", "hint": ""}
+        try:
+            return await self._take()
+        except BoincvmError as error:
+            return {"error": error.message, "hint": error.hint}
+
+    async def close(self) -> None:
+        """Nobody is heard any more, and the socket is gone; again is harmless."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+            self._server = None
+
+
+async def ask_for_checkpoint(slot: Path, limit: float) -> dict[str, object]:
+    """Has the wrapper that runs in `slot` make one now; what it tells of it.
+
+    Raises HostError where none runs there, or it could not.
+    """
+    path = slot / SOCKET
+    directory = -1
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise HostError(f"{path} is no socket", hint="remove it")
+        directory = os.open(slot, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        near = f"/proc/self/fd/{directory}/{SOCKET}"
+        reader, writer = await asyncio.open_unix_connection(near, limit=1 << 16)
+    except OSError as error:
+        raise HostError(
+            f"no job with a machine runs in {slot}: {error.strerror}",
+            hint="name the directory in which boincvm-wrapper runs, a BOINC slot for instance",
+        ) from error
+    finally:
+        if directory >= 0:
+            os.close(directory)
+    try:
+        async with asyncio.timeout(limit):
+            writer.write(b'{"verb": "checkpoint"}\n')
+            answer = json.loads(await reader.readline() or b'{"error": "it has ended"}')
+    except (TimeoutError, ValueError, ConnectionError) as error:
+        raise HostError(f"the job in {slot} does not answer: {error or 'no time left'}") from error
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    if "error" in answer:
+        raise HostError(f"no checkpoint was made: {answer['error']}", hint=answer.get("hint", ""))
+    return dict(answer)

@@ -1,0 +1,69 @@
+"""Whether a saved machine can go on here, said before it is tried."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.errors import BoincvmError
+from boincvm.hypervisor.drivers import DriverName, open_driver
+from boincvm.hypervisor.qemu_command import PROGRAM, find_program
+from boincvm.hypervisor.qemu_identity import check_identity
+from boincvm.image.store import ImageStore
+from boincvm.processes import run_quickly
+from boincvm.wrapper.host_room import check_room
+from boincvm.wrapper.snapshot_file import Snapshot
+
+
+class Finding(NamedTuple):
+    """`is_good`: nothing is in the way. `what`: a line for people."""
+
+    is_good: bool
+    what: str
+
+
+async def check_snapshot(snapshot: Snapshot, directory: Path) -> list[Finding]:
+    """For a job that is to run in `directory`."""
+    here = platform.machine()
+    if snapshot.architecture != here:
+        what = f"it was made on {snapshot.architecture}, and this is {here}"
+        return [Finding(is_good=False, what=what)]
+    findings = [Finding(is_good=True, what=f"the architecture is the same: {here}")]
+    for machine in snapshot.machines:
+        name = str(machine.get("directory"))
+        findings += [
+            finding._replace(what=f"{name}: {finding.what}")
+            for finding in await _check_machine(machine, directory)
+        ]
+    return findings
+
+
+async def _check_machine(machine: Mapping[str, object], directory: Path) -> list[Finding]:
+    findings: list[Finding] = []
+    table = machine.get("machine")
+    table = table if isinstance(table, dict) else {}
+    image_name, digest = str(machine.get("image_name")), str(machine.get("image"))
+    try:
+        with ImageStore().open(image_name) as image:
+            if image.digest == digest:
+                findings.append(Finding(is_good=True, what=f"its image {image_name} is here"))
+            else:
+                what = f"the image {image_name} is another one here ({image.digest[:12]})"
+                findings.append(Finding(is_good=False, what=f"{what}; it needs {digest[:12]}"))
+            driver = await open_driver(DriverName.QEMU, image.kernel)
+            accelerator = driver.identity()["accelerator"]
+            check_identity(table, accelerator)
+        findings.append(_check_type(str(table.get("type"))))
+        check_room(directory, int(str(machine.get("memory"))))
+        findings.append(Finding(is_good=True, what="there is memory and disk enough"))
+    except (BoincvmError, ValueError, OSError) as error:
+        findings.append(Finding(is_good=False, what=str(error)))
+    return findings
+
+
+def _check_type(kind: str) -> Finding:
+    known = run_quickly([find_program(PROGRAM), "-machine", "help"])
+    names = {line.split()[0] for line in known.splitlines() if line}
+    if kind in names:
+        return Finding(is_good=True, what=f"QEMU knows its machine type {kind}")
+    return Finding(is_good=False, what=f"this QEMU does not know its machine type {kind}")
