@@ -1,0 +1,107 @@
+"""warm_start, clone_ready, clone_private_memory: machines that start as copies of a golden one.
+
+warm_start: `boincvm run -- true` from a golden snapshot against the same from a boot, both the
+whole process, by turns, in seconds. clone_ready: from the start of a copy's QEMU to its agent's
+answer, in ms. clone_private_memory: what ten copies of a guest of 256 MiB, all of them up, have
+each to itself, in MiB: RSS without what is mapped from files (Anonymous in smaps_rollup).
+"""
+
+import asyncio
+import subprocess
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+from benchmarks.bare_machine import LIMIT
+from benchmarks.environment import BOINCVM, clean_environment
+from benchmarks.interleave import interleaved_medians, timed
+from benchmarks.results import Benchmark, Laboratory, Result
+from boincvm.guestlink.fresh import fresh
+from boincvm.guestlink.link import GuestLink
+from boincvm.hypervisor.qemu import QemuDriver
+from boincvm.job.model import Limits, MachineShape
+from boincvm.wrapper.golden import find_golden
+from boincvm.wrapper.golden_maker import make_golden
+from boincvm.wrapper.machine_spec import machine_spec
+
+COPIES = 10
+SHAPE = MachineShape(memory=256 << 20)
+
+
+def _run_true(golden: str) -> None:
+    subprocess.run(
+        [BOINCVM, "run", "--memory", "256M", "--", "true"],
+        check=True,
+        env={**clean_environment(), "BOINCVM_GOLDEN": golden},
+        stdin=subprocess.DEVNULL,
+        timeout=LIMIT,
+    )
+
+
+def _warm_start(laboratory: Laboratory) -> list[Result]:
+    asyncio.run(_warm(laboratory))
+    _run_true("")
+    warm, cold = interleaved_medians(
+        lambda: timed(lambda: _run_true("")),
+        lambda: timed(lambda: _run_true("no")),
+        laboratory.times(9, 3),
+        laboratory.say,
+    )
+    return [
+        Result("warm_start", warm, "s", cold, "a cold start", 0.1),
+        Result("warm_start_seconds", warm, "s", 0.25, "a limit", 1.0),
+    ]
+
+
+async def _warm(laboratory: Laboratory) -> None:
+    image = laboratory.base
+    spec = machine_spec(SHAPE, image, image.golden)
+    await make_golden(QemuDriver(laboratory.accelerator), image, spec, Limits())
+
+
+async def _copies(laboratory: Laboratory, count: int) -> tuple[list[float], list[float]]:
+    """Seconds until each answered, one after the other, and the MiB that each has for itself."""
+    driver, image = QemuDriver(laboratory.accelerator), laboratory.base
+    taken, private = [], []
+    async with AsyncExitStack() as stack:
+        machines = []
+        for _ in range(count):
+            directory = tempfile.TemporaryDirectory(dir=laboratory.directory)
+            place = Path(stack.enter_context(directory))
+            spec = machine_spec(SHAPE, image, place)
+            golden, why = find_golden(image, spec, driver)
+            assert golden is not None, why
+            begin = monotonic()
+            made = driver.clone(spec, golden.directory)
+            stack.push_async_callback(made.destroy)
+            link = await GuestLink.open(await made.start(), attach_to=golden.link)
+            stack.callback(link.close)
+            await link.attach(LIMIT, fresh(network=False))
+            taken.append(monotonic() - begin)
+            machines.append(made)
+        for made in machines:
+            (pid,) = made.process_ids()
+            private.append(_anonymous(pid))
+    return taken, private
+
+
+def _anonymous(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError("the kernel does not tell")
+
+
+def _clones(laboratory: Laboratory) -> list[Result]:
+    asyncio.run(_warm(laboratory))
+    taken, private = asyncio.run(_copies(laboratory, COPIES))
+    return [
+        Result("clone_ready", median(taken) * 1e3, "ms", 80.0, "a limit", 1.0),
+        Result("clone_private_memory", median(private), "MiB", 30.0, "a limit", 1.0),
+    ]
+
+
+WARM = Benchmark(("warm_start", "warm_start_seconds"), _warm_start)
+CLONES = Benchmark(("clone_ready", "clone_private_memory"), _clones)

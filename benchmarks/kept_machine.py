@@ -1,0 +1,113 @@
+"""A machine that computes and of which checkpoints are made, for benchmarks of these."""
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import NamedTuple
+
+from benchmarks.booted import start_program
+from benchmarks.guest_overhead import NUMBER
+from boincvm.guestlink.program import GuestProgram
+from boincvm.hypervisor.contract import Checkpoint, MachineSpec
+from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
+from boincvm.image.store import Image
+from boincvm.job.model import Limits
+from boincvm.wrapper.session import Session, open_session
+
+LIMIT = 300.0
+COMPUTES = f"while :; do echo {NUMBER} | ecm -q -sigma 1:42 -c 1 50000 >/dev/null; done"
+_LOOK = 0.001
+"""Seconds between two looks at the processor."""
+
+
+class Kept(NamedTuple):
+    """One checkpoint. `gap`: the longest time for which the guest's processor stood still, in
+    seconds; `seconds`: from the first word to the guest's going on talking."""
+
+    checkpoint: Checkpoint
+    gap: float
+    seconds: float
+
+
+@asynccontextmanager
+async def machine(
+    image: Image, accelerator: str, scratch: Path, memory: int, *, balloon: bool = True
+) -> AsyncIterator[tuple[Session, QemuMachine]]:
+    """One as under the client, booted; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="kept-", dir=scratch) as directory:
+        spec = MachineSpec(
+            directory=Path(directory),
+            kernel=image.kernel,
+            initrd=image.initrd,
+            root=image.root,
+            memory=memory,
+            cpus=1,
+            balloon=balloon,
+        )
+        made = QemuDriver(accelerator).machine(spec)
+        async with open_session(made, Limits()) as session:
+            yield session, made
+
+
+def compute(session: Session, command: str = COMPUTES) -> GuestProgram:
+    """A program that goes on until the machine ends."""
+    return start_program(session, ["sh", "-c", command], lambda *_: None)
+
+
+async def keep(session: Session, made: QemuMachine, number: int) -> Kept:
+    """A checkpoint as the wrapper makes it."""
+    begin = monotonic()
+    with StandStill(made) as still:
+        await session.link.quiesce(LIMIT)
+        checkpoint = await made.checkpoint(number)
+        await session.link.attach(LIMIT)
+    return Kept(checkpoint, still.longest, monotonic() - begin)
+
+
+class StandStill:
+    """Looks at the guest's processor: for how long at most it does not advance.
+
+    The guest cannot see that itself: its clocks stand still as well. What its host's scheduler
+    takes away counts too.
+    """
+
+    def __init__(self, made: QemuMachine) -> None:
+        (pid,) = made.process_ids()
+        tasks = Path(f"/proc/{pid}/task")
+        times = {task: _used(task) for task in tasks.iterdir()}
+        self._processor = max(times, key=lambda task: times[task])
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.longest = 0.0
+
+    def _look(self) -> None:
+        used, since = _used(self._processor), monotonic()
+        while not self._is_over.is_set():
+            sleep(_LOOK)
+            now = _used(self._processor)
+            if now != used:
+                used, since = now, monotonic()
+            else:
+                self.longest = max(self.longest, monotonic() - since)
+
+    def __enter__(self) -> "StandStill":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
+def _used(task: Path) -> int:
+    """Nanoseconds of processor time."""
+    return int((task / "schedstat").read_text().split()[0])
+
+
+async def settle(seconds: float) -> None:
+    """Lets the guest work for a while."""
+    await asyncio.sleep(seconds)
