@@ -76,7 +76,7 @@ def machine_command(
         "-m", f"{spec.memory >> 20}M",
         *_memory(spec.memory, launch),
         "-smp", str(spec.cpus),
-        *(_boot(spec) if launch.incoming is None else _incoming(launch.incoming, launch)),
+        *(_incoming(launch) if launch.incoming else _boot(spec)),
         *_root_disk(spec, launch),
         # The host reads and writes the window while the guest has it open.
         *_window(spec.directory / WINDOW),
@@ -117,8 +117,8 @@ def _boot(spec: MachineSpec) -> list[str]:
     ]  # fmt: skip
 
 
-def _incoming(descriptor: int, launch: Launch) -> list[str]:
-    incoming = ["-incoming", f"fd:{descriptor}"]
+def _incoming(launch: Launch) -> list[str]:
+    incoming = ["-incoming", launch.incoming]
     if not launch.has_memory:
         # `xen-save-devices-state` leaves out the machine type's name, too.
         incoming += ["-global", "migration.send-configuration=off"]

@@ -18,14 +18,14 @@ class Memory(Enum):
 class Launch(NamedTuple):
     """layers: files in the machine's directory (or absolute), the root disk's parts above the
     image's, the lowest first; the last one is written to. memory_file: for CLONE and SHARED.
-    incoming: a descriptor from which the machine's state is read, None if it boots; has_memory:
-    whether that state has the memory too. machine: the name of QEMU's machine type, with its
-    version where a state depends on it.
+    incoming: whence the machine's state is read, "fd:N" or "defer" (QMP will say), empty if it
+    boots; has_memory: whether that state has the memory too. machine: the name of QEMU's machine
+    type, with its version where a state depends on it.
     """
 
     layers: tuple[str, ...]
     memory: Memory = Memory.OWN
     memory_file: str = ""
-    incoming: int | None = None
+    incoming: str = ""
     has_memory: bool = True
     machine: str = "q35"

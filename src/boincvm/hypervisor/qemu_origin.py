@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Protocol
 
@@ -90,7 +89,7 @@ class Restored:
         layers, new = text_list(self._table, "layers"), free_layer(spec.directory)
         make_files(spec, new, spec.directory / layers[-1])
         kind = text(self._table, "type")
-        return Launch((*layers, new), incoming=self._stream, machine=kind)
+        return Launch((*layers, new), incoming="defer", machine=kind)
 
     async def load(self, monitor: Monitor) -> None:
         from boincvm.hypervisor.memory_file import MemoryFileError, MemoryImage
@@ -102,12 +101,20 @@ class Restored:
             finally:
                 self._close_far()
 
-        os.close(self._stream)
-        self._stream = -1
-        try:
-            await _until_it_runs(monitor, asyncio.to_thread(feed))
-        except (MemoryFileError, BrokenPipeError) as error:
-            raise HypervisorError(f"the saved memory cannot be loaded: {error}") from error
+        wanted = [{"capability": "events", "state": True}]
+        await monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
+        with monitor.events("MIGRATION") as events:
+            try:
+                async with asyncio.timeout(LOAD_LIMIT):
+                    await monitor.execute("migrate-incoming", {"uri": f"fd:{self._stream}"})
+                    await asyncio.to_thread(feed)
+                    while (await events.get())["data"] != {"status": "completed"}:
+                        pass  # it is set up, and active
+            except (MemoryFileError, OSError) as error:
+                raise HypervisorError(f"the saved memory cannot be loaded: {error}") from error
+            except TimeoutError:
+                raise HypervisorError(f"it was not loaded within {LOAD_LIMIT:g} s") from None
+        await monitor.execute("cont")  # which it does by itself, if it ran when it was saved
 
     def _close_far(self) -> None:
         if self._far >= 0:
@@ -153,32 +160,25 @@ class Cloned:
             (str(below) if spec.ephemeral else FIRST_LAYER, new),
             Memory.SHARED if copied else Memory.CLONE,
             f"/dev/fd/{self._memory}" if copied else str(self._golden / GOLDEN_MEMORY),
-            incoming=self._state,
+            incoming=f"fd:{self._state}",
             has_memory=False,
         )
 
     async def load(self, monitor: Monitor) -> None:
-        # Before that QEMU may still open its files anew.
-        await _until_it_runs(monitor)
+        # Before the guest runs QEMU may still open its files anew.
+        with monitor.events("RESUME") as events:
+            try:
+                async with asyncio.timeout(LOAD_LIMIT):
+                    status = await monitor.execute("query-status")
+                    if not isinstance(status, dict) or not status["running"]:
+                        await events.get()
+            except TimeoutError:
+                raise HypervisorError(f"it was not loaded within {LOAD_LIMIT:g} s") from None
 
     def close(self) -> None:
         for descriptor in self.descriptors:
             os.close(descriptor)
         self._state = self._memory = -1
-
-
-async def _until_it_runs(monitor: Monitor, work: Awaitable[None] | None = None) -> None:
-    """`work` done, until the guest runs. Raises HypervisorError, and what `work` raises."""
-    with monitor.events("RESUME") as events:
-        try:
-            async with asyncio.timeout(LOAD_LIMIT):
-                if work is not None:
-                    await work
-                status = await monitor.execute("query-status")
-                if not isinstance(status, dict) or not status["running"]:
-                    await events.get()
-        except TimeoutError:
-            raise HypervisorError(f"the state was not loaded within {LOAD_LIMIT:g} s") from None
 
 
 def copy_to_memory(path: Path) -> int:

@@ -1,10 +1,18 @@
 """One checkpoint of a QEMU machine, step by step."""
 
+from contextlib import suppress
+
 from boincvm import checkpoint_steps
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
-from boincvm.hypervisor.qemu_checkpoint import Keeper, Kept, LiveMigration, Merge
+from boincvm.hypervisor.qemu_checkpoint import (
+    Keeper,
+    Kept,
+    LiveMigration,
+    Merge,
+    UntrackedWritesError,
+)
 from boincvm.hypervisor.qemu_command import (
     IMAGE_NODE,
     file_node,
@@ -49,7 +57,16 @@ class Saving:
         """
         checkpoint_steps.passed("begun")
         memory, directory = f"memory-{number:06d}", self._spec.directory
-        new_layer = await self._add_layer()
+        try:
+            kept, pause = await self._keep(memory, at_once=last, last=last)
+        except UntrackedWritesError:
+            (directory / memory).unlink(missing_ok=True)
+            kept, pause = await self._keep(memory, at_once=True, last=last)
+        return await self._describe(number, memory, kept, pause)
+
+    async def _keep(self, memory: str, *, at_once: bool, last: bool) -> tuple[Kept, float]:
+        """What was kept, and for how long the guest stood still; see LiveMigration."""
+        directory, new_layer = self._spec.directory, await self._add_layer()
         unsealed = [name for name in self.layers if name not in self._seals]
         merge = None if last else self._merge(new_layer)
         try:
@@ -60,7 +77,7 @@ class Saving:
             await keeper.ready()
             checkpoint_steps.passed("helper ready")
             try:
-                pause = await self._migrate(keeper, new_layer, last=last)
+                pause = await self._migrate(keeper, new_layer, at_once=at_once, last=last)
             except HypervisorError:
                 await keeper.kept()  # raises if the fault was there
                 raise
@@ -70,7 +87,7 @@ class Saving:
         checkpoint_steps.passed("memory kept")
         if merge is not None:
             await self._use_merged(merge)
-        return await self._describe(number, memory, kept, pause)
+        return kept, pause
 
     async def _add_layer(self) -> str:
         """A new layer, which QEMU has open and does not use yet."""
@@ -101,11 +118,11 @@ class Saving:
             await self._monitor.execute("blockdev-del", {"node-name": layer_node(name)})
         self.layers = (merge.into, self.layers[-1])
 
-    async def _migrate(self, keeper: Keeper, new_layer: str, *, last: bool) -> float:
+    async def _migrate(self, keeper: Keeper, new_layer: str, *, at_once: bool, last: bool) -> float:
         migration = LiveMigration(self._monitor, layer_node(self.layers[-1]), layer_node(new_layer))
         frozen = self.layers
         try:
-            await migration.run(keeper.stream, at_once=last)
+            await migration.run(keeper.stream, at_once=at_once)
         except BaseException:
             await self._give_up(migration)
             raise
@@ -120,11 +137,12 @@ class Saving:
 
     async def _give_up(self, migration: LiveMigration) -> None:
         """The guest goes on, and QEMU lets go of what it was to use."""
-        await self._monitor.execute("migrate_cancel")
-        await migration.let_go_on()
-        if not migration.has_switched:
-            node: dict[str, object] = {"node-name": migration.new_layer}
-            await self._monitor.execute("blockdev-del", node)
+        with suppress(HypervisorError):  # QEMU may be gone, as others will tell
+            await self._monitor.execute("migrate_cancel")
+            await migration.let_go_on()
+            if not migration.has_switched:
+                node: dict[str, object] = {"node-name": migration.new_layer}
+                await self._monitor.execute("blockdev-del", node)
 
     def _base(self) -> str | None:
         """The memory file of which only the changes are written; None where it needs too many

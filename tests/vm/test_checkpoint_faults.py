@@ -1,0 +1,271 @@
+"""Checkpoints that are cut off at any step, and disks that fail: nothing is lost but time."""
+
+import hashlib
+import json
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from slot import LIMIT, Slot
+
+from boincvm.boinc import Control
+from boincvm.boinc.testing import EndKind
+from boincvm.checkpoint_steps import STEPS
+from boincvm.paths import data_directory
+from boincvm.wrapper.saved_machine import find_saved
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
+MACHINE = "boincvm-machine-0"
+COUNT = 60
+# It asks for a checkpoint after every tenth line.
+SCRIPT = (
+    f'i=0; while [ $i -lt {COUNT} ]; do i=$((i+1)); echo "line $i"; sleep 0.05;'
+    " case $i in *0) echo checkpoint-wanted > $BOINCVM_VOICE;; esac; done"
+)
+LINES = "".join(f"line {i}\n" for i in range(1, COUNT + 1))
+OFTEN = "from boincvm.wrapper import checkpoint_times; checkpoint_times.LEAST_PAUSE = 0.3"
+WRAP = "from boincvm.cli.boinc_wrapper import main; main()"
+
+
+@pytest_asyncio.fixture
+async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
+    async with Slot(tmp_path, period=0.25) as slot:
+        yield slot
+
+
+async def start(slot: Slot, *code: str) -> None:
+    """The wrapper, with something of it replaced by `code`."""
+    home = {"XDG_CACHE_HOME": str(slot.cache), "XDG_DATA_HOME": str(data_directory().parent)}
+    program = "\n".join([OFTEN, *code, WRAP])
+    await slot.start([sys.executable, "-P", "-c", program], environment=home)
+
+
+async def finishes(slot: Slot) -> None:
+    end = await slot.wait(LIMIT)
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out") == LINES, slot.stderr
+    assert not (slot.path / MACHINE).exists()
+
+
+KILL = """
+import os, signal
+from pathlib import Path
+from boincvm import checkpoint_steps
+times = 0
+def victims():
+    if {victim!r} == "wrapper":
+        return [os.getpid()]
+    mark = os.fsencode({slot!r})
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if mark in words and {victim!r}.encode() in words and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return found
+def passed(step):
+    global times
+    times += step == {step!r}
+    if step == {step!r} and times == 2:
+        for pid in victims():
+            os.kill(pid, signal.SIGKILL)
+checkpoint_steps.passed = passed
+"""
+
+
+@pytest.mark.parametrize("victim", ["wrapper", "qemu-system", "memory_keeper"])
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_kill_at_every_step_of_the_second_checkpoint(
+    slot: Slot, step: str, victim: str
+) -> None:
+    slot.machine_job(SCRIPT)
+    await start(slot, KILL.format(step=step, victim=victim, slot=str(slot.path)))
+    end = await slot.wait(LIMIT)
+    if victim == "memory_keeper":
+        # Only the checkpoint is lost, if it was not made yet; the job ends as ever.
+        assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+        assert slot.text("out") == LINES
+        return
+    assert end.kind is not EndKind.FINISHED, slot.stderr
+    assert slot.machines() == []
+    kept = find_saved(slot.path / MACHINE)
+    assert kept.saved is not None, slot.stderr
+    assert kept.lost == ()
+    sizes = kept.saved.task.files.values() if kept.saved.task else ()
+    assert sum(sizes) >= len("".join(f"line {i}\n" for i in range(1, 10)))
+    await slot.begin()
+    await finishes(slot)
+
+
+POWER = """
+import os, shutil
+from pathlib import Path
+from boincvm import atomic_files
+from boincvm.wrapper import saved_machine
+place, machine = Path({place!r}), Path({machine!r})
+synced = place / "synced"
+synced.mkdir(exist_ok=True)
+really = os.fsync
+def fsync(descriptor):
+    '''What is on the disk from now on: a file's content, or a directory's names.'''
+    really(descriptor)
+    path = Path(os.readlink(f"/proc/self/fd/{{descriptor}}"))
+    if path.parent == machine and path.is_file():
+        shutil.copy(path, synced / str(path.stat().st_ino))
+    elif path == machine:
+        state = place / f"state-{{len(list(place.glob('state-*'))):03}}"
+        state.mkdir()
+        for file in machine.iterdir():
+            if file.is_file():
+                content = synced / str(file.stat().st_ino)
+                (state / file.name).write_bytes(content.read_bytes() if content.exists() else b"")
+os.fsync = fsync
+"""
+
+
+async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
+    """After each sync of the directory there is a copy of what a cut would have left: names as
+    they were, and of each file what was synced of it."""
+    place = tmp_path / "cuts"
+    place.mkdir()
+    code = POWER.format(place=str(place), machine=str(slot.path / MACHINE))
+    slot.machine_job(SCRIPT)
+    keeper = (
+        "from boincvm.hypervisor import qemu_checkpoint as q\n"
+        f"q._KEEPER = q._KEEPER.replace('sys.exit(', {code!r} + '\\nsys.exit(', 1)"
+        ".replace('; from', '\\nfrom').replace(';', '\\n', 1)"
+    )
+    await start(slot, code, keeper)
+    await slot.says("out", f"line {COUNT // 2 + 5}\n")
+    output = slot.text("out")
+    slot.kill(signal.SIGKILL)
+    await slot.wait(LIMIT)
+    states = sorted(place.glob("state-*"))
+    numbers = []
+    for state in states:
+        found = find_saved(state)
+        numbers.append(found.saved.checkpoint.number if found.saved else 0)
+    assert len(states) >= 6
+    assert numbers == sorted(numbers), numbers  # once there, never lost
+    assert numbers[-1] >= 2
+    for number in sorted(set(numbers) - {0}):
+        # The last state in which it is the newest: the next one was being made.
+        state = states[max(i for i, newest in enumerate(numbers) if newest == number)]
+        shutil.rmtree(slot.path / MACHINE)
+        shutil.copytree(state, slot.path / MACHINE)
+        (slot.path / MACHINE).chmod(0o700)
+        slot.write("out", output)
+        await slot.begin()
+        await slot.holds(lambda: slot.text("out") != output)  # it went back
+        slot.kill(signal.SIGKILL)
+        await slot.wait(LIMIT)
+        assert LINES.startswith(slot.text("out"))
+    await slot.begin()
+    await finishes(slot)
+
+
+NO_SPACE = """
+import errno
+from boincvm import checkpoint_steps
+from boincvm.wrapper import saved_machine
+really = saved_machine.write_atomically
+def write(path, content):
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+saved_machine.write_atomically = write
+"""
+
+
+async def test_a_disk_that_is_full_when_the_manifest_is_written(slot: Slot) -> None:
+    slot.machine_job(SCRIPT)
+    await start(slot, NO_SPACE)
+    await finishes(slot)
+    assert "no checkpoint was made, a former one stays" in slot.stderr
+    assert "No space left" in slot.stderr
+
+
+LIMITED = """
+import resource, signal
+from boincvm.hypervisor import qemu_checkpoint as q
+q._KEEPER = (
+    "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    " resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); " + q._KEEPER
+)
+"""
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20, 40 << 20])
+async def test_a_disk_on_which_the_memory_does_not_fit(slot: Slot, size: int) -> None:
+    slot.machine_job(SCRIPT)
+    await start(slot, LIMITED.format(size=size))
+    await slot.says("out", "line 30\n")
+    assert "no checkpoint was made, a former one stays" in slot.stderr
+    left = [path.name for path in (slot.path / MACHINE).glob("memory-*")]
+    assert left == []
+    await finishes(slot)
+
+
+ROOM = """
+from boincvm.wrapper import host_room
+host_room.KEPT_FREE = 1 << 60
+"""
+
+
+async def test_a_checkpoint_that_would_not_fit_is_not_begun(slot: Slot) -> None:
+    slot.machine_job(SCRIPT)
+    await start(slot, ROOM)
+    await finishes(slot)
+    assert "no checkpoint was made, a former one stays: a checkpoint needs up to" in slot.stderr
+    assert "of disk, and 0 B is free" in slot.stderr
+
+
+async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
+    slot.machine_job(SCRIPT)
+    await start(slot)
+    await slot.says("out", "line 25\n")
+    slot.send(Control.QUIT)
+    await slot.wait(LIMIT)
+    newest = max((slot.path / MACHINE).glob("checkpoint-*.json"))
+    table = json.loads(newest.read_text())
+    table["schema"] += 1
+    newest.write_text(json.dumps(table))
+    await slot.begin()
+    await finishes(slot)
+    assert "a newer boincvm made it (schema 3, this one knows 2)" in slot.stderr
+    assert "goes on from checkpoint" in slot.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"type": "pc-q35-99.0"}, "QEMU did not start"),
+        ({"accelerator": "kvm"}, "was saved under kvm, which does not work here"),
+        ({"type": 3}, "does not say its type"),
+        ({"layers": []}, "does not say its layers"),
+        ({"memory": "memory-999999"}, "cannot be loaded"),
+    ],
+)
+async def test_a_machine_of_another_qemu(slot: Slot, change: dict[str, object], words: str) -> None:
+    """What it cannot take up is begun anew, and the log says why."""
+    slot.machine_job("echo begin; sleep 2; echo end")
+    await slot.begin()
+    await slot.says("out", "begin")
+    slot.send(Control.QUIT)
+    await slot.wait(LIMIT)
+    for path in (slot.path / MACHINE).glob("checkpoint-*.json"):
+        table = json.loads(path.read_text())
+        table["machine"].update(change)
+        del table["checksum"]
+        text = json.dumps(table, sort_keys=True, separators=(",", ":"))
+        table["checksum"] = hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+        path.write_text(json.dumps(table))
+    await slot.begin()
+    end = await slot.wait(LIMIT)
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out") == "begin\nbegin\nend\n"
+    assert words in slot.stderr
