@@ -106,8 +106,6 @@ async def test_a_kill_at_every_step_of_the_second_checkpoint(
 POWER = """
 import os, shutil
 from pathlib import Path
-from boincvm import atomic_files
-from boincvm.wrapper import saved_machine
 place, machine = Path({place!r}), Path({machine!r})
 synced = place / "synced"
 synced.mkdir(exist_ok=True)
@@ -136,11 +134,11 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
     place.mkdir()
     code = POWER.format(place=str(place), machine=str(slot.path / MACHINE))
     slot.machine_job(SCRIPT)
-    keeper = (
-        "from boincvm.hypervisor import qemu_checkpoint as q\n"
-        f"q._KEEPER = q._KEEPER.replace('sys.exit(', {code!r} + '\\nsys.exit(', 1)"
-        ".replace('; from', '\\nfrom').replace(';', '\\n', 1)"
+    in_helper = (
+        f"import sys; sys.path.insert(0, sys.argv[1])\n{code}\n"
+        "from boincvm.hypervisor.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
     )
+    keeper = f"from boincvm.hypervisor import qemu_checkpoint as q; q._KEEPER = {in_helper!r}"
     await start(slot, code, keeper)
     await slot.says("out", f"line {COUNT // 2 + 5}\n")
     output = slot.text("out")
@@ -151,7 +149,7 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
     for state in states:
         found = find_saved(state)
         numbers.append(found.saved.checkpoint.number if found.saved else 0)
-    assert len(states) >= 6
+    assert len(states) >= 4
     assert numbers == sorted(numbers), numbers  # once there, never lost
     assert numbers[-1] >= 2
     for number in sorted(set(numbers) - {0}):

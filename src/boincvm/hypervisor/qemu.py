@@ -189,6 +189,8 @@ class QemuMachine:
         try:
             await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
+                if self._monitor is not None:
+                    await self._monitor.close()  # nobody shall wait for its answers
                 raise HypervisorError(f"QEMU ended in the middle of {what}")
             return task.result()
         finally:

@@ -51,6 +51,7 @@ _LONGEST_LINE = 1 << 20
 _STREAM = "memory"
 _NOT_YET = "not finalized"
 _MOMENT = 0.0005
+_OVER = ("completed", "cancelled", "failed", "None")
 _KEEPER = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
     " from boincvm.hypervisor.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
@@ -242,6 +243,17 @@ class LiveMigration:
             else:
                 self._note(runs=True)
                 return
+
+    async def cancel(self) -> None:
+        """Until QEMU sends nothing any more. Raises HypervisorError."""
+        with self._monitor.events("MIGRATION") as events:
+            await self._monitor.execute("migrate_cancel")
+            told = await self._monitor.execute("query-migrate")
+            status = str(told.get("status")) if isinstance(told, dict) else ""
+            async with asyncio.timeout(LIMIT):
+                while status not in _OVER:
+                    data = (await events.get())["data"]
+                    status = str(data["status"]) if isinstance(data, dict) else ""
 
     def _note(self, *, runs: bool) -> None:
         if runs and not self._runs:

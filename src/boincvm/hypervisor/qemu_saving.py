@@ -138,7 +138,7 @@ class Saving:
     async def _give_up(self, migration: LiveMigration) -> None:
         """The guest goes on, and QEMU lets go of what it was to use."""
         with suppress(HypervisorError):  # QEMU may be gone, as others will tell
-            await self._monitor.execute("migrate_cancel")
+            await migration.cancel()
             await migration.let_go_on()
             if not migration.has_switched:
                 node: dict[str, object] = {"node-name": migration.new_layer}

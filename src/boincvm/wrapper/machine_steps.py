@@ -247,7 +247,7 @@ class MachineSteps:
             return False
         if not self._machines or (self.current is not None and self.current.state() is None):
             return False
-        for name, machine in self._machines.items():
+        for name, machine in tuple(self._machines.items()):
             await self._keep(name, machine, last=last)
         return True
 

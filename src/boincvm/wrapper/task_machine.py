@@ -4,9 +4,10 @@ client's word, and can be put to sleep on disk and go on in another run of the w
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TypeVar
 
-from boincvm.errors import GuestError, GuestNeverBootedError
+from boincvm.errors import GuestError, GuestNeverBootedError, HypervisorError
 from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import Checkpoint, GuestMemory, Machine, MachineState
@@ -182,8 +183,12 @@ class TaskMachine:
             else:
                 try:
                     kept = await self.machine.checkpoint(number)
-                finally:
-                    await self._go_on(link)
+                except BaseException:
+                    # What went wrong is the cause, not what it makes go wrong here.
+                    with suppress(GuestError, HypervisorError):
+                        await self._go_on(link)
+                    raise
+                await self._go_on(link)
             return kept, state, seen
 
     async def _go_on(self, link: GuestLink) -> None:

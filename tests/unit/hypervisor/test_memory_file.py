@@ -100,10 +100,20 @@ def test_a_machine_of_zeros_costs_next_to_nothing(tmp_path: Path) -> None:
     assert restore(tmp_path, "memory-1") == {}
 
 
-def test_long_runs_of_pages_that_follow_each_other(tmp_path: Path) -> None:
+def test_long_runs_of_pages_that_follow_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pages: Pages = {(0, number): content(number) for number in range(300)}
     save(tmp_path, "memory-1", None, pages)
+    read, lengths = os.pread, list[int]()
+
+    def watched(descriptor: int, length: int, offset: int) -> bytes:
+        lengths.append(length)
+        return read(descriptor, length, offset)
+
+    monkeypatch.setattr("os.pread", watched)
     assert restore(tmp_path, "memory-1") == pages
+    assert lengths == [256 * PAGE, 44 * PAGE]  # few calls, and not all of the memory at once
 
 
 def test_pages_that_came_in_another_order(tmp_path: Path) -> None:
@@ -303,12 +313,22 @@ def test_a_page_in_a_file_that_the_chain_has_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"blocks": [[b"pc.ram".hex(), 300 * PAGE]]}, {"blocks": [["zz", PAGE]]}, {"blocks": 3},
-     {"tail": 0}, {"tail": "x"}, {"table": None}, {"head": 1}, {"ram": [1, 2]}, {"ram": None}],
+     {"tail": 0}, {"tail": "x"}, {"table": None}, {"table": 1 << 30},
+     {"tail": len(FRAME.tail) + 1}, {"head": 1}, {"ram": [1, 2]}, {"ram": None}],
     ids=str,
 )  # fmt: skip
 def test_meta_that_makes_no_sense(tmp_path: Path, changes: dict[str, object]) -> None:
     save(tmp_path, "memory-1", None, {(0, 0): content(1)})
     rewrite(tmp_path, **changes)
+    with pytest.raises(MemoryFileError, match="memory-1 is damaged"):
+        MemoryImage.read(tmp_path, "memory-1")
+
+
+def test_a_table_that_is_none(tmp_path: Path) -> None:
+    save(tmp_path, "memory-1", None, {(0, 0): content(1)})
+    size = overhead(tmp_path / "memory-1") - TRAILER.size
+    length = TRAILER.unpack((tmp_path / "memory-1").read_bytes()[-TRAILER.size :])[2]
+    rewrite(tmp_path, tail=0, table=size - length)  # which begins with the devices' state then
     with pytest.raises(MemoryFileError, match="memory-1 is damaged"):
         MemoryImage.read(tmp_path, "memory-1")
 

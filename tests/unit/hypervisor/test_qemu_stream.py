@@ -237,6 +237,7 @@ WRONG_BEGINNINGS = {
     "other device": (HEAD + setup().replace(b"\x03ram", b"\x03rom"), "something else than"),
     "longer device": (HEAD + setup().replace(b"\x03ram", b"\x04tram"), "something else than"),
     "total too small": (HEAD + setup(total=PAGE), "do not add up"),
+    "total exceeded": (HEAD + setup([Block(b"a", 2 * PAGE)], total=PAGE), "do not add up"),
     "total too large": (HEAD + setup(total=9 * PAGE), "a block of|ends in the middle"),
     "total with flags": (HEAD + setup(total=7 * PAGE | 0x80), "how much memory"),
     "part of a page": (HEAD + setup([Block(b"a", PAGE + 1)], total=PAGE), "4097 bytes"),
