@@ -17,6 +17,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict
 
@@ -171,7 +172,10 @@ class MemoryImage:
             frame = _frame(meta, tail)
             chain = tuple(_file_name(one) for one in meta["chain"])
             tables = _decode(table, frame.blocks)
-        except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
+        except (
+            *(ValueError, KeyError, TypeError, OverflowError, RecursionError),
+            *(MemoryError, struct.error, zlib.error),
+        ) as error:
             raise MemoryFileError(f"{name} is damaged: {error}") from error
         if not chain or chain[-1] != name or len(chain) > _MOST_FILES:
             raise MemoryFileError(f"{name} is damaged: its chain does not end with it")
@@ -181,17 +185,16 @@ class MemoryImage:
 
     def write_stream(self, descriptor: int) -> None:
         """To a blocking descriptor. Raises MemoryFileError, OSError."""
-        files = [(self._directory / name).open("rb") for name in self.chain]
-        try:
+        with ExitStack() as stack:
+            files = [
+                stack.enter_context((self._directory / name).open("rb")) for name in self.chain
+            ]
             with open(descriptor, "wb", buffering=_BUFFER, closefd=False) as target:
                 writer = StreamWriter(target, self.frame)
                 writer.begin()
                 for block, table in enumerate(self.tables):
                     self._write_block(writer, block, table, files)
                 writer.end()
-        finally:
-            for file in files:
-                file.close()
 
     def _write_block(
         self, writer: StreamWriter, block: int, table: _Table, files: Sequence[BinaryIO]

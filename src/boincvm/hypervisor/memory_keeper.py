@@ -14,6 +14,7 @@ On `result` it says `{"ready": true}` when it is its turn, and at the end what i
 `{"error": …, "errno": …}`: one line of JSON each.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -45,9 +46,10 @@ def main(arguments: Sequence[str]) -> int:
             _say(result, _keep(request))
     except BrokenPipeError:
         return 1  # nobody waits for it any more
-    except (OSError, StreamError, MemoryFileError, MergeError) as error:
+    except (OSError, StreamError, MemoryFileError, MergeError, MemoryError, ValueError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else 0
-        _say(result, {"error": str(error), "errno": number})
+        with contextlib.suppress(BrokenPipeError):
+            _say(result, {"error": str(error) or "there is too little memory", "errno": number})
         return 1
     return 0
 
@@ -94,8 +96,9 @@ def _keep(request: dict[str, object]) -> dict[str, object]:
         size, digest = digest_of(directory / name, drop_cache=True)
         if (size, digest) != (written.written, written.digest):
             raise MemoryFileError(f"{name} is not on the disk as it was written")
-    except BaseException:
-        (directory / name).unlink(missing_ok=True)
+    except BaseException as error:
+        if not isinstance(error, FileExistsError):  # then it is not ours
+            (directory / name).unlink(missing_ok=True)
         raise
     files[name] = {"size": size, "digest": digest}
     _sync(directory)

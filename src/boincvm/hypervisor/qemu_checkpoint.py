@@ -5,13 +5,14 @@ meanwhile. At that moment the root disk gets a new layer, so that the layer befo
 as it was then. Ways that QEMU offers, compared: docs/checkpoints.md.
 
 Under emulation QEMU (7.2 at least) can lose track of writes. When it collects what was written
-(a pass, for `MIGRATION_PASS`) it has the processor tell it anew of writes to these pages, but
-not if all of them were still to be sent anyway (cpu_physical_memory_sync_dirty_bitmap in
-include/exec/ram_addr.h): what is written later to a page that has been sent by then is lost. We
-have seen a third of the checkpoints with some pages too old, and guests that crashed of it. So
-the guest stands still at the first pass, which finds everything to be sent; may run until the
-second, which always finds something new; and stands still from there to the end. A third pass
-that comes while it runs makes the checkpoint void.
+(a pass, for `MIGRATION_PASS`) it forgets to have the processor tell it anew of writes to these
+pages (cpu_physical_memory_sync_dirty_bitmap in include/exec/ram_addr.h): if such a page is sent
+and then written, the write is lost. We have seen a third of the checkpoints with pages that were
+too old, and guests that crashed of it. So the guest stands still at the first pass, which comes
+before anything is sent; and at the second one everything that it finds must be sent with the
+guest stopped, as is the case if nothing but the end of the migration follows. If a third pass
+comes before that end, the checkpoint is void, and is tried again with more time for the end; the
+last try is with a guest that stands still from the beginning.
 Sources: docs/devel/migration.rst and qapi/migration.json of QEMU.
 """
 
@@ -39,8 +40,8 @@ from boincvm.processes import ChildProcess
 
 LOCK = "checkpoint.lock"
 """In the cache directory: held by whoever makes a checkpoint on this host."""
-DOWNTIME = 20
-"""Milliseconds: with so little left to be sent QEMU stops the guest by itself."""
+DOWNTIMES = (20, 60, 200)
+"""Milliseconds that the end may take by QEMU's reckoning, one try after the other."""
 LIVE_LIMIT = 600.0
 """Seconds that the sending may take."""
 _CAPABILITIES = ("pause-before-switchover", "events")
@@ -183,7 +184,7 @@ class Keeper:
 
 
 class UntrackedWritesError(Exception):
-    """The guest ran when it should not have: what was sent may be too old."""
+    """What was sent may be too old."""
 
 
 class LiveMigration:
@@ -204,12 +205,13 @@ class LiveMigration:
         now = 0.0 if self._runs else monotonic() - self._stopped_at
         return max(self._longest, now)
 
-    async def run(self, stream: int, *, at_once: bool) -> None:
+    async def run(self, stream: int, downtime: int | None) -> None:
         """To the descriptor `stream`, until all is sent; the guest stands still then.
 
-        `at_once`: it does from the beginning. Raises HypervisorError, UntrackedWritesError.
+        `downtime`: see DOWNTIMES; with None it stands still from the beginning. Raises
+        HypervisorError, UntrackedWritesError.
         """
-        await self._prepare(stream)
+        await self._prepare(stream, downtime)
         with self._monitor.events("MIGRATION", "MIGRATION_PASS", "STOP", "RESUME") as events:
             await self._monitor.execute("stop")
             await self._monitor.execute("migrate", {"uri": f"fd:{_STREAM}"})
@@ -217,15 +219,18 @@ class LiveMigration:
             try:
                 async with asyncio.timeout(LIVE_LIMIT):
                     while status != "completed":
-                        status = await self._heed(await events.get(), at_once=at_once)
+                        status = await self._heed(await events.get(), downtime)
             except TimeoutError:
                 raise HypervisorError("QEMU could not send the guest's memory in time") from None
         checkpoint_steps.passed("memory sent")
 
-    async def _prepare(self, stream: int) -> None:
+    async def _prepare(self, stream: int, downtime: int | None) -> None:
         wanted = [{"capability": name, "state": True} for name in _CAPABILITIES]
         await self._monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
-        limits: dict[str, object] = {"downtime-limit": DOWNTIME, "max-bandwidth": _BANDWIDTH}
+        limits: dict[str, object] = {
+            "downtime-limit": downtime or max(DOWNTIMES),
+            "max-bandwidth": _BANDWIDTH,
+        }
         await self._monitor.execute("migrate-set-parameters", limits)
         await self._monitor.send_descriptor(stream, _STREAM)
 
@@ -262,27 +267,22 @@ class LiveMigration:
             self._stopped_at = monotonic()
         self._runs = runs
 
-    async def _heed(self, event: Message, *, at_once: bool) -> str:
+    async def _heed(self, event: Message, downtime: int | None) -> str:
         """Does what the event asks for; returns the migration's status, if it tells that."""
         kind, data = event["event"], event.get("data")
         if kind in ("STOP", "RESUME"):
             self._note(runs=kind == "RESUME")
         elif kind == "MIGRATION_PASS" and isinstance(data, dict):
-            await self._heed_pass(int(data["pass"]))
+            if int(data["pass"]) > 2 and downtime is not None and not self.has_switched:
+                raise UntrackedWritesError
         elif isinstance(data, dict):
             status = str(data["status"])
-            await self._heed_status(status, at_once=at_once)
+            await self._heed_status(status, downtime)
             return status
         return ""
 
-    async def _heed_pass(self, number: int) -> None:
-        if number > 2 and self._runs:
-            raise UntrackedWritesError
-        if number == 2 and self._runs:
-            await self._monitor.execute("stop")
-
-    async def _heed_status(self, status: str, *, at_once: bool) -> None:
-        if status == "active" and not at_once:
+    async def _heed_status(self, status: str, downtime: int | None) -> None:
+        if status == "active" and downtime is not None:
             await self._monitor.execute("cont")
         elif status == "pre-switchover":
             checkpoint_steps.passed("guest stopped")

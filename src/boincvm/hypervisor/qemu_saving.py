@@ -7,6 +7,7 @@ from boincvm.errors import HypervisorError
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
 from boincvm.hypervisor.qemu_checkpoint import (
+    DOWNTIMES,
     Keeper,
     Kept,
     LiveMigration,
@@ -57,14 +58,17 @@ class Saving:
         """
         checkpoint_steps.passed("begun")
         memory, directory = f"memory-{number:06d}", self._spec.directory
-        try:
-            kept, pause = await self._keep(memory, at_once=last, last=last)
-        except UntrackedWritesError:
-            (directory / memory).unlink(missing_ok=True)
-            kept, pause = await self._keep(memory, at_once=True, last=last)
+        for downtime in () if last else DOWNTIMES:
+            try:
+                kept, pause = await self._keep(memory, downtime, last=False)
+                break
+            except UntrackedWritesError:
+                (directory / memory).unlink(missing_ok=True)
+        else:
+            kept, pause = await self._keep(memory, None, last=last)
         return await self._describe(number, memory, kept, pause)
 
-    async def _keep(self, memory: str, *, at_once: bool, last: bool) -> tuple[Kept, float]:
+    async def _keep(self, memory: str, downtime: int | None, *, last: bool) -> tuple[Kept, float]:
         """What was kept, and for how long the guest stood still; see LiveMigration."""
         directory, new_layer = self._spec.directory, await self._add_layer()
         unsealed = [name for name in self.layers if name not in self._seals]
@@ -77,7 +81,7 @@ class Saving:
             await keeper.ready()
             checkpoint_steps.passed("helper ready")
             try:
-                pause = await self._migrate(keeper, new_layer, at_once=at_once, last=last)
+                pause = await self._migrate(keeper, new_layer, downtime, last=last)
             except HypervisorError:
                 await keeper.kept()  # raises if the fault was there
                 raise
@@ -118,11 +122,13 @@ class Saving:
             await self._monitor.execute("blockdev-del", {"node-name": layer_node(name)})
         self.layers = (merge.into, self.layers[-1])
 
-    async def _migrate(self, keeper: Keeper, new_layer: str, *, at_once: bool, last: bool) -> float:
+    async def _migrate(
+        self, keeper: Keeper, new_layer: str, downtime: int | None, *, last: bool
+    ) -> float:
         migration = LiveMigration(self._monitor, layer_node(self.layers[-1]), layer_node(new_layer))
         frozen = self.layers
         try:
-            await migration.run(keeper.stream, at_once=at_once)
+            await migration.run(keeper.stream, downtime)
         except BaseException:
             await self._give_up(migration)
             raise

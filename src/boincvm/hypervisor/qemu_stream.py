@@ -22,7 +22,7 @@ _ZERO, _SIZES, _PAGE, _EOS, _CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
 _FLAGS = PAGE - 1
 _LARGEST_TAIL = 64 << 20
 _MOST_BLOCKS = 64
-_LARGEST_BLOCK = 1 << 44
+_LARGEST_BLOCK = 1 << 40
 _WORD = struct.Struct(">Q")
 _LONG = struct.Struct(">I")
 
