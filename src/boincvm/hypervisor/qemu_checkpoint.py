@@ -281,9 +281,17 @@ class LiveMigration:
             return status
         return ""
 
+    async def _let_run_meanwhile(self) -> None:
+        try:
+            await self._monitor.execute("cont")
+        except HypervisorError as error:
+            if _NOT_YET not in error.message:
+                raise
+            # We were so slow that all has been sent, and the guest stands still for the end.
+
     async def _heed_status(self, status: str, downtime: int | None) -> None:
         if status == "active" and downtime is not None:
-            await self._monitor.execute("cont")
+            await self._let_run_meanwhile()
         elif status == "pre-switchover":
             checkpoint_steps.passed("guest stopped")
             change: dict[str, object] = {"node": self._layer, "overlay": self.new_layer}
