@@ -107,6 +107,9 @@ class Restored:
             try:
                 async with asyncio.timeout(LOAD_LIMIT):
                     await monitor.execute("migrate-incoming", {"uri": f"fd:{self._stream}"})
+                    # Only QEMU has it now: should it end, whoever feeds it is told.
+                    os.close(self._stream)
+                    self._stream = -1
                     await asyncio.to_thread(feed)
                     while (await events.get())["data"] != {"status": "completed"}:
                         pass  # it is set up, and active

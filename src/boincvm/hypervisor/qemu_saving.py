@@ -129,8 +129,8 @@ class Saving:
         frozen = self.layers
         try:
             await migration.run(keeper.stream, downtime)
-        except BaseException:
-            await self._give_up(migration)
+        except BaseException as error:
+            await self._give_up(migration, is_over=isinstance(error, UntrackedWritesError))
             raise
         finally:
             keeper.close_stream()
@@ -141,10 +141,11 @@ class Saving:
             checkpoint_steps.passed("guest runs")
         return migration.pause()
 
-    async def _give_up(self, migration: LiveMigration) -> None:
+    async def _give_up(self, migration: LiveMigration, *, is_over: bool) -> None:
         """The guest goes on, and QEMU lets go of what it was to use."""
         with suppress(HypervisorError):  # QEMU may be gone, as others will tell
-            await migration.cancel()
+            if not is_over:
+                await migration.cancel()
             await migration.let_go_on()
             if not migration.has_switched:
                 node: dict[str, object] = {"node-name": migration.new_layer}
