@@ -32,6 +32,7 @@ class CheckpointTimes:
         self._wish = asyncio.Event()
         self._order = asyncio.Event()
         self._orders: list[asyncio.Future[None]] = []
+        self._taken: list[asyncio.Future[None]] = []
 
     def wish(self) -> None:
         """The program says that this is a good moment."""
@@ -44,10 +45,15 @@ class CheckpointTimes:
         self._order.set()
         await made
 
+    def end(self, error: Exception) -> None:
+        """None will be made any more."""
+        self._taken, self._orders = [*self._taken, *self._orders], []
+        self.conclude(error)
+
     def conclude(self, error: Exception | None) -> None:
         """The one that was due is made, or `error` is why it is not."""
-        orders, self._orders = self._orders, []
-        for made in orders:
+        taken, self._taken = self._taken, []
+        for made in taken:
             if made.done():
                 continue
             if error is None:
@@ -72,6 +78,8 @@ class CheckpointTimes:
         self._last = self.watch.elapsed
         self._wish.clear()
         self._order.clear()
+        # What is ordered from now on is not answered by the one that begins now.
+        self._taken, self._orders = [*self._taken, *self._orders], []
 
     async def _wished(self) -> None:
         await self._wish.wait()

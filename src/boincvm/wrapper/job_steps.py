@@ -211,7 +211,7 @@ class JobSteps:
                     error = fault if isinstance(fault, BoincvmError) else HostError(str(fault))
                 times.conclude(error)
         finally:
-            times.conclude(HostError("the job has ended"))
+            times.end(HostError("the job has ended"))
             await control.close()
 
     async def _take_checkpoint(self) -> dict[str, object]:

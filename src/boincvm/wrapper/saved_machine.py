@@ -11,7 +11,10 @@ another. docs/checkpoints.md says what each file means after a crash.
 
 import hashlib
 import json
+import math
+import os
 import re
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,7 +120,10 @@ def find_saved(directory: Path) -> Found:
 
 def read_manifest(path: Path) -> SavedMachine:
     """Raises OSError, ValueError, and SavedMachineError for one of a newer boincvm."""
-    with path.open("rb") as file:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("its manifest is no file")
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ValueError("its manifest is too large")
@@ -131,8 +137,8 @@ def read_manifest(path: Path) -> SavedMachine:
         if schema != SCHEMA or table.pop("checksum") != _checksum(table):
             raise ValueError("its manifest is not what was written")
         return _saved(table)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"its manifest makes no sense: {error!r}") from error
+    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"its manifest makes no sense: {type(error).__name__}") from error
 
 
 def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
@@ -166,20 +172,23 @@ def remove_unneeded(
     files that none of the others names, but for those `in_use`. Raises OSError."""
     found = manifests(directory)
     good = [(number, path) for number, path in found if newest is None or number <= newest]
-    needed, stays = set(in_use), set()
-    for _, path in good[:kept]:
+    needed = set(in_use)
+    stays: set[Path] = set()
+    for _, path in good:
         try:
-            needed |= set(read_manifest(path).checkpoint.files)
-        except (OSError, ValueError, SavedMachineError):
+            files = read_manifest(path).checkpoint.files
+        except (ValueError, SavedMachineError):
             continue  # it would never be used
-        stays.add(path)
+        if len(stays) < kept:
+            needed |= set(files)
+            stays.add(path)
     for _, path in found:
         if path not in stays:
             path.unlink(missing_ok=True)
     sync_directory(directory)  # no manifest may come back whose files have gone
     for path in directory.iterdir():
         is_data = _DATA.fullmatch(path.name) and path.name not in needed
-        if is_data or _LEFTOVER.fullmatch(path.name):
+        if (is_data or _LEFTOVER.fullmatch(path.name)) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 
@@ -252,6 +261,6 @@ def _integer(value: object) -> int:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, int | float) or not value >= 0:
+    if not isinstance(value, int | float) or not 0 <= (number := float(value)) < math.inf:
         raise TypeError(value)
-    return float(value)
+    return number

@@ -9,9 +9,10 @@ import pytest
 from boincvm.boinc import InitData
 from boincvm.boinc.init_data import Preferences, parse_init_data
 from boincvm.errors import HypervisorError
-from boincvm.hypervisor.contract import GuestMemory, MachineSpec
+from boincvm.hypervisor.contract import Checkpoint, GuestMemory, MachineSpec
 from boincvm.hypervisor.fake import FakeDriver, FakeMachine
 from boincvm.hypervisor.qemu_command import machine_command
+from boincvm.hypervisor.qemu_launch import Launch
 from boincvm.job.model import GIB, MIB, Limits, MachineShape
 from boincvm.wrapper.host_room import HYPERVISOR_MEMORY
 from boincvm.wrapper.machine_memory import LEAST, ROOM, MachineMemory, allowed_memory, memory_for
@@ -82,7 +83,9 @@ def test_only_a_machine_that_asks_has_a_balloon(
     monkeypatch: pytest.MonkeyPatch, *, balloon: bool
 ) -> None:
     monkeypatch.setattr("boincvm.hypervisor.qemu_command.find_program", lambda name: name)
-    command = machine_command(spec(balloon=balloon), "tcg", qmp=3, link=4, console=5, saved=False)
+    command = machine_command(
+        spec(balloon=balloon), "tcg", Launch(("disk-000000.qcow2",)), qmp=3, link=4, console=5
+    )
     assert ("balloon" in " ".join(command)) is balloon
 
 
@@ -122,7 +125,9 @@ async def test_figures_of_a_guest_that_changes_do_not_count(machine: FakeMachine
 async def test_a_machine_that_was_saved_is_told_again(machine: FakeMachine) -> None:
     machine.memory_size = 150 * MIB  # by the former run
     shape = MachineShape(memory=SIZE)
-    saved = SavedMachine("now", "digest", shape, link={}, steps=(), task=None)
+    saved = SavedMachine(
+        Checkpoint(1, {}, {}), "fake", "digest", shape, link={}, steps=(), task=None
+    )
     assert await TaskMachine(machine, Limits(), saved).hold_memory(within(ENDLESS), 0) == SIZE
     assert machine.memory_size == SIZE
 
