@@ -163,7 +163,9 @@ def read_all(path: Path, directory: Path | None = None) -> Snapshot:
         snapshot = _read_table(archive, path)
         left = dict(snapshot.files)
         try:
-            for member in archive:
+            for place, member in enumerate(archive):
+                if place == 0:
+                    continue  # the table
                 seal = left.pop(member.name, None)
                 if seal is None or not member.isreg() or member.size != seal.size:
                     raise _damaged(path, f"{member.name[:80]!r} does not belong in it")

@@ -34,6 +34,7 @@ ENDS: dict[str, End] = {
     "ImageDamagedError": Postponed(3600, TEXT, notice=True),
     "HostDiskFullError": Postponed(1800, TEXT, notice=True),
     "NotEnoughRoomError": Postponed(600, TEXT, notice=False),
+    "NoRoomForCheckpointError": MACHINE,
     "SavedMachineError": Postponed(1, TEXT, notice=False),
     "HypervisorError": MACHINE,
     "GuestError": MACHINE,

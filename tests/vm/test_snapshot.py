@@ -1,0 +1,121 @@
+"""`boincvm snapshot`: checkpoints at the user's word, and jobs that move."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boincvm.paths import data_directory
+
+pytestmark = [pytest.mark.timeout(250), pytest.mark.usefixtures("base_image")]
+LIMIT = 120.0
+COUNT = 60
+LINES = "".join(f"line {i}\n" for i in range(1, COUNT + 1))
+JOB = """<job_desc><task><application>app.sh</application><virtualmachine>vm</virtualmachine>
+<copy_app_to_VM>1</copy_app_to_VM><stdout_filename>out</stdout_filename>
+<memory_mb>256</memory_mb></task></job_desc>"""
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    data = {"XDG_DATA_HOME": str(data_directory().parent)}
+    return {**os.environ, **data, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def snapshot(tmp_path: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "boincvm.cli.main", "snapshot", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        env=environment(tmp_path),
+    )
+
+
+def wrapper(tmp_path: Path, directory: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "boincvm.cli.boinc_wrapper"],
+        cwd=directory,
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    directory = tmp_path / "job"
+    directory.mkdir()
+    script = f'i=0; while [ $i -lt {COUNT} ]; do i=$((i+1)); echo "line $i"; sleep 0.1; done'
+    (directory / "app.sh").write_text(f"#!/bin/sh\n{script}\n")
+    (directory / "app.sh").chmod(0o755)
+    (directory / "job.xml").write_text(JOB)
+    return directory
+
+
+def begin(tmp_path: Path, job: Path) -> "subprocess.Popen[str]":
+    """A job that has written its first lines."""
+    process = wrapper(tmp_path, job)
+    output = job / "out"
+    while process.poll() is None and not (output.exists() and output.stat().st_size):
+        pass
+    return process
+
+
+def test_a_job_moves(tmp_path: Path, job: Path) -> None:
+    process = begin(tmp_path, job)
+    taken = snapshot(tmp_path, "take", job, "--json")
+    assert taken.returncode == 0, taken.stderr
+    (machine,) = json.loads(taken.stdout)["machines"]
+    assert machine["checkpoint"] == 1
+    busy = snapshot(tmp_path, "export", job, tmp_path / "file")
+    assert "a job runs in" in busy.stderr
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=LIMIT)
+    listed = json.loads(snapshot(tmp_path, "ls", job, "--json").stdout)
+    assert [one["state"] for one in listed] == ["whole", "whole"]
+
+    done = snapshot(tmp_path, "export", job, tmp_path / "file")
+    assert done.returncode == 0, done.stderr
+    assert "read back and found right" in done.stdout
+    again = snapshot(tmp_path, "export", job, tmp_path / "file")
+    assert "--force replaces it" in again.stderr
+    shutil.rmtree(job)
+    checked = snapshot(tmp_path, "import", "--check", tmp_path / "file")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "the job goes on where it was" in checked.stdout
+    there = tmp_path / "elsewhere"
+    moved = snapshot(tmp_path, "import", tmp_path / "file", there)
+    assert moved.returncode == 0, moved.stderr
+    before = (there / "out").read_text()
+    assert LINES.startswith(before)
+    _, told = wrapper(tmp_path, there).communicate(timeout=LIMIT)
+    assert (there / "out").read_text() == LINES, told
+
+
+def test_a_damaged_file_leaves_nothing(tmp_path: Path, job: Path) -> None:
+    process = begin(tmp_path, job)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=LIMIT)
+    assert snapshot(tmp_path, "export", job, tmp_path / "file").returncode == 0
+    data = bytearray((tmp_path / "file").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "file").write_bytes(data)
+    done = snapshot(tmp_path, "import", tmp_path / "file", tmp_path / "there")
+    assert done.returncode != 0
+    assert "is damaged" in done.stderr
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {"job", "file", "cache"}
+
+
+def test_where_no_job_runs(tmp_path: Path, job: Path) -> None:
+    assert "no job with a machine runs in" in snapshot(tmp_path, "take", job).stderr
+    assert "no machine is saved in" in snapshot(tmp_path, "export", job, tmp_path / "f").stderr
+    (tmp_path / "nonsense").write_bytes(b"nonsense")
+    done = snapshot(tmp_path, "import", tmp_path / "nonsense", tmp_path / "there")
+    assert "is no snapshot" in done.stderr
