@@ -82,9 +82,9 @@ class MachineOpening:
 
     async def begin(self, name: str, spec: MachineSpec, image: Image) -> TaskMachine:
         """A new one: from a golden snapshot, if there is one. Raises BoincvmError."""
+        driver = await open_driver(DriverName.QEMU, image.kernel)
         shutil.rmtree(spec.directory, ignore_errors=True)
         spec.directory.mkdir(mode=0o700)
-        driver = await open_driver(DriverName.QEMU, image.kernel)
         if not is_wanted() or Feature.GOLDEN not in driver.features:
             return await self._start(name, TaskMachine(driver.machine(spec), LIMITS, None))
         golden, why = find_golden(image, spec, driver)

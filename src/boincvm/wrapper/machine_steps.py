@@ -119,7 +119,8 @@ class MachineSteps:
         saved = found.saved
         if saved is None:
             if directory.exists():
-                log(f"the machine {name} has no checkpoint that can be used")
+                lost = "has no checkpoint that can be used"
+                log(f"the machine {name} {lost if found.lost else 'did not live to be saved'}")
         elif saved.shape != machine_shape(self._use(name), self._around):
             log(f"the saved machine {name} cannot be used: the job asks for another one")
         elif not set(saved.steps) <= set(steps):
