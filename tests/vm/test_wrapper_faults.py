@@ -258,7 +258,7 @@ async def test_an_end_while_files_are_copied_in(slot: Slot, *, kill: bool) -> No
     slot.machine_job("stat -c %s in", "<copy_file_to_VM>in</copy_file_to_VM>")
     await slot.begin()
     # The machine's disk grows as soon as the file begins to come in.
-    overlay = slot.path / "boincvm-machine-0" / "overlay.qcow2"
+    overlay = slot.path / "boincvm-machine-0" / "disk-000000.qcow2"
     await slot.holds(lambda: overlay.exists() and overlay.stat().st_blocks << 9 > 32 << 20)
     if kill:
         slot.kill(signal.SIGKILL)
