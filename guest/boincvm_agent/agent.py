@@ -11,6 +11,7 @@ from boincvm.bus.stomp import Frame, StompError
 from boincvm_agent import machine
 from boincvm_agent.link import HostGoneError, Link
 from boincvm_agent.program import CannotStartError, Program
+from boincvm_agent.stock import Stock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Agent:
         self._groups: list[Program] = []  # ended, their control group not yet removed
         self._watches: Watches | None = None
         self._quiet: Quiet | None = None
+        self._random: machine.RandomNumbers | None = None
+        self._stock = Stock()
         self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
         _signal.set_wakeup_fd(wake_write)
@@ -52,9 +55,10 @@ class Agent:
         self._link.command("SUBSCRIBE", {"id": "0", "destination": "/guest"})
         last_beat = time.monotonic()
         while True:
-            if self._quiet is not None:
+            if self._quiet is not None and self._quiet.is_on:
                 self._listen(self._quiet)
-                last_beat = -self._beat  # a word at once, when the host wants one again
+                # When the host wants to hear of us again, then of what programs use at once.
+                last_beat = -self._beat if self._programs else time.monotonic()
                 continue
             wait = last_beat + self._beat - time.monotonic()
             if wait <= 0:
@@ -79,10 +83,11 @@ class Agent:
                 except OSError as error:
                     self._lose(call, error)
         self._link.beat()
+        self._groups = [program for program in self._groups if not program.clean_up()]
 
     def _listen(self, quiet: Quiet) -> None:
         """One wait while quiet: children are buried and the host is heard, no more."""
-        woken, frames = quiet.wait(self._wake_read)
+        woken, frames = quiet.wait()
         if woken:
             self._wake_up()
         for frame in frames:
@@ -143,7 +148,7 @@ class Agent:
             for call, program in list(self._programs.items()):
                 if program.pid == pid:
                     self._end_program(call, program, status, usage.ru_maxrss)
-        self._groups = [program for program in self._groups if not program.clean_up()]
+                    self._finish_programs()  # the host is told before we look for more
 
     def _end_program(self, call: str, program: Program, status: int, largest: int) -> None:
         try:
@@ -152,6 +157,9 @@ class Agent:
             self._lose(call, error)
 
     def _finish_programs(self) -> None:
+        """Tells the host of those that are over; while we are quiet, `attach` does it later."""
+        if self._quiet is not None and self._quiet.is_on:
+            return
         for call, program in list(self._programs.items()):
             if program.is_over:
                 if self._watches is not None:
@@ -161,6 +169,7 @@ class Agent:
                 except OSError as error:
                     self._lose(call, error)
                     continue
+                self._link.write()  # the host need not wait for what is to be tidied up
                 self._forget(call)
         if self._link.has_output:
             self._link.write()
@@ -175,8 +184,7 @@ class Agent:
         program = self._programs.pop(call)
         if self._watches is not None:
             self._watches.drop(call)
-        if not program.clean_up():
-            self._groups.append(program)
+        self._groups.append(program)
 
     def _obey(self, frame: Frame) -> None:
         if frame.command == "CONNECTED":
@@ -213,10 +221,7 @@ class Agent:
             self._link.write()
             machine.power_off()
         elif word == "quiesce":
-            from boincvm_agent.quiet import Quiet
-
-            self._send_beat()  # what programs have used so far belongs to what is kept
-            self._quiet = self._quiet or Quiet(self._link)
+            self._fall_quiet()
         elif word == "attach":
             self._go_on(frame)
         elif call in self._programs:
@@ -245,17 +250,29 @@ class Agent:
             watch = Watch(self._link, program.call, number, program.directory, frame.body)
             self._watches.add(watch)
 
+    def _fall_quiet(self) -> None:
+        """`quiesce`: the machine may be kept then, so what can be made beforehand is made."""
+        from boincvm_agent.quiet import Quiet
+
+        if self._quiet is None:
+            self._quiet = Quiet(self._link, self._wake_read)
+            self._random = machine.RandomNumbers()
+        self._stock.prepare()
+        self._send_beat()  # what programs have used so far belongs to what is kept
+        if not self._quiet.is_on:
+            self._quiet.begin()
+
     def _go_on(self, frame: Frame) -> None:
         """The same host or another wants to hear of us again; time may have passed."""
         if "entropy" in frame.headers:  # we are one copy of a machine among others
-            machine.renew_random_numbers(frame.headers["entropy"])
+            self._random = self._random or machine.RandomNumbers()
+            self._random.renew(frame.headers["entropy"])
         if "hardware-address" in frame.headers:
             machine.set_hardware_address(frame.headers["hardware-address"])
         machine.set_clock(frame.headers["clock-ns"])
         self._set_beat(frame.headers["heart-beat"])
         if self._quiet is not None:
             self._quiet.end()
-            self._quiet = None
         self._link.send("attached", "0", {"calls": " ".join(self._programs)})
         self._finish_programs()
 
@@ -273,6 +290,7 @@ class Agent:
         try:
             return Program(
                 self._link,
+                self._stock,
                 call,
                 directory,
                 words[:count],

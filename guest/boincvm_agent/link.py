@@ -99,10 +99,14 @@ class Link:
             raise HostGoneError
         return self._parser.feed(data)
 
-    def read_all(self) -> list[stomp.Frame]:
-        """All that has arrived, from a host that may be gone by now. Raises stomp.StompError."""
+    def read_all(self, last: str) -> list[stomp.Frame]:
+        """All that has arrived, from a host that may be gone by now. Raises stomp.StompError.
+
+        What follows may be left where it is if the word `last` was the last that was read: to
+        see that nothing follows costs an exception.
+        """
         frames: list[stomp.Frame] = []
-        while True:
+        while not frames or frames[-1].headers.get("word") != last:
             try:
                 data = os.read(self.descriptor, READ_SIZE)
             except OSError:  # nothing more, or no host
@@ -110,6 +114,7 @@ class Link:
             if not data:
                 return frames
             frames += self._parser.feed(data)
+        return frames
 
     def write(self) -> None:
         """Writes what the host takes now. Raises HostGoneError."""

@@ -8,9 +8,7 @@ import os
 import time
 
 WORK = b"/work"
-_CGROUPS = "/sys/fs/cgroup"
 _ROOT_DISK = "/dev/vda"
-_PAGE_KIB = 4
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # linux/random.h
 _SIOCSIFHWADDR = 0x8924  # linux/sockios.h
 _ARPHRD_ETHER = 1  # linux/if_arp.h
@@ -23,21 +21,26 @@ def set_clock(nanoseconds: str) -> None:
     time.clock_settime_ns(time.CLOCK_REALTIME, int(nanoseconds))
 
 
-def renew_random_numbers(entropy: str) -> None:
-    """The kernel's random numbers depend on these hexadecimal digits from now on, also those
-    that it has in store: copies of one machine would all have the same ones.
+class RandomNumbers:
+    """The kernel's random numbers. Made while time is free: to open a device costs more
+    instructions than to use it. Raises OSError."""
 
-    What is random in this process itself (its layout, its hashes) stays as it was; it keeps no
-    secret by it. The kernel's boot_id is made when it is first read, which we never do.
-    """
-    data = bytes.fromhex(entropy)
-    head = (len(data) * 8).to_bytes(4, "little") + len(data).to_bytes(4, "little")
-    random = os.open("/dev/random", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(random, _RNDADDENTROPY, head + data)
-        fcntl.ioctl(random, _RNDRESEEDCRNG)
-    finally:
-        os.close(random)
+    def __init__(self) -> None:
+        self._device = os.open("/dev/random", os.O_WRONLY | os.O_CLOEXEC)
+
+    def renew(self, entropy: str) -> None:
+        """They depend on these hexadecimal digits from now on, also those that the kernel has in
+        store: copies of one machine would all have the same ones.
+
+        What was random before stays as it was, alike in all copies: where the kernel and this
+        process lie in memory, and how they hash. What a program starts with (its layout, its
+        hashes) is new. boot_id is made when it is first read, which we never do, and the
+        image's /etc/machine-id is empty.
+        """
+        data = bytes.fromhex(entropy)
+        head = (len(data) * 8).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+        fcntl.ioctl(self._device, _RNDADDENTROPY, head + data)
+        fcntl.ioctl(self._device, _RNDRESEEDCRNG)
 
 
 def set_hardware_address(address: str) -> None:
@@ -71,81 +74,12 @@ def power_off() -> None:
     """Writes the disk's buffers out and ends the machine; does not return."""
     os.sync()
     # The machine is run so that a reset ends it; `b` needs no help of any program.
-    _write("/proc/sysrq-trigger", b"b")
+    trigger = os.open("/proc/sysrq-trigger", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(trigger, b"b")
     _signal.pause()
-
-
-def out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory, since boot."""
-    with open("/proc/vmstat", "rb") as file:
-        text = file.read()
-    _, _, rest = text.partition(b"\noom_kill ")
-    return int(rest.partition(b"\n")[0] or 0)
 
 
 def disk_free() -> int:
     """Bytes that are free on the guest's disk."""
     status = os.statvfs(WORK)
     return status.f_bavail * status.f_frsize
-
-
-class ControlGroup:
-    """All processes of one program, children that forked away included."""
-
-    def __init__(self, name: str) -> None:
-        self._path = f"{_CGROUPS}/{name}"
-        os.mkdir(self._path)
-
-    def enter(self) -> None:
-        """Puts the calling process in."""
-        _write(f"{self._path}/cgroup.procs", b"0")
-
-    @staticmethod
-    def leave() -> None:
-        """Puts the calling process back where it was."""
-        _write(f"{_CGROUPS}/cgroup.procs", b"0")
-
-    def kill(self) -> None:
-        """Kills all of them, at once."""
-        _write(f"{self._path}/cgroup.kill", b"1")
-
-    def cpu_time(self) -> tuple[int, int]:
-        """User and system time of all of them, dead ones too, in microseconds."""
-        user = system = 0
-        with open(f"{self._path}/cpu.stat", "rb") as file:
-            for line in file:
-                name, value = line.split()
-                if name == b"user_usec":
-                    user = int(value)
-                elif name == b"system_usec":
-                    system = int(value)
-        return user, system
-
-    def resident(self) -> int:
-        """KiB of memory that all of them have now; what they share counts for each."""
-        pages = 0
-        with open(f"{self._path}/cgroup.procs", "rb") as file:
-            processes = file.read().split()
-        for process in processes:
-            try:
-                with open(b"/proc/%b/statm" % process, "rb") as file:
-                    pages += int(file.read().split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                pass  # it has just ended
-        return pages * _PAGE_KIB
-
-    def remove(self) -> bool:
-        """Takes the empty group away; False while the dead are still being buried."""
-        try:
-            os.rmdir(self._path)
-        except OSError:
-            return False
-        return True
-
-
-def _write(path: str, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)

@@ -7,11 +7,12 @@ import errno
 import fcntl
 import os
 
-from boincvm_agent.machine import ControlGroup, disk_free, out_of_memory_kills
+from boincvm_agent.machine import disk_free
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from boincvm_agent.link import Link
+    from boincvm_agent.stock import Stock
     from boincvm_agent.voice import Voice
 
 CHUNK = 1 << 18
@@ -38,6 +39,7 @@ class Program:
     def __init__(
         self,
         link: Link,
+        stock: Stock,
         call: str,
         directory: bytes,
         argv: list[bytes],
@@ -51,6 +53,7 @@ class Program:
         self.directory = directory
         self.reports_usage = reports_usage
         self._link = link
+        self._stock = stock
         self._credit = credit
         self._stdin = -1
         self._input: list[bytes] = []
@@ -59,8 +62,8 @@ class Program:
         self._ended: tuple[int, int] | None = None
         self._voice = voice
         try:
-            self._kills_before = out_of_memory_kills()
-            self._group = ControlGroup(f"call-{call}")
+            self._kills_before = stock.out_of_memory_kills()
+            self._group = stock.take_group()
         except OSError as error:
             raise CannotStartError(error.errno or 0, "agent") from None
         try:
@@ -86,8 +89,8 @@ class Program:
                 _close(*descriptors)
             raise
         _close(stdin[0], stdout[1], stderr[1], failure[1])
-        with open(failure[0], "rb") as file:  # closed by a successful exec
-            report = file.read()
+        report = _read_all(failure[0])  # its other end is closed by a successful exec
+        os.close(failure[0])
         if report:
             os.waitpid(pid, 0)
             _close(stdin[1], stdout[0], stderr[0])
@@ -138,7 +141,7 @@ class Program:
                 True,  # vfork
             )
         finally:
-            ControlGroup.leave()
+            self._group.leave()
 
     @property
     def stdin_waiting(self) -> int:
@@ -249,13 +252,11 @@ class Program:
             "user-us": str(user),
             "system-us": str(system),
             "max-rss-kib": str(largest),
-            "oom-kills": str(out_of_memory_kills() - self._kills_before),
+            "oom-kills": str(self._stock.out_of_memory_kills() - self._kills_before),
             "disk-free": str(disk_free()),
         }
-        if os.WIFSIGNALED(status):
-            headers["signal"] = str(os.WTERMSIG(status))
-        else:
-            headers["code"] = str(os.WEXITSTATUS(status))
+        code = os.waitstatus_to_exitcode(status)
+        headers["code" if code >= 0 else "signal"] = str(abs(code))
         self._link.send("exit", self.call, headers)
 
     def close(self) -> None:
@@ -293,6 +294,13 @@ def _start_error(report: bytes, directory: bytes, name: bytes) -> CannotStartErr
     if not detail and error == errno.ENOENT and is_there:
         where = "interpreter"
     return CannotStartError(error, where)
+
+
+def _read_all(descriptor: int) -> bytes:
+    data = b""
+    while piece := os.read(descriptor, 4096):
+        data += piece
+    return data
 
 
 def _close(*descriptors: int) -> None:

@@ -18,31 +18,43 @@ _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 
 
 class Quiet:
-    """Begins with the constructor: all that is queued goes out, and `quiet` after it."""
+    """Made once; each time begins with `begin`. `wake`: a descriptor that wakes the agent.
 
-    def __init__(self, link: Link) -> None:
+    A machine is kept as soon as the host hears `quiet`, so whatever follows that word, each copy
+    of the machine has to do: as little as can be.
+    """
+
+    def __init__(self, link: Link, wake: int) -> None:
+        self.is_on = False
         self._link = link
-        link.send("quiet", "0", {})
-        link.hold()
-        link.write()
-        self._port = select.epoll()
-        self._port.register(link.descriptor, _EVENTS)
+        self._wake = wake
+        self._events = select.epoll()
+        self._events.register(link.descriptor, _EVENTS)
+        self._events.register(wake, select.EPOLLIN)
 
-    def wait(self, wake: int) -> tuple[bool, list[Frame]]:
-        """Whether the descriptor `wake` can be read, and what the host has said."""
-        poll = select.poll()
-        poll.register(wake, select.POLLIN)
-        poll.register(self._port.fileno(), select.POLLIN)
-        woken = any(descriptor == wake for descriptor, _ in poll.poll())
+    def begin(self) -> None:
+        """All that is queued goes out, and `quiet` after it."""
+        self.is_on = True
+        self._link.send("quiet", "0", {})
+        self._link.hold()
+        self._link.write()
+
+    def wait(self) -> tuple[bool, list[Frame]]:
+        """Whether `wake` can be read, and what the host has said."""
+        woken = False
         frames: list[Frame] = []
-        for _, events in self._port.poll(0):
+        for descriptor, events in self._events.poll():
+            if descriptor == self._wake:
+                woken = True
+                continue
             if events & select.EPOLLOUT:
                 self._link.write()
             if events & select.EPOLLIN:
-                frames += self._link.read_all()
+                # What follows `attach` is read when we are no longer quiet.
+                frames += self._link.read_all("attach")
         return woken, frames
 
     def end(self) -> None:
         """What was held back goes out again."""
-        self._port.close()
+        self.is_on = False
         self._link.go_on()

@@ -33,7 +33,7 @@ from boincvm.image.store import ImageStore
 from boincvm.image.tree import Tree
 from boincvm.image.unpack import Control
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 """Raise it whenever the builder's rules change what comes out."""
 
 ARCHITECTURE = "amd64"

@@ -19,13 +19,16 @@ under emulation."""
 _MOUNTS = b"""\
 proc /new/proc proc nosuid,nodev,noexec 0 0
 sysfs /new/sys sysfs nosuid,nodev,noexec 0 0
-cgroup2 /new/sys/fs/cgroup cgroup2 nosuid,nodev,noexec 0 0
+cgroup2 /new/sys/fs/cgroup cgroup2 nosuid,nodev,noexec,favordynmods 0 0
 devtmpfs /new/dev devtmpfs nosuid 0 0
 devpts /new/dev/pts devpts nosuid,noexec,gid=5,mode=620,ptmxmode=666 0 0
 tmpfs /new/dev/shm tmpfs nosuid,nodev,mode=1777 0 0
 tmpfs /new/run tmpfs nosuid,nodev,mode=755 0 0
 """
-"""In a table so that one program mounts them all."""
+"""In a table so that one program mounts them all.
+
+favordynmods: the kernel does not wait for all processors when a program gets its control group,
+which under emulation took 11 of the 36 ms in which a small program started and ended."""
 
 _DIRECTORY = 0o040755
 _PROGRAM = 0o100755

@@ -10,32 +10,47 @@ from pathlib import Path
 import pytest
 
 from boincvm.bus.stomp import Frame, Parser
-from boincvm_agent import program as program_module
+from boincvm_agent import machine
+from boincvm_agent.control_group import ControlGroup
 from boincvm_agent.link import HostGoneError, Link
 from boincvm_agent.program import CannotStartError, Program
+from boincvm_agent.stock import Stock
 
 pytestmark = pytest.mark.timeout(30)
 
 
-class NoGroup:
+class NoGroup(ControlGroup):
     """Stands for the control group, which only a guest's agent may make."""
 
     fails = False
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None: ...
 
     def enter(self) -> None: ...
 
-    @staticmethod
-    def leave() -> None: ...
+    def leave(self) -> None: ...
 
     def kill(self) -> None:
         if self.fails:
             raise OSError(errno.EIO, "Input/output error")
 
+    def cpu_time(self) -> tuple[int, int]:
+        return 7, 8
+
     def remove(self) -> bool:
         return True
+
+
+class NoStock(Stock):
+    """Has no control groups to give; `kills` is what the kernel would tell."""
+
+    kills = 0
+
+    def take_group(self) -> ControlGroup:
+        return NoGroup()
+
+    def out_of_memory_kills(self) -> int:
+        return self.kills
 
 
 class Recorder(Link):
@@ -46,14 +61,9 @@ class Recorder(Link):
         return Parser().feed(data)
 
 
-@pytest.fixture(autouse=True)
-def without_a_guest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program_module, "ControlGroup", NoGroup)
-    monkeypatch.setattr(program_module, "out_of_memory_kills", lambda: 0)
-
-
 def start(link: Link, *argv: bytes, directory: bytes = b"/") -> Program:
-    return Program(link, "1", directory, list(argv), {b"PATH": b"/usr/bin:/bin"}, 1 << 20)
+    path = {b"PATH": b"/usr/bin:/bin"}
+    return Program(link, NoStock(), "1", directory, list(argv), path, 1 << 20)
 
 
 def open_descriptors() -> set[str]:
@@ -115,7 +125,8 @@ def test_a_signal_to_a_program_that_has_just_gone() -> None:
 
 def test_output_is_read_no_further_than_its_credit() -> None:
     link = Recorder(-1)
-    program = Program(link, "1", b"/", [b"echo", b"0123456789"], {b"PATH": b"/bin"}, 4)
+    argv = [b"echo", b"0123456789"]
+    program = Program(link, NoStock(), "1", b"/", argv, {b"PATH": b"/bin"}, 4)
     stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
     end = time.monotonic() + 20
     while not link.frames():
@@ -153,6 +164,37 @@ def test_what_cannot_be_killed_does_not_stop_the_agent(monkeypatch: pytest.Monke
     monkeypatch.setattr(NoGroup, "fails", True)
     program.close()
     assert program.outputs == {}
+
+
+@pytest.mark.parametrize(
+    ("script", "ends"),
+    [(b"exit 7", {"code": "7"}), (b"kill -9 $$", {"signal": "9"}), (b"exit 0", {"code": "0"})],
+)
+def test_what_is_reported_of_an_end(
+    script: bytes, ends: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, stock, directory = Recorder(-1), NoStock(), os.fsencode(tmp_path)
+    monkeypatch.setattr(machine, "WORK", directory)
+    argv, path = [b"sh", b"-c", script], {b"PATH": b"/bin"}
+    stock.kills = 3
+    program = Program(link, stock, "1", directory, argv, path, 1 << 20)
+    _, status = os.waitpid(program.pid, 0)
+    stock.kills = 5
+    program.end(status, 900)
+    program.report()
+    (frame,) = link.frames()
+    assert int(frame.headers.pop("disk-free")) > 0
+    assert frame.headers == {
+        "destination": "/host",
+        "word": "exit",
+        "call": "1",
+        "user-us": "7",
+        "system-us": "8",
+        "max-rss-kib": "900",
+        "oom-kills": "2",
+        **ends,
+    }
+    program.close()
 
 
 def test_a_port_that_is_gone() -> None:

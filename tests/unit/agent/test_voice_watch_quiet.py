@@ -8,16 +8,18 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from boincvm.bus.stomp import Frame, Parser, encode
-from boincvm_agent import program as program_module
 from boincvm_agent import voice as voice_module
 from boincvm_agent import watch as watch_module
-from boincvm_agent.link import Link
+from boincvm_agent.control_group import ControlGroup
+from boincvm_agent.link import READ_SIZE, Link
 from boincvm_agent.program import Program
 from boincvm_agent.quiet import Quiet
+from boincvm_agent.stock import Stock
 from boincvm_agent.voice import Voice
 from boincvm_agent.watch import Watch, Watches
 
@@ -35,20 +37,29 @@ class Recorder(Link):
         return frames
 
 
-class NoGroup:
+class NoGroup(ControlGroup):
     """Stands for the control group, which only a guest's agent may make."""
 
-    def __init__(self, name: str) -> None: ...
+    def __init__(self) -> None: ...
 
     def enter(self) -> None: ...
 
-    @staticmethod
-    def leave() -> None: ...
+    def leave(self) -> None: ...
 
     def kill(self) -> None: ...
 
     def remove(self) -> bool:
         return True
+
+
+class NoStock(Stock):
+    """Has no control groups to give."""
+
+    def take_group(self) -> ControlGroup:
+        return NoGroup()
+
+    def out_of_memory_kills(self) -> int:
+        return 0
 
 
 # Voice.
@@ -57,8 +68,6 @@ class NoGroup:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(voice_module, "PLACE", str(tmp_path / "run"))
-    monkeypatch.setattr(program_module, "ControlGroup", NoGroup)
-    monkeypatch.setattr(program_module, "out_of_memory_kills", lambda: 0)
     return tmp_path / "run"
 
 
@@ -67,7 +76,8 @@ def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(place: Path) -> N
     link = Recorder(-1)
     script = b"for n in 1 2; do echo $n >%b; done" % os.fsencode(voice.path)
     path = {b"PATH": b"/bin"}
-    program = Program(link, "7", b"/", [b"sh", b"-c", script], path, 1 << 20, voice)
+    argv = [b"sh", b"-c", script]
+    program = Program(link, NoStock(), "7", b"/", argv, path, 1 << 20, voice)
     os.waitpid(program.pid, 0)
     program.end(0, 0)
     assert os.listdir(place) == []
@@ -227,29 +237,81 @@ def test_quiet_is_the_last_word_and_a_host_that_hangs_up_costs_nothing() -> None
     far.setblocking(False)
     link = Link(near.fileno())
     link.send("stdout", "7", {}, bytes(1 << 20))  # more than the socket takes at once
-    quiet = Quiet(link)
+    quiet = Quiet(link, wake)
+    quiet.begin()
     link.send("exit", "7", {})
     heard: list[Frame] = []
     parser = Parser()
     while not any(frame.headers["word"] == "quiet" for frame in heard):
         heard += parser.feed(far.recv(1 << 20))
-        quiet.wait(wake)
+        quiet.wait()
     assert [frame.headers["word"] for frame in heard] == ["stdout", "quiet"]
     far.sendall(encode("MESSAGE", {"word": "attach"}))
     frames: list[Frame] = []
     while not frames:
-        _, frames = quiet.wait(wake)
+        _, frames = quiet.wait()
     assert [frame.headers["word"] for frame in frames] == ["attach"]
     far.close()
-    quiet.wait(wake)  # the hang-up, told once
+    quiet.wait()  # the hang-up, told once
+    rounds: list[bool] = []
+    waiting = Thread(target=lambda: rounds.extend(iter(lambda: quiet.wait()[0], True)))
+    waiting.start()
+    waiting.join(0.2)  # a host that is gone would be told of all the time
+    assert waiting.is_alive()
     os.write(waker, b"x")
-    rounds = 1
-    while not quiet.wait(wake)[0]:
-        rounds += 1
-    assert rounds <= 2
+    waiting.join(LIMIT)
+    assert not waiting.is_alive()
+    assert len(rounds) <= 2
     for descriptor in (wake, waker):
         os.close(descriptor)
     assert link.has_output is False
     quiet.end()
     assert link.has_output is True
     near.close()
+
+
+def test_quiet_again_and_again() -> None:
+    near, far = socket.socketpair()
+    wake, waker = os.pipe()
+    near.setblocking(False)
+    link = Link(near.fileno())
+    quiet = Quiet(link, wake)
+    before = os.listdir("/proc/self/fd")
+    for number in range(3):
+        quiet.begin()
+        assert quiet.is_on
+        far.sendall(encode("MESSAGE", {"word": "attach"}))
+        frames: list[Frame] = []
+        while not frames:
+            _, frames = quiet.wait()
+        quiet.end()
+        assert not quiet.is_on
+        # What comes now is for whoever is not quiet.
+        far.sendall(encode("MESSAGE", {"word": "run", "call": str(number)}))
+        assert [frame.headers["call"] for frame in link.read()] == [str(number)]
+    said = [frame.headers["word"] for frame in Parser().feed(far.recv(1 << 16))]
+    assert said == ["quiet"] * 3
+    assert os.listdir("/proc/self/fd") == before
+    for descriptor in (wake, waker):
+        os.close(descriptor)
+    near.close()
+    far.close()
+
+
+def test_words_before_attach_are_not_the_last() -> None:
+    """What comes in pieces is read to its end: nothing tells of the rest again."""
+    near, far = socket.socketpair()
+    wake, waker = os.pipe()
+    near.setblocking(False)
+    link = Link(near.fileno())
+    words = ["stdin", "stdin", "attach"]
+    body = bytes(READ_SIZE // 2)  # so they are more than is read at once
+    far.sendall(b"".join(encode("MESSAGE", {"word": word}, body) for word in words))
+    quiet = Quiet(link, wake)
+    quiet.begin()
+    _, frames = quiet.wait()
+    assert [frame.headers["word"] for frame in frames] == words
+    for descriptor in (wake, waker):
+        os.close(descriptor)
+    near.close()
+    far.close()

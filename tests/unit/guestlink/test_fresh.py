@@ -65,7 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes]]:
 
 def test_the_guest_takes_the_entropy_in(calls: list[tuple[int, bytes]]) -> None:
     made = fresh(network=True)
-    machine.renew_random_numbers(made.headers()["entropy"])
+    machine.RandomNumbers().renew(made.headers()["entropy"])
     counted = struct.pack("=ii", 512, 64)  # bits that it is worth, and bytes
     assert calls == [(ADD_ENTROPY, counted + made.entropy), (RESEED, b"")]
 

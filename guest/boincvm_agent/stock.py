@@ -1,0 +1,48 @@
+"""What each program takes of the kernel, made before it comes.
+
+`prepare` is called when the machine falls quiet: it may be kept then, and each of its copies
+finds all of this ready. Under emulation all that is done for the first time is slow: a control
+group takes 6 ms to make.
+"""
+
+from __future__ import annotations
+
+import os
+
+from boincvm_agent.control_group import ControlGroup
+
+_SIZE = 1 << 14
+
+
+class Stock:
+    """One for all programs of a machine. Everything may raise OSError."""
+
+    def __init__(self) -> None:
+        self._group: ControlGroup | None = None
+        self._groups_made = 0
+        self._events = -1
+
+    def prepare(self) -> None:
+        """Makes what the next program needs, unless it is there."""
+        if self._group is None:
+            self._group = self._make_group()
+        self.out_of_memory_kills()
+
+    def take_group(self) -> ControlGroup:
+        """A control group that nobody has used."""
+        group, self._group = self._group, None
+        return group or self._make_group()
+
+    def _make_group(self) -> ControlGroup:
+        self._groups_made += 1
+        return ControlGroup(f"program-{self._groups_made}")
+
+    def out_of_memory_kills(self) -> int:
+        """How many processes the kernel has killed for want of memory, since boot."""
+        if self._events < 0:
+            self._events = os.open("/proc/vmstat", os.O_RDONLY | os.O_CLOEXEC)
+        text = b""
+        while piece := os.pread(self._events, _SIZE, len(text)):
+            text += piece
+        _, _, rest = text.partition(b"\noom_kill ")
+        return int(rest.partition(b"\n")[0] or 0)

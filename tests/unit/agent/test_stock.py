@@ -1,0 +1,121 @@
+"""What the agent makes beforehand, and the control groups among it."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from boincvm_agent import control_group
+from boincvm_agent.control_group import ControlGroup
+from boincvm_agent.stock import Stock
+
+USAGE = b"usage_usec 30\nuser_usec 10\nsystem_usec 20\nnr_periods 0\n"
+FILES = {"cgroup.procs": b"", "cgroup.kill": b"", "cpu.stat": USAGE}
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Directories like the kernel's: files come with them, and go with them."""
+    make, remove = os.mkdir, os.rmdir
+
+    def mkdir(path: str) -> None:
+        make(path)
+        for name, content in FILES.items():
+            (Path(path) / name).write_bytes(content)
+
+    def rmdir(path: str) -> None:
+        if (Path(path) / "cgroup.procs").read_bytes().split():
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        for name in FILES:
+            (Path(path) / name).unlink()
+        remove(path)
+
+    (tmp_path / "cgroup.procs").touch()
+    monkeypatch.setattr(control_group, "PLACE", str(tmp_path))
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    return tmp_path
+
+
+def names(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir() if path.is_dir())
+
+
+def test_a_group_from_its_beginning_to_its_end(groups: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    group = ControlGroup("one")
+    group.enter()
+    assert (groups / "one/cgroup.procs").read_bytes() == b"0"
+    group.leave()
+    assert (groups / "cgroup.procs").read_bytes() == b"0"
+    group.kill()
+    assert (groups / "one/cgroup.kill").read_bytes() == b"1"
+    assert group.cpu_time() == group.cpu_time() == (10, 20)
+    assert not group.remove()  # somebody is still in it
+    assert group.cpu_time() == (10, 20)
+    (groups / "one/cgroup.procs").write_bytes(b"")
+    assert group.remove()
+    assert names(groups) == []
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_memory_of_all_processes_in_a_group(groups: Path) -> None:
+    group = ControlGroup("one")
+    nobody = b"4194305"  # more than the kernel's largest process number
+    (groups / "one/cgroup.procs").write_bytes(b"%d\n%s\n" % (os.getpid(), nobody))
+    assert group.resident() > 1000
+    (groups / "one/cgroup.procs").write_bytes(b"")
+    assert group.resident() == 0
+    assert group.remove()
+
+
+def test_a_group_that_cannot_be_opened_is_gone(
+    groups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.listdir("/proc/self/fd")
+    (groups / "cgroup.procs").unlink()
+    with pytest.raises(FileNotFoundError):
+        ControlGroup("one")
+    assert names(groups) == []
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_group_made_beforehand_is_used_once(groups: Path) -> None:
+    stock = Stock()
+    stock.prepare()
+    stock.prepare()
+    assert names(groups) == ["program-1"]
+    first, second = stock.take_group(), stock.take_group()
+    assert names(groups) == ["program-1", "program-2"]
+    assert first is not second
+    assert first.remove()
+    stock.prepare()
+    assert names(groups) == ["program-2", "program-3"]
+    assert second.remove()
+    assert stock.take_group().remove()
+    assert names(groups) == []
+
+
+def test_kills_for_want_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = b"".join(b"counter_%d 12345\n" % number for number in range(2000))
+    (tmp_path / "vmstat").write_bytes(text + b"oom_kill 42\nlast 1\n")
+    open_really = os.open
+
+    def open_here(path: str, flags: int) -> int:
+        return open_really(str(tmp_path / Path(path).name), flags)
+
+    stock = Stock()
+    monkeypatch.setattr(os, "open", open_here)
+    assert stock.out_of_memory_kills() == 42
+    monkeypatch.undo()
+    (tmp_path / "vmstat").write_bytes(text + b"oom_kill 43\nlast 1\n")
+    assert stock.out_of_memory_kills() == 43
+    (tmp_path / "vmstat").write_bytes(b"nothing 1\n")
+    assert stock.out_of_memory_kills() == 0
+
+
+def test_the_kernels_own_count() -> None:
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    counts = dict(line.split() for line in lines)
+    assert Stock().out_of_memory_kills() >= int(counts["oom_kill"])
