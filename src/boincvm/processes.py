@@ -1,6 +1,5 @@
 """Child processes that the kernel ends with us, awaited without a thread or a poll."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -78,6 +77,11 @@ class ChildProcess:
         if self.is_running:
             self._process.send_signal(signal.SIGKILL)
 
+    def end(self) -> None:
+        """Ends it, and waits until the kernel has: an instant."""
+        self.kill()
+        self._process.wait()
+
     async def wait(self) -> int:
         """Its exit status; minus the signal's number where one killed it."""
         if self._process.returncode is None:
@@ -87,6 +91,8 @@ class ChildProcess:
 
 async def _readable_pidfd(pid: int) -> None:
     """Until the process `pid`, a child not yet waited for, has ended."""
+    import asyncio  # which whoever only starts a child does without
+
     loop = asyncio.get_running_loop()
     descriptor = os.pidfd_open(pid)
     ended = asyncio.Event()
@@ -96,6 +102,16 @@ async def _readable_pidfd(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def fill_closed_descriptors() -> None:
+    """Descriptors 0 to 2 that are closed become /dev/null: what is opened later would take
+    their numbers, and a program's output would go there."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def run_quickly(argv: Sequence[str], *, timeout: float = 30.0) -> str:

@@ -19,14 +19,13 @@ from boincvm.errors import (
     GuestProtocolError,
     HostError,
 )
+from boincvm.guestlink.first_word import attach_headers, beat_within, word_head
 from boincvm.guestlink.fresh import Fresh
 from boincvm.guestlink.numbers import number
 from boincvm.guestlink.quiet import HeldWord, Phase, Quiet
 from boincvm.guestlink.reports import printable
 from boincvm.guestlink.state import LinkState
 
-BEAT = 5.0
-"""Seconds between the guest's heart-beats, unless it counts as hung earlier than that."""
 MAXIMUM_QUEUED = 16 << 20
 """Bytes that wait for a guest which does not read. No transfer of ours lets so many wait."""
 
@@ -65,7 +64,9 @@ class GuestLink(asyncio.Protocol):
     the host. What is sent meanwhile is held back, and is lost with this process.
     """
 
-    def __init__(self, beat: float = BEAT, attach_to: LinkState | None = None) -> None:
+    def __init__(
+        self, beat: float, attach_to: LinkState | None = None, *, is_asked: bool = False
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[GuestError] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -74,12 +75,13 @@ class GuestLink(asyncio.Protocol):
         self._beat = beat
         self._is_connected = attach_to is not None
         self._quiet = Quiet(Phase.QUIET if attach_to else Phase.TALKING)
+        self._asked = self._quiet.ask(Phase.ATTACHING) if is_asked else None
         self._calls: dict[int, Call] = {}
         self._next_call = attach_to.next_call if attach_to else 1
         self._first_held = self._next_call
         self._only_lasting = asyncio.Event()
         self._only_lasting.set()
-        self._next_message = 1
+        self._next_message = 2 if is_asked else 1
         self._writable = asyncio.Event()
         self._writable.set()
         self._heard = time.monotonic()
@@ -93,17 +95,21 @@ class GuestLink(asyncio.Protocol):
         *,
         silence_limit: float | None = None,
         attach_to: Mapping[str, object] | None = None,
+        is_asked: bool = False,
     ) -> Self:
         """Takes over `channel`, a connected stream socket.
 
         The guest is asked for several heart-beats within `silence_limit` seconds. `attach_to`:
-        what `state` gave before the machine was saved; its agent waits for `attach`.
+        what `state` gave before the machine was saved; its agent waits for `attach`, whose word
+        it has been sent already (`first_word`) if `is_asked`.
         Raises HostError where that is no such state.
         """
-        beat = BEAT if silence_limit is None else min(BEAT, silence_limit / 4)
+        beat = beat_within(silence_limit)
         state = None if attach_to is None else LinkState.read(attach_to)
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(lambda: cls(beat, state), sock=channel)
+        _, link = await loop.create_connection(
+            lambda: cls(beat, state, is_asked=is_asked), sock=channel
+        )
         return link
 
     # What the event loop calls.
@@ -200,16 +206,8 @@ class GuestLink(asyncio.Protocol):
         if self._quiet.held is not None:
             self._quiet.held.append(HeldWord(word, call, headers, body))
             return
-        head = {
-            "subscription": "0",
-            "message-id": str(self._next_message),
-            "destination": "/guest",
-            "word": word,
-            "call": call,
-            **headers,
-        }
+        self._write("MESSAGE", word_head(self._next_message, word, call, headers), body)
         self._next_message += 1
-        self._write("MESSAGE", head, body)
 
     def _write(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -261,15 +259,16 @@ class GuestLink(asyncio.Protocol):
     async def attach(self, limit: float | None, fresh: Fresh | None = None) -> None:
         """Lets a quiet guest go on: after `quiesce`, or after `open` with `attach_to`, once the
         programs that are expected have been attached. One that it has lost ends with an error.
-        `fresh`: for a copy of a machine of which there are others.
+        `fresh`: for a copy of a machine of which there are others; the first word has its own.
 
         Raises GuestHungError where the guest says nothing for `limit` seconds, and what has
         ended the link.
         """
         held = self._quiet.held or []
-        answer = self._quiet.ask(Phase.ATTACHING)
-        wanted = {"clock-ns": str(time.time_ns()), "heart-beat": str(round(self._beat * 1000))}
-        self.send("attach", "0", {**wanted, **(fresh.headers() if fresh else {})})
+        answer, self._asked = self._asked, None
+        if answer is None:
+            answer = self._quiet.ask(Phase.ATTACHING)
+            self.send("attach", "0", attach_headers(self._beat, fresh))
         for word in held:
             self.send(word.word, word.call, word.headers, word.body)
         try:

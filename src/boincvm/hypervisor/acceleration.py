@@ -36,18 +36,25 @@ class Verdict(NamedTuple):
     cached: bool = False
 
 
+def known_verdict(kernel: Path) -> Verdict | None:
+    """What `probe` says, if it needs no trial for that. Raises HypervisorMissingError."""
+    key = _key()
+    missing = _why_not_even_tried(kernel)
+    return Verdict("tcg", missing, 0.0) if missing else _load(_cache(), key)
+
+
 async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
     """What works here, within 3 seconds; `kernel` is an image's, None if there is no image yet.
 
     Raises HypervisorMissingError.
     """
-    cache, key = cache_directory() / "acceleration.json", _key()
+    cache, key = _cache(), _key()
     missing = _why_not_even_tried(kernel)
     if missing or kernel is None:
         return Verdict("tcg", missing, 0.0)
     known = None if refresh else _load(cache, key)
     if known is not None:
-        return known._replace(cached=True)
+        return known
     begin = monotonic()
     failure = await _try_kvm(kernel)
     verdict = Verdict(
@@ -145,6 +152,10 @@ def _cpio(name: str, mode: int, data: bytes) -> bytes:
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
+def _cache() -> Path:
+    return cache_directory() / "acceleration.json"
+
+
 def _key() -> str:
     """What the verdict depends on: one kernel stands for all, or two images used by turns would
     cost a trial boot each time."""
@@ -156,7 +167,9 @@ def _key() -> str:
 def _load(cache: Path, key: str) -> Verdict | None:
     try:
         kept = json.loads(cache.read_text())
-        return Verdict(**kept["verdict"]) if kept["key"] == key else None
+        if kept["key"] != key:
+            return None
+        return Verdict(**kept["verdict"])._replace(cached=True)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):

@@ -19,6 +19,7 @@ from boincvm.hypervisor.contract import (
     MachineState,
 )
 from boincvm.hypervisor.qemu_balloon import ASK_PERIOD, Balloon
+from boincvm.hypervisor.qemu_begun import BegunProcess
 from boincvm.hypervisor.qemu_console import Console
 from boincvm.hypervisor.qemu_identity import check_identity, identity
 from boincvm.hypervisor.qemu_launch import Launch
@@ -33,16 +34,24 @@ T = TypeVar("T")
 
 
 class QemuDriver:
-    """Machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg"."""
+    """Machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg".
+
+    `begun`: a process that runs already, for the first of them; whoever began it says which.
+    """
 
     name = "qemu"
     features = frozenset(Feature)
 
-    def __init__(self, accelerator: str) -> None:
+    def __init__(self, accelerator: str, begun: BegunProcess | None = None) -> None:
         self.accelerator = accelerator
+        self._begun = begun
+
+    def _take_begun(self) -> BegunProcess | None:
+        begun, self._begun = self._begun, None
+        return begun
 
     def machine(self, spec: MachineSpec) -> "QemuMachine":
-        return QemuMachine(spec, self.accelerator, Boot)
+        return QemuMachine(spec, self.accelerator, Boot, begun=self._take_begun())
 
     def saved_machine(self, spec: MachineSpec, checkpoint: Checkpoint) -> "QemuMachine":
         accelerator = check_identity(checkpoint.machine, self.accelerator)
@@ -55,7 +64,8 @@ class QemuDriver:
         return QemuMachine(spec, self.accelerator, lambda: Boot(golden=True))
 
     def clone(self, spec: MachineSpec, golden: Path) -> "QemuMachine":
-        return QemuMachine(spec, self.accelerator, lambda: Cloned(golden), is_clone=True)
+        begun, begin = self._take_begun(), lambda: Cloned(golden)
+        return QemuMachine(spec, self.accelerator, begin, is_clone=True, begun=begun)
 
 
 class QemuMachine:
@@ -70,8 +80,9 @@ class QemuMachine:
         *,
         kept: Checkpoint | None = None,
         is_clone: bool = False,
+        begun: BegunProcess | None = None,
     ) -> None:
-        """`kept`: the checkpoint that it begins from."""
+        """`kept`: the checkpoint that it begins from; `begun`: its process, if that runs."""
         self.spec = spec
         self.state = MachineState.SAVED if kept or is_clone else MachineState.DEFINED
         self._accelerator = accelerator
@@ -81,6 +92,10 @@ class QemuMachine:
         self._layers: tuple[str, ...] = ()
         self._kept = kept
         self._process: QemuProcess | None = None
+        self._begun = begun
+        if begun is not None:
+            self._origin, self._process = begun.origin, begun.process
+            self._launch, self._layers = begun.launch, begun.launch.layers
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._asked_to_end = False
@@ -121,9 +136,7 @@ class QemuMachine:
         await self.create()
         origin = self._prepare()
         try:
-            process = self._process = QemuProcess(
-                self.spec, self._accelerator, self._launch, origin.descriptors
-            )
+            process = self._process = self._take_process(origin)
             self._asked_to_end = False
             self._console = Console(process.console)
             process.link.setblocking(False)
@@ -136,6 +149,12 @@ class QemuMachine:
             self._close_origin()
         self.state = MachineState.RUNNING
         return process.link
+
+    def _take_process(self, origin: Origin) -> QemuProcess:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            return begun.process
+        return QemuProcess(self.spec, self._accelerator, self._launch, origin.descriptors)
 
     def _close_origin(self) -> None:
         if self._origin is not None:

@@ -26,6 +26,7 @@ def identity(accelerator: str) -> dict[str, str]:
     program = Path(qemu_command.find_program(qemu_command.PROGRAM))
     status = program.stat()
     return {
+        "driver": "qemu",
         "qemu": f"{program} {status.st_size} {status.st_mtime_ns}",
         "accelerator": accelerator,
         "processor": processor(),

@@ -1,16 +1,18 @@
 """Whence a QEMU machine begins: from its boot, from a checkpoint, or as a copy of a golden one."""
 
-import asyncio
+from __future__ import annotations
+
 import os
-import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu_launch import Launch, Memory
-from boincvm.hypervisor.qemu_monitor import Monitor
 from boincvm.hypervisor.qemu_process import failure_of_disks, make_files
+
+if TYPE_CHECKING:
+    from boincvm.hypervisor.qemu_monitor import Monitor  # it and asyncio take longer than QEMU
 
 FIRST_LAYER = "disk-000000.qcow2"
 GOLDEN_MEMORY, GOLDEN_STATE = "memory", "state"
@@ -92,6 +94,8 @@ class Restored:
         return Launch((*layers, new), incoming="defer", machine=kind)
 
     async def load(self, monitor: Monitor) -> None:
+        import asyncio
+
         from boincvm.hypervisor.memory_file import MemoryFileError, MemoryImage
 
         def feed() -> None:
@@ -153,6 +157,8 @@ class Cloned:
             if spec.balloon:
                 self._memory = copy_to_memory(self._golden / GOLDEN_MEMORY)
             if not spec.ephemeral:  # so it must outlive the golden snapshot
+                import shutil  # it brings in compressors
+
                 below = Path(shutil.copy(below, spec.directory / FIRST_LAYER))
         except OSError as error:
             self.close()
@@ -168,6 +174,8 @@ class Cloned:
         )
 
     async def load(self, monitor: Monitor) -> None:
+        import asyncio
+
         # Before the guest runs QEMU may still open its files anew.
         with monitor.events("RESUME") as events:
             try:

@@ -51,7 +51,7 @@ class QemuProcess:
                 stderr=self.log,
             )
         except BaseException:
-            self._close_channels()
+            self.close_channels()
             self.release()
             raise
         finally:
@@ -73,7 +73,8 @@ class QemuProcess:
                 os.close(descriptor)
         self.window = self.log = -1
 
-    def _close_channels(self) -> None:
+    def close_channels(self) -> None:
+        """Closes our ends of the channels; again is harmless."""
         for channel in (self.qmp, self.link, self.console):
             channel.close()
 

@@ -10,10 +10,11 @@ all that the snapshot depends on, and one that does not agree is removed and mad
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.hypervisor.contract import Driver, MachineSpec
+from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.store import Image
 
 TABLE = "golden.json"
@@ -35,8 +36,8 @@ def snapshot_name(digest: str, spec: MachineSpec) -> str:
     return f"{digest[:16]}-{spec.memory >> 20}-{spec.cpus}{size}{devices}"
 
 
-def needs(digest: str, spec: MachineSpec, driver: Driver) -> dict[str, object]:
-    """All that a snapshot depends on."""
+def needs(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> dict[str, object]:
+    """All that a snapshot depends on; `identity` is the driver's."""
     return {
         "version": VERSION,
         "image": digest,
@@ -46,19 +47,20 @@ def needs(digest: str, spec: MachineSpec, driver: Driver) -> dict[str, object]:
         "network": spec.network,
         "balloon": spec.balloon,
         "kernel": list(spec.kernel_arguments),
-        "driver": driver.name,
-        **driver.identity(),
+        **identity,
     }
 
 
-def find_golden(image: Image, spec: MachineSpec, driver: Driver) -> tuple[Golden | None, str]:
-    """The snapshot for a machine like `spec`; or None, and why there is none that can be used,
-    empty where there simply is none."""
+def find_golden(
+    image: Image, spec: MachineSpec, identity: Mapping[str, str]
+) -> tuple[Golden | None, str]:
+    """The snapshot for a machine like `spec` of a driver with that identity; or None, and why
+    there is none that can be used, empty where there simply is none."""
     directory = image.golden / snapshot_name(image.digest, spec)
     try:
         with (directory / TABLE).open("rb") as file:
             table = json.loads(file.read(_MOST_BYTES))
-        if table["needs"] != needs(image.digest, spec, driver):
+        if table["needs"] != needs(image.digest, spec, identity):
             return None, "its QEMU, its processor or boincvm is another now"
         for name, (size, modified) in table["files"].items():
             status = (directory / name).stat()

@@ -43,7 +43,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
     together = image.golden
     together.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _lock(together) as is_ours:
-        if not is_ours or find_golden(image, spec, driver)[0] is not None:
+        if not is_ours or find_golden(image, spec, driver.identity())[0] is not None:
             return False
         _remove_leftovers(together)
         place = together / snapshot_name(image.digest, spec)
@@ -51,7 +51,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
         new.mkdir(mode=0o700)
         try:
             link = await _boot_and_freeze(driver, spec._replace(directory=new), limits)
-            _write_table(new, {"needs": needs(image.digest, spec, driver), "link": link})
+            _write_table(new, {"needs": needs(image.digest, spec, driver.identity()), "link": link})
             discard_golden(place)
             new.rename(place)
             sync_directory(together)

@@ -87,7 +87,7 @@ class MachineOpening:
         spec.directory.mkdir(mode=0o700)
         if not is_wanted() or Feature.GOLDEN not in driver.features:
             return await self._start(name, TaskMachine(driver.machine(spec), LIMITS, None))
-        golden, why = find_golden(image, spec, driver)
+        golden, why = find_golden(image, spec, driver.identity())
         if golden is not None:
             try:
                 made = driver.clone(spec, golden.directory)

@@ -61,14 +61,25 @@ class JobRun:
         self._program: GuestProgram | None = None
         self._interrupted = False
 
-    async def run(self, driver: Driver, spec: MachineSpec, golden: Golden | None = None) -> None:
+    async def run(
+        self,
+        driver: Driver,
+        spec: MachineSpec,
+        golden: Golden | None = None,
+        *,
+        begun_at: float | None = None,
+        is_asked: bool = False,
+    ) -> None:
         """The machine is a copy of `golden`, if there is one.
 
-        Raises BoincvmError; how the program itself ended is in `outcome`."""
+        `begun_at`: when its start began, if it has, by the monotonic clock; `is_asked`: see
+        `start_session`. Raises BoincvmError; how the program itself ended is in `outcome`."""
         self._check_files()
         async with AsyncExitStack() as stack:
-            with self._phase("start"):
-                session, failure = await start_session(stack, driver, spec, self.job.limits, golden)
+            with self._phase("start", begun_at):
+                session, failure = await start_session(
+                    stack, driver, spec, self.job.limits, golden, is_asked=is_asked
+                )
                 self.outcome.is_cold = golden is None or bool(failure)
                 self.outcome.cold_because = failure or self.outcome.cold_because
             await session.guard(self._run_in(session))
@@ -86,9 +97,9 @@ class JobRun:
                 await self._copy_out(session)
 
     @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
+    def _phase(self, name: str, begun_at: float | None = None) -> Iterator[None]:
         self._observer.phase(name)
-        begin = monotonic()
+        begin = monotonic() if begun_at is None else begun_at
         try:
             yield
         finally:

@@ -94,18 +94,25 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    machine: Machine, limits: Limits, link_state: Mapping[str, object] | None = None
+    machine: Machine,
+    limits: Limits,
+    link_state: Mapping[str, object] | None = None,
+    *,
+    is_asked: bool = False,
 ) -> AsyncIterator[Session]:
     """`machine`, started, and its agent has answered; it is gone after the block.
 
-    `link_state`: of the guest link, for the copy of a golden snapshot. Raises HypervisorError,
+    `link_state`: of the guest link, for the copy of a golden snapshot; `is_asked`: it has been
+    sent the link's first word. Raises HypervisorError,
     HypervisorMissingError, HostDiskFullError, GuestError.
     """
     link: GuestLink | None = None
     try:
         await machine.create()
         channel = await machine.start()
-        link = await GuestLink.open(channel, silence_limit=limits.silence, attach_to=link_state)
+        link = await GuestLink.open(
+            channel, silence_limit=limits.silence, attach_to=link_state, is_asked=is_asked
+        )
         session = Session(machine, link)
         watcher = asyncio.ensure_future(session.watch())
         try:
@@ -125,10 +132,17 @@ async def open_session(
 
 
 async def start_session(
-    stack: AsyncExitStack, driver: Driver, spec: MachineSpec, limits: Limits, golden: Golden | None
+    stack: AsyncExitStack,
+    driver: Driver,
+    spec: MachineSpec,
+    limits: Limits,
+    golden: Golden | None,
+    *,
+    is_asked: bool = False,
 ) -> tuple[Session, str]:
     """A session that `stack` ends: the machine is a copy of `golden`, or it boots. If a copy was
-    to be had and was of no use, the second item says why, and the snapshot is gone.
+    to be had and was of no use, the second item says why, and the snapshot is gone. `is_asked`:
+    the driver's next copy has been sent the link's first word.
 
     Raises what `open_session` raises.
     """
@@ -136,7 +150,7 @@ async def start_session(
     if golden is not None:
         machine = driver.clone(spec, golden.directory)
         try:
-            opened = open_session(machine, limits, golden.link)
+            opened = open_session(machine, limits, golden.link, is_asked=is_asked)
             return await stack.enter_async_context(opened), ""
         except (HypervisorError, GuestError) as error:
             reason = error.message

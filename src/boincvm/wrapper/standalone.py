@@ -1,25 +1,13 @@
-"""`boincvm run`: a job with no BOINC, its streams and signals those of this process."""
+"""`boincvm run`: a job with no BOINC, its streams and signals those of this process.
 
-import asyncio
-import json
+The machine begins first, and what it takes to run a job in it is imported meanwhile.
+"""
+
 import signal
-import sys
-from collections.abc import Coroutine
 
-from boincvm.errors import BoincvmError
-from boincvm.exit_codes import ExitCode, exit_code_for_signal
-from boincvm.hypervisor.contract import Feature
-from boincvm.hypervisor.drivers import DriverName, open_driver
-from boincvm.image.store import ImageStore
 from boincvm.job.model import Job
-from boincvm.processes import ASKING_SIGNALS
-from boincvm.wrapper.golden import find_golden
-from boincvm.wrapper.golden_background import is_wanted, make_in_background
-from boincvm.wrapper.machine_spec import machine_spec
-from boincvm.wrapper.run_directory import run_directory
-from boincvm.wrapper.run_job import JobRun, Observer
-from boincvm.wrapper.streams import OutputClosedError, fill_closed_descriptors
-from boincvm.wrapper.task_streams import StreamPlan
+from boincvm.processes import ASKING_SIGNALS, fill_closed_descriptors
+from boincvm.wrapper.head_start import HeadStart
 
 
 def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
@@ -29,134 +17,16 @@ def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
     Raises BoincvmError.
     """
     fill_closed_descriptors()
-    return asyncio.run(_run(job, json_output=json_output, show_progress=show_progress))
-
-
-async def _run(job: Job, *, json_output: bool, show_progress: bool) -> int:
-    plan = StreamPlan(capture=json_output)
-    line = None
-    if show_progress:
-        from boincvm.wrapper.progress import ProgressLine
-
-        line = ProgressLine()
-    job_run = JobRun(job, plan, line or Observer())
-    interruption = _Interruption(job_run)
-    failure: BoincvmError | None = None
+    # They wait until there is a loop that heeds them: the machine must be tidied up.
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_SIGNALS)
     try:
-        await interruption.run(_run_in_machine(job_run))
-    except BoincvmError as error:
-        failure = error
+        with HeadStart(job) as head_start:
+            import asyncio
+
+            from boincvm.wrapper.standalone_run import run_begun
+
+            return asyncio.run(
+                run_begun(job, head_start, json_output=json_output, show_progress=show_progress)
+            )
     finally:
-        if line is not None:
-            line.clear()
-    if json_output:
-        print(json.dumps(_result(job_run, plan, failure)))
-        return failure.exit_code if failure else job_run.outcome.exit_code
-    if isinstance(failure, OutputClosedError):
-        return failure.exit_code
-    if failure is not None:
-        raise failure
-    if job_run.outcome.note:
-        print(f"boincvm: {job_run.outcome.note}", file=sys.stderr)
-    return job_run.outcome.exit_code
-
-
-async def _run_in_machine(job_run: JobRun) -> None:
-    job = job_run.job
-    with run_directory() as directory, ImageStore().open(job.machine.image) as image:
-        driver = await open_driver(DriverName.QEMU, image.kernel)
-        spec = machine_spec(job.machine, image, directory)._replace(ephemeral=True)
-        if not is_wanted() or Feature.GOLDEN not in driver.features:
-            await job_run.run(driver, spec)
-            return
-        golden, job_run.outcome.cold_because = find_golden(image, spec, driver)
-        await job_run.run(driver, spec, golden)
-        if job_run.outcome.is_cold:
-            make_in_background(job.machine, image.golden.parent)
-
-
-class _Interruption:
-    """The first signal goes to the program; the second, or its silence, ends the machine.
-
-    So does a fault in what the event loop calls: nobody else would hear of it.
-    """
-
-    def __init__(self, job_run: JobRun) -> None:
-        self._job_run = job_run
-        self._task: asyncio.Task[None] | None = None
-        self._number: int | None = None
-        self._fault: BaseException | None = None
-
-    async def run(self, work: Coroutine[None, None, None]) -> None:
-        """Raises BoincvmError with code 128+N where signal N ended the run."""
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(self._take_fault)
-        self._task = asyncio.ensure_future(work)
-        for number in ASKING_SIGNALS:
-            loop.add_signal_handler(number, self._receive, number)
-        try:
-            await asyncio.wait((self._task,))
-        finally:
-            for number in ASKING_SIGNALS:
-                loop.remove_signal_handler(number)
-        if self._fault is not None:
-            self._look_at_result()
-            raise self._fault
-        if self._number is not None:
-            self._look_at_result()
-            code = exit_code_for_signal(self._number)
-            name = signal.Signals(self._number).name
-            raise BoincvmError(f"ended by {name}", exit_code=ExitCode(code))
-        self._task.result()
-
-    def _look_at_result(self) -> None:
-        """Something else is the cause, whatever came of the task."""
-        if self._task is not None and not self._task.cancelled():
-            self._task.exception()
-
-    def _receive(self, number: int) -> None:
-        if self._number is not None or not self._job_run.signal_program(number):
-            self._end()
-        else:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._job_run.job.limits.stop, self._end)
-        self._number = self._number or number
-
-    def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        error = context.get("exception")
-        # What comes with a future was raised where somebody else could have looked at it.
-        if not isinstance(error, BaseException) or "future" in context:
-            loop.default_exception_handler(context)
-            return
-        self._fault = self._fault or error
-        self._end()
-
-    def _end(self) -> None:
-        # Once only: a second cancellation would interrupt the tidying up after the first.
-        if self._task is not None and not self._task.cancelling():
-            self._task.cancel()
-
-
-def _result(job_run: JobRun, plan: StreamPlan, failure: BoincvmError | None) -> dict[str, object]:
-    outcome = job_run.outcome
-    result: dict[str, object] = {
-        "exit_code": int(failure.exit_code if failure else outcome.exit_code),
-        "phases": outcome.phases,
-        "start": "cold" if outcome.is_cold else "golden",
-        "tasks": [end._asdict() for end in outcome.ends],
-    }
-    if outcome.note:
-        result["note"] = outcome.note
-    if outcome.cold_because:
-        result["cold_because"] = outcome.cold_because
-    if failure is not None:
-        result["error"] = {
-            "message": failure.message,
-            "hint": failure.hint,
-            "exit_code": int(failure.exit_code),
-        }
-    for name, sink in plan.captured.items():
-        result[name] = sink.data.decode(errors="replace")
-        if sink.truncated:
-            result[f"{name}_truncated"] = True
-    return result
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)

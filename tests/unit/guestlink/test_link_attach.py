@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,8 @@ from boincvm.errors import (
     HostError,
     OutputFileError,
 )
+from boincvm.guestlink.first_word import first_word
+from boincvm.guestlink.fresh import Fresh
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import WINDOW, GuestProgram
@@ -49,12 +52,14 @@ class Guest:
 
 
 @asynccontextmanager
-async def linked(state: dict[str, object] | None = None) -> AsyncIterator[tuple[Guest, GuestLink]]:
+async def linked(
+    state: dict[str, object] | None = None, *, is_asked: bool = False
+) -> AsyncIterator[tuple[Guest, GuestLink]]:
     near, far = socket.socketpair()
     near.setblocking(False)
     far.setblocking(False)
     with far:
-        link = await GuestLink.open(near, attach_to=state)
+        link = await GuestLink.open(near, attach_to=state, is_asked=is_asked)
         try:
             yield Guest(far), link
         finally:
@@ -276,3 +281,25 @@ async def test_a_watched_file() -> None:
         async with asyncio.timeout(LIMIT):
             assert isinstance(await link.failure, GuestProtocolError)
         assert changes == [("b/c", 5, b"tail")]
+
+
+async def test_a_guest_that_was_asked_before_there_was_a_link() -> None:
+    """It may answer at any time, and is not asked again."""
+    async with linked({"next_call": 1}, is_asked=True) as (guest, link):
+        await guest.say("attached", calls="")
+        heard = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, heard.set)
+        await heard.wait()
+        await link.attach(LIMIT)
+        start(link)
+        assert (await guest.hear("run")).headers["message-id"] == "2"
+
+
+def test_the_first_word_is_what_attach_would_have_said() -> None:
+    new = Fresh(b"\x01" * 64, b"")
+    (frame,) = Parser().feed(first_word(8.0, new))
+    head = frame.headers
+    assert (frame.command, head["word"], head["call"]) == ("MESSAGE", "attach", "0")
+    assert (head["message-id"], head["heart-beat"]) == ("1", "2000")
+    assert head["entropy"] == new.entropy.hex()
+    assert abs(int(head["clock-ns"]) - time.time_ns()) < 60e9

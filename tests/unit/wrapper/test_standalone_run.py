@@ -10,7 +10,7 @@ import pytest
 from boincvm.errors import BoincvmError
 from boincvm.job.model import Job, Limits, Task
 from boincvm.wrapper.run_job import JobRun, Observer
-from boincvm.wrapper.standalone import _Interruption
+from boincvm.wrapper.standalone_run import _Interruption
 from boincvm.wrapper.task_streams import StreamPlan
 
 pytestmark = pytest.mark.timeout(30)

@@ -1,0 +1,96 @@
+"""A standalone run's machine, begun before there is an event loop: its boot is what takes long."""
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from boincvm.errors import BoincvmError
+from boincvm.guestlink.first_word import first_word
+from boincvm.guestlink.fresh import fresh
+from boincvm.hypervisor.acceleration import Verdict, known_verdict, probe
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.qemu_begun import BegunProcess
+from boincvm.hypervisor.qemu_identity import identity
+from boincvm.hypervisor.qemu_origin import Boot, Cloned
+from boincvm.image.store import ImageStore
+from boincvm.job.model import Job
+from boincvm.wrapper.golden import Golden, find_golden
+from boincvm.wrapper.golden_background import is_wanted
+from boincvm.wrapper.machine_spec import machine_spec
+from boincvm.wrapper.run_directory import run_directory
+
+
+class Begun(NamedTuple):
+    """A machine's beginning. at: when, by the monotonic clock. golden: of what it is a copy, and
+    then its link has been sent the first word; cold_because: why it is none, where there is a
+    snapshot. store: the images' directory."""
+
+    at: float
+    spec: MachineSpec
+    accelerator: str
+    process: BegunProcess
+    golden: Golden | None
+    cold_because: str
+    store: Path
+
+
+class HeadStart:
+    """After the block the machine, its directory and the hold on its image are gone."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._stack = ExitStack()
+        self._begun: Begun | None = None
+        self._failure: BoincvmError | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            try:
+                self._begun = _begin(self._job, stack)
+            except BoincvmError as error:
+                self._failure = error  # for `result`, where all failures of a run are told
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def result(self) -> Begun:
+        """The beginning. Raises BoincvmError, what came of it instead."""
+        if self._begun is None:
+            raise self._failure or RuntimeError("there was no beginning")
+        return self._begun
+
+
+def _begin(job: Job, stack: ExitStack) -> Begun:
+    at = monotonic()
+    directory = stack.enter_context(run_directory())
+    image = stack.enter_context(ImageStore().open(job.machine.image))
+    accelerator = _verdict(image.kernel).accelerator
+    spec = machine_spec(job.machine, image, directory)._replace(ephemeral=True)
+    golden, why = None, ""
+    if is_wanted():
+        golden, why = find_golden(image, spec, identity(accelerator))
+    origin = Cloned(golden.directory) if golden else Boot()
+    process = BegunProcess(spec, accelerator, origin)
+    stack.callback(process.end)
+    if golden is not None:
+        with suppress(OSError):  # should QEMU be gone already, its monitor tells why
+            process.link.sendall(first_word(job.limits.silence, fresh(network=spec.network)))
+    return Begun(at, spec, accelerator, process, golden, why, image.golden.parent)
+
+
+def _verdict(kernel: Path) -> Verdict:
+    known = known_verdict(kernel)
+    if known is None:
+        import asyncio
+
+        known = asyncio.run(probe(kernel))
+    return known
