@@ -108,6 +108,18 @@ async def test_a_kill_at_every_step_of_the_second_checkpoint(
     await finishes(slot)
 
 
+async def test_a_kill_before_there_is_a_checkpoint(slot: Slot) -> None:
+    """The task begins anew, and its output has nothing of its first start."""
+    slot.machine_job(SCRIPT)
+    await slot.begin()
+    await slot.says("out", "line 5\n")
+    slot.kill(signal.SIGKILL)
+    await slot.wait(LIMIT)
+    assert list((slot.path / MACHINE).glob("checkpoint-*.json")) == []
+    await slot.begin()
+    await finishes(slot)
+
+
 POWER = """
 import os, shutil
 from pathlib import Path

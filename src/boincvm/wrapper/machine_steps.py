@@ -24,6 +24,7 @@ from boincvm.wrapper.machine_memory import MachineMemory
 from boincvm.wrapper.machine_opening import INIT_DATA, MachineOpening
 from boincvm.wrapper.machine_spec import machine_spec
 from boincvm.wrapper.machine_task import MachineTask
+from boincvm.wrapper.output_sizes import sizes_at_begin
 from boincvm.wrapper.saved_machine import (
     SavedMachine,
     find_saved,
@@ -169,6 +170,7 @@ class MachineSteps:
                 frozenset(use.copy_out),
                 self.times.wish,
             ),
+            lambda: sizes_at_begin(self._around.slot, index, command.output_streams()),
             was_running,
             is_first=not any(u and u.name == use.name for u in self._uses()[:index]),
         )

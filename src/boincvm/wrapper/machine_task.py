@@ -34,7 +34,8 @@ from boincvm.wrapper.worker import WorkerEnd
 
 class MachineTask(Step):
     """`open_machine` gives the machine, which may serve other tasks too, and `give_up` removes
-    one that is of no use. `saved`: where the program was when the machine was put on disk.
+    one that is of no use. `sizes_at_begin`: what the output files had when the task first began,
+    by stream. `saved`: where the program was when the machine was put on disk.
     `is_first`: no earlier task has run in the machine."""
 
     def __init__(
@@ -44,6 +45,7 @@ class MachineTask(Step):
         open_machine: Callable[[], Awaitable[TaskMachine]],
         give_up: Callable[[], Awaitable[None]],
         requests: GuestRequests,
+        sizes_at_begin: Callable[[], dict[str, int]],
         saved: SavedTask | None,
         *,
         is_first: bool,
@@ -53,6 +55,7 @@ class MachineTask(Step):
         self._open_machine = open_machine
         self._give_up = give_up
         self.requests = requests
+        self._sizes_at_begin = sizes_at_begin
         self._saved = saved
         self._machine: TaskMachine | None = None
         self._watch = Stopwatch(saved.wall if saved else 0.0)
@@ -228,7 +231,7 @@ class MachineTask(Step):
                     self._grant,
                     session.fail,
                     stdin_offset=saved.stdin if saved else 0,
-                    sizes=saved.files if saved else None,
+                    sizes=saved.files if saved else self._sizes_at_begin(),
                 )
             )
             program = (

@@ -45,10 +45,10 @@ def open_streams(
     fail: Fail,
     *,
     stdin_offset: int = 0,
-    sizes: dict[str, int] | None = None,
+    sizes: dict[str, int],
 ) -> Iterator[SlotStreams]:
     """The streams of `command`. A program that goes on from where it was saved goes on at
-    `stdin_offset`, and its outputs lose what it wrote after they had `sizes`.
+    `stdin_offset`; its outputs lose what they have beyond `sizes`, written by a former start.
 
     Raises InputFileError, OutputFileError.
     """
@@ -60,10 +60,9 @@ def open_streams(
             opened.append(stdin)
             os.lseek(stdin, stdin_offset, os.SEEK_SET)
         files = {}
-        for name, path in (("stdout", command.stdout), ("stderr", command.stderr)):
-            if path is not None:
-                files[name] = _open_output(path, (sizes or {}).get(name))
-                opened.append(files[name])
+        for name, path in command.output_streams().items():
+            files[name] = _open_output(path, sizes.get(name))
+            opened.append(files[name])
         yield SlotStreams(stdin, files, taken, fail)
     finally:
         for descriptor in opened:

@@ -70,6 +70,11 @@ class MachineCommand(NamedTuple):
     outputs: tuple[OutputFile, ...]
     packages: tuple[Path, ...]
 
+    def output_streams(self) -> dict[str, Path]:
+        """The files of its output, by stream."""
+        named = {"stdout": self.stdout, "stderr": self.stderr}
+        return {stream: path for stream, path in named.items() if path is not None}
+
 
 def host_command(task: TaskDescription, around: Surroundings) -> HostCommand:
     """Raises JobFileError, InputFileError."""
