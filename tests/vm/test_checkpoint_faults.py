@@ -286,3 +286,29 @@ async def test_a_machine_of_another_qemu(slot: Slot, change: dict[str, object], 
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
     assert slot.text("out") == "begin\nbegin\nend\n"
     assert words in slot.stderr
+
+
+WEEK = 7 * 24 * 3600
+SLEPT = f"""
+import time
+from pathlib import Path
+wall, wall_ns = time.time, time.time_ns
+def slept():
+    return {WEEK} if Path({{mark!r}}).exists() else 0
+time.time = lambda: wall() + slept()
+time.time_ns = lambda: wall_ns() + slept() * 10**9
+"""
+
+
+async def test_a_host_that_slept_for_a_week(slot: Slot, tmp_path: Path) -> None:
+    """Stands for it: the wrapper's wall clock jumps. The guest's follows."""
+    mark = tmp_path / "slept"
+    slot.machine_job("while :; do date +%s; sleep 0.1; done")
+    await start(slot, SLEPT.format(mark=str(mark)))
+    await slot.says("out", "\n")
+    begin = int(slot.text("out").split()[0])
+    mark.touch()
+    await slot.holds(lambda: int(slot.text("out").split("\n")[-2]) >= begin + WEEK)
+    slot.kill(signal.SIGKILL)
+    await slot.wait(LIMIT)
+    await slot.until(lambda: slot.machines() == [], LIMIT)

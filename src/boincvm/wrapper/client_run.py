@@ -19,6 +19,7 @@ from boincvm.wrapper.client_ends import (
 )
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.client_report import ClientReport
+from boincvm.wrapper.clock_watch import ClockWatch
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.job_steps import JobSteps
 from boincvm.wrapper.task_errors import TemporaryExitError
@@ -42,6 +43,7 @@ class ClientRun:
         self._steps = steps
         self._progress = progress
         self._report = report
+        self._clock = ClockWatch()
         self._is_suspended = False
         self._network = True
         self._wish_changed = asyncio.Event()
@@ -177,6 +179,8 @@ class ClientRun:
 
     def _beat(self, _: Heartbeat) -> None:
         try:
+            if self._clock.has_jumped():  # the guests' clocks stood still with ours
+                self._steps.set_clocks()
             self._report.send()
         except (BoincvmError, OSError) as error:
             self._fail(error)

@@ -221,6 +221,11 @@ class JobSteps:
         await self._machines.times.order()
         return {"machines": self._machines.kept()}
 
+    def set_clocks(self) -> None:
+        """The host's clock has jumped."""
+        if self._machines is not None:
+            self._machines.set_clocks()
+
     async def hold_memory(self) -> None:
         """Keeps machines within the volunteer's memory preference, for as long as the job runs."""
         if self._machines is None:

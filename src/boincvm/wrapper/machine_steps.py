@@ -238,6 +238,11 @@ class MachineSteps:
                 await machine.connect_network(connected=network)
         self._network = network
 
+    def set_clocks(self) -> None:
+        """Guests that run get the host's time; one that goes on later gets it then."""
+        for machine in self._machines.values():
+            machine.set_clock()
+
     async def keep(self, *, last: bool) -> bool:
         """Puts all machines on disk, if each is where it can go on from; with `last` they end.
 

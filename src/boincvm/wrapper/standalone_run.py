@@ -45,6 +45,9 @@ async def run_begun(
         return failure.exit_code
     if failure is not None:
         raise failure
+    if job_run.outcome.is_cold and job_run.outcome.cold_because:
+        why = job_run.outcome.cold_because
+        print(f"boincvm: the machine booted, for its snapshot is of no use: {why}", file=sys.stderr)
     if job_run.outcome.note:
         print(f"boincvm: {job_run.outcome.note}", file=sys.stderr)
     return job_run.outcome.exit_code

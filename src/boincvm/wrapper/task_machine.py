@@ -157,6 +157,11 @@ class TaskMachine:
                     if was_paused:
                         link.set_clock()
 
+    def set_clock(self) -> None:
+        """The guest gets the host's time, if it runs."""
+        if self._is_answering and self.machine.state is MachineState.RUNNING:
+            self.session.link.set_clock()
+
     async def keep(
         self, number: int, look: Callable[[], T], *, last: bool
     ) -> tuple[Checkpoint, dict[str, object], T]:
