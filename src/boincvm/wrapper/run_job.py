@@ -108,7 +108,7 @@ class JobRun:
     # Files.
 
     def _check_files(self) -> None:
-        """Before anything starts: what cannot go in or be brought back is told now."""
+        """What cannot go in or be brought back is told before anybody waits for the machine."""
         for item in self.job.inputs:
             check_source(self.job.directory, item.source)
         for output in self.job.outputs:
