@@ -119,8 +119,7 @@ def _boot(spec: MachineSpec) -> list[str]:
 
 def _incoming(launch: Launch) -> list[str]:
     incoming = ["-incoming", launch.incoming]
-    if not launch.has_memory:
-        # `xen-save-devices-state` leaves out the machine type's name, too.
+    if not launch.has_configuration:
         incoming += ["-global", "migration.send-configuration=off"]
     return incoming
 

@@ -19,8 +19,9 @@ class Launch(NamedTuple):
     """layers: files in the machine's directory (or absolute), the root disk's parts above the
     image's, the lowest first; the last one is written to. memory_file: for CLONE and SHARED.
     incoming: whence the machine's state is read, "fd:N" or "defer" (QMP will say), empty if it
-    boots; has_memory: whether that state has the memory too. machine: the name of QEMU's machine
-    type, with its version where a state depends on it.
+    boots; has_memory: whether that state has the memory too; has_configuration: whether it begins
+    with the machine type's name, as what this process will save then does too. machine: the name
+    of QEMU's machine type, with its version where a state depends on it.
     """
 
     layers: tuple[str, ...]
@@ -28,4 +29,5 @@ class Launch(NamedTuple):
     memory_file: str = ""
     incoming: str = ""
     has_memory: bool = True
+    has_configuration: bool = True
     machine: str = "q35"

@@ -91,7 +91,19 @@ class Restored:
         layers, new = text_list(self._table, "layers"), free_layer(spec.directory)
         make_files(spec, new, spec.directory / layers[-1])
         kind = text(self._table, "type")
-        return Launch((*layers, new), incoming="defer", machine=kind)
+        return Launch(
+            (*layers, new), incoming="defer", machine=kind, has_configuration=self._is_named()
+        )
+
+    def _is_named(self) -> bool:
+        """Whether the state has a configuration: not if its machine was a golden one's copy."""
+        from boincvm.hypervisor.memory_file import MemoryFileError, MemoryImage
+
+        try:
+            image = MemoryImage.read(self._directory, text(self._table, "memory"))
+        except (MemoryFileError, OSError) as error:
+            raise HypervisorError(f"the saved memory cannot be loaded: {error}") from error
+        return image.frame.has_configuration
 
     async def load(self, monitor: Monitor) -> None:
         import asyncio
@@ -171,6 +183,7 @@ class Cloned:
             f"/dev/fd/{self._memory}" if copied else str(self._golden / GOLDEN_MEMORY),
             incoming=f"fd:{self._state}",
             has_memory=False,
+            has_configuration=False,  # `xen-save-devices-state` leaves it out
         )
 
     async def load(self, monitor: Monitor) -> None:

@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 PAGE = 4096
 _MAGIC, _VERSION = 0x5145564D, 3
+_MARK_SIZE = 8
 _CONFIGURATION, _START, _PART, _END, _SUBSECTION, _FOOTER = 0x07, 0x01, 0x02, 0x03, 0x05, 0x7E
 _RAM = b"ram"
 _ZERO, _SIZES, _PAGE, _EOS, _CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
@@ -47,6 +48,10 @@ class Frame(NamedTuple):
     version: int
     blocks: tuple[Block, ...]
     tail: bytes
+
+    @property
+    def has_configuration(self) -> bool:
+        return len(self.head) > _MARK_SIZE
 
 
 class PageSink(Protocol):
@@ -106,7 +111,7 @@ class _Reader:
         return Frame(head, self._section, instance, version, blocks, tail)
 
     def _head(self) -> bytes:
-        head = self._take(8)
+        head = self._take(_MARK_SIZE)
         if struct.unpack(">II", head) != (_MAGIC, _VERSION):
             raise StreamError("it has not QEMU's mark")
         kind = self._take(1)
