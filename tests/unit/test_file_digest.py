@@ -90,4 +90,6 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     digest_of(tmp_path / "file", drop_cache=True)
     with pytest.raises(OSError, match="no regular file"):
         digest_of(tmp_path / "fifo")
+    with pytest.raises(OSError, match="no regular file"):
+        digest_of(tmp_path)
     assert os.listdir("/proc/self/fd") == before

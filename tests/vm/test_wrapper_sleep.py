@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -241,3 +242,22 @@ async def test_an_end_in_the_middle_of_a_checkpoint(slot: Slot, *, kill: bool) -
     await finishes(slot)
     # What was not kept is done, and written, once more.
     assert slot.text("out").endswith(LINES if not kill else "line 59\nline 60\n")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_quit_that_cannot_save_says_what_it_costs(slot: Slot, *, kept: bool) -> None:
+    """The hypervisor does not answer: the machine goes back to its last checkpoint, or begins
+    anew, and the log says how much of its running that costs."""
+    slot.machine_job(ASKS if kept else COUNT)
+    await slot.begin()
+    await slot.says("out", "line 20\n")
+    if kept:
+        await slot.says("stderr.txt", "is kept on disk")
+    (pid,) = slot.machines()
+    os.kill(pid, signal.SIGSTOP)
+    await quits(slot)
+    origin = "goes on from checkpoint 1" if kept else "begins anew"
+    assert re.search(rf"the machine vm {origin}: \d+(\.\d)?s of its running are lost", slot.stderr)
+    await slot.begin()
+    await finishes(slot)
+    assert slot.text("out") == LINES

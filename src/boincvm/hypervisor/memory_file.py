@@ -13,6 +13,7 @@ are little endian.
 import hashlib
 import json
 import os
+import re
 import struct
 import zlib
 from array import array
@@ -30,6 +31,7 @@ _MOST_FILES = 64
 _LARGEST_META = 1 << 20
 _LARGEST_END = 1 << 32
 _BUFFER = 1 << 20
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RUN = 256
 """Pages that are read at once."""
 
@@ -235,6 +237,8 @@ class _Meta(TypedDict):
 
 def _frame(meta: _Meta, tail: bytes) -> Frame:
     blocks = tuple(Block(bytes.fromhex(word), int(size)) for word, size in meta["blocks"])
+    if any(size <= 0 or size % PAGE for _, size in blocks):
+        raise ValueError("a block of memory has no whole pages")
     section, instance, version = map(int, meta["ram"])
     return Frame(bytes.fromhex(meta["head"]), section, instance, version, blocks, tail)
 
@@ -276,6 +280,6 @@ def _decode(data: bytes, blocks: tuple[Block, ...]) -> list[_Table]:
 
 
 def _file_name(value: object) -> str:
-    if not isinstance(value, str) or "/" in value or value.startswith(".") or not value:
+    if not isinstance(value, str) or not _FILE_NAME.fullmatch(value):
         raise ValueError("a file's name is none")
     return value

@@ -171,6 +171,8 @@ class ClientRun:
             log(f"not all could be kept: {error}")
         if order is _Order.ABORT:
             return Left(BoincExit.ABORTED_BY_CLIENT, keeps_machines=False)
+        for line in self._steps.losses():
+            log(line)
         if self._signal and self._client.is_standalone:
             return Left(exit_code_for_signal(self._signal))
         return Left(BoincExit.SUCCESS)

@@ -189,6 +189,10 @@ class JobSteps:
         """
         await self._keep(last=True)
 
+    def losses(self) -> list[str]:
+        """What ending now would cost, a line for each machine that is not on disk."""
+        return self._machines.losses() if self._machines else []
+
     async def keep_checkpoints(self) -> None:
         """Keeps machines on disk from time to time, for as long as the job runs."""
         if self._machines is None:

@@ -50,6 +50,7 @@ class MachineSteps:
         self._images: dict[str, Image] = {}
         self._saved: dict[str, SavedMachine] = {}
         self._kept: dict[str, SavedMachine] = {}
+        self._unsaved_since: dict[str, float] = {}  # by the watch that stands while suspended
         self._opening = MachineOpening(around, client, self._machines, self._is_suspended_now)
         self._is_suspended = False
         self._network = True
@@ -210,6 +211,7 @@ class MachineSteps:
         else:
             self._kept[use.name] = saved
             machine = await self._opening.wake(use.name, spec, image, saved)
+        self._unsaved_since[use.name] = self.times.watch.elapsed
         if not self._network:
             await machine.connect_network(connected=False)
         self.memory.look()
@@ -265,6 +267,7 @@ class MachineSteps:
         directory, former = self._directory(name), self._kept.get(name)
         if not last:
             self._check_room(machine, former)
+        kept_at = self.times.watch.elapsed
         checkpoint, link, state = await machine.keep(
             next_number(directory),
             lambda: task.state() if task and runs_here else None,
@@ -282,6 +285,10 @@ class MachineSteps:
         await in_side_thread(write_saved, directory, saved)
         checkpoint_steps.passed("manifest written")
         self._kept[name] = saved
+        if last:
+            del self._unsaved_since[name]
+        else:
+            self._unsaved_since[name] = kept_at
         in_use = frozenset() if last else machine.machine.files_in_use()
         await in_side_thread(remove_unneeded, directory, in_use=in_use)
         checkpoint_steps.passed("older removed")
@@ -290,6 +297,19 @@ class MachineSteps:
             f" {format_size(checkpoint.written)} written,"
             f" it stood still for {checkpoint.pause * 1e3:.0f} ms"
         )
+
+    def losses(self) -> list[str]:
+        """What it costs if machines end as they are now, a line for each that is not on disk."""
+        lines = []
+        for name, since in self._unsaved_since.items():
+            if name not in self._machines:
+                continue
+            seconds = round(self.times.watch.elapsed - since, 1)
+            lost = f"{format_duration(seconds)} of its running are lost"
+            kept = self._kept.get(name)
+            origin = f"goes on from checkpoint {kept.checkpoint.number}" if kept else "begins anew"
+            lines.append(f"the machine {name} {origin}: {lost}")
+        return lines
 
     def _check_room(self, machine: TaskMachine, former: SavedMachine | None) -> None:
         needed = machine.resident()

@@ -9,20 +9,20 @@ disk, and the two newest ones stay: while one is written, and should one be dama
 another. docs/checkpoints.md says what each file means after a crash.
 """
 
+import errno
 import hashlib
 import json
 import math
-import os
 import re
-import stat
 import time
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
 from boincvm import __version__
 from boincvm.atomic_files import sync_directory, write_atomically
-from boincvm.file_digest import digest_of
+from boincvm.file_digest import digest_of, open_regular
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
 from boincvm.wrapper.task_errors import SavedMachineError
@@ -75,7 +75,8 @@ class Found(NamedTuple):
 
 
 def write_saved(directory: Path, saved: SavedMachine) -> None:
-    """The files of the checkpoint are on the disk already. Raises OSError."""
+    """The files of the checkpoint are on the disk already. Raises OSError, also where `find_saved`
+    would refuse the manifest for its size."""
     checkpoint = saved.checkpoint
     table: dict[str, object] = {
         "schema": SCHEMA,
@@ -92,6 +93,8 @@ def write_saved(directory: Path, saved: SavedMachine) -> None:
         "task": saved.task and saved.task._asdict(),
     }
     text = json.dumps({**table, "checksum": _checksum(table)}, indent=1)
+    if len(text) > _MOST_BYTES or len(checkpoint.files) > _MOST_FILES:
+        raise OSError(errno.EFBIG, "the checkpoint's manifest would be too large")
     write_atomically(manifest_path(directory, checkpoint.number), text)
 
 
@@ -120,10 +123,7 @@ def find_saved(directory: Path) -> Found:
 
 def read_manifest(path: Path) -> SavedMachine:
     """Raises OSError, ValueError, and SavedMachineError for one of a newer boincvm."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("its manifest is no file")
+    with BufferedReader(open_regular(path)) as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ValueError("its manifest is too large")
@@ -239,11 +239,11 @@ def _task(kept: object) -> SavedTask:
     if not isinstance(kept, dict):
         raise TypeError(kept)
     task = SavedTask(**kept)
-    for number in (task.guest, task.wall, task.fraction_done, task.stdin, task.number):
+    for number in (task.guest, task.wall, task.fraction_done):
         _number(number)
     if not isinstance(task.program, dict) or not isinstance(task.files, dict):
         raise TypeError("a table is none")
-    for size in task.files.values():
+    for size in (task.number, task.stdin, *task.files.values()):
         _integer(size)
     return task
 

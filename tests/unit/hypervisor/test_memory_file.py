@@ -292,6 +292,7 @@ def test_the_same_meta_written_anew_is_good(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "chain",
     [[], ["../x", "memory-1"], ["/etc/x", "memory-1"], [".hidden", "memory-1"], ["..", "memory-1"],
+     ["a\0b", "memory-1"],
      ["", "memory-1"], ["memory-2"], ["memory-1", "memory-2"], [7, "memory-1"], "memory-1", None,
      ["memory-0"] * 64 + ["memory-1"]],
 )  # fmt: skip
@@ -313,6 +314,7 @@ def test_a_page_in_a_file_that_the_chain_has_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"blocks": [[b"pc.ram".hex(), 300 * PAGE]]}, {"blocks": [["zz", PAGE]]}, {"blocks": 3},
+     {"blocks": [[b"pc.ram".hex(), -4 * PAGE]]}, {"blocks": [[b"pc.ram".hex(), 1]]},
      {"tail": 0}, {"tail": "x"}, {"table": None}, {"table": 1 << 30},
      {"tail": len(FRAME.tail) + 1}, {"head": 1}, {"ram": [1, 2]}, {"ram": None}],
     ids=str,

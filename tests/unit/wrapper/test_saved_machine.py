@@ -438,3 +438,19 @@ def test_numbers_are_never_used_again(tmp_path: Path) -> None:
     ]:  # fmt: skip
         (tmp_path / name).touch()
         assert next_number(tmp_path) == number
+
+
+def test_a_manifest_that_would_not_be_read_is_not_written(tmp_path: Path) -> None:
+    many = machine(1, {f"memory-{number:06d}": b"" for number in range(257)})
+    long = machine(1, {}, TASK._replace(program={"text": "x" * (1 << 20)}))
+    for saved in (many, long):
+        with pytest.raises(OSError, match="too large"):
+            write_saved(tmp_path, saved)
+        assert manifests(tmp_path) == []
+
+
+@pytest.mark.parametrize("field", ["number", "stdin"])
+def test_what_counts_things_is_a_whole_number(tmp_path: Path, field: str) -> None:
+    write_saved(tmp_path, machine(1, {}, TASK._replace(**{field: 1.5})))
+    with pytest.raises(ValueError, match="makes no sense"):
+        read_manifest(manifest_path(tmp_path, 1))
