@@ -9,7 +9,7 @@ VENV := .venv
 BOINCVM := $(VENV)/bin/boincvm
 RUN_PACKAGES := qemu-system-x86 qemu-utils util-linux
 IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
-TEST_PACKAGES := bash zsh cpio gcc g++ libc6-dev boinc-client
+TEST_PACKAGES := bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server openssl
 
 .PHONY: demo test check coverage bench setup packages test-packages environment environment-dev images clean
 
@@ -30,7 +30,7 @@ coverage: setup
 	$(VENV)/bin/coverage run -m pytest tests/unit
 	$(VENV)/bin/coverage report --skip-covered --sort=cover
 
-bench: setup
+bench: setup test-packages
 	$(VENV)/bin/python -m benchmarks --json bench.json
 
 setup: packages environment-dev images

@@ -4,6 +4,7 @@ from benchmarks import (
     boinc_idle,
     boinc_machine,
     boinc_reactions,
+    bus_fanout,
     channel_wait,
     checkpoints,
     cold_start,
@@ -37,4 +38,5 @@ BENCHMARKS = (
     checkpoints.INCREMENT,
     checkpoints.OVERHEAD,
     checkpoints.RESUME,
+    bus_fanout.BENCHMARK,
 )

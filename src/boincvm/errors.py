@@ -18,6 +18,7 @@ BoincvmError
 ├── ImageMissingError
 ├── ImageDamagedError
 ├── ImageBuildError
+├── BusError                the message bus cannot be reached, or refuses
 ├── HostDiskFullError
 └── HostError               the host's system refused something else
 """
@@ -104,6 +105,10 @@ class ImageDamagedError(BoincvmError):
 
 class ImageBuildError(BoincvmError):
     exit_code = ExitCode.IMAGE_BUILD
+
+
+class BusError(BoincvmError):
+    exit_code = ExitCode.BUS
 
 
 class HostDiskFullError(BoincvmError):

@@ -38,6 +38,7 @@ class ExitCode(IntEnum):
     HOST_DISK_FULL = 223
     HOST = 224
     BUG = 225
+    BUS = 226
 
 
 def exit_code_for_signal(signal_number: int) -> int:

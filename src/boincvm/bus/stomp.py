@@ -74,6 +74,9 @@ class Parser:
     `maximum_body` caps a body in bytes. After a StompError the parser is of no more use.
     """
 
+    has_escapes = True
+    """Off for a peer of STOMP 1.0, which has none."""
+
     def __init__(self, maximum_body: int = MAXIMUM_BODY) -> None:
         self._maximum_body = maximum_body
         self._buffer = bytearray()
@@ -125,7 +128,7 @@ class Parser:
             return start
         if end - start > MAXIMUM_HEAD:
             raise StompError(f"a head of more than {MAXIMUM_HEAD} bytes")
-        self._head = _parse_head(bytes(buffer[start:end]))
+        self._head = _parse_head(bytes(buffer[start:end]), self.has_escapes)
         self._body_length = self._content_length(self._head[1])
         self._searched = after
         return after
@@ -158,7 +161,7 @@ class Parser:
         return end
 
 
-def _parse_head(head: bytes) -> tuple[str, dict[str, str]]:
+def _parse_head(head: bytes, has_escapes: bool) -> tuple[str, dict[str, str]]:
     try:
         lines = head.decode().split("\n")
     except UnicodeDecodeError:
@@ -168,7 +171,7 @@ def _parse_head(head: bytes) -> tuple[str, dict[str, str]]:
         raise StompError(f"{command[:40]!r} is not a STOMP command")
     if len(lines) - 1 > MAXIMUM_HEADERS:
         raise StompError(f"more than {MAXIMUM_HEADERS} headers")
-    plain = command in _UNESCAPED
+    plain = command in _UNESCAPED or not has_escapes
     headers: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, value = line.removesuffix("\r").partition(":")

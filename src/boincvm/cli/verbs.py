@@ -58,7 +58,7 @@ On a new host begin with boincvm doctor. boincvm VERB --help has each verb's opt
 
 exit codes:
   The program's own code; 128 + N if signal N ended it; 127 if there is no such program.
-  What boincvm itself has to say is 196 to 198 (a limit was reached) and 210 to 225
+  What boincvm itself has to say is 196 to 198 (a limit was reached) and 210 to 226
   (docs/exit-codes.md lists them).
 
 documentation:

@@ -1,0 +1,95 @@
+"""A real RabbitMQ for tests and benchmarks, with a directory, ports and name server of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from threading import Timer
+
+LOGIN, PASSCODE = "host", "right"
+START_LIMIT = 90.0
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_CONFIGURATION = """
+listeners.tcp = none
+stomp.listeners.tcp.1 = 127.0.0.1:{port}
+default_user = {login}
+default_pass = {passcode}
+log.console = true
+log.console.level = warning
+log.file = false
+"""
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in taken]
+
+
+@contextmanager
+def rabbitmq(directory: Path) -> Iterator[tuple[int, int]]:
+    """Its STOMP port and its process id, once it takes connections; gone afterwards."""
+    port, names_port, nodes_port = _free_ports(3)
+    (directory / "rabbitmq.conf").write_text(
+        _CONFIGURATION.format(port=port, login=LOGIN, passcode=PASSCODE)
+    )
+    (directory / "plugins").write_text("[rabbitmq_stomp].\n")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "ERL_EPMD_PORT": str(names_port),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODENAME": f"boincvm{port}@localhost",
+        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_PID_FILE": str(directory / "pid"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+        "RABBITMQ_DIST_PORT": str(nodes_port),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+    }
+    # Started by us, for one that RabbitMQ starts would outlive it.
+    names = subprocess.Popen(
+        ["epmd", "-port", str(names_port), "-address", "127.0.0.1"], env=environment
+    )
+    server = subprocess.Popen(
+        [SERVER], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    alarm = Timer(START_LIMIT, lambda: os.killpg(server.pid, signal.SIGKILL))
+    alarm.start()
+    try:
+        assert server.stdout is not None
+        said = ""
+        for line in server.stdout:
+            said += line
+            if "completed with" in line:
+                break
+        else:
+            raise RuntimeError(f"RabbitMQ did not start: {said[-2000:]}")
+        alarm.cancel()
+        yield port, _erlang(server.pid)
+    finally:
+        alarm.cancel()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(START_LIMIT)
+        if server.stdout is not None:
+            server.stdout.close()
+        names.kill()
+        names.wait(START_LIMIT)
+
+
+def _erlang(group: int) -> int:
+    """The process of the session `group` that is the server itself."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            name = (process / "comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == group and name.startswith("beam"):
+            return int(process.name)
+    raise RuntimeError("there is no Erlang in that session")

@@ -1,0 +1,88 @@
+"""A peer's subscriptions at the embedded broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from boincvm.bus.broker import message_rest
+from boincvm.bus.queues import Queued
+
+if TYPE_CHECKING:
+    from boincvm.bus.broker_connection import BrokerConnection
+
+
+class TopicSubscription:
+    """A topic's messages come once or never, so that an ACK has no effect."""
+
+    def __init__(self, connection: BrokerConnection, pattern: str, line: bytes, mode: str) -> None:
+        """`line`: the header `subscription` of each message, or nothing."""
+        self.version = connection.version
+        self._connection = connection
+        self._pattern = pattern
+        self._head = b"MESSAGE\n" + line
+        self.wants_answers = mode != "auto"
+
+    def open(self) -> None:
+        self._connection.broker.topics.add(self._pattern, self)
+
+    def close(self) -> None:
+        self._connection.broker.topics.remove(self._pattern, self)
+
+    def deliver(self, shared: bytes) -> None:
+        head = self._head
+        if self.wants_answers and self.version == "1.2":
+            head += b"ack:topic\n"
+        self._connection.write_to_topic(head + shared)
+
+
+class QueueSubscription:
+    """What is not acknowledged goes to somebody else when this one closes."""
+
+    def __init__(self, connection: BrokerConnection, name: str, line: bytes, mode: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._head = b"MESSAGE\n" + line
+        self._mode = mode
+        self._waiting: dict[str, Queued] = {}
+        self.queue = connection.broker.queue(name)
+
+    def open(self) -> None:
+        self.queue.add(self)
+
+    def close(self) -> None:
+        self.queue.remove(self)
+        waiting, self._waiting = list(self._waiting.values()), {}
+        self.queue.give_back(waiting)
+        self._connection.broker.tidy(self._name)
+
+    @property
+    def is_ready(self) -> bool:
+        few = len(self._waiting) < self._connection.broker.limits.unacknowledged
+        return few and self._connection.is_writable
+
+    def take(self, message: Queued) -> None:
+        broker, version = self._connection.broker, self._connection.version
+        name = broker.next_id()
+        headers = {**message.headers, "destination": message.destination, "message-id": name}
+        if message.deliveries > 1:
+            headers["redelivered"] = "true"
+        if self._mode != "auto":
+            self._waiting[name] = message
+            if version == "1.2":
+                headers["ack"] = name
+        self._connection.write(self._head + message_rest(version, headers, message.body))
+
+    def acknowledge(self, name: str, *, is_good: bool) -> bool:
+        """Whether it is for a message of this subscription; if not `is_good` it goes back."""
+        if name not in self._waiting:
+            return False
+        names = [name]
+        if self._mode == "client":  # and all before it
+            order = list(self._waiting)
+            names = order[: order.index(name) + 1]
+        messages = [self._waiting.pop(one) for one in names]
+        if is_good:
+            self.queue.deliver()
+        else:
+            self.queue.give_back(messages)
+        return True

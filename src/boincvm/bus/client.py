@@ -1,0 +1,248 @@
+"""A client of any STOMP broker, which connects again by itself: `transport.Bus`."""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from boincvm.bus.client_connection import ClientConnection
+from boincvm.bus.dialects import EMBEDDED, Dialect
+from boincvm.bus.stomp import Frame
+from boincvm.bus.transport import Message, Receiver
+from boincvm.errors import BusError
+
+CONNECT_LIMIT = 10.0
+LONGEST_WAIT = 30.0
+FIRST_WAIT = 0.2
+"""Seconds; the waits between attempts to connect grow, and each is a random part of its length,
+so that a thousand guests do not come back at the same moment."""
+MOST_TRIES = 5
+"""So often is sent what the broker does not acknowledge before it, or the link, goes away."""
+_PROTOCOL_HEADERS = frozenset(
+    ("destination", "subscription", "message-id", "content-length", "ack", "redelivered", "sender")
+)
+
+
+class Address(NamedTuple):
+    """Of a broker: `path` of a UNIX socket, or host and port."""
+
+    path: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 61613
+    security: ssl.SSLContext | None = None
+
+    def __str__(self) -> str:
+        return self.path.name if self.path is not None else f"{self.host} port {self.port}"
+
+
+class _Request:
+    """What the broker must acknowledge."""
+
+    __slots__ = ("answer", "body", "command", "headers", "tries")
+
+    def __init__(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
+        self.command = command
+        self.headers = headers
+        self.body = body
+        self.tries = 0
+        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class StompBus:
+    """Made by `open`. `dropped`: messages of `post` for which there was no connection;
+    `connections`: how often one was made; `failure`: what a receiver raised, which ends it."""
+
+    def __init__(
+        self, address: Address, login: str, passcode: str, dialect: Dialect, heart_beat: int
+    ) -> None:
+        self._address = address
+        self._login = login
+        self._passcode = passcode
+        self._dialect = dialect
+        self._heart_beat = heart_beat
+        self._connection: ClientConnection | None = None
+        self._subscriptions: dict[str, tuple[str, Receiver]] = {}
+        self._requests: dict[str, _Request] = {}
+        self._number = 0
+        self._keeper: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.dropped = 0
+        self.connections = 0
+
+    @classmethod
+    async def open(
+        cls,
+        address: Address,
+        login: str,
+        passcode: str,
+        *,
+        dialect: Dialect = EMBEDDED,
+        heart_beat: int = 10_000,
+    ) -> Self:
+        """Connected. `heart_beat`: milliseconds, both ways. Raises BusError."""
+        bus = cls(address, login, passcode, dialect, heart_beat)
+        connection = await bus._connect()
+        bus._keeper = asyncio.ensure_future(bus._keep_connected(connection))
+        return bus
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
+
+    async def _connect(self) -> ClientConnection:
+        """Logged in, with all subscriptions. Raises BusError."""
+        connection = ClientConnection(self._take, self._heart_beat)
+        loop, address = asyncio.get_running_loop(), self._address
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                if address.path is not None:
+                    await loop.create_unix_connection(lambda: connection, str(address.path))
+                else:
+                    await loop.create_connection(
+                        lambda: connection, address.host, address.port, ssl=address.security
+                    )
+                await connection.log_in(self._dialect.host, self._login, self._passcode)
+        except BaseException as error:
+            connection.abort()
+            if not isinstance(error, OSError | TimeoutError | ssl.SSLError):
+                raise
+            raise BusError(
+                f"the broker at {address} cannot be reached: {error or 'it does not answer'}",
+                hint="see that it runs, and that address and port are right",
+            ) from error
+        self._connection = connection
+        self.connections += 1
+        self._say_all(connection)
+        return connection
+
+    def _say_all(self, connection: ClientConnection) -> None:
+        """What the broker does not know of, for it is new or we are."""
+        asked = {one.headers.get("id") for one in self._requests.values()}
+        for name, (pattern, _) in self._subscriptions.items():
+            if name not in asked:
+                connection.say("SUBSCRIBE", {"id": name, "destination": pattern, "ack": "auto"})
+        for receipt, request in list(self._requests.items()):
+            self._say(connection, receipt, request)
+
+    def _say(self, connection: ClientConnection, receipt: str, request: _Request) -> None:
+        request.tries += 1
+        if request.tries > MOST_TRIES:
+            del self._requests[receipt]
+            self._end(request, BusError(f"the broker went away {MOST_TRIES} times without a word"))
+            return
+        connection.say(request.command, {**request.headers, "receipt": receipt}, request.body)
+
+    @staticmethod
+    def _end(request: _Request, error: BusError | None) -> None:
+        if request.answer.done():
+            return
+        if error is None:
+            request.answer.set_result(None)
+        else:
+            request.answer.set_exception(error)
+
+    async def _keep_connected(self, connection: ClientConnection) -> None:
+        wait = FIRST_WAIT
+        while not self._is_closed:
+            await connection.lost
+            self._connection = None
+            if connection.fault is not None:
+                self._fail(connection.fault)
+                return
+            while not self._is_closed:
+                await asyncio.sleep(wait * int.from_bytes(os.urandom(4)) / (1 << 32))
+                try:
+                    connection = await self._connect()
+                except BusError:
+                    wait = min(wait * 2, LONGEST_WAIT)  # who waits for an answer hears in the end
+                else:
+                    wait = FIRST_WAIT
+                    break
+
+    def _fail(self, error: BaseException) -> None:
+        """A receiver's fault is not passed over."""
+        if not self.failure.done():
+            self.failure.set_result(error)
+        self._is_closed = True
+        self._give_up_requests()
+
+    def _give_up_requests(self) -> None:
+        requests, self._requests = self._requests, {}
+        for request in requests.values():
+            self._end(request, BusError("the bus was closed before the broker had answered"))
+
+    def _take(self, frame: Frame) -> None:
+        if frame.command == "RECEIPT":
+            request = self._requests.pop(frame.headers.get("receipt-id", ""), None)
+            if request is not None:
+                self._end(request, None)
+        elif frame.command == "ERROR":
+            request = self._requests.pop(frame.headers.get("receipt-id", ""), None)
+            why = frame.headers.get("message") or frame.body[:200].decode("utf-8", "replace")
+            if request is not None:
+                self._end(request, BusError(f"the broker refuses: {why}"))
+        elif frame.command == "MESSAGE":
+            self._receive(frame.headers, frame.body)
+
+    def _receive(self, headers: Mapping[str, str], body: bytes) -> None:
+        found = self._subscriptions.get(headers.get("subscription", ""))
+        if found is None:
+            return  # it was on its way when the subscription ended
+        sender = headers.get("sender", "") if self._dialect.names_sender else ""
+        said = {name: text for name, text in headers.items() if name not in _PROTOCOL_HEADERS}
+        found[1](Message(headers.get("destination", ""), said, body, sender))
+
+    async def _request(self, request: _Request) -> None:
+        if self._is_closed:
+            raise BusError("the bus is closed")
+        self._number += 1
+        receipt = f"r{self._number}"
+        self._requests[receipt] = request
+        try:
+            if self._connection is not None:
+                self._say(self._connection, receipt, request)
+            await request.answer
+        finally:
+            self._requests.pop(receipt, None)
+
+    # transport.Bus
+
+    def post(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
+        if self._connection is None:
+            self.dropped += 1
+        else:
+            self._connection.say("SEND", {**headers, "destination": destination}, body)
+
+    async def send(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
+        await self._request(_Request("SEND", {**headers, "destination": destination}, body))
+
+    async def subscribe(self, pattern: str, receiver: Receiver) -> Callable[[], Awaitable[None]]:
+        self._number += 1
+        name, theirs = f"s{self._number}", self._dialect.pattern(pattern)
+        self._subscriptions[name] = (theirs, receiver)
+        headers = {"id": name, "destination": theirs, "ack": "auto"}
+        try:
+            await self._request(_Request("SUBSCRIBE", headers))
+        except BaseException:
+            del self._subscriptions[name]
+            raise
+
+        async def end() -> None:
+            if self._subscriptions.pop(name, None) is not None and self._connection is not None:
+                self._connection.say("UNSUBSCRIBE", {"id": name})
+
+        return end
+
+    async def close(self) -> None:
+        self._is_closed = True
+        self._subscriptions.clear()
+        self._give_up_requests()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.say_goodbye(CONNECT_LIMIT)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)

@@ -1,0 +1,102 @@
+"""One connection of a client to a STOMP broker."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from boincvm.bus.heart_beats import HeartBeats
+from boincvm.bus.stomp import Frame, Parser, StompError, encode
+from boincvm.errors import BusError
+
+_GOODBYE = "goodbye"
+
+
+class ClientConnection(asyncio.Protocol):
+    """`lost`: is done when there is no connection any more. `fault`: what `take` has raised."""
+
+    def __init__(self, take: Callable[[Frame], None], heart_beat: int) -> None:
+        """`take`: is given each frame after the login's; `heart_beat`: milliseconds."""
+        loop = asyncio.get_running_loop()
+        self._take = take
+        self._heart_beat = heart_beat
+        self._parser = Parser()
+        self._transport: asyncio.Transport | None = None
+        self._beats: HeartBeats | None = None
+        self._welcome: asyncio.Future[Frame] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.fault: BaseException | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self._beats is not None:
+            self._beats.close()
+        if not self._welcome.done():
+            self._welcome.set_exception(ConnectionError("it closed the connection"))
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._beats is not None:
+            self._beats.heard()
+        try:
+            for frame in self._parser.feed(data):
+                if frame.headers.get("receipt-id") == _GOODBYE and self._transport is not None:
+                    self._transport.close()  # some brokers leave that to us
+                elif self._welcome.done():
+                    self._take(frame)
+                else:
+                    self._welcome.set_result(frame)
+        except StompError:
+            self.abort()  # it is no broker, or it is broken: another connection may do
+        except Exception as error:
+            self.fault = error
+            self.abort()
+
+    async def log_in(self, host: str, login: str, passcode: str) -> None:
+        """Raises BusError, OSError."""
+        headers = {
+            "accept-version": "1.2",
+            "host": host,
+            "heart-beat": f"{self._heart_beat},{self._heart_beat}",
+            "login": login,
+            "passcode": passcode,
+        }
+        if any("\n" in text or "\r" in text for text in headers.values()):
+            raise BusError("a login and its passcode are one line each")
+        self.say("CONNECT", headers)
+        welcome = await self._welcome
+        if welcome.command != "CONNECTED":
+            why = welcome.headers.get("message") or welcome.body[:200].decode("utf-8", "replace")
+            raise BusError(f"the broker refuses the login: {why}", hint="see login and passcode")
+        if welcome.headers.get("version") != "1.2":
+            raise BusError("the broker does not speak STOMP 1.2")
+        self._beats = HeartBeats.agreed(
+            welcome.headers.get("heart-beat"), self._heart_beat, self._beat, self.abort
+        )
+        if self._beats is None:
+            raise BusError("the broker's heart-beat is none")
+
+    def _beat(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"\n")
+
+    def say(self, command: str, headers: Mapping[str, str], body: bytes = b"") -> None:
+        """Nothing happens on a connection that is lost."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(command, dict(headers), body))
+
+    async def say_goodbye(self, limit: float) -> None:
+        """Until the broker has heard it, or `limit` seconds have passed."""
+        self.say("DISCONNECT", {"receipt": _GOODBYE})
+        try:
+            async with asyncio.timeout(limit):
+                await asyncio.shield(self.lost)
+        except TimeoutError:
+            self.abort()
+
+    def abort(self) -> None:
+        """At once."""
+        if self._transport is not None:
+            self._transport.abort()

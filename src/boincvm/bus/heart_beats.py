@@ -1,0 +1,76 @@
+"""STOMP's heart-beats, of either side: one timer, which is set again when it is due."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Self
+
+_HEADER = re.compile(r"(\d{1,9}),(\d{1,9})")
+_PATIENCE = 2.0
+"""So many intervals may pass without a word."""
+_LEAST = 100
+"""Milliseconds: who asks for beats more often gets them no more often."""
+
+
+class HeartBeats:
+    """send, expect: seconds between two beats, None where there are none."""
+
+    def __init__(
+        self,
+        send: float | None,
+        expect: float | None,
+        beat: Callable[[], None],
+        silent: Callable[[], None],
+    ) -> None:
+        """`silent` is called once if nothing is heard for two intervals."""
+        self._send = send
+        self._expect = expect
+        self._beat = beat
+        self._silent = silent
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._beaten = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._set_timer()
+
+    @classmethod
+    def agreed(
+        cls, theirs: str | None, ours: int, beat: Callable[[], None], silent: Callable[[], None]
+    ) -> Self | None:
+        """`theirs`: the other side's header; `ours`: milliseconds that we can and want, 0: none.
+        None if the header makes no sense."""
+        match = _HEADER.fullmatch(theirs or "0,0")
+        if match is None:
+            return None
+        can, want = int(match[1]), int(match[2])
+        send = max(ours, want, _LEAST) / 1e3 if ours and want else None
+        expect = max(ours, can, _LEAST) / 1e3 if ours and can else None
+        return cls(send, expect, beat, silent)
+
+    def heard(self) -> None:
+        """The other side has said something."""
+        self._heard = self._loop.time()
+
+    def _set_timer(self) -> None:
+        dues = []
+        if self._send is not None:
+            dues.append(self._beaten + self._send)
+        if self._expect is not None:
+            dues.append(self._heard + self._expect * _PATIENCE)
+        self._timer = self._loop.call_at(min(dues), self._look) if dues else None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._expect is not None and now >= self._heard + self._expect * _PATIENCE:
+            self._timer = None
+            self._silent()
+            return
+        if self._send is not None and now >= self._beaten + self._send:
+            self._beaten = now
+            self._beat()
+        self._set_timer()
+
+    def close(self) -> None:
+        """No beat any more; again is harmless."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

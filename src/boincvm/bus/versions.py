@@ -1,0 +1,45 @@
+"""What differs between STOMP 1.0, 1.1 and 1.2 on the wire, for peers that are not ours.
+
+Source: https://stomp.github.io/stomp-specification-1.1.html and -1.2.html, "Value Encoding".
+"""
+
+from collections.abc import Mapping
+
+from boincvm.bus.stomp import encode_head
+
+VERSIONS = ("1.2", "1.1", "1.0")
+"""The best one first."""
+
+
+def negotiate(accepted: str | None) -> str | None:
+    """The best version in a CONNECT's `accept-version`; one without it speaks 1.0."""
+    if accepted is None:
+        return "1.0"
+    words = {word.strip() for word in accepted.split(",")}
+    return next((version for version in VERSIONS if version in words), None)
+
+
+def encode_lines(version: str, headers: Mapping[str, str]) -> bytes:
+    """Header lines. What a version cannot say is left out: line ends in 1.0, carriage returns
+    in 1.1."""
+    if version == "1.2":
+        return encode_head("", dict(headers), 0)[1:-1]
+    if version == "1.1":
+        said = {name: value for name, value in headers.items() if "\r" not in name + value}
+        return encode_head("", said, 0)[1:-1]
+    lines = [
+        f"{name}:{value}\n"
+        for name, value in headers.items()
+        if not set("\r\n") & set(name + value) and ":" not in name
+    ]
+    return "".join(lines).encode()
+
+
+def encode_frame(
+    version: str, command: str, headers: Mapping[str, str], body: bytes = b""
+) -> bytes:
+    """A whole frame, `content-length` included."""
+    length = b"content-length:%d\n" % len(body)
+    return b"".join(
+        (command.encode(), b"\n", encode_lines(version, headers), length, b"\n", body, b"\0")
+    )

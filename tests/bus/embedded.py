@@ -1,0 +1,105 @@
+"""An embedded broker for a test, and bare connections to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+from boincvm.bus.access import Account, Accounts, digest_of_passcode
+from boincvm.bus.broker import Broker, BrokerLimits
+from boincvm.bus.client import Address, StompBus
+from boincvm.bus.stomp import Frame, Parser, encode
+
+LIMIT = 20.0
+PASSCODE = "right"
+DIGEST = digest_of_passcode(PASSCODE)
+ALL = ("/topic/**", "/queue/**")
+
+
+def accounts() -> Accounts:
+    """`host` may do everything, guests what is their own."""
+    guests = [
+        Account(
+            f"g{number}",
+            DIGEST,
+            may_send=("/topic/host.{login}",),
+            may_subscribe=("/topic/guest.{login}", "/topic/all.*"),
+        )
+        for number in range(10)
+    ]
+    return Accounts([Account("host", DIGEST, ALL, ALL), *guests])
+
+
+@asynccontextmanager
+async def broker(
+    limits: BrokerLimits | None = None, port: int = 0, known: Accounts | None = None
+) -> AsyncIterator[tuple[Broker, Address]]:
+    running = Broker(known or accounts(), limits)
+    host, port = await running.listen_tcp("127.0.0.1", port)
+    try:
+        yield running, Address(host=host, port=port)
+    finally:
+        await running.close()
+
+
+@asynccontextmanager
+async def bus(
+    address: Address, login: str = "host", heart_beat: int = 0
+) -> AsyncIterator[StompBus]:
+    opened = await StompBus.open(address, login, PASSCODE, heart_beat=heart_beat)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+class Peer:
+    """A bare connection: says what it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._parser = Parser()
+        self._frames: list[Frame] = []
+
+    @classmethod
+    async def open(cls, address: Address) -> Self:
+        return cls(*await asyncio.open_connection(address.host, address.port))
+
+    @classmethod
+    async def logged_in(cls, address: Address, login: str = "host", **headers: str) -> Self:
+        peer = await cls.open(address)
+        said = {"accept-version": "1.2", "host": "x", "login": login, "passcode": PASSCODE}
+        peer.say("CONNECT", **{**said, **{k.replace("_", "-"): v for k, v in headers.items()}})
+        assert (await peer.hear()).command == "CONNECTED"
+        return peer
+
+    def say(self, command: str, body: bytes = b"", **headers: str) -> None:
+        self.writer.write(encode(command, headers, body))
+
+    async def hear(self) -> Frame:
+        """The next frame. EOFError where the broker has closed."""
+        async with asyncio.timeout(LIMIT):
+            while not self._frames:
+                data = await self.reader.read(1 << 16)
+                if not data:
+                    raise EOFError
+                self._frames += self._parser.feed(data)
+        return self._frames.pop(0)
+
+    async def is_closed(self) -> bool:
+        """Waits for it."""
+        async with asyncio.timeout(LIMIT):
+            try:
+                while await self.reader.read(1 << 16):
+                    pass
+            except ConnectionError:
+                pass
+        return True
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            pass
