@@ -194,6 +194,22 @@ async def test_one_that_never_reads_is_dropped_and_others_are_served() -> None:
             await peer.close()
 
 
+async def ask_for_ever(peer: Peer) -> None:
+    async with asyncio.timeout(LIMIT):
+        while True:
+            peer.say("SEND", b"", destination="/topic/x", receipt="r" * 10000)
+            await peer.writer.drain()
+
+
+async def test_one_that_wants_receipts_and_never_reads_them_is_dropped() -> None:
+    async with broker(BrokerLimits(waiting=1 << 16)) as (of, address):
+        deaf = await Peer.logged_in(address)
+        with pytest.raises(ConnectionError):
+            await ask_for_ever(deaf)
+        assert of.counts["dropped: does not read"] == 1
+        await deaf.close()
+
+
 async def test_a_queue_waits_for_one_that_does_not_read() -> None:
     async with broker() as (_, address):
         slow, host = await Peer.logged_in(address), await Peer.logged_in(address)

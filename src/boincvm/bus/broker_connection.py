@@ -29,7 +29,7 @@ class BrokerConnection(asyncio.Protocol):
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.version = "1.2"
-        self.is_writable = True
+        self._has_room = True
         self._parser = Parser(broker.limits.body)
         self._transport: asyncio.Transport | None = None
         self._account: Account | None = None
@@ -77,23 +77,24 @@ class BrokerConnection(asyncio.Protocol):
             self._refuse(f"that is no STOMP: {error}")
 
     def pause_writing(self) -> None:
-        self.is_writable = False
+        self._has_room = False
 
     def resume_writing(self) -> None:
-        self.is_writable = True
+        self._has_room = True
         for subscription in tuple(self._subscriptions.values()):
             if isinstance(subscription, QueueSubscription):
                 subscription.queue.deliver()
 
     # To the peer.
 
-    def write(self, data: bytes) -> None:
-        """Nothing happens where the peer is gone."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+    @property
+    def is_writable(self) -> bool:
+        """Whether it is there and reads what it is sent."""
+        there = self._transport is not None and not self._transport.is_closing()
+        return there and self._has_room
 
-    def write_to_topic(self, data: bytes) -> None:
-        """A peer that does not read is dropped."""
+    def write(self, data: bytes) -> None:
+        """A peer that does not read is dropped; nothing happens where it is gone."""
         if self._transport is None or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() > self.broker.limits.waiting:

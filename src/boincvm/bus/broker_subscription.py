@@ -32,7 +32,7 @@ class TopicSubscription:
         head = self._head
         if self.wants_answers and self.version == "1.2":
             head += b"ack:topic\n"
-        self._connection.write_to_topic(head + shared)
+        self._connection.write(head + shared)
 
 
 class QueueSubscription:

@@ -51,7 +51,8 @@ class _Request:
 
 
 class StompBus:
-    """Made by `open`. `dropped`: messages of `post` for which there was no connection;
+    """Made by `open`. `dropped`: messages of `post` for which there was no connection, or
+    none with room;
     `connections`: how often one was made; `failure`: what a receiver raised, which ends it."""
 
     def __init__(
@@ -211,7 +212,7 @@ class StompBus:
     # transport.Bus
 
     def post(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
-        if self._connection is None:
+        if self._connection is None or self._connection.is_full:
             self.dropped += 1
         else:
             self._connection.say("SEND", {**headers, "destination": destination}, body)

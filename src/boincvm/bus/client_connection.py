@@ -8,6 +8,8 @@ from boincvm.bus.heart_beats import HeartBeats
 from boincvm.bus.stomp import Frame, Parser, StompError, encode
 from boincvm.errors import BusError
 
+MOST_WAITING = 16 << 20
+"""Bytes for a broker that does not read."""
 _GOODBYE = "goodbye"
 
 
@@ -81,6 +83,13 @@ class ClientConnection(asyncio.Protocol):
     def _beat(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"\n")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the broker has not read much of what was said."""
+        return self._transport is not None and (
+            self._transport.get_write_buffer_size() > MOST_WAITING
+        )
 
     def say(self, command: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         """Nothing happens on a connection that is lost."""

@@ -32,7 +32,8 @@ class Bus(Protocol):
     """
 
     def post(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
-        """Sends and does not wait; dropped, and counted, while there is no connection."""
+        """Sends and does not wait; dropped, and counted, where there is no connection, or where
+        the broker reads nothing."""
 
     async def send(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         """Sends, and returns when the broker has acknowledged it, across reconnections if need
