@@ -40,7 +40,7 @@ from boincvm.processes import ChildProcess
 
 LOCK = "checkpoint.lock"
 """In the cache directory: held by whoever makes a checkpoint on this host."""
-DOWNTIMES = (20, 60, 200)
+DOWNTIMES = (20, 60, 200, 1000)
 """Milliseconds that the end may take by QEMU's reckoning, one try after the other."""
 LIVE_LIMIT = 600.0
 """Seconds that the sending may take."""
