@@ -1,0 +1,1 @@
+"""Many machines at once: who is there, and whom a request is for."""

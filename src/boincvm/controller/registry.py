@@ -1,0 +1,176 @@
+"""The guests that have announced themselves, and whether they are still there.
+
+A guest says HELLO, then STILL_ALIVE every BEAT seconds, at last BYE. One that falls silent is
+marked, then dropped; when it is heard again it is there again. What guests say is checked.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from typing import NamedTuple
+
+from boincvm.controller.addressing import Selector
+from boincvm.errors import GuestProtocolError
+
+BEAT = 10.0
+SILENT_AFTER = 30.0
+DROPPED_AFTER = 90.0
+MOST_GUESTS = 20_000
+_MOST_LABELS = 64
+_LONGEST = 255
+
+
+class Presence(Enum):
+    PRESENT = auto()
+    SILENT = auto()
+
+
+class Change(Enum):
+    """What has happened to a guest."""
+
+    FOUND = auto()
+    CHANGED = auto()
+    """It said HELLO once more, with other words."""
+    SILENT = auto()
+    HEARD_AGAIN = auto()
+    DROPPED = auto()
+    LEFT = auto()
+
+
+class Guest(NamedTuple):
+    """As it described itself. labels: whatever its owner wants to address it by;
+    capabilities: what its agent can do."""
+
+    id: str
+    name: str
+    host: str = ""
+    labels: Mapping[str, str] = {}
+    capabilities: frozenset[str] = frozenset()
+
+
+class _Entry:
+    __slots__ = ("guest", "heard", "presence")
+
+    def __init__(self, guest: Guest, heard: float) -> None:
+        self.guest = guest
+        self.heard = heard
+        self.presence = Presence.PRESENT
+
+
+class Registry:
+    """`tell` hears of each change. However many guests there are, there is one timer, and a beat
+    costs the same."""
+
+    def __init__(
+        self,
+        tell: Callable[[Guest, Change], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: seconds that never go back."""
+        self._tell = tell
+        self._clock = clock
+        # Both in the order in which they were last heard.
+        self._present: OrderedDict[str, _Entry] = OrderedDict()
+        self._silent: OrderedDict[str, _Entry] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._present) + len(self._silent)
+
+    def presence(self, guest_id: str) -> Presence | None:
+        """None where it is not known."""
+        entry = self._present.get(guest_id) or self._silent.get(guest_id)
+        return entry.presence if entry else None
+
+    def find(self, selector: Selector) -> list[Guest]:
+        """All that it matches, those that are silent too."""
+        if selector.only is not None:
+            entry = self._present.get(selector.only) or self._silent.get(selector.only)
+            return [entry.guest] if entry else []
+        entries = (*self._present.values(), *self._silent.values())
+        return [entry.guest for entry in entries if selector.matches(entry.guest)]
+
+    # What guests say.
+
+    def hello(self, guest: Guest) -> None:
+        """Again is harmless. Raises GuestProtocolError."""
+        check_guest(guest)
+        entry = self._hear(guest.id)
+        if entry is None:
+            if len(self) >= MOST_GUESTS:
+                raise GuestProtocolError(f"there are {MOST_GUESTS} guests, and no room for more")
+            self._present[guest.id] = _Entry(guest, self._clock())
+            self._tell(guest, Change.FOUND)
+        elif entry.guest != guest:
+            entry.guest = guest
+            self._tell(guest, Change.CHANGED)
+
+    def still_alive(self, guest_id: str) -> bool:
+        """Whether it is known; one that is not is to be asked for its HELLO."""
+        return self._hear(guest_id) is not None
+
+    def bye(self, guest_id: str) -> None:
+        """Of one that is not known: harmless."""
+        entry = self._present.pop(guest_id, None) or self._silent.pop(guest_id, None)
+        if entry is not None:
+            self._tell(entry.guest, Change.LEFT)
+
+    def _hear(self, guest_id: str) -> _Entry | None:
+        entry = self._present.get(guest_id)
+        if entry is not None:
+            entry.heard = self._clock()
+            self._present.move_to_end(guest_id)
+            return entry
+        entry = self._silent.pop(guest_id, None)
+        if entry is not None:
+            entry.heard, entry.presence = self._clock(), Presence.PRESENT
+            self._present[guest_id] = entry
+            self._tell(entry.guest, Change.HEARD_AGAIN)
+        return entry
+
+    # The passing of time.
+
+    def look(self) -> None:
+        """Marks and drops those for which it is time."""
+        now = self._clock()
+        for entry in _older(self._present, now - SILENT_AFTER):
+            entry.presence = Presence.SILENT
+            self._silent[entry.guest.id] = entry
+            self._tell(entry.guest, Change.SILENT)
+        for entry in _older(self._silent, now - DROPPED_AFTER):
+            self._tell(entry.guest, Change.DROPPED)
+
+    def watch(self) -> None:
+        """From now on `look` is called when it is time, until `close`."""
+        self.look()
+        self._timer = asyncio.get_running_loop().call_later(BEAT / 2, self.watch)
+
+    def close(self) -> None:
+        """Time does not matter any more; again is harmless."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _older(entries: OrderedDict[str, _Entry], than: float) -> list[_Entry]:
+    """Takes out those that were heard before."""
+    found = []
+    while entries:
+        first = next(iter(entries.values()))
+        if first.heard > than:
+            break
+        del entries[first.guest.id]
+        found.append(first)
+    return found
+
+
+def check_guest(guest: Guest) -> None:
+    """Raises GuestProtocolError."""
+    words = [guest.id, guest.name, guest.host, *guest.labels, *guest.labels.values()]
+    words += guest.capabilities
+    if not guest.id or len(guest.labels) > _MOST_LABELS or len(guest.capabilities) > _MOST_LABELS:
+        raise GuestProtocolError("a guest without an id, or with too many labels")
+    if any(len(word) > _LONGEST or not word.isprintable() for word in words):
+        raise GuestProtocolError("a guest describes itself with words that are too long, or none")
