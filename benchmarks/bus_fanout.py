@@ -35,9 +35,9 @@ class Measured(NamedTuple):
 
 
 @contextmanager
-def peer(*arguments: str) -> Iterator[tuple[str, int]]:
-    """A process of `bus_peers`: what it says when it is ready, and its id."""
-    command = [sys.executable, "-m", "benchmarks.bus_peers", *arguments]
+def peer(*arguments: str, module: str = "benchmarks.bus_peers") -> Iterator[tuple[str, int]]:
+    """A process of that module: what it says when it is ready, and its id."""
+    command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         try:

@@ -30,7 +30,8 @@ def _panel(left: int, title: str, sizes: Sequence[int], lines: Panel) -> list[st
     parts = [f'<text x="{left}" y="{_TOP - 22}" font-weight="bold">{title}</text>']
     for part in (0.0, 0.5, 1.0):
         y = bottom - part * _HEIGHT
-        label = f"{part * most:.3g}"
+        value = part * most
+        label = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
         parts.append(f'<path d="M{left} {y:.0f}h{_WIDTH}" stroke="#ddd"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.0f}" text-anchor="end">{label}</text>')
     parts += [

@@ -11,6 +11,7 @@ from benchmarks import (
     exit_reaction,
     golden_start,
     guest_overhead,
+    guests_10k,
     idle,
     output_stream,
     process_start,
@@ -39,4 +40,5 @@ BENCHMARKS = (
     checkpoints.OVERHEAD,
     checkpoints.RESUME,
     bus_fanout.BENCHMARK,
+    guests_10k.BENCHMARK,
 )

@@ -1,0 +1,141 @@
+"""Guests on a real bus announce themselves, fall silent, lie, and come back."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from embedded import LIMIT, broker, bus
+
+from boincvm.bus.client import Address, StompBus
+from boincvm.bus.transport import Message
+from boincvm.controller.addressing import parse_selector
+from boincvm.controller.presence import LONGEST, PresenceWords
+from boincvm.controller.registry import Change, Guest, Registry
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Controller:
+    """A registry on a bus, and what it has told."""
+
+    def __init__(self, of: StompBus) -> None:
+        self.changes: list[tuple[str, Change]] = []
+        self._news = asyncio.Event()
+        self.registry = Registry(self._tell)
+        self.words = PresenceWords(of, self.registry)
+        self.bus = of
+
+    def _tell(self, guest: Guest, change: Change) -> None:
+        self.changes.append((guest.id, change))
+        self._news.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(LIMIT):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+    def ids(self, text: str) -> list[str]:
+        return sorted(guest.id for guest in self.registry.find(parse_selector(text)))
+
+
+@asynccontextmanager
+async def controller(address: Address) -> AsyncIterator[Controller]:
+    async with bus(address) as opened:
+        made = Controller(opened)
+        await made.words.open()
+        yield made
+        await made.words.close()
+
+
+@asynccontextmanager
+async def three(first: str, second: str) -> AsyncIterator[tuple[Controller, StompBus, StompBus]]:
+    """A controller, and two that have logged in with these names."""
+    async with (
+        broker() as (_, address),
+        controller(address) as made,
+        bus(address, first) as one,
+        bus(address, second) as other,
+    ):
+        yield made, one, other
+
+
+async def say(guest: StompBus, name: str, word: str, table: object = None) -> None:
+    """Until the broker has passed it on."""
+    text = word if table is None else f"{word} {json.dumps(table)}"
+    await guest.send(f"/topic/host.{name}", {}, text.encode())
+
+
+async def test_they_come_and_go() -> None:
+    async with three("g1", "g2") as (made, first, second):
+        await say(first, "g1", "HELLO", {"name": "one", "labels": {"site": "cern"}})
+        await say(second, "g2", "HELLO", {"labels": {"site": "desy"}, "capabilities": ["run"]})
+        await made.until(lambda: len(made.registry) == 2)
+        assert (made.ids("site=cern"), made.ids("all")) == (["g1"], ["g1", "g2"])
+        (found,) = made.registry.find(parse_selector("g2"))
+        assert found == Guest("g2", "g2", "", {"site": "desy"}, frozenset(["run"]))
+        await say(first, "g1", "BYE")
+        await made.until(lambda: ("g1", Change.LEFT) in made.changes)
+        assert made.ids("all") == ["g2"]
+
+
+async def test_a_guest_that_is_not_known_is_asked() -> None:
+    """The controller was started anew, say: it finds all guests by their next beats."""
+    async with broker() as (_, address), controller(address) as made, bus(address, "g1") as guest:
+
+        def answer(message: Message) -> None:
+            if message.body == b"HELLO_WANTED":
+                guest.post("/topic/host.g1", {}, b'HELLO {"name": "one"}')
+
+        await guest.subscribe("/topic/guest.g1", answer)
+        await say(guest, "g1", "STILL_ALIVE")
+        await made.until(lambda: len(made.registry) == 1)
+        assert made.ids("g1") == ["g1"]
+
+
+async def test_nobody_speaks_for_another() -> None:
+    """Even if the broker lets it: the controller believes the sender's name alone."""
+    async with three("host", "g2") as (made, liar, good):
+        await say(liar, "g1", "HELLO", {"name": "one"})
+        await say(good, "g2", "HELLO")
+        await made.until(lambda: len(made.registry) == 1)
+        await say(liar, "g2", "BYE")
+        await say(good, "g2", "HELLO", {"name": "changed"})
+        await made.until(lambda: ("g2", Change.CHANGED) in made.changes)
+        assert made.ids("all") == ["g2"]
+        assert made.words.counts["lied about its id"] == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"HELLO {",
+        b"HELLO []",
+        b'HELLO {"name": 1}',
+        b'HELLO {"labels": ["a"]}',
+        b'HELLO {"labels": {"a": 1}}',
+        b'HELLO {"capabilities": "run"}',
+        b'HELLO {"name": "a\\nb"}',
+        b"HELLO " + b"[" * 60000,
+        b"HELLO \xff",
+        b"HELLO " + b" " * (LONGEST + 1),
+    ],
+    ids=lambda body: body[:24],
+)
+async def test_what_makes_no_sense_is_counted(body: bytes) -> None:
+    async with broker() as (_, address), controller(address) as made, bus(address, "g1") as guest:
+        await guest.send("/topic/host.g1", {}, body)
+        await say(guest, "g1", "HELLO", {"name": "good"})
+        await made.until(lambda: len(made.registry) == 1)
+        assert made.words.counts["made no sense"] == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"eval 1", b"\xff"])
+async def test_other_words_are_not_ours(body: bytes) -> None:
+    async with broker() as (_, address), controller(address) as made, bus(address, "g1") as guest:
+        await guest.send("/topic/host.g1", {}, body)
+        await say(guest, "g1", "HELLO", {"name": "good"})
+        await made.until(lambda: len(made.registry) == 1)
+        assert dict(made.words.counts) == {"HELLO": 1}
