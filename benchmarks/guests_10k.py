@@ -3,25 +3,34 @@
 `guests_10k`: the 99th percentile of the time from a word to one guest to its answer, against a
 second; `guests_10k_memory`: of the controller's process, against 300 MiB. It fails unless every
 guest, and nobody else, counts as present after more than the time in which a silent one would not.
-`python -m benchmarks.guests_10k [COUNT ...]` prints how both grow with the number of guests.
+`python -m benchmarks.guests_10k [--broker NAME] [--plot FILE] [COUNT ...]` prints how both grow
+with the number of guests; RabbitMQ and ActiveMQ are a process of their own, whose memory is
+printed too, and there all guests have one login.
 """
 
+import argparse
 import asyncio
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
+from benchmarks.activemq import activemq
 from benchmarks.bus_fanout import peer, resident
-from benchmarks.rabbitmq import LOGIN, PASSCODE
+from benchmarks.growth_chart import chart
+from benchmarks.rabbitmq import LOGIN, PASSCODE, rabbitmq
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.bus.access import Account, Accounts, digest_of_passcode
 from boincvm.bus.broker import Broker
 from boincvm.bus.client import Address, StompBus
+from boincvm.bus.dialects import ACTIVEMQ, EMBEDDED, RABBITMQ
 from boincvm.bus.stomp import Parser, encode
 from boincvm.bus.transport import Message
 from boincvm.controller.presence import GUEST, PresenceWords
@@ -34,29 +43,40 @@ WORDS = 500
 LIMIT = 180.0
 _MIB = 1 << 20
 _PASSCODE_DIGEST = digest_of_passcode(PASSCODE)
+DIALECTS = {"embedded": EMBEDDED, "activemq": ACTIVEMQ, "rabbitmq": RABBITMQ}
+HEAP = 3072
+"""MiB for ActiveMQ: 10,000 connections do not fit into less than one."""
 
 
 class Measured(NamedTuple):
-    """p99: seconds; memory: bytes."""
+    """p99: seconds; memory: bytes of the controller; broker: bytes of the broker, 0 where it is
+    in the controller's process."""
 
     p99: float
     memory: int
+    broker: int = 0
 
 
 # The controller's process.
 
 
-async def serve(count: int) -> dict[str, float]:
-    """What was measured, once `count` guests have come."""
+async def embedded_broker(count: int) -> int:
+    """Its port."""
     accounts = Accounts(
         Account(str(n), _PASSCODE_DIGEST, ("/topic/host.{login}",), ("/topic/guest.{login}",))
         for n in range(count)
     )
     every = ("/topic/**",)
     accounts.add(Account(LOGIN, _PASSCODE_DIGEST, every, every))
-    broker = Broker(accounts)
-    _, port = await broker.listen_tcp("127.0.0.1", 0)
-    bus = await StompBus.open(Address(port=port), LOGIN, PASSCODE)
+    _, port = await Broker(accounts).listen_tcp("127.0.0.1", 0)
+    return port
+
+
+async def serve(count: int, kind: str, port: int) -> dict[str, float]:
+    """What was measured, once `count` guests have come. `port`: of a broker that runs already."""
+    if kind == "embedded":
+        port = await embedded_broker(count)
+    bus = await StompBus.open(Address(port=port), LOGIN, PASSCODE, dialect=DIALECTS[kind])
     all_there = asyncio.Event()
     registry = Registry(lambda *_: all_there.set() if len(registry) == count else None)
     await PresenceWords(bus, registry).open()
@@ -64,7 +84,7 @@ async def serve(count: int) -> dict[str, float]:
 
     def take(message: Message) -> None:
         if message.body == b"PONG":
-            answered.put_nowait(message.sender)
+            answered.put_nowait(message.destination.rpartition(".")[2])
 
     await bus.subscribe("/topic/host.**", take)
     registry.watch()
@@ -94,8 +114,10 @@ async def serve(count: int) -> dict[str, float]:
 class Beacon(asyncio.Protocol):
     """A guest that announces itself, beats, and answers PING."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, kind: str) -> None:
         self._number = number
+        self._login = str(number) if kind == "embedded" else LOGIN
+        self._host = DIALECTS[kind].host
         self._parser = Parser()
         self._transport: asyncio.WriteTransport | None = None
 
@@ -108,8 +130,8 @@ class Beacon(asyncio.Protocol):
         if not isinstance(transport, asyncio.WriteTransport):
             raise TypeError(transport)
         self._transport = transport
-        login = {"login": str(self._number), "passcode": PASSCODE}
-        transport.write(encode("CONNECT", {"accept-version": "1.2", "host": "x", **login}))
+        login = {"login": self._login, "passcode": PASSCODE}
+        transport.write(encode("CONNECT", {"accept-version": "1.2", "host": self._host, **login}))
 
     def data_received(self, data: bytes) -> None:
         for frame in self._parser.feed(data):
@@ -128,11 +150,12 @@ class Beacon(asyncio.Protocol):
         asyncio.get_running_loop().call_later(BEAT, self._beat)
 
 
-async def beat(port: int, count: int) -> None:
+async def beat(port: int, count: int, kind: str) -> None:
     """For ever."""
     loop = asyncio.get_running_loop()
     for number in range(count):
-        await loop.create_connection(lambda number=number: Beacon(number), "127.0.0.1", port)  # type: ignore[misc]
+        guest = Beacon(number, kind)
+        await loop.create_connection(lambda guest=guest: guest, "127.0.0.1", port)  # type: ignore[misc]
     print("ready", flush=True)
     await asyncio.Event().wait()
 
@@ -140,22 +163,39 @@ async def beat(port: int, count: int) -> None:
 # The benchmark.
 
 
-def measure(count: int) -> Measured:
+@contextmanager
+def _broker(kind: str) -> Iterator[tuple[int, int]]:
+    """Port and process id of a broker with a process of its own, or zeros."""
+    with tempfile.TemporaryDirectory(prefix="boincvm-bench-") as directory:
+        if kind == "activemq":
+            with activemq(Path(directory), heap=HEAP) as found:
+                yield found
+        elif kind == "rabbitmq":
+            with rabbitmq(Path(directory)) as found:
+                yield found
+        else:
+            yield 0, 0
+
+
+def measure(count: int, kind: str = "embedded") -> Measured:
     """With so many guests."""
     module = [sys.executable, "-m", "benchmarks.guests_10k"]
-    controller = subprocess.Popen([*module, "serve", str(count)], stdout=subprocess.PIPE, text=True)
-    with controller:
-        try:
-            if controller.stdout is None:
-                raise RuntimeError("it has no output")
-            port = controller.stdout.readline().strip()
-            with peer("beat", port, str(count), module="benchmarks.guests_10k"):
-                line = controller.stdout.readline()
-                if not line:
-                    raise RuntimeError("the controller has ended")
-                return Measured(**json.loads(line))
-        finally:
-            controller.kill()
+    with _broker(kind) as (broker_port, broker_pid):
+        serve = [*module, "serve", str(count), kind, str(broker_port)]
+        controller = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
+        with controller:
+            try:
+                if controller.stdout is None:
+                    raise RuntimeError("it has no output")
+                port = controller.stdout.readline().strip()
+                with peer("beat", port, str(count), kind, module="benchmarks.guests_10k"):
+                    line = controller.stdout.readline()
+                    if not line:
+                        raise RuntimeError("the controller has ended")
+                    broker = resident(broker_pid) if broker_pid else 0
+                    return Measured(**json.loads(line), broker=broker)
+            finally:
+                controller.kill()
 
 
 def _run(laboratory: Laboratory) -> list[Result]:
@@ -171,17 +211,38 @@ def _run(laboratory: Laboratory) -> list[Result]:
 BENCHMARK = Benchmark(("guests_10k", "guests_10k_memory"), _run)
 
 
+def _tell(kinds: Sequence[str], sizes: Sequence[int], plot: Path | None) -> None:
+    """A table, and a chart."""
+    print("| guests | broker | p99, ms | controller, MiB | broker, MiB |\n|---|---|---|---|---|")
+    found: dict[str, list[Measured]] = {kind: [] for kind in kinds}
+    for count in sizes:
+        for kind in kinds:
+            one = measure(count, kind)
+            found[kind].append(one)
+            broker = f"{one.broker / _MIB:.0f}" if one.broker else "(in it)"
+            values = (f"{one.p99 * 1e3:.1f}", f"{one.memory / _MIB:.0f}", broker)
+            print("|", " | ".join((str(count), kind, *values)), "|", flush=True)
+    if plot is not None:
+        memory = {k: [(one.memory + one.broker) / _MIB for one in found[k]] for k in kinds}
+        times = {k: [one.p99 * 1e3 for one in found[k]] for k in kinds}
+        title = "memory of controller and broker, MiB"
+        plot.write_text(chart(sizes, {"a word and its answer, p99, ms": times, title: memory}))
+
+
 def main(words: Sequence[str]) -> None:
     """What a process of these is to do."""
     if words[:1] == ["serve"]:
-        print(json.dumps(asyncio.run(serve(int(words[1])))), flush=True)
+        count, kind, port = int(words[1]), words[2], int(words[3])
+        print(json.dumps(asyncio.run(serve(count, kind, port))), flush=True)
     elif words[:1] == ["beat"]:
-        asyncio.run(beat(int(words[1]), int(words[2])))
+        asyncio.run(beat(int(words[1]), int(words[2]), words[3]))
     else:
-        print("| guests | p99, ms | memory, MiB |\n|---|---|---|")
-        for count in map(int, words or map(str, SIZES)):
-            found = measure(count)
-            print(f"| {count} | {found.p99 * 1e3:.1f} | {found.memory / _MIB:.0f} |", flush=True)
+        parser = argparse.ArgumentParser(prog="python -m benchmarks.guests_10k")
+        parser.add_argument("--broker", action="append", choices=list(DIALECTS), metavar="NAME")
+        parser.add_argument("--plot", type=Path, metavar="FILE", help="a chart, as SVG")
+        parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="COUNT")
+        options = parser.parse_args(words)
+        _tell(options.broker or ["embedded"], options.sizes, options.plot)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 from boincvm.bus.client_connection import ClientConnection
 from boincvm.bus.dialects import EMBEDDED, Dialect
 from boincvm.bus.stomp import Frame
+from boincvm.bus.topics import is_destination, is_pattern
 from boincvm.bus.transport import Message, Receiver
 from boincvm.errors import BusError
 
@@ -21,8 +22,11 @@ so that a thousand guests do not come back at the same moment."""
 MOST_TRIES = 5
 """So often is sent what the broker does not acknowledge before it, or the link, goes away."""
 _PROTOCOL_HEADERS = frozenset(
-    ("destination", "subscription", "message-id", "content-length", "ack", "redelivered", "sender")
-)
+    (
+        "destination", "subscription", "message-id", "content-length", "ack", "redelivered",
+        "receipt", "sender",
+    )
+)  # fmt: skip
 
 
 class Address(NamedTuple):
@@ -52,8 +56,9 @@ class _Request:
 
 class StompBus:
     """Made by `open`. `dropped`: messages of `post` for which there was no connection, or
-    none with room;
-    `connections`: how often one was made; `failure`: what a receiver raised, which ends it."""
+    none with room, or no such destination; `foreign`: messages that came from what is no
+    destination of ours, which other brokers let pass; `connections`: how often one was made;
+    `failure`: what a receiver raised, which ends it."""
 
     def __init__(
         self, address: Address, login: str, passcode: str, dialect: Dialect, heart_beat: int
@@ -63,14 +68,17 @@ class StompBus:
         self._passcode = passcode
         self._dialect = dialect
         self._heart_beat = heart_beat
+        self._not_said = _PROTOCOL_HEADERS | dialect.adds
         self._connection: ClientConnection | None = None
         self._subscriptions: dict[str, tuple[str, Receiver]] = {}
         self._requests: dict[str, _Request] = {}
         self._number = 0
+        self._complaint = ""
         self._keeper: asyncio.Task[None] | None = None
         self._is_closed = False
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.dropped = 0
+        self.foreign = 0
         self.connections = 0
 
     @classmethod
@@ -112,7 +120,7 @@ class StompBus:
                 raise
             raise BusError(
                 f"the broker at {address} cannot be reached: {error or 'it does not answer'}",
-                hint="see that it runs, and that address and port are right",
+                hint="see that it runs, and that address, port, login and passcode are right",
             ) from error
         self._connection = connection
         self.connections += 1
@@ -132,7 +140,8 @@ class StompBus:
         request.tries += 1
         if request.tries > MOST_TRIES:
             del self._requests[receipt]
-            self._end(request, BusError(f"the broker went away {MOST_TRIES} times without a word"))
+            why = self._complaint or "without a word"
+            self._end(request, BusError(f"the broker went away {MOST_TRIES} times: {why}"))
             return
         connection.say(request.command, {**request.headers, "receipt": receipt}, request.body)
 
@@ -177,6 +186,7 @@ class StompBus:
 
     def _take(self, frame: Frame) -> None:
         if frame.command == "RECEIPT":
+            self._complaint = ""
             request = self._requests.pop(frame.headers.get("receipt-id", ""), None)
             if request is not None:
                 self._end(request, None)
@@ -185,6 +195,11 @@ class StompBus:
             why = frame.headers.get("message") or frame.body[:200].decode("utf-8", "replace")
             if request is not None:
                 self._end(request, BusError(f"the broker refuses: {why}"))
+            elif self._connection is not None:
+                # RabbitMQ does not say what about, and does not always close the connection, as
+                # the standard wants: who waits for a receipt must not wait for ever.
+                self._complaint = why
+                self._connection.abort()
         elif frame.command == "MESSAGE":
             self._receive(frame.headers, frame.body)
 
@@ -193,8 +208,12 @@ class StompBus:
         if found is None:
             return  # it was on its way when the subscription ended
         sender = headers.get("sender", "") if self._dialect.names_sender else ""
-        said = {name: text for name, text in headers.items() if name not in _PROTOCOL_HEADERS}
-        found[1](Message(headers.get("destination", ""), said, body, sender))
+        said = {name: text for name, text in headers.items() if name not in self._not_said}
+        destination = self._dialect.ours(headers.get("destination", ""))
+        if not is_destination(destination):
+            self.foreign += 1
+            return
+        found[1](Message(destination, said, body, sender))
 
     async def _request(self, request: _Request) -> None:
         if self._is_closed:
@@ -212,15 +231,24 @@ class StompBus:
     # transport.Bus
 
     def post(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
-        if self._connection is None or self._connection.is_full:
+        connection = self._connection
+        if connection is None or connection.is_full or not is_destination(destination):
             self.dropped += 1
         else:
-            self._connection.say("SEND", {**headers, "destination": destination}, body)
+            place = self._dialect.destination(destination)
+            connection.say("SEND", {**headers, "destination": place}, body)
 
     async def send(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
-        await self._request(_Request("SEND", {**headers, "destination": destination}, body))
+        # Others than ours take anything for one: several with commas between them, say, or a
+        # pattern, which nobody then hears.
+        if not is_destination(destination):
+            raise BusError(f"{destination[:80]!r} is no destination")
+        place = self._dialect.destination(destination)
+        await self._request(_Request("SEND", {**headers, "destination": place}, body))
 
     async def subscribe(self, pattern: str, receiver: Receiver) -> Callable[[], Awaitable[None]]:
+        if not is_pattern(pattern):
+            raise BusError(f"{pattern[:80]!r} is no destination, and no pattern of topics")
         self._number += 1
         name, theirs = f"s{self._number}", self._dialect.pattern(pattern)
         self._subscriptions[name] = (theirs, receiver)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Self
 
 _HEADER = re.compile(r"(\d{1,9}),(\d{1,9})")
-_PATIENCE = 2.0
-"""So many intervals may pass without a word."""
+_PATIENCE = 2.5
+"""So many intervals may pass without a word. ActiveMQ sends its first beat after two."""
 _LEAST = 100
 """Milliseconds: who asks for beats more often gets them no more often."""
 
@@ -22,7 +22,7 @@ class HeartBeats:
         beat: Callable[[], None],
         silent: Callable[[], None],
     ) -> None:
-        """`silent` is called once if nothing is heard for two intervals."""
+        """`silent` is called once if nothing is heard for two and a half intervals."""
         self._send = send
         self._expect = expect
         self._beat = beat

@@ -32,12 +32,12 @@ class Bus(Protocol):
     """
 
     def post(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
-        """Sends and does not wait; dropped, and counted, where there is no connection, or where
-        the broker reads nothing."""
+        """Sends and does not wait; dropped, and counted, where there is no connection, where the
+        broker reads nothing, or where that is no destination (topics.py)."""
 
     async def send(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         """Sends, and returns when the broker has acknowledged it, across reconnections if need
-        be. Raises BusError when the bus is closed."""
+        be. Raises BusError when the bus is closed, and where that is no destination."""
 
     async def subscribe(self, pattern: str, receiver: Receiver) -> Callable[[], Awaitable[None]]:
         """Calls `receiver` with each message from now on, across reconnections; what it returns

@@ -1,0 +1,116 @@
+"""A real ActiveMQ for tests and benchmarks, with a directory and a port of its own."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+
+from benchmarks.rabbitmq import LOGIN, PASSCODE
+
+START_LIMIT = 90.0
+LIBRARIES = Path("/usr/share/activemq/lib")
+HEAP = 256
+"""MiB; a thousand connections fit."""
+# Without the first one a message waits up to 40 ms for the one before it to be acknowledged.
+_OPTIONS = "transport.tcpNoDelay=true&amp;maximumConnections=20000"
+_STARTED = re.compile(r"Listening for connections at: stomp\+nio://\S+?:(\d+)")
+_CONFIGURATION = """\
+<beans xmlns="http://www.springframework.org/schema/beans"
+    xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
+    xsi:schemaLocation="http://www.springframework.org/schema/beans
+        http://www.springframework.org/schema/beans/spring-beans.xsd
+        http://activemq.apache.org/schema/core
+        http://activemq.apache.org/schema/core/activemq-core.xsd">
+  <broker xmlns="http://activemq.apache.org/schema/core" brokerName="localhost"
+      useJmx="false" persistent="false" schedulerSupport="false"
+      dataDirectory="{directory}/data">
+    <plugins>
+      <simpleAuthenticationPlugin anonymousAccessAllowed="false">
+        <users>
+          <authenticationUser username="{login}" password="{passcode}" groups="users"/>
+        </users>
+      </simpleAuthenticationPlugin>
+    </plugins>
+    <transportConnectors>
+      <transportConnector uri="stomp+nio://127.0.0.1:{port}?{options}"/>
+    </transportConnectors>
+  </broker>
+</beans>
+"""
+_LOGGING = """\
+log4j.rootLogger=WARN,file
+log4j.appender.file=org.apache.log4j.FileAppender
+log4j.appender.file.File={directory}/log
+log4j.appender.file.layout=org.apache.log4j.SimpleLayout
+log4j.logger.org.apache.activemq.transport.TransportServerThreadSupport=INFO,console
+log4j.appender.console=org.apache.log4j.ConsoleAppender
+log4j.appender.console.layout=org.apache.log4j.SimpleLayout
+"""
+
+
+def _command(directory: Path, heap: int) -> list[str]:
+    """Java itself, for a daemon's script would leave it behind."""
+    return [
+        "java",
+        f"-Xmx{heap}m",
+        "-XX:-UsePerfData",
+        f"-Djava.io.tmpdir={directory}",
+        f"-Dactivemq.home={LIBRARIES.parent}",
+        f"-Dactivemq.base={directory}",
+        f"-Dlog4j.configuration=file:{directory / 'log4j.properties'}",
+        "-classpath",
+        f"{LIBRARIES}/*:{LIBRARIES}/optional/*",
+        "org.apache.activemq.console.command.ShellCommand",
+        "start",
+        f"xbean:file:{directory / 'activemq.xml'}",
+    ]
+
+
+@contextmanager
+def activemq(directory: Path, port: int = 0, heap: int = HEAP) -> Iterator[tuple[int, int]]:
+    """Its STOMP port (0: any) and its process id, once it takes connections; gone afterwards.
+
+    heap: MiB. Messages are kept in memory alone.
+    """
+    names = {
+        "directory": directory,
+        "login": LOGIN,
+        "passcode": PASSCODE,
+        "port": port,
+        "options": _OPTIONS,
+    }
+    (directory / "activemq.xml").write_text(_CONFIGURATION.format(**names))
+    (directory / "log4j.properties").write_text(_LOGGING.format(**names))
+    server = subprocess.Popen(
+        _command(directory, heap),
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    alarm = Timer(START_LIMIT, server.kill)
+    alarm.start()
+    try:
+        found = _port(server)
+        alarm.cancel()
+        yield found, server.pid
+    finally:
+        alarm.cancel()
+        server.kill()
+        server.wait(START_LIMIT)
+        if server.stdout is not None:
+            server.stdout.close()
+
+
+def _port(server: subprocess.Popen[str]) -> int:
+    """Where it listens, as it says itself."""
+    said = ""
+    for line in server.stdout or ():
+        said += line
+        match = _STARTED.search(line)
+        if match:
+            return int(match[1])
+    raise RuntimeError(f"ActiveMQ did not start: {said[-2000:]}")
