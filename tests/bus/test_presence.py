@@ -11,8 +11,9 @@ from embedded import LIMIT, broker, bus
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.transport import Message
 from boincvm.controller.addressing import parse_selector
-from boincvm.controller.presence import LONGEST, PresenceWords
+from boincvm.controller.presence import PresenceWords
 from boincvm.controller.registry import Change, Guest, Registry
+from boincvm.controller.words import LONGEST_TABLE
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -120,7 +121,7 @@ async def test_nobody_speaks_for_another() -> None:
         b'HELLO {"name": "a\\nb"}',
         b"HELLO " + b"[" * 60000,
         b"HELLO \xff",
-        b"HELLO " + b" " * (LONGEST + 1),
+        b"HELLO " + b" " * (LONGEST_TABLE + 1),
     ],
     ids=lambda body: body[:24],
 )
@@ -132,10 +133,13 @@ async def test_what_makes_no_sense_is_counted(body: bytes) -> None:
         assert made.words.counts["made no sense"] == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"eval 1", b"\xff"])
-async def test_other_words_are_not_ours(body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [(b"", "made no sense"), (b"eval 1", "made no sense"), (b"CMD_RESULT {}", "other words")],
+)
+async def test_other_words_are_not_ours(body: bytes, count: str) -> None:
     async with broker() as (_, address), controller(address) as made, bus(address, "g1") as guest:
         await guest.send("/topic/host.g1", {}, body)
         await say(guest, "g1", "HELLO", {"name": "good"})
         await made.until(lambda: len(made.registry) == 1)
-        assert dict(made.words.counts) == {"HELLO": 1}
+        assert dict(made.words.counts) == {count: 1, "HELLO": 1}

@@ -57,8 +57,9 @@ class _Request:
 class StompBus:
     """Made by `open`. `dropped`: messages of `post` for which there was no connection, or
     none with room, or no such destination; `foreign`: messages that came from what is no
-    destination of ours, which other brokers let pass; `connections`: how often one was made;
-    `failure`: what a receiver raised, which ends it."""
+    destination of ours, which other brokers let pass; `connections`: how often one was made,
+    and `on_connected` is called each time, when it may be used; `failure`: what a receiver
+    raised, which ends it."""
 
     def __init__(
         self, address: Address, login: str, passcode: str, dialect: Dialect, heart_beat: int
@@ -80,6 +81,7 @@ class StompBus:
         self.dropped = 0
         self.foreign = 0
         self.connections = 0
+        self.on_connected: Callable[[], None] = lambda: None
 
     @classmethod
     async def open(
@@ -125,6 +127,7 @@ class StompBus:
         self._connection = connection
         self.connections += 1
         self._say_all(connection)
+        self.on_connected()
         return connection
 
     def _say_all(self, connection: ClientConnection) -> None:

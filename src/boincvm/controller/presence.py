@@ -1,33 +1,35 @@
 """What guests say of themselves on the bus, told to the registry.
 
-A guest sends to `/topic/host.ID`, and hears what is sent to `/topic/guest.ID`. A body is a word,
-and for some a space and a JSON object:
+A guest sends to `/topic/host.ID`, and hears what is sent to `/topic/guest.ID` (words.py):
 
-    HELLO {"name": "…", "host": "…", "labels": {"site": "cern"}, "capabilities": ["run"]}
+    HELLO {"name": "…", "host": "…", "labels": {"site": "cern"}, "capabilities": ["run"],
+           "instance": "…"}
     STILL_ALIVE        every BEAT seconds
     BYE
     HELLO_WANTED       to a guest: we have heard you, and do not know you
 """
 
-import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from boincvm.bus.transport import Bus, Message
 from boincvm.controller.registry import Guest, Registry
+from boincvm.controller.words import GUEST, HOST, Word, decode_word
 from boincvm.errors import GuestProtocolError
 
-HOST, GUEST = "/topic/host.", "/topic/guest."
-LONGEST = 64 << 10
-"""Bytes of a description."""
+Others = Callable[[str, Word], None]
+"""Takes a guest's id and a word; may raise GuestProtocolError."""
 
 
 class PresenceWords:
-    """`counts`: what was heard, and what was not believed, by name. Words that it does not know
-    are somebody else's."""
+    """`counts`: what was heard, and what was not believed, by name. `others` hears all words, once
+    the registry knows them."""
 
-    def __init__(self, bus: Bus, registry: Registry) -> None:
+    def __init__(
+        self, bus: Bus, registry: Registry, others: Others = lambda _guest, _word: None
+    ) -> None:
         self._bus = bus
+        self._others = others
         self._registry = registry
         self._end: Callable[[], Awaitable[None]] | None = None
         self.counts: Counter[str] = Counter()
@@ -47,43 +49,47 @@ class PresenceWords:
         if message.sender not in ("", guest_id):
             self.counts["lied about its id"] += 1
             return
-        word, _, text = message.body.partition(b" ")
         try:
-            if word == b"HELLO":
-                self._registry.hello(described(guest_id, text))
-            elif word == b"STILL_ALIVE":
-                if not self._registry.still_alive(guest_id):
-                    self._bus.post(GUEST + guest_id, {}, b"HELLO_WANTED")
-            elif word == b"BYE":
-                self._registry.bye(guest_id)
-            else:
-                return
+            word = decode_word(message.body)
+            self.counts[word.name if self._hear(guest_id, word) else "other words"] += 1
+            self._others(guest_id, word)
         except GuestProtocolError:
             self.counts["made no sense"] += 1
+
+    def _hear(self, guest_id: str, word: Word) -> bool:
+        """Whether it was about presence. Raises GuestProtocolError."""
+        if word.name == "HELLO":
+            self._registry.hello(described(guest_id, word.table))
+        elif word.name == "STILL_ALIVE":
+            if not self._registry.still_alive(guest_id):
+                self._bus.post(GUEST + guest_id, {}, b"HELLO_WANTED")
+        elif word.name == "BYE":
+            self._registry.bye(guest_id)
         else:
-            self.counts[word.decode()] += 1
+            return False
+        return True
 
 
-def described(guest_id: str, text: bytes) -> Guest:
-    """The guest that the JSON object describes. Raises GuestProtocolError."""
-    try:
-        table = json.loads(text or b"{}")
-    except (ValueError, RecursionError):
-        raise GuestProtocolError(
-            "a guest describes itself with something that is no JSON"
-        ) from None
-    if not isinstance(table, dict):
-        raise GuestProtocolError("a guest describes itself with something that is no table")
-    name, host = table.get("name", guest_id), table.get("host", "")
+def described(guest_id: str, table: Mapping[str, object]) -> Guest:
+    """The guest that a HELLO describes. Raises GuestProtocolError."""
     labels, capabilities = table.get("labels", {}), table.get("capabilities", [])
-    is_good = (
-        isinstance(name, str)
-        and isinstance(host, str)
-        and isinstance(labels, dict)
-        and all(isinstance(value, str) for value in labels.values())
-        and isinstance(capabilities, list)
-        and all(isinstance(one, str) for one in capabilities)
+    if not isinstance(labels, dict) or not isinstance(capabilities, list):
+        raise _nonsense()
+    return Guest(
+        guest_id,
+        name=_text(table.get("name", guest_id)),
+        host=_text(table.get("host", "")),
+        labels={_text(name): _text(value) for name, value in labels.items()},
+        capabilities=frozenset(map(_text, capabilities)),
+        instance=_text(table.get("instance", "")),
     )
-    if not is_good:
-        raise GuestProtocolError("a guest describes itself with words of another kind")
-    return Guest(guest_id, name, host, labels, frozenset(capabilities))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _nonsense()
+    return value
+
+
+def _nonsense() -> GuestProtocolError:
+    return GuestProtocolError("a guest describes itself with words of another kind")

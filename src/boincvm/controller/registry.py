@@ -41,13 +41,14 @@ class Change(Enum):
 
 class Guest(NamedTuple):
     """As it described itself. labels: whatever its owner wants to address it by;
-    capabilities: what its agent can do."""
+    capabilities: what its agent can do; instance: another one each time that it was started."""
 
     id: str
     name: str
     host: str = ""
     labels: Mapping[str, str] = {}
     capabilities: frozenset[str] = frozenset()
+    instance: str = ""
 
 
 class _Entry:
@@ -168,7 +169,14 @@ def _older(entries: OrderedDict[str, _Entry], than: float) -> list[_Entry]:
 
 def check_guest(guest: Guest) -> None:
     """Raises GuestProtocolError."""
-    words = [guest.id, guest.name, guest.host, *guest.labels, *guest.labels.values()]
+    words = [
+        guest.id,
+        guest.name,
+        guest.host,
+        guest.instance,
+        *guest.labels,
+        *guest.labels.values(),
+    ]
     words += guest.capabilities
     if not guest.id or len(guest.labels) > _MOST_LABELS or len(guest.capabilities) > _MOST_LABELS:
         raise GuestProtocolError("a guest without an id, or with too many labels")

@@ -1,0 +1,285 @@
+"""The commands that guests were given, and what became of them.
+
+Words to a guest (a message may be lost, so whatever is not answered is said again):
+
+    CMD_RUN {"cmd-id", "instance", "argv", "env", "directory", "timeout", "stdout", "stderr"}
+            run it, with the word's data as standard input; or, if it runs already or has ended,
+            say its output again from there
+    CMD_TAKEN {"cmd-id", "stdout", "stderr", "again"}
+            so much has come of each; with `again`: say what follows once more
+    CMD_SIGNAL {"cmd-id", "signal"}     to the program
+    CMD_FORGET {"cmd-id"}               the result has come
+
+and from it: CMD_STARTED {"cmd-id"}, CMD_OUTPUT {"cmd-id", "stream", "offset", "first"} with
+the bytes from `offset` on (the guest has none before `first` any more),
+CMD_RESULT {"cmd-id", "code" or "signal" or "error", "resources", "stdout", "stderr"}. An id is run
+at most once in a guest's life, and `instance` says which life is meant.
+"""
+
+import asyncio
+import json
+import secrets
+import signal
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+
+from boincvm.controller.command import Answer, Command, Request, State, read_result
+from boincvm.controller.registry import Guest
+from boincvm.controller.words import LONGEST_TABLE, Word, encode_word
+from boincvm.errors import GuestProtocolError, UsageError
+
+KEPT_FOR = 24 * 3600.0
+MOST_COMMANDS = 10_000
+MOST_STDIN = 1 << 16
+_LONGEST_ID = 128
+_OUR_SHARE = 4096
+"""Bytes of a CMD_RUN's table that are not the request's."""
+
+Post = Callable[[str, bytes], None]
+"""Takes a guest's id and a message for it, which may get lost."""
+
+
+class CommandTable:
+    """Finished commands stay for KEPT_FOR seconds, fewer if there are too many. `counts`: what
+    was heard and not believed."""
+
+    def __init__(self, post: Post, clock: Callable[[], float] = time.monotonic) -> None:
+        self._post = post
+        self._clock = clock
+        self._commands: OrderedDict[str, Command] = OrderedDict()
+        self._open: dict[str, dict[str, Command]] = {}  # by guest, then by the command's id
+        self._alarms: dict[str, asyncio.TimerHandle] = {}
+        self.counts: Counter[str] = Counter()
+
+    def submit(
+        self,
+        guests: Iterable[Guest],
+        request: Request,
+        *,
+        command_id: str | None = None,
+        first: int | None = None,
+        within: float | None = None,
+    ) -> Command:
+        """Sends `request` to all `guests`, and returns at once.
+
+        `command_id`: the client's own; the same request under the same id is the same command,
+        and runs no second time. `first`: so many answers are enough. `within`: seconds, after
+        which what is still open is dropped. Raises UsageError.
+        """
+        self._expire()
+        known = self._commands.get(command_id or "")
+        if known is not None:
+            if known.request != request:
+                raise UsageError(
+                    f"there is another command with the id {known.id}",
+                    hint="choose another id, or none",
+                )
+            return known
+        made = self._make(list(guests), request, command_id, first)
+        for answer in made.answers.values():
+            self._say_run(made, answer)
+        if within is not None:
+            loop = asyncio.get_running_loop()
+            self._alarms[made.id] = loop.call_later(within, self.drop, made.id, "too late")
+        self._see_end(made)
+        return made
+
+    def _make(
+        self, guests: list[Guest], request: Request, command_id: str | None, first: int | None
+    ) -> Command:
+        _check(request, command_id)
+        if len(self._commands) >= MOST_COMMANDS:
+            raise UsageError(f"there are {MOST_COMMANDS} commands that have not ended")
+        chosen = command_id or secrets.token_hex(8)
+        wanted = len(guests) if first is None else min(first, len(guests))
+        made = self._commands[chosen] = Command(chosen, request, wanted)
+        for guest in guests:
+            made.answers[guest.id] = Answer(guest.id, guest.instance)
+            self._open.setdefault(guest.id, {})[chosen] = made
+        return made
+
+    def find(self, command_id: str) -> Command:
+        """Raises UsageError."""
+        found = self._commands.get(command_id)
+        if found is None:
+            raise UsageError(
+                f"there is no command {command_id[:_LONGEST_ID]!r}",
+                hint="it may have ended long ago: results are kept for a day",
+            )
+        return found
+
+    def all(self) -> list[Command]:
+        """The oldest one first."""
+        self._expire()
+        return list(self._commands.values())
+
+    def signal(self, command_id: str, number: int) -> None:
+        """To the programs that still run. Raises UsageError."""
+        for answer in self.find(command_id).answers.values():
+            if answer.is_open:
+                self._say(answer.guest_id, "CMD_SIGNAL", command_id, signal=number)
+
+    def drop(self, command_id: str, why: str = "cancelled") -> None:
+        """Kills what still runs, and waits for no answer. Raises UsageError."""
+        command = self.find(command_id)
+        for answer in command.answers.values():
+            if answer.is_open:
+                self._say(answer.guest_id, "CMD_SIGNAL", command_id, signal=int(signal.SIGKILL))
+                self._close(command, answer, State.DROPPED, why)
+        self._see_end(command)
+
+    # What guests say, and what happens to them.
+
+    def take(self, guest_id: str, word: Word) -> None:
+        """A word of a guest's that begins with CMD_. Raises GuestProtocolError."""
+        command_id = word.text("cmd-id")
+        command = self._open.get(guest_id, {}).get(command_id)
+        if command is None:
+            # It answers late, or again, or what nobody asked it.
+            self.counts["not asked"] += 1
+            if word.name == "CMD_RESULT":
+                self._say(guest_id, "CMD_FORGET", command_id)
+            return
+        answer = command.answers[guest_id]
+        if word.name == "CMD_STARTED":
+            answer.state = State.RUNNING
+        elif word.name == "CMD_OUTPUT":
+            self._take_output(command, answer, word)
+        elif word.name == "CMD_RESULT":
+            answer.result = read_result(word)
+            self._end_if_whole(command, answer, again=True)
+        else:
+            raise GuestProtocolError(f"a guest said {word.name}")
+        command.tell()
+
+    def _take_output(self, command: Command, answer: Answer, word: Word) -> None:
+        log = answer.outputs.get(word.text("stream"))
+        if log is None:
+            raise GuestProtocolError("output of a stream that there is not")
+        offset = word.whole("offset")
+        answer.state = State.RUNNING
+        if offset > log.end and word.whole("first") == offset:
+            log.skip(offset)  # the guest has no more: another controller has taken it
+        if offset <= log.end:
+            log.append(word.data[log.end - offset :])
+        self._say_taken(command, answer, again=offset > log.end)
+        self._end_if_whole(command, answer, again=False)
+
+    def _end_if_whole(self, command: Command, answer: Answer, *, again: bool) -> None:
+        if answer.result is None:
+            return
+        if answer.has_all_output:
+            self._say(answer.guest_id, "CMD_FORGET", command.id)
+            self._close(command, answer, State.ENDED)
+            self._see_end(command)
+        elif again:
+            self._say_taken(command, answer, again=True)
+
+    def guest_beats(self, guest_id: str) -> None:
+        """What it has said nothing of may have been lost on its way."""
+        for command in list(self._open.get(guest_id, {}).values()):
+            answer = command.answers[guest_id]
+            if answer.state is State.SENT:
+                self._say_run(command, answer)
+
+    def guest_says_hello(self, guest: Guest) -> None:
+        """It has connected again, or was started anew."""
+        for command in list(self._open.get(guest.id, {}).values()):
+            answer = command.answers[guest.id]
+            if answer.instance == guest.instance:
+                self._say_run(command, answer)
+            else:
+                self._close(command, answer, State.LOST, "the guest was started anew")
+                self._see_end(command)
+
+    def guest_is_lost(self, guest_id: str, why: str) -> None:
+        """It has gone: its answers will not come."""
+        for command in list(self._open.get(guest_id, {}).values()):
+            self._close(command, command.answers[guest_id], State.LOST, why)
+            self._see_end(command)
+
+    # The end.
+
+    def _close(self, command: Command, answer: Answer, state: State, why: str = "") -> None:
+        answer.state, answer.why = state, why
+        still_open = self._open.get(answer.guest_id, {})
+        still_open.pop(command.id, None)
+        if not still_open:
+            self._open.pop(answer.guest_id, None)
+
+    def _see_end(self, command: Command) -> None:
+        answers = command.answers.values()
+        if any(answer.is_open for answer in answers):
+            if sum(answer.state is State.ENDED for answer in answers) < command.wanted:
+                return
+            self.drop(command.id, "enough others have answered")
+            return
+        if not command.is_finished:
+            command.finished_at = self._clock()
+            alarm = self._alarms.pop(command.id, None)
+            if alarm is not None:
+                alarm.cancel()
+        command.tell()
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for command in list(self._commands.values()):
+            ended = command.finished_at
+            is_old = ended is not None and now - ended > KEPT_FOR
+            if is_old or (ended is not None and len(self._commands) >= MOST_COMMANDS):
+                del self._commands[command.id]
+
+    def close(self) -> None:
+        """No alarm rings any more; again is harmless."""
+        for alarm in self._alarms.values():
+            alarm.cancel()
+        self._alarms.clear()
+
+    # What guests are told.
+
+    def _say_run(self, command: Command, answer: Answer) -> None:
+        table = {**_run_table(command.request), "instance": answer.instance, **_ends(answer)}
+        data = command.request.stdin
+        self._post(answer.guest_id, encode_word("CMD_RUN", {"cmd-id": command.id, **table}, data))
+
+    def _say_taken(self, command: Command, answer: Answer, *, again: bool) -> None:
+        self._say(answer.guest_id, "CMD_TAKEN", command.id, again=again, **_ends(answer))
+
+    def _say(self, guest_id: str, name: str, command_id: str, **values: int) -> None:
+        self._post(guest_id, encode_word(name, {"cmd-id": command_id, **values}))
+
+
+def _ends(answer: Answer) -> dict[str, int]:
+    return {name: log.end for name, log in answer.outputs.items()}
+
+
+def _run_table(request: Request) -> dict[str, object]:
+    return {
+        "argv": list(request.argv),
+        "env": dict(request.environment),
+        "directory": request.directory,
+        "timeout": request.timeout,
+    }
+
+
+def _check(request: Request, command_id: str | None) -> None:
+    """Raises UsageError."""
+    if not request.argv or not request.argv[0]:
+        raise UsageError("a command without a program", hint="name the program, then its arguments")
+    if len(request.stdin) > MOST_STDIN:
+        raise UsageError(
+            f"a standard input of {len(request.stdin)} bytes, where {MOST_STDIN} are the most",
+            hint="send it as a file first",
+        )
+    if len(json.dumps(_run_table(request))) > LONGEST_TABLE - _OUR_SHARE:
+        raise UsageError(
+            f"arguments and environment are larger than {(LONGEST_TABLE - _OUR_SHARE) >> 10} KiB",
+            hint="send them as a file first",
+        )
+    if command_id is not None and not (
+        0 < len(command_id) <= _LONGEST_ID and command_id.isprintable()
+    ):
+        raise UsageError(
+            "a command's id that is none", hint=f"1 to {_LONGEST_ID} printable characters"
+        )

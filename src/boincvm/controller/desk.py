@@ -1,0 +1,68 @@
+"""Registry, presence and commands on one bus."""
+
+from collections.abc import Callable
+
+from boincvm.bus.transport import Bus
+from boincvm.controller.addressing import parse_selector
+from boincvm.controller.command import Command, Request
+from boincvm.controller.commands import CommandTable
+from boincvm.controller.presence import PresenceWords
+from boincvm.controller.registry import Change, Guest, Registry
+from boincvm.controller.words import GUEST, Word
+
+
+class Desk:
+    """Everything that guests say comes here, and everything that they are told leaves here.
+
+    `tell` hears what happens to guests. A guest that is dropped for its silence keeps its
+    commands: it may come back and answer.
+    """
+
+    def __init__(
+        self, bus: Bus, tell: Callable[[Guest, Change], None] = lambda _guest, _change: None
+    ) -> None:
+        self._tell = tell
+        self.registry = Registry(self._see)
+        self.commands = CommandTable(lambda guest_id, body: bus.post(GUEST + guest_id, {}, body))
+        self.presence = PresenceWords(bus, self.registry, self._take)
+
+    async def open(self) -> None:
+        """From now on guests are heard. Raises BusError."""
+        await self.presence.open()
+        self.registry.watch()
+
+    async def close(self) -> None:
+        """Guests are not heard any more; their programs go on. Again is harmless."""
+        self.registry.close()
+        self.commands.close()
+        await self.presence.close()
+
+    def run(
+        self,
+        selector: str,
+        request: Request,
+        *,
+        command_id: str | None = None,
+        first: int | None = None,
+        within: float | None = None,
+    ) -> Command:
+        """`request` to all guests that `selector` matches now, see addressing.py and
+        `CommandTable.submit`. Raises UsageError."""
+        guests = self.registry.find(parse_selector(selector))
+        return self.commands.submit(
+            guests, request, command_id=command_id, first=first, within=within
+        )
+
+    def _see(self, guest: Guest, change: Change) -> None:
+        if change is Change.LEFT:
+            self.commands.guest_is_lost(guest.id, "the guest has left")
+        self._tell(guest, change)
+
+    def _take(self, guest_id: str, word: Word) -> None:
+        if word.name == "HELLO":
+            for guest in self.registry.find(parse_selector(guest_id)):
+                self.commands.guest_says_hello(guest)
+        elif word.name == "STILL_ALIVE":
+            self.commands.guest_beats(guest_id)
+        elif word.name.startswith("CMD_"):
+            self.commands.take(guest_id, word)

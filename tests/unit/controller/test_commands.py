@@ -1,0 +1,305 @@
+"""Commands reach their guests once, their answers come whole, whatever gets lost on the way."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lossy import LIMIT, Net
+
+from boincvm.controller import commands
+from boincvm.controller.command import KEPT_OUTPUT, Answer, Command, Request, State
+from boincvm.controller.words import Word, encode_word
+from boincvm.errors import GuestProtocolError, UsageError
+
+HELLO = Request(("say", "hello"))
+WAIT = Request(("wait",))
+
+
+@asynccontextmanager
+async def net(*names: str, seed: int = 0) -> AsyncIterator[Net]:
+    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
+        made = Net(list(names or ("g1",)), tasks, seed)
+        try:
+            yield made
+        finally:
+            await made.settle()
+            for program in made.programs:
+                program.signal(9)
+            made.table.close()
+
+
+def stdout(answer: Answer) -> bytes:
+    return answer.outputs["stdout"].read(0, KEPT_OUTPUT)[1]
+
+
+def states(command: Command) -> dict[str, str]:
+    return {name: answer.state.name for name, answer in command.answers.items()}
+
+
+async def test_one_command() -> None:
+    async with net() as made:
+        command = made.table.submit(made.guests.values(), HELLO)
+        assert states(command) == {"g1": "SENT"}
+        await command.finished()
+        answer = command.answers["g1"]
+        assert (answer.state, stdout(answer)) == (State.ENDED, b"hello")
+        assert answer.result is not None
+        assert (answer.result.code, answer.result.signal) == (3, None)
+        assert answer.result.resources["user_time"] == 0.5
+        assert stdout(made.table.find(command.id).answers["g1"]) == b"hello"  # not gone by reading
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 30), st.floats(0, 0.8), st.integers(0, 5000))
+def test_whatever_is_lost_it_runs_once_and_answers_whole(
+    seed: int, loses: float, size: int
+) -> None:
+    async def run() -> None:
+        text = "".join(str(n) for n in range(size))[:size]
+        async with net("g1", "g2", seed=seed) as made:
+            made.loses = loses
+            command = made.table.submit(made.guests.values(), Request(("say", text)))
+            await made.settle()
+            for beat in range(200):
+                if command.is_finished:
+                    break
+                if beat > 20:
+                    made.loses = 0.0
+                await made.beat()
+            assert states(command) == {"g1": "ENDED", "g2": "ENDED"}
+            assert [stdout(answer) for answer in command.answers.values()] == [text.encode()] * 2
+            assert made.runs == {"g1": 1, "g2": 1}
+
+    asyncio.run(run())
+
+
+async def test_the_same_id_runs_once_and_another_request_may_not_have_it() -> None:
+    async with net() as made:
+        first = made.table.submit(made.guests.values(), HELLO, command_id="mine")
+        assert made.table.submit(made.guests.values(), HELLO, command_id="mine") is first
+        await first.finished()
+        assert made.table.submit(made.guests.values(), HELLO, command_id="mine") is first
+        with pytest.raises(UsageError, match="another command"):
+            made.table.submit(made.guests.values(), WAIT, command_id="mine")
+        assert made.runs == {"g1": 1}
+
+
+async def test_a_replayed_request_runs_no_second_time() -> None:
+    async with net() as made:
+        command = made.table.submit(made.guests.values(), HELLO)
+        await command.finished()
+        await made.settle()
+        table = {"cmd-id": command.id, "instance": "1", "argv": ["say"], "stdout": 0, "stderr": 0}
+        made.ends["g1"].take(Word("CMD_RUN", table, b""))
+        await made.settle()
+        assert made.runs == {"g1": 1}
+        assert made.table.counts["not asked"] == 1
+
+
+async def test_a_guest_that_was_started_anew_has_lost_it() -> None:
+    async with net() as made:
+        command = made.table.submit(made.guests.values(), WAIT)
+        await made.settle()
+        made.restart("g1")
+        assert states(command) == {"g1": "LOST"}
+        assert command.answers["g1"].why == "the guest was started anew"
+        assert made.runs == {"g1": 1}
+        made.ends["g1"].take(
+            Word("CMD_RUN", {"cmd-id": "late", "instance": "1", "argv": ["say"]}, b"")
+        )
+        assert made.runs == {"g1": 1}
+
+
+async def test_a_guest_that_comes_back_goes_on() -> None:
+    async with net() as made:
+        made.loses = 1.0
+        command = made.table.submit(made.guests.values(), HELLO)
+        await made.settle()
+        assert states(command) == {"g1": "SENT"}
+        made.loses = 0.0
+        made.table.guest_says_hello(made.guests["g1"])
+        await command.finished()
+        assert stdout(command.answers["g1"]) == b"hello"
+
+
+async def test_a_guest_that_goes_leaves_the_others() -> None:
+    async with net("g1", "g2") as made:
+        command = made.table.submit(made.guests.values(), WAIT)
+        await made.settle()
+        made.table.guest_is_lost("g1", "it said BYE")
+        assert states(command) == {"g1": "LOST", "g2": "RUNNING"}
+        made.table.signal(command.id, 15)
+        await command.finished()
+        result = command.answers["g2"].result
+        assert result is not None
+        assert result.signal == 15
+
+
+async def test_a_signal_right_behind_the_request() -> None:
+    async with net() as made:
+        command = made.table.submit(made.guests.values(), WAIT)
+        made.table.signal(command.id, 15)
+        await command.finished()
+        result = command.answers["g1"].result
+        assert result is not None
+        assert result.signal == 15
+
+
+async def test_the_first_answers_are_enough() -> None:
+    async with net("g1", "g2", "g3") as made:
+        command = made.table.submit(made.guests.values(), WAIT, first=1)
+        await made.settle()
+        made.ends["g2"].take(Word("CMD_SIGNAL", {"cmd-id": command.id, "signal": 2}, b""))
+        await command.finished()
+        assert states(command) == {"g1": "DROPPED", "g2": "ENDED", "g3": "DROPPED"}
+        assert command.answers["g1"].why == "enough others have answered"
+
+
+async def test_within_a_time() -> None:
+    async with net("g1", "g2") as made:
+        command = made.table.submit(made.guests.values(), WAIT, within=0.05)
+        await command.finished()
+        assert states(command) == {"g1": "DROPPED", "g2": "DROPPED"}
+        assert command.answers["g1"].why == "too late"
+
+
+async def test_a_timeout_kills_the_program() -> None:
+    async with net() as made:
+        command = made.table.submit(made.guests.values(), WAIT._replace(timeout=0.05))
+        await command.finished()
+        result = command.answers["g1"].result
+        assert result is not None
+        assert (result.signal, result.timed_out) == (9, True)
+
+
+async def test_a_program_that_does_not_start() -> None:
+    async with net() as made:
+        command = made.table.submit(made.guests.values(), Request(("missing",)))
+        await command.finished()
+        result = command.answers["g1"].result
+        assert result is not None
+        assert (result.code, result.error) == (None, "there is no such program")
+
+
+async def test_output_is_kept_bounded() -> None:
+    async with net() as made:
+        whole = (b"0123456789" * 7000)[:65536]
+        request = Request(("say", *["x" * 10_000] * 5), stdin=whole)
+        command = made.table.submit(made.guests.values(), request)
+        await command.finished()
+        log = command.answers["g1"].outputs["stdout"]
+        assert (log.first, log.end) == (0, 50_000 + 65536)
+        for number in range(20):
+            log.append(bytes([number]) * 65536)
+        assert log.end - log.first == KEPT_OUTPUT
+
+
+async def test_nobody_to_ask() -> None:
+    async with net() as made:
+        command = made.table.submit([], HELLO)
+        await command.finished()
+        assert command.answers == {}
+
+
+async def test_finished_commands_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "MOST_COMMANDS", 3)
+    async with net() as made:
+        waits = made.table.submit(made.guests.values(), WAIT)
+        made.table.submit([], HELLO, command_id="old")
+        made.now = commands.KEPT_FOR + 1
+        made.table.submit([], HELLO, command_id="new")
+        assert [command.id for command in made.table.all()] == [waits.id, "new"]
+        made.table.submit([], HELLO, command_id="newer")
+        made.table.submit([], HELLO, command_id="newest")
+        assert waits.id in [command.id for command in made.table.all()]
+        with pytest.raises(UsageError, match="no command 'new'"):
+            made.table.find("new")
+
+
+async def test_there_is_an_end_to_open_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "MOST_COMMANDS", 2)
+    async with net() as made:
+        for _ in range(2):
+            made.table.submit(made.guests.values(), WAIT)
+        with pytest.raises(UsageError, match="have not ended"):
+            made.table.submit(made.guests.values(), WAIT)
+
+
+@pytest.mark.parametrize(
+    ("request_", "command_id"),
+    [
+        (Request(()), None),
+        (Request(("",)), None),
+        (Request(("a", "b" * 70_000)), None),
+        (Request(("a",), stdin=bytes(70_000)), None),
+        (HELLO, "a" * 129),
+        (HELLO, "a\nb"),
+        (HELLO, ""),
+    ],
+)
+async def test_what_is_no_command(request_: Request, command_id: str | None) -> None:
+    async with net() as made:
+        with pytest.raises(UsageError):
+            made.table.submit(made.guests.values(), request_, command_id=command_id)
+        assert made.runs == {"g1": 0}
+
+
+ID = {"cmd-id": "1"}
+SIZES = {"stdout": 0, "stderr": 0}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        Word("CMD_RESULT", {}, b""),
+        Word("CMD_RESULT", ID, b""),
+        Word("CMD_RESULT", {**ID, **SIZES, "code": 256}, b""),
+        Word("CMD_RESULT", {**ID, **SIZES, "code": 1, "signal": 2}, b""),
+        Word("CMD_RESULT", {**ID, **SIZES, "code": 1, "resources": 2}, b""),
+        Word("CMD_RESULT", {**ID, **SIZES, "error": ["a"]}, b""),
+        Word("CMD_RESULT", {**ID, "code": 1, "stdout": -1, "stderr": 0}, b""),
+        Word("CMD_OUTPUT", {**ID, "stream": "log", "offset": 0}, b"a"),
+        Word("CMD_OUTPUT", {**ID, "stream": "stdout", "offset": -1}, b"a"),
+        Word("CMD_EVAL", ID, b""),
+    ],
+)
+async def test_a_guest_that_makes_no_sense(word: Word) -> None:
+    async with net() as made:
+        command = made.table.submit(made.guests.values(), WAIT, command_id="1")
+        with pytest.raises(GuestProtocolError):
+            made.table.take("g1", word)
+        assert command.answers["g1"].is_open
+
+
+async def test_a_guest_answers_only_for_itself_and_only_what_it_was_asked() -> None:
+    async with net("g1", "g2") as made:
+        command = made.table.submit([made.guests["g1"]], WAIT)
+        lie = Word("CMD_RESULT", {"cmd-id": command.id, **SIZES, "code": 0}, b"")
+        made.table.take("g2", lie)
+        assert (states(command), made.table.counts["not asked"]) == ({"g1": "SENT"}, 1)
+
+
+@pytest.mark.parametrize(
+    "table",
+    list(
+        itertools.chain(
+            [{"argv": value} for value in ([], "a", [1], ["a\0"], None)],
+            [{"argv": ["a"], "env": value} for value in ([], {"a": 1}, {"a": "\0"})],
+            [{"argv": ["a"], "timeout": value} for value in (0, -1, "1")],
+            [{"argv": ["a"], "directory": 1}],
+        )
+    ),
+)
+async def test_a_controller_that_makes_no_sense(table: dict[str, object]) -> None:
+    async with net() as made:
+        with pytest.raises(GuestProtocolError):
+            made.ends["g1"].take(Word("CMD_RUN", {**ID, "instance": "1", **table}, b""))
+        assert made.runs == {"g1": 0}
+
+
+def test_a_word_of_each_kind_fits() -> None:
+    assert len(encode_word("CMD_OUTPUT", {**ID, "stream": "stdout", "offset": 1 << 52})) < 100

@@ -1,0 +1,92 @@
+"""Commands over the bus, run by real machines."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from embedded import broker, bus
+
+from boincvm.bus.client import Address
+from boincvm.controller.bus_guest import BusGuest
+from boincvm.controller.command import KEPT_OUTPUT, Command, Request, Result
+from boincvm.controller.desk import Desk
+from boincvm.controller.guest_programs import programs_of
+from boincvm.controller.registry import Change, Guest
+from booted import LIMIT, booted, spec_in
+
+pytestmark = pytest.mark.timeout(200)
+
+
+@asynccontextmanager
+async def machine(directory: Path, image: Path, address: Address, name: str) -> AsyncIterator[None]:
+    """A booted machine that is the guest `name` of the bus."""
+    async with (
+        booted(spec_in(directory, image)) as (_, link),
+        bus(address, name) as opened,
+        asyncio.TaskGroup() as tasks,
+    ):
+        me = Guest(name, name, instance="1")
+        guest = BusGuest(opened, me, programs_of(link), tasks)
+        await guest.open()
+        try:
+            yield
+        finally:
+            await guest.close()
+
+
+async def result(command: Command, name: str) -> tuple[Result, bytes, bytes]:
+    async with asyncio.timeout(LIMIT):
+        await command.finished()
+    answer = command.answers[name]
+    assert answer.result is not None, answer.why
+    out, err = (answer.outputs[stream].read(0, KEPT_OUTPUT)[1] for stream in ("stdout", "stderr"))
+    return answer.result, out, err
+
+
+async def test_commands_to_two_machines(base_image: Path, tmp_path: Path) -> None:
+    there = asyncio.Semaphore(0)
+
+    def tell(_: Guest, change: Change) -> None:
+        if change is Change.FOUND:
+            there.release()
+
+    async with broker() as (_, address), bus(address) as opened:
+        desk = Desk(opened, tell)
+        await desk.open()
+        try:
+            async with (
+                machine(tmp_path / "1", base_image, address, "g1"),
+                machine(tmp_path / "2", base_image, address, "g2"),
+            ):
+                async with asyncio.timeout(LIMIT):
+                    for _ in range(2):
+                        await there.acquire()
+                await commands(desk)
+        finally:
+            await desk.close()
+
+
+async def commands(desk: Desk) -> None:
+    script = 'cat; echo "$WORD" >&2; exit 5'
+    both = desk.run("g*", Request(("sh", "-c", script), {"WORD": "err"}, stdin=b"in"))
+    for name in ("g1", "g2"):
+        end, out, err = await result(both, name)
+        assert (end.code, out, err) == (5, b"in", b"err\n")
+        assert end.resources["max_rss"] > 0
+    # More than may be on its way at once, and more than is kept.
+    size = 3 << 20
+    large = desk.run("g1", Request(("head", "-c", str(size), "/dev/zero")))
+    end, out, _ = await result(large, "g1")
+    assert (end.code, end.stdout, out) == (0, size, bytes(KEPT_OUTPUT))
+    missing = desk.run("g2", Request(("no-such-program",)))
+    end, _, _ = await result(missing, "g2")
+    assert end.error == "no such program in the guest: no-such-program"
+    late = desk.run("g2", Request(("sleep", "100"), timeout=0.5))
+    end, _, _ = await result(late, "g2")
+    assert (end.signal, end.timed_out) == (9, True)
+    asked = desk.run("g1", Request(("sleep", "100")))
+    desk.commands.signal(asked.id, 15)
+    end, _, _ = await result(asked, "g1")
+    assert end.signal == 15
