@@ -116,7 +116,8 @@ class Parser:
             start += 1  # heart-beats and the line ends that may follow a frame
         search_from = max(start, self._searched - 3)
         end = buffer.find(b"\n\n", search_from)
-        wide = buffer.find(b"\n\r\n", search_from, end if end >= 0 else length)
+        # The two may share a line end: whichever begins first is the end of the head.
+        wide = buffer.find(b"\n\r\n", search_from, end + 1 if end >= 0 else length)
         if wide >= 0:
             end, after = wide, wide + 3
         else:

@@ -66,6 +66,17 @@ def test_lines_may_end_with_carriage_returns() -> None:
     assert parse(data) == [Frame("SEND", {"name": "value", "content-length": "3"}, b"a\0b")]
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100])
+def test_two_ends_of_a_head_that_share_a_line_end(step: int) -> None:
+    """Found by the fuzzer: all at once, the later one was taken."""
+    data = b"SEND\ndestination:a\n\r\n\nbody\0"
+    parser = Parser()
+    found = [
+        frame for at in range(0, len(data), step) for frame in parser.feed(data[at : at + step])
+    ]
+    assert found == [Frame("SEND", {"destination": "a"}, b"\nbody")]
+
+
 def test_of_repeated_headers_the_first_counts() -> None:
     assert parse(b"SEND\nname:1\nname:2\n\n\0")[0].headers == {"name": "1"}
 
