@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from boincvm import filetree
@@ -143,6 +143,7 @@ entries = st.builds(
 
 
 @given(st.lists(entries, max_size=8), st.binary(max_size=50), st.integers(-5, 60))
+@example([Entry("directory", b""), Entry("link", b"a", target=b"a")], b"", 0)
 @settings(max_examples=300, deadline=None)
 def test_a_hostile_sender_writes_nothing_outside(
     tmp_path_factory: pytest.TempPathFactory, sent: list[Entry], data: bytes, offset: int
@@ -166,7 +167,9 @@ def test_a_hostile_sender_writes_nothing_outside(
     assert set(os.listdir(directory / "inside")) <= {"tree"}
     for place, names, files in os.walk(directory / "inside"):
         for name in (*names, *files):
-            assert (Path(place) / name).resolve().is_relative_to(directory / "inside" / "tree")
+            # Not Path.resolve, which raises where a link leads to itself.
+            real = Path(os.path.realpath(Path(place) / name))
+            assert real.is_relative_to(directory / "inside" / "tree")
 
 
 def test_more_bytes_than_allowed(tmp_path: Path) -> None:
