@@ -1,0 +1,90 @@
+"""What happens to guests, machines and commands, in one numbered row that anybody can follow."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import NamedTuple
+
+from boincvm.controller.arguments import Json
+
+KEPT = 10_000
+"""The last events; who asks for older ones is told from which number on there are some."""
+
+
+class Event(NamedTuple):
+    """number: grows by one. at: seconds since 1970. vm: the guest's id, None where it is about
+    none. text: one line for people; more: the same for programs."""
+
+    number: int
+    at: float
+    kind: str
+    vm: str | None
+    text: str
+    more: Mapping[str, Json] = {}
+
+    def table(self) -> dict[str, Json]:
+        """Fit for JSON."""
+        first: dict[str, Json] = {"number": self.number, "at": self.at, "kind": self.kind}
+        return {**first, "vm": self.vm, "text": self.text, **self.more}
+
+
+class EventLog:
+    """`add` never waits; whoever follows too slowly misses what is not kept any more."""
+
+    def __init__(
+        self, first: int = 1, keep: Callable[[Event], None] = lambda _event: None
+    ) -> None:
+        """`first`: the number of the next one; `keep` is told of each."""
+        self._events: deque[Event] = deque(maxlen=KEPT)
+        self._next = first
+        self._keep = keep
+        self._news = asyncio.Event()
+        self._is_closed = False
+
+    @property
+    def last(self) -> int:
+        """The number of the newest one; 0 where there was none."""
+        return self._next - 1
+
+    def add(
+        self, kind: str, vm: str | None, text: str, more: Mapping[str, Json] | None = None
+    ) -> None:
+        event = Event(self._next, time.time(), kind, vm, text, more or {})
+        self._next += 1
+        self._events.append(event)
+        self._keep(event)
+        self._wake()
+
+    def load(self, events: list[Event]) -> None:
+        """Those of a former life, the oldest one first."""
+        self._events.extend(events)
+
+    def after(self, number: int, most: int = KEPT) -> list[Event]:
+        """At most so many of those that came after it, the oldest ones first."""
+        first = self._events[0].number if self._events else self._next
+        skipped = max(number + 1 - first, 0)
+        if skipped >= len(self._events):
+            return []
+        return [self._events[at] for at in range(skipped, min(skipped + most, len(self._events)))]
+
+    async def follow(self, after: int) -> AsyncIterator[Event]:
+        """Those after number `after`, and all that come, until the log is closed."""
+        while True:
+            found = self.after(after, 256)
+            for event in found:
+                yield event
+                after = event.number
+            if not found:
+                if self._is_closed:
+                    return
+                await self._news.wait()
+
+    def close(self) -> None:
+        """Nothing comes any more: who follows has come to the end."""
+        self._is_closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

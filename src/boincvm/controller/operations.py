@@ -1,0 +1,291 @@
+"""What the controller can be asked to do: one table, from which all its faces are made.
+
+A face (JSON, XML-RPC, the command line) names an operation and gives its arguments; `call` checks
+them. All that goes in and comes out is plain JSON; docs/controller-api.md has the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from boincvm import __version__
+from boincvm.controller import command_table
+from boincvm.controller.arguments import Arguments, Json, Kind, Parameter
+from boincvm.controller.command import Request
+from boincvm.errors import UsageError
+
+if TYPE_CHECKING:
+    from boincvm.controller.controller import Controller
+
+Result = Awaitable[dict[str, Json]]
+
+
+class Operation(NamedTuple):
+    """`changes`: whether anything is another afterwards."""
+
+    name: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+    run: Callable[[Controller, Arguments], Result]
+    changes: bool = True
+
+
+async def call(
+    controller: Controller, name: str, arguments: Mapping[str, object]
+) -> dict[str, Json]:
+    """Does what it says; returns what came of it. Raises BoincvmError."""
+    operation = OPERATIONS.get(name)
+    if operation is None:
+        raise UsageError(f"there is no operation {name[:64]!r}", hint="see openapi.json for all")
+    return await operation.run(controller, Arguments(operation.parameters, arguments))
+
+
+_SELECTOR = "an id, a pattern such as 1.2.*, labels such as site=cern,cpus>=2, or all"
+_VMS = Parameter("vms", Kind.TEXT, f"which machines: {_SELECTOR}", is_required=True)
+_VM = Parameter("vm", Kind.TEXT, "the machine's id", is_required=True)
+_ID = Parameter("id", Kind.TEXT, "the command's id", is_required=True)
+
+
+async def _version(_controller: Controller, _given: Arguments) -> dict[str, Json]:
+    return {"version": __version__}
+
+
+async def _list(controller: Controller, given: Arguments) -> dict[str, Json]:
+    return {"vms": list(controller.overview.vms(given.text("vms")))}
+
+
+async def _create(controller: Controller, given: Arguments) -> dict[str, Json]:
+    made = controller.machines.create(
+        given.text("name"),
+        image=given.text("image"),
+        memory=given.text("memory"),
+        cpus=given.whole("cpus"),
+        disk=given.maybe_text("disk"),
+        network=given.flag("network"),
+        display=given.flag("display"),
+        labels=given.table("labels"),
+    )
+    return controller.overview.vm(made.id)
+
+
+def _on_machines(verb: str) -> Callable[[Controller, Arguments], Result]:
+    async def run(controller: Controller, given: Arguments) -> dict[str, Json]:
+        return {"outcomes": await controller.life.each(given.text("vms"), verb, {})}
+
+    return run
+
+
+async def _stop(controller: Controller, given: Arguments) -> dict[str, Json]:
+    asked: dict[str, Json] = {"within": given.number("within")}
+    return {"outcomes": await controller.life.each(given.text("vms"), "stop", asked)}
+
+
+async def _remove(controller: Controller, given: Arguments) -> dict[str, Json]:
+    asked: dict[str, Json] = {"force": given.flag("force")}
+    return {"outcomes": await controller.life.each(given.text("vms"), "remove", asked)}
+
+
+async def _snapshot_take(controller: Controller, given: Arguments) -> dict[str, Json]:
+    asked: dict[str, Json] = {
+        "name": given.maybe_text("name"),
+        "description": given.text("description"),
+    }
+    return {"outcomes": await controller.life.each(given.text("vms"), "snapshot_take", asked)}
+
+
+async def _snapshot_list(controller: Controller, given: Arguments) -> dict[str, Json]:
+    return await controller.life.one(given.text("vm"), "snapshot_list", {})
+
+
+async def _snapshot_restore(controller: Controller, given: Arguments) -> dict[str, Json]:
+    asked: dict[str, Json] = {"name": given.maybe_text("name")}
+    return {"outcomes": await controller.life.each(given.text("vms"), "snapshot_restore", asked)}
+
+
+async def _snapshot_remove(controller: Controller, given: Arguments) -> dict[str, Json]:
+    asked: dict[str, Json] = {"name": given.text("name")}
+    return {"outcomes": await controller.life.each(given.text("vms"), "snapshot_remove", asked)}
+
+
+async def _ping(controller: Controller, given: Arguments) -> dict[str, Json]:
+    return {"answers": await controller.ping(given.text("vms"), given.number("timeout"))}
+
+
+async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
+    request = Request(
+        given.texts("argv"),
+        given.table("env"),
+        given.text("directory"),
+        given.maybe_number("timeout"),
+        given.text("stdin").encode(),
+    )
+    command = controller.desk.run(
+        given.text("vms"),
+        request,
+        command_id=given.maybe_text("id"),
+        first=given.maybe_whole("first"),
+        within=given.maybe_number("within"),
+        keep_input=given.flag("keep_input"),
+    )
+    return {"command": command.id, "vms": list(command.answers)}
+
+
+async def _command(controller: Controller, given: Arguments) -> dict[str, Json]:
+    found = controller.desk.commands.find(given.text("id"))
+    return command_table.table(found, with_output=given.flag("output"))
+
+
+async def _commands(controller: Controller, given: Arguments) -> dict[str, Json]:
+    wanted = given.flag("finished") if given.maybe_text("finished") is not None else None
+    found = [one for one in controller.desk.commands.all() if wanted in (None, one.is_finished)]
+    return {"commands": [command_table.table(one) for one in found]}
+
+
+async def _signal(controller: Controller, given: Arguments) -> dict[str, Json]:
+    controller.desk.commands.signal(given.text("id"), given.whole("signal"))
+    return {}
+
+
+async def _cancel(controller: Controller, given: Arguments) -> dict[str, Json]:
+    controller.desk.commands.drop(given.text("id"))
+    return {}
+
+
+async def _history(controller: Controller, given: Arguments) -> dict[str, Json]:
+    return {"samples": list(controller.overview.history(given.text("vm")))}
+
+
+async def _logs(controller: Controller, given: Arguments) -> dict[str, Json]:
+    return {"lines": list(controller.machines.log_lines(given.text("vm"), given.whole("lines")))}
+
+
+async def _events(controller: Controller, given: Arguments) -> dict[str, Json]:
+    found = controller.events.after(given.whole("after"), given.whole("most"))
+    return {"events": [event.table() for event in found], "last": controller.events.last}
+
+
+_EXEC = (
+    _VMS,
+    Parameter("argv", Kind.TEXTS, "the program and its arguments", is_required=True),
+    Parameter("env", Kind.TABLE, "environment variables", default={}),
+    Parameter("directory", Kind.TEXT, "where it works, beneath the guest's own", default=""),
+    Parameter("stdin", Kind.TEXT, "its standard input, at most 64 KiB", default=""),
+    Parameter("timeout", Kind.NUMBER, "seconds after which the guest kills it"),
+    Parameter("id", Kind.TEXT, "the client's own id: a retry never runs it twice"),
+    Parameter("first", Kind.WHOLE, "so many answers are enough"),
+    Parameter("within", Kind.NUMBER, "seconds after which no more answers are waited for"),
+    Parameter("keep_input", Kind.FLAG, "its input follows", default=False),
+)
+_CREATE = (
+    Parameter("name", Kind.TEXT, "its id: letters, digits and . _ -", is_required=True),
+    Parameter("image", Kind.TEXT, "the image that it starts from", default="base"),
+    Parameter("memory", Kind.TEXT, "like 2G", default="512M"),
+    Parameter("cpus", Kind.WHOLE, "virtual processors", default=1),
+    Parameter("disk", Kind.TEXT, "like 8G; nothing is the image's own size"),
+    Parameter("network", Kind.FLAG, "whether it can reach the network", default=False),
+    Parameter("display", Kind.FLAG, "whether it has a screen, for a console", default=False),
+    Parameter("labels", Kind.TABLE, "to address it by", default={}),
+)
+_NAME = Parameter("name", Kind.TEXT, "the snapshot's name; nothing is the newest")
+
+OPERATIONS = {
+    operation.name: operation
+    for operation in (
+        Operation("version", "boincvm's version", (), _version, changes=False),
+        Operation(
+            "list",
+            "machines of this host, and guests of the bus",
+            (Parameter("vms", Kind.TEXT, f"which: {_SELECTOR}", default="all"),),
+            _list,
+            changes=False,
+        ),
+        Operation("create", "make a machine, powered off", _CREATE, _create),
+        Operation("start", "boot, or go on from the saved state", (_VMS,), _on_machines("start")),
+        Operation("pause", "let them stand still", (_VMS,), _on_machines("pause")),
+        Operation("resume", "let paused ones go on", (_VMS,), _on_machines("resume")),
+        Operation("save", "put their state on disk and end them", (_VMS,), _on_machines("save")),
+        Operation(
+            "stop",
+            "shut down; power off what has not ended in time",
+            (_VMS, Parameter("within", Kind.NUMBER, "seconds to end in", default=20.0)),
+            _stop,
+        ),
+        Operation("power_off", "end them at once", (_VMS,), _on_machines("power_off")),
+        Operation("reset", "end them at once and boot", (_VMS,), _on_machines("reset")),
+        Operation("discard", "forget their saved state", (_VMS,), _on_machines("discard")),
+        Operation(
+            "remove",
+            "remove machines and all that they have on disk",
+            (_VMS, Parameter("force", Kind.FLAG, "those that run, too", default=False)),
+            _remove,
+        ),
+        Operation(
+            "snapshot_take",
+            "keep their state, while they run on",
+            (
+                _VMS,
+                Parameter("name", Kind.TEXT, "its name; nothing lets one be chosen"),
+                Parameter("description", Kind.TEXT, "a line about it", default=""),
+            ),
+            _snapshot_take,
+        ),
+        Operation("snapshot_list", "a machine's snapshots", (_VM,), _snapshot_list, changes=False),
+        Operation(
+            "snapshot_restore", "let them go on as they were then", (_VMS, _NAME), _snapshot_restore
+        ),
+        Operation(
+            "snapshot_remove",
+            "remove a snapshot",
+            (_VMS, _NAME._replace(help="the snapshot's name", is_required=True)),
+            _snapshot_remove,
+        ),
+        Operation(
+            "ping",
+            "ask guests whether they are there",
+            (_VMS, Parameter("timeout", Kind.NUMBER, "seconds", default=5.0)),
+            _ping,
+            changes=False,
+        ),
+        Operation("exec", "run a program in them; returns at once", _EXEC, _exec),
+        Operation(
+            "command",
+            "how far a command is",
+            (_ID, Parameter("output", Kind.FLAG, "with what is kept of its output", default=False)),
+            _command,
+            changes=False,
+        ),
+        Operation(
+            "commands",
+            "all commands that are known",
+            (Parameter("finished", Kind.FLAG, "only those that are, or are not"),),
+            _commands,
+            changes=False,
+        ),
+        Operation(
+            "signal",
+            "send a signal to a command's programs",
+            (_ID, Parameter("signal", Kind.WHOLE, "its number", default=15)),
+            _signal,
+        ),
+        Operation("cancel", "kill a command's programs", (_ID,), _cancel),
+        Operation("history", "its load in the last hour", (_VM,), _history, changes=False),
+        Operation(
+            "logs",
+            "the last lines of a machine's log",
+            (_VM, Parameter("lines", Kind.WHOLE, "so many", default=200)),
+            _logs,
+            changes=False,
+        ),
+        Operation(
+            "events",
+            "what has happened",
+            (
+                Parameter("after", Kind.WHOLE, "the number of the last one known", default=0),
+                Parameter("most", Kind.WHOLE, "so many", default=1000),
+            ),
+            _events,
+            changes=False,
+        ),
+    )
+}
