@@ -1,7 +1,7 @@
 """Commands to guests over a real broker, by pattern, while the broker goes and comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -9,10 +9,13 @@ from embedded import LIMIT, broker, bus
 from lossy import FakeProgram
 
 from boincvm.bus.client import Address
+from boincvm.controller.addressing import parse_selector
+from boincvm.controller.asking import Reply
 from boincvm.controller.bus_guest import BusGuest
 from boincvm.controller.command import KEPT_OUTPUT, Command, Request, State
 from boincvm.controller.desk import Desk
 from boincvm.controller.registry import Change, Guest
+from boincvm.errors import UsageError
 
 pytestmark = pytest.mark.timeout(90)
 BEAT = 0.2
@@ -50,6 +53,10 @@ async def desk(address: Address) -> AsyncIterator[Watched]:
             await made.close()
 
 
+async def add(arguments: Mapping[str, object], data: bytes) -> Reply:
+    return Reply({"sum": sum(data), **arguments}, data * 2)
+
+
 @asynccontextmanager
 async def guest(
     address: Address, name: str, programs: list[FakeProgram], **labels: str
@@ -60,7 +67,7 @@ async def guest(
 
     async with asyncio.TaskGroup() as tasks, bus(address, name) as opened:
         me = Guest(name, name, labels=labels, instance=f"{name}-1")
-        made = BusGuest(opened, me, start, tasks, BEAT)
+        made = BusGuest(opened, me, start, tasks, BEAT, {"add": add})
         await made.open()
         try:
             yield made
@@ -172,3 +179,18 @@ async def test_words_that_a_guest_does_not_know() -> None:
         assert said[-1] == b'PONG {"timestamp":7}\n'
         assert me.counts["made no sense"] == 1
         assert programs == []
+
+
+async def test_what_is_asked_while_the_broker_is_away() -> None:
+    async with broker() as (first, address), desk(address) as made, guest(address, "g1", []):
+        await made.until(("g1", Change.FOUND))
+        (asked,) = made.registry.find(parse_selector("g1"))
+        reply = await made.asker.ask(asked, "add", {"a": 1}, b"\x01\x02", within=LIMIT)
+        assert reply == Reply({"sum": 3, "a": 1}, b"\x01\x02" * 2)
+        with pytest.raises(UsageError, match="knows no"):
+            await made.asker.ask(asked, "subtract", within=LIMIT)
+        await first.close()
+        async with asyncio.TaskGroup() as tasks:
+            late = tasks.create_task(made.asker.ask(asked, "add", within=LIMIT))
+            async with broker(port=address.port):
+                assert (await late).table == {"sum": 0}

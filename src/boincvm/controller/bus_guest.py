@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from boincvm.bus.client import StompBus
 from boincvm.bus.transport import Message
+from boincvm.controller.answering import Answerer, Verb
 from boincvm.controller.guest_commands import GuestCommands, Start
 from boincvm.controller.registry import BEAT, Guest
 from boincvm.controller.words import GUEST, HOST, decode_word, encode_word
@@ -22,13 +23,15 @@ class BusGuest:
         start: Start,
         group: asyncio.TaskGroup,
         beat: float = BEAT,
+        verbs: Mapping[str, Verb] | None = None,
     ) -> None:
         """`guest.instance` is another one in each life. Programs are started by `start`, and
-        awaited in `group`. `beat`: seconds."""
+        awaited in `group`, as are `verbs`, which answer what is asked by name. `beat`: seconds."""
         self._bus = bus
         self._guest = guest
         self._beat_interval = beat
         self._commands = GuestCommands(guest.instance, start, self._say, group)
+        self._answerer = Answerer(guest.instance, verbs or {}, self._say, group)
         self._timer: asyncio.TimerHandle | None = None
         self._end: Callable[[], Awaitable[None]] | None = None
         self.counts: Counter[str] = Counter()
@@ -67,6 +70,7 @@ class BusGuest:
     def _beat(self) -> None:
         self._say(encode_word("STILL_ALIVE"))
         self._commands.beat()
+        self._answerer.beat()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._beat_interval, self._beat)
 
@@ -79,6 +83,8 @@ class BusGuest:
                 self._say(encode_word("PONG", word.table))
             elif word.name.startswith("CMD_"):
                 self._commands.take(word)
+            elif word.name == "ASK":
+                self._answerer.take(word)
             else:
                 self._say(encode_word("AINT", {"word": word.name}))
         except GuestProtocolError:

@@ -1,9 +1,10 @@
-"""Registry, presence and commands on one bus."""
+"""Registry, presence, commands and requests on one bus."""
 
 from collections.abc import Callable
 
 from boincvm.bus.transport import Bus
 from boincvm.controller.addressing import parse_selector
+from boincvm.controller.asking import Asker
 from boincvm.controller.command import Command, Request
 from boincvm.controller.commands import CommandTable
 from boincvm.controller.presence import PresenceWords
@@ -24,6 +25,7 @@ class Desk:
         self._tell = tell
         self.registry = Registry(self._see)
         self.commands = CommandTable(lambda guest_id, body: bus.post(GUEST + guest_id, {}, body))
+        self.asker = Asker(lambda guest_id, body: bus.post(GUEST + guest_id, {}, body))
         self.presence = PresenceWords(bus, self.registry, self._take)
 
     async def open(self) -> None:
@@ -35,6 +37,7 @@ class Desk:
         """Guests are not heard any more; their programs go on. Again is harmless."""
         self.registry.close()
         self.commands.close()
+        self.asker.close()
         await self.presence.close()
 
     def run(
@@ -56,13 +59,18 @@ class Desk:
     def _see(self, guest: Guest, change: Change) -> None:
         if change is Change.LEFT:
             self.commands.guest_is_lost(guest.id, "the guest has left")
+            self.asker.guest_is_lost(guest.id)
         self._tell(guest, change)
 
     def _take(self, guest_id: str, word: Word) -> None:
         if word.name == "HELLO":
             for guest in self.registry.find(parse_selector(guest_id)):
                 self.commands.guest_says_hello(guest)
+                self.asker.guest_says_hello(guest)
         elif word.name == "STILL_ALIVE":
             self.commands.guest_beats(guest_id)
+            self.asker.guest_beats(guest_id)
         elif word.name.startswith("CMD_"):
             self.commands.take(guest_id, word)
+        elif word.name in ("ANSWER", "ASK_TAKEN"):
+            self.asker.take(guest_id, word)

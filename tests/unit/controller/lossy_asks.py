@@ -1,0 +1,101 @@
+"""An asker and its guests, with a bus between them that loses, doubles and reorders."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from boincvm.controller.answering import Answerer, Verb
+from boincvm.controller.asking import Asker
+from boincvm.controller.registry import Guest
+from boincvm.controller.words import decode_word
+
+LIMIT = 30.0
+
+
+class AskNet:
+    """`loses`, `doubles`: which share of all messages; `late`: up to so many turns of the loop
+    does one take. `said`: how many of each word were sent."""
+
+    def __init__(
+        self, verbs: Mapping[str, Mapping[str, Verb]], tasks: asyncio.TaskGroup, seed: int = 0
+    ) -> None:
+        self.loses = self.doubles = 0.0
+        self.late = 0
+        self.said: Counter[str] = Counter()
+        self._news = asyncio.Event()
+        self._random = random.Random(seed)
+        self._tasks = tasks
+        self._verbs = verbs
+        self.asker = Asker(self._to_guest)
+        self.guests = {name: Guest(name, name, instance="1") for name in verbs}
+        self.ends = {name: self._begin(name, "1") for name in verbs}
+
+    def _begin(self, name: str, instance: str) -> Answerer:
+        def say(body: bytes) -> None:
+            self._send(body, lambda: self.asker.take(name, decode_word(body)))
+
+        return Answerer(instance, self._verbs[name], say, self._tasks)
+
+    def restart(self, name: str) -> Guest:
+        """Another life of the guest, which has announced itself."""
+        self.ends[name] = self._begin(name, "2")
+        self.guests[name] = self.guests[name]._replace(instance="2")
+        self.asker.guest_says_hello(self.guests[name])
+        return self.guests[name]
+
+    def _to_guest(self, name: str, body: bytes) -> None:
+        self._send(body, lambda: self.ends[name].take(decode_word(body)))
+
+    def _send(self, body: bytes, take) -> None:  # type: ignore[no-untyped-def]
+        self.said[decode_word(body).name] += 1
+        self._news.set()
+        for _ in range(2 if self._random.random() < self.doubles else 1):
+            if self._random.random() >= self.loses:
+                self._later(take, self._random.randint(0, self.late))
+
+    def _later(self, take, turns: int) -> None:  # type: ignore[no-untyped-def]
+        loop = asyncio.get_running_loop()
+        loop.call_soon(take if turns == 0 else lambda: self._later(take, turns - 1))
+
+    async def until_said(self, name: str, count: int) -> None:
+        while self.said[name] < count:
+            self._news.clear()
+            await self._news.wait()
+
+    async def beat(self) -> None:
+        """One of every guest's, and all that comes of it."""
+        for name, end in self.ends.items():
+            end.beat()
+            self.asker.guest_beats(name)
+        await settle()
+
+    async def beat_until(self, *tasks: asyncio.Future[object], lossy: int = 30) -> None:
+        """Beats until all `tasks` are done; after `lossy` of them nothing is lost any more."""
+        for beat in range(10_000):
+            if all(task.done() for task in tasks):
+                return
+            if beat >= lossy:
+                self.loses = 0.0
+            await self.beat()
+        raise AssertionError("there is no end to it")
+
+
+async def settle(turns: int = 50) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def ask_net(
+    verbs: Mapping[str, Verb] | Mapping[str, Mapping[str, Verb]], seed: int = 0
+) -> AsyncIterator[AskNet]:
+    """`verbs`: of the guest "g1", or of each guest by its name."""
+    by_guest = verbs if all(isinstance(one, Mapping) for one in verbs.values()) else {"g1": verbs}
+    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
+        made = AskNet(by_guest, tasks, seed)  # type: ignore[arg-type]
+        try:
+            yield made
+        finally:
+            made.asker.close()
