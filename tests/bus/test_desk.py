@@ -14,6 +14,7 @@ from boincvm.controller.asking import Reply
 from boincvm.controller.bus_guest import BusGuest
 from boincvm.controller.command import KEPT_OUTPUT, Command, Request, State
 from boincvm.controller.desk import Desk
+from boincvm.controller.guest_command import Listener
 from boincvm.controller.registry import Change, Guest
 from boincvm.errors import UsageError
 
@@ -61,8 +62,8 @@ async def add(arguments: Mapping[str, object], data: bytes) -> Reply:
 async def guest(
     address: Address, name: str, programs: list[FakeProgram], **labels: str
 ) -> AsyncIterator[BusGuest]:
-    def start(request: Request, output: object) -> FakeProgram:
-        programs.append(FakeProgram(request, output))  # type: ignore[arg-type]
+    def start(request: Request, listener: Listener) -> FakeProgram:
+        programs.append(FakeProgram(request, listener))
         return programs[-1]
 
     async with asyncio.TaskGroup() as tasks, bus(address, name) as opened:

@@ -64,6 +64,8 @@ async def test_commands_to_two_machines(base_image: Path, tmp_path: Path) -> Non
                     for _ in range(2):
                         await there.acquire()
                 await commands(desk)
+                await input_that_follows(desk)
+                await progress(desk)
         finally:
             await desk.close()
 
@@ -90,3 +92,25 @@ async def commands(desk: Desk) -> None:
     desk.commands.signal(asked.id, 15)
     end, _, _ = await result(asked, "g1")
     assert end.signal == 15
+
+
+async def input_that_follows(desk: Desk) -> None:
+    command = desk.run("g*", Request(("cat",), stdin=b"first "), keep_input=True)
+    pieces = [b"second ", bytes(range(256)) * 1000, b"last"]
+    async with asyncio.timeout(LIMIT):
+        for piece in pieces:
+            await desk.give_input(command.id, piece)
+        await desk.give_input(command.id, b"", ends=True)
+    for name in ("g1", "g2"):
+        end, out, _ = await result(command, name)
+        assert (end.code, out) == (0, b"first " + b"".join(pieces))
+
+
+async def progress(desk: Desk) -> None:
+    script = 'echo "fraction-done 0.25" > "$BOINCVM_VOICE"; read wait'
+    command = desk.run("g1", Request(("sh", "-c", script)), keep_input=True)
+    async with asyncio.timeout(LIMIT):
+        while command.answers["g1"].progress != 0.25:
+            await command.changed()
+        await desk.give_input(command.id, b"\n")
+    await result(command, "g1")

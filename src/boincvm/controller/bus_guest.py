@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from boincvm.bus.client import StompBus
 from boincvm.bus.transport import Message
 from boincvm.controller.answering import Answerer, Verb
-from boincvm.controller.guest_commands import GuestCommands, Start
+from boincvm.controller.guest_command import Start
+from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.registry import BEAT, Guest
 from boincvm.controller.words import GUEST, HOST, decode_word, encode_word
 from boincvm.errors import GuestProtocolError
@@ -24,11 +25,14 @@ class BusGuest:
         group: asyncio.TaskGroup,
         beat: float = BEAT,
         verbs: Mapping[str, Verb] | None = None,
+        report: Callable[[], Mapping[str, object]] | None = None,
     ) -> None:
         """`guest.instance` is another one in each life. Programs are started by `start`, and
-        awaited in `group`, as are `verbs`, which answer what is asked by name. `beat`: seconds."""
+        awaited in `group`, as are `verbs`, which answer what is asked by name. `beat`: seconds.
+        `report`: what is told of its state (report.py) with each beat."""
         self._bus = bus
         self._guest = guest
+        self._report = report
         self._beat_interval = beat
         self._commands = GuestCommands(guest.instance, start, self._say, group)
         self._answerer = Answerer(guest.instance, verbs or {}, self._say, group)
@@ -66,9 +70,16 @@ class BusGuest:
             "instance": guest.instance,
         }
         self._say(encode_word("HELLO", table))
+        self.say_state()
+
+    def say_state(self) -> None:
+        """At once: it is another one now."""
+        if self._report is not None:
+            self._say(encode_word("STATE", self._report()))
 
     def _beat(self) -> None:
         self._say(encode_word("STILL_ALIVE"))
+        self.say_state()
         self._commands.beat()
         self._answerer.beat()
         loop = asyncio.get_running_loop()

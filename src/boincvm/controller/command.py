@@ -1,6 +1,7 @@
 """A command to guests, and what each has answered so far."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import NamedTuple
@@ -19,13 +20,15 @@ _LONGEST_ERROR = 1000
 
 class Request(NamedTuple):
     """A program to run. directory: beneath the guest's own; empty is that one. timeout: seconds
-    after which the guest kills it. stdin: all of its standard input."""
+    after which the guest kills it. stdin: its standard input, or the beginning of it if more is
+    to follow: `keep_input`."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = {}
     directory: str = ""
     timeout: float | None = None
     stdin: bytes = b""
+    keep_input: bool = False
 
 
 class State(Enum):
@@ -57,7 +60,9 @@ class Result(NamedTuple):
 
 
 class Answer:
-    """What one guest has answered. `instance`: of the guest when it was asked."""
+    """What one guest has answered. `instance`: of the guest when it was asked. `progress`: from
+    0 to 1, if its program says so. `input_heard`, `input_taken`: bytes of the command's input
+    that the guest, and its program, has; `input_ends`: and the end of it."""
 
     def __init__(self, guest_id: str, instance: str) -> None:
         self.guest_id = guest_id
@@ -65,11 +70,18 @@ class Answer:
         self.state = State.SENT
         self.result: Result | None = None
         self.why = ""
+        self.progress: float | None = None
+        self.input_heard = self.input_taken = 0
+        self.input_ends = False
         self.outputs = {"stdout": OutputLog(KEPT_OUTPUT), "stderr": OutputLog(KEPT_OUTPUT)}
 
     @property
     def is_open(self) -> bool:
         return self.state in (State.SENT, State.RUNNING)
+
+    @property
+    def wants_input(self) -> bool:
+        return self.is_open and self.result is None
 
     @property
     def has_all_output(self) -> bool:
@@ -80,7 +92,8 @@ class Answer:
 
 
 class Command:
-    """`wanted`: so many guests' answers are enough. `finished_at`: by the table's clock."""
+    """`wanted`: so many guests' answers are enough. `finished_at`: by the table's clock;
+    `submitted_at`: seconds since 1970."""
 
     def __init__(self, command_id: str, request: Request, wanted: int) -> None:
         self.id = command_id
@@ -88,6 +101,7 @@ class Command:
         self.wanted = wanted
         self.answers: dict[str, Answer] = {}
         self.finished_at: float | None = None
+        self.submitted_at = time.time()
         self._news = asyncio.Event()
 
     @property

@@ -9,15 +9,16 @@ Words to a guest (a message may be lost, so whatever is not answered is said aga
             so much has come of each; with `again`: say what follows once more
     CMD_SIGNAL {"cmd-id", "signal"}     to the program
     CMD_FORGET {"cmd-id"}               the result has come
+    CMD_INPUT                           see command_input.py
 
 and from it: CMD_STARTED {"cmd-id"}, CMD_OUTPUT {"cmd-id", "stream", "offset", "first"} with
 the bytes from `offset` on (the guest has none before `first` any more),
+CMD_PROGRESS {"cmd-id", "fraction"},
 CMD_RESULT {"cmd-id", "code" or "signal" or "error", "resources", "stdout", "stderr"}. An id is run
 at most once in a guest's life, and `instance` says which life is meant.
 """
 
 import asyncio
-import json
 import secrets
 import signal
 import time
@@ -25,16 +26,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 
 from boincvm.controller.command import Answer, Command, Request, State, read_result
+from boincvm.controller.command_input import CommandInput
+from boincvm.controller.command_request import LONGEST_ID, check_request, run_table
 from boincvm.controller.registry import Guest
-from boincvm.controller.words import LONGEST_TABLE, Word, encode_word
+from boincvm.controller.words import Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
 
 KEPT_FOR = 24 * 3600.0
 MOST_COMMANDS = 10_000
-MOST_STDIN = 1 << 16
-_LONGEST_ID = 128
-_OUR_SHARE = 4096
-"""Bytes of a CMD_RUN's table that are not the request's."""
 
 Post = Callable[[str, bytes], None]
 """Takes a guest's id and a message for it, which may get lost."""
@@ -49,6 +48,7 @@ class CommandTable:
         self._clock = clock
         self._commands: OrderedDict[str, Command] = OrderedDict()
         self._open: dict[str, dict[str, Command]] = {}  # by guest, then by the command's id
+        self._inputs: dict[str, CommandInput] = {}
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         self.counts: Counter[str] = Counter()
 
@@ -60,14 +60,17 @@ class CommandTable:
         command_id: str | None = None,
         first: int | None = None,
         within: float | None = None,
+        keep_input: bool = False,
     ) -> Command:
         """Sends `request` to all `guests`, and returns at once.
 
         `command_id`: the client's own; the same request under the same id is the same command,
         and runs no second time. `first`: so many answers are enough. `within`: seconds, after
-        which what is still open is dropped. Raises UsageError.
+        which what is still open is dropped. `keep_input`: more follows by `give_input`. Raises
+        UsageError.
         """
         self._expire()
+        request = request._replace(keep_input=request.keep_input or keep_input)
         known = self._commands.get(command_id or "")
         if known is not None:
             if known.request != request:
@@ -88,12 +91,14 @@ class CommandTable:
     def _make(
         self, guests: list[Guest], request: Request, command_id: str | None, first: int | None
     ) -> Command:
-        _check(request, command_id)
+        check_request(request, command_id)
         if len(self._commands) >= MOST_COMMANDS:
             raise UsageError(f"there are {MOST_COMMANDS} commands that have not ended")
         chosen = command_id or secrets.token_hex(8)
         wanted = len(guests) if first is None else min(first, len(guests))
         made = self._commands[chosen] = Command(chosen, request, wanted)
+        if request.keep_input:
+            self._inputs[chosen] = CommandInput(len(request.stdin))
         for guest in guests:
             made.answers[guest.id] = Answer(guest.id, guest.instance)
             self._open.setdefault(guest.id, {})[chosen] = made
@@ -104,7 +109,7 @@ class CommandTable:
         found = self._commands.get(command_id)
         if found is None:
             raise UsageError(
-                f"there is no command {command_id[:_LONGEST_ID]!r}",
+                f"there is no command {command_id[:LONGEST_ID]!r}",
                 hint="it may have ended long ago: results are kept for a day",
             )
         return found
@@ -129,6 +134,21 @@ class CommandTable:
                 self._close(command, answer, State.DROPPED, why)
         self._see_end(command)
 
+    async def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
+        """Standard input of a command of which it was kept open; with `ends` the last of it.
+
+        Waits until each guest has room; what none wants any more is dropped. Raises UsageError.
+        """
+        command = self.find(command_id)
+        given = self._inputs.get(command_id)
+        if given is not None:
+            async with given.turn:
+                await given.give(command, data, lambda one: self._say_input(command, one), ends)
+        elif not command.request.keep_input:
+            raise UsageError(
+                f"the command {command_id!r} takes no input", hint="submit it with keep_input"
+            )
+
     # What guests say, and what happens to them.
 
     def take(self, guest_id: str, word: Word) -> None:
@@ -144,6 +164,10 @@ class CommandTable:
         answer = command.answers[guest_id]
         if word.name == "CMD_STARTED":
             answer.state = State.RUNNING
+        elif word.name == "CMD_INPUT_TAKEN":
+            self._take_input_taken(command, answer, word)
+        elif word.name == "CMD_PROGRESS":
+            answer.progress = word.number("fraction", 1.0)
         elif word.name == "CMD_OUTPUT":
             self._take_output(command, answer, word)
         elif word.name == "CMD_RESULT":
@@ -166,6 +190,14 @@ class CommandTable:
         self._say_taken(command, answer, again=offset > log.end)
         self._end_if_whole(command, answer, again=False)
 
+    def _take_input_taken(self, command: Command, answer: Answer, word: Word) -> None:
+        given = self._inputs.get(command.id)
+        if given is None:
+            raise GuestProtocolError("a guest has taken input that there is not")
+        given.take(answer, word)
+        if word.table.get("again") is True:
+            self._say_input(command, answer)
+
     def _end_if_whole(self, command: Command, answer: Answer, *, again: bool) -> None:
         if answer.result is None:
             return
@@ -182,6 +214,9 @@ class CommandTable:
             answer = command.answers[guest_id]
             if answer.state is State.SENT:
                 self._say_run(command, answer)
+            given = self._inputs.get(command.id)
+            if given is not None and answer.wants_input and not given.is_whole(answer):
+                self._say_input(command, answer)
 
     def guest_says_hello(self, guest: Guest) -> None:
         """It has connected again, or was started anew."""
@@ -203,6 +238,7 @@ class CommandTable:
 
     def _close(self, command: Command, answer: Answer, state: State, why: str = "") -> None:
         answer.state, answer.why = state, why
+        command.tell()
         still_open = self._open.get(answer.guest_id, {})
         still_open.pop(command.id, None)
         if not still_open:
@@ -217,6 +253,7 @@ class CommandTable:
             return
         if not command.is_finished:
             command.finished_at = self._clock()
+            self._inputs.pop(command.id, None)
             alarm = self._alarms.pop(command.id, None)
             if alarm is not None:
                 alarm.cancel()
@@ -239,9 +276,13 @@ class CommandTable:
     # What guests are told.
 
     def _say_run(self, command: Command, answer: Answer) -> None:
-        table = {**_run_table(command.request), "instance": answer.instance, **_ends(answer)}
+        table = {**run_table(command.request), "instance": answer.instance, **_ends(answer)}
         data = command.request.stdin
         self._post(answer.guest_id, encode_word("CMD_RUN", {"cmd-id": command.id, **table}, data))
+
+    def _say_input(self, command: Command, answer: Answer) -> None:
+        given = self._inputs[command.id]
+        self._post(answer.guest_id, given.word(command.id, answer))
 
     def _say_taken(self, command: Command, answer: Answer, *, again: bool) -> None:
         self._say(answer.guest_id, "CMD_TAKEN", command.id, again=again, **_ends(answer))
@@ -252,34 +293,3 @@ class CommandTable:
 
 def _ends(answer: Answer) -> dict[str, int]:
     return {name: log.end for name, log in answer.outputs.items()}
-
-
-def _run_table(request: Request) -> dict[str, object]:
-    return {
-        "argv": list(request.argv),
-        "env": dict(request.environment),
-        "directory": request.directory,
-        "timeout": request.timeout,
-    }
-
-
-def _check(request: Request, command_id: str | None) -> None:
-    """Raises UsageError."""
-    if not request.argv or not request.argv[0]:
-        raise UsageError("a command without a program", hint="name the program, then its arguments")
-    if len(request.stdin) > MOST_STDIN:
-        raise UsageError(
-            f"a standard input of {len(request.stdin)} bytes, where {MOST_STDIN} are the most",
-            hint="send it as a file first",
-        )
-    if len(json.dumps(_run_table(request))) > LONGEST_TABLE - _OUR_SHARE:
-        raise UsageError(
-            f"arguments and environment are larger than {(LONGEST_TABLE - _OUR_SHARE) >> 10} KiB",
-            hint="send them as a file first",
-        )
-    if command_id is not None and not (
-        0 < len(command_id) <= _LONGEST_ID and command_id.isprintable()
-    ):
-        raise UsageError(
-            "a command's id that is none", hint=f"1 to {_LONGEST_ID} printable characters"
-        )

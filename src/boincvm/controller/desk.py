@@ -48,13 +48,24 @@ class Desk:
         command_id: str | None = None,
         first: int | None = None,
         within: float | None = None,
+        keep_input: bool = False,
     ) -> Command:
         """`request` to all guests that `selector` matches now, see addressing.py and
         `CommandTable.submit`. Raises UsageError."""
         guests = self.registry.find(parse_selector(selector))
         return self.commands.submit(
-            guests, request, command_id=command_id, first=first, within=within
+            guests,
+            request,
+            command_id=command_id,
+            first=first,
+            within=within,
+            keep_input=keep_input,
         )
+
+    async def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
+        """To every guest of a command whose input was kept open: see `CommandTable.give_input`.
+        Raises UsageError."""
+        await self.commands.give_input(command_id, data, ends=ends)
 
     def _see(self, guest: Guest, change: Change) -> None:
         if change is Change.LEFT:

@@ -14,7 +14,7 @@ class OutputLog:
     def end(self) -> int:
         return self.first + len(self._kept)
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """What goes beyond the capacity pushes out the oldest."""
         self._kept += data
         self.drop(self.end - self._capacity)

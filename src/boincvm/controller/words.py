@@ -44,6 +44,13 @@ class Word(NamedTuple):
             return value
         raise GuestProtocolError(f"a word on the bus has no proper {key!r}")
 
+    def number(self, key: str, most: float) -> float:
+        """A number from 0 to `most`."""
+        value = self.table.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most:
+            return float(value)
+        raise GuestProtocolError(f"a word on the bus has no proper {key!r}")
+
 
 def encode_word(name: str, table: Mapping[str, object] | None = None, data: bytes = b"") -> bytes:
     """A message's body. Raises ValueError where the table is too large."""

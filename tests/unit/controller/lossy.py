@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from boincvm.controller.command import Request
 from boincvm.controller.commands import CommandTable
+from boincvm.controller.guest_command import Listener
 from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.registry import Guest
 from boincvm.controller.words import decode_word
@@ -16,16 +17,21 @@ LIMIT = 20.0
 
 
 class FakeProgram:
-    """Says what it was made with, in pieces, as far as it has credit; then it ends, or waits."""
+    """Says what it was made with, in pieces, as far as it has credit; then it ends, or waits;
+    as "cat" it goes on with what it is fed, until that ends. `untaken`: bytes of that."""
 
-    def __init__(
-        self, request: Request, output: Callable[[str, bytes], None], credit: int = 1000
-    ) -> None:
+    def __init__(self, request: Request, listener: Listener, credit: int = 1000) -> None:
         self._end: asyncio.Future[ProgramEnd] = asyncio.get_running_loop().create_future()
-        self._output = output
+        self._listener = listener
         self._credit = credit
+        self._input_ends = not request.keep_input
+        self.untaken = 0
+        self.most_untaken = 0
+        self.granted = 0
+        self.was_granted = asyncio.Event()
         self._left = b"".join(map(str.encode, request.argv[1:])) + request.stdin
         self._stays = request.argv[0] == "wait"
+        self._echoes = request.argv[0] == "cat"
         if request.argv[0] == "missing":
             raise ProgramStartError("there is no such program")
         self._go_on()
@@ -34,15 +40,31 @@ class FakeProgram:
         while self._left and self._credit > 0:
             piece, self._left = self._left[: self._credit], self._left[self._credit :]
             self._credit -= len(piece)
-            self._output("stdout", piece)
-        if not self._left and not self._stays:
+            self._listener.output("stdout", piece)
+            if self._echoes and self.untaken:
+                self.untaken -= len(piece)
+                self._listener.input_taken(len(piece))
+        if not self._left and not self._stays and self._input_ends:
             self._finish(3, None)
+
+    def feed(self, data: bytes) -> None:
+        self.untaken += len(data)
+        self.most_untaken = max(self.untaken, self.most_untaken)
+        if self._echoes:
+            self._left += data
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def end_input(self) -> None:
+        self._input_ends = True
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def _finish(self, code: int | None, number: int | None) -> None:
         if not self._end.done():
             self._end.set_result(ProgramEnd(code, number, 0.5, 0.25, 4096, 0, 1))
 
     def grant(self, count: int) -> None:
+        self.granted += count
+        self.was_granted.set()
         self._credit += count
         self._go_on()
 
@@ -54,10 +76,11 @@ class FakeProgram:
 
 
 class Net:
-    """`loses`: which share of all messages. `runs`: how often each guest has begun a program."""
+    """`loses`, `doubles`, `delays`: which share of all messages; what is delayed comes after
+    others that were said later. `runs`: how often each guest has begun a program."""
 
     def __init__(self, names: list[str], tasks: asyncio.TaskGroup, seed: int = 0) -> None:
-        self.loses = 0.0
+        self.loses = self.doubles = self.delays = 0.0
         self.runs = dict.fromkeys(names, 0)
         self.programs: list[FakeProgram] = []
         self._random = random.Random(seed)
@@ -68,9 +91,9 @@ class Net:
         self.ends: Mapping[str, GuestCommands] = {name: self.begin(name, "1") for name in names}
 
     def begin(self, name: str, instance: str) -> GuestCommands:
-        def start(request: Request, output: Callable[[str, bytes], None]) -> FakeProgram:
+        def start(request: Request, listener: Listener) -> FakeProgram:
             self.runs[name] += 1
-            self.programs.append(FakeProgram(request, output))
+            self.programs.append(FakeProgram(request, listener))
             return self.programs[-1]
 
         return GuestCommands(instance, start, lambda body: self._to_host(name, body), self._tasks)
@@ -81,18 +104,24 @@ class Net:
         self.guests[name] = self.guests[name]._replace(instance="2")
         self.table.guest_says_hello(self.guests[name])
 
-    def _is_lost(self) -> bool:
-        return self._random.random() < self.loses
-
     def _to_guest(self, name: str, body: bytes) -> None:
-        if not self._is_lost():
-            loop = asyncio.get_running_loop()
-            loop.call_soon(lambda: self.ends[name].take(decode_word(body)))
+        self._carry(lambda: self.ends[name].take(decode_word(body)))
 
     def _to_host(self, name: str, body: bytes) -> None:
-        if not self._is_lost():
-            loop = asyncio.get_running_loop()
-            loop.call_soon(lambda: self.table.take(name, decode_word(body)))
+        self._carry(lambda: self.table.take(name, decode_word(body)))
+
+    def _carry(self, deliver: Callable[[], None]) -> None:
+        if self._random.random() < self.loses:
+            return
+        for _ in range(1 + (self._random.random() < self.doubles)):
+            self._deliver(deliver, 5 if self._random.random() < self.delays else 0)
+
+    def _deliver(self, deliver: Callable[[], None], turns: int) -> None:
+        loop = asyncio.get_running_loop()
+        if turns:
+            loop.call_soon(self._deliver, deliver, turns - 1)
+        else:
+            loop.call_soon(deliver)
 
     async def beat(self) -> None:
         """One of every guest's, and all that comes of it."""
