@@ -30,7 +30,7 @@ from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.bus.access import Account, Accounts, digest_of_passcode
 from boincvm.bus.broker import Broker
 from boincvm.bus.client import Address, StompBus
-from boincvm.bus.dialects import ACTIVEMQ, EMBEDDED, RABBITMQ
+from boincvm.bus.dialects import DIALECTS
 from boincvm.bus.stomp import Parser, encode
 from boincvm.bus.transport import Message
 from boincvm.controller.presence import PresenceWords
@@ -44,7 +44,6 @@ WORDS = 500
 LIMIT = 180.0
 _MIB = 1 << 20
 _PASSCODE_DIGEST = digest_of_passcode(PASSCODE)
-DIALECTS = {"embedded": EMBEDDED, "activemq": ACTIVEMQ, "rabbitmq": RABBITMQ}
 HEAP = 3072
 """MiB for ActiveMQ: 10,000 connections do not fit into less than one."""
 

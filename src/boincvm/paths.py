@@ -29,3 +29,8 @@ def cache_directory() -> Path:
 def runs_directory() -> Path:
     """One directory a run, mode 0700, gone when the run ends."""
     return cache_directory() / "runs"
+
+
+def controller_directory() -> Path:
+    """The controller's own, mode 0700: its sockets, its token, its machines and what it knows."""
+    return data_directory() / "controller"

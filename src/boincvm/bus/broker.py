@@ -19,6 +19,7 @@ from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.bus.topics import QUEUE, Subscriptions
 from boincvm.bus.versions import encode_lines
 from boincvm.errors import BusError
+from boincvm.socket_paths import short_path
 
 _SPARE_DESCRIPTORS = 64
 _TLS_BUFFER = 16384
@@ -109,14 +110,15 @@ class Broker:
         listener = socket.socket(socket.AF_UNIX)
         try:
             path.unlink(missing_ok=True)
-            listener.bind(str(path))
+            with short_path(path) as short:
+                listener.bind(short)
             path.chmod(0o600)
             server = await loop.create_unix_server(lambda: BrokerConnection(self), sock=listener)
         except OSError as error:
             listener.close()
             raise BusError(
                 f"the broker cannot listen on {path.name}: {error.strerror or error}",
-                hint="the directory must be this user's, and the path below 100 characters",
+                hint="the directory must be there, and this user's",
             ) from error
         self._servers.append(server)
 

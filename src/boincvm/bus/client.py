@@ -13,6 +13,7 @@ from boincvm.bus.stomp import Frame
 from boincvm.bus.topics import is_destination, is_pattern
 from boincvm.bus.transport import Message, Receiver
 from boincvm.errors import BusError
+from boincvm.socket_paths import short_path
 
 CONNECT_LIMIT = 10.0
 LONGEST_WAIT = 30.0
@@ -110,7 +111,8 @@ class StompBus:
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 if address.path is not None:
-                    await loop.create_unix_connection(lambda: connection, str(address.path))
+                    with short_path(address.path) as short:
+                        await loop.create_unix_connection(lambda: connection, short)
                 else:
                     await loop.create_connection(
                         lambda: connection, address.host, address.port, ssl=address.security

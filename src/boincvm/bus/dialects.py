@@ -43,3 +43,4 @@ class Dialect(NamedTuple):
 EMBEDDED = Dialect(REST, "boincvm", names_sender=True)
 RABBITMQ = Dialect("#", "/", slash="%2F")
 ACTIVEMQ = Dialect(">", "localhost", adds=frozenset(("expires", "priority", "timestamp")))
+DIALECTS = {"embedded": EMBEDDED, "rabbitmq": RABBITMQ, "activemq": ACTIVEMQ}

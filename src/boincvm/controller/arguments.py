@@ -44,9 +44,7 @@ class Arguments:
         for name in given:
             if name not in known:
                 expected = ", ".join(sorted(known)) or "none"
-                raise UsageError(
-                    f"found the unknown parameter {name[:64]!r}, expected: {expected}"
-                )
+                raise UsageError(f"found the unknown parameter {name[:64]!r}, expected: {expected}")
         self._values: dict[str, object] = {}
         for parameter in parameters:
             value = given.get(parameter.name)

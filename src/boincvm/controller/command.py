@@ -93,7 +93,7 @@ class Answer:
 
 class Command:
     """`wanted`: so many guests' answers are enough. `finished_at`: by the table's clock;
-    `submitted_at`: seconds since 1970."""
+    `submitted_at`, and `ends_at`, after which no answer is waited for: seconds since 1970."""
 
     def __init__(self, command_id: str, request: Request, wanted: int) -> None:
         self.id = command_id
@@ -102,6 +102,7 @@ class Command:
         self.answers: dict[str, Answer] = {}
         self.finished_at: float | None = None
         self.submitted_at = time.time()
+        self.ends_at: float | None = None
         self._news = asyncio.Event()
 
     @property

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable
 from boincvm.controller.command import Answer, Command, Request, State, read_result
 from boincvm.controller.command_input import CommandInput
 from boincvm.controller.command_request import LONGEST_ID, check_request, run_table
+from boincvm.controller.journal import Journal, NoJournal
 from boincvm.controller.registry import Guest
 from boincvm.controller.words import Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
@@ -43,9 +44,15 @@ class CommandTable:
     """Finished commands stay for KEPT_FOR seconds, fewer if there are too many. `counts`: what
     was heard and not believed."""
 
-    def __init__(self, post: Post, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        post: Post,
+        clock: Callable[[], float] = time.monotonic,
+        journal: Journal | None = None,
+    ) -> None:
         self._post = post
         self._clock = clock
+        self._journal = journal or NoJournal()
         self._commands: OrderedDict[str, Command] = OrderedDict()
         self._open: dict[str, dict[str, Command]] = {}  # by guest, then by the command's id
         self._inputs: dict[str, CommandInput] = {}
@@ -80,11 +87,11 @@ class CommandTable:
                 )
             return known
         made = self._make(list(guests), request, command_id, first)
+        made.ends_at = None if within is None else time.time() + within
+        self._journal.submitted(made)
         for answer in made.answers.values():
             self._say_run(made, answer)
-        if within is not None:
-            loop = asyncio.get_running_loop()
-            self._alarms[made.id] = loop.call_later(within, self.drop, made.id, "too late")
+        self._set_alarm(made)
         self._see_end(made)
         return made
 
@@ -103,6 +110,29 @@ class CommandTable:
             made.answers[guest.id] = Answer(guest.id, guest.instance)
             self._open.setdefault(guest.id, {})[chosen] = made
         return made
+
+    def _set_alarm(self, command: Command) -> None:
+        if command.ends_at is not None:
+            wait = max(command.ends_at - time.time(), 0)
+            loop = asyncio.get_running_loop()
+            self._alarms[command.id] = loop.call_later(wait, self.drop, command.id, "too late")
+
+    def load(self, commands: Iterable[Command]) -> None:
+        """Those of a former life, the oldest one first; who has not answered yet may do so."""
+        for command in commands:
+            self._commands[command.id] = command
+            if command.is_finished:
+                command.finished_at = self._clock()
+                continue
+            for answer in command.answers.values():
+                if answer.is_open:
+                    self._open.setdefault(answer.guest_id, {})[command.id] = command
+            self._set_alarm(command)
+            self._see_end(command)
+
+    def open_in(self, guest_id: str) -> int:
+        """How many commands that guest has not answered yet."""
+        return len(self._open.get(guest_id, {}))
 
     def find(self, command_id: str) -> Command:
         """Raises UsageError."""
@@ -185,8 +215,10 @@ class CommandTable:
         answer.state = State.RUNNING
         if offset > log.end and word.whole("first") == offset:
             log.skip(offset)  # the guest has no more: another controller has taken it
-        if offset <= log.end:
-            log.append(word.data[log.end - offset :])
+        if offset <= log.end < offset + len(word.data):
+            before = log.end
+            log.append(word.data[before - offset :])
+            self._journal.has_output(command, answer, word.text("stream"), before)
         self._say_taken(command, answer, again=offset > log.end)
         self._end_if_whole(command, answer, again=False)
 
@@ -238,6 +270,7 @@ class CommandTable:
 
     def _close(self, command: Command, answer: Answer, state: State, why: str = "") -> None:
         answer.state, answer.why = state, why
+        self._journal.answered(command, answer)
         command.tell()
         still_open = self._open.get(answer.guest_id, {})
         still_open.pop(command.id, None)
@@ -253,6 +286,7 @@ class CommandTable:
             return
         if not command.is_finished:
             command.finished_at = self._clock()
+            self._journal.finished(command)
             self._inputs.pop(command.id, None)
             alarm = self._alarms.pop(command.id, None)
             if alarm is not None:
@@ -266,6 +300,7 @@ class CommandTable:
             is_old = ended is not None and now - ended > KEPT_FOR
             if is_old or (ended is not None and len(self._commands) >= MOST_COMMANDS):
                 del self._commands[command.id]
+                self._journal.forgotten(command.id)
 
     def close(self) -> None:
         """No alarm rings any more; again is harmless."""

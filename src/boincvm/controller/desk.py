@@ -7,9 +7,13 @@ from boincvm.controller.addressing import parse_selector
 from boincvm.controller.asking import Asker
 from boincvm.controller.command import Command, Request
 from boincvm.controller.commands import CommandTable
+from boincvm.controller.journal import Journal
+from boincvm.controller.pings import Pings
 from boincvm.controller.presence import PresenceWords
 from boincvm.controller.registry import Change, Guest, Registry
+from boincvm.controller.report import Report, read_report
 from boincvm.controller.words import GUEST, Word
+from boincvm.errors import UsageError
 
 
 class Desk:
@@ -20,12 +24,23 @@ class Desk:
     """
 
     def __init__(
-        self, bus: Bus, tell: Callable[[Guest, Change], None] = lambda _guest, _change: None
+        self,
+        bus: Bus,
+        tell: Callable[[Guest, Change], None] = lambda _guest, _change: None,
+        report: Callable[[str, Report], None] = lambda _guest_id, _report: None,
+        journal: Journal | None = None,
     ) -> None:
+        """`report` hears what guests tell of their state."""
         self._tell = tell
+        self._report = report
         self.registry = Registry(self._see)
-        self.commands = CommandTable(lambda guest_id, body: bus.post(GUEST + guest_id, {}, body))
-        self.asker = Asker(lambda guest_id, body: bus.post(GUEST + guest_id, {}, body))
+
+        def post(guest_id: str, body: bytes) -> None:
+            bus.post(GUEST + guest_id, {}, body)
+
+        self.commands = CommandTable(post, journal=journal)
+        self.pings = Pings(post)
+        self.asker = Asker(post)
         self.presence = PresenceWords(bus, self.registry, self._take)
 
     async def open(self) -> None:
@@ -39,6 +54,15 @@ class Desk:
         self.commands.close()
         self.asker.close()
         await self.presence.close()
+
+    def find(self, selector: str) -> list[Guest]:
+        """All guests that it matches now. Raises UsageError where there is none."""
+        found = self.registry.find(parse_selector(selector))
+        if not found:
+            raise UsageError(
+                f"{selector[:80]!r} matches no guest that is there", hint="boincvm ls shows them"
+            )
+        return found
 
     def run(
         self,
@@ -85,3 +109,7 @@ class Desk:
             self.commands.take(guest_id, word)
         elif word.name in ("ANSWER", "ASK_TAKEN"):
             self.asker.take(guest_id, word)
+        elif word.name == "PONG":
+            self.pings.take(guest_id, word)
+        elif word.name == "STATE":
+            self._report(guest_id, read_report(word.table))

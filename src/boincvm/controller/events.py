@@ -32,9 +32,7 @@ class Event(NamedTuple):
 class EventLog:
     """`add` never waits; whoever follows too slowly misses what is not kept any more."""
 
-    def __init__(
-        self, first: int = 1, keep: Callable[[Event], None] = lambda _event: None
-    ) -> None:
+    def __init__(self, first: int = 1, keep: Callable[[Event], None] = lambda _event: None) -> None:
         """`first`: the number of the next one; `keep` is told of each."""
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._next = first

@@ -1,16 +1,16 @@
 """Commands from the bus run as programs in a machine of this host, over its guest link."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from boincvm.controller.command import Request
-from boincvm.controller.guest_command import Listener, Start
+from boincvm.controller.guest_command import Listener
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.voice import FractionDone, Word
 from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 
 
-def programs_of(link: GuestLink) -> Start:
+def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
     """For `GuestCommands`: they run in the machine at the other end of `link`."""
 
     def start(request: Request, listener: Listener) -> GuestProgram:

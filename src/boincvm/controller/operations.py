@@ -113,6 +113,7 @@ async def _ping(controller: Controller, given: Arguments) -> dict[str, Json]:
 
 
 async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
+    controller.desk.find(given.text("vms"))
     request = Request(
         given.texts("argv"),
         given.table("env"),

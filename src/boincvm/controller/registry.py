@@ -7,7 +7,7 @@ marked, then dropped; when it is heard again it is there again. What guests say 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -76,6 +76,7 @@ class Registry:
         self._present: OrderedDict[str, _Entry] = OrderedDict()
         self._silent: OrderedDict[str, _Entry] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._found = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._present) + len(self._silent)
@@ -84,6 +85,21 @@ class Registry:
         """None where it is not known."""
         entry = self._present.get(guest_id) or self._silent.get(guest_id)
         return entry.presence if entry else None
+
+    async def wait_for(self, guest_id: str) -> Guest:
+        """The guest with that id, as soon as it is known."""
+        while True:
+            entry = self._present.get(guest_id) or self._silent.get(guest_id)
+            if entry is not None:
+                return entry.guest
+            await self._found.wait()
+
+    def load(self, guests: Iterable[Guest]) -> None:
+        """Those that a former life knew: silent until they are heard."""
+        for guest in guests:
+            entry = _Entry(guest, self._clock())
+            entry.presence = Presence.SILENT
+            self._silent[guest.id] = entry
 
     def find(self, selector: Selector) -> list[Guest]:
         """All that it matches, those that are silent too."""
@@ -103,6 +119,8 @@ class Registry:
             if len(self) >= MOST_GUESTS:
                 raise GuestProtocolError(f"there are {MOST_GUESTS} guests, and no room for more")
             self._present[guest.id] = _Entry(guest, self._clock())
+            self._found.set()
+            self._found = asyncio.Event()
             self._tell(guest, Change.FOUND)
         elif entry.guest != guest:
             entry.guest = guest

@@ -26,6 +26,9 @@ class Feature(Enum):
     """The machine has a disk through which host and guest hand each other bulk data."""
     BALLOON = auto()
     """A running machine can be made to give memory back to the host."""
+    DISK = auto()
+    """A machine's disk can outlive it: it boots from what an earlier life has left."""
+    DISPLAY = auto()
 
 
 class MachineState(Enum):
@@ -49,6 +52,10 @@ class MachineSpec(NamedTuple):
     soon as the hypervisor has them open: nothing is left, even if we are killed.
     balloon: the guest gives the host what memory it does not use, and heeds `set_memory`; its
     boot takes a little longer.
+    layers: names of files in the directory that are the machine's disk already, as
+    `Machine.disk_layers` told them; it boots from that disk. Empty: it gets a new one.
+    display: it has a screen and a keyboard, which `DISPLAY_SOCKET` in the directory serves by
+    the RFB protocol (RFC 6143) while it runs.
     """
 
     directory: Path
@@ -62,6 +69,11 @@ class MachineSpec(NamedTuple):
     ephemeral: bool = False
     kernel_arguments: tuple[str, ...] = ()
     balloon: bool = False
+    layers: tuple[str, ...] = ()
+    display: bool = False
+
+
+DISPLAY_SOCKET = "display.sock"
 
 
 class EndCause(Enum):
@@ -166,6 +178,11 @@ class Machine(Protocol):
 
     async def save(self, number: int) -> Checkpoint:
         """A last checkpoint, at once, and the process ends."""
+
+    @property
+    def disk_layers(self) -> tuple[str, ...]:
+        """Names of the files in the directory that are its disk, for `MachineSpec.layers` of a
+        later life; they hold what its guest has written out."""
 
     def files_in_use(self) -> frozenset[str]:
         """Names of the files in the directory that the running machine needs."""

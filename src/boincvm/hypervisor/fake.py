@@ -77,6 +77,8 @@ class FakeMachine:
         self._ended: asyncio.Future[MachineEnd] | None = None
         self._far_end: socket.socket | None = None
 
+    disk_layers: tuple[str, ...] = ()
+
     def process_ids(self) -> tuple[int, ...]:
         return ()
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor import qemu_command
 from boincvm.hypervisor.contract import (
+    DISPLAY_SOCKET,
     Checkpoint,
     EndCause,
     Feature,
@@ -273,6 +274,10 @@ class QemuMachine:
             self._layers = saving.layers
         return self._kept
 
+    @property
+    def disk_layers(self) -> tuple[str, ...]:
+        return self._layers
+
     def files_in_use(self) -> frozenset[str]:
         return frozenset((*self._layers, WINDOW, LOG))
 
@@ -308,6 +313,8 @@ class QemuMachine:
             self._console = None
         if self._process is not None:
             self._process.release()
+        if self.spec.display:
+            (self.spec.directory / DISPLAY_SOCKET).unlink(missing_ok=True)
 
     async def destroy(self) -> None:
         if self.state is MachineState.DESTROYED:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from boincvm import processes
 from boincvm.errors import HypervisorMissingError
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
 from boincvm.hypervisor.qemu_launch import Launch, Memory
 
 PROGRAM = "qemu-system-x86_64"
@@ -20,6 +20,7 @@ IMAGE_NODE = "image"
 # What the guest frees goes to the host by itself, and a guest that would have to kill a program
 # for want of memory takes what it has given back again.
 BALLOON = "balloon"
+_SCREEN = "VGA,vgamem_mb=8"
 _BALLOON_DEVICE = f"virtio-balloon-pci,id={BALLOON},free-page-reporting=on,deflate-on-oom=on"
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -27,6 +28,8 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 # frequency two of three microvm boots hung on a loaded machine, and q35 is no slower.
 MACHINE = "q35"
 MACHINE_OPTIONS = "vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,smm=off,hpet=off"
+# The firmware brings up the screen's text mode, which is all that the kernel needs.
+_DISPLAY_OPTIONS = MACHINE_OPTIONS.replace("i8042=off", "i8042=on").replace("graphics=off,", "")
 KERNEL_ARGUMENTS = [
     "quiet",
     "loglevel=1",  # with 0 the kernel would not even say why it panics
@@ -56,12 +59,14 @@ def acceleration_options(accelerator: str) -> list[str]:
     return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
 
 
-def base_options(accelerator: str, machine: str = MACHINE) -> list[str]:
+def base_options(
+    accelerator: str, machine: str = MACHINE, options: str = MACHINE_OPTIONS
+) -> list[str]:
     """What every QEMU of ours is started with."""
     return [
         "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
         "-sandbox", SANDBOX,
-        "-machine", f"{machine},{MACHINE_OPTIONS}",
+        "-machine", f"{machine},{options}",
         *acceleration_options(accelerator),
     ]  # fmt: skip
 
@@ -70,9 +75,10 @@ def machine_command(
     spec: MachineSpec, accelerator: str, launch: Launch, *, qmp: int, link: int, console: int
 ) -> list[str]:
     """The whole command line; `qmp`, `link` and `console` are inherited descriptors."""
+    options = _DISPLAY_OPTIONS if spec.display else MACHINE_OPTIONS
     return [
         find_program(PROGRAM),
-        *base_options(accelerator, f"{launch.machine},memory-backend={MEMORY}"),
+        *base_options(accelerator, f"{launch.machine},memory-backend={MEMORY}", options),
         "-m", f"{spec.memory >> 20}M",
         *_memory(spec.memory, launch),
         "-smp", str(spec.cpus),
@@ -89,6 +95,8 @@ def machine_command(
         "-mon", "chardev=qmp,mode=control",
         *_network(spec.network),
         *(["-device", _BALLOON_DEVICE] if spec.balloon else []),
+        # Relative to the directory: a socket's path must be short.
+        *(["-device", _SCREEN, "-vnc", f"unix:{DISPLAY_SOCKET}"] if spec.display else []),
     ]  # fmt: skip
 
 

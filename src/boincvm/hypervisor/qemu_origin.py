@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu_launch import Launch, Memory
-from boincvm.hypervisor.qemu_process import failure_of_disks, make_files
+from boincvm.hypervisor.qemu_process import failure_of_disks, make_files, make_window
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.qemu_monitor import Monitor  # it and asyncio take longer than QEMU
@@ -62,6 +62,9 @@ class Boot:
         self._golden = golden
 
     def prepare(self, spec: MachineSpec) -> Launch:
+        if spec.layers:
+            make_window(spec)
+            return Launch(spec.layers)
         make_files(spec, FIRST_LAYER, spec.root)
         if self._golden:
             return Launch((FIRST_LAYER,), Memory.SHARED, str(spec.directory / GOLDEN_MEMORY))

@@ -91,12 +91,20 @@ def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
                 hint="ask for as much or more, or leave the disk's size out",
             )
         qcow2.write_overlay(spec.directory / layer, below, wanted)
-        with (spec.directory / WINDOW).open("wb") as window:
-            window.truncate(WINDOW_SIZE)
     except OSError as error:
         raise failure_of_disks(error) from error
     except ValueError as error:
         raise HypervisorError(f"the machine's disks cannot be made: {error}") from error
+    make_window(spec)
+
+
+def make_window(spec: MachineSpec) -> None:
+    """A new transfer disk. Raises HypervisorError, HostDiskFullError."""
+    try:
+        with (spec.directory / WINDOW).open("wb") as window:
+            window.truncate(WINDOW_SIZE)
+    except OSError as error:
+        raise failure_of_disks(error) from error
 
 
 def failure_of_disks(error: OSError) -> HypervisorError | HostDiskFullError:

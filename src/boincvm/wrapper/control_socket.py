@@ -1,7 +1,7 @@
 """The wrapper's ear for its user: a socket in the slot, by which a checkpoint is asked for.
 
 One request a connection, a line of JSON; one answer, a line of JSON. Only the user whose task it
-is may connect. The name is relative to the slot's descriptor, for a socket's path must be short.
+is may connect.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from boincvm.errors import BoincvmError, HostError
+from boincvm.socket_paths import short_path
 
 SOCKET = "boincvm.sock"
 _LONGEST = 4096
@@ -35,12 +36,12 @@ class ControlSocket:
     async def open(self) -> None:
         """Listens. Raises OSError."""
         self._path.unlink(missing_ok=True)
-        directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = socket.socket(socket.AF_UNIX)
         try:
             former = os.umask(0o177)
             try:
-                listener.bind(f"/proc/self/fd/{directory}/{SOCKET}")
+                with short_path(self._path) as short:
+                    listener.bind(short)
             finally:
                 os.umask(former)
             self._server = await asyncio.start_unix_server(
@@ -49,8 +50,6 @@ class ControlSocket:
         except BaseException:
             listener.close()
             raise
-        finally:
-            os.close(directory)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -91,21 +90,16 @@ async def ask_for_checkpoint(slot: Path, limit: float) -> dict[str, object]:
     Raises HostError where none runs there, or it could not.
     """
     path = slot / SOCKET
-    directory = -1
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise HostError(f"{path} is no socket", hint="remove it")
-        directory = os.open(slot, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        near = f"/proc/self/fd/{directory}/{SOCKET}"
-        reader, writer = await asyncio.open_unix_connection(near, limit=1 << 16)
+        with short_path(path) as short:
+            reader, writer = await asyncio.open_unix_connection(short, limit=1 << 16)
     except OSError as error:
         raise HostError(
             f"no job with a machine runs in {slot}: {error.strerror}",
             hint="name the directory in which boincvm-wrapper runs, a BOINC slot for instance",
         ) from error
-    finally:
-        if directory >= 0:
-            os.close(directory)
     try:
         async with asyncio.timeout(limit):
             writer.write(b'{"verb": "checkpoint"}\n')

@@ -33,6 +33,7 @@ def snapshot_name(digest: str, spec: MachineSpec) -> str:
     """Of the snapshot for a machine like `spec`, whose image has that digest."""
     size = f"-{spec.disk_size >> 20}" if spec.disk_size else ""
     devices = ("-network" if spec.network else "") + ("-balloon" if spec.balloon else "")
+    devices += "-display" if spec.display else ""
     return f"{digest[:16]}-{spec.memory >> 20}-{spec.cpus}{size}{devices}"
 
 
@@ -46,6 +47,7 @@ def needs(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> dict[s
         "disk": spec.disk_size,
         "network": spec.network,
         "balloon": spec.balloon,
+        "display": spec.display,
         "kernel": list(spec.kernel_arguments),
         **identity,
     }

@@ -68,10 +68,10 @@ class TaskMachine:
         """Whether it sleeps on disk."""
         return self.machine.state is MachineState.SAVED
 
-    async def start(self) -> None:
-        """Until the guest's agent has answered; one that was saved with a program in it answers
-        `wake`, once its program is attached. Raises HypervisorError, GuestError,
-        HostDiskFullError."""
+    async def start(self, attach: Callable[[GuestLink], None] = lambda _link: None) -> None:
+        """Until the guest's agent has answered; one that was saved with a task in it answers
+        `wake`, once its program is attached. `attach`: is called before any other that was saved
+        goes on, to attach its programs. Raises HypervisorError, GuestError, HostDiskFullError."""
         async with self._busy:
             await self.machine.create()
             channel = await self.machine.start()
@@ -88,6 +88,7 @@ class TaskMachine:
         elif self.saved is None:
             await self._wait_for(_ready(link))
         elif self.saved.task is None:
+            attach(link)
             await self.wake()
 
     def _link_state(self) -> dict[str, object] | None:

@@ -1,0 +1,90 @@
+"""The controller's bus: an embedded broker of its own, or one that runs elsewhere."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.bus.access import Account, Accounts, digest_of_passcode, new_passcode
+from boincvm.bus.broker import Broker
+from boincvm.bus.client import StompBus
+from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.keeper.process import open_bus
+
+SOCKET = "bus.sock"
+_OUR_LOGIN = "controller"
+_EVERYTHING = ("/topic/**",)
+
+
+class Listen(NamedTuple):
+    """Where guests of other hosts reach the embedded broker. certificate, key: files, for TLS."""
+
+    host: str
+    port: int
+    certificate: str = ""
+    key: str = ""
+
+
+class BusSide(NamedTuple):
+    """bus: the controller's connection. place_for: how the guest with an id reaches it, given the
+    passcode that it had, or an empty one. address: where guests of other hosts do, or None."""
+
+    bus: StompBus
+    place_for: Callable[[str, str], BusPlace]
+    broker: Broker | None = None
+    address: tuple[str, int] | None = None
+
+
+@asynccontextmanager
+async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusSide]:
+    """A broker that lives as long as the block. Raises BusError."""
+    passcode = new_passcode()
+    ours = Account(_OUR_LOGIN, digest_of_passcode(passcode), _EVERYTHING, _EVERYTHING)
+    accounts = Accounts([ours])
+    broker = Broker(accounts)
+    path = directory / SOCKET
+
+    def place_for(guest_id: str, known: str) -> BusPlace:
+        code = known or new_passcode()
+        accounts.add(
+            Account(
+                guest_id,
+                digest_of_passcode(code),
+                may_send=("/topic/host.{login}",),
+                may_subscribe=("/topic/guest.{login}",),
+            )
+        )
+        return BusPlace(guest_id, code, path=str(path))
+
+    try:
+        await broker.listen_unix(path)
+        address = None
+        if listen is not None:
+            address = await broker.listen_tcp(listen.host, listen.port, _security(listen))
+        bus = await open_bus(BusPlace(_OUR_LOGIN, passcode, path=str(path)))
+        try:
+            yield BusSide(bus, place_for, broker, address)
+        finally:
+            await bus.close()
+    finally:
+        await broker.close()
+        path.unlink(missing_ok=True)
+
+
+def _security(listen: Listen) -> ssl.SSLContext | None:
+    if not listen.certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(listen.certificate, listen.key or None)
+    return context
+
+
+@asynccontextmanager
+async def elsewhere(place: BusPlace) -> AsyncIterator[BusSide]:
+    """A broker that runs already, where all guests have the same login. Raises BusError."""
+    bus = await open_bus(place)
+    try:
+        yield BusSide(bus, lambda _guest_id, _known: place)
+    finally:
+        await bus.close()

@@ -1,0 +1,171 @@
+"""Everything of one host in one place: its bus, guests, machines, commands, events and store."""
+
+import asyncio
+import fcntl
+import os
+import platform
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from boincvm.controller.addressing import parse_selector
+from boincvm.controller.arguments import Json
+from boincvm.controller.bus_side import BusSide, Listen, elsewhere, embedded
+from boincvm.controller.command_events import CommandEvents
+from boincvm.controller.desk import Desk
+from boincvm.controller.events import Event, EventLog
+from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.life import Life
+from boincvm.controller.machines import Machines
+from boincvm.controller.overview import Overview
+from boincvm.controller.registry import Change, Guest
+from boincvm.controller.report import Report
+from boincvm.controller.store import Store
+from boincvm.errors import HostError, UsageError
+from boincvm.hypervisor.contract import DISPLAY_SOCKET
+from boincvm.socket_paths import short_path
+
+_CHANGES = {
+    Change.FOUND: ("guest_found", "it is there"),
+    Change.CHANGED: ("guest_changed", "it describes itself with other words"),
+    Change.SILENT: ("guest_silent", "it has said nothing for a while"),
+    Change.HEARD_AGAIN: ("guest_heard_again", "it is heard again"),
+    Change.DROPPED: ("guest_dropped", "it has been silent for too long"),
+    Change.LEFT: ("guest_left", "it has left"),
+}
+
+
+class Controller:
+    """Made by `run_controller`. What the faces use: `operations.call`, and for streams `events`,
+    `desk`, `files`, `give_input` and `console`."""
+
+    def __init__(self, directory: Path, side: BusSide, store: Store) -> None:
+        self.directory = directory
+        self.side = side
+        self._store = store
+        former = store.events()
+        self.events = EventLog(former[-1].number + 1 if former else 1, self._keep_event)
+        self.events.load(former)
+        journal = CommandEvents(self.events, store)
+        self.desk = Desk(side.bus, self._see, self._take_report, journal)
+        self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
+        self.life = Life(self.machines, self.desk)
+        self.overview = Overview(self.machines, self.desk, self.life, platform.node())
+
+    async def open(self) -> None:
+        """Finds what a former controller has left. Raises BoincvmError."""
+        for line in self.machines.load():
+            self.events.add("trouble", None, line)
+        for machine in self.machines.all():  # their keepers may come back
+            self._bus_for(machine.id)
+        self.desk.commands.load(self._store.commands())
+        self.desk.registry.load(self._store.guests())
+        await self.desk.open()
+
+    async def close(self) -> None:
+        """Machines run on."""
+        await self.desk.close()
+        self.machines.close()
+        self.events.close()
+
+    async def ping(self, vms: str, timeout: float) -> dict[str, Json]:
+        """Seconds by id; None where there was no answer. Raises UsageError."""
+        found = [guest.id for guest in self.desk.registry.find(parse_selector(vms))]
+        return dict(await self.desk.pings.ping(found, timeout))
+
+    async def give_input(self, command_id: str, data: bytes, *, ends: bool) -> None:
+        """More input of a command; waits until there is room. Raises UsageError."""
+        await self.desk.give_input(command_id, data, ends=ends)
+
+    async def console(self, vm: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A machine's screen and keyboard, as RFB. Raises UsageError, HostError."""
+        machine = self.machines.find(vm)
+        if machine is None or not machine.definition.display:
+            raise UsageError(
+                f"{vm[:64]!r} has no screen here",
+                hint="a machine has one that was made with --display, on its own host",
+            )
+        try:
+            with short_path(machine.place.disk / DISPLAY_SOCKET) as path:
+                return await asyncio.open_unix_connection(path)
+        except OSError as error:
+            raise HostError(
+                f"the screen of {vm} cannot be reached: {error.strerror}",
+                hint=f"is it running? boincvm ls {vm}",
+            ) from error
+
+    # What happens.
+
+    def _bus_for(self, machine_id: str) -> BusPlace:
+        machine = self.machines.find(machine_id)
+        known = machine.place.bus() if machine else None
+        return self.side.place_for(machine_id, known.passcode if known else "")
+
+    def _keep_event(self, event: Event) -> None:
+        if event.kind != "vm_load":
+            self._store.add_event(event)
+
+    def _see(self, guest: Guest, change: Change) -> None:
+        kind, text = _CHANGES[change]
+        self.events.add(kind, guest.id, text)
+        if change in (Change.LEFT, Change.DROPPED):
+            self._store.remove_guest(guest.id)
+            self.overview.forget(guest.id)
+        elif change in (Change.FOUND, Change.CHANGED):
+            self._store.add_guest(guest)
+
+    def _take_report(self, guest_id: str, report: Report) -> None:
+        before = self.overview.take_report(guest_id, report)
+        machine = self.machines.find(guest_id)
+        if machine is not None:
+            machine.take_report(report)
+        elif before is not report.state:
+            self._tell_state(guest_id, str(report.state), report.why)
+        load: dict[str, Json] = {"cpu": report.cpu, "memory": report.memory}
+        told = {**load, "progress": report.progress}
+        self.events.add("vm_load", guest_id, "its load", told)
+
+    def _machine_changed(self, machine_id: str) -> None:
+        machine = self.machines.find(machine_id)
+        if machine is None:
+            self.events.add("vm_removed", machine_id, "it has been removed")
+        else:
+            self._tell_state(machine_id, str(machine.state), machine.why)
+
+    def _tell_state(self, vm: str, state: str, why: str) -> None:
+        text = f"it is {state.replace('_', ' ')}" + (f": {why}" if why else "")
+        self.events.add("vm_state", vm, text, {"state": state, "why": why})
+
+
+@asynccontextmanager
+async def run_controller(
+    directory: Path, *, listen: Listen | None = None, broker: BusPlace | None = None
+) -> AsyncIterator[Controller]:
+    """The controller whose things lie in `directory`, for as long as the block lasts.
+
+    `listen`: where guests of other hosts reach its broker; `broker`: one that runs elsewhere, in
+    place of it. Raises BoincvmError, OSError.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        stack.callback(os.close, _lock(directory))
+        side = embedded(directory, listen) if broker is None else elsewhere(broker)
+        opened = await stack.enter_async_context(side)
+        store = Store(directory / "store.sqlite")
+        stack.callback(store.close)
+        controller = Controller(directory, opened, store)
+        stack.push_async_callback(controller.close)
+        await controller.open()
+        yield controller
+
+
+def _lock(directory: Path) -> int:
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(
+            f"a controller runs already in {directory}", hint="boincvm ls asks it"
+        ) from None
+    return descriptor

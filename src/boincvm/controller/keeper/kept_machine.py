@@ -1,0 +1,317 @@
+"""One life of a machine: it begins, is paused, saved and stopped as it is told, and ends."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+from boincvm.controller.keeper.kept_programs import KeptPrograms
+from boincvm.controller.keeper.place import Definition, Place
+from boincvm.controller.keeper.snapshots import Snapshot, Snapshots, read_checkpoint
+from boincvm.controller.report import Report
+from boincvm.controller.vm_state import VmState
+from boincvm.errors import BoincvmError, GuestDiedError, HypervisorError, UsageError
+from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
+from boincvm.hypervisor.drivers import DriverName, open_driver
+from boincvm.image.store import Image, ImageStore
+from boincvm.job.model import Limits, MachineShape
+from boincvm.wrapper.golden import Golden, find_golden
+from boincvm.wrapper.golden_background import Warmers, is_wanted
+from boincvm.wrapper.host_room import check_checkpoint_room, check_room
+from boincvm.wrapper.machine_spec import machine_spec
+from boincvm.wrapper.saved_machine import SavedMachine, next_number, write_saved
+from boincvm.wrapper.session import Session
+from boincvm.wrapper.side_thread import in_side_thread
+from boincvm.wrapper.task_errors import SavedMachineError
+from boincvm.wrapper.task_machine import TaskMachine
+
+LIMITS = Limits(boot=300.0, silence=120.0, stop=20.0)
+_KEPT_FOR_LAST = 30.0
+"""Seconds that saving may take where the host is being shut down."""
+
+
+class KeptMachine:
+    """`tell` is called at each change of state. Its verbs are called one after the other."""
+
+    def __init__(self, place: Place, definition: Definition, tell: Callable[[], None]) -> None:
+        self.place = place
+        self.definition = definition
+        self.snapshots = Snapshots(place)
+        self.programs = KeptPrograms(lambda: self.session)
+        self.status = place.status()
+        self.progress: float | None = None
+        self._tell = tell
+        self._held = ExitStack()
+        self._warmers = Warmers()
+        self._image: Image | None = None
+        self._machine: TaskMachine | None = None
+        self._is_up = False
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._cpu = (time.monotonic(), 0.0)
+
+    # What others see of it.
+
+    @property
+    def session(self) -> Session | None:
+        """None while no program can run in it."""
+        return self._machine.session if self._machine is not None and self._is_up else None
+
+    def report(self) -> Report:
+        """As it is now."""
+        machine, cpu = self._machine, None
+        if machine is not None:
+            (then, used_then), now = self._cpu, time.monotonic()
+            used = machine.host_seconds()
+            if now > then:
+                cpu = max(used - used_then, 0.0) / (now - then)
+            self._cpu = (now, used)
+        memory = machine.resident() if machine is not None else None
+        status = self.status
+        return Report(status.state, status.why, cpu, memory, self.progress, status.started_at)
+
+    def _set(self, state: VmState, why: str = "", **changes: object) -> None:
+        self.status = self.status._replace(state=state, why=why, **changes)  # type: ignore[arg-type]
+        self.place.write_status(self.status)
+        self._tell()
+
+    # Its beginning.
+
+    def begin_life(self, instance: str) -> None:
+        """Its keeper is there, with this process."""
+        self._set(VmState.STARTING, instance=instance, pid=os.getpid())
+
+    async def begin(self, snapshot: str | None) -> None:
+        """Until the guest's agent has answered: from `snapshot`, from where it was saved, or from
+        its boot. Raises BoincvmError."""
+        image = self._image = await in_side_thread(ImageStore().open, self.definition.image)
+        self._held.enter_context(image)
+        if self.status.image not in ("", image.digest):
+            raise HypervisorError(
+                f"the image {image.name} has changed since the machine's disk was made",
+                hint="make a new machine, or bring the former image back",
+            )
+        check_room(self.place.disk, self.definition.memory)
+        found = self.snapshots.find(snapshot) if snapshot is not None else None
+        number = found.number if found else self.status.saved
+        driver = await open_driver(DriverName.QEMU, image.kernel)
+        spec = self._spec(image)
+        if number is None:
+            await self._boot(driver, spec, image)
+        else:
+            self._set(VmState.RESTORING, started_at=time.time())
+            saved = await in_side_thread(read_checkpoint, self.place, number)
+            await self._restore(driver, spec, saved, found)
+        self._is_up = True
+        machine = self._required().machine
+        self._set(VmState.RUNNING, image=image.digest, layers=machine.disk_layers, saved=None)
+        if number is not None:
+            self.snapshots.forget_checkpoint(number, machine.files_in_use())
+
+    def _spec(self, image: Image) -> MachineSpec:
+        asked = self.definition
+        shape = MachineShape(asked.image, asked.memory, asked.cpus, asked.disk, asked.network)
+        spec = machine_spec(shape, image, self.place.disk)
+        return spec._replace(display=asked.display)
+
+    async def _boot(self, driver: Driver, spec: MachineSpec, image: Image) -> None:
+        self._set(VmState.STARTING, started_at=time.time())
+        spec = spec._replace(layers=self.status.layers)
+        golden: Golden | None = None
+        # One with a disk of its own, or a screen, has to boot.
+        may_copy = is_wanted() and Feature.GOLDEN in driver.features
+        may_copy = may_copy and not spec.layers and not spec.display
+        if may_copy:
+            golden, _ = find_golden(image, spec, driver.identity())
+        made = driver.clone(spec, golden.directory) if golden else driver.machine(spec)
+        await self._start(TaskMachine(made, LIMITS, None, golden))
+        if may_copy and golden is None:
+            self._warmers.make(image, spec)
+
+    async def _restore(
+        self, driver: Driver, spec: MachineSpec, saved: SavedMachine, snapshot: Snapshot | None
+    ) -> None:
+        if saved.driver != driver.name:
+            raise SavedMachineError(f"it was saved by the driver {saved.driver}")
+        programs = snapshot.programs if snapshot else tuple(self._saved_programs(saved))
+        made = driver.saved_machine(spec, saved.checkpoint)
+        await self._start(TaskMachine(made, LIMITS, saved), programs)
+
+    def _saved_programs(self, saved: SavedMachine) -> list[dict[str, object]]:
+        found = saved.link.get("programs", [])
+        return found if isinstance(found, list) else []
+
+    async def _start(
+        self, machine: TaskMachine, programs: tuple[Mapping[str, object], ...] = ()
+    ) -> None:
+        self._machine = machine
+        await machine.start(lambda link: self.programs.attach(link, programs))
+
+    def _required(self) -> TaskMachine:
+        if self._machine is None or not self._is_up:
+            raise UsageError("the machine is not up", hint="wait until it runs, or start it")
+        return self._machine
+
+    # Its life.
+
+    async def until_over(self) -> None:
+        """Until it has ended, for whatever reason; `status` says which."""
+        machine = self._required()
+        watch = asyncio.ensure_future(machine.session.guard(_for_ever()))
+        try:
+            await asyncio.wait((watch, self._over), return_when=asyncio.FIRST_COMPLETED)
+            if not self._over.done():
+                await self._end_badly(watch)
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _end_badly(self, watch: "asyncio.Future[None]") -> None:
+        try:
+            await watch
+        except GuestDiedError as error:
+            if self.status.state is VmState.STOPPING or "by itself" in error.message:
+                await self._end(VmState.POWERED_OFF)
+                return
+            await self.fail(error)
+        except BoincvmError as error:
+            await self.fail(error)
+
+    async def fail(self, error: BoincvmError) -> None:
+        """It ends, and that was nobody's wish."""
+        await self._end(VmState.ABORTED, error.message)
+
+    async def pause(self) -> None:
+        """Again is harmless. Raises BoincvmError."""
+        await self._required().suspend()
+        self._set(VmState.PAUSED)
+
+    async def resume(self) -> None:
+        """The opposite."""
+        await self._required().resume()
+        self._set(VmState.RUNNING)
+
+    async def save(self) -> None:
+        """Its state goes to the disk, and it ends. Raises BoincvmError: then it runs on."""
+        before = self.status.state
+        self._set(VmState.SAVING)
+        try:
+            saved = await self._keep(last=True)
+        except (BoincvmError, OSError):
+            if self._required().machine.process_ids():
+                await self._required().resume()
+                self._set(VmState.RUNNING if before is not VmState.PAUSED else before)
+            raise
+        self._finish(VmState.SAVED, saved=saved.checkpoint.number)
+
+    async def snapshot(self, name: str | None, description: str) -> tuple[str, SavedMachine]:
+        """Keeps its state while it runs on; the snapshot's name. Raises BoincvmError, OSError."""
+        chosen = self.snapshots.choose_name(name, description)
+        before = self.status.state
+        self._set(VmState.SAVING)
+        try:
+            saved = await self._keep(last=False)
+            programs = saved.link.get("programs", [])
+            listed = programs if isinstance(programs, list) else []
+            self.snapshots.add(chosen, description, saved, listed)
+        finally:
+            if before is VmState.PAUSED:
+                await self._required().suspend()
+            self._set(before, layers=self._required().machine.disk_layers)
+        return chosen, saved
+
+    async def _keep(self, *, last: bool) -> SavedMachine:
+        machine, image = self._required(), self._image
+        if image is None:
+            raise HypervisorError("the machine has no image")
+        check_checkpoint_room(self.place.disk, machine.resident(), self.place.disk, 0)
+        number = next_number(self.place.disk)
+        kept, link, programs = await machine.keep(number, self.programs.states, last=last)
+        asked = self.definition
+        saved = SavedMachine(
+            checkpoint=kept,
+            driver=DriverName.QEMU,
+            image=image.digest,
+            shape=MachineShape(asked.image, asked.memory, asked.cpus, asked.disk, asked.network),
+            link={**link, "programs": programs},
+            steps=(),
+            task=None,
+        )
+        await in_side_thread(write_saved, self.place.disk, saved)
+        return saved
+
+    async def stop(self, within: float) -> None:
+        """The guest writes out its disk and ends; after `within` seconds it is ended."""
+        machine = self._required()
+        self._set(VmState.STOPPING)
+        await machine.resume()
+        machine.session.link.power_off()
+        try:
+            async with asyncio.timeout(within):
+                await machine.machine.ended()
+        except TimeoutError:
+            pass  # then without its help
+        await self._end(VmState.POWERED_OFF)
+
+    async def power_off(self) -> None:
+        """At once: like pulling the plug."""
+        self._set(VmState.STOPPING)
+        await self._end(VmState.POWERED_OFF)
+
+    def remove_snapshot(self, name: str) -> None:
+        """Raises UsageError, OSError."""
+        self.snapshots.remove(name, self._required().machine.files_in_use(), self.status.saved)
+
+    # Its end.
+
+    async def end_with_host(self) -> None:
+        """We were asked to end, as everybody is when the host is shut down: it is saved if it
+        can be."""
+        if self._over.done():
+            return
+        try:
+            async with asyncio.timeout(_KEPT_FOR_LAST):
+                await self.save()
+        except (BoincvmError, OSError, TimeoutError) as error:
+            await self._end(VmState.ABORTED, f"it could not be saved: {error}")
+
+    async def _end(self, state: VmState, why: str = "") -> None:
+        if self._over.done():
+            return
+        machine = self._machine
+        if machine is not None:
+            await machine.kill()
+            layers = machine.machine.disk_layers
+            await in_side_thread(_sync, self.place.disk, layers)
+            self._finish(state, why, layers=layers or self.status.layers)
+        else:
+            self._finish(state, why)
+
+    def _finish(self, state: VmState, why: str = "", **changes: object) -> None:
+        session, self._is_up = self.session, False
+        if session is not None:
+            session.fail(GuestDiedError("the machine has ended"))
+            session.link.close()
+        self._machine = None
+        self._set(state, why, started_at=None, **changes)
+        if not self._over.done():
+            self._over.set_result(None)
+
+    async def close(self) -> None:
+        """Lets go of the image; the machine has ended."""
+        await self._warmers.close()
+        self._held.close()
+
+
+async def _for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+def _sync(directory: object, layers: tuple[str, ...]) -> None:
+    """What the guest has written outlives a power cut from now on."""
+    for name in layers:
+        descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,256 @@
+"""What lies on disk for one machine of the controller.
+
+    machine.json     what the machine is; written once, by the controller
+    bus.json         how its keeper reaches the bus, with a passcode (0600); by the controller
+    state.json       where it is in its life; by its keeper, and by the controller while none runs
+    snapshots.json   names and words for checkpoints in disk/; like state.json
+    lock             held by the keeper while it runs, and by the controller while it changes things
+    keeper.log       what the keeper had to say
+    disk/            the hypervisor's files, and the checkpoints (wrapper/saved_machine.py)
+    spool/           files on their way; of no use to the next keeper
+
+The directory has mode 0700. After a crash whoever holds `lock` is right: a state.json that says
+"running" while nobody holds it is that of a keeper that was killed, and its machine with it.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.atomic_files import write_atomically
+from boincvm.controller.vm_state import VmState
+from boincvm.errors import HostError, UsageError
+from boincvm.image.locks import try_lock
+from boincvm.job import values
+
+_MOST_BYTES = 1 << 20
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Definition(NamedTuple):
+    """memory, disk: bytes, disk None for the image's own; made: seconds since 1970."""
+
+    id: str
+    image: str
+    memory: int
+    cpus: int
+    disk: int | None
+    network: bool
+    display: bool
+    labels: Mapping[str, str]
+    made: float
+
+
+class BusPlace(NamedTuple):
+    """path of a UNIX socket, or host and port. authority: a file of the certificates that TLS is
+    to trust, empty for no TLS. dialect: "embedded", "rabbitmq" or "activemq"."""
+
+    login: str
+    passcode: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    authority: str = ""
+    dialect: str = "embedded"
+
+
+class Status(NamedTuple):
+    """image: the digest of the one that its disk lies over, empty before its first start.
+    layers: of its disk. saved: the checkpoint to go on from, None if it is to boot. instance: of
+    its guest's present life. started_at, at: seconds since 1970; pid: of the keeper."""
+
+    state: VmState = VmState.POWERED_OFF
+    why: str = ""
+    image: str = ""
+    layers: tuple[str, ...] = ()
+    saved: int | None = None
+    instance: str = ""
+    started_at: float | None = None
+    at: float = 0.0
+    pid: int = 0
+
+
+class Place:
+    """The directory of one machine."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.disk = directory / "disk"
+        self.spool = directory / "spool"
+        self.log = directory / "keeper.log"
+
+    def make(self, definition: Definition, bus: BusPlace) -> None:
+        """Raises UsageError where there is such a machine, OSError."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            raise UsageError(
+                f"there is a machine {definition.id} already", hint="boincvm ls shows it"
+            ) from None
+        self.disk.mkdir(mode=0o700)
+        self.write_bus(bus)
+        self.write_status(Status())
+        self._write("machine.json", definition._asdict())  # the last one: now it is whole
+
+    def definition(self) -> Definition:
+        """Raises HostError."""
+        table = self._read("machine.json")
+        try:
+            return Definition(
+                id=check_id(table["id"]),
+                image=values.image_name(table["image"]),
+                memory=_whole(table["memory"]),
+                cpus=values.cpus(table["cpus"]),
+                disk=None if table["disk"] is None else _whole(table["disk"]),
+                network=values.flag(table["network"]),
+                display=values.flag(table["display"]),
+                labels=_texts(table["labels"]),
+                made=_number(table["made"]),
+            )
+        except (KeyError, ValueError, TypeError, UsageError) as error:
+            raise self._damaged("machine.json", error) from error
+
+    def bus(self) -> BusPlace:
+        """Raises HostError."""
+        table = self._read("bus.json")
+        try:
+            words = {name: str(value) for name, value in table.items() if name != "port"}
+            return BusPlace(**words, port=_whole(table["port"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise self._damaged("bus.json", error) from error
+
+    def write_bus(self, bus: BusPlace) -> None:
+        """Raises OSError."""
+        self._write("bus.json", bus._asdict())
+
+    def status(self) -> Status:
+        """As it was written last. Raises HostError."""
+        table = self._read("state.json")
+        try:
+            saved, started = table["saved"], table["started_at"]
+            layers = table["layers"]
+            if not isinstance(layers, list):
+                raise TypeError(layers)
+            return Status(
+                state=VmState(str(table["state"])),
+                why=str(table["why"]),
+                image=str(table["image"]),
+                layers=tuple(map(str, layers)),
+                saved=None if saved is None else _whole(saved),
+                instance=str(table["instance"]),
+                started_at=None if started is None else _number(started),
+                at=_number(table["at"]),
+                pid=_whole(table["pid"]),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise self._damaged("state.json", error) from error
+
+    def write_status(self, status: Status) -> None:
+        """Raises OSError."""
+        self._write("state.json", status._replace(at=time.time())._asdict())
+
+    def snapshots(self) -> list[dict[str, object]]:
+        """Tables of snapshots.py. Raises HostError."""
+        try:
+            found = self._read("snapshots.json")["snapshots"]
+        except FileNotFoundError:
+            return []
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self._damaged("snapshots.json", TypeError("no list of tables"))
+        return found
+
+    def write_snapshots(self, tables: list[dict[str, object]]) -> None:
+        """Raises OSError."""
+        self._write("snapshots.json", {"snapshots": tables})
+
+    def _write(self, name: str, table: Mapping[str, object]) -> None:
+        write_atomically(self.directory / name, json.dumps(table, indent=1))
+        if name == "bus.json":
+            (self.directory / name).chmod(0o600)
+
+    def _read(self, name: str) -> dict[str, object]:
+        path = self.directory / name
+        try:
+            with path.open("rb") as file:
+                table = json.loads(file.read(_MOST_BYTES))
+        except FileNotFoundError:
+            if name == "snapshots.json":
+                raise
+            raise HostError(
+                f"there is no machine in {self.directory}", hint="boincvm ls shows those there are"
+            ) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._damaged(name, error) from error
+        if not isinstance(table, dict):
+            raise self._damaged(name, TypeError("no table"))
+        return table
+
+    def _damaged(self, name: str, error: Exception) -> HostError:
+        return HostError(
+            f"{self.directory / name} makes no sense: {error!r}"[:500],
+            hint="remove the machine, or restore the file",
+        )
+
+    # Who is at it.
+
+    def is_kept(self) -> bool:
+        """Whether a keeper runs (or somebody changes things at this moment)."""
+        descriptor = self._open_lock()
+        try:
+            return not try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def held(self) -> Iterator[int]:
+        """The lock's descriptor; until the end of the block nobody else is at the machine. Raises
+        UsageError where somebody is."""
+        descriptor = self._open_lock()
+        try:
+            if not try_lock(descriptor):
+                raise UsageError(
+                    f"the machine {self.directory.name} is running",
+                    hint="stop it first: boincvm stop, or boincvm stop --now",
+                )
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostError(f"the machine in {self.directory} has gone: {error}") from error
+
+
+def check_id(value: object) -> str:
+    """A machine's id; it becomes a file name and a word on the bus. Raises UsageError."""
+    if not isinstance(value, str) or _ID.fullmatch(value) is None or ".." in value:
+        raise UsageError(
+            f"found {values.describe(value)}, expected a machine's name:"
+            " up to 64 of A-Z a-z 0-9 . _ -, a letter or digit first"
+        )
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(value)
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(value)
+    return float(value)
+
+
+def _texts(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise TypeError(value)
+    return value

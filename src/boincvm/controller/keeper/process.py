@@ -1,0 +1,140 @@
+"""`python -m boincvm.controller.keeper.process DIRECTORY [--snapshot NAME]`: keeps one machine.
+
+Started by the controller, and not ended with it. It holds the directory's lock (place.py), starts
+the machine, is its guest on the bus, and ends when the machine does. Asked to end by a signal, as
+when the host is shut down, it puts the machine on disk.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import secrets
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from boincvm.bus.client import Address, StompBus
+from boincvm.bus.dialects import DIALECTS
+from boincvm.controller.bus_guest import BusGuest
+from boincvm.controller.keeper.kept_machine import KeptMachine
+from boincvm.controller.keeper.place import BusPlace, Definition, Place
+from boincvm.controller.keeper.verbs import KeeperVerbs, failure
+from boincvm.controller.registry import Guest
+from boincvm.errors import BoincvmError, UsageError
+from boincvm.processes import ASKING_SIGNALS
+
+
+def say(line: str) -> None:
+    """A line of the keeper's log."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
+    print(f"{stamp} {line}", file=sys.stderr, flush=True)
+
+
+async def open_bus(bus: BusPlace) -> StompBus:
+    """Raises BusError."""
+    security = ssl.create_default_context(cafile=bus.authority) if bus.authority else None
+    path = Path(bus.path) if bus.path else None
+    address = Address(path, bus.host, bus.port, security)
+    return await StompBus.open(address, bus.login, bus.passcode, dialect=DIALECTS[bus.dialect])
+
+
+def guest_of(definition: Definition, instance: str) -> Guest:
+    """As it announces itself."""
+    known = {
+        "image": definition.image,
+        "cpus": str(definition.cpus),
+        "memory": str(definition.memory >> 20),
+        "host": platform.node(),
+    }
+    capabilities = {"run", "files", "life", *(["display"] if definition.display else [])}
+    return Guest(
+        definition.id,
+        name=definition.id,
+        host=platform.node(),
+        labels={**known, **definition.labels},
+        capabilities=frozenset(capabilities),
+        instance=instance,
+    )
+
+
+async def keep(place: Place, snapshot: str | None) -> None:
+    """From the machine's beginning to its end. What goes wrong is in its status, and logged."""
+    definition = place.definition()
+    # Its changes of state are told once there is somebody to tell them.
+    tell: list[Callable[[], None]] = [lambda: None]
+    kept = KeptMachine(place, definition, lambda: tell[0]())
+    kept.begin_life(secrets.token_hex(8))
+    verbs = KeeperVerbs(kept)
+    try:
+        bus = await open_bus(place.bus())
+    except BoincvmError as error:
+        await kept.fail(error)
+        raise
+    try:
+        # The group ends first: what was asked is answered before the guest says BYE.
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            guest = BusGuest(
+                bus,
+                guest_of(definition, kept.status.instance),
+                kept.programs.start,
+                group,
+                verbs=verbs.table(),
+                report=lambda: kept.report().table(),
+            )
+            await guest.open()
+            stack.push_async_callback(guest.close)
+            tell[0] = guest.say_state
+            _listen_for_signals(verbs, group)
+            await _live(kept, snapshot)
+    finally:
+        await kept.close()
+        await bus.close()
+
+
+def _listen_for_signals(verbs: KeeperVerbs, group: asyncio.TaskGroup) -> None:
+    def end() -> None:
+        group.create_task(verbs.end_with_host())
+
+    for number in ASKING_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, end)
+
+
+async def _live(kept: KeptMachine, snapshot: str | None) -> None:
+    try:
+        await kept.begin(snapshot)
+    except (BoincvmError, OSError) as error:
+        await kept.fail(failure(error))
+        say(f"it did not start: {error}")
+        return
+    say("it is up")
+    await kept.until_over()
+    status = kept.status
+    say(f"it has ended: {status.state}{': ' + status.why if status.why else ''}")
+
+
+def main() -> int:
+    """Returns 0 where the machine ended as was wished, else the error's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--snapshot")
+    given = parser.parse_args()
+    place = Place(given.directory.absolute())
+    os.umask(0o077)
+    try:
+        with place.held():
+            asyncio.run(keep(place, given.snapshot))
+    except UsageError as error:
+        say(f"there is another keeper: {error.message}")
+        return error.exit_code
+    except BoincvmError as error:
+        say(f"{error.message}; {error.hint}")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""A machine's snapshots: checkpoints in its directory that have a name."""
+
+import re
+import time
+from typing import NamedTuple
+
+from boincvm.controller.arguments import Json
+from boincvm.controller.keeper.place import Place
+from boincvm.errors import HostError, UsageError
+from boincvm.wrapper.saved_machine import (
+    SavedMachine,
+    check_files,
+    manifest_path,
+    read_manifest,
+    remove_unneeded,
+)
+from boincvm.wrapper.task_errors import SavedMachineError
+
+MOST = 64
+_LONGEST = 255
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_EVERY = 1 << 30
+
+
+class Snapshot(NamedTuple):
+    """number: of the checkpoint. made: seconds since 1970. size: bytes of its files, of which
+    other snapshots may have some too. programs: those that ran in the guest then."""
+
+    name: str
+    number: int
+    description: str
+    made: float
+    size: int
+    programs: tuple[dict[str, object], ...] = ()
+
+    def table(self) -> dict[str, Json]:
+        """For people."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "made": self.made,
+            "size": self.size,
+        }
+
+
+class Snapshots:
+    """Of the machine at `place`. The caller sees to it that nobody else changes them."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def all(self) -> list[Snapshot]:
+        """The oldest one first. Raises HostError."""
+        found = []
+        for table in self._place.snapshots():
+            programs = table.get("programs", [])
+            try:
+                found.append(
+                    Snapshot(
+                        name=str(table["name"]),
+                        number=int(str(table["number"])),
+                        description=str(table["description"]),
+                        made=float(str(table["made"])),
+                        size=int(str(table["size"])),
+                        programs=tuple(programs),  # type: ignore[arg-type]
+                    )
+                )
+            except (KeyError, ValueError, TypeError) as error:
+                raise HostError(f"snapshots.json makes no sense: {error!r}") from error
+        return found
+
+    def find(self, name: str | None) -> Snapshot:
+        """The one with that name; the newest where there is none. Raises UsageError."""
+        found = self.all()
+        wanted = [one for one in found if name in (None, one.name)]
+        if not wanted:
+            known = ", ".join(one.name for one in found) or "none yet"
+            raise UsageError(
+                f"the machine has no snapshot {name or 'at all'}", hint=f"there are: {known}"
+            )
+        return wanted[-1]
+
+    def choose_name(self, name: str | None, description: str) -> str:
+        """For a new one. Raises UsageError."""
+        found = {one.name for one in self.all()}
+        if len(found) >= MOST:
+            raise UsageError(f"the machine has {MOST} snapshots", hint="remove one first")
+        if name is None:
+            number = len(found) + 1
+            while f"snapshot-{number}" in found:
+                number += 1
+            return f"snapshot-{number}"
+        if _NAME.fullmatch(name) is None:
+            raise UsageError(
+                f"found {name[:80]!r}, expected a snapshot's name:"
+                " up to 64 of A-Z a-z 0-9 . _ -, a letter or digit first"
+            )
+        if name in found:
+            raise UsageError(
+                f"there is a snapshot {name} already", hint="choose another name, or remove it"
+            )
+        if len(description) > _LONGEST or not description.isprintable():
+            raise UsageError(f"a description is one line of at most {_LONGEST} characters")
+        return name
+
+    def add(self, name: str, description: str, saved: SavedMachine, programs: list[object]) -> None:
+        """Its checkpoint is on the disk already. Raises OSError."""
+        size = sum(seal.size for seal in saved.checkpoint.files.values())
+        made = Snapshot(name, saved.checkpoint.number, description, time.time(), size)
+        table = {**made._asdict(), "programs": programs}
+        self._place.write_snapshots([*self._place.snapshots(), table])
+
+    def read(self, snapshot: Snapshot) -> SavedMachine:
+        """Its checkpoint, found whole. Raises SavedMachineError."""
+        return read_checkpoint(self._place, snapshot.number)
+
+    def remove(self, name: str, in_use: frozenset[str], saved: int | None) -> None:
+        """And the files that nothing else needs: not the machine that runs, nor the saved one.
+        Raises UsageError, OSError."""
+        found = self.find(name)
+        tables = [one for one in self._place.snapshots() if one.get("name") != name]
+        self._place.write_snapshots(tables)
+        if found.number != saved:
+            manifest_path(self._place.disk, found.number).unlink(missing_ok=True)
+        remove_unneeded(self._place.disk, kept=_EVERY, in_use=in_use)
+
+    def forget_checkpoint(self, number: int, in_use: frozenset[str]) -> None:
+        """Of a saved state that is not to be used any more; a snapshot's stays. Raises OSError."""
+        if number not in {one.number for one in self.all()}:
+            manifest_path(self._place.disk, number).unlink(missing_ok=True)
+        remove_unneeded(self._place.disk, kept=_EVERY, in_use=in_use)
+
+
+def read_checkpoint(place: Place, number: int) -> SavedMachine:
+    """Found whole. Raises SavedMachineError."""
+    try:
+        saved = read_manifest(manifest_path(place.disk, number))
+        check_files(place.disk, saved.checkpoint.files)
+    except (OSError, ValueError) as error:
+        raise SavedMachineError(f"checkpoint {number} is damaged: {error}") from error
+    return saved

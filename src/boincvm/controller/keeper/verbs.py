@@ -1,0 +1,84 @@
+"""What a keeper can be asked on the bus."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from boincvm.controller.answering import Verb
+from boincvm.controller.asking import Reply
+from boincvm.controller.keeper.kept_machine import KeptMachine
+from boincvm.errors import BoincvmError, HostError, UsageError
+
+LONGEST_STOP = 3600.0
+"""Seconds that a guest may be given to shut down."""
+
+Act = Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]
+
+
+class KeeperVerbs:
+    """One after the other, so that nothing is paused while it is being saved."""
+
+    def __init__(self, kept: KeptMachine) -> None:
+        self._kept = kept
+        self._turn = asyncio.Lock()
+
+    def table(self) -> dict[str, Verb]:
+        """For the Answerer."""
+        acts: dict[str, Act] = {
+            "pause": lambda _: self._simply(self._kept.pause),
+            "resume": lambda _: self._simply(self._kept.resume),
+            "save": lambda _: self._simply(self._kept.save),
+            "power_off": lambda _: self._simply(self._kept.power_off),
+            "stop": self._stop,
+            "snapshot_take": self._snapshot_take,
+            "snapshot_remove": self._snapshot_remove,
+        }
+        return {name: self._in_turn(act) for name, act in acts.items()}
+
+    def _in_turn(self, act: Act) -> Verb:
+        async def verb(arguments: Mapping[str, object], _data: bytes) -> Reply:
+            async with self._turn:
+                try:
+                    told = await act(arguments)
+                except OSError as error:
+                    raise HostError(f"the host's system refused: {error}") from error
+            return Reply({**told, "state": str(self._kept.status.state)})
+
+        return verb
+
+    async def _simply(self, act: Callable[[], Awaitable[None]]) -> Mapping[str, object]:
+        await act()
+        return {}
+
+    async def _stop(self, given: Mapping[str, object]) -> Mapping[str, object]:
+        within = given.get("within", 20.0)
+        if not isinstance(within, int | float) or not 0 <= within <= LONGEST_STOP:
+            raise UsageError(f"a machine is given 0 to {LONGEST_STOP:g} s to shut down")
+        await self._kept.stop(within)
+        return {}
+
+    async def _snapshot_take(self, given: Mapping[str, object]) -> Mapping[str, object]:
+        name, description = given.get("name"), given.get("description", "")
+        if not isinstance(description, str) or not (name is None or isinstance(name, str)):
+            raise UsageError("a snapshot's name and description are texts")
+        chosen, saved = await self._kept.snapshot(name, description)
+        kept = saved.checkpoint
+        return {"snapshot": chosen, "written": kept.written, "pause": kept.pause}
+
+    async def _snapshot_remove(self, given: Mapping[str, object]) -> Mapping[str, object]:
+        name = given.get("name")
+        if not isinstance(name, str):
+            raise UsageError("name the snapshot to remove")
+        self._kept.remove_snapshot(name)
+        return {}
+
+    async def end_with_host(self) -> None:
+        """In its turn, too."""
+        async with self._turn:
+            await self._kept.end_with_host()
+
+
+def failure(error: BaseException) -> BoincvmError:
+    """What ended a machine's beginning, as one of ours."""
+    if isinstance(error, BoincvmError):
+        return error
+    return HostError(f"the host's system refused: {error}")

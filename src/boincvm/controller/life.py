@@ -1,0 +1,186 @@
+"""The life of machines, as operations tell it: each of those that a selector matches, by itself."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from boincvm.controller.addressing import Selector, parse_selector
+from boincvm.controller.arguments import Json
+from boincvm.controller.desk import Desk
+from boincvm.controller.keeper.snapshots import Snapshots
+from boincvm.controller.machines import LocalMachine, Machines
+from boincvm.controller.registry import Guest
+from boincvm.controller.vm_state import VmState
+from boincvm.errors import BoincvmError, HostError, UsageError
+
+ASK_LIMIT = 600.0
+"""Seconds that a keeper may take for anything."""
+
+Asked = Mapping[str, Json]
+Table = dict[str, Json]
+_REMOTE = ("pause", "resume", "save", "stop", "power_off", "snapshot_take", "snapshot_remove")
+
+
+class Life:
+    """`machines` are this host's; keepers of others are reached by the bus."""
+
+    def __init__(self, machines: Machines, desk: Desk) -> None:
+        self._machines = machines
+        self._desk = desk
+        self._local: dict[str, Callable[[LocalMachine, Asked], Awaitable[Table]]] = {
+            "start": self._start,
+            "reset": self._reset,
+            "discard": self._discard,
+            "remove": self._remove,
+            "snapshot_list": self._snapshot_list,
+            "snapshot_restore": self._snapshot_restore,
+            "snapshot_remove": self._snapshot_remove,
+            "stop": self._end,
+            "power_off": self._end,
+            "save": self._save,
+        }
+
+    def targets(self, selector: Selector) -> list[str]:
+        """Ids of all that it matches: machines of this host, and guests that can be told."""
+        local = [one.id for one in self._machines.all() if selector.matches(as_guest(one))]
+        known = set(local)
+        found = self._desk.registry.find(selector)
+        return sorted([*local, *(guest.id for guest in found if guest.id not in known)])
+
+    async def each(self, vms: str, verb: str, asked: Asked) -> Table:
+        """What came of it, by id. Raises UsageError where `vms` matches nobody."""
+        targets = self.targets(parse_selector(vms))
+        if not targets:
+            raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
+        async with asyncio.TaskGroup() as group:
+            tasks = {one: group.create_task(self._outcome(one, verb, asked)) for one in targets}
+        return {one: task.result() for one, task in tasks.items()}
+
+    async def _outcome(self, vm: str, verb: str, asked: Asked) -> Table:
+        try:
+            return await self.one(vm, verb, asked)
+        except BoincvmError as error:
+            told: Table = {"message": error.message, "hint": error.hint}
+            return {"error": {**told, "code": int(error.exit_code)}}
+
+    async def one(self, vm: str, verb: str, asked: Asked) -> Table:
+        """What came of it. Raises BoincvmError."""
+        machine = self._machines.find(vm)
+        if machine is None:
+            return await self._ask_elsewhere(vm, verb, asked)
+        try:
+            act = self._local.get(verb)
+            told = await (act(machine, asked) if act else self._ask(machine, verb, asked))
+        except OSError as error:
+            raise HostError(f"the host's system refused: {error}") from error
+        return {"state": str(machine.state), **told}
+
+    async def _ask_elsewhere(self, vm: str, verb: str, asked: Asked) -> Table:
+        guest = self._guest(vm)
+        if "life" not in guest.capabilities or verb not in _REMOTE:
+            raise UsageError(
+                f"{vm} is no machine of this host, and cannot be told to {verb.replace('_', ' ')}",
+                hint="ask the controller of its own host",
+            )
+        reply = await self._desk.asker.ask(guest, verb, asked, within=ASK_LIMIT)
+        return _plain(reply.table)
+
+    def _guest(self, vm: str) -> Guest:
+        found = self._desk.registry.find(Selector(vm, only=vm))
+        if not found:
+            raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
+        return found[0]
+
+    async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
+        """Its keeper; it may end with or without an answer."""
+        if not machine.is_kept:
+            raise UsageError(
+                f"the machine {machine.id} is {machine.state.replace('_', ' ')}",
+                hint=f"start it first: boincvm start {machine.id}",
+            )
+        ended = asyncio.ensure_future(machine.until(lambda: not machine.is_kept))
+        answer = asyncio.ensure_future(self._ask_when_there(machine, verb, asked))
+        try:
+            await asyncio.wait((ended, answer), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            return {}
+        finally:
+            ended.cancel()
+            answer.cancel()
+            await asyncio.gather(ended, answer, return_exceptions=True)
+
+    async def _ask_when_there(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
+        await machine.until(lambda: machine.state is not VmState.STARTING)
+        guest = await self._desk.registry.wait_for(machine.id)
+        reply = await self._desk.asker.ask(guest, verb, asked, within=ASK_LIMIT)
+        return _plain(reply.table)
+
+    # What concerns this host's own.
+
+    async def _start(self, machine: LocalMachine, _asked: Asked) -> Table:
+        await self._machines.start(machine)
+        return {}
+
+    async def _end(self, machine: LocalMachine, asked: Asked) -> Table:
+        if not machine.is_kept:
+            return {}  # it is off already
+        verb = "stop" if "within" in asked else "power_off"
+        await self._ask(machine, verb, asked)
+        await machine.until(lambda: not machine.is_kept)
+        return {}
+
+    async def _save(self, machine: LocalMachine, asked: Asked) -> Table:
+        if not machine.is_kept and machine.state is VmState.SAVED:
+            return {}
+        await self._ask(machine, "save", asked)
+        await machine.until(lambda: not machine.is_kept)
+        return {}
+
+    async def _reset(self, machine: LocalMachine, asked: Asked) -> Table:
+        await self._end(machine, asked)
+        if machine.state is VmState.SAVED:
+            self._machines.discard(machine)
+        await self._machines.start(machine)
+        return {}
+
+    async def _discard(self, machine: LocalMachine, _asked: Asked) -> Table:
+        self._machines.discard(machine)
+        return {}
+
+    async def _remove(self, machine: LocalMachine, asked: Asked) -> Table:
+        if asked.get("force"):
+            await self._end(machine, {})
+        self._machines.remove(machine)
+        return {"state": "removed"}
+
+    async def _snapshot_list(self, machine: LocalMachine, _asked: Asked) -> Table:
+        return {"snapshots": [one.table() for one in Snapshots(machine.place).all()]}
+
+    async def _snapshot_restore(self, machine: LocalMachine, asked: Asked) -> Table:
+        name = asked.get("name")
+        found = Snapshots(machine.place).find(None if name is None else str(name))
+        await self._end(machine, {})
+        await self._machines.start(machine, found.name)
+        return {"snapshot": found.name}
+
+    async def _snapshot_remove(self, machine: LocalMachine, asked: Asked) -> Table:
+        if machine.is_kept:
+            return await self._ask(machine, "snapshot_remove", asked)
+        self._machines.remove_snapshot(machine, str(asked.get("name")))
+        return {}
+
+
+def as_guest(machine: LocalMachine) -> Guest:
+    """What selectors look at, of one that may not be on the bus."""
+    defined = machine.definition
+    labels = {
+        "image": defined.image,
+        "cpus": str(defined.cpus),
+        "memory": str(defined.memory >> 20),
+    }
+    return Guest(machine.id, machine.id, labels={**labels, **defined.labels})
+
+
+def _plain(table: Mapping[str, object]) -> Table:
+    """A guest's answer: JSON by its way here."""
+    return dict(table)  # type: ignore[arg-type]

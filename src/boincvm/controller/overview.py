@@ -1,0 +1,121 @@
+"""All machines and guests as everybody is told them, and how their load has been."""
+
+from collections import deque
+from collections.abc import Iterator
+from time import time
+from typing import NamedTuple
+
+from boincvm.controller.addressing import Selector, parse_selector
+from boincvm.controller.arguments import Json
+from boincvm.controller.desk import Desk
+from boincvm.controller.life import Life
+from boincvm.controller.machines import LocalMachine, Machines
+from boincvm.controller.registry import Guest, Presence
+from boincvm.controller.report import Report
+from boincvm.controller.vm_state import VmState
+from boincvm.errors import UsageError
+
+SAMPLES = 360
+"""Of each guest that tells its load: an hour, with a beat of 10 s."""
+
+
+class Sample(NamedTuple):
+    """At a moment, in seconds since 1970; else as in Report."""
+
+    at: float
+    cpu: float | None
+    memory: int | None
+    progress: float | None
+
+
+class Overview:
+    """`take_report` feeds it."""
+
+    def __init__(self, machines: Machines, desk: Desk, life: Life, host: str) -> None:
+        """`host`: this one's name."""
+        self._machines = machines
+        self._desk = desk
+        self._life = life
+        self._host = host
+        self._reports: dict[str, Report] = {}
+        self._samples: dict[str, deque[Sample]] = {}
+
+    def take_report(self, guest_id: str, report: Report) -> VmState | None:
+        """What a guest tells; the state that it had before."""
+        former = self._reports.get(guest_id)
+        self._reports[guest_id] = report
+        if report.cpu is not None or report.memory is not None:
+            kept = self._samples.setdefault(guest_id, deque(maxlen=SAMPLES))
+            kept.append(Sample(time(), report.cpu, report.memory, report.progress))
+        return former.state if former else None
+
+    def forget(self, guest_id: str) -> None:
+        """One that has gone; its history goes when it is no machine of ours."""
+        self._reports.pop(guest_id, None)
+        if self._machines.find(guest_id) is None:
+            self._samples.pop(guest_id, None)
+
+    def vms(self, selector: str) -> Iterator[Json]:
+        """A table for each. Raises UsageError."""
+        for one in self._life.targets(parse_selector(selector)):
+            yield self.vm(one)
+
+    def vm(self, vm: str) -> dict[str, Json]:
+        """One. Raises UsageError."""
+        machine = self._machines.find(vm)
+        found = self._desk.registry.find(Selector(vm, only=vm))
+        guest = found[0] if found else None
+        if machine is None and guest is None:
+            raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
+        return {
+            **self._who(vm, machine, guest),
+            **self._what(machine),
+            **self._how(vm, machine, guest),
+        }
+
+    def _who(self, vm: str, machine: LocalMachine | None, guest: Guest | None) -> dict[str, Json]:
+        labels = dict(machine.definition.labels) if machine else {}
+        presence = self._desk.registry.presence(vm)
+        names = {None: "absent", Presence.PRESENT: "present", Presence.SILENT: "silent"}
+        return {
+            "id": vm,
+            "name": guest.name if guest else vm,
+            "host": guest.host if guest else self._host,
+            "labels": dict(guest.labels) if guest else dict(labels),
+            "capabilities": [*sorted(guest.capabilities)] if guest else [],
+            "presence": names[presence],
+            "is_local": machine is not None,
+        }
+
+    def _what(self, machine: LocalMachine | None) -> dict[str, Json]:
+        names = ("image", "memory", "cpus", "disk", "network", "display")
+        if machine is None:
+            return dict.fromkeys(names)
+        table = machine.definition._asdict()
+        return {name: table[name] for name in names}
+
+    def _how(self, vm: str, machine: LocalMachine | None, guest: Guest | None) -> dict[str, Json]:
+        report = self._reports.get(vm)
+        if machine is not None and not machine.is_kept:
+            report = None
+        state = machine.state if machine else (report.state if report else VmState.UNKNOWN)
+        # One that a former controller knew may just not have been heard yet.
+        is_mute = self._desk.registry.presence(vm) is Presence.SILENT and report is not None
+        if is_mute and state is VmState.RUNNING:
+            state = VmState.STUCK
+        why = machine.why if machine else (report.why if report else "")
+        return {
+            "state": str(state),
+            "why": why,
+            "cpu": report.cpu if report else None,
+            "memory_used": report.memory if report else None,
+            "progress": report.progress if report else None,
+            "started_at": report.started_at if report else None,
+            "commands": self._desk.commands.open_in(vm) if guest else 0,
+        }
+
+    def history(self, vm: str) -> Iterator[Json]:
+        """Samples, the oldest one first. Raises UsageError."""
+        self.vm(vm)
+        for sample in self._samples.get(vm, ()):
+            yield dict(sample._asdict())

@@ -1,0 +1,179 @@
+"""What the controller knows, on disk (SQLite): events, guests, commands and their answers.
+
+It is written as things happen and synced now and then: a controller that is killed loses nothing
+of it, a power cut the last moments. `schema` is the version of what is written here.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from boincvm.controller.command import Answer, Command, Request, Result, State
+from boincvm.controller.events import KEPT, Event
+from boincvm.controller.registry import Guest
+from boincvm.errors import HostError
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE events (number INTEGER PRIMARY KEY, at REAL, kind TEXT, vm TEXT, text TEXT, more TEXT);
+CREATE TABLE guests (id TEXT PRIMARY KEY, told TEXT);
+CREATE TABLE commands (
+    place INTEGER PRIMARY KEY, id TEXT UNIQUE, request TEXT, stdin BLOB, wanted INTEGER,
+    submitted_at REAL, ends_at REAL, is_finished INTEGER);
+CREATE TABLE answers (
+    command TEXT, guest TEXT, instance TEXT, state TEXT, why TEXT, result TEXT,
+    PRIMARY KEY (command, guest)) WITHOUT ROWID;
+CREATE TABLE outputs (
+    command TEXT, guest TEXT, stream TEXT, at INTEGER, data BLOB,
+    PRIMARY KEY (command, guest, stream, at)) WITHOUT ROWID;
+"""
+
+
+class Store:
+    """Is the Journal of commands, too. What is told in one turn of the event loop is one
+    transaction."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises HostError."""
+        try:
+            self._base = sqlite3.connect(path, isolation_level=None)
+            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base.execute("PRAGMA synchronous=NORMAL")
+            (version,) = self._base.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                self._base.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA};COMMIT;")
+            elif version != SCHEMA:
+                raise HostError(
+                    f"{path} is of another boincvm (schema {version}, this one knows {SCHEMA})",
+                    hint="use that boincvm, or move the file away",
+                )
+        except sqlite3.Error as error:
+            raise HostError(
+                f"{path} cannot be used: {error}", hint="move the file away, if it is damaged"
+            ) from error
+        self._is_open = False
+
+    def _do(self, statement: str, values: tuple[object, ...]) -> None:
+        if not self._is_open:
+            self._base.execute("BEGIN")
+            self._is_open = True
+            asyncio.get_running_loop().call_soon(self.commit)
+        self._base.execute(statement, values)
+
+    def commit(self) -> None:
+        """What was told is written; again is harmless."""
+        if self._is_open:
+            self._is_open = False
+            self._base.execute("COMMIT")
+
+    def close(self) -> None:
+        """Again is harmless."""
+        self.commit()
+        self._base.close()
+
+    # Events.
+
+    def add_event(self, event: Event) -> None:
+        more = json.dumps(dict(event.more))
+        row = (event.number, event.at, event.kind, event.vm, event.text, more)
+        self._do("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
+        if event.number % 1000 == 0:
+            self._do("DELETE FROM events WHERE number <= ?", (event.number - KEPT,))
+
+    def events(self) -> list[Event]:
+        """The oldest one first."""
+        rows = self._base.execute("SELECT * FROM events ORDER BY number DESC LIMIT ?", (KEPT,))
+        found = [Event(*row[:5], more=json.loads(row[5])) for row in rows]
+        return found[::-1]
+
+    # Guests.
+
+    def add_guest(self, guest: Guest) -> None:
+        told = json.dumps({**guest._asdict(), "capabilities": sorted(guest.capabilities)})
+        self._do("INSERT OR REPLACE INTO guests VALUES (?, ?)", (guest.id, told))
+
+    def remove_guest(self, guest_id: str) -> None:
+        self._do("DELETE FROM guests WHERE id = ?", (guest_id,))
+
+    def guests(self) -> Iterator[Guest]:
+        """Those that had not left."""
+        for (told,) in self._base.execute("SELECT told FROM guests").fetchall():
+            table = json.loads(told)
+            yield Guest(**{**table, "capabilities": frozenset(table["capabilities"])})
+
+    # Commands: as a Journal.
+
+    def submitted(self, command: Command) -> None:
+        table = command.request._asdict()
+        stdin = table.pop("stdin")
+        row = (command.id, json.dumps(table), stdin, command.wanted)
+        times = (command.submitted_at, command.ends_at)
+        self._do("INSERT INTO commands VALUES (NULL, ?, ?, ?, ?, ?, ?, 0)", (*row, *times))
+        for answer in command.answers.values():
+            self.answered(command, answer)
+
+    def answered(self, command: Command, answer: Answer) -> None:
+        result = json.dumps(answer.result._asdict()) if answer.result else None
+        told = (answer.instance, answer.state.name, answer.why, result)
+        row = (command.id, answer.guest_id, *told)
+        self._do("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def has_output(self, command: Command, answer: Answer, stream: str, offset: int) -> None:
+        log = answer.outputs[stream]
+        place = (command.id, answer.guest_id, stream)
+        begin, data = log.read(offset, log.end)
+        self._do("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", (*place, begin, data))
+        self._do(
+            "DELETE FROM outputs WHERE command = ? AND guest = ? AND stream = ?"
+            " AND at + length(data) <= ?",
+            (*place, log.first),
+        )
+
+    def finished(self, command: Command) -> None:
+        self._do("UPDATE commands SET is_finished = 1 WHERE id = ?", (command.id,))
+
+    def forgotten(self, command_id: str) -> None:
+        self._do("DELETE FROM commands WHERE id = ?", (command_id,))
+        self._do("DELETE FROM answers WHERE command = ?", (command_id,))
+        self._do("DELETE FROM outputs WHERE command = ?", (command_id,))
+
+    def commands(self) -> list[Command]:
+        """The oldest one first. Of their input nothing more can be given."""
+        rows = self._base.execute(
+            "SELECT id, request, stdin, wanted, submitted_at, ends_at, is_finished"
+            " FROM commands ORDER BY place"
+        )
+        return [self._command(row) for row in rows.fetchall()]
+
+    def _command(self, row: tuple[object, ...]) -> Command:
+        command_id, request, stdin, wanted, submitted_at, ends_at, is_finished = row
+        table = json.loads(str(request))
+        asked = Request(**{**table, "argv": tuple(table["argv"]), "stdin": stdin})
+        command = Command(str(command_id), asked, int(str(wanted)))
+        command.submitted_at = float(str(submitted_at))
+        command.ends_at = None if ends_at is None else float(str(ends_at))
+        command.finished_at = 0.0 if is_finished else None
+        found = self._base.execute(
+            "SELECT guest, instance, state, why, result FROM answers WHERE command = ?",
+            (command_id,),
+        )
+        for guest, instance, state, why, result in found.fetchall():
+            answer = command.answers[guest] = Answer(guest, instance)
+            answer.state, answer.why = State[state], why
+            answer.result = Result(**json.loads(result)) if result else None
+            self._load_outputs(command, answer)
+        return command
+
+    def _load_outputs(self, command: Command, answer: Answer) -> None:
+        rows = self._base.execute(
+            "SELECT stream, at, data FROM outputs WHERE command = ? AND guest = ?"
+            " ORDER BY stream, at",
+            (command.id, answer.guest_id),
+        )
+        for stream, at, data in rows:
+            log = answer.outputs[stream]
+            if at > log.end:
+                log.skip(at)
+            log.append(data)
