@@ -15,7 +15,7 @@ from boincvm.errors import GuestProtocolError
 
 
 class BusGuest:
-    """`counts`: what was heard and made no sense."""
+    """`commands`: those that it was given. `counts`: what was heard and made no sense."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class BusGuest:
         self._guest = guest
         self._report = report
         self._beat_interval = beat
-        self._commands = GuestCommands(guest.instance, start, self._say, group)
+        self.commands = GuestCommands(guest.instance, start, self._say, group)
         self._answerer = Answerer(guest.instance, verbs or {}, self._say, group)
         self._timer: asyncio.TimerHandle | None = None
         self._end: Callable[[], Awaitable[None]] | None = None
@@ -47,15 +47,16 @@ class BusGuest:
         self._say_hello()
         self._beat()
 
-    async def close(self) -> None:
-        """Says BYE, if anybody can hear it; again is harmless. What runs, runs on."""
+    async def close(self, *, comes_back: bool = False) -> None:
+        """Says BYE, if anybody can hear it; again is harmless. What runs, runs on. `comes_back`:
+        the same life goes on later, and its commands with it."""
         if self._timer is not None:
             self._timer.cancel()
         self._bus.on_connected = lambda: None
         end, self._end = self._end, None
         if end is not None:
             await end()
-            self._say(encode_word("BYE"))
+            self._say(encode_word("BYE", {"comes-back": True} if comes_back else None))
 
     def _say(self, body: bytes) -> None:
         self._bus.post(HOST + self._guest.id, {}, body)
@@ -80,7 +81,7 @@ class BusGuest:
     def _beat(self) -> None:
         self._say(encode_word("STILL_ALIVE"))
         self.say_state()
-        self._commands.beat()
+        self.commands.beat()
         self._answerer.beat()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._beat_interval, self._beat)
@@ -93,7 +94,7 @@ class BusGuest:
             elif word.name == "PING":
                 self._say(encode_word("PONG", word.table))
             elif word.name.startswith("CMD_"):
-                self._commands.take(word)
+                self.commands.take(word)
             elif word.name == "ASK":
                 self._answerer.take(word)
             else:

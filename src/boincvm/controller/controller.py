@@ -32,6 +32,7 @@ _CHANGES = {
     Change.HEARD_AGAIN: ("guest_heard_again", "it is heard again"),
     Change.DROPPED: ("guest_dropped", "it has been silent for too long"),
     Change.LEFT: ("guest_left", "it has left"),
+    Change.ASLEEP: ("guest_asleep", "it has left, to go on later"),
 }
 
 
@@ -108,7 +109,7 @@ class Controller:
     def _see(self, guest: Guest, change: Change) -> None:
         kind, text = _CHANGES[change]
         self.events.add(kind, guest.id, text)
-        if change in (Change.LEFT, Change.DROPPED):
+        if change in (Change.LEFT, Change.ASLEEP, Change.DROPPED):
             self._store.remove_guest(guest.id)
             self.overview.forget(guest.id)
         elif change in (Change.FOUND, Change.CHANGED):
@@ -128,6 +129,7 @@ class Controller:
     def _machine_changed(self, machine_id: str) -> None:
         machine = self.machines.find(machine_id)
         if machine is None:
+            self.desk.commands.guest_is_lost(machine_id, "the machine was removed")
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
             self._tell_state(machine_id, str(machine.state), machine.why)

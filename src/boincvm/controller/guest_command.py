@@ -1,8 +1,9 @@
 """One command in a guest: its program, and what the controller has not heard of it yet."""
 
 import asyncio
+import base64
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, Self, cast
 
 from boincvm.controller.command import Request
 from boincvm.controller.command_input import WINDOW
@@ -32,6 +33,9 @@ class RunningProgram(Protocol):
 
     def end_input(self) -> None: ...
 
+    def state(self) -> dict[str, object]:
+        """For whoever attaches to it again; to be asked while its guest is quiet."""
+
     async def wait(self) -> ProgramEnd:
         """Raises BoincvmError."""
 
@@ -56,7 +60,8 @@ raise BoincvmError."""
 
 class GuestCommand:
     """`say` sends a message to the controller, and may lose it. `result`: a CMD_RESULT's table,
-    once there is one."""
+    once there is one. `program_state`: of a program that is to be attached again, and
+    `time_left`: the seconds that it may run then."""
 
     def __init__(self, command_id: str, request: Request, say: Callable[[bytes], None]) -> None:
         self.id = command_id
@@ -74,6 +79,8 @@ class GuestCommand:
         self._voice_timer: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._is_timed_out = False
+        self.program_state: dict[str, object] | None = None
+        self.time_left: float | None = None
 
     def begin(self, start: Start) -> RunningProgram:
         """Raises BoincvmError."""
@@ -83,6 +90,51 @@ class GuestCommand:
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(self._request.timeout, self._time_out)
         return program
+
+    # Saved and restored with its machine.
+
+    def state(self) -> dict[str, object]:
+        """For `restored`, fit for JSON; to be asked while its guest is quiet."""
+        loop = asyncio.get_running_loop()
+        outputs = {
+            name: {"first": log.first, "data": base64.b64encode(log.read(0, log.end)[1]).decode()}
+            for name, log in self._outputs.items()
+        }
+        return {
+            "id": self.id,
+            "request": {**self._request._asdict(), "stdin": ""},
+            "result": self.result,
+            "program": self._program.state() if self._program and self.result is None else None,
+            "outputs": outputs,
+            "input": [self._heard, self._taken, self._input_ends],
+            "fraction": self._fraction,
+            "time_left": self._alarm.when() - loop.time() if self._alarm else None,
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, object], say: Callable[[bytes], None]) -> Self:
+        """As `state` left it; its program is still to be attached. Raises KeyError, TypeError,
+        ValueError where that is no such state."""
+        table = cast("dict[str, dict[str, str | int]]", state)
+        request = Request(**{**table["request"], "stdin": b""})  # type: ignore[arg-type]
+        made = cls(str(state["id"]), request._replace(argv=tuple(request.argv)), say)
+        for name, kept in cast("dict[str, dict[str, str | int]]", state["outputs"]).items():
+            made._outputs[name].skip(int(kept["first"]))
+            made._outputs[name].append(base64.b64decode(str(kept["data"]), validate=True))
+        heard, taken, ends = cast("list[int]", state["input"])
+        made._heard, made._taken, made._input_ends = int(heard), int(taken), bool(ends)
+        made._fraction = cast("float | None", state["fraction"])
+        made.result = cast("dict[str, object] | None", state["result"])
+        made.time_left = cast("float | None", state["time_left"])
+        made.program_state = cast("dict[str, object] | None", state["program"])
+        return made
+
+    def attach(self, program: RunningProgram) -> None:
+        """Its program runs on."""
+        self._program, self.program_state = program, None
+        if self.time_left is not None:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(max(self.time_left, 0), self._time_out)
 
     def end(self, how: Mapping[str, object]) -> None:
         """`how`: the result's table without the rest."""

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from boincvm.controller.command_request import read_request
-from boincvm.controller.guest_command import GuestCommand, RunningProgram, Start
+from boincvm.controller.guest_command import GuestCommand, Listener, RunningProgram, Start
 from boincvm.controller.words import Word, encode_word
 from boincvm.errors import BoincvmError
 from boincvm.guestlink.program import ProgramEnd
@@ -22,12 +22,49 @@ class GuestCommands:
     def __init__(
         self, instance: str, start: Start, say: Callable[[bytes], None], group: asyncio.TaskGroup
     ) -> None:
-        self._instance = instance
+        self.instance = instance
         self._start = start
         self._say = say
         self._group = group
         self._commands: dict[str, GuestCommand] = {}
         self._forgotten: OrderedDict[str, None] = OrderedDict()
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    # Saved and restored with the machine.
+
+    def states(self) -> list[dict[str, object]]:
+        """For `load`; to be asked while the guest is quiet."""
+        return [command.state() for command in self._commands.values()]
+
+    def freeze(self) -> None:
+        """Nothing is said of any program's end any more: it goes on elsewhere."""
+        for task in self._waiting:
+            task.cancel()
+
+    def load(self, states: Iterable[Mapping[str, object]]) -> None:
+        """Commands of the same life, whose programs `attach` then brings back. Raises KeyError,
+        TypeError, ValueError where one is no such state."""
+        for state in states:
+            command = GuestCommand.restored(state, self._say)
+            self._commands[command.id] = command
+
+    def attach(
+        self, bring_back: Callable[[Mapping[str, object], Listener], RunningProgram]
+    ) -> None:
+        """`bring_back` takes a program's state and who hears of it."""
+        for command in self._commands.values():
+            if command.program_state is not None:
+                program = bring_back(command.program_state, command)
+                command.attach(program)
+                self._wait_for(command, program)
+
+    def give_up(self, why: str) -> None:
+        """Programs that were to be attached do not come back."""
+        for command in self._commands.values():
+            if command.program_state is not None and command.result is None:
+                command.end({"error": why})
+
+    # What the controller says.
 
     def take(self, word: Word) -> None:
         """A word of the controller's that begins with CMD_. Raises GuestProtocolError."""
@@ -61,7 +98,7 @@ class GuestCommands:
             command.beat()
 
     def _run(self, command_id: str, word: Word) -> None:
-        if word.table.get("instance") != self._instance:
+        if word.table.get("instance") != self.instance:
             self._refuse(word, "the guest was started anew")
         elif command_id in self._forgotten:
             self._refuse(word, "it has run before")
@@ -82,7 +119,12 @@ class GuestCommands:
         except BoincvmError as error:
             command.end({"error": error.message})
             return
-        self._group.create_task(_wait(command, program))
+        self._wait_for(command, program)
+
+    def _wait_for(self, command: GuestCommand, program: RunningProgram) -> None:
+        task = self._group.create_task(_wait(command, program))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
 
 
 async def _wait(command: GuestCommand, program: RunningProgram) -> None:

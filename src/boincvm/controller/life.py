@@ -145,6 +145,7 @@ class Life:
 
     async def _discard(self, machine: LocalMachine, _asked: Asked) -> Table:
         self._machines.discard(machine)
+        self._desk.commands.guest_is_lost(machine.id, "the machine's saved state was discarded")
         return {}
 
     async def _remove(self, machine: LocalMachine, asked: Asked) -> Table:

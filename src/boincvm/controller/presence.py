@@ -5,7 +5,7 @@ A guest sends to `/topic/host.ID`, and hears what is sent to `/topic/guest.ID` (
     HELLO {"name": "…", "host": "…", "labels": {"site": "cern"}, "capabilities": ["run"],
            "instance": "…"}
     STILL_ALIVE        every BEAT seconds
-    BYE
+    BYE                or BYE {"comes-back": true}: the same life goes on later
     HELLO_WANTED       to a guest: we have heard you, and do not know you
 """
 
@@ -64,7 +64,7 @@ class PresenceWords:
             if not self._registry.still_alive(guest_id):
                 self._bus.post(GUEST + guest_id, {}, b"HELLO_WANTED")
         elif word.name == "BYE":
-            self._registry.bye(guest_id)
+            self._registry.bye(guest_id, comes_back=word.table.get("comes-back") is True)
         else:
             return False
         return True

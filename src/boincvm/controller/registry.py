@@ -37,6 +37,8 @@ class Change(Enum):
     HEARD_AGAIN = auto()
     DROPPED = auto()
     LEFT = auto()
+    ASLEEP = auto()
+    """It has left, to come back in the same life."""
 
 
 class Guest(NamedTuple):
@@ -130,11 +132,11 @@ class Registry:
         """Whether it is known; one that is not is to be asked for its HELLO."""
         return self._hear(guest_id) is not None
 
-    def bye(self, guest_id: str) -> None:
-        """Of one that is not known: harmless."""
+    def bye(self, guest_id: str, *, comes_back: bool = False) -> None:
+        """Of one that is not known: harmless. `comes_back`: the same life goes on later."""
         entry = self._present.pop(guest_id, None) or self._silent.pop(guest_id, None)
         if entry is not None:
-            self._tell(entry.guest, Change.LEFT)
+            self._tell(entry.guest, Change.ASLEEP if comes_back else Change.LEFT)
 
     def _hear(self, guest_id: str) -> _Entry | None:
         entry = self._present.get(guest_id)

@@ -3,15 +3,18 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
-from boincvm.controller.keeper.kept_programs import KeptPrograms
+from boincvm.controller.guest_commands import GuestCommands
+from boincvm.controller.keeper.kept_programs import KeptPrograms, drain
 from boincvm.controller.keeper.place import Definition, Place
 from boincvm.controller.keeper.snapshots import Snapshot, Snapshots, read_checkpoint
 from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, GuestDiedError, HypervisorError, UsageError
+from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
@@ -32,13 +35,15 @@ _KEPT_FOR_LAST = 30.0
 
 
 class KeptMachine:
-    """`tell` is called at each change of state. Its verbs are called one after the other."""
+    """`tell` is called at each change of state; `commands`: those that its guest was given. Its
+    verbs are called one after the other."""
 
     def __init__(self, place: Place, definition: Definition, tell: Callable[[], None]) -> None:
         self.place = place
         self.definition = definition
         self.snapshots = Snapshots(place)
         self.programs = KeptPrograms(lambda: self.session)
+        self.commands: GuestCommands | None = None
         self.status = place.status()
         self.progress: float | None = None
         self._tell = tell
@@ -77,9 +82,14 @@ class KeptMachine:
 
     # Its beginning.
 
-    def begin_life(self, instance: str) -> None:
-        """Its keeper is there, with this process."""
-        self._set(VmState.STARTING, instance=instance, pid=os.getpid())
+    def begin_life(self, commands: GuestCommands, *, goes_on: bool) -> None:
+        """Its keeper is there. `goes_on`: with the life in which it was saved."""
+        self.commands = commands
+        if goes_on:
+            commands.load(self.place.commands())
+        else:
+            self.place.write_commands([])
+        self._set(VmState.STARTING, instance=commands.instance, pid=os.getpid())
 
     async def begin(self, snapshot: str | None) -> None:
         """Until the guest's agent has answered: from `snapshot`, from where it was saved, or from
@@ -105,6 +115,7 @@ class KeptMachine:
         self._is_up = True
         machine = self._required().machine
         self._set(VmState.RUNNING, image=image.digest, layers=machine.disk_layers, saved=None)
+        self.place.write_commands([])
         if number is not None:
             self.snapshots.forget_checkpoint(number, machine.files_in_use())
 
@@ -124,7 +135,8 @@ class KeptMachine:
         if may_copy:
             golden, _ = find_golden(image, spec, driver.identity())
         made = driver.clone(spec, golden.directory) if golden else driver.machine(spec)
-        await self._start(TaskMachine(made, LIMITS, None, golden))
+        self._machine = TaskMachine(made, LIMITS, None, golden)
+        await self._machine.start()
         if may_copy and golden is None:
             self._warmers.make(image, spec)
 
@@ -133,19 +145,16 @@ class KeptMachine:
     ) -> None:
         if saved.driver != driver.name:
             raise SavedMachineError(f"it was saved by the driver {saved.driver}")
-        programs = snapshot.programs if snapshot else tuple(self._saved_programs(saved))
         made = driver.saved_machine(spec, saved.checkpoint)
-        await self._start(TaskMachine(made, LIMITS, saved), programs)
+        machine = self._machine = TaskMachine(made, LIMITS, saved)
 
-    def _saved_programs(self, saved: SavedMachine) -> list[dict[str, object]]:
-        found = saved.link.get("programs", [])
-        return found if isinstance(found, list) else []
+        def attach(link: GuestLink) -> None:
+            if snapshot is not None:
+                drain(link, snapshot.programs)
+            elif self.commands is not None:
+                self.commands.attach(partial(self.programs.bring_back, machine.session))
 
-    async def _start(
-        self, machine: TaskMachine, programs: tuple[Mapping[str, object], ...] = ()
-    ) -> None:
-        self._machine = machine
-        await machine.start(lambda link: self.programs.attach(link, programs))
+        await machine.start(attach)
 
     def _required(self) -> TaskMachine:
         if self._machine is None or not self._is_up:
@@ -196,7 +205,7 @@ class KeptMachine:
         before = self.status.state
         self._set(VmState.SAVING)
         try:
-            saved = await self._keep(last=True)
+            saved, _ = await self._keep(last=True)
         except (BoincvmError, OSError):
             if self._required().machine.process_ids():
                 await self._required().resume()
@@ -210,35 +219,38 @@ class KeptMachine:
         before = self.status.state
         self._set(VmState.SAVING)
         try:
-            saved = await self._keep(last=False)
-            programs = saved.link.get("programs", [])
-            listed = programs if isinstance(programs, list) else []
-            self.snapshots.add(chosen, description, saved, listed)
+            saved, programs = await self._keep(last=False)
+            self.snapshots.add(chosen, description, saved, programs)
         finally:
             if before is VmState.PAUSED:
                 await self._required().suspend()
             self._set(before, layers=self._required().machine.disk_layers)
         return chosen, saved
 
-    async def _keep(self, *, last: bool) -> SavedMachine:
-        machine, image = self._required(), self._image
-        if image is None:
-            raise HypervisorError("the machine has no image")
+    async def _keep(self, *, last: bool) -> tuple[SavedMachine, list[dict[str, object]]]:
+        """And the programs that ran."""
+        machine, image, commands = self._required(), self._image, self.commands
+        if image is None or commands is None:
+            raise HypervisorError("the machine has not begun")
         check_checkpoint_room(self.place.disk, machine.resident(), self.place.disk, 0)
         number = next_number(self.place.disk)
-        kept, link, programs = await machine.keep(number, self.programs.states, last=last)
+        kept, link, (programs, told) = await machine.keep(
+            number, lambda: (self.programs.states(), commands.states()), last=last
+        )
         asked = self.definition
         saved = SavedMachine(
             checkpoint=kept,
             driver=DriverName.QEMU,
             image=image.digest,
             shape=MachineShape(asked.image, asked.memory, asked.cpus, asked.disk, asked.network),
-            link={**link, "programs": programs},
+            link=link,
             steps=(),
             task=None,
         )
         await in_side_thread(write_saved, self.place.disk, saved)
-        return saved
+        if last:
+            await in_side_thread(self.place.write_commands, told)
+        return saved, programs
 
     async def stop(self, within: float) -> None:
         """The guest writes out its disk and ends; after `within` seconds it is ended."""
@@ -278,6 +290,8 @@ class KeptMachine:
     async def _end(self, state: VmState, why: str = "") -> None:
         if self._over.done():
             return
+        if self.commands is not None:
+            self.commands.give_up("the machine did not come back")
         machine = self._machine
         if machine is not None:
             await machine.kill()
@@ -289,6 +303,8 @@ class KeptMachine:
 
     def _finish(self, state: VmState, why: str = "", **changes: object) -> None:
         session, self._is_up = self.session, False
+        if state is VmState.SAVED and self.commands is not None:
+            self.commands.freeze()
         if session is not None:
             session.fail(GuestDiedError("the machine has ended"))
             session.link.close()

@@ -1,10 +1,10 @@
-"""The programs that run in a kept machine: they end with it, and can be saved with it."""
+"""The programs that run in a kept machine: they end with it, and are saved with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from boincvm.controller.command import Request
-from boincvm.controller.guest_command import Listener, RunningProgram, Start
-from boincvm.controller.guest_programs import programs_of
+from boincvm.controller.guest_command import Listener, RunningProgram
+from boincvm.controller.guest_programs import attached_to, programs_of
 from boincvm.errors import HypervisorError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
@@ -18,43 +18,52 @@ class KeptPrograms:
         self._session = session
         self._running: set[GuestProgram] = set()
 
-    @property
-    def start(self) -> Start:
-        """For GuestCommands."""
+    def start(self, request: Request, listener: Listener) -> RunningProgram:
+        """For GuestCommands. Raises BoincvmError."""
+        session = self._session()
+        if session is None:
+            raise HypervisorError("the machine does not run yet, or not any more")
+        return self._guarded(programs_of(session.link)(request, listener), session)
 
-        def begin(request: Request, listener: Listener) -> RunningProgram:
-            session = self._session()
-            if session is None:
-                raise HypervisorError("the machine does not run yet, or not any more")
-            program = programs_of(session.link)(request, listener)
-            self._running.add(program)
-            return _Guarded(program, session, self._running.discard)
+    def bring_back(
+        self, session: Session, state: Mapping[str, object], listener: Listener
+    ) -> RunningProgram:
+        """One that ran when the machine was saved. Raises HostError where `state` is damaged."""
+        return self._guarded(attached_to(session.link, state, listener), session)
 
-        return begin
+    def _guarded(self, program: GuestProgram, session: Session) -> RunningProgram:
+        self._running.add(program)
+        return _Guarded(program, session, self._running.discard)
 
-    def states(self) -> list[object]:
-        """To be asked while the guest is quiet: for `attach`."""
+    def states(self) -> list[dict[str, object]]:
+        """To be asked while the guest is quiet."""
         return [program.state() for program in self._running]
 
-    def attach(self, link: GuestLink, states: tuple[Mapping[str, object], ...]) -> None:
-        """Those that ran when the machine was saved go on; what they say goes nowhere, for nobody
-        waits for it any more."""
-        for state in states:
-            _drained(link, state)
+
+def drain(link: GuestLink, states: Iterable[Mapping[str, object]]) -> None:
+    """Programs that ran when the machine was saved go on, and what they say goes nowhere, for
+    nobody waits for it any more. Raises HostError where one of `states` is damaged."""
+    for state in states:
+        nobody = _Nobody()
+        nobody.program = attached_to(link, state, nobody)
 
 
-def _drained(link: GuestLink, state: Mapping[str, object]) -> None:
+class _Nobody:
+    """A Listener that does not listen."""
+
     program: GuestProgram | None = None
 
-    def take(_stream: str, data: bytes) -> None:
-        if program is not None:
-            program.grant(len(data))
+    def output(self, _stream: str, data: bytes) -> None:
+        self._grant(len(data))
 
-    def hear(_words: object, count: int) -> None:
-        if program is not None:
-            program.grant(count)
+    def input_taken(self, _count: int) -> None: ...
 
-    program = GuestProgram.attached(link, state, output=take, on_voice=hear)
+    def voice(self, _fraction: float | None, count: int) -> None:
+        self._grant(count)
+
+    def _grant(self, count: int) -> None:
+        if self.program is not None:
+            self.program.grant(count)
 
 
 class _Guarded:
@@ -70,6 +79,7 @@ class _Guarded:
         self.signal = program.signal
         self.feed = program.feed
         self.end_input = program.end_input
+        self.state = program.state
 
     async def wait(self) -> ProgramEnd:
         try:

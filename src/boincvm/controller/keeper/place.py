@@ -7,6 +7,7 @@
     lock             held by the keeper while it runs, and by the controller while it changes things
     keeper.log       what the keeper had to say
     disk/            the hypervisor's files, and the checkpoints (wrapper/saved_machine.py)
+    commands.json    commands that were running when the machine was saved; like state.json
     spool/           files on their way; of no use to the next keeper
 
 The directory has mode 0700. After a crash whoever holds `lock` is right: a state.json that says
@@ -28,7 +29,8 @@ from boincvm.errors import HostError, UsageError
 from boincvm.image.locks import try_lock
 from boincvm.job import values
 
-_MOST_BYTES = 1 << 20
+_COMMANDS = "commands.json"
+_MOST_BYTES = {_COMMANDS: 1 << 30}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -168,6 +170,22 @@ class Place:
         """Raises OSError."""
         self._write("snapshots.json", {"snapshots": tables})
 
+    def commands(self) -> list[dict[str, object]]:
+        """Of guest_commands.py, as they were when the machine was saved. Raises HostError."""
+        if not (self.directory / _COMMANDS).exists():
+            return []
+        found = self._read(_COMMANDS).get("commands")
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self._damaged(_COMMANDS, TypeError("no list of tables"))
+        return found
+
+    def write_commands(self, tables: list[dict[str, object]]) -> None:
+        """An empty list: there are none any more. Raises OSError."""
+        if tables:
+            self._write(_COMMANDS, {"commands": tables})
+        else:
+            (self.directory / _COMMANDS).unlink(missing_ok=True)
+
     def _write(self, name: str, table: Mapping[str, object]) -> None:
         write_atomically(self.directory / name, json.dumps(table, indent=1))
         if name == "bus.json":
@@ -177,7 +195,7 @@ class Place:
         path = self.directory / name
         try:
             with path.open("rb") as file:
-                table = json.loads(file.read(_MOST_BYTES))
+                table = json.loads(file.read(_MOST_BYTES.get(name, 1 << 20)))
         except FileNotFoundError:
             if name == "snapshots.json":
                 raise

@@ -24,6 +24,7 @@ from boincvm.controller.keeper.kept_machine import KeptMachine
 from boincvm.controller.keeper.place import BusPlace, Definition, Place
 from boincvm.controller.keeper.verbs import KeeperVerbs, failure
 from boincvm.controller.registry import Guest
+from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.processes import ASKING_SIGNALS
 
@@ -67,7 +68,8 @@ async def keep(place: Place, snapshot: str | None) -> None:
     # Its changes of state are told once there is somebody to tell them.
     tell: list[Callable[[], None]] = [lambda: None]
     kept = KeptMachine(place, definition, lambda: tell[0]())
-    kept.begin_life(secrets.token_hex(8))
+    goes_on = snapshot is None and kept.status.saved is not None
+    instance = kept.status.instance if goes_on else secrets.token_hex(8)
     verbs = KeeperVerbs(kept)
     try:
         bus = await open_bus(place.bus())
@@ -79,15 +81,16 @@ async def keep(place: Place, snapshot: str | None) -> None:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             guest = BusGuest(
                 bus,
-                guest_of(definition, kept.status.instance),
+                guest_of(definition, instance),
                 kept.programs.start,
                 group,
                 verbs=verbs.table(),
                 report=lambda: kept.report().table(),
             )
-            await guest.open()
-            stack.push_async_callback(guest.close)
+            kept.begin_life(guest.commands, goes_on=goes_on)
             tell[0] = guest.say_state
+            await guest.open()
+            stack.push_async_callback(_say_goodbye, guest, kept)
             _listen_for_signals(verbs, group)
             await _live(kept, snapshot)
     finally:
@@ -101,6 +104,10 @@ def _listen_for_signals(verbs: KeeperVerbs, group: asyncio.TaskGroup) -> None:
 
     for number in ASKING_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, end)
+
+
+async def _say_goodbye(guest: BusGuest, kept: KeptMachine) -> None:
+    await guest.close(comes_back=kept.status.state is VmState.SAVED)
 
 
 async def _live(kept: KeptMachine, snapshot: str | None) -> None:

@@ -103,7 +103,9 @@ class Snapshots:
             raise UsageError(f"a description is one line of at most {_LONGEST} characters")
         return name
 
-    def add(self, name: str, description: str, saved: SavedMachine, programs: list[object]) -> None:
+    def add(
+        self, name: str, description: str, saved: SavedMachine, programs: list[dict[str, object]]
+    ) -> None:
         """Its checkpoint is on the disk already. Raises OSError."""
         size = sum(seal.size for seal in saved.checkpoint.files.values())
         made = Snapshot(name, saved.checkpoint.number, description, time.time(), size)
