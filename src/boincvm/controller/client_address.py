@@ -1,0 +1,145 @@
+"""Where a client finds the controller, and connections to there.
+
+BOINCVM_CONTROLLER  http://HOST:PORT, https://HOST:PORT or unix:PATH; without it the socket
+                    of this user's own controller
+BOINCVM_TOKEN       for http and https; BOINCVM_TOKEN_FILE: a file that holds it. Without
+                    them: of a controller on this host, the token file that it wrote
+BOINCVM_CA          certificates that https is to trust in place of the system's
+BOINCVM_CERTIFICATE, BOINCVM_KEY    files of the client's own certificate
+"""
+
+import http.client
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from boincvm import paths
+from boincvm.errors import HostError, UsageError
+from boincvm.socket_paths import short_path
+
+SOCKET = "http.sock"
+TOKEN = "token"  # noqa: S105 - the name of a file
+_PORT = 8080
+_LONGEST_TOKEN = 4096
+_THIS_HOST = ("127.0.0.1", "::1", "localhost")
+_EXPECTED = "expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
+# A peer whose host has gone is missed after a minute, however long one waits for its words.
+_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
+
+
+class ControllerAddress(NamedTuple):
+    """path: of a UNIX socket; else host, port and token, `security` for TLS."""
+
+    path: Path | None
+    host: str = "localhost"
+    port: int = 0
+    token: str = ""
+    security: ssl.SSLContext | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.security else 'http'}://{host}:{self.port}"
+
+    def connection(self, limit: float | None) -> http.client.HTTPConnection:
+        """Not connected yet. limit: seconds that it may be silent; None is for ever."""
+        if self.path is not None:
+            return _UnixConnection(self.path, limit)
+        if self.security is not None:
+            return _TlsConnection(self.host, self.port, timeout=limit, context=self.security)
+        return _TcpConnection(self.host, self.port, timeout=limit)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, limit: float | None) -> None:
+        super().__init__("localhost", timeout=limit)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        with short_path(self._path) as path:
+            self.sock.connect(path)
+
+
+class _TcpConnection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        _keep_alive(self.sock)
+
+
+class _TlsConnection(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        _keep_alive(self.sock)
+
+
+def _keep_alive(connected: socket.socket) -> None:
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEP_ALIVE:
+        connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def find_address(
+    given: str | None = None, environment: Mapping[str, str] = os.environ
+) -> ControllerAddress:
+    """`given` takes the place of BOINCVM_CONTROLLER. Raises UsageError, HostError."""
+    text = given or environment.get("BOINCVM_CONTROLLER", "")
+    if not text:
+        return ControllerAddress(paths.controller_directory() / SOCKET)
+    if text.startswith("unix:"):
+        return ControllerAddress(Path(text.removeprefix("unix:").removeprefix("//")))
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port or _PORT
+    except ValueError as error:
+        raise UsageError(f"found the controller {text[:100]!r}, {_EXPECTED}") from error
+    is_bare = parts.path in ("", "/") and not parts.query and parts.username is None
+    if parts.scheme not in ("http", "https") or not host or not is_bare:
+        raise UsageError(f"found the controller {text[:100]!r}, {_EXPECTED}")
+    security = _security(environment) if parts.scheme == "https" else None
+    return ControllerAddress(None, host, port, _token(environment, host), security)
+
+
+def _security(environment: Mapping[str, str]) -> ssl.SSLContext:
+    authority = environment.get("BOINCVM_CA") or None
+    certificate = environment.get("BOINCVM_CERTIFICATE")
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        if certificate:
+            context.load_cert_chain(certificate, environment.get("BOINCVM_KEY") or None)
+    except OSError as error:  # SSLError is one
+        raise UsageError(
+            f"the certificates cannot be used: {error.strerror or error}",
+            hint="see BOINCVM_CA, BOINCVM_CERTIFICATE and BOINCVM_KEY",
+        ) from error
+    return context
+
+
+def _token(environment: Mapping[str, str], host: str) -> str:
+    """An empty one where there is none: a certificate may do."""
+    token = environment.get("BOINCVM_TOKEN", "")
+    named = environment.get("BOINCVM_TOKEN_FILE", "")
+    if not token and named:
+        try:
+            token = _read_token(Path(named))
+        except OSError as error:
+            raise HostError(f"the token file cannot be read: {error}") from error
+    if not token and host in _THIS_HOST:  # nobody else is to see it
+        try:
+            token = _read_token(paths.controller_directory() / TOKEN)
+        except OSError:
+            return ""
+    if not token.isascii() or not token.isprintable():
+        raise UsageError("the token has characters that no token has")
+    return token
+
+
+def _read_token(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_LONGEST_TOKEN).strip()
