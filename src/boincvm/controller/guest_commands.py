@@ -29,6 +29,7 @@ class GuestCommands:
         self._commands: dict[str, GuestCommand] = {}
         self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._waiting: set[asyncio.Task[None]] = set()
+        self._held: list[Word] | None = None
 
     # Saved and restored with the machine.
 
@@ -36,8 +37,19 @@ class GuestCommands:
         """For `load`; to be asked while the guest is quiet."""
         return [command.state() for command in self._commands.values()]
 
+    def hold(self) -> None:
+        """No program begins until `release`."""
+        self._held = []
+
+    def release(self) -> None:
+        """Those begin that were to; again is harmless."""
+        held, self._held = self._held or [], None
+        for word in held:
+            self._run(word.text("cmd-id"), word)
+
     def freeze(self) -> None:
-        """Nothing is said of any program's end any more: it goes on elsewhere."""
+        """Nothing is said of any program's end any more: it goes on elsewhere. What was held is
+        left to the controller, who says it again."""
         for task in self._waiting:
             task.cancel()
 
@@ -98,10 +110,15 @@ class GuestCommands:
             command.beat()
 
     def _run(self, command_id: str, word: Word) -> None:
+        if command_id in self._commands:
+            return  # it was held twice
         if word.table.get("instance") != self.instance:
             self._refuse(word, "the guest was started anew")
         elif command_id in self._forgotten:
             self._refuse(word, "it has run before")
+        elif self._held is not None:
+            if len(self._held) < MOST_RUNNING:
+                self._held.append(word)
         elif len(self._commands) >= MOST_RUNNING:
             self._refuse(word, f"{MOST_RUNNING} commands are running here already")
         else:

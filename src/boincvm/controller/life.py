@@ -92,6 +92,7 @@ class Life:
 
     async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
         """Its keeper; it may end with or without an answer."""
+        await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept:
             raise UsageError(
                 f"the machine {machine.id} is {machine.state.replace('_', ' ')}",

@@ -7,7 +7,6 @@ a controller that begins finds it again by the lock that it holds.
 import asyncio
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections import deque
@@ -43,7 +42,7 @@ class LocalMachine:
         self._changed = changed
         self._news = asyncio.Event()
         self._pidfd = -1
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child = 0  # its process, if it is ours
 
     @property
     def id(self) -> str:
@@ -53,6 +52,11 @@ class LocalMachine:
     def is_kept(self) -> bool:
         """Whether its keeper runs."""
         return self._pidfd >= 0
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its keeper runs, and has nothing to keep any more."""
+        return self.is_kept and self.state.is_off
 
     @property
     def state(self) -> VmState:
@@ -88,16 +92,21 @@ class LocalMachine:
         if snapshot is not None:
             argv += ["--snapshot", snapshot]
         with self.place.log.open("ab") as log:
-            self._child = subprocess.Popen(
+            # Not by `subprocess`, which wants to see the end of all that it begins.
+            pid = os.posix_spawn(
+                argv[0],
                 argv,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
+                ],
+                setsid=True,
             )
         self.report = Report(VmState.STARTING)
-        self._watch(self._child.pid)
+        self._child = pid
+        self._watch(pid)
         self.tell()
 
     def adopt(self) -> bool:
@@ -120,9 +129,9 @@ class LocalMachine:
 
     def _ended(self) -> None:
         self.let_go()
-        if self._child is not None:
-            self._child.wait()
-            self._child = None
+        if self._child:
+            os.waitpid(self._child, 0)
+            self._child = 0
         self._settle()
         self.tell()
 
@@ -221,11 +230,13 @@ class Machines:
 
     async def start(self, machine: LocalMachine, snapshot: str | None = None) -> None:
         """Until it runs. Raises HostError, with what went wrong."""
+        await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept:
             machine.place.write_bus(self._bus_for(machine.id))
             machine.spawn(snapshot)
-        await machine.until(lambda: not machine.is_kept or machine.state is not VmState.STARTING)
-        await machine.until(lambda: not machine.is_kept or machine.state is not VmState.RESTORING)
+        begins = (VmState.STARTING, VmState.RESTORING)
+        await machine.until(lambda: not machine.is_kept or machine.state not in begins)
+        await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept:
             raise HostError(
                 f"the machine {machine.id} did not start: {machine.why or 'see its log'}",

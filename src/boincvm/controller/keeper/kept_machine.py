@@ -234,9 +234,16 @@ class KeptMachine:
             raise HypervisorError("the machine has not begun")
         check_checkpoint_room(self.place.disk, machine.resident(), self.place.disk, 0)
         number = next_number(self.place.disk)
-        kept, link, (programs, told) = await machine.keep(
-            number, lambda: (self.programs.states(), commands.states()), last=last
-        )
+        commands.hold()
+        try:
+            kept, link, (programs, told) = await machine.keep(
+                number, lambda: (self.programs.states(), commands.states()), last=last
+            )
+        except BaseException:
+            commands.release()
+            raise
+        if not last:
+            commands.release()
         asked = self.definition
         saved = SavedMachine(
             checkpoint=kept,

@@ -131,6 +131,7 @@ def main() -> int:
     given = parser.parse_args()
     place = Place(given.directory.absolute())
     os.umask(0o077)
+    os.chdir("/")
     try:
         with place.held():
             asyncio.run(keep(place, given.snapshot))

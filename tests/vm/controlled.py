@@ -1,0 +1,85 @@
+"""A controller for a test, in this process, with short words for what is asked of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from boincvm.controller.command import Command
+from boincvm.controller.controller import Controller, run_controller
+from boincvm.controller.keeper.place import BusPlace, Place
+from boincvm.controller.operations import call
+
+LIMIT = 60.0
+
+
+class Controlled:
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+
+    async def __call__(self, operation: str, **arguments: object) -> Any:
+        async with asyncio.timeout(LIMIT):
+            return await call(self.controller, operation, arguments)
+
+    async def outcome(self, operation: str, vm: str, **arguments: object) -> Mapping[str, Any]:
+        """Of an operation on one machine."""
+        done = await self(operation, vms=vm, **arguments)
+        (outcome,) = done["outcomes"].values()
+        return outcome
+
+    async def vm(self, vm: str) -> Mapping[str, Any]:
+        (table,) = (await self("list", vms=vm))["vms"]
+        return table
+
+    async def begin(self, vms: str, *argv: str, **options: object) -> Command:
+        told = await self("exec", vms=vms, argv=list(argv), **options)
+        return self.controller.desk.commands.find(told["command"])
+
+    async def run(self, vms: str, *argv: str) -> dict[str, tuple[object, str]]:
+        """What each machine's program ended with, and wrote."""
+        command = await self.begin(vms, *argv)
+        return await self.ends(command)
+
+    async def ends(self, command: Command) -> dict[str, tuple[object, str]]:
+        async with asyncio.timeout(LIMIT):
+            await command.finished()
+        told = await self("command", id=command.id, output=True)
+        return {
+            name: (answer["code"], answer["output"]["stdout"])
+            for name, answer in told["answers"].items()
+        }
+
+    async def until_event(self, kind: str, text: str) -> None:
+        """From the first one on; `text` is part of it."""
+        async with asyncio.timeout(LIMIT):
+            async for event in self.controller.events.follow(0):
+                if event.kind == kind and text in event.text:
+                    return
+
+    def place(self, vm: str) -> Place:
+        machine = self.controller.machines.find(vm)
+        assert machine is not None
+        return machine.place
+
+    def keeper(self, vm: str) -> int:
+        """Its process."""
+        return self.place(vm).status().pid
+
+
+@asynccontextmanager
+async def controlled(
+    directory: Path, broker: BusPlace | None = None, *, ends_all: bool = True
+) -> AsyncIterator[Controlled]:
+    """`ends_all`: at the end no machine is left."""
+    async with run_controller(directory, broker=broker) as controller:
+        asked = Controlled(controller)
+        try:
+            yield asked
+        finally:
+            if ends_all and controller.machines.all():
+                await call(controller, "remove", {"vms": "**", "force": True})
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
