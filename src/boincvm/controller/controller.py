@@ -14,6 +14,7 @@ from boincvm.controller.bus_side import BusSide, Listen, elsewhere, embedded
 from boincvm.controller.command_events import CommandEvents
 from boincvm.controller.desk import Desk
 from boincvm.controller.events import Event, EventLog
+from boincvm.controller.files import Files
 from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.life import Life
 from boincvm.controller.machines import Machines
@@ -52,6 +53,7 @@ class Controller:
         self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
         self.life = Life(self.machines, self.desk)
         self.overview = Overview(self.machines, self.desk, self.life, platform.node())
+        self.files = Files(self.desk, directory)
 
     async def open(self) -> None:
         """Finds what a former controller has left. Raises BoincvmError."""
@@ -65,6 +67,7 @@ class Controller:
 
     async def close(self) -> None:
         """Machines run on."""
+        await self.files.close()
         await self.desk.close()
         self.machines.close()
         self.events.close()

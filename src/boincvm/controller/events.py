@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import NamedTuple
 
 from boincvm.controller.arguments import Json
@@ -66,7 +66,7 @@ class EventLog:
             return []
         return [self._events[at] for at in range(skipped, min(skipped + most, len(self._events)))]
 
-    async def follow(self, after: int) -> AsyncIterator[Event]:
+    async def follow(self, after: int) -> AsyncGenerator[Event, None]:
         """Those after number `after`, and all that come, until the log is closed."""
         while True:
             found = self.after(after, 256)

@@ -85,7 +85,10 @@ class Store:
     def events(self) -> list[Event]:
         """The oldest one first."""
         rows = self._base.execute("SELECT * FROM events ORDER BY number DESC LIMIT ?", (KEPT,))
-        found = [Event(*row[:5], more=json.loads(row[5])) for row in rows]
+        found = [
+            Event(number, at, kind, vm, text, json.loads(more))
+            for number, at, kind, vm, text, more in rows
+        ]
         return found[::-1]
 
     # Guests.

@@ -20,9 +20,11 @@ from pathlib import Path
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.dialects import DIALECTS
 from boincvm.controller.bus_guest import BusGuest
+from boincvm.controller.guest_files import GuestFiles
 from boincvm.controller.keeper.kept_machine import KeptMachine
 from boincvm.controller.keeper.place import BusPlace, Definition, Place
 from boincvm.controller.keeper.verbs import KeeperVerbs, failure
+from boincvm.controller.machine_place import MachinePlace
 from boincvm.controller.registry import Guest
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, UsageError
@@ -79,12 +81,14 @@ async def keep(place: Place, snapshot: str | None) -> None:
     try:
         # The group ends first: what was asked is answered before the guest says BYE.
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            files = GuestFiles(MachinePlace(lambda: kept.session), place.spool)
+            stack.push_async_callback(files.close)
             guest = BusGuest(
                 bus,
                 guest_of(definition, instance),
                 kept.programs.start,
                 group,
-                verbs=verbs.table(),
+                verbs={**verbs.table(), **files.verbs},
                 report=lambda: kept.report().table(),
             )
             kept.begin_life(guest.commands, goes_on=goes_on)
