@@ -136,10 +136,12 @@ def remove(top: Path) -> None:
     """All that is at `top`, whatever its modes; again is harmless. Raises OSError."""
     import shutil
 
-    if not os.path.lexists(top):
-        return
-    open_up(top, files=0, directories=0o700)
-    if top.is_dir() and not top.is_symlink():
-        shutil.rmtree(top)
-    else:
-        top.unlink()
+    while os.path.lexists(top):
+        try:
+            open_up(top, files=0, directories=0o700)
+            if top.is_dir() and not top.is_symlink():
+                shutil.rmtree(top)
+            else:
+                top.unlink()
+        except FileNotFoundError:
+            continue  # somebody else was removing a part of it

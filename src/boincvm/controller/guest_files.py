@@ -38,7 +38,7 @@ from boincvm.controller.file_rules import (
     told_as_host_faults,
 )
 from boincvm.controller.file_transfers import GetTransfer, PutTransfer, Transfer
-from boincvm.controller.machine_place import MachinePlace, Place, SessionProvider
+from boincvm.controller.machine_place import Place
 from boincvm.errors import BoincvmError, UsageError
 
 MOST_TRANSFERS = 16
@@ -62,6 +62,7 @@ class GuestFiles:
         self._names = itertools.count(1)
         self._open: dict[str, PutTransfer | GetTransfer] = {}
         self._done: OrderedDict[str, Asked] = OrderedDict()
+        self._failed: OrderedDict[str, BoincvmError] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         with told_as_host_faults():
@@ -92,6 +93,7 @@ class GuestFiles:
         if transfer_id in self._done:
             _see_same(self._done[transfer_id], asked)
             return Reply({"offset": asked.size})
+        self._failed.pop(transfer_id, None)
         known = self._open.get(transfer_id)
         if known is None:
             self._place.check()
@@ -105,12 +107,19 @@ class GuestFiles:
 
     async def _put_piece(self, table: Mapping[str, object], data: bytes) -> Reply:
         transfer_id = check_transfer_id(table.get("transfer"))
+        if transfer_id not in self._open:
+            self._see_failure(transfer_id)
         put = self._touch(self._open.get(transfer_id), PutTransfer)
         try:
             await put.take(check_whole(table, "offset"), data)
         except UsageError:
+            self._see_failure(transfer_id)
             raise
-        except BoincvmError:
+        except BoincvmError as error:
+            # Other pieces are on their way, and are to be told the same.
+            self._failed[transfer_id] = error
+            while len(self._failed) > _REMEMBERED:
+                self._failed.popitem(last=False)
             await self._end(transfer_id)
             raise
         return Reply({"offset": put.offset})
@@ -161,6 +170,10 @@ class GuestFiles:
         return Reply({})
 
     # What they have in common.
+
+    def _see_failure(self, transfer_id: str) -> None:
+        if transfer_id in self._failed:
+            raise self._failed[transfer_id]
 
     def _see_room(self, size: int) -> None:
         if len(self._open) >= MOST_TRANSFERS:
@@ -222,12 +235,6 @@ class GuestFiles:
                 task.add_done_callback(self._closing.discard)
         if self._open:
             self._timer = loop.call_later(IDLE / 2, self._expire)
-
-
-def guest_file_verbs(provider: SessionProvider, spool: Path) -> Mapping[str, Verb]:
-    """For `BusGuest`: files of the machine of that session; `spool` is emptied. Who wants to end
-    them makes a `GuestFiles` with a `MachinePlace`. Raises HostError, HostDiskFullError."""
-    return GuestFiles(MachinePlace(provider), spool).verbs
 
 
 def _asked(table: Mapping[str, object]) -> Asked:

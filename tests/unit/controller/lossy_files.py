@@ -1,0 +1,151 @@
+"""Files to and from guests that are directories of this host, over a bus that loses words."""
+
+import asyncio
+import io
+import shutil
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+
+from lossy_asks import AskNet, ask_net
+
+from boincvm.controller.answering import Verb
+from boincvm.controller.asking import Reply
+from boincvm.controller.files import Files
+from boincvm.controller.guest_files import GuestFiles
+from boincvm.controller.registry import Registry
+from boincvm.errors import BoincvmError, OutputFileError
+
+
+class DirectoryPlace:
+    """As a machine of which `root` is the work directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.go = asyncio.Event()
+        self.go.set()
+        self.fault: BoincvmError | None = None
+        self.puts = 0
+
+    def check(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+    async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
+        self.check()
+        await self.go.wait()
+        self.puts += 1
+        target = self.root / destination
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True)
+        else:
+            shutil.copy(source, target)
+            target.chmod(mode)
+
+    async def get(self, source: PurePosixPath, destination: Path) -> None:
+        self.check()
+        await self.go.wait()
+        found = self.root / source
+        if found.is_dir():
+            shutil.copytree(found, destination, symlinks=True)
+        elif found.is_file():
+            shutil.copy(found, destination)
+        else:
+            raise OutputFileError(f"the guest has no {source}")
+
+
+class Hosted:
+    """A guest; `hear`: is given each question before it is answered, and may answer itself."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root, self.spool = directory / "work", directory / "spool"
+        self.root.mkdir(parents=True)
+        self.place = DirectoryPlace(self.root)
+        self.files = GuestFiles(self.place, self.spool)
+        self.pieces = 0
+        self.lies: dict[str, Verb] = {}
+        self.news = asyncio.Event()
+        self.verbs = {name: self._counted(name) for name in self.files.verbs}
+
+    def _counted(self, name: str) -> Verb:
+        async def verb(table: Mapping[str, object], data: bytes) -> Reply:
+            self.pieces += "piece" in name
+            self.news.set()
+            return await (self.lies.get(name) or self.files.verbs[name])(table, data)
+
+        return verb
+
+    async def until_pieces(self, count: int) -> None:
+        while self.pieces < count:
+            self.news.clear()
+            await self.news.wait()
+
+    async def until_empty(self) -> None:
+        """Of what was on its way nothing is left."""
+        async with asyncio.timeout(10):
+            while self.left:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0)
+
+    @property
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.spool.iterdir())
+
+
+class FileNet:
+    def __init__(self, net: AskNet, hosts: Mapping[str, Hosted], spool: Path) -> None:
+        self.net = net
+        self.hosts = hosts
+        self.host = next(iter(hosts.values()))
+        self._spool = spool
+        self._registry = Registry(lambda _guest, _change: None)
+        for guest in net.guests.values():
+            self._registry.hello(guest)
+        self.files = self.another()
+
+    def another(self) -> Files:
+        """As of a controller that was started anew."""
+        desk = SimpleNamespace(asker=self.net.asker, registry=self._registry)
+        return Files(desk, self._spool)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def file_net(directory: Path, *names: str, seed: int = 0) -> AsyncIterator[FileNet]:
+    hosts = {name: Hosted(directory / name) for name in names or ("g1",)}
+    spool = directory / "controller"
+    spool.mkdir()
+    async with ask_net({name: one.verbs for name, one in hosts.items()}, seed) as net:
+        made = FileNet(net, hosts, spool)
+        try:
+            yield made
+        finally:
+            await made.files.close()
+            for one in hosts.values():
+                one.place.go.set()
+                await one.files.close()
+                assert not one.spool.exists()
+            assert list(spool.iterdir()) == []
+
+
+async def pieces_of(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
+    for offset in range(0, len(data), size):
+        yield data[offset : offset + size]
+
+
+def tar_of(*members: tuple[str, bytes | str | None, int]) -> bytes:
+    """name; content, target of a link, or None for a directory; mode."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content, mode in members:
+            info = tarfile.TarInfo(name)
+            info.mode = mode
+            if content is None:
+                info.type = tarfile.DIRTYPE
+            elif isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+            else:
+                info.size = len(content)
+            tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return out.getvalue()
