@@ -1,0 +1,98 @@
+"""The whole of it: three machines by XML-RPC with the original names, as an old client would."""
+
+import asyncio
+import os
+import xmlrpc.client
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.rabbitmq import LOGIN, PASSCODE, rabbitmq
+
+from boincvm.controller.controller import run_controller
+from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.operations import call
+from boincvm.controller.serve.gate import Policy
+from boincvm.controller.serve.server import Place, Server
+
+pytestmark = pytest.mark.timeout(280)
+TOKEN = "a-token-of-this-test"
+NAMES = ("1.1.1", "1.2.1", "1.2.2")
+
+
+@asynccontextmanager
+async def served(directory: Path, broker: BusPlace | None) -> AsyncIterator[str]:
+    """The address for an old client."""
+    async with run_controller(directory, broker=broker) as controller:
+        server = Server(controller, Place(), Policy(token=TOKEN))
+        host, port = await server.open()
+        try:
+            yield f"http://x:{TOKEN}@{host}:{port}/RPC2"
+        finally:
+            if controller.machines.all():
+                await call(controller, "remove", {"vms": "all", "force": True})
+            await server.close()
+
+
+def old_client(address: str, work: Path) -> None:
+    with xmlrpc.client.ServerProxy(address, allow_none=True) as proxy:
+        vm: Any = proxy
+        for name in NAMES:
+            assert vm.createVM(name, "base") is True
+        started = vm.start("1.**", False)
+        assert started == dict.fromkeys(NAMES, True)
+        assert sorted(vm.listRunningVMs()) == list(NAMES)
+        assert sorted(vm.listRegisteredVMs()) == list(NAMES)
+        assert vm.getState("1.1.1") == "Running"
+        assert vm.ping("1.1.1", 10.0) == "PONG from 1.1.1"
+        # Two of the three, by a pattern.
+        command = vm.runCmd("1.2.*", "sh", ["-c", "echo $WORD; exit 4"], {"WORD": "hello"})
+        both = finished(vm, command)
+        assert sorted(both) == ["1.2.1", "1.2.2"]
+        for result in both.values():
+            assert (result["out"], result["exitCodeOrSignal"]) == ("hello\n", 4)
+            assert len(result["resources"]) == 16
+        assert command not in vm.listFinishedCmds()
+        assert vm.getCmdResults(command) == both
+        # Files both ways.
+        (work / "there").write_bytes(os.urandom(300_000))
+        assert vm.cpFileToVM("1.2.1", str(work / "there"), "file") is True
+        assert vm.cpFileFromVM("1.2.1", "file", str(work / "back")) is True
+        assert (work / "back").read_bytes() == (work / "there").read_bytes()
+        # Snapshots.
+        assert vm.takeSnapshot("1.2.1", "first", "with the file") is True
+        assert vm.listSnapshots("1.2.1") == ["first"]
+        finished(vm, vm.runCmd("1.2.1", "rm", "file"))
+        assert finished(vm, vm.runCmd("1.2.1", "ls"))["out"] == ""
+        assert vm.restoreSnapshot("1.2.1", "first") is True
+        assert finished(vm, vm.runCmd("1.2.1", "ls"))["out"] == "file\n"
+        assert vm.pause("1.1.1") is True
+        assert vm.getState("1.1.1") == "Paused"
+        assert vm.unpause("1.1.1") is True
+        assert vm.shutdown("all") == dict.fromkeys(NAMES, True)
+        assert vm.listVMsWithState() == dict.fromkeys(NAMES, "PoweredOff")
+        with pytest.raises(xmlrpc.client.Fault, match="there is no machine"):
+            vm.getState("nobody")
+
+
+def finished(vm: Any, command: str) -> Any:
+    """Asks until it has ended: XML-RPC has nothing that waits."""
+    while True:
+        result = vm.getCmdResults(command)
+        results = [result] if "finished" in result else list(result.values())
+        if all(one["finished"] for one in results):
+            return result
+
+
+async def test_an_old_client_with_the_embedded_broker(base_image: Path, tmp_path: Path) -> None:
+    async with served(tmp_path / "controller", None) as address:
+        await asyncio.to_thread(old_client, address, tmp_path)
+
+
+async def test_an_old_client_with_rabbitmq(base_image: Path, tmp_path: Path) -> None:
+    with rabbitmq(tmp_path) as (port, _):
+        place = BusPlace(LOGIN, PASSCODE, host="127.0.0.1", port=port, dialect="rabbitmq")
+        async with served(tmp_path / "controller", place) as address:
+            await asyncio.to_thread(old_client, address, tmp_path)
