@@ -1,0 +1,116 @@
+"""`boincvm controller`: controls the machines of this host, until it is interrupted."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from boincvm.errors import UsageError
+
+if TYPE_CHECKING:
+    from boincvm.controller.bus_side import Listen
+    from boincvm.controller.keeper.place import BusPlace
+    from boincvm.controller.serve.server import Place
+
+_EPILOG = """\
+It runs in the foreground; Ctrl-C ends it. Machines run on without it, and the next one finds
+them again.
+
+examples:
+  boincvm controller
+  boincvm controller --listen 127.0.0.1:8080      and the web page, for whoever has the token
+  boincvm controller --bus 0.0.0.0:61613 --bus-certificate cert.pem --bus-key key.pem
+  boincvm controller --broker rabbitmq://boincvm@localhost:61613 --passcode-file passcode
+"""
+_PORT = 61613
+_KINDS = {"rabbitmq": "rabbitmq", "activemq": "activemq", "stomp": "embedded"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    web = parser.add_argument_group("HTTP by TCP (a UNIX socket of this user's is always there)")
+    web.add_argument("--listen", metavar="HOST:PORT", help="port 0 lets one be chosen")
+    web.add_argument("--tls-certificate", metavar="FILE", default="")
+    web.add_argument("--tls-key", metavar="FILE", default="")
+    web.add_argument(
+        "--client-ca", metavar="FILE", default="", help="its certificates let clients in"
+    )
+    web.add_argument(
+        "--any-host", action="store_true", help="requests may be addressed to any name"
+    )
+    bus = parser.add_argument_group("the bus")
+    bus.add_argument("--bus", metavar="HOST:PORT", help="where guests of other hosts reach it")
+    bus.add_argument("--bus-certificate", metavar="FILE", default="")
+    bus.add_argument("--bus-key", metavar="FILE", default="")
+    bus.add_argument("--broker", metavar="URL", help="one that runs elsewhere, in its place")
+    bus.add_argument("--passcode-file", type=Path, metavar="FILE", help="for that broker")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until a signal ends it. Raises BoincvmError."""
+    from boincvm.controller.serve import check_extra
+
+    check_extra()
+    import asyncio
+
+    from boincvm.controller.serve.foreground import run_in_foreground
+
+    asyncio.run(
+        run_in_foreground(
+            _place(arguments), _listen(arguments), _broker(arguments), any_host=arguments.any_host
+        )
+    )
+    return 0
+
+
+def _place(arguments: argparse.Namespace) -> "Place | None":
+    from boincvm.controller.serve.server import Place
+
+    if arguments.listen is None:
+        return None
+    host, port = _host_and_port(arguments.listen)
+    files = (arguments.tls_certificate, arguments.tls_key, arguments.client_ca)
+    return Place(None, host, port, *files)
+
+
+def _listen(arguments: argparse.Namespace) -> "Listen | None":
+    from boincvm.controller.bus_side import Listen
+
+    if arguments.bus is None:
+        return None
+    host, port = _host_and_port(arguments.bus)
+    return Listen(host, port, arguments.bus_certificate, arguments.bus_key)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"found {text[:80]!r}, expected HOST:PORT, like 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+def _broker(arguments: argparse.Namespace) -> "BusPlace | None":
+    from boincvm.controller.keeper.place import BusPlace
+
+    if arguments.broker is None:
+        return None
+    expected = "expected one like rabbitmq://LOGIN@HOST:PORT, activemq:// or stomp://"
+    try:
+        parts = urlsplit(arguments.broker)
+        host, port = parts.hostname, parts.port or _PORT
+    except ValueError as error:
+        raise UsageError(f"found the broker {arguments.broker[:80]!r}, {expected}") from error
+    if parts.scheme not in _KINDS or not host or not parts.username or parts.password:
+        raise UsageError(
+            f"found the broker {arguments.broker[:80]!r}, {expected}",
+            hint="the passcode is read from --passcode-file: others see a command line",
+        )
+    if arguments.passcode_file is None:
+        raise UsageError("--broker needs --passcode-file")
+    try:
+        passcode = arguments.passcode_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the passcode cannot be read: {error}") from error
+    kind = _KINDS[parts.scheme]
+    return BusPlace(parts.username, passcode, host=host, port=port, dialect=kind)

@@ -1,0 +1,121 @@
+"""`boincvm cp`: files and trees to machines of the controller, and from them."""
+
+import argparse
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from boincvm.cli import asking
+from boincvm.errors import InputFileError, OutputFileError, UsageError
+from boincvm.filetree import UnsafePathError
+
+_EPILOG = """\
+One side names a machine and a path beneath its work directory, like web.1:data/in.txt; to put
+something, several machines can be meant. A directory is copied with all that is in it.
+
+examples:
+  boincvm cp input.txt web.1:input.txt
+  boincvm cp data 'web.*:data'
+  boincvm cp web.1:results results
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("destination", metavar="DESTINATION")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until it is there. Raises BoincvmError."""
+    there, here = _side(arguments.destination), _side(arguments.source)
+    if (there is None) == (here is None):
+        raise UsageError(
+            "one side of the two is in a machine",
+            hint="like web.1:data; a local path with a colon in it is written ./a:b",
+        )
+    if there is not None:
+        return _put(arguments, Path(arguments.source), *there)
+    assert here is not None  # noqa: S101 - for the type checker
+    return _get(arguments, *here, Path(arguments.destination))
+
+
+def _side(text: str) -> tuple[str, str] | None:
+    """Machines and a path; None for a local one."""
+    vms, sign, path = text.partition(":")
+    return (vms, path) if sign and vms and "/" not in vms else None
+
+
+def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> int:
+    client = asking.client_of(arguments)
+    name = path if path and not path.endswith("/") else path + source.name
+    try:
+        is_tree = source.is_dir() and not source.is_symlink()
+        mode = stat.S_IMODE(source.stat().st_mode) & 0o777
+        with _content(source, is_tree=is_tree) as file, asking.waiting(f"copying {source}"):
+            size = os.fstat(file.fileno()).st_size
+            told = client.put(vms, name, file, size, is_tree=is_tree, mode=mode)
+    except OSError as error:
+        raise InputFileError(f"{source} cannot be read: {error.strerror}") from error
+    except UnsafePathError as error:
+        raise InputFileError(f"{source}: {error}") from error
+    outcomes = told.get("outcomes")
+    return asking.show_outcomes(
+        outcomes if isinstance(outcomes, dict) else {},  # type: ignore[arg-type]
+        as_json=arguments.json,
+        describe=lambda _one: f"has {name}",
+    )
+
+
+def _content(source: Path, *, is_tree: bool) -> BinaryIO:
+    """The file, or the tree as a tar stream in a file without a name."""
+    if not is_tree:
+        return source.open("rb")
+    from boincvm.controller.tar_trees import pack
+
+    with tempfile.TemporaryDirectory() as place:
+        packed = Path(place) / "tree"
+        pack(source.absolute().parent, source.absolute().name, packed, threading.Event())
+        return packed.open("rb")
+
+
+def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -> int:
+    client = asking.client_of(arguments)
+    if destination.is_dir():
+        destination = destination / Path(path).name
+    if destination.is_dir():
+        raise OutputFileError(f"{destination} is there already", hint="name another place")
+    parent = destination.absolute().parent
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=parent, prefix=".boincvm-") as place,
+            client.get(vm, path) as gotten,
+            asking.waiting(f"copying {vm}:{path}"),
+        ):
+            part = Path(place) / "content"
+            _write(part, gotten.chunks)
+            if gotten.is_tree:
+                from boincvm.controller.tar_trees import unpack
+
+                unpack(part, Path(place), "tree", threading.Event())
+                part = Path(place) / "tree"
+            part.chmod(gotten.mode & 0o777)
+            part.rename(destination)
+    except OSError as error:
+        raise OutputFileError(f"{destination} cannot be written: {error.strerror}") from error
+    except UnsafePathError as error:
+        raise OutputFileError(f"{vm}:{path} is refused: {error}") from error
+    if arguments.json:
+        asking.print_document({"vm": vm, "path": path, "destination": str(destination)})
+    return 0
+
+
+def _write(path: Path, chunks: Iterator[bytes]) -> None:
+    with path.open("xb") as file:
+        for chunk in chunks:
+            file.write(chunk)

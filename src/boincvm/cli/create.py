@@ -1,0 +1,58 @@
+"""`boincvm create`: a machine of this host's controller, powered off."""
+
+import argparse
+
+from boincvm.cli import asking
+from boincvm.errors import UsageError
+
+_EPILOG = """\
+examples:
+  boincvm create web.1
+  boincvm create --memory 1G --cpus 2 --label site=cern --label rack=7 web.2
+  boincvm create --image sci --display --network lab
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    parser.add_argument("name", metavar="NAME", help="its id: letters, digits and . _ -")
+    parser.add_argument("--image", metavar="NAME", help="what it starts from (default: base)")
+    parser.add_argument("--memory", metavar="SIZE", help="like 2G (default: 512M)")
+    parser.add_argument("--cpus", type=int, metavar="N", help="virtual processors (default: 1)")
+    parser.add_argument("--disk", metavar="SIZE", help="like 8G (default: the image's)")
+    parser.add_argument(
+        "--network", action="store_true", help="it can reach the network (default: it cannot)"
+    )
+    parser.add_argument("--display", action="store_true", help="it has a screen, for a console")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME=VALUE", help="to address it by"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make it. Raises BoincvmError."""
+    labels = dict(_label(text) for text in arguments.label)
+    made = asking.client_of(arguments).call(
+        "create",
+        name=arguments.name,
+        image=arguments.image,
+        memory=arguments.memory,
+        cpus=arguments.cpus,
+        disk=arguments.disk,
+        network=arguments.network,
+        display=arguments.display,
+        labels=labels,
+    )
+    if arguments.json:
+        asking.print_document(made)
+    else:
+        print(f"{made['id']} is made; start it: boincvm start {made['id']}")
+    return 0
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise UsageError(f"found the label {text[:80]!r}, expected NAME=VALUE")
+    return name, value

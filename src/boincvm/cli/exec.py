@@ -1,0 +1,120 @@
+"""`boincvm exec`: runs a program in machines of the controller."""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from boincvm.cli import asking
+from boincvm.cli.parser import option
+from boincvm.errors import BoincvmError, UsageError
+from boincvm.job import values
+
+if TYPE_CHECKING:
+    from boincvm.controller.client import Table
+
+_EPILOG = """\
+Output comes as it is written, of several machines line by line with each one's id. The exit
+code is the program's; of several machines it is 1 if any of them failed.
+
+examples:
+  boincvm exec web.1 -- uname -a
+  boincvm exec 'web.*' -- sh -c 'hostname; uptime'
+  boincvm exec --first 2 --within 1m site=cern -- ./search.py
+  boincvm exec web.1 -- sh -c 'cat >data' <data
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.usage = "boincvm exec [options] SELECTOR -- COMMAND [ARGUMENT ...]"
+    parser.epilog = _EPILOG
+    selector = parser.add_argument("vms", metavar="SELECTOR", help=asking.SELECTOR_HELP)
+    asking.completed(selector)
+    limit = option(values.duration)
+    parser.add_argument("--env", action="append", metavar="NAME=VALUE", default=[])
+    parser.add_argument("--directory", default="", help="beneath the guest's work directory")
+    parser.add_argument("--timeout", type=limit, metavar="TIME", help="then it is killed")
+    parser.add_argument("--first", type=int, metavar="N", help="so many answers are enough")
+    parser.add_argument("--within", type=limit, metavar="TIME", help="then nobody is waited for")
+    parser.add_argument("--id", help="your own id for it: a retry runs nothing twice")
+    parser.add_argument("--detach", action="store_true", help="print its id, and do not wait")
+    parser.add_argument("--input", action="store_true", help="pass standard input to several")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until it has ended. Raises BoincvmError."""
+    from boincvm.controller.client_run import InputFeeder, Screen, follow, interruptible
+
+    if not arguments.command:
+        raise UsageError("no program to run", hint="boincvm exec SELECTOR -- PROGRAM")
+    client = asking.client_of(arguments)
+    feeds = not arguments.detach and _feeds(arguments)
+    told = client.call(
+        "exec",
+        vms=arguments.vms,
+        argv=arguments.command,
+        env=dict(_pair(one) for one in arguments.env),
+        directory=arguments.directory,
+        timeout=arguments.timeout,
+        first=arguments.first,
+        within=arguments.within,
+        id=arguments.id,
+        keep_input=feeds,
+    )
+    command_id, vms = str(told["command"]), told["vms"]
+    if arguments.detach:
+        asking.print_document(told) if arguments.json else print(command_id)
+        return 0
+    is_one = isinstance(vms, list) and len(vms) == 1
+    screen = Screen(_nowhere if arguments.json else _write, is_prefixed=not is_one)
+    with interruptible(client, command_id):
+        if feeds:
+            with InputFeeder(client, command_id, sys.stdin.fileno()):
+                command = follow(client, command_id, screen)
+        else:
+            command = follow(client, command_id, screen)
+    if arguments.json:
+        asking.print_document(client.call("command", id=command_id, output=True))
+    return _end(command, as_json=arguments.json)
+
+
+def _feeds(arguments: argparse.Namespace) -> bool:
+    if arguments.input:
+        return True
+    is_pattern = any(sign in arguments.vms for sign in "*,=<>!") or arguments.vms == "all"
+    try:
+        return not is_pattern and not os.isatty(sys.stdin.fileno())
+    except (ValueError, AttributeError):
+        return False  # it is closed
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise UsageError(f"found --env {text[:80]!r}, expected NAME=VALUE")
+    return name, value
+
+
+def _write(stream: str, data: bytes) -> None:
+    target = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
+    target.write(data)
+    target.flush()
+
+
+def _nowhere(_stream: str, _data: bytes) -> None: ...
+
+
+def _end(command: "Table", *, as_json: bool) -> int:
+    from boincvm.controller.client_run import ends_of
+
+    ends = ends_of(command)
+    if len(ends) == 1:
+        (end,) = ends.values()
+        if end.is_ours and not as_json:
+            raise BoincvmError(end.words, hint=end.hint, exit_code=asking.known_code(end.code))
+        return end.code
+    for vm, end in ends.items():
+        if end.words and not as_json:
+            asking.say(f"boincvm: {vm}: {end.words}")
+    return int(any(end.code for end in ends.values()))

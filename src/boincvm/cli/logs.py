@@ -1,0 +1,34 @@
+"""`boincvm logs`: what a machine's keeper had to say."""
+
+import argparse
+
+from boincvm.cli import asking
+
+_EPILOG = """\
+examples:
+  boincvm logs web.1
+  boincvm logs -n 1000 web.1
+
+What programs in it write is with their commands: boincvm ps, boincvm command ID.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    asking.completed(parser.add_argument("vm", metavar="VM", help="a machine's id"))
+    parser.add_argument(
+        "-n", "--lines", type=int, metavar="N", help="at most the last N lines (default: 200)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print them. Raises BoincvmError."""
+    told = asking.client_of(arguments).call("logs", vm=arguments.vm, lines=arguments.lines)
+    if arguments.json:
+        asking.print_document(told)
+        return 0
+    lines = told.get("lines")
+    for line in lines if isinstance(lines, list) else ():
+        print(line)
+    return 0

@@ -1,0 +1,133 @@
+"""`boincvm ls`: the machines of this host, and the guests that are on the bus."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from boincvm.cli import asking
+
+if TYPE_CHECKING:
+    from boincvm.controller.client import Client, Table
+
+_EPILOG = """\
+examples:
+  boincvm ls
+  boincvm ls 'web.*'
+  boincvm ls --watch                   again whenever something happens; Ctrl-C ends it
+  boincvm ls --quiet site=cern         nothing but their ids
+
+CPU is in processors (1.00 keeps one busy), UP how long ago it was started.
+"""
+_HEADER = ("ID", "STATE", "HOST", "IMAGE", "CPUS", "CPU", "MEMORY", "PROGRESS", "UP", "COMMANDS")
+_HOME = "\x1b[H\x1b[J"
+_LATEST = (1 << 53) - 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    asking.completed(
+        parser.add_argument(
+            "vms",
+            metavar="SELECTOR",
+            nargs="?",
+            default="all",
+            help=f"which: {asking.SELECTOR_HELP} (default: all)",
+        )
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print their ids alone")
+    parser.add_argument("--watch", action="store_true", help="again whenever something happens")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print them. Raises BoincvmError."""
+    client = asking.client_of(arguments)
+    if not arguments.watch:
+        _show(_machines(client, arguments.vms), arguments)
+        return 0
+    is_terminal = sys.stdout.isatty()
+    try:
+        for _ in _news(client):
+            found = _machines(client, arguments.vms)
+            if is_terminal and not arguments.json:
+                sys.stdout.write(_HOME)
+            _show(found, arguments)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _news(client: "Client") -> Iterator[None]:
+    """At once, and after each event that is no older than what was shown last."""
+    seen = client.call("events", after=_LATEST)["last"]
+    yield None
+    for event in client.events(int(str(seen)), follow=True):
+        if int(str(event["number"])) > int(str(seen)):
+            seen = client.call("events", after=_LATEST)["last"]
+            yield None
+
+
+def _machines(client: "Client", vms: str) -> "list[Table]":
+    found = client.call("list", vms=vms).get("vms")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _show(found: "list[Table]", arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        asking.print_document({"vms": found})
+    elif arguments.quiet:
+        for one in found:
+            print(one["id"])
+    elif found:
+        now = time.time()
+        asking.print_rows(_HEADER, [_row(one, now) for one in found])
+    elif arguments.vms == "all":
+        print("there are no machines yet; make one: boincvm create NAME")
+    else:
+        print(f"no machine is {arguments.vms}")
+
+
+def _row(vm: "Table", now: float) -> tuple[str, ...]:
+    cpu, progress, started = vm.get("cpu"), vm.get("progress"), vm.get("started_at")
+    commands = vm.get("commands")
+    return (
+        str(vm["id"]),
+        _state(vm),
+        str(vm["host"] or "-"),
+        str(vm["image"] or "-"),
+        str(vm["cpus"] or "-"),
+        f"{cpu:.2f}" if isinstance(cpu, int | float) else "-",
+        _memory(vm),
+        f"{progress:.0%}" if isinstance(progress, int | float) else "-",
+        _age(now - started) if isinstance(started, int | float) else "-",
+        str(commands) if commands else "-",
+    )
+
+
+def _state(vm: "Table") -> str:
+    state = str(vm["state"]).replace("_", " ")
+    if state == "unknown":
+        return str(vm["presence"])
+    return f"{state}, silent" if vm["presence"] == "silent" else state
+
+
+def _memory(vm: "Table") -> str:
+    from boincvm.sizes import format_size
+
+    used, whole = vm.get("memory_used"), vm.get("memory")
+    parts = [format_size(one) for one in (used, whole) if isinstance(one, int | float)]
+    return " of ".join(parts) or "-"
+
+
+def _age(seconds: float) -> str:
+    """In at most two units."""
+    whole = max(int(seconds), 0)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if days:
+        return f"{days}d{hours % 24}h"
+    if hours:
+        return f"{hours}h{minutes % 60}m"
+    return f"{minutes}m{whole % 60}s" if minutes else f"{whole}s"

@@ -1,0 +1,75 @@
+"""`boincvm ps`: the commands that machines were given."""
+
+import argparse
+import shlex
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from boincvm.cli import asking
+
+if TYPE_CHECKING:
+    from boincvm.controller.client import Table
+
+_EPILOG = """\
+examples:
+  boincvm ps                           those that run
+  boincvm ps --all                     those that have ended, too; they are kept for a day
+"""
+_HEADER = ("ID", "SINCE", "STATE", "MACHINES", "PROGRAM")
+_LONGEST = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    parser.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print them. Raises BoincvmError."""
+    finished = None if arguments.all else False
+    told = asking.client_of(arguments).call("commands", finished=finished)
+    if arguments.json:
+        asking.print_document(told)
+        return 0
+    found = told.get("commands")
+    rows = [_row(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    if rows:
+        asking.print_rows(_HEADER, rows)
+    else:
+        print("no command is known" if arguments.all else "no command runs; boincvm ps --all")
+    return 0
+
+
+def _row(command: "Table") -> tuple[str, ...]:
+    at = command.get("submitted_at")
+    argv, answers = command.get("argv"), command.get("answers")
+    program = shlex.join(map(str, argv)) if isinstance(argv, list) else ""
+    program = "".join(one if one.isprintable() else " " for one in program)
+    machines = list(answers) if isinstance(answers, dict) else []
+    return (
+        str(command.get("id")),
+        time.strftime("%m-%d %H:%M:%S", time.localtime(at if isinstance(at, int | float) else 0)),
+        _states(answers.values() if isinstance(answers, dict) else ()),
+        ", ".join(machines[:3]) + (f", {len(machines) - 3} more" if len(machines) > 3 else ""),
+        program if len(program) <= _LONGEST else program[: _LONGEST - 1] + "…",
+    )
+
+
+def _states(answers: object) -> str:
+    """Such as `2 ended, 1 running`."""
+    from boincvm.controller.client_run import end_of
+
+    counts: Counter[str] = Counter()
+    for answer in answers:  # type: ignore[attr-defined]
+        state = str(answer.get("state"))
+        progress = answer.get("progress")
+        if state in ("sent", "running"):
+            state = f"{state} {progress:.0%}" if progress is not None else state
+        else:
+            state = end_of(answer).words or "ended"
+        counts[state] += 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} {state}" for state, count in counts.most_common())

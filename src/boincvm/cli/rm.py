@@ -1,0 +1,23 @@
+"""`boincvm rm`: machines, their disks and their snapshots are gone."""
+
+import argparse
+
+from boincvm.cli import asking
+
+_EPILOG = """\
+examples:
+  boincvm rm web.1
+  boincvm rm --force 'web.*'           those that run, too
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    asking.add_selectors(parser)
+    parser.add_argument("--force", action="store_true", help="switch off those that run")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises BoincvmError."""
+    return asking.each(arguments, "remove", "removing", "is removed", force=arguments.force)

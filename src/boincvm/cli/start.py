@@ -1,0 +1,23 @@
+"""`boincvm start`: machines boot, or go on from where they were saved."""
+
+import argparse
+
+from boincvm.cli import asking
+
+_EPILOG = """\
+examples:
+  boincvm start web.1
+  boincvm start 'web.*'
+  boincvm start site=cern,cpus'>='2
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    asking.add_selectors(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until they run. Raises BoincvmError."""
+    return asking.each(arguments, "start", "starting", "is running")

@@ -1,0 +1,40 @@
+"""`boincvm stop`: machines are shut down, or switched off."""
+
+import argparse
+
+from boincvm.cli import asking
+from boincvm.cli.parser import option
+from boincvm.job import values
+
+_EPILOG = """\
+examples:
+  boincvm stop web.1
+  boincvm stop --within 60s all        those that have not ended by then are switched off
+  boincvm stop --now 'web.*'           at once, as by the power button
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    asking.add_selectors(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--now", action="store_true", help="switch them off")
+    how.add_argument(
+        "--within",
+        type=option(values.duration),
+        metavar="TIME",
+        help="switch off what has not shut down by then (default: 20s)",
+    )
+    how.add_argument(
+        "--discard", action="store_true", help="forget where they were saved: they will boot"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until they are off. Raises BoincvmError."""
+    if arguments.discard:
+        return asking.each(arguments, "discard", "discarding", "will boot when it is started")
+    if arguments.now:
+        return asking.each(arguments, "power_off", "switching off", "is off")
+    return asking.each(arguments, "stop", "stopping", "is off", within=arguments.within)

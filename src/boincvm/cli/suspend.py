@@ -1,0 +1,27 @@
+"""`boincvm suspend`: machines stand still, in memory or on disk."""
+
+import argparse
+
+from boincvm.cli import asking
+
+_EPILOG = """\
+examples:
+  boincvm suspend web.1                then boincvm resume web.1
+  boincvm suspend --to-disk 'web.*'    then boincvm start 'web.*': all goes on there
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    asking.add_selectors(parser)
+    parser.add_argument(
+        "--to-disk", action="store_true", help="save them and end them; start goes on there"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until they stand still. Raises BoincvmError."""
+    if arguments.to_disk:
+        return asking.each(arguments, "save", "saving", "is saved")
+    return asking.each(arguments, "pause", "suspending", "is paused")

@@ -1,0 +1,65 @@
+"""A controller with its servers, in the foreground, until a signal ends it."""
+
+import asyncio
+import signal
+import sys
+
+from boincvm.controller.bus_side import Listen
+from boincvm.controller.controller import Controller, run_controller
+from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.serve.gate import Policy, token_in
+from boincvm.controller.serve.server import Place, Server
+from boincvm.errors import BoincvmError
+from boincvm.paths import controller_directory
+
+SOCKET, TOKEN = "http.sock", "token"
+
+
+async def run_in_foreground(
+    place: Place | None, listen: Listen | None, broker: BusPlace | None, *, any_host: bool
+) -> None:
+    """`place`: where to serve by TCP; `listen`, `broker`: of the bus (`run_controller`). Says
+    where it can be reached. Raises BoincvmError."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, ended.set)
+    directory = controller_directory()
+    async with run_controller(directory, listen=listen, broker=broker) as controller:
+        servers = [Server(controller, Place(directory / SOCKET), Policy(trusts_all=True))]
+        address = ""
+        try:
+            await servers[0].open()
+            _say("the controller runs; Ctrl-C ends it, and machines run on")
+            if place is not None:
+                token = token_in(directory / TOKEN)
+                hosts = () if any_host else Policy().hosts
+                servers.append(Server(controller, place, Policy(token=token, hosts=hosts)))
+                host, port = await servers[1].open()
+                scheme = "https" if place.certificate else "http"
+                address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+                _say(f"web page: {address}/#token={token}")
+            if controller.side.address is not None:
+                _say("guests reach the bus at {} port {}".format(*controller.side.address))
+            await _until(ended, controller)
+        finally:
+            for server in servers:
+                await server.close()
+    running = sum(machine.is_kept for machine in controller.machines.all())
+    _say(f"the controller has ended; {running} machines run on")
+
+
+async def _until(ended: asyncio.Event, controller: Controller) -> None:
+    """Until it is to end, or its bus has failed. Raises BoincvmError."""
+    signalled = asyncio.ensure_future(ended.wait())
+    failure = controller.side.bus.failure
+    try:
+        await asyncio.wait((signalled, failure), return_when=asyncio.FIRST_COMPLETED)
+        if failure.done():
+            raise BoincvmError(f"the bus has failed: {failure.result()!r}")
+    finally:
+        signalled.cancel()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
