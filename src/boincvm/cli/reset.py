@@ -5,7 +5,7 @@ import argparse
 from boincvm.cli import asking
 
 _EPILOG = """\
-example:
+examples:
   boincvm reset web.1
 
 What a machine had on disk it keeps; what it had saved of its memory is forgotten.

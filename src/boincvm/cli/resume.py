@@ -5,7 +5,7 @@ import argparse
 from boincvm.cli import asking
 
 _EPILOG = """\
-example:
+examples:
   boincvm resume web.1
 
 What was suspended --to-disk goes on with boincvm start.

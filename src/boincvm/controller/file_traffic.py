@@ -99,9 +99,9 @@ class Transfer:
                 await self._ask("file-put-piece", {"offset": offset}, data)
 
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as group:
                 for _ in range(self.traffic.window):
-                    tasks.create_task(send())
+                    group.create_task(send())
         except* BoincvmError as errors:
             first = errors.exceptions[0]
             while isinstance(first, BaseExceptionGroup):

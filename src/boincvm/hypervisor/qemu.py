@@ -1,7 +1,6 @@
 """The QEMU driver: one process a machine, spoken to by QMP over an inherited socket pair."""
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -28,7 +27,7 @@ from boincvm.hypervisor.qemu_monitor import Monitor
 from boincvm.hypervisor.qemu_origin import GOLDEN_STATE, Boot, Cloned, Origin, Restored
 from boincvm.hypervisor.qemu_process import LOG as LOG
 from boincvm.hypervisor.qemu_process import WINDOW as WINDOW
-from boincvm.hypervisor.qemu_process import QemuProcess
+from boincvm.hypervisor.qemu_process import QemuProcess, remove_directory
 from boincvm.hypervisor.qemu_saving import Saving
 
 T = TypeVar("T")
@@ -178,19 +177,12 @@ class QemuMachine:
             ) from error
         if self.spec.ephemeral:
             self._unlink_files()
-            self._remove_directory()
+            remove_directory(self.spec.directory)
 
     def _unlink_files(self) -> None:
         for name in (*self._layers, WINDOW, LOG):
             if "/" not in name:  # a golden snapshot's is not ours
                 (self.spec.directory / name).unlink(missing_ok=True)
-
-    def _remove_directory(self) -> None:
-        try:
-            self.spec.directory.rmdir()
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-                raise  # what else is there is somebody else's
 
     def _running(self, wanted: str) -> Monitor:
         if self._monitor is None:

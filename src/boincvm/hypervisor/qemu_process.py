@@ -1,5 +1,6 @@
 """A QEMU process, the channels and files that lead to it, and the disks that it needs."""
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -105,6 +106,15 @@ def make_window(spec: MachineSpec) -> None:
             window.truncate(WINDOW_SIZE)
     except OSError as error:
         raise failure_of_disks(error) from error
+
+
+def remove_directory(directory: Path) -> None:
+    """If nothing is in it any more. Raises OSError."""
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise  # what else is there is somebody else's
 
 
 def failure_of_disks(error: OSError) -> HypervisorError | HostDiskFullError:

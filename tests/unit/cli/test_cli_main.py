@@ -91,7 +91,7 @@ def test_each_verbs_help_has_examples(capsys, name):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["rum"], "unknown verb 'rum'", "did you mean run?"),
+        (["rnu"], "unknown verb 'rnu'", "did you mean run?"),
         (["--verison"], "unknown option '--verison'", "did you mean --version?"),
         (["doctor", "--jsno"], "unrecognized arguments: --jsno", "boincvm doctor --help"),
         (["doctor", "--js"], "unrecognized arguments: --js", "boincvm doctor --help"),
