@@ -11,10 +11,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from boincvm.controller import operations
 from boincvm.controller.controller import Controller
-from boincvm.controller.serve.bodies import error_answer, json_object
+from boincvm.controller.serve.bodies import answer_error, json_object
+from boincvm.controller.serve.ending import Ending
 from boincvm.controller.serve.gate import Gate, Policy, refuse
 from boincvm.controller.serve.open_api import document
 from boincvm.controller.serve.streams import Streams
@@ -25,26 +27,29 @@ NOVNC = Path("/usr/share/novnc")
 """Debian's package novnc."""
 
 
-def make_app(controller: Controller, policy: Policy) -> ASGIApp:
-    """For those whom `policy` lets in."""
-    streams = Streams(controller)
+def make_app(controller: Controller, policy: Policy, ending: Ending | None = None) -> ASGIApp:
+    """For those whom `policy` lets in. `ending` ends what goes on for ever."""
+    streams = Streams(controller, ending or Ending())
     routes: list[BaseRoute] = [
         Route("/api/openapi.json", _open_api, methods=["GET"]),
         Route("/api/events", streams.events, methods=["GET"]),
         WebSocketRoute("/api/events", streams.events_socket),
-        Route("/api/commands/{id}/output", streams.output, methods=["GET"]),
-        Route("/api/commands/{id}/input", streams.input, methods=["POST"]),
+        # An id is its client's own, and may have a slash.
+        Route("/api/commands/{id:path}/output", streams.output, methods=["GET"]),
+        Route("/api/commands/{id:path}/input", streams.input, methods=["POST"]),
         Route("/api/files", streams.put_file, methods=["PUT"]),
         Route("/api/files", streams.get_file, methods=["GET"]),
         WebSocketRoute("/api/console/{vm}", streams.console),
         Route("/api/{operation}", _operation(controller), methods=["POST"]),
+        Route("/api/{rest:path}", _nothing),
         Route("/RPC2", XmlRpc(controller).answer, methods=["POST"]),
+        WebSocketRoute("/{rest:path}", _no_socket),
     ]
     if NOVNC.is_dir():
         routes.append(Mount("/novnc", StaticFiles(directory=NOVNC)))
     page = Path(str(resources.files("boincvm.controller"))) / "web"
     routes.append(Mount("/", StaticFiles(directory=page, html=True)))
-    handlers = {HTTPException: _no_such, Exception: _failed}
+    handlers = {HTTPException: _no_such, BoincvmError: answer_error, Exception: answer_error}
     return Gate(Starlette(routes=routes, exception_handlers=handlers), policy)
 
 
@@ -53,11 +58,8 @@ def _operation(controller: Controller) -> Callable[[Request], Awaitable[Response
         name = request.path_params["operation"]
         if name not in operations.OPERATIONS:
             return refuse(404, f"there is no operation {name[:64]!r}", "see /api/openapi.json")
-        try:
-            given = await json_object(request)
-            return JSONResponse({"result": await operations.call(controller, name, given)})
-        except BoincvmError as error:
-            return error_answer(error)
+        given = await json_object(request)
+        return JSONResponse({"result": await operations.call(controller, name, given)})
 
     return run
 
@@ -66,10 +68,17 @@ async def _open_api(_request: Request) -> Response:
     return JSONResponse(document())
 
 
+async def _nothing(_request: Request) -> Response:
+    return refuse(404, "nothing is here (404)", "see /api/openapi.json")
+
+
+async def _no_socket(socket: WebSocket) -> None:
+    await socket.close(1008, "nothing is here")
+
+
 async def _no_such(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return refuse(status, f"nothing is here ({status})", "see /api/openapi.json")
-
-
-async def _failed(_request: Request, error: Exception) -> Response:
-    return error_answer(error)
+    answer = refuse(status, f"nothing is here ({status})", "see /api/openapi.json")
+    if isinstance(error, HTTPException):
+        answer.headers.update(error.headers or {})  # such as what may be asked
+    return answer

@@ -1,39 +1,65 @@
 """Bodies of requests, never longer than they may be; and errors as answers."""
 
+import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
+from boincvm.controller.arguments import Json
 from boincvm.errors import (
     BoincvmError,
     BusError,
     GuestError,
     GuestHungError,
+    GuestNeverBootedError,
     HostDiskFullError,
+    HypervisorMissingError,
+    ImageMissingError,
+    InputFileError,
+    JobFileError,
+    LimitError,
+    OutputFileError,
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
 
 MOST_JSON = 1 << 20
-_STATUS = (
+_JSON = "application/json"
+BODY_LIMIT = 60.0
+"""Seconds in which some more of a body must come."""
+_STATUS: tuple[tuple[type[BoincvmError], int], ...] = (
     (UsageError, 400),
+    (JobFileError, 400),
+    (ImageMissingError, 404),
+    (InputFileError, 422),
+    (OutputFileError, 422),
+    (LimitError, 422),
     (GuestHungError, 504),
+    (GuestNeverBootedError, 504),
     (GuestError, 502),
     (BusError, 503),
+    (HypervisorMissingError, 503),
     (HostDiskFullError, 507),
 )
+"""Others are 409: the host, or the machine, is in no state for it."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LOG = logging.getLogger("boincvm.controller")
 
 
-class TooLargeError(UsageError):
-    """A body is longer than it may be."""
+class BodyError(UsageError):
+    """A body that is not even looked at. status: of the answer, whose connection ends with it."""
+
+    def __init__(self, status: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 async def body(request: Request, most: int) -> bytes:
-    """All of it. Raises TooLargeError before more than `most` bytes were taken."""
+    """All of it. Raises BodyError before more than `most` bytes were taken."""
     data = bytearray()
     async for piece in pieces(request, most):
         data += piece
@@ -41,22 +67,38 @@ async def body(request: Request, most: int) -> bytes:
 
 
 async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
-    """As they come. Raises TooLargeError."""
+    """As they come. Raises BodyError."""
     told, count = request.headers.get("content-length", "0"), 0
     if told.isdecimal() and int(told) > most:
-        raise TooLargeError(f"a body of {told} bytes, where {most} are the most")
-    async for piece in request.stream():
+        raise BodyError(413, f"a body of {told} bytes, where {most} are the most")
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(BODY_LIMIT):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise BodyError(408, f"nothing of the body came for {BODY_LIMIT:g} s") from None
+        except ClientDisconnect:
+            raise BodyError(400, "the client has gone before the body's end") from None
         count += len(piece)
         if count > most:
-            raise TooLargeError(f"a body of more than {most} bytes")
-        yield piece
+            raise BodyError(413, f"a body of more than {most} bytes")
+        if piece:
+            yield piece
 
 
 async def json_object(request: Request) -> dict[str, object]:
     """An empty body is an empty object. Raises UsageError."""
+    kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    if kind != _JSON:
+        raise BodyError(415, f"a body of the type {kind[:80]!r}", hint=f"content-type: {_JSON}")
     data = await body(request, MOST_JSON)
     try:
         table = json.loads(data or b"{}", parse_constant=_no_number)
+        if _SURROGATE.search(data):  # a half of a character, which nothing can write again
+            json.dumps(table, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the body is no JSON: {error}"[:200]) from error
     if not isinstance(table, dict):
@@ -70,7 +112,7 @@ def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number")
 
 
-def error_table(error: BaseException) -> dict[str, object]:
+def error_table(error: BaseException) -> dict[str, Json]:
     """What a client is told of it; what is no fault of ours in words is only logged."""
     if isinstance(error, BoincvmError):
         code = int(error.exit_code)
@@ -82,10 +124,17 @@ def error_table(error: BaseException) -> dict[str, object]:
 
 def error_answer(error: BaseException) -> JSONResponse:
     """With a fitting status."""
-    if isinstance(error, TooLargeError):
-        status = 413
+    headers = None
+    if isinstance(error, BodyError):
+        # What follows of the body is not to be taken for the next request, or waited for.
+        status, headers = error.status, {"connection": "close"}
     elif isinstance(error, BoincvmError):
         status = next((number for kind, number in _STATUS if isinstance(error, kind)), 409)
     else:
         status = 500
-    return JSONResponse({"error": error_table(error)}, status)
+    return JSONResponse({"error": error_table(error)}, status, headers)
+
+
+async def answer_error(_request: Request, error: Exception) -> Response:
+    """For Starlette."""
+    return error_answer(error)

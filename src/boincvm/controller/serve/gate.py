@@ -1,8 +1,13 @@
-"""Who may come in: checked before anything of a request is looked at."""
+"""Who may come in: checked before anything else of a request is looked at."""
 
+import asyncio
 import base64
-import binascii
+import email.utils
 import hmac
+import ipaddress
+import logging
+import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,53 +15,74 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from boincvm.atomic_files import write_atomically
+from boincvm.controller.serve.connections import CALLER, Caller
+from boincvm.exit_codes import ExitCode
 
 TOKEN_PROTOCOL = "boincvm.token."  # noqa: S105 - what stands before one
-HAS_CERTIFICATE = "has_certificate"
+_LOG = logging.getLogger("boincvm.controller")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_PAGE = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
-_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "content-security-policy": _PAGE
-    + " connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-}
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
+_FIXED_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
+    " font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " connect-src 'self'"
+)
 
 
 class Policy(NamedTuple):
     """trusts_all: the socket has been checked already. token: one that opens everything.
-    hosts: names that a request may be addressed to, so that no name of somebody else's leads a
-    browser here (DNS rebinding); empty for any."""
+    hosts: names that a request may be addressed to, beside addresses in numbers, so that no name
+    of somebody else's leads a browser here (DNS rebinding); empty for any."""
 
     trusts_all: bool = False
     token: str = ""
     hosts: tuple[str, ...] = _LOOPBACK
 
-    def knows(self, connection: HTTPConnection) -> bool:
+    def knows(self, caller: Caller | None, headers: Headers) -> bool:
         """Whether it may do everything."""
-        if self.trusts_all or connection.scope.get("state", {}).get(HAS_CERTIFICATE):
+        if self.trusts_all or (caller is not None and caller.has_certificate):
             return True
         return any(
             hmac.compare_digest(token.encode(), self.token.encode())
-            for token in _tokens(connection.headers)
+            for token in _tokens(headers)
             if self.token
         )
 
     def is_addressed(self, headers: Headers) -> bool:
         """Whether the request is meant for us."""
-        host = headers.get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        return self.trusts_all or not self.hosts or name.lower() in self.hosts
+        found = _HOST.fullmatch(headers.get("host", ""))
+        if self.trusts_all or found is None:
+            return self.trusts_all
+        name = found[1].lower()
+        return not self.hosts or name in self.hosts or _is_number(name)
 
     def is_from_here(self, headers: Headers) -> bool:
         """Whether a browser's page that asks, if it is one, is ours."""
         origin = headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == headers.get("host")
+        if origin is None:
+            return True
+        try:
+            return urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
+        except ValueError:
+            return False
+
+
+def _is_number(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _tokens(headers: Headers) -> Iterable[str]:
@@ -66,16 +92,17 @@ def _tokens(headers: Headers) -> Iterable[str]:
     elif kind.lower() == "basic":
         try:
             yield base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             return
     for protocol in headers.get("sec-websocket-protocol", "").split(","):
         if protocol.strip().startswith(TOKEN_PROTOCOL):
             yield protocol.strip().removeprefix(TOKEN_PROTOCOL)
 
 
-def is_public(path: str) -> bool:
+def is_public(scope: Scope) -> bool:
     """The page's own files, which tell nothing."""
-    return not path.startswith(("/api", "/RPC2"))
+    is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+    return is_read and not scope["path"].startswith(("/api", "/RPC2"))
 
 
 class Gate:
@@ -86,54 +113,76 @@ class Gate:
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        connection = HTTPConnection(scope)
-        refusal = self._refusal(connection)
-        if refusal is None:
-            await self._app(scope, receive, _with_headers(send))
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
-        else:
-            await refuse(*refusal)(scope, receive, _with_headers(send))
+        headers = Headers(scope=scope)
+        caller: Caller | None = scope.get("state", {}).get(CALLER)
+        refusal = self._refusal(scope, caller, headers)
+        send = _with_headers(send, headers.get("host", ""), is_page=is_public(scope))
+        try:
+            if refusal is None:
+                await self._app(scope, receive, send)
+            elif scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
+            else:
+                await refuse(*refusal)(scope, receive, send)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # Of other requests the app has told and logged it itself.
+            if scope["type"] == "websocket":
+                _LOG.error("a WebSocket failed", exc_info=error)
 
-    def _refusal(self, connection: HTTPConnection) -> tuple[int, str, str] | None:
-        headers = connection.headers
+    def _refusal(
+        self, scope: Scope, caller: Caller | None, headers: Headers
+    ) -> tuple[int, str, str] | None:
         if not self._policy.is_addressed(headers):
             return 421, "the request is addressed to another host", "use the address that was told"
         if not self._policy.is_from_here(headers):
             return 403, "a page of another site has asked", "open the controller's own page"
-        if is_public(connection.url.path) or self._policy.knows(connection):
+        if self._policy.knows(caller, headers):
+            if caller is not None:
+                caller.is_known()
+            return None
+        if is_public(scope):
             return None
         return 401, "the token is missing or wrong", "the controller told it when it started"
 
 
 def refuse(status: int, message: str, hint: str) -> JSONResponse:
     """An answer that says why not."""
-    headers = {"www-authenticate": "Bearer"} if status == 401 else None
-    told = {"error": {"message": message, "hint": hint, "code": 210}}
+    headers = {"www-authenticate": 'Bearer realm="boincvm"'} if status == 401 else None
+    told = {"error": {"message": message, "hint": hint, "code": int(ExitCode.USAGE)}}
     return JSONResponse(told, status, headers)
 
 
-def _with_headers(send: Send) -> Send:
-    async def sent(message: dict[str, object]) -> None:
+def _with_headers(send: Send, host: str, *, is_page: bool) -> Send:
+    # 'self' does not mean WebSockets in older browsers.
+    sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
+    added = (
+        *_FIXED_HEADERS,
+        (b"content-security-policy", f"{_PAGE}{sockets}".encode()),
+        (b"cache-control", b"no-cache" if is_page else b"no-store"),
+    )
+
+    async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            raw = list(message.get("headers", []))  # type: ignore[call-overload]
-            raw += [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-            if not any(name == b"cache-control" for name, _ in raw):
-                raw.append((b"cache-control", b"no-store"))
-            message = {**message, "headers": raw}
+            date = (b"date", email.utils.formatdate(usegmt=True).encode())
+            message = {**message, "headers": [*message.get("headers", ()), *added, date]}
         await send(message)
 
-    return sent  # type: ignore[return-value]
+    return sent
 
 
 def token_in(path: Path) -> str:
     """The token in that file, which is made if there is none. Raises OSError."""
-    if path.exists():
-        return path.read_text().strip()
-    token = secrets.token_urlsafe(32)
-    write_atomically(path, token + "\n")
-    path.chmod(0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        token = path.read_text().strip()
+        if token:
+            return token
+        path.unlink()  # its writer was killed
+        return token_in(path)
+    with os.fdopen(descriptor, "w") as file:
+        token = secrets.token_urlsafe(32)
+        file.write(token + "\n")
     return token

@@ -18,10 +18,10 @@ _BYTES: dict[str, Json] = {"application/octet-stream": {"schema": {"type": "stri
 
 def document() -> dict[str, Json]:
     """For `/api/openapi.json`."""
-    paths: dict[str, Json] = {
-        f"/api/{name}": {"post": _operation(one)} for name, one in OPERATIONS.items()
-    }
-    paths.update(_streams())
+    paths = _streams()
+    for name, one in OPERATIONS.items():
+        path = f"/api/{name}"
+        paths[path] = {**paths.get(path, {}), "post": _operation(one)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -30,7 +30,7 @@ def document() -> dict[str, Json]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"token": []}, {"password": []}],
-        "paths": paths,
+        "paths": dict(paths),
         "components": _components(),
     }
 
@@ -104,7 +104,7 @@ def _result() -> dict[str, Json]:
     return {"200": {"description": "done", "content": {"application/json": {"schema": schema}}}}
 
 
-def _streams() -> dict[str, Json]:
+def _streams() -> dict[str, dict[str, Json]]:
     lines: dict[str, Json] = {
         "200": {
             "description": "JSON objects, one a line",

@@ -3,18 +3,20 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
 
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from boincvm.controller import command_table
 from boincvm.controller.arguments import Json
 from boincvm.controller.command import Command
 from boincvm.controller.controller import Controller
-from boincvm.controller.serve.bodies import body, error_answer, error_table, pieces
+from boincvm.controller.file_traffic import Download
+from boincvm.controller.serve.bodies import body, error_table, pieces
+from boincvm.controller.serve.ending import Ending, Flow
 from boincvm.controller.serve.gate import TOKEN_PROTOCOL
 from boincvm.errors import BoincvmError, UsageError
 
@@ -25,24 +27,24 @@ _LINES = "application/x-ndjson"
 
 
 class Streams:
-    """Handlers for Starlette's routes."""
+    """Handlers for Starlette's routes. Those that follow something go on until `ending`."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, ending: Ending) -> None:
         self._controller = controller
+        self._ending = ending
 
     # Events.
 
     async def events(self, request: Request) -> Response:
         after = _whole(request, "after")
         if request.query_params.get("follow") == "yes":
-            return StreamingResponse(_lines(self._tables(after)), media_type=_LINES)
+            return Flow(_lines(self._tables(after)), self._ending, _LINES)
         found = [event.table() for event in self._controller.events.after(after)]
         return Response(b"".join(map(_line, found)), media_type=_LINES)
 
     async def _tables(self, after: int) -> AsyncGenerator[dict[str, Json], None]:
         """Whoever is too slow is told how many it has missed."""
-        events = self._controller.events
-        async with aclosing(events.follow(after)) as follow:
+        async with aclosing(self._controller.events.follow(after)) as follow:
             async for event in follow:
                 if after and event.number > after + 1:
                     yield {"skipped": event.number - after - 1}
@@ -53,7 +55,7 @@ class Streams:
         try:
             after = _whole(socket, "after")
         except UsageError as error:
-            await socket.close(1008, error.message)
+            await socket.close(1008, _reason(error))
             return
         await socket.accept(_protocol(socket))
 
@@ -61,66 +63,70 @@ class Streams:
             async with aclosing(self._tables(after)) as tables:
                 async for table in tables:
                     await socket.send_text(json.dumps(table))
-            await socket.close()
 
-        await _both(tell(), _until_gone(socket))
+        await self._speak(socket, tell(), _until_gone(socket))
+
+    async def _speak(self, socket: WebSocket, *works: Coroutine[None, None, None]) -> None:
+        """Until one of them has ended, or the server ends."""
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            async with self._ending.until():
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(WebSocketDisconnect, RuntimeError):  # it has been closed already
+            await socket.close(1012 if self._ending.is_now else 1000)
+        for end in ends:
+            # Whoever hangs up, on either side, does so at any moment.
+            if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect | OSError):
+                raise end
 
     # Commands.
 
     async def output(self, request: Request) -> Response:
-        try:
-            command = self._controller.desk.commands.find(request.path_params["id"])
-            begin = _whole(request, "from")
-        except BoincvmError as error:
-            return error_answer(error)
+        command = self._controller.desk.commands.find(request.path_params["id"])
+        begin = _whole(request, "from")
         follow = request.query_params.get("follow") == "yes"
-        return StreamingResponse(
-            _lines(command_output(command, begin, follow=follow)), media_type=_LINES
-        )
+        return Flow(_lines(command_output(command, begin, follow=follow)), self._ending, _LINES)
 
     async def input(self, request: Request) -> Response:
-        try:
-            data = await body(request, MOST_INPUT)
-            ends = request.query_params.get("ends") == "yes"
-            await self._controller.give_input(request.path_params["id"], data, ends=ends)
-        except BoincvmError as error:
-            return error_answer(error)
+        data = await body(request, MOST_INPUT)
+        ends = request.query_params.get("ends") == "yes"
+        await self._controller.give_input(request.path_params["id"], data, ends=ends)
         return JSONResponse({"result": {}})
 
     # Files.
 
     async def put_file(self, request: Request) -> Response:
         asked = request.query_params
-        try:
-            told = request.headers.get("content-length", "")
-            outcomes = await self._controller.files.put(
-                asked.get("vms", ""),
-                asked.get("path", ""),
-                pieces(request, MOST_FILE),
-                is_tree=asked.get("kind") == "tree",
-                mode=_octal(asked.get("mode", "644")),
-                size=int(told) if told.isdecimal() else None,
-                transfer=asked.get("transfer"),
-            )
-        except BoincvmError as error:
-            return error_answer(error)
+        kind = asked.get("kind", "file")
+        if kind not in ("file", "tree"):
+            raise UsageError(f"found the kind {kind[:20]!r}, expected file or tree")
+        told = request.headers.get("content-length", "")
+        outcomes = await self._controller.files.put(
+            asked.get("vms", ""),
+            asked.get("path", ""),
+            pieces(request, MOST_FILE),
+            is_tree=kind == "tree",
+            mode=_octal(asked.get("mode", "644")),
+            size=int(told) if told.isdecimal() else None,
+            transfer=asked.get("transfer"),
+        )
         return JSONResponse({"result": {"outcomes": outcomes}})
 
     async def get_file(self, request: Request) -> Response:
         asked = request.query_params
-        try:
-            gotten = await self._controller.files.get(asked.get("vm", ""), asked.get("path", ""))
-        except BoincvmError as error:
-            return error_answer(error)
+        gotten = await self._controller.files.get(asked.get("vm", ""), asked.get("path", ""))
         headers = {
             "content-length": str(gotten.size),
             "x-boincvm-kind": "tree" if gotten.is_tree else "file",
             "x-boincvm-mode": f"{gotten.mode:o}",
             "content-disposition": "attachment",
         }
-        return StreamingResponse(
-            gotten.chunks, headers=headers, media_type="application/octet-stream"
-        )
+        chunks = _last_when_right(gotten.chunks)
+        return Flow(chunks, self._ending, "application/octet-stream", headers, is_whole=True)
 
     # Screens.
 
@@ -128,32 +134,45 @@ class Streams:
         try:
             reader, writer = await self._controller.console(socket.path_params["vm"])
         except BoincvmError as error:
+            # Only who has been accepted is told a reason.
             await socket.accept(_protocol(socket))
-            await socket.close(4404, error.message[:100])
+            await socket.close(4404, _reason(error))
             return
-        await socket.accept(_protocol(socket))
 
         async def from_machine() -> None:
             while data := await reader.read(_PIECE):
                 await socket.send_bytes(data)
-            await socket.close()
 
         async def to_machine() -> None:
-            while True:
-                writer.write(await socket.receive_bytes())
+            while (message := await socket.receive())["type"] == "websocket.receive":
+                writer.write(message.get("bytes") or b"")
                 await writer.drain()
 
         try:
-            await _both(from_machine(), to_machine())
+            await socket.accept(_protocol(socket))
+            await self._speak(socket, from_machine(), to_machine())
         finally:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
 
 
+async def _last_when_right(chunks: Download) -> AsyncGenerator[bytes, None]:
+    """What comes is found to be wrong only after its last piece: the client must not have got
+    it all then."""
+    held = b""
+    async with aclosing(chunks):
+        async for data in chunks:
+            if held:
+                yield held
+            held = data
+    if held:
+        yield held
+
+
 async def command_output(
     command: Command, begin: int, *, follow: bool
-) -> AsyncIterator[dict[str, Json]]:
+) -> AsyncGenerator[dict[str, Json], None]:
     """What there is of it from byte `begin` of each stream on, and with `follow` what comes, in
     pieces; at last the command itself."""
     told: dict[tuple[str, str], int] = {}
@@ -161,8 +180,9 @@ async def command_output(
         is_news = False
         for vm, answer in command.answers.items():
             for stream, log in answer.outputs.items():
-                offset, data = log.read(told.get((vm, stream), begin), _PIECE)
-                if data:
+                wanted = told.get((vm, stream), begin)
+                if log.end > wanted:
+                    offset, data = log.read(wanted, _PIECE)
                     is_news = True
                     told[vm, stream] = offset + len(data)
                     text = base64.b64encode(data).decode()
@@ -175,32 +195,17 @@ async def command_output(
         await command.changed()
 
 
-async def _lines(tables: AsyncIterator[dict[str, Json]]) -> AsyncIterator[bytes]:
-    try:
-        async for table in tables:
-            yield _line(table)
-    except BoincvmError as error:
-        yield _line({"error": error_table(error)})
+async def _lines(tables: AsyncGenerator[dict[str, Json], None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(tables):
+        try:
+            async for table in tables:
+                yield _line(table)
+        except BoincvmError as error:
+            yield _line({"error": error_table(error)})
 
 
 def _line(table: object) -> bytes:
     return json.dumps(table).encode() + b"\n"
-
-
-async def _both(*works: Coroutine[None, None, None]) -> None:
-    """Until one of them has ended."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for end in await asyncio.gather(*tasks, return_exceptions=True):
-            # Whoever hangs up, on either side, does so at any moment.
-            if isinstance(end, Exception) and not isinstance(
-                end, WebSocketDisconnect | OSError | RuntimeError | KeyError
-            ):
-                raise end
 
 
 async def _until_gone(socket: WebSocket) -> None:
@@ -208,6 +213,11 @@ async def _until_gone(socket: WebSocket) -> None:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return
+
+
+def _reason(error: BoincvmError) -> str:
+    """As much of it as a WebSocket's end takes."""
+    return error.message.encode(errors="replace")[:120].decode(errors="ignore")
 
 
 def _protocol(socket: WebSocket) -> str | None:

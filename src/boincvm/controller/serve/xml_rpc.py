@@ -5,21 +5,23 @@ http://xmlrpc.com/spec.md; the methods are in xml_rpc_methods.py.
 
 import re
 import xmlrpc.client
-from xml.parsers.expat import ExpatError
+from xml.parsers import expat
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from boincvm.controller.controller import Controller
-from boincvm.controller.serve.bodies import TooLargeError, body, error_table
+from boincvm.controller.serve.bodies import BodyError, body, error_table
 from boincvm.controller.serve.xml_rpc_methods import Methods
 from boincvm.errors import BoincvmError, UsageError
 
 MOST_BYTES = 1 << 20
-MOST_DEPTH = 64
+MOST_DEPTH = 128
+MOST_ELEMENTS = 50_000
 _FAULT = 1
 _DECLARATION = re.compile(rb"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
-_NESTING = re.compile(rb"<(/?)(array|struct)\b")
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LARGEST_WHOLE = (1 << 31) - 1
 
 
 class XmlRpc:
@@ -32,8 +34,8 @@ class XmlRpc:
         """Faults are answers, too; only a body that is too large is refused by HTTP."""
         try:
             text = await self._answer(await body(request, MOST_BYTES))
-        except TooLargeError as error:
-            return Response(error.message, 413)
+        except BodyError as error:
+            return Response(error.message, error.status, {"connection": "close"})
         except BoincvmError as error:
             text = _fault(f"{error.message}{'; ' + error.hint if error.hint else ''}")
         except Exception as error:  # the last place where it can be told
@@ -42,35 +44,77 @@ class XmlRpc:
 
     async def _answer(self, data: bytes) -> str:
         parameters, method = read_call(data)
-        result = await self._methods.call(method, parameters)
-        return xmlrpc.client.dumps((result,), methodresponse=True, allow_none=True)  # type: ignore[arg-type]
+        return _write((_plain(await self._methods.call(method, parameters)),))
 
 
 def read_call(data: bytes) -> tuple[tuple[object, ...], str]:
     """The parameters and the method's name. Raises UsageError."""
     # Declarations could define entities that grow to any size; no call needs one.
-    if _DECLARATION.search(data) or data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data:
+    if _DECLARATION.search(data) or b"\0" in data:
         raise UsageError("the call has a declaration, or is in no encoding that is taken")
-    if _depth(data) > MOST_DEPTH:
-        raise UsageError("the call is nested too deeply")
+    reader = _Reader()
     try:
-        parameters, method = xmlrpc.client.loads(data, use_builtin_types=True)
-    except (ExpatError, xmlrpc.client.Error, ValueError, TypeError, LookupError) as error:
+        return reader.read(data)
+    except UsageError:
+        raise
+    except Exception as error:  # Unmarshaller raises whatever its steps do
         raise UsageError(f"the call is no XML-RPC: {error}"[:200]) from error
-    except (AttributeError, AssertionError, RecursionError, OverflowError) as error:
-        raise UsageError("the call is no XML-RPC") from error
-    if not method:
-        raise UsageError("the call names no method")
-    return parameters, method
 
 
-def _depth(data: bytes) -> int:
-    depth = deepest = 0
-    for match in _NESTING.finditer(data):
-        depth += -1 if match[1] else 1
-        deepest = max(deepest, depth)
-    return deepest
+class _Reader:
+    """Python's own, with limits."""
+
+    def __init__(self) -> None:
+        self._target = xmlrpc.client.Unmarshaller(use_builtin_types=True)
+        self._depth = self._count = 0
+
+    def read(self, data: bytes) -> tuple[tuple[object, ...], str]:
+        parser = expat.ParserCreate()
+        parser.StartDoctypeDeclHandler = self._refuse
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._target.data
+        self._target.xml("utf-8", None)
+        parser.Parse(data, True)
+        parameters = self._target.close()
+        method = self._target.getmethodname()
+        if not method:
+            raise UsageError("the call names no method")
+        return parameters, method
+
+    def _refuse(self, *_: object) -> None:
+        raise UsageError("the call has a declaration")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._count += 1
+        if self._depth > MOST_DEPTH or self._count > MOST_ELEMENTS:
+            raise UsageError("the call is nested too deeply, or has too many values")
+        self._target.start(tag, attributes)
+
+    def _end(self, tag: str) -> None:
+        self._depth -= 1
+        self._target.end(tag)
+
+
+def _plain(value: object) -> object:
+    """What XML-RPC has no way to say becomes what is nearest: it has whole numbers of 32 bits,
+    and XML has no control characters."""
+    if isinstance(value, str):
+        return _NO_XML.sub("\ufffd", value)
+    if isinstance(value, int) and not -_LARGEST_WHOLE <= value <= _LARGEST_WHOLE:
+        return float(value)
+    if isinstance(value, dict):
+        return {_plain(str(name)): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _write(values: tuple[object]) -> str:
+    text = xmlrpc.client.dumps(values, methodresponse=True, allow_none=True)  # type: ignore[arg-type]
+    return text.replace("\r", "&#13;")  # a bare one is read as a line's end
 
 
 def _fault(text: str) -> str:
-    return xmlrpc.client.dumps(xmlrpc.client.Fault(_FAULT, text))
+    return xmlrpc.client.dumps(xmlrpc.client.Fault(_FAULT, str(_plain(text))))

@@ -5,20 +5,16 @@ then, results can be read more than once.
 """
 
 import inspect
-import os
-import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
-from io import FileIO
-from pathlib import Path
 from typing import Any
 
 from boincvm import __version__
 from boincvm.controller import operations
-from boincvm.controller.arguments import Json
 from boincvm.controller.controller import Controller
+from boincvm.controller.serve.xml_rpc_calls import Method, check_call, shown_signature
+from boincvm.controller.serve.xml_rpc_commands import CommandMethods
+from boincvm.controller.serve.xml_rpc_files import FileMethods
 from boincvm.controller.vm_state import VmState
-from boincvm.errors import HostError, OutputFileError, UsageError
-from boincvm.file_digest import open_regular
+from boincvm.errors import HostError, UsageError
 
 STATES = {
     VmState.UNKNOWN: "Unknown",
@@ -34,14 +30,7 @@ STATES = {
     VmState.STUCK: "Stuck",
     VmState.DISCARDING: "Discarding",
 }
-_RESOURCES = (
-    "ru_utime", "ru_stime", "ru_maxrss", "ru_ixrss", "ru_idrss", "ru_isrss", "ru_minflt",
-    "ru_majflt", "ru_nswap", "ru_inblock", "ru_oublock", "ru_msgsnd", "ru_msgrcv", "ru_nsignals",
-    "ru_nvcsw", "ru_nivcsw",
-)  # fmt: skip
-_PIECE = 1 << 18
-
-Method = Callable[..., Awaitable[object]]
+_STATISTICS = ("cpu", "memory_used", "memory", "cpus", "progress", "started_at")
 
 
 class Methods:
@@ -49,19 +38,19 @@ class Methods:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._unread: set[str] = set()
         self._methods = self._table()
 
     def _table(self) -> dict[str, Method]:
+        commands, files = CommandMethods(self._controller), FileMethods(self._controller)
         table: dict[str, Method] = {
             "listRegisteredVMs": self.list_registered,
-            "runCmd": self.run_cmd,
-            "listFinishedCmds": self.list_finished,
-            "getCmdResults": self.results,
-            "getCmdDetails": self.details,
+            "runCmd": commands.run,
+            "listFinishedCmds": commands.list_finished,
+            "getCmdResults": commands.results,
+            "getCmdDetails": commands.details,
             "ping": self.ping,
-            "cpFileToVM": self.copy_to,
-            "cpFileFromVM": self.copy_from,
+            "cpFileToVM": files.copy_to,
+            "cpFileFromVM": files.copy_from,
             "help": self.help,
             "start": self.start,
             "getState": self.state,
@@ -89,10 +78,7 @@ class Methods:
         method = self._methods.get(name)
         if method is None:
             raise UsageError(f"there is no method {name[:64]!r}", hint="system.listMethods()")
-        try:
-            inspect.signature(method).bind(*parameters)
-        except TypeError as error:
-            raise UsageError(f"{name}{inspect.signature(method)}: {error}") from error
+        check_call(name, method, parameters)
         return await method(*parameters)
 
     async def _do(self, operation: str, **arguments: object) -> dict[str, Any]:
@@ -113,16 +99,15 @@ class Methods:
 
     async def _each(self, operation: str, vm: str, **asked: object) -> object:
         outcomes = (await self._do(operation, vms=vm, **asked))["outcomes"]
-        if set(outcomes) == {vm}:
-            if "error" in outcomes[vm]:
-                raise HostError(outcomes[vm]["error"]["message"])
-            return True
-        return {
+        if set(outcomes) == {vm} and "error" in outcomes[vm]:
+            raise HostError(outcomes[vm]["error"]["message"])
+        told = {
             one: outcome["error"]["message"] if "error" in outcome else True
             for one, outcome in outcomes.items()
         }
+        return _one_or_all(vm, told)
 
-    async def start(self, vm: str, gui_mode: object = False) -> object:  # noqa: ARG002
+    async def start(self, vm: str, guiMode: object = False) -> object:  # noqa: ARG002, N803
         """Starts a machine. Its screen, if it has one, is on the web page."""
         return await self._each("start", vm)
 
@@ -146,7 +131,7 @@ class Methods:
 
     async def list_with_state(self, state: str | None = None) -> object:
         """Names and states; or the names of those in `state`."""
-        found = {vm["id"]: STATES[VmState(vm["state"])] for vm in await self._vms()}
+        found = {vm["id"]: _state(vm) for vm in await self._vms()}
         return found if state is None else [name for name, one in found.items() if one == state]
 
     async def names_to_ids(self) -> dict[str, str]:
@@ -155,24 +140,19 @@ class Methods:
 
     async def state(self, vm: str) -> object:
         """A machine's state, a word of `states`."""
-        found = {one["id"]: STATES[VmState(one["state"])] for one in await self._vms(vm)}
-        if not found:
-            raise UsageError(f"there is no machine {vm[:64]!r}")
-        return found[vm] if set(found) == {vm} else found
+        return _one_or_all(vm, {one["id"]: _state(one) for one in await self._vms(vm)})
 
     async def states(self) -> list[str]:
         """All states that there are."""
         return list(STATES.values())
 
     async def ping(self, vm: str, timeout_secs: float = 5.0) -> object:
-        """Whether the machine answers."""
+        """Whether the machine answers. Of several: those that do."""
         answers = (await self._do("ping", vms=vm, timeout=timeout_secs))["answers"]
         told = {one: f"PONG from {one}" for one, took in answers.items() if took is not None}
-        if len(answers) > 1:
-            return told
-        if not told:
-            raise HostError(f"{vm[:64]} has not answered within {timeout_secs:g} s")
-        return next(iter(told.values()))
+        if vm in answers and not told:
+            raise HostError(f"{vm} has not answered within {timeout_secs:g} s")
+        return _one_or_all(vm, told)
 
     async def create(self, name: str, image: str = "base") -> object:
         """Makes a machine from an image."""
@@ -185,97 +165,14 @@ class Methods:
 
     async def performance(self, vm: str, key: str | None = None) -> object:
         """Its load and its size; or one value of it."""
-        found = [one for one in await self._vms(vm) if one["id"] == vm]
-        if not found:
-            raise UsageError(f"there is no machine {vm[:64]!r}")
-        names = ("cpu", "memory_used", "memory", "cpus", "progress", "started_at")
-        told = {name: _number(found[0][name]) for name in names}
-        if key is None:
-            return told
-        if key not in told:
-            raise UsageError(f"found {key[:64]!r}, expected one of {', '.join(told)}")
-        return told[key]
-
-    # Commands.
-
-    async def run_cmd(
-        self,
-        vm: str,
-        cmd: str,
-        args: str | list[str] = "",
-        env: dict[str, str] | None = None,
-        path: str = "",
-        file_for_stdin: str = "",
-    ) -> str:
-        """Runs a program, and returns the command's id at once."""
-        words = args if isinstance(args, list) else str(args).split()
-        argv = [cmd, *words]
-        if file_for_stdin:  # a file of the guest's, as it was then
-            argv = ["sh", "-c", 'exec "$@" <"$0"', file_for_stdin, *argv]
-        told = await self._do("exec", vms=vm, argv=argv, env=env or {}, directory=path or "")
-        self._unread.add(told["command"])
-        return str(told["command"])
-
-    async def list_finished(self) -> list[str]:
-        """Ids of commands that have ended, and whose results nobody has read yet."""
-        found = (await self._do("commands", finished=True))["commands"]
-        return [one["id"] for one in found if one["id"] in self._unread]
-
-    async def results(self, command_id: str) -> object:
-        """What a command has written, and how it ended. Of several machines: a table by name."""
-        told = await self._do("command", id=command_id, output=True)
-        if told["is_finished"]:
-            self._unread.discard(command_id)
-        answers = {vm: _result(answer) for vm, answer in told["answers"].items()}
-        return next(iter(answers.values())) if len(answers) == 1 else answers
-
-    async def details(self, command_id: str) -> object:
-        """What was to be run."""
-        request = self._controller.desk.commands.find(command_id).request
-        return {
-            "cmd": request.argv[0],
-            "args": list(request.argv[1:]),
-            "env": dict(request.environment),
-            "path": request.directory,
-            "vms": list(self._controller.desk.commands.find(command_id).answers),
-        }
-
-    # Files.
-
-    async def copy_to(self, vm: str, local: str, remote: str) -> object:
-        """A file of this host goes to the machine."""
-        try:
-            file = open_regular(Path(local))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{local[:200]!r} cannot be read: {error}") from error
-        with file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            outcomes = await self._controller.files.put(
-                vm, remote, _content(file), is_tree=False, mode=mode & 0o777
-            )
-        failed = [one["error"] for one in outcomes.values() if "error" in one]
-        if failed:
-            raise HostError(str(failed[0]["message"]))  # type: ignore[index]
-        return True
-
-    async def copy_from(self, vm: str, remote: str, local: str) -> object:
-        """A file of the machine's comes to this host."""
-        gotten = await self._controller.files.get(vm, remote)
-        if gotten.is_tree:
-            raise UsageError(f"{remote[:200]!r} is a directory", hint="boincvm cp copies trees")
-        target = Path(local)
-        part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
-        try:
-            with part.open("xb") as file:
-                async for piece in gotten.chunks:
-                    file.write(piece)
-            part.chmod(gotten.mode & 0o777)
-            part.replace(target)
-        except OSError as error:
-            raise OutputFileError(f"{local[:200]!r} cannot be written: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
-        return True
+        names = _STATISTICS if key in (None, "*") else (key,)
+        if not set(names) <= set(_STATISTICS):
+            raise UsageError(f"found {names[0]!r}, expected one of {', '.join(_STATISTICS)}")
+        told: dict[str, object] = {}
+        for one in await self._vms(vm):
+            values = {name: one[name] for name in _STATISTICS}
+            told[one["id"]] = values if len(names) > 1 else values[str(key)]
+        return _one_or_all(vm, told)
 
     # Itself.
 
@@ -287,12 +184,14 @@ class Methods:
         """All names that can be called."""
         return sorted(self._methods)
 
-    async def help(self, method: str) -> str:
-        """A method's signature, and a line about it."""
-        found = self._methods.get(method)
+    async def help(self, methodName: str | None = None) -> str:  # noqa: N803
+        """A method's signature, and a line about it; or those of all."""
+        if not methodName:
+            return "\n\n".join([await self.help(name) for name in await self.list_methods()])
+        found = self._methods.get(methodName)
         if found is None:
-            raise UsageError(f"there is no method {method[:64]!r}")
-        return f"{method}{inspect.signature(found)}: {inspect.getdoc(found)}"
+            raise UsageError(f"there is no method {methodName[:64]!r}")
+        return f"{methodName}{shown_signature(found)}:\n{inspect.getdoc(found)}"
 
 
 _LIFE: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -312,29 +211,12 @@ _LIFE: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def _result(answer: dict[str, Any]) -> dict[str, Json]:
-    used = answer["resources"]
-    known: dict[str, float] = {
-        "ru_utime": used.get("user_time", 0.0),
-        "ru_stime": used.get("system_time", 0.0),
-        "ru_maxrss": float(int(used.get("max_rss", 0)) >> 10),
-    }
-    code = answer["code"] if answer["code"] is not None else -(answer["signal"] or 0)
-    failed = answer["error"] or answer["why"]
-    return {
-        "out": answer["output"]["stdout"],
-        "err": answer["output"]["stderr"] + (failed and f"{failed}\n"),
-        "finished": answer["state"] not in ("sent", "running"),
-        "exitCodeOrSignal": code if not failed else 127,
-        "resources": {name: known.get(name, 0.0) for name in _RESOURCES},
-    }
+def _state(vm: dict[str, Any]) -> str:
+    return STATES[VmState(vm["state"])]
 
 
-def _number(value: object) -> object:
-    """XML-RPC's integers have 32 bits."""
-    return float(value) if isinstance(value, int) and abs(value) >= 1 << 31 else value
-
-
-async def _content(file: FileIO) -> AsyncIterator[bytes]:
-    while data := file.read(_PIECE):
-        yield data
+def _one_or_all(vm: str, told: dict[str, Any]) -> object:
+    """Raises UsageError where nobody was meant."""
+    if not told:
+        raise UsageError(f"there is no machine {vm[:64]!r}", hint="listVMs() has all names")
+    return told[vm] if set(told) == {vm} else told

@@ -1,0 +1,64 @@
+"""Calls of Python methods by strangers: as many parameters as there are, each of its type."""
+
+import inspect
+import types
+from collections.abc import Awaitable, Callable
+from typing import get_args, get_origin, get_type_hints
+
+from boincvm.errors import UsageError
+from boincvm.job.values import describe
+
+Method = Callable[..., Awaitable[object]]
+_NAMES: dict[object, str] = {
+    str: "a text",
+    float: "a number",
+    list: "a list of texts",
+    dict: "a table of texts",
+    types.NoneType: "nothing",
+}
+
+
+def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> None:
+    """Raises UsageError."""
+    signature = inspect.signature(method)
+    try:
+        given = signature.bind(*parameters).arguments
+    except TypeError as error:
+        raise UsageError(f"{name}{shown_signature(method)}: {error}") from error
+    hints = get_type_hints(method)
+    for parameter, value in given.items():
+        wanted = _alternatives(hints[parameter])
+        if not any(_fits(one, value) for one in wanted):
+            expected = " or ".join(_NAMES[get_origin(one) or one] for one in wanted)
+            raise UsageError(
+                f"{name}{shown_signature(method)}: parameter {parameter}:"
+                f" found {describe(value)}, expected {expected}"
+            )
+
+
+def shown_signature(method: Method) -> str:
+    """Without the types, which are Python's."""
+    signature = inspect.signature(method)
+    bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+def _alternatives(hint: object) -> tuple[object, ...]:
+    return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _fits(hint: object, value: object) -> bool:
+    if hint is object:
+        return True
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(map(_is_word, value))
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(map(_is_word, value.values()))
+    return isinstance(value, hint)  # type: ignore[arg-type]
+
+
+def _is_word(value: object) -> bool:
+    """What has a plain form as a text, as old clients expected."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)

@@ -1,0 +1,240 @@
+"""A controller with servers, guests that are no machines, and bare clients."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from lossy import FakeProgram
+from lossy_files import DirectoryPlace
+
+from boincvm.controller.answering import Verb
+from boincvm.controller.asking import Reply
+from boincvm.controller.bus_guest import BusGuest
+from boincvm.controller.command import Request
+from boincvm.controller.controller import Controller, run_controller
+from boincvm.controller.guest_command import Listener
+from boincvm.controller.guest_files import GuestFiles
+from boincvm.controller.keeper.process import open_bus
+from boincvm.controller.registry import Guest
+from boincvm.controller.serve.gate import Policy
+from boincvm.controller.serve.server import Place, Server
+
+LIMIT = 20.0
+TOKEN = "the-token-of-this-test"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+JSON = {"Content-Type": "application/json"}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def result(self) -> Any:
+        assert self.status == 200, self.body
+        return self.json["result"]
+
+    @property
+    def error(self) -> Any:
+        assert self.status >= 400, self.body
+        return self.json["error"]
+
+
+class Talk:
+    """A connection: says what it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def say(self, data: bytes) -> None:
+        self.writer.write(data)
+        async with asyncio.timeout(LIMIT):
+            await self.writer.drain()
+
+    async def ask(
+        self, method: str, path: str, headers: Mapping[str, str] = {}, body: bytes = b""
+    ) -> None:
+        given = {"Host": "localhost", "Content-Length": str(len(body)), **headers}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {text}" for name, text in given.items())]
+        await self.say("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+    async def head(self) -> Answer:
+        """Status and headers of the answer."""
+        async with asyncio.timeout(LIMIT):
+            first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+        pairs = (line.partition(": ") for line in lines)
+        return Answer(int(first.split()[1]), {name.lower(): text for name, _, text in pairs}, b"")
+
+    async def chunk(self) -> bytes:
+        """The next one of a chunked body; an empty one is its end."""
+        async with asyncio.timeout(LIMIT):
+            size = int(await self.reader.readline(), 16)
+            return (await self.reader.readexactly(size + 2))[:-2]
+
+    async def answer(self) -> Answer:
+        head = await self.head()
+        if "content-length" in head.headers:
+            async with asyncio.timeout(LIMIT):
+                body = await self.reader.readexactly(int(head.headers["content-length"]))
+        else:
+            chunks = []
+            while chunk := await self.chunk():
+                chunks.append(chunk)
+            body = b"".join(chunks)
+        return head._replace(body=body)
+
+    async def is_closed(self) -> bool:
+        """Waits for it."""
+        async with asyncio.timeout(LIMIT):
+            try:
+                while await self.reader.read(1 << 16):
+                    pass
+            except ConnectionError:
+                pass
+        return True
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            pass
+
+
+class FakeGuest:
+    """No machine: its programs are FakeProgram's, its files are in `place`. `asked`: verbs of its
+    life that it was told. `verbs_now`: those that it has in place of its usual ones."""
+
+    def __init__(self, guest: Guest, directory: Path) -> None:
+        self.guest = guest
+        self.place = DirectoryPlace(directory / "work")
+        self.place.root.mkdir(parents=True)
+        self.files = GuestFiles(self.place, directory / "spool")
+        self.programs: list[FakeProgram] = []
+        self.asked: list[str] = []
+        self.verbs_now: dict[str, Verb] = {}
+        self.state = "running"
+
+    def start(self, request: Request, listener: Listener) -> FakeProgram:
+        self.programs.append(FakeProgram(request, listener))
+        return self.programs[-1]
+
+    def verbs(self) -> dict[str, Verb]:
+        life = {name: self._verb(name) for name in ("pause", "resume", "save", "snapshot_take")}
+        return {
+            name: self._chosen(name, verb) for name, verb in {**life, **self.files.verbs}.items()
+        }
+
+    def _chosen(self, name: str, usual: Verb) -> Verb:
+        async def verb(table: Mapping[str, object], data: bytes) -> Reply:
+            return await self.verbs_now.get(name, usual)(table, data)
+
+        return verb
+
+    def _verb(self, name: str) -> Verb:
+        async def verb(_table: Mapping[str, object], _data: bytes) -> Reply:
+            self.asked.append(name)
+            return Reply({"state": "paused" if name == "pause" else "running"})
+
+        return verb
+
+    def report(self) -> dict[str, object]:
+        return {"state": self.state, "cpu": 0.5, "memory": 3 << 30}
+
+
+class Faces:
+    """`controller`, which has no machines; `servers` by "unix" or "tcp"."""
+
+    def __init__(self, controller: Controller, directory: Path, stack: AsyncExitStack) -> None:
+        self.controller = controller
+        self.directory = directory
+        self.socket = directory / "http.sock"
+        self.port = 0
+        self._stack = stack
+        self._group: asyncio.TaskGroup | None = None
+        self.guests: dict[str, FakeGuest] = {}
+
+    async def serve(self, place: Place, policy: Policy) -> Server:
+        server = Server(self.controller, place, policy)
+        _, port = await server.open()
+        self.port = port or self.port
+        self._stack.push_async_callback(server.close)
+        return server
+
+    async def serve_unix(self) -> Server:
+        return await self.serve(Place(self.socket), Policy(trusts_all=True))
+
+    async def serve_tcp(self, **place: str) -> Server:
+        return await self.serve(Place(**place), Policy(token=TOKEN))  # type: ignore[arg-type]
+
+    async def talk(self) -> Talk:
+        """By TCP if that is served, and by the UNIX socket else."""
+        if self.port:
+            return await self.talk_over(*await asyncio.open_connection("127.0.0.1", self.port))
+        return await self.talk_over(*await asyncio.open_unix_connection(str(self.socket)))
+
+    async def talk_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Talk:
+        """Closed at the end."""
+        talk = Talk(reader, writer)
+        self._stack.push_async_callback(talk.close)
+        return talk
+
+    async def ask(
+        self, method: str, path: str, headers: Mapping[str, str] = {}, body: bytes = b""
+    ) -> Answer:
+        talk = await self.talk()
+        await talk.ask(method, path, headers, body)
+        return await talk.answer()
+
+    async def call(self, operation: str, **arguments: object) -> Answer:
+        headers = {**JSON, **BEARER}
+        return await self.ask("POST", f"/api/{operation}", headers, json.dumps(arguments).encode())
+
+    async def add_guest(self, name: str, **labels: str) -> FakeGuest:
+        """One that is there and runs."""
+        if self._group is None:
+            self._group = await self._stack.enter_async_context(asyncio.TaskGroup())
+        guest = Guest(
+            name,
+            name,
+            labels=labels,
+            capabilities=frozenset(("run", "files", "life")),
+            instance=secrets.token_hex(4),
+        )
+        made = self.guests[name] = FakeGuest(guest, self.directory / name)
+        self._stack.push_async_callback(made.files.close)
+        bus = await open_bus(self.controller.side.place_for(name, ""))
+        self._stack.push_async_callback(bus.close)
+        verbs = made.verbs()
+        there = BusGuest(bus, guest, made.start, self._group, verbs=verbs, report=made.report)
+        await there.open()
+        self._stack.push_async_callback(there.close)
+        async with asyncio.timeout(LIMIT):
+            async for event in self.controller.events.follow(0):
+                if event.kind == "vm_load" and event.vm == name:
+                    break
+        return made
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, directory: Path) -> AsyncIterator[Self]:
+        async with (
+            run_controller(directory / "controller") as controller,
+            AsyncExitStack() as stack,
+        ):
+            yield cls(controller, directory, stack)
+
+
+async def bounded(work: Any) -> Any:
+    async with asyncio.timeout(LIMIT):
+        return await work
