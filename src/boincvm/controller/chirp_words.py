@@ -1,0 +1,151 @@
+"""What is said in Chirp: paths, answers, errors. Whatever a server says is checked.
+
+A request is a line of words, of which paths are percent-encoded; an answer is a line with a
+number, which is an error's where it is negative. Lines and data may follow both.
+"""
+
+import re
+import stat
+from typing import NamedTuple
+from urllib.parse import quote_from_bytes
+
+from boincvm.errors import BoincvmError, BusError, GuestProtocolError, UsageError
+from boincvm.exit_codes import ExitCode
+
+PORT = 9094
+LONGEST_LINE = 4096
+_LONGEST_REQUEST = 1023
+_LONGEST_NAME = 255
+_MOST_STEPS = 64
+_STAT_NUMBERS = 13
+_LARGEST = (1 << 63) - 1
+_NUMBER = re.compile(rb"-?[0-9]{1,19}")
+_URL = re.compile(
+    r"chirp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?(/.*)?", re.DOTALL
+)
+
+ALREADY_EXISTS, DOESNT_EXIST, NOT_AUTHORIZED = -4, -3, -2
+_REASONS = {
+    -1: "not authenticated",
+    NOT_AUTHORIZED: "permission denied",
+    DOESNT_EXIST: "no such file or directory",
+    ALREADY_EXISTS: "it exists already",
+    -5: "too big",
+    -6: "no space left there",
+    -7: "the server is out of memory",
+    -8: "the server does not know such a request",
+    -9: "too many files are open there",
+    -10: "it is in use",
+    -11: "try again",
+    -12: "no such open file",
+    -13: "it is a directory",
+    -14: "it is not a directory",
+    -15: "the directory is not empty",
+    -17: "it is offline",
+}
+
+
+class ChirpLostError(BusError):
+    """The server cannot be reached, or not any more."""
+
+
+class ChirpNonsenseError(GuestProtocolError):
+    """The server said what it may not say."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the Chirp server makes no sense: {what}")
+
+
+class ChirpRefusedError(BoincvmError):
+    """`number`: the protocol's, negative."""
+
+    def __init__(self, number: int, what: str) -> None:
+        self.number = number
+        is_about_reading = number == DOESNT_EXIST
+        super().__init__(
+            f"{what}: {_REASONS.get(number, f'the server has failed ({number})')}",
+            hint="the directory's access list must name you: chirp HOST getacl"
+            if number == NOT_AUTHORIZED
+            else "",
+            exit_code=ExitCode.INPUT_FILE if is_about_reading else ExitCode.OUTPUT_FILE,
+        )
+
+
+class ChirpUrl(NamedTuple):
+    """`path` begins with a slash and has no `..`."""
+
+    host: str
+    port: int
+    path: str
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"chirp://{host}:{self.port}{self.path}"
+
+
+def parse_url(text: str) -> ChirpUrl:
+    """`chirp://HOST[:PORT]/PATH`; PATH is as it is, with nothing encoded. Raises UsageError."""
+    match = _URL.fullmatch(text)
+    port = int(match[2] or PORT) if match else 0
+    if match is None or not 0 < port < 1 << 16:
+        raise UsageError(f"{text[:200]!r} is no chirp://HOST:PORT/PATH")
+    steps = [step for step in (match[3] or "/").split("/") if step not in ("", ".")]
+    if ".." in steps or len(steps) > _MOST_STEPS or "\0" in text:
+        raise UsageError(f"the path in {text[:200]!r} leads out of it, or nowhere")
+    return ChirpUrl(match[1].strip("[]"), port, "/" + "/".join(steps))
+
+
+class ChirpStat(NamedTuple):
+    """`mode`: with the kind of file, as of stat(2)."""
+
+    mode: int
+    size: int
+    modified: int
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+
+def request(*words: str | int) -> bytes:
+    """A line. Raises UsageError where it is longer than every server must bear."""
+    line = b" ".join(str(word).encode() for word in words)
+    if len(line) > _LONGEST_REQUEST:
+        raise UsageError("a path is longer than Chirp can say", hint="use shorter names")
+    return line + b"\n"
+
+
+def encoded(path: str) -> str:
+    return quote_from_bytes(path.encode("utf-8", "surrogateescape"), safe="/")
+
+
+def number(line: bytes, most: int = _LARGEST) -> int:
+    """The first word of an answer, negative or at most `most`. Raises ChirpNonsenseError."""
+    word = line.split(maxsplit=1)[0] if line.strip() else b""
+    value = int(word) if _NUMBER.fullmatch(word) else most + 1
+    if value > most:
+        raise ChirpNonsenseError(f"{line[:40]!r} where a number was to come")
+    return value
+
+
+def read_stat(line: bytes) -> ChirpStat:
+    """Raises ChirpNonsenseError."""
+    words = line.split()
+    if len(words) != _STAT_NUMBERS or not all(map(_NUMBER.fullmatch, words)):
+        raise ChirpNonsenseError(f"{line[:40]!r} where a file was to be described")
+    found = ChirpStat(int(words[2]), int(words[7]), int(words[11]))
+    if not 0 <= found.size <= _LARGEST or not 0 <= found.mode < 1 << 32:
+        raise ChirpNonsenseError("a file of a size or kind that cannot be")
+    return found
+
+
+def read_name(line: bytes) -> str:
+    """A directory's entry, which is one name and leads nowhere else. Raises
+    ChirpNonsenseError."""
+    if not 0 < len(line) <= _LONGEST_NAME or b"/" in line or b"\0" in line:
+        raise ChirpNonsenseError(f"{line[:40]!r} is no file's name")
+    return line.decode("utf-8", "surrogateescape")

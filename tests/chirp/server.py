@@ -1,0 +1,126 @@
+"""A real chirp_server on the loopback, and a stand-in that says what it is told to say."""
+
+import asyncio
+import os
+import pwd
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+LIMIT = 30.0
+
+
+class RealServer:
+    """`root`: what it serves. Whoever proves to be this user may do everything; others nothing."""
+
+    def __init__(self, place: Path) -> None:
+        self.root = place / "root"
+        self.root.mkdir(parents=True)
+        self._place = place
+        self._process: asyncio.subprocess.Process | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """At the port that it had before, if it had one."""
+        told = self._place / "port"
+        told.unlink(missing_ok=True)
+        port = ["--port", str(self.port)] if self.port else ["--port-file", str(told)]
+        user = ["--user", pwd.getpwuid(0).pw_name] if os.geteuid() == 0 else []
+        self._process = await asyncio.create_subprocess_exec(
+            *("chirp_server", "--root", self.root, "--interface", "127.0.0.1", *port),
+            *("--advertise", "127.0.0.1", "--idle-clients", "20", "--parent-death", *user),
+            *("--transient", self._place),
+            cwd=self._place,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        async with asyncio.timeout(LIMIT):
+            while not await self._answers(told):  # noqa: ASYNC110 - it does not say when
+                await asyncio.sleep(0.05)
+
+    async def _answers(self, told: Path) -> bool:
+        if not self.port and told.exists():
+            self.port = int(told.read_text() or 0)
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port or 1)
+        except OSError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
+
+    async def kill(self) -> None:
+        """With all its children, which each serve a client; again is harmless."""
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            await self._process.wait()
+            self._process = None
+
+    def url(self, path: str) -> str:
+        return f"chirp://127.0.0.1:{self.port}/{path}"
+
+
+@asynccontextmanager
+async def real_server(place: Path) -> AsyncIterator[RealServer]:
+    made = RealServer(place / "chirp")
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.kill()
+
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def stand_in(script: Script) -> AsyncIterator[int]:
+    """Yields the port of a server that lets each client in by its host's name, and then does
+    what `script` says."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.add(task)
+        try:
+            await let_in(reader, writer)
+            await script(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            running.discard(task)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(running):
+            task.cancel()
+        await asyncio.gather(*running)
+
+
+async def let_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.readuntil() != b"hostname\n":
+        writer.write(b"no\n")
+    writer.write(b"yes\nyes\nyes\nhostname\nlocalhost\n")
+
+
+def answers(*told: bytes) -> Script:
+    """To one request after the other; then the connection ends."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for one in told:
+            await reader.readuntil()
+            writer.write(one)
+            await writer.drain()
+        await reader.read()
+
+    return script
