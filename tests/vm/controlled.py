@@ -46,7 +46,7 @@ class Controlled:
             await command.finished()
         told = await self("command", id=command.id, output=True)
         return {
-            name: (answer["code"], answer["output"]["stdout"])
+            name: (_how(answer), answer["output"]["stdout"])
             for name, answer in told["answers"].items()
         }
 
@@ -79,6 +79,11 @@ async def controlled(
         finally:
             if ends_all and controller.machines.all():
                 await call(controller, "remove", {"vms": "**", "force": True})
+
+
+def _how(answer: Mapping[str, Any]) -> object:
+    """The exit code, or what there was in place of one."""
+    return answer["code"] if answer["code"] is not None else answer["error"] or answer["why"]
 
 
 def children_of(pid: int) -> list[int]:

@@ -68,6 +68,13 @@ class Hosted:
         self.pieces = 0
         self.lies: dict[str, Verb] = {}
         self.news = asyncio.Event()
+        end = self.files._end
+
+        async def end_and_tell(transfer_id: str) -> None:
+            await end(transfer_id)
+            self.news.set()
+
+        self.files._end = end_and_tell  # type: ignore[method-assign]
         self.verbs = {name: self._counted(name) for name in self.files.verbs}
 
     def _counted(self, name: str) -> Verb:
@@ -84,10 +91,9 @@ class Hosted:
             await self.news.wait()
 
     async def until_empty(self) -> None:
-        """Of what was on its way nothing is left."""
-        async with asyncio.timeout(10):
-            while self.left:  # noqa: ASYNC110 - nobody tells of it
-                await asyncio.sleep(0)
+        while self.left:
+            self.news.clear()
+            await self.news.wait()
 
     @property
     def left(self) -> list[str]:

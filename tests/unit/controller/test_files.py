@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lossy_asks import settle
 from lossy_files import FileNet, file_net, pieces_of, tar_of
 
 from boincvm.controller import file_rules, file_traffic, guest_files, spooled
@@ -59,7 +58,6 @@ async def test_a_file_there_and_back(tmp_path: Path, size: int) -> None:
         got = await made.files.get("g1", "/work/a dir/ö\udcff")
         assert (got.is_tree, got.mode, got.size) == (False, 0o751, size)
         assert await whole(got.chunks) == DATA[:size]
-        await settle()
         await made.host.until_empty()
 
 
@@ -90,7 +88,6 @@ async def test_a_tree_there_and_back(tmp_path: Path) -> None:
             assert tar.getmember("x/link").linkname == "../hole"
         assert b"d" * 200 + b"/" + b"e" * 200 in names
         assert names[0] == b"."
-        await settle()
         await made.host.until_empty()
 
 
@@ -162,7 +159,6 @@ async def test_a_get_goes_on(tmp_path: Path) -> None:
         again = await made.another().get("g1", "f", transfer="mine", offset=len(begin))
         assert begin + await whole(again.chunks) == DATA
         assert again.chunks.digest == got.chunks.digest
-        await settle()
         await made.host.until_empty()
         with pytest.raises(UsageError, match="no byte 99"):
             await made.files.get("g1", "f", offset=99)
@@ -174,7 +170,6 @@ async def test_one_that_is_not_wanted_any_more_leaves_nothing(tmp_path: Path) ->
         await made.host.until_pieces(3)
         task.cancel()
         await asyncio.wait((task,))
-        await settle(200)
         await made.host.until_empty()
         (made.host.root / "f").write_bytes(DATA)
         for begins in (False, True):
@@ -182,7 +177,6 @@ async def test_one_that_is_not_wanted_any_more_leaves_nothing(tmp_path: Path) ->
             if begins:
                 await anext(got.chunks)
             await got.chunks.aclose()
-            await settle(200)
             await made.host.until_empty()
 
 
@@ -213,9 +207,7 @@ async def test_transfers_that_nobody_asks_for_are_given_up(
             await made.files.get("g1", "f", transfer=str(number))
         with pytest.raises(UsageError, match="on their way"):
             await made.files.get("g1", "f", transfer="3")
-        async with asyncio.timeout(10):
-            while made.host.left:
-                await asyncio.wait_for(asyncio.shield(asyncio.sleep(0.02)), None)
+        await made.host.until_empty()
         late = await made.files.get("g1", "f", transfer="0")
         assert await whole(late.chunks) == DATA
 
@@ -281,7 +273,6 @@ async def test_what_is_asked_wrongly(tmp_path: Path) -> None:
             await put(made, b"abc", size=file_rules.MOST_BYTES + 1)
         with pytest.raises(OutputFileError, match="has no f"):
             await made.files.get("g1", "f")
-        await settle()
         await made.host.until_empty()
 
 
@@ -306,7 +297,6 @@ async def test_the_guests_disk_is_full(tmp_path: Path, monkeypatch: pytest.Monke
             patch.setattr(file_transfers.os, "write", _only_for(made.host.spool, full))
             outcome = await put(made, DATA)
         assert outcome["error"]["code"] == ExitCode.HOST_DISK_FULL  # type: ignore[index]
-        await settle(200)
         await made.host.until_empty()
         huge = {"transfer": "t", "path": "a", "kind": "tree", "mode": 0, "digest": "0" * 64}
         size = file_rules.MOST_BYTES

@@ -10,6 +10,7 @@ from functools import partial
 from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.keeper.kept_programs import KeptPrograms, drain
 from boincvm.controller.keeper.place import Definition, Place
+from boincvm.controller.keeper.screen import open_screen
 from boincvm.controller.keeper.snapshots import Snapshot, Snapshots, read_checkpoint
 from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState
@@ -85,6 +86,7 @@ class KeptMachine:
     def begin_life(self, commands: GuestCommands, *, goes_on: bool) -> None:
         """Its keeper is there. `goes_on`: with the life in which it was saved."""
         self.commands = commands
+        commands.hold()  # until there is a machine to run them in
         if goes_on:
             commands.load(self.place.commands())
         else:
@@ -116,6 +118,8 @@ class KeptMachine:
         machine = self._required().machine
         self._set(VmState.RUNNING, image=image.digest, layers=machine.disk_layers, saved=None)
         self.place.write_commands([])
+        if self.commands is not None:
+            self.commands.release()
         if number is not None:
             self.snapshots.forget_checkpoint(number, machine.files_in_use())
 
@@ -137,6 +141,8 @@ class KeptMachine:
         made = driver.clone(spec, golden.directory) if golden else driver.machine(spec)
         self._machine = TaskMachine(made, LIMITS, None, golden)
         await self._machine.start()
+        if spec.display:
+            open_screen(self._machine.session.link)
         if may_copy and golden is None:
             self._warmers.make(image, spec)
 
@@ -299,6 +305,7 @@ class KeptMachine:
             return
         if self.commands is not None:
             self.commands.give_up("the machine did not come back")
+            self.commands.release()
         machine = self._machine
         if machine is not None:
             await machine.kill()
