@@ -74,7 +74,7 @@ class _Reader:
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._target.data
-        self._target.xml("utf-8", None)
+        self._target.xml(None, None)  # type: ignore[arg-type]  # expat decodes
         parser.Parse(data, True)
         parameters = self._target.close()
         method = self._target.getmethodname()
