@@ -129,6 +129,10 @@ class FakeGuest:
         self.programs.append(FakeProgram(request, listener))
         return self.programs[-1]
 
+    def end_programs(self) -> None:
+        for program in self.programs:
+            program.signal(9)
+
     def verbs(self) -> dict[str, Verb]:
         life = {name: self._verb(name) for name in ("pause", "resume", "save", "snapshot_take")}
         return {
@@ -213,6 +217,7 @@ class Faces:
         )
         made = self.guests[name] = FakeGuest(guest, self.directory / name)
         self._stack.push_async_callback(made.files.close)
+        self._stack.callback(made.end_programs)
         bus = await open_bus(self.controller.side.place_for(name, ""))
         self._stack.push_async_callback(bus.close)
         verbs = made.verbs()

@@ -102,7 +102,7 @@ def _tokens(headers: Headers) -> Iterable[str]:
 def is_public(scope: Scope) -> bool:
     """The page's own files, which tell nothing."""
     is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
-    return is_read and not scope["path"].startswith(("/api", "/RPC2"))
+    return is_read and not scope["path"].startswith(("/api/", "/RPC2"))
 
 
 class Gate:

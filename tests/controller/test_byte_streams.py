@@ -260,12 +260,16 @@ async def test_a_screen_that_there_is_not(faces, screen):
     assert "no screen" in caught.value.rcvd.reason
 
 
+async def say_and_hear(tube, data):
+    await tube.send(data)
+    return await tube.recv()
+
+
 async def test_a_message_that_is_too_large_ends_the_socket(faces, screen):
     async with socket_of(faces, "/api/console/g1") as tube:
         assert await bounded(tube.recv()) == b"RFB 003.008\n"
         with pytest.raises(ConnectionClosed) as caught:
-            await bounded(tube.send(b"x" * (1 << 21)))
-            await bounded(tube.recv())
+            await bounded(say_and_hear(tube, b"x" * (1 << 21)))
     assert caught.value.rcvd.code == 1009
     assert (await faces.call("version")).status == 200
 
