@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -112,8 +112,9 @@ class Talk:
 
 
 class FakeGuest:
-    """No machine: its programs are FakeProgram's, its files are in `place`. `asked`: verbs of its
-    life that it was told. `verbs_now`: those that it has in place of its usual ones."""
+    """No machine: its programs are FakeProgram's, or what `begin` makes of a request, its files
+    are in `place`. `asked`: verbs of its life that it was told. `verbs_now`: those that it has in
+    place of its usual ones."""
 
     def __init__(self, guest: Guest, directory: Path) -> None:
         self.guest = guest
@@ -121,12 +122,13 @@ class FakeGuest:
         self.place.root.mkdir(parents=True)
         self.files = GuestFiles(self.place, directory / "spool")
         self.programs: list[FakeProgram] = []
+        self.begin: Callable[[Request, Listener], FakeProgram] = FakeProgram
         self.asked: list[str] = []
         self.verbs_now: dict[str, Verb] = {}
         self.state = "running"
 
     def start(self, request: Request, listener: Listener) -> FakeProgram:
-        self.programs.append(FakeProgram(request, listener))
+        self.programs.append(self.begin(request, listener))
         return self.programs[-1]
 
     def end_programs(self) -> None:

@@ -20,8 +20,13 @@ BASH_MACHINES, ZSH_MACHINES = "_boincvm_machines", "_boincvm_machines"
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """The options that all of them have."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_controller(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_controller(parser: argparse.ArgumentParser) -> None:
+    """Which one is asked."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--controller",
         metavar="URL",

@@ -39,6 +39,7 @@ VERBS = {
     "reset": Verb("end machines at once and boot them"),
     "rm": Verb("remove machines"),
     "exec": Verb("run a program in machines of the controller", True),
+    "shell": Verb("have a shell in a machine of the controller, on this terminal", True),
     "cp": Verb("copy files and trees to machines and from them"),
     "ps": Verb("list the commands that machines were given"),
     "ping": Verb("ask guests whether they are there"),

@@ -1,0 +1,118 @@
+"""`boincvm shell`: a shell in a machine of the controller, on one's own terminal."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from boincvm.cli import asking
+from boincvm.errors import BoincvmError, UsageError
+from boincvm.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from boincvm.controller.client import Client, Table
+
+_STANDARD_INPUT, _STANDARD_OUTPUT = 0, 1
+_REMEDIES = {
+    "powered_off": "start",
+    "starting": "start",
+    "saved": "start",
+    "aborted": "start",
+    "paused": "resume",
+    "stuck": "reset",
+}
+_EPILOG = """\
+The exit code is the shell's. Leave it by exit, or, if it does not hear you, by ~. after Enter;
+then what runs in it is hung up.
+
+examples:
+  boincvm shell web.1
+  boincvm shell web.1 -- top
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_controller(parser)
+    parser.usage = "boincvm shell [options] VM [-- PROGRAM [ARGUMENT ...]]"
+    parser.epilog = _EPILOG
+    vm = parser.add_argument("vm", metavar="VM", help="which; one that a selector matches alone")
+    asking.completed(vm)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until it has ended. Raises BoincvmError."""
+    from boincvm.controller.terminal.near import Attendance, check_terminal, size_of
+    from boincvm.controller.terminal.words import shell_argv, shell_environment
+
+    check_terminal(_STANDARD_INPUT)
+    client = asking.client_of(arguments)
+    vm = _only(client, arguments.vm)
+    told = client.call(
+        "exec",
+        vms=vm,
+        argv=shell_argv(size_of(_STANDARD_INPUT), arguments.command or ()),
+        env=shell_environment(os.environ),
+        keep_input=True,
+    )
+    far = _Shell(client, str(told["command"]))
+    if not Attendance(far, _STANDARD_INPUT).attend():
+        asking.say(f"\nleft {vm}")
+        return ExitCode.HUNG_UP
+    return _end(far.command)
+
+
+def _only(client: "Client", selector: str) -> str:
+    """The id of the one machine that it means. Raises UsageError."""
+    found = client.call("list", vms=selector).get("vms")
+    vms = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    if not vms:
+        raise UsageError(f"{selector[:80]!r} matches no machine", hint="boincvm ls shows them")
+    if len(vms) > 1:
+        some = ", ".join(str(one["id"]) for one in vms[:3])
+        raise UsageError(
+            f"{selector[:80]!r} matches {len(vms)} machines, expected one",
+            hint=f"choose one of them, like {some}; boincvm exec runs programs in several",
+        )
+    vm, state = str(vms[0]["id"]), str(vms[0]["state"])
+    if state == "running" or (state == "unknown" and not vms[0]["is_local"]):
+        return vm
+    raise UsageError(
+        f"the machine {vm} is {state.replace('_', ' ')}, and a shell needs one that runs",
+        hint=f"boincvm {_REMEDIES.get(state, 'ls')} {vm}",
+    )
+
+
+class _Shell:
+    """A far end, as a command of the controller. `command`: how it ended."""
+
+    def __init__(self, client: "Client", command_id: str) -> None:
+        self._client = client
+        self._id = command_id
+        self.command: Table = {}
+
+    def show(self) -> None:
+        from boincvm.controller.client_run import Screen, follow
+
+        self.command = follow(self._client, self._id, Screen(_write, is_prefixed=False))
+
+    def send(self, data: bytes, *, ends: bool) -> None:
+        self._client.give_input(self._id, data, ends=ends)
+
+    def cancel(self) -> None:
+        self._client.call("cancel", id=self._id)
+
+
+def _write(stream: str, data: bytes) -> None:
+    # What goes to stderr has lines of plain text, and the terminal is raw.
+    left = memoryview(data if stream == "stdout" else data.replace(b"\n", b"\r\n"))
+    while left:
+        left = left[os.write(_STANDARD_OUTPUT, left) :]
+
+
+def _end(command: "Table") -> int:
+    from boincvm.controller.client_run import ends_of
+
+    for end in ends_of(command).values():
+        if end.is_ours:
+            raise BoincvmError(end.words, hint=end.hint, exit_code=asking.known_code(end.code))
+        return end.code
+    return 0

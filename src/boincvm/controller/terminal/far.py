@@ -1,0 +1,179 @@
+"""A shell on a terminal of its own, in the guest: between pipes and a pty.
+
+Runs as `python3 -c` of this text, so it imports nothing of ours. Arguments: rows, columns, then
+the program; without one, bash or sh. Standard output is what the terminal shows. Standard input
+is what is typed, but for NUL, which begins:
+
+    NUL NUL                     one NUL
+    NUL w ROWS COLUMNS          the window's size; two bytes each, the high one first
+
+When standard input ends, or says nothing for SILENCE, the shell is hung up and, if that is not
+enough, killed; whatever it leaves behind, the guest's agent kills. The exit code is the shell's,
+128 and the signal's number if one killed it, or 127 if it cannot be run.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+
+ROOM = 1 << 16
+GRACE = 1.0
+SILENCE = 600.0
+CANNOT_RUN = 127
+
+
+class Frames:
+    """Takes frames out of what is typed; one may come in pieces."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> tuple[bytes, tuple[int, int] | None]:
+        """The keys, and the last window size if there was one."""
+        data, self._rest = self._rest + data, b""
+        keys, size, at = b"", None, 0
+        while (mark := data.find(b"\0", at)) >= 0:
+            keys += data[at:mark]
+            length = 6 if data[mark + 1 : mark + 2] == b"w" else 2
+            if len(data) < mark + length:
+                self._rest = data[mark:]
+                return keys, size
+            if length == 6:
+                size = struct.unpack(">HH", data[mark + 2 : mark + 6])
+            else:
+                keys += data[mark + 1 : mark + 2]
+            at = mark + length
+        return keys + data[at:], size
+
+
+def set_size(terminal: int, rows: int, columns: int) -> None:
+    """Whoever has the terminal hears of it if that is another one than before."""
+    if rows and columns:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def start(argv: list[str], rows: int, columns: int) -> tuple[int, int]:
+    """The shell's process, and our end of its terminal."""
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        try:
+            set_size(0, rows, columns)
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+                signal.signal(number, signal.SIG_DFL)
+            os.execvp(argv[0], argv)  # noqa: S606 - what it is for
+        except OSError as error:
+            os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        finally:
+            os._exit(CANNOT_RUN)
+    os.set_blocking(terminal, False)
+    return pid, terminal
+
+
+class Bridge:
+    """Between standard input, the terminal and standard output. Writing to the terminal does
+    not wait: a program that reads nothing may have much to say."""
+
+    def __init__(self, pid: int, terminal: int) -> None:
+        self._pid = pid
+        self._shell = os.pidfd_open(pid)
+        self._terminal = terminal
+        self._is_open = True
+        self._frames = Frames()
+        self._typed = b""
+        self._heard_at = time.monotonic()
+
+    def run(self) -> int:
+        """Until the shell has ended and all of its output is said, or nobody is there any more;
+        what waitpid tells of it."""
+        while True:
+            ready = self._wait()
+            if self._shell in ready:
+                while self._is_open and self._show():
+                    pass
+                break
+            if self._terminal in ready:
+                self._type()
+                if ready[self._terminal] & ~select.POLLOUT:
+                    self._show()
+            if 0 in ready:
+                is_there = self._hear()
+            else:
+                is_there = self._is_full or time.monotonic() < self._heard_at + SILENCE
+            if not is_there:
+                self._hang_up()
+                break
+        return os.waitpid(self._pid, 0)[1]
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._typed) >= ROOM
+
+    def _wait(self) -> dict[int, int]:
+        poll = select.poll()
+        poll.register(self._shell, select.POLLIN)
+        if self._is_open:
+            wanted = select.POLLIN | select.POLLOUT if self._typed else select.POLLIN
+            poll.register(self._terminal, wanted)
+        if not self._is_full:
+            poll.register(0, select.POLLIN)
+        return dict(poll.poll(SILENCE * 1000))
+
+    def _hear(self) -> bool:
+        """What is typed; False when that has ended."""
+        data = os.read(0, ROOM)
+        keys, size = self._frames.feed(data)
+        self._heard_at = time.monotonic()
+        if self._is_open:
+            self._typed += keys
+            if size is not None:
+                set_size(self._terminal, *size)
+            self._type()
+        return bool(data)
+
+    def _type(self) -> None:
+        try:
+            self._typed = self._typed[os.write(self._terminal, self._typed) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # nobody has it open any more
+            self._typed = b""
+
+    def _show(self) -> bool:
+        """What the terminal shows; False where there is nothing, now or any more."""
+        try:
+            data = os.read(self._terminal, ROOM)
+        except BlockingIOError:
+            return False
+        except OSError:  # nobody has it open any more, and all is read
+            self._is_open = False
+            self._typed = b""
+            return False
+        left = memoryview(data)
+        while left:
+            left = left[os.write(1, left) :]
+        return bool(data)
+
+    def _hang_up(self) -> None:
+        os.close(self._terminal)  # the system sends SIGHUP
+        poll = select.poll()
+        poll.register(self._shell, select.POLLIN)
+        if not poll.poll(GRACE * 1000):
+            os.kill(self._pid, signal.SIGKILL)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the shell; returns its exit code."""
+    rows, columns, *argv = arguments
+    argv = argv or ["/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"]
+    bridge = Bridge(*start(argv, int(rows), int(columns)))
+    code = os.waitstatus_to_exitcode(bridge.run())
+    return 128 - code if code < 0 else code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

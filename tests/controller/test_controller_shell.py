@@ -1,0 +1,186 @@
+"""`boincvm shell` on a real terminal, by a real controller; the guest's programs run here."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from faces import Faces
+from on_terminal import OnTerminal, on_terminal
+
+from boincvm.controller.command import Request
+from boincvm.controller.guest_command import Listener
+from boincvm.controller.serve.server import Server
+from boincvm.exit_codes import ExitCode
+from boincvm.guestlink.program import ProgramEnd
+
+BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
+ENVIRONMENT = {"PATH": os.environ["PATH"]}
+
+
+class LocalProgram:
+    """One that runs on this host; it has as much credit as it likes."""
+
+    def __init__(self, request: Request, listener: Listener) -> None:
+        self._given: asyncio.Queue[bytes] = asyncio.Queue()
+        self._listener = listener
+        self.signals: list[int] = []
+        self._end = asyncio.ensure_future(self._run(request))
+
+    async def _run(self, request: Request) -> ProgramEnd:
+        self._process = process = await asyncio.create_subprocess_exec(
+            *request.argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**ENVIRONMENT, **request.environment},
+        )
+        assert process.stdout is not None
+        feeding = asyncio.ensure_future(self._feed(process))
+        try:
+            while data := await process.stdout.read(1 << 16):
+                self._listener.output("stdout", data)
+            code = await process.wait()
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+        return ProgramEnd(max(code, 0), -code if code < 0 else None, 0, 0, 0, 0, 0)
+
+    async def _feed(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        while data := await self._given.get():
+            process.stdin.write(data)
+            await process.stdin.drain()
+            self._listener.input_taken(len(data))
+        process.stdin.close()
+
+    def feed(self, data: bytes) -> None:
+        self._given.put_nowait(data)
+
+    def end_input(self) -> None:
+        self._given.put_nowait(b"")
+
+    def grant(self, count: int) -> None: ...
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def wait(self) -> ProgramEnd:
+        return await self._end
+
+
+class Place:
+    def __init__(self, faces: Faces, server: Server) -> None:
+        self.faces = faces
+        self.server = server
+
+    def shell(self, *arguments: str):
+        environment = {"BOINCVM_CONTROLLER": f"unix:{self.faces.socket}"}
+        return on_terminal(*BOINCVM, "shell", *arguments, environment=environment)
+
+    def program(self) -> LocalProgram:
+        (program,) = self.faces.guests["web.1"].programs
+        assert isinstance(program, LocalProgram)
+        return program
+
+
+@asynccontextmanager
+async def a_guest(directory: Path) -> AsyncIterator[Place]:
+    async with Faces.open(directory) as faces:
+        guest = await faces.add_guest("web.1")
+        guest.begin = LocalProgram  # type: ignore[assignment]
+        yield Place(faces, await faces.serve_unix())
+
+
+async def ends(terminal: OnTerminal, code: int) -> None:
+    assert await terminal.code() == code
+    assert terminal.modes() == terminal.modes_before
+
+
+async def test_a_shell(tmp_path: Path) -> None:
+    async with a_guest(tmp_path) as place, place.shell("web.*", "--", "sh") as terminal:
+        terminal.type("tty; stty size; echo $TERM\r")
+        await terminal.until("/dev/pts/")
+        assert terminal.modes() != terminal.modes_before
+        await terminal.until("24 80")
+        terminal.resize(33, 101)
+        terminal.type("until stty size | grep 101; do sleep 0.05; done\r")
+        await terminal.until("33 101")
+        terminal.type("sleep 100\r")
+        await terminal.until("sleep 100")
+        terminal.type("\x03")
+        await terminal.until("^C")
+        terminal.type("exit 7\r")
+        await ends(terminal, 7)
+        assert not place.program().signals
+
+
+async def test_a_flood_of_output_ends_where_it_ends(tmp_path: Path) -> None:
+    async with a_guest(tmp_path) as place:
+        script = "seq 100000; echo end''ed; exit 3"
+        async with place.shell("web.1", "--", "sh", "-c", script) as terminal:
+            await terminal.until("ended")
+            await ends(terminal, 3)
+            # What is missing has been said so.
+            assert "99999\r\n100000\r\n" in terminal.shown
+
+
+async def test_the_user_leaves(tmp_path: Path) -> None:
+    async with a_guest(tmp_path) as place:
+        script = "trap 'exit 5' HUP; echo rea''dy; while :; do sleep 0.01; done"
+        async with place.shell("web.1", "--", "sh", "-c", script) as terminal:
+            await terminal.until("ready")
+            terminal.type("\r~.")
+            await terminal.until("left web.1")
+            await ends(terminal, ExitCode.HUNG_UP)
+            assert (await place.program().wait()).code == 5
+
+
+async def test_the_guest_hears_nothing_any_more(tmp_path: Path) -> None:
+    async with a_guest(tmp_path) as place:
+        async with place.shell("web.1", "--", "cat") as terminal:
+            terminal.type("one\r")
+            await terminal.until("one\r\none")
+            far = place.program()
+            far.signal(signal.SIGSTOP)
+            terminal.type("two\r~.")
+            await terminal.until("left web.1")
+            await ends(terminal, ExitCode.HUNG_UP)
+        # What could not be asked to end was killed.
+        assert (await far.wait()).signal == signal.SIGKILL
+
+
+async def test_the_controller_is_gone(tmp_path: Path) -> None:
+    async with a_guest(tmp_path) as place, place.shell("web.1", "--", "cat") as terminal:
+        terminal.type("one\r")
+        await terminal.until("one\r\none")
+        await place.server.close()
+        await terminal.until("has gone away meanwhile")
+        await ends(terminal, ExitCode.HOST)
+        place.program().signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("selector", "words"),
+    [
+        ("web.7", "'web.7' matches no machine"),
+        ("all", "'all' matches 2 machines, expected one"),
+    ],
+)
+async def test_which_machine(tmp_path: Path, selector: str, words: str) -> None:
+    async with a_guest(tmp_path) as place:
+        await place.faces.add_guest("web.2")
+        async with place.shell(selector) as terminal:
+            await terminal.until(words)
+            await ends(terminal, ExitCode.USAGE)
+
+
+async def test_there_is_no_such_program(tmp_path: Path) -> None:
+    async with a_guest(tmp_path) as place, place.shell("web.1", "--", "no-such") as terminal:
+        await terminal.until("no-such: No such file or directory")
+        await ends(terminal, 127)

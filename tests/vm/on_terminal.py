@@ -1,0 +1,93 @@
+"""A program on a terminal of its own, with somebody before it."""
+
+import asyncio
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+LIMIT = 60.0
+
+
+class OnTerminal:
+    """`shown`: all that the screen has shown, as text."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ours: int, theirs: int) -> None:
+        self.process = process
+        self._ours = ours
+        self._theirs = theirs
+        self._data = b""
+        self._seen = 0
+        self._news = asyncio.Event()
+        self.modes_before = self.modes()
+        os.set_blocking(ours, False)
+        asyncio.get_running_loop().add_reader(ours, self._read)
+
+    @property
+    def shown(self) -> str:
+        return self._data.decode(errors="replace")
+
+    def modes(self) -> list[object]:
+        return termios.tcgetattr(self._theirs)
+
+    def _read(self) -> None:
+        try:
+            self._data += os.read(self._ours, 1 << 16)
+        except OSError:
+            asyncio.get_running_loop().remove_reader(self._ours)
+        self._news.set()
+
+    async def until(self, text: str) -> None:
+        """Until it shows `text`, after what was waited for before."""
+        sought = text.encode()
+        try:
+            async with asyncio.timeout(LIMIT):
+                while (at := self._data.find(sought, self._seen)) < 0:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"{text!r} is not shown in {self.shown!r}") from None
+        self._seen = at + len(sought)
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        set_size(self._ours, rows, columns)
+
+    async def code(self) -> int:
+        async with asyncio.timeout(LIMIT):
+            return await self.process.wait()
+
+
+def set_size(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+@asynccontextmanager
+async def on_terminal(
+    *argv: str, environment: Mapping[str, str] = {}, rows: int = 24, columns: int = 80
+) -> AsyncIterator[OnTerminal]:
+    """Killed at the end, if it still runs."""
+    ours, theirs = os.openpty()
+    set_size(ours, rows, columns)
+    process = await asyncio.create_subprocess_exec(
+        "setsid",
+        "--ctty",
+        *argv,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, **environment},
+    )
+    try:
+        yield OnTerminal(process, ours, theirs)
+    finally:
+        asyncio.get_running_loop().remove_reader(ours)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+        os.close(theirs)
