@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bus.add_argument("--bus-key", metavar="FILE", default="")
     bus.add_argument("--broker", metavar="URL", help="one that runs elsewhere, in its place")
     bus.add_argument("--passcode-file", type=Path, metavar="FILE", help="for that broker")
+    bus.add_argument(
+        "--broker-ca", metavar="FILE", default="", help="speak TLS with it, and trust these"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _place(arguments: argparse.Namespace) -> "Place | None":
     from boincvm.controller.serve.server import Place
 
+    # Without its own certificate there is no TLS, and nobody is asked for another one.
+    if (arguments.tls_key or arguments.client_ca) and not arguments.tls_certificate:
+        raise UsageError("--tls-key and --client-ca need --tls-certificate")
     if arguments.listen is None:
+        if arguments.tls_certificate:
+            raise UsageError("--tls-certificate needs --listen")
         return None
     host, port = _host_and_port(arguments.listen)
     files = (arguments.tls_certificate, arguments.tls_key, arguments.client_ca)
@@ -77,8 +85,14 @@ def _place(arguments: argparse.Namespace) -> "Place | None":
 def _listen(arguments: argparse.Namespace) -> "Listen | None":
     from boincvm.controller.bus_side import Listen
 
+    if arguments.bus_key and not arguments.bus_certificate:
+        raise UsageError("--bus-key needs --bus-certificate")
     if arguments.bus is None:
+        if arguments.bus_certificate:
+            raise UsageError("--bus-certificate needs --bus")
         return None
+    if arguments.broker is not None:
+        raise UsageError("--bus is of our own broker, which --broker takes the place of")
     host, port = _host_and_port(arguments.bus)
     return Listen(host, port, arguments.bus_certificate, arguments.bus_key)
 
@@ -112,5 +126,9 @@ def _broker(arguments: argparse.Namespace) -> "BusPlace | None":
         passcode = arguments.passcode_file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the passcode cannot be read: {error}") from error
-    kind = _KINDS[parts.scheme]
-    return BusPlace(parts.username, passcode, host=host, port=port, dialect=kind)
+    kind, authority = _KINDS[parts.scheme], arguments.broker_ca
+    # Keepers read it, too, and work elsewhere.
+    authority = str(Path(authority).absolute()) if authority else ""
+    return BusPlace(
+        parts.username, passcode, host=host, port=port, authority=authority, dialect=kind
+    )

@@ -9,7 +9,7 @@ examples:
   boincvm logs web.1
   boincvm logs -n 1000 web.1
 
-What programs in it write is with their commands: boincvm ps, boincvm command ID.
+What programs in it write is with their commands: boincvm exec shows it.
 """
 
 

@@ -134,6 +134,9 @@ class CommandTable:
         """How many commands that guest has not answered yet."""
         return len(self._open.get(guest_id, {}))
 
+    def knows(self, command_id: str | None) -> bool:
+        return command_id in self._commands
+
     def find(self, command_id: str) -> Command:
         """Raises UsageError."""
         found = self._commands.get(command_id)
@@ -177,6 +180,11 @@ class CommandTable:
         elif not command.request.keep_input:
             raise UsageError(
                 f"the command {command_id!r} takes no input", hint="submit it with keep_input"
+            )
+        elif not command.is_finished:
+            raise UsageError(
+                f"the command {command_id!r} takes no more input: its controller was started anew",
+                hint="cancel it, and run it again",
             )
 
     # What guests say, and what happens to them.

@@ -22,10 +22,11 @@ from boincvm.controller.overview import Overview
 from boincvm.controller.registry import Change, Guest
 from boincvm.controller.report import Report
 from boincvm.controller.store import Store
-from boincvm.errors import HostError, UsageError
+from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.hypervisor.contract import DISPLAY_SOCKET
 from boincvm.socket_paths import short_path
 
+_NUMBERS = 1000
 _CHANGES = {
     Change.FOUND: ("guest_found", "it is there"),
     Change.CHANGED: ("guest_changed", "it describes itself with other words"),
@@ -46,7 +47,7 @@ class Controller:
         self.side = side
         self._store = store
         former = store.events()
-        self.events = EventLog(former[-1].number + 1 if former else 1, self._keep_event)
+        self.events = EventLog(_next_number(former), self._keep_event)
         self.events.load(former)
         journal = CommandEvents(self.events, store)
         self.desk = Desk(side.bus, self._see, self._take_report, journal)
@@ -60,7 +61,10 @@ class Controller:
         for line in self.machines.load():
             self.events.add("trouble", None, line)
         for machine in self.machines.all():  # their keepers may come back
-            self._bus_for(machine.id)
+            try:
+                self._bus_for(machine.id)
+            except BoincvmError as error:
+                self.events.add("trouble", machine.id, error.message)
         self.desk.commands.load(self._store.commands())
         self.desk.registry.load(self._store.guests())
         await self.desk.open()
@@ -106,7 +110,7 @@ class Controller:
         return self.side.place_for(machine_id, known.passcode if known else "")
 
     def _keep_event(self, event: Event) -> None:
-        if event.kind != "vm_load":
+        if event.kind != "vm_load" or event.number % _NUMBERS == 0:
             self._store.add_event(event)
 
     def _see(self, guest: Guest, change: Change) -> None:
@@ -162,6 +166,11 @@ async def run_controller(
         stack.push_async_callback(controller.close)
         await controller.open()
         yield controller
+
+
+def _next_number(former: list[Event]) -> int:
+    """No event had it before: of each _NUMBERS numbers one at least is on disk."""
+    return (former[-1].number // _NUMBERS + 1) * _NUMBERS if former else 1
 
 
 def _lock(directory: Path) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import NamedTuple
@@ -60,11 +61,9 @@ class EventLog:
 
     def after(self, number: int, most: int = KEPT) -> list[Event]:
         """At most so many of those that came after it, the oldest ones first."""
-        first = self._events[0].number if self._events else self._next
-        skipped = max(number + 1 - first, 0)
-        if skipped >= len(self._events):
-            return []
-        return [self._events[at] for at in range(skipped, min(skipped + most, len(self._events)))]
+        # Those of a former life have gaps: not all are kept on disk.
+        begin = bisect_right(self._events, number, key=lambda event: event.number)
+        return [self._events[at] for at in range(begin, min(begin + most, len(self._events)))]
 
     async def follow(self, after: int) -> AsyncGenerator[Event, None]:
         """Those after number `after`, and all that come, until the log is closed."""

@@ -113,7 +113,8 @@ async def _ping(controller: Controller, given: Arguments) -> dict[str, Json]:
 
 
 async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
-    controller.desk.find(given.text("vms"))
+    if not controller.desk.commands.knows(given.maybe_text("id")):
+        controller.desk.find(given.text("vms"))
     request = Request(
         given.texts("argv"),
         given.table("env"),

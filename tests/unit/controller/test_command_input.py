@@ -11,6 +11,7 @@ from test_commands import net, states, stdout
 from boincvm.controller import guest_command
 from boincvm.controller.command import Command, Request, State
 from boincvm.controller.command_input import WINDOW
+from boincvm.controller.commands import CommandTable
 from boincvm.controller.words import Word
 from boincvm.errors import GuestProtocolError, UsageError
 
@@ -125,6 +126,15 @@ async def test_two_givers_do_not_mix() -> None:
         await made.table.give_input(command.id, b"", ends=True)
         await command.finished()
         assert stdout(command.answers["g1"]) == b"a" * size + b"b" * size
+
+
+async def test_a_controller_that_was_started_anew_loses_no_input_silently() -> None:
+    async with net() as made:
+        running = made.table.submit(made.guests.values(), CAT)
+        anew = CommandTable(lambda _guest, _body: None)
+        anew.load([running])
+        with pytest.raises(UsageError, match="started anew"):
+            await anew.give_input(running.id, b"more")
 
 
 async def test_input_that_nobody_takes() -> None:

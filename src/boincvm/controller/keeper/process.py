@@ -27,7 +27,7 @@ from boincvm.controller.keeper.verbs import KeeperVerbs, failure
 from boincvm.controller.machine_place import MachinePlace
 from boincvm.controller.registry import Guest
 from boincvm.controller.vm_state import VmState
-from boincvm.errors import BoincvmError, UsageError
+from boincvm.errors import BoincvmError, BusError, UsageError
 from boincvm.processes import ASKING_SIGNALS
 
 
@@ -39,7 +39,13 @@ def say(line: str) -> None:
 
 async def open_bus(bus: BusPlace) -> StompBus:
     """Raises BusError."""
-    security = ssl.create_default_context(cafile=bus.authority) if bus.authority else None
+    try:
+        security = ssl.create_default_context(cafile=bus.authority) if bus.authority else None
+    except OSError as error:  # SSLError is one
+        raise BusError(
+            f"the certificates in {bus.authority} cannot be used: {error.strerror or error}",
+            hint="give a file of the authority that signed the broker's certificate",
+        ) from error
     path = Path(bus.path) if bus.path else None
     address = Address(path, bus.host, bus.port, security)
     return await StompBus.open(address, bus.login, bus.passcode, dialect=DIALECTS[bus.dialect])

@@ -116,7 +116,8 @@ def _streams() -> dict[str, dict[str, Json]]:
     body: dict[str, Json] = {"required": True, "content": _BYTES}
     done: dict[str, Json] = {**_result(), "default": _REFUSED}
     where = [_query("vm", required=True), _query("path", required=True)]
-    to = [_query("vms", required=True), *where[1:], _query("kind"), _query("mode")]
+    to = [_query("vms", required=True), *where[1:]]
+    to += [_query("kind"), _query("mode"), _query("transfer")]
     return {
         "/api/events": {
             "get": _stream("followEvents", lines, [_query("after"), _query("follow")]),
