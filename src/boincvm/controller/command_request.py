@@ -27,6 +27,8 @@ def check_request(request: Request, command_id: str | None) -> None:
     """Raises UsageError."""
     if not request.argv or not request.argv[0]:
         raise UsageError("a command without a program", hint="name the program, then its arguments")
+    if request.timeout is not None and not request.timeout > 0:
+        raise UsageError("a timeout of no seconds, in which nothing can run")
     if len(request.stdin) > MOST_STDIN:
         raise UsageError(
             f"a standard input of {len(request.stdin)} bytes, where {MOST_STDIN} are the most",

@@ -99,6 +99,8 @@ class CommandTable:
         self, guests: list[Guest], request: Request, command_id: str | None, first: int | None
     ) -> Command:
         check_request(request, command_id)
+        if first is not None and first < 1:
+            raise UsageError("no answer at all would be enough", hint="first is 1 or more")
         if len(self._commands) >= MOST_COMMANDS:
             raise UsageError(f"there are {MOST_COMMANDS} commands that have not ended")
         chosen = command_id or secrets.token_hex(8)

@@ -1,6 +1,7 @@
 """The life of machines, as operations tell it: each of those that a selector matches, by itself."""
 
 import asyncio
+import platform
 from collections.abc import Awaitable, Callable, Mapping
 
 from boincvm.controller.addressing import Selector, parse_selector
@@ -179,6 +180,7 @@ def as_guest(machine: LocalMachine) -> Guest:
         "image": defined.image,
         "cpus": str(defined.cpus),
         "memory": str(defined.memory >> 20),
+        "host": platform.node(),
     }
     return Guest(machine.id, machine.id, labels={**labels, **defined.labels})
 

@@ -245,6 +245,10 @@ async def test_what_is_no_command(request_: Request, command_id: str | None) -> 
     async with net() as made:
         with pytest.raises(UsageError):
             made.table.submit(made.guests.values(), request_, command_id=command_id)
+        with pytest.raises(UsageError):
+            made.table.submit(made.guests.values(), WAIT._replace(timeout=0))
+        with pytest.raises(UsageError):
+            made.table.submit(made.guests.values(), WAIT, first=0)
         assert made.runs == {"g1": 0}
 
 
