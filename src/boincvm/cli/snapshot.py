@@ -1,18 +1,27 @@
-"""`boincvm snapshot`: checkpoints of jobs that run in a directory or a BOINC slot."""
+"""`boincvm snapshot`: of the controller's machines, and checkpoints of jobs that run in a directory
+or a BOINC slot."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
+from boincvm.cli import asking, machine_snapshots
 from boincvm.exit_codes import ExitCode
 from boincvm.sizes import format_size
 
 _EPILOG = """\
+VM is a machine of the controller: an id, a pattern like 'web.*', labels like 'site=cern', or all.
+What is a directory here, or has a slash in it, is a job's, unless --vm is given.
+
 examples:
+  boincvm snapshot take web.1 before-upgrade
+  boincvm snapshot ls web.1
+  boincvm snapshot restore web.1              to the newest one
+  boincvm snapshot rm web.1 before-upgrade
   boincvm snapshot take /var/lib/boinc-client/slots/0
-  boincvm snapshot ls ~/my-job
-  boincvm snapshot export ~/my-job my-job.snapshot
+  boincvm snapshot ls ./my-job
+  boincvm snapshot export ./my-job my-job.snapshot
   boincvm snapshot import --check my-job.snapshot
   boincvm snapshot import my-job.snapshot ~/my-job && cd ~/my-job && boincvm-wrapper
 """
@@ -24,10 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     verbs = parser.add_subparsers(dest="snapshot_verb", metavar="VERB", required=True)
-    take = verbs.add_parser("take", help="have a job that runs keep its machines on disk now")
-    take.add_argument("directory", metavar="DIRECTORY", nargs="?", default=".")
-    listing = verbs.add_parser("ls", help="list a job's checkpoints, and whether they are whole")
-    listing.add_argument("directory", metavar="DIRECTORY", nargs="?", default=".")
+    take = verbs.add_parser("take", help="keep machines, or a running job's, as they are now")
+    _add_target(take)
+    take.add_argument("name", metavar="NAME", nargs="?", help="a machine's snapshot's")
+    take.add_argument("--description", metavar="TEXT", help="a line about it")
+    _add_target(verbs.add_parser("ls", help="list a machine's snapshots, or a job's checkpoints"))
+    restore = verbs.add_parser("restore", help="let machines go on as they were")
+    _add_machine(restore)
+    restore.add_argument("name", metavar="NAME", nargs="?", help="which (default: the newest)")
+    remove = verbs.add_parser("rm", help="remove a machine's snapshot")
+    _add_machine(remove)
+    remove.add_argument("name", metavar="NAME", help="which")
     export = verbs.add_parser("export", help="put a job whose machines are saved in one file")
     export.add_argument("directory", metavar="DIRECTORY")
     export.add_argument("file", metavar="FILE")
@@ -38,14 +54,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     back.add_argument(
         "--check", action="store_true", help="say whether it can go on here, and do nothing"
     )
-    for verb in (take, listing, export, back):
+    for verb in (export, back):
         verb.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    target = parser.add_argument(
+        "target", metavar="VM|DIRECTORY", nargs="?", default=".", help="(default: this directory)"
+    )
+    asking.completed(target)
+    parser.add_argument("--vm", action="store_true", help="what is named is no directory")
+    asking.add_common(parser)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    asking.completed(parser.add_argument("target", metavar="VM", help=asking.SELECTOR_HELP))
+    asking.add_common(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what `arguments` say; returns the exit code. Raises BoincvmError."""
-    verbs = {"take": _take, "ls": _list, "export": _export, "import": _import}
-    return verbs[arguments.snapshot_verb](arguments)
+    of_jobs = {"take": _take, "ls": _list, "export": _export, "import": _import}
+    of_machines = {
+        "take": machine_snapshots.take,
+        "ls": machine_snapshots.show,
+        "restore": machine_snapshots.restore,
+        "rm": machine_snapshots.remove,
+    }
+    verb = arguments.snapshot_verb
+    if verb in ("restore", "rm") or (
+        verb in ("take", "ls") and machine_snapshots.means_machines(arguments)
+    ):
+        return of_machines[verb](arguments)
+    return of_jobs[verb](arguments)
 
 
 def _take(arguments: argparse.Namespace) -> int:
@@ -53,7 +94,7 @@ def _take(arguments: argparse.Namespace) -> int:
 
     from boincvm.wrapper.control_socket import ask_for_checkpoint
 
-    told = asyncio.run(ask_for_checkpoint(Path(arguments.directory), _TAKE_LIMIT))
+    told = asyncio.run(ask_for_checkpoint(Path(arguments.target), _TAKE_LIMIT))
     if arguments.json:
         print(json.dumps(told))
         return 0
@@ -70,7 +111,7 @@ def _take(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     from boincvm.wrapper.snapshot_listing import list_checkpoints
 
-    found = list_checkpoints(Path(arguments.directory))
+    found = list_checkpoints(Path(arguments.target))
     if arguments.json:
         print(json.dumps([one._asdict() for one in found]))
         return 0

@@ -45,7 +45,9 @@ VERBS = {
     "ping": Verb("ask guests whether they are there"),
     "logs": Verb("print a machine's log"),
     "events": Verb("print what happens to machines and commands"),
-    "snapshot": Verb("take, list, export and import checkpoints of jobs that run in machines"),
+    "snapshot": Verb(
+        "take, list, restore and remove snapshots of machines, and checkpoints of jobs"
+    ),
     "libboinc": Verb("write BOINC's API for programs in a machine, to compile them with"),
     "doctor": Verb("say what works on this host, and what to do about what does not"),
     "completion": Verb("print a script that completes boincvm's words in bash or zsh"),

@@ -1,0 +1,101 @@
+"""`boincvm snapshot`, where it is about machines of the controller."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boincvm.cli import asking
+from boincvm.errors import BoincvmError
+
+if TYPE_CHECKING:
+    from boincvm.controller.client import Table
+
+_HEADER = ("NAME", "MADE", "SIZE", "DESCRIPTION")
+
+
+def means_machines(arguments: argparse.Namespace) -> bool:
+    """Whether the target of `take` and `ls` is no job's directory. What is a directory here is
+    one, and so is what looks like one; but only machines have names for their snapshots."""
+    if arguments.vm or arguments.controller:
+        return True
+    if getattr(arguments, "name", None) or getattr(arguments, "description", None):
+        return True
+    target = arguments.target
+    return target not in (".", "..") and "/" not in target and not Path(target).is_dir()
+
+
+def take(arguments: argparse.Namespace) -> int:
+    """Of all that it means, while they run on. Raises BoincvmError."""
+    told = _change(arguments, "snapshot_take", description=arguments.description)
+    return asking.show_outcomes(
+        told, as_json=arguments.json, describe=lambda one: f"has the snapshot {one['snapshot']}"
+    )
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Raises BoincvmError."""
+    told = _change(arguments, "snapshot_restore")
+    return asking.show_outcomes(
+        told, as_json=arguments.json, describe=lambda one: f"goes on as in {one['snapshot']}"
+    )
+
+
+def remove(arguments: argparse.Namespace) -> int:
+    """Raises BoincvmError."""
+    told = _change(arguments, "snapshot_remove")
+    return asking.show_outcomes(
+        told, as_json=arguments.json, describe=lambda _one: f"has no snapshot {arguments.name}"
+    )
+
+
+def _change(arguments: argparse.Namespace, operation: str, **asked: object) -> "dict[str, Table]":
+    client = asking.client_of(arguments)
+    target = arguments.target
+    try:
+        with asking.waiting(f"{operation.replace('_', ' ')} {target}"):
+            told = client.call(operation, vms=target, name=arguments.name, **asked)
+    except BoincvmError as error:
+        raise _also_no_directory(error, arguments) from error
+    outcomes = told.get("outcomes")
+    return outcomes if isinstance(outcomes, dict) else {}  # type: ignore[return-value]
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """A machine's, the oldest one first. Raises BoincvmError."""
+    try:
+        told = asking.client_of(arguments).call("snapshot_list", vm=arguments.target)
+    except BoincvmError as error:
+        raise _also_no_directory(error, arguments) from error
+    if arguments.json:
+        asking.print_document(told)
+        return 0
+    found = told.get("snapshots")
+    rows = [_row(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    if rows:
+        asking.print_rows(_HEADER, rows)
+    else:
+        vm = arguments.target
+        print(f"{vm} has no snapshots; take one: boincvm snapshot take {vm}")
+    return 0
+
+
+def _row(snapshot: "Table") -> tuple[str, ...]:
+    from boincvm.sizes import format_size
+
+    made, size = snapshot.get("made"), snapshot.get("size")
+    at = time.localtime(made if isinstance(made, int | float) else 0)
+    return (
+        str(snapshot.get("name")),
+        time.strftime("%Y-%m-%d %H:%M:%S", at),
+        format_size(size) if isinstance(size, int | float) else "-",
+        "".join(one for one in str(snapshot.get("description")) if one.isprintable()),
+    )
+
+
+def _also_no_directory(error: BoincvmError, arguments: argparse.Namespace) -> BoincvmError:
+    """`take` and `ls` take a job's directory too, and its name may be mistyped."""
+    if arguments.snapshot_verb not in ("take", "ls") or arguments.vm or arguments.controller:
+        return error
+    hint = f"{error.hint}; a job's directory is given as ./{arguments.target}"
+    return BoincvmError(error.message, hint=hint, exit_code=error.exit_code)
