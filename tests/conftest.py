@@ -13,7 +13,13 @@ from boincvm.image.store import ImageStore
 
 TESTS = Path(__file__).parent
 # The agent is no part of the package; it travels in the image.
-HELPERS = (TESTS.parent / "guest", TESTS / "vm", TESTS / "bus", TESTS / "unit" / "controller")
+HELPERS = (
+    TESTS.parent / "guest",
+    TESTS / "vm",
+    TESTS / "bus",
+    TESTS / "unit" / "controller",
+    TESTS / "web",
+)
 sys.path[:0] = map(str, HELPERS)
 
 from bench import Bench  # noqa: E402 - found by the line above

@@ -1,4 +1,10 @@
-"""A shell on a machine's screen, for whoever sits before it: the guest has no getty."""
+"""A shell on a machine's screen, for whoever sits before it: the guest has no getty.
+
+Nor has its kernel a driver for the screen: it is started by PVH, which tells it of none
+(Documentation/arch/x86/boot.rst), and keeps what its terminals show in memory alone. So the
+text and the cursor, as an inverse cell, are copied from there (vcs(4)) to the VGA text mode that
+the firmware has set.
+"""
 
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
@@ -6,17 +12,38 @@ from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 
 # Each shell has the screen as its controlling terminal, so that Ctrl-C reaches what it runs.
 _SHELLS = """
-import fcntl, os, termios
+import fcntl, mmap, os, select, termios
+
+SIZE = 4096
+INVERSE = 0x70
+
+def show():
+    seen = os.open("/dev/vcsa1", os.O_RDONLY)
+    memory = mmap.mmap(os.open("/dev/mem", os.O_RDWR), SIZE, offset=0xB8000)
+    changes = select.poll()
+    changes.register(seen, select.POLLPRI)
+    while True:
+        lines, columns, x, y, *text = os.pread(seen, SIZE, 0)
+        cursor = 2 * (y * columns + x) + 1
+        text[cursor : cursor + 1] = [INVERSE]
+        memory[: len(text)] = bytes(text)
+        changes.poll()
+
+def serve():
+    os.setsid()
+    screen = os.open("/dev/tty1", os.O_RDWR)
+    fcntl.ioctl(screen, termios.TIOCSCTTY, 1)
+    for number in (0, 1, 2):
+        os.dup2(screen, number)
+    os.execv("/bin/sh", ["-sh", "-i"])
+
+if os.fork() == 0:
+    show()
 while True:
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        screen = os.open("/dev/tty1", os.O_RDWR)
-        fcntl.ioctl(screen, termios.TIOCSCTTY, 1)
-        for number in (0, 1, 2):
-            os.dup2(screen, number)
-        os.execv("/bin/sh", ["-sh", "-i"])
-    os.waitpid(child, 0)
+    shell = os.fork()
+    if shell == 0:
+        serve()
+    os.waitpid(shell, 0)
 """
 
 

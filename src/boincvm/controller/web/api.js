@@ -37,8 +37,11 @@ async function fetched(path, options = {}) {
 }
 
 export async function call(operation, given = {}) {
-  const body = JSON.stringify(given);
-  const answer = await fetched(`/api/${operation}`, { method: "POST", body });
+  const answer = await fetched(`/api/${operation}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(given),
+  });
   return (await answer.json()).result;
 }
 

@@ -146,8 +146,9 @@ async function snapshots() {
 }
 
 function endScreen() {
-  if (screen) screen.disconnect();
+  const ended = screen;
   screen = null;
+  if (ended) ended.disconnect();
   at("screen").replaceChildren();
   at("screen").classList.remove("on");
 }
@@ -173,6 +174,10 @@ async function showScreen(vm) {
   at("screen").classList.add("on");
   const opened = new RFB(at("screen"), url, { wsProtocols });
   opened.scaleViewport = true;
-  opened.addEventListener("disconnect", () => { if (screen === opened) endScreen(); });
+  opened.addEventListener("disconnect", () => {
+    if (screen !== opened) return;
+    screen = null;
+    endScreen();
+  });
   screen = opened;
 }

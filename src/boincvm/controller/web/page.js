@@ -12,6 +12,7 @@ let last = 0;
 let running = null;
 let wait = 500;
 let refreshing = null;
+let listening = false;
 
 function trouble(error) {
   if (error instanceof Refused && error.status === 401) {
@@ -108,6 +109,13 @@ function listen() {
   });
 }
 
+// Events are asked for once the token is known to be right.
+async function begin() {
+  await refresh();
+  if (!listening) listen();
+  listening = true;
+}
+
 function take(event) {
   if (event.number === undefined) return;
   if (event.number <= last) return;
@@ -178,7 +186,7 @@ at("ask-token").addEventListener("submit", (event) => {
   event.preventDefault();
   setToken(at("token").value.trim());
   at("ask-token").hidden = true;
-  act(refresh);
+  act(begin);
 });
 at("new").addEventListener("click", () => { at("create").hidden = false; at("create").elements.name.focus(); });
 at("create-cancel").addEventListener("click", () => { at("create").hidden = true; });
@@ -192,5 +200,4 @@ at("create").addEventListener("submit", (event) => {
   });
 });
 machine.prepare(act, draw);
-act(refresh);
-listen();
+act(begin);

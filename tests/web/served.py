@@ -1,0 +1,71 @@
+"""A controller with its page, in a process of its own, and a browser that looks at it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+from boincvm.paths import data_directory
+
+LIMIT = 60
+_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--window-size=1280,1000",
+)  # fmt: skip
+
+
+@contextmanager
+def served_page(directory: Path) -> Iterator[str]:
+    """The page's address, with the token in it."""
+    home = directory / "home"
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "images").symlink_to(data_directory() / "images")
+    command = [sys.executable, "-m", "boincvm.cli.main"]
+    environment = {**os.environ, "BOINCVM_HOME": str(home)}
+    server = subprocess.Popen(
+        [*command, "controller", "--listen", "127.0.0.1:0"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    try:
+        said = []
+        for line in server.stderr:
+            said.append(line)
+            if found := re.search(r"http://\S+", line):
+                break
+        else:
+            raise AssertionError(f"the controller did not start: {said}")
+        yield found[0]
+    finally:
+        subprocess.run([*command, "rm", "--force", "all"], env=environment, timeout=LIMIT)
+        server.send_signal(signal.SIGTERM)
+        server.stderr.read()
+        assert server.wait(LIMIT) == 0
+        server.stderr.close()
+
+
+@contextmanager
+def browser(directory: Path) -> Iterator[webdriver.Chrome]:
+    """A new one, which knows nothing."""
+    options = Options()
+    for flag in (*_FLAGS, f"--user-data-dir={directory / 'browser'}"):
+        options.add_argument(flag)
+    options.binary_location = "/usr/bin/chromium"
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
+    try:
+        driver.set_page_load_timeout(LIMIT)
+        yield driver
+    finally:
+        driver.quit()

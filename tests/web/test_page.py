@@ -1,0 +1,186 @@
+"""The web page in a real browser, with real machines."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.common.exceptions import (
+    NoAlertPresentException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+    TimeoutException,
+)
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+from served import LIMIT, browser, served_page
+
+pytestmark = pytest.mark.timeout(280)
+NOT_YET = (
+    NoAlertPresentException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+    StopIteration,
+)
+HOSTILE = "<img src=x onerror=document.title=1>"
+
+
+class Person:
+    """Looks at the page and clicks."""
+
+    def __init__(self, driver: Chrome, directory: Path) -> None:
+        self.driver = driver
+        self.picture = directory / "page.png"  # of what it could not bring about
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Until it gives something; what the page has drawn anew meanwhile is looked for again."""
+        wait = WebDriverWait(self.driver, LIMIT, 0.05, NOT_YET)
+        try:
+            return wait.until(lambda _: condition())
+        except TimeoutException:
+            said = self.driver.get_log("browser")
+            self.driver.save_screenshot(str(self.picture))
+            raise AssertionError(f"still:\n{self.text('body')}\n{said}") from None
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        return self.find(selector).text
+
+    def press(self, selector: str, text: str) -> None:
+        """The button with that text."""
+
+        def pressed() -> bool:
+            next(one for one in self.all(f"{selector} button") if one.text == text).click()
+            return True
+
+        self.until(pressed)
+
+    def agree(self) -> None:
+        self.until(lambda: self.driver.switch_to.alert or True)
+        self.driver.switch_to.alert.accept()
+
+    def write(self, selector: str, text: str) -> None:
+        field = self.find(selector)
+        field.clear()
+        field.send_keys(text)
+
+    def create(self, name: str, *, screen: bool = False) -> None:
+        self.find("#new").click()
+        self.write("#create [name=name]", name)
+        self.write("#create [name=memory]", "256M")
+        if screen:
+            self.find("#create [name=display]").click()
+        self.press("#create", "Create")
+        self.until(lambda: self.find(f'tr[data-vm="{name}"]'))
+
+    def until_state(self, name: str, state: str) -> None:
+        self.until(lambda: self.text(f'tr[data-vm="{name}"] .state') == state)
+
+    def run(self, line: str) -> dict[str, str]:
+        """Output by machine, once all have ended."""
+        self.write("#run-line", line)
+        self.press("#run", "Run")
+
+        def ended() -> dict[str, str] | None:
+            if self.find("#run-cancel").is_displayed():
+                return None
+            boxes = self.all("#outputs .output")
+            return {str(box.get_attribute("data-vm")): box.text for box in boxes}
+
+        found: dict[str, str] = self.until(ended)
+        return found
+
+
+def test_a_person_and_two_machines(base_image: Path, tmp_path: Path) -> None:
+    with served_page(tmp_path) as address, browser(tmp_path) as driver:
+        person = Person(driver, tmp_path)
+        driver.get(address.partition("#")[0])
+        # Without a token it asks for one, and with a wrong one again.
+        person.until(lambda: person.find("#ask-token").is_displayed())
+        person.write("#token", "wrong")
+        person.press("#ask-token", "Go on")
+        person.until(lambda: "token is missing or wrong" in person.text("#trouble"))
+        driver.get("about:blank")
+        driver.get(address)
+        person.until(lambda: person.text("#link") == "live")
+        assert "token" not in driver.current_url
+
+        person.create("a.1", screen=True)
+        person.create("a.2")
+        person.write("#filter", "a.*")
+        for name in ("a.1", "a.2"):
+            person.press(f'tr[data-vm="{name}"]', "Start")
+        for name in ("a.1", "a.2"):
+            person.until_state(name, "running")
+        both = person.run(f"sh -c 'echo \"{HOSTILE}\"; echo two >file; exit 3'")
+        assert sorted(both) == ["a.1", "a.2"]
+        for name, text in both.items():
+            assert text == f"{name} · exit code 3\n{HOSTILE}"
+        assert driver.title == "boincvm"
+
+        # One machine's own view.
+        person.find('tr[data-vm="a.1"] .name').click()
+        person.until(lambda: person.text("#one-name") == "a.1")
+        # Its screen: the shell's prompt, and what a person types.
+        canvas = person.until(lambda: person.find("#screen canvas"))
+        person.until(lambda: bright(driver) > 0)
+        before = bright(driver)
+        canvas.click()
+        canvas.send_keys("yes | head -n 300", Keys.ENTER)
+        person.until(lambda: bright(driver) > 2 * before)
+
+        person.write("#take [name=name]", "first")
+        person.press("#take", "Take a snapshot")
+        person.until(lambda: "first" in person.text("#snapshots"))
+        person.run("rm file")
+        assert person.run("ls") == {"a.1": "a.1 · exit code 0"}
+        person.press("#snapshots", "Restore")
+        person.agree()
+        person.until(lambda: "is restoring" in person.text("#event-list"))
+        person.until_state("a.1", "running")
+        assert person.run("ls") == {"a.1": "a.1 · exit code 0\nfile"}
+
+        sent = tmp_path / "sent.txt"
+        sent.write_text("from the page\n")
+        person.find("#put [type=file]").send_keys(str(sent))
+        person.write("#put [name=path]", "there.txt")
+        person.press("#put", "Send")
+        person.until(
+            lambda: "is there" in str(person.find("#put [name=path]").get_attribute("placeholder"))
+        )
+        assert "from the page" in person.run("cat there.txt")["a.1"]
+        assert person.find("#plot-cpu polyline").get_attribute("points")
+
+        person.press("#one-acts", "Power off")
+        person.agree()
+        person.until_state("a.1", "powered off")
+        person.press("#one-acts", "Remove")
+        person.agree()
+        person.until(lambda: not person.all('tr[data-vm="a.1"]'))
+        person.press('tr[data-vm="a.2"]', "Stop")
+        person.until_state("a.2", "powered off")
+        loud = [one for one in driver.get_log("browser") if "401" not in one["message"]]
+        assert [one["message"] for one in loud if one["level"] == "SEVERE"] == []
+
+
+def bright(driver: Chrome) -> int:
+    """How many of the screen's pixels are not black."""
+    count: int = driver.execute_script(
+        """
+        const canvas = document.querySelector("#screen canvas");
+        if (!canvas || !canvas.width) return 0;
+        const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        let count = 0;
+        for (let at = 0; at < data.length; at += 4)
+          if (data[at] + data[at + 1] + data[at + 2] > 90) count += 1;
+        return count;
+        """
+    )
+    return count
