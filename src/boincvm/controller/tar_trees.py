@@ -100,7 +100,9 @@ def unpack(source: Path, directory: Path, name: str, stop: threading.Event) -> N
             writer.finish()
         finally:
             writer.close()
-    except (tarfile.TarError, RecursionError, OverflowError, EOFError) as error:
+    except UnsafePathError:
+        raise
+    except (tarfile.TarError, ValueError, RecursionError, OverflowError, EOFError) as error:
         raise UnsafePathError("that is no tar stream, or a damaged one") from error
     except OSError as error:
         if error.errno in _OF_NAMES:
