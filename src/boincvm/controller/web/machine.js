@@ -97,7 +97,7 @@ export async function open(vm) {
 }
 
 export function show(vm) {
-  const parts = [vm.state.replace("_", " "), vm.image, vm.cpus && `${vm.cpus} processors`, vm.memory && size(vm.memory), vm.network ? "network" : ""];
+  const parts = [vm.state.replace("_", " "), vm.image, vm.cpus && `${vm.cpus} processor${vm.cpus > 1 ? "s" : ""}`, vm.memory && size(vm.memory), vm.network ? "network" : ""];
   at("one-what").textContent = parts.filter(Boolean).join(" · ");
   at("one-why").textContent = vm.why;
   at("one-acts").replaceChildren(
