@@ -7,6 +7,7 @@ import struct
 import termios
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 LIMIT = 60.0
 
@@ -68,7 +69,11 @@ def set_size(terminal: int, rows: int, columns: int) -> None:
 
 @asynccontextmanager
 async def on_terminal(
-    *argv: str, environment: Mapping[str, str] = {}, rows: int = 24, columns: int = 80
+    *argv: str,
+    environment: Mapping[str, str] = {},
+    directory: Path | None = None,
+    rows: int = 24,
+    columns: int = 80,
 ) -> AsyncIterator[OnTerminal]:
     """Killed at the end, if it still runs."""
     ours, theirs = os.openpty()
@@ -80,6 +85,7 @@ async def on_terminal(
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        cwd=directory,
         env={**os.environ, **environment},
     )
     try:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from boincvm.controller.client import Client, Table
 
 SELECTOR_HELP = "an id, a pattern like 'web.*', labels like 'site=cern,cpus>=2', or all"
-BASH_MACHINES, ZSH_MACHINES = "_boincvm_machines", "_boincvm_machines"
+# Functions of the completion scripts, see completion.py; bash's takes "_dir" and "_file" as a sign.
+MACHINES = "_boincvm_machines"
+MACHINES_OR_DIRECTORIES = "_boincvm_machines_or_dirs"
+FILES_OR_MACHINES = "_boincvm_files_or_machines"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +45,9 @@ def add_selectors(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def completed(action: argparse.Action) -> argparse.Action:
-    """Shells complete this argument with the ids of machines: see completion.py."""
-    action.complete = {"bash": BASH_MACHINES, "zsh": ZSH_MACHINES}  # type: ignore[attr-defined]
+def completed(action: argparse.Action, function: str = MACHINES) -> argparse.Action:
+    """Shells complete this argument with the ids of machines, or what else `function` finds."""
+    action.complete = {"bash": function, "zsh": function}  # type: ignore[attr-defined]
     return action
 
 

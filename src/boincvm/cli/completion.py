@@ -2,12 +2,65 @@
 
 import argparse
 
+from boincvm.cli import asking
 from boincvm.errors import HostError
 
 _EXAMPLES = """\
 examples:
   boincvm completion bash > ~/.local/share/bash-completion/completions/boincvm
   boincvm completion zsh > ~/.zfunc/_boincvm
+"""
+
+_LIMIT = 5
+"""Seconds that a controller may take to say which machines there are."""
+# No word of a guest's becomes one of the shell's: what has other characters is left out.
+_BASH = f"""
+{asking.MACHINES}() {{
+  local id
+  timeout {_LIMIT} boincvm ls --quiet 2>/dev/null | while IFS= read -r id; do
+    [[ $id == "$1"* && $id != *[!A-Za-z0-9._-]* ]] && printf '%s\\n' "$id"
+  done
+}}
+{asking.MACHINES_OR_DIRECTORIES}() {{
+  {asking.MACHINES} "$1"
+  compgen -d -- "$1"
+}}
+{asking.FILES_OR_MACHINES}() {{
+  {asking.MACHINES} "$1" | while IFS= read -r id; do printf '%s:\\n' "$id"; done
+  compgen -f -- "$1"
+}}
+"""
+# After the colon of a machine's name goes a path.
+_BASH_END = """
+_boincvm() {
+  _shtab_boincvm "$@"
+  if [[ ${#COMPREPLY[@]} = 1 && ${COMPREPLY[0]} == *: ]]; then
+    compopt -o nospace 2>/dev/null || :
+  fi
+}
+
+complete -o bashdefault -F _boincvm boincvm
+"""
+_ZSH = f"""
+_boincvm_ids() {{
+  ids=(${{(f)"$(timeout {_LIMIT} boincvm ls --quiet 2>/dev/null)"}})
+  ids=(${{ids:#*[^A-Za-z0-9._-]*}})
+}}
+{asking.MACHINES}() {{
+  local -a ids
+  _boincvm_ids
+  compadd "$@" -a ids
+}}
+{asking.MACHINES_OR_DIRECTORIES}() {{
+  {asking.MACHINES} "$@"
+  _files -/ "$@"
+}}
+{asking.FILES_OR_MACHINES}() {{
+  local -a ids
+  _boincvm_ids
+  compadd -S : "$@" -a ids
+  _files "$@"
+}}
 """
 
 
@@ -27,5 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error
     from boincvm.cli.verbs import full_parser
 
-    print(shtab.complete(full_parser(), shell=arguments.shell))
+    is_bash = arguments.shell == "bash"
+    preamble = _BASH if is_bash else _ZSH
+    print(shtab.complete(full_parser(), shell=arguments.shell, preamble=preamble))
+    if is_bash:
+        print(_BASH_END)
     return 0

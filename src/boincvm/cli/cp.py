@@ -27,8 +27,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     asking.add_common(parser)
     parser.epilog = _EPILOG
-    parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("destination", metavar="DESTINATION")
+    for name in ("source", "destination"):
+        side = parser.add_argument(name, metavar=name.upper())
+        asking.completed(side, asking.FILES_OR_MACHINES)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     target = parser.add_argument(
         "target", metavar="VM|DIRECTORY", nargs="?", default=".", help="(default: this directory)"
     )
-    asking.completed(target)
+    asking.completed(target, asking.MACHINES_OR_DIRECTORIES)
     parser.add_argument("--vm", action="store_true", help="what is named is no directory")
     asking.add_common(parser)
 
