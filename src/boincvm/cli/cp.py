@@ -15,13 +15,16 @@ from boincvm.filetree import UnsafePathError
 
 _EPILOG = """\
 One side names a machine and a path beneath its work directory, like web.1:data/in.txt; to put
-something, several machines can be meant. A directory is copied with all that is in it.
+something, several machines can be meant. A directory is copied with all that is in it. A file
+server of Chirp, at chirp://HOST[:PORT]/PATH, can stand in place of the machine.
 
 examples:
   boincvm cp input.txt web.1:input.txt
   boincvm cp data 'web.*:data'
   boincvm cp web.1:results results
+  boincvm cp results chirp://store.site/2026/results
 """
+_CHIRP = "chirp://"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Until it is there. Raises BoincvmError."""
+    if any(one.startswith(_CHIRP) for one in (arguments.source, arguments.destination)):
+        return _by_chirp(arguments)
     there, here = _side(arguments.destination), _side(arguments.source)
     if (there is None) == (here is None):
         raise UsageError(
@@ -113,6 +118,33 @@ def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -
         raise OutputFileError(f"{vm}:{path} is refused: {error}") from error
     if arguments.json:
         asking.print_document({"vm": vm, "path": path, "destination": str(destination)})
+    return 0
+
+
+def _by_chirp(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from boincvm.controller.chirp_transport import chirp_get, chirp_put
+
+    source, destination = arguments.source, arguments.destination
+    is_put = destination.startswith(_CHIRP)
+    local = source if is_put else destination
+    if local.startswith(_CHIRP) or _side(local) is not None:
+        raise UsageError(
+            "one side of a copy by Chirp is on this host",
+            hint="copy in two steps; a local path with a colon in it is written ./a:b",
+        )
+    with asking.waiting(f"copying {source}"):
+        if is_put:
+            copied = asyncio.run(chirp_put(Path(source), destination))
+        else:
+            path = Path(destination)
+            path = path / Path(source).name if path.is_dir() else path
+            copied = asyncio.run(chirp_get(source, path))
+    if arguments.json:
+        asking.print_document(copied._asdict())
+    for name in () if arguments.json else copied.left_out:
+        asking.say(f"left out: {name!r}, which is neither a file nor a directory")
     return 0
 
 
