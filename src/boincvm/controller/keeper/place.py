@@ -30,7 +30,8 @@ from boincvm.image.locks import try_lock
 from boincvm.job import values
 
 _COMMANDS = "commands.json"
-_MOST_BYTES = {_COMMANDS: 1 << 30}
+_SNAPSHOTS = "snapshots.json"
+_MOST_BYTES = {_COMMANDS: 1 << 30, _SNAPSHOTS: 1 << 26}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -159,16 +160,16 @@ class Place:
     def snapshots(self) -> list[dict[str, object]]:
         """Tables of snapshots.py. Raises HostError."""
         try:
-            found = self._read("snapshots.json")["snapshots"]
+            found = self._read(_SNAPSHOTS)["snapshots"]
         except FileNotFoundError:
             return []
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise self._damaged("snapshots.json", TypeError("no list of tables"))
+            raise self._damaged(_SNAPSHOTS, TypeError("no list of tables"))
         return found
 
     def write_snapshots(self, tables: list[dict[str, object]]) -> None:
         """Raises OSError."""
-        self._write("snapshots.json", {"snapshots": tables})
+        self._write(_SNAPSHOTS, {"snapshots": tables})
 
     def commands(self) -> list[dict[str, object]]:
         """Of guest_commands.py, as they were when the machine was saved. Raises HostError."""
@@ -197,7 +198,7 @@ class Place:
             with path.open("rb") as file:
                 table = json.loads(file.read(_MOST_BYTES.get(name, 1 << 20)))
         except FileNotFoundError:
-            if name == "snapshots.json":
+            if name == _SNAPSHOTS:
                 raise
             raise HostError(
                 f"there is no machine in {self.directory}", hint="boincvm ls shows those there are"

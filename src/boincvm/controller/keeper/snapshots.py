@@ -85,6 +85,8 @@ class Snapshots:
         found = {one.name for one in self.all()}
         if len(found) >= MOST:
             raise UsageError(f"the machine has {MOST} snapshots", hint="remove one first")
+        if len(description) > _LONGEST or not description.isprintable():
+            raise UsageError(f"a description is one line of at most {_LONGEST} characters")
         if name is None:
             number = len(found) + 1
             while f"snapshot-{number}" in found:
@@ -99,8 +101,6 @@ class Snapshots:
             raise UsageError(
                 f"there is a snapshot {name} already", hint="choose another name, or remove it"
             )
-        if len(description) > _LONGEST or not description.isprintable():
-            raise UsageError(f"a description is one line of at most {_LONGEST} characters")
         return name
 
     def add(
