@@ -1,11 +1,13 @@
 """What the controller knows, on disk (SQLite): events, guests, commands and their answers.
 
 It is written as things happen and synced now and then: a controller that is killed loses nothing
-of it, a power cut the last moments. `schema` is the version of what is written here.
+of it, a power cut the last moments. On a full disk what happens is not kept. `schema` is the
+version of what is written here.
 """
 
 import asyncio
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from boincvm.controller.events import KEPT, Event
 from boincvm.controller.registry import Guest
 from boincvm.errors import HostError
 
+_LOG = logging.getLogger("boincvm.controller")
 SCHEMA = 1
 _TABLES = """
 CREATE TABLE events (number INTEGER PRIMARY KEY, at REAL, kind TEXT, vm TEXT, text TEXT, more TEXT);
@@ -54,19 +57,40 @@ class Store:
                 f"{path} cannot be used: {error}", hint="move the file away, if it is damaged"
             ) from error
         self._is_open = False
+        self._has_failed = False
 
     def _do(self, statement: str, values: tuple[object, ...]) -> None:
-        if not self._is_open:
-            self._base.execute("BEGIN")
-            self._is_open = True
-            asyncio.get_running_loop().call_soon(self.commit)
-        self._base.execute(statement, values)
+        try:
+            if not self._is_open:
+                self._base.execute("BEGIN")
+                self._is_open = True
+                asyncio.get_running_loop().call_soon(self.commit)
+            self._base.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            self._fail(error)
 
     def commit(self) -> None:
         """What was told is written; again is harmless."""
-        if self._is_open:
-            self._is_open = False
+        if not self._is_open:
+            return
+        self._is_open = False
+        try:
             self._base.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._fail(error)
+        else:
+            if self._has_failed:
+                self._has_failed = False
+                _LOG.warning("what happens is kept on disk again")
+
+    def _fail(self, error: sqlite3.OperationalError) -> None:
+        """The disk is full, or broken: machines and commands go on without it."""
+        self._is_open = False
+        if self._base.in_transaction:
+            self._base.execute("ROLLBACK")
+        if not self._has_failed:
+            self._has_failed = True
+            _LOG.error("what happens cannot be kept on disk, and is not for now: %s", error)
 
     def close(self) -> None:
         """Again is harmless."""
