@@ -13,7 +13,7 @@ from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.keeper.process import open_bus
 
 SOCKET = "bus.sock"
-_OUR_LOGIN = "controller"
+_OUR_LOGIN = "/controller"  # which is no machine's id
 _EVERYTHING = ("/topic/**",)
 
 

@@ -156,6 +156,7 @@ async def run_controller(
     place of it. Raises BoincvmError, OSError.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, _lock(directory))
         side = embedded(directory, listen) if broker is None else elsewhere(broker)

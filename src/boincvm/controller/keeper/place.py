@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.atomic_files import write_atomically
+from boincvm.bus.topics import is_destination
 from boincvm.controller.vm_state import VmState
+from boincvm.controller.words import GUEST
 from boincvm.errors import HostError, UsageError
 from boincvm.image.locks import try_lock
 from boincvm.job import values
@@ -32,6 +34,7 @@ from boincvm.job import values
 _COMMANDS = "commands.json"
 _SNAPSHOTS = "snapshots.json"
 _MOST_BYTES = {_COMMANDS: 1 << 30, _SNAPSHOTS: 1 << 26}
+_EVERYBODY = "all"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -249,10 +252,15 @@ class Place:
 
 def check_id(value: object) -> str:
     """A machine's id; it becomes a file name and a word on the bus. Raises UsageError."""
-    if not isinstance(value, str) or _ID.fullmatch(value) is None or ".." in value:
+    if not isinstance(value, str) or _ID.fullmatch(value) is None:
         raise UsageError(
             f"found {values.describe(value)}, expected a machine's name:"
             " up to 64 of A-Z a-z 0-9 . _ -, a letter or digit first"
+        )
+    if value == _EVERYBODY or not is_destination(GUEST + value):
+        raise UsageError(
+            f"found {values.describe(value)}, which cannot be addressed on the bus",
+            hint="all means everybody; dots stand between words, of which there are 15 at most",
         )
     return value
 
