@@ -12,6 +12,7 @@ from lossy import LIMIT, Net
 
 from boincvm.controller import commands
 from boincvm.controller.command import KEPT_OUTPUT, Answer, Command, Request, State
+from boincvm.controller.guest_commands import MOST_RUNNING
 from boincvm.controller.words import Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
 
@@ -218,6 +219,18 @@ async def test_finished_commands_expire(monkeypatch: pytest.MonkeyPatch) -> None
         assert waits.id in [command.id for command in made.table.all()]
         with pytest.raises(UsageError, match="no command 'new'"):
             made.table.find("new")
+
+
+async def test_so_many_run_in_one_guest_and_no_more() -> None:
+    async with net() as made:
+        for _ in range(MOST_RUNNING):
+            made.table.submit(made.guests.values(), WAIT)
+        one_more = made.table.submit(made.guests.values(), WAIT)
+        await one_more.finished()
+        result = one_more.answers["g1"].result
+        assert result is not None
+        assert result.error == "64 commands are running here already"
+        assert made.runs == {"g1": MOST_RUNNING}
 
 
 async def test_there_is_an_end_to_open_commands(monkeypatch: pytest.MonkeyPatch) -> None:
