@@ -8,6 +8,7 @@ from benchmarks import (
     channel_wait,
     checkpoints,
     cold_start,
+    exec_overhead,
     exit_reaction,
     golden_start,
     guest_overhead,
@@ -39,6 +40,7 @@ BENCHMARKS = (
     checkpoints.INCREMENT,
     checkpoints.OVERHEAD,
     checkpoints.RESUME,
+    exec_overhead.BENCHMARK,
     bus_fanout.BENCHMARK,
     guests_10k.BENCHMARK,
 )

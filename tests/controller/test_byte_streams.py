@@ -7,7 +7,7 @@ import json
 import socket
 
 import pytest
-from faces import BEARER, LIMIT, TOKEN, Faces, bounded
+from faces import BEARER, JSON, LIMIT, TOKEN, Faces, bounded
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -114,6 +114,25 @@ async def test_output_comes_as_it_is_written_and_the_end_at_last(faces):
     # As often as one likes.
     again = await faces.ask("GET", "/api/commands/a%2Fb%20c/output", BEARER)
     assert lines_of(again.body)[0]["data"] == encoded(b"hello")
+
+
+async def test_a_command_and_its_output_in_one_answer(faces):
+    guest = await faces.add_guest("g1")
+    talk = await faces.talk()
+    asked = json.dumps({"vms": "g1", "argv": ["wait", "hello"], "id": "c"}).encode()
+    json_body = {**JSON, **BEARER}
+    await talk.ask("POST", "/api/exec?follow=yes", json_body, asked)
+    assert (await talk.head()).status == 200
+    assert json.loads(await talk.chunk()) == {"result": {"command": "c", "vms": ["g1"]}}
+    assert json.loads(await talk.chunk())["data"] == encoded(b"hello")
+    guest.programs[0].signal(9)
+    assert json.loads(await talk.chunk())["command"]["answers"]["g1"]["signal"] == 9
+    assert await talk.chunk() == b""
+    # Nobody to run it is told at once.
+    asked = json.dumps({"vms": "g2", "argv": ["x"]}).encode()
+    answer = await faces.ask("POST", "/api/exec?follow=yes", json_body, asked)
+    assert answer.status == 400
+    assert "matches no" in answer.error["message"]
 
 
 async def test_a_command_that_there_is_not(faces):

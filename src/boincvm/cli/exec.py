@@ -50,30 +50,31 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("no program to run", hint="boincvm exec SELECTOR -- PROGRAM")
     client = asking.client_of(arguments)
     feeds = not arguments.detach and _feeds(arguments)
-    told = client.call(
-        "exec",
-        vms=arguments.vms,
-        argv=arguments.command,
-        env=dict(_pair(one) for one in arguments.env),
-        directory=arguments.directory,
-        timeout=arguments.timeout,
-        first=arguments.first,
-        within=arguments.within,
-        id=arguments.id,
-        keep_input=feeds,
-    )
-    command_id, vms = str(told["command"]), told["vms"]
+    given = {
+        "vms": arguments.vms,
+        "argv": arguments.command,
+        "env": dict(_pair(one) for one in arguments.env),
+        "directory": arguments.directory,
+        "timeout": arguments.timeout,
+        "first": arguments.first,
+        "within": arguments.within,
+        "id": arguments.id,
+        "keep_input": feeds,
+    }
     if arguments.detach:
-        asking.print_document(told) if arguments.json else print(command_id)
+        told = client.call("exec", **given)
+        asking.print_document(told) if arguments.json else print(told["command"])
         return 0
+    told, output = client.run(**given)
+    command_id, vms = str(told["command"]), told["vms"]
     is_one = isinstance(vms, list) and len(vms) == 1
     screen = Screen(_nowhere if arguments.json else _write, is_prefixed=not is_one)
     with interruptible(client, command_id):
         if feeds:
             with InputFeeder(client, command_id, sys.stdin.fileno()):
-                command = follow(client, command_id, screen)
+                command = follow(output, screen)
         else:
-            command = follow(client, command_id, screen)
+            command = follow(output, screen)
     if arguments.json:
         asking.print_document(client.call("command", id=command_id, output=True))
     return _end(command, as_json=arguments.json)

@@ -92,7 +92,7 @@ class _Shell:
     def show(self) -> None:
         from boincvm.controller.client_run import Screen, follow
 
-        self.command = follow(self._client, self._id, Screen(_write, is_prefixed=False))
+        self.command = follow(self._client.output(self._id), Screen(_write, is_prefixed=False))
 
     def send(self, data: bytes, *, ends: bool) -> None:
         self._client.give_input(self._id, data, ends=ends)

@@ -47,9 +47,8 @@ class Client:
 
     def call(self, operation: str, **arguments: object) -> Table:
         """What came of it. Arguments that are None are not given. Raises BoincvmError."""
-        given = {name: value for name, value in arguments.items() if value is not None}
-        body = json.dumps(given).encode()
-        with self._asked("POST", f"/api/{quote(operation)}", body, _JSON) as response:
+        path = f"/api/{quote(operation)}"
+        with self._asked("POST", path, _given(arguments), _JSON) as response:
             return _result(response)
 
     def events(self, after: int = 0, *, follow: bool = False) -> Iterator[Table]:
@@ -62,9 +61,21 @@ class Client:
         """Of a command, until it has ended: pieces {"vm", "stream", "offset", "data"}, `data` in
         base64, at last {"command"}. Raises BoincvmError."""
         path = f"/api/commands/{quote(command_id, safe='')}/output"
-        is_over = False
         query = {"follow": "yes", "from": str(begin)}
-        for table in self._lines(path, query, is_endless=True):
+        return self._until_command(self._lines(path, query, is_endless=True))
+
+    def run(self, **arguments: object) -> tuple[Table, Iterator[Table]]:
+        """The operation `exec`: what came of it, and then all as `output` has it. Raises
+        BoincvmError."""
+        lines = self._lines("/api/exec", {"follow": "yes"}, _given(arguments), is_endless=True)
+        begun = next(lines, {}).get("result")
+        if not isinstance(begun, dict):
+            raise self._has_gone()
+        return begun, self._until_command(lines)
+
+    def _until_command(self, lines: Iterator[Table]) -> Iterator[Table]:
+        is_over = False
+        for table in lines:
             is_over = is_over or "command" in table
             yield table
         if not is_over:
@@ -105,9 +116,13 @@ class Client:
         if response.length:  # read(n) says nothing of an early end
             raise self._has_gone()
 
-    def _lines(self, path: str, query: Mapping[str, str], *, is_endless: bool) -> Iterator[Table]:
+    def _lines(
+        self, path: str, query: Mapping[str, str], body: Body = None, *, is_endless: bool
+    ) -> Iterator[Table]:
+        path = f"{path}?{urlencode(query)}"
         limit = None if is_endless else CALL_LIMIT
-        with self._asked("GET", f"{path}?{urlencode(query)}", limit=limit) as response:
+        method, headers = ("GET", {}) if body is None else ("POST", _JSON)
+        with self._asked(method, path, body, headers, limit=limit) as response:
             while line := response.readline(_LONGEST_LINE):
                 table = _table(line)
                 if "error" in table:
@@ -166,6 +181,10 @@ class Client:
 
 _JSON = {"Content-Type": "application/json"}
 _BYTES = {"Content-Type": "application/octet-stream"}
+
+
+def _given(arguments: Mapping[str, object]) -> bytes:
+    return json.dumps({name: one for name, one in arguments.items() if one is not None}).encode()
 
 
 def _answer(

@@ -7,7 +7,7 @@ import select
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import NamedTuple, Self
@@ -63,11 +63,11 @@ class Screen:
         return f"{vm}| ".encode() if self._is_prefixed else b""
 
 
-def follow(client: Client, command_id: str, screen: Screen) -> Table:
-    """Shows all output of a command until its end; returns it as the operation `command` tells
-    it. Raises BoincvmError, and what `screen` raises."""
+def follow(output: Iterable[Table], screen: Screen) -> Table:
+    """Shows all output of a command, as `Client.output` has it, until its end; returns it as the
+    operation `command` tells it. Raises BoincvmError, and what `screen` raises."""
     told: Table = {}
-    for table in client.output(command_id):
+    for table in output:
         ended = table.get("command")
         if isinstance(ended, dict):
             told = ended

@@ -40,6 +40,7 @@ def make_app(controller: Controller, policy: Policy, ending: Ending | None = Non
         Route("/api/files", streams.put_file, methods=["PUT"]),
         Route("/api/files", streams.get_file, methods=["GET"]),
         WebSocketRoute("/api/console/{vm}", streams.console),
+        Route("/api/exec", streams.exec, methods=["POST"]),
         Route("/api/{operation}", _operation(controller), methods=["POST"]),
         Route("/api/{rest:path}", _nothing),
         Route("/RPC2", XmlRpc(controller).answer, methods=["POST"]),

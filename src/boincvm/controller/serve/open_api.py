@@ -75,9 +75,11 @@ def _operation(operation: Operation) -> dict[str, Json]:
         "additionalProperties": False,
         **({"required": required} if required else {}),
     }
+    follows = {"parameters": [_query("follow")]} if operation.name == "exec" else {}
     return {
         "operationId": operation.name,
         "summary": operation.summary,
+        **follows,
         "requestBody": {
             "required": bool(required),
             "content": {"application/json": {"schema": schema}},

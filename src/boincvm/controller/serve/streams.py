@@ -10,12 +10,12 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from boincvm.controller import command_table
+from boincvm.controller import command_table, operations
 from boincvm.controller.arguments import Json
 from boincvm.controller.command import Command
 from boincvm.controller.controller import Controller
 from boincvm.controller.file_traffic import Download
-from boincvm.controller.serve.bodies import body, error_table, pieces
+from boincvm.controller.serve.bodies import body, error_table, json_object, pieces
 from boincvm.controller.serve.ending import Ending, Flow
 from boincvm.controller.serve.gate import TOKEN_PROTOCOL
 from boincvm.errors import BoincvmError, UsageError
@@ -84,6 +84,23 @@ class Streams:
                 raise end
 
     # Commands.
+
+    async def exec(self, request: Request) -> Response:
+        """The operation, and with `follow` its output in the same answer."""
+        begun = {
+            "result": await operations.call(self._controller, "exec", await json_object(request))
+        }
+        if request.query_params.get("follow") != "yes":
+            return JSONResponse(begun)
+        command = self._controller.desk.commands.find(str(begun["result"]["command"]))
+
+        async def all_of_it() -> AsyncGenerator[dict[str, Json], None]:
+            yield dict(begun)
+            async with aclosing(command_output(command, 0, follow=True)) as output:
+                async for table in output:
+                    yield table
+
+        return Flow(_lines(all_of_it()), self._ending, _LINES)
 
     async def output(self, request: Request) -> Response:
         command = self._controller.desk.commands.find(request.path_params["id"])

@@ -36,18 +36,18 @@ async function fetched(path, options = {}) {
   throw new Refused(error.message || `the controller says ${answer.status}`, error.hint || "", answer.status);
 }
 
-export async function call(operation, given = {}) {
-  const answer = await fetched(`/api/${operation}`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(given),
-  });
-  return (await answer.json()).result;
+function posted(path, given) {
+  const headers = { "Content-Type": "application/json" };
+  return fetched(path, { method: "POST", headers, body: JSON.stringify(given) });
 }
 
-// Calls `take` with each line's object of a stream.
-export async function follow(path, take) {
-  const reader = (await fetched(path)).body.pipeThrough(new TextDecoderStream()).getReader();
+export async function call(operation, given = {}) {
+  return (await (await posted(`/api/${operation}`, given)).json()).result;
+}
+
+// Asks as `call` does, and calls `take` with each line's object of the answer.
+export async function follow(path, given, take) {
+  const reader = (await posted(path, given)).body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();

@@ -140,9 +140,6 @@ function take(event) {
 
 async function run(line) {
   const where = machine.chosen() || (vms.size === 1 ? [...vms.keys()][0] : selector());
-  const { command } = await call("exec", { vms: where, argv: split(line) });
-  running = command;
-  at("run-cancel").hidden = false;
   at("outputs").replaceChildren();
   const boxes = new Map();
   const box = (vm) => {
@@ -155,8 +152,13 @@ async function run(line) {
     return boxes.get(vm);
   };
   const decoders = new Map();
-  await follow(`/api/commands/${command}/output?follow=yes`, (told) => {
+  await follow("/api/exec?follow=yes", { vms: where, argv: split(line) }, (told) => {
     if (told.error) throw new Refused(told.error.message, told.error.hint, 0);
+    if (told.result) {
+      running = told.result.command;
+      at("run-cancel").hidden = false;
+      return;
+    }
     if (told.command) {
       for (const [vm, answer] of Object.entries(told.command.answers)) box(vm).firstChild.textContent = `${vm} · ${ended(answer)}`;
       return;
