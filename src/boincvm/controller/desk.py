@@ -30,7 +30,7 @@ class Desk:
         report: Callable[[str, Report], None] = lambda _guest_id, _report: None,
         journal: Journal | None = None,
     ) -> None:
-        """`report` hears what guests tell of their state."""
+        """`report` hears what guests that are known tell of their state."""
         self._tell = tell
         self._report = report
         self.registry = Registry(self._see)
@@ -111,5 +111,5 @@ class Desk:
             self.asker.take(guest_id, word)
         elif word.name == "PONG":
             self.pings.take(guest_id, word)
-        elif word.name == "STATE":
+        elif word.name == "STATE" and self.registry.presence(guest_id) is not None:
             self._report(guest_id, read_report(word.table))

@@ -1,6 +1,5 @@
 """What a machine's keeper tells of its state, as it travels on the bus."""
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ from boincvm.controller.vm_state import VmState
 from boincvm.errors import GuestProtocolError
 
 _LONGEST = 500
+_MOST_BYTES = float(1 << 53)
 
 
 class Report(NamedTuple):
@@ -36,7 +36,7 @@ def read_report(table: Mapping[str, object]) -> Report:
         raise GuestProtocolError("a guest is in a state that there is not") from None
     if not isinstance(why, str):
         raise GuestProtocolError("a guest says in no words why it is in its state")
-    memory = _number(table, "memory", math.inf)
+    memory = _number(table, "memory", _MOST_BYTES)
     return Report(
         state,
         "".join(filter(str.isprintable, why[:_LONGEST])),
@@ -52,7 +52,5 @@ def _number(table: Mapping[str, object], name: str, most: float) -> float | None
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
-        raise GuestProtocolError(f"a guest tells a {name} that cannot be")
-    if not math.isfinite(value):
         raise GuestProtocolError(f"a guest tells a {name} that cannot be")
     return float(value)

@@ -1,0 +1,130 @@
+"""What a guest tells of its state, which may be anything."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from boincvm.bus.transport import Message, Receiver
+from boincvm.controller.desk import Desk
+from boincvm.controller.report import Report, read_report
+from boincvm.controller.vm_state import VmState
+from boincvm.errors import GuestProtocolError
+
+ANYTHING = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
+    lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner),
+    max_leaves=6,
+)
+FIELDS = ("state", "why", "cpu", "memory", "progress", "started_at")
+HUGE = 10**400
+"""Which JSON may hold, and no float."""
+
+
+class QuietBus:
+    """`hear`: a message comes. Nobody hears what is said."""
+
+    receiver: Receiver = staticmethod(lambda _message: None)
+
+    def post(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None: ...
+
+    async def send(
+        self, destination: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> None: ...
+
+    async def subscribe(self, pattern: str, receiver: Receiver) -> Callable[[], Awaitable[None]]:
+        self.receiver = receiver
+
+        async def end() -> None: ...
+
+        return end
+
+    def hear(self, guest: str, body: bytes) -> None:
+        self.receiver(Message(f"/topic/host.{guest}", {}, body, guest))
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report(VmState.POWERED_OFF),
+        Report(VmState.ABORTED, "the host was unplugged"),
+        Report(VmState.RUNNING, "", 0.0, 0, 0.0, 0.0),
+        Report(VmState.RUNNING, "", 256.0, 1 << 40, 1.0, 1.7e9),
+    ],
+)
+def test_it_is_read_as_it_was_told(report: Report) -> None:
+    assert read_report(json.loads(json.dumps(report.table()))) == report
+
+
+def test_words_are_cut_and_cleaned() -> None:
+    read = read_report({"state": "aborted", "why": "\x1b[2J\ud800" + "x" * 1000})
+    assert read.why == "[2J" + "x" * 495
+
+
+@pytest.mark.parametrize("state", [None, 1, "", "RUNNING", "on fire", ["running"], {}])
+def test_states_that_there_are_not(state: object) -> None:
+    with pytest.raises(GuestProtocolError, match="state"):
+        read_report({"state": state})
+
+
+@pytest.mark.parametrize("why", [1, None, ["words"]])
+def test_reasons_that_are_no_words(why: object) -> None:
+    with pytest.raises(GuestProtocolError):
+        read_report({"state": "running", "why": why})
+
+
+@pytest.mark.parametrize("name", FIELDS[2:])
+@pytest.mark.parametrize(
+    "value",
+    [-1, True, "1", [], {}, HUGE, -HUGE, float("nan"), float("inf"), 1e300],
+    ids=lambda value: str(value)[:9],
+)
+def test_numbers_that_cannot_be(name: str, value: object) -> None:
+    with pytest.raises(GuestProtocolError, match=name):
+        read_report({"state": "running", name: value})
+
+
+@given(some.dictionaries(some.sampled_from(FIELDS), ANYTHING | some.just("running")))
+def test_anything_is_a_report_or_refused(table: dict[str, object]) -> None:
+    try:
+        read = read_report(table)
+    except GuestProtocolError:
+        return
+    json.dumps(read.table(), allow_nan=False)
+    assert read_report(read.table()) == read
+
+
+@pytest.mark.parametrize(
+    "state", ['"memory": ' + "9" * 400, '"started_at": 1e999', '"cpu": NaN', '"why": "\\ud800"']
+)
+async def test_no_guest_ends_the_controller_by_what_it_tells(state: str) -> None:
+    """What a receiver raises ends the bus, and the controller with it."""
+    bus, reports = QuietBus(), list[Report]()
+    desk = Desk(bus, report=lambda _, report: reports.append(report))
+    await desk.open()
+    try:
+        bus.hear("1", b"HELLO")
+        bus.hear("1", f'STATE {{"state": "running", {state}}}'.encode())
+        bus.hear("1", b'STATE {"state": "paused"}')
+    finally:
+        await desk.close()
+    assert reports[-1].state is VmState.PAUSED
+
+
+async def test_only_guests_that_are_known_are_believed() -> None:
+    """However many ids somebody makes up, nothing is kept of them."""
+    bus, heard = QuietBus(), list[str]()
+    desk = Desk(bus, report=lambda guest, _: heard.append(guest))
+    await desk.open()
+    try:
+        for number in range(100):
+            bus.hear(f"made-up-{number}", b'STATE {"state": "running"}')
+        bus.hear("1", b"HELLO")
+        bus.hear("1", b'STATE {"state": "running"}')
+        bus.hear("1", b"BYE")
+        bus.hear("1", b'STATE {"state": "running"}')
+    finally:
+        await desk.close()
+    assert heard == ["1"]
