@@ -7,6 +7,7 @@ import pytest
 from boincvm.cli import controller
 from boincvm.cli.main import main
 from boincvm.cli.parser import Parser
+from boincvm.controller.serve.foreground import warnings
 from boincvm.exit_codes import ExitCode
 
 
@@ -50,3 +51,27 @@ def test_certificates_of_a_broker_that_are_none(tmp_path: Path, monkeypatch, cap
     given = ["--broker", "stomp://me@127.0.0.1:1", "--passcode-file", str(tmp_path / "passcode")]
     assert main(["controller", *given, "--broker-ca", str(tmp_path / "no")]) == ExitCode.BUS
     assert "certificates in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ("", 0),
+        ("--listen 127.0.0.1:0 --bus [::1]:0", 0),
+        ("--listen localhost:0", 0),
+        ("--listen 0.0.0.0:0", 1),
+        ("--listen big.example.org:0 --bus 10.1.2.3:0", 2),
+        ("--listen 0.0.0.0:0 --tls-certificate a --bus [::]:0 --bus-certificate b", 0),
+        ("--broker rabbitmq://me@10.1.2.3 --passcode-file passcode", 1),
+        ("--broker rabbitmq://me@10.1.2.3 --passcode-file passcode --broker-ca ca", 0),
+        ("--broker rabbitmq://me@127.0.0.1 --passcode-file passcode", 0),
+    ],
+)
+def test_who_could_read_along_is_told(options, count, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "passcode").write_text("secret\n")
+    parser = Parser()
+    controller.add_arguments(parser)
+    given = parser.parse_args(options.split())
+    places = controller._place(given), controller._listen(given), controller._broker(given)
+    assert len(list(warnings(*places))) == count

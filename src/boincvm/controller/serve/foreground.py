@@ -1,8 +1,10 @@
 """A controller with its servers, in the foreground, until a signal ends it."""
 
 import asyncio
+import ipaddress
 import signal
 import sys
+from collections.abc import Iterator
 
 from boincvm.controller.bus_side import Listen
 from boincvm.controller.controller import Controller, run_controller
@@ -31,6 +33,8 @@ async def run_in_foreground(
         try:
             await servers[0].open()
             _say("the controller runs; Ctrl-C ends it, and machines run on")
+            for warning in warnings(place, listen, broker):
+                _say(f"warning: {warning}")
             if place is not None:
                 token = token_in(directory / TOKEN)
                 hosts = () if any_host else Policy().hosts
@@ -47,6 +51,23 @@ async def run_in_foreground(
                 await server.close()
     running = sum(machine.is_kept for machine in controller.machines.all())
     _say(f"the controller has ended; {running} machines run on")
+
+
+def warnings(place: Place | None, listen: Listen | None, broker: BusPlace | None) -> Iterator[str]:
+    """What the network can read along."""
+    if place is not None and not place.certificate and _is_elsewhere(place.host):
+        yield "without --tls-certificate whoever listens on the network has the token"
+    if listen is not None and not listen.certificate and _is_elsewhere(listen.host):
+        yield "without --bus-certificate whoever listens on the network has guests' passcodes"
+    if broker is not None and not broker.authority and _is_elsewhere(broker.host):
+        yield "without --broker-ca whoever listens on the network has the broker's passcode"
+
+
+def _is_elsewhere(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() != "localhost"
 
 
 async def _until(ended: asyncio.Event, controller: Controller) -> None:
