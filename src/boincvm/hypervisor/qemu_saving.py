@@ -153,10 +153,12 @@ class Saving:
 
     def _base(self) -> str | None:
         """The memory file of which only the changes are written; None where it needs too many
-        others, or most of what they have is of no use any more."""
+        others, or most of what they have is of no use any more, or somebody has removed it."""
         if self._former is None:
             return None
         chain = [name for name in self._former.files if name.startswith("memory-")]
+        if not all((self._spec.directory / name).exists() for name in chain):
+            return None
         size = sum(self._former.files[name].size for name in chain)
         live = self._former.machine.get("live")
         if len(chain) >= LONGEST_CHAIN or not isinstance(live, int) or size > 2 * live:
