@@ -135,6 +135,8 @@ class GuestCommand:
         if self.time_left is not None:
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(max(self.time_left, 0), self._time_out)
+        if self._request.keep_input and not self._input_ends:
+            self._say_input_taken(again=True)
 
     def end(self, how: Mapping[str, object]) -> None:
         """`how`: the result's table without the rest."""
@@ -196,6 +198,8 @@ class GuestCommand:
         """A CMD_INPUT. Raises GuestProtocolError."""
         if not self._request.keep_input:
             raise GuestProtocolError("input of a command that has all of it")
+        if self.program_state is not None:
+            return  # nobody is there to take it; `attach` asks for it again
         offset = word.whole("offset")
         is_missing = offset > self._heard
         fresh = b"" if is_missing else word.data[self._heard - offset :]

@@ -5,14 +5,15 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lossy import Net
+from lossy import FakeProgram, Net
 from test_commands import net, states, stdout
 
 from boincvm.controller import guest_command
 from boincvm.controller.command import Command, Request, State
 from boincvm.controller.command_input import WINDOW
 from boincvm.controller.commands import CommandTable
-from boincvm.controller.words import Word
+from boincvm.controller.guest_command import GuestCommand
+from boincvm.controller.words import Word, decode_word
 from boincvm.errors import GuestProtocolError, UsageError
 
 CAT = Request(("cat",), keep_input=True)
@@ -135,6 +136,33 @@ async def test_a_controller_that_was_started_anew_loses_no_input_silently() -> N
         anew.load([running])
         with pytest.raises(UsageError, match="started anew"):
             await anew.give_input(running.id, b"more")
+
+
+async def test_input_for_a_program_that_is_yet_to_come_back() -> None:
+    said: list[Word] = []
+    state = {
+        "id": "1",
+        "request": {**CAT._asdict(), "stdin": ""},
+        "result": None,
+        "program": {"any": "state"},
+        "outputs": {name: {"first": 0, "data": ""} for name in ("stdout", "stderr")},
+        "input": [3, 3, False],
+        "fraction": None,
+        "time_left": None,
+    }
+    command = GuestCommand.restored(state, lambda body: said.append(decode_word(body)))
+    fed = Word("CMD_INPUT", {**ID, "offset": 3, "ends": True}, b"def")
+    command.take_input(fed)
+    assert said == []
+    program = FakeProgram(CAT, command)
+    command.attach(program)
+    (asks,) = said
+    assert asks.name == "CMD_INPUT_TAKEN"
+    assert asks.table == {**ID, "offset": 3, "heard": 3, "ends": False, "again": True}
+    command.take_input(fed)
+    command.take_input(fed)
+    assert program.untaken == 3
+    assert (await program.wait()).code == 3
 
 
 async def test_input_that_nobody_takes() -> None:
