@@ -93,6 +93,15 @@ class End(NamedTuple):
     is_ours: bool = False
 
 
+# What a guest says of a program that it could not start; all else is about the guest itself.
+_ERRORS = {
+    "no such program": ExitCode.NO_SUCH_PROGRAM,
+    "cannot execute": ExitCode.CANNOT_EXECUTE,
+    "cannot start": ExitCode.CANNOT_EXECUTE,
+    "are larger than": ExitCode.CANNOT_EXECUTE,
+}
+
+
 def end_of(answer: Table) -> End:
     """`answer`: one of those of the operation `command`."""
     state, code, number = answer.get("state"), answer.get("code"), answer.get("signal")
@@ -105,9 +114,9 @@ def end_of(answer: Table) -> End:
     if answer.get("timed_out"):
         return End(ExitCode.TIME_LIMIT_EXCEEDED, "killed: its time was over", "--timeout", True)
     if answer.get("error"):
-        words, is_there = str(answer["error"]), "ermission" in str(answer["error"])
-        failed = ExitCode.CANNOT_EXECUTE if is_there else ExitCode.NO_SUCH_PROGRAM
-        return End(failed, words, "", True)
+        words = str(answer["error"])
+        known = (code for sign, code in _ERRORS.items() if sign in words)
+        return End(next(known, ExitCode.GUEST_DIED), words, "", True)
     if isinstance(number, int) and number:
         return End(exit_code_for_signal(number), f"ended by {_signal_name(number)}")
     if isinstance(code, int) and code:
