@@ -118,6 +118,37 @@ async def test_a_machine_from_the_command_line(home: Home) -> None:
     assert b"there are no machines yet" in home.run("ls").stdout
 
 
+async def test_a_shell_outlives_its_machine_s_sleep(home: Home) -> None:
+    home.run("create", "web.1", "--memory", "256M")
+    home.run("start", "web.1")
+    async with home.shell("web.1") as terminal:
+        await terminal.until("# ")
+        home.run("suspend", "web.1")
+        terminal.type("\r~.")
+        await terminal.until("left web.1")
+        assert await terminal.code() == ExitCode.HUNG_UP
+        home.run("resume", "web.1")
+    assert b"no command runs" in home.run("ps").stdout
+    assert b"/bin/bash" not in home.run("exec", "web.1", "--", "ps", "ax").stdout
+    async with home.shell("web.1") as terminal:
+        terminal.type("WORD=here\r")
+        for sleep, wake in ((["suspend"], "resume"), (["suspend", "--to-disk"], "start")):
+            terminal.type(f"echo $WORD-{wake}-1\r")
+            await terminal.until(f"here-{wake}-1")
+            home.run(*sleep, "web.1")
+            terminal.type(f"echo $WORD-{wake}-2\r")
+            home.run(wake, "web.1")
+            await terminal.until(f"here-{wake}-2")
+        home.run("snapshot", "take", "web.1")
+        terminal.type("echo $WORD-3\r")
+        await terminal.until("here-3")
+        # What runs after a restore is the guest of then, whose words nobody hears any more.
+        home.run("snapshot", "restore", "web.1")
+        await terminal.until("the machine has ended")
+        assert await terminal.code() == ExitCode.GUEST_DIED
+        assert terminal.modes() == terminal.modes_before
+
+
 def programs(home: Home) -> None:
     done = home.run(
         "exec", "web.1", "--", "sh", "-c", "cat; echo no >&2; exit 3", stdin=b"in", code=3
@@ -150,8 +181,13 @@ def snapshots(home: Home) -> None:
     assert home.run("exec", "web.1", "--", "ls").stdout == b"here\n"
     (listed,) = home.told("snapshot", "ls", "web.1")["snapshots"]
     assert (listed["name"], listed["description"]) == ("first", "with files")
+    # The next one needs nothing of one that was removed.
+    home.run("snapshot", "take", "web.1", "second")
+    home.run("snapshot", "rm", "web.1", "second")
     home.run("snapshot", "rm", "web.1", "first")
     assert b"has no snapshots" in home.run("snapshot", "ls", "web.1").stdout
+    home.run("snapshot", "take", "web.1", "third")
+    assert home.run("exec", "web.1", "--", "ls").stdout == b"here\n"
 
 
 async def in_a_shell(terminal: OnTerminal) -> None:
