@@ -140,6 +140,22 @@ def test_who_does_not_hear_of_it_is_killed():
         assert far.wait(LIMIT) == 137
 
 
+def test_whoever_says_nothing_for_long_is_gone():
+    argv = shell_argv(
+        USUAL, ("sh", "-c", "trap 'exit 5' HUP; while :; do echo on; sleep 0.01; done")
+    )
+    script = argv[3].replace("SILENCE = 600.0", "SILENCE = 0.5")
+    assert script != argv[3]
+    far = subprocess.Popen(
+        [sys.executable, *argv[1:3], script, *argv[4:]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    # That it still has something to say does not count.
+    assert talk(far, b"").startswith("on")
+    assert far.returncode == 5
+
+
 # The near end, on a terminal with a program behind it that needs no controller.
 
 _NEAR = """
@@ -207,6 +223,17 @@ async def test_the_user_leaves_whoever_does_not_hear():
         terminal.type("\x03~.\r~.")
         await terminal.until("ended False 137")
         assert terminal.modes() == terminal.modes_before
+
+
+async def test_a_sign_of_life_while_nobody_types():
+    script = _NEAR.replace("\nfar = Far()", "\nnear.BEAT = 0.05\nfar = Far()").replace(
+        "\nimport", "\nfrom boincvm.controller.terminal import near\nimport", 1
+    )
+    heard = "import os; print('ready', len(os.read(0, 6) + os.read(0, 6) + os.read(0, 6)))"
+    script = script.replace("*shell_argv(size_of(0), sys.argv[1:])[1:]", f'"-c", {heard!r}')
+    async with on_terminal(sys.executable, "-c", script) as terminal:
+        await terminal.until("ready 18")
+        await terminal.until("ended True 0")
 
 
 async def test_the_far_end_is_gone_at_once():
