@@ -62,6 +62,7 @@ class Controller:
             self.events.add("trouble", None, line)
         for machine in self.machines.all():  # their keepers may come back
             try:
+                machine.place.bus()
                 self._bus_for(machine.id)
             except BoincvmError as error:
                 self.events.add("trouble", machine.id, error.message)
@@ -105,9 +106,13 @@ class Controller:
     # What happens.
 
     def _bus_for(self, machine_id: str) -> BusPlace:
-        machine = self.machines.find(machine_id)
-        known = machine.place.bus() if machine else None
-        return self.side.place_for(machine_id, known.passcode if known else "")
+        machine, known = self.machines.find(machine_id), ""
+        try:
+            known = machine.place.bus().passcode if machine else ""
+        except BoincvmError:
+            if machine is not None and machine.is_kept:  # else its next keeper has a new one
+                raise
+        return self.side.place_for(machine_id, known)
 
     def _keep_event(self, event: Event) -> None:
         if event.kind != "vm_load" or event.number % _NUMBERS == 0:

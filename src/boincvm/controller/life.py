@@ -8,13 +8,17 @@ from boincvm.controller.addressing import Selector, parse_selector
 from boincvm.controller.arguments import Json
 from boincvm.controller.desk import Desk
 from boincvm.controller.keeper.snapshots import Snapshots
-from boincvm.controller.machines import LocalMachine, Machines
+from boincvm.controller.keeper.verbs import ENDS
+from boincvm.controller.local_machine import LocalMachine
+from boincvm.controller.machines import Machines
 from boincvm.controller.registry import Guest
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 
 ASK_LIMIT = 600.0
 """Seconds that a keeper may take for anything."""
+PATIENCE = 60.0
+"""Seconds after which a keeper that was told to power off is killed, and its machine with it."""
 
 Asked = Mapping[str, Json]
 Table = dict[str, Json]
@@ -68,6 +72,7 @@ class Life:
         machine = self._machines.find(vm)
         if machine is None:
             return await self._ask_elsewhere(vm, verb, asked)
+        machine.find_keeper()
         try:
             act = self._local.get(verb)
             told = await (act(machine, asked) if act else self._ask(machine, verb, asked))
@@ -105,15 +110,32 @@ class Life:
             await asyncio.wait((ended, answer), return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
-            return {}
         finally:
             ended.cancel()
             answer.cancel()
             await asyncio.gather(ended, answer, return_exceptions=True)
+        if verb in ENDS:
+            return {}
+        raise self._has_ended(machine, verb)
+
+    @staticmethod
+    def _has_ended(machine: LocalMachine, verb: str) -> HostError:
+        return HostError(
+            f"the machine {machine.id} ended before the answer to {verb.replace('_', ' ')} came:"
+            f" it is {machine.state.replace('_', ' ')}{machine.why and ': '}{machine.why}",
+            hint=f"boincvm logs {machine.id}",
+        )
 
     async def _ask_when_there(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
         await machine.until(lambda: machine.state is not VmState.STARTING)
-        guest = await self._desk.registry.wait_for(machine.id)
+        try:
+            async with asyncio.timeout(ASK_LIMIT):
+                guest = await self._desk.registry.wait_for(machine.id)
+        except TimeoutError:
+            raise HostError(
+                f"the keeper of the machine {machine.id} has not come to the bus",
+                hint=f"see boincvm logs {machine.id}; boincvm stop --now {machine.id} ends it",
+            ) from None
         reply = await self._desk.asker.ask(guest, verb, asked, within=ASK_LIMIT)
         return _plain(reply.table)
 
@@ -126,16 +148,28 @@ class Life:
     async def _end(self, machine: LocalMachine, asked: Asked) -> Table:
         if not machine.is_kept:
             return {}  # it is off already
-        verb = "stop" if "within" in asked else "power_off"
-        await self._ask(machine, verb, asked)
+        if "within" in asked:
+            await self._ask(machine, "stop", asked)
+        else:
+            await self._power_off(machine)
         await machine.until(lambda: not machine.is_kept)
         return {}
+
+    async def _power_off(self, machine: LocalMachine) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._ask(machine, "power_off", {})
+                await machine.until(lambda: not machine.is_kept)
+        except TimeoutError:
+            machine.kill_keeper()
 
     async def _save(self, machine: LocalMachine, asked: Asked) -> Table:
         if not machine.is_kept and machine.state is VmState.SAVED:
             return {}
         await self._ask(machine, "save", asked)
         await machine.until(lambda: not machine.is_kept)
+        if machine.state is not VmState.SAVED:
+            raise self._has_ended(machine, "save")
         return {}
 
     async def _reset(self, machine: LocalMachine, asked: Asked) -> Table:

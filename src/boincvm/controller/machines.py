@@ -1,21 +1,14 @@
-"""The machines of this host: what lies on disk for each, and the keepers that run.
+"""The machines of this host: made, found, started and removed."""
 
-A keeper is a process of its own (keeper/process.py). It goes on while there is no controller, and
-a controller that begins finds it again by the lock that it holds.
-"""
-
-import asyncio
-import os
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from boincvm.controller.keeper.place import BusPlace, Definition, Place, Status, check_id
+from boincvm.controller.keeper.place import BusPlace, Definition, Place, check_id
 from boincvm.controller.keeper.snapshots import Snapshots
-from boincvm.controller.report import Report
+from boincvm.controller.local_machine import Changed, LocalMachine
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.image.names import check_image_name
@@ -25,135 +18,6 @@ from boincvm.job.values import UnexpectedValueError
 MOST = 1000
 _MOST_LABELS = 48
 _MOST_LOG_LINES = 10_000
-_KEEPER = "boincvm.controller.keeper.process"
-
-Changed = Callable[[str], None]
-"""Takes the id of a machine whose state is another one."""
-
-
-class LocalMachine:
-    """report: what its keeper told last, None while none runs."""
-
-    def __init__(self, place: Place, changed: Changed) -> None:
-        self.place = place
-        self.definition = place.definition()
-        self.status = place.status()
-        self.report: Report | None = None
-        self._changed = changed
-        self._news = asyncio.Event()
-        self._pidfd = -1
-        self._child = 0  # its process, if it is ours
-
-    @property
-    def id(self) -> str:
-        return self.definition.id
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether its keeper runs."""
-        return self._pidfd >= 0
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether its keeper runs, and has nothing to keep any more."""
-        return self.is_kept and self.state.is_off
-
-    @property
-    def state(self) -> VmState:
-        return self.report.state if self.report else self.status.state
-
-    @property
-    def why(self) -> str:
-        return self.report.why if self.report else self.status.why
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Until it is so."""
-        while not condition():
-            await self._news.wait()
-
-    def tell(self) -> None:
-        """Something is another than it was."""
-        self._news.set()
-        self._news = asyncio.Event()
-        self._changed(self.id)
-
-    def take_report(self, report: Report) -> None:
-        """What its keeper says."""
-        if self.is_kept:
-            before, self.report = self.state, report
-            if before is not report.state:
-                self.tell()
-
-    # Its keeper.
-
-    def spawn(self, snapshot: str | None) -> None:
-        """Begins a keeper, which nobody ends with us. Raises OSError."""
-        argv = [sys.executable, "-P", "-m", _KEEPER, str(self.place.directory)]
-        if snapshot is not None:
-            argv += ["--snapshot", snapshot]
-        with self.place.log.open("ab") as log:
-            # Not by `subprocess`, which wants to see the end of all that it begins.
-            pid = os.posix_spawn(
-                argv[0],
-                argv,
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
-                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
-                ],
-                setsid=True,
-            )
-        self.report = Report(VmState.STARTING)
-        self._child = pid
-        self._watch(pid)
-        self.tell()
-
-    def adopt(self) -> bool:
-        """Takes up the keeper that a former controller has begun; whether there is one."""
-        if not self.place.is_kept():
-            self._settle()
-            return False
-        self.status = self.place.status()
-        self.report = Report(self.status.state, self.status.why, started_at=self.status.started_at)
-        try:
-            self._watch(self.status.pid)
-        except ProcessLookupError:
-            self._settle()
-            return False
-        return True
-
-    def _watch(self, pid: int) -> None:
-        self._pidfd = os.pidfd_open(pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
-
-    def _ended(self) -> None:
-        self.let_go()
-        if self._child:
-            os.waitpid(self._child, 0)
-            self._child = 0
-        self._settle()
-        self.tell()
-
-    def _settle(self) -> None:
-        """No keeper runs: what it wrote last holds, unless it was killed."""
-        self.report = None
-        self.status = self.place.status()
-        if not self.status.state.is_off:
-            why = "its keeper was killed, and the machine with it"
-            self.set_status(self.status._replace(state=VmState.ABORTED, why=why, started_at=None))
-
-    def set_status(self, status: Status) -> None:
-        """Only while no keeper runs. Raises OSError."""
-        self.place.write_status(status)
-        self.status = status
-
-    def let_go(self) -> None:
-        """Its keeper, if any, runs on, unwatched; again is harmless."""
-        if self._pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
 
 
 class Machines:
@@ -173,17 +37,26 @@ class Machines:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         troubles = []
         for path in sorted(self._directory.iterdir()):
-            if not (path / "machine.json").exists():
-                shutil.rmtree(path, ignore_errors=True)  # it was being made, or removed
-                continue
             try:
-                machine = LocalMachine(Place(path), self._changed)
-                machine.adopt()
+                self._load(Place(path))
             except BoincvmError as error:
                 troubles.append(error.message)
-                continue
-            self._machines[machine.id] = machine
+            except OSError as error:
+                troubles.append(f"{str(path)!r} cannot be read: {error.strerror}")
         return troubles
+
+    def _load(self, place: Place) -> None:
+        """Raises BoincvmError, OSError."""
+        path = place.directory
+        if not (path / "machine.json").exists():
+            with place.held():  # not by a keeper
+                shutil.rmtree(path)  # it was being made, or removed
+            return
+        machine = LocalMachine(place, self._changed)
+        if machine.id != path.name:
+            raise HostError(f"{str(path)!r} has the machine {machine.id}, and not one of its name")
+        machine.adopt()
+        self._machines[machine.id] = machine
 
     def find(self, machine_id: str) -> LocalMachine | None:
         return self._machines.get(machine_id)

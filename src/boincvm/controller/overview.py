@@ -9,7 +9,8 @@ from boincvm.controller.addressing import Selector, parse_selector
 from boincvm.controller.arguments import Json
 from boincvm.controller.desk import Desk
 from boincvm.controller.life import Life
-from boincvm.controller.machines import LocalMachine, Machines
+from boincvm.controller.local_machine import LocalMachine
+from boincvm.controller.machines import Machines
 from boincvm.controller.registry import Guest, Presence
 from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState

@@ -17,23 +17,29 @@ The directory has mode 0700. After a crash whoever holds `lock` is right: a stat
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.atomic_files import write_atomically
+from boincvm.bus.dialects import DIALECTS
 from boincvm.bus.topics import is_destination
 from boincvm.controller.vm_state import VmState
-from boincvm.controller.words import GUEST
+from boincvm.controller.words import GUEST, LARGEST
 from boincvm.errors import HostError, UsageError
+from boincvm.file_digest import open_regular
 from boincvm.image.locks import try_lock
 from boincvm.job import values
 
 _COMMANDS = "commands.json"
 _SNAPSHOTS = "snapshots.json"
 _MOST_BYTES = {_COMMANDS: 1 << 30, _SNAPSHOTS: 1 << 26}
+_LONGEST = 500
+_MOST_PROCESSES = 1 << 22
 _EVERYBODY = "all"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -98,10 +104,14 @@ class Place:
             raise UsageError(
                 f"there is a machine {definition.id} already", hint="boincvm ls shows it"
             ) from None
-        self.disk.mkdir(mode=0o700)
-        self.write_bus(bus)
-        self.write_status(Status())
-        self._write("machine.json", definition._asdict())  # the last one: now it is whole
+        try:
+            self.disk.mkdir(mode=0o700)
+            self.write_bus(bus)
+            self.write_status(Status())
+            self._write("machine.json", definition._asdict())  # the last one: now it is whole
+        except BaseException:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise
 
     def definition(self) -> Definition:
         """Raises HostError."""
@@ -125,10 +135,13 @@ class Place:
         """Raises HostError."""
         table = self._read("bus.json")
         try:
-            words = {name: str(value) for name, value in table.items() if name != "port"}
-            return BusPlace(**words, port=_whole(table["port"]))
+            words = _texts({name: value for name, value in table.items() if name != "port"})
+            bus = BusPlace(**words, port=_whole(table["port"]))
         except (KeyError, ValueError, TypeError) as error:
             raise self._damaged("bus.json", error) from error
+        if bus.dialect not in DIALECTS:
+            raise self._damaged("bus.json", ValueError("a dialect that there is not"))
+        return bus
 
     def write_bus(self, bus: BusPlace) -> None:
         """Raises OSError."""
@@ -151,7 +164,7 @@ class Place:
                 instance=str(table["instance"]),
                 started_at=None if started is None else _number(started),
                 at=_number(table["at"]),
-                pid=_whole(table["pid"]),
+                pid=_whole(table["pid"], _MOST_PROCESSES),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise self._damaged("state.json", error) from error
@@ -196,10 +209,13 @@ class Place:
             (self.directory / name).chmod(0o600)
 
     def _read(self, name: str) -> dict[str, object]:
-        path = self.directory / name
+        most = _MOST_BYTES.get(name, 1 << 20)
         try:
-            with path.open("rb") as file:
-                table = json.loads(file.read(_MOST_BYTES.get(name, 1 << 20)))
+            with BufferedReader(open_regular(self.directory / name)) as file:
+                data = file.read(most + 1)
+            if len(data) > most:
+                raise ValueError("it is too large")
+            table = json.loads(data)
         except FileNotFoundError:
             if name == _SNAPSHOTS:
                 raise
@@ -214,8 +230,8 @@ class Place:
 
     def _damaged(self, name: str, error: Exception) -> HostError:
         return HostError(
-            f"{self.directory / name} makes no sense: {error!r}"[:500],
-            hint="remove the machine, or restore the file",
+            f"{str(self.directory / name)!r} makes no sense: {error!r}"[:_LONGEST],
+            hint="restore the file, or remove the directory that it is in",
         )
 
     # Who is at it.
@@ -245,7 +261,8 @@ class Place:
 
     def _open_lock(self) -> int:
         try:
-            return os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(self.directory / "lock", flags, 0o600)
         except OSError as error:
             raise HostError(f"the machine in {self.directory} has gone: {error}") from error
 
@@ -265,16 +282,17 @@ def check_id(value: object) -> str:
     return value
 
 
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+def _whole(value: object, most: int = LARGEST) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
         raise TypeError(value)
     return value
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= LARGEST:  # type: ignore[operator]
         raise TypeError(value)
-    return float(value)
+    return float(value)  # type: ignore[arg-type]
 
 
 def _texts(value: object) -> dict[str, str]:

@@ -73,6 +73,8 @@ def guest_of(definition: Definition, instance: str) -> Guest:
 async def keep(place: Place, snapshot: str | None) -> None:
     """From the machine's beginning to its end. What goes wrong is in its status, and logged."""
     definition = place.definition()
+    # A controller that begins now finds us by it.
+    place.write_status(place.status()._replace(pid=os.getpid()))
     # Its changes of state are told once there is somebody to tell them.
     tell: list[Callable[[], None]] = [lambda: None]
     kept = KeptMachine(place, definition, lambda: tell[0]())
@@ -97,7 +99,12 @@ async def keep(place: Place, snapshot: str | None) -> None:
                 verbs={**verbs.table(), **files.verbs},
                 report=lambda: kept.report().table(),
             )
-            kept.begin_life(guest.commands, goes_on=goes_on)
+            try:
+                kept.begin_life(guest.commands, goes_on=goes_on)
+            except BoincvmError as error:
+                await kept.fail(error)
+                say(f"it did not start: {error}")
+                return
             tell[0] = guest.say_state
             await guest.open()
             stack.push_async_callback(_say_goodbye, guest, kept)

@@ -11,6 +11,9 @@ from boincvm.errors import BoincvmError, HostError, UsageError
 LONGEST_STOP = 3600.0
 """Seconds that a guest may be given to shut down."""
 
+ENDS = ("stop", "power_off", "save")
+"""Those after which the machine has ended."""
+
 Act = Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]
 
 
@@ -32,18 +35,30 @@ class KeeperVerbs:
             "snapshot_take": self._snapshot_take,
             "snapshot_remove": self._snapshot_remove,
         }
-        return {name: self._in_turn(act) for name, act in acts.items()}
+        return {name: self._in_turn(name, act) for name, act in acts.items()}
 
-    def _in_turn(self, act: Act) -> Verb:
+    def _in_turn(self, name: str, act: Act) -> Verb:
         async def verb(arguments: Mapping[str, object], _data: bytes) -> Reply:
             async with self._turn:
+                told: Mapping[str, object] = {}
                 try:
-                    told = await act(arguments)
+                    if not self._has_ended(name):
+                        told = await act(arguments)
                 except OSError as error:
                     raise HostError(f"the host's system refused: {error}") from error
             return Reply({**told, "state": str(self._kept.status.state)})
 
         return verb
+
+    def _has_ended(self, name: str) -> bool:
+        """While `name` waited for its turn; what is not about the end is refused then."""
+        state = self._kept.status.state
+        if state.is_off and name not in ENDS:
+            raise UsageError(
+                f"the machine has ended meanwhile: it is {state.replace('_', ' ')}",
+                hint="start it again",
+            )
+        return state.is_off
 
     async def _simply(self, act: Callable[[], Awaitable[None]]) -> Mapping[str, object]:
         await act()

@@ -1,0 +1,81 @@
+"""`python -m fake_keeper DIRECTORY`: a keeper whose machine is none; all else is as it is.
+
+The machine's label `fake` says what goes wrong: `dies-in-VERB` is killed there, `hangs-in-VERB`
+never comes to an end there, `refuses` does not begin.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+
+from boincvm.controller.keeper import process
+from boincvm.controller.keeper.kept_machine import KeptMachine
+from boincvm.controller.vm_state import VmState
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor.contract import Checkpoint
+from boincvm.job.model import MachineShape
+from boincvm.wrapper.saved_machine import SavedMachine, next_number, write_saved
+
+
+class FakeMachine(KeptMachine):
+    async def _come_to(self, verb: str) -> None:
+        fault = self.definition.labels.get("fake", "")
+        if fault == f"dies-in-{verb}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == f"hangs-in-{verb}":
+            await asyncio.get_running_loop().create_future()
+
+    async def begin(self, snapshot: str | None) -> None:
+        if self.definition.labels.get("fake") == "refuses":
+            raise HypervisorError("there is no hypervisor for it")
+        await self._come_to("start")
+        if snapshot is not None or self.status.saved is not None:
+            self._set(VmState.RESTORING)
+        if snapshot is not None:
+            self.snapshots.find(snapshot)
+        self._is_up = True
+        self._set(VmState.RUNNING, image="none", saved=None, started_at=time.time())
+        self.place.write_commands([])
+        assert self.commands is not None
+        self.commands.release()
+
+    async def until_over(self) -> None:
+        await self._over
+
+    async def pause(self) -> None:
+        self._set(VmState.PAUSED)
+        await self._come_to("pause")
+
+    async def resume(self) -> None:
+        self._set(VmState.RUNNING)
+
+    async def save(self) -> None:
+        self._set(VmState.SAVING)
+        await self._come_to("save")
+        self._finish(VmState.SAVED, saved=self._write_checkpoint().checkpoint.number)
+
+    async def snapshot(self, name: str | None, description: str) -> tuple[str, SavedMachine]:
+        chosen = self.snapshots.choose_name(name, description)
+        saved = self._write_checkpoint()
+        self.snapshots.add(chosen, description, saved, [])
+        return chosen, saved
+
+    def _write_checkpoint(self) -> SavedMachine:
+        made = Checkpoint(next_number(self.place.disk), {}, {})
+        saved = SavedMachine(made, "qemu", "none", MachineShape(), {}, (), None)
+        write_saved(self.place.disk, saved)
+        return saved
+
+    async def stop(self, within: float) -> None:
+        await self._come_to("stop")
+        await self.power_off()
+
+    def remove_snapshot(self, name: str) -> None:
+        self.snapshots.remove(name, frozenset(), self.status.saved)
+
+
+if __name__ == "__main__":
+    process.KeptMachine = FakeMachine  # type: ignore[misc]
+    sys.exit(process.main())
