@@ -57,11 +57,13 @@ def served_page(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def browser(directory: Path) -> Iterator[webdriver.Chrome]:
-    """A new one, which knows nothing."""
+    """A new one, which knows nothing; what it fetches goes to "downloads"."""
     options = Options()
     for flag in (*_FLAGS, f"--user-data-dir={directory / 'browser'}"):
         options.add_argument(flag)
     options.binary_location = "/usr/bin/chromium"
+    downloads = {"download.default_directory": str(directory / "downloads")}
+    options.add_experimental_option("prefs", downloads)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
     try:

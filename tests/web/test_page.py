@@ -98,7 +98,7 @@ class Person:
         return found
 
 
-def test_a_person_and_two_machines(base_image: Path, tmp_path: Path) -> None:
+def test_a_person_and_three_machines(base_image: Path, tmp_path: Path) -> None:
     with served_page(tmp_path) as address, browser(tmp_path) as driver:
         person = Person(driver, tmp_path)
         driver.get(address.partition("#")[0])
@@ -112,13 +112,14 @@ def test_a_person_and_two_machines(base_image: Path, tmp_path: Path) -> None:
         person.until(lambda: person.text("#link") == "live")
         assert "token" not in driver.current_url
 
-        person.create("a.1", screen=True)
-        person.create("a.2")
-        person.write("#filter", "a.*")
-        for name in ("a.1", "a.2"):
+        names = ("a.1", "a.2", "b.1")
+        for name in names:
+            person.create(name, screen=name == "a.1")
             person.press(f'tr[data-vm="{name}"]', "Start")
-        for name in ("a.1", "a.2"):
+        for name in names:
             person.until_state(name, "running")
+        person.write("#filter", "a.*")
+        person.until(lambda: not person.all('tr[data-vm="b.1"]'))
         both = person.run(f"sh -c 'echo \"{HOSTILE}\"; echo two >file; exit 3'")
         assert sorted(both) == ["a.1", "a.2"]
         for name, text in both.items():
@@ -156,6 +157,11 @@ def test_a_person_and_two_machines(base_image: Path, tmp_path: Path) -> None:
             lambda: "is there" in str(person.find("#put [name=path]").get_attribute("placeholder"))
         )
         assert "from the page" in person.run("cat there.txt")["a.1"]
+        person.write("#get [name=path]", "there.txt")
+        person.press("#get", "Fetch")
+        fetched = tmp_path / "downloads" / "there.txt"
+        person.until(fetched.exists)
+        assert fetched.read_text() == "from the page\n"
         assert person.find("#plot-cpu polyline").get_attribute("points")
 
         person.press("#one-acts", "Power off")
@@ -164,8 +170,10 @@ def test_a_person_and_two_machines(base_image: Path, tmp_path: Path) -> None:
         person.press("#one-acts", "Remove")
         person.agree()
         person.until(lambda: not person.all('tr[data-vm="a.1"]'))
-        person.press('tr[data-vm="a.2"]', "Stop")
-        person.until_state("a.2", "powered off")
+        person.write("#filter", "all")
+        for name in ("a.2", "b.1"):
+            person.press(f'tr[data-vm="{name}"]', "Stop")
+            person.until_state(name, "powered off")
         loud = [one for one in driver.get_log("browser") if "401" not in one["message"]]
         assert [one["message"] for one in loud if one["level"] == "SEVERE"] == []
 
