@@ -71,9 +71,10 @@ class LocalMachine:
 
     def take_report(self, report: Report) -> None:
         """What its keeper says."""
+        was_kept = self.is_kept
         if self.find_keeper():
             before, self.report = self.state, report
-            if before is not report.state:
+            if not was_kept or before is not report.state:
                 self.tell()
 
     # Its keeper.

@@ -1,8 +1,8 @@
 """The machines of this host: made, found, started and removed."""
 
+import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from boincvm.controller.keeper.snapshots import Snapshots
 from boincvm.controller.local_machine import Changed, LocalMachine
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
+from boincvm.file_digest import open_regular
 from boincvm.image.names import check_image_name
 from boincvm.job import values
 from boincvm.job.values import UnexpectedValueError
@@ -18,6 +19,7 @@ from boincvm.job.values import UnexpectedValueError
 MOST = 1000
 _MOST_LABELS = 48
 _MOST_LOG_LINES = 10_000
+_MOST_LOG_BYTES = 4 << 20
 
 
 class Machines:
@@ -144,18 +146,23 @@ class Machines:
             Snapshots(machine.place).remove(name, frozenset(status.layers), status.saved)
 
     def log_lines(self, machine_id: str, count: int) -> list[str]:
-        """The last ones of its keeper's log. Raises UsageError."""
+        """The last ones of its keeper's log. Raises UsageError, HostError."""
         machine = self._machines.get(machine_id)
         if machine is None:
             raise UsageError(
                 f"{machine_id[:64]!r} is no machine of this host", hint="boincvm ls shows them"
             )
         try:
-            with machine.place.log.open("rb") as file:
-                lines: deque[bytes] = deque(file, maxlen=min(count, _MOST_LOG_LINES))
+            with open_regular(machine.place.log) as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - _MOST_LOG_BYTES, 0))
+                data = file.read(_MOST_LOG_BYTES)
         except FileNotFoundError:
             return []  # it was never started
-        return [line.decode("utf-8", "replace").rstrip("\n") for line in lines]
+        except OSError as error:
+            raise HostError(f"the log of {machine_id} cannot be read: {error}") from error
+        lines = data.removesuffix(b"\n").split(b"\n") if data else []
+        wanted = max(len(lines) - min(count, _MOST_LOG_LINES), 0)
+        return [line.decode("utf-8", "replace") for line in lines[wanted:]]
 
     def close(self) -> None:
         """Keepers and their machines run on."""

@@ -1,0 +1,171 @@
+"""A controller and the keepers of its machines: one dies at once, is found again, or is not."""
+
+import asyncio
+import errno
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from controlled import Controlled, controlled
+from faked import fake_machines  # noqa: F401 - a fixture
+
+from boincvm.controller import local_machine
+from boincvm.controller.keeper.place import Place
+from boincvm.controller.local_machine import LocalMachine
+from boincvm.controller.vm_state import VmState
+
+pytestmark = pytest.mark.timeout(120)
+with_keepers = pytest.mark.usefixtures("fake_machines")
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def running(asked: Controlled, name: str = "a") -> LocalMachine:
+    if asked.controller.machines.find(name) is None:
+        await asked("create", name=name, memory="256M")
+    assert await asked.outcome("start", name) == {"state": "running"}
+    found = asked.controller.machines.find(name)
+    assert found is not None
+    return found
+
+
+async def ends(machine: LocalMachine) -> None:
+    async with asyncio.timeout(20):
+        await machine.until(lambda: not machine.is_kept)
+
+
+@pytest.mark.parametrize("command", ["no_such_module", "__main__", "boincvm.errors"])
+async def test_a_keeper_that_dies_at_once(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_machine, "_KEEPER", command)
+    async with controlled(tmp_path) as asked:
+        await asked("create", name="a", memory="256M")
+        for _ in range(3):
+            refused = (await asked.outcome("start", "a"))["error"]
+            assert refused["message"] == "the machine a did not start: see its log"
+        assert (await asked.vm("a"))["state"] == "powered_off"
+
+
+@with_keepers
+async def test_another_controller_finds_the_keeper(tmp_path: Path) -> None:
+    async with controlled(tmp_path, ends_all=False) as asked:
+        await running(asked)
+        keeper = asked.keeper("a")
+    async with controlled(tmp_path) as asked:
+        assert asked.keeper("a") == keeper
+        assert (await asked.vm("a"))["state"] == "running"
+        assert await asked.outcome("pause", "a") == {"state": "paused"}
+
+
+@with_keepers
+@pytest.mark.parametrize("pid", [0, 1, (1 << 22) - 1, None], ids=["none", "other", "gone", "ours"])
+async def test_a_keeper_that_had_not_said_who_it_is(pid: int | None, tmp_path: Path) -> None:
+    """A controller was killed when it had just begun one; or the number is another's now."""
+    async with controlled(tmp_path, ends_all=False) as asked:
+        machine = await running(asked)
+        status = machine.place.status()
+        machine.place.write_status(
+            status._replace(pid=os.getpid() if pid is None else pid, state=VmState.POWERED_OFF)
+        )
+    async with controlled(tmp_path) as asked:
+        found = asked.controller.machines.find("a")
+        assert found is not None
+        assert not found.is_kept
+        found.place.write_status(status)
+        # Nobody starts a second one beside it.
+        assert await asked.outcome("start", "a") == {"state": "running"}
+        assert asked.keeper("a") == status.pid
+        assert found.is_kept
+
+
+@with_keepers
+async def test_a_keeper_is_found_by_what_it_says(tmp_path: Path) -> None:
+    async with controlled(tmp_path, ends_all=False) as asked:
+        status = (await running(asked)).place.status()
+        asked.place("a").write_status(status._replace(pid=0))
+    Place(tmp_path / "machines" / "a").write_status(status._replace(pid=0))
+    async with controlled(tmp_path) as asked:
+        found = asked.controller.machines.find("a")
+        assert found is not None
+        assert not found.is_kept
+        found.place.write_status(status)
+        async with asyncio.timeout(30):
+            await found.until(lambda: found.is_kept)
+
+
+@with_keepers
+async def test_one_that_was_killed_while_nobody_looked(tmp_path: Path) -> None:
+    async with controlled(tmp_path, ends_all=False) as asked:
+        machine = await running(asked)
+        keeper = asked.keeper("a")
+    os.kill(keeper, signal.SIGKILL)
+    await asyncio.to_thread(os.waitpid, keeper, 0)
+    async with controlled(tmp_path) as asked:
+        told = await asked.vm("a")
+        assert (told["state"], told["why"]) == (
+            "aborted",
+            "its keeper was killed, and the machine with it",
+        )
+        assert machine.place.status().state is VmState.ABORTED
+        await running(asked)
+
+
+@with_keepers
+async def test_a_keeper_killed_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with controlled(tmp_path) as asked:
+        machine = await running(asked)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(Place, "write_status", full_disk)
+            machine.kill_keeper()
+            await ends(machine)
+            assert (await asked.vm("a"))["state"] == "aborted"
+        await running(asked)
+
+
+@with_keepers
+@pytest.mark.parametrize("fault", ["damaged", "removed"])
+async def test_a_keeper_killed_and_its_files_too(fault: str, tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        machine = await running(asked)
+        if fault == "damaged":
+            (machine.place.directory / "state.json").write_text("{")
+        else:
+            shutil.rmtree(machine.place.directory)
+        machine.kill_keeper()
+        await ends(machine)
+        assert (await asked.vm("a"))["state"] == "aborted"
+        refused = (await asked.outcome("start", "a"))["error"]["message"]
+        assert "did not start" in refused or "No such file" in refused
+        removed = await asked.outcome("remove", "a")
+        assert removed == {"state": "removed"} or fault == "removed"
+        if fault == "removed":
+            asked.controller.machines._machines.clear()
+
+
+@with_keepers
+async def test_damaged_words_for_the_bus_are_written_anew(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        await asked("create", name="a", memory="256M")
+        (asked.place("a").directory / "bus.json").write_text("{")
+        await running(asked)
+
+
+@with_keepers
+async def test_commands_that_are_damaged_are_told(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        await running(asked)
+        assert await asked.outcome("save", "a") == {"state": "saved"}
+        (asked.place("a").directory / "commands.json").write_text("{")
+        refused = (await asked.outcome("start", "a"))["error"]["message"]
+        assert "commands.json" in refused
+        assert "makes no sense" in refused
+        assert (await asked.vm("a"))["state"] == "aborted"
+        assert await asked.outcome("discard", "a") == {"state": "powered_off"}
+        await running(asked)
