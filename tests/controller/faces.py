@@ -148,8 +148,10 @@ class FakeGuest:
         return verb
 
     def _verb(self, name: str) -> Verb:
-        async def verb(_table: Mapping[str, object], _data: bytes) -> Reply:
+        async def verb(table: Mapping[str, object], _data: bytes) -> Reply:
             self.asked.append(name)
+            if name == "snapshot_take":
+                return Reply({"state": "running", "snapshot": table["name"]})
             return Reply({"state": "paused" if name == "pause" else "running"})
 
         return verb

@@ -31,6 +31,16 @@ async def test_an_operation_gives_its_result(faces):
     assert empty.result == {"version": __version__}
 
 
+async def test_a_snapshot_is_an_event(faces):
+    for name in ("g1", "g2"):
+        await faces.add_guest(name)
+    taken = (await faces.call("snapshot_take", vms="all", name="one")).result["outcomes"]
+    assert {vm: told["snapshot"] for vm, told in taken.items()} == {"g1": "one", "g2": "one"}
+    events = (await faces.call("events")).result["events"]
+    told = [(one["vm"], one["text"]) for one in events if one["kind"] == "snapshot"]
+    assert told == [(vm, "the snapshot one is taken") for vm in ("g1", "g2")]
+
+
 async def test_several_requests_on_one_connection(faces):
     talk = await faces.talk()
     for _ in range(3):

@@ -91,7 +91,11 @@ async def _snapshot_take(controller: Controller, given: Arguments) -> dict[str, 
         "name": given.maybe_text("name"),
         "description": given.text("description"),
     }
-    return {"outcomes": await controller.life.each(given.text("vms"), "snapshot_take", asked)}
+    outcomes = await controller.life.each(given.text("vms"), "snapshot_take", asked)
+    for vm, told in outcomes.items():
+        if isinstance(told, dict) and "snapshot" in told:
+            controller.events.add("snapshot", vm, f"the snapshot {told['snapshot']} is taken")
+    return {"outcomes": outcomes}
 
 
 async def _snapshot_list(controller: Controller, given: Arguments) -> dict[str, Json]:
