@@ -12,8 +12,13 @@ def main(argv: list[str] | None = None) -> int:
 
             print(f"boincvm {__version__}", flush=True)
             return 0
-        from boincvm.cli.output import flush_standard_output
-        from boincvm.cli.verbs import dispatch
+        from boincvm.imports import lasting, own_process
+
+        if argv is None:
+            own_process()
+        with lasting():
+            from boincvm.cli.output import flush_standard_output
+            from boincvm.cli.verbs import dispatch
 
         code = dispatch(arguments)
         flush_standard_output()

@@ -5,7 +5,6 @@ import json
 import os
 import select
 import sys
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -80,6 +79,8 @@ def _report(error: BaseException, as_json: bool) -> int:
         case OSError():
             return _tell(_of_the_host(error), as_json)
         case _:
+            import traceback  # rarely needed
+
             traceback.print_exception(error)
             bug = BoincvmError(
                 f"this is a bug: {type(error).__name__}",

@@ -1,13 +1,28 @@
 """argparse, with errors that are ours."""
 
 import argparse
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn, TypeVar
 
 from boincvm.errors import UsageError
 from boincvm.job.values import UnexpectedValueError
 
 Value = TypeVar("Value")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Of the terminal's width. argparse would ask `shutil`, which brings in compressors: each
+    parser makes one of these, also where nobody wants help."""
+
+    def __init__(self, prog: str) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        width = int(columns) if columns.isdecimal() and len(columns) < 6 else 0
+        if width == 0:
+            with suppress(OSError):
+                width = os.get_terminal_size(1).columns
+        super().__init__(prog, width=max((width or 80) - 2, 20))
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +35,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: object, **kwargs: object) -> None:
         options: dict[str, object] = {
             "allow_abbrev": False,
-            "formatter_class": argparse.RawDescriptionHelpFormatter,
+            "formatter_class": _Help,
         }
         options.update(kwargs)
         super().__init__(*args, **options)  # type: ignore[arg-type]

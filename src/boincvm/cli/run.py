@@ -1,13 +1,13 @@
 """`boincvm run`: a job from the command line or from a job file."""
 
 import argparse
-import shlex
 import sys
 from typing import TextIO
 
 from boincvm.cli.job_arguments import COMMAND_ADVICE, job_from_arguments
 from boincvm.cli.parser import Parser, option
 from boincvm.exit_codes import ExitCode
+from boincvm.imports import lasting
 from boincvm.job import values
 from boincvm.job.files import unsent_files
 from boincvm.job.model import Job, Limits, MachineShape
@@ -122,7 +122,8 @@ def _number(text: object) -> object:
 def run(arguments: argparse.Namespace) -> int:
     """Run the job. Returns the program's exit code; raises BoincvmError for all that is ours."""
     job = job_from_arguments(arguments)
-    from boincvm.wrapper.standalone import run_standalone
+    with lasting():
+        from boincvm.wrapper.standalone import run_standalone
 
     show_progress = not arguments.quiet and not arguments.json and _is_terminal(sys.stderr)
     code = run_standalone(job, json_output=arguments.json, show_progress=show_progress)
@@ -136,6 +137,8 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _tell_of_unsent_files(job: Job) -> None:
+    import shlex
+
     for name in unsent_files(job)[:3]:
         print(
             f"boincvm: {name!r} exists here, but was not sent to the machine\n"

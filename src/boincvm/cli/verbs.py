@@ -1,7 +1,6 @@
 """The verbs: their names, one line about each, and how one is found and started."""
 
 import argparse
-import difflib
 import importlib
 import sys
 from typing import NamedTuple, Protocol, cast
@@ -9,6 +8,7 @@ from typing import NamedTuple, Protocol, cast
 from boincvm.cli.parser import Parser
 from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
+from boincvm.imports import lasting
 
 
 class VerbModule(Protocol):
@@ -120,7 +120,8 @@ def dispatch(arguments: list[str]) -> int:
 
 def load(name: str) -> VerbModule:
     """The verb's module, imported now and not before: each has its own weight."""
-    return cast(VerbModule, importlib.import_module(f"boincvm.cli.{name}"))
+    with lasting():
+        return cast(VerbModule, importlib.import_module(f"boincvm.cli.{name}"))
 
 
 def full_parser() -> Parser:
@@ -134,6 +135,8 @@ def full_parser() -> Parser:
 
 
 def _unknown(name: str) -> UsageError:
+    import difflib  # rarely needed
+
     kind = "option" if name.startswith("-") else "verb"
     close = difflib.get_close_matches(name[:64], [*VERBS, "--help", "--version"], n=1)
     advice = f"did you mean {close[0]}? " if close else ""

@@ -5,7 +5,6 @@ UnexpectedValueError. Whoever calls adds where it was found.
 """
 
 import re
-import shlex
 
 from boincvm.durations import parse_duration
 from boincvm.job.model import GIB, MIB
@@ -143,6 +142,8 @@ def command(value: object) -> tuple[str, ...]:
         case str():
             text = any_text(value)
             try:
+                import shlex  # rarely needed
+
                 arguments = shlex.split(text)
             except ValueError as error:
                 raise UnexpectedValueError(describe(value), expected) from error

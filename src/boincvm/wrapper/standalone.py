@@ -5,6 +5,7 @@ The machine begins first, and what it takes to run a job in it is imported meanw
 
 import signal
 
+from boincvm.imports import lasting
 from boincvm.job.model import Job
 from boincvm.processes import ASKING_SIGNALS, fill_closed_descriptors
 from boincvm.wrapper.head_start import HeadStart
@@ -21,9 +22,10 @@ def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
     former = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_SIGNALS)
     try:
         with HeadStart(job) as head_start:
-            import asyncio
+            with lasting():
+                import asyncio
 
-            from boincvm.wrapper.standalone_run import run_begun
+                from boincvm.wrapper.standalone_run import run_begun
 
             return asyncio.run(
                 run_begun(job, head_start, json_output=json_output, show_progress=show_progress)
