@@ -142,6 +142,7 @@ class Controller:
         machine = self.machines.find(machine_id)
         if machine is None:
             self.desk.commands.guest_is_lost(machine_id, "the machine was removed")
+            self.overview.forget(machine_id)
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
             self._tell_state(machine_id, str(machine.state), machine.why)

@@ -51,9 +51,12 @@ class Overview:
         return former.state if former else None
 
     def forget(self, guest_id: str) -> None:
-        """One that has gone; its history goes when it is no machine of ours."""
-        self._reports.pop(guest_id, None)
-        if self._machines.find(guest_id) is None:
+        """One that has gone; its history goes when it is no machine of ours. What a keeper that
+        runs has said shows that it has been heard once."""
+        machine = self._machines.find(guest_id)
+        if machine is None or not machine.is_kept:
+            self._reports.pop(guest_id, None)
+        if machine is None:
             self._samples.pop(guest_id, None)
 
     def vms(self, selector: str) -> Iterator[Json]:
@@ -101,7 +104,7 @@ class Overview:
             report = None
         state = machine.state if machine else (report.state if report else VmState.UNKNOWN)
         # One that a former controller knew may just not have been heard yet.
-        is_mute = self._desk.registry.presence(vm) is Presence.SILENT and report is not None
+        is_mute = report is not None and self._desk.registry.presence(vm) is not Presence.PRESENT
         if is_mute and state is VmState.RUNNING:
             state = VmState.STUCK
         why = machine.why if machine else (report.why if report else "")

@@ -1,0 +1,216 @@
+"""What everybody is told of machines and guests, and their load."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from test_report import QuietBus
+
+from boincvm.controller.desk import Desk
+from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.life import Life
+from boincvm.controller.local_machine import LocalMachine
+from boincvm.controller.machines import Machines
+from boincvm.controller.overview import SAMPLES, Overview
+from boincvm.controller.registry import DROPPED_AFTER, SILENT_AFTER, Guest, Registry
+from boincvm.controller.report import Report
+from boincvm.controller.vm_state import VmState
+from boincvm.errors import UsageError
+
+FIELDS = {
+    *("id", "name", "host", "labels", "capabilities", "presence", "is_local", "state", "why"),
+    *("image", "memory", "cpus", "disk", "network", "display", "cpu", "memory_used", "progress"),
+    *("started_at", "commands"),
+}
+
+
+class World:
+    """A desk whose time is ours, and machines whose keepers we say that there are."""
+
+    def __init__(self, directory: Path) -> None:
+        self.now = 1000.0
+        self.desk = Desk(QuietBus())
+        self.desk.registry = Registry(lambda _guest, _change: None, lambda: self.now)
+        self.machines = Machines(directory, lambda _: BusPlace("", ""), lambda _: None)
+        self.machines.load()
+        life = Life(self.machines, self.desk)
+        self.overview = Overview(self.machines, self.desk, life, "our-host")
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.desk.registry.look()
+
+    def make(self, name: str) -> LocalMachine:
+        return self.machines.create(
+            name,
+            image="base",
+            memory="256M",
+            cpus=2,
+            disk=None,
+            network=False,
+            display=True,
+            labels={"site": "cern"},
+        )
+
+    def keep(self, machine: LocalMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has a keeper that has just begun."""
+        monkeypatch.setattr(LocalMachine, "is_kept", property(lambda one: one is machine))
+        machine.report = Report(VmState.STARTING)
+
+    def hear(self, name: str, report: Report) -> VmState | None:
+        machine = self.machines.find(name)
+        if machine is not None:
+            machine.take_report(report)
+        return self.overview.take_report(name, report)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_machine_that_is_off(world: World) -> None:
+    world.make("a")
+    vm = world.overview.vm("a")
+    assert set(vm) == FIELDS
+    assert vm == {
+        **dict.fromkeys(("disk", "cpu", "memory_used", "progress", "started_at")),
+        "id": "a",
+        "name": "a",
+        "host": "our-host",
+        "labels": {"site": "cern"},
+        "commands": 0,
+        "capabilities": [],
+        "presence": "absent",
+        "is_local": True,
+        "state": "powered_off",
+        "why": "",
+        "image": "base",
+        "memory": 256 << 20,
+        "cpus": 2,
+        "network": False,
+        "display": True,
+    }
+    # Only what a keeper that runs says of it is believed.
+    world.hear("a", Report(VmState.RUNNING, cpu=1.0))
+    assert world.overview.vm("a") == vm
+
+
+def test_a_guest_of_the_bus(world: World) -> None:
+    world.desk.registry.hello(Guest("g", "name", "far", {"gpu": ""}, frozenset(("run", "files"))))
+    vm = world.overview.vm("g")
+    assert set(vm) == FIELDS
+    assert (vm["name"], vm["host"], vm["labels"]) == ("name", "far", {"gpu": ""})
+    assert (vm["capabilities"], vm["presence"]) == (["files", "run"], "present")
+    assert (vm["is_local"], vm["state"], vm["image"]) == (False, "unknown", None)
+    assert world.hear("g", Report(VmState.RUNNING, "", 0.5, 77, 0.25, 1e9)) is None
+    vm = world.overview.vm("g")
+    assert (vm["state"], vm["cpu"], vm["memory_used"]) == ("running", 0.5, 77)
+    assert (vm["progress"], vm["started_at"]) == (0.25, 1e9)
+    assert world.hear("g", Report(VmState.PAUSED)) is VmState.RUNNING
+
+
+def test_who_runs_and_says_nothing_is_stuck(world: World) -> None:
+    world.desk.registry.hello(Guest("g", "g"))
+    world.hear("g", Report(VmState.RUNNING))
+    world.passes(SILENT_AFTER)
+    vm = world.overview.vm("g")
+    assert (vm["presence"], vm["state"]) == ("silent", "stuck")
+    world.desk.registry.still_alive("g")
+    assert world.overview.vm("g")["state"] == "running"
+    world.hear("g", Report(VmState.PAUSED))
+    world.passes(SILENT_AFTER)
+    assert world.overview.vm("g")["state"] == "paused"
+    world.passes(DROPPED_AFTER)
+    world.overview.forget("g")
+    with pytest.raises(UsageError, match="there is no machine 'g'"):
+        world.overview.vm("g")
+
+
+def test_one_that_a_former_controller_knew_is_not_stuck_yet(world: World) -> None:
+    world.desk.registry.load([Guest("g", "g")])
+    vm = world.overview.vm("g")
+    assert (vm["presence"], vm["state"]) == ("silent", "unknown")
+
+
+def test_a_machine_whose_keeper_was_dropped_is_stuck_still(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.keep(world.make("a"), monkeypatch)
+    assert world.overview.vm("a")["state"] == "starting"
+    world.desk.registry.hello(Guest("a", "a"))
+    world.hear("a", Report(VmState.RUNNING, cpu=1.0))
+    assert world.overview.vm("a")["state"] == "running"
+    world.passes(SILENT_AFTER)
+    assert world.overview.vm("a")["state"] == "stuck"
+    world.passes(DROPPED_AFTER)
+    world.overview.forget("a")
+    vm = world.overview.vm("a")
+    assert (vm["presence"], vm["state"]) == ("absent", "stuck")
+    world.desk.registry.hello(Guest("a", "a"))
+    assert world.overview.vm("a")["state"] == "running"
+
+
+def test_all_are_told_once(world: World) -> None:
+    for name in ("b", "a"):
+        world.make(name)
+    for name in ("c", "a"):
+        world.desk.registry.hello(Guest(name, name, labels={"site": "desy"}))
+    told = [vm["id"] for vm in world.overview.vms("all") if isinstance(vm, dict)]
+    assert told == ["a", "b", "c"]
+    # A machine of ours has the labels that it was made with.
+    told = [vm["id"] for vm in world.overview.vms("site=cern") if isinstance(vm, dict)]
+    assert told == ["a", "b"]
+    assert list(world.overview.vms("site=nowhere")) == []
+    with pytest.raises(UsageError):
+        list(world.overview.vms("*,"))
+
+
+def test_history_is_of_an_hour(world: World) -> None:
+    world.desk.registry.hello(Guest("g", "g"))
+    assert list(world.overview.history("g")) == []
+    world.hear("g", Report(VmState.RUNNING))  # which tells no load
+    for number in range(SAMPLES + 5):
+        world.hear("g", Report(VmState.RUNNING, cpu=float(number)))
+    samples = list(world.overview.history("g"))
+    assert [one["cpu"] for one in samples if isinstance(one, dict)] == [
+        float(number) for number in range(5, SAMPLES + 5)
+    ]
+    with pytest.raises(UsageError):
+        list(world.overview.history("h"))
+
+
+def test_history_outlives_a_machine_s_sleep_and_no_guest(world: World) -> None:
+    machine = world.make("a")
+    for name in ("a", "g"):
+        world.desk.registry.hello(Guest(name, name))
+        world.hear(name, Report(VmState.RUNNING, cpu=1.0))
+        world.desk.registry.bye(name)
+        world.overview.forget(name)
+    assert len(list(world.overview.history("a"))) == 1
+    world.desk.registry.hello(Guest("g", "g"))
+    assert list(world.overview.history("g")) == []
+    world.machines.remove(machine)
+    world.overview.forget("a")
+    world.make("a")
+    assert list(world.overview.history("a")) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    some.builds(
+        Report,
+        some.sampled_from(VmState),
+        some.text(),
+        some.none() | some.floats(0, 4096),
+        some.none() | some.integers(0, 1 << 53),
+        some.none() | some.floats(0, 1),
+        some.none() | some.floats(0, 1e12),
+    )
+)
+def test_whatever_is_told_is_json(world: World, report: Report) -> None:
+    world.desk.registry.hello(Guest("g", "g"))
+    world.hear("g", report)
+    json.dumps([*world.overview.vms("all"), *world.overview.history("g")], allow_nan=False)
