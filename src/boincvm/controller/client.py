@@ -74,12 +74,11 @@ class Client:
         return begun, self._until_command(lines)
 
     def _until_command(self, lines: Iterator[Table]) -> Iterator[Table]:
-        is_over = False
         for table in lines:
-            is_over = is_over or "command" in table
             yield table
-        if not is_over:
-            raise self._has_gone()
+            if "command" in table:
+                return
+        raise self._has_gone()
 
     def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
         """Waits until there is room for it. Raises BoincvmError."""

@@ -84,8 +84,8 @@ class GuestCommand:
 
     def begin(self, start: Start) -> RunningProgram:
         """Raises BoincvmError."""
-        self._say("CMD_STARTED", {})
         self._program = program = start(self._request, self)
+        self._say("CMD_STARTED", {})
         if self._request.timeout is not None:
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(self._request.timeout, self._time_out)
