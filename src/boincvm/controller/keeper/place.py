@@ -175,13 +175,7 @@ class Place:
 
     def snapshots(self) -> list[dict[str, object]]:
         """Tables of snapshots.py. Raises HostError."""
-        try:
-            found = self._read(_SNAPSHOTS)["snapshots"]
-        except FileNotFoundError:
-            return []
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise self._damaged(_SNAPSHOTS, TypeError("no list of tables"))
-        return found
+        return self._tables(_SNAPSHOTS, "snapshots")
 
     def write_snapshots(self, tables: list[dict[str, object]]) -> None:
         """Raises OSError."""
@@ -189,12 +183,7 @@ class Place:
 
     def commands(self) -> list[dict[str, object]]:
         """Of guest_commands.py, as they were when the machine was saved. Raises HostError."""
-        if not (self.directory / _COMMANDS).exists():
-            return []
-        found = self._read(_COMMANDS).get("commands")
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise self._damaged(_COMMANDS, TypeError("no list of tables"))
-        return found
+        return self._tables(_COMMANDS, "commands")
 
     def write_commands(self, tables: list[dict[str, object]]) -> None:
         """An empty list: there are none any more. Raises OSError."""
@@ -208,6 +197,15 @@ class Place:
         if name == "bus.json":
             (self.directory / name).chmod(0o600)
 
+    def _tables(self, name: str, key: str) -> list[dict[str, object]]:
+        try:
+            found = self._read(name).get(key)
+        except FileNotFoundError:
+            return []
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self._damaged(name, TypeError("no list of tables"))
+        return found
+
     def _read(self, name: str) -> dict[str, object]:
         most = _MOST_BYTES.get(name, 1 << 20)
         try:
@@ -217,7 +215,7 @@ class Place:
                 raise ValueError("it is too large")
             table = json.loads(data)
         except FileNotFoundError:
-            if name == _SNAPSHOTS:
+            if name in (_SNAPSHOTS, _COMMANDS):
                 raise
             raise HostError(
                 f"there is no machine in {self.directory}", hint="boincvm ls shows those there are"
