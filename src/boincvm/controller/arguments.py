@@ -1,5 +1,6 @@
 """The arguments of an operation: which there are, of what kind, and their values once checked."""
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from boincvm.job.values import describe
 LONGEST_TEXT = 1 << 17
 MOST_ITEMS = 4096
 LARGEST = (1 << 53) - 1
+# Half of a character, which can be written nowhere.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -110,4 +113,6 @@ def _fits(kind: Kind, value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value and len(value) <= LONGEST_TEXT
+    if not isinstance(value, str) or "\0" in value or len(value) > LONGEST_TEXT:
+        return False
+    return _SURROGATE.search(value) is None

@@ -1,15 +1,19 @@
 """A request for a command as a CMD_RUN carries it: checked by who says it, and by who hears it."""
 
 import json
+import re
 
 from boincvm.controller.command import Request
-from boincvm.controller.words import LONGEST_TABLE, Word
+from boincvm.controller.words import LARGEST, LONGEST_TABLE, Word
 from boincvm.errors import GuestProtocolError, UsageError
 
 MOST_STDIN = 1 << 16
 LONGEST_ID = 128
 _OUR_SHARE = 4096
 """Bytes of a CMD_RUN's table that are not the request's."""
+
+# Half of a character, which no program can be given; those of PEP 383 stand for bytes.
+_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 def run_table(request: Request) -> dict[str, object]:
@@ -59,7 +63,7 @@ def read_request(word: Word) -> Request:
         and isinstance(environment, dict)
         and all(_is_argument(one) for one in (*argv, *environment, *environment.values()))
         and _is_argument(directory)
-        and (timeout is None or (isinstance(timeout, int | float) and timeout > 0))
+        and (timeout is None or (isinstance(timeout, int | float) and 0 < timeout <= LARGEST))
         and isinstance(keeps, bool)
         and len(word.data) <= MOST_STDIN
     )
@@ -76,4 +80,6 @@ def read_request(word: Word) -> Request:
 
 
 def _is_argument(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value and len(value) <= LONGEST_TABLE
+    if not isinstance(value, str) or "\0" in value or len(value) > LONGEST_TABLE:
+        return False
+    return _SURROGATE.search(value) is None
