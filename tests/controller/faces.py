@@ -180,10 +180,10 @@ class Faces:
         return server
 
     async def serve_unix(self) -> Server:
-        return await self.serve(Place(self.socket), Policy(trusts_all=True))
+        return await self.serve(Place(self.socket), Policy(trusts_all=True, shared=Path("/")))
 
     async def serve_tcp(self, **place: str) -> Server:
-        return await self.serve(Place(**place), Policy(token=TOKEN))  # type: ignore[arg-type]
+        return await self.serve(Place(**place), Policy(token=TOKEN, shared=self.directory))  # type: ignore[arg-type]
 
     async def talk(self) -> Talk:
         """By TCP if that is served, and by the UNIX socket else."""

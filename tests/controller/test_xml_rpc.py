@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boincvm import __version__
+from boincvm.controller.serve.gate import Policy
+from boincvm.controller.serve.server import Place
 from boincvm.controller.serve.xml_rpc import MOST_BYTES, read_call
 from boincvm.controller.serve.xml_rpc_methods import STATES
 from boincvm.errors import UsageError
@@ -270,10 +272,39 @@ async def test_files_both_ways(faces, old, tmp_path):
     assert both == {"1.2.1": True, "1.2.2": True}
 
 
+async def test_files_of_this_host_that_are_not_shared(faces, old, tmp_path):
+    await faces.serve_unix()
+    (tmp_path / "out").symlink_to("/etc")
+    for outside in ("/etc/passwd", "../x", str(tmp_path / "out" / "passwd"), "/dev/zero"):
+        for method, parameters in (
+            ("cpFileToVM", ("1.1.1", outside, "x")),
+            ("cpFileFromVM", ("1.1.1", "x", outside)),
+        ):
+            assert "does not lie in" in await old.fault(method, *parameters)
+    (tmp_path / "round").symlink_to("round")
+    assert "is no path" in await old.fault("cpFileToVM", "1.1.1", "round", "x")
+    # Paths may be relative to what is shared.
+    (tmp_path / "a").write_text("a")
+    assert await old("cpFileToVM", "1.1.1", "a", "x") is True
+    assert await old("cpFileFromVM", "1.1.1", "x") is True
+    assert (tmp_path / "x").read_text() == "a"
+    # This user's own socket may name all.
+    by_unix = Old(faces, UnixTransport(faces.socket))
+    assert "cannot be read" in await by_unix.fault("cpFileToVM", "1.1.1", "/dev/zero", "x")
+    assert await by_unix("cpFileToVM", "1.1.1", "/etc/hostname", "x") is True
+
+
+async def test_where_nothing_is_shared_no_file_is_named(faces, tmp_path):
+    await faces.serve(Place(), Policy(token=TOKEN))
+    old = Old(faces)
+    (tmp_path / "a").write_text("a")
+    assert "cannot be named from elsewhere" in await old.fault("cpFileToVM", "1.1.1", "a", "x")
+    assert "--share" in await old.fault("cpFileFromVM", "1.1.1", "x")
+
+
 async def test_files_that_cannot_be_copied(old, tmp_path):
     assert "cannot be read" in await old.fault("cpFileToVM", "1.1.1", str(tmp_path / "none"), "x")
     assert "cannot be read" in await old.fault("cpFileToVM", "1.1.1", str(tmp_path), "x")
-    assert "cannot be read" in await old.fault("cpFileToVM", "1.1.1", "/dev/zero", "x")
     (tmp_path / "x").write_text("x")
     assert await old.fault("cpFileToVM", "1.1.1", str(tmp_path / "x"), "../../x")
     assert "no guest" in await old.fault("cpFileToVM", "nobody", str(tmp_path / "x"), "x")

@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     web.add_argument(
         "--any-host", action="store_true", help="requests may be addressed to any name"
     )
+    web.add_argument(
+        "--share", type=_directory, metavar="DIRECTORY", help="XML-RPC by TCP may name files in it"
+    )
     bus = parser.add_argument_group("the bus")
     bus.add_argument("--bus", metavar="HOST:PORT", help="where guests of other hosts reach it")
     bus.add_argument("--bus-certificate", metavar="FILE", default="")
@@ -48,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bus.add_argument(
         "--broker-ca", metavar="FILE", default="", help="speak TLS with it, and trust these"
     )
+
+
+def _directory(text: str) -> Path:
+    path = Path(text).absolute()
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text[:200]!r} is no directory")
+    return path
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     asyncio.run(
         run_in_foreground(
-            _place(arguments), _listen(arguments), _broker(arguments), any_host=arguments.any_host
+            _place(arguments),
+            _listen(arguments),
+            _broker(arguments),
+            any_host=arguments.any_host,
+            shared=arguments.share,
         )
     )
     return 0
@@ -76,6 +90,8 @@ def _place(arguments: argparse.Namespace) -> "Place | None":
     if arguments.listen is None:
         if arguments.tls_certificate:
             raise UsageError("--tls-certificate needs --listen")
+        if arguments.share:
+            raise UsageError("--share needs --listen: this user's socket may name all files")
         return None
     host, port = _host_and_port(arguments.listen)
     files = (arguments.tls_certificate, arguments.tls_key, arguments.client_ca)

@@ -2,8 +2,7 @@
 
 BOINCVM_CONTROLLER  http://HOST:PORT, https://HOST:PORT or unix:PATH; without it the socket
                     of this user's own controller
-BOINCVM_TOKEN       for http and https; BOINCVM_TOKEN_FILE: a file that holds it. Without
-                    them: of a controller on this host, the token file that it wrote
+BOINCVM_TOKEN       for http and https; BOINCVM_TOKEN_FILE: a file that holds it
 BOINCVM_CA          certificates that https is to trust in place of the system's
 BOINCVM_CERTIFICATE, BOINCVM_KEY    files of the client's own certificate
 """
@@ -22,10 +21,8 @@ from boincvm.errors import HostError, UsageError
 from boincvm.socket_paths import short_path
 
 SOCKET = "http.sock"
-TOKEN = "token"  # noqa: S105 - the name of a file
 _PORT = 8080
 _LONGEST_TOKEN = 4096
-_THIS_HOST = ("127.0.0.1", "::1", "localhost")
 _EXPECTED = "expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
 # A peer whose host has gone is missed after a minute, however long one waits for its words.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
@@ -103,7 +100,7 @@ def find_address(
     if parts.scheme not in ("http", "https") or not host or not is_bare:
         raise UsageError(f"found the controller {text[:100]!r}, {_EXPECTED}")
     security = _security(environment) if parts.scheme == "https" else None
-    return ControllerAddress(None, host, port, _token(environment, host), security)
+    return ControllerAddress(None, host, port, _token(environment), security)
 
 
 def _security(environment: Mapping[str, str]) -> ssl.SSLContext:
@@ -121,7 +118,7 @@ def _security(environment: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-def _token(environment: Mapping[str, str], host: str) -> str:
+def _token(environment: Mapping[str, str]) -> str:
     """An empty one where there is none: a certificate may do."""
     token = environment.get("BOINCVM_TOKEN", "")
     named = environment.get("BOINCVM_TOKEN_FILE", "")
@@ -130,11 +127,6 @@ def _token(environment: Mapping[str, str], host: str) -> str:
             token = _read_token(Path(named))
         except OSError as error:
             raise HostError(f"the token file cannot be read: {error}") from error
-    if not token and host in _THIS_HOST:  # nobody else is to see it
-        try:
-            token = _read_token(paths.controller_directory() / TOKEN)
-        except OSError:
-            return ""
     if not token.isascii() or not token.isprintable():
         raise UsageError("the token has characters that no token has")
     return token

@@ -71,7 +71,7 @@ class Nobody:
 
 
 def test_each_original_name() -> None:
-    methods = Methods(Nobody())._table()  # type: ignore[arg-type]
+    methods = Methods(Nobody(), None)._table()  # type: ignore[arg-type]
     found = rows("controller-api.md", "### Original names")
     calls = [re.fullmatch(r"`([\w.]+)\((.*)\)`", call) for call, *_ in found]
     assert all(calls)

@@ -43,7 +43,7 @@ def make_app(controller: Controller, policy: Policy, ending: Ending | None = Non
         Route("/api/exec", streams.exec, methods=["POST"]),
         Route("/api/{operation}", _operation(controller), methods=["POST"]),
         Route("/api/{rest:path}", _nothing),
-        Route("/RPC2", XmlRpc(controller).answer, methods=["POST"]),
+        Route("/RPC2", XmlRpc(controller, policy.shared).answer, methods=["POST"]),
         WebSocketRoute("/{rest:path}", _no_socket),
     ]
     if NOVNC.is_dir():

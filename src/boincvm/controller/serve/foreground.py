@@ -5,6 +5,7 @@ import ipaddress
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from boincvm.controller.bus_side import Listen
 from boincvm.controller.controller import Controller, run_controller
@@ -15,20 +16,27 @@ from boincvm.errors import BoincvmError
 from boincvm.paths import controller_directory
 
 SOCKET, TOKEN = "http.sock", "token"
+# Whoever it lets in is this user, or root, and may read and write all of it anyway.
+_OWNER = Policy(trusts_all=True, shared=Path("/"))
 
 
 async def run_in_foreground(
-    place: Place | None, listen: Listen | None, broker: BusPlace | None, *, any_host: bool
+    place: Place | None,
+    listen: Listen | None,
+    broker: BusPlace | None,
+    *,
+    any_host: bool,
+    shared: Path | None,
 ) -> None:
-    """`place`: where to serve by TCP; `listen`, `broker`: of the bus (`run_controller`). Says
-    where it can be reached. Raises BoincvmError."""
+    """`place`: where to serve by TCP; `listen`, `broker`: of the bus (`run_controller`);
+    `any_host`, `shared`: see Policy. Says where it can be reached. Raises BoincvmError."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, ended.set)
     directory = controller_directory()
     async with run_controller(directory, listen=listen, broker=broker) as controller:
-        servers = [Server(controller, Place(directory / SOCKET), Policy(trusts_all=True))]
+        servers = [Server(controller, Place(directory / SOCKET), _OWNER)]
         address = ""
         try:
             await servers[0].open()
@@ -38,7 +46,8 @@ async def run_in_foreground(
             if place is not None:
                 token = token_in(directory / TOKEN)
                 hosts = () if any_host else Policy().hosts
-                servers.append(Server(controller, place, Policy(token=token, hosts=hosts)))
+                policy = Policy(token=token, hosts=hosts, shared=shared)
+                servers.append(Server(controller, place, policy))
                 host, port = await servers[1].open()
                 scheme = "https" if place.certificate else "http"
                 address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -42,11 +42,13 @@ _PAGE = (
 class Policy(NamedTuple):
     """trusts_all: the socket has been checked already. token: one that opens everything.
     hosts: names that a request may be addressed to, beside addresses in numbers, so that no name
-    of somebody else's leads a browser here (DNS rebinding); empty for any."""
+    of somebody else's leads a browser here (DNS rebinding); empty for any. shared: a directory of
+    this host's, of which XML-RPC's callers may name files to be read and written."""
 
     trusts_all: bool = False
     token: str = ""
     hosts: tuple[str, ...] = _LOOPBACK
+    shared: Path | None = None
 
     def knows(self, caller: Caller | None, headers: Headers) -> bool:
         """Whether it may do everything."""

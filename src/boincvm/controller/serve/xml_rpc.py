@@ -5,6 +5,7 @@ http://xmlrpc.com/spec.md; the methods are in xml_rpc_methods.py.
 
 import re
 import xmlrpc.client
+from pathlib import Path
 from xml.parsers import expat
 
 from starlette.requests import Request
@@ -27,8 +28,8 @@ _LARGEST_WHOLE = (1 << 31) - 1
 class XmlRpc:
     """A handler for Starlette's routes."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._methods = Methods(controller)
+    def __init__(self, controller: Controller, shared: Path | None) -> None:
+        self._methods = Methods(controller, shared)
 
     async def answer(self, request: Request) -> Response:
         """Faults are answers, too; only a body that is too large is refused by HTTP."""

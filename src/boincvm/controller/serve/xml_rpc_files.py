@@ -13,24 +13,28 @@ from boincvm.errors import HostError, OutputFileError, UsageError
 from boincvm.file_digest import open_regular
 
 _PIECE = 1 << 18
+_ALL = Path("/")
 
 
 class FileMethods:
-    """Their names are in xml_rpc_methods.py."""
+    """Their names are in xml_rpc_methods.py. `shared`: where those files must lie; None lets
+    no file be named."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, shared: Path | None) -> None:
         self._controller = controller
+        self._shared = shared
 
     async def copy_to(self, vm: str, local: str, remote: str | None = None) -> object:
         """A file of this host goes to the machine, by default under its own name."""
+        path = self._host_path(local)
         try:
-            file = open_regular(Path(local))
+            file = open_regular(path)
         except (OSError, ValueError) as error:
             raise UsageError(f"{local[:200]!r} cannot be read: {error}") from error
         with file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             outcomes = await self._controller.files.put(
-                vm, remote or Path(local).name, _content(file), is_tree=False, mode=mode & 0o777
+                vm, remote or path.name, _content(file), is_tree=False, mode=mode & 0o777
             )
         told = {name: _outcome(one) for name, one in outcomes.items()}
         if set(told) != {vm}:
@@ -41,8 +45,8 @@ class FileMethods:
 
     async def copy_from(self, vm: str, remote: str, local: str | None = None) -> object:
         """A file of the machine's comes to this host: `local` is a file or a directory; by
-        default the one for temporary files."""
-        target = Path(local or tempfile.gettempdir())
+        default the one that is shared, or the one for temporary files."""
+        target = self._host_path(local or (tempfile.gettempdir() if self._shared == _ALL else "."))
         if target.is_dir():
             target /= PurePosixPath(remote).name
         gotten = await self._controller.files.get(vm, remote)
@@ -51,6 +55,25 @@ class FileMethods:
                 raise UsageError(f"{remote[:200]!r} is a directory", hint="boincvm cp copies trees")
             await _write(target, chunks, gotten.mode & 0o777)
         return True
+
+    def _host_path(self, text: str) -> Path:
+        """Without links; raises UsageError where it is not shared."""
+        if self._shared is None:
+            raise UsageError(
+                "files of the controller's host cannot be named from elsewhere",
+                hint="start it with --share DIRECTORY, use its UNIX socket, or PUT /api/files",
+            )
+        try:
+            path = Path(self._shared, text).resolve()
+            is_shared = path.is_relative_to(self._shared.resolve())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UsageError(f"{text[:200]!r} is no path: {error}") from error
+        if not is_shared:
+            raise UsageError(
+                f"{text[:200]!r} does not lie in the directory that is shared",
+                hint="the controller's --share says which; paths may be relative to it",
+            )
+        return path
 
 
 async def _write(target: Path, chunks: AsyncIterator[bytes], mode: int) -> None:

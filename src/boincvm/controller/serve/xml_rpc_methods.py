@@ -5,6 +5,7 @@ then, results can be read more than once.
 """
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from boincvm import __version__
@@ -34,14 +35,16 @@ _STATISTICS = ("cpu", "memory_used", "memory", "cpus", "progress", "started_at")
 
 
 class Methods:
-    """`call` finds one by its name."""
+    """`call` finds one by its name. `shared`: see FileMethods."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, shared: Path | None) -> None:
         self._controller = controller
+        self._shared = shared
         self._methods = self._table()
 
     def _table(self) -> dict[str, Method]:
-        commands, files = CommandMethods(self._controller), FileMethods(self._controller)
+        commands = CommandMethods(self._controller)
+        files = FileMethods(self._controller, self._shared)
         table: dict[str, Method] = {
             "listRegisteredVMs": self.list_registered,
             "runCmd": commands.run,
