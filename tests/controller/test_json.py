@@ -71,6 +71,15 @@ async def test_what_makes_no_sense_is_told_so(faces, body, said):
     assert answer.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize("number", [0, 65, 1 << 40])
+async def test_signals_that_there_are_not(faces, number):
+    await faces.add_guest("g1")
+    await faces.call("exec", vms="g1", argv=["wait", "x"], id="c")
+    answer = await faces.call("signal", id="c", signal=number)
+    assert (answer.status, f"found the signal {number}" in answer.error["message"]) == (400, True)
+    assert (await faces.call("signal", id="c", signal=9)).status == 200
+
+
 async def test_a_fault_has_a_hint(faces):
     answer = await faces.call("start", vms="nobody")
     assert answer.status == 400

@@ -108,7 +108,9 @@ class Controller:
     def _bus_for(self, machine_id: str) -> BusPlace:
         machine, known = self.machines.find(machine_id), ""
         try:
-            known = machine.place.bus().passcode if machine else ""
+            place = machine.place.bus() if machine else None
+            # One of a broker elsewhere is not its own.
+            known = place.passcode if place is not None and place.path else ""
         except BoincvmError:
             if machine is not None and machine.is_kept:  # else its next keeper has a new one
                 raise

@@ -42,6 +42,7 @@ async def call(
 
 
 _SELECTOR = "an id, a pattern such as 1.2.*, labels such as site=cern,cpus>=2, or all"
+_LARGEST_SIGNAL = 64
 _VMS = Parameter("vms", Kind.TEXT, f"which machines: {_SELECTOR}", is_required=True)
 _VM = Parameter("vm", Kind.TEXT, "the machine's id", is_required=True)
 _ID = Parameter("id", Kind.TEXT, "the command's id", is_required=True)
@@ -149,7 +150,10 @@ async def _commands(controller: Controller, given: Arguments) -> dict[str, Json]
 
 
 async def _signal(controller: Controller, given: Arguments) -> dict[str, Json]:
-    controller.desk.commands.signal(given.text("id"), given.whole("signal"))
+    number = given.whole("signal")
+    if not 1 <= number <= _LARGEST_SIGNAL:
+        raise UsageError(f"found the signal {number}, expected one from 1 to {_LARGEST_SIGNAL}")
+    controller.desk.commands.signal(given.text("id"), number)
     return {}
 
 
