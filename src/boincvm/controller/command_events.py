@@ -4,7 +4,7 @@ from boincvm.controller.command import Answer, Command, State
 from boincvm.controller.events import EventLog
 from boincvm.controller.journal import Journal
 
-_LONGEST = 200
+_LONGEST = 80
 
 
 class CommandEvents:
@@ -20,7 +20,8 @@ class CommandEvents:
     def submitted(self, command: Command) -> None:
         self._store.submitted(command)
         vms = list(command.answers)
-        line = " ".join(command.request.argv)[:_LONGEST]
+        line = " ".join(" ".join(command.request.argv).split())
+        line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
         where = vms[0] if len(vms) == 1 else f"{len(vms)} machines"
         only = vms[0] if len(vms) == 1 else None
         self._events.add("command_started", only, f"{line!r} on {where}", {"command": command.id})
