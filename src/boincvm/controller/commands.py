@@ -49,8 +49,11 @@ class CommandTable:
         post: Post,
         clock: Callable[[], float] = time.monotonic,
         journal: Journal | None = None,
+        owner: str = "",
     ) -> None:
+        """`owner`: on the bus all ids begin with it, and what others asked is left to them."""
         self._post = post
+        self._owner = owner
         self._clock = clock
         self._journal = journal or NoJournal()
         self._commands: OrderedDict[str, Command] = OrderedDict()
@@ -193,7 +196,10 @@ class CommandTable:
 
     def take(self, guest_id: str, word: Word) -> None:
         """A word of a guest's that begins with CMD_. Raises GuestProtocolError."""
-        command_id = word.text("cmd-id")
+        if not word.text("cmd-id").startswith(self._owner):
+            self.counts["asked by another"] += 1
+            return
+        command_id = word.text("cmd-id").removeprefix(self._owner)
         command = self._open.get(guest_id, {}).get(command_id)
         if command is None:
             # It answers late, or again, or what nobody asked it.
@@ -322,18 +328,20 @@ class CommandTable:
 
     def _say_run(self, command: Command, answer: Answer) -> None:
         table = {**run_table(command.request), "instance": answer.instance, **_ends(answer)}
-        data = command.request.stdin
-        self._post(answer.guest_id, encode_word("CMD_RUN", {"cmd-id": command.id, **table}, data))
+        body = encode_word(
+            "CMD_RUN", {"cmd-id": self._owner + command.id, **table}, command.request.stdin
+        )
+        self._post(answer.guest_id, body)
 
     def _say_input(self, command: Command, answer: Answer) -> None:
         given = self._inputs[command.id]
-        self._post(answer.guest_id, given.word(command.id, answer))
+        self._post(answer.guest_id, given.word(self._owner + command.id, answer))
 
     def _say_taken(self, command: Command, answer: Answer, *, again: bool) -> None:
         self._say(answer.guest_id, "CMD_TAKEN", command.id, again=again, **_ends(answer))
 
     def _say(self, guest_id: str, name: str, command_id: str, **values: int) -> None:
-        self._post(guest_id, encode_word(name, {"cmd-id": command_id, **values}))
+        self._post(guest_id, encode_word(name, {"cmd-id": self._owner + command_id, **values}))
 
 
 def _ends(answer: Answer) -> dict[str, int]:

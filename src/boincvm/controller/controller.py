@@ -4,10 +4,13 @@ import asyncio
 import fcntl
 import os
 import platform
+import re
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+from boincvm.atomic_files import write_atomically
 from boincvm.controller.addressing import parse_selector
 from boincvm.controller.arguments import Json
 from boincvm.controller.bus_side import BusSide, Listen, elsewhere, embedded
@@ -27,6 +30,7 @@ from boincvm.hypervisor.contract import DISPLAY_SOCKET
 from boincvm.socket_paths import short_path
 
 _NUMBERS = 1000
+_IDENTITY = re.compile(rb"[0-9a-f]{16}")
 _CHANGES = {
     Change.FOUND: ("guest_found", "it is there"),
     Change.CHANGED: ("guest_changed", "it describes itself with other words"),
@@ -50,7 +54,8 @@ class Controller:
         self.events = EventLog(_next_number(former), self._keep_event)
         self.events.load(former)
         journal = CommandEvents(self.events, store)
-        self.desk = Desk(side.bus, self._see, self._take_report, journal)
+        owner = _identity(directory / "identity") + "/"
+        self.desk = Desk(side.bus, self._see, self._take_report, journal, owner=owner)
         self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
         self.life = Life(self.machines, self.desk)
         self.overview = Overview(self.machines, self.desk, self.life, platform.node())
@@ -180,6 +185,17 @@ async def run_controller(
 def _next_number(former: list[Event]) -> int:
     """No event had it before: of each _NUMBERS numbers one at least is on disk."""
     return (former[-1].number // _NUMBERS + 1) * _NUMBERS if former else 1
+
+
+def _identity(path: Path) -> str:
+    """Of this controller in all its lives; no other one on the same bus has it. Raises OSError."""
+    with suppress(FileNotFoundError):
+        known = path.read_bytes()
+        if _IDENTITY.fullmatch(known):
+            return known.decode()
+    made = secrets.token_hex(8)
+    write_atomically(path, made)
+    return made
 
 
 def _lock(directory: Path) -> int:

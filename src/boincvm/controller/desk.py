@@ -12,7 +12,7 @@ from boincvm.controller.pings import Pings
 from boincvm.controller.presence import PresenceWords
 from boincvm.controller.registry import Change, Guest, Registry
 from boincvm.controller.report import Report, read_report
-from boincvm.controller.words import GUEST, Word
+from boincvm.controller.words import GUEST, Word, belongs
 from boincvm.errors import UsageError
 
 
@@ -29,19 +29,24 @@ class Desk:
         tell: Callable[[Guest, Change], None] = lambda _guest, _change: None,
         report: Callable[[str, Report], None] = lambda _guest_id, _report: None,
         journal: Journal | None = None,
+        *,
+        owner: str = "",
+        part: str = "",
     ) -> None:
-        """`report` hears what guests that are known tell of their state."""
+        """`report` hears what guests that are known tell of their state. `owner`: of commands,
+        where other controllers are on the same bus (commands.py); `part`: see presence.py."""
         self._tell = tell
         self._report = report
         self.registry = Registry(self._see)
 
         def post(guest_id: str, body: bytes) -> None:
-            bus.post(GUEST + guest_id, {}, body)
+            if not part or belongs(guest_id, part):  # else the broker ends the connection
+                bus.post(GUEST + guest_id, {}, body)
 
-        self.commands = CommandTable(post, journal=journal)
+        self.commands = CommandTable(post, journal=journal, owner=owner)
         self.pings = Pings(post)
         self.asker = Asker(post)
-        self.presence = PresenceWords(bus, self.registry, self._take)
+        self.presence = PresenceWords(bus, self.registry, self._take, part)
 
     async def open(self) -> None:
         """From now on guests are heard. Raises BusError."""

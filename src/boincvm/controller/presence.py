@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from boincvm.bus.transport import Bus, Message
 from boincvm.controller.registry import Guest, Registry
-from boincvm.controller.words import GUEST, HOST, Word, decode_word
+from boincvm.controller.words import GUEST, HOST, Word, belongs, decode_word
 from boincvm.errors import GuestProtocolError
 
 Others = Callable[[str, Word], None]
@@ -26,9 +26,15 @@ class PresenceWords:
     the registry knows them."""
 
     def __init__(
-        self, bus: Bus, registry: Registry, others: Others = lambda _guest, _word: None
+        self,
+        bus: Bus,
+        registry: Registry,
+        others: Others = lambda _guest, _word: None,
+        part: str = "",
     ) -> None:
+        """`part`: only guests whose ids begin with it and a dot are heard."""
         self._bus = bus
+        self._pattern = f"{HOST}{part}.**" if part else f"{HOST}**"
         self._others = others
         self._registry = registry
         self._end: Callable[[], Awaitable[None]] | None = None
@@ -36,7 +42,7 @@ class PresenceWords:
 
     async def open(self) -> None:
         """From now on the registry knows who is there. Raises BusError."""
-        self._end = await self._bus.subscribe(f"{HOST}**", self._take)
+        self._end = await self._bus.subscribe(self._pattern, self._take)
 
     async def close(self) -> None:
         """Nothing is heard any more; again is harmless."""
@@ -46,7 +52,8 @@ class PresenceWords:
 
     def _take(self, message: Message) -> None:
         guest_id = message.destination.removeprefix(HOST)
-        if message.sender not in ("", guest_id):
+        # A host that was invited speaks for all of its machines.
+        if message.sender and not belongs(guest_id, message.sender):
             self.counts["lied about its id"] += 1
             return
         try:

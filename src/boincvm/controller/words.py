@@ -23,6 +23,11 @@ _LONGEST_TEXT = 255
 _NAME = re.compile(rb"[A-Z][A-Z_]{0,39}")
 
 
+def belongs(guest_id: str, part: str) -> bool:
+    """Whether it is `part`, or begins with it and a dot."""
+    return guest_id == part or guest_id.startswith(part + ".")
+
+
 class Word(NamedTuple):
     """What was said. Its methods raise GuestProtocolError where the table has no such value."""
 

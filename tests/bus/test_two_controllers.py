@@ -1,0 +1,183 @@
+"""Two controllers on one bus, each with guests of its own: neither disturbs the other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+import pytest
+from brokers import RunningBroker, running_broker
+from embedded import ALL, DIGEST, LIMIT, PASSCODE
+from embedded import broker as embedded_broker
+from lossy import FakeProgram
+
+from boincvm.bus.access import Account, Accounts
+from boincvm.bus.client import StompBus
+from boincvm.controller.bus_guest import BusGuest
+from boincvm.controller.command import KEPT_OUTPUT, Command, Request, State
+from boincvm.controller.desk import Desk
+from boincvm.controller.guest_command import Listener
+from boincvm.controller.registry import Change, Guest
+
+pytestmark = pytest.mark.timeout(150)
+BEAT = 0.2
+
+
+Connect = Callable[[str], AbstractAsyncContextManager[StompBus]]
+"""Takes a login. Controllers have "host"; at RabbitMQ all have the same one."""
+
+
+@pytest.fixture(scope="module", params=["embedded", "rabbitmq"])
+def elsewhere(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningBroker | None]:
+    """None for an embedded broker in our own process."""
+    if request.param == "embedded":
+        yield None
+        return
+    with running_broker(request.param, tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@asynccontextmanager
+async def broker(elsewhere: RunningBroker | None) -> AsyncIterator[Connect]:
+    places = {"may_send": ("/topic/host.{login}",), "may_subscribe": ("/topic/guest.{login}",)}
+    guests = [Account(f"{letter}.1", DIGEST, **places) for letter in "abcd"]
+    async with AsyncExitStack() as stack:
+        if elsewhere is None:
+            known = Accounts([Account("host", DIGEST, ALL, ALL), *guests])
+            _, address = await stack.enter_async_context(embedded_broker(known=known))
+
+        @asynccontextmanager
+        async def connect(login: str) -> AsyncIterator[StompBus]:
+            if elsewhere is None:
+                opened = await StompBus.open(address, login, PASSCODE)
+            else:
+                opened = await elsewhere.connect()
+            try:
+                yield opened
+            finally:
+                await opened.close()
+
+        yield connect
+
+
+@asynccontextmanager
+async def controller(
+    connect: Connect, owner: str, *wanted: str, former: Iterable[Command] = ()
+) -> AsyncIterator[Desk]:
+    """Once it knows the guests that are `wanted`. `former`: commands of a former life of it."""
+    found: set[str] = set()
+    news = asyncio.Event()
+
+    def tell(guest: Guest, change: Change) -> None:
+        if change is Change.FOUND:
+            found.add(guest.id)
+            news.set()
+
+    async with connect("host") as bus:
+        desk = Desk(bus, tell, owner=owner)
+        desk.commands.load(former)
+        await desk.open()
+        try:
+            async with asyncio.timeout(LIMIT):
+                while not set(wanted) <= found:
+                    news.clear()
+                    await news.wait()
+            yield desk
+        finally:
+            await desk.close()
+
+
+@asynccontextmanager
+async def guest(connect: Connect, name: str) -> AsyncIterator[list[FakeProgram]]:
+    """What it was told to run."""
+    programs: list[FakeProgram] = []
+
+    def start(request: Request, listener: Listener) -> FakeProgram:
+        programs.append(FakeProgram(request, listener))
+        return programs[-1]
+
+    async with asyncio.TaskGroup() as tasks, connect(name) as bus:
+        made = BusGuest(bus, Guest(name, name, instance=f"{name}-1"), start, tasks, BEAT)
+        await made.open()
+        try:
+            yield programs
+        finally:
+            await made.close()
+            for program in programs:
+                program.signal(9)
+
+
+async def outcome(command: Command) -> dict[str, tuple[State, bytes]]:
+    async with asyncio.timeout(LIMIT):
+        await command.finished()
+    return {
+        name: (answer.state, answer.outputs["stdout"].read(0, KEPT_OUTPUT)[1])
+        for name, answer in command.answers.items()
+    }
+
+
+async def test_both_address_all_and_each_hears_its_own_answers(
+    elsewhere: RunningBroker | None,
+) -> None:
+    """Under the same id, too: that of a client of one is none of the other's."""
+    async with (
+        broker(elsewhere) as connect,
+        guest(connect, "a.1") as of_a,
+        guest(connect, "b.1") as of_b,
+        controller(connect, "a/", "a.1", "b.1") as first,
+        controller(connect, "b/", "a.1", "b.1") as second,
+    ):
+        long = "x" * 20_000  # in many pieces, each of which is acknowledged
+        one = first.run("all", Request(("say", "one", long)), command_id="nightly")
+        two = second.run("*.1", Request(("say", "two", long)), command_id="nightly")
+        for command, word in ((one, "one"), (two, "two")):
+            expected = (State.ENDED, f"{word}{long}".encode())
+            assert await outcome(command) == {"a.1": expected, "b.1": expected}
+        assert len(of_a) == len(of_b) == 2
+        assert first.commands.counts["not asked"] == second.commands.counts["not asked"] == 0
+        assert first.commands.counts["asked by another"] > 0
+        pings = await asyncio.gather(
+            *(desk.pings.ping(["a.1", "b.1"], 5) for desk in (first, second))
+        )
+        assert all(None not in ping.values() and len(ping) == 2 for ping in pings)
+
+
+async def test_what_ends_while_its_controller_is_away_is_kept_for_it(
+    elsewhere: RunningBroker | None,
+) -> None:
+    """The other one, which knows nothing of it, tells nobody to forget it."""
+    async with broker(elsewhere) as connect, guest(connect, "d.1") as programs:
+        async with controller(connect, "b/", "d.1") as other:
+            async with controller(connect, "a/", "d.1") as former:
+                command = former.run("d.1", Request(("wait", "begin")), command_id="mine")
+                async with asyncio.timeout(LIMIT):
+                    while command.answers["d.1"].state is not State.RUNNING:
+                        await command.changed()
+            heard = other.commands.counts["asked by another"]
+            programs[0].signal(15)
+            async with asyncio.timeout(LIMIT):
+                while other.commands.counts["asked by another"] == heard:
+                    await other.pings.ping(["d.1"], LIMIT)
+            async with controller(connect, "a/", "d.1", former=[command]):
+                assert await outcome(command) == {"d.1": (State.ENDED, b"begin")}
+            result = command.answers["d.1"].result
+            assert result is not None
+            assert (result.signal, result.error) == (15, "")
+        assert len(programs) == 1
+
+
+async def test_both_know_all_that_come_and_go(elsewhere: RunningBroker | None) -> None:
+    async with (
+        broker(elsewhere) as connect,
+        controller(connect, "a/") as first,
+        controller(connect, "b/") as second,
+    ):
+        async with guest(connect, "c.1"):
+            async with asyncio.timeout(LIMIT):
+                for desk in (first, second):
+                    assert (await desk.registry.wait_for("c.1")).instance == "c.1-1"
+        async with asyncio.timeout(LIMIT):
+            for desk in (first, second):
+                while desk.registry.presence("c.1"):
+                    await desk.pings.ping(["c.1"], 0.1)
