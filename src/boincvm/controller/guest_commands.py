@@ -117,6 +117,7 @@ class GuestCommands:
         elif command_id in self._forgotten:
             self._refuse(word, "it has run before")
         elif self._held is not None:
+            read_request(word)
             if len(self._held) < MOST_RUNNING:
                 self._held.append(word)
         elif len(self._commands) >= MOST_RUNNING:

@@ -158,11 +158,12 @@ async def test_damaged_words_for_the_bus_are_written_anew(tmp_path: Path) -> Non
 
 
 @with_keepers
-async def test_commands_that_are_damaged_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", '{"commands": [{}]}', '{"commands": [{"request": 1}]}'])
+async def test_commands_that_are_damaged_are_told(content: str, tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         await running(asked)
         assert await asked.outcome("save", "a") == {"state": "saved"}
-        (asked.place("a").directory / "commands.json").write_text("{")
+        (asked.place("a").directory / "commands.json").write_text(content)
         refused = (await asked.outcome("start", "a"))["error"]["message"]
         assert "commands.json" in refused
         assert "makes no sense" in refused

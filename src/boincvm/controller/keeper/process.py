@@ -27,7 +27,7 @@ from boincvm.controller.keeper.verbs import KeeperVerbs, failure
 from boincvm.controller.machine_place import MachinePlace
 from boincvm.controller.registry import Guest
 from boincvm.controller.vm_state import VmState
-from boincvm.errors import BoincvmError, BusError, UsageError
+from boincvm.errors import BoincvmError, BusError, HostError, UsageError
 from boincvm.processes import ASKING_SIGNALS
 
 
@@ -101,9 +101,8 @@ async def keep(place: Place, snapshot: str | None) -> None:
             )
             try:
                 kept.begin_life(guest.commands, goes_on=goes_on)
-            except BoincvmError as error:
-                await kept.fail(error)
-                say(f"it did not start: {error}")
+            except (BoincvmError, KeyError, TypeError, ValueError) as error:
+                await _did_not_start(kept, _of_commands(error))
                 return
             tell[0] = guest.say_state
             await guest.open()
@@ -127,12 +126,25 @@ async def _say_goodbye(guest: BusGuest, kept: KeptMachine) -> None:
     await guest.close(comes_back=kept.status.state is VmState.SAVED)
 
 
+async def _did_not_start(kept: KeptMachine, error: BoincvmError) -> None:
+    await kept.fail(error)
+    say(f"it did not start: {error}")
+
+
+def _of_commands(error: Exception) -> BoincvmError:
+    if isinstance(error, BoincvmError):
+        return error
+    return HostError(
+        f"commands.json makes no sense: {error!r}"[:500],
+        hint="forget where the machine was saved: boincvm stop --discard",
+    )
+
+
 async def _live(kept: KeptMachine, snapshot: str | None) -> None:
     try:
         await kept.begin(snapshot)
     except (BoincvmError, OSError) as error:
-        await kept.fail(failure(error))
-        say(f"it did not start: {error}")
+        await _did_not_start(kept, failure(error))
         return
     say("it is up")
     await kept.until_over()
