@@ -117,3 +117,11 @@ class HostDiskFullError(BoincvmError):
 
 class HostError(BoincvmError):
     exit_code = ExitCode.HOST
+
+
+class ControllerAwayError(HostError):
+    """Nobody answers there."""
+
+
+class ControllerGoneError(ControllerAwayError):
+    """It was there when this began."""

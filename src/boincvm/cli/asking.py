@@ -82,15 +82,24 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Says so while the block lasts, if a person looks on."""
+def waiting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Says so while the block lasts, if a person looks on; what it gives takes how much of how
+    much is done."""
+    shown = ""
+
+    def show(line: str) -> None:
+        nonlocal shown
+        if line != shown:
+            shown = line
+            sys.stderr.write(f"\r{line}")
+            sys.stderr.flush()
+
     if not sys.stderr.isatty():
-        yield
+        yield lambda _done, _size: None
         return
-    sys.stderr.write(f"boincvm: {what} …")
-    sys.stderr.flush()
+    show(f"boincvm: {what} …")
     try:
-        yield
+        yield lambda done, size: show(f"boincvm: {what} … {100 * done // max(size, 1)} %")
     finally:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()

@@ -5,7 +5,6 @@ import os
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,14 +57,21 @@ def _side(text: str) -> tuple[str, str] | None:
 
 
 def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> int:
+    from boincvm.controller import client_copy
+
     client = asking.client_of(arguments)
     name = path if path and not path.endswith("/") else path + source.name
     try:
         is_tree = source.is_dir() and not source.is_symlink()
         mode = stat.S_IMODE(source.stat().st_mode) & 0o777
-        with _content(source, is_tree=is_tree) as file, asking.waiting(f"copying {source}"):
+        with (
+            _content(source, is_tree=is_tree) as file,
+            asking.waiting(f"copying {source}") as progress,
+        ):
             size = os.fstat(file.fileno()).st_size
-            told = client.put(vms, name, file, size, is_tree=is_tree, mode=mode)
+            told = client_copy.put(
+                client, vms, name, file, size, is_tree=is_tree, mode=mode, progress=progress
+            )
     except OSError as error:
         raise InputFileError(f"{source} cannot be read: {error.strerror}") from error
     except UnsafePathError as error:
@@ -91,6 +97,8 @@ def _content(source: Path, *, is_tree: bool) -> BinaryIO:
 
 
 def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -> int:
+    from boincvm.controller import client_copy
+
     client = asking.client_of(arguments)
     if destination.is_dir():
         destination = destination / Path(path).name
@@ -100,11 +108,11 @@ def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -
     try:
         with (
             tempfile.TemporaryDirectory(dir=parent, prefix=".boincvm-") as place,
-            client.get(vm, path) as gotten,
-            asking.waiting(f"copying {vm}:{path}"),
+            asking.waiting(f"copying {vm}:{path}") as progress,
         ):
             part = Path(place) / "content"
-            _write(part, gotten.chunks)
+            with part.open("xb") as file:
+                gotten = client_copy.fetch(client, vm, path, file, progress)
             if gotten.is_tree:
                 from boincvm.controller.tar_trees import unpack
 
@@ -146,9 +154,3 @@ def _by_chirp(arguments: argparse.Namespace) -> int:
     for name in () if arguments.json else copied.left_out:
         asking.say(f"left out: {name!r}, which is neither a file nor a directory")
     return 0
-
-
-def _write(path: Path, chunks: Iterator[bytes]) -> None:
-    with path.open("xb") as file:
-        for chunk in chunks:
-            file.write(chunk)

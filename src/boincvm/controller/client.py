@@ -15,7 +15,13 @@ from urllib.parse import quote, urlencode
 
 from boincvm.controller.arguments import Json
 from boincvm.controller.client_address import ControllerAddress
-from boincvm.errors import BoincvmError, HostError, UsageError
+from boincvm.errors import (
+    BoincvmError,
+    ControllerAwayError,
+    ControllerGoneError,
+    HostError,
+    UsageError,
+)
 from boincvm.exit_codes import ExitCode
 
 CALL_LIMIT = 660.0
@@ -31,11 +37,13 @@ Body = bytes | BinaryIO | Iterable[bytes] | None
 
 class Gotten(NamedTuple):
     """What `Client.get` brings: a file or a tree (a tar stream), the mode of it, its size where
-    that is known, and its bytes, which raise BoincvmError where they break off."""
+    that is known, the digest of all of it, and the bytes from the asked one on, which raise
+    BoincvmError where they break off."""
 
     is_tree: bool
     mode: int
     size: int | None
+    digest: str
     chunks: Iterator[bytes]
 
 
@@ -88,24 +96,36 @@ class Client:
             _result(response)
 
     def put(
-        self, vms: str, path: str, body: Body, size: int | None, *, is_tree: bool, mode: int
+        self,
+        vms: str,
+        path: str,
+        body: Body,
+        size: int | None,
+        *,
+        is_tree: bool,
+        mode: int,
+        transfer: str,
     ) -> Table:
-        """The outcomes by id. size: bytes of `body`, where it is known. Raises BoincvmError."""
+        """The outcomes by id. size: bytes of `body`, where it is known. transfer: who puts the
+        same again under the same id goes on where that ended. Raises BoincvmError."""
         kind = "tree" if is_tree else "file"
-        query = urlencode({"vms": vms, "path": path, "kind": kind, "mode": f"{mode:o}"})
+        told = {"vms": vms, "path": path, "kind": kind, "mode": f"{mode:o}", "transfer": transfer}
+        query = urlencode(told)
         headers = {**_BYTES, **({} if size is None else {"Content-Length": str(size)})}
         with self._asked("PUT", f"/api/files?{query}", body, headers, limit=None) as response:
             return _result(response)
 
     @contextmanager
-    def get(self, vm: str, path: str) -> Iterator[Gotten]:
-        """A file or a tree of a machine, for the length of the block. Raises BoincvmError."""
-        query = urlencode({"vm": vm, "path": path})
+    def get(self, vm: str, path: str, *, transfer: str, begin: int = 0) -> Iterator[Gotten]:
+        """A file or a tree of a machine, for the length of the block. transfer, begin: who asks
+        again under the same id goes on from that byte. Raises BoincvmError."""
+        query = urlencode({"vm": vm, "path": path, "transfer": transfer, "from": begin})
         with self._asked("GET", f"/api/files?{query}", limit=None) as response:
             yield Gotten(
                 response.headers.get("X-Boincvm-Kind") == "tree",
                 _mode(response.headers.get("X-Boincvm-Mode", "")),
                 response.length,
+                response.headers.get("X-Boincvm-Digest", ""),
                 self._chunks(response),
             )
 
@@ -163,16 +183,18 @@ class Client:
     def _unreached(self, error: OSError) -> BoincvmError:
         if self.address.path is None:
             reason = error.strerror or str(error)
-            return HostError(
+            return ControllerAwayError(
                 f"the controller at {self.address} cannot be reached: {reason}",
                 hint="does it run, with --listen? see BOINCVM_CONTROLLER",
             )
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-            return HostError("no controller is running", hint="start one: boincvm controller")
+            return ControllerAwayError(
+                "no controller is running", hint="start one: boincvm controller"
+            )
         return HostError(f"the controller's socket cannot be used: {error.strerror or error}")
 
     def _has_gone(self) -> BoincvmError:
-        return HostError(
+        return ControllerGoneError(
             f"the controller at {self.address} has gone away meanwhile",
             hint="machines and commands run on; start it again: boincvm controller",
         )

@@ -118,6 +118,7 @@ def _streams() -> dict[str, dict[str, Json]]:
     body: dict[str, Json] = {"required": True, "content": _BYTES}
     done: dict[str, Json] = {**_result(), "default": _REFUSED}
     where = [_query("vm", required=True), _query("path", required=True)]
+    some = [*where, _query("transfer"), _query("from")]
     to = [_query("vms", required=True), *where[1:]]
     to += [_query("kind"), _query("mode"), _query("transfer")]
     return {
@@ -134,7 +135,7 @@ def _streams() -> dict[str, dict[str, Json]]:
             },
         },
         "/api/files": {
-            "get": _stream("getFile", {**data, "default": _REFUSED}, where),
+            "get": _stream("getFile", {**data, "default": _REFUSED}, some),
             "put": {**_stream("putFile", done, to), "requestBody": body},
         },
     }

@@ -135,9 +135,16 @@ class Streams:
 
     async def get_file(self, request: Request) -> Response:
         asked = request.query_params
-        gotten = await self._controller.files.get(asked.get("vm", ""), asked.get("path", ""))
+        begin = _whole(request, "from")
+        gotten = await self._controller.files.get(
+            asked.get("vm", ""),
+            asked.get("path", ""),
+            transfer=asked.get("transfer"),
+            offset=begin,
+        )
         headers = {
-            "content-length": str(gotten.size),
+            "content-length": str(gotten.size - begin),
+            "x-boincvm-digest": gotten.chunks.digest,
             "x-boincvm-kind": "tree" if gotten.is_tree else "file",
             "x-boincvm-mode": f"{gotten.mode:o}",
             "content-disposition": "attachment",
