@@ -1,6 +1,7 @@
 """Paths of UNIX sockets: the system takes no more than some 100 bytes of one (unix(7))."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,3 +16,18 @@ def short_path(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{directory}/{path.name}"
     finally:
         os.close(directory)
+
+
+def own_listener(path: Path) -> socket.socket:
+    """A UNIX socket there, bound and not yet listening, for this user alone, in place of what was
+    there. Raises OSError."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        path.unlink(missing_ok=True)
+        with short_path(path) as short:
+            listener.bind(short)
+        path.chmod(0o600)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

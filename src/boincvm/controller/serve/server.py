@@ -20,7 +20,7 @@ from boincvm.controller.serve.connections import Crowd, protocol_factory
 from boincvm.controller.serve.ending import Ending
 from boincvm.controller.serve.gate import Policy
 from boincvm.errors import HostError
-from boincvm.socket_paths import short_path
+from boincvm.socket_paths import own_listener
 
 GRACE = 2.0
 """Seconds that requests have to end in when we do."""
@@ -60,7 +60,7 @@ class Server:
         place = self._place
         try:
             security = _security(place)
-            listener = _unix(place.path) if place.path else _tcp(place.host, place.port)
+            listener = own_listener(place.path) if place.path else _tcp(place.host, place.port)
         except OSError as error:  # SSLError is one
             raise HostError(
                 f"the controller cannot listen at {place.path or f'{place.host}:{place.port}'}:"
@@ -134,19 +134,6 @@ def _security(place: Place) -> ssl.SSLContext | None:
         context.load_verify_locations(place.client_authority)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
-
-
-def _unix(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        path.unlink(missing_ok=True)
-        with short_path(path) as short:
-            listener.bind(short)
-        path.chmod(0o600)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 def _tcp(host: str, port: int) -> socket.socket:
