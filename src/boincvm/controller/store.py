@@ -10,15 +10,17 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from boincvm.controller.command import Answer, Command, Request, Result, State
 from boincvm.controller.events import KEPT, Event
-from boincvm.controller.registry import Guest
-from boincvm.errors import HostError
+from boincvm.controller.registry import Guest, check_guest
+from boincvm.errors import GuestProtocolError, HostError
 
 _LOG = logging.getLogger("boincvm.controller")
 SCHEMA = 1
+_NONSENSE = (GuestProtocolError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
 _TABLES = """
 CREATE TABLE events (number INTEGER PRIMARY KEY, at REAL, kind TEXT, vm TEXT, text TEXT, more TEXT);
 CREATE TABLE guests (id TEXT PRIMARY KEY, told TEXT);
@@ -40,24 +42,41 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         """Raises HostError."""
-        try:
+        self._path = path
+        with self._in_words("cannot be used"):
             self._base = sqlite3.connect(path, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode=WAL")
-            self._base.execute("PRAGMA synchronous=NORMAL")
-            (version,) = self._base.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                self._base.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA};COMMIT;")
-            elif version != SCHEMA:
-                raise HostError(
-                    f"{path} is of another boincvm (schema {version}, this one knows {SCHEMA})",
-                    hint="use that boincvm, or move the file away",
-                )
-        except sqlite3.Error as error:
-            raise HostError(
-                f"{path} cannot be used: {error}", hint="move the file away, if it is damaged"
-            ) from error
+        try:
+            with self._in_words("cannot be used"):
+                self._prepare()
+        except BaseException:
+            self._base.close()
+            raise
         self._is_open = False
         self._has_failed = False
+
+    def _prepare(self) -> None:
+        # First, so that one of another boincvm stays as it is.
+        (version,) = self._base.execute("PRAGMA user_version").fetchone()
+        if version not in (0, SCHEMA):
+            raise HostError(
+                f"{self._path} is of another boincvm (schema {version}, this one knows {SCHEMA})",
+                hint="use that boincvm, or move the file away",
+            )
+        self._base.execute("PRAGMA journal_mode=WAL")
+        self._base.execute("PRAGMA synchronous=NORMAL")
+        if version == 0:
+            self._base.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA};COMMIT;")
+
+    @contextmanager
+    def _in_words(self, trouble: str) -> Iterator[None]:
+        """What goes wrong with a damaged file is a HostError."""
+        try:
+            yield
+        except (sqlite3.Error, *_NONSENSE) as error:
+            raise HostError(
+                f"{self._path} {trouble}: {error!r}"[:500],
+                hint="if it is damaged, move the file away, and what it knows of commands with it",
+            ) from error
 
     def _do(self, statement: str, values: tuple[object, ...]) -> None:
         try:
@@ -66,7 +85,7 @@ class Store:
                 self._is_open = True
                 asyncio.get_running_loop().call_soon(self.commit)
             self._base.execute(statement, values)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self._fail(error)
 
     def commit(self) -> None:
@@ -76,18 +95,19 @@ class Store:
         self._is_open = False
         try:
             self._base.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self._fail(error)
         else:
             if self._has_failed:
                 self._has_failed = False
                 _LOG.warning("what happens is kept on disk again")
 
-    def _fail(self, error: sqlite3.OperationalError) -> None:
+    def _fail(self, error: sqlite3.DatabaseError) -> None:
         """The disk is full, or broken: machines and commands go on without it."""
         self._is_open = False
         if self._base.in_transaction:
-            self._base.execute("ROLLBACK")
+            with suppress(sqlite3.DatabaseError):  # `error` says it already
+                self._base.execute("ROLLBACK")
         if not self._has_failed:
             self._has_failed = True
             _LOG.error("what happens cannot be kept on disk, and is not for now: %s", error)
@@ -107,12 +127,14 @@ class Store:
             self._do("DELETE FROM events WHERE number <= ?", (event.number - KEPT,))
 
     def events(self) -> list[Event]:
-        """The oldest one first."""
-        rows = self._base.execute("SELECT * FROM events ORDER BY number DESC LIMIT ?", (KEPT,))
-        found = [
-            Event(number, at, kind, vm, text, json.loads(more))
-            for number, at, kind, vm, text, more in rows
-        ]
+        """The oldest one first. Raises HostError."""
+        statement = "SELECT * FROM events ORDER BY number DESC LIMIT ?"
+        with self._in_words("makes no sense"):
+            rows = self._base.execute(statement, (KEPT,))
+            found = [
+                Event(number, at, kind, vm, text, dict(json.loads(more).items()))
+                for number, at, kind, vm, text, more in rows
+            ]
         return found[::-1]
 
     # Guests.
@@ -124,11 +146,16 @@ class Store:
     def remove_guest(self, guest_id: str) -> None:
         self._do("DELETE FROM guests WHERE id = ?", (guest_id,))
 
-    def guests(self) -> Iterator[Guest]:
-        """Those that had not left."""
-        for (told,) in self._base.execute("SELECT told FROM guests").fetchall():
-            table = json.loads(told)
-            yield Guest(**{**table, "capabilities": frozenset(table["capabilities"])})
+    def guests(self) -> list[Guest]:
+        """Those that had not left. Raises HostError."""
+        found = []
+        with self._in_words("makes no sense"):
+            for (told,) in self._base.execute("SELECT told FROM guests"):
+                table = json.loads(told)
+                guest = Guest(**{**table, "capabilities": frozenset(table["capabilities"])})
+                check_guest(guest)
+                found.append(guest)
+        return found
 
     # Commands: as a Journal.
 
@@ -167,12 +194,13 @@ class Store:
         self._do("DELETE FROM outputs WHERE command = ?", (command_id,))
 
     def commands(self) -> list[Command]:
-        """The oldest one first. Of their input nothing more can be given."""
-        rows = self._base.execute(
-            "SELECT id, request, stdin, wanted, submitted_at, ends_at, is_finished"
-            " FROM commands ORDER BY place"
-        )
-        return [self._command(row) for row in rows.fetchall()]
+        """The oldest one first. Of their input nothing more can be given. Raises HostError."""
+        with self._in_words("makes no sense"):
+            rows = self._base.execute(
+                "SELECT id, request, stdin, wanted, submitted_at, ends_at, is_finished"
+                " FROM commands ORDER BY place"
+            )
+            return [self._command(row) for row in rows.fetchall()]
 
     def _command(self, row: tuple[object, ...]) -> Command:
         command_id, request, stdin, wanted, submitted_at, ends_at, is_finished = row
