@@ -6,7 +6,6 @@ that does not read is dropped or waits, and one that floods is read more slowly.
 
 import asyncio
 import resource
-import socket
 import ssl
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.bus.topics import QUEUE, Subscriptions
 from boincvm.bus.versions import encode_lines
 from boincvm.errors import BusError
-from boincvm.socket_paths import short_path
+from boincvm.socket_paths import own_listener
 
 _SPARE_DESCRIPTORS = 64
 _TLS_BUFFER = 16384
@@ -59,7 +58,10 @@ class TopicSubscriber(Protocol):
 
 
 class Connected(Protocol):
-    """What the broker must know of a connection."""
+    """What the broker must know of a connection. login: once it has logged in."""
+
+    @property
+    def login(self) -> str | None: ...
 
     def close(self) -> None: ...
 
@@ -107,15 +109,10 @@ class Broker:
         from boincvm.bus.broker_connection import BrokerConnection
 
         loop = asyncio.get_running_loop()
-        listener = socket.socket(socket.AF_UNIX)
         try:
-            path.unlink(missing_ok=True)
-            with short_path(path) as short:
-                listener.bind(short)
-            path.chmod(0o600)
+            listener = own_listener(path)
             server = await loop.create_unix_server(lambda: BrokerConnection(self), sock=listener)
         except OSError as error:
-            listener.close()
             raise BusError(
                 f"the broker cannot listen on {path.name}: {error.strerror or error}",
                 hint="the directory must be there, and this user's",
@@ -145,6 +142,13 @@ class Broker:
     def leave(self, connection: Connected) -> None:
         """It is gone; again is harmless."""
         self._connections.discard(connection)
+
+    def expel(self, login: str) -> None:
+        """Nobody can log in with it any more, and who has is heard no longer."""
+        self.accounts.remove(login)
+        for connection in tuple(self._connections):
+            if connection.login == login:
+                connection.close()
 
     @property
     def connections(self) -> int:

@@ -42,6 +42,10 @@ class BrokerConnection(asyncio.Protocol):
         self._read_timer: asyncio.TimerHandle | None = None
         self._backlog: list[Frame] = []
 
+    @property
+    def login(self) -> str | None:
+        return self._account.login if self._account else None
+
     # As asyncio's protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -20,6 +20,8 @@ examples:
   boincvm controller
   boincvm controller --listen 127.0.0.1:8080      and the web page, for whoever has the token
   boincvm controller --bus 0.0.0.0:61613 --bus-certificate cert.pem --bus-key key.pem
+  boincvm controller --broker stomp://lab@big:61613 --passcode-file passcode
+                             joins another controller, which has invited us: boincvm invite
   boincvm controller --broker rabbitmq://boincvm@localhost:61613 --passcode-file passcode
 """
 _PORT = 61613

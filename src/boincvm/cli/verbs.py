@@ -30,6 +30,7 @@ VERBS = {
     "run": Verb("run a program, or the tasks of a job file, in a virtual machine", True),
     "image": Verb("build, list, inspect and remove the images that machines start from"),
     "controller": Verb("control this host's machines, and guests anywhere on a bus"),
+    "invite": Verb("let machines of another host onto the controller's bus"),
     "create": Verb("make a machine of the controller"),
     "ls": Verb("list machines and guests"),
     "start": Verb("start machines, or let them go on where they were saved"),

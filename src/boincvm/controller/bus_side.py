@@ -9,8 +9,10 @@ from typing import NamedTuple
 from boincvm.bus.access import Account, Accounts, digest_of_passcode, new_passcode
 from boincvm.bus.broker import Broker
 from boincvm.bus.client import StompBus
+from boincvm.controller.invitations import Invitations
 from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.keeper.process import open_bus
+from boincvm.errors import UsageError
 
 SOCKET = "bus.sock"
 _OUR_LOGIN = "/controller"  # which is no machine's id
@@ -28,24 +30,37 @@ class Listen(NamedTuple):
 
 class BusSide(NamedTuple):
     """bus: the controller's connection. place_for: how the guest with an id reaches it, given the
-    passcode that it had, or an empty one. address: where guests of other hosts do, or None."""
+    passcode that it had, or an empty one; raises UsageError for an id that none of this host's
+    machines may have. address: where guests of other hosts do, or None; `listen`: as it was asked
+    for. invitations: None where the broker is another's. part: with which, and a dot, all ids
+    begin that we may speak of; empty for all."""
 
     bus: StompBus
     place_for: Callable[[str, str], BusPlace]
     broker: Broker | None = None
     address: tuple[str, int] | None = None
+    listen: Listen | None = None
+    invitations: Invitations | None = None
+    part: str = ""
 
 
 @asynccontextmanager
 async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusSide]:
-    """A broker that lives as long as the block. Raises BusError."""
+    """A broker that lives as long as the block. Raises BusError, HostError."""
     passcode = new_passcode()
     ours = Account(_OUR_LOGIN, digest_of_passcode(passcode), _EVERYTHING, _EVERYTHING)
     accounts = Accounts([ours])
     broker = Broker(accounts)
     path = directory / SOCKET
+    invitations = Invitations(directory / "invitations.json", broker)
 
     def place_for(guest_id: str, known: str) -> BusPlace:
+        host = invitations.host_of(guest_id)
+        if host is not None:
+            raise UsageError(
+                f"{guest_id} would be a machine of the host that was invited as {host}",
+                hint="choose another name",
+            )
         code = known or new_passcode()
         accounts.add(
             Account(
@@ -64,7 +79,7 @@ async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusS
             address = await broker.listen_tcp(listen.host, listen.port, _security(listen))
         bus = await open_bus(BusPlace(_OUR_LOGIN, passcode, path=str(path)))
         try:
-            yield BusSide(bus, place_for, broker, address)
+            yield BusSide(bus, place_for, broker, address, listen, invitations)
         finally:
             await bus.close()
     finally:
@@ -82,9 +97,20 @@ def _security(listen: Listen) -> ssl.SSLContext | None:
 
 @asynccontextmanager
 async def elsewhere(place: BusPlace) -> AsyncIterator[BusSide]:
-    """A broker that runs already, where all guests have the same login. Raises BusError."""
+    """A broker that runs already, where all guests have the same login: another controller's, by
+    its invitation, or RabbitMQ or ActiveMQ. Raises BusError."""
+    part = place.login if place.dialect == "embedded" else ""
+
+    def place_for(guest_id: str, _known: str) -> BusPlace:
+        if part and not guest_id.startswith(f"{part}."):
+            raise UsageError(
+                f"{guest_id} cannot be on this bus: this host was invited as {part}",
+                hint=f"its machines' names begin with {part}. like {part}.{guest_id}",
+            )
+        return place
+
     bus = await open_bus(place)
     try:
-        yield BusSide(bus, lambda _guest_id, _known: place)
+        yield BusSide(bus, place_for, part=part)
     finally:
         await bus.close()

@@ -55,7 +55,9 @@ class Controller:
         self.events.load(former)
         journal = CommandEvents(self.events, store)
         owner = _identity(directory / "identity") + "/"
-        self.desk = Desk(side.bus, self._see, self._take_report, journal, owner=owner)
+        self.desk = Desk(
+            side.bus, self._see, self._take_report, journal, owner=owner, part=side.part
+        )
         self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
         self.life = Life(self.machines, self.desk)
         self.overview = Overview(self.machines, self.desk, self.life, platform.node())

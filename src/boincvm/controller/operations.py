@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from boincvm import __version__
-from boincvm.controller import command_table
+from boincvm.controller import command_table, hosts
 from boincvm.controller.arguments import Arguments, Json, Kind, Parameter
 from boincvm.controller.command import Request
 from boincvm.errors import UsageError
@@ -56,7 +56,21 @@ async def _list(controller: Controller, given: Arguments) -> dict[str, Json]:
     return {"vms": list(controller.overview.vms(given.text("vms")))}
 
 
+async def _invite(controller: Controller, given: Arguments) -> dict[str, Json]:
+    return hosts.invite(controller, given.text("name"))
+
+
+async def _invitations(controller: Controller, _given: Arguments) -> dict[str, Json]:
+    return hosts.invitations(controller)
+
+
+async def _revoke(controller: Controller, given: Arguments) -> dict[str, Json]:
+    hosts.revoke(controller, given.text("name"))
+    return {}
+
+
 async def _create(controller: Controller, given: Arguments) -> dict[str, Json]:
+    hosts.check_is_free(controller, given.text("name"))
     made = controller.machines.create(
         given.text("name"),
         image=given.text("image"),
@@ -197,6 +211,7 @@ _CREATE = (
     Parameter("display", Kind.FLAG, "whether it has a screen, for a console", default=False),
     Parameter("labels", Kind.TABLE, "to address it by", default={}),
 )
+_HOST = Parameter("name", Kind.TEXT, "the host's, with which its ids begin", is_required=True)
 _NAME = Parameter("name", Kind.TEXT, "the snapshot's name; nothing is the newest")
 
 OPERATIONS = {
@@ -297,5 +312,8 @@ OPERATIONS = {
             _events,
             changes=False,
         ),
+        Operation("invite", "let another host's machines onto our bus", (_HOST,), _invite),
+        Operation("invitations", "hosts that are invited", (), _invitations, changes=False),
+        Operation("revoke", "invite a host no longer, and cut it off", (_HOST,), _revoke),
     )
 }

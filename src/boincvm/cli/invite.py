@@ -1,0 +1,67 @@
+"""`boincvm invite`: lets another host's machines onto this controller's bus."""
+
+import argparse
+import time
+
+from boincvm.cli import asking
+from boincvm.errors import UsageError
+
+_EPILOG = """\
+All its machines' names begin with NAME. and it can neither speak for others, nor listen to them.
+
+examples:
+  boincvm invite lab >passcode         prints the passcode, once; how to go on goes to you
+  boincvm invite                       which hosts are invited
+  boincvm invite --revoke lab          cuts it off, at once
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asking.add_common(parser)
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="the host's, which its machines' names begin with"
+    )
+    parser.add_argument("--revoke", action="store_true", help="it is not invited any more")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Invite, list or revoke. Raises BoincvmError."""
+    client = asking.client_of(arguments)
+    if arguments.name is None:
+        if arguments.revoke:
+            raise UsageError("--revoke needs the host's name", hint="boincvm invite lists them")
+        told = client.call("invitations")
+    elif arguments.revoke:
+        told = client.call("revoke", name=arguments.name)
+    else:
+        told = client.call("invite", name=arguments.name)
+    if arguments.json:
+        asking.print_document(told)
+    elif arguments.name is None:
+        _list(told["invitations"])
+    elif arguments.revoke:
+        print(f"{arguments.name} is not invited any more")
+    else:
+        print(told["passcode"], flush=True)
+        asking.say("That is the passcode, which is not shown again. On the other host put it into")
+        asking.say("the file passcode, readable for you alone, and start its controller:")
+        asking.say(f"  {told['command']}")
+        for note in told["notes"] if isinstance(told["notes"], list) else ():
+            asking.say(f"note: {note}")
+    return 0
+
+
+def _list(found: object) -> None:
+    rows = [
+        (
+            str(one["name"]),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(one["made"])))),
+            str(one["guests"]),
+        )
+        for one in (found if isinstance(found, list) else ())
+    ]
+    if rows:
+        asking.print_rows(("HOST", "INVITED", "GUESTS"), rows)
+    else:
+        print("no host is invited; invite one: boincvm invite NAME")

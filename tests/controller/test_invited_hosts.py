@@ -1,0 +1,460 @@
+"""Hosts that are invited: their machines on the bus of another host's controller, and no others."""
+
+import asyncio
+import json
+import platform
+import stat
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from certificates import Authority
+from embedded import Peer
+from faces import Faces, FakeGuest, bounded
+from faked import fake_machines  # noqa: F401 - a fixture
+
+from boincvm.bus.client import Address
+from boincvm.cli.main import main
+from boincvm.controller import hosts
+from boincvm.controller.bus_guest import BusGuest
+from boincvm.controller.bus_side import Listen
+from boincvm.controller.controller import Controller, run_controller
+from boincvm.controller.invitations import MOST
+from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.keeper.process import open_bus
+from boincvm.controller.operations import call
+from boincvm.controller.registry import Guest
+from boincvm.errors import BusError, HostError, UsageError
+
+pytestmark = pytest.mark.timeout(120)
+LOOPBACK = Listen("127.0.0.1", 0)
+
+
+async def invite(controller: Controller, name: str = "b", authority: str = "") -> BusPlace:
+    """How that host reaches the bus."""
+    told = await call(controller, "invite", {"name": name})
+    assert controller.side.address is not None
+    host, port = controller.side.address
+    return BusPlace(name, str(told["passcode"]), host=host, port=port, authority=authority)
+
+
+@asynccontextmanager
+async def guest(place: BusPlace, name: str, directory: Path) -> AsyncIterator[FakeGuest]:
+    """Of a host that was invited; it needs no controller."""
+    me = Guest(name, name, "far", {}, frozenset(("run", "files", "life")), f"{name}-1")
+    made = FakeGuest(me, directory / name)
+    async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
+        stack.push_async_callback(made.files.close)
+        bus = await open_bus(place)
+        stack.push_async_callback(bus.close)
+        there = BusGuest(bus, me, made.start, group, 0.2, made.verbs(), made.report)
+        await there.open()
+        stack.push_async_callback(there.close)
+        stack.callback(made.end_programs)
+        yield made
+
+
+async def until_known(controller: Controller, *names: str) -> None:
+    for name in names:
+        await bounded(controller.desk.registry.wait_for(name))
+
+
+async def ids(controller: Controller) -> list[str]:
+    told = await call(controller, "list", {})
+    return [str(one["id"]) for one in told["vms"]]  # type: ignore[union-attr,index,call-overload]
+
+
+async def output(controller: Controller, command_id: str) -> dict[str, str]:
+    """Once it has ended: by machine."""
+    await bounded(controller.desk.commands.find(command_id).finished())
+    told = await call(controller, "command", {"id": command_id, "output": True})
+    answers = told["answers"]
+    assert isinstance(answers, dict)
+    return {
+        name: one["output"]["stdout"] if one["state"] == "ended" else one["state"]  # type: ignore[index,call-overload]
+        for name, one in answers.items()
+    }
+
+
+async def pieces(*data: bytes) -> AsyncIterator[bytes]:
+    for one in data:
+        yield one
+
+
+async def whole(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([piece async for piece in chunks])
+
+
+# It joins.
+
+
+@pytest.mark.usefixtures("fake_machines")
+async def test_a_host_that_joins(tmp_path: Path) -> None:
+    """By TLS; its own controller is started anew meanwhile."""
+    authority = Authority(tmp_path, "authority")
+    listen = Listen("127.0.0.1", 0, *authority.sign("bus"))
+    async with (
+        run_controller(tmp_path / "a", listen=listen) as first,
+        AsyncExitStack() as stack,
+    ):
+        await Faces(first, tmp_path, stack).add_guest("a.1")
+        place = await invite(first, "b", authority.pair.certificate)
+        far = await stack.enter_async_context(guest(place, "b.1", tmp_path))
+        async with run_controller(tmp_path / "b", broker=place) as second:
+            await call(second, "create", {"name": "b.m", "memory": "256M"})
+            await bounded(call(second, "start", {"vms": "b.m"}))
+            await until_known(second, "b.1", "b.m")
+            await until_known(first, "b.1", "b.m")
+            assert await ids(first) == ["a.1", "b.1", "b.m"]
+            assert await ids(second) == ["b.1", "b.m"]
+            machine = first.overview.vm("b.m")
+            assert (machine["host"], machine["is_local"]) == (platform.node(), False)
+            assert first.overview.vm("b.1")["host"] == "far"
+
+            both = {"vms": "*.1", "argv": ["say", "hello"], "id": "same"}
+            assert (await call(first, "exec", both))["vms"] == ["a.1", "b.1"]
+            assert await output(first, "same") == {"a.1": "hello", "b.1": "hello"}
+            own = {**both, "argv": ["say", "mine"]}
+            assert (await call(second, "exec", own))["vms"] == ["b.1"]
+            assert await output(second, "same") == {"b.1": "mine"}
+
+            outcomes = await bounded(
+                first.files.put("b.1", "f", pieces(b"there", b" and back"), is_tree=False)
+            )
+            assert outcomes == {"b.1": {"state": "put", "size": 14}}
+            got = await bounded(second.files.get("b.1", "f"))
+            assert await bounded(whole(got.chunks)) == b"there and back"
+            got = await bounded(first.files.get("b.1", "f"))
+            assert await bounded(whole(got.chunks)) == b"there and back"
+
+            told = await bounded(call(first, "pause", {"vms": "b.m"}))
+            assert told == {"outcomes": {"b.m": {"state": "paused"}}}
+            for controller, command_id in ((first, "of-a"), (second, "of-b")):
+                wait = {"vms": "b.1", "argv": ["wait", command_id], "id": command_id}
+                await call(controller, "exec", wait)
+                found = controller.desk.commands.find(command_id)
+                async with asyncio.timeout(20):
+                    while found.answers["b.1"].outputs["stdout"].end < len(command_id):
+                        await found.changed()
+        far.end_programs()  # while its controller is away
+        assert await output(first, "of-a") == {"b.1": "of-a"}
+        async with run_controller(tmp_path / "b", broker=place) as second:
+            assert await output(second, "of-b") == {"b.1": "of-b"}
+            await until_known(second, "b.m")
+            assert len(far.programs) == 4
+            told = await bounded(call(second, "resume", {"vms": "b.m"}))
+            assert told == {"outcomes": {"b.m": {"state": "running"}}}
+            await bounded(call(second, "power_off", {"vms": "b.m"}))
+
+
+async def test_its_own_controller_knows_no_names_but_its_own(tmp_path: Path) -> None:
+    async with run_controller(tmp_path / "b") as alone:  # before it was invited
+        await call(alone, "create", {"name": "old", "memory": "256M"})
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
+        place = await invite(first)
+        async with run_controller(tmp_path / "b", broker=place) as second:
+            for name in ("c", "c.1", "bb.1", "b"):
+                with pytest.raises(UsageError, match="invited as b") as caught:
+                    await call(second, "create", {"name": name, "memory": "256M"})
+                assert f"begin with b. like b.{name}" in caught.value.hint
+            await call(second, "create", {"name": "b.1.2", "memory": "256M"})
+            (trouble,) = [one for one in second.events.after(0) if one.kind == "trouble"]
+            assert trouble.vm == "old"
+            told = await call(second, "start", {"vms": "old"})
+            assert "invited as b" in json.dumps(told)
+            assert second.side.bus.connections == 1  # nobody has cut it off
+            for operation in ("invite", "revoke"):
+                with pytest.raises(UsageError, match="another's broker"):
+                    await call(second, operation, {"name": "x"})
+            with pytest.raises(UsageError, match="another's broker"):
+                await call(second, "invitations", {})
+
+
+async def test_both_controllers_are_started_anew(tmp_path: Path) -> None:
+    """A digest is what is kept."""
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
+        place = await invite(first)
+        listen = Listen(place.host, place.port)
+    kept = tmp_path / "a/invitations.json"
+    assert place.passcode not in kept.read_text()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert not any(place.passcode in one.text for one in first.events.after(0))
+    async with AsyncExitStack() as stack:
+        async with run_controller(tmp_path / "a", listen=listen) as first:
+            await stack.enter_async_context(guest(place, "b.1", tmp_path))
+            await until_known(first, "b.1")
+        async with run_controller(tmp_path / "a", listen=listen) as first:
+            await call(first, "exec", {"vms": "b.1", "argv": ["say", "hi"], "id": "1"})
+            assert await output(first, "1") == {"b.1": "hi"}
+            told = await call(first, "invitations", {})
+            (one,) = told["invitations"]  # type: ignore[misc]
+            assert isinstance(one, dict)
+            assert (one["name"], one["guests"]) == ("b", 1)
+
+
+# It goes.
+
+
+async def test_it_is_cut_off_at_once(tmp_path: Path) -> None:
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
+        await Faces(first, tmp_path, stack).add_guest("a.1")
+        place, other = await invite(first), await invite(first, "bb")
+        await stack.enter_async_context(guest(other, "bb.1", tmp_path))
+        await stack.enter_async_context(guest(place, "b.1", tmp_path))
+        second = await stack.enter_async_context(run_controller(tmp_path / "b", broker=place))
+        await until_known(first, "b.1", "bb.1")
+        await call(first, "exec", {"vms": "*.1", "argv": ["wait"], "id": "1"})
+        peer = await logged_in(place)
+        await call(first, "revoke", {"name": "b"})
+        assert await ids(first) == ["a.1", "bb.1"]
+        peer.say("SEND", b"HELLO {}", destination="/topic/host.b.2")
+        assert await peer.is_closed()
+        await peer.close()
+        assert first.desk.commands.find("1").answers["b.1"].why == "the guest has left"
+        async with asyncio.timeout(20):
+            while second.side.bus.is_connected:
+                await call(first, "ping", {"vms": "bb.1"})
+        with pytest.raises(BusError, match="login or the passcode is wrong"):
+            await open_bus(place)
+        assert await ids(first) == ["a.1", "bb.1"]
+        again = await invite(first)
+        assert again.passcode != place.passcode
+        with pytest.raises(BusError, match="login or the passcode is wrong"):
+            await open_bus(place)
+        await (await open_bus(again)).close()
+        await call(first, "revoke", {"name": "b"})
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
+        told = await call(first, "invitations", {})
+        assert [one["name"] for one in told["invitations"]] == ["bb"]  # type: ignore[union-attr,index,call-overload]
+
+
+async def test_a_disk_that_is_full_keeps_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
+        place = await invite(first)
+        peer = await logged_in(place)
+        with monkeypatch.context() as patch:
+            patch.setattr("boincvm.controller.invitations.write_atomically", full)
+            with pytest.raises(HostError, match="No space left"):
+                await call(first, "revoke", {"name": "b"})
+            with pytest.raises(HostError, match="No space left"):
+                await call(first, "invite", {"name": "c"})
+        assert await peer.is_closed()
+        await peer.close()
+        await call(first, "revoke", {"name": "b"})
+        assert await call(first, "invitations", {}) == {"invitations": []}
+
+
+# It is hostile.
+
+
+async def logged_in(place: BusPlace) -> Peer:
+    peer = await Peer.open(Address(host=place.host, port=place.port))
+    login = {"login": place.login, "passcode": place.passcode}
+    peer.say("CONNECT", **{"accept-version": "1.2", "host": "x", **login})
+    assert (await peer.hear()).command == "CONNECTED"
+    return peer
+
+
+FOREIGN = ("a.1", "a", "bb", "bb.1", "b2.1", "a.b.1", "b-.1", "B.1")
+
+
+def said_to(places: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
+    return [("SEND", {"destination": place}) for place in places]
+
+
+def listened(places: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
+    return [("SUBSCRIBE", {"id": "1", "destination": place}) for place in places]
+
+
+SPEAKS = said_to(
+    [f"/topic/host.{one}" for one in FOREIGN] + ["/topic/host", "/topic/b.1", "/queue/host.b.1"]
+)
+COMMANDS = said_to([*(f"/topic/guest.{one}" for one in FOREIGN), "/topic/guest.*", "/topic/guest"])
+LISTENS = listened(
+    [
+        *(f"/topic/{kind}.{one}" for kind in ("host", "guest") for one in FOREIGN),
+        "/topic/**", "/topic/*.b.1", "/topic/host.**", "/topic/guest.**", "/topic/guest.*",
+        "/topic/guest.*.1", "/topic/host.*.**", "/topic/guest.bb.**", "/queue/guest.b.1",
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("attacks", [SPEAKS, COMMANDS, LISTENS], ids=["speak", "command", "listen"])
+async def test_it_cannot_do_so_for_others(
+    attacks: list[tuple[str, dict[str, str]]], tmp_path: Path
+) -> None:
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
+        near = await Faces(first, tmp_path, stack).add_guest("a.1")
+        place = await invite(first)
+        for command, headers in attacks:
+            for more in ({}, {"transaction": "t", "sender": "a.1"}):
+                peer = await logged_in(place)
+                if more:
+                    peer.say("BEGIN", transaction="t")
+                body = b"" if command == "SUBSCRIBE" else b"BYE"
+                peer.say(command, body, **headers, **more)
+                peer.say("COMMIT", transaction="t", receipt="end")
+                assert (await peer.hear()).command == "ERROR"
+                assert await peer.is_closed()
+                await peer.close()
+        await call(first, "exec", {"vms": "a.1", "argv": ["say", "hi"], "id": "1"})
+        assert await output(first, "1") == {"a.1": "hi"}
+        assert await ids(first) == ["a.1"]
+        assert len(near.programs) == 1
+        assert "lied about its id" not in first.desk.presence.counts
+
+
+async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
+    """Whatever it says of others' commands in its own name."""
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
+        near = await Faces(first, tmp_path, stack).add_guest("a.1")
+        place = await invite(first)
+        peer = await logged_in(place)
+        await call(first, "exec", {"vms": "a.1", "argv": ["wait"], "id": "1"})
+        owner = first.desk.commands._owner
+        lie = json.dumps({"cmd-id": f"{owner}1", "code": 0, "stdout": 0, "stderr": 0})
+        here = {"destination": "/topic/host.b.1", "sender": "a.1"}
+        for body in ('HELLO {"name": "a.1"}', f"CMD_RESULT {lie}", "BYE"):
+            peer.say("SEND", body.encode(), **here, receipt=body[:3])
+            assert (await peer.hear()).command == "RECEIPT"
+        await call(first, "ping", {"vms": "a.1"})
+        assert first.desk.presence.counts["BYE"] == 1
+        assert not first.desk.commands.find("1").is_finished
+        assert await ids(first) == ["a.1"]
+        near.end_programs()
+        assert await output(first, "1") == {"a.1": ""}
+        await peer.close()
+
+
+# What makes no sense.
+
+
+@pytest.mark.parametrize("name", ["", "all", "a b", "*", "a/b", "ä", "a" * 63, ".".join("a" * 15)])
+async def test_names_that_are_none(name: str, tmp_path: Path) -> None:
+    async with run_controller(tmp_path / "a") as first:
+        with pytest.raises(UsageError):
+            await call(first, "invite", {"name": name})
+        assert not (tmp_path / "a/invitations.json").exists()
+
+
+async def test_each_id_has_one_host(tmp_path: Path) -> None:
+    async with run_controller(tmp_path / "a") as first:
+        await call(first, "create", {"name": "x.1", "memory": "256M"})
+        with pytest.raises(UsageError, match=r"there is x\.1 already"):
+            await call(first, "invite", {"name": "x"})
+        with pytest.raises(UsageError, match=r"there is x\.1 already"):
+            await call(first, "invite", {"name": "x.1"})
+        await call(first, "invite", {"name": "x.2"})
+        await call(first, "invite", {"name": "b"})
+        with pytest.raises(UsageError, match="invited already") as caught:
+            await call(first, "invite", {"name": "b"})
+        assert "--revoke b" in caught.value.hint
+        with pytest.raises(UsageError, match="there is b already"):
+            await call(first, "invite", {"name": "b.c"})
+        for name in ("b", "b.1"):
+            with pytest.raises(UsageError, match="invited as b"):
+                await call(first, "create", {"name": name, "memory": "256M"})
+        await call(first, "create", {"name": "bb.1", "memory": "256M"})
+        with pytest.raises(UsageError, match="no host 'c' is invited"):
+            await call(first, "revoke", {"name": "c"})
+        await call(first, "revoke", {"name": "b"})
+        await call(first, "create", {"name": "b.1", "memory": "256M"})
+        for number in range(MOST - 1):
+            await call(first, "invite", {"name": f"host-{number}"})
+        with pytest.raises(UsageError, match=f"{MOST} hosts"):
+            await call(first, "invite", {"name": "one-more"})
+
+
+async def test_an_id_that_another_host_has(tmp_path: Path) -> None:
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
+        place = await invite(first)
+        async with (
+            guest(place, "b.1", tmp_path),
+            run_controller(tmp_path / "b", broker=place) as second,
+        ):
+            await until_known(second, "b.1")
+            with pytest.raises(UsageError, match="on the bus already, of the host far"):
+                await call(second, "create", {"name": "b.1", "memory": "256M"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"b": 1}', '{"b": {"digest": "00", "made": 1}}', '{"b": {"digest": "xy"}}',
+     '{"all": {"digest": "' + "00" * 32 + '", "made": 1}}', "[" * 60_000, " " * (1 << 20) + "{}"],
+    ids=lambda text: text[:30],
+)  # fmt: skip
+async def test_a_damaged_file_lets_nobody_in(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/invitations.json").write_text(text)
+    with pytest.raises(HostError, match="makes no sense") as caught:
+        async with run_controller(tmp_path / "a"):
+            pass
+    assert "invite all hosts anew" in caught.value.hint
+
+
+# The command line, and what it says.
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected", "note"),
+    [
+        (None, "stomp://b@HOST:PORT --passcode-file passcode", "start it with --bus HOST:PORT"),
+        (LOOPBACK, "stomp://b@127.0.0.1:{port} --passcode-file passcode", "whoever listens"),
+        (Listen("::1", 0), "'stomp://b@[::1]:{port}' --passcode-file passcode", "--bus-cert"),
+    ],
+)
+async def test_the_command_for_the_other_host(
+    listen: Listen | None, expected: str, note: str, tmp_path: Path
+) -> None:
+    async with run_controller(tmp_path / "a", listen=listen) as first:
+        told = await call(first, "invite", {"name": "b"})
+        port = first.side.address[1] if first.side.address else 0
+        whole = f"boincvm controller --broker {expected}"
+        assert told["command"] == whole.format(port=port)
+        assert note in str(told["notes"])
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+async def test_who_listens_everywhere_is_reached_by_its_name(address: str, tmp_path: Path) -> None:
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
+        side = first.side._replace(listen=Listen(address, 0), address=(address, 61613))
+        assert f"stomp://b@{platform.node()}:61613 " in hosts._command(side, "b")
+
+
+async def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = Authority(tmp_path, "authority").sign("bus")
+    async with (
+        run_controller(tmp_path / "a", listen=Listen("127.0.0.1", 0, *pair)) as first,
+        AsyncExitStack() as stack,
+    ):
+        faces = Faces(first, tmp_path, stack)
+        await faces.serve_unix()
+
+        async def say(*words: str) -> tuple[int, str, str]:
+            argv = ["invite", "--controller", f"unix:{faces.socket}", *words]
+            code = await asyncio.to_thread(main, argv)
+            return code, *capsys.readouterr()
+
+        assert (await say())[1] == "no host is invited; invite one: boincvm invite NAME\n"
+        code, out, err = await say("b")
+        assert first.side.broker is not None
+        assert code == 0
+        assert first.side.broker.accounts.verify("b", out.removesuffix("\n")) is not None
+        assert "--passcode-file passcode --broker-ca authority-bus.pem\n" in err
+        assert out.strip() not in err
+        assert (await say())[1].splitlines()[1].split()[0] == "b"
+        code, out, err = await say("b")
+        assert (code, out) == (UsageError.exit_code, "")
+        assert "invited already" in err
+        assert (await say("--revoke"))[0] == UsageError.exit_code
+        assert (await say("--revoke", "b"))[:2] == (0, "b is not invited any more\n")
+        assert json.loads((await say("--json"))[1]) == {"invitations": []}
+        assert set(json.loads((await say("--json", "c"))[1])) == {
+            "name", "passcode", "command", "notes",
+        }  # fmt: skip
