@@ -59,7 +59,8 @@ class StompBus:
     """Made by `open`. `dropped`: messages of `post` for which there was no connection, or
     none with room, or no such destination; `foreign`: messages that came from what is no
     destination of ours, which other brokers let pass; `connections`: how often one was made,
-    and `on_connected` is called each time, when it may be used; `failure`: what a receiver
+    and `on_connected` is called each time, when it may be used; `on_trouble`: with the reason why
+    there is no connection again, and whenever it is another one; `failure`: what a receiver
     raised, which ends it."""
 
     def __init__(
@@ -83,6 +84,7 @@ class StompBus:
         self.foreign = 0
         self.connections = 0
         self.on_connected: Callable[[], None] = lambda: None
+        self.on_trouble: Callable[[str], None] = lambda _why: None
 
     @classmethod
     async def open(
@@ -167,12 +169,16 @@ class StompBus:
             if connection.fault is not None:
                 self._fail(connection.fault)
                 return
+            why = ""
             while not self._is_closed:
                 await asyncio.sleep(wait * int.from_bytes(os.urandom(4)) / (1 << 32))
                 try:
                     connection = await self._connect()
-                except BusError:
+                except BusError as error:
                     wait = min(wait * 2, LONGEST_WAIT)  # who waits for an answer hears in the end
+                    if error.message != why:
+                        why = error.message
+                        self.on_trouble(why)
                 else:
                     wait = FIRST_WAIT
                     break

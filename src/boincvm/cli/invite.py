@@ -10,7 +10,8 @@ _EPILOG = """\
 All its machines' names begin with NAME. and it can neither speak for others, nor listen to them.
 
 examples:
-  boincvm invite lab >passcode         prints the passcode, once; how to go on goes to you
+  umask 077; boincvm invite lab >passcode
+                                       prints the passcode, once; how to go on goes to you
   boincvm invite                       which hosts are invited
   boincvm invite --revoke lab          cuts it off, at once
 """

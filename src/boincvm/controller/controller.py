@@ -75,6 +75,7 @@ class Controller:
                 self.events.add("trouble", machine.id, error.message)
         self.desk.commands.load(self._store.commands())
         self.desk.registry.load(self._store.guests())
+        self.side.bus.on_trouble = lambda why: self.events.add("trouble", None, why)
         await self.desk.open()
 
     async def close(self) -> None:
@@ -151,6 +152,7 @@ class Controller:
         machine = self.machines.find(machine_id)
         if machine is None:
             self.desk.commands.guest_is_lost(machine_id, "the machine was removed")
+            self.desk.registry.bye(machine_id)  # its keeper's word may be on its way still
             self.overview.forget(machine_id)
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
