@@ -135,8 +135,7 @@ class Machines:
                 machine.status._replace(state=VmState.POWERED_OFF, saved=None, why="")
             )
             if saved is not None:
-                layers = frozenset(machine.status.layers)
-                Snapshots(machine.place).forget_checkpoint(saved, layers)
+                Snapshots(machine.place).sweep(frozenset(machine.status.layers))
         machine.tell()
 
     def remove_snapshot(self, machine: LocalMachine, name: str) -> None:

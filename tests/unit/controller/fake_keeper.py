@@ -31,12 +31,15 @@ class FakeMachine(KeptMachine):
         if self.definition.labels.get("fake") == "refuses":
             raise HypervisorError("there is no hypervisor for it")
         await self._come_to("start")
-        if snapshot is not None or self.status.saved is not None:
+        goes_on = snapshot is not None or self.status.saved is not None
+        if goes_on:
             self._set(VmState.RESTORING)
         if snapshot is not None:
             self.snapshots.find(snapshot)
         self._is_up = True
         self._set(VmState.RUNNING, image="none", saved=None, started_at=time.time())
+        if goes_on:
+            self.snapshots.sweep(frozenset())
         self.place.write_commands([])
         assert self.commands is not None
         self.commands.release()

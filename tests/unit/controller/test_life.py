@@ -154,6 +154,8 @@ async def test_snapshots_of_one_that_is_off(tmp_path: Path) -> None:
         assert [one["name"] for one in listed["snapshots"]] == ["two"]
         restored = await asked.outcome("snapshot_restore", "a")
         assert restored == {"state": "running", "snapshot": "two"}
+        # Where it was saved is of no use any more.
+        assert len(list(asked.place("a").disk.glob("checkpoint-*"))) == 1
         assert await asked.outcome("snapshot_remove", "a", name="two") == {"state": "running"}
 
 

@@ -106,7 +106,7 @@ class KeptMachine:
         check_room(self.place.disk, self.definition.memory)
         found = self.snapshots.find(snapshot) if snapshot is not None else None
         number = found.number if found else self.status.saved
-        used = {one for one in (number, self.status.saved) if one is not None}
+        goes_on = number is not None or self.status.saved is not None
         driver = await open_driver(DriverName.QEMU, image.kernel)
         spec = self._spec(image)
         if number is None:
@@ -121,8 +121,8 @@ class KeptMachine:
         self.place.write_commands([])
         if self.commands is not None:
             self.commands.release()
-        for one in used:
-            self.snapshots.forget_checkpoint(one, machine.files_in_use())
+        if goes_on:
+            self.snapshots.sweep(machine.files_in_use())
 
     def _spec(self, image: Image) -> MachineSpec:
         asked = self.definition

@@ -2,15 +2,17 @@
 
 import re
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from boincvm.controller.arguments import Json
+from boincvm.controller.arguments import LARGEST, Json
 from boincvm.controller.keeper.place import Place
 from boincvm.errors import HostError, UsageError
 from boincvm.wrapper.saved_machine import (
     SavedMachine,
     check_files,
     manifest_path,
+    manifests,
     read_manifest,
     remove_unneeded,
 )
@@ -53,20 +55,13 @@ class Snapshots:
         """The oldest one first. Raises HostError."""
         found = []
         for table in self._place.snapshots():
-            programs = table.get("programs", [])
             try:
-                found.append(
-                    Snapshot(
-                        name=str(table["name"]),
-                        number=int(str(table["number"])),
-                        description=str(table["description"]),
-                        made=float(str(table["made"])),
-                        size=int(str(table["size"])),
-                        programs=tuple(programs),  # type: ignore[arg-type]
-                    )
-                )
+                found.append(_snapshot(table))
             except (KeyError, ValueError, TypeError) as error:
-                raise HostError(f"snapshots.json makes no sense: {error!r}") from error
+                raise HostError(
+                    f"snapshots.json makes no sense: {error!r}"[:500],
+                    hint="restore the file, or remove it, and with it all snapshots",
+                ) from error
         return found
 
     def find(self, name: str | None) -> Snapshot:
@@ -112,25 +107,39 @@ class Snapshots:
         table = {**made._asdict(), "programs": programs}
         self._place.write_snapshots([*self._place.snapshots(), table])
 
-    def read(self, snapshot: Snapshot) -> SavedMachine:
-        """Its checkpoint, found whole. Raises SavedMachineError."""
-        return read_checkpoint(self._place, snapshot.number)
-
     def remove(self, name: str, in_use: frozenset[str], saved: int | None) -> None:
         """And the files that nothing else needs: not the machine that runs, nor the saved one.
         Raises UsageError, OSError."""
-        found = self.find(name)
+        self.find(name)
         tables = [one for one in self._place.snapshots() if one.get("name") != name]
         self._place.write_snapshots(tables)
-        if found.number != saved:
-            manifest_path(self._place.disk, found.number).unlink(missing_ok=True)
+        self.sweep(in_use, saved)
+
+    def sweep(self, in_use: frozenset[str], saved: int | None = None) -> None:
+        """Removes all checkpoints but those of snapshots and the one where the machine is saved:
+        former saved states, and what somebody has left who was killed. Raises HostError,
+        OSError."""
+        needed = {saved, *(one.number for one in self.all())}
+        for number, path in manifests(self._place.disk):
+            if number not in needed:
+                path.unlink(missing_ok=True)
         remove_unneeded(self._place.disk, kept=_EVERY, in_use=in_use)
 
-    def forget_checkpoint(self, number: int, in_use: frozenset[str]) -> None:
-        """Of a saved state that is not to be used any more; a snapshot's stays. Raises OSError."""
-        if number not in {one.number for one in self.all()}:
-            manifest_path(self._place.disk, number).unlink(missing_ok=True)
-        remove_unneeded(self._place.disk, kept=_EVERY, in_use=in_use)
+
+def _snapshot(table: Mapping[str, object]) -> Snapshot:
+    """Raises KeyError, ValueError, TypeError."""
+    name, description, programs = table["name"], table["description"], table.get("programs", [])
+    if not isinstance(name, str) or not isinstance(description, str):
+        raise TypeError("a name that is no text")
+    if not isinstance(programs, list) or not all(isinstance(one, dict) for one in programs):
+        raise TypeError("programs that are none")
+    number, size, made = table["number"], table["size"], table["made"]
+    for one in (number, size):
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= LARGEST:
+            raise TypeError("a number that is none")
+    if not isinstance(made, int | float) or not 0 <= made <= LARGEST:
+        raise TypeError("a time that is none")
+    return Snapshot(name, number, description, float(made), size, tuple(programs))  # type: ignore[arg-type]
 
 
 def read_checkpoint(place: Place, number: int) -> SavedMachine:

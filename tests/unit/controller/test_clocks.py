@@ -1,0 +1,148 @@
+"""The host's clock jumps: who is there, and what is waited for, goes by a clock that does not."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_report import QuietBus
+
+from boincvm.controller import commands, registry
+from boincvm.controller.command import Command, Request
+from boincvm.controller.controller import Controller, run_controller
+from boincvm.controller.desk import Desk
+from boincvm.controller.operations import call
+from boincvm.controller.registry import Change, Guest, Presence
+
+YEAR = 365 * 86400.0
+jumps = pytest.mark.parametrize("jump", [YEAR, -YEAR, -time.time()], ids=["on", "back", "1970"])
+
+
+class Clock:
+    """The host's, which somebody sets; what follows is as far from the truth."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.offset = 0.0
+        true = time.time
+        monkeypatch.setattr(time, "time", lambda: true() + self.offset)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@contextmanager
+def quick_presence(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(registry, "BEAT", 0.02)
+        meanwhile.setattr(registry, "SILENT_AFTER", 0.3)
+        meanwhile.setattr(registry, "DROPPED_AFTER", 0.6)
+        yield
+
+
+@jumps
+async def test_presence_goes_by_another_clock(
+    jump: float, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, seen = QuietBus(), list[Change]()
+    news = asyncio.Event()
+
+    def tell(_guest: Guest, change: Change) -> None:
+        seen.append(change)
+        news.set()
+
+    desk = Desk(bus, tell)
+    await desk.open()
+    try:
+        bus.hear("g", b"HELLO")
+        clock.offset = jump
+        desk.registry.look()
+        bus.hear("g", b"STILL_ALIVE")
+        assert desk.registry.presence("g") is Presence.PRESENT
+        assert seen == [Change.FOUND]
+        # And whoever falls silent is noticed in time.
+        with quick_presence(monkeypatch):
+            desk.registry.close()
+            desk.registry.watch()
+            async with asyncio.timeout(20):
+                while Change.DROPPED not in seen:
+                    news.clear()
+                    await news.wait()
+        assert seen == [Change.FOUND, Change.SILENT, Change.DROPPED]
+    finally:
+        await desk.close()
+
+
+@jumps
+async def test_a_command_ends_after_its_time_whatever_the_clock_says(
+    jump: float, clock: Clock
+) -> None:
+    desk = Desk(QuietBus())
+    desk.registry.hello(Guest("g", "g"))
+    patient = desk.run("g", Request(("x",)), within=3600.0)
+    hasty = desk.run("g", Request(("x",)), within=0.2)
+    clock.offset = jump
+    try:
+        async with asyncio.timeout(20):
+            await hasty.finished()
+        assert hasty.answers["g"].why == "too late"
+        assert not patient.is_finished
+        assert desk.commands.all() == [patient, hasty]
+    finally:
+        await desk.close()
+
+
+@jumps
+async def test_results_are_kept_for_their_time(jump: float, clock: Clock) -> None:
+    now = 1000.0
+    table = commands.CommandTable(lambda _guest, _word: None, lambda: now)
+    made = table.submit([Guest("g", "g")], Request(("x",)), command_id="mine")
+    table.drop("mine")
+    clock.offset = jump
+    assert table.all() == [made]
+    now += commands.KEPT_FOR + 1
+    assert table.all() == []
+
+
+def kept(controller: Controller) -> list[Command]:
+    return controller.desk.commands.all()
+
+
+@jumps
+async def test_another_controller_after_a_jump(jump: float, clock: Clock, tmp_path: Path) -> None:
+    """It goes by the clock of the host for what it waited for, and loses nothing of the rest."""
+    async with run_controller(tmp_path / "c") as controller:
+        controller.desk.registry.hello(Guest("g", "g", instance="1"))
+        for name, within in (("endless", None), ("hour", 3600.0)):
+            given = {"vms": "g", "argv": ["x"], "id": name}
+            await call(controller, "exec", given | ({"within": within} if within else {}))
+        last = controller.events.last
+    clock.offset = jump
+    async with run_controller(tmp_path / "c") as controller:
+        endless, hour = kept(controller)
+        assert not endless.is_finished
+        assert controller.desk.registry.presence("g") is Presence.SILENT
+        await asyncio.sleep(0)
+        assert [event.number for event in controller.events.after(0)][:last] == [
+            *range(1, last + 1)
+        ]
+        if jump > 0:
+            async with asyncio.timeout(20):
+                await hour.finished()
+            assert hour.answers["g"].why == "too late"
+        else:
+            assert not hour.is_finished
+
+
+@jumps
+async def test_machines_bear_it(jump: float, clock: Clock, tmp_path: Path) -> None:
+    async with run_controller(tmp_path / "c") as controller:
+        clock.offset = jump
+        await call(controller, "create", {"name": "a", "memory": "256M"})
+    async with run_controller(tmp_path / "c") as controller:
+        assert [one.id for one in controller.machines.all()] == ["a"]
+        (found,) = [one for one in controller.events.after(0) if one.kind == "vm_state"]
+        assert found.vm == "a"
