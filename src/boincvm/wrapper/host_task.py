@@ -1,40 +1,25 @@
 """One task that runs on the host: a program and all that comes of it, with a guard over it."""
 
 import asyncio
-import errno
 import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-import boincvm
-from boincvm.errors import (
-    BoincvmError,
-    HostError,
-    InputFileError,
-    OutputFileError,
-    ProgramStartError,
-)
-from boincvm.exit_codes import ExitCode
+from boincvm.errors import HostError, InputFileError, OutputFileError
 from boincvm.process_tree import children, descendants, send, signal_tree, stop_round, usage
-from boincvm.processes import quiet_environment
+from boincvm.wrapper.guarded import Guarded, guarded_end, start_guarded
 from boincvm.wrapper.worker import Worker, WorkerEnd
 
 GRACE = 2.0
 """Seconds that a program has to end by itself after SIGTERM, before SIGKILL."""
 _KILL_LIMIT = 2.5
-_START_LIMIT = 30.0
 _MOST_WORDS = 4096
 _STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
-_GUARD = (
-    "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from boincvm.wrapper.task_guard import main; main(int(sys.argv[2]))"
-)
 
 
 class HostTask(Worker):
@@ -43,27 +28,14 @@ class HostTask(Worker):
     Should this process die, be it by SIGKILL, the guard (task_guard.py) ends all of it.
     """
 
-    def __init__(
-        self,
-        guard: subprocess.Popen[bytes],
-        control: socket.socket,
-        program: int,
-        words: bytes,
-        *,
-        stop_signal: int,
-        stops_all: bool,
-    ) -> None:
+    def __init__(self, guarded: Guarded, *, stop_signal: int, stops_all: bool) -> None:
         loop = asyncio.get_running_loop()
-        self._guard = guard
-        self._control = control
-        self._program = program
-        self._words = words
+        self._guard, self._control, self._program, self._words = guarded
         self._stop_signal = stop_signal
         self._stops_all = stops_all
         self._cpu_time = 0.0
         self._end: asyncio.Future[WorkerEnd] = loop.create_future()
-        control.setblocking(False)
-        loop.add_reader(control, self._listen)
+        loop.add_reader(self._control, self._listen)
 
     @classmethod
     def start(
@@ -88,24 +60,17 @@ class HostTask(Worker):
         handle the signal and see to them itself. Raises ProgramStartError, InputFileError,
         OutputFileError, HostError.
         """
-        request = _request(argv, directory, environment, nice)
         with ExitStack() as stack:
-            streams = _open_streams(stack, stdin, stdout, stderr)
-            ours, its = socket.socketpair()
-            with its:
-                guard = _start_guard(its, *streams)
-        try:
-            program, words = _ask(ours, request, argv[0], directory)
-        except BaseException:
-            ours.close()
-            guard.kill()
-            guard.wait()
-            raise
+            guarded = start_guarded(
+                Path(argv[0]),
+                argv,
+                directory=directory,
+                environment=environment,
+                streams=_open_streams(stack, stdin, stdout, stderr),
+                nice=nice,
+            )
         return cls(
-            guard,
-            ours,
-            program,
-            words,
+            guarded,
             stop_signal=signal.SIGTSTP if use_tstp else signal.SIGSTOP,
             stops_all=multi_process or not use_tstp,
         )
@@ -178,27 +143,9 @@ class HostTask(Worker):
             self._end.set_result(self._conclude())
 
     def _conclude(self) -> WorkerEnd:
-        words = self._words.split()
-        if len(words) != 3:
-            # Somebody killed the guard: the kernel kills the program, and here goes its session.
-            with suppress(ProcessLookupError):
-                os.killpg(self._program, signal.SIGKILL)
-            return WorkerEnd(None, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(int(words[1]))
-        self._cpu_time = max(self._cpu_time, float(words[2]))
-        return WorkerEnd(code, None) if code >= 0 else WorkerEnd(None, -code)
-
-
-def _request(
-    argv: Sequence[str], directory: Path, environment: Mapping[str, str], nice: int | None
-) -> bytes:
-    pairs = [f"{name}={value}" for name, value in environment.items()]
-    places = [str(directory.absolute()), str(Path(argv[0]).absolute())]
-    fields = [os.fsencode(field) for field in (*places, *argv, *pairs)]
-    if any(b"\0" in field for field in fields):
-        raise ProgramStartError("an argument or an environment variable holds a zero byte")
-    body = b"\0".join(fields)
-    return f"{len(body)} {len(argv)} {'-' if nice is None else nice}\n".encode() + body
+        end = guarded_end(self._program, self._words)
+        self._cpu_time = max(self._cpu_time, end.user_time + end.system_time)
+        return WorkerEnd(end.code, end.signal)
 
 
 def _open_streams(
@@ -222,66 +169,3 @@ def _open_streams(
     except OSError as error:
         raise InputFileError(f"{stdin} cannot be read: {error.strerror}") from error
     return source, output(stdout), output(stderr)
-
-
-def _start_guard(
-    control: socket.socket, stdin: int, stdout: int | None, stderr: int | None
-) -> subprocess.Popen[bytes]:
-    package = str(Path(boincvm.__file__).parents[1])
-    number = control.fileno()
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD, package, str(number)],
-            cwd="/",
-            env=quiet_environment(),
-            pass_fds=[number],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise HostError(f"no process can be started: {error.strerror}") from error
-
-
-def _ask(
-    control: socket.socket, request: bytes, program: str, directory: Path
-) -> tuple[int, bytes]:
-    """The program's process id, once it runs, and what the guard has said after that."""
-    control.settimeout(_START_LIMIT)
-    answer = b""
-    try:
-        control.sendall(request)
-        while b"\n" not in answer and (data := control.recv(_MOST_WORDS)):
-            answer += data
-    except OSError as error:
-        raise HostError(f"the guard of {program} does not answer: {error}") from error
-    line, _, words = answer.partition(b"\n")
-    match line.split():
-        case [b"started", pid]:
-            return int(pid), words
-        case [b"failed", where, number]:
-            raise _start_error(program, directory, where.decode(), int(number))
-    raise HostError(f"the guard of {program} ended before it had started it")
-
-
-def _start_error(program: str, directory: Path, where: str, number: int) -> BoincvmError:
-    reason = os.strerror(number)
-    if where == "guard":
-        return HostError(f"{program} cannot be started: {reason}")
-    if where == "directory":
-        return ProgramStartError(
-            f"{program} cannot start in {directory}: {reason}",
-            exit_code=ExitCode.CANNOT_EXECUTE,
-        )
-    if number == errno.ENOENT and not Path(program).exists():
-        return ProgramStartError(f"there is no program {program}")
-    advice = {
-        errno.ENOENT: "the interpreter that its #! line, or the ELF file, names is missing",
-        errno.EACCES: f"make it executable: chmod +x {program}",
-        errno.ENOEXEC: "a script needs a #! line; a program must be for this system",
-        errno.E2BIG: "its arguments and environment are too large",
-    }.get(number, "")
-    return ProgramStartError(
-        f"{program} cannot be executed: {reason}", hint=advice, exit_code=ExitCode.CANNOT_EXECUTE
-    )
