@@ -335,6 +335,33 @@ async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
         await peer.close()
 
 
+async def test_it_has_so_many_guests_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boincvm.controller.registry.MOST_OF_ACCOUNT", 3)
+    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
+        peer = await logged_in(await invite(first))
+
+        async def say(word: str, number: int) -> None:
+            there = f"/topic/host.b.{number}"
+            peer.say("SEND", word.encode(), destination=there, receipt="r")
+            assert (await peer.hear()).command == "RECEIPT"
+
+        for number in (1, 2, 3, 4, 3, 5):
+            await say("HELLO {}", number)
+        await Faces(first, tmp_path, stack).add_guest("a.1")  # others are not kept out by it
+        assert await ids(first) == ["a.1", "b.1", "b.2", "b.3"]
+        assert first.desk.presence.counts["made no sense"] == 2
+        await say("BYE", 1)
+        await say("BYE", 1)
+        await say("HELLO {}", 4)
+        await say("HELLO {}", 5)
+        await until_known(first, "b.4")
+        await call(first, "ping", {"vms": "a.1"})
+        assert await ids(first) == ["a.1", "b.2", "b.3", "b.4"]
+        await peer.close()
+
+
 # What makes no sense.
 
 

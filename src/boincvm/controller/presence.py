@@ -58,15 +58,17 @@ class PresenceWords:
             return
         try:
             word = decode_word(message.body)
-            self.counts[word.name if self._hear(guest_id, word) else "other words"] += 1
+            account = message.sender if message.sender != guest_id else ""
+            is_known = self._hear(guest_id, word, account)
+            self.counts[word.name if is_known else "other words"] += 1
             self._others(guest_id, word)
         except GuestProtocolError:
             self.counts["made no sense"] += 1
 
-    def _hear(self, guest_id: str, word: Word) -> bool:
+    def _hear(self, guest_id: str, word: Word, account: str) -> bool:
         """Whether it was about presence. Raises GuestProtocolError."""
         if word.name == "HELLO":
-            self._registry.hello(described(guest_id, word.table))
+            self._registry.hello(described(guest_id, word.table), account)
         elif word.name == "STILL_ALIVE":
             if not self._registry.still_alive(guest_id):
                 self._bus.post(GUEST + guest_id, {}, b"HELLO_WANTED")

@@ -6,7 +6,7 @@ marked, then dropped; when it is heard again it is there again. What guests say 
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import NamedTuple
@@ -18,6 +18,8 @@ BEAT = 10.0
 SILENT_AFTER = 30.0
 DROPPED_AFTER = 90.0
 MOST_GUESTS = 20_000
+MOST_OF_ACCOUNT = 1000
+"""As many machines as a controller has at most."""
 _MOST_LABELS = 64
 _LONGEST = 255
 
@@ -54,10 +56,11 @@ class Guest(NamedTuple):
 
 
 class _Entry:
-    __slots__ = ("guest", "heard", "presence")
+    __slots__ = ("account", "guest", "heard", "presence")
 
-    def __init__(self, guest: Guest, heard: float) -> None:
+    def __init__(self, guest: Guest, heard: float, account: str = "") -> None:
         self.guest = guest
+        self.account = account
         self.heard = heard
         self.presence = Presence.PRESENT
 
@@ -77,6 +80,7 @@ class Registry:
         # Both in the order in which they were last heard.
         self._present: OrderedDict[str, _Entry] = OrderedDict()
         self._silent: OrderedDict[str, _Entry] = OrderedDict()
+        self._of_account: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._found = asyncio.Event()
 
@@ -113,14 +117,19 @@ class Registry:
 
     # What guests say.
 
-    def hello(self, guest: Guest) -> None:
-        """Again is harmless. Raises GuestProtocolError."""
+    def hello(self, guest: Guest, account: str = "") -> None:
+        """Again is harmless. `account`: that it shares with others, if the broker tells. Raises
+        GuestProtocolError."""
         check_guest(guest)
         entry = self._hear(guest.id)
         if entry is None:
             if len(self) >= MOST_GUESTS:
                 raise GuestProtocolError(f"there are {MOST_GUESTS} guests, and no room for more")
-            self._present[guest.id] = _Entry(guest, self._clock())
+            if account:
+                if self._of_account[account] >= MOST_OF_ACCOUNT:
+                    raise GuestProtocolError(f"{account} has {MOST_OF_ACCOUNT} guests already")
+                self._of_account[account] += 1
+            self._present[guest.id] = _Entry(guest, self._clock(), account)
             self._found.set()
             self._found = asyncio.Event()
             self._tell(guest, Change.FOUND)
@@ -136,7 +145,12 @@ class Registry:
         """Of one that is not known: harmless. `comes_back`: the same life goes on later."""
         entry = self._present.pop(guest_id, None) or self._silent.pop(guest_id, None)
         if entry is not None:
+            self._forget(entry)
             self._tell(entry.guest, Change.ASLEEP if comes_back else Change.LEFT)
+
+    def _forget(self, entry: _Entry) -> None:
+        if entry.account:
+            self._of_account[entry.account] -= 1
 
     def _hear(self, guest_id: str) -> _Entry | None:
         entry = self._present.get(guest_id)
@@ -161,6 +175,7 @@ class Registry:
             self._silent[entry.guest.id] = entry
             self._tell(entry.guest, Change.SILENT)
         for entry in _older(self._silent, now - DROPPED_AFTER):
+            self._forget(entry)
             self._tell(entry.guest, Change.DROPPED)
 
     def watch(self) -> None:
