@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.rabbitmq import LOGIN, PASSCODE, rabbitmq
+from benchmarks.rabbitmq import LOGIN, PASSCODE
+from brokers import running_broker
 
 from boincvm.controller.controller import run_controller
 from boincvm.controller.keeper.place import BusPlace
@@ -91,8 +92,10 @@ async def test_an_old_client_with_the_embedded_broker(base_image: Path, tmp_path
         await asyncio.to_thread(old_client, address, tmp_path)
 
 
-async def test_an_old_client_with_rabbitmq(base_image: Path, tmp_path: Path) -> None:
-    with rabbitmq(tmp_path) as (port, _):
-        place = BusPlace(LOGIN, PASSCODE, host="127.0.0.1", port=port, dialect="rabbitmq")
+@pytest.mark.parametrize("kind", ["rabbitmq", "activemq"])
+async def test_an_old_client_with(base_image: Path, tmp_path: Path, kind: str) -> None:
+    with running_broker(kind, tmp_path) as broker:
+        port = broker.address.port
+        place = BusPlace(LOGIN, PASSCODE, host="127.0.0.1", port=port, dialect=kind)
         async with served(tmp_path / "controller", place) as address:
             await asyncio.to_thread(old_client, address, tmp_path)
