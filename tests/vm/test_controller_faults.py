@@ -36,15 +36,15 @@ async def killed(directory: Path, way: str, offset: int, transfer: str, file: Pa
 
 
 @asynccontextmanager
-async def machine_of(directory: Path) -> AsyncIterator[int]:
+async def machine_of(directory: Path) -> AsyncIterator[tuple[int, "Left"]]:
     """The keeper of a machine `a` that runs while there is no controller."""
     try:
         async with controlled(directory, ends_all=False) as asked:
             await asked("create", name="a", memory="256M")
             await asked.outcome("start", "a")
             await asked.run("a", "sh", "-c", "printf 'former\\n' >large")
-            keeper = asked.keeper("a")
-        yield keeper
+            keeper, left = asked.keeper("a"), Left(directory)
+        yield keeper, left
     finally:
         async with controlled(directory):
             pass
@@ -58,12 +58,18 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def left(directory: Path) -> set[str]:
-    """Files of the controller that nobody knows, and what is on its way to the machine or back."""
-    ours = {path.name for path in directory.iterdir()}
-    ours -= {"bus.sock", "lock", "machines", "store.sqlite", "store.sqlite-shm", "store.sqlite-wal"}
-    spool = directory / "machines" / "a" / "spool"
-    return ours | {str(path) for path in spool.rglob("*") if path.is_file()}
+class Left:
+    """What is in a controller's directory that was not when this was made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known = set(directory.iterdir())
+
+    def files(self) -> set[str]:
+        """And what is on its way to the machine `a`, or back."""
+        spool = self._directory / "machines" / "a" / "spool"
+        found = {*self._directory.iterdir(), *filter(Path.is_file, spool.rglob("*"))}
+        return {str(path) for path in found - self._known}
 
 
 async def in_guest(asked: Controlled) -> list[str]:
@@ -80,13 +86,13 @@ async def test_the_controller_is_killed_while_a_file_goes_to_a_machine(
     directory, file = tmp_path / "c", tmp_path / "file"
     data = os.urandom(SIZE)
     file.write_bytes(data)
-    async with machine_of(directory) as keeper:
+    async with machine_of(directory) as (keeper, left):
         await killed(directory, "put", SIZE // 2, "mine", file)
         # What has come need not come again: the next one reads from there on, and is killed later.
-        (part,) = left(directory)
+        (part,) = left.files()
         assert SIZE // 2 - (4 << 20) < Path(part).stat().st_size <= SIZE // 2
         await killed(directory, "put", SIZE // 2 + (8 << 20), "mine", file)
-        assert left(directory) == {part}
+        assert left.files() == {part}
         assert Path(part).stat().st_size > SIZE // 2
         async with controlled(directory, ends_all=False) as asked:
             assert asked.keeper("a") == keeper
@@ -99,14 +105,14 @@ async def test_the_controller_is_killed_while_a_file_goes_to_a_machine(
                     )
                 assert done == {"a": {"state": "put", "size": SIZE}}
                 assert await in_guest(asked) == [digest(data), "large"]
-                assert left(directory) == set()
+                assert left.files() == set()
 
 
 async def test_the_controller_is_killed_while_a_file_comes_from_a_machine(
     base_image: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "c"
-    async with machine_of(directory) as keeper:
+    async with machine_of(directory) as (keeper, left):
         async with controlled(directory, ends_all=False) as asked:
             await asked.run("a", "sh", "-c", f"head -c {SIZE} /dev/urandom >large")
         await killed(directory, "get", SIZE // 2, "mine", tmp_path)
@@ -122,7 +128,7 @@ async def test_the_controller_is_killed_while_a_file_comes_from_a_machine(
             await asked.controller.files.get("a", "large")
         async with controlled(directory, ends_all=False) as asked:
             assert await asked.outcome("power_off", "a") == {"state": "powered_off"}
-            assert left(directory) == set()
+            assert left.files() == set()
 
 
 async def test_a_keeper_stands_still_for_a_while(
@@ -164,3 +170,23 @@ async def test_a_keeper_stands_still_for_a_while(
         kinds = [event.kind for event in asked.controller.events.after(0)]
         assert kinds.count("guest_heard_again") >= 1
         assert kinds.count("guest_found") == 2
+
+
+async def test_nothing_is_left_of_a_saved_state_that_a_snapshot_replaces(
+    base_image: Path, tmp_path: Path
+) -> None:
+    async with controlled(tmp_path) as asked:
+        await asked("create", name="a", memory="256M")
+        await asked.outcome("start", "a")
+        await asked.run("a", "sh", "-c", "echo one >file")
+        await asked.outcome("snapshot_take", "a", name="first")
+        await asked.run("a", "sh", "-c", "echo two >file")
+        assert await asked.outcome("save", "a") == {"state": "saved"}
+        disk = asked.place("a").disk
+        assert len(list(disk.glob("memory-*"))) == 2
+        restored = await asked.outcome("snapshot_restore", "a")
+        assert restored == {"state": "running", "snapshot": "first"}
+        assert await asked.run("a", "cat", "file") == {"a": (0, "one\n")}
+        assert [path.name for path in disk.glob("checkpoint-*")] == ["checkpoint-000001.json"]
+        assert [path.name for path in disk.glob("memory-*")] == ["memory-000001"]
+        assert await asked.outcome("snapshot_restore", "a") == restored
