@@ -154,6 +154,10 @@ def programs(home: Home) -> None:
         "exec", "web.1", "--", "sh", "-c", "cat; echo no >&2; exit 3", stdin=b"in", code=3
     )
     assert (done.stdout, done.stderr) == (b"in", b"no\n")
+    once = ("exec", "--id", "mine", "web.1", "--", "sh", "-c", "echo ran >>runs; cat runs")
+    assert home.run(*once[:1], "--detach", *once[1:]).stdout == b"mine\n"
+    for _ in range(2):
+        assert home.run(*once, stdin=b"not read").stdout == b"ran\n"
     done = home.run("exec", "web.1", "--", "no-such-program", code=127)
     assert b"no-such-program" in done.stderr
 

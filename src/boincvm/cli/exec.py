@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--within", type=limit, metavar="TIME", help="then nobody is waited for")
     parser.add_argument("--id", help="your own id for it: a retry runs nothing twice")
     parser.add_argument("--detach", action="store_true", help="print its id, and do not wait")
-    parser.add_argument("--input", action="store_true", help="pass standard input to several")
+    parser.add_argument(
+        "--input", action="store_true", help="pass standard input to several, or with --id"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,7 +87,8 @@ def _feeds(arguments: argparse.Namespace) -> bool:
         return True
     is_pattern = any(sign in arguments.vms for sign in "*,=<>!") or arguments.vms == "all"
     try:
-        return not is_pattern and not os.isatty(sys.stdin.fileno())
+        # With an id it may be a retry, and what has been read is not there a second time.
+        return not is_pattern and arguments.id is None and not os.isatty(sys.stdin.fileno())
     except (ValueError, AttributeError):
         return False  # it is closed
 
