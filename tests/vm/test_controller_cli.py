@@ -154,7 +154,16 @@ def programs(home: Home) -> None:
         "exec", "web.1", "--", "sh", "-c", "cat; echo no >&2; exit 3", stdin=b"in", code=3
     )
     assert (done.stdout, done.stderr) == (b"in", b"no\n")
-    once = ("exec", "--id", "mine", "web.1", "--", "sh", "-c", "echo ran >>runs; cat runs")
+    once = (
+        "exec",
+        "--id",
+        "mine",
+        "web.1",
+        "--",
+        "sh",
+        "-c",
+        "echo ran >>/tmp/runs; cat /tmp/runs",
+    )
     assert home.run(*once[:1], "--detach", *once[1:]).stdout == b"mine\n"
     for _ in range(2):
         assert home.run(*once, stdin=b"not read").stdout == b"ran\n"
