@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from lossy import FakeProgram
 from lossy_files import DirectoryPlace
 
+from boincvm.bus.client import StompBus
 from boincvm.controller.answering import Verb
 from boincvm.controller.asking import Reply
 from boincvm.controller.bus_guest import BusGuest
@@ -126,6 +127,7 @@ class FakeGuest:
         self.asked: list[str] = []
         self.verbs_now: dict[str, Verb] = {}
         self.state = "running"
+        self.bus: StompBus
 
     def start(self, request: Request, listener: Listener) -> FakeProgram:
         self.programs.append(self.begin(request, listener))
@@ -223,6 +225,7 @@ class Faces:
         self._stack.push_async_callback(made.files.close)
         self._stack.callback(made.end_programs)
         bus = await open_bus(self.controller.side.place_for(name, ""))
+        made.bus = bus
         self._stack.push_async_callback(bus.close)
         verbs = made.verbs()
         there = BusGuest(bus, guest, made.start, self._group, verbs=verbs, report=made.report)

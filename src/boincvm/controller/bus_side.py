@@ -12,6 +12,7 @@ from boincvm.bus.client import StompBus
 from boincvm.controller.invitations import Invitations
 from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.keeper.process import open_bus
+from boincvm.controller.words import GUEST_FRAMES
 from boincvm.errors import UsageError
 
 SOCKET = "bus.sock"
@@ -68,6 +69,7 @@ async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusS
                 digest_of_passcode(code),
                 may_send=("/topic/host.{login}",),
                 may_subscribe=("/topic/guest.{login}",),
+                frames=GUEST_FRAMES,
             )
         )
         return BusPlace(guest_id, code, path=str(path))

@@ -15,7 +15,7 @@ from boincvm.atomic_files import write_atomically
 from boincvm.bus.access import LOGIN, Account, digest_of_passcode, new_passcode
 from boincvm.bus.broker import Broker
 from boincvm.controller.keeper.place import check_id
-from boincvm.controller.words import GUEST, HOST, belongs
+from boincvm.controller.words import GUEST, GUEST_FRAMES, HOST, belongs
 from boincvm.errors import HostError, UsageError
 from boincvm.file_digest import open_regular
 
@@ -82,7 +82,7 @@ class Invitations:
         self._keep({other: one for other, one in self._known.items() if other != name})
 
     def _let_in(self, one: Invitation) -> None:
-        self._broker.accounts.add(Account(one.name, one.digest, _PART, _PART))
+        self._broker.accounts.add(Account(one.name, one.digest, _PART, _PART, GUEST_FRAMES))
 
     def _keep(self, known: dict[str, Invitation]) -> None:
         table = {one.name: {"digest": one.digest.hex(), "made": one.made} for one in known.values()}

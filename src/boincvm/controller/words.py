@@ -16,6 +16,8 @@ from boincvm.errors import GuestProtocolError
 
 HOST, GUEST = "/topic/host.", "/topic/guest."
 """Before an id: where a guest sends, and where it hears."""
+GUEST_FRAMES = 2000.0
+"""A second, that a guest may send on the embedded broker; then it is not read for a while."""
 LONGEST_TABLE = 64 << 10
 """Bytes of the JSON object."""
 LARGEST = (1 << 53) - 1

@@ -1,0 +1,30 @@
+"""A guest that says more than it may is read more slowly, and others are not."""
+
+import asyncio
+
+import pytest
+from faces import Faces
+
+from boincvm.controller.words import GUEST_FRAMES
+
+pytestmark = pytest.mark.timeout(60)
+SECONDS = 2
+
+
+async def test_a_flood_slows_down_nobody_else(tmp_path):
+    async with Faces.open(tmp_path) as faces:
+        await faces.serve_tcp()
+        loud = await faces.add_guest("loud")
+        await faces.add_guest("quiet")
+        for _ in range(int((1 + SECONDS) * GUEST_FRAMES)):
+            loud.bus.post("/topic/host.loud", {}, b"NONSENSE {}")
+        begin = asyncio.get_running_loop().time()
+        answer = await faces.call("ping", vms="quiet", timeout=20.0)
+        answered = asyncio.get_running_loop().time() - begin
+        assert answer.result["answers"]["quiet"] is not None
+        assert answered < SECONDS / 2
+        # What it says after all that comes after all that.
+        answer = await faces.call("ping", vms="loud", timeout=20.0)
+        waited = asyncio.get_running_loop().time() - begin
+        assert answer.result["answers"]["loud"] is not None
+        assert waited > SECONDS * 0.9
