@@ -5,7 +5,7 @@ import contextlib
 import socket
 from typing import Self
 
-from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError, Runstate
+from qemu.qmp import EventListener, QMPClient, QMPError, Runstate
 
 from boincvm.errors import HypervisorError
 
@@ -18,6 +18,9 @@ class Monitor:
 
     def __init__(self) -> None:
         self._client = QMPClient("boincvm")
+        # It takes the first thing that QEMU says for the answer, and a machine that has just
+        # loaded its state may tell of that first.
+        self._client.negotiate = False
 
     @classmethod
     async def open(cls, channel: socket.socket) -> Self:
@@ -27,7 +30,10 @@ class Monitor:
         try:
             async with asyncio.timeout(LIMIT):
                 await monitor._client.connect(channel)
-        except (ConnectError, TimeoutError) as error:
+                await monitor._client.execute("qmp_capabilities")
+        except (QMPError, TimeoutError) as error:
+            if monitor._client.runstate is not Runstate.IDLE:
+                await monitor.close()
             channel.close()
             raise HypervisorError(str(error) or "its monitor did not answer") from error
         return monitor
