@@ -3,13 +3,12 @@
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from boincvm.cli import broker
 from boincvm.errors import UsageError
 
 if TYPE_CHECKING:
     from boincvm.controller.bus_side import Listen
-    from boincvm.controller.keeper.place import BusPlace
     from boincvm.controller.serve.server import Place
 
 _EPILOG = """\
@@ -24,8 +23,6 @@ examples:
                              joins another controller, which has invited us: boincvm invite
   boincvm controller --broker rabbitmq://boincvm@localhost:61613 --passcode-file passcode
 """
-_PORT = 61613
-_KINDS = {"rabbitmq": "rabbitmq", "activemq": "activemq", "stomp": "embedded"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bus.add_argument("--bus", metavar="HOST:PORT", help="where guests of other hosts reach it")
     bus.add_argument("--bus-certificate", metavar="FILE", default="")
     bus.add_argument("--bus-key", metavar="FILE", default="")
-    bus.add_argument("--broker", metavar="URL", help="one that runs elsewhere, in its place")
-    bus.add_argument("--passcode-file", type=Path, metavar="FILE", help="for that broker")
-    bus.add_argument(
-        "--broker-ca", metavar="FILE", default="", help="speak TLS with it, and trust these"
-    )
+    broker.add_arguments(bus, "one that runs elsewhere, in its place")
 
 
 def _directory(text: str) -> Path:
@@ -75,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         run_in_foreground(
             _place(arguments),
             _listen(arguments),
-            _broker(arguments),
+            broker.broker_of(arguments),
             any_host=arguments.any_host,
             shared=arguments.share,
         )
@@ -120,33 +113,3 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f"found {text[:80]!r}, expected HOST:PORT, like 127.0.0.1:8080")
     return host.strip("[]"), int(port)
-
-
-def _broker(arguments: argparse.Namespace) -> "BusPlace | None":
-    from boincvm.controller.keeper.place import BusPlace
-
-    if arguments.broker is None:
-        return None
-    expected = "expected one like rabbitmq://LOGIN@HOST:PORT, activemq:// or stomp://"
-    try:
-        parts = urlsplit(arguments.broker)
-        host, port = parts.hostname, parts.port or _PORT
-    except ValueError as error:
-        raise UsageError(f"found the broker {arguments.broker[:80]!r}, {expected}") from error
-    if parts.scheme not in _KINDS or not host or not parts.username or parts.password:
-        raise UsageError(
-            f"found the broker {arguments.broker[:80]!r}, {expected}",
-            hint="the passcode is read from --passcode-file: others see a command line",
-        )
-    if arguments.passcode_file is None:
-        raise UsageError("--broker needs --passcode-file")
-    try:
-        passcode = arguments.passcode_file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the passcode cannot be read: {error}") from error
-    kind, authority = _KINDS[parts.scheme], arguments.broker_ca
-    # Keepers read it, too, and work elsewhere.
-    authority = str(Path(authority).absolute()) if authority else ""
-    return BusPlace(
-        parts.username, passcode, host=host, port=port, authority=authority, dialect=kind
-    )

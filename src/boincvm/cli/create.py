@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make it. Raises BoincvmError."""
-    labels = dict(_label(text) for text in arguments.label)
+    labels = dict(label_of(text) for text in arguments.label)
     made = asking.client_of(arguments).call(
         "create",
         name=arguments.name,
@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _label(text: str) -> tuple[str, str]:
+def label_of(text: str) -> tuple[str, str]:
+    """Name and value. Raises UsageError."""
     name, sign, value = text.partition("=")
     if not sign or not name:
         raise UsageError(f"found the label {text[:80]!r}, expected NAME=VALUE")

@@ -31,6 +31,7 @@ VERBS = {
     "image": Verb("build, list, inspect and remove the images that machines start from"),
     "controller": Verb("control this host's machines, and guests anywhere on a bus"),
     "invite": Verb("let machines of another host onto the controller's bus"),
+    "guest": Verb("make this host itself a guest of a controller elsewhere"),
     "create": Verb("make a machine of the controller"),
     "ls": Verb("list machines and guests"),
     "start": Verb("start machines, or let them go on where they were saved"),

@@ -97,6 +97,7 @@ class End(NamedTuple):
 _ERRORS = {
     "no such program": ExitCode.NO_SUCH_PROGRAM,
     "cannot execute": ExitCode.CANNOT_EXECUTE,
+    "cannot be executed": ExitCode.CANNOT_EXECUTE,
     "cannot start": ExitCode.CANNOT_EXECUTE,
     "are larger than": ExitCode.CANNOT_EXECUTE,
 }

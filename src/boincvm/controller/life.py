@@ -82,7 +82,13 @@ class Life:
 
     async def _ask_elsewhere(self, vm: str, verb: str, asked: Asked) -> Table:
         guest = self._guest(vm)
-        if "life" not in guest.capabilities or verb not in _REMOTE:
+        if "life" not in guest.capabilities:
+            raise UsageError(
+                f"{vm} is no machine of a controller, and cannot be told to"
+                f" {verb.replace('_', ' ')}",
+                hint=f"it speaks for itself, on the host {guest.host or 'where it runs'}",
+            )
+        if verb not in _REMOTE:
             raise UsageError(
                 f"{vm} is no machine of this host, and cannot be told to {verb.replace('_', ' ')}",
                 hint="ask the controller of its own host",

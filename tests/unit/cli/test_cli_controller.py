@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.cli import controller
+from boincvm.cli import broker, controller
 from boincvm.cli.main import main
 from boincvm.cli.parser import Parser
 from boincvm.controller.serve.foreground import warnings
@@ -37,7 +37,7 @@ def test_another_broker_by_tls(tmp_path: Path, monkeypatch):
     parser = Parser()
     controller.add_arguments(parser)
     given = "--broker rabbitmq://me@broker:61614 --passcode-file passcode --broker-ca ca.pem"
-    place = controller._broker(parser.parse_args(given.split()))
+    place = broker.broker_of(parser.parse_args(given.split()))
     assert place is not None
     assert (place.login, place.passcode, place.host, place.port, place.dialect) == (
         "me", "secret", "broker", 61614, "rabbitmq",
@@ -73,5 +73,5 @@ def test_who_could_read_along_is_told(options, count, tmp_path: Path, monkeypatc
     parser = Parser()
     controller.add_arguments(parser)
     given = parser.parse_args(options.split())
-    places = controller._place(given), controller._listen(given), controller._broker(given)
+    places = controller._place(given), controller._listen(given), broker.broker_of(given)
     assert len(list(warnings(*places))) == count

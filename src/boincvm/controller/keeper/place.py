@@ -14,6 +14,7 @@ The directory has mode 0700. After a crash whoever holds `lock` is right: a stat
 "running" while nobody holds it is that of a keeper that was killed, and its machine with it.
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -69,6 +70,11 @@ class BusPlace(NamedTuple):
     port: int = 0
     authority: str = ""
     dialect: str = "embedded"
+
+    @property
+    def can_be_read(self) -> bool:
+        """Whether the network has all that is said, the passcode first."""
+        return not self.path and not self.authority and is_elsewhere(self.host)
 
 
 class Status(NamedTuple):
@@ -263,6 +269,14 @@ class Place:
             return os.open(self.directory / "lock", flags, 0o600)
         except OSError as error:
             raise HostError(f"the machine in {self.directory} has gone: {error}") from error
+
+
+def is_elsewhere(host: str) -> bool:
+    """Whether what is said to `host` leaves this one."""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() != "localhost"
 
 
 def check_id(value: object) -> str:

@@ -1,7 +1,6 @@
 """A controller with its servers, in the foreground, until a signal ends it."""
 
 import asyncio
-import ipaddress
 import signal
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from boincvm.controller.bus_side import Listen
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.keeper.place import BusPlace, is_elsewhere
 from boincvm.controller.serve.gate import Policy, token_in
 from boincvm.controller.serve.server import Place, Server
 from boincvm.errors import BoincvmError
@@ -64,19 +63,12 @@ async def run_in_foreground(
 
 def warnings(place: Place | None, listen: Listen | None, broker: BusPlace | None) -> Iterator[str]:
     """What the network can read along."""
-    if place is not None and not place.certificate and _is_elsewhere(place.host):
+    if place is not None and not place.certificate and is_elsewhere(place.host):
         yield "without --tls-certificate whoever listens on the network has the token"
-    if listen is not None and not listen.certificate and _is_elsewhere(listen.host):
+    if listen is not None and not listen.certificate and is_elsewhere(listen.host):
         yield "without --bus-certificate whoever listens on the network has guests' passcodes"
-    if broker is not None and not broker.authority and _is_elsewhere(broker.host):
+    if broker is not None and broker.can_be_read:
         yield "without --broker-ca whoever listens on the network has the broker's passcode"
-
-
-def _is_elsewhere(host: str) -> bool:
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() != "localhost"
 
 
 async def _until(ended: asyncio.Event, controller: Controller) -> None:

@@ -1,0 +1,68 @@
+"""`boincvm guest`: this host itself becomes a guest on the bus of a controller elsewhere."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from boincvm.cli import broker
+from boincvm.cli.create import label_of
+from boincvm.errors import UsageError
+
+_EPILOG = """\
+Whoever controls the bus RUNS WHAT HE LIKES ON THIS HOST, AS THE USER THAT STARTS THIS, and reads
+and writes what that user may: nothing stands between, as a machine would. Have a user of its own
+for it. As root it does not begin without --allow-root.
+
+It runs in the foreground; Ctrl-C ends it, and all that it has started. It connects again by
+itself. On the controller's host: boincvm ls, exec, cp, shell, ping.
+
+examples:
+  boincvm invite lab >passcode         on the controller's host; copy the file passcode here, and:
+  boincvm guest --broker stomp://lab@big:61613 --passcode-file passcode --broker-ca server.pem
+  boincvm guest --broker stomp://lab@big:61613 --passcode-file passcode --broker-ca server.pem \\
+      --id lab.2 --label site=cern --directory /data/work
+  boincvm guest --broker rabbitmq://boincvm@big:61613 --passcode-file passcode
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    broker.add_arguments(parser, "where the bus is, like stomp://LOGIN@HOST:PORT")
+    parser.add_argument(
+        "--id", help="its name on the bus (default: the name it was invited by, or the host's)"
+    )
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME=VALUE", help="to address it by"
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        metavar="DIRECTORY",
+        help="where commands run and files go (default: a fresh one beneath boincvm's data)",
+    )
+    parser.add_argument("--allow-root", action="store_true", help="run what comes as root, too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until a signal ends it. Raises BoincvmError."""
+    if os.geteuid() == 0 and not arguments.allow_root:
+        raise UsageError(
+            "as root, whoever controls the bus could do everything here",
+            hint="start it as a user of its own; or say --allow-root, in a machine for this alone",
+        )
+    place = broker.broker_of(arguments)
+    if place is None:
+        raise UsageError("--broker is missing", hint="boincvm guest --help shows examples")
+    labels = dict(label_of(text) for text in arguments.label)
+    import asyncio
+
+    from boincvm.controller.host_guest import guest_of_this_host, run_guest
+
+    guest = guest_of_this_host(place, arguments.id, labels)
+    if place.can_be_read:
+        words = "warning: without --broker-ca whoever listens on the network has the passcode,"
+        print(f"{words} and who sits in between has this user", file=sys.stderr)
+    asyncio.run(run_guest(place, guest, arguments.directory))
+    return 0
