@@ -1,6 +1,7 @@
 """Each verb in each state of a machine, with real keepers of machines that are none."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from controlled import Controlled, controlled
 from faked import fake_machines  # noqa: F401 - a fixture
 
 from boincvm.controller import life
+from boincvm.controller.machines import Machines
+from boincvm.controller.registry import Guest
 from boincvm.errors import UsageError
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("fake_machines")]
@@ -249,3 +252,35 @@ async def test_one_that_never_comes_to_the_bus(
         refused = (await asked.outcome("pause", "a"))["error"]
         assert refused["message"] == "the keeper of the machine a has not come to the bus"
         os.kill(asked.keeper("a"), signal.SIGCONT)
+
+
+async def test_what_the_host_refuses_is_told_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with controlled(tmp_path) as asked:
+        for name in "ab":
+            await make(asked, name, "powered_off")
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(Machines, "discard", full)
+            told = (await asked("discard", vms="**"))["outcomes"]
+        assert set(told) == {"a", "b"}
+        for outcome in told.values():
+            assert "No space left" in outcome["error"]["message"]
+
+
+async def test_guests_of_the_bus_that_are_no_machines_of_ours(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        hello = asked.controller.desk.registry.hello
+        hello(Guest("alive", "x", capabilities=frozenset(("life",)), instance="1"))
+        hello(Guest("plain", "x", instance="1"))
+        for verb in COMES_OF:
+            refused = (await tell(asked, verb, "plain"))["error"]["message"]
+            assert "cannot be told to" in refused
+        for verb in ("start", "reset", "discard", "remove", "snapshot_restore"):
+            refused = (await tell(asked, verb, "alive"))["error"]
+            assert refused["hint"] == "ask the controller of its own host"
+        with pytest.raises(UsageError, match="there is no machine 'nobody'"):
+            await asked("snapshot_list", vm="nobody")

@@ -209,19 +209,20 @@ class KeptMachine:
 
     async def save(self) -> None:
         """Its state goes to the disk, and it ends. Raises BoincvmError: then it runs on."""
-        before = self.status.state
+        machine, before = self._required(), self.status.state
         self._set(VmState.SAVING)
         try:
             saved, _ = await self._keep(last=True)
         except (BoincvmError, OSError):
-            if self._required().machine.process_ids():
-                await self._required().resume()
+            if self._is_up and machine.machine.process_ids():
+                await machine.resume()
                 self._set(VmState.RUNNING if before is not VmState.PAUSED else before)
             raise
         self._finish(VmState.SAVED, saved=saved.checkpoint.number)
 
     async def snapshot(self, name: str | None, description: str) -> tuple[str, SavedMachine]:
         """Keeps its state while it runs on; the snapshot's name. Raises BoincvmError, OSError."""
+        self._required()
         chosen = self.snapshots.choose_name(name, description)
         before = self.status.state
         self._set(VmState.SAVING)
