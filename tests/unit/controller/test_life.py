@@ -251,7 +251,10 @@ async def test_one_that_never_comes_to_the_bus(
         asked.controller.desk.registry.bye(guest.id)
         refused = (await asked.outcome("pause", "a"))["error"]
         assert refused["message"] == "the keeper of the machine a has not come to the bus"
-        os.kill(asked.keeper("a"), signal.SIGCONT)
+        machine = asked.controller.machines.find("a")
+        assert machine is not None
+        machine.kill_keeper()
+        await machine.until(lambda: not machine.is_kept)
 
 
 async def test_what_the_host_refuses_is_told_of_each(
