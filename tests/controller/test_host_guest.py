@@ -1,0 +1,238 @@
+"""A host that is no machine: real processes of the controller, the guest and the command line."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from benchmarks.rabbitmq import LOGIN, PASSCODE, rabbitmq
+from certificates import Authority
+
+from boincvm.exit_codes import ExitCode
+from boincvm.process_tree import descendants
+
+pytestmark = pytest.mark.timeout(240)
+BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
+ROOT = ("--allow-root",) if os.geteuid() == 0 else ()
+STAYS = "(setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.01; done' &); sleep 99"
+
+
+class Process:
+    """One of boincvm's, whose lines of one stream are read."""
+
+    def __init__(self, home: Path, *words: str, reads: str = "stderr") -> None:
+        self.started = subprocess.Popen(
+            [*BOINCVM, *words],
+            env={**os.environ, "BOINCVM_HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            text=True,
+            **{reads: subprocess.PIPE},  # type: ignore[call-overload]
+        )
+        self._lines = getattr(self.started, reads)
+
+    def until(self, words: str) -> str:
+        """The first line that has them; the test's own time limit is that of all waits."""
+        seen = []
+        for line in self._lines:
+            if words in line:
+                return str(line)
+            seen.append(line)
+        raise AssertionError("".join(seen))
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        self.started.send_signal(number)
+        rest = self._lines.read()
+        return self.started.wait(60), rest
+
+    def close(self) -> None:
+        if self.started.poll() is None:
+            self.started.kill()
+        self.started.wait(60)
+        self._lines.close()
+
+
+class Bench(NamedTuple):
+    """broker: how guests reach the bus."""
+
+    directory: Path
+    broker: tuple[str, ...]
+    events: Process
+
+    def guest(self, *options: str) -> Process:
+        made = Process(self.directory / "there", "guest", *self.broker, *ROOT, *options)
+        made.until("Ctrl-C ends it")
+        return made
+
+    def say(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return say(self.directory, *words, stdin=stdin)
+
+    @contextmanager
+    def runs(self, vm: str) -> Iterator[None]:
+        """STAYS, in the guest."""
+        words = ("exec", vm, "--", "sh", "-c", STAYS)
+        running = Process(self.directory / "here", *words, reads="stdout")
+        try:
+            running.until("\n")
+            yield
+        finally:
+            running.close()
+
+    def until(self, kind: str) -> None:
+        self.events.until(f'"kind": "{kind}"')
+
+
+def say(directory: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BOINCVM, *words],
+        env={**os.environ, "BOINCVM_HOME": str(directory / "here")},
+        cwd=directory,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def controller(directory: Path, *options: str) -> Iterator[tuple[Process, Process]]:
+    """And its events."""
+    home = directory / "here"
+    with ExitStack() as stack:
+        running = Process(home, "controller", *options)
+        stack.callback(running.close)
+        running.until("Ctrl-C ends it")
+        words = ("events", "--json", "--all", "--after", "0", "--follow")
+        events = Process(home, *words, reads="stdout")
+        stack.callback(events.close)
+        yield running, events
+        assert running.end(signal.SIGINT)[0] == 0
+
+
+@pytest.fixture
+def invited(tmp_path: Path) -> Iterator[Bench]:
+    """To the embedded broker, by TLS."""
+    authority = Authority(tmp_path, "authority")
+    pair = authority.sign("bus")
+    options = ("--bus", "127.0.0.1:0", "--bus-certificate", pair.certificate, "--bus-key", pair.key)
+    with controller(tmp_path, *options) as (running, events):
+        port = running.until("guests reach the bus").split()[-1]
+        told = say(tmp_path, "invite", "lab")
+        (tmp_path / "passcode").write_text(told.stdout)
+        broker = ("--broker", f"stomp://lab@127.0.0.1:{port}", "--passcode-file")
+        more = (str(tmp_path / "passcode"), "--broker-ca", authority.pair.certificate)
+        yield Bench(tmp_path, (*broker, *more), events)
+
+
+@contextmanager
+def all_end(process: int) -> Iterator[None]:
+    """Within the block, or soon after, what is below `process` ends."""
+    with ExitStack() as stack:
+        ends = []
+        for pid in descendants(process):
+            with suppress(ProcessLookupError):  # a short sleep of a script
+                ends.append(os.pidfd_open(pid))
+                stack.callback(os.close, ends[-1])
+        assert len(ends) >= 3
+        yield
+        for descriptor in ends:
+            assert select.select([descriptor], [], [], 30)[0]
+
+
+def test_a_host_by_invitation(invited: Bench) -> None:
+    guest = invited.guest("--label", "site=cern", "--directory", str(invited.directory / "work"))
+    try:
+        invited.until("vm_load")
+        (vm,) = json.loads(invited.say("ls", "--json").stdout)["vms"]
+        assert (vm["id"], vm["state"], vm["presence"], vm["is_local"]) == (
+            "lab", "running", "present", False,
+        )  # fmt: skip
+        assert vm["labels"]["site"] == "cern"
+        assert vm["memory_used"] > 0
+
+        run = ("exec", "--input", "site=cern", "--", "sh", "-c", "cat; pwd; exit 3")
+        done = invited.say(*run, stdin="hi\n")
+        assert (done.returncode, done.stdout) == (3, f"hi\n{invited.directory}/work\n")
+        assert invited.say("exec", "lab", "--", "nosuch").returncode == ExitCode.NO_SUCH_PROGRAM
+        assert invited.say("exec", "lab", "--", "/").returncode == ExitCode.CANNOT_EXECUTE
+
+        (invited.directory / "tree/a").mkdir(parents=True)
+        (invited.directory / "tree/a/file").write_text("deep" * 100_000)
+        assert invited.say("cp", "tree", "lab:there").returncode == 0
+        assert (invited.directory / "work/there/a/file").read_text() == "deep" * 100_000
+        assert invited.say("cp", "lab:there/a/file", "back").returncode == 0
+        assert (invited.directory / "back").read_text() == "deep" * 100_000
+        (invited.directory / "work/out").symlink_to("/etc")
+        assert invited.say("cp", "lab:out/passwd", "stolen").returncode == ExitCode.OUTPUT_FILE
+
+        for verb in (("stop",), ("suspend",), ("suspend", "--to-disk"), ("start",), ("rm",)):
+            refused = invited.say(*verb, "lab")
+            assert refused.returncode == ExitCode.USAGE
+            assert "lab is no machine of a controller" in refused.stderr
+        assert guest.end() == (0, "the guest lab has ended, and all that it has started\n")
+        invited.until("guest_left")
+    finally:
+        guest.close()
+
+
+def test_killed_and_back(invited: Bench) -> None:
+    """What it ran is lost, and told so; the new life has nothing of it."""
+    guest = invited.guest("--id", "lab.1")
+    try:
+        invited.until("guest_found")
+        with invited.runs("lab.1"), all_end(guest.started.pid):
+            guest.end(signal.SIGKILL)
+        guest.close()
+        guest = invited.guest("--id", "lab.1")
+        invited.until("command_ended")
+        (told,) = json.loads(invited.say("ps", "--all", "--json").stdout)["commands"]
+        assert told["answers"]["lab.1"]["state"] == "lost"
+        done = invited.say("exec", "lab.1", "--", "sh", "-c", "echo again")
+        assert (done.returncode, done.stdout) == (0, "again\n")
+    finally:
+        guest.close()
+
+
+def test_ended_while_programs_run(invited: Bench) -> None:
+    """They are asked, then killed; the controller hears of their end, and nothing is left."""
+    guest = invited.guest()
+    try:
+        invited.until("guest_found")
+        with invited.runs("lab"), all_end(guest.started.pid):
+            assert guest.end()[0] == 0
+        invited.until("command_ended")
+        (told,) = json.loads(invited.say("ps", "--all", "--json").stdout)["commands"]
+        assert told["answers"]["lab"]["state"] == "ended"
+        assert told["answers"]["lab"]["signal"] == signal.SIGTERM
+        assert "no machines yet" in invited.say("ls").stdout
+    finally:
+        guest.close()
+
+
+def test_at_rabbitmq(tmp_path: Path) -> None:
+    (tmp_path / "passcode").write_text(PASSCODE)
+    (tmp_path / "rabbitmq").mkdir()
+    with rabbitmq(tmp_path / "rabbitmq") as (port, _):
+        broker = ("--broker", f"rabbitmq://{LOGIN}@127.0.0.1:{port}")
+        broker = (*broker, "--passcode-file", str(tmp_path / "passcode"))
+        with controller(tmp_path, *broker) as (_, events):
+            bench = Bench(tmp_path, broker, events)
+            guest = bench.guest("--id", "far.1")
+            try:
+                bench.until("guest_found")
+                done = bench.say("exec", "far.*", "--", "head", "-c", "900000", "/dev/zero")
+                assert (done.returncode, len(done.stdout)) == (0, 900_000)
+                (tmp_path / "file").write_text("there")
+                assert bench.say("cp", "file", "far.1:file").returncode == 0
+                assert bench.say("exec", "far.1", "--", "cat", "file").stdout == "there"
+                assert guest.end()[0] == 0
+                bench.until("guest_left")
+            finally:
+                guest.close()
