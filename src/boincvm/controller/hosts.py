@@ -108,3 +108,4 @@ def _notes(side: BusSide) -> Iterator[str]:
         )
     else:
         yield "without --bus-certificate whoever listens on the network has the passcode"
+    yield "boincvm guest, in place of boincvm controller, makes that host itself a guest"
