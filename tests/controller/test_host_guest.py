@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from benchmarks.rabbitmq import LOGIN, PASSCODE, rabbitmq
+from benchmarks.rabbitmq import LOGIN, PASSCODE
+from brokers import running_broker
 from certificates import Authority
 
 from boincvm.exit_codes import ExitCode
@@ -129,6 +130,7 @@ def invited(tmp_path: Path) -> Iterator[Bench]:
     with controller(tmp_path, "--bus", "127.0.0.1:0", *safe) as (running, events):
         port = running.until("guests reach the bus").split()[-1]
         told = say(tmp_path, "invite", "lab")
+        assert "boincvm guest" in told.stderr
         (tmp_path / "passcode").write_text(told.stdout)
         broker = ("--broker", f"stomp://lab@127.0.0.1:{port}", "--passcode-file")
         more = (str(tmp_path / "passcode"), "--broker-ca", authority.pair.certificate)
@@ -243,11 +245,12 @@ def test_the_controller_is_killed_and_comes_back(invited: Bench) -> None:
         guest.close()
 
 
-def test_at_rabbitmq(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["rabbitmq", "activemq"])
+def test_at_another_broker(kind: str, tmp_path: Path) -> None:
     (tmp_path / "passcode").write_text(PASSCODE)
-    (tmp_path / "rabbitmq").mkdir()
-    with rabbitmq(tmp_path / "rabbitmq") as (port, _):
-        broker = ("--broker", f"rabbitmq://{LOGIN}@127.0.0.1:{port}")
+    (tmp_path / kind).mkdir()
+    with running_broker(kind, tmp_path / kind) as there:
+        broker = ("--broker", f"{kind}://{LOGIN}@127.0.0.1:{there.address.port}")
         broker = (*broker, "--passcode-file", str(tmp_path / "passcode"))
         with controller(tmp_path, *broker) as (running, events):
             bench = Bench(tmp_path, broker, events, running)
