@@ -54,8 +54,14 @@ def all_errors() -> Iterator[type[BoincvmError]]:
 
 
 # What a program asks for is no error of anybody's: client_run.py takes it apart.
-# A task is on no bus.
-OTHERS = {BoincvmError, errors.BusError, task_errors.TemporaryExitError}
+# A task is on no bus, and asks no controller.
+OTHERS = {
+    BoincvmError,
+    errors.BusError,
+    errors.ControllerAwayError,
+    errors.ControllerGoneError,
+    task_errors.TemporaryExitError,
+}
 
 
 @pytest.mark.parametrize("kind", sorted(set(all_errors()) - OTHERS, key=lambda kind: kind.__name__))
