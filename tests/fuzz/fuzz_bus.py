@@ -89,7 +89,7 @@ async def broker(data: bytes, step: int, version: bytes | None) -> None:
         connection.data_received(part)
     connection.connection_lost(None)
     parser = Parser()
-    parser.has_escapes = version != b"1.0"
+    parser.has_escapes = connection.version != "1.0"  # it may have logged in by itself
     parser.feed(bytes(wire.written))
     assert running.connections == 0
     assert running.topics._root.is_empty

@@ -43,7 +43,7 @@ async def says(link: GuestLink, script: str) -> str:
     listener = Listener()
     program = listener.start(link, script)
     program.end_input()
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(2 * LIMIT):  # the guest takes its memory back page by page
         end = await program.wait()
     assert end.code == 0, listener.output
     return listener.output["stdout"].decode().strip()
