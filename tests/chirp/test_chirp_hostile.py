@@ -188,7 +188,13 @@ async def test_a_tree_without_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["/etc/cron.d/challenge.1.1", "/tmp/../etc/challenge.1.1", "/tmp/boincvm-test-mine", "challenge.1.1", ""],
+    [
+        "/etc/cron.d/challenge.1.1",
+        "/tmp/../etc/challenge.1.1",
+        "/tmp/boincvm-test-mine",
+        "challenge.1.1",
+        "",
+    ],
 )
 async def test_a_challenge_at_another_place_is_refused(place: str) -> None:
     said: list[bytes] = []
