@@ -31,7 +31,8 @@ class Monitor:
             async with asyncio.timeout(LIMIT):
                 await monitor._client.connect(channel)
                 await monitor._client.execute("qmp_capabilities")
-        except (QMPError, TimeoutError) as error:
+        # AssertionError is its own, where QEMU ended at the moment of the greeting.
+        except (QMPError, TimeoutError, AssertionError) as error:
             if monitor._client.runstate is not Runstate.IDLE:
                 await monitor.close()
             channel.close()

@@ -58,3 +58,13 @@ async def test_qemu_ends_before_its_greeting() -> None:
         with pytest.raises(HypervisorError):
             await Monitor.open(near)
     assert near.fileno() == -1
+
+
+async def test_qemu_ends_with_its_greeting() -> None:
+    near, far = socket.socketpair()
+    far.sendall(json.dumps(GREETING).encode() + b"\n")
+    far.close()
+    async with asyncio.timeout(LIMIT):
+        with pytest.raises(HypervisorError):
+            await Monitor.open(near)
+    assert near.fileno() == -1
