@@ -23,8 +23,6 @@ from boincvm.errors import BoincvmError, UsageError
 MOST_INPUT = 16 << 20
 MOST_FILE = 1 << 42
 _PIECE = 1 << 16
-_TURNS_OF_THE_BUS = 2
-"""Of the event loop, after which what was sent has gone through our own broker."""
 _LINES = "application/x-ndjson"
 
 
@@ -94,8 +92,6 @@ class Streams:
         }
         if request.query_params.get("follow") != "yes":
             return JSONResponse(begun)
-        for _ in range(_TURNS_OF_THE_BUS):  # the guest begins, and then the answer
-            await asyncio.sleep(0)
         command = self._controller.desk.commands.find(str(begun["result"]["command"]))
 
         async def all_of_it() -> AsyncGenerator[dict[str, Json], None]:
