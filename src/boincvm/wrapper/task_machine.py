@@ -59,6 +59,11 @@ class TaskMachine:
         return self._session
 
     @property
+    def is_copy(self) -> bool:
+        """Whether it begins as a copy of a golden snapshot."""
+        return self._golden is not None
+
+    @property
     def is_answering(self) -> bool:
         """Whether its guest has been heard, and so can be kept."""
         return self._is_answering

@@ -32,17 +32,11 @@ class FakeMachine(KeptMachine):
             raise HypervisorError("there is no hypervisor for it")
         await self._come_to("start")
         goes_on = snapshot is not None or self.status.saved is not None
-        if goes_on:
-            self._set(VmState.RESTORING)
+        self._set(VmState.RESTORING if goes_on else VmState.STARTING, started_at=time.time())
         if snapshot is not None:
             self.snapshots.find(snapshot)
         self._is_up = True
-        self._set(VmState.RUNNING, image="none", saved=None, started_at=time.time())
-        if goes_on:
-            self.snapshots.sweep(frozenset())
-        self.place.write_commands([])
-        assert self.commands is not None
-        self.commands.release()
+        self.come_up("none", (), frozenset() if goes_on else None)
 
     async def until_over(self) -> None:
         await self._over

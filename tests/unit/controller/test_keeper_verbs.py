@@ -15,18 +15,25 @@ from boincvm.controller.keeper.place import BusPlace, Definition, Place
 from boincvm.controller.keeper.verbs import LONGEST_STOP, KeeperVerbs
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import HostError, HypervisorError, UsageError
+from boincvm.hypervisor.contract import Checkpoint
+from boincvm.wrapper.saved_machine import SavedMachine, manifests, write_saved
 
 DEFINITION = Definition("a", "base", 1 << 28, 1, None, False, False, {}, 1.0)
 VERBS = ["pause", "resume", "save", "power_off", "stop", "snapshot_take", "snapshot_remove"]
 
 
 class Told(KeptMachine):
-    """Has no machine. `done`: what came to an end, in that order."""
+    """Has no machine. `done`: what came to an end, in that order. `heard`: each change of state,
+    and how many checkpoints there were then."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place, DEFINITION, lambda: None)
+        super().__init__(place, DEFINITION, self._heard)
         self.done: list[str] = []
+        self.heard: list[tuple[VmState, int]] = []
         self.may_go_on = asyncio.Event()
+
+    def _heard(self) -> None:
+        self.heard.append((self.status.state, len(manifests(self.place.disk))))
 
     async def pause(self) -> None:
         await self.may_go_on.wait()
@@ -58,6 +65,15 @@ async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, kept: To
         await KeeperVerbs(kept).table()[verb]({"name": "x"}, b"")
     assert kept.status.state is state
     assert kept.place.status().state is state
+
+
+async def test_where_it_was_saved_has_gone_when_it_runs(kept: Told) -> None:
+    """Whoever waits for its running finds nothing of that."""
+    made = Checkpoint(1, {}, {})
+    write_saved(kept.place.disk, SavedMachine(made, "qemu", "none", DEFINITION.shape, {}, (), None))
+    kept.heard.clear()
+    kept.come_up("none", (), frozenset())
+    assert kept.heard == [(VmState.RESTORING, 1), (VmState.RUNNING, 0)]
 
 
 async def test_each_waits_for_its_turn(kept: Told) -> None:

@@ -9,6 +9,12 @@ from functools import partial
 
 from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.keeper.kept_programs import KeptPrograms, drain
+from boincvm.controller.keeper.origins import (
+    former_machine,
+    may_be_copy,
+    new_machine,
+    spec_of,
+)
 from boincvm.controller.keeper.place import Definition, Place
 from boincvm.controller.keeper.screen import open_screen
 from boincvm.controller.keeper.snapshots import Snapshot, Snapshots, read_checkpoint
@@ -16,21 +22,16 @@ from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, GuestDiedError, HypervisorError, UsageError
 from boincvm.guestlink.link import GuestLink
-from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
+from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
-from boincvm.job.model import Limits, MachineShape
-from boincvm.wrapper.golden import Golden, find_golden
-from boincvm.wrapper.golden_background import Warmers, is_wanted
+from boincvm.wrapper.golden_background import Warmers
 from boincvm.wrapper.host_room import check_checkpoint_room, check_room
-from boincvm.wrapper.machine_spec import machine_spec
 from boincvm.wrapper.saved_machine import SavedMachine, next_number, write_saved
 from boincvm.wrapper.session import Session
 from boincvm.wrapper.side_thread import in_side_thread
-from boincvm.wrapper.task_errors import SavedMachineError
 from boincvm.wrapper.task_machine import TaskMachine
 
-LIMITS = Limits(boot=300.0, silence=120.0, stop=20.0)
 _KEPT_FOR_LAST = 30.0
 """Seconds that saving may take where the host is being shut down."""
 
@@ -108,7 +109,7 @@ class KeptMachine:
         number = found.number if found else self.status.saved
         goes_on = number is not None or self.status.saved is not None
         driver = await open_driver(DriverName.QEMU, image.kernel)
-        spec = self._spec(image)
+        spec = spec_of(self.place, image)
         if number is None:
             await self._boot(driver, spec, image)
         else:
@@ -117,43 +118,36 @@ class KeptMachine:
             await self._restore(driver, spec, saved, found)
         self._is_up = True
         machine = self._required().machine
-        self._set(VmState.RUNNING, image=image.digest, layers=machine.disk_layers, saved=None)
+        self.come_up(image.digest, machine.disk_layers, machine.files_in_use() if goes_on else None)
+
+    def come_up(
+        self, image: str, layers: tuple[str, ...], goes_on_with: frozenset[str] | None
+    ) -> None:
+        """It runs. `goes_on_with`: files that it still needs of what it was restored from, None
+        where it booted. Nothing else is left of that when others hear that it runs. Raises
+        HostError, OSError."""
+        if goes_on_with is not None:
+            self._set(VmState.RESTORING, layers=layers, saved=None)
+            self.snapshots.sweep(goes_on_with)
         self.place.write_commands([])
+        self._set(VmState.RUNNING, image=image, layers=layers, saved=None)
         if self.commands is not None:
             self.commands.release()
-        if goes_on:
-            self.snapshots.sweep(machine.files_in_use())
-
-    def _spec(self, image: Image) -> MachineSpec:
-        asked = self.definition
-        shape = MachineShape(asked.image, asked.memory, asked.cpus, asked.disk, asked.network)
-        spec = machine_spec(shape, image, self.place.disk)
-        return spec._replace(display=asked.display)
 
     async def _boot(self, driver: Driver, spec: MachineSpec, image: Image) -> None:
         self._set(VmState.STARTING, started_at=time.time())
         spec = spec._replace(layers=self.status.layers)
-        golden: Golden | None = None
-        # One with a disk of its own, or a screen, has to boot.
-        may_copy = is_wanted() and Feature.GOLDEN in driver.features
-        may_copy = may_copy and not spec.layers and not spec.display
-        if may_copy:
-            golden, _ = find_golden(image, spec, driver.identity())
-        made = driver.clone(spec, golden.directory) if golden else driver.machine(spec)
-        self._machine = TaskMachine(made, LIMITS, None, golden)
+        self._machine = new_machine(driver, spec, image)
         await self._machine.start()
         if spec.display:
             open_screen(self._machine.session.link)
-        if may_copy and golden is None:
+        if may_be_copy(driver, spec) and not self._machine.is_copy:
             self._warmers.make(image, spec)
 
     async def _restore(
         self, driver: Driver, spec: MachineSpec, saved: SavedMachine, snapshot: Snapshot | None
     ) -> None:
-        if saved.driver != driver.name:
-            raise SavedMachineError(f"it was saved by the driver {saved.driver}")
-        made = driver.saved_machine(spec, saved.checkpoint)
-        machine = self._machine = TaskMachine(made, LIMITS, saved)
+        machine = self._machine = former_machine(driver, spec, saved)
 
         def attach(link: GuestLink) -> None:
             if snapshot is not None:
@@ -252,12 +246,11 @@ class KeptMachine:
             raise
         if not last:
             commands.release()
-        asked = self.definition
         saved = SavedMachine(
             checkpoint=kept,
             driver=DriverName.QEMU,
             image=image.digest,
-            shape=MachineShape(asked.image, asked.memory, asked.cpus, asked.disk, asked.network),
+            shape=self.definition.shape,
             link=link,
             steps=(),
             task=None,

@@ -35,6 +35,7 @@ from boincvm.errors import HostError, UsageError
 from boincvm.file_digest import open_regular
 from boincvm.image.locks import try_lock
 from boincvm.job import values
+from boincvm.job.model import MachineShape
 
 _COMMANDS = "commands.json"
 _SNAPSHOTS = "snapshots.json"
@@ -57,6 +58,11 @@ class Definition(NamedTuple):
     display: bool
     labels: Mapping[str, str]
     made: float
+
+    @property
+    def shape(self) -> MachineShape:
+        """What its hypervisor is to give it."""
+        return MachineShape(self.image, self.memory, self.cpus, self.disk, self.network)
 
 
 class BusPlace(NamedTuple):

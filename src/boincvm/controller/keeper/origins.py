@@ -1,0 +1,43 @@
+"""Where a life of a machine begins: at a boot, a golden snapshot, or where it was saved."""
+
+from boincvm.controller.keeper.place import Place
+from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
+from boincvm.image.store import Image
+from boincvm.job.model import Limits
+from boincvm.wrapper.golden import find_golden
+from boincvm.wrapper.golden_background import is_wanted
+from boincvm.wrapper.machine_spec import machine_spec
+from boincvm.wrapper.saved_machine import SavedMachine
+from boincvm.wrapper.task_errors import SavedMachineError
+from boincvm.wrapper.task_machine import TaskMachine
+
+_LIMITS = Limits(boot=300.0, silence=120.0, stop=20.0)
+
+
+def spec_of(place: Place, image: Image) -> MachineSpec:
+    """Of the machine at `place`. Raises HostError."""
+    defined = place.definition()
+    return machine_spec(defined.shape, image, place.disk)._replace(display=defined.display)
+
+
+def may_be_copy(driver: Driver, spec: MachineSpec) -> bool:
+    """Whether it can begin as a copy of a golden snapshot. One with a disk of its own, or a
+    screen, has to boot."""
+    can = is_wanted() and Feature.GOLDEN in driver.features
+    return can and not spec.layers and not spec.display
+
+
+def new_machine(driver: Driver, spec: MachineSpec, image: Image) -> TaskMachine:
+    """A copy of a golden snapshot where it may be one, and there is one."""
+    if may_be_copy(driver, spec):
+        golden, _ = find_golden(image, spec, driver.identity())
+        if golden is not None:
+            return TaskMachine(driver.clone(spec, golden.directory), _LIMITS, None, golden)
+    return TaskMachine(driver.machine(spec), _LIMITS, None)
+
+
+def former_machine(driver: Driver, spec: MachineSpec, saved: SavedMachine) -> TaskMachine:
+    """It goes on where it was saved. Raises SavedMachineError."""
+    if saved.driver != driver.name:
+        raise SavedMachineError(f"it was saved by the driver {saved.driver}")
+    return TaskMachine(driver.saved_machine(spec, saved.checkpoint), _LIMITS, saved)
