@@ -77,6 +77,7 @@ async def commands(desk: Desk) -> None:
         end, out, err = await result(both, name)
         assert (end.code, out, err) == (5, b"in", b"err\n")
         assert end.resources["max_rss"] > 0
+        assert 0 < end.resources["wall_time"] < LIMIT
     # More than may be on its way at once, and more than is kept.
     size = 3 << 20
     large = desk.run("g1", Request(("head", "-c", str(size), "/dev/zero")))

@@ -81,13 +81,23 @@ class GuestCommand:
         self._is_timed_out = False
         self.program_state: dict[str, object] | None = None
         self.time_left: float | None = None
+        self._seconds_before = 0.0
+        self._runs_since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since its program was begun, without those in which its machine lay on disk."""
+        if self._runs_since is None:
+            return self._seconds_before
+        return self._seconds_before + asyncio.get_running_loop().time() - self._runs_since
 
     def begin(self, start: Start) -> RunningProgram:
         """Raises BoincvmError."""
+        loop = asyncio.get_running_loop()
+        self._runs_since = loop.time()
         self._program = program = start(self._request, self)
         self._say("CMD_STARTED", {})
         if self._request.timeout is not None:
-            loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(self._request.timeout, self._time_out)
         return program
 
@@ -109,6 +119,7 @@ class GuestCommand:
             "input": [self._heard, self._taken, self._input_ends],
             "fraction": self._fraction,
             "time_left": self._alarm.when() - loop.time() if self._alarm else None,
+            "seconds": self.seconds,
         }
 
     @classmethod
@@ -126,14 +137,16 @@ class GuestCommand:
         made._fraction = cast("float | None", state["fraction"])
         made.result = cast("dict[str, object] | None", state["result"])
         made.time_left = cast("float | None", state["time_left"])
+        made._seconds_before = cast("float", state["seconds"])
         made.program_state = cast("dict[str, object] | None", state["program"])
         return made
 
     def attach(self, program: RunningProgram) -> None:
         """Its program runs on."""
         self._program, self.program_state = program, None
+        loop = asyncio.get_running_loop()
+        self._runs_since = loop.time()
         if self.time_left is not None:
-            loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(max(self.time_left, 0), self._time_out)
         if self._request.keep_input and not self._input_ends:
             self._say_input_taken(again=True)

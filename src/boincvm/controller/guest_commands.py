@@ -147,15 +147,16 @@ class GuestCommands:
 
 async def _wait(command: GuestCommand, program: RunningProgram) -> None:
     try:
-        end = _table_of_end(await program.wait())
+        end = _table_of_end(await program.wait(), command.seconds)
     except BoincvmError as error:
         end = {"error": error.message}
     command.end(end)
 
 
-def _table_of_end(end: ProgramEnd) -> dict[str, object]:
+def _table_of_end(end: ProgramEnd, seconds: float) -> dict[str, object]:
     told: dict[str, object] = {"code": end.code} if end.code is not None else {"signal": end.signal}
     told["resources"] = {
+        "wall_time": seconds,
         "user_time": end.user_time,
         "system_time": end.system_time,
         "max_rss": end.max_rss,

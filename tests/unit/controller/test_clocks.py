@@ -1,18 +1,21 @@
 """The host's clock jumps: who is there, and what is waited for, goes by a clock that does not."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from lossy import FakeProgram
 from test_report import QuietBus
 
 from boincvm.controller import commands, registry
 from boincvm.controller.command import Command, Request
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.desk import Desk
+from boincvm.controller.guest_command import GuestCommand
 from boincvm.controller.operations import call
 from boincvm.controller.registry import Change, Guest, Presence
 
@@ -146,3 +149,26 @@ async def test_machines_bear_it(jump: float, clock: Clock, tmp_path: Path) -> No
         assert [one.id for one in controller.machines.all()] == ["a"]
         (found,) = [one for one in controller.events.after(0) if one.kind == "vm_state"]
         assert found.vm == "a"
+
+
+class Lasting(FakeProgram):
+    def state(self) -> dict[str, object]:
+        return {}
+
+
+async def test_how_long_a_program_has_run_leaves_out_its_machine_s_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    command = GuestCommand("1", Request(("wait",)), lambda _: None)
+    assert command.seconds == 0
+    command.begin(Lasting)
+    now = 3.0
+    kept = json.loads(json.dumps(command.state()))
+    now = 1000.0
+    back = GuestCommand.restored(kept, lambda _: None)
+    assert back.seconds == 3
+    back.attach(Lasting(Request(("wait",)), back))
+    now = 1002.0
+    assert back.seconds == 5

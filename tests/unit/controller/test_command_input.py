@@ -149,6 +149,7 @@ async def test_input_for_a_program_that_is_yet_to_come_back() -> None:
         "input": [3, 3, False],
         "fraction": None,
         "time_left": None,
+        "seconds": 0.0,
     }
     command = GuestCommand.restored(state, lambda body: said.append(decode_word(body)))
     fed = Word("CMD_INPUT", {**ID, "offset": 3, "ends": True}, b"def")
