@@ -16,6 +16,7 @@ class CommandEvents:
         self.has_output = store.has_output
         self.answered = store.answered
         self.forgotten = store.forgotten
+        self.output_forgotten = store.output_forgotten
 
     def submitted(self, command: Command) -> None:
         self._store.submitted(command)

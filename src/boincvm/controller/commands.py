@@ -22,27 +22,24 @@ import asyncio
 import secrets
 import signal
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from boincvm.controller.command import Answer, Command, Request, State, read_result
 from boincvm.controller.command_input import CommandInput
 from boincvm.controller.command_request import LONGEST_ID, check_request, run_table
 from boincvm.controller.journal import Journal, NoJournal
+from boincvm.controller.kept_commands import MOST_COMMANDS, KeptCommands
 from boincvm.controller.registry import Guest
 from boincvm.controller.words import Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
-
-KEPT_FOR = 24 * 3600.0
-MOST_COMMANDS = 10_000
 
 Post = Callable[[str, bytes], None]
 """Takes a guest's id and a message for it, which may get lost."""
 
 
 class CommandTable:
-    """Finished commands stay for KEPT_FOR seconds, fewer if there are too many. `counts`: what
-    was heard and not believed."""
+    """Of what is known of them see kept_commands.py. `counts`: what was heard and not believed."""
 
     def __init__(
         self,
@@ -54,9 +51,8 @@ class CommandTable:
         """`owner`: on the bus all ids begin with it, and what others asked is left to them."""
         self._post = post
         self._owner = owner
-        self._clock = clock
         self._journal = journal or NoJournal()
-        self._commands: OrderedDict[str, Command] = OrderedDict()
+        self._kept = KeptCommands(self._journal, clock)
         self._open: dict[str, dict[str, Command]] = {}  # by guest, then by the command's id
         self._inputs: dict[str, CommandInput] = {}
         self._alarms: dict[str, asyncio.TimerHandle] = {}
@@ -79,9 +75,9 @@ class CommandTable:
         which what is still open is dropped. `keep_input`: more follows by `give_input`. Raises
         UsageError.
         """
-        self._expire()
+        self._kept.expire()
         request = request._replace(keep_input=request.keep_input or keep_input)
-        known = self._commands.get(command_id or "")
+        known = self._kept.get(command_id or "")
         if known is not None:
             if known.request != request:
                 raise UsageError(
@@ -104,11 +100,12 @@ class CommandTable:
         check_request(request, command_id)
         if first is not None and first < 1:
             raise UsageError("no answer at all would be enough", hint="first is 1 or more")
-        if len(self._commands) >= MOST_COMMANDS:
+        if self._kept.are_too_many:
             raise UsageError(f"there are {MOST_COMMANDS} commands that have not ended")
         chosen = command_id or secrets.token_hex(8)
         wanted = len(guests) if first is None else min(first, len(guests))
-        made = self._commands[chosen] = Command(chosen, request, wanted)
+        made = Command(chosen, request, wanted)
+        self._kept.add(made)
         if request.keep_input:
             self._inputs[chosen] = CommandInput(len(request.stdin))
         for guest in guests:
@@ -125,9 +122,8 @@ class CommandTable:
     def load(self, commands: Iterable[Command]) -> None:
         """Those of a former life, the oldest one first; who has not answered yet may do so."""
         for command in commands:
-            self._commands[command.id] = command
+            self._kept.add(command)
             if command.is_finished:
-                command.finished_at = self._clock()
                 continue
             for answer in command.answers.values():
                 if answer.is_open:
@@ -140,11 +136,11 @@ class CommandTable:
         return len(self._open.get(guest_id, {}))
 
     def knows(self, command_id: str | None) -> bool:
-        return command_id in self._commands
+        return self._kept.get(command_id or "") is not None
 
     def find(self, command_id: str) -> Command:
         """Raises UsageError."""
-        found = self._commands.get(command_id)
+        found = self._kept.get(command_id)
         if found is None:
             raise UsageError(
                 f"there is no command {command_id[:LONGEST_ID]!r}",
@@ -154,8 +150,7 @@ class CommandTable:
 
     def all(self) -> list[Command]:
         """The oldest one first."""
-        self._expire()
-        return list(self._commands.values())
+        return self._kept.all()
 
     def signal(self, command_id: str, number: int) -> None:
         """To the programs that still run. Raises UsageError."""
@@ -224,18 +219,19 @@ class CommandTable:
         command.tell()
 
     def _take_output(self, command: Command, answer: Answer, word: Word) -> None:
-        log = answer.outputs.get(word.text("stream"))
+        stream, offset = word.text("stream"), word.whole("offset")
+        log = answer.outputs.get(stream)
         if log is None:
             raise GuestProtocolError("output of a stream that there is not")
-        offset = word.whole("offset")
         answer.state = State.RUNNING
-        if offset > log.end and word.whole("first") == offset:
-            log.skip(offset)  # the guest has no more: another controller has taken it
-        if offset <= log.end < offset + len(word.data):
-            before = log.end
-            log.append(word.data[before - offset :])
-            self._journal.has_output(command, answer, word.text("stream"), before)
-        self._say_taken(command, answer, again=offset > log.end)
+        begin = log.end
+        if offset > begin and word.whole("first") == offset:
+            begin = offset  # the guest has no more: another controller has taken it
+        fresh = word.data[begin - offset :] if offset <= begin else b""
+        self._kept.take_output(answer, stream, begin, fresh)
+        if fresh:
+            self._journal.has_output(command, answer, stream, begin)
+        self._say_taken(command, answer, again=offset > begin)
         self._end_if_whole(command, answer, again=False)
 
     def _take_input_taken(self, command: Command, answer: Answer, word: Word) -> None:
@@ -301,22 +297,13 @@ class CommandTable:
             self.drop(command.id, "enough others have answered")
             return
         if not command.is_finished:
-            command.finished_at = self._clock()
+            self._kept.end(command)
             self._journal.finished(command)
             self._inputs.pop(command.id, None)
             alarm = self._alarms.pop(command.id, None)
             if alarm is not None:
                 alarm.cancel()
         command.tell()
-
-    def _expire(self) -> None:
-        now = self._clock()
-        for command in list(self._commands.values()):
-            ended = command.finished_at
-            is_old = ended is not None and now - ended > KEPT_FOR
-            if is_old or (ended is not None and len(self._commands) >= MOST_COMMANDS):
-                del self._commands[command.id]
-                self._journal.forgotten(command.id)
 
     def close(self) -> None:
         """No alarm rings any more; again is harmless."""

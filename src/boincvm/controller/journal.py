@@ -20,6 +20,9 @@ class Journal(Protocol):
 
     def forgotten(self, command_id: str) -> None: ...
 
+    def output_forgotten(self, command_id: str) -> None:
+        """And nothing else of it."""
+
 
 class NoJournal:
     """Nothing is written down."""
@@ -33,3 +36,5 @@ class NoJournal:
     def finished(self, command: Command) -> None: ...
 
     def forgotten(self, command_id: str) -> None: ...
+
+    def output_forgotten(self, command_id: str) -> None: ...

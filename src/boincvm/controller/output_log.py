@@ -11,6 +11,11 @@ class OutputLog:
         self.first = 0
 
     @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return len(self._kept)
+
+    @property
     def end(self) -> int:
         return self.first + len(self._kept)
 

@@ -191,6 +191,9 @@ class Store:
     def forgotten(self, command_id: str) -> None:
         self._do("DELETE FROM commands WHERE id = ?", (command_id,))
         self._do("DELETE FROM answers WHERE command = ?", (command_id,))
+        self.output_forgotten(command_id)
+
+    def output_forgotten(self, command_id: str) -> None:
         self._do("DELETE FROM outputs WHERE command = ?", (command_id,))
 
     def commands(self) -> list[Command]:

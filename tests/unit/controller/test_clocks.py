@@ -11,8 +11,9 @@ import pytest
 from lossy import FakeProgram
 from test_report import QuietBus
 
-from boincvm.controller import commands, registry
+from boincvm.controller import kept_commands, registry
 from boincvm.controller.command import Command, Request
+from boincvm.controller.commands import CommandTable
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.desk import Desk
 from boincvm.controller.guest_command import GuestCommand
@@ -101,12 +102,12 @@ async def test_a_command_ends_after_its_time_whatever_the_clock_says(
 @jumps
 async def test_results_are_kept_for_their_time(jump: float, clock: Clock) -> None:
     now = 1000.0
-    table = commands.CommandTable(lambda _guest, _word: None, lambda: now)
+    table = CommandTable(lambda _guest, _word: None, lambda: now)
     made = table.submit([Guest("g", "g")], Request(("x",)), command_id="mine")
     table.drop("mine")
     clock.offset = jump
     assert table.all() == [made]
-    now += commands.KEPT_FOR + 1
+    now += kept_commands.KEPT_FOR + 1
     assert table.all() == []
 
 

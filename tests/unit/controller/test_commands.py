@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lossy import LIMIT, Net
 
-from boincvm.controller import commands
+from boincvm.controller import kept_commands
 from boincvm.controller.command import KEPT_OUTPUT, Answer, Command, Request, State
 from boincvm.controller.guest_commands import MOST_RUNNING
 from boincvm.controller.words import Word, encode_word
@@ -207,11 +207,11 @@ async def test_nobody_to_ask() -> None:
 
 
 async def test_finished_commands_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "MOST_COMMANDS", 3)
+    monkeypatch.setattr(kept_commands, "MOST_COMMANDS", 3)
     async with net() as made:
         waits = made.table.submit(made.guests.values(), WAIT)
         made.table.submit([], HELLO, command_id="old")
-        made.now = commands.KEPT_FOR + 1
+        made.now = kept_commands.KEPT_FOR + 1
         made.table.submit([], HELLO, command_id="new")
         assert [command.id for command in made.table.all()] == [waits.id, "new"]
         made.table.submit([], HELLO, command_id="newer")
@@ -234,7 +234,7 @@ async def test_so_many_run_in_one_guest_and_no_more() -> None:
 
 
 async def test_there_is_an_end_to_open_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "MOST_COMMANDS", 2)
+    monkeypatch.setattr(kept_commands, "MOST_COMMANDS", 2)
     async with net() as made:
         for _ in range(2):
             made.table.submit(made.guests.values(), WAIT)

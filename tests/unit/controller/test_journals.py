@@ -34,6 +34,9 @@ class Counting:
     def forgotten(self, command_id: str) -> None:
         self.told["forgotten"] += 1
 
+    def output_forgotten(self, command_id: str) -> None:
+        self.told["output forgotten"] += 1
+
 
 def table_with(journal: Journal) -> CommandTable:
     return CommandTable(lambda _guest, _word: None, journal=journal)
