@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Until it is there. Raises BoincvmError."""
+    if "-" in (arguments.source, arguments.destination):
+        raise UsageError(
+            "cp copies files and trees, not standard input or output",
+            hint="pipe through boincvm exec, with cat in the machine; a file named - is ./-",
+        )
     if any(one.startswith(_CHIRP) for one in (arguments.source, arguments.destination)):
         return _by_chirp(arguments)
     there, here = _side(arguments.destination), _side(arguments.source)
