@@ -39,7 +39,8 @@ class RandomNumbers:
         """
         data = bytes.fromhex(entropy)
         head = (len(data) * 8).to_bytes(4, "little") + len(data).to_bytes(4, "little")
-        fcntl.ioctl(self._device, _RNDADDENTROPY, head + data)
+        # What cannot be written to, `ioctl` would try to write to first, and that costs 2 ms.
+        fcntl.ioctl(self._device, _RNDADDENTROPY, bytearray(head + data))
         fcntl.ioctl(self._device, _RNDRESEEDCRNG)
 
 

@@ -79,38 +79,42 @@ class Parser:
 
     def __init__(self, maximum_body: int = MAXIMUM_BODY) -> None:
         self._maximum_body = maximum_body
-        self._buffer = bytearray()
+        self._held = bytearray()  # the beginning of a frame that is not complete
         self._searched = 0
         self._head: tuple[str, dict[str, str]] | None = None
         self._body_length = -1
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes. Raises StompError."""
-        buffer = self._buffer
-        buffer += data
+        held = self._held
+        if held:
+            held += data
+        buffer = held or data  # mostly whole frames come, which are not copied before they are read
         frames: list[Frame] = []
         start = 0
         while True:
             if self._head is None:
-                start = self._read_head(start)
+                start = self._read_head(buffer, start)
                 if self._head is None:
                     break
-            end = self._find_end(start)
+            end = self._find_end(buffer, start)
             if end < 0:
                 break
             command, headers = self._head
-            frames.append(Frame(command, headers, bytes(memoryview(buffer)[start:end])))
+            body = bytes(memoryview(held)[start:end]) if held else data[start:end]
+            frames.append(Frame(command, headers, body))
             start = end + 1
             self._head = None
             self._searched = start
-        if start:
-            del buffer[:start]
-            self._searched = max(self._searched - start, 0)
+        if held:
+            del held[:start]
+        elif start < len(data):
+            held += data[start:]
+        self._searched = max(self._searched - start, 0)
         return frames
 
-    def _read_head(self, start: int) -> int:
+    def _read_head(self, buffer: bytes | bytearray, start: int) -> int:
         """Parses a head that begins at `start` if it is all there; returns where to go on."""
-        buffer = self._buffer
         length = len(buffer)
         while start < length and buffer[start] in b"\r\n":
             start += 1  # heart-beats and the line ends that may follow a frame
@@ -145,9 +149,8 @@ class Parser:
             raise StompError(f"a body of {length} bytes; at most {self._maximum_body}")
         return length
 
-    def _find_end(self, start: int) -> int:
+    def _find_end(self, buffer: bytes | bytearray, start: int) -> int:
         """Where the body that begins at `start` ends (its NUL byte), or -1."""
-        buffer = self._buffer
         if self._body_length >= 0:
             end = start + self._body_length
             if len(buffer) <= end:

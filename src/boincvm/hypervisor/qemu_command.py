@@ -41,6 +41,10 @@ KERNEL_ARGUMENTS = [
     # just started has no secrets in its memory to be cleared before use (docs/benchmarks.md).
     "cryptomgr.notests",
     "init_on_alloc=0",
+    # Nobody asks a guest for its pressure, or guards its programs from each other; and what the
+    # kernel does not do, emulation need not translate (docs/checkpoints.md).
+    "psi=0",
+    "lsm=",
 ]
 
 
