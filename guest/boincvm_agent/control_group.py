@@ -45,9 +45,9 @@ class ControlGroup:
 
     def cpu_time(self) -> tuple[int, int]:
         """User and system time of all of them, dead ones too, in microseconds."""
-        words = os.pread(self._usage, 4096, 0).split()
-        values = dict(zip(words[::2], words[1::2], strict=True))
-        return int(values[b"user_usec"]), int(values[b"system_usec"])
+        # "usage_usec N", "user_usec N", "system_usec N", and what other controllers add
+        words = os.pread(self._usage, 4096, 0).split(None, 6)
+        return int(words[3]), int(words[5])
 
     def resident(self) -> int:
         """KiB of memory that all of them have now; what they share counts for each."""

@@ -8,6 +8,7 @@ group takes 6 ms to make.
 from __future__ import annotations
 
 import os
+import select
 
 from boincvm_agent.control_group import ControlGroup
 
@@ -20,7 +21,7 @@ class Stock:
     def __init__(self) -> None:
         self._group: ControlGroup | None = None
         self._groups_made = 0
-        self._events = -1
+        self._kills: OutOfMemoryKills | None = None
 
     def prepare(self) -> None:
         """Makes what the next program needs, unless it is there."""
@@ -39,10 +40,32 @@ class Stock:
 
     def out_of_memory_kills(self) -> int:
         """How many processes the kernel has killed for want of memory, since boot."""
-        if self._events < 0:
-            self._events = os.open("/proc/vmstat", os.O_RDONLY | os.O_CLOEXEC)
+        if self._kills is None:
+            self._kills = OutOfMemoryKills()
+        return self._kills.count()
+
+
+class OutOfMemoryKills:
+    """The kernel tells of each in its log; its counters, which are many, are looked at only when
+    the log has something new. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._counters = os.open("/proc/vmstat", os.O_RDONLY | os.O_CLOEXEC)
+        self._log = os.open("/dev/kmsg", os.O_RDONLY | os.O_CLOEXEC)
+        self._news = select.poll()
+        self._news.register(self._log, select.POLLIN)
+        self._known = 0
+
+    def count(self) -> int:
+        """Since boot."""
+        if self._news.poll(0):
+            os.lseek(self._log, 0, os.SEEK_END)  # before the look: nothing falls in between
+            self._known = self._look()
+        return self._known
+
+    def _look(self) -> int:
         text = b""
-        while piece := os.pread(self._events, _SIZE, len(text)):
+        while piece := os.pread(self._counters, _SIZE, len(text)):
             text += piece
         _, _, rest = text.partition(b"\noom_kill ")
         return int(rest.partition(b"\n")[0] or 0)

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import socket
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -97,25 +99,55 @@ def test_a_group_made_beforehand_is_used_once(groups: Path) -> None:
     assert names(groups) == []
 
 
+class Kernel:
+    """Its counters, and its log: a datagram for each line."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.counters = place / "vmstat"
+        self._log, self._end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._end.setblocking(False)
+        self.looks = 0
+        open_really, read_really = os.open, os.pread
+
+        def open_here(path: str, flags: int) -> int:
+            return (
+                open_really(self.counters, flags) if path == "/proc/vmstat" else self._end.fileno()
+            )
+
+        def read_here(descriptor: int, count: int, offset: int) -> bytes:
+            self.looks += offset == 0
+            return read_really(descriptor, count, offset)
+
+        monkeypatch.setattr(os, "open", open_here)
+        monkeypatch.setattr(os, "pread", read_here)
+        monkeypatch.setattr(os, "lseek", lambda *_: self._read_log())
+
+    def tell(self, count: int | None) -> None:
+        text = b"".join(b"counter_%d 12345\n" % number for number in range(2000))
+        kills = b"" if count is None else b"oom_kill %d\nlast 1\n" % count
+        self.counters.write_bytes(text + kills)
+        self._log.send(b"Out of memory")
+
+    def _read_log(self) -> None:
+        with suppress(BlockingIOError):
+            while self._end.recv(100):
+                pass
+
+    def close(self) -> None:
+        self._log.close()
+        self._end.close()
+
+
 def test_kills_for_want_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text = b"".join(b"counter_%d 12345\n" % number for number in range(2000))
-    (tmp_path / "vmstat").write_bytes(text + b"oom_kill 42\nlast 1\n")
-    open_really = os.open
-
-    def open_here(path: str, flags: int) -> int:
-        return open_really(str(tmp_path / Path(path).name), flags)
-
-    stock = Stock()
-    monkeypatch.setattr(os, "open", open_here)
-    assert stock.out_of_memory_kills() == 42
-    monkeypatch.undo()
-    (tmp_path / "vmstat").write_bytes(text + b"oom_kill 43\nlast 1\n")
-    assert stock.out_of_memory_kills() == 43
-    (tmp_path / "vmstat").write_bytes(b"nothing 1\n")
-    assert stock.out_of_memory_kills() == 0
-
-
-def test_the_kernels_own_count() -> None:
-    lines = Path("/proc/vmstat").read_text().splitlines()
-    counts = dict(line.split() for line in lines)
-    assert Stock().out_of_memory_kills() >= int(counts["oom_kill"])
+    kernel = Kernel(tmp_path, monkeypatch)
+    with closing(kernel):
+        kernel.tell(42)
+        stock = Stock()
+        assert [stock.out_of_memory_kills() for _ in range(3)] == [42, 42, 42]
+        assert kernel.looks == 1
+        kernel.tell(43)
+        kernel.tell(44)
+        assert [stock.out_of_memory_kills() for _ in range(3)] == [44, 44, 44]
+        assert kernel.looks == 2
+        kernel.tell(None)
+        assert stock.out_of_memory_kills() == 0
