@@ -128,7 +128,8 @@ def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
         bytecode.compile_library(tree)
         modules = bytecode.compile_modules(tree, guest.agent_sources(), f"/{guest.AGENT}")
         agent = guest.agent_archive(modules)
-        guest.add_agent(tree, agent)
+        start = bytecode.compile_modules(tree, {guest.START: guest.START_SOURCE}, "/")
+        guest.add_agent(tree, agent, start[f"{guest.START}c"])
     return _write_object(directory, recipe, controls, kernel, tree, agent, progress)
 
 
