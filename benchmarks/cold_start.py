@@ -6,23 +6,17 @@ digest) has been found. Bare: QEMU with the same machine, kernel, initrd and roo
 program after the init script powers off. Its overlay is made before the clock starts to run.
 """
 
-import subprocess
-
 from benchmarks.bare_machine import LIMIT, bare_boot_seconds
 from benchmarks.environment import BOINCVM, clean_environment
-from benchmarks.interleave import interleaved_medians, timed
+from benchmarks.interleave import interleaved_medians
 from benchmarks.results import Benchmark, Laboratory, Result
+from benchmarks.whole_process import seconds_of
 
 
-def run_true() -> None:
-    """`boincvm run -- true`."""
-    subprocess.run(
-        [BOINCVM, "run", "--", "true"],
-        check=True,
-        env={**clean_environment(), "BOINCVM_GOLDEN": "no"},
-        stdin=subprocess.DEVNULL,
-        timeout=LIMIT,
-    )
+def run_true() -> float:
+    """`boincvm run -- true`, in seconds."""
+    environment = {**clean_environment(), "BOINCVM_GOLDEN": "no"}
+    return seconds_of([BOINCVM, "run", "--", "true"], environment, LIMIT)
 
 
 def _cold_start(laboratory: Laboratory) -> list[Result]:
@@ -31,9 +25,7 @@ def _cold_start(laboratory: Laboratory) -> list[Result]:
 
     run_true()
     bare()
-    ours, theirs = interleaved_medians(
-        lambda: timed(run_true), bare, laboratory.times(7, 3), laboratory.say
-    )
+    ours, theirs = interleaved_medians(run_true, bare, laboratory.times(7, 3), laboratory.say)
     return [Result("cold_start", ours, "s", theirs, "bare QEMU boot", 1.3)]
 
 

@@ -7,7 +7,6 @@ each to itself, in MiB: RSS without what is mapped from files (Anonymous in smap
 """
 
 import asyncio
-import subprocess
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,8 +15,9 @@ from time import monotonic
 
 from benchmarks.bare_machine import LIMIT
 from benchmarks.environment import BOINCVM, clean_environment
-from benchmarks.interleave import interleaved_medians, timed
+from benchmarks.interleave import interleaved_medians
 from benchmarks.results import Benchmark, Laboratory, Result
+from benchmarks.whole_process import seconds_of
 from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.qemu import QemuDriver
@@ -30,22 +30,17 @@ COPIES = 10
 SHAPE = MachineShape(memory=256 << 20)
 
 
-def _run_true(golden: str) -> None:
-    subprocess.run(
-        [BOINCVM, "run", "--memory", "256M", "--", "true"],
-        check=True,
-        env={**clean_environment(), "BOINCVM_GOLDEN": golden},
-        stdin=subprocess.DEVNULL,
-        timeout=LIMIT,
-    )
+def _run_true(golden: str) -> float:
+    environment = {**clean_environment(), "BOINCVM_GOLDEN": golden}
+    return seconds_of([BOINCVM, "run", "--memory", "256M", "--", "true"], environment, LIMIT)
 
 
 def _warm_start(laboratory: Laboratory) -> list[Result]:
     asyncio.run(_warm(laboratory))
     _run_true("")
     warm, cold = interleaved_medians(
-        lambda: timed(lambda: _run_true("")),
-        lambda: timed(lambda: _run_true("no")),
+        lambda: _run_true(""),
+        lambda: _run_true("no"),
         laboratory.times(9, 3),
         laboratory.say,
     )

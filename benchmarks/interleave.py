@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from statistics import median
-from time import perf_counter
 
 from benchmarks.results import Say
 
@@ -18,10 +17,3 @@ def interleaved_medians(
         for side in (0, 1) if turn % 2 == 0 else (1, 0):
             measured[side].append((ours, theirs)[side]())
     return median(measured[0]), median(measured[1])
-
-
-def timed(action: Callable[[], object]) -> float:
-    """Seconds that `action` takes."""
-    begin = perf_counter()
-    action()
-    return perf_counter() - begin

@@ -6,11 +6,10 @@ Whole processes of the same interpreter, from fork to exit, bytecode compiled be
 `python3 -c pass`.
 """
 
-import subprocess
-
 from benchmarks.environment import BOINCVM, PYTHON, clean_environment
-from benchmarks.interleave import interleaved_medians, timed
+from benchmarks.interleave import interleaved_medians
 from benchmarks.results import Benchmark, Laboratory, Result
+from benchmarks.whole_process import seconds_of
 
 LIMIT = 60.0
 """Seconds that a process may take before the benchmark gives up."""
@@ -26,19 +25,14 @@ with lasting():
 def _compare(name: str, argv: list[str], target: float, laboratory: Laboratory) -> list[Result]:
     environment = clean_environment()
 
-    def start(command: list[str]) -> None:
-        subprocess.run(
-            command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=LIMIT
-        )
+    def start(command: list[str]) -> float:
+        return seconds_of(command, environment, LIMIT)
 
     nothing = [PYTHON, "-c", "pass"]
     start(argv)  # compiles
     start(nothing)
     ours, theirs = interleaved_medians(
-        lambda: timed(lambda: start(argv)),
-        lambda: timed(lambda: start(nothing)),
-        laboratory.times(31, 7),
-        laboratory.say,
+        lambda: start(argv), lambda: start(nothing), laboratory.times(31, 7), laboratory.say
     )
     return [Result(name, ours * 1000, "ms", theirs * 1000, "python3 -c pass", target)]
 
