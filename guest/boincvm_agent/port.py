@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import _socket  # `socket` itself would bring in enum and selectors
 import os
 
-NAME = "boincvm.agent"
+NAME = b"boincvm.agent"
 _PORTS = "/sys/class/virtio-ports"
+_DEVICES = "/dev"
 _KERNEL_EVENTS = 15  # NETLINK_KOBJECT_UEVENT of linux/netlink.h
 
 
 def open_port() -> int:
     """The port's descriptor, non-blocking; waits for the kernel to announce the port."""
+    device = _find() or _wait()
+    return os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _wait() -> str:
+    import _socket  # rarely needed; and `socket` itself would bring in enum and selectors
+
     events = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_DGRAM, _KERNEL_EVENTS)
     try:
         events.bind((0, 1))
-        while True:
-            device = _find()
-            if device is not None:
-                return os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        while (device := _find()) is None:
             events.recv(8192)
+        return device
     finally:
         events.close()
 
@@ -27,14 +32,24 @@ def open_port() -> int:
 def _find() -> str | None:
     try:
         ports = os.listdir(_PORTS)
+        devices = os.listdir(_DEVICES)
     except FileNotFoundError:
         return None
     for port in ports:
-        try:
-            with open(f"{_PORTS}/{port}/name", "rb") as file:
-                name = file.read()
-        except OSError:
-            continue  # the port was announced, and its name is not there yet
-        if name.strip() == NAME.encode() and os.path.exists(f"/dev/{port}"):
-            return f"/dev/{port}"
+        if port in devices and _name_of(port) == NAME:
+            return f"{_DEVICES}/{port}"
     return None
+
+
+def _name_of(port: str) -> bytes:
+    """Empty while it is not there yet, though the port was announced."""
+    try:
+        file = os.open(f"{_PORTS}/{port}/name", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, 256).strip()
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
