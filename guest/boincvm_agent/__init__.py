@@ -3,4 +3,7 @@
 Standard library only, and little of that: Python starts about twenty times slower under
 emulation, so no asyncio, typing, subprocess, json or re. It speaks STOMP 1.2 over the
 virtio-serial port `boincvm.agent`; docs/under-the-hood.md lists the words.
+
+What is imported at the start takes `posix`, of which `os` is made, in its place: `os` brings in
+abstract collections, and with them takes 20 ms.
 """

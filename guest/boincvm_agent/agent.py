@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _signal
-import os
+import posix as os  # see __init__.py
 import select
 import time
 

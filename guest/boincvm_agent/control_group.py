@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os  # see __init__.py
 
 PLACE = "/sys/fs/cgroup"
 _PAGE_KIB = 4

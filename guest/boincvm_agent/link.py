@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os  # see __init__.py
 
 from boincvm.bus import stomp
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import _signal
 import fcntl
-import os
+import posix as os  # see __init__.py
 import time
 
 WORK = b"/work"
+SEEK_END = 2  # stdio.h
 _ROOT_DISK = "/dev/vda"
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # linux/random.h
 _SIOCSIFHWADDR = 0x8924  # linux/sockios.h
@@ -60,7 +61,7 @@ def set_hardware_address(address: str) -> None:
 def grow_root() -> None:
     """Makes the file system as large as its disk, if that is larger than the image's was."""
     disk = os.open(_ROOT_DISK, os.O_RDONLY | os.O_CLOEXEC)
-    size = os.lseek(disk, 0, os.SEEK_END)
+    size = os.lseek(disk, 0, SEEK_END)
     os.close(disk)
     status = os.statvfs("/")
     # What ext4 keeps for itself does not count in statvfs, so a little more is no growth.

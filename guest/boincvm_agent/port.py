@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import posix as os  # see __init__.py
 
 NAME = b"boincvm.agent"
 _PORTS = "/sys/class/virtio-ports"
-_DEVICES = "/dev"
 _KERNEL_EVENTS = 15  # NETLINK_KOBJECT_UEVENT of linux/netlink.h
 
 
@@ -32,12 +31,12 @@ def _wait() -> str:
 def _find() -> str | None:
     try:
         ports = os.listdir(_PORTS)
-        devices = os.listdir(_DEVICES)
     except FileNotFoundError:
         return None
     for port in ports:
-        if port in devices and _name_of(port) == NAME:
-            return f"{_DEVICES}/{port}"
+        device = f"/dev/{port}"
+        if _name_of(port) == NAME and os.access(device, os.F_OK):
+            return device
     return None
 
 

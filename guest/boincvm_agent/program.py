@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _posixsubprocess  # `subprocess` itself would bring in threading and much else
 import fcntl
-import os
+import posix as os  # see __init__.py
 
 from boincvm_agent.machine import disk_free
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from boincvm_agent.voice import Voice
 
 CHUNK = 1 << 18
+_PATH = b"/bin:/usr/bin"
 _NO_ENTRY = 2  # ENOENT of errno.h; the module of all of them takes 3 ms to come
 STDIN_CREDIT = 1 << 16
 """How many bytes of standard input the host may send before the program has read any."""
@@ -123,7 +124,7 @@ class Program:
                 _executables(argv[0], environment),
                 False,  # descriptors: all of ours close themselves
                 (),
-                os.fsdecode(directory),
+                directory.decode(errors="surrogateescape"),
                 [name + b"=" + value for name, value in environment.items()],
                 *stdin,
                 *stdout,
@@ -280,7 +281,7 @@ def _executables(name: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
     """Where `name` may be, in order. (`os.get_exec_path` would bring in warnings.)"""
     if b"/" in name:
         return [name]
-    path = environment.get(b"PATH", os.defpath.encode())
+    path = environment.get(b"PATH", _PATH)
     return [folder + b"/" + name for folder in path.split(b":")]
 
 
@@ -290,7 +291,8 @@ def _start_error(report: bytes, directory: bytes, name: bytes) -> CannotStartErr
     _, number, detail = report.split(b":", 2)
     error = int(number, 16)
     where = "directory" if detail else "program"
-    is_there = b"/" in name and os.path.exists(os.path.join(directory, name))
+    path = name if name.startswith(b"/") else directory + b"/" + name
+    is_there = b"/" in name and os.access(path, os.F_OK)
     if not detail and error == _NO_ENTRY and is_there:
         where = "interpreter"
     return CannotStartError(error, where)

@@ -7,10 +7,11 @@ group takes 6 ms to make.
 
 from __future__ import annotations
 
-import os
+import posix as os  # see __init__.py
 import select
 
 from boincvm_agent.control_group import ControlGroup
+from boincvm_agent.machine import SEEK_END
 
 _SIZE = 1 << 14
 
@@ -59,7 +60,7 @@ class OutOfMemoryKills:
     def count(self) -> int:
         """Since boot."""
         if self._news.poll(0):
-            os.lseek(self._log, 0, os.SEEK_END)  # before the look: nothing falls in between
+            os.lseek(self._log, 0, SEEK_END)  # before the look: nothing falls in between
             self._known = self._look()
         return self._known
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import posix
 import socket
 from contextlib import closing, suppress
 from pathlib import Path
@@ -35,8 +36,8 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     (tmp_path / "cgroup.procs").touch()
     monkeypatch.setattr(control_group, "PLACE", str(tmp_path))
-    monkeypatch.setattr(os, "mkdir", mkdir)
-    monkeypatch.setattr(os, "rmdir", rmdir)
+    monkeypatch.setattr(posix, "mkdir", mkdir)
+    monkeypatch.setattr(posix, "rmdir", rmdir)
     return tmp_path
 
 
@@ -118,9 +119,9 @@ class Kernel:
             self.looks += offset == 0
             return read_really(descriptor, count, offset)
 
-        monkeypatch.setattr(os, "open", open_here)
-        monkeypatch.setattr(os, "pread", read_here)
-        monkeypatch.setattr(os, "lseek", lambda *_: self._read_log())
+        monkeypatch.setattr(posix, "open", open_here)
+        monkeypatch.setattr(posix, "pread", read_here)
+        monkeypatch.setattr(posix, "lseek", lambda *_: self._read_log())
 
     def tell(self, count: int | None) -> None:
         text = b"".join(b"counter_%d 12345\n" % number for number in range(2000))
