@@ -5,5 +5,6 @@ emulation, so no asyncio, typing, subprocess, json or re. It speaks STOMP 1.2 ov
 virtio-serial port `boincvm.agent`; docs/under-the-hood.md lists the words.
 
 What is imported at the start takes `posix`, of which `os` is made, in its place: `os` brings in
-abstract collections, and with them takes 20 ms.
+abstract collections, and all that is done for the first time has to be translated
+(docs/benchmarks.md).
 """

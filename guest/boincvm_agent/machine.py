@@ -40,7 +40,7 @@ class RandomNumbers:
         """
         data = bytes.fromhex(entropy)
         head = (len(data) * 8).to_bytes(4, "little") + len(data).to_bytes(4, "little")
-        # What cannot be written to, `ioctl` would try to write to first, and that costs 2 ms.
+        # What cannot be written to, `ioctl` would try to write to first, by way of an exception.
         fcntl.ioctl(self._device, _RNDADDENTROPY, bytearray(head + data))
         fcntl.ioctl(self._device, _RNDRESEEDCRNG)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 18
 _PATH = b"/bin:/usr/bin"
-_NO_ENTRY = 2  # ENOENT of errno.h; the module of all of them takes 3 ms to come
+_NO_ENTRY = 2  # ENOENT of errno.h; the module that has them all is long in coming
 STDIN_CREDIT = 1 << 16
 """How many bytes of standard input the host may send before the program has read any."""
 

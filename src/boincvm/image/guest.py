@@ -12,7 +12,7 @@ from boincvm.image.tree import Attributes, Tree
 AGENT = "usr/lib/boincvm/agent.pyz"
 START = "usr/lib/boincvm/start.py"
 """What Python is to run; in an image it lies compiled. To read a source, however short, costs the
-guest some 25 ms under emulation, for Python's parser has to be translated."""
+guest more than to run it: Python's parser has to be translated (docs/benchmarks.md)."""
 START_SOURCE = (
     f"import sys\nsys.path.insert(0, '/{AGENT}')\nimport boincvm_agent.__main__\n".encode()
 )
