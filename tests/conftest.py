@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from boincvm.image.store import ImageStore
 
@@ -27,6 +28,10 @@ from bench import Bench  # noqa: E402 - found by the line above
 # Tests boot their machines, and nothing is made behind their backs; those of golden snapshots
 # say otherwise.
 os.environ["BOINCVM_GOLDEN"] = "no"
+
+# How long an example takes says something of the host alone.
+settings.register_profile("boincvm", deadline=None)
+settings.load_profile("boincvm")
 
 BUILD_LIMIT = 900.0
 """Seconds that building the base image may take where nothing is downloaded yet."""

@@ -41,7 +41,8 @@ class RealServer:
                 await asyncio.sleep(0.05)
 
     async def _answers(self, told: Path) -> bool:
-        if not self.port and told.exists():
+        # For a moment the server makes a directory of that name, to find out the whole path.
+        if not self.port and told.is_file():
             self.port = int(told.read_text() or 0)
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port or 1)
