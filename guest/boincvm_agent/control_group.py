@@ -6,6 +6,7 @@ import posix as os  # see __init__.py
 
 PLACE = "/sys/fs/cgroup"
 _PAGE_KIB = 4
+_NO_DATA = 61  # ENODATA of errno.h
 
 
 class ControlGroup:
@@ -45,8 +46,10 @@ class ControlGroup:
 
     def cpu_time(self) -> tuple[int, int]:
         """User and system time of all of them, dead ones too, in microseconds."""
-        # "usage_usec N", "user_usec N", "system_usec N", and what other controllers add
+        # The kernel begins with "usage_usec N", "user_usec N", "system_usec N".
         words = os.pread(self._usage, 4096, 0).split(None, 6)
+        if len(words) < 6 or words[2] != b"user_usec" or words[4] != b"system_usec":
+            raise OSError(_NO_DATA, "cpu.stat begins otherwise")
         return int(words[3]), int(words[5])
 
     def resident(self) -> int:

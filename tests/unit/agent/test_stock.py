@@ -152,3 +152,25 @@ def test_kills_for_want_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert kernel.looks == 2
         kernel.tell(None)
         assert stock.out_of_memory_kills() == 0
+
+
+def test_the_kernels_own_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    kernel = Kernel(tmp_path, monkeypatch)
+    with closing(kernel):
+        kernel.tell(None)
+        kernel.counters = Path("/proc/vmstat")
+        assert Stock().out_of_memory_kills() >= int(counts["oom_kill"])
+        assert kernel.looks == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"usage_usec 30\n", b"usage_usec 30\nnice_usec 1\nuser_usec 10\nsystem_usec 20\n"],
+)
+def test_a_kernel_that_tells_its_times_otherwise(groups: Path, content: bytes) -> None:
+    group = ControlGroup("one")
+    (groups / "one/cpu.stat").write_bytes(content)
+    with pytest.raises(OSError, match="begins otherwise"):
+        group.cpu_time()
+    assert group.remove()

@@ -109,7 +109,7 @@ class KeptMachine:
         number = found.number if found else self.status.saved
         goes_on = number is not None or self.status.saved is not None
         driver = await open_driver(DriverName.QEMU, image.kernel)
-        spec = spec_of(self.place, image)
+        spec = spec_of(self.definition, image, self.place.disk)
         if number is None:
             await self._boot(driver, spec, image)
         else:

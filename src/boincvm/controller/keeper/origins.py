@@ -1,6 +1,8 @@
 """Where a life of a machine begins: at a boot, a golden snapshot, or where it was saved."""
 
-from boincvm.controller.keeper.place import Place
+from pathlib import Path
+
+from boincvm.controller.keeper.place import Definition
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
@@ -14,10 +16,10 @@ from boincvm.wrapper.task_machine import TaskMachine
 _LIMITS = Limits(boot=300.0, silence=120.0, stop=20.0)
 
 
-def spec_of(place: Place, image: Image) -> MachineSpec:
-    """Of the machine at `place`. Raises HostError."""
-    defined = place.definition()
-    return machine_spec(defined.shape, image, place.disk)._replace(display=defined.display)
+def spec_of(definition: Definition, image: Image, directory: Path) -> MachineSpec:
+    """Of that machine, its files in `directory`."""
+    spec = machine_spec(definition.shape, image, directory)
+    return spec._replace(display=definition.display)
 
 
 def may_be_copy(driver: Driver, spec: MachineSpec) -> bool:
