@@ -136,13 +136,23 @@ async def test_queues_keep_messages(broker: RunningBroker) -> None:
 
 
 async def test_a_queue_is_shared(broker: RunningBroker) -> None:
+    """Each gets some and none gets another's; how many each gets, no broker promises."""
+    taken: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+
+    async def takes(name: str, client: StompBus) -> None:
+        await client.subscribe(
+            "/queue/shared", lambda message: taken.put_nowait((name, int(message.body)))
+        )
+
     async with two(broker) as (host, guest):
-        queues = [await heard(one, "/queue/shared") for one in (host, guest)]
+        await takes("host", host)
+        await takes("guest", guest)
         for number in range(20):
             await host.send("/queue/shared", {}, str(number).encode())
         async with asyncio.timeout(LIMIT):
-            found = [[int((await queue.get()).body) for _ in range(10)] for queue in queues]
-        assert sorted(found[0] + found[1]) == list(range(20))
+            found = [await taken.get() for _ in range(20)]
+        assert sorted(number for _, number in found) == list(range(20))
+        assert {name for name, _ in found} == {"host", "guest"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faces import Faces
-from on_terminal import OnTerminal, on_terminal
+from on_terminal import OnTerminal, on_terminal, session
 
 from boincvm.controller.command import Request
 from boincvm.controller.guest_command import Listener
@@ -80,7 +80,7 @@ class Place:
         self.server = server
 
     def shell(self, *arguments: str):
-        environment = {"BOINCVM_CONTROLLER": f"unix:{self.faces.socket}"}
+        environment = {"BOINCVM_CONTROLLER": f"unix:{self.faces.socket}", "TERM": "linux"}
         return on_terminal(*BOINCVM, "shell", *arguments, environment=environment)
 
     def program(self) -> LocalProgram:
@@ -104,19 +104,7 @@ async def ends(terminal: OnTerminal, code: int) -> None:
 
 async def test_a_shell(tmp_path: Path) -> None:
     async with a_guest(tmp_path) as place, place.shell("web.*", "--", "sh") as terminal:
-        terminal.type("tty; stty size; echo $TERM\r")
-        await terminal.until("/dev/pts/")
-        assert terminal.modes() != terminal.modes_before
-        await terminal.until("24 80")
-        terminal.resize(33, 101)
-        terminal.type("until stty size | grep 101; do sleep 0.05; done\r")
-        await terminal.until("33 101")
-        terminal.type("sleep 100\r")
-        await terminal.until("sleep 100")
-        terminal.type("\x03")
-        await terminal.until("^C")
-        terminal.type("exit 7\r")
-        await ends(terminal, 7)
+        await session(terminal)
         assert not place.program().signals
 
 

@@ -63,6 +63,26 @@ class OnTerminal:
             return await self.process.wait()
 
 
+async def session(terminal: OnTerminal) -> None:
+    """What a person does in a shell, from its first prompt to `exit 7`."""
+    terminal.type("tty; stty size; echo $TERM\r")
+    await terminal.until("/dev/pts/")
+    await terminal.until("24 80")
+    await terminal.until("linux")
+    assert terminal.modes() != terminal.modes_before
+    terminal.resize(33, 101)
+    terminal.type("until stty size | grep 101; do sleep 0.1; done\r")
+    await terminal.until("33 101")
+    # A shell that has yet to start its program would take the signal, and the program not.
+    terminal.type("sh -c 'echo at $((6 * 7)); exec sleep 100'\r")
+    await terminal.until("at 42")
+    terminal.type("\x03")
+    await terminal.until("^C")
+    terminal.type("exit 7\r")
+    assert await terminal.code() == 7
+    assert terminal.modes() == terminal.modes_before
+
+
 def set_size(terminal: int, rows: int, columns: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 

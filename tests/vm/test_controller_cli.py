@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from on_terminal import OnTerminal, on_terminal
+from on_terminal import on_terminal, session
 
 from boincvm.exit_codes import ExitCode
 from boincvm.paths import data_directory
@@ -109,7 +109,7 @@ async def test_a_machine_from_the_command_line(home: Home) -> None:
     copies(home)
     snapshots(home)
     async with home.shell("web.*") as terminal:
-        await in_a_shell(terminal)
+        await session(terminal)
     home.run("stop", "site=here")
     assert home.state("web.1") == "powered_off"
     events = [json.loads(line) for line in home.run("events", "--json").stdout.splitlines()]
@@ -201,19 +201,3 @@ def snapshots(home: Home) -> None:
     assert b"has no snapshots" in home.run("snapshot", "ls", "web.1").stdout
     home.run("snapshot", "take", "web.1", "third")
     assert home.run("exec", "web.1", "--", "ls").stdout == b"here\n"
-
-
-async def in_a_shell(terminal: OnTerminal) -> None:
-    terminal.type("tty; stty size; echo $TERM\r")
-    await terminal.until("/dev/pts/")
-    await terminal.until("24 80")
-    await terminal.until("linux")
-    assert terminal.modes() != terminal.modes_before
-    terminal.resize(33, 101)
-    terminal.type("until stty size | grep 101; do sleep 0.1; done\r")
-    await terminal.until("33 101")
-    terminal.type("sleep 100\r\x03")
-    await terminal.until("^C")
-    terminal.type("exit 7\r")
-    assert await terminal.code() == 7
-    assert terminal.modes() == terminal.modes_before
