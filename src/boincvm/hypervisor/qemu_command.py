@@ -41,10 +41,17 @@ KERNEL_ARGUMENTS = [
     # just started has no secrets in its memory to be cleared before use (docs/benchmarks.md).
     "cryptomgr.notests",
     "init_on_alloc=0",
-    # Nobody asks a guest for its pressure, or guards its programs from each other; and what the
-    # kernel does not do, emulation need not translate (docs/checkpoints.md).
+    # Nobody asks a guest for its pressure, guards its programs from each other, counts or groups
+    # them by their memory or their terminals; and what the kernel does not do, emulation need not
+    # translate (docs/checkpoints.md).
     "psi=0",
     "lsm=",
+    "cgroup_disable=memory",
+    "noautogroup",
+    # Nor need an idle guest wake up twice a second to look for memory that it could tidy up, and
+    # once to sum up its counters.
+    "sysctl.vm.compaction_proactiveness=0",
+    "sysctl.vm.stat_interval=120",
 ]
 
 

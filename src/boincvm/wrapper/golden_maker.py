@@ -1,5 +1,6 @@
 """Makes golden snapshots: boots a machine, lets it settle, and keeps it as it is then."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from boincvm.atomic_files import sync_directory
+from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.hypervisor.drivers import DriverName, open_driver
@@ -27,9 +29,11 @@ from boincvm.wrapper.session import Session, open_session
 
 MOST = 4
 """Snapshots that are kept, those that were used last: each takes some 90 MiB of disk."""
-PRACTICE = 3
-"""Programs that a machine runs before it is kept: what they bring into its memory, each of its
-copies finds there."""
+PRACTICE = 16
+"""Times that a machine does, before it is kept, what each of its copies does first. What that
+brings into its memory is there then, and Python takes shorter ways after a few times."""
+REST = 0.5
+"""Seconds in which the kernel ends what it has put off. Each copy would have to do it anew."""
 _NEW = ".new-"
 
 
@@ -86,24 +90,28 @@ async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) ->
     spec = spec._replace(ephemeral=False)
     machine = driver.golden_machine(spec)
     async with open_session(machine, limits) as session:
-        await session.guard(_practise(session))
+        for _ in range(PRACTICE):
+            await session.guard(_run(session, "true"))
+            await session.guard(session.link.quiesce(limits.boot))
+            await session.guard(session.link.attach(limits.boot, fresh(network=False)))
+        await session.guard(_run(session, "sync"))
         await session.guard(session.link.quiesce(limits.boot))
+        await session.guard(asyncio.sleep(REST))
         state = session.link.state()
         await session.guard(machine.freeze())
         return state
 
 
-async def _practise(session: Session) -> None:
-    for _ in range(PRACTICE):
-        program = GuestProgram(
-            session.link,
-            ["true"],
-            directory="/",
-            environment=ENVIRONMENT,
-            output=lambda *_: None,
-        )
-        program.end_input()
-        await program.wait()
+async def _run(session: Session, program: str) -> None:
+    running = GuestProgram(
+        session.link,
+        [program],
+        directory="/",
+        environment=ENVIRONMENT,
+        output=lambda *_: None,
+    )
+    running.end_input()
+    await running.wait()
 
 
 def _write_table(directory: Path, table: dict[str, object]) -> None:
