@@ -10,7 +10,8 @@ import time
 from boincvm.bus.stomp import Frame, StompError
 from boincvm_agent import machine
 from boincvm_agent.link import HostGoneError, Link
-from boincvm_agent.program import CannotStartError, Program
+from boincvm_agent.program import Program
+from boincvm_agent.starting import CannotStartError
 from boincvm_agent.stock import Stock
 
 TYPE_CHECKING = False
@@ -277,7 +278,9 @@ class Agent:
         self._finish_programs()
 
     def _set_beat(self, milliseconds: str) -> None:
-        self._beat = max(FASTEST_BEAT, int(milliseconds) / 1000)
+        self._beat = int(milliseconds) / 1000
+        if self._beat < FASTEST_BEAT:
+            self._beat = FASTEST_BEAT
 
     def _start(self, call: str, frame: Frame) -> Program:
         """`run`: directory, arguments and NAME=VALUE pairs in the body, NUL between them."""

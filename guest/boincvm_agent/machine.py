@@ -10,7 +10,7 @@ import time
 WORK = b"/work"
 SEEK_END = 2  # stdio.h
 _ROOT_DISK = "/dev/vda"
-_RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # linux/random.h
+_RNDRESEEDCRNG = 0x5207  # linux/random.h
 _SIOCSIFHWADDR = 0x8924  # linux/sockios.h
 _ARPHRD_ETHER = 1  # linux/if_arp.h
 _CARD = b"eth0"
@@ -38,10 +38,7 @@ class RandomNumbers:
         hashes) is new. boot_id is made when it is first read, which we never do, and the
         image's /etc/machine-id is empty.
         """
-        data = bytes.fromhex(entropy)
-        head = (len(data) * 8).to_bytes(4, "little") + len(data).to_bytes(4, "little")
-        # What cannot be written to, `ioctl` would try to write to first, by way of an exception.
-        fcntl.ioctl(self._device, _RNDADDENTROPY, bytearray(head + data))
+        os.write(self._device, bytes.fromhex(entropy))
         fcntl.ioctl(self._device, _RNDRESEEDCRNG)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import _posixsubprocess  # `subprocess` itself would bring in threading and much else
-import fcntl
 import posix as os  # see __init__.py
 
 from boincvm_agent.machine import disk_free
+from boincvm_agent.starting import CHUNK, CannotStartError, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,20 +13,8 @@ if TYPE_CHECKING:
     from boincvm_agent.stock import Stock
     from boincvm_agent.voice import Voice
 
-CHUNK = 1 << 18
-_PATH = b"/bin:/usr/bin"
-_NO_ENTRY = 2  # ENOENT of errno.h; the module that has them all is long in coming
 STDIN_CREDIT = 1 << 16
 """How many bytes of standard input the host may send before the program has read any."""
-
-
-class CannotStartError(Exception):
-    """`number`: why, of errno.h; `where`: "agent", "directory", "program" or "interpreter"."""
-
-    def __init__(self, number: int, where: str) -> None:
-        super().__init__(number, where)
-        self.number = number
-        self.where = where
 
 
 class Program:
@@ -56,93 +43,21 @@ class Program:
         self._link = link
         self._stock = stock
         self._credit = credit
-        self._stdin = -1
         self._input: list[bytes] = []
         self._input_ends = False
-        self.outputs: dict[int, str] = {}
         self._ended: tuple[int, int] | None = None
         self._voice = voice
         try:
             self._kills_before = stock.out_of_memory_kills()
-            self._group = stock.take_group()
+            process = start(stock, directory, argv, environment)
         except OSError as error:
             raise CannotStartError(error.errno or 0, "agent") from None
-        try:
-            self.pid = self._start(directory, argv, environment)
-        except OSError as error:
-            self._group.remove()
-            raise CannotStartError(error.errno or 0, "agent") from None
-        except CannotStartError:
-            self._group.remove()
-            raise
+        self.pid = process.pid
+        self._group = process.group
+        self._stdin = process.pipes.stdin[1]
+        self.outputs = {process.pipes.stdout[0]: "stdout", process.pipes.stderr[0]: "stderr"}
         if voice is not None:
             self.outputs[voice.descriptor] = "voice"
-
-    def _start(self, directory: bytes, argv: list[bytes], environment: dict[bytes, bytes]) -> int:
-        # For each stream the child's end and ours; the last tells why the child failed.
-        pipes: list[tuple[int, int]] = []
-        try:
-            pipes.extend(os.pipe2(os.O_CLOEXEC) for _ in range(4))
-            stdin, stdout, stderr, failure = pipes
-            pid = self._spawn(directory, argv, environment, pipes)
-        except OSError:
-            for descriptors in pipes:
-                _close(*descriptors)
-            raise
-        _close(stdin[0], stdout[1], stderr[1], failure[1])
-        report = _read_all(failure[0])  # its other end is closed by a successful exec
-        os.close(failure[0])
-        if report:
-            os.waitpid(pid, 0)
-            _close(stdin[1], stdout[0], stderr[0])
-            raise _start_error(report, directory, argv[0])
-        for descriptor in (stdin[1], stdout[0], stderr[0]):
-            os.set_blocking(descriptor, False)
-        fcntl.fcntl(stdout[0], fcntl.F_SETPIPE_SZ, CHUNK)
-        self._stdin = stdin[1]
-        self.outputs = {stdout[0]: "stdout", stderr[0]: "stderr"}
-        return pid
-
-    def _spawn(
-        self,
-        directory: bytes,
-        argv: list[bytes],
-        environment: dict[bytes, bytes],
-        pipes: list[tuple[int, int]],
-    ) -> int:
-        """A child that has executed, or has written to the last of `pipes` why it could not.
-
-        By vfork, as `subprocess` does it: under emulation copying an interpreter's page tables
-        takes longer than starting a small program. So the agent goes into the control group
-        in the child's place, for it may run nothing of its own, and comes out again.
-        """
-        stdin, stdout, stderr, failure = pipes
-        self._group.enter()
-        try:
-            return _posixsubprocess.fork_exec(
-                argv,
-                _executables(argv[0], environment),
-                False,  # descriptors: all of ours close themselves
-                (),
-                directory.decode(errors="surrogateescape"),
-                [name + b"=" + value for name, value in environment.items()],
-                *stdin,
-                *stdout,
-                *stderr,
-                *failure,
-                True,  # signals that Python ignores: as they were
-                True,  # a session of its own
-                # Process group, group, groups, user, mask: as they are; nothing of Python's runs.
-                -1,
-                None,
-                None,
-                None,
-                -1,
-                None,  # type: ignore[arg-type]  # what `subprocess` gives too
-                True,  # vfork
-            )
-        finally:
-            self._group.leave()
 
     @property
     def stdin_waiting(self) -> int:
@@ -197,8 +112,9 @@ class Program:
 
     def read_output(self, descriptor: int) -> bool:
         """Sends on what the program has written; False at the stream's end."""
+        count = self._credit if 0 < self._credit < CHUNK else CHUNK
         try:
-            data = os.read(descriptor, min(CHUNK, self._credit) if self._credit > 0 else CHUNK)
+            data = os.read(descriptor, count)
         except BlockingIOError:
             return True
         except OSError:  # a broken stream has ended
@@ -275,34 +191,6 @@ class Program:
     def clean_up(self) -> bool:
         """Takes the empty control group away; False while that is still to come."""
         return self._group.remove()
-
-
-def _executables(name: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
-    """Where `name` may be, in order. (`os.get_exec_path` would bring in warnings.)"""
-    if b"/" in name:
-        return [name]
-    path = environment.get(b"PATH", _PATH)
-    return [folder + b"/" + name for folder in path.split(b":")]
-
-
-def _start_error(report: bytes, directory: bytes, name: bytes) -> CannotStartError:
-    """`report`: "KIND:ERRNO:", errno in hexadecimal, and "noexec" if it was not exec that failed
-    (CPython's Modules/_posixsubprocess.c)."""
-    _, number, detail = report.split(b":", 2)
-    error = int(number, 16)
-    where = "directory" if detail else "program"
-    path = name if name.startswith(b"/") else directory + b"/" + name
-    is_there = b"/" in name and os.access(path, os.F_OK)
-    if not detail and error == _NO_ENTRY and is_there:
-        where = "interpreter"
-    return CannotStartError(error, where)
-
-
-def _read_all(descriptor: int) -> bytes:
-    data = b""
-    while piece := os.read(descriptor, 4096):
-        data += piece
-    return data
 
 
 def _close(*descriptors: int) -> None:

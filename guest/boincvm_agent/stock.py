@@ -12,6 +12,7 @@ import select
 
 from boincvm_agent.control_group import ControlGroup
 from boincvm_agent.machine import SEEK_END
+from boincvm_agent.starting import Pipes
 
 _SIZE = 1 << 14
 
@@ -21,6 +22,7 @@ class Stock:
 
     def __init__(self) -> None:
         self._group: ControlGroup | None = None
+        self._pipes: Pipes | None = None
         self._groups_made = 0
         self._kills: OutOfMemoryKills | None = None
 
@@ -28,6 +30,8 @@ class Stock:
         """Makes what the next program needs, unless it is there."""
         if self._group is None:
             self._group = self._make_group()
+        if self._pipes is None:
+            self._pipes = Pipes()
         self.out_of_memory_kills()
 
     def take_group(self) -> ControlGroup:
@@ -38,6 +42,11 @@ class Stock:
     def _make_group(self) -> ControlGroup:
         self._groups_made += 1
         return ControlGroup(f"program-{self._groups_made}")
+
+    def take_pipes(self) -> Pipes:
+        """Pipes that nobody has used."""
+        pipes, self._pipes = self._pipes, None
+        return pipes or Pipes()
 
     def out_of_memory_kills(self) -> int:
         """How many processes the kernel has killed for want of memory, since boot."""

@@ -1,7 +1,9 @@
 """STOMP 1.2 frames (https://stomp.github.io/stomp-specification-1.2.html), both directions.
 
 Host and guest share this file. In the guest Python starts under emulation, about twenty times
-slower than natively, so nothing is imported here.
+slower than natively, so nothing is imported here. And what a guest does for the first time has
+to be translated, so there is neither `max`, which takes its arguments apart by a format, nor a
+copy of a copy (docs/checkpoints.md).
 """
 
 from __future__ import annotations
@@ -110,7 +112,7 @@ class Parser:
             del held[:start]
         elif start < len(data):
             held += data[start:]
-        self._searched = max(self._searched - start, 0)
+        self._searched -= start
         return frames
 
     def _read_head(self, buffer: bytes | bytearray, start: int) -> int:
@@ -118,7 +120,9 @@ class Parser:
         length = len(buffer)
         while start < length and buffer[start] in b"\r\n":
             start += 1  # heart-beats and the line ends that may follow a frame
-        search_from = max(start, self._searched - 3)
+        search_from = self._searched - 3
+        if search_from < start:
+            search_from = start
         end = buffer.find(b"\n\n", search_from)
         # The two may share a line end: whichever begins first is the end of the head.
         wide = buffer.find(b"\n\r\n", search_from, end + 1 if end >= 0 else length)
@@ -133,7 +137,7 @@ class Parser:
             return start
         if end - start > MAXIMUM_HEAD:
             raise StompError(f"a head of more than {MAXIMUM_HEAD} bytes")
-        self._head = _parse_head(bytes(buffer[start:end]), self.has_escapes)
+        self._head = _parse_head(buffer[start:end], self.has_escapes)
         self._body_length = self._content_length(self._head[1])
         self._searched = after
         return after
@@ -158,14 +162,14 @@ class Parser:
             if buffer[end] != 0:
                 raise StompError("no NUL byte after the body")
             return end
-        end = buffer.find(b"\0", max(start, self._searched))
+        end = buffer.find(b"\0", self._searched)
         self._searched = len(buffer)
         if (len(buffer) if end < 0 else end) - start > self._maximum_body:
             raise StompError(f"a body of more than {self._maximum_body} bytes")
         return end
 
 
-def _parse_head(head: bytes, has_escapes: bool) -> tuple[str, dict[str, str]]:
+def _parse_head(head: bytes | bytearray, has_escapes: bool) -> tuple[str, dict[str, str]]:
     try:
         lines = head.decode().split("\n")
     except UnicodeDecodeError:
@@ -188,9 +192,10 @@ def _parse_head(head: bytes, has_escapes: bool) -> tuple[str, dict[str, str]]:
 
 
 def _escape(text: str) -> str:
-    if text.isalnum():
-        return text
-    return "".join([_ESCAPES.get(character, character) for character in text])
+    for character, escape in _ESCAPES.items():  # the backslash first
+        if character in text:
+            text = text.replace(character, escape)
+    return text
 
 
 def _unescape(text: str) -> str:

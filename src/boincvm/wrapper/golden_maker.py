@@ -11,6 +11,7 @@ from pathlib import Path
 
 from boincvm.atomic_files import sync_directory
 from boincvm.guestlink.fresh import fresh
+from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.hypervisor.drivers import DriverName, open_driver
@@ -25,7 +26,7 @@ from boincvm.wrapper.golden import (
 )
 from boincvm.wrapper.guest_place import ENVIRONMENT
 from boincvm.wrapper.machine_spec import machine_spec
-from boincvm.wrapper.session import Session, open_session
+from boincvm.wrapper.session import open_session
 
 MOST = 4
 """Snapshots that are kept, those that were used last: each takes some 90 MiB of disk."""
@@ -90,21 +91,22 @@ async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) ->
     spec = spec._replace(ephemeral=False)
     machine = driver.golden_machine(spec)
     async with open_session(machine, limits) as session:
+        link = session.link
         for _ in range(PRACTICE):
-            await session.guard(_run(session, "true"))
-            await session.guard(session.link.quiesce(limits.boot))
-            await session.guard(session.link.attach(limits.boot, fresh(network=False)))
-        await session.guard(_run(session, "sync"))
-        await session.guard(session.link.quiesce(limits.boot))
+            await session.guard(link.quiesce(limits.boot))
+            await session.guard(link.attach(limits.boot, fresh(network=False)))
+            await session.guard(_run(link, "true"))
+        await session.guard(_run(link, "sync"))
+        await session.guard(link.quiesce(limits.boot))
         await session.guard(asyncio.sleep(REST))
-        state = session.link.state()
+        state = link.state()
         await session.guard(machine.freeze())
         return state
 
 
-async def _run(session: Session, program: str) -> None:
+async def _run(link: GuestLink, program: str) -> None:
     running = GuestProgram(
-        session.link,
+        link,
         [program],
         directory="/",
         environment=ENVIRONMENT,

@@ -13,7 +13,8 @@ from boincvm.bus.stomp import Frame, Parser
 from boincvm_agent import machine
 from boincvm_agent.control_group import ControlGroup
 from boincvm_agent.link import HostGoneError, Link
-from boincvm_agent.program import CannotStartError, Program
+from boincvm_agent.program import Program
+from boincvm_agent.starting import CannotStartError
 from boincvm_agent.stock import Stock
 
 pytestmark = pytest.mark.timeout(30)
@@ -49,6 +50,9 @@ class NoStock(Stock):
     def take_group(self) -> ControlGroup:
         return NoGroup()
 
+    def _make_group(self) -> ControlGroup:
+        return NoGroup()
+
     def out_of_memory_kills(self) -> int:
         return self.kills
 
@@ -61,9 +65,17 @@ class Recorder(Link):
         return Parser().feed(data)
 
 
-def start(link: Link, *argv: bytes, directory: bytes = b"/") -> Program:
+def start(link: Link, *argv: bytes, directory: bytes = b"/", stock: Stock | None = None) -> Program:
     path = {b"PATH": b"/usr/bin:/bin"}
-    return Program(link, NoStock(), "1", directory, list(argv), path, 1 << 20)
+    return Program(link, stock or NoStock(), "1", directory, list(argv), path, 1 << 20)
+
+
+@pytest.fixture(params=["unprepared", "prepared"])
+def stock(request: pytest.FixtureRequest) -> Stock:
+    made = NoStock()
+    if request.param == "prepared":
+        made.prepare()
+    return made
 
 
 def open_descriptors() -> set[str]:
@@ -80,22 +92,62 @@ def open_descriptors() -> set[str]:
     ],
 )
 def test_why_a_program_does_not_start(
-    argv: bytes, directory: bytes, number: int, where: str
+    argv: bytes, directory: bytes, number: int, where: str, stock: Stock
 ) -> None:
-    before = open_descriptors()
     with pytest.raises(CannotStartError) as failure:
-        start(Recorder(-1), argv, directory=directory)
+        start(Recorder(-1), argv, directory=directory, stock=stock)
     assert (failure.value.number, failure.value.where) == (number, where)
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_nothing_is_left_of_what_does_not_start(is_prepared: bool) -> None:
+    before, stock = open_descriptors(), NoStock()
+    if is_prepared:
+        stock.prepare()
+    with pytest.raises(CannotStartError):
+        start(Recorder(-1), b"no-such-program", stock=stock)
     assert open_descriptors() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
-def test_a_missing_interpreter(tmp_path: Path) -> None:
+def test_a_missing_interpreter(tmp_path: Path, stock: Stock) -> None:
     path = tmp_path / "prog"
     path.write_text("#!/no/such/interpreter\n")
     path.chmod(0o755)
     with pytest.raises(CannotStartError) as failure:
-        start(Recorder(-1), os.fsencode(path))
+        start(Recorder(-1), os.fsencode(path), stock=stock)
     assert (failure.value.number, failure.value.where) == (errno.ENOENT, "interpreter")
+
+
+def test_the_first_that_may_be_executed_is(tmp_path: Path, stock: Stock) -> None:
+    for number, mode in enumerate((0o644, 0o755, 0o755)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / "prog").write_text(f"#!/bin/sh\necho {number} $1 $WORD; pwd\n")
+        (place / "prog").chmod(mode)
+    path = b":".join(os.fsencode(tmp_path / name) for name in ("none", "0", "1", "2"))
+    environment = {b"PATH": path, b"WORD": b"a=b\xff"}
+    link, argv = Recorder(-1), [b"prog", b"one two"]
+    program = Program(link, stock, "1", b"/usr", argv, environment, 1 << 20)
+    stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
+    end = time.monotonic() + 20
+    while stdout in program.outputs:
+        program.read_output(stdout)
+        assert time.monotonic() < end
+    assert b"".join(frame.body for frame in link.frames()) == b"1 one two a=b\xff\n/usr\n"
+    reap(program)
+
+
+def test_what_a_program_finds(stock: Stock) -> None:
+    program = start(Recorder(-1), b"sleep", b"100", stock=stock)
+    place = Path(f"/proc/{program.pid}")
+    assert {path.name for path in (place / "fd").iterdir()} == {"0", "1", "2"}
+    assert os.getsid(program.pid) == program.pid
+    status = dict(line.split(":\t") for line in (place / "status").read_text().splitlines())
+    assert int(status["SigIgn"], 16) == int(status["SigBlk"], 16) == 0
+    os.kill(program.pid, signal.SIGKILL)
+    reap(program)
 
 
 def test_too_few_descriptors_leave_none_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,15 @@ def test_a_group_made_beforehand_is_used_once(groups: Path) -> None:
     assert names(groups) == []
 
 
+def test_pipes_made_beforehand_are_used_once(groups: Path) -> None:
+    stock = Stock()
+    stock.prepare()
+    with closing(stock.take_pipes()) as first, closing(stock.take_pipes()) as second:
+        os.write(first.stdout[1], b"x")
+        os.write(second.stdout[1], b"y")
+        assert os.read(first.stdout[0], 2) == b"x"
+
+
 class Kernel:
     """Its counters, and its log: a datagram for each line."""
 

@@ -1,0 +1,168 @@
+"""How a program's first process comes to be."""
+
+from __future__ import annotations
+
+import _posixsubprocess  # `subprocess` itself would bring in threading and much else
+import fcntl
+import posix as os  # see __init__.py
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boincvm_agent.control_group import ControlGroup
+    from boincvm_agent.stock import Stock
+
+CHUNK = 1 << 18
+"""Bytes that a pipe holds."""
+_PATH = b"/bin:/usr/bin"
+_NO_ENTRY = 2  # ENOENT of errno.h; the module that has them all is long in coming
+
+
+class CannotStartError(Exception):
+    """`number`: why, of errno.h; `where`: "agent", "directory", "program" or "interpreter"."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(number, where)
+        self.number = number
+        self.where = where
+
+
+class Pipes:
+    """A process's three streams and a fourth pipe, into which it writes why it cannot execute.
+
+    Each is the process's end and ours, and closes itself when something is executed. Of the
+    first three our ends do not block. Raises OSError.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[int] = []
+        try:
+            self.stdin, self.stdout, self.stderr, self.failure = [self._make() for _ in range(4)]
+        except OSError:
+            self.close()
+            raise
+        self.theirs = (self.stdin[0], self.stdout[1], self.stderr[1], self.failure[1])
+        for descriptor in (self.stdin[1], self.stdout[0], self.stderr[0]):
+            os.set_blocking(descriptor, False)
+        fcntl.fcntl(self.stdout[0], fcntl.F_SETPIPE_SZ, CHUNK)
+
+    def _make(self) -> tuple[int, int]:
+        ends = os.pipe2(os.O_CLOEXEC)
+        self._made += ends
+        return ends
+
+    def leave(self) -> None:
+        """The process has its ends: closes them on our side."""
+        for descriptor in self.theirs:
+            os.close(descriptor)
+            self._made.remove(descriptor)
+
+    def close(self) -> None:
+        """Closes all that are open."""
+        for descriptor in self._made:
+            os.close(descriptor)
+        self._made.clear()
+
+
+class Process:
+    """One that has executed. `pipes`: what is open of them belongs to whoever has the process."""
+
+    def __init__(self, pid: int, group: ControlGroup, pipes: Pipes) -> None:
+        self.pid = pid
+        self.group = group
+        self.pipes = pipes
+
+
+def start(
+    stock: Stock, directory: bytes, argv: list[bytes], environment: dict[bytes, bytes]
+) -> Process:
+    """In a control group and a session of its own. Raises CannotStartError, OSError."""
+    group = stock.take_group()
+    try:
+        process = _spawn(group, stock.take_pipes(), directory, argv, environment)
+    except OSError:
+        group.remove()
+        raise
+    failure = process.pipes.failure[0]
+    report = _read_all(failure)  # its other end is closed by a successful exec
+    if report:
+        os.waitpid(process.pid, 0)
+        process.pipes.close()
+        process.group.remove()
+        raise _start_error(report, directory, argv[0])
+    os.close(failure)
+    return process
+
+
+def _spawn(
+    group: ControlGroup,
+    pipes: Pipes,
+    directory: bytes,
+    argv: list[bytes],
+    environment: dict[bytes, bytes],
+) -> Process:
+    """A child that has executed, or has written why it could not.
+
+    By vfork, as `subprocess` does it: under emulation copying an interpreter's page tables
+    takes longer than starting a small program. So the agent goes into the control group
+    in the child's place, for it may run nothing of its own, and comes out again.
+    """
+    try:
+        group.enter()
+        try:
+            pid = _posixsubprocess.fork_exec(
+                argv,
+                _executables(argv[0], environment),
+                False,  # descriptors: all of ours close themselves
+                (),
+                directory.decode(errors="surrogateescape"),
+                [name + b"=" + value for name, value in environment.items()],
+                *pipes.stdin,
+                *pipes.stdout,
+                *pipes.stderr,
+                *pipes.failure,
+                True,  # signals that Python ignores: as they were
+                True,  # a session of its own
+                # Process group, group, groups, user, mask: as they are; nothing of Python's runs.
+                -1,
+                None,
+                None,
+                None,
+                -1,
+                None,  # type: ignore[arg-type]  # what `subprocess` gives too
+                True,  # vfork
+            )
+        finally:
+            group.leave()
+        pipes.leave()
+    except OSError:
+        pipes.close()
+        raise
+    return Process(pid, group, pipes)
+
+
+def _executables(name: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
+    """Where `name` may be, in order. (`os.get_exec_path` would bring in warnings.)"""
+    if b"/" in name:
+        return [name]
+    path = environment.get(b"PATH", _PATH)
+    return [folder + b"/" + name for folder in path.split(b":")]
+
+
+def _start_error(report: bytes, directory: bytes, name: bytes) -> CannotStartError:
+    """`report`: "KIND:ERRNO:", errno in hexadecimal, and "noexec" if it was not exec that failed
+    (CPython's Modules/_posixsubprocess.c)."""
+    _, number, detail = report.split(b":", 2)
+    error = int(number, 16)
+    where = "directory" if detail else "program"
+    path = name if name.startswith(b"/") else directory + b"/" + name
+    is_there = b"/" in name and os.access(path, os.F_OK)
+    if not detail and error == _NO_ENTRY and is_there:
+        where = "interpreter"
+    return CannotStartError(error, where)
+
+
+def _read_all(descriptor: int) -> bytes:
+    data = b""
+    while piece := os.read(descriptor, 4096):
+        data += piece
+    return data
