@@ -248,3 +248,17 @@ def test_the_process_ends_with_the_code():
     assert done.returncode == ExitCode.USAGE
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_thread_that_still_runs_is_waited_for():
+    program = (
+        "import sys, threading; from boincvm.cli.main import main; "
+        "threading.Thread(target=lambda: print(sys.stdin.read())).start(); "
+        "sys.argv = ['boincvm', '--version']; sys.exit(main())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == f"boincvm {boincvm.__version__}\n"
+    rest, _ = process.communicate("said later", timeout=60)
+    assert (process.returncode, rest) == (0, "said later\n")
