@@ -286,8 +286,7 @@ class Agent:
         """`run`: directory, arguments and NAME=VALUE pairs in the body, NUL between them."""
         directory, *words = frame.body.split(b"\0")
         count = int(frame.headers["arguments"])
-        pairs = [word.partition(b"=") for word in words[count:]]
-        environment = {name: value for name, _, value in pairs}
+        argv, environment = words[:count], words[count:]
         credit = int(frame.headers["credit"])
         voice = self._make_voice(call, environment) if "voice" in frame.headers else None
         try:
@@ -296,7 +295,7 @@ class Agent:
                 self._stock,
                 call,
                 directory,
-                words[:count],
+                argv,
                 environment,
                 credit,
                 voice,
@@ -308,14 +307,14 @@ class Agent:
                 os.close(voice.descriptor)
             raise
 
-    def _make_voice(self, call: str, environment: dict[bytes, bytes]) -> Voice:
+    def _make_voice(self, call: str, environment: list[bytes]) -> Voice:
         from boincvm_agent import voice
 
         try:
             made = voice.Voice(call)
         except OSError as error:
             raise CannotStartError(error.errno or 0, "agent") from None
-        environment[voice.VARIABLE] = made.path.encode()
+        environment.append(voice.VARIABLE + b"=" + made.path.encode())
         return made
 
     def _send_tree(self, call: str, frame: Frame) -> Iterator[bool]:

@@ -18,7 +18,7 @@ STDIN_CREDIT = 1 << 16
 
 
 class Program:
-    """Started by the constructor. Raises CannotStartError.
+    """Started by the constructor; `environment`: NAME=VALUE each. Raises CannotStartError.
 
     The program may send `credit` bytes of output before the host grants more. What it says by
     `voice` is a third stream of it. `reports_usage` is for whoever sends the heart-beats.
@@ -31,7 +31,7 @@ class Program:
         call: str,
         directory: bytes,
         argv: list[bytes],
-        environment: dict[bytes, bytes],
+        environment: list[bytes],
         credit: int,
         voice: Voice | None = None,
         *,

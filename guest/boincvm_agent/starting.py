@@ -72,10 +72,11 @@ class Process:
         self.pipes = pipes
 
 
-def start(
-    stock: Stock, directory: bytes, argv: list[bytes], environment: dict[bytes, bytes]
-) -> Process:
-    """In a control group and a session of its own. Raises CannotStartError, OSError."""
+def start(stock: Stock, directory: bytes, argv: list[bytes], environment: list[bytes]) -> Process:
+    """In a control group and a session of its own; `environment`: NAME=VALUE each.
+
+    Raises CannotStartError, OSError.
+    """
     group = stock.take_group()
     try:
         process = _spawn(group, stock.take_pipes(), directory, argv, environment)
@@ -98,7 +99,7 @@ def _spawn(
     pipes: Pipes,
     directory: bytes,
     argv: list[bytes],
-    environment: dict[bytes, bytes],
+    environment: list[bytes],
 ) -> Process:
     """A child that has executed, or has written why it could not.
 
@@ -114,8 +115,8 @@ def _spawn(
                 _executables(argv[0], environment),
                 False,  # descriptors: all of ours close themselves
                 (),
-                directory.decode(errors="surrogateescape"),
-                [name + b"=" + value for name, value in environment.items()],
+                directory,  # type: ignore[arg-type]  # a path, as bytes too
+                environment,
                 *pipes.stdin,
                 *pipes.stdout,
                 *pipes.stderr,
@@ -140,11 +141,14 @@ def _spawn(
     return Process(pid, group, pipes)
 
 
-def _executables(name: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
+def _executables(name: bytes, environment: list[bytes]) -> list[bytes]:
     """Where `name` may be, in order. (`os.get_exec_path` would bring in warnings.)"""
     if b"/" in name:
         return [name]
-    path = environment.get(b"PATH", _PATH)
+    path = _PATH
+    for pair in environment:
+        if pair.startswith(b"PATH="):
+            path = pair[5:]
     return [folder + b"/" + name for folder in path.split(b":")]
 
 

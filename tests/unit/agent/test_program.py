@@ -66,7 +66,7 @@ class Recorder(Link):
 
 
 def start(link: Link, *argv: bytes, directory: bytes = b"/", stock: Stock | None = None) -> Program:
-    path = {b"PATH": b"/usr/bin:/bin"}
+    path = [b"PATH=/usr/bin:/bin"]
     return Program(link, stock or NoStock(), "1", directory, list(argv), path, 1 << 20)
 
 
@@ -127,7 +127,7 @@ def test_the_first_that_may_be_executed_is(tmp_path: Path, stock: Stock) -> None
         (place / "prog").write_text(f"#!/bin/sh\necho {number} $1 $WORD; pwd\n")
         (place / "prog").chmod(mode)
     path = b":".join(os.fsencode(tmp_path / name) for name in ("none", "0", "1", "2"))
-    environment = {b"PATH": path, b"WORD": b"a=b\xff"}
+    environment = [b"WORD=a=b\xff", b"PATH=" + path]
     link, argv = Recorder(-1), [b"prog", b"one two"]
     program = Program(link, stock, "1", b"/usr", argv, environment, 1 << 20)
     stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
@@ -178,7 +178,7 @@ def test_a_signal_to_a_program_that_has_just_gone() -> None:
 def test_output_is_read_no_further_than_its_credit() -> None:
     link = Recorder(-1)
     argv = [b"echo", b"0123456789"]
-    program = Program(link, NoStock(), "1", b"/", argv, {b"PATH": b"/bin"}, 4)
+    program = Program(link, NoStock(), "1", b"/", argv, [b"PATH=/bin"], 4)
     stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
     end = time.monotonic() + 20
     while not link.frames():
@@ -227,7 +227,7 @@ def test_what_is_reported_of_an_end(
 ) -> None:
     link, stock, directory = Recorder(-1), NoStock(), os.fsencode(tmp_path)
     monkeypatch.setattr(machine, "WORK", directory)
-    argv, path = [b"sh", b"-c", script], {b"PATH": b"/bin"}
+    argv, path = [b"sh", b"-c", script], [b"PATH=/bin"]
     stock.kills = 3
     program = Program(link, stock, "1", directory, argv, path, 1 << 20)
     _, status = os.waitpid(program.pid, 0)

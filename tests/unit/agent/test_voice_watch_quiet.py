@@ -75,7 +75,7 @@ def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(place: Path) -> N
     voice = Voice("7")
     link = Recorder(-1)
     script = b"for n in 1 2; do echo $n >%b; done" % os.fsencode(voice.path)
-    path = {b"PATH": b"/bin"}
+    path = [b"PATH=/bin"]
     argv = [b"sh", b"-c", script]
     program = Program(link, NoStock(), "7", b"/", argv, path, 1 << 20, voice)
     os.waitpid(program.pid, 0)
