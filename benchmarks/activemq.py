@@ -15,7 +15,7 @@ HEAP = 256
 """MiB; a thousand connections fit."""
 # Without the first one a message waits up to 40 ms for the one before it to be acknowledged.
 _OPTIONS = "transport.tcpNoDelay=true&amp;maximumConnections=20000"
-_STARTED = re.compile(r"Listening for connections at: stomp\+nio://\S+?:(\d+)")
+_STARTED = re.compile(r"Listening for connections at: stomp\+nio(?:\+ssl)?://\S+?:(\d+)")
 _CONFIGURATION = """\
 <beans xmlns="http://www.springframework.org/schema/beans"
     xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
@@ -33,12 +33,17 @@ _CONFIGURATION = """\
         </users>
       </simpleAuthenticationPlugin>
     </plugins>
+    {tls}
     <transportConnectors>
-      <transportConnector uri="stomp+nio://127.0.0.1:{port}?{options}"/>
+      <transportConnector uri="{scheme}://127.0.0.1:{port}?{options}"/>
     </transportConnectors>
   </broker>
 </beans>
 """
+_TLS = """\
+<sslContext>
+      <sslContext keyStore="file:{store}" keyStoreType="PKCS12" keyStorePassword="{passcode}"/>
+    </sslContext>"""
 _LOGGING = """\
 log4j.rootLogger=WARN,file
 log4j.appender.file=org.apache.log4j.FileAppender
@@ -69,10 +74,13 @@ def _command(directory: Path, heap: int) -> list[str]:
 
 
 @contextmanager
-def activemq(directory: Path, port: int = 0, heap: int = HEAP) -> Iterator[tuple[int, int]]:
+def activemq(
+    directory: Path, port: int = 0, heap: int = HEAP, tls: Path | None = None
+) -> Iterator[tuple[int, int]]:
     """Its STOMP port (0: any) and its process id, once it takes connections; gone afterwards.
 
-    heap: MiB. Messages are kept in memory alone.
+    heap: MiB. tls: a certificate and its key (PKCS 12, locked with PASSCODE), if it is to speak
+    nothing else. Messages are kept in memory alone.
     """
     names = {
         "directory": directory,
@@ -80,6 +88,8 @@ def activemq(directory: Path, port: int = 0, heap: int = HEAP) -> Iterator[tuple
         "passcode": PASSCODE,
         "port": port,
         "options": _OPTIONS,
+        "scheme": "stomp+nio+ssl" if tls else "stomp+nio",
+        "tls": _TLS.format(store=tls, passcode=PASSCODE) if tls else "",
     }
     (directory / "activemq.xml").write_text(_CONFIGURATION.format(**names))
     (directory / "log4j.properties").write_text(_LOGGING.format(**names))

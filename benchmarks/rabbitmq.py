@@ -14,12 +14,19 @@ START_LIMIT = 90.0
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _CONFIGURATION = """
 listeners.tcp = none
-stomp.listeners.tcp.1 = 127.0.0.1:{port}
+{listener}
 default_user = {login}
 default_pass = {passcode}
 log.console = true
 log.console.level = warning
 log.file = false
+"""
+_PLAIN = "stomp.listeners.tcp.1 = 127.0.0.1:{port}"
+_TLS = """
+stomp.listeners.tcp = none
+stomp.listeners.ssl.1 = 127.0.0.1:{port}
+ssl_options.certfile = {certificate}
+ssl_options.keyfile = {key}
 """
 
 
@@ -30,11 +37,14 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def rabbitmq(directory: Path) -> Iterator[tuple[int, int]]:
-    """Its STOMP port and its process id, once it takes connections; gone afterwards."""
+def rabbitmq(directory: Path, tls: tuple[Path, Path] | None = None) -> Iterator[tuple[int, int]]:
+    """Its STOMP port and its process id, once it takes connections; gone afterwards. `tls`: the
+    files of a certificate and its key, if it is to speak nothing else."""
     port, names_port, nodes_port = _free_ports(3)
+    certificate, key = tls or ("", "")
+    listener = (_TLS if tls else _PLAIN).format(port=port, certificate=certificate, key=key)
     (directory / "rabbitmq.conf").write_text(
-        _CONFIGURATION.format(port=port, login=LOGIN, passcode=PASSCODE)
+        _CONFIGURATION.format(listener=listener, login=LOGIN, passcode=PASSCODE)
     )
     (directory / "plugins").write_text("[rabbitmq_stomp].\n")
     environment = {

@@ -3,11 +3,11 @@
 import asyncio
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificate import self_signed
 from embedded import LIMIT, PASSCODE, accounts, broker, bus
 
 from boincvm.bus.access import Account, Accounts
@@ -180,13 +180,7 @@ async def test_a_unix_socket_of_this_user(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 async def test_tls(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(  # noqa: ASYNC221 - nothing else happens meanwhile
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True, timeout=LIMIT,
-    )  # fmt: skip
+    certificate, key, _ = self_signed(tmp_path, PASSCODE)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
     running = Broker(accounts())

@@ -1,0 +1,54 @@
+"""The client as a controller opens it, on a real RabbitMQ and a real ActiveMQ that speak TLS."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from benchmarks.activemq import activemq
+from benchmarks.rabbitmq import LOGIN, PASSCODE, rabbitmq
+from certificate import Certificate, self_signed
+from embedded import LIMIT
+
+from boincvm.bus.transport import Message
+from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.keeper.process import open_bus
+from boincvm.errors import BusError
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@contextmanager
+def running(kind: str, directory: Path, known: Certificate) -> Iterator[int]:
+    """Its port."""
+    if kind == "rabbitmq":
+        with rabbitmq(directory, (known.certificate, known.key)) as (port, _):
+            yield port
+    else:
+        with activemq(directory, tls=known.store) as (port, _):
+            yield port
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "activemq"])
+async def test_a_stock_broker_over_tls(kind: str, tmp_path: Path) -> None:
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for directory in (ours, other):
+        directory.mkdir()
+    known, strange = self_signed(ours, PASSCODE), self_signed(other, PASSCODE)
+    with running(kind, ours, known) as port:
+
+        def place(authority: Path) -> BusPlace:
+            return BusPlace(
+                LOGIN, PASSCODE, host="127.0.0.1", port=port, authority=str(authority), dialect=kind
+            )
+
+        bus = await open_bus(place(known.certificate))
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+        await bus.subscribe("/topic/x", messages.put_nowait)
+        await bus.send("/topic/x", {}, bytes(300_000))
+        async with asyncio.timeout(LIMIT):
+            assert (await messages.get()).body == bytes(300_000)
+        await bus.close()
+        with pytest.raises(BusError, match="cannot be reached"):
+            await open_bus(place(strange.certificate))
