@@ -195,10 +195,11 @@ def test_a_copy_that_does_not_start_is_followed_by_a_boot(home: Home) -> None:
     wait_for_maker(home)
 
 
-def test_another_qemu_or_processor(home: Home) -> None:
+@pytest.mark.parametrize("what", ["qemu", "processor", "machine"])
+def test_another_qemu_or_processor(home: Home, what: str) -> None:
     table = home.warm() / TABLE
     content = json.loads(table.read_text())
-    content["needs"]["qemu"] += " and newer"
+    content["needs"][what] += " and newer"
     table.write_text(json.dumps(content))
     result = home.run("true")
     assert (result["start"], result["cold_because"]) == (

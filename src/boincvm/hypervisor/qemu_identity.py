@@ -25,9 +25,11 @@ def identity(accelerator: str) -> dict[str, str]:
     """
     program = Path(qemu_command.find_program(qemu_command.PROGRAM))
     status = program.stat()
+    machine = [*qemu_command.base_options(accelerator), *qemu_command.KERNEL_ARGUMENTS]
     return {
         "driver": "qemu",
         "qemu": f"{program} {status.st_size} {status.st_mtime_ns}",
+        "machine": " ".join(machine),
         "accelerator": accelerator,
         "processor": processor(),
     }
