@@ -314,7 +314,9 @@ class Agent:
             made = voice.Voice(call)
         except OSError as error:
             raise CannotStartError(error.errno or 0, "agent") from None
-        environment.append(voice.VARIABLE + b"=" + made.path.encode())
+        name = voice.VARIABLE + b"="
+        environment[:] = [pair for pair in environment if not pair.startswith(name)]
+        environment.append(name + made.path.encode())
         return made
 
     def _send_tree(self, call: str, frame: Frame) -> Iterator[bool]:
