@@ -124,6 +124,10 @@ class Controller:
                 raise
         return self.side.place_for(machine_id, known)
 
+    def commit(self) -> None:
+        """What has happened so far is in the store, and not only on its way there."""
+        self._store.commit()
+
     def _keep_event(self, event: Event) -> None:
         if event.kind != "vm_load" or event.number % _NUMBERS == 0:
             self._store.add_event(event)

@@ -38,7 +38,9 @@ async def call(
     operation = OPERATIONS.get(name)
     if operation is None:
         raise UsageError(f"there is no operation {name[:64]!r}", hint="see openapi.json for all")
-    return await operation.run(controller, Arguments(operation.parameters, arguments))
+    result = await operation.run(controller, Arguments(operation.parameters, arguments))
+    controller.commit()  # what is told as done outlives us
+    return result
 
 
 _SELECTOR = "an id, a pattern such as 1.2.*, labels such as site=cern,cpus>=2, or all"

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
@@ -46,6 +48,13 @@ async def told(controller: Controller, name: str, arguments: dict[str, object]) 
         json.dumps([error.message, error.hint], ensure_ascii=False).encode()
         return
     json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
+
+
+async def test_what_is_answered_is_in_the_store(controller: Controller, tmp_path: Path) -> None:
+    """A controller may be killed as soon as somebody has its answer."""
+    await call(controller, "exec", {"vms": "g", "argv": ["true"], "id": "kept"})
+    with closing(sqlite3.connect(tmp_path / "c" / "store.sqlite")) as other:
+        assert "kept" in str(other.execute("SELECT * FROM commands").fetchall())
 
 
 async def test_each_with_values_of_each_kind(controller: Controller) -> None:
