@@ -1,5 +1,5 @@
 # What the agent and the guard of a host task use of `_signal`; typeshed leaves it out.
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 SIGCHLD: int
@@ -11,7 +11,10 @@ SIGTERM: int
 SIGXFSZ: int
 SIG_DFL: int
 SIG_IGN: int
+SIG_BLOCK: int
+SIG_SETMASK: int
 
 def signal(number: int, handler: int | Callable[[int, FrameType | None], None], /) -> object: ...
 def set_wakeup_fd(descriptor: int, /) -> int: ...
 def pause() -> None: ...
+def pthread_sigmask(how: int, mask: Iterable[int], /) -> set[int]: ...

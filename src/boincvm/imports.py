@@ -1,8 +1,15 @@
-"""Imports without the garbage collector: what a process imports stays to its end."""
+"""Imports without the garbage collector: what a process imports stays to its end.
+
+This file itself imports next to nothing: some of what comes before QEMU's start needs it.
+"""
+
+from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _is_ours = False
 
@@ -14,21 +21,25 @@ def own_process() -> None:
     _is_ours = True
 
 
-@contextmanager
-def lasting() -> Iterator[None]:
+class lasting:  # noqa: N801  # it is used like a function
     """For imports in the block. What there is at its end, the collector will never look at.
 
     Without this it looks at all modules again and again while they come in, and once more when
     the process ends (docs/benchmarks.md).
     """
-    if not _is_ours:
-        yield
-        return
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
+
+    def __enter__(self) -> None:
+        self._was_enabled = gc.isenabled()
+        if _is_ours:
+            gc.disable()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if _is_ours:
+            gc.freeze()
+            if self._was_enabled:
+                gc.enable()

@@ -5,7 +5,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 
 def quiet_environment() -> dict[str, str]:
@@ -21,6 +21,14 @@ def find_program(name: str) -> str | None:
         if path.is_file() and os.access(path, os.X_OK):
             return str(path)
     return None
+
+
+def guarded(argv: Sequence[str]) -> list[str]:
+    """The command with which the kernel ends `argv` when the thread that starts it dies.
+
+    `setpriv` asks for the signal between fork and exec, where Python should not run."""
+    guard = find_program("setpriv")
+    return [*([guard, "--pdeathsig", "KILL", "--"] if guard else []), *argv]
 
 
 ASKING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -46,13 +54,10 @@ class ChildProcess:
 
         `descriptors` are inherited under their own numbers. Raises OSError.
         """
-        # setpriv asks for the signal between fork and exec, where Python must not run.
-        guard = find_program("setpriv")
-        prefix = [guard, "--pdeathsig", "KILL", "--"] if guard else []
         former = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_SIGNALS)  # which exec keeps
         try:
-            self._process = subprocess.Popen(
-                [*prefix, *argv],
+            process = subprocess.Popen(
+                guarded(argv),
                 cwd=directory,
                 env=dict(quiet_environment() if environment is None else environment),
                 pass_fds=descriptors,
@@ -63,30 +68,52 @@ class ChildProcess:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        process.returncode = 0  # it is we who wait for it
+        self._take(process.pid)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    @classmethod
+    def started(cls, pid: int) -> Self:
+        """One that was started like this, by other means."""
+        child = cls.__new__(cls)
+        child._take(pid)
+        return child
+
+    def _take(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def _wait(self, options: int) -> int | None:
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:
+                pid, status = self.pid, 0  # we were started deaf to SIGCHLD: nobody can tell
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
 
     @property
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        return self._wait(os.WNOHANG) is None
 
     def kill(self) -> None:
         """Ends it now; a stopped process too."""
         if self.is_running:
-            self._process.send_signal(signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Ends it, and waits until the kernel has: an instant."""
         self.kill()
-        self._process.wait()
+        self._wait(0)
 
     async def wait(self) -> int:
         """Its exit status; minus the signal's number where one killed it."""
-        if self._process.returncode is None:
-            await _readable_pidfd(self._process.pid)
-        return self._process.wait()
+        if self._status is None:
+            await _readable_pidfd(self.pid)
+        status = self._wait(0)
+        if status is None:
+            raise RuntimeError("a process that has ended has no status")
+        return status
 
 
 async def _readable_pidfd(pid: int) -> None:
@@ -102,16 +129,6 @@ async def _readable_pidfd(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
-
-
-def fill_closed_descriptors() -> None:
-    """Descriptors 0 to 2 that are closed become /dev/null: what is opened later would take
-    their numbers, and a program's output would go there."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def run_quickly(argv: Sequence[str], *, timeout: float = 30.0) -> str:

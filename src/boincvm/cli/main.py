@@ -34,17 +34,34 @@ def _do(arguments: list[str], *, is_own: bool) -> int:
 
         if is_own:
             own_process()
-        with lasting():
-            from boincvm.cli.output import flush_standard_output
-            from boincvm.cli.verbs import dispatch
+        if arguments[:1] == ["run"]:
+            code = _run(arguments, is_own=is_own)
+        else:
+            with lasting():
+                from boincvm.cli.verbs import dispatch
 
-        code = dispatch(arguments)
+            code = dispatch(arguments)
+        from boincvm.cli.output import flush_standard_output
+
         flush_standard_output()
     except BaseException as error:  # the last place where an error can be told to a person
         from boincvm.cli.output import report, wants_json
 
         return report(error, as_json=wants_json(arguments))
     return code
+
+
+def _run(arguments: list[str], *, is_own: bool) -> int:
+    """The verb whose machine may begin before all else."""
+    from boincvm.imports import lasting
+
+    with lasting():
+        from boincvm.wrapper.guess import Guess
+    with Guess(arguments[1:], is_early=is_own) as guess:
+        with lasting():
+            from boincvm.cli.verbs import dispatch
+
+        return dispatch(arguments, guess)
 
 
 if __name__ == "__main__":

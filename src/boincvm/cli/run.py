@@ -126,7 +126,9 @@ def run(arguments: argparse.Namespace) -> int:
         from boincvm.wrapper.standalone import run_standalone
 
     show_progress = not arguments.quiet and not arguments.json and _is_terminal(sys.stderr)
-    code = run_standalone(job, json_output=arguments.json, show_progress=show_progress)
+    code = run_standalone(
+        job, arguments.guess, json_output=arguments.json, show_progress=show_progress
+    )
     if code != ExitCode.SUCCESS and not arguments.json:
         _tell_of_unsent_files(job)
     return code

@@ -3,12 +3,15 @@
 import argparse
 import importlib
 import sys
-from typing import NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from boincvm.cli.parser import Parser
 from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.imports import lasting
+
+if TYPE_CHECKING:
+    from boincvm.wrapper.guess import Guess
 
 
 class VerbModule(Protocol):
@@ -93,8 +96,11 @@ def help_text() -> str:
     return _HELP.format(verbs=verbs)
 
 
-def dispatch(arguments: list[str]) -> int:
-    """Find the verb, run it, return the exit code. Raises UsageError and what the verb raises."""
+def dispatch(arguments: list[str], guess: "Guess | None" = None) -> int:
+    """Find the verb, run it, return the exit code. `guess`: the machine that `run` will want.
+
+    Raises UsageError and what the verb raises.
+    """
     if not arguments:
         print(help_text(), end="", file=sys.stderr)
         return ExitCode.USAGE
@@ -117,6 +123,7 @@ def dispatch(arguments: list[str]) -> int:
         return ExitCode.SUCCESS
     if VERBS[name].takes_command:
         parsed.command = command
+    parsed.guess = guess
     return module.run(parsed)
 
 

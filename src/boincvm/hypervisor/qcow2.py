@@ -8,6 +8,8 @@ import os
 import struct
 from pathlib import Path
 
+from boincvm.sparse_files import make_sparse_file
+
 MAGIC = b"QFI\xfb"
 CLUSTER_BITS = 16
 CLUSTER = 1 << CLUSTER_BITS
@@ -56,18 +58,23 @@ def header_of(
     return header + extensions + name
 
 
-def write_overlay(path: Path, backing: Path, size: int) -> None:
-    """A new qcow2 file of `size` bytes that reads as `backing`, also qcow2, until it is written.
-
-    Raises OSError, FileExistsError among them, and ValueError for a name that is too long.
-    """
+def overlay(backing: Path, size: int) -> tuple[int, list[tuple[int, bytes]]]:
+    """A qcow2 file of `size` bytes that reads as `backing`, also qcow2, until it is written: the
+    length of the file, and what is where in it. Raises ValueError for a name that is too long."""
     l1_entries = -(-size // _PER_L2_TABLE)
     clusters = 3 + -(-l1_entries * 8 // CLUSTER)
     header = header_of(backing.absolute(), size, l1_entries, _L1_TABLE, _REFCOUNT_TABLE, 1)
-    with path.open("xb") as overlay:
-        overlay.write(header)
-        overlay.seek(_REFCOUNT_TABLE)
-        overlay.write(struct.pack(">Q", _REFCOUNT_BLOCK))
-        overlay.seek(_REFCOUNT_BLOCK)
-        overlay.write(struct.pack(">H", 1) * clusters)
-        overlay.truncate(clusters * CLUSTER)
+    pieces = [
+        (0, header),
+        (_REFCOUNT_TABLE, struct.pack(">Q", _REFCOUNT_BLOCK)),
+        (_REFCOUNT_BLOCK, struct.pack(">H", 1) * clusters),
+    ]
+    return clusters * CLUSTER, pieces
+
+
+def write_overlay(path: Path, backing: Path, size: int) -> None:
+    """A new file with an `overlay`.
+
+    Raises OSError, FileExistsError among them, and ValueError for a name that is too long.
+    """
+    make_sparse_file(str(path), *overlay(backing, size))

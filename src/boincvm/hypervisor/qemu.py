@@ -18,6 +18,8 @@ from boincvm.hypervisor.contract import (
     MachineSpec,
     MachineState,
 )
+from boincvm.hypervisor.early_qemu import LOG as LOG
+from boincvm.hypervisor.early_qemu import WINDOW as WINDOW
 from boincvm.hypervisor.qemu_balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu_begun import BegunProcess
 from boincvm.hypervisor.qemu_console import Console
@@ -25,8 +27,6 @@ from boincvm.hypervisor.qemu_identity import check_identity, identity
 from boincvm.hypervisor.qemu_launch import Launch
 from boincvm.hypervisor.qemu_monitor import Monitor
 from boincvm.hypervisor.qemu_origin import GOLDEN_STATE, Boot, Cloned, Origin, Restored
-from boincvm.hypervisor.qemu_process import LOG as LOG
-from boincvm.hypervisor.qemu_process import WINDOW as WINDOW
 from boincvm.hypervisor.qemu_process import QemuProcess, remove_directory
 from boincvm.hypervisor.qemu_saving import Saving
 

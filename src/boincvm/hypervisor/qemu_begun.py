@@ -4,24 +4,41 @@ No event loop is needed to start one, and the import of asyncio takes longer tha
 """
 
 import socket
+from pathlib import Path
+from typing import Self
 
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu_origin import Origin
+from boincvm.hypervisor.early_qemu import EarlyQemu
+from boincvm.hypervisor.qemu_launch import Launch
+from boincvm.hypervisor.qemu_origin import Cloned, Origin, clone_launch
 from boincvm.hypervisor.qemu_process import QemuProcess
 
 
 class BegunProcess:
     """`process` runs with what `origin` gave it: `launch`."""
 
-    def __init__(self, spec: MachineSpec, accelerator: str, origin: Origin) -> None:
-        """Starts it. Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError."""
+    def __init__(self, process: QemuProcess, launch: Launch, origin: Origin) -> None:
+        self.process = process
+        self.launch = launch
         self.origin = origin
+
+    @classmethod
+    def start(cls, spec: MachineSpec, accelerator: str, origin: Origin) -> Self:
+        """Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError."""
         try:
-            self.launch = origin.prepare(spec)
-            self.process = QemuProcess(spec, accelerator, self.launch, origin.descriptors)
+            launch = origin.prepare(spec)
+            process = QemuProcess(spec, accelerator, launch, origin.descriptors)
         except BaseException:
             origin.close()
             raise
+        return cls(process, launch, origin)
+
+    @classmethod
+    def of(cls, early: EarlyQemu, spec: MachineSpec, accelerator: str, golden: Path) -> Self:
+        """Takes over what began as a copy of `golden`, with the plan for `spec`."""
+        process = QemuProcess.of(early, spec, accelerator)
+        origin = Cloned(golden, early.state)
+        return cls(process, clone_launch(golden, early.state), origin)
 
     @property
     def link(self) -> socket.socket:

@@ -6,13 +6,13 @@ from pathlib import Path
 from boincvm import processes
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
+from boincvm.hypervisor.early_qemu import WINDOW
 from boincvm.hypervisor.qemu_launch import Launch, Memory
 
 PROGRAM = "qemu-system-x86_64"
 INSTALL_HINT = "install it: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
 PORT_NAME = "boincvm.agent"
 WINDOW_SERIAL = "boincvm-window"
-WINDOW = "window"
 _SERIAL = f",serial={WINDOW_SERIAL}"
 NETWORK_CARD = "network-card"
 MEMORY = "memory"

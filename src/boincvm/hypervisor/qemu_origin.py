@@ -157,9 +157,10 @@ class Cloned:
     that all others have mapped (until 8.1; docs/devel of QEMU, ram_block_discard_range).
     """
 
-    def __init__(self, golden: Path) -> None:
+    def __init__(self, golden: Path, state: int = -1) -> None:
+        """`state`: a descriptor of the snapshot's state; its process has begun with it then."""
         self._golden = golden
-        self._state = self._memory = -1
+        self._state, self._memory = state, -1
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -179,15 +180,12 @@ class Cloned:
             self.close()
             raise failure_of_disks(error) from error
         make_files(spec, new, below)
-        copied = self._memory >= 0
-        return Launch(
-            (str(below) if spec.ephemeral else FIRST_LAYER, new),
-            Memory.SHARED if copied else Memory.CLONE,
-            f"/dev/fd/{self._memory}" if copied else str(self._golden / GOLDEN_MEMORY),
-            incoming=f"fd:{self._state}",
-            has_memory=False,
-            has_configuration=False,  # `xen-save-devices-state` leaves it out
-        )
+        launch = clone_launch(self._golden, self._state)
+        if not spec.ephemeral:
+            launch = launch._replace(layers=(FIRST_LAYER, new))
+        if self._memory >= 0:
+            return launch._replace(memory=Memory.SHARED, memory_file=f"/dev/fd/{self._memory}")
+        return launch
 
     async def load(self, monitor: Monitor) -> None:
         import asyncio
@@ -206,6 +204,18 @@ class Cloned:
         for descriptor in self.descriptors:
             os.close(descriptor)
         self._state = self._memory = -1
+
+
+def clone_launch(golden: Path, state: int) -> Launch:
+    """Of a copy of that snapshot that does not outlive it; `state` is a descriptor."""
+    return Launch(
+        (str(golden / FIRST_LAYER), layer_name(1)),
+        Memory.CLONE,
+        str(golden / GOLDEN_MEMORY),
+        incoming=f"fd:{state}",
+        has_memory=False,
+        has_configuration=False,  # `xen-save-devices-state` leaves it out
+    )
 
 
 def copy_to_memory(path: Path) -> int:

@@ -5,16 +5,18 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from boincvm.errors import HostDiskFullError, HypervisorError, UsageError
 from boincvm.filetree import DISK_FULL
 from boincvm.hypervisor import qcow2, qemu_command
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.early_qemu import LOG, WINDOW, EarlyQemu
 from boincvm.hypervisor.qemu_launch import Launch
 from boincvm.processes import ChildProcess, quiet_environment
 from boincvm.sizes import format_size
+from boincvm.sparse_files import make_sparse_file
 
-WINDOW, LOG = qemu_command.WINDOW, "qemu.log"
 WINDOW_SIZE = 32 << 20
 
 
@@ -50,7 +52,7 @@ class QemuProcess:
                 directory=spec.directory,
                 descriptors=[*ends, *descriptors],
                 stderr=self.log,
-                environment=_environment(spec),
+                environment=environment(spec),
             )
         except BaseException:
             self.close_channels()
@@ -59,6 +61,19 @@ class QemuProcess:
         finally:
             for _, far in pairs:
                 far.close()
+
+    @classmethod
+    def of(cls, early: EarlyQemu, spec: MachineSpec, accelerator: str) -> Self:
+        """One that runs already; what was `early`'s is its own now, but for the state."""
+        process = cls.__new__(cls)
+        process.spec, process.accelerator = spec, accelerator
+        process.qmp, process.link, process.console = (
+            socket.socket(fileno=channel.detach())
+            for channel in (early.qmp, early.link, early.console)
+        )
+        process.window, process.log = early.window, early.log
+        process.child = ChildProcess.started(early.pid)
+        return process
 
     def last_words(self) -> str:
         """The last line that QEMU wrote to its log, or nothing."""
@@ -81,18 +96,32 @@ class QemuProcess:
             channel.close()
 
 
-def _environment(spec: MachineSpec) -> dict[str, str]:
-    environment = quiet_environment()
+def environment(spec: MachineSpec) -> dict[str, str]:
+    """QEMU's, for that machine."""
+    variables = quiet_environment()
     if spec.cpus == 1:
         # With a heap of its own for the thread that is the guest's processor, the C library
         # takes more memory by hundreds of small system calls while code is translated.
-        environment["MALLOC_ARENA_MAX"] = "1"
-    return environment
+        variables["MALLOC_ARENA_MAX"] = "1"
+    return variables
 
 
 def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
     """The root disk's layer to write to, named `layer`, over the file `below`, and a new transfer
     disk. Raises HypervisorError, HostDiskFullError, UsageError."""
+    size, pieces = empty_layer(spec, below)
+    try:
+        make_sparse_file(str(spec.directory / layer), size, pieces)
+    except OSError as error:
+        raise failure_of_disks(error) from error
+    make_window(spec)
+
+
+def empty_layer(spec: MachineSpec, below: Path) -> tuple[int, list[tuple[int, bytes]]]:
+    """A layer of the root disk over `below`, for `make_sparse_file`.
+
+    Raises HypervisorError, UsageError, HostDiskFullError.
+    """
     try:
         size = qcow2.virtual_size(below)
         wanted = size if spec.disk_size is None else spec.disk_size
@@ -101,12 +130,11 @@ def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
                 f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
                 hint="ask for as much or more, or leave the disk's size out",
             )
-        qcow2.write_overlay(spec.directory / layer, below, wanted)
+        return qcow2.overlay(below, wanted)
     except OSError as error:
         raise failure_of_disks(error) from error
     except ValueError as error:
         raise HypervisorError(f"the machine's disks cannot be made: {error}") from error
-    make_window(spec)
 
 
 def make_window(spec: MachineSpec) -> None:

@@ -10,14 +10,6 @@ from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
 from boincvm.processes import ChildProcess
 
-SWITCH = "BOINCVM_GOLDEN"
-"""The environment variable that turns golden snapshots off, if it is `no`."""
-
-
-def is_wanted() -> bool:
-    """Whether machines may start from golden snapshots."""
-    return os.environ.get(SWITCH) != "no"
-
 
 def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
     """The command that makes the snapshot for machines of this shape, unless there is one."""

@@ -13,7 +13,8 @@ from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.golden import discard_golden, find_golden
-from boincvm.wrapper.golden_background import Warmers, is_wanted
+from boincvm.wrapper.golden_background import Warmers
+from boincvm.wrapper.golden_switch import is_wanted
 from boincvm.wrapper.guest_init_data import guest_init_data
 from boincvm.wrapper.guest_requests import Messenger
 from boincvm.wrapper.saved_machine import SavedMachine, remove_unneeded

@@ -11,7 +11,8 @@ from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.hypervisor.qemu import QemuDriver
 from boincvm.job.model import Job
 from boincvm.processes import ASKING_SIGNALS
-from boincvm.wrapper.golden_background import is_wanted, make_in_background
+from boincvm.wrapper.golden_background import make_in_background
+from boincvm.wrapper.golden_switch import is_wanted
 from boincvm.wrapper.head_start import HeadStart
 from boincvm.wrapper.run_job import JobRun, Observer
 from boincvm.wrapper.streams import OutputClosedError

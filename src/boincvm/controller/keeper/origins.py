@@ -7,7 +7,7 @@ from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
 from boincvm.wrapper.golden import find_golden
-from boincvm.wrapper.golden_background import is_wanted
+from boincvm.wrapper.golden_switch import is_wanted
 from boincvm.wrapper.machine_spec import machine_spec
 from boincvm.wrapper.saved_machine import SavedMachine
 from boincvm.wrapper.task_errors import SavedMachineError
