@@ -3,108 +3,35 @@
 import json
 import os
 import re
-import select
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bench import Bench
+from golden_home import BOINCVM, LIMIT, GoldenHome, wait_for_maker
 
 from boincvm.hypervisor.qemu_origin import FIRST_LAYER, GOLDEN_MEMORY, GOLDEN_STATE
-from boincvm.image.layout import MANIFEST
-from boincvm.paths import data_directory
 from boincvm.wrapper.golden import TABLE
 
 pytestmark = pytest.mark.timeout(200)
-BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
-LIMIT = 120.0
-
-
-class Home:
-    """A data directory with the base image of this user, and goldens of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.images = directory / "boincvm" / "images"
-        self.images.mkdir(parents=True)
-        for name in ("names", "objects"):
-            (self.images / name).mkdir()
-        store = data_directory() / "images"
-        digest = (store / "names" / "base").read_text().strip()
-        (self.images / "names" / "base").write_text(digest)
-        # Links, for an image is large and read only.
-        (self.images / "objects" / digest).mkdir()
-        for path in (store / "objects" / digest).iterdir():
-            place = self.images / "objects" / digest / path.name
-            if path.name == MANIFEST:  # whoever uses an image has a lock on it
-                shutil.copy2(path, place)
-            else:
-                os.link(path, place)
-        self.environment = {
-            **{name: word for name, word in os.environ.items() if name != "BOINCVM_GOLDEN"},
-            "XDG_DATA_HOME": str(directory),
-        }
-
-    def boincvm(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*BOINCVM, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            env={**self.environment, **environment},
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-
-    def run(self, *command: str, **environment: str) -> dict[str, object]:
-        """A machine of 256 MiB; the result of `boincvm run --json`."""
-        done = self.boincvm("run", "--memory", "256M", "--json", "--", *command, **environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        result = json.loads(done.stdout)
-        assert isinstance(result, dict)
-        return result
-
-    def warm(self, *options: str) -> Path:
-        """Makes the snapshot; its directory."""
-        done = self.boincvm("image", "warm", "--memory", "256M", *options)
-        assert done.returncode == 0, done.stderr
-        (found,) = [path for path in (self.images / "golden").iterdir() if path.is_dir()]
-        return found
 
 
 @pytest.fixture
-def home(bench: Bench, tmp_path: Path) -> Iterator[Home]:
-    home = Home(tmp_path / "data")
+def home(bench: Bench, tmp_path: Path) -> Iterator[GoldenHome]:
+    home = GoldenHome(tmp_path / "data")
     yield home
     left = [path.name for path in home.images.rglob(".new-*")]
     assert left == []
 
 
-def test_the_first_run_makes_one_and_the_second_starts_from_it(home: Home) -> None:
+def test_the_first_run_makes_one_and_the_second_starts_from_it(home: GoldenHome) -> None:
     assert home.run("true")["start"] == "cold"
     wait_for_maker(home)
     assert len(list((home.images / "golden").glob(f"*/{TABLE}"))) == 1
     assert home.run("true")["start"] == "golden"
-
-
-def wait_for_maker(home: Home) -> None:
-    """Until the process that makes the snapshot in the background has ended."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"warm" not in words or os.fsencode(home.images) not in words:
-                continue
-            descriptor = os.pidfd_open(int(process.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        try:
-            assert select.select([descriptor], [], [], LIMIT)[0]
-        finally:
-            os.close(descriptor)
 
 
 RANDOM = r"""
@@ -117,7 +44,7 @@ print("clock", time.time_ns())
 """
 
 
-def test_no_two_copies_share_a_random_number_and_their_clocks_are_right(home: Home) -> None:
+def test_no_two_copies_share_a_random_number_and_their_clocks_are_right(home: GoldenHome) -> None:
     home.warm()
     seen: set[str] = set()
     for _ in range(4):
@@ -131,7 +58,7 @@ def test_no_two_copies_share_a_random_number_and_their_clocks_are_right(home: Ho
         assert abs(int(clock.split()[1]) / 1e9 - time.time()) < 5
 
 
-def test_copies_at_the_same_time_share_nothing_that_they_write(home: Home) -> None:
+def test_copies_at_the_same_time_share_nothing_that_they_write(home: GoldenHome) -> None:
     home.warm()
     script = "cat /work/mine 2>/dev/null; echo $0 > /work/mine; sync; sleep 1; cat /work/mine"
     processes = [
@@ -148,7 +75,7 @@ def test_copies_at_the_same_time_share_nothing_that_they_write(home: Home) -> No
     assert home.run("ls", "/work")["stdout"] == ""
 
 
-def test_a_network_card_has_an_address_of_its_own(home: Home) -> None:
+def test_a_network_card_has_an_address_of_its_own(home: GoldenHome) -> None:
     home.warm("--network")
     addresses = set()
     for _ in range(2):
@@ -167,7 +94,7 @@ def test_a_network_card_has_an_address_of_its_own(home: Home) -> None:
 
 @pytest.mark.parametrize("name", [GOLDEN_MEMORY, GOLDEN_STATE, FIRST_LAYER, TABLE])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_snapshot_is_not_used(home: Home, name: str, damage: str) -> None:
+def test_a_damaged_snapshot_is_not_used(home: GoldenHome, name: str, damage: str) -> None:
     path = home.warm() / name
     if damage == "gone":
         path.unlink()
@@ -180,7 +107,7 @@ def test_a_damaged_snapshot_is_not_used(home: Home, name: str, damage: str) -> N
     assert home.run("true")["start"] == "golden"  # a new one was made
 
 
-def test_a_copy_that_does_not_start_is_followed_by_a_boot(home: Home) -> None:
+def test_a_copy_that_does_not_start_is_followed_by_a_boot(home: GoldenHome) -> None:
     """The state is another machine's, though nobody could tell by its size and time."""
     directory = home.warm()
     path = directory / GOLDEN_STATE
@@ -196,7 +123,7 @@ def test_a_copy_that_does_not_start_is_followed_by_a_boot(home: Home) -> None:
 
 
 @pytest.mark.parametrize("what", ["qemu", "processor", "machine"])
-def test_another_qemu_or_processor(home: Home, what: str) -> None:
+def test_another_qemu_or_processor(home: GoldenHome, what: str) -> None:
     table = home.warm() / TABLE
     content = json.loads(table.read_text())
     content["needs"][what] += " and newer"
@@ -210,7 +137,7 @@ def test_another_qemu_or_processor(home: Home, what: str) -> None:
     assert home.run("true")["start"] == "golden"
 
 
-def test_a_removed_image_takes_its_snapshots_along(home: Home) -> None:
+def test_a_removed_image_takes_its_snapshots_along(home: GoldenHome) -> None:
     directory = home.warm()
     done = home.boincvm("image", "rm", "base")
     assert done.returncode == 0, done.stderr
@@ -224,7 +151,7 @@ def appears(directory: Path, pattern: str) -> None:
         assert time.monotonic() < end
 
 
-def test_a_maker_that_is_killed_leaves_nothing_that_counts(home: Home) -> None:
+def test_a_maker_that_is_killed_leaves_nothing_that_counts(home: GoldenHome) -> None:
     process = subprocess.Popen(
         [*BOINCVM, "image", "warm", "--memory", "256M"],
         env=home.environment,
@@ -239,6 +166,6 @@ def test_a_maker_that_is_killed_leaves_nothing_that_counts(home: Home) -> None:
     assert list(golden.glob(".new-*")) == []
 
 
-def test_a_switch_turns_them_off(home: Home) -> None:
+def test_a_switch_turns_them_off(home: GoldenHome) -> None:
     home.warm()
     assert home.run("true", BOINCVM_GOLDEN="no")["start"] == "cold"

@@ -35,7 +35,9 @@ def _do(arguments: list[str], *, is_own: bool) -> int:
         if is_own:
             own_process()
         if arguments[:1] == ["run"]:
-            code = _run(arguments, is_own=is_own)
+            from boincvm.cli.early_run import run_early
+
+            code = run_early(arguments, is_own=is_own)
         else:
             with lasting():
                 from boincvm.cli.verbs import dispatch
@@ -49,19 +51,6 @@ def _do(arguments: list[str], *, is_own: bool) -> int:
 
         return report(error, as_json=wants_json(arguments))
     return code
-
-
-def _run(arguments: list[str], *, is_own: bool) -> int:
-    """The verb whose machine may begin before all else."""
-    from boincvm.imports import lasting
-
-    with lasting():
-        from boincvm.wrapper.guess import Guess
-    with Guess(arguments[1:], is_early=is_own) as guess:
-        with lasting():
-            from boincvm.cli.verbs import dispatch
-
-        return dispatch(arguments, guess)
 
 
 if __name__ == "__main__":

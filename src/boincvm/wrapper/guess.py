@@ -33,14 +33,13 @@ _UNREADABLE = (ValueError, EOFError, TypeError, AttributeError, LookupError)
 
 
 class Guess:
-    """`arguments` are those of `boincvm run`. In the block `qemu` runs in `directory`, if it could
+    """`options`: words that tell the machine. In the block `qemu` runs in `directory`, if it could
     be guessed, since `at` by the monotonic clock; signals that ask us to end wait meanwhile.
     """
 
-    def __init__(self, arguments: list[str], *, is_early: bool) -> None:
+    def __init__(self, options: list[str], *, is_early: bool) -> None:
         """`is_early`: nothing else has happened in this process."""
-        end = arguments.index("--") if "--" in arguments else len(arguments)
-        self._options = arguments[:end]
+        self._options = options
         self._may_begin = is_early and is_wanted()
         self._signals = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self.at = monotonic()

@@ -1,0 +1,82 @@
+"""A user of golden snapshots, who has the base image and no snapshot yet."""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from boincvm.image.layout import MANIFEST
+from boincvm.paths import data_directory
+
+BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
+LIMIT = 120.0
+
+
+class GoldenHome:
+    """A data directory with the base image of this user, and goldens of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.images = directory / "boincvm" / "images"
+        self.images.mkdir(parents=True)
+        for name in ("names", "objects"):
+            (self.images / name).mkdir()
+        store = data_directory() / "images"
+        digest = (store / "names" / "base").read_text().strip()
+        (self.images / "names" / "base").write_text(digest)
+        # Links, for an image is large and read only.
+        (self.images / "objects" / digest).mkdir()
+        for path in (store / "objects" / digest).iterdir():
+            place = self.images / "objects" / digest / path.name
+            if path.name == MANIFEST:  # whoever uses an image has a lock on it
+                shutil.copy2(path, place)
+            else:
+                os.link(path, place)
+        self.environment = {
+            **{name: word for name, word in os.environ.items() if name != "BOINCVM_GOLDEN"},
+            "XDG_DATA_HOME": str(directory),
+        }
+
+    def boincvm(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*BOINCVM, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            env={**self.environment, **environment},
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def run(self, *command: str, **environment: str) -> dict[str, object]:
+        """A machine of 256 MiB; the result of `boincvm run --json`."""
+        done = self.boincvm("run", "--memory", "256M", "--json", "--", *command, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(done.stdout)
+        assert isinstance(result, dict)
+        return result
+
+    def warm(self, *options: str) -> Path:
+        """Makes the snapshot; its directory."""
+        done = self.boincvm("image", "warm", "--memory", "256M", *options)
+        assert done.returncode == 0, done.stderr
+        (found,) = [path for path in (self.images / "golden").iterdir() if path.is_dir()]
+        return found
+
+
+def wait_for_maker(home: GoldenHome) -> None:
+    """Until the process that makes the snapshot in the background has ended."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"warm" not in words or os.fsencode(home.images) not in words:
+                continue
+            descriptor = os.pidfd_open(int(process.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        try:
+            assert select.select([descriptor], [], [], LIMIT)[0]
+        finally:
+            os.close(descriptor)
