@@ -23,12 +23,21 @@ def find_program(name: str) -> str | None:
     return None
 
 
-def guarded(argv: Sequence[str]) -> list[str]:
+def guarded(argv: Sequence[str], parent: str | None = None) -> list[str]:
     """The command with which the kernel ends `argv` when the thread that starts it dies.
 
-    `setpriv` asks for the signal between fork and exec, where Python should not run."""
+    `parent`: the process that will start it, by default this one. `setpriv` asks for the signal
+    between fork and exec, where Python should not run; had we died before that, nobody would
+    send it, so a shell looks whether we are still there.
+    """
     guard = find_program("setpriv")
-    return [*([guard, "--pdeathsig", "KILL", "--"] if guard else []), *argv]
+    if guard is None:
+        return [*argv]
+    parent = str(os.getpid()) if parent is None else parent
+    return [guard, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _IF_WE_LIVE, parent, *argv]
+
+
+_IF_WE_LIVE = 'test "$PPID" = "$0" && exec "$@"'
 
 
 ASKING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from boincvm.processes import ChildProcess, run_quickly
+from boincvm.processes import ChildProcess, guarded, run_quickly
 
 LIMIT = 20.0
 
@@ -58,6 +59,35 @@ async def test_a_child_gets_its_descriptors_and_none_of_our_environment(
     os.close(reader)
     assert "LD_LIBRARY_PATH" not in text
     assert text.endswith(f"{tmp_path}\n")
+
+
+def test_a_child_whose_parent_died_before_it_could_ask_for_its_death(tmp_path: Path) -> None:
+    """It stops before the guard is reached, and goes on when its parent is gone."""
+    program = (
+        "import subprocess, sys, os\n"
+        "from boincvm.processes import guarded\n"
+        "guard = guarded(['sh', '-c', 'echo lived >lived'])\n"
+        "stop = 'kill -STOP $$; exec \"$@\"'\n"
+        "child = subprocess.Popen(['sh', '-c', stop, '--', *guard], stdout=2)\n"
+        "os.waitid(os.P_PID, child.pid, os.WSTOPPED)\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    parent = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, check=False
+    )
+    child = os.pidfd_open(int(parent.stdout))
+    signal.pidfd_send_signal(child, signal.SIGCONT)
+    assert select.select([child], [], [], LIMIT)[0]
+    os.close(child)
+    assert not (tmp_path / "lived").exists()
+
+
+def test_the_guard_lets_a_childs_arguments_and_status_pass() -> None:
+    words = ["a b", "$0", "", "'\"\\"]
+    command = guarded(["/bin/sh", "-c", 'printf "%s|" "$@"; exit 7', "name", *words])
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout.split("|")[:-1]) == (7, words)
 
 
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from boincvm.sparse_files import make_sparse_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     Plan = tuple[list[str], dict[str, str], list[tuple[str, int, list[tuple[int, bytes]]]], str]
-    """How a copy of a golden snapshot is begun: the command, with DIRECTORY in it; its
+    """How a copy of a golden snapshot is begun: the command, with DIRECTORY and PARENT in it; its
     environment; files that it needs in the directory: name, size, and what is written where; and
     the path of the snapshot's state."""
 
@@ -25,6 +25,8 @@ WINDOW, LOG = "window", "qemu.log"
 """Files in the directory that we have open too; the log is no part of a plan."""
 DIRECTORY = "@directory@"
 """In a plan: the directory in which it is followed."""
+PARENT = "@parent@"
+"""In a plan: the process that follows it."""
 QMP, LINK, CONSOLE, STATE = 20, 21, 22, 23
 """In a plan: the process's descriptors."""
 _ABOVE = 64
@@ -46,7 +48,8 @@ class EarlyQemu:
         command, self._environment, files, state = plan
         if not _PLAIN.issuperset(place):
             raise ValueError("QEMU's command line would have to escape the directory's name")
-        self._command = [part.replace(DIRECTORY, place) for part in command]
+        parent = str(os.getpid())
+        self._command = [part.replace(DIRECTORY, place).replace(PARENT, parent) for part in command]
         self.plan, self.place = plan, place
         self.window = self.log = self.state = -1
         pairs = [_socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0) for _ in range(3)]

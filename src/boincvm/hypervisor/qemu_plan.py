@@ -30,4 +30,4 @@ def clone_plan(spec: MachineSpec, accelerator: str, golden: Path) -> "Plan":
     )
     below, layer = launch.layers
     files = [(layer, *empty_layer(spec, Path(below))), (early_qemu.WINDOW, WINDOW_SIZE, [])]
-    return guarded(command), environment(spec), files, str(golden / GOLDEN_STATE)
+    return guarded(command, early_qemu.PARENT), environment(spec), files, str(golden / GOLDEN_STATE)
