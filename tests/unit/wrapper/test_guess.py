@@ -38,11 +38,17 @@ def remember(home, plan, options=OPTIONS):
 def guessed(options):
     """The plan that is followed for these options."""
     with Guess(options, is_early=True) as guess:
-        plan = guess.qemu.plan if guess.qemu else None
+        qemu = guess.qemu
     assert not runs_directory().exists() or not any(runs_directory().iterdir())
+    if qemu is None:
+        return None
+    assert_gone(qemu)
+    return qemu.plan
+
+
+def assert_gone(qemu):
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-    return plan
+        os.waitpid(qemu.pid, os.WNOHANG)
 
 
 def test_the_same_options_lead_to_the_same_machine(home):
@@ -105,10 +111,9 @@ def another_state(home):
 def test_a_wrong_one_is_ended_at_once(home, found):
     remember(home, plan_of(home))
     with Guess(OPTIONS, is_early=True) as guess:
-        assert guess.qemu is not None
+        qemu = guess.qemu
         assert guess.take(found(home)) is None
-        with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+        assert_gone(qemu)
         assert list(runs_directory().iterdir()) == []
 
 
