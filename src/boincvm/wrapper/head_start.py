@@ -74,6 +74,8 @@ class HeadStart:
 
 def _begin(job: Job, guess: Guess, stack: ExitStack) -> Begun:
     at = monotonic()
+    # First, unless a guess has one already: whoever has nowhere to write shall hear just that.
+    own = stack.enter_context(run_directory()) if guess.qemu is None else None
     image = stack.enter_context(ImageStore().open(job.machine.image))
     accelerator = _verdict(image.kernel).accelerator
     spec = machine_spec(job.machine, image, Path())._replace(ephemeral=True)
@@ -87,7 +89,7 @@ def _begin(job: Job, guess: Guess, stack: ExitStack) -> Begun:
         at, spec = guess.at, spec._replace(directory=stack.enter_context(directory))
         process = BegunProcess.of(early, spec, accelerator, golden.directory)
     else:
-        spec = spec._replace(directory=stack.enter_context(run_directory()))
+        spec = spec._replace(directory=own or stack.enter_context(run_directory()))
         origin = Cloned(golden.directory) if golden else Boot()
         process = BegunProcess.start(spec, accelerator, origin)
     stack.callback(process.end)
