@@ -3,13 +3,7 @@
 This file itself imports next to nothing: some of what comes before QEMU's start needs it.
 """
 
-from __future__ import annotations
-
 import gc
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _is_ours = False
 
@@ -33,12 +27,7 @@ class lasting:  # noqa: N801  # it is used like a function
         if _is_ours:
             gc.disable()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if _is_ours:
             gc.freeze()
             if self._was_enabled:

@@ -17,7 +17,8 @@ def _place(variable: str, default: str, own: str) -> str:
     """Raises RuntimeError: this user has no home directory."""
     home = os.environ.get("BOINCVM_HOME")
     if home:
-        return os.path.join(os.path.abspath(home), own)
+        # Not `abspath`: it takes `..` by the name, and the kernel follows links.
+        return os.path.join(home if home.startswith("/") else os.path.join(os.getcwd(), home), own)
     root = os.environ.get(variable, "")
     if not root.startswith("/"):
         user = os.path.expanduser("~")

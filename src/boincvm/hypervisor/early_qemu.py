@@ -104,12 +104,15 @@ class EarlyQemu:
             _signal.signal(number, _signal.SIG_DFL)  # Python ignores them
         os.execve(self._command[0], self._command, self._environment)  # noqa: S606
 
-    def has_state_of(self, plan: Plan) -> bool:
-        """Whether the state that the process has is still the one that the plan names."""
+    def follows(self, plan: Plan) -> bool:
+        """Whether the process lives, with that plan, and has the state that the plan names now."""
         try:
-            return os.path.samestat(os.fstat(self.state), os.stat(plan[3]))
+            # Whatever ended it may have to do with how it was begun, which is not everybody's way.
+            is_over = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            same_state = os.path.samestat(os.fstat(self.state), os.stat(plan[3]))
         except OSError:
             return False
+        return self.plan == plan and same_state and is_over is None
 
     def end(self) -> None:
         """Kills the process, if nobody has taken it, and lets go of all."""

@@ -22,7 +22,6 @@ from boincvm.wrapper.run_directory import RunDirectory
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from boincvm.hypervisor.early_qemu import Plan
 
@@ -58,12 +57,7 @@ class Guess:
             self.end()  # the run itself will meet with what is wrong, and tell
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self._signals)
 
@@ -74,9 +68,9 @@ class Guess:
         return None
 
     def take(self, plan: Plan | None) -> tuple[EarlyQemu, RunDirectory] | None:
-        """What was begun, if it was with that plan; the caller ends both. Else it is ended."""
+        """What was begun, if it follows that plan; the caller ends both. Else it is ended."""
         qemu, directory = self.qemu, self.directory
-        if qemu is None or directory is None or qemu.plan != plan or not qemu.has_state_of(plan):
+        if qemu is None or directory is None or plan is None or not qemu.follows(plan):
             self.end()
             return None
         self.qemu = self.directory = None

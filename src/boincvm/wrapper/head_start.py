@@ -3,7 +3,6 @@
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from boincvm.errors import BoincvmError
@@ -57,12 +56,7 @@ class HeadStart:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def result(self) -> Begun:

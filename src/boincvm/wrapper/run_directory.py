@@ -14,7 +14,6 @@ from boincvm.paths import runs_place
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from boincvm.errors import BoincvmError
 
@@ -51,12 +50,7 @@ class RunDirectory:
 
         return Path(self.place)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

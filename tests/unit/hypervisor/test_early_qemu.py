@@ -140,6 +140,20 @@ def test_what_is_no_plan_starts_nothing_and_leaves_nothing_open(place, plan):
     assert descriptors() == before
 
 
+def test_one_that_has_ended_follows_no_plan(place, state):
+    plan = plan_of("exit 0", state)
+    early = EarlyQemu(plan, str(place))
+    os.waitid(os.P_PID, early.pid, os.WEXITED | os.WNOWAIT)
+    assert not early.follows(plan)
+    early.end()
+
+
+def test_another_plan(place, state):
+    early = EarlyQemu(plan_of("sleep 1000", state), str(place))
+    assert not early.follows(plan_of("sleep 1001", state))
+    early.end()
+
+
 def test_a_directory_that_the_command_line_would_have_to_escape(tmp_path, state):
     (tmp_path / "a,b").mkdir()
     with pytest.raises(ValueError, match="escape"):
@@ -149,12 +163,12 @@ def test_a_directory_that_the_command_line_would_have_to_escape(tmp_path, state)
 def test_another_state_of_the_same_name(place, state, tmp_path):
     plan = plan_of("sleep 1000", state)
     early = EarlyQemu(plan, str(place))
-    assert early.has_state_of(plan)
+    assert early.follows(plan)
     (tmp_path / "new").write_text("saved\n")
     (tmp_path / "new").rename(state)
-    assert not early.has_state_of(plan)
+    assert not early.follows(plan)
     state.unlink()
-    assert not early.has_state_of(plan)
+    assert not early.follows(plan)
     early.end()
 
 
