@@ -3,45 +3,51 @@
 #define BOINCVM_APP_IPC_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
 
+#ifdef __cplusplus
+#include <cstdio>
+#include <string>
+#include <vector>
+#endif
+
+#include "common_defs.h"
 #include "filesys.h"
+#include "hostinfo.h"
+#include "prefs.h"
+#include "proxy_info.h"
 
 #define INIT_DATA_FILE "init_data.xml"
+#define BOINC_FINISH_CALLED_FILE "boinc_finish_called"
+#define TEMPORARY_EXIT_FILE "boinc_temporary_exit"
+#define TRICKLE_UP_FILENAME "trickle_up.xml"
+#define STDERR_FILE "stderr.txt"
+#define STDOUT_FILE "stdout.txt"
+#define LOCKFILE "boinc_lockfile"
+#define UPLOAD_FILE_REQ_PREFIX "boinc_ufr_"
 #define UPLOAD_FILE_STATUS_PREFIX "boinc_ufs_"
+#define PROJECT_DIR "projects"
 #define DEFAULT_CHECKPOINT_PERIOD 300
 
 #define BOINCVM_PATH_SIZE 4096
 
-/* Sizes in bytes, speeds in operations a second. What the file does not say is 0 or "". */
-typedef struct HOST_INFO {
-    int timezone; /* seconds east of Greenwich */
-    char domain_name[256];
-    char ip_addr[256];
-    char host_cpid[64];
-    int p_ncpus;
-    char p_vendor[256];
-    char p_model[256];
-    char p_features[8192];
-    double p_fpops;
-    double p_iops;
-    double p_membw;
-    double m_nbytes;
-    double m_cache;
-    double m_swap;
-    double d_total;
-    double d_free;
-    char os_name[256];
-    char os_version[256];
-} HOST_INFO;
+/* The names of the app version's files: what C++ code does with a constant std::vector of them
+ * works as well. They live until the file is parsed again. */
+typedef struct BOINCVM_NAMES {
+    const char *const *names;
+    size_t count;
+#ifdef __cplusplus
+    size_t size() const { return count; }
+    bool empty() const { return count == 0; }
+    const char *const *begin() const { return names; }
+    const char *const *end() const { return names + count; }
+    std::string operator[](size_t index) const { return names[index]; }
+    operator std::vector<std::string>() const { return std::vector<std::string>(begin(), end()); }
+#endif
+} BOINCVM_NAMES;
 
-typedef struct GLOBAL_PREFS {
-    double cpu_usage_limit; /* per cent */
-    double max_ncpus_pct;
-    double disk_max_used_gb;
-    double ram_max_used_busy_frac;
-    double ram_max_used_idle_frac;
-} GLOBAL_PREFS;
-
+/* What the file does not say is 0 or "". */
 typedef struct APP_INIT_DATA {
     int major_version;
     int minor_version;
@@ -49,6 +55,8 @@ typedef struct APP_INIT_DATA {
     int app_version;
     char app_name[256];
     char plan_class[256];
+    char symstore[256];
+    char acct_mgr_url[256];
     char *project_preferences; /* XML as it is in the file, or a null pointer */
     int userid;
     int teamid;
@@ -68,6 +76,7 @@ typedef struct APP_INIT_DATA {
     double host_expavg_credit;
     double resource_share_fraction;
     HOST_INFO host_info;
+    PROXY_INFO proxy_info;
     GLOBAL_PREFS global_prefs;
     double starting_elapsed_time; /* seconds, of earlier runs of the task */
     bool using_sandbox;
@@ -84,11 +93,35 @@ typedef struct APP_INIT_DATA {
     int gpu_opencl_dev_index;
     double gpu_usage;
     double ncpus;
+    bool vbox_window;
     bool no_priority_change;
     int process_priority;
     int process_priority_special;
+    BOINCVM_NAMES app_files;
     double checkpoint_period; /* seconds, never 0 */
+    int shmem_seg_name;       /* the client's; of no use in a machine */
     double wu_cpu_time;       /* seconds, of earlier runs of the task */
+#ifdef __cplusplus
+    APP_INIT_DATA() { clear(); }
+    void clear() { /* as there is no init_data.xml */
+        memset(static_cast<void *>(this), 0, sizeof *this);
+        host_info.clear_host_info();
+        gpu_device_num = gpu_opencl_dev_index = -1;
+        process_priority = process_priority_special = CONFIG_PRIORITY_UNSPECIFIED;
+        fraction_done_end = 1;
+        checkpoint_period = DEFAULT_CHECKPOINT_PERIOD;
+    }
+#endif
 } APP_INIT_DATA;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The place of a file: what its soft link says, or the name itself (boinc_resolve_filename). */
+extern int resolve_soft_link(const char *logical_name, char *physical_name, int length);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

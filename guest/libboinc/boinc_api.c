@@ -5,8 +5,10 @@
 
 #include "boinc_api.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +44,14 @@ static struct {
     double checkpoint_cpu_time;
     double floating, integer, floating_rate, integer_rate, operations_said_at;
     bool has_operations, has_rates;
+    FUNC_PTR timer_callback;
+    enum SPORADIC_AC_STATE wanted;
+    bool has_sporadic_files, has_timer;
 } state;
+
+static int wanted_file = -1, allowed_file = -1; /* of boinc_sporadic_dir() */
+
+volatile BOINC_STATUS boinc_status;
 
 static double seconds(void) {
     struct timespec now;
@@ -85,6 +94,8 @@ int boinc_init(void) {
     boinc_options_defaults(&options);
     return boinc_init_options(&options);
 }
+
+int start_timer_thread(void) { return 0; }
 
 int boinc_init_parallel(void) {
     BOINC_OPTIONS options;
@@ -145,7 +156,7 @@ int boinc_parse_init_data_file(void) {
     }
     result = boincvm_read_init_data(INIT_DATA_FILE, data);
     pthread_mutex_lock(&lock);
-    free(state.data.project_preferences);
+    boincvm_free_init_data(&state.data);
     state.data = *data;
     state.has_data = result == 0;
     pthread_mutex_unlock(&lock);
@@ -162,10 +173,17 @@ int boinc_get_init_data_p(struct APP_INIT_DATA *data) {
 
 int boinc_get_status(BOINC_STATUS *status) {
     memset(status, 0, sizeof *status);
+    status->ca_state = boinc_sporadic_get_ca_state();
     return 0;
 }
 
+int boincvm_slot(void) { return state.data.slot; }
+
 int boinc_is_standalone(void) { return !(state.has_data && boincvm_voice_exists()); }
+
+int resolve_soft_link(const char *logical_name, char *physical_name, int length) {
+    return boinc_resolve_filename(logical_name, physical_name, length);
+}
 
 int boinc_resolve_filename(const char *logical_name, char *physical_name, int length) {
     char text[BOINCVM_PATH_SIZE + 64];
@@ -267,6 +285,16 @@ int boinc_report_app_status(double cpu_time, double checkpoint_cpu_time, double 
     return boinc_fraction_done(fraction_done);
 }
 
+int boinc_report_app_status_aux(
+    double cpu_time, double checkpoint_cpu_time, double fraction_done, int other_pid,
+    double bytes_sent, double bytes_received, double working_set_size) {
+    (void)other_pid;
+    (void)bytes_sent;
+    (void)bytes_received;
+    (void)working_set_size;
+    return boinc_report_app_status(cpu_time, checkpoint_cpu_time, fraction_done);
+}
+
 int boinc_time_to_checkpoint(void) {
     bool is_due_now;
     pthread_mutex_lock(&lock);
@@ -347,3 +375,113 @@ void boinc_ops_per_cpu_sec(double floating, double integer) {
     state.has_rates = true;
     pthread_mutex_unlock(&lock);
 }
+
+void boinc_set_credit_claim(double credit) { (void)credit; }
+
+/* ---- once a second ---- */
+
+/* Hears what a sporadic program wants by its file, and says what it may. */
+static void exchange_sporadic_files(void) {
+    char text[32];
+    int wanted;
+    ssize_t length = pread(wanted_file, text, sizeof text - 1, 0);
+    if (length > 0) {
+        text[length] = '\0';
+        wanted = atoi(text);
+        if (wanted >= AC_NONE && wanted <= AC_WANT_COMPUTE) {
+            boinc_sporadic_set_ac_state((enum SPORADIC_AC_STATE)wanted);
+        }
+    }
+    length = snprintf(text, sizeof text, "%d\n", (int)boinc_sporadic_get_ca_state());
+    if (pwrite(allowed_file, text, (size_t)length, 0) != length) {
+        boinc_sporadic_set_ac_state(AC_NONE); /* a full disk: the program goes by the file */
+    }
+}
+
+static void *run_timer(void *nothing) {
+    for (;;) {
+        FUNC_PTR callback;
+        bool has_files;
+        boinc_sleep(1);
+        pthread_mutex_lock(&lock);
+        callback = state.timer_callback;
+        has_files = state.has_sporadic_files;
+        pthread_mutex_unlock(&lock);
+        if (callback != NULL) {
+            callback();
+        }
+        if (has_files) {
+            exchange_sporadic_files();
+        }
+    }
+    return nothing;
+}
+
+/* Once, with all signals blocked: they are for the application's own threads. */
+static void begin_timer(void) {
+    pthread_t thread;
+    sigset_t all, before;
+    bool has_timer;
+    pthread_mutex_lock(&lock);
+    has_timer = state.has_timer;
+    state.has_timer = true;
+    pthread_mutex_unlock(&lock);
+    if (has_timer) {
+        return;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pthread_create(&thread, NULL, run_timer, NULL) == 0) {
+        pthread_detach(thread);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void boinc_register_timer_callback(FUNC_PTR callback) {
+    pthread_mutex_lock(&lock);
+    state.timer_callback = callback;
+    pthread_mutex_unlock(&lock);
+    begin_timer();
+}
+
+void boinc_sporadic_set_ac_state(enum SPORADIC_AC_STATE wanted) {
+    pthread_mutex_lock(&lock);
+    state.wanted = wanted;
+    pthread_mutex_unlock(&lock);
+}
+
+enum SPORADIC_CA_STATE boinc_sporadic_get_ca_state(void) {
+    bool is_wanted;
+    pthread_mutex_lock(&lock);
+    is_wanted = state.wanted == AC_WANT_COMPUTE;
+    pthread_mutex_unlock(&lock);
+    return is_wanted ? CA_COMPUTING : CA_COULD_COMPUTE;
+}
+
+int boinc_sporadic_dir(const char *directory) {
+    char path[BOINCVM_PATH_SIZE];
+    if (allowed_file >= 0) {
+        return 0;
+    }
+    snprintf(path, sizeof path, "%s/ac", directory);
+    wanted_file = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0666);
+    snprintf(path, sizeof path, "%s/ca", directory);
+    allowed_file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (wanted_file < 0 || allowed_file < 0) {
+        close(wanted_file);
+        close(allowed_file);
+        wanted_file = allowed_file = -1;
+        return ERR_FOPEN;
+    }
+    exchange_sporadic_files();
+    pthread_mutex_lock(&lock);
+    state.has_sporadic_files = true;
+    pthread_mutex_unlock(&lock);
+    begin_timer();
+    return 0;
+}
+
+/* What there is none of in a machine: see boinc_api.h. */
+void boinc_web_graphics_url(char *url) { (void)url; }
+
+void boinc_remote_desktop_addr(char *host_port) { (void)host_port; }

@@ -8,9 +8,15 @@
 #ifndef BOINCVM_BOINC_API_H
 #define BOINCVM_BOINC_API_H
 
+#include <ctype.h>
+#include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "app_ipc.h"
+#include "common_defs.h"
 #include "util.h"
 
 /* Default arguments are for C++; C has to give them all. */
@@ -37,7 +43,7 @@ typedef struct BOINC_OPTIONS {
     int multi_process;
 } BOINC_OPTIONS;
 
-/* All zero: what they tell of happens to the machine, not to the program in it. */
+/* All zero but the last: what they tell of happens to the machine, not to the program in it. */
 typedef struct BOINC_STATUS {
     int no_heartbeat;
     int suspended;
@@ -47,13 +53,19 @@ typedef struct BOINC_STATUS {
     double working_set_size;
     double max_working_set_size;
     int network_suspended;
+    enum SPORADIC_CA_STATE ca_state;
 } BOINC_STATUS;
+
+extern volatile BOINC_STATUS boinc_status; /* all zero */
+
+typedef void (*FUNC_PTR)(void);
 
 /* Begin and end. boinc_finish, boinc_finish_message and boinc_temporary_exit (`delay` in
  * seconds; `reason` is one line) write out stdio's buffers and do not return. */
 extern int boinc_init(void);
 extern int boinc_init_parallel(void);
 extern int boinc_init_options(BOINC_OPTIONS *options);
+extern int start_timer_thread(void); /* does nothing, and returns 0 */
 extern void boinc_options_defaults(BOINC_OPTIONS *options);
 extern int boinc_finish(int status);
 extern int boinc_finish_message(int status, const char *message, bool is_notice);
@@ -77,6 +89,12 @@ extern double boinc_get_fraction_done(void);
 extern int boinc_report_app_status(
     double cpu_time, double checkpoint_cpu_time, double fraction_done);
 
+/* The same; what else it says is the host's to find out: the processes in the machine, what they
+ * have sent and received, their memory. */
+extern int boinc_report_app_status_aux(
+    double cpu_time, double checkpoint_cpu_time, double fraction_done, int other_pid,
+    double bytes_sent, double bytes_received, double working_set_size);
+
 /* Checkpoints. boinc_time_to_checkpoint returns 1 when the period (init_data.xml, else 300 s)
  * has passed since the last one. */
 extern int boinc_time_to_checkpoint(void);
@@ -97,6 +115,25 @@ extern double boinc_elapsed_time(void);
 extern void boinc_ops_cumulative(double floating, double integer);
 extern void boinc_ops_per_cpu_sec(double floating, double integer);
 
+/* Does nothing, as in BOINC since 2010: the project's server decides. */
+extern void boinc_set_credit_claim(double credit);
+
+/* Calls the function once a second in a thread of its own, from the first call of this on; a null
+ * pointer ends that. */
+extern void boinc_register_timer_callback(FUNC_PTR callback);
+
+/* A sporadic application. In a machine nothing competes with it: it could compute (CA_COULD_COMPUTE),
+ * and while it says that it wants to (AC_WANT_COMPUTE) it may (CA_COMPUTING). boinc_sporadic_dir says
+ * and hears the same by the files DIRECTORY/ca and DIRECTORY/ac, for a program that is not linked
+ * with this; it looks once a second. ERR_FOPEN: it cannot make them. */
+extern void boinc_sporadic_set_ac_state(enum SPORADIC_AC_STATE state);
+extern enum SPORADIC_CA_STATE boinc_sporadic_get_ca_state(void);
+extern int boinc_sporadic_dir(const char *directory);
+
+/* No address in a machine can be reached from outside, so these do nothing. */
+extern void boinc_web_graphics_url(char *url);
+extern void boinc_remote_desktop_addr(char *host_port);
+
 /* Messages and files while the task runs. boinc_receive_trickle_down returns 1 and a file's name
  * (the caller deletes the file), or 0. The upload functions are BOINC's C++ ones below, for C;
  * boinc_upload_status_c returns ERR_NOT_FOUND until the upload has ended. */
@@ -107,6 +144,7 @@ extern int boinc_upload_status_c(const char *logical_name);
 
 /* The network is there, or not, for the whole run. boinc_network_poll returns 0 if it is. */
 extern void boinc_need_network(void);
+extern void boinc_waiting_for_network(bool is_waiting); /* the host says it for the machine */
 extern int boinc_network_poll(void);
 extern void boinc_network_done(void);
 
@@ -126,6 +164,12 @@ extern char *boinc_msg_prefix(char *text, int length);
 #include <string>
 
 inline void boinc_options_defaults(BOINC_OPTIONS &options) { boinc_options_defaults(&options); }
+
+inline void options_defaults(BOINC_OPTIONS &options) { boinc_options_defaults(&options); }
+
+inline int boinc_init_options_general(BOINC_OPTIONS &options) {
+    return boinc_init_options(&options);
+}
 
 inline int boinc_resolve_filename_s(const char *logical_name, std::string &physical_name) {
     char name[BOINCVM_PATH_SIZE];

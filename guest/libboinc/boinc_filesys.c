@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -17,8 +18,16 @@
 #include "str_replace.h"
 #include "util.h"
 
+char boinc_failed_file[MAXPATHLEN];
+
+/* `error`, for the file `path`. */
+static int fail(const char *path, int error) {
+    strlcpy(boinc_failed_file, path, sizeof boinc_failed_file);
+    return error;
+}
+
 int boinc_delete_file(const char *path) {
-    return unlink(path) == 0 || errno == ENOENT ? 0 : ERR_UNLINK;
+    return unlink(path) == 0 || errno == ENOENT ? 0 : fail(path, ERR_UNLINK);
 }
 
 int boinc_touch_file(const char *path) {
@@ -74,13 +83,50 @@ int boinc_copy(const char *from, const char *to) {
     return result;
 }
 
-int boinc_rename(const char *from, const char *to) { return rename(from, to) == 0 ? 0 : ERR_RENAME; }
+int boinc_rename(const char *from, const char *to) { return rename(from, to) == 0 ? 0 : fail(to, ERR_RENAME); }
 
 int boinc_mkdir(const char *path) {
-    return is_dir(path) || mkdir(path, 0777) == 0 ? 0 : ERR_MKDIR;
+    return is_dir(path) || mkdir(path, 0777) == 0 ? 0 : fail(path, ERR_MKDIR);
 }
 
-int boinc_rmdir(const char *path) { return rmdir(path) == 0 ? 0 : ERR_RMDIR; }
+int boinc_copy_attributes(const char *from, const char *to) {
+    struct stat status;
+    struct timespec times[2];
+    if (stat(from, &status) != 0) {
+        return fail(from, ERR_STAT);
+    }
+    times[0] = status.st_atim;
+    times[1] = status.st_mtim;
+    if (chown(to, status.st_uid, status.st_gid) != 0 && errno != EPERM) {
+        return fail(to, ERR_CHOWN);
+    }
+    if (chmod(to, status.st_mode & 07777) != 0 || utimensat(AT_FDCWD, to, times, 0) != 0) {
+        return fail(to, ERR_CHMOD);
+    }
+    return 0;
+}
+
+int boinc_chown(const char *path, gid_t group) {
+    return chown(path, (uid_t)-1, group) == 0 ? 0 : fail(path, ERR_CHOWN);
+}
+
+FILE *boinc_temp_file(const char *directory, const char *prefix, char *path) {
+    int file;
+    if ((size_t)snprintf(path, MAXPATHLEN, "%s/%sXXXXXX", directory, prefix) >= MAXPATHLEN) {
+        return NULL;
+    }
+    file = mkostemp(path, O_CLOEXEC);
+    return file < 0 ? NULL : fdopen(file, "wb");
+}
+
+void boinc_path_to_dir(const char *path, char *directory) {
+    const char *slash = strrchr(path, '/');
+    size_t length = slash != NULL ? (size_t)(slash - path) : 0;
+    memmove(directory, slash != NULL ? path : ".", slash != NULL ? length : 1);
+    directory[slash != NULL ? length : 1] = '\0';
+}
+
+int boinc_rmdir(const char *path) { return rmdir(path) == 0 ? 0 : fail(path, ERR_RMDIR); }
 
 int boinc_make_dirs(const char *directory, const char *path) {
     char whole[MAXPATHLEN];
@@ -103,7 +149,7 @@ int boinc_make_dirs(const char *directory, const char *path) {
 }
 
 int boinc_truncate(const char *path, double size) {
-    return truncate(path, (off_t)size) == 0 ? 0 : ERR_TRUNCATE;
+    return truncate(path, (off_t)size) == 0 ? 0 : fail(path, ERR_TRUNCATE);
 }
 
 void boinc_getcwd(char *path) {
@@ -147,6 +193,11 @@ int is_file(const char *path) {
 int is_dir(const char *path) {
     struct stat status;
     return lstat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+int is_file_follow_symlinks(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
 }
 
 int is_dir_follow_symlinks(const char *path) {

@@ -19,7 +19,7 @@
 
 #define LARGEST_FILE (1 << 20)
 
-enum kind { TEXT, INTEGER, REAL, FLAG };
+enum kind { TEXT, INTEGER, REAL, FLAG, PERCENT };
 
 struct field {
     const char *tag;
@@ -41,6 +41,8 @@ static const struct field top_fields[] = {
     FIELD(INTEGER, app_version),
     FIELD(TEXT, app_name),
     FIELD(TEXT, plan_class),
+    FIELD(TEXT, symstore),
+    FIELD(TEXT, acct_mgr_url),
     FIELD(INTEGER, userid),
     FIELD(INTEGER, teamid),
     FIELD(INTEGER, hostid),
@@ -73,10 +75,12 @@ static const struct field top_fields[] = {
     FIELD(INTEGER, gpu_opencl_dev_index),
     FIELD(REAL, gpu_usage),
     FIELD(REAL, ncpus),
+    FIELD(FLAG, vbox_window),
     FIELD(FLAG, no_priority_change),
     FIELD(INTEGER, process_priority),
     FIELD(INTEGER, process_priority_special),
     FIELD(REAL, checkpoint_period),
+    FIELD_OF(APP_INIT_DATA, "shm_key", INTEGER, shmem_seg_name),
     FIELD(REAL, wu_cpu_time),
 };
 
@@ -86,14 +90,53 @@ static const struct field host_fields[] = {
     HOST(REAL, p_fpops),     HOST(REAL, p_iops),      HOST(REAL, p_membw), HOST(REAL, m_nbytes),
     HOST(REAL, m_cache),     HOST(REAL, m_swap),      HOST(REAL, d_total), HOST(REAL, d_free),
     HOST(TEXT, os_name),     HOST(TEXT, os_version),
+    HOST(REAL, p_calculated), HOST(FLAG, p_vm_extensions_disabled),
+    HOST(TEXT, product_name), HOST(TEXT, mac_address), HOST(TEXT, virtualbox_version),
 };
 
 static const struct field preference_fields[] = {
+    PREFERENCE(REAL, mod_time),
+    PREFERENCE(REAL, battery_charge_min_pct),
+    PREFERENCE(REAL, battery_max_temperature),
+    PREFERENCE(REAL, cpu_scheduling_period_minutes),
     PREFERENCE(REAL, cpu_usage_limit),
-    PREFERENCE(REAL, max_ncpus_pct),
+    PREFERENCE(REAL, daily_xfer_limit_mb),
+    PREFERENCE(REAL, disk_interval),
     PREFERENCE(REAL, disk_max_used_gb),
+    PREFERENCE(REAL, disk_max_used_pct),
+    PREFERENCE(REAL, disk_min_free_gb),
+    PREFERENCE(REAL, idle_time_to_run),
+    PREFERENCE(REAL, max_bytes_sec_down),
+    PREFERENCE(REAL, max_bytes_sec_up),
+    PREFERENCE(REAL, max_ncpus_pct),
+    PREFERENCE(REAL, niu_cpu_usage_limit),
+    PREFERENCE(REAL, niu_max_ncpus_pct),
+    PREFERENCE(REAL, niu_suspend_cpu_usage),
     PREFERENCE(REAL, ram_max_used_busy_frac),
     PREFERENCE(REAL, ram_max_used_idle_frac),
+    PREFERENCE(REAL, suspend_cpu_usage),
+    PREFERENCE(REAL, suspend_if_no_recent_input),
+    PREFERENCE(REAL, work_buf_additional_days),
+    PREFERENCE(REAL, work_buf_min_days),
+    PREFERENCE(FLAG, confirm_before_connecting),
+    PREFERENCE(FLAG, dont_verify_images),
+    PREFERENCE(FLAG, hangup_if_dialed),
+    PREFERENCE(FLAG, leave_apps_in_memory),
+    PREFERENCE(FLAG, network_wifi_only),
+    PREFERENCE(FLAG, run_gpu_if_user_active),
+    PREFERENCE(FLAG, run_if_user_active),
+    PREFERENCE(FLAG, run_on_batteries),
+    PREFERENCE(FLAG, override_file_present),
+    PREFERENCE(INTEGER, daily_xfer_period_days),
+    PREFERENCE(TEXT, source_project),
+    FIELD_OF(APP_INIT_DATA, "max_cpus", INTEGER, global_prefs.max_ncpus),
+    FIELD_OF(APP_INIT_DATA, "start_hour", REAL, global_prefs.cpu_times.start_hour),
+    FIELD_OF(APP_INIT_DATA, "end_hour", REAL, global_prefs.cpu_times.end_hour),
+    FIELD_OF(APP_INIT_DATA, "net_start_hour", REAL, global_prefs.net_times.start_hour),
+    FIELD_OF(APP_INIT_DATA, "net_end_hour", REAL, global_prefs.net_times.end_hour),
+    FIELD_OF(APP_INIT_DATA, "vm_max_used_pct", PERCENT, global_prefs.vm_max_used_frac),
+    FIELD_OF(APP_INIT_DATA, "ram_max_used_busy_pct", PERCENT, global_prefs.ram_max_used_busy_frac),
+    FIELD_OF(APP_INIT_DATA, "ram_max_used_idle_pct", PERCENT, global_prefs.ram_max_used_idle_frac),
 };
 
 #define COUNT(fields) (sizeof(fields) / sizeof((fields)[0]))
@@ -197,6 +240,8 @@ static void read_field(const char *text, const struct field *field, void *data) 
         *(int *)place = whole_number(number);
     } else if (field->kind == REAL) {
         *(double *)place = number;
+    } else if (field->kind == PERCENT) {
+        *(double *)place = number / 100;
     } else {
         *(bool *)place = number != 0;
     }
@@ -218,6 +263,32 @@ static void read_section(
     }
     section[length] = after;
     memset(section, ' ', length);
+}
+
+/* The elements <app_file>: a block that holds the list and then the names. */
+static int read_app_files(const char *content, APP_INIT_DATA *data) {
+    size_t length, count = 0, room = 0, index = 0;
+    const char *place;
+    const char **names;
+    char *text;
+    for (place = content; (place = boincvm_element(place, "app_file", &length)) != NULL; count++) {
+        place += length;
+        room += length + 1;
+    }
+    names = (const char **)malloc(count * sizeof *names + room + 1);
+    if (names == NULL) {
+        return ERR_MALLOC;
+    }
+    text = (char *)(names + count);
+    for (place = content; (place = boincvm_element(place, "app_file", &length)) != NULL;) {
+        names[index++] = text;
+        copy_text(text, length + 1, place, length);
+        text += strlen(text) + 1;
+        place += length;
+    }
+    data->app_files.names = names;
+    data->app_files.count = count;
+    return 0;
 }
 
 static int parse(char *text, APP_INIT_DATA *data) {
@@ -242,7 +313,7 @@ static int parse(char *text, APP_INIT_DATA *data) {
     for (index = 0; index < COUNT(top_fields); index++) {
         read_field(content, &top_fields[index], data);
     }
-    return 0;
+    return read_app_files(content, data);
 }
 
 long boincvm_read_file(const char *path, char *text, size_t size) {
@@ -276,7 +347,11 @@ int boincvm_read_init_data(const char *path, APP_INIT_DATA *data) {
     long length;
     int result;
 
-    memset(data, 0, sizeof *data);
+    memset((void *)data, 0, sizeof *data);
+    data->host_info.coprocs.n_rsc = 1;
+    strcpy(data->host_info.coprocs.coprocs[0].type, "CPU");
+    data->gpu_device_num = data->gpu_opencl_dev_index = -1;
+    data->process_priority = data->process_priority_special = CONFIG_PRIORITY_UNSPECIFIED;
     data->fraction_done_end = 1;
     data->checkpoint_period = DEFAULT_CHECKPOINT_PERIOD;
     text = (char *)malloc(LARGEST_FILE + 2);
@@ -292,4 +367,12 @@ int boincvm_read_init_data(const char *path, APP_INIT_DATA *data) {
         data->checkpoint_period = DEFAULT_CHECKPOINT_PERIOD;
     }
     return result;
+}
+
+void boincvm_free_init_data(APP_INIT_DATA *data) {
+    free(data->project_preferences);
+    free((void *)data->app_files.names);
+    data->project_preferences = NULL;
+    data->app_files.names = NULL;
+    data->app_files.count = 0;
 }

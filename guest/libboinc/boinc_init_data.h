@@ -11,8 +11,12 @@ extern "C" {
 #endif
 
 /* Fills `data` with what the file says; 0, ERR_FOPEN, ERR_MALLOC, ERR_FILE_TOO_BIG or
- * ERR_XML_PARSE. Whatever happens `data` is valid; project_preferences is for free(). */
+ * ERR_XML_PARSE. Whatever happens `data` is valid, until boincvm_free_init_data(). */
 int boincvm_read_init_data(const char *path, APP_INIT_DATA *data);
+void boincvm_free_init_data(APP_INIT_DATA *data);
+
+/* The number of the task's slot. */
+int boincvm_slot(void);
 
 /* Up to `size` - 1 bytes of a regular file, and a NUL; their count, or -1. */
 long boincvm_read_file(const char *path, char *text, size_t size);

@@ -122,6 +122,8 @@ int boinc_upload_status_c(const char *logical_name) {
 
 void boinc_need_network(void) {}
 
+void boinc_waiting_for_network(bool is_waiting) { (void)is_waiting; }
+
 /* The kernel's table of IPv4 routes has a line for each, after a head. */
 int boinc_network_poll(void) {
     char text[4096];

@@ -5,6 +5,8 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "error_numbers.h"
@@ -58,6 +60,15 @@ class MFILE {
         int length = vprintf(format, arguments);
         va_end(arguments);
         return length;
+    }
+    /* What is kept, in a place of malloc(), without an end; then nothing is. */
+    void get_buf(char *&data, int &length) {
+        data = static_cast<char *>(std::malloc(buffer.size() + 1));
+        length = data ? static_cast<int>(buffer.size()) : 0;
+        if (data) {
+            std::memcpy(data, buffer.c_str(), buffer.size() + 1);
+            buffer.clear();
+        }
     }
     int flush() {
         size_t written = std::fwrite(buffer.data(), 1, buffer.size(), file);

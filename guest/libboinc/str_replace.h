@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <string.h>
+#include <strings.h>
 
 #if defined(__GLIBC__) && !(__GLIBC__ > 2 || (__GLIBC__ == 2 && __GLIBC_MINOR__ >= 38))
 static inline size_t strlcpy(char *to, const char *from, size_t size) {
@@ -17,7 +18,8 @@ static inline size_t strlcpy(char *to, const char *from, size_t size) {
 }
 
 static inline size_t strlcat(char *to, const char *from, size_t size) {
-    size_t used = strnlen(to, size);
+    const char *end = (const char *)memchr(to, '\0', size);
+    size_t used = end != NULL ? (size_t)(end - to) : size;
     return used + strlcpy(to + used, from, size - used);
 }
 #endif

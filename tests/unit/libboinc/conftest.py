@@ -1,6 +1,5 @@
-"""Programs in C and C++, compiled with the warnings of strict people."""
+"""Programs that use the stand-in for libboinc."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,24 +8,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))
 
-LIBRARY = HERE.parents[2] / "guest/libboinc"
-STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-pthread", f"-I{LIBRARY}")
-COMPILERS = {"c": ("gcc", "-std=c99"), "cpp": ("g++", "-std=c++11")}
-
-
-def compile_program(sources: list[Path], kind: str, program: Path) -> Path:
-    """With the library; `kind` is the language that everything is compiled as."""
-    language = "c++" if kind == "cpp" else "c"
-    command = [*COMPILERS[kind], *STRICT, "-x", language, *sources, *sorted(LIBRARY.glob("*.c"))]
-    done = subprocess.run(
-        [*command, "-x", "none", "-lm", "-o", program],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return program
+from compiling import compile_program  # noqa: E402
 
 
 @pytest.fixture(scope="session", params=["c", "cpp"])

@@ -1,0 +1,29 @@
+"""Programs in C and C++, compiled with the warnings of strict people."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LIBRARY = HERE.parents[2] / "guest/libboinc"
+STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-pthread", f"-I{LIBRARY}")
+SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1")
+"""A place that is not the program's, or arithmetic that C leaves open, ends the program."""
+COMPILERS = {"c": ("gcc", "-std=c99"), "cpp": ("g++", "-std=c++11")}
+
+
+def compile_program(
+    sources: list[Path], kind: str, program: Path, *, options: Sequence[str] = ()
+) -> Path:
+    """With the library; `kind` is the language that everything is compiled as."""
+    language = "c++" if kind == "cpp" else "c"
+    command = [*COMPILERS[kind], *STRICT, "-x", language, *sources, *sorted(LIBRARY.glob("*.c"))]
+    done = subprocess.run(
+        [*command, *options, "-o", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return program
