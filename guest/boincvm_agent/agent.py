@@ -52,7 +52,7 @@ class Agent:
         self._link.command(
             "CONNECT", {"accept-version": "1.2", "host": "boincvm", "heart-beat": beats}
         )
-        machine.grow_root()
+        machine.set_up()
         self._link.command("SUBSCRIBE", {"id": "0", "destination": "/guest"})
         last_beat = time.monotonic()
         while True:
@@ -190,6 +190,8 @@ class Agent:
     def _obey(self, frame: Frame) -> None:
         if frame.command == "CONNECTED":
             machine.set_clock(frame.headers["clock-ns"])
+            if "host-name" in frame.headers:
+                machine.set_host_name(frame.headers["host-name"])
             self._set_beat(frame.headers["heart-beat"].partition(",")[2])
         elif frame.command == "MESSAGE":
             word, call = frame.headers["word"], frame.headers.get("call", "")
@@ -222,7 +224,7 @@ class Agent:
             self._link.write()
             machine.power_off()
         elif word == "quiesce":
-            self._fall_quiet()
+            self._fall_quiet(hold="hold" in frame.headers)
         elif word == "attach":
             self._go_on(frame)
         elif call in self._programs:
@@ -251,10 +253,20 @@ class Agent:
             watch = Watch(self._link, program.call, number, program.directory, frame.body)
             self._watches.add(watch)
 
-    def _fall_quiet(self) -> None:
-        """`quiesce`: the machine may be kept then, so what can be made beforehand is made."""
+    def _fall_quiet(self, *, hold: bool) -> None:
+        """`quiesce`: the machine may be kept then, so what can be made beforehand is made.
+
+        Where the machine goes on, no program may see random numbers that another copy of it has
+        too. So programs are held until `attach` has come; or, where they are to run on for now,
+        we are the first to run when it comes, which on one processor is as good.
+        """
         from boincvm_agent.quiet import Quiet
 
+        if hold:
+            for program in self._programs.values():
+                program.hold()
+        elif self._programs:
+            machine.put_first(first=True)
         if self._quiet is None:
             self._quiet = Quiet(self._link, self._wake_read)
             self._random = machine.RandomNumbers()
@@ -268,9 +280,16 @@ class Agent:
         if "entropy" in frame.headers:  # we are one copy of a machine among others
             self._random = self._random or machine.RandomNumbers()
             self._random.renew(frame.headers["entropy"])
+            machine.renew_machine_id()
         if "hardware-address" in frame.headers:
             machine.set_hardware_address(frame.headers["hardware-address"])
+        if "host-name" in frame.headers:
+            machine.set_host_name(frame.headers["host-name"])
         machine.set_clock(frame.headers["clock-ns"])
+        if self._programs:
+            machine.put_first(first=False)
+            for program in self._programs.values():
+                program.let_go_on()
         self._set_beat(frame.headers["heart-beat"])
         if self._quiet is not None:
             self._quiet.end()
@@ -279,8 +298,7 @@ class Agent:
 
     def _set_beat(self, milliseconds: str) -> None:
         self._beat = int(milliseconds) / 1000
-        if self._beat < FASTEST_BEAT:
-            self._beat = FASTEST_BEAT
+        self._beat = max(self._beat, FASTEST_BEAT)
 
     def _start(self, call: str, frame: Frame) -> Program:
         """`run`: directory, arguments and NAME=VALUE pairs in the body, NUL between them."""

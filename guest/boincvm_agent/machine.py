@@ -10,10 +10,14 @@ import time
 WORK = b"/work"
 SEEK_END = 2  # stdio.h
 _ROOT_DISK = "/dev/vda"
+_LOCKS = "/run/lock"
+_MACHINE_ID = "/etc/machine-id"
 _RNDRESEEDCRNG = 0x5207  # linux/random.h
 _SIOCSIFHWADDR = 0x8924  # linux/sockios.h
 _ARPHRD_ETHER = 1  # linux/if_arp.h
 _CARD = b"eth0"
+_HOSTS = "/etc/hosts"
+_OWN_ADDRESS = b"127.0.1.1\t"  # as Debian has it
 _EXT4_IOC_RESIZE_FS = 0x40086610  # _IOW('f', 16, __u64), fs/ext4/ext4.h
 
 
@@ -33,13 +37,37 @@ class RandomNumbers:
         """They depend on these hexadecimal digits from now on, also those that the kernel has in
         store: copies of one machine would all have the same ones.
 
-        What was random before stays as it was, alike in all copies: where the kernel and this
-        process lie in memory, and how they hash. What a program starts with (its layout, its
-        hashes) is new. boot_id is made when it is first read, which we never do, and the
-        image's /etc/machine-id is empty.
+        What was random before stays as it was, alike in all copies: docs/checkpoints.md.
         """
         os.write(self._device, bytes.fromhex(entropy))
         fcntl.ioctl(self._device, _RNDRESEEDCRNG)
+
+
+def set_host_name(name: str) -> None:
+    """Renames the machine: for the kernel, and where names are looked up."""
+    _write("/proc/sys/kernel/hostname", name.encode())
+    try:
+        _write("/etc/hostname", name.encode() + b"\n")
+        with open(_HOSTS, "rb") as file:
+            lines = [line for line in file if not line.startswith(_OWN_ADDRESS)]
+        _write(_HOSTS, b"".join(lines) + _OWN_ADDRESS + name.encode() + b"\n")
+    except OSError:
+        pass  # the disk is full, or somebody has mounted it to be read only
+
+
+def _write(path: str, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)
+
+
+def put_first(*, first: bool) -> None:
+    """Has the kernel run this process before all others, on whichever processor it wakes up; or
+    like any other."""
+    policy = os.SCHED_FIFO if first else os.SCHED_OTHER
+    os.sched_setscheduler(0, policy, os.sched_param(1 if first else 0))
 
 
 def set_hardware_address(address: str) -> None:
@@ -53,6 +81,26 @@ def set_hardware_address(address: str) -> None:
         fcntl.ioctl(card.fileno(), _SIOCSIFHWADDR, with_padding)
     finally:
         card.close()
+
+
+def set_up() -> None:
+    """Does once at boot what an init system does: places on the empty /run, identity, disk."""
+    os.mkdir(_LOCKS)
+    os.chmod(_LOCKS, 0o1777)
+    renew_machine_id()
+    grow_root()
+
+
+def renew_machine_id() -> None:
+    """Gives the machine an /etc/machine-id of its own (machine-id(5)): for each boot, and for
+    each copy of a machine that has booted."""
+    number = bytearray(os.urandom(16))
+    number[6] = number[6] & 0x0F | 0x40  # a random UUID, as systemd makes it (RFC 9562, 5.4)
+    number[8] = number[8] & 0x3F | 0x80
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    file = os.open(_MACHINE_ID, flags, 0o444)
+    os.write(file, number.hex().encode() + b"\n")
+    os.close(file)
 
 
 def grow_root() -> None:

@@ -127,6 +127,16 @@ class Program:
         self._link.send(self.outputs[descriptor], self.call, {}, data)
         return True
 
+    def hold(self) -> None:
+        """Its processes stand still until `let_go_on`."""
+        if self._ended is None:
+            self._group.freeze()
+
+    def let_go_on(self) -> None:
+        """The opposite of `hold`; again is harmless."""
+        if self._ended is None:
+            self._group.thaw()
+
     def signal(self, number: int) -> None:
         """To the program's whole session, as a terminal would; 9 reaches every descendant."""
         if self._ended is None:

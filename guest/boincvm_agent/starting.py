@@ -89,7 +89,7 @@ def start(stock: Stock, directory: bytes, argv: list[bytes], environment: list[b
         os.waitpid(process.pid, 0)
         process.pipes.close()
         process.group.remove()
-        raise _start_error(report, directory, argv[0])
+        raise _start_error(report, directory, _executables(argv[0], environment))
     os.close(failure)
     return process
 
@@ -152,16 +152,16 @@ def _executables(name: bytes, environment: list[bytes]) -> list[bytes]:
     return [folder + b"/" + name for folder in path.split(b":")]
 
 
-def _start_error(report: bytes, directory: bytes, name: bytes) -> CannotStartError:
+def _start_error(report: bytes, directory: bytes, tried: list[bytes]) -> CannotStartError:
     """`report`: "KIND:ERRNO:", errno in hexadecimal, and "noexec" if it was not exec that failed
-    (CPython's Modules/_posixsubprocess.c)."""
+    (CPython's Modules/_posixsubprocess.c). `tried`: paths of the program."""
     _, number, detail = report.split(b":", 2)
     error = int(number, 16)
     where = "directory" if detail else "program"
-    path = name if name.startswith(b"/") else directory + b"/" + name
-    is_there = b"/" in name and os.access(path, os.F_OK)
-    if not detail and error == _NO_ENTRY and is_there:
-        where = "interpreter"
+    if not detail and error == _NO_ENTRY:
+        for path in tried:
+            if os.access(path if path.startswith(b"/") else directory + b"/" + path, os.F_OK):
+                where = "interpreter"
     return CannotStartError(error, where)
 
 

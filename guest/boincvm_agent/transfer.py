@@ -70,7 +70,9 @@ class Receiver:
         if word == "entry":
             path, _, target = frame.body.partition(b"\0")
             mode, size = int(headers["mode"], 8), int(headers["size"])
-            self._writer.add(filetree.Entry(headers["kind"], path, mode, size, target))
+            modified = filetree.time_of(headers.get("mtime-ns"))
+            entry = filetree.Entry(headers["kind"], path, mode, size, target, modified)
+            self._writer.add(entry)
         elif word == "data":
             self._writer.write(int(headers["offset"]), frame.body)
         elif word == "window":
@@ -122,8 +124,8 @@ class Sender:
         root = open_work()
         try:
             for entry, descriptor in filetree.walk(root, self._path):
-                headers = {"kind": entry.kind, "mode": f"{entry.mode:o}", "size": str(entry.size)}
-                self._link.send("entry", self.call, headers, entry.path + b"\0" + entry.target)
+                names = entry.path + b"\0" + entry.target
+                self._link.send("entry", self.call, entry.headers(), names)
                 yield False
                 if descriptor >= 0:
                     for start, length in filetree.extents(descriptor, entry.size):

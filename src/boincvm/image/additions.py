@@ -2,17 +2,19 @@
 
 from boincvm.image.tools import run_tool
 from boincvm.image.tree import Attributes, Tree
-from boincvm.image.unpack import Control
 
 _SHADOW_GROUP = 42
+_MAIL_GROUP = 8
 """base-passwd's, in every Debian."""
 
 _HOSTS = b"127.0.0.1 localhost guest\n::1 localhost ip6-localhost ip6-loopback\n"
 _MASTER_FILES = {
     "etc/passwd": "usr/share/base-passwd/passwd.master",
     "etc/group": "usr/share/base-passwd/group.master",
-    "etc/nsswitch.conf": "usr/share/base-files/nsswitch.conf",
+    "etc/nsswitch.conf": "usr/share/libc-bin/nsswitch.conf",
     "etc/profile": "usr/share/base-files/profile",
+    "root/.profile": "usr/share/base-files/dot.profile",
+    "root/.bashrc": "usr/share/base-files/dot.bashrc",
 }
 _FILES = {
     "etc/hostname": b"guest\n",
@@ -20,26 +22,43 @@ _FILES = {
     "etc/resolv.conf": b"",
     "etc/fstab": b"",
     "etc/machine-id": b"",
+    "etc/timezone": b"Etc/UTC\n",
 }
 _LINKS = {
     "usr/bin/sh": "dash",
     "etc/mtab": "../proc/self/mounts",
     "etc/localtime": "/usr/share/zoneinfo/Etc/UTC",
-    "var/run": "/run",
-    "var/lock": "/run/lock",
+    "etc/dpkg/origins/default": "debian",
+    "var/spool/mail": "../mail",
+    "usr/local/man": "share/man",
 }
+_LINKS_BEFORE = {"var/run": "/run", "var/lock": "/run/lock"}
+"""In the place of directories that packages bring."""
 _DIRECTORIES = {
     **dict.fromkeys(("dev", "proc", "sys", "run", "work", "etc", "mnt", "opt", "srv"), 0o755),
-    **dict.fromkeys(("home", "var/lib/dpkg", "usr/local/bin", "usr/local/lib"), 0o755),
+    **dict.fromkeys(("home", "media", "var/lib/dpkg", "var/opt"), 0o755),
+    **{
+        f"usr/local/{name}": 0o755
+        for name in ("bin", "etc", "games", "include", "lib", "sbin", "share/man", "src")
+    },
     **dict.fromkeys(("tmp", "var/tmp"), 0o1777),
     "root": 0o700,
+    # Or octave ends with an error: it makes one directory for its history, not its parents.
+    "root/.local": 0o700,
+    "root/.local/share": 0o700,
 }
 _NOT_BUSYBOX = {"busybox", "dpkg", "dpkg-deb", "init", "linuxrc", "rpm", "rpm2cpio"}
 """Applets that are no use in a guest, or would pass for something they are not."""
 
 
-def add_system_files(tree: Tree, controls: list[Control]) -> None:
-    """Accounts, names, empty places, /bin/sh, dpkg's list. Raises ImageBuildError."""
+def add_links_before(tree: Tree) -> None:
+    """What has to be there before packages are unpacked. Raises ImageBuildError."""
+    for name, target in _LINKS_BEFORE.items():
+        tree.add_link(name, target)
+
+
+def add_system_files(tree: Tree) -> None:
+    """Accounts, names, empty places, /bin/sh. Raises ImageBuildError."""
     for name, mode in _DIRECTORIES.items():
         tree.add_directory(name, Attributes(mode))
     for name, master in _MASTER_FILES.items():
@@ -51,17 +70,8 @@ def add_system_files(tree: Tree, controls: list[Control]) -> None:
     for name, target in _LINKS.items():
         tree.add_link(name, target)
     _add_shadow(tree)
-    # The packages are unpacked, not configured: their scripts have not run.
-    stanzas = [
-        _with_status(control.text, "install ok unpacked")
-        for control in sorted(controls, key=lambda control: control.package.name)
-    ]
-    tree.add_file("var/lib/dpkg/status", "\n\n".join([*stanzas, ""]).encode())
-
-
-def _with_status(control: str, status: str) -> str:
-    first, _, rest = control.partition("\n")
-    return f"{first}\nStatus: {status}\n{rest}\n".rstrip()
+    _add_shells(tree)
+    tree.add_directory("var/mail", Attributes(0o2775, 0, _MAIL_GROUP))
 
 
 def _add_shadow(tree: Tree) -> None:
@@ -69,6 +79,17 @@ def _add_shadow(tree: Tree) -> None:
     names = [account.split(":", 1)[0] for account in accounts]
     content = "".join(f"{name}:*:19000:0:99999:7:::\n" for name in names)
     tree.add_file("etc/shadow", content.encode(), Attributes(0o640, 0, _SHADOW_GROUP))
+
+
+def _add_shells(tree: Tree) -> None:
+    """As `update-shells` makes it of what debianutils and each shell's package bring."""
+    directory = tree.directory / "usr/share/debianutils"
+    shells: list[str] = []
+    for path in (directory / "shells", *sorted((directory / "shells.d").glob("*"))):
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                shells += [line] if line.startswith(("#", "/usr/")) else [line, f"/usr{line}"]
+    tree.add_file("etc/shells", "".join(f"{line}\n" for line in dict.fromkeys(shells)).encode())
 
 
 def add_busybox_commands(tree: Tree) -> None:

@@ -17,13 +17,17 @@ from boincvm.image import (
     additions,
     alternatives,
     bytecode,
+    certificates,
     disk,
+    dpkg_database,
     guest,
     initrd,
+    least_memory,
     locks,
     tools,
     unpack,
 )
+from boincvm.image.configure import ConfiguringLines, configure
 from boincvm.image.kernel import KernelPackage, read_kernel
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, ContentFile, Manifest, Recipe
 from boincvm.image.names import check_image_name, check_mirror, check_package_names
@@ -31,9 +35,10 @@ from boincvm.image.packages import fetch_packages
 from boincvm.image.progress import Progress
 from boincvm.image.store import ImageStore
 from boincvm.image.tree import Tree
+from boincvm.image.trim import is_for_kernel, trim
 from boincvm.image.unpack import Control
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 5
 """Raise it whenever the builder's rules change what comes out."""
 
 ARCHITECTURE = "amd64"
@@ -46,8 +51,15 @@ _KERNEL = re.compile(r"linux-image-\d")
 _BASE = (
     *("base-files", "base-passwd", "bash", "busybox-static", "coreutils", "dash", "findutils"),
     *("grep", "gzip", "hostname", "libc-bin", "linux-image-cloud-amd64", "mawk", "sed", "tar"),
+    *("ca-certificates", "netbase", "tzdata"),
 )
 """The agent's needs, and those Essential packages that Debian's programs take for granted."""
+_COPIES = 3
+"""Of what is unpacked, at one time: the tree, the disk that is configured or made of it, and the
+raw disk that becomes it."""
+_ESSENTIAL = ("?essential", "usr-is-merged")
+"""All of the Essential ones (apt-patterns(7)), and what says that /usr is merged already: else
+apt would bring the program that merges it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +124,91 @@ def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
 
 
 def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> Manifest:
-    wanted = (*_BASE, "python3", *recipe.packages)
-    with progress.step(f"fetching packages of Debian {recipe.suite}"):
-        files = fetch_packages(wanted, recipe.suite, mirror, directory)
-    with progress.step(f"reading {len(files)} packages"):
-        controls = unpack.read_controls(files)
+    packages = _fetch(directory, recipe, mirror, progress)
+    files, controls = packages.files, packages.controls
     tree = Tree.create(directory / "root")
+    additions.add_links_before(tree)
     with progress.step(f"unpacking {len(files)} packages"):
-        kernel = _unpack(files, controls, tree)
-    with progress.step("adding what maintainer scripts would have made"):
-        additions.add_system_files(tree, controls)
-        alternatives.add_alternatives(tree, [control.postinst for control in controls])
-        additions.add_busybox_commands(tree)
+        kernel, names = _unpack(files, controls, tree)
+    with progress.step("adding what an installed Debian has"):
+        in_root = [control for control in controls if not is_for_kernel(control.package.name)]
+        additions.add_system_files(tree)
+        certificates.add_certificates(tree)
+        if packages.are_configured:
+            dpkg_database.add_database(tree, in_root, names)
+        else:
+            dpkg_database.add_status(tree, in_root)
+            alternatives.add_alternatives(tree, [_postinst(control) for control in controls])
     with progress.step("compiling Python's library and the agent"):
         bytecode.compile_library(tree)
         modules = bytecode.compile_modules(tree, guest.agent_sources(), f"/{guest.AGENT}")
         agent = guest.agent_archive(modules)
         start = bytecode.compile_modules(tree, {guest.START: guest.START_SOURCE}, "/")
         guest.add_agent(tree, agent, start[f"{guest.START}c"])
-    return _write_object(directory, recipe, controls, kernel, tree, agent, progress)
+    target = directory / "object"
+    target.mkdir()
+    with progress.step("writing kernel and initrd"):
+        (target / KERNEL).write_bytes(kernel.image)
+        busybox = (tree.directory / "usr/bin/busybox").read_bytes()
+        (target / INITRD).write_bytes(initrd.build_initrd(guest.init_script(), busybox, kernel))
+    if packages.are_configured:
+        with progress.step(f"configuring {len(in_root)} packages in a machine"):
+            lines = ConfiguringLines(progress, len(in_root))
+            configure(tree, target / KERNEL, target / INITRD, directory, lines.take)
+    with progress.step("leaving out what nobody needs"):
+        trim(tree)
+        additions.add_busybox_commands(tree)
+    with progress.step("writing the root disk"):
+        disk.write_root_disk(tree, target / ROOT)
+    with progress.step("measuring how much memory a machine needs"):
+        memory = least_memory.measure(target)
+    return _write_manifest(target, recipe, packages, kernel, agent, memory, progress)
 
 
-def _unpack(files: list[Path], controls: list[Control], tree: Tree) -> KernelPackage:
-    """The kernel's package is half of all, so it is unpacked beside the others."""
+@dataclass(frozen=True, slots=True)
+class _Packages:
+    """The package files and what they say, in one order. are_configured: their scripts are to
+    run."""
+
+    files: list[Path]
+    controls: list[Control]
+    are_configured: bool
+
+
+def _fetch(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> _Packages:
+    """Fetch what is wanted; and where that brings packages that want to be configured, also
+    the Essential ones, which their scripts take for granted."""
+
+    def fetch(*packages: str) -> list[Path]:
+        return fetch_packages((*_BASE, "python3", *packages), recipe.suite, mirror, directory)
+
+    with progress.step(f"fetching packages of Debian {recipe.suite}"):
+        files = fetch(*recipe.packages)
+        base = set(files) if not recipe.packages else set(fetch())
+    with progress.step(f"reading {len(files)} packages"):
+        controls = unpack.read_controls(files)
+        pairs = zip(files, controls, strict=True)
+        are_configured = any(
+            control.wants_configuring for file, control in pairs if file not in base
+        )
+    if are_configured:
+        with progress.step("fetching what their scripts need"):
+            files = fetch(*_ESSENTIAL, *recipe.packages)
+            controls = unpack.read_controls(files)
+        installed = sum(control.installed_size for control in controls)
+        tools.check_space(directory, tools.DISK_SPACE + _COPIES * installed)
+    return _Packages(files, controls, are_configured)
+
+
+def _postinst(control: Control) -> str:
+    return control.files.get("postinst", b"").decode("utf-8", "replace")
+
+
+def _unpack(
+    files: list[Path], controls: list[Control], tree: Tree
+) -> tuple[KernelPackage, dict[str, list[str]]]:
+    """The kernel, and the names of the files that each other package has brought. The kernel's
+    package is half of all, so it is unpacked beside the others."""
     kernels = [
         file
         for file, control in zip(files, controls, strict=True)
@@ -144,29 +218,23 @@ def _unpack(files: list[Path], controls: list[Control], tree: Tree) -> KernelPac
         raise ImageBuildError(f"expected one kernel among the packages, found {len(kernels)}")
     with ThreadPoolExecutor(1) as pool:
         kernel = pool.submit(read_kernel, kernels[0], initrd.wanted_modules())
-        for file in files:
-            if file != kernels[0]:
-                unpack.unpack(file, tree)
-        return kernel.result()
+        names = {
+            control.package.name: unpack.unpack(file, tree)
+            for file, control in zip(files, controls, strict=True)
+            if not is_for_kernel(control.package.name)
+        }
+        return kernel.result(), names
 
 
-def _write_object(
-    directory: Path,
+def _write_manifest(
+    target: Path,
     recipe: Recipe,
-    controls: list[Control],
+    packages: _Packages,
     kernel: KernelPackage,
-    tree: Tree,
     agent: bytes,
+    memory: int,
     progress: Progress,
 ) -> Manifest:
-    target = directory / "object"
-    target.mkdir()
-    with progress.step("writing kernel and initrd"):
-        (target / KERNEL).write_bytes(kernel.image)
-        busybox = (tree.directory / "usr/bin/busybox").read_bytes()
-        (target / INITRD).write_bytes(initrd.build_initrd(guest.init_script(), busybox, kernel))
-    with progress.step("writing the root disk"):
-        disk.write_root_disk(tree, target / ROOT)
     with progress.step("writing the manifest"):
         manifest = Manifest(
             architecture=ARCHITECTURE,
@@ -174,7 +242,9 @@ def _write_object(
             kernel_release=kernel.release,
             agent_version=boincvm.__version__,
             agent_sha256=hashlib.sha256(agent).hexdigest(),
-            packages=tuple(control.package for control in controls),
+            packages=tuple(control.package for control in packages.controls),
+            configured=packages.are_configured,
+            least_memory=memory,
             files=tuple(_describe(target / name) for name in (INITRD, KERNEL, ROOT)),
         )
         (target / MANIFEST).write_bytes(manifest.encode())

@@ -9,17 +9,16 @@ import tempfile
 from pathlib import Path
 
 from boincvm.errors import ImageBuildError
-from boincvm.image.tools import run_tool
+from boincvm.image import foreign
 from boincvm.image.tree import Tree
 
-_LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib")
-_LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 _COMPILE = """
 import compileall, sys
-sys.exit(not compileall.compile_dir(
+is_whole = compileall.compile_dir(
     sys.argv[1], quiet=2, force=True, stripdir=sys.argv[2], prependdir=sys.argv[3],
     invalidation_mode=__import__("py_compile").PycInvalidationMode.UNCHECKED_HASH,
-    legacy=sys.argv[4] == "beside", maxlevels=30))
+    legacy=sys.argv[4] == "beside", maxlevels=30)
+sys.exit(sys.argv[4] == "beside" and not is_whole)
 """
 
 
@@ -71,30 +70,14 @@ def compile_modules(tree: Tree, modules: dict[str, bytes], prefix: str) -> dict[
 
 def _run(tree: Tree, python: str, directory: Path, prefix: str, place: str) -> None:
     root = tree.directory
-    library = root / "usr/lib" / python
-    run_tool(
-        [
-            root / _LOADER,
-            "--library-path",
-            ":".join(str(root / folder) for folder in _LIBRARIES),
-            "--argv0",
-            root / "usr/bin" / python,
-            root / "usr/bin" / python,
-            "-S",
-            "-s",
-            "-B",
-            "-X",
-            "frozen_modules=on",
-            "-c",
-            _COMPILE,
-            directory,
-            directory,
-            prefix,
-            place,
-        ],
+    foreign.run(
+        tree,
+        python,
+        *("-S", "-s", "-B", "-X", "frozen_modules=on", "-c", _COMPILE),
+        *(directory, directory, prefix, place),
         environment={
             "PYTHONHOME": str(root / "usr"),
-            "PYTHONPATH": str(library),
+            "PYTHONPATH": str(root / "usr/lib" / python),
             "PYTHONHASHSEED": "0",
         },
     )

@@ -1,7 +1,7 @@
 # Runs as mmdebstrap's setup hook: the archive is configured in $1, nothing is in it yet.
 # apt decides what belongs together, fetches what the cache lacks, and names every package
 # file that it would install; nothing is installed here.
-set -eu
+set -euf
 
 mkdir -p "$1/var/cache/apt/archives" "$1/var/lib/apt/lists"
 cp -al "$BOINCVM_ARCHIVES/." "$1/var/cache/apt/archives/" 2>/dev/null ||

@@ -23,6 +23,7 @@ cgroup2 /new/sys/fs/cgroup cgroup2 nosuid,nodev,noexec,favordynmods 0 0
 devtmpfs /new/dev devtmpfs nosuid 0 0
 devpts /new/dev/pts devpts nosuid,noexec,gid=5,mode=620,ptmxmode=666 0 0
 tmpfs /new/dev/shm tmpfs nosuid,nodev,mode=1777 0 0
+mqueue /new/dev/mqueue mqueue nosuid,nodev,noexec 0 0
 tmpfs /new/run tmpfs nosuid,nodev,mode=755 0 0
 """
 """In a table so that one program mounts them all.
@@ -33,12 +34,23 @@ which under emulation took 11 of the 36 ms in which a small program started and 
 _DIRECTORY = 0o040755
 _PROGRAM = 0o100755
 _FILE = 0o100644
+_LINK = 0o120777
 _DIRECTORIES = ("bin", "dev", "etc", *MODULES, "new", "proc", "sys")
+_DEVICES = "devices"
+_DEVICE_DIRECTORIES = ("mqueue", "pts", "shm")
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+"""What belongs into /dev beside what the kernel puts there (Linux, admin-guide/devices.rst,
+"Compulsory links"): in a folder, so that one program copies it all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of a cpio archive; `mode` with its type."""
+    """A file of a cpio archive; `mode` with its type. A link's content is its target."""
 
     name: str
     mode: int
@@ -47,7 +59,12 @@ class Entry:
 
 def build_initrd(init: bytes, busybox: bytes, kernel: KernelPackage) -> bytes:
     """The compressed archive. Equal inputs give equal bytes. Raises ImageBuildError."""
-    entries = [Entry(name, _DIRECTORY) for name in _DIRECTORIES]
+    entries = [Entry(name, _DIRECTORY) for name in (*_DIRECTORIES, _DEVICES)]
+    entries += [Entry(f"{_DEVICES}/{name}", _DIRECTORY) for name in _DEVICE_DIRECTORIES]
+    entries += [
+        Entry(f"{_DEVICES}/{name}", _LINK, target.encode())
+        for name, target in _DEVICE_LINKS.items()
+    ]
     entries += [Entry("init", _PROGRAM, init), Entry("etc/fstab", _FILE, _MOUNTS)]
     entries += [Entry("bin/busybox", _PROGRAM, busybox)]
     for number, (name, module) in enumerate(kernel.modules.items()):

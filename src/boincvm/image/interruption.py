@@ -7,6 +7,7 @@ from types import FrameType
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
+from boincvm.inherited import heeded
 
 
 class TerminatedError(BaseException):
@@ -23,7 +24,7 @@ def terminable() -> Iterator[None]:
 
     For the main thread.
     """
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = heeded((signal.SIGTERM, signal.SIGHUP))
     before = {number: signal.signal(number, _raise) for number in numbers}
     try:
         yield

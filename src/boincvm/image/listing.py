@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from boincvm.errors import ImageDamagedError, ImageMissingError
-from boincvm.image.manifest import MANIFEST
+from boincvm.image.manifest import MANIFEST, Manifest
 from boincvm.image.store import Image, ImageStore
 from boincvm.sizes import format_size
 
@@ -69,15 +69,23 @@ def describe(image: Image) -> str:
         f"kernel      Linux {manifest.kernel_release}",
         f"agent       {manifest.agent_version}, SHA-256 {manifest.agent_sha256[:12]}",
         f"requested   {requested}",
+        f"memory      {_memory(manifest)}",
         "files",
     ]
     lines += [
         f"  {file.name:<12} {format_size(file.size):>10}  SHA-256 {file.sha256}"
         for file in manifest.files
     ]
-    lines.append(f"packages    {len(manifest.packages)}; * has a script that was not run")
+    ran = "was run" if manifest.configured else "was not run"
+    lines.append(f"packages    {len(manifest.packages)}; * has a script, which {ran}")
     lines += [
         f"  {'*' if package.scripts else ' '} {package.name} {package.version}"
         for package in manifest.packages
     ]
     return "\n".join(lines)
+
+
+def _memory(manifest: Manifest) -> str:
+    if manifest.least_memory is None:
+        return "how much a machine needs was not measured"
+    return f"{format_size(manifest.least_memory)} or more for a machine"

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from boincvm.own_files import make_directory
+
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Whether the lock was to be had at once; it lasts until the descriptor is closed."""
@@ -20,7 +22,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path` (made if missing, never removed); waits for its turn."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

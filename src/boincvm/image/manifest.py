@@ -17,12 +17,14 @@ from boincvm.image.layout import MANIFEST as MANIFEST
 from boincvm.image.layout import ROOT as ROOT
 
 FORMAT = 1
-MOST_BYTES = 16 << 20
+MOST_BYTES = 2 << 20
+"""Of a manifest. What JSON of that size becomes in memory has some 40 MiB, whatever it says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A Debian package in the image. `scripts`: it had a postinst script, which was not run."""
+    """A Debian package in the image. `scripts`: it has a postinst script, which was run if the
+    image is configured."""
 
     name: str
     version: str
@@ -54,6 +56,9 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
+    """configured: the packages' scripts have run, in a machine. least_memory: bytes that a
+    machine of the image needs. Manifests of before that was possible lack the fields."""
+
     architecture: str
     recipe: Recipe
     kernel_release: str
@@ -61,10 +66,16 @@ class Manifest:
     agent_sha256: str
     packages: tuple[Package, ...]
     files: tuple[ContentFile, ...]
+    configured: bool = False
+    least_memory: int | None = None
 
     def encode(self) -> bytes:
         """The canonical bytes."""
         document = {"format": FORMAT, **asdict(self)}
+        if not self.configured:
+            del document["configured"]
+        if self.least_memory is None:
+            del document["least_memory"]
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return text.encode("ascii") + b"\n"
 
@@ -104,7 +115,7 @@ def _text(document: dict[str, object], key: str) -> str:
 
 def _integer(document: dict[str, object], key: str) -> int:
     value = document.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
         raise _MalformedError(f"{key}: expected a number")
     return value
 
@@ -150,6 +161,8 @@ def _decode(text: bytes) -> Manifest:
         agent_sha256=_text(document, "agent_sha256"),
         packages=tuple(_package(_object(item)) for item in _list(document, "packages")),
         files=tuple(_content_file(_object(item)) for item in _list(document, "files")),
+        configured=document.get("configured") is True,
+        least_memory=_integer(document, "least_memory") if "least_memory" in document else None,
     )
     if [file.name for file in manifest.files] != [INITRD, KERNEL, ROOT]:
         raise _MalformedError(f"files: expected {INITRD}, {KERNEL} and {ROOT}")

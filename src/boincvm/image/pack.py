@@ -23,10 +23,11 @@ from boincvm.errors import (
     ImageDamagedError,
     ImageMissingError,
     UsageError,
+    host_error,
 )
-from boincvm.filetree import DISK_FULL
+from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
 from boincvm.image import locks
-from boincvm.image.manifest import MANIFEST, ContentFile, Manifest
+from boincvm.image.manifest import MANIFEST, ROOT, ContentFile, Manifest
 from boincvm.image.names import check_image_name
 from boincvm.image.pack_format import (
     MOST_IMAGE_BYTES,
@@ -219,6 +220,12 @@ def _unpack(path: Path, name: str, store: ImageStore, progress: Progress) -> Non
                 with progress.step(f"unpacking {file.name}, {format_size(file.size)}"):
                     unpacker.unpack_file(file, place / file.name)
             unpacker.expect_end()
+            try:
+                check_disk(place / ROOT)
+            except DiskRefusedError as error:
+                raise damaged(
+                    path, f"its {ROOT} is refused: {error}".replace(f"{place}/", "")
+                ) from error
             with (place / MANIFEST).open("xb") as stream:
                 stream.write(manifest.encode())
                 finish_file(stream)
@@ -247,7 +254,4 @@ def _check_space(directory: Path, size: int, name: str) -> None:
 
 
 def _host_error(what: str, error: OSError) -> BoincvmError:
-    reason = error.strerror or str(error)
-    if error.errno in DISK_FULL:
-        return HostDiskFullError(f"{what}: {reason}", hint="free some space and try again")
-    return HostError(f"{what}: {reason}", hint="check the disk and who may write there")
+    return host_error(what, error, hint="check the disk and who may write there")

@@ -14,6 +14,7 @@ from pathlib import Path
 from boincvm.errors import ImageBuildError
 from boincvm.image import locks
 from boincvm.image.tools import ToolError, run_tool
+from boincvm.own_files import make_directory
 from boincvm.paths import cache_directory
 
 _DOWNLOAD = Path(__file__).with_name("download.sh")
@@ -35,9 +36,9 @@ def fetch_packages(
     source = hashlib.sha256(f"{suite} {mirror or ''}".encode()).hexdigest()[:16]
     archives = cache / "archives"
     lists = cache / "lists" / source
-    archives.mkdir(parents=True, exist_ok=True)
+    make_directory(archives)
     with locks.exclusive(cache / "lock"), tempfile.TemporaryDirectory(dir=directory) as temporary:
-        lists.mkdir(parents=True, exist_ok=True)
+        make_directory(lists)
         chosen = Path(temporary) / "chosen"
         environment = {
             "TMPDIR": temporary,

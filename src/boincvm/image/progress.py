@@ -5,19 +5,19 @@
 [ 9.4 s] making the root's tree
 """
 
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+
+from boincvm import standard_error
 
 
 class Progress:
-    """Writes steps to `stream` as they end; on a terminal also while they last."""
+    """Gives `show` the steps as they end; if `is_live`, for a terminal, also while they last."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        self._live = stream is not None and stream.isatty()
+    def __init__(self, show: Callable[[str], object] | None, *, is_live: bool = False) -> None:
+        self._show = show or (lambda _text: None)
+        self._live = is_live
         self._depth = 0
 
     @contextmanager
@@ -36,18 +36,18 @@ class Progress:
             self._depth -= 1
         self._line(started, f"{indent}{name}")
 
+    def detail(self, text: str) -> None:
+        """Tell a terminal what the step that lasts is at."""
+        self._live_line(f"[ ...   ] {'  ' * self._depth}{text}")
+
     def _live_line(self, text: str) -> None:
-        if self._live and self._stream is not None:
-            self._stream.write(f"\r\x1b[K{text}")
-            self._stream.flush()
+        if self._live:
+            self._show(f"\r\x1b[K{text}")
 
     def _line(self, started: float, text: str) -> None:
-        if self._stream is None:
-            return
         start = "\r\x1b[K" if self._live else ""
-        self._stream.write(f"{start}[{time.monotonic() - started:5.1f} s] {text}\n")
-        self._stream.flush()
+        self._show(f"{start}[{time.monotonic() - started:5.1f} s] {text}\n")
 
 
 def to_standard_error() -> Progress:
-    return Progress(sys.stderr)
+    return Progress(standard_error.show, is_live=standard_error.is_terminal())

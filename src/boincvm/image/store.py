@@ -12,18 +12,19 @@ A run holds a shared lock on an object's manifest.json; nobody removes what is s
 from __future__ import annotations
 
 import os
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from boincvm.atomic_files import sync_directory
-from boincvm.errors import HostError, ImageDamagedError, ImageMissingError, UsageError
+from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError, host_error
 from boincvm.image import locks, verify
 from boincvm.image.layout import INITRD, KERNEL, MANIFEST, ROOT
 from boincvm.image.names import check_image_name
+from boincvm.own_files import check_directory, make_directory, open_own
 from boincvm.paths import data_directory
 
 if TYPE_CHECKING:
-    from io import BufferedReader
     from types import TracebackType
 
     from boincvm.image.manifest import Manifest
@@ -97,7 +98,7 @@ class ImageStore:
     """The images beneath `root`, by default this user's."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = data_directory() / "images" if root is None else root
+        self.root = check_directory(data_directory() / "images") if root is None else root
         self.builds = self.root / "builds"
         self.golden = self.root / GOLDEN
         self._names = self.root / "names"
@@ -113,16 +114,19 @@ class ImageStore:
     def digest_of(self, name: str) -> str:
         """The digest `name` stands for.
 
-        Raises UsageError, ImageMissingError, ImageDamagedError.
+        Raises UsageError, ImageMissingError, ImageDamagedError, HostError.
         """
         check_image_name(name)
         path = self._names / name
         try:
-            digest = path.read_text(encoding="ascii", errors="replace")[:80].strip()
+            with open_own(path) as file:
+                digest = file.read(80).decode("ascii", "replace").strip()
         except FileNotFoundError as error:
             raise ImageMissingError(
                 f"there is no image {name}", hint=f"boincvm image build {name}"
             ) from error
+        except OSError as error:
+            raise _damaged(name, f"{path} cannot be read: {error}") from error
         if not _is_digest(digest):
             raise _damaged(name, f"{path} holds no digest")
         return digest
@@ -160,7 +164,7 @@ class ImageStore:
         directory = self._objects / digest
         path = directory / MANIFEST
         try:
-            stream = path.open("rb")
+            stream = cast("BufferedReader", open_own(path))
         except OSError as error:
             raise _damaged(name, f"{path} cannot be read: {error}") from error
         # A remover has the exclusive lock for an instant only, and the object is gone after it.
@@ -180,8 +184,8 @@ class ImageStore:
         check_image_name(name)
         digest = manifest.digest
         with locks.exclusive(self._lock):
-            self._objects.mkdir(parents=True, exist_ok=True)
-            self._names.mkdir(parents=True, exist_ok=True)
+            make_directory(self._objects)
+            make_directory(self._names)
             place = self._objects / digest
             if place.exists() and not _is_sound(place, manifest):
                 _remove_tree(place)
@@ -190,6 +194,7 @@ class ImageStore:
                 sync_directory(self._objects)
             verify.remember(place, manifest)
             temporary = self._names / f".{name}.new"
+            temporary.touch(mode=0o600)  # whatever the umask
             with temporary.open("w", encoding="ascii") as stream:
                 stream.write(digest + "\n")
                 stream.flush()
@@ -259,7 +264,7 @@ def _remove_tree(directory: Path) -> None:
     try:
         shutil.rmtree(directory)
     except OSError as error:
-        raise HostError(f"{directory} cannot be removed: {error}") from error
+        raise host_error(f"{directory} cannot be removed", error) from error
 
 
 def _is_sound(directory: Path, manifest: Manifest) -> bool:

@@ -21,6 +21,7 @@ _PACKAGE_OF = {
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
     "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
     "lz4": "lz4",
     "zstd": "zstd",
 }
@@ -50,10 +51,15 @@ def check_host(directory: Path) -> None:
             f"programs that building an image needs are not installed: {', '.join(missing)}",
             hint=f"apt-get install {' '.join(packages)}",
         )
+    check_space(directory, DISK_SPACE)
+
+
+def check_space(directory: Path, size: int) -> None:
+    """Whether `directory` has `size` bytes of free disk. Raises HostDiskFullError."""
     free = shutil.disk_usage(directory).free
-    if free < DISK_SPACE:
+    if free < size:
         raise HostDiskFullError(
-            f"building an image needs {format_size(DISK_SPACE)} of disk space, "
+            f"building an image needs {format_size(size)} of disk space, "
             f"and {directory} has {format_size(free)}",
             hint="make room, or set BOINCVM_HOME to a directory on another disk",
         )
@@ -78,6 +84,7 @@ def run_tool(
         stderr=subprocess.PIPE,
         env={**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", **(environment or {})},
         start_new_session=True,
+        umask=0o022,  # an image is the same whoever builds it
     )
     with process:
         try:

@@ -6,12 +6,11 @@ cannot give it here, is noted, and disk.py writes that into the file system.
 
 import os
 import shutil
-import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from boincvm.errors import ImageBuildError
+from boincvm.tar_reader import Member, Readable
 
 _MOST_LINKS = 40
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -101,26 +100,50 @@ class Tree:
         if not place.is_symlink() and not place.exists():
             place.symlink_to(target)
 
-    def add_member(self, name: str, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
+    def add_member(self, name: str, member: Member, content: Readable | None) -> None:
         """What a package holds. Device nodes are passed over: the guest's kernel makes them."""
-        attributes = Attributes(member.mode & 0o7777, member.uid, member.gid)
-        if member.isdir():
+        attributes = Attributes(member.mode, member.user, member.group)
+        if member.kind == "directory":
             if name in _MERGED:
                 return
             if self.path(name).is_symlink():
                 return  # as dpkg does: a link to a directory serves as the directory
             self.add_directory(name, attributes)
-        elif member.issym():
+        elif member.kind == "link":
             if name in _MERGED:
                 return
-            self._free(name).symlink_to(member.linkname)
-        elif member.islnk():
-            self._free(name).hardlink_to(self.path(clean_name(member.linkname)))
-        elif member.isreg() and content is not None:
+            self._free(name).symlink_to(os.fsdecode(member.target))
+        elif member.kind == "hard link":
+            self._free(name).hardlink_to(self.path(clean_name(os.fsdecode(member.target))))
+        elif member.kind == "file" and content is not None:
             place = self._free(name)
             with place.open("wb") as stream:
                 shutil.copyfileobj(content, stream, 1 << 20)
             self._note(place, attributes)
+
+    def replace(self, name: str, member: Member, content: Readable | None) -> None:
+        """As `add_member`, but for what a machine has made of the tree: what is there and is of
+        another kind goes."""
+        place = self.path(name)
+        if member.kind == "directory":
+            if place.is_symlink():
+                place.unlink()
+        elif place.is_dir() and not place.is_symlink():
+            self.remove(name)
+        self.add_member(name, member, content)
+
+    def remove(self, name: str) -> None:
+        """Remove an entry, and all that a directory has in it."""
+        place = self.path(name)
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+        name = place.relative_to(self.directory).as_posix()
+        for noted in [
+            noted for noted in self.special if noted == name or noted.startswith(f"{name}/")
+        ]:
+            del self.special[noted]
 
     def _free(self, name: str) -> Path:
         place = self.path(name)

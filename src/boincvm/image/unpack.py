@@ -1,35 +1,48 @@
 """From package files to a tree, without dpkg's database and without running anything."""
 
+import os
 import subprocess
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from boincvm.errors import ImageBuildError
 from boincvm.image.manifest import Package
 from boincvm.image.tools import search_path
 from boincvm.image.tree import Tree, clean_name
-from boincvm.image.trim import is_dropped
+from boincvm.image.trim import is_unread
+from boincvm.tar_reader import Member, Readable, TarError, TarReader
 
-_SCRIPTS_LIMIT = 1 << 20
+_CHUNK = 1 << 20
+_MOST_BYTES = 16 << 20
+"""Of one control file; the lists of digests of large packages have some MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A package's control file, its fields, and its postinst script ("" if it has none)."""
+    """What a package says of itself. text: the control file. installed_size: bytes. files: all
+    its control files."""
 
     text: str
     package: Package
-    postinst: str
+    is_multi_arch: bool
+    installed_size: int
+    files: Mapping[str, bytes]
+
+    @property
+    def wants_configuring(self) -> bool:
+        """Whether the package is more than its files: it has a script that runs when it is
+        installed, or waits for what others bring."""
+        scripts = {"preinst", "postinst", "config"} & self.files.keys()
+        return bool(scripts) or b"interest" in self.files.get("triggers", b"")
 
 
 @contextmanager
-def _tar_of(package: Path, part: str) -> Iterator[tarfile.TarFile]:
+def _tar_of(package: Path, part: str) -> Iterator[TarReader]:
     """`part` is dpkg-deb's --fsys-tarfile or --ctrl-tarfile. Raises ImageBuildError."""
     with subprocess.Popen(
         ["dpkg-deb", part, str(package)],
@@ -39,11 +52,11 @@ def _tar_of(package: Path, part: str) -> Iterator[tarfile.TarFile]:
         env={"PATH": search_path(), "LC_ALL": "C.UTF-8"},
     ) as process:
         try:
-            with tarfile.open(fileobj=process.stdout, mode="r|", bufsize=1 << 20) as archive:
-                yield archive
-            if process.stdout is not None:
-                process.stdout.read()
-        except tarfile.TarError as error:
+            stream = cast(IO[bytes], process.stdout)
+            yield TarReader(stream)
+            while stream.read(_CHUNK):
+                pass  # dpkg-deb shall say whether the rest is sound
+        except TarError as error:
             raise _damaged(package) from error
         except BaseException:
             process.kill()
@@ -61,24 +74,26 @@ def _damaged(package: Path) -> ImageBuildError:
 
 def read_control(package: Path) -> Control:
     """Raises ImageBuildError."""
-    texts = {"control": "", "postinst": ""}
+    files: dict[str, bytes] = {}
     with _tar_of(package, "--ctrl-tarfile") as archive:
         for member in archive:
-            name = clean_name(member.name)
-            if name in texts and member.isreg():
-                stream = archive.extractfile(member)
-                if stream is not None:
-                    texts[name] = stream.read(_SCRIPTS_LIMIT).decode("utf-8", "replace")
-    fields = Parser().parsestr(texts["control"], headersonly=True)
+            name = clean_name(os.fsdecode(member.name))
+            if "/" not in name and member.kind == "file":
+                files[name] = archive.read(_MOST_BYTES)
+    text = files.get("control", b"").decode("utf-8", "replace").strip()
+    fields = Parser().parsestr(text, headersonly=True)
+    size = str(fields["Installed-Size"])
     return Control(
-        text=texts["control"].strip(),
+        text=text,
         package=Package(
             name=str(fields["Package"]),
             version=str(fields["Version"]),
             architecture=str(fields["Architecture"]),
-            scripts=bool(texts["postinst"]),
+            scripts="postinst" in files,
         ),
-        postinst=texts["postinst"],
+        is_multi_arch=fields["Multi-Arch"] == "same",
+        installed_size=int(size) << 10 if size.isdecimal() and len(size) < 10 else 0,
+        files=files,
     )
 
 
@@ -90,19 +105,22 @@ def read_controls(packages: list[Path]) -> list[Control]:
 
 def files_of(
     package: Path, wanted: Callable[[str], bool]
-) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes] | None]]:
+) -> Iterator[tuple[str, Member, Readable | None]]:
     """Each wanted file's name, entry and content, to be used before the next is asked for.
 
     Raises ImageBuildError.
     """
     with _tar_of(package, "--fsys-tarfile") as archive:
         for member in archive:
-            name = clean_name(member.name)
+            name = clean_name(os.fsdecode(member.name))
             if name and wanted(name):
-                yield name, member, archive.extractfile(member) if member.isreg() else None
+                yield name, member, archive if member.kind == "file" else None
 
 
-def unpack(package: Path, tree: Tree) -> None:
-    """Put the files of `package` into `tree`, but for those that trim.py drops."""
-    for name, member, content in files_of(package, lambda name: not is_dropped(name)):
+def unpack(package: Path, tree: Tree) -> list[str]:
+    """Put the files of `package` into `tree`, but for those that trim.py drops; their names."""
+    names = []
+    for name, member, content in files_of(package, lambda name: not is_unread(name)):
         tree.add_member(name, member, content)
+        names.append(name)
+    return names

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 from boincvm.errors import ImageDamagedError
 from boincvm.image.layout import FILES
+from boincvm.own_files import make_directory, open_own
 from boincvm.paths import cache_directory
 
 if TYPE_CHECKING:
     from boincvm.image.manifest import Manifest
 
 Identity = dict[str, list[int]]
+_MOST_BYTES = 1 << 16
 _SIZE = 2
 """Where a file's size stands in its identity."""
 
@@ -49,10 +51,14 @@ def _stamp_path(digest: str) -> Path:
 
 
 def is_remembered(directory: Path, digest: str) -> bool:
-    """Whether the files in `directory` were found sound and nobody has touched them since."""
+    """Whether the files in `directory` were found sound and nobody has touched them since.
+
+    Raises HostError where somebody else can have said so.
+    """
     try:
-        return bool(json.loads(_stamp_path(digest).read_bytes()) == _identity(directory))
-    except (OSError, ValueError, ImageDamagedError):
+        with open_own(_stamp_path(digest)) as file:
+            return bool(json.loads(file.read(_MOST_BYTES)) == _identity(directory))
+    except (OSError, ValueError, RecursionError, ImageDamagedError):
         return False  # no stamp that can be read is no stamp; `verify` tells what is damaged
 
 
@@ -63,9 +69,13 @@ def remember(directory: Path, manifest: Manifest) -> None:
     temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}")
     # The stamp only saves time: a cache that cannot be written must not stop a run.
     with suppress(OSError):
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(_identity(directory)))
-        temporary.replace(stamp)
+        make_directory(stamp.parent)
+        try:
+            temporary.touch(mode=0o600)  # whatever the umask
+            temporary.write_text(json.dumps(_identity(directory)))
+            temporary.replace(stamp)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def forget(digest: str) -> None:

@@ -4,9 +4,12 @@ import errno
 import gzip
 import hashlib
 import io
+import json
 import multiprocessing
 import os
+import struct
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +27,8 @@ from boincvm.errors import (
     ImageMissingError,
     UsageError,
 )
+from boincvm.exit_codes import ExitCode
+from boincvm.hypervisor.qcow2 import write_overlay
 from boincvm.image import pack, pack_format, verify
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, ContentFile, Manifest, Recipe
 from boincvm.image.names import check_image_name
@@ -36,10 +41,18 @@ from boincvm.image.pack import (
 )
 from boincvm.image.store import ImageStore
 
+
+def disk(content: bytes) -> bytes:
+    """A qcow2 file with no more in it than `content` behind its tables."""
+    with tempfile.TemporaryDirectory() as directory:
+        write_overlay(Path(directory, "disk"), 1 << 30)
+        return Path(directory, "disk").read_bytes() + content
+
+
 CONTENTS = {
     INITRD: b"initrd" * 100,
     KERNEL: bytes(3 << 20) + b"kernel",  # several pieces, and well compressed
-    ROOT: hashlib.shake_128(b"root").digest(512 * 700),  # no padding, not to be compressed
+    ROOT: disk(hashlib.shake_128(b"root").digest(512 * 700)),  # no padding, not to be compressed
 }
 Member = tuple[tarfile.TarInfo, bytes]
 
@@ -324,6 +337,55 @@ def test_a_missing_file_is_an_image_missing(tmp_path, store):
         open_packed(tmp_path / "base.tar.gz", store)
 
 
+@pytest.mark.parametrize("size", [1 << 63, 10**400, -1, 1.5, float("inf"), True, "1"])
+def test_a_size_that_is_none(size, tmp_path, store):
+    document = json.loads(manifest_of(CONTENTS).encode())
+    document["files"][2]["size"] = size
+    text = json.dumps(document, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    files = [member(MANIFEST, text), *(member(*one) for one in CONTENTS.items())]
+    path = tmp_path / "odd.tar.gz"
+    path.write_bytes(gzip.compress(tar(files), mtime=0))
+    with pytest.raises(ImageDamagedError, match="none that this version reads"):
+        unpack_image(path, "base", store)
+    assert state(store) == []
+
+
+def naming(field: int, value: int, extension: bytes = bytes(8)) -> bytes:
+    """A root disk with another value of 64 bits at that place of its header."""
+    content = bytearray(CONTENTS[ROOT])
+    content[field : field + 8] = struct.pack(">Q", value)
+    content[104 : 104 + len(extension)] = extension
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("root", "reason"),
+    [
+        (
+            naming(72, 1 << 2, struct.pack(">II12s", 0x44415441, 11, b"/etc/shadow")),
+            "names another file as the one that holds its data",
+        ),
+        (
+            naming(8, 112, struct.pack(">II11s", 0, 0, b"/etc/shadow")),
+            "names another file as its backing file",
+        ),
+        (b"KDMV" + bytes(1 << 16), "is no qcow2 file"),
+        (b"# Disk DescriptorFile\nversion=1\n" * 99, "is no qcow2 file"),
+        (b"\x7fELF" + bytes(1 << 16), "is no qcow2 file"),
+    ],
+)
+def test_a_disk_that_names_files_of_the_host_is_refused(root, reason, store, tmp_path):
+    """Manifest and digests are right: whoever packed it meant it so."""
+    contents = {**CONTENTS, ROOT: root}
+    files = {MANIFEST: manifest_of(contents).encode(), **contents}
+    path = tmp_path / "evil.tar.gz"
+    path.write_bytes(gzip.compress(tar([member(*one) for one in files.items()]), mtime=0))
+    with pytest.raises(ImageDamagedError, match=reason):
+        unpack_image(path, "base", store)
+    assert state(store) == []
+    assert main(["image", "unpack", str(path)]) == ExitCode.IMAGE_DAMAGED
+
+
 def test_a_second_opening_unpacks_nothing(packed, store):
     with open_packed(packed, store) as image:
         directory = image.directory
@@ -370,7 +432,7 @@ def test_too_small_a_disk_is_told_before_anything_is_written(packed, store, monk
     values = [*real]
     values[4] = 1  # f_bavail
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(values))
-    with pytest.raises(HostDiskFullError, match=r"needs 19\.3 MiB") as caught:
+    with pytest.raises(HostDiskFullError, match=r"needs 19\.6 MiB") as caught:
         open_packed(packed, store)
     assert str(store.root) in caught.value.message
     assert state(store) == []
@@ -408,7 +470,7 @@ def test_a_fault_while_unpacking_leaves_nothing(fault, expected, packed, store, 
         open_packed(packed, store)
     assert state(store) == []
     if isinstance(fault, OSError):
-        assert f"{store.root}, where it needs 3.3 MiB: {fault.strerror}" in caught.value.message
+        assert f"{store.root}, where it needs 3.6 MiB: {fault.strerror}" in caught.value.message
 
 
 @pytest.mark.parametrize(("fault", "expected"), FAULTS)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -17,7 +18,7 @@ import pytest
 
 from boincvm.errors import BoincvmError, HostDiskFullError, ImageBuildError, UsageError
 from boincvm.exit_codes import ExitCode
-from boincvm.image import guest, tools
+from boincvm.image import bytecode, guest, tools
 from boincvm.image.initrd import Entry, cpio
 from boincvm.image.interruption import terminable
 from boincvm.image.kernel import decompress, extract_kernel, module_needs
@@ -25,7 +26,7 @@ from boincvm.image.names import check_mirror, check_package_names
 from boincvm.image.packages import _explained
 from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
-from boincvm.image.trim import is_dropped
+from boincvm.image.trim import is_for_kernel, is_unread, is_unused
 
 ELF = b"\x7fELF" + bytes(range(256)) * 40
 
@@ -136,8 +137,8 @@ def test_mirrors():
         ("usr/share/man/man1/ls.1.gz", True),
         ("usr/share/doc/bc/changelog.gz", True),
         ("usr/share/doc/bc/copyright", False),
-        ("usr/share/zoneinfo/Europe/Paris", True),
-        ("usr/share/zoneinfo/UTC", False),
+        ("usr/share/zoneinfo/right/Europe/Paris", True),
+        ("usr/share/zoneinfo/Europe/Paris", False),
         ("usr/share/locale/de/LC_MESSAGES/x.mo", True),
         ("usr/lib/locale/C.utf8/LC_CTYPE", False),
         ("boot/vmlinuz-6.1", True),
@@ -147,8 +148,20 @@ def test_mirrors():
         ("usr/lib/python3.11/os.py", False),
     ],
 )
-def test_what_is_trimmed(name, dropped):
-    assert is_dropped(name) is dropped
+def test_what_nobody_reads_is_not_unpacked(name, dropped):
+    assert is_unread(name) is dropped
+    assert is_unused(name) is dropped
+
+
+@pytest.mark.parametrize("name", ["etc/init.d/x", "usr/lib/systemd/system/x", "usr/share/i18n/x"])
+def test_what_only_scripts_need_goes_at_last(name):
+    assert (is_unread(name), is_unused(name)) == (False, True)
+
+
+def test_the_kernels_own_packages():
+    assert is_for_kernel("linux-image-6.1.0-57-cloud-amd64")
+    assert is_for_kernel("initramfs-tools-core")
+    assert not is_for_kernel("linux-libc-dev")
 
 
 def test_all_missing_programs_are_in_one_error(monkeypatch, tmp_path):
@@ -207,7 +220,7 @@ def test_an_interrupted_build_ends_its_programs(tmp_path):
 
 def test_steps_are_named_and_timed():
     stream = io.StringIO()
-    progress = Progress(stream)
+    progress = Progress(stream.write)
     with progress.step("outer"), pytest.raises(KeyError), progress.step("inner"):
         raise KeyError
     inner, outer = stream.getvalue().splitlines()
@@ -218,15 +231,23 @@ def test_steps_are_named_and_timed():
 
 
 def test_a_terminal_sees_a_step_while_it_lasts():
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
-    with Progress(stream).step("unpacking"):
+    stream = io.StringIO()
+    with Progress(stream.write, is_live=True).step("unpacking"):
         assert "unpacking" in stream.getvalue()
 
 
 def test_the_guests_sources_are_found():
     assert (guest.guest_directory() / "init").is_file()
     assert isinstance(guest.guest_directory(), Path)
+
+
+@pytest.mark.parametrize(("place", "status"), [("cache", 0), ("beside", 1)])
+def test_a_librarys_module_that_cannot_be_compiled_stays_a_source(
+    tmp_path: Path, place: str, status: int
+) -> None:
+    (tmp_path / "bad.py").write_text("print 'Python 2'\n")
+    (tmp_path / "good.py").write_text("x = 1\n")
+    command = [sys.executable, "-c", bytecode._COMPILE, tmp_path, tmp_path, "/lib", place]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert [path.name.partition(".")[0] for path in tmp_path.rglob("*.pyc")] == ["good"]

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import threading
+from dataclasses import replace as replaced
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,19 @@ def test_the_manifest_survives_its_own_encoding(tmp_path):
     manifest = make_object(tmp_path / "object")
     assert decode_manifest(manifest.encode(), tmp_path) == manifest
     assert manifest.size == sum(file.size for file in manifest.files)
+
+
+@pytest.mark.parametrize("figure", [b"-1", b'"96"', b"true", b"null", b"1.5"])
+def test_a_figure_of_memory_that_is_none_is_damage(figure: bytes, tmp_path: Path) -> None:
+    manifest = make_object(tmp_path / "object")
+    text = manifest.encode().replace(b'"packages":[{', b'"least_memory":%b,"packages":[{' % figure)
+    with pytest.raises(ImageDamagedError, match="least_memory"):
+        decode_manifest(text, tmp_path)
+
+
+def test_the_figure_of_memory_is_kept_and_an_older_manifest_lacks_it(tmp_path: Path) -> None:
+    older = make_object(tmp_path / "object")
+    assert b"least_memory" not in older.encode()
+    newer = replaced(older, least_memory=96 << 20)
+    assert decode_manifest(newer.encode(), tmp_path) == newer
+    assert decode_manifest(older.encode(), tmp_path) == older

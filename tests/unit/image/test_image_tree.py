@@ -1,13 +1,14 @@
 """The tree: links stay inside, rights are noted, alternatives are understood."""
 
 import io
-import tarfile
+import os
 
 import pytest
 
 from boincvm.errors import ImageBuildError
 from boincvm.image.alternatives import add_alternatives, read_alternatives
 from boincvm.image.tree import Attributes, Tree, clean_name
+from boincvm.tar_reader import Member
 
 
 @pytest.fixture
@@ -15,12 +16,8 @@ def tree(tmp_path) -> Tree:
     return Tree.create(tmp_path / "root")
 
 
-def member(kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo("name")
-    entry.type = kind
-    for name, value in fields.items():
-        setattr(entry, name, value)
-    return entry
+def member(kind: str = "file", mode: int = 0o644, target: bytes = b"") -> Member:
+    return Member(b"name", kind, 0, mode, 0, 0, target, 0)
 
 
 def test_usr_is_merged(tree):
@@ -29,13 +26,13 @@ def test_usr_is_merged(tree):
     assert (tree.directory / "usr/bin/tool").read_bytes() == b"x"
     assert "usr/lib/x86_64-linux-gnu/libx.so" in tree.names()
     assert tree.exists("bin/tool")
-    tree.add_member("bin", member(tarfile.DIRTYPE, mode=0o755), None)
+    tree.add_member("bin", member("directory", mode=0o755), None)
     assert (tree.directory / "bin").is_symlink()
 
 
 @pytest.mark.parametrize("target", ["/etc", "../../../../etc", "/../../etc"])
 def test_links_do_not_lead_out_of_the_tree(tree, target):
-    tree.add_member("trap", member(tarfile.SYMTYPE, linkname=target), None)
+    tree.add_member("trap", member("link", target=os.fsencode(target)), None)
     tree.add_member("trap/evil", member(mode=0o644), io.BytesIO(b"evil"))
     assert (tree.directory / "etc/evil").read_bytes() == b"evil"
 
@@ -74,11 +71,11 @@ def test_special_rights_are_noted_and_ours_are_enough_to_read(tree):
 
 def test_hard_links_and_later_files(tree):
     tree.add_member("usr/bin/one", member(mode=0o755), io.BytesIO(b"1"))
-    tree.add_member("usr/bin/two", member(tarfile.LNKTYPE, linkname="./usr/bin/one"), None)
+    tree.add_member("usr/bin/two", member("hard link", target=b"./usr/bin/one"), None)
     assert (tree.directory / "usr/bin/two").stat().st_nlink == 2
     tree.add_member("usr/bin/two", member(mode=0o755), io.BytesIO(b"2"))
     assert (tree.directory / "usr/bin/one").read_bytes() == b"1"
-    tree.add_member("dev/null", member(tarfile.CHRTYPE), None)
+    tree.add_member("dev/null", member("device"), None)
     assert not tree.exists("dev/null")
 
 

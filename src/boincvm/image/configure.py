@@ -1,0 +1,210 @@
+"""Configure the packages of an image: their own scripts run, in a machine that has no network.
+
+The tree with the unpacked packages becomes a disk; a machine boots from it once, and dpkg does
+there what it would have done on any Debian. What has changed comes back into the tree, as an
+archive that is trusted no more than a package. Nothing of a package runs on this computer.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from boincvm.errors import BoincvmError, ImageBuildError
+from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.program import ProgramEnd
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.image import disk, java_certificates
+from boincvm.image.machine import booted, run
+from boincvm.image.progress import Progress
+from boincvm.image.tree import Tree, clean_name
+from boincvm.tar_reader import TarError, TarReader
+
+MEMORY = 1 << 30
+CPUS = 1
+"""Scripts run one after the other, and what several threads write may differ each time."""
+BOOT_LIMIT = 120.0
+LIMIT = 3600.0
+"""Seconds in which all packages must be configured."""
+_CONFIGURING = re.compile(r"Setting up (\S+) \(")
+_SCRIPT = Path(__file__).with_name("configure.sh")
+_MOST_BYTES = 8 << 30
+_MOST_NAMES = 256 << 20
+_MOST_LOG = 1 << 20
+_ENVIRONMENT = {
+    "HOME": "/root",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "SOURCE_DATE_EPOCH": str(disk.EPOCH),
+}
+_NAMES = ("find", "/", "-xdev", "-mindepth", "1", "-printf", r"%P\0")
+_CHANGES = (
+    f"find / -xdev -mindepth 1 -newerct @{disk.EPOCH + 1} -printf '%P\\0' |"
+    " LC_ALL=C sort -z | tar -C / --create --file=- --format=pax --numeric-owner"
+    " --no-recursion --null --files-from=-"
+)
+
+
+def configure(
+    tree: Tree, kernel: Path, initrd: Path, directory: Path, told: Callable[[str], None]
+) -> None:
+    """Configure what is unpacked in `tree`. `directory`: for temporary files; `told` gets each
+    line that dpkg writes. Raises ImageBuildError, HostDiskFullError, HypervisorError."""
+    place = directory / "machine"
+    place.mkdir(mode=0o700)
+    root = directory / "unpacked.qcow2"
+    disk.write_root_disk(tree, root)
+    names, changes = directory / "names", directory / "changes.tar"
+    spec = MachineSpec(place, kernel, initrd, root, memory=MEMORY, cpus=CPUS)
+    with names.open("w+b") as all_names, changes.open("w+b") as archive:
+        try:
+            asyncio.run(_run_machine(spec, all_names, archive, told))
+        except BoincvmError as error:
+            if isinstance(error, ImageBuildError):
+                raise
+            raise ImageBuildError(
+                f"the machine that configures the packages failed: {error.message}",
+                hint=error.hint,
+            ) from error
+        all_names.seek(0)
+        archive.seek(0)
+        _apply(tree, all_names.read(), archive)
+    _remove_traces(tree)
+    for path in (root, names, changes):
+        path.unlink()
+    place.rmdir()
+
+
+class ConfiguringLines:
+    """Tell from dpkg's lines which package is being configured."""
+
+    def __init__(self, progress: Progress, count: int) -> None:
+        self._progress = progress
+        self._count = count
+        self._done = 0
+
+    def take(self, line: str) -> None:
+        """Take a line that dpkg wrote."""
+        configuring = _CONFIGURING.match(line)
+        if configuring is not None:
+            self._done += 1
+            self._progress.detail(f"{configuring[1]} ({self._done} of {self._count})")
+
+
+async def _run_machine(
+    spec: MachineSpec, names: BinaryIO, changes: BinaryIO, told: Callable[[str], None]
+) -> None:
+    log = _Log(told)
+    try:
+        async with booted(spec, BOOT_LIMIT) as link, asyncio.timeout(LIMIT):
+            script = ["sh", "-c", _SCRIPT.read_text()]
+            end = await run(link, script, _ENVIRONMENT, log.take)
+            if end.code != 0:
+                raise log.error(end)
+            await _save(link, list(_NAMES), names, _MOST_NAMES)
+            await _save(link, ["sh", "-c", _CHANGES], changes, _MOST_BYTES)
+    except TimeoutError:
+        raise ImageBuildError(
+            f"the packages were not configured within {LIMIT:g} s",
+            hint="leave out packages, or build on a faster computer",
+        ) from None
+
+
+async def _save(link: GuestLink, argv: Sequence[str], file: BinaryIO, most: int) -> None:
+    """What a program writes goes to `file`."""
+    errors = bytearray()
+
+    def take(stream: str, data: bytes) -> None:
+        if stream == "stderr":
+            errors.extend(data[: 4096 - len(errors)])
+        elif file.tell() + len(data) > most:
+            raise ImageBuildError("the configured packages are larger than an image may be")
+        else:
+            file.write(data)
+
+    end = await run(link, argv, _ENVIRONMENT, take)
+    if end.code != 0:
+        raise ImageBuildError(f"{argv[0]} failed in the machine: {errors.decode(errors='replace')}")
+
+
+class _Log:
+    """What dpkg and the scripts say, its end kept."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self._told = told
+        self._line = b""
+        self._lines: list[str] = []
+
+    def take(self, _: str, data: bytes) -> None:
+        *lines, self._line = (self._line + data).split(b"\n")
+        self._line = self._line[-_MOST_LOG:]
+        for line in lines:
+            text = "".join(filter(str.isprintable, line.decode(errors="replace")))[:500]
+            self._lines = [*self._lines[-39:], text]
+            self._told(text)
+
+    def error(self, end: ProgramEnd) -> ImageBuildError:
+        why = next((line for line in reversed(self._lines) if "error processing" in line), "")
+        status = f"signal {end.signal}" if end.code is None else f"{end.code}"
+        tail = "".join(f"\n    {line}" for line in self._lines)
+        return ImageBuildError(
+            f"the packages could not be configured (ended with {status}) {why}",
+            hint=f"the end of what dpkg said:{tail}",
+        )
+
+
+def _apply(tree: Tree, names: bytes, archive: BinaryIO) -> None:
+    kept = {os.fsdecode(name) for name in names.split(b"\0") if name}
+    for name in reversed(tree.names()):
+        if name not in kept:
+            tree.remove(name)
+    try:
+        members = TarReader(archive)
+        for member in members:
+            name = clean_name(os.fsdecode(member.name))
+            if name:
+                tree.replace(name, member, members if member.kind == "file" else None)
+    except TarError as error:
+        raise ImageBuildError(f"what the machine sent is damaged: {error}") from error
+
+
+_JAVA_CERTIFICATES = "etc/ssl/certs/java/cacerts"
+_DATED = {"usr/share/octave/octave_packages": re.compile(rb"\A# Created by [^\n]*\n")}
+"""Files that say in a line when they were written: what to leave out."""
+_TRACES = re.compile(
+    r"""
+      etc/(passwd|group|shadow|gshadow|subuid|subgid)-
+    | etc/\.pwd\.lock
+    | etc/ssh/ssh_host_.*                       # keys that every copy of the image would share
+    | etc/ssl/private/ssl-cert-snakeoil\.key | etc/ssl/certs/ssl-cert-snakeoil\.pem
+    | usr/lib/jvm/.*\.jsa                     # memory images of a Java that has run once
+    | run/.+ | tmp/.+ | var/tmp/.+
+    | var/cache/(ldconfig|apt|man)/.+
+    | var/cache/debconf/.*-old
+    | var/lib/dbus/machine-id | var/lib/systemd/random-seed
+    | var/lib/dpkg/(lock|lock-frontend|.*-old|triggers/Lock)
+    | var/log/.*[^/]
+    """,
+    re.VERBOSE,
+)
+"""What says when and where the packages were configured, and secrets that were made then."""
+
+
+def _remove_traces(tree: Tree) -> None:
+    for name in reversed(tree.names()):
+        place = tree.directory / name
+        is_directory = place.is_dir() and not place.is_symlink()
+        if _TRACES.fullmatch(name) and not (is_directory and name.startswith("var/log/")):
+            tree.remove(name)
+    tree.add_file("etc/machine-id", b"")
+    for name, line in _DATED.items():
+        _rewrite(tree, name, partial(line.sub, b""))
+    _rewrite(tree, _JAVA_CERTIFICATES, java_certificates.without_times)
+
+
+def _rewrite(tree: Tree, name: str, change: Callable[[bytes], bytes]) -> None:
+    place = tree.path(name)
+    if place.is_file() and not place.is_symlink():
+        place.write_bytes(change(place.read_bytes()))

@@ -1,0 +1,62 @@
+"""How much memory a machine of an image needs: it is tried when the image is built."""
+
+import asyncio
+import re
+import tempfile
+from pathlib import Path
+
+from boincvm.errors import GuestError, ImageBuildError
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.image.layout import INITRD, KERNEL, ROOT
+from boincvm.image.machine import booted, run
+from boincvm.job.model import MIB
+from boincvm.sizes import format_size
+
+ENOUGH = 256 * MIB
+"""No image needs more, or it is not built; so a machine with that much is not checked."""
+_STEP = 32 * MIB
+_SPARE = 16 * MIB
+"""For a first small program, and so that the figure is the same in each build."""
+_BOOT_LIMIT = 120.0
+_MOST_SAID = 1 << 16
+_AVAILABLE = re.compile(rb"^MemAvailable: +(\d{1,12}) kB$", re.MULTILINE)
+
+
+def measure(target: Path) -> int:
+    """The bytes, in steps of 32 MiB, with which a machine of the image in `target` has been
+    seen to boot and to run a program. Raises ImageBuildError, HypervisorMissingError."""
+    return asyncio.run(_measure(target))
+
+
+async def _measure(target: Path) -> int:
+    available = await _try(target, ENOUGH)
+    if available is None:
+        raise ImageBuildError(
+            f"a machine of this image does not boot with {format_size(ENOUGH)} of memory",
+            hint="leave out packages, and tell us: this is a fault of the builder",
+        )
+    size = -(-(ENOUGH - available + _SPARE) // _STEP) * _STEP
+    while size < ENOUGH and await _try(target, size) is None:
+        size += _STEP
+    return min(size, ENOUGH)
+
+
+async def _try(target: Path, memory: int) -> int | None:
+    """Bytes that are free when a machine with `memory` bytes has booted; None if it does not."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as directory:
+        Path(directory).chmod(0o700)
+        files = (target / KERNEL, target / INITRD, target / ROOT)
+        spec = MachineSpec(Path(directory), *files, memory=memory, cpus=1)
+        said = bytearray()
+        try:
+            async with booted(spec, _BOOT_LIMIT) as link:
+                end = await run(
+                    link,
+                    ["/bin/cat", "/proc/meminfo"],
+                    {},
+                    lambda _, data: said.extend(data[:_MOST_SAID]),
+                )
+        except GuestError:
+            return None
+        found = _AVAILABLE.search(said)
+        return int(found[1]) << 10 if found is not None and end.code == 0 else None
