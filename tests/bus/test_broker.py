@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from embedded import ALL, DIGEST, LIMIT, Peer, accounts, broker
+from embedded import ALL, DIGEST, LIMIT, PASSCODE, Peer, accounts, broker
 
 from boincvm.bus.access import Account
 from boincvm.bus.broker import Broker, BrokerLimits
-from boincvm.bus.client import Address
+from boincvm.bus.client import Address, StompBus
+from boincvm.bus.transport import Message
 
 pytestmark = pytest.mark.timeout(60)
 Running = tuple[Broker, Address]
@@ -299,4 +300,48 @@ async def test_nothing_is_left_of_a_peer_that_went(running: Running) -> None:
     assert (await peer.hear()).headers["receipt-id"] == "bye"
     assert await peer.is_closed()
     assert (of.connections, of.topics._root.is_empty, of._queues) == (0, True, {})
+    await peer.close()
+
+
+async def test_what_comes_before_a_fault_counts(running: Running) -> None:
+    """However the network cuts it: here all comes at once."""
+    _, address = running
+    first, second = await Peer.logged_in(address), await Peer.logged_in(address)
+    second.say("SUBSCRIBE", destination="/topic/a", id="1", receipt="r")
+    assert (await second.hear()).command == "RECEIPT"
+    first.writer.write(b"SEND\ndestination:/topic/a\n\nx\0HELLO\n\n\0")
+    assert (await second.hear()).body == b"x"
+    assert (await first.hear()).command == "ERROR"
+    assert await first.is_closed()
+    for peer in (first, second):
+        await peer.close()
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.2"])
+async def test_the_largest_head_reaches_our_own_client(running: Running, version: str) -> None:
+    """With what the broker adds, and the escapes that its sender need not write."""
+    _, address = running
+    reader = await StompBus.open(address, "host", PASSCODE)
+    messages: asyncio.Queue[Message] = asyncio.Queue()
+    await reader.subscribe("/topic/a", messages.put_nowait)
+    peer = await Peer.logged_in(address, accept_version=version)
+    many = b"".join(b"%d:a\n" % number for number in range(63))
+    letter = b"\\" if version == "1.0" else b":"
+    long = b"x:" + letter * ((16 << 10) - 100) + b"\n"
+    for headers in (many, long):
+        peer.writer.write(b"SEND\ndestination:/topic/a\n" + headers + b"\nbody\0")
+        async with asyncio.timeout(LIMIT):
+            assert (await messages.get()).body == b"body"
+    assert reader.connections == 1
+    await peer.close()
+    await reader.close()
+
+
+async def test_a_version_that_nobody_speaks(running: Running) -> None:
+    _, address = running
+    peer = await Peer.open(address)
+    peer.say("CONNECT", **{"accept-version": "2.0", "host": "x"})
+    error = await peer.hear()
+    assert (error.command, error.headers["version"]) == ("ERROR", "1.0,1.1,1.2")
+    assert await peer.is_closed()
     await peer.close()

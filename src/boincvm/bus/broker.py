@@ -17,7 +17,7 @@ from boincvm.bus.queues import Queue, Queued
 from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.bus.topics import QUEUE, Subscriptions
 from boincvm.bus.versions import encode_lines
-from boincvm.errors import BusError
+from boincvm.errors import BusError, host_error
 from boincvm.socket_paths import own_listener
 
 _SPARE_DESCRIPTORS = 64
@@ -113,8 +113,10 @@ class Broker:
             listener = own_listener(path)
             server = await loop.create_unix_server(lambda: BrokerConnection(self), sock=listener)
         except OSError as error:
-            raise BusError(
-                f"the broker cannot listen on {path.name}: {error.strerror or error}",
+            raise host_error(
+                f"the broker cannot listen on {path.name}",
+                error,
+                BusError,
                 hint="the directory must be there, and this user's",
             ) from error
         self._servers.append(server)

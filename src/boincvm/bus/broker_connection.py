@@ -10,7 +10,7 @@ from boincvm.bus.broker_subscription import QueueSubscription, TopicSubscription
 from boincvm.bus.heart_beats import HeartBeats
 from boincvm.bus.stomp import Frame, Parser, StompError
 from boincvm.bus.topics import QUEUE, is_destination, is_pattern
-from boincvm.bus.versions import encode_frame, encode_lines, negotiate
+from boincvm.bus.versions import VERSIONS, encode_frame, encode_lines, negotiate
 from boincvm.errors import BusError
 
 ACK_MODES = frozenset(("auto", "client", "client-individual"))
@@ -76,9 +76,13 @@ class BrokerConnection(asyncio.Protocol):
             return
         try:
             self._backlog += self._parser.feed(data)
-            self._obey_backlog()
         except StompError as error:
-            self._refuse(f"that is no STOMP: {error}")
+            self._backlog += error.frames
+            self._obey_backlog()
+            if self.is_open:
+                self._refuse(f"that is no STOMP: {error}")
+        else:
+            self._obey_backlog()
 
     def pause_writing(self) -> None:
         self._has_room = False
@@ -92,10 +96,14 @@ class BrokerConnection(asyncio.Protocol):
     # To the peer.
 
     @property
+    def is_open(self) -> bool:
+        """Whether the peer is there and has not been refused."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
     def is_writable(self) -> bool:
         """Whether it is there and reads what it is sent."""
-        there = self._transport is not None and not self._transport.is_closing()
-        return there and self._has_room
+        return self.is_open and self._has_room
 
     def write(self, data: bytes) -> None:
         """A peer that does not read is dropped; nothing happens where it is gone."""
@@ -110,10 +118,10 @@ class BrokerConnection(asyncio.Protocol):
     def _answer(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
         self.write(encode_frame(self.version, command, headers, body))
 
-    def _refuse(self, why: str, frame: Frame | None = None) -> None:
-        """An ERROR, and the end."""
+    def _refuse(self, why: str, frame: Frame | None = None, **more: str) -> None:
+        """An ERROR, and the end. `more`: headers."""
         self.broker.counts["refused"] += 1
-        headers = {"message": why}
+        headers = {"message": why, **more}
         if frame is not None and "receipt" in frame.headers:
             headers["receipt-id"] = frame.headers["receipt"]
         self._answer("ERROR", headers)
@@ -213,7 +221,7 @@ class BrokerConnection(asyncio.Protocol):
     def _log_in(self, frame: Frame) -> None:
         version = negotiate(frame.headers.get("accept-version"))
         if version is None:
-            self._refuse("we speak STOMP 1.0, 1.1 and 1.2")
+            self._refuse("we speak STOMP 1.0, 1.1 and 1.2", version=",".join(sorted(VERSIONS)))
             return
         login, passcode = frame.headers.get("login", ""), frame.headers.get("passcode", "")
         account = self.broker.accounts.verify(login, passcode)

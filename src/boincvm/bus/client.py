@@ -58,7 +58,8 @@ class _Request:
 class StompBus:
     """Made by `open`. `dropped`: messages of `post` for which there was no connection, or
     none with room, or no such destination; `foreign`: messages that came from what is no
-    destination of ours, which other brokers let pass; `connections`: how often one was made,
+    destination of ours, or with what are no headers, which other brokers let pass;
+    `connections`: how often one was made,
     and `on_connected` is called each time, when it may be used; `on_trouble`: with the reason why
     there is no connection again, and whenever it is another one; `failure`: what a receiver
     raised, which ends it."""
@@ -215,7 +216,10 @@ class StompBus:
             self._receive(frame.headers, frame.body)
 
     def _receive(self, headers: Mapping[str, str], body: bytes) -> None:
-        found = self._subscriptions.get(headers.get("subscription", ""))
+        if "subscription" not in headers:
+            self.foreign += 1
+            return
+        found = self._subscriptions.get(headers["subscription"])
         if found is None:
             return  # it was on its way when the subscription ended
         sender = headers.get("sender", "") if self._dialect.names_sender else ""

@@ -5,11 +5,19 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from boincvm.bus.heart_beats import HeartBeats
-from boincvm.bus.stomp import Frame, Parser, StompError, encode
+from boincvm.bus.stomp import (
+    MAXIMUM_BODY,
+    MAXIMUM_HEADERS,
+    Frame,
+    Parser,
+    StompError,
+    encode,
+)
 from boincvm.errors import BusError
 
 MOST_WAITING = 16 << 20
 """Bytes for a broker that does not read."""
+_LARGEST_HEAD = 1 << 20
 _GOODBYE = "goodbye"
 
 
@@ -21,7 +29,11 @@ class ClientConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._take = take
         self._heart_beat = heart_beat
-        self._parser = Parser()
+        # A broker passes on the largest head that it takes, with headers of its own, and escapes
+        # that its sender need not have written; RabbitMQ takes any, and what is none, too.
+        self._parser = Parser(MAXIMUM_BODY, _LARGEST_HEAD, 2 * MAXIMUM_HEADERS)
+        self._parser.passes_over_headers = True
+        self._parser.has_escapes = False  # ActiveMQ refuses a login in STOMP 1.0
         self._transport: asyncio.Transport | None = None
         self._beats: HeartBeats | None = None
         self._welcome: asyncio.Future[Frame] = loop.create_future()
@@ -49,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
                 elif self._welcome.done():
                     self._take(frame)
                 else:
+                    self._parser.has_escapes = True
                     self._welcome.set_result(frame)
         except StompError:
             self.abort()  # it is no broker, or it is broken: another connection may do

@@ -20,6 +20,8 @@ MAXIMUM_HEAD = 16 << 10
 MAXIMUM_HEADERS = 64
 MAXIMUM_BODY = 1 << 20
 
+_WITH_BODY = frozenset(("SEND", "MESSAGE", "ERROR"))
+"""Only these may have one; what another says of its body's length is about nothing."""
 _UNESCAPED = frozenset(("CONNECT", "CONNECTED"))  # these two frames carry headers as they are
 _ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", ":": "\\c"}
 _UNESCAPES = {"\\": "\\", "r": "\r", "n": "\n", "c": ":"}
@@ -27,6 +29,9 @@ _UNESCAPES = {"\\": "\\", "r": "\r", "n": "\n", "c": ":"}
 
 class StompError(Exception):
     """The bytes are no STOMP 1.2 frame, or one beyond the caps."""
+
+    frames: list[Frame] = []  # noqa: RUF012 - never changed
+    """Complete ones that came before these bytes, together with them."""
 
 
 class Frame:
@@ -73,14 +78,25 @@ def encode(command: str, headers: dict[str, str], body: bytes = b"") -> bytes:
 class Parser:
     """Takes bytes as they come, gives frames as they are complete.
 
-    `maximum_body` caps a body in bytes. After a StompError the parser is of no more use.
+    `maximum_body` and `maximum_head` are in bytes; `maximum_headers` is a number of lines. After
+    a StompError the parser is of no more use.
     """
 
     has_escapes = True
-    """Off for a peer of STOMP 1.0, which has none."""
+    """Off for a peer of STOMP 1.0, which has none, and while the version is not yet agreed."""
+    passes_over_headers = False
+    """On for a broker that lets others send what is no header: such a MESSAGE has none then, but
+    for its length. Else it is a StompError."""
 
-    def __init__(self, maximum_body: int = MAXIMUM_BODY) -> None:
+    def __init__(
+        self,
+        maximum_body: int = MAXIMUM_BODY,
+        maximum_head: int = MAXIMUM_HEAD,
+        maximum_headers: int = MAXIMUM_HEADERS,
+    ) -> None:
         self._maximum_body = maximum_body
+        self._maximum_head = maximum_head
+        self._maximum_headers = maximum_headers
         self._held = bytearray()  # the beginning of a frame that is not complete
         self._searched = 0
         self._head: tuple[str, dict[str, str]] | None = None
@@ -95,11 +111,15 @@ class Parser:
         frames: list[Frame] = []
         start = 0
         while True:
-            if self._head is None:
-                start = self._read_head(buffer, start)
+            try:
                 if self._head is None:
-                    break
-            end = self._find_end(buffer, start)
+                    start = self._read_head(buffer, start)
+                    if self._head is None:
+                        break
+                end = self._find_end(buffer, start)
+            except StompError as error:
+                error.frames = frames
+                raise
             if end < 0:
                 break
             command, headers = self._head
@@ -131,14 +151,21 @@ class Parser:
         else:
             after = end + 2
         if end < 0:
-            if length - start > MAXIMUM_HEAD:
-                raise StompError(f"a head of more than {MAXIMUM_HEAD} bytes")
+            if length - start > self._maximum_head:
+                raise StompError(f"a head of more than {self._maximum_head} bytes")
             self._searched = length
             return start
-        if end - start > MAXIMUM_HEAD:
-            raise StompError(f"a head of more than {MAXIMUM_HEAD} bytes")
-        self._head = _parse_head(buffer[start:end], self.has_escapes)
-        self._body_length = self._content_length(self._head[1])
+        if end - start > self._maximum_head:
+            raise StompError(f"a head of more than {self._maximum_head} bytes")
+        head = buffer[start:end]
+        try:
+            self._head = _parse_head(head, self.has_escapes, self._maximum_headers)
+        except StompError:
+            if not self.passes_over_headers or not head.startswith(b"MESSAGE"):
+                raise
+            self._head = "MESSAGE", _length_alone(head)
+        command, headers = self._head
+        self._body_length = self._content_length(headers) if command in _WITH_BODY else -1
         self._searched = after
         return after
 
@@ -169,26 +196,48 @@ class Parser:
         return end
 
 
-def _parse_head(head: bytes | bytearray, has_escapes: bool) -> tuple[str, dict[str, str]]:
+def _parse_head(
+    head: bytes | bytearray, has_escapes: bool, maximum_headers: int
+) -> tuple[str, dict[str, str]]:
     try:
-        lines = head.decode().split("\n")
+        text = head.decode()
     except UnicodeDecodeError:
         raise StompError("a head that is not UTF-8") from None
-    command = lines[0].removesuffix("\r")
+    if "\r" in text:
+        text = _without_carriage_returns(text)
+    command, *lines = text.split("\n")
     if command not in COMMANDS:
         raise StompError(f"{command[:40]!r} is not a STOMP command")
-    if len(lines) - 1 > MAXIMUM_HEADERS:
-        raise StompError(f"more than {MAXIMUM_HEADERS} headers")
+    if len(lines) > maximum_headers:
+        raise StompError(f"more than {maximum_headers} headers")
     plain = command in _UNESCAPED or not has_escapes
     headers: dict[str, str] = {}
-    for line in lines[1:]:
-        name, colon, value = line.removesuffix("\r").partition(":")
+    for line in lines:
+        # A colon in a value should be escaped; many clients do not, and all brokers bear it.
+        name, colon, value = line.partition(":")
         if not colon or not name:
             raise StompError(f"{line[:40]!r} is not a header")
         if not plain:
             name, value = _unescape(name), _unescape(value)
         headers.setdefault(name, value)  # of repeated headers the first counts
     return command, headers
+
+
+def _length_alone(head: bytes | bytearray) -> dict[str, str]:
+    """Where the body ends, as a head says that makes no sense otherwise."""
+    for line in head.decode("ascii", "replace").split("\n"):
+        name, _, value = line.partition(":")
+        if name == "content-length":
+            return {name: value.removesuffix("\r")}
+    return {}
+
+
+def _without_carriage_returns(head: str) -> str:
+    """`head` with the line ends that STOMP 1.2 allows beside \\n made \\n."""
+    head = head.removesuffix("\r").replace("\r\n", "\n")
+    if "\r" in head:
+        raise StompError("a carriage return within a line")
+    return head
 
 
 def _escape(text: str) -> str:
@@ -199,8 +248,6 @@ def _escape(text: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    if ":" in text:
-        raise StompError("an unescaped colon in a header")
     if "\\" not in text:
         return text
     first, *rest = text.split("\\")

@@ -10,9 +10,12 @@ from boincvm.bus.stomp import Frame, Parser, StompError, encode
 COMMANDS = sorted(stomp.COMMANDS - {"CONNECT", "CONNECTED"})
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 names = texts.filter(lambda name: name not in ("", "content-length"))
+WITH_BODY = ("SEND", "MESSAGE", "ERROR")
 frames = st.builds(
+    Frame, st.sampled_from(COMMANDS), st.dictionaries(names, texts, max_size=5)
+) | st.builds(
     Frame,
-    st.sampled_from(COMMANDS),
+    st.sampled_from(WITH_BODY),
     st.dictionaries(names, texts, max_size=5),
     st.binary(max_size=200),
 )
@@ -86,6 +89,49 @@ def test_headers_of_connect_are_not_escaped() -> None:
     assert encode("CONNECT", {"passcode": "a\\nb"}) == b"CONNECT\npasscode:a\\nb\n\n\0"
 
 
+def test_a_bare_colon_in_a_value_is_a_colon() -> None:
+    assert parse(b"SEND\nplace:tcp://a\\cb\n\n\0")[0].headers == {"place": "tcp://a:b"}
+
+
+@pytest.mark.parametrize("command", sorted(stomp.COMMANDS - set(WITH_BODY)))
+@pytest.mark.parametrize("length", ["5", "0", "-1", "x", "99999999"])
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_only_a_frame_that_may_have_a_body_has_its_length(
+    command: str, length: str, step: int
+) -> None:
+    """STOMP 1.2, "Body": all others have none."""
+    data = f"{command}\ncontent-length:{length}\n\n\0SEND\n\nbody\0".encode()
+    first, second = parse(data, step=step)
+    assert (first.command, first.body) == (command, b"")
+    assert second == Frame("SEND", {}, b"body")
+
+
+@pytest.mark.parametrize("headers", [b":a\n", b"x\n", b"x:\xff\n", b"a:b\n" * 65, b"x:\\t\n"])
+@pytest.mark.parametrize("length", [b"content-length:4\n", b"content-length:4\r\n"])
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_message_with_what_are_no_headers(headers: bytes, length: bytes, step: int) -> None:
+    """Of a broker that lets others send it: the frames after it are as they were."""
+    bad = b"MESSAGE\nsubscription:s\n" + length + headers + b"\na\0bc\0"
+    data = bad + b"MESSAGE\nsubscription:s\n\ngood\0"
+    with pytest.raises(StompError):
+        parse(data, step=step)
+    parser = Parser()
+    parser.passes_over_headers = True
+    found = [
+        frame for at in range(0, len(data), step) for frame in parser.feed(data[at : at + step])
+    ]
+    assert found == [
+        Frame("MESSAGE", {"content-length": "4"}, b"a\0bc"),
+        Frame("MESSAGE", {"subscription": "s"}, b"good"),
+    ]
+
+
+def test_frames_before_a_fault_are_told() -> None:
+    with pytest.raises(StompError) as failure:
+        parse(b"SEND\na:b\n\n\0HELLO\n\n\0")
+    assert failure.value.frames == [Frame("SEND", {"a": "b"})]
+
+
 def test_a_body_without_a_length_ends_at_the_first_nul() -> None:
     assert [frame.body for frame in parse(b"SEND\n\nab\0SEND\n\n\0")] == [b"ab", b""]
 
@@ -96,7 +142,8 @@ def test_a_body_without_a_length_ends_at_the_first_nul() -> None:
         (b"HELLO\n\n\0", "not a STOMP command"),
         (b"SEND\nno colon\n\n\0", "not a header"),
         (b"SEND\n:empty\n\n\0", "not a header"),
-        (b"SEND\na:b:c\n\n\0", "colon"),
+        (b"SEND\na:b\rc\n\n\0", "carriage return"),
+        (b"SEND\r\r\na:b\n\n\0", "carriage return"),
         (b"SEND\na:\\t\n\n\0", "escape"),
         (b"SEND\na:b\\\n\n\0", "backslash"),
         (b"SEND\na:\xff\n\n\0", "UTF-8"),
