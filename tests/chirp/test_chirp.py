@@ -30,6 +30,8 @@ from boincvm.errors import (
 )
 
 pytestmark = pytest.mark.timeout(120)
+THEN = 1_234_567_890
+"""Seconds since 1970: Chirp has no parts of them."""
 ODD = ["a b", "100%", "%41", "-rf", "ä☃", "quote\"'", "back\\slash", "tab\there", "x" * 200, "#?&"]
 
 
@@ -46,13 +48,16 @@ async def test_a_file_both_ways(tmp_path: Path, size: int) -> None:
     source, back = tmp_path / "source", tmp_path / "back"
     source.write_bytes(content(size))
     source.chmod(0o700)
+    os.utime(source, ns=(0, THEN * 10**9 + 5))
     async with real_server(tmp_path) as server:
         assert await chirp_put(source, server.url("there")) == Copied(1, size)
         assert (server.root / "there").read_bytes() == content(size)
+        assert (server.root / "there").stat().st_mtime == THEN
         assert await chirp_get(server.url("there"), back) == Copied(1, size)
         assert await bytes_of(server.url("there")) == content(size)
     assert back.read_bytes() == content(size)
     assert back.stat().st_mode & 0o777 == 0o700
+    assert back.stat().st_mtime == THEN
     assert sorted(os.listdir(server.root)) == [".__acl", ".__uuid", "there"]
     assert {entry.name for entry in tmp_path.iterdir()} == {"source", "back", "chirp"}
 
@@ -99,6 +104,8 @@ async def test_a_tree_both_ways_with_odd_names(tmp_path: Path) -> None:
         (source / "deep" / "er" / name).write_bytes(content(number * 1000))
     (source / "link").symlink_to("/etc/passwd")
     os.mkfifo(source / "deep" / "fifo")
+    for name in ("deep/er", "deep"):
+        os.utime(source / name, (THEN, THEN))
     async with real_server(tmp_path) as server:
         copied = await chirp_put(source, server.url("tree"))
         assert (copied.files, set(copied.left_out)) == (2 * len(ODD), {"link", "deep/fifo"})
@@ -109,6 +116,8 @@ async def test_a_tree_both_ways_with_odd_names(tmp_path: Path) -> None:
         assert (copied.files, copied.left_out) == (2 * len(ODD), ("secret",))
         with pytest.raises(UsageError, match="there already"):
             await chirp_get(server.url("tree"), back)
+    for name in ("deep/er", "deep"):
+        assert (back / name).stat().st_mtime == THEN
     (source / "link").unlink()
     (source / "deep" / "fifo").unlink()
     assert files_of(back) == files_of(source)

@@ -200,6 +200,69 @@ async def test_our_own_page_may(faces):
         pass
 
 
+OURS, EVIL = "http://localhost", "https://evil.example"
+SUB = f"boincvm.token.{TOKEN}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([f"Origin: {OURS}"], 200),
+        (["Origin: HTTP://LOCALHOST"], 200),
+        (["Origin: https://localhost"], 403),
+        (["Origin: ftp://localhost"], 403),
+        (["Origin: //localhost"], 403),
+        (["Origin: http://localhost:80"], 403),
+        (["Origin: http://localhost:0"], 403),
+        (["Origin: http://localhost/"], 403),
+        (["Origin: http://localhost@evil.example"], 403),
+        (["Origin: http://x@localhost"], 403),
+        (["Origin: http://localhost.evil.example"], 403),
+        (["Origin: null"], 403),
+        (["Origin:"], 403),
+        ([f"Origin: {OURS}, {OURS}"], 403),
+        ([f"Origin: {OURS} {EVIL}"], 403),
+        ([f"Origin: {OURS}", f"Origin: {EVIL}"], 403),
+        ([f"Origin: {EVIL}", f"Origin: {OURS}"], 403),
+        ([f"Origin: {OURS}", f"Origin: {OURS}"], 403),
+        (["Host: evil.example"], 400),
+        (["Host: localhost"], 400),
+        (["host: 127.0.0.1", f"Origin: {OURS}"], 400),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/version", "/RPC2"])
+async def test_each_origin_and_host_that_is_named_counts(faces, path, lines, status):
+    body = b"{}" if path == "/api/version" else b""
+    if path == "/RPC2":
+        body = b"<methodCall><methodName>listVMs</methodName><params/></methodCall>"
+    kind = "application/json" if path == "/api/version" else "text/xml"
+    head = [f"POST {path} HTTP/1.1", "Host: localhost", *lines, f"Content-Type: {kind}"]
+    head += [f"Authorization: {BEARER['Authorization']}", f"Content-Length: {len(body)}", "", ""]
+    talk = await faces.talk()
+    await talk.say("\r\n".join(head).encode() + body)
+    assert (await talk.head()).status == status
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([f"Origin: {OURS}"], 101),
+        (["Origin: https://localhost"], 403),
+        (["Origin: null"], 403),
+        ([f"Origin: {OURS}", f"Origin: {EVIL}"], 400),
+        ([f"Origin: {EVIL}", f"Origin: {OURS}"], 400),
+        (["Host: evil.example", f"Origin: {OURS}"], 400),
+    ],
+)
+async def test_so_they_do_for_a_websocket(faces, lines, status):
+    head = ["GET /api/events HTTP/1.1", "Host: localhost", *lines, "Upgrade: websocket"]
+    head += ["Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+    head += ["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", f"Sec-WebSocket-Protocol: {SUB}"]
+    talk = await faces.talk()
+    await talk.say("\r\n".join([*head, "", ""]).encode())
+    assert (await talk.head()).status == status
+
+
 @pytest.mark.parametrize("protocols", [None, ["binary"], ["boincvm.token.wrong"]])
 async def test_a_websocket_needs_the_token_too(faces, protocols):
     for path in ("/api/events", "/api/console/g1"):

@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,9 @@ import pytest
 from benchmarks.rabbitmq import LOGIN, PASSCODE
 from brokers import running_broker
 from certificates import Authority
+from odd_start import STATE, Odd, clean, state
 
+from boincvm.controller.terminal.words import Size, shell_argv
 from boincvm.exit_codes import ExitCode
 from boincvm.process_tree import descendants
 
@@ -28,9 +30,11 @@ STAYS = "(setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.01; done' &
 class Process:
     """One of boincvm's, whose lines of one stream are read."""
 
-    def __init__(self, home: Path, *words: str, reads: str = "stderr") -> None:
+    def __init__(
+        self, home: Path, *words: str, reads: str = "stderr", before: Sequence[str] = ()
+    ) -> None:
         self.started = subprocess.Popen(
-            [*BOINCVM, *words],
+            [*before, *BOINCVM, *words],
             env={**os.environ, "BOINCVM_HOME": str(home)},
             stdin=subprocess.DEVNULL,
             text=True,
@@ -69,8 +73,9 @@ class Bench(NamedTuple):
     controller: Process
     again: tuple[str, ...] = ()
 
-    def guest(self, *options: str) -> Process:
-        made = Process(self.directory / "there", "guest", *self.broker, *ROOT, *options)
+    def guest(self, *options: str, before: Sequence[str] = ()) -> Process:
+        words = ("guest", *self.broker, *ROOT, *options)
+        made = Process(self.directory / "there", *words, before=before)
         made.until("Ctrl-C ends it")
         return made
 
@@ -153,6 +158,48 @@ def all_end(process: int) -> Iterator[None]:
             assert select.select([descriptor], [], [], 30)[0]
 
 
+def test_a_guest_that_was_started_oddly(invited: Bench) -> None:
+    """`nohup boincvm guest … &` in a script: its programs, and shells, begin anew; what it was to
+    ignore does not end it, the rest does."""
+    odd = Odd(ignored=(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD))
+    guest = invited.guest(before=odd.before)
+    try:
+        invited.until("vm_load")
+        assert state(invited.say("exec", "lab", "--", "sh", "-c", STATE).stdout) == clean(0o022)
+        script = f"{STATE.removeprefix('exec ')}; kill -INT $$; echo deaf"
+        shell = subprocess.Popen(
+            [*BOINCVM, "exec", "lab", "--", *shell_argv(Size(), ("sh", "-c", script))],
+            env={**os.environ, "BOINCVM_HOME": str(invited.directory / "here")},
+            stdin=subprocess.PIPE,  # which stays open: else the shell is hung up
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with shell:
+            assert shell.stdout is not None
+            assert state(shell.stdout.read()) == clean(0o022)
+        assert shell.returncode == 128 + signal.SIGINT
+        (invited.directory / "list").write_text("1\n2\n")
+        for option, found in (("-n", "1\n2\n"), ("--timeout=60", "1\n")):
+            loop = f'while read x; do "$@" exec {option} lab -- echo $x; done <list'
+            done = subprocess.run(
+                ["bash", "-c", loop, "bash", *BOINCVM],
+                env={**os.environ, "BOINCVM_HOME": str(invited.directory / "here")},
+                cwd=invited.directory,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.stdout == found
+            assert ("boincvm exec -n" in done.stderr) is (option != "-n")
+        for number in odd.ignored:
+            guest.started.send_signal(number)
+        assert invited.say("exec", "lab", "--", "echo", "there").stdout == "there\n"
+        assert guest.end(signal.SIGTERM)[0] == 0
+    finally:
+        guest.close()
+
+
 def test_a_host_by_invitation(invited: Bench) -> None:
     guest = invited.guest("--label", "site=cern", "--directory", str(invited.directory / "work"))
     try:
@@ -172,10 +219,15 @@ def test_a_host_by_invitation(invited: Bench) -> None:
 
         (invited.directory / "tree/a").mkdir(parents=True)
         (invited.directory / "tree/a/file").write_text("deep" * 100_000)
+        times = {"ns": (0, 1_234_567_890_123_456_789)}
+        os.utime(invited.directory / "tree/a/file", **times)
+        os.utime(invited.directory / "tree/a", **times)
         assert invited.say("cp", "tree", "lab:there").returncode == 0
         assert (invited.directory / "work/there/a/file").read_text() == "deep" * 100_000
         assert invited.say("cp", "lab:there/a/file", "back").returncode == 0
         assert (invited.directory / "back").read_text() == "deep" * 100_000
+        for name in ("work/there/a/file", "work/there/a", "back"):
+            assert (invited.directory / name).stat().st_mtime_ns == times["ns"][1]
         (invited.directory / "work/out").symlink_to("/etc")
         assert invited.say("cp", "lab:out/passwd", "stolen").returncode == ExitCode.OUTPUT_FILE
 

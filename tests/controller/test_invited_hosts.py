@@ -25,7 +25,7 @@ from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.keeper.process import open_bus
 from boincvm.controller.operations import call
 from boincvm.controller.registry import Guest
-from boincvm.errors import BusError, HostError, UsageError
+from boincvm.errors import BusError, HostDiskFullError, HostError, UsageError
 
 pytestmark = pytest.mark.timeout(120)
 LOOPBACK = Listen("127.0.0.1", 0)
@@ -243,9 +243,9 @@ async def test_a_disk_that_is_full_keeps_nobody_in(
         peer = await logged_in(place)
         with monkeypatch.context() as patch:
             patch.setattr("boincvm.controller.invitations.write_atomically", full)
-            with pytest.raises(HostError, match="No space left"):
+            with pytest.raises(HostDiskFullError, match="No space left"):
                 await call(first, "revoke", {"name": "b"})
-            with pytest.raises(HostError, match="No space left"):
+            with pytest.raises(HostDiskFullError, match="No space left"):
                 await call(first, "invite", {"name": "c"})
         assert await peer.is_closed()
         await peer.close()

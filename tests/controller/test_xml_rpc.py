@@ -2,9 +2,12 @@
 
 import asyncio
 import http.client
+import inspect
+import os
 import socket
 import time
 import xmlrpc.client
+from unittest.mock import Mock
 
 import pytest
 from faces import BEARER, TOKEN, Faces
@@ -15,7 +18,8 @@ from boincvm import __version__
 from boincvm.controller.serve.gate import Policy
 from boincvm.controller.serve.server import Place
 from boincvm.controller.serve.xml_rpc import MOST_BYTES, read_call
-from boincvm.controller.serve.xml_rpc_methods import STATES
+from boincvm.controller.serve.xml_rpc_calls import check_call
+from boincvm.controller.serve.xml_rpc_methods import STATES, Methods
 from boincvm.errors import UsageError
 
 pytestmark = pytest.mark.timeout(60)
@@ -258,6 +262,7 @@ async def test_numbers_beyond_32_bits(old):
 async def test_files_both_ways(faces, old, tmp_path):
     (tmp_path / "there").write_bytes(bytes(range(256)) * 1000)
     (tmp_path / "there").chmod(0o750)
+    os.utime(tmp_path / "there", ns=(0, then := 1_234_567_890_123_456_789))
     assert await old("cpFileToVM", "1.1.1", str(tmp_path / "there"), "in/it") is True
     assert await old("cpFileToVM", "1.1.1", str(tmp_path / "there")) is True
     place = faces.guests["1.1.1"].place.root
@@ -265,6 +270,8 @@ async def test_files_both_ways(faces, old, tmp_path):
     assert await old("cpFileFromVM", "1.1.1", "in/it", str(tmp_path / "back")) is True
     assert (tmp_path / "back").read_bytes() == (tmp_path / "there").read_bytes()
     assert (tmp_path / "back").stat().st_mode & 0o777 == 0o750
+    assert (place / "in/it").stat().st_mtime_ns == then
+    assert (tmp_path / "back").stat().st_mtime_ns == then
     (tmp_path / "directory").mkdir()
     assert await old("cpFileFromVM", "1.1.1", "in/it", str(tmp_path / "directory")) is True
     assert [path.name for path in (tmp_path / "directory").iterdir()] == ["it"]
@@ -307,7 +314,7 @@ async def test_files_that_cannot_be_copied(old, tmp_path):
     assert "cannot be read" in await old.fault("cpFileToVM", "1.1.1", str(tmp_path), "x")
     (tmp_path / "x").write_text("x")
     assert await old.fault("cpFileToVM", "1.1.1", str(tmp_path / "x"), "../../x")
-    assert "no guest" in await old.fault("cpFileToVM", "nobody", str(tmp_path / "x"), "x")
+    assert "no machine" in await old.fault("cpFileToVM", "nobody", str(tmp_path / "x"), "x")
     assert "none" in await old.fault("cpFileFromVM", "1.1.1", "none", str(tmp_path / "y"))
     assert await old("cpFileToVM", "1.1.1", str(tmp_path / "x"), "x") is True
     gone = str(tmp_path / "gone" / "y")
@@ -355,6 +362,44 @@ async def test_life_by_name_and_by_pattern(faces, old):
 async def test_a_wrong_call_is_a_fault(old, name, parameters, said, caplog):
     assert said in await old.fault(name, *parameters)
     assert caplog.records == []
+
+
+def with_optional():
+    """Each method that has parameters which may be left out, and the number of the others."""
+    for name, method in Methods(Mock(), None)._methods.items():
+        parameters = list(inspect.signature(method).parameters.values())
+        needed = sum(one.default is one.empty for one in parameters)
+        if needed < len(parameters):
+            yield pytest.param(method, ["x"] * needed, len(parameters), id=name)
+
+
+@pytest.mark.parametrize(("method", "needed", "count"), list(with_optional()))
+def test_nil_is_the_default_of_each_optional_parameter(method, needed, count):
+    defaults = [
+        one.default
+        for one in inspect.signature(method).parameters.values()
+        if one.default is not one.empty
+    ]
+    given = (*needed, *[None] * (count - len(needed)))
+    assert check_call("x", method, given) == (*needed, *defaults)
+    for left_out in range(len(needed), count):
+        assert check_call("x", method, given[:left_out]) == (*needed, *defaults)[:left_out]
+    if needed:
+        with pytest.raises(UsageError, match="found nothing, expected"):
+            check_call("x", method, (None, *given[1:]))
+
+
+async def test_a_client_that_gives_nil(old):
+    assert await old("ping", "1.1.1", None) == "PONG from 1.1.1"
+    command = await old("runCmd", "1.1.1", "echo", None, None, None, None)
+    assert (await old.finished(command))["finished"] is True
+    assert await old("getStats", "1.1.1", None) == await old("getStats", "1.1.1")
+    assert await old("listVMsWithState", None) == await old("listVMsWithState")
+    assert await old("help", None) == await old("help")
+    assert "matches no machine" in await old.fault("start", "none", None)
+    assert "matches no machine" in await old.fault("takeSnapshot", "none", None, None)
+    assert await old("createVM", "m", None) is True
+    assert "bytes, expected a text" in await old.fault("getState", xmlrpc.client.Binary(b"x"))
 
 
 # Hostile ones.

@@ -12,6 +12,7 @@ from selenium.common.exceptions import (
     TimeoutException,
 )
 from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
@@ -162,7 +163,8 @@ def test_a_person_and_three_machines(base_image: Path, tmp_path: Path) -> None:
         fetched = tmp_path / "downloads" / "there.txt"
         person.until(fetched.exists)
         assert fetched.read_text() == "from the page\n"
-        assert person.find("#plot-cpu polyline").get_attribute("points")
+        load_is_told(person)
+        themes_are_followed(person)
 
         person.press("#one-acts", "Power off")
         person.agree()
@@ -176,6 +178,74 @@ def test_a_person_and_three_machines(base_image: Path, tmp_path: Path) -> None:
             person.until_state(name, "powered off")
         loud = [one for one in driver.get_log("browser") if "401" not in one["message"]]
         assert [one["message"] for one in loud if one["level"] == "SEVERE"] == []
+
+
+def load_is_told(person: Person) -> None:
+    """The plots have axes with units and times, and the value at the pointer."""
+    for plot, unit in (("#plot-cpu", "%"), ("#plot-memory", "MiB")):
+        assert person.find(f"{plot} polyline").get_attribute("points")
+        labels = [one.text for one in person.all(f"{plot} text")]
+        values, times = labels[:3], labels[3:]
+        assert all(text.endswith(f" {unit}") for text in values), labels
+        assert values[0].split()[0] == "0"
+        assert len(set(values)) == 3
+        assert all(":" in text for text in times), labels
+        usual = person.text(f"{plot} output")
+        svg = person.find(f"{plot} svg")
+        assert usual.split()[0] in str(svg.get_attribute("aria-label"))
+        ActionChains(person.driver).move_to_element(svg).perform()
+        person.until(lambda one=plot: " at " in person.text(f"{one} output"))
+        assert unit in person.text(f"{plot} output")
+        assert person.find(f"{plot} .pointer circle")
+        ActionChains(person.driver).move_to_element(person.find("h1")).perform()
+        person.until(lambda one=plot: " at " not in person.text(f"{one} output"))
+    assert "the guest was given 256 MiB" in person.text("#plot-memory output")
+    header = [one.text for one in person.all("thead th")]
+    assert header[3:5] == ["Memory", "On host"]
+
+
+CONTRAST = """
+    const light = (color) => {
+      const [r, g, b] = color.match(/[0-9.]+/g).map((part) => part / 255)
+        .map((part) => (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const back = (one) => {
+      for (; one; one = one.parentElement) {
+        const color = getComputedStyle(one).backgroundColor;
+        if (!/, 0\\)$/.test(color) && !color.startsWith("color")) return color;
+      }
+    };
+    return [
+      "body", "h2", "h3", "#run-line", "#run button", ".acts button", "td", ".labels", "output",
+    ].map((name) => {
+        const one = document.querySelector(name);
+        const pair = [light(getComputedStyle(one).color), light(back(one))].sort((a, b) => b - a);
+        return [name, (pair[0] + 0.05) / (pair[1] + 0.05)];
+      });
+"""
+
+
+def themes_are_followed(person: Person) -> None:
+    """What is written can be read in both, and nothing sticks out of a narrow window."""
+    driver = person.driver
+    backs = set()
+    for theme in ("dark", "light"):
+        wanted = [{"name": "prefers-color-scheme", "value": theme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
+        for name, contrast in driver.execute_script(CONTRAST):
+            assert contrast >= 4.5, (theme, name, contrast)
+        backs.add(person.find("body").value_of_css_property("background-color"))
+        size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for section in ("#machines", "#one", "#events"):
+            width = f"const one = document.querySelector('{section}');"
+            width += "return [one.scrollWidth, one.clientWidth]"
+            wide, room = driver.execute_script(width)
+            assert wide <= room, (theme, section)
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(backs) == 2
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def bright(driver: Chrome) -> int:

@@ -15,7 +15,7 @@ and `instance` says which life is meant.
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ MOST_HEARD = 64
 LONGEST_ID = 64
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 _LONGEST_TEXT = 1000
+_MOST_GONE = 20_000
 _KINDS = {
     kind.exit_code: kind
     for kind in vars(errors).values()
@@ -75,6 +76,7 @@ class Asker:
         self._post = post
         self._open: dict[str, dict[str, _Question]] = {}  # by guest, then by the question's id
         self._heard: dict[str, list[str]] = {}  # what a guest has not been told yet, by guest
+        self._gone: OrderedDict[str, str] = OrderedDict()  # why, by guest
         self._prefix = secrets.token_hex(8)
         self._number = 0
         self._is_closed = False
@@ -116,6 +118,8 @@ class Asker:
         asked = self._open.get(guest.id, {})
         if self._is_closed:
             raise _closed()
+        if guest.id in self._gone:
+            raise _lost(guest.id, self._gone[guest.id])
         if len(asked) >= MOST_OPEN:
             raise UsageError(f"guest {guest.id} has {MOST_OPEN} requests to answer already")
         if len(data) > MOST_DATA:
@@ -177,6 +181,7 @@ class Asker:
 
     def guest_says_hello(self, guest: Guest) -> None:
         """It has connected again, or was started anew."""
+        self._gone.pop(guest.id, None)
         for question in self._open.get(guest.id, {}).values():
             if question.guest.instance == guest.instance:
                 if not question.reply.done():
@@ -186,8 +191,12 @@ class Asker:
                 question.fail(_lost(guest.id, "was started anew"))
 
     def guest_is_lost(self, guest_id: str, why: str = "has left") -> None:
-        """Its answers will not come. `why`: follows the guest's id in the error's message."""
+        """Its answers will not come, and it is not asked until it says HELLO. `why`: follows the
+        guest's id in the error's message."""
         self._heard.pop(guest_id, None)
+        self._gone[guest_id] = why
+        while len(self._gone) > _MOST_GONE:
+            self._gone.popitem(last=False)
         for question in self._open.get(guest_id, {}).values():
             question.stop_timer()
             question.fail(_lost(guest_id, why))

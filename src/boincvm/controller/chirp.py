@@ -281,6 +281,11 @@ class ChirpClient:
         await self._send(request("rename", encoded(path), encoded(other)))
         await self._answer(path)
 
+    async def set_time(self, path: str, modified: int) -> None:
+        """When it was last read and modified: seconds since 1970."""
+        await self._send(request("utime", encoded(path), modified, modified))
+        await self._answer(path)
+
     async def unlink(self, path: str) -> None:
         await self._send(request("unlink", encoded(path)))
         await self._answer(path)

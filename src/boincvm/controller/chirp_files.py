@@ -11,7 +11,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -24,8 +24,14 @@ from boincvm.controller.chirp_words import (
     ChirpRefusedError,
     ChirpStat,
 )
-from boincvm.errors import HostDiskFullError, InputFileError, OutputFileError, UsageError
-from boincvm.filetree import shown
+from boincvm.errors import (
+    HostDiskFullError,
+    InputFileError,
+    OutputFileError,
+    UsageError,
+    host_error,
+)
+from boincvm.filetree import set_time, shown
 
 _DEEPEST = 64
 _TRIES = 2
@@ -50,12 +56,19 @@ async def send_file(session: ChirpSession, source: Path, path: str) -> int:
         for _ in range(_TRIES):
             await session.do(lambda client: _write_rest(session, client, file, path, status))
             if await _is_same(session, file, path, status.st_size):
+                await session.do(partial(_set_time, path=path, status=status))
                 return status.st_size
             await session.do(lambda client: client.unlink(path))
     raise OutputFileError(
         f"{path} is another one on the server than it was sent",
         hint="did the file change meanwhile, or does somebody else write it?",
     )
+
+
+async def _set_time(client: ChirpClient, path: str, status: os.stat_result) -> None:
+    """In whole seconds, for Chirp has no others; a server may refuse it."""
+    with suppress(ChirpRefusedError):
+        await client.set_time(path, status.st_mtime_ns // 10**9)
 
 
 async def _write_rest(
@@ -93,13 +106,15 @@ async def _pieces(
 
 
 async def fetch_file(session: ChirpSession, path: str, part: Path) -> tuple[int, int]:
-    """Into `part`, whatever is there; returns its size and mode. Raises BoincvmError."""
+    """Into `part`, whatever is there, with its time; returns its size and mode. Raises
+    BoincvmError."""
     session.begin_file()
     with _opened(part, os.O_RDWR | os.O_CREAT) as file:
         for _ in range(_TRIES):
             there = await session.do(lambda client: _read_rest(session, client, file, path))
             if await _is_same(session, file, path, there.size):
                 session.count(there.size)
+                set_time(file.fileno(), there.modified * 10**9)
                 return there.size, stat.S_IMODE(there.mode) & 0o777
             file.truncate(0)
     raise InputFileError(
@@ -161,10 +176,12 @@ async def send_tree(session: ChirpSession, source: Path, path: str) -> tuple[int
     paths beneath `source`. Raises BoincvmError."""
     files = total = 0
     left_out: list[str] = []
+    made: list[tuple[str, os.stat_result]] = []
     waiting = deque([(source, path, 0)])
     while waiting:
         directory, there, depth = waiting.popleft()
         await session.do(partial(_make_directory, path=there))
+        made.append((there, directory.lstat()))
         for entry in sorted(_entries(directory, depth), key=lambda entry: entry.name):
             target = f"{there}/{_name(entry.name)}"
             if entry.is_dir(follow_symlinks=False):
@@ -175,6 +192,8 @@ async def send_tree(session: ChirpSession, source: Path, path: str) -> tuple[int
                 files += 1
             else:
                 left_out.append(str(Path(entry.path).relative_to(source)))
+    for there, status in reversed(made):
+        await session.do(partial(_set_time, path=there, status=status))
     return files, total, left_out
 
 
@@ -212,18 +231,21 @@ async def fetch_tree(session: ChirpSession, path: str, part: Path) -> tuple[int,
     """Into the directory `part`; as `send_tree`. Raises BoincvmError."""
     files = total = 0
     left_out: list[str] = []
-    waiting = deque([(path, part, 0)])
+    made: list[tuple[Path, int]] = []
+    top = await session.do(partial(ChirpClient.lstat, path=path))
+    waiting = deque([(path, part, top.modified, 0)])
     while waiting:
-        there, directory, depth = waiting.popleft()
+        there, directory, modified, depth = waiting.popleft()
         if depth > _DEEPEST:
             raise InputFileError(f"{there} on the server is more than {_DEEPEST} deep")
         with _local_errors():
             _make_local(directory)
+        made.append((directory, modified * 10**9))
         for name, found in await session.do(partial(ChirpClient.list_directory, path=there)):
             source, target = f"{there.rstrip('/')}/{name}", directory / name
             if found.is_directory:
                 session.count(0)
-                waiting.append((source, target, depth + 1))
+                waiting.append((source, target, found.modified, depth + 1))
             elif found.is_file:
                 size, mode = await fetch_file(session, source, target)
                 with _local_errors():
@@ -232,6 +254,8 @@ async def fetch_tree(session: ChirpSession, path: str, part: Path) -> tuple[int,
                 files += 1
             else:
                 left_out.append(str(target.relative_to(part)))
+    for directory, modified in reversed(made):
+        set_time(os.fsencode(directory), modified)
     return files, total, left_out
 
 
@@ -253,7 +277,7 @@ def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[FileIO]:
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise kind(f"cannot open {shown(os.fsencode(path))}: {error.strerror}") from None
+        raise host_error(f"cannot open {shown(os.fsencode(path))}", error, kind) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise kind(f"{shown(os.fsencode(path))} is no regular file")

@@ -30,7 +30,7 @@ from boincvm.controller.chirp_words import (
     parse_url,
 )
 from boincvm.controller.registry import Guest
-from boincvm.errors import InputFileError, OutputFileError, UsageError
+from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
 from boincvm.filetree import shown
 
 SCHEME = "chirp://"
@@ -93,7 +93,7 @@ async def chirp_get(url: str, destination: Path, access: Access | None = None) -
         part.replace(destination)
     except OSError as error:
         name = shown(os.fsencode(destination))
-        raise OutputFileError(f"cannot make {name}: {error.strerror}") from None
+        raise host_error(f"cannot make {name}", error, OutputFileError) from None
     return Copied(copied[0], copied[1], tuple(copied[2]))
 
 

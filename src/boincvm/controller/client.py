@@ -23,6 +23,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
+from boincvm.filetree import time_of
 
 CALL_LIMIT = 660.0
 """Seconds of silence; a keeper may take ten minutes for what it is told."""
@@ -38,13 +39,15 @@ Body = bytes | BinaryIO | Iterable[bytes] | None
 class Gotten(NamedTuple):
     """What `Client.get` brings: a file or a tree (a tar stream), the mode of it, its size where
     that is known, the digest of all of it, and the bytes from the asked one on, which raise
-    BoincvmError where they break off."""
+    BoincvmError where they break off. modified: in nanoseconds since 1970, None where nobody
+    says."""
 
     is_tree: bool
     mode: int
     size: int | None
     digest: str
     chunks: Iterator[bytes]
+    modified: int | None = None
 
 
 class Client:
@@ -105,11 +108,15 @@ class Client:
         is_tree: bool,
         mode: int,
         transfer: str,
+        modified: int | None = None,
     ) -> Table:
-        """The outcomes by id. size: bytes of `body`, where it is known. transfer: who puts the
+        """The outcomes by id. size: bytes of `body`, where it is known. modified: of a file, in
+        nanoseconds since 1970. transfer: who puts the
         same again under the same id goes on where that ended. Raises BoincvmError."""
         kind = "tree" if is_tree else "file"
         told = {"vms": vms, "path": path, "kind": kind, "mode": f"{mode:o}", "transfer": transfer}
+        if modified is not None:
+            told["modified"] = str(modified)
         query = urlencode(told)
         headers = {**_BYTES, **({} if size is None else {"Content-Length": str(size)})}
         with self._asked("PUT", f"/api/files?{query}", body, headers, limit=None) as response:
@@ -127,6 +134,7 @@ class Client:
                 response.length,
                 response.headers.get("X-Boincvm-Digest", ""),
                 self._chunks(response),
+                _time(response.headers.get("X-Boincvm-Modified")),
             )
 
     def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -278,6 +286,13 @@ def error_of(told: Json) -> BoincvmError:
 def _line(text: Json) -> str:
     shown = text if isinstance(text, str) else ""
     return "".join(one if one.isprintable() else " " for one in shown[:2000])
+
+
+def _time(text: str | None) -> int | None:
+    try:
+        return time_of(text)
+    except ValueError:
+        return None
 
 
 def _mode(text: str) -> int:

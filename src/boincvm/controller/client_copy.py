@@ -30,6 +30,7 @@ def put(
     *,
     is_tree: bool,
     mode: int,
+    modified: int | None = None,
     progress: Progress,
 ) -> Table:
     """The outcomes by id; as `Client.put`. `file`: of `size` bytes. Raises BoincvmError."""
@@ -38,7 +39,9 @@ def put(
     def attempt() -> Table:
         file.seek(0)
         body = _pieces(file, size, progress)
-        return client.put(vms, path, body, size, is_tree=is_tree, mode=mode, transfer=transfer)
+        return client.put(
+            vms, path, body, size, is_tree=is_tree, mode=mode, transfer=transfer, modified=modified
+        )
 
     return _again_and_again(attempt)
 

@@ -16,6 +16,7 @@ from boincvm.controller.arguments import Json
 from boincvm.controller.client import Client, Table
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
+from boincvm.inherited import heeded
 
 _PIECE = 1 << 15
 _LONGEST_LINE = 1 << 16
@@ -108,6 +109,8 @@ def end_of(answer: Table) -> End:
     state, code, number = answer.get("state"), answer.get("code"), answer.get("signal")
     if state == "lost":
         return End(ExitCode.GUEST_DIED, f"lost: {answer.get('why')}", "see boincvm logs", True)
+    if state == "refused":
+        return End(ExitCode.USAGE, str(answer.get("why")), "boincvm ls shows its state", True)
     if state == "dropped":
         is_late = answer.get("why") == "too late"
         late = ExitCode.TIME_LIMIT_EXCEEDED if is_late else ExitCode.INTERRUPTED
@@ -162,11 +165,12 @@ def interruptible(client: Client, command_id: str) -> Iterator[None]:
         else:
             raise KeyboardInterrupt
 
-    former = signal.signal(signal.SIGINT, interrupt)
+    former = {number: signal.signal(number, interrupt) for number in heeded((signal.SIGINT,))}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 class InputFeeder:

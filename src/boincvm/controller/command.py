@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from boincvm.controller.output_log import OutputLog
 from boincvm.controller.words import LARGEST, Word
@@ -32,7 +32,7 @@ class Request(NamedTuple):
 
 
 class State(Enum):
-    """Of one guest's answer; the last three are final."""
+    """Of one guest's answer; the last four are final."""
 
     SENT = auto()
     """The guest has not said a word of it yet."""
@@ -43,6 +43,8 @@ class State(Enum):
     """The guest has gone, or was started anew, and nobody knows how far it came."""
     DROPPED = auto()
     """Not wanted any more: cancelled, too late, or enough others had answered."""
+    REFUSED = auto()
+    """The machine was in no state for it, and the program did not begin."""
 
 
 class Result(NamedTuple):
@@ -74,6 +76,13 @@ class Answer:
         self.input_heard = self.input_taken = 0
         self.input_ends = False
         self.outputs = {"stdout": OutputLog(KEPT_OUTPUT), "stderr": OutputLog(KEPT_OUTPUT)}
+
+    @classmethod
+    def refused(cls, guest_id: str, why: str) -> Self:
+        """Of a machine that cannot be asked."""
+        answer = cls(guest_id, "")
+        answer.state, answer.why = State.REFUSED, why
+        return answer
 
     @property
     def is_open(self) -> bool:

@@ -23,7 +23,7 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from boincvm.controller.command import Answer, Command, Request, State, read_result
 from boincvm.controller.command_input import CommandInput
@@ -67,12 +67,14 @@ class CommandTable:
         first: int | None = None,
         within: float | None = None,
         keep_input: bool = False,
+        refused: Mapping[str, str] = {},
     ) -> Command:
         """Sends `request` to all `guests`, and returns at once.
 
         `command_id`: the client's own; the same request under the same id is the same command,
         and runs no second time. `first`: so many answers are enough. `within`: seconds, after
-        which what is still open is dropped. `keep_input`: more follows by `give_input`. Raises
+        which what is still open is dropped. `keep_input`: more follows by `give_input`.
+        `refused`: by id, machines that were meant too and cannot answer, and why. Raises
         UsageError.
         """
         self._kept.expire()
@@ -86,10 +88,13 @@ class CommandTable:
                 )
             return known
         made = self._make(list(guests), request, command_id, first)
+        for guest_id, why in refused.items():
+            made.answers[guest_id] = Answer.refused(guest_id, why)
         made.ends_at = None if within is None else time.time() + within
         self._journal.submitted(made)
         for answer in made.answers.values():
-            self._say_run(made, answer)
+            if answer.is_open:
+                self._say_run(made, answer)
         self._set_alarm(made)
         self._see_end(made)
         return made

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from boincvm.atomic_files import write_atomically
@@ -20,13 +21,17 @@ from boincvm.controller.events import Event, EventLog
 from boincvm.controller.files import Files
 from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.life import Life
+from boincvm.controller.local_machine import LocalMachine
 from boincvm.controller.machines import Machines
 from boincvm.controller.overview import Overview
+from boincvm.controller.reach import Reach
 from boincvm.controller.registry import Change, Guest
 from boincvm.controller.report import Report
 from boincvm.controller.store import Store
+from boincvm.controller.vm_state import VmState, refusal
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.hypervisor.contract import DISPLAY_SOCKET
+from boincvm.own_files import make_directory
 from boincvm.socket_paths import short_path
 
 _NUMBERS = 1000
@@ -61,7 +66,9 @@ class Controller:
         self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
         self.life = Life(self.machines, self.desk)
         self.overview = Overview(self.machines, self.desk, self.life, platform.node())
-        self.files = Files(self.desk, directory)
+        self.reach = Reach(self.machines, self.desk, self.life, self.overview.state)
+        self.desk.reason = self._why_gone
+        self.files = Files(self.desk, directory, partial(self.reach.find, held_too=False))
 
     async def open(self) -> None:
         """Finds what a former controller has left. Raises BoincvmError."""
@@ -75,6 +82,9 @@ class Controller:
                 self.events.add("trouble", machine.id, error.message)
         self.desk.commands.load(self._store.commands())
         self.desk.registry.load(self._store.guests())
+        for machine in self.machines.all():
+            if not machine.place.is_kept():  # its end may have come while nobody looked
+                self._see_end(machine)
         self.side.bus.on_trouble = lambda why: self.events.add("trouble", None, why)
         await self.desk.open()
 
@@ -86,9 +96,16 @@ class Controller:
         self.events.close()
 
     async def ping(self, vms: str, timeout: float) -> dict[str, Json]:
-        """Seconds by id; None where there was no answer. Raises UsageError."""
-        found = [guest.id for guest in self.desk.registry.find(parse_selector(vms))]
-        return dict(await self.desk.pings.ping(found, timeout))
+        """`answers`: seconds by id, None where there was no answer; `refused`: of those that were
+        not asked, for they are in no state to answer, errors. Raises UsageError."""
+        if not self.life.targets(parse_selector(vms)):
+            return {"answers": {}, "refused": {}}
+        guests, refused = await self.reach.find(vms)
+        answers = await self.desk.pings.ping([guest.id for guest in guests], timeout)
+        return {
+            "answers": {**answers, **dict.fromkeys(refused)},
+            "refused": {vm: {**error.table()} for vm, error in refused.items()},
+        }
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool) -> None:
         """More input of a command; waits until there is room. Raises UsageError."""
@@ -102,6 +119,8 @@ class Controller:
                 f"{vm[:64]!r} has no screen here",
                 hint="a machine has one that was made with --display, on its own host",
             )
+        if machine.state.is_off:
+            raise refusal(vm, machine.state, machine.why)
         try:
             with short_path(machine.place.disk / DISPLAY_SOCKET) as path:
                 return await asyncio.open_unix_connection(path)
@@ -140,6 +159,11 @@ class Controller:
             self.overview.forget(guest.id)
         elif change in (Change.FOUND, Change.CHANGED):
             self._store.add_guest(guest)
+        machine = self.machines.find(guest.id)
+        if machine is not None:
+            machine.hear(is_silent=change in (Change.SILENT, Change.DROPPED))
+            if machine.is_silent is False and change in (Change.SILENT, Change.DROPPED):
+                self._see_end(machine)  # its keeper could not say so
 
     def _take_report(self, guest_id: str, report: Report) -> None:
         before = self.overview.take_report(guest_id, report)
@@ -161,9 +185,22 @@ class Controller:
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
             self._tell_state(machine_id, str(machine.state), machine.why)
+            if machine.ended_unasked:
+                self._see_end(machine)
+
+    def _see_end(self, machine: LocalMachine) -> None:
+        """Whoever waits for a machine whose keeper has gone hears at once."""
+        if not machine.is_kept:
+            self.desk.guest_is_gone(machine.id, comes_back=machine.state is VmState.SAVED)
+
+    def _why_gone(self, vm: str) -> str:
+        machine = self.machines.find(vm)
+        if machine is None or not machine.state.is_off:
+            return ""
+        return f"the machine is {machine.state.words}" + (f": {machine.why}" if machine.why else "")
 
     def _tell_state(self, vm: str, state: str, why: str) -> None:
-        text = f"it is {state.replace('_', ' ')}" + (f": {why}" if why else "")
+        text = f"it is {VmState(state).words}" + (f": {why}" if why else "")
         self.events.add("vm_state", vm, text, {"state": state, "why": why})
 
 
@@ -176,7 +213,7 @@ async def run_controller(
     `listen`: where guests of other hosts reach its broker; `broker`: one that runs elsewhere, in
     place of it. Raises BoincvmError, OSError.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     directory.chmod(0o700)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, _lock(directory))

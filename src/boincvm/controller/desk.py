@@ -13,7 +13,6 @@ from boincvm.controller.presence import PresenceWords
 from boincvm.controller.registry import Change, Guest, Registry
 from boincvm.controller.report import Report, read_report
 from boincvm.controller.words import GUEST, Word, belongs
-from boincvm.errors import UsageError
 
 
 class Desk:
@@ -47,6 +46,8 @@ class Desk:
         self.pings = Pings(post)
         self.asker = Asker(post)
         self.presence = PresenceWords(bus, self.registry, self._take, part)
+        self.reason: Callable[[str], str] = lambda _guest_id: ""
+        """Of a guest that is gone, by its id: more than it said itself, if that is known."""
 
     async def open(self) -> None:
         """From now on guests are heard. Raises BusError."""
@@ -59,15 +60,6 @@ class Desk:
         self.commands.close()
         self.asker.close()
         await self.presence.close()
-
-    def find(self, selector: str) -> list[Guest]:
-        """All guests that it matches now. Raises UsageError where there is none."""
-        found = self.registry.find(parse_selector(selector))
-        if not found:
-            raise UsageError(
-                f"{selector[:80]!r} matches no guest that is there", hint="boincvm ls shows them"
-            )
-        return found
 
     def run(
         self,
@@ -97,10 +89,20 @@ class Desk:
         await self.commands.give_input(command_id, data, ends=ends)
 
     def _see(self, guest: Guest, change: Change) -> None:
-        if change is Change.LEFT:
-            self.commands.guest_is_lost(guest.id, "the guest has left")
-            self.asker.guest_is_lost(guest.id)
+        if change in (Change.LEFT, Change.ASLEEP):
+            self._give_up(guest.id, comes_back=change is Change.ASLEEP)
         self._tell(guest, change)
+
+    def guest_is_gone(self, guest_id: str, *, comes_back: bool = False) -> None:
+        """It cannot say so itself any more. `comes_back`: the same life goes on later."""
+        self._give_up(guest_id, comes_back=comes_back)
+        self.registry.bye(guest_id, comes_back=comes_back)
+
+    def _give_up(self, guest_id: str, *, comes_back: bool) -> None:
+        reason = self.reason(guest_id)
+        if not comes_back:
+            self.commands.guest_is_lost(guest_id, reason or "the guest has left")
+        self.asker.guest_is_lost(guest_id, f"has left ({reason})" if reason else "has left")
 
     def _take(self, guest_id: str, word: Word) -> None:
         if word.name == "HELLO":

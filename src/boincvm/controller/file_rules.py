@@ -28,13 +28,15 @@ _DIGEST = 64
 
 class Asked(NamedTuple):
     """A put as the guest is asked for it. `mode`: of a file; `digest`: of the whole content,
-    BLAKE2b of 256 bits in hexadecimal; a tree's content is a tar stream."""
+    BLAKE2b of 256 bits in hexadecimal; a tree's content is a tar stream. `modified`: when a file
+    was, in nanoseconds since 1970; a tree's stream has that for all of it."""
 
     path: str
     is_tree: bool
     mode: int
     size: int
     digest: str
+    modified: int | None = None
 
 
 def guest_path(text: object) -> PurePosixPath:
@@ -74,6 +76,17 @@ def check_whole(table: Mapping[str, object], key: str, most: int = LARGEST) -> i
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
     raise UsageError(f"a transfer of files has no proper {key!r}")
+
+
+def check_time(table: Mapping[str, object]) -> int | None:
+    """When a file was modified, in nanoseconds since 1970: what no system could set is brought
+    back to what it can; None where nobody says. Raises UsageError."""
+    value = table.get("modified")
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return filetree.clamp_time(value)
+    raise UsageError("a transfer of files has no proper 'modified'")
 
 
 def check_digest(value: object) -> str:

@@ -14,6 +14,7 @@ from boincvm.controller.file_rules import (
     PIECE,
     check_digest,
     check_kind,
+    check_time,
     check_whole,
 )
 from boincvm.controller.registry import Guest
@@ -36,6 +37,7 @@ class Ready(NamedTuple):
     mode: int
     size: int
     digest: str
+    modified: int | None = None
 
 
 class Traffic:
@@ -119,7 +121,8 @@ class Transfer:
         try:
             is_tree, digest = check_kind(table.get("kind")), check_digest(table.get("digest"))
             mode = check_whole(table, "mode", MOST_MODE)
-            return Ready(is_tree, mode, check_whole(table, "size", MOST_BYTES), digest)
+            size = check_whole(table, "size", MOST_BYTES)
+            return Ready(is_tree, mode, size, digest, check_time(table))
         except UsageError as error:
             raise _nonsense(error) from None
 

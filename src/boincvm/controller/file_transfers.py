@@ -23,7 +23,7 @@ from boincvm.controller.machine_place import Place
 from boincvm.controller.tar_trees import pack, unpack
 from boincvm.errors import InputFileError, OutputFileError, UsageError
 from boincvm.file_digest import digest_of
-from boincvm.filetree import UnsafePathError
+from boincvm.filetree import UnsafePathError, clamp_time, set_time
 
 T = TypeVar("T")
 AHEAD = 8 << 20
@@ -32,12 +32,13 @@ _CONTENT, _TREE = "content", "tree"
 
 
 class Fetched(NamedTuple):
-    """What lies ready to be sent."""
+    """What lies ready to be sent. `modified`: in nanoseconds since 1970."""
 
     is_tree: bool
     mode: int
     size: int
     digest: str
+    modified: int
 
 
 class Transfer:
@@ -128,6 +129,7 @@ class PutTransfer(Transfer):
         else:
             with told_as_host_faults():
                 source.chmod(asked.mode | 0o400)
+                set_time(os.fsencode(source), asked.modified)
         await self._place.put(source, guest_path(asked.path), asked.mode)
 
     async def _unpacked(self) -> Path:
@@ -188,7 +190,7 @@ class GetTransfer(Transfer):
         size, digest = digest_of(file)
         if size > MOST_BYTES:
             raise UnsafePathError("it is too large")
-        return Fetched(is_tree, mode, size, digest)
+        return Fetched(is_tree, mode, size, digest, clamp_time(status.st_mtime_ns))
 
     def piece(self, offset: int) -> bytes:
         """PIECE bytes from `offset` on, fewer at the end. Raises UsageError, HostError."""

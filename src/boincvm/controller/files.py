@@ -7,7 +7,7 @@ killed controller when the same is asked for again under the same `transfer`.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,36 +15,50 @@ from boincvm.controller.addressing import parse_selector
 from boincvm.controller.desk import Desk
 from boincvm.controller.file_rules import MOST_BYTES, MOST_MODE, check_transfer_id, guest_path
 from boincvm.controller.file_traffic import Download, Traffic, Transfer
+from boincvm.controller.reach import Reached
 from boincvm.controller.registry import Guest
 from boincvm.controller.spooled import Spooled
 from boincvm.errors import BoincvmError, UsageError
+from boincvm.filetree import clamp_time
 
 MOST_AT_ONCE = 64
 """Guests that are sent something; the others wait."""
 
 Outcomes = dict[str, dict[str, object]]
+Find = Callable[[str], Awaitable[Reached]]
 
 
 class Gotten(NamedTuple):
     """A file, or a tree as a tar stream, of `size` bytes; `mode` of the file or of the tree's
-    root. `chunks` raises BoincvmError where it breaks off, and at its end OutputFileError where
-    what came is not what was there: only then may it get its final name."""
+    root, and `modified`, in nanoseconds since 1970, None where its guest does not say. `chunks`
+    raises BoincvmError where it breaks off, and at its end OutputFileError where what came is not
+    what was there: only then may it get its final name."""
 
     is_tree: bool
     mode: int
     size: int
     chunks: Download
+    modified: int | None = None
 
 
 class Files:
     """`spool`: where sources lie while they are sent, as files without a name; None: where the
     system has such files. To be closed at the end."""
 
-    def __init__(self, desk: Desk, spool: Path | None = None) -> None:
+    def __init__(self, desk: Desk, spool: Path | None = None, find: Find | None = None) -> None:
+        """`find`: who of those that a selector matches can answer, see reach.py; by default all
+        that are on the bus."""
         self._desk = desk
+        self._find = find or self._on_the_bus
         self._spool = spool
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._traffic = Traffic(desk.asker)
+
+    async def _on_the_bus(self, vms: str) -> Reached:
+        found = self._desk.registry.find(parse_selector(vms))
+        if not found:
+            raise UsageError(f"there is no guest that {vms[:100]!r} means")
+        return Reached(found, {})
 
     async def close(self) -> None:
         """Guests are not told any more what is not wanted; again is harmless."""
@@ -59,16 +73,17 @@ class Files:
         is_tree: bool,
         mode: int = 0o644,
         size: int | None = None,
+        modified: int | None = None,
         transfer: str | None = None,
     ) -> Outcomes:
         """The bytes of `source` become `path` in all guests that `vm_selector` matches now.
 
         `path`: see `guest_path`; directories on the way are made; a file that is there is
         replaced, a directory is not. A tree is a tar stream that is not compressed. `size`: of
-        `source`, where it is known. `transfer`: who asks again under the same id, with the same
-        source, goes on where it ended. Each guest's outcome is {"state": "put", "size"} or
-        {"error"}. Raises UsageError; HostDiskFullError or HostError where `source` finds no
-        room here.
+        `source`, where it is known. `modified`: of a file, in nanoseconds since 1970. `transfer`:
+        who asks again under the same id, with the same source, goes on where it ended. Each
+        guest's outcome is {"state": "put", "size"} or {"error"}. Raises UsageError;
+        HostDiskFullError or HostError where `source` finds no room here.
         """
         place = guest_path(path)
         if not place.name:
@@ -76,9 +91,7 @@ class Files:
         if not 0 <= mode <= MOST_MODE:
             raise UsageError(f"a file's mode is from 0 to {MOST_MODE:o}")
         transfer_id = secrets.token_hex(8) if transfer is None else check_transfer_id(transfer)
-        guests = self._desk.registry.find(parse_selector(vm_selector))
-        if not guests:
-            raise UsageError(f"there is no guest that {vm_selector[:100]!r} means")
+        guests, refused = (await self._find(vm_selector)).required(vm_selector)
         with await Spooled.take(source, self._spool, size, MOST_BYTES) as content:
             table: dict[str, object] = {
                 "transfer": transfer_id,
@@ -87,6 +100,7 @@ class Files:
                 "mode": mode,
                 "size": content.size,
                 "digest": content.digest,
+                **({} if modified is None else {"modified": clamp_time(modified)}),
             }
             async with asyncio.TaskGroup() as tasks:
                 puts = {
@@ -95,7 +109,8 @@ class Files:
                     )
                     for guest in guests
                 }
-            return {name: task.result() for name, task in puts.items()}
+            told: Outcomes = {vm: {"error": error.table()} for vm, error in refused.items()}
+            return {**told, **{name: task.result() for name, task in puts.items()}}
 
     async def _outcome(
         self, guest: Guest, table: Mapping[str, object], content: Spooled, is_kept: bool
@@ -106,9 +121,8 @@ class Files:
                 with self._traffic.at_work():
                     await transfer.put(table, content)
             except BoincvmError as error:
-                told = {"message": error.message, "hint": error.hint, "code": int(error.exit_code)}
                 transfer.end()
-                return {"error": told}
+                return {"error": error.table()}
             except asyncio.CancelledError:
                 transfer.end()
                 raise
@@ -123,10 +137,9 @@ class Files:
         the digest is for the caller to compare (`chunks.digest`). Raises BoincvmError.
         """
         place, transfer_id = guest_path(path), check_transfer_id(transfer or secrets.token_hex(8))
-        selector = parse_selector(vm)
-        found = self._desk.registry.find(selector)
-        if len(found) != 1 or selector.only is None:
+        if parse_selector(vm).only is None:
             raise UsageError(f"there is no guest {vm[:100]!r}", hint="give the id of one")
+        found, _ = (await self._find(vm)).required(vm)
         asked = Transfer(self._traffic, found[0], transfer_id, is_kept=transfer is not None)
         try:
             ready = await asked.get_begin(str(place))
@@ -135,4 +148,5 @@ class Files:
         except (BoincvmError, asyncio.CancelledError):
             asked.end()
             raise
-        return Gotten(ready.is_tree, ready.mode, ready.size, Download(asked, ready, offset))
+        chunks = Download(asked, ready, offset)
+        return Gotten(ready.is_tree, ready.mode, ready.size, chunks, ready.modified)

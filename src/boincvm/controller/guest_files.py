@@ -1,11 +1,11 @@
 """A guest's side of files over the bus: verbs for `answering.Answerer`.
 
-    file-put-begin {"transfer", "path", "kind", "mode", "size", "digest"} -> {"offset"}
-            so much of it has come already
+    file-put-begin {"transfer", "path", "kind", "mode", "size", "digest"[, "modified"]} -> {"offset"}
+            so much of it has come already; `modified`: nanoseconds since 1970
     file-put-piece {"transfer", "offset"} and data -> {"offset"}
     file-put-end {"transfer"} -> {"is_done"}
             it is checked, and goes to its place in the guest; to be asked until it is done
-    file-get-begin {"transfer", "path"} -> {"is_ready"} and, if so, {"kind", "mode", "size", "digest"}
+    file-get-begin {"transfer", "path"} -> {"is_ready"} and, if so, {"kind", "mode", "size", "digest", "modified"}
             it is fetched from the guest; to be asked until it is ready
     file-get-piece {"transfer", "offset"} -> {"offset"} and data
     file-drop {"transfer"} -> {}
@@ -31,6 +31,7 @@ from boincvm.controller.file_rules import (
     check_digest,
     check_kind,
     check_room,
+    check_time,
     check_transfer_id,
     check_whole,
     guest_path,
@@ -157,7 +158,7 @@ class GuestFiles:
         fetched = get.work.result()
         kind = "tree" if fetched.is_tree else "file"
         told = {"kind": kind, "mode": fetched.mode, "size": fetched.size, "digest": fetched.digest}
-        return Reply({"is_ready": True, **told})
+        return Reply({"is_ready": True, **told, "modified": fetched.modified})
 
     async def _get_piece(self, table: Mapping[str, object], _: bytes) -> Reply:
         transfer_id = check_transfer_id(table.get("transfer"))
@@ -244,7 +245,7 @@ def _asked(table: Mapping[str, object]) -> Asked:
         raise UsageError("what is put in the guest needs a name there")
     is_tree, digest = check_kind(table.get("kind")), check_digest(table.get("digest"))
     mode, size = check_whole(table, "mode", MOST_MODE), check_whole(table, "size", MOST_BYTES)
-    return Asked(str(path), is_tree, mode, size, digest)
+    return Asked(str(path), is_tree, mode, size, digest, check_time(table))
 
 
 def _see_same(known: Asked, asked: Asked) -> None:

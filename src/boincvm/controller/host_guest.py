@@ -12,8 +12,6 @@ import asyncio
 import os
 import platform
 import secrets
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -32,10 +30,12 @@ from boincvm.controller.registry import Guest, check_guest
 from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState
 from boincvm.controller.words import belongs
-from boincvm.errors import BoincvmError, GuestProtocolError, HostError, UsageError
+from boincvm.errors import BoincvmError, GuestProtocolError, HostError, UsageError, host_error
 from boincvm.image.locks import try_lock
+from boincvm.inherited import heeded
 from boincvm.paths import data_directory
 from boincvm.processes import ASKING_SIGNALS
+from boincvm.standard_error import say
 
 _VOICES = "voices"
 
@@ -109,13 +109,12 @@ async def run_guest(place: BusPlace, guest: Guest, directory: Path | None) -> No
     """Until a signal ends it. `directory`: where commands run, else a fresh one. Raises
     BoincvmError."""
     ended = asyncio.Event()
-    for number in ASKING_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup(1)
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    for number in heeded(ASKING_SIGNALS):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     state = data_directory() / "guest" / guest.id
     with _held(state, directory) as work:
         bus = await open_bus(place)
-        bus.on_trouble = _say
+        bus.on_trouble = say
         try:
             left = await _live(bus, guest, state, work, ended)
         finally:
@@ -127,7 +126,7 @@ async def run_guest(place: BusPlace, guest: Guest, directory: Path | None) -> No
         )
     if bus.failure.done():
         raise BoincvmError(f"the bus has failed: {bus.failure.result()!r}")
-    _say(f"the guest {guest.id} has ended, and all that it has started")
+    say(f"the guest {guest.id} has ended, and all that it has started")
 
 
 async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asyncio.Event) -> int:
@@ -141,8 +140,8 @@ async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asy
         there = BusGuest(bus, guest, programs.start, group, verbs=files.verbs, report=load.table)
         await there.open()
         stack.push_async_callback(there.close)
-        _say(f"the guest {guest.id} is on the bus; in {work} it runs what it is told,")
-        _say("as this user, with all that this user may do; Ctrl-C ends it")
+        say(f"the guest {guest.id} is on the bus; in {work} it runs what it is told,")
+        say("as this user, with all that this user may do; Ctrl-C ends it")
         signalled = asyncio.ensure_future(ended.wait())
         try:
             await asyncio.wait((signalled, bus.failure), return_when=asyncio.FIRST_COMPLETED)
@@ -172,11 +171,9 @@ def _held(state: Path, directory: Path | None) -> Iterator[Path]:
                 directory = Path(tempfile.mkdtemp(prefix="work-", dir=state))
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise HostError(
-                f"the guest cannot have its directory: {error}", hint="choose another --directory"
+            raise host_error(
+                f"the guest cannot have its directory {error.filename or ''}".rstrip(),
+                error,
+                hint="choose another --directory",
             ) from error
         yield directory.absolute()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

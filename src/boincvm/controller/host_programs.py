@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from boincvm.controller.command import Request
 from boincvm.controller.file_rules import guest_path
 from boincvm.controller.guest_command import Listener
-from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageError
+from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageError, host_error
 from boincvm.guestlink.program import WINDOW, ProgramEnd
 from boincvm.guestlink.reports import shown
 from boincvm.guestlink.voice import FractionDone, VoiceReader
@@ -60,7 +60,7 @@ class HostPrograms:
         except ValueError as error:  # no character of this host's encoding
             raise ProgramStartError(f"the guest cannot execute that: {error}"[:500]) from error
         except OSError as error:
-            raise HostError(f"the guest's host refused: {error.strerror}") from error
+            raise host_error("the guest's host refused", error) from error
         self._running.add(program)
         program.ended.add_done_callback(lambda _: self._running.discard(program))
         if request.stdin:
@@ -133,7 +133,7 @@ class HostProgram:
         """To its process group; 9 reaches all that ever came from it."""
         if self.ended.done():
             return
-        guard, control, program, _ = self._guarded
+        guard, control, program, *_ = self._guarded
         if number == signal.SIGKILL:
             with suppress(OSError):  # it is ending already
                 control.shutdown(socket.SHUT_WR)
@@ -222,7 +222,7 @@ class HostProgram:
     # Its end.
 
     def _hear_guard(self) -> None:
-        guard, control, program, _ = self._guarded
+        guard, control, _, *_ = self._guarded
         try:
             data = control.recv(_CHUNK)
         except BlockingIOError:
@@ -238,7 +238,7 @@ class HostProgram:
             left = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
             while left > 0 and (count := self._take(descriptor, min(left, _CHUNK))):
                 left -= count
-        end = guarded_end(program, self._said)
+        end = guarded_end(self._guarded, self._said)
         times = end.user_time, end.system_time
         # What the kernel killed for want of memory, and the disk's room, nobody counts here.
         self.ended.set_result(ProgramEnd(end.code, end.signal, *times, end.largest, 0, 0))
@@ -279,10 +279,23 @@ def _find(name: str, directory: Path, search: str) -> Path:
         candidates = [directory / name]
     else:
         candidates = [directory / folder / name for folder in search.split(":")]
-    for path in candidates:
-        if path.exists() and ("/" in name or os.access(path, os.X_OK)):
+    found = [path for path in candidates if _is_there(path)]
+    for path in found:
+        if os.access(path, os.X_OK) and not path.is_dir():
             return path
+    if found:
+        return found[0]  # the system says what is wrong with it
     raise ProgramStartError(
         f"no such program in the guest: {shown(PurePosixPath(name))}",
         hint="see what is in the guest's PATH, and in its directory",
     )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass  # it cannot even be looked at: to execute it fails for the same reason
+    return True

@@ -16,8 +16,8 @@ from boincvm.bus.access import LOGIN, Account, digest_of_passcode, new_passcode
 from boincvm.bus.broker import Broker
 from boincvm.controller.keeper.place import check_id
 from boincvm.controller.words import GUEST, GUEST_FRAMES, HOST, belongs
-from boincvm.errors import HostError, UsageError
-from boincvm.file_digest import open_regular
+from boincvm.errors import HostError, UsageError, host_error
+from boincvm.own_files import open_own
 
 MOST = 256
 _MOST_BYTES = 1 << 20
@@ -90,8 +90,9 @@ class Invitations:
             write_atomically(self._path, json.dumps(table, indent=1))
             self._path.chmod(0o600)
         except OSError as error:
-            raise HostError(
-                f"{self._path.name} cannot be written: {error.strerror}",
+            raise host_error(
+                f"{self._path.name} cannot be written",
+                error,
                 hint="see to it, and do the same again, else it is as before at the next start",
             ) from error
         self._known = known
@@ -99,7 +100,7 @@ class Invitations:
 
 def _read(path: Path) -> Iterator[Invitation]:
     try:
-        with BufferedReader(open_regular(path)) as file:
+        with BufferedReader(open_own(path)) as file:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise ValueError("it is too large")

@@ -12,8 +12,8 @@ from boincvm.controller.keeper.verbs import ENDS
 from boincvm.controller.local_machine import LocalMachine
 from boincvm.controller.machines import Machines
 from boincvm.controller.registry import Guest
-from boincvm.controller.vm_state import VmState
-from boincvm.errors import BoincvmError, HostError, UsageError
+from boincvm.controller.vm_state import VmState, refusal
+from boincvm.errors import BoincvmError, GuestDiedError, HostError, UsageError, host_error
 
 ASK_LIMIT = 600.0
 """Seconds that a keeper may take for anything."""
@@ -64,8 +64,7 @@ class Life:
         try:
             return await self.one(vm, verb, asked)
         except BoincvmError as error:
-            told: Table = {"message": error.message, "hint": error.hint}
-            return {"error": {**told, "code": int(error.exit_code)}}
+            return {"error": {**error.table()}}
 
     async def one(self, vm: str, verb: str, asked: Asked) -> Table:
         """What came of it. Raises BoincvmError."""
@@ -77,7 +76,7 @@ class Life:
             act = self._local.get(verb)
             told = await (act(machine, asked) if act else self._ask(machine, verb, asked))
         except OSError as error:
-            raise HostError(f"the host's system refused: {error}") from error
+            raise host_error("the host's system refused", error) from error
         return {"state": str(machine.state), **told}
 
     async def _ask_elsewhere(self, vm: str, verb: str, asked: Asked) -> Table:
@@ -105,35 +104,36 @@ class Life:
     async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
         """Its keeper; it may end with or without an answer."""
         await machine.until(lambda: not machine.is_ending)
-        if not machine.is_kept:
-            raise UsageError(
-                f"the machine {machine.id} is {machine.state.replace('_', ' ')}",
-                hint=f"start it first: boincvm start {machine.id}",
-            )
-        ended = asyncio.ensure_future(machine.until(lambda: not machine.is_kept))
+        if not machine.is_kept or (machine.state is VmState.STUCK and verb != "power_off"):
+            raise refusal(machine.id, machine.state, machine.why)
+        ended = asyncio.ensure_future(machine.until(lambda: _is_lost(machine)))
         answer = asyncio.ensure_future(self._ask_when_there(machine, verb, asked))
         try:
             await asyncio.wait((ended, answer), return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
+            # Where it has ended, that says more than its missing answer.
+            if answer.done() and not (
+                isinstance(answer.exception(), GuestDiedError) and _is_lost(machine)
+            ):
                 return answer.result()
         finally:
             ended.cancel()
             answer.cancel()
             await asyncio.gather(ended, answer, return_exceptions=True)
-        if verb in ENDS:
+        if verb in ENDS and machine.state is not VmState.STUCK:
             return {}
         raise self._has_ended(machine, verb)
 
     @staticmethod
     def _has_ended(machine: LocalMachine, verb: str) -> HostError:
         return HostError(
-            f"the machine {machine.id} ended before the answer to {verb.replace('_', ' ')} came:"
-            f" it is {machine.state.replace('_', ' ')}{machine.why and ': '}{machine.why}",
-            hint=f"boincvm logs {machine.id}",
+            f"the machine {machine.id} gave no answer to {verb.replace('_', ' ')}:"
+            f" it is {machine.state.words}{machine.why and ': '}{machine.why}",
+            hint=machine.state.meaning.remedy.format(vm=machine.id),
         )
 
     async def _ask_when_there(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
-        await machine.until(lambda: machine.state is not VmState.STARTING)
+        if verb != "power_off":
+            await machine.until(lambda: machine.state is not VmState.STARTING)
         try:
             async with asyncio.timeout(ASK_LIMIT):
                 guest = await self._desk.registry.wait_for(machine.id)
@@ -148,8 +148,20 @@ class Life:
     # What concerns this host's own.
 
     async def _start(self, machine: LocalMachine, _asked: Asked) -> Table:
-        await self._machines.start(machine)
-        return {}
+        """Until it runs, whatever it does now."""
+        while True:
+            await machine.until(lambda: not machine.is_ending)
+            state = machine.state
+            if state.is_off:
+                await self._machines.start(machine)
+                return {}
+            if state is VmState.RUNNING:
+                return {}
+            if state is VmState.STUCK:
+                raise refusal(machine.id, state, machine.why)
+            if state is VmState.PAUSED:
+                await self._ask(machine, "resume", {})
+            await machine.until_not(state)
 
     async def _end(self, machine: LocalMachine, asked: Asked) -> Table:
         if not machine.is_kept:
@@ -163,7 +175,7 @@ class Life:
 
     async def _power_off(self, machine: LocalMachine) -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(0 if machine.state is VmState.STUCK else PATIENCE):
                 await self._ask(machine, "power_off", {})
                 await machine.until(lambda: not machine.is_kept)
         except TimeoutError:
@@ -211,6 +223,11 @@ class Life:
             return await self._ask(machine, "snapshot_remove", asked)
         self._machines.remove_snapshot(machine, str(asked.get("name")))
         return {}
+
+
+def _is_lost(machine: LocalMachine) -> bool:
+    """Whether its keeper has gone, or nobody knows whether it will be heard again."""
+    return not machine.is_kept or machine.state is VmState.STUCK
 
 
 def as_guest(machine: LocalMachine) -> Guest:

@@ -24,17 +24,23 @@ Changed = Callable[[str], None]
 
 
 class LocalMachine:
-    """report: what its keeper told last, None while none runs."""
+    """report: what its keeper told last, None while none runs. is_silent: the keeper runs, and
+    has not been heard for so long that nobody knows how its machine is. ended_unasked: no keeper
+    runs, and the last one could not say that it was ending. was_killed: by a signal, if it was
+    ours."""
 
     def __init__(self, place: Place, changed: Changed) -> None:
         self.place = place
         self.definition = place.definition()
         self.status = place.status()
         self.report: Report | None = None
+        self.is_silent = False
+        self.ended_unasked = self.was_killed = False
         self._changed = changed
         self._news = asyncio.Event()
         self._pidfd = -1
         self._child = 0  # its process, if it is ours
+        self._is_killed = False
 
     @property
     def id(self) -> str:
@@ -52,7 +58,8 @@ class LocalMachine:
 
     @property
     def state(self) -> VmState:
-        return self.report.state if self.report else self.status.state
+        state = self.report.state if self.report else self.status.state
+        return VmState.STUCK if self.is_silent and not state.is_off else state
 
     @property
     def why(self) -> str:
@@ -63,11 +70,21 @@ class LocalMachine:
         while not condition():
             await self._news.wait()
 
+    async def until_not(self, state: VmState) -> None:
+        """Until it is in another one."""
+        await self.until(lambda: self.state is not state)
+
     def tell(self) -> None:
         """Something is another than it was."""
         self._news.set()
         self._news = asyncio.Event()
         self._changed(self.id)
+
+    def hear(self, *, is_silent: bool) -> None:
+        """Its keeper has not been heard for a while, or is heard again."""
+        if self.is_kept and self.is_silent is not is_silent:
+            self.is_silent = is_silent
+            self.tell()
 
     def take_report(self, report: Report) -> None:
         """What its keeper says."""
@@ -98,20 +115,23 @@ class LocalMachine:
                 setsid=True,
             )
         self.report = Report(VmState.STARTING)
+        self.is_silent = self.ended_unasked = self._is_killed = False
         self._child = pid
         self._watch(pid)
+        # Another controller, should we be killed before the keeper has said who it is, finds it.
+        with suppress(BoincvmError, OSError):  # what is wrong there the keeper tells
+            self.set_status(self.place.status()._replace(pid=pid))
         self.tell()
 
     def adopt(self) -> bool:
         """Takes up the keeper that a former controller has begun; whether there is one. One that
         has not said yet who it is is taken up later. Raises BoincvmError."""
-        if not self.place.is_kept():
-            self._settle()
-            return False
         self.status = self.place.status()
-        if not self._is_keeper(self.status.pid):
-            return False
         try:
+            if not self._is_keeper(self.status.pid):
+                if not self.place.is_kept():
+                    self._settle()
+                return False
             self._watch(self.status.pid)
         except ProcessLookupError:  # just now
             self._settle()
@@ -142,16 +162,22 @@ class LocalMachine:
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
 
     def kill_keeper(self) -> None:
-        """And the machine with it, at once."""
+        """And the machine with it, at once: that is how it is powered off."""
         if self.is_kept:
+            self._is_killed = True
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _ended(self) -> None:
         self.let_go()
         if self._child:
-            os.waitpid(self._child, 0)
+            _, status = os.waitpid(self._child, 0)
+            self.was_killed = os.WIFSIGNALED(status)
             self._child = 0
-        self._settle()
+        self.report, self.is_silent = None, False
+        try:
+            self.adopt()  # ours may have ended because there was another one
+        except BoincvmError:
+            self._settle()
         self.tell()
 
     def _settle(self) -> None:
@@ -163,8 +189,11 @@ class LocalMachine:
             self.status = self.status._replace(state=VmState.ABORTED, why=error.message)
             return
         if not self.status.state.is_off:
-            why = "its keeper was killed, and the machine with it"
-            self.status = self.status._replace(state=VmState.ABORTED, why=why, started_at=None)
+            state, why = VmState.ABORTED, "its keeper was killed, and the machine with it"
+            if self._is_killed:
+                state, why = VmState.POWERED_OFF, ""
+            self.ended_unasked = True
+            self.status = self.status._replace(state=state, why=why, started_at=None)
             with suppress(OSError):  # the next controller finds it out as this one did
                 self.place.write_status(self.status)
 

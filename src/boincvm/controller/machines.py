@@ -4,17 +4,26 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from boincvm.controller.keeper.place import BusPlace, Definition, Place, check_id
 from boincvm.controller.keeper.snapshots import Snapshots
 from boincvm.controller.local_machine import Changed, LocalMachine
-from boincvm.controller.vm_state import VmState
-from boincvm.errors import BoincvmError, HostError, UsageError
-from boincvm.file_digest import open_regular
+from boincvm.controller.vm_state import VmState, refusal
+from boincvm.errors import (
+    BoincvmError,
+    HostError,
+    ImageDamagedError,
+    ImageMissingError,
+    UsageError,
+)
 from boincvm.image.names import check_image_name
+from boincvm.image.store import ImageStore
 from boincvm.job import values
 from boincvm.job.values import UnexpectedValueError
+from boincvm.regular_files import open_regular
+from boincvm.wrapper.machine_spec import check_memory
 
 MOST = 1000
 _MOST_LABELS = 48
@@ -97,6 +106,7 @@ class Machines:
             )
         except UnexpectedValueError as error:
             raise UsageError(str(error)) from error
+        _check_memory(definition)
         place = Place(self._directory / machine_id)
         place.make(definition, self._bus_for(machine_id))
         machine = self._machines[machine_id] = LocalMachine(place, self._changed)
@@ -113,10 +123,13 @@ class Machines:
         await machine.until(lambda: not machine.is_kept or machine.state not in begins)
         await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept:
+            reason = "its keeper was killed" if machine.was_killed else "see its log"
             raise HostError(
-                f"the machine {machine.id} did not start: {machine.why or 'see its log'}",
+                f"the machine {machine.id} did not start: {machine.why or reason}",
                 hint=f"boincvm logs {machine.id}",
             )
+        if machine.state is VmState.STUCK:
+            raise refusal(machine.id, machine.state, machine.why)
 
     def remove(self, machine: LocalMachine) -> None:
         """One whose keeper does not run. Raises UsageError, OSError."""
@@ -167,6 +180,15 @@ class Machines:
         """Keepers and their machines run on."""
         for machine in self._machines.values():
             machine.let_go()
+
+
+def _check_memory(definition: Definition) -> None:
+    """Unless the image is missing or damaged, which `start` tells. Raises UsageError."""
+    with (
+        suppress(ImageMissingError, ImageDamagedError),
+        ImageStore().open_unverified(definition.image) as image,
+    ):
+        check_memory(definition.memory, image)
 
 
 def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from boincvm import __version__
 from boincvm.controller import command_table, hosts
 from boincvm.controller.arguments import Arguments, Json, Kind, Parameter
 from boincvm.controller.command import Request
+from boincvm.controller.reach import Reached
 from boincvm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,12 +131,14 @@ async def _snapshot_remove(controller: Controller, given: Arguments) -> dict[str
 
 
 async def _ping(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return {"answers": await controller.ping(given.text("vms"), given.number("timeout"))}
+    return await controller.ping(given.text("vms"), given.number("timeout"))
 
 
 async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
-    if not controller.desk.commands.knows(given.maybe_text("id")):
-        controller.desk.find(given.text("vms"))
+    commands, vms = controller.desk.commands, given.text("vms")
+    guests, refused = Reached([], {})
+    if not commands.knows(given.maybe_text("id")):
+        guests, refused = (await controller.reach.find(vms)).required(vms)
     request = Request(
         given.texts("argv"),
         given.table("env"),
@@ -143,13 +146,14 @@ async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
         given.maybe_number("timeout"),
         given.text("stdin").encode(),
     )
-    command = controller.desk.run(
-        given.text("vms"),
+    command = commands.submit(
+        guests,
         request,
         command_id=given.maybe_text("id"),
         first=given.maybe_whole("first"),
         within=given.maybe_number("within"),
         keep_input=given.flag("keep_input"),
+        refused={vm: error.message for vm, error in refused.items()},
     )
     return {"command": command.id, "vms": list(command.answers)}
 

@@ -102,13 +102,12 @@ class Overview:
         report = self._reports.get(vm)
         if machine is not None and not machine.is_kept:
             report = None
-        state = machine.state if machine else (report.state if report else VmState.UNKNOWN)
-        # One that a former controller knew may just not have been heard yet.
-        is_mute = report is not None and self._desk.registry.presence(vm) is not Presence.PRESENT
-        if is_mute and state is VmState.RUNNING:
-            state = VmState.STUCK
-        why = machine.why if machine else (report.why if report else "")
+        state, why = self.state(vm)
+        operations = state.meaning.operations
+        if machine is not None and machine.status.saved is None:
+            operations -= {"discard"}
         return {
+            "operations": [*sorted(operations)] if machine else [],
             "state": str(state),
             "why": why,
             "cpu": report.cpu if report else None,
@@ -117,6 +116,17 @@ class Overview:
             "started_at": report.started_at if report else None,
             "commands": self._desk.commands.open_in(vm) if guest else 0,
         }
+
+    def state(self, vm: str) -> tuple[VmState, str]:
+        """Of one that is known, and why it is in it."""
+        machine, report = self._machines.find(vm), self._reports.get(vm)
+        if machine is not None:
+            return machine.state, machine.why
+        if report is None:
+            return VmState.UNKNOWN, ""
+        if not report.state.is_off and self._desk.registry.presence(vm) is not Presence.PRESENT:
+            return VmState.STUCK, report.why
+        return report.state, report.why
 
     def history(self, vm: str) -> Iterator[Json]:
         """Samples, the oldest one first. Raises UsageError."""

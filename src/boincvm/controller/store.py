@@ -8,6 +8,7 @@ version of what is written here.
 import asyncio
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,10 +17,13 @@ from pathlib import Path
 from boincvm.controller.command import Answer, Command, Request, Result, State
 from boincvm.controller.events import KEPT, Event
 from boincvm.controller.registry import Guest, check_guest
-from boincvm.errors import GuestProtocolError, HostError
+from boincvm.errors import GuestProtocolError, HostDiskFullError, HostError
+from boincvm.own_files import open_own
 
 _LOG = logging.getLogger("boincvm.controller")
 SCHEMA = 1
+_LEAST_ROOM = 1 << 16
+"""Bytes on the disk, with less of which SQLite cannot begin."""
 _NONSENSE = (GuestProtocolError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
 _TABLES = """
 CREATE TABLE events (number INTEGER PRIMARY KEY, at REAL, kind TEXT, vm TEXT, text TEXT, more TEXT);
@@ -41,9 +45,11 @@ class Store:
     transaction."""
 
     def __init__(self, path: Path) -> None:
-        """Raises HostError."""
+        """Raises HostError, HostDiskFullError."""
         self._path = path
         with self._in_words("cannot be used"):
+            if path.exists():
+                open_own(path).close()
             self._base = sqlite3.connect(path, isolation_level=None)
         try:
             with self._in_words("cannot be used"):
@@ -69,14 +75,28 @@ class Store:
 
     @contextmanager
     def _in_words(self, trouble: str) -> Iterator[None]:
-        """What goes wrong with a damaged file is a HostError."""
+        """A damaged file is a HostError, a full disk a HostDiskFullError."""
         try:
             yield
-        except (sqlite3.Error, *_NONSENSE) as error:
+        except (sqlite3.Error, OSError, *_NONSENSE) as error:
+            if isinstance(error, sqlite3.Error) and self._is_disk_full(error):
+                raise HostDiskFullError(
+                    f"{self._path} {trouble}: the disk is full", hint="free some space on it"
+                ) from error
             raise HostError(
                 f"{self._path} {trouble}: {error!r}"[:500],
                 hint="if it is damaged, move the file away, and what it knows of commands with it",
             ) from error
+
+    def _is_disk_full(self, error: sqlite3.Error) -> bool:
+        """SQLite says so, or something else where it has no room for its other files."""
+        primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if primary not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+            return primary == sqlite3.SQLITE_FULL
+        status = os.statvfs(self._path.parent)
+        return status.f_bavail * status.f_frsize < _LEAST_ROOM or (
+            status.f_files > 0 == status.f_favail
+        )
 
     def _do(self, statement: str, values: tuple[object, ...]) -> None:
         try:

@@ -1,7 +1,7 @@
 """Trees as tar streams: pax, with regular files, directories and links that stay inside.
 
-`tarfile` is no more than the codec here: where things go, and whether they may, is for
-`filetree`. What is read may be hostile; nothing of it is kept in memory but names.
+Where things go, and whether they may, is for `filetree`. What is read may be hostile: that is
+for `tar_reader`. Nothing of a tree is kept in memory but names.
 """
 
 import errno
@@ -14,12 +14,9 @@ from typing import BinaryIO
 from boincvm import filetree
 from boincvm.controller.file_rules import MOST_BYTES, MOST_ENTRIES
 from boincvm.filetree import Entry, TreeWriter, UnsafePathError
+from boincvm.tar_reader import Member, TarError, TarReader, pax_time
 
 _CHUNK = 1 << 18
-_LONGEST_HEAD = 1 << 17
-"""Bytes of one pax header, or of a long name."""
-_MOST_READS = 64
-"""For one entry; `tarfile` reads a header from within the one before it."""
 _OF_NAMES = (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EINVAL)
 
 
@@ -47,6 +44,8 @@ def pack(root: Path, tree: str, target: Path, stop: threading.Event) -> None:
 def _pack_one(tar: tarfile.TarFile, entry: Entry, descriptor: int) -> None:
     info = tarfile.TarInfo(os.fsdecode(entry.path) or ".")
     info.mode = entry.mode
+    if entry.modified is not None:
+        info.pax_headers = {"mtime": pax_time(entry.modified)}
     if entry.kind == "directory":
         info.type = tarfile.DIRTYPE
     elif entry.kind == "link":
@@ -54,31 +53,9 @@ def _pack_one(tar: tarfile.TarFile, entry: Entry, descriptor: int) -> None:
     if descriptor < 0:
         tar.addfile(info)
         return
-    info.size, info.mtime = entry.size, int(os.fstat(descriptor).st_mtime)
+    info.size = entry.size
     with open(descriptor, "rb", closefd=False) as file:
         tar.addfile(info, file)
-
-
-class _Careful:
-    """A file as `tarfile` reads it, which may not ask for much at once, whatever a header says."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.reads = 0
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _LONGEST_HEAD:
-            raise UnsafePathError("a tar stream has a header that is too long")
-        self.reads += 1
-        if self.reads > _MOST_READS:
-            raise UnsafePathError("a tar stream has too many headers before a file")
-        return self._file.read(size)
-
-    def seek(self, offset: int) -> int:
-        return self._file.seek(offset)
-
-    def tell(self) -> int:
-        return self._file.tell()
 
 
 def unpack(source: Path, directory: Path, name: str, stop: threading.Event) -> None:
@@ -102,8 +79,8 @@ def unpack(source: Path, directory: Path, name: str, stop: threading.Event) -> N
             writer.close()
     except UnsafePathError:
         raise
-    except (tarfile.TarError, ValueError, RecursionError, OverflowError, EOFError) as error:
-        raise UnsafePathError("that is no tar stream, or a damaged one") from error
+    except TarError as error:
+        raise UnsafePathError(f"a tar stream is refused: {error}") from error
     except OSError as error:
         if error.errno in _OF_NAMES:
             raise UnsafePathError(f"a tar stream has names that cannot be: {error}") from error
@@ -114,74 +91,55 @@ def unpack(source: Path, directory: Path, name: str, stop: threading.Event) -> N
 
 class _Unpacking:
     def __init__(self, file: BinaryIO, writer: TreeWriter, stop: threading.Event) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
+        self._reader = TarReader(file, most_members=MOST_ENTRIES)
         self._writer = writer
         self._stop = stop
         self._directories: set[bytes] = set()
 
     def run(self) -> None:
-        careful, before = _Careful(self._file), -1
-        # "r:" is one that is not compressed
-        with tarfile.open(fileobj=careful, mode="r:") as tar:  # type: ignore[call-overload]
-            while True:
-                _go_on(self._stop)
-                careful.reads = 0
-                info = tar.next()
-                if info is None:
-                    break
-                tar.members.clear()
-                if info.offset <= before or info.size < 0 or info.issparse():
-                    raise UnsafePathError("a tar stream has a header that makes no sense")
-                before = info.offset
-                self._take(info)
-            end = os.pread(self._file.fileno(), tarfile.BLOCKSIZE, tar.offset)
-        if end != bytes(tarfile.BLOCKSIZE):  # `tarfile` takes a damaged header for the end
-            raise UnsafePathError("a tar stream is damaged, or ends early")
+        _go_on(self._stop)
+        for member in self._reader:
+            self._take(member)
+            _go_on(self._stop)
         if not self._directories:
             self._add_directory(b"", 0o755)  # an empty stream is an empty tree
 
-    def _take(self, info: tarfile.TarInfo) -> None:
-        parts = filetree.components(os.fsencode(info.name))
+    def _take(self, member: Member) -> None:
+        parts = filetree.components(member.name)
         path = b"/".join(parts)
         if not parts or path in self._directories:
-            if not info.isdir():
+            if member.kind != "directory":
                 raise UnsafePathError(
                     f"{filetree.shown(path)} is in the tar stream twice, or has no name"
                 )
             if path not in self._directories:
-                self._add_directory(path, info.mode)
+                self._add_directory(path, member.mode, member.mtime)
             return
         for depth in range(len(parts)):
             above = b"/".join(parts[:depth])
             if above not in self._directories:
                 self._add_directory(above, 0o755)
-        if info.isdir():
-            self._add_directory(path, info.mode)
-        elif info.issym():
-            self._writer.add(Entry("link", path, target=os.fsencode(info.linkname)))
-        elif info.isreg():
-            self._add_file(info, path)
+        if member.kind == "directory":
+            self._add_directory(path, member.mode, member.mtime)
+        elif member.kind == "link":
+            self._writer.add(Entry("link", path, target=member.target, modified=member.mtime))
+        elif member.kind == "file":
+            self._add_file(member, path)
         else:
             raise UnsafePathError(
                 f"{filetree.shown(path)} in the tar stream is neither file, directory nor symlink"
             )
 
-    def _add_directory(self, path: bytes, mode: int) -> None:
-        self._writer.add(Entry("directory", path, (mode & 0o777) | 0o500))
+    def _add_directory(self, path: bytes, mode: int, modified: int | None = None) -> None:
+        self._writer.add(Entry("directory", path, (mode & 0o777) | 0o500, modified=modified))
         self._directories.add(path)
 
-    def _add_file(self, info: tarfile.TarInfo, path: bytes) -> None:
-        if info.offset_data + info.size > self._size:
-            raise UnsafePathError("a tar stream ends within a file")
-        self._writer.add(Entry("file", path, (info.mode & 0o777) | 0o400, info.size))
+    def _add_file(self, member: Member, path: bytes) -> None:
+        mode = (member.mode & 0o777) | 0o400
+        self._writer.add(Entry("file", path, mode, member.size, modified=member.mtime))
         offset = 0
-        while offset < info.size:
+        while data := self._reader.read(_CHUNK):
             _go_on(self._stop)
-            wanted = min(_CHUNK, info.size - offset)
-            data = os.pread(self._file.fileno(), wanted, info.offset_data + offset)
-            if not data:
-                raise UnsafePathError("a tar stream ends within a file")
             if any(data):  # else a hole does
                 self._writer.write(offset, data)
             offset += len(data)

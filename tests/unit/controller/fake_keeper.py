@@ -36,7 +36,7 @@ class FakeMachine(KeptMachine):
         if snapshot is not None:
             self.snapshots.find(snapshot)
         self._is_up = True
-        self.come_up("none", (), frozenset() if goes_on else None)
+        self.come_up("none", (), frozenset())
 
     async def until_over(self) -> None:
         await self._over

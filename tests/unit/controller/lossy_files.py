@@ -42,7 +42,7 @@ class DirectoryPlace:
         if source.is_dir():
             shutil.copytree(source, target, symlinks=True)
         else:
-            shutil.copy(source, target)
+            shutil.copy2(source, target)
             target.chmod(mode)
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
@@ -52,7 +52,7 @@ class DirectoryPlace:
         if found.is_dir():
             shutil.copytree(found, destination, symlinks=True)
         elif found.is_file():
-            shutil.copy(found, destination)
+            shutil.copy2(found, destination)
         else:
             raise OutputFileError(f"the guest has no {source}")
 

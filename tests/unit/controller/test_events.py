@@ -72,11 +72,11 @@ async def test_a_damaged_file_of_one_machine_keeps_no_other_from_starting(tmp_pa
 async def test_a_retry_when_the_guest_has_gone_is_the_same_command(tmp_path: Path) -> None:
     async with run_controller(tmp_path / "c") as controller:
         asked = {"vms": "g", "argv": ["true"], "id": "mine"}
-        with pytest.raises(BoincvmError, match="matches no guest"):
+        with pytest.raises(BoincvmError, match="matches no machine"):
             await call(controller, "exec", asked)
         controller.desk.registry.hello(Guest("g", "g", instance="1"))
         first = await call(controller, "exec", asked)
         controller.desk.registry.bye("g")
         assert (await call(controller, "exec", asked))["command"] == first["command"] == "mine"
-        with pytest.raises(BoincvmError, match="matches no guest"):
+        with pytest.raises(BoincvmError, match="matches no machine"):
             await call(controller, "exec", {**asked, "id": "another"})

@@ -49,14 +49,17 @@ def message(outcome: Mapping[str, object]) -> str:
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, len(DATA)])
 async def test_a_file_there_and_back(tmp_path: Path, size: int) -> None:
     async with file_net(tmp_path) as made:
-        told = await put(made, DATA[:size], "a dir/ö\udcff", mode=0o751, size=size)
+        times = {"modified": 1_234_567_890_123_456_789}
+        told = await put(made, DATA[:size], "a dir/ö\udcff", mode=0o751, size=size, **times)
         assert told == {"state": "put", "size": size}
         file = made.host.root / "a dir/ö\udcff"
         assert file.read_bytes() == DATA[:size]
         assert file.stat().st_mode & 0o777 == 0o751
+        assert file.stat().st_mtime_ns == times["modified"]
         await made.host.until_empty()
         got = await made.files.get("g1", "/work/a dir/ö\udcff")
         assert (got.is_tree, got.mode, got.size) == (False, 0o751, size)
+        assert got.modified == times["modified"]
         assert await whole(got.chunks) == DATA[:size]
         await made.host.until_empty()
 
@@ -263,9 +266,11 @@ async def test_what_is_asked_wrongly(tmp_path: Path) -> None:
         for selector in ("g7", "g*,site=x"):
             with pytest.raises(UsageError):
                 await made.files.put(selector, "f", pieces_of(b""), is_tree=False)
-        for vm in ("g*", "all", "g7"):
+        for vm in ("g*", "all"):
             with pytest.raises(UsageError, match="no guest"):
                 await made.files.get(vm, "f")
+        with pytest.raises(UsageError, match="no guest that 'g7' means"):
+            await made.files.get("g7", "f")
         for more in ({"mode": 0o4755}, {"size": 2}, {"size": 4}, {"transfer": "a\n"}):
             with pytest.raises(UsageError):
                 await put(made, b"abc", **more)

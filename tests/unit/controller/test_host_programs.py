@@ -146,8 +146,9 @@ async def test_what_it_used(host: Host) -> None:
         (Request(("true",), directory="nosuch"), ProgramStartError, "cannot start in"),
         (Request(("true",), directory="../.."), UsageError, "no path in the guest"),
         (Request(("true",), directory="/etc"), UsageError, "no path in the guest"),
-        (Request(("a" * 5000,)), BoincvmError, "File name too long"),
-        (Request(("true", "a" * (1 << 20))), ProgramStartError, "cannot be executed"),
+        (Request(("a" * 5000,)), ProgramStartError, "File name too long; a path has at most"),
+        (Request(("true", "a" * (1 << 20))), ProgramStartError, "one has 1048576 bytes"),
+        (Request(("plain",), {"PATH": "."}), ProgramStartError, "chmod +x"),
         (Request(("true", "\ud800")), ProgramStartError, "cannot execute"),
         (Request(("true",), {"A": "a\0b"}), ProgramStartError, "zero byte"),
     ],
@@ -155,8 +156,10 @@ async def test_what_it_used(host: Host) -> None:
 async def test_what_cannot_start(
     host: Host, request_: Request, kind: type[BoincvmError], words: str
 ) -> None:
-    with pytest.raises(kind, match=words):
+    (host.work / "plain").touch(0o644)
+    with pytest.raises(kind) as failure:
         host.programs.start(request_, Heard())
+    assert words in f"{failure.value.message}; {failure.value.hint}"
 
 
 async def test_a_directory_as_a_machine_has_it(host: Host) -> None:

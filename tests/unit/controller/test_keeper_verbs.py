@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from lossy import FakeProgram
@@ -14,7 +15,7 @@ from boincvm.controller.keeper.kept_machine import KeptMachine
 from boincvm.controller.keeper.place import BusPlace, Definition, Place
 from boincvm.controller.keeper.verbs import LONGEST_STOP, KeeperVerbs
 from boincvm.controller.vm_state import VmState
-from boincvm.errors import HostError, HypervisorError, UsageError
+from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.wrapper.saved_machine import SavedMachine, manifests, write_saved
 
@@ -71,6 +72,7 @@ async def test_where_it_was_saved_has_gone_when_it_runs(kept: Told) -> None:
     """Whoever waits for its running finds nothing of that."""
     made = Checkpoint(1, {}, {})
     write_saved(kept.place.disk, SavedMachine(made, "qemu", "none", DEFINITION.shape, {}, (), None))
+    kept._set(VmState.RESTORING)
     kept.heard.clear()
     kept.come_up("none", (), frozenset())
     assert kept.heard == [(VmState.RESTORING, 1), (VmState.RUNNING, 0)]
@@ -135,8 +137,10 @@ async def test_a_host_that_refuses(kept: Told, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Place, "write_status", full)
-    with pytest.raises(HostError, match="No space left"):
-        await KeeperVerbs(kept).table()["power_off"]({}, b"")
+    # What is to end ends, if that can be written down or not.
+    told = await KeeperVerbs(kept).table()["power_off"]({}, b"")
+    assert told.table == {"state": "aborted"}
+    assert "cannot be written down: No space left" in kept.status.why
 
 
 async def test_the_host_ends_before_it_is_up(kept: Told) -> None:
@@ -148,3 +152,115 @@ async def test_the_host_ends_before_it_is_up(kept: Told) -> None:
     )
     await kept.fail(HypervisorError("and more"))  # once is enough
     assert kept.place.status() == status
+
+
+class Stub:
+    """In place of a TaskMachine: `keep` does what `fault` says. `calls`: what it was told."""
+
+    def __init__(self) -> None:
+        self.machine = self
+        self.session = Mock()
+        self.is_running = True
+        self.is_saved = False
+        self.fault: BoincvmError | OSError = HypervisorError("it does not want to")
+        self.calls: list[str] = []
+        self.disk_layers = ("disk-000000.qcow2",)
+
+    def process_ids(self) -> tuple[int, ...]:
+        return (1,) if self.is_running else ()
+
+    def files_in_use(self) -> frozenset[str]:
+        return frozenset()
+
+    def resident(self) -> int:
+        return 0
+
+    async def keep(self, *_: object, **__: object) -> object:
+        raise self.fault
+
+    async def go_on(self) -> None:
+        self.calls.append("go on")
+
+    async def suspend(self) -> None:
+        self.calls.append("suspend")
+
+    async def kill(self) -> None:
+        self.calls.append("kill")
+        self.is_running = False
+        await asyncio.sleep(0)
+        self.disk_layers = ()
+
+
+@pytest.fixture
+async def up(tmp_path: Path) -> AsyncIterator[tuple[KeptMachine, Stub]]:
+    """A machine that runs, with a stub for it."""
+    place = Place(tmp_path / "a")
+    place.make(DEFINITION, BusPlace("a", "x", path="/nowhere"))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        made, stub = KeptMachine(place, DEFINITION, lambda: None), Stub()
+        made.begin_life(GuestCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
+        made._machine, made._image, made._is_up = stub, Mock(digest="none"), True  # type: ignore[assignment]
+        made.come_up("none", (), frozenset())
+        yield made, stub
+
+
+@pytest.mark.parametrize("verb", ["save", "snapshot_take"])
+@pytest.mark.parametrize("before", [VmState.RUNNING, VmState.PAUSED])
+async def test_what_cannot_be_saved_is_as_before(
+    verb: str, before: VmState, up: tuple[KeptMachine, Stub]
+) -> None:
+    kept, stub = up
+    kept._set(before)
+    with pytest.raises(HypervisorError, match="does not want to"):
+        await KeeperVerbs(kept).table()[verb]({}, b"")
+    assert kept.place.status().state is before
+    assert stub.calls == ["go on"] + ["suspend"] * (before is VmState.PAUSED)
+
+
+@pytest.mark.parametrize("verb", ["save", "snapshot_take"])
+async def test_one_that_dies_while_it_is_saved_is_aborted_with_its_cause(
+    verb: str, up: tuple[KeptMachine, Stub]
+) -> None:
+    kept, stub = up
+    stub.is_running = False
+    saving = asyncio.ensure_future(KeeperVerbs(kept).table()[verb]({}, b""))
+    await asyncio.sleep(0)
+    assert kept.status.state is VmState.SAVING
+    await kept.fail(HypervisorError("it was struck by lightning"))
+    with pytest.raises(HypervisorError, match="does not want to"):
+        await saving
+    told = kept.place.status()
+    assert (told.state, told.why) == (VmState.ABORTED, "it was struck by lightning")
+
+
+async def test_one_whose_state_cannot_be_written_down_is_aborted_at_once(
+    up: tuple[KeptMachine, Stub],
+) -> None:
+    kept, stub = up
+    stub.is_running, stub.is_saved = False, True
+    stub.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(HostDiskFullError, match="No space left"):
+        await KeeperVerbs(kept).table()["save"]({}, b"")
+    assert kept.is_over
+    assert kept.place.status().state is VmState.ABORTED
+    assert "No space left" in kept.place.status().why
+
+
+async def test_the_first_cause_of_an_end_counts(up: tuple[KeptMachine, Stub]) -> None:
+    kept, stub = up
+    async with asyncio.TaskGroup() as group:
+        group.create_task(kept.power_off())
+        await asyncio.sleep(0)
+        group.create_task(kept.fail(HypervisorError("it was killed")))
+    assert stub.calls == ["kill"]
+    assert kept.place.status().state is VmState.POWERED_OFF
+    # Whoever was at work when it ended does not bring it back.
+    kept._set(VmState.RUNNING)
+    assert kept.place.status().state is VmState.POWERED_OFF
+
+
+async def test_pulling_the_plug_waits_for_nothing(up: tuple[KeptMachine, Stub]) -> None:
+    kept, _ = up
+    verbs = KeeperVerbs(kept)
+    async with verbs._turn:
+        assert (await verbs.table()["power_off"]({}, b"")).table == {"state": "powered_off"}

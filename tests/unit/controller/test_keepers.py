@@ -123,7 +123,7 @@ async def test_a_keeper_killed_on_a_full_disk(
         machine = await running(asked)
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(Place, "write_status", full_disk)
-            machine.kill_keeper()
+            os.kill(asked.keeper("a"), signal.SIGKILL)
             await ends(machine)
             assert (await asked.vm("a"))["state"] == "aborted"
         await running(asked)
@@ -134,11 +134,12 @@ async def test_a_keeper_killed_on_a_full_disk(
 async def test_a_keeper_killed_and_its_files_too(fault: str, tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         machine = await running(asked)
+        keeper = asked.keeper("a")
         if fault == "damaged":
             (machine.place.directory / "state.json").write_text("{")
         else:
             shutil.rmtree(machine.place.directory)
-        machine.kill_keeper()
+        os.kill(keeper, signal.SIGKILL)
         await ends(machine)
         assert (await asked.vm("a"))["state"] == "aborted"
         refused = (await asked.outcome("start", "a"))["error"]["message"]

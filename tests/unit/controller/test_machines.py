@@ -14,6 +14,16 @@ from boincvm.controller.local_machine import LocalMachine
 from boincvm.controller.machines import Machines
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
+from boincvm.image.manifest import (
+    INITRD,
+    KERNEL,
+    MANIFEST,
+    ROOT,
+    ContentFile,
+    Manifest,
+    Recipe,
+)
+from boincvm.image.store import ImageStore
 
 BUS = BusPlace("login", "passcode", path="/nowhere")
 
@@ -55,6 +65,30 @@ async def test_what_was_made_is_found_again(tmp_path: Path) -> None:
     (found,) = second.all()
     assert found.definition == made.definition
     assert found.definition.memory == 1 << 30
+
+
+def test_one_with_less_memory_than_its_image_needs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    store = ImageStore()
+    for name, least in (("older", None), ("base", 96 << 20)):
+        files = tuple(ContentFile(file, 0, "0" * 64) for file in (INITRD, KERNEL, ROOT))
+        recipe = Recipe(1, "bookworm", (), "0" * 64)
+        manifest = Manifest("amd64", recipe, "6.1", "1", "1" * 64, (), files, least_memory=least)
+        place = store.builds / name
+        place.mkdir(parents=True)
+        (place / MANIFEST).write_bytes(manifest.encode())
+        for file in files:
+            (place / file.name).touch()
+        store.publish(name, place, manifest)
+    all_of_them = known(tmp_path)
+    with pytest.raises(UsageError, match=r"base needs 96.0 MiB of memory.* 64.0 MiB"):
+        make(all_of_them, "small", memory="64M")
+    assert all_of_them.all() == []
+    make(all_of_them, "enough", memory="96M")
+    make(all_of_them, "unmeasured", image="older", memory="64M")
+    make(all_of_them, "to-be-built", image="missing", memory="64M")
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,10 @@ async def test_commands_that_have_ended_or_not(controller: Controller) -> None:
 
 async def test_who_never_answers(controller: Controller) -> None:
     assert await call(controller, "ping", {"vms": "**", "timeout": 0.01}) == {
-        "answers": {"g": None}
+        "answers": {"g": None},
+        "refused": {},
     }
-    assert await call(controller, "ping", {"vms": "none", "timeout": 0}) == {"answers": {}}
+    assert await call(controller, "ping", {"vms": "none", "timeout": 0}) == {
+        "answers": {},
+        "refused": {},
+    }

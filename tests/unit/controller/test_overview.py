@@ -14,7 +14,7 @@ from boincvm.controller.life import Life
 from boincvm.controller.local_machine import LocalMachine
 from boincvm.controller.machines import Machines
 from boincvm.controller.overview import SAMPLES, Overview
-from boincvm.controller.registry import DROPPED_AFTER, SILENT_AFTER, Guest, Registry
+from boincvm.controller.registry import DROPPED_AFTER, SILENT_AFTER, Change, Guest, Registry
 from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import UsageError
@@ -22,7 +22,7 @@ from boincvm.errors import UsageError
 FIELDS = {
     *("id", "name", "host", "labels", "capabilities", "presence", "is_local", "state", "why"),
     *("image", "memory", "cpus", "disk", "network", "display", "cpu", "memory_used", "progress"),
-    *("started_at", "commands"),
+    *("started_at", "commands", "operations"),
 }
 
 
@@ -32,11 +32,16 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.now = 1000.0
         self.desk = Desk(QuietBus())
-        self.desk.registry = Registry(lambda _guest, _change: None, lambda: self.now)
+        self.desk.registry = Registry(self.see, lambda: self.now)
         self.machines = Machines(directory, lambda _: BusPlace("", ""), lambda _: None)
         self.machines.load()
         life = Life(self.machines, self.desk)
         self.overview = Overview(self.machines, self.desk, life, "our-host")
+
+    def see(self, guest: Guest, change: Change) -> None:
+        machine = self.machines.find(guest.id)
+        if machine is not None:
+            machine.hear(is_silent=change in (Change.SILENT, Change.DROPPED))
 
     def passes(self, seconds: float) -> None:
         self.now += seconds
@@ -82,6 +87,7 @@ def test_a_machine_that_is_off(world: World) -> None:
         "host": "our-host",
         "labels": {"site": "cern"},
         "commands": 0,
+        "operations": ["remove", "start"],
         "capabilities": [],
         "presence": "absent",
         "is_local": True,
@@ -105,6 +111,7 @@ def test_a_guest_of_the_bus(world: World) -> None:
     assert (vm["name"], vm["host"], vm["labels"]) == ("name", "far", {"gpu": ""})
     assert (vm["capabilities"], vm["presence"]) == (["files", "run"], "present")
     assert (vm["is_local"], vm["state"], vm["image"]) == (False, "unknown", None)
+    assert vm["operations"] == []
     assert world.hear("g", Report(VmState.RUNNING, "", 0.5, 77, 0.25, 1e9)) is None
     vm = world.overview.vm("g")
     assert (vm["state"], vm["cpu"], vm["memory_used"]) == ("running", 0.5, 77)
@@ -121,8 +128,9 @@ def test_who_runs_and_says_nothing_is_stuck(world: World) -> None:
     world.desk.registry.still_alive("g")
     assert world.overview.vm("g")["state"] == "running"
     world.hear("g", Report(VmState.PAUSED))
-    world.passes(SILENT_AFTER)
     assert world.overview.vm("g")["state"] == "paused"
+    world.passes(SILENT_AFTER)
+    assert world.overview.vm("g")["state"] == "stuck"
     world.passes(DROPPED_AFTER)
     world.overview.forget("g")
     with pytest.raises(UsageError, match="there is no machine 'g'"):

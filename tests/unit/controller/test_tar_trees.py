@@ -147,3 +147,47 @@ def test_whatever_bytes_are_changed_nothing_gets_outside(
         for name in (*names, *files):
             real = Path(os.path.realpath(Path(place) / name))
             assert real.is_relative_to(directory / "inside" / "tree")
+
+
+NEVER_ROUND = 1_234_567_890_123_456_789
+
+
+@pytest.mark.parametrize("modified", [NEVER_ROUND, -NEVER_ROUND, -1, 0, 5 * 10**9])
+def test_times_to_the_nanosecond(tmp_path: Path, modified: int) -> None:
+    tree = tmp_path / "a" / "sub"
+    tree.mkdir(parents=True)
+    (tree / "file").write_bytes(b"x")
+    (tree / "link").symlink_to("file")
+    names = ("sub/link", "sub/file", "sub", ".")
+    for name in names:
+        os.utime(tmp_path / "a" / name, ns=(0, modified), follow_symlinks=False)
+    wanted = {name: (tmp_path / "a" / name).lstat().st_mtime_ns for name in names}
+    pack(tmp_path, "a", tmp_path / "tar", threading.Event())
+    unpack(tmp_path / "tar", tmp_path, "b", threading.Event())
+    assert {name: (tmp_path / "b" / name).lstat().st_mtime_ns for name in names} == wanted
+    with tarfile.open(tmp_path / "tar") as tar:  # others read it, too
+        assert abs(tar.getmember("sub/file").mtime - wanted["sub/file"] / 1e9) < 1e-3
+
+
+@pytest.mark.parametrize("text", ["9" * 30, "-" + "9" * 30, "1." + "9" * 30])
+def test_a_time_that_no_disk_has(tmp_path: Path, text: str) -> None:
+    data = stream(member("a", pax_headers={"mtime": text}), data=b"x")
+    assert (take(tmp_path, data) / "a").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "x", "--1"])
+def test_a_time_that_is_none(tmp_path: Path, text: str) -> None:
+    data = stream(member("a", pax_headers={"mtime": text}), data=b"x")
+    with pytest.raises(UnsafePathError):
+        take(tmp_path, data)
+
+
+@pytest.mark.parametrize("seconds", [0, 1_234_567_890, -1_234_567_890, 1 << 62, -(1 << 62)])
+def test_a_time_in_the_head_itself(tmp_path: Path, seconds: int) -> None:
+    """As GNU tar writes it, in base 256 where octal has no room."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(member("a", mtime=seconds))
+    found = (take(tmp_path, out.getvalue()) / "a").stat().st_mtime
+    if abs(seconds) < 1 << 32:
+        assert found == seconds

@@ -96,7 +96,7 @@ def test_ctrl_c_is_for_the_program():
     [
         (("sh", "-c", "kill -9 $$"), 137, ""),
         (("no-such-program",), 127, "no-such-program: No such file or directory"),
-        (("/etc/passwd",), 127, "/etc/passwd: Permission denied"),
+        (("/etc/passwd",), 126, "/etc/passwd: Permission denied"),
     ],
 )
 def test_how_it_ends(program, code, words):

@@ -1,6 +1,7 @@
 """One life of a machine: it begins, is paused, saved and stopped as it is told, and ends."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from functools import partial
 from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.keeper.kept_programs import KeptPrograms, drain
 from boincvm.controller.keeper.origins import (
+    copy_of,
+    find_source,
     former_machine,
     may_be_copy,
     new_machine,
@@ -20,11 +23,22 @@ from boincvm.controller.keeper.screen import open_screen
 from boincvm.controller.keeper.snapshots import Snapshot, Snapshots, read_checkpoint
 from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState
-from boincvm.errors import BoincvmError, GuestDiedError, HypervisorError, UsageError
+from boincvm.errors import (
+    BoincvmError,
+    GuestDiedError,
+    GuestError,
+    GuestPanickedError,
+    GuestPoweredOffError,
+    HostError,
+    HypervisorError,
+    MachineStateError,
+    host_error,
+)
 from boincvm.guestlink.link import GuestLink
-from boincvm.hypervisor.contract import Driver, MachineSpec
+from boincvm.hypervisor.contract import Driver, EndCause, MachineSpec
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
+from boincvm.wrapper.golden import discard_golden
 from boincvm.wrapper.golden_background import Warmers
 from boincvm.wrapper.host_room import check_checkpoint_room, check_room
 from boincvm.wrapper.saved_machine import SavedMachine, next_number, write_saved
@@ -34,6 +48,7 @@ from boincvm.wrapper.task_machine import TaskMachine
 
 _KEPT_FOR_LAST = 30.0
 """Seconds that saving may take where the host is being shut down."""
+_LOG = logging.getLogger("boincvm.controller.keeper")
 
 
 class KeptMachine:
@@ -48,12 +63,15 @@ class KeptMachine:
         self.commands: GuestCommands | None = None
         self.status = place.status()
         self.progress: float | None = None
+        self.cold_because = ""
+        """Why it booted although there was a golden snapshot."""
         self._tell = tell
         self._held = ExitStack()
         self._warmers = Warmers()
         self._image: Image | None = None
         self._machine: TaskMachine | None = None
         self._is_up = False
+        self._is_ending = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cpu = (time.monotonic(), 0.0)
 
@@ -78,9 +96,21 @@ class KeptMachine:
         return Report(status.state, status.why, cpu, memory, self.progress, status.started_at)
 
     def _set(self, state: VmState, why: str = "", **changes: object) -> None:
+        """Raises OSError: then it is in that state, and only this process knows it."""
+        if self._over.done():
+            return  # whoever was at work when it ended does not bring it back
         self.status = self.status._replace(state=state, why=why, **changes)  # type: ignore[arg-type]
-        self.place.write_status(self.status)
-        self._tell()
+        try:
+            self.place.write_status(self.status)
+        finally:
+            self._tell()
+
+    def _pass_to(self, state: VmState) -> None:
+        """A state of which nothing on disk depends: a full disk does not keep it from that."""
+        try:
+            self._set(state)
+        except OSError as error:
+            _LOG.warning("that it is %s cannot be written down: %s", state.words, error)
 
     # Its beginning.
 
@@ -107,7 +137,6 @@ class KeptMachine:
         check_room(self.place.disk, self.definition.memory)
         found = self.snapshots.find(snapshot) if snapshot is not None else None
         number = found.number if found else self.status.saved
-        goes_on = number is not None or self.status.saved is not None
         driver = await open_driver(DriverName.QEMU, image.kernel)
         spec = spec_of(self.definition, image, self.place.disk)
         if number is None:
@@ -118,17 +147,13 @@ class KeptMachine:
             await self._restore(driver, spec, saved, found)
         self._is_up = True
         machine = self._required().machine
-        self.come_up(image.digest, machine.disk_layers, machine.files_in_use() if goes_on else None)
+        self.come_up(image.digest, machine.disk_layers, machine.files_in_use())
 
-    def come_up(
-        self, image: str, layers: tuple[str, ...], goes_on_with: frozenset[str] | None
-    ) -> None:
-        """It runs. `goes_on_with`: files that it still needs of what it was restored from, None
-        where it booted. Nothing else is left of that when others hear that it runs. Raises
-        HostError, OSError."""
-        if goes_on_with is not None:
-            self._set(VmState.RESTORING, layers=layers, saved=None)
-            self.snapshots.sweep(goes_on_with)
+    def come_up(self, image: str, layers: tuple[str, ...], in_use: frozenset[str]) -> None:
+        """It runs. `in_use`: files that it needs; nothing else is left, of what it was restored
+        from or of what was killed, when others hear that it runs. Raises HostError, OSError."""
+        self._set(self.status.state, layers=layers, saved=None)
+        self.snapshots.sweep(in_use)
         self.place.write_commands([])
         self._set(VmState.RUNNING, image=image, layers=layers, saved=None)
         if self.commands is not None:
@@ -137,11 +162,24 @@ class KeptMachine:
     async def _boot(self, driver: Driver, spec: MachineSpec, image: Image) -> None:
         self._set(VmState.STARTING, started_at=time.time())
         spec = spec._replace(layers=self.status.layers)
-        self._machine = new_machine(driver, spec, image)
+        golden = find_source(driver, spec, image)
+        if golden is not None:
+            machine = self._machine = copy_of(golden, driver, spec)
+            try:
+                await machine.start()
+            except (HypervisorError, GuestError) as error:
+                if self._is_ending:
+                    raise  # it was told to end, and no other snapshot would have been better
+                self.cold_because = error.message
+                await machine.close()
+                discard_golden(golden.directory)
+            else:
+                return
+        self._machine = new_machine(driver, spec)
         await self._machine.start()
         if spec.display:
             open_screen(self._machine.session.link)
-        if may_be_copy(driver, spec) and not self._machine.is_copy:
+        if may_be_copy(driver, spec):
             self._warmers.make(image, spec)
 
     async def _restore(
@@ -159,10 +197,18 @@ class KeptMachine:
 
     def _required(self) -> TaskMachine:
         if self._machine is None or not self._is_up:
-            raise UsageError("the machine is not up", hint="wait until it runs, or start it")
+            raise MachineStateError("the machine is not up", hint="wait until it runs, or start it")
         return self._machine
 
     # Its life.
+
+    @property
+    def is_over(self) -> bool:
+        return self._over.done()
+
+    async def has_ended(self) -> None:
+        """Until it has, whether or not it ever ran."""
+        await asyncio.wait((self._over,))
 
     async def until_over(self) -> None:
         """Until it has ended, for whatever reason; `status` says which."""
@@ -179,11 +225,13 @@ class KeptMachine:
     async def _end_badly(self, watch: "asyncio.Future[None]") -> None:
         try:
             await watch
-        except GuestDiedError as error:
-            if self.status.state is VmState.STOPPING or "by itself" in error.message:
-                await self._end(VmState.POWERED_OFF)
-                return
+        except GuestPanickedError as error:
             await self.fail(error)
+        except GuestDiedError as error:
+            if isinstance(error, GuestPoweredOffError) or self.status.state is VmState.STOPPING:
+                await self._end(VmState.POWERED_OFF)
+            else:
+                await self.fail(error)
         except BoincvmError as error:
             await self.fail(error)
 
@@ -192,42 +240,66 @@ class KeptMachine:
         await self._end(VmState.ABORTED, error.message)
 
     async def pause(self) -> None:
-        """Again is harmless. Raises BoincvmError."""
-        await self._required().suspend()
-        self._set(VmState.PAUSED)
+        """Again is harmless. Raises BoincvmError: then it runs on."""
+        machine = self._required()
+        try:
+            await machine.suspend()
+        except HypervisorError:
+            await self._go_back(machine, VmState.RUNNING)
+            raise
+        self._pass_to(VmState.PAUSED)
 
     async def resume(self) -> None:
         """The opposite."""
         await self._required().resume()
-        self._set(VmState.RUNNING)
+        self._pass_to(VmState.RUNNING)
 
     async def save(self) -> None:
-        """Its state goes to the disk, and it ends. Raises BoincvmError: then it runs on."""
+        """Its state goes to the disk, and it ends. Raises BoincvmError, OSError: then it is as it
+        was before, or has ended."""
         machine, before = self._required(), self.status.state
-        self._set(VmState.SAVING)
+        self._pass_to(VmState.SAVING)
         try:
             saved, _ = await self._keep(last=True)
-        except (BoincvmError, OSError):
-            if self._is_up and machine.machine.process_ids():
-                await machine.resume()
-                self._set(VmState.RUNNING if before is not VmState.PAUSED else before)
+        except (BoincvmError, OSError) as error:
+            if machine.is_saved:
+                await self.fail(_as_ours(error))  # it has ended, and where it was is not known
+            await self._go_back(machine, before)
             raise
         self._finish(VmState.SAVED, saved=saved.checkpoint.number)
+        if self.status.state is not VmState.SAVED:
+            raise HostError(self.status.why)
 
     async def snapshot(self, name: str | None, description: str) -> tuple[str, SavedMachine]:
         """Keeps its state while it runs on; the snapshot's name. Raises BoincvmError, OSError."""
-        self._required()
+        machine, before = self._required(), self.status.state
         chosen = self.snapshots.choose_name(name, description)
-        before = self.status.state
-        self._set(VmState.SAVING)
+        self._pass_to(VmState.SAVING)
         try:
             saved, programs = await self._keep(last=False)
             self.snapshots.add(chosen, description, saved, programs)
-        finally:
-            if before is VmState.PAUSED:
-                await self._required().suspend()
-            self._set(before, layers=self._required().machine.disk_layers)
+        except (BoincvmError, OSError):
+            await self._go_back(machine, before)
+            if not self._over.done():
+                self.snapshots.sweep(machine.machine.files_in_use())
+            raise
+        await self._go_back(machine, before)
         return chosen, saved
+
+    async def _go_back(self, machine: TaskMachine, state: VmState) -> None:
+        """It is in `state` again, in which it was before something was done to it; or has ended,
+        and whoever watches it tells why."""
+        if machine.machine.process_ids():
+            try:
+                await machine.go_on()
+                if state is VmState.PAUSED:
+                    await machine.suspend()
+            except BoincvmError as error:
+                _LOG.warning("it does not go on: %s", error)
+        if machine.machine.process_ids():
+            self._set(state, layers=machine.machine.disk_layers)
+        elif not self._over.done():
+            await asyncio.wait((self._over,))
 
     async def _keep(self, *, last: bool) -> tuple[SavedMachine, list[dict[str, object]]]:
         """And the programs that ran."""
@@ -239,7 +311,10 @@ class KeptMachine:
         commands.hold()
         try:
             kept, link, (programs, told) = await machine.keep(
-                number, lambda: (self.programs.states(), commands.states()), last=last
+                number,
+                lambda: (self.programs.states(), commands.states()),
+                last=last,
+                hold=True,  # a snapshot may be gone back to many times
             )
         except BaseException:
             commands.release()
@@ -263,19 +338,21 @@ class KeptMachine:
     async def stop(self, within: float) -> None:
         """The guest writes out its disk and ends; after `within` seconds it is ended."""
         machine = self._required()
-        self._set(VmState.STOPPING)
-        await machine.resume()
-        machine.session.link.power_off()
+        self._pass_to(VmState.STOPPING)
         try:
             async with asyncio.timeout(within):
-                await machine.machine.ended()
-        except TimeoutError:
+                await machine.resume()
+                machine.session.link.power_off()
+                end = await machine.machine.ended()
+                if end.cause not in (EndCause.POWERED_OFF, EndCause.ASKED):
+                    await asyncio.wait((self._over,))  # whoever watches it tells why
+        except (TimeoutError, HypervisorError):
             pass  # then without its help
         await self._end(VmState.POWERED_OFF)
 
     async def power_off(self) -> None:
         """At once: like pulling the plug."""
-        self._set(VmState.STOPPING)
+        self._pass_to(VmState.STOPPING)
         await self._end(VmState.POWERED_OFF)
 
     def remove_snapshot(self, name: str) -> None:
@@ -296,21 +373,26 @@ class KeptMachine:
             await self._end(VmState.ABORTED, f"it could not be saved: {error}")
 
     async def _end(self, state: VmState, why: str = "") -> None:
-        if self._over.done():
+        """The first cause counts; who comes later waits for the end."""
+        if self._is_ending:
+            await asyncio.wait((self._over,))
             return
+        self._is_ending = True
         if self.commands is not None:
             self.commands.give_up("the machine did not come back")
             self.commands.release()
-        machine = self._machine
+        machine, layers = self._machine, self.status.layers
         if machine is not None:
             await machine.kill()
-            layers = machine.machine.disk_layers
-            await in_side_thread(_sync, self.place.disk, layers)
-            self._finish(state, why, layers=layers or self.status.layers)
-        else:
-            self._finish(state, why)
+            layers = machine.machine.disk_layers or layers
+            try:
+                await in_side_thread(self.place.sync_disk, machine.machine.disk_layers)
+            except OSError as error:
+                state, why = VmState.ABORTED, why or f"its disk cannot be written: {error}"
+        self._finish(state, why, layers=layers)
 
     def _finish(self, state: VmState, why: str = "", **changes: object) -> None:
+        self._is_ending = True
         session, self._is_up = self.session, False
         if state is VmState.SAVED and self.commands is not None:
             self.commands.freeze()
@@ -318,7 +400,12 @@ class KeptMachine:
             session.fail(GuestDiedError("the machine has ended"))
             session.link.close()
         self._machine = None
-        self._set(state, why, started_at=None, **changes)
+        try:
+            self._set(state, why, started_at=None, **changes)
+        except OSError as error:
+            reason = f"that it is {state.words} cannot be written down: {error.strerror}"
+            self.status = self.status._replace(state=VmState.ABORTED, why=reason)
+            self._tell()
         if not self._over.done():
             self._over.set_result(None)
 
@@ -328,15 +415,9 @@ class KeptMachine:
         self._held.close()
 
 
+def _as_ours(error: BoincvmError | OSError) -> BoincvmError:
+    return error if isinstance(error, BoincvmError) else host_error("the host refused", error)
+
+
 async def _for_ever() -> None:
     await asyncio.get_running_loop().create_future()
-
-
-def _sync(directory: object, layers: tuple[str, ...]) -> None:
-    """What the guest has written outlives a power cut from now on."""
-    for name in layers:
-        descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from boincvm.controller.keeper.place import Definition
+from boincvm.guestlink.host_name import host_name
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
-from boincvm.wrapper.golden import find_golden
+from boincvm.wrapper.golden import Golden, find_golden
 from boincvm.wrapper.golden_switch import is_wanted
 from boincvm.wrapper.machine_spec import machine_spec
 from boincvm.wrapper.saved_machine import SavedMachine
@@ -19,7 +20,7 @@ _LIMITS = Limits(boot=300.0, silence=120.0, stop=20.0)
 def spec_of(definition: Definition, image: Image, directory: Path) -> MachineSpec:
     """Of that machine, its files in `directory`."""
     spec = machine_spec(definition.shape, image, directory)
-    return spec._replace(display=definition.display)
+    return spec._replace(display=definition.display, host_name=host_name(definition.id))
 
 
 def may_be_copy(driver: Driver, spec: MachineSpec) -> bool:
@@ -29,12 +30,20 @@ def may_be_copy(driver: Driver, spec: MachineSpec) -> bool:
     return can and not spec.layers and not spec.display
 
 
-def new_machine(driver: Driver, spec: MachineSpec, image: Image) -> TaskMachine:
-    """A copy of a golden snapshot where it may be one, and there is one."""
-    if may_be_copy(driver, spec):
-        golden, _ = find_golden(image, spec, driver.identity())
-        if golden is not None:
-            return TaskMachine(driver.clone(spec, golden.directory), _LIMITS, None, golden)
+def find_source(driver: Driver, spec: MachineSpec, image: Image) -> Golden | None:
+    """The golden snapshot that it may be a copy of, if there is one."""
+    if not may_be_copy(driver, spec):
+        return None
+    return find_golden(image, spec, driver.identity())[0]
+
+
+def copy_of(golden: Golden, driver: Driver, spec: MachineSpec) -> TaskMachine:
+    """A copy of that golden snapshot."""
+    return TaskMachine(driver.clone(spec, golden.directory), _LIMITS, None, golden)
+
+
+def new_machine(driver: Driver, spec: MachineSpec) -> TaskMachine:
+    """It boots."""
     return TaskMachine(driver.machine(spec), _LIMITS, None)
 
 

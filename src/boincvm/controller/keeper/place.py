@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -31,11 +31,11 @@ from boincvm.bus.dialects import DIALECTS
 from boincvm.bus.topics import is_destination
 from boincvm.controller.vm_state import VmState
 from boincvm.controller.words import GUEST, LARGEST
-from boincvm.errors import HostError, UsageError
-from boincvm.file_digest import open_regular
+from boincvm.errors import HostError, UsageError, host_error
 from boincvm.image.locks import try_lock
 from boincvm.job import values
 from boincvm.job.model import MachineShape
+from boincvm.own_files import open_own
 
 _COMMANDS = "commands.json"
 _SNAPSHOTS = "snapshots.json"
@@ -204,6 +204,15 @@ class Place:
         else:
             (self.directory / _COMMANDS).unlink(missing_ok=True)
 
+    def sync_disk(self, layers: Iterable[str]) -> None:
+        """What the guest has written there outlives a power cut from now on. Raises OSError."""
+        for name in layers:
+            descriptor = os.open(self.disk / name, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
     def _write(self, name: str, table: Mapping[str, object]) -> None:
         write_atomically(self.directory / name, json.dumps(table, indent=1))
         if name == "bus.json":
@@ -221,7 +230,7 @@ class Place:
     def _read(self, name: str) -> dict[str, object]:
         most = _MOST_BYTES.get(name, 1 << 20)
         try:
-            with BufferedReader(open_regular(self.directory / name)) as file:
+            with BufferedReader(open_own(self.directory / name)) as file:
                 data = file.read(most + 1)
             if len(data) > most:
                 raise ValueError("it is too large")
@@ -274,7 +283,9 @@ class Place:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             return os.open(self.directory / "lock", flags, 0o600)
         except OSError as error:
-            raise HostError(f"the machine in {self.directory} has gone: {error}") from error
+            if isinstance(error, FileNotFoundError):
+                raise HostError(f"the machine in {self.directory} has gone") from error
+            raise host_error(f"the machine in {self.directory} cannot be locked", error) from error
 
 
 def is_elsewhere(host: str) -> bool:

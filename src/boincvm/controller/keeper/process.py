@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from boincvm import standard_error
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.dialects import DIALECTS
 from boincvm.controller.bus_guest import BusGuest
@@ -28,13 +29,14 @@ from boincvm.controller.machine_place import MachinePlace
 from boincvm.controller.registry import Guest
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, BusError, HostError, UsageError
+from boincvm.inherited import heeded, reset_inherited_state
 from boincvm.processes import ASKING_SIGNALS
 
 
 def say(line: str) -> None:
     """A line of the keeper's log."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
-    print(f"{stamp} {line}", file=sys.stderr, flush=True)
+    standard_error.say(f"{stamp} {line}")
 
 
 async def open_bus(bus: BusPlace) -> StompBus:
@@ -118,7 +120,7 @@ def _listen_for_signals(verbs: KeeperVerbs, group: asyncio.TaskGroup) -> None:
     def end() -> None:
         group.create_task(verbs.end_with_host())
 
-    for number in ASKING_SIGNALS:
+    for number in heeded(ASKING_SIGNALS):
         asyncio.get_running_loop().add_signal_handler(number, end)
 
 
@@ -141,11 +143,24 @@ def _of_commands(error: Exception) -> BoincvmError:
 
 
 async def _live(kept: KeptMachine, snapshot: str | None) -> None:
+    begin = asyncio.ensure_future(kept.begin(snapshot))
+    ended = asyncio.ensure_future(kept.has_ended())
     try:
-        await kept.begin(snapshot)
+        await asyncio.wait((begin, ended), return_when=asyncio.FIRST_COMPLETED)
+        if begin.done() and not kept.is_over:
+            begin.result()
     except (BoincvmError, OSError) as error:
         await _did_not_start(kept, failure(error))
         return
+    finally:
+        ended.cancel()
+        begin.cancel()
+        await asyncio.gather(begin, ended, return_exceptions=True)
+    if kept.is_over:
+        say(f"it was ended before it was up: {kept.status.state.words}")
+        return
+    if kept.cold_because:
+        say(f"booted cold: the golden snapshot was unusable, and is removed: {kept.cold_because}")
     say("it is up")
     await kept.until_over()
     status = kept.status
@@ -159,6 +174,7 @@ def main() -> int:
     parser.add_argument("--snapshot")
     given = parser.parse_args()
     place = Place(given.directory.absolute())
+    reset_inherited_state()
     os.umask(0o077)
     os.chdir("/")
     try:

@@ -12,7 +12,7 @@ from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 
 # Each shell has the screen as its controlling terminal, so that Ctrl-C reaches what it runs.
 _SHELLS = """
-import fcntl, mmap, os, select, termios
+import fcntl, mmap, os, select, signal, termios
 
 SIZE = 4096
 INVERSE = 0x70
@@ -35,6 +35,8 @@ def serve():
     fcntl.ioctl(screen, termios.TIOCSCTTY, 1)
     for number in (0, 1, 2):
         os.dup2(screen, number)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+        signal.signal(number, signal.SIG_DFL)
     os.execv("/bin/sh", ["-sh", "-i"])
 
 if os.fork() == 0:

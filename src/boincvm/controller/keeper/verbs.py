@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 
 from boincvm.controller.answering import Verb
 from boincvm.controller.asking import Reply
 from boincvm.controller.keeper.kept_machine import KeptMachine
-from boincvm.errors import BoincvmError, HostError, UsageError
+from boincvm.errors import BoincvmError, HostError, MachineStateError, UsageError, host_error
 
 LONGEST_STOP = 3600.0
 """Seconds that a guest may be given to shut down."""
@@ -39,13 +40,14 @@ class KeeperVerbs:
 
     def _in_turn(self, name: str, act: Act) -> Verb:
         async def verb(arguments: Mapping[str, object], _data: bytes) -> Reply:
-            async with self._turn:
+            # Pulling the plug waits for nothing that is being done.
+            async with nullcontext() if name == "power_off" else self._turn:
                 told: Mapping[str, object] = {}
                 try:
                     if not self._has_ended(name):
                         told = await act(arguments)
                 except OSError as error:
-                    raise HostError(f"the host's system refused: {error}") from error
+                    raise host_error("the host's system refused", error) from error
             return Reply({**told, "state": str(self._kept.status.state)})
 
         return verb
@@ -54,9 +56,8 @@ class KeeperVerbs:
         """While `name` waited for its turn; what is not about the end is refused then."""
         state = self._kept.status.state
         if state.is_off and name not in ENDS:
-            raise UsageError(
-                f"the machine has ended meanwhile: it is {state.replace('_', ' ')}",
-                hint="start it again",
+            raise MachineStateError(
+                f"the machine has ended meanwhile: it is {state.words}", hint="start it again"
             )
         return state.is_off
 

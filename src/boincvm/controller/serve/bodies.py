@@ -22,6 +22,7 @@ from boincvm.errors import (
     InputFileError,
     JobFileError,
     LimitError,
+    MachineStateError,
     OutputFileError,
     UsageError,
 )
@@ -32,6 +33,7 @@ _JSON = "application/json"
 BODY_LIMIT = 60.0
 """Seconds in which some more of a body must come."""
 _STATUS: tuple[tuple[type[BoincvmError], int], ...] = (
+    (MachineStateError, 409),
     (UsageError, 400),
     (JobFileError, 400),
     (ImageMissingError, 404),
@@ -115,8 +117,7 @@ def _no_number(text: str) -> None:
 def error_table(error: BaseException) -> dict[str, Json]:
     """What a client is told of it; what is no fault of ours in words is only logged."""
     if isinstance(error, BoincvmError):
-        code = int(error.exit_code)
-        return {"message": error.message, "hint": error.hint, "code": code}
+        return {**error.table()}
     _LOG.error("a request failed", exc_info=error)
     told = "the controller has failed at it, and says more in its log"
     return {"message": told, "hint": "please report it", "code": int(ExitCode.BUG)}

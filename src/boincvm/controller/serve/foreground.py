@@ -1,8 +1,6 @@
 """A controller with its servers, in the foreground, until a signal ends it."""
 
 import asyncio
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,10 @@ from boincvm.controller.keeper.place import BusPlace, is_elsewhere
 from boincvm.controller.serve.gate import Policy, token_in
 from boincvm.controller.serve.server import Place, Server
 from boincvm.errors import BoincvmError
+from boincvm.inherited import heeded
 from boincvm.paths import controller_directory
+from boincvm.processes import ASKING_SIGNALS
+from boincvm.standard_error import say
 
 SOCKET, TOKEN = "http.sock", "token"
 # Whoever it lets in is this user, or root, and may read and write all of it anyway.
@@ -31,7 +32,7 @@ async def run_in_foreground(
     `any_host`, `shared`: see Policy. Says where it can be reached. Raises BoincvmError."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in heeded(ASKING_SIGNALS):
         loop.add_signal_handler(number, ended.set)
     directory = controller_directory()
     async with run_controller(directory, listen=listen, broker=broker) as controller:
@@ -39,9 +40,9 @@ async def run_in_foreground(
         address = ""
         try:
             await servers[0].open()
-            _say("the controller runs; Ctrl-C ends it, and machines run on")
+            say("the controller runs; Ctrl-C ends it, and machines run on")
             for warning in warnings(place, listen, broker):
-                _say(f"warning: {warning}")
+                say(f"warning: {warning}")
             if place is not None:
                 token = token_in(directory / TOKEN)
                 hosts = () if any_host else Policy().hosts
@@ -50,15 +51,15 @@ async def run_in_foreground(
                 host, port = await servers[1].open()
                 scheme = "https" if place.certificate else "http"
                 address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-                _say(f"web page: {address}/#token={token}")
+                say(f"web page: {address}/#token={token}")
             if controller.side.address is not None:
-                _say("guests reach the bus at {} port {}".format(*controller.side.address))
+                say("guests reach the bus at {} port {}".format(*controller.side.address))
             await _until(ended, controller)
         finally:
             for server in servers:
                 await server.close()
     running = sum(machine.is_kept for machine in controller.machines.all())
-    _say(f"the controller has ended; {running} machines run on")
+    say(f"the controller has ended; {running} machines run on")
 
 
 def warnings(place: Place | None, listen: Listen | None, broker: BusPlace | None) -> Iterator[str]:
@@ -81,7 +82,3 @@ async def _until(ended: asyncio.Event, controller: Controller) -> None:
             raise BoincvmError(f"the bus has failed: {failure.result()!r}")
     finally:
         signalled.cancel()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -20,11 +19,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from boincvm.controller.serve.connections import CALLER, Caller
 from boincvm.exit_codes import ExitCode
+from boincvm.own_files import open_own
 
 TOKEN_PROTOCOL = "boincvm.token."  # noqa: S105 - what stands before one
+_LONGEST_TOKEN = 1000
 _LOG = logging.getLogger("boincvm.controller")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
+_ORIGIN = re.compile(r"(https?)://((?:\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?)")
+_PAGE_SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
+"""Of the page that asks by it."""
 _FIXED_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -61,22 +65,33 @@ class Policy(NamedTuple):
         )
 
     def is_addressed(self, headers: Headers) -> bool:
-        """Whether the request is meant for us."""
-        found = _HOST.fullmatch(headers.get("host", ""))
+        """Whether the request is meant for us. One that names two hosts is not."""
+        named = headers.getlist("host")
+        found = _HOST.fullmatch(named[0]) if len(named) == 1 else None
         if self.trusts_all or found is None:
             return self.trusts_all
         name = found[1].lower()
         return not self.hosts or name in self.hosts or _is_number(name)
 
-    def is_from_here(self, headers: Headers) -> bool:
-        """Whether a browser's page that asks, if it is one, is ours."""
-        origin = headers.get("origin")
-        if origin is None:
+    def is_from_here(self, scheme: str, headers: Headers) -> bool:
+        """Whether a browser's page that asks, if it is one, is ours: of this very scheme, host and
+        port. Whoever names two origins is nobody's page. `scheme`: of the request."""
+        named = headers.getlist("origin")
+        if not named:
             return True
-        try:
-            return urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
-        except ValueError:
-            return False
+        host = headers.get("host", "")
+        return (
+            len(named) == 1
+            and host != ""
+            and _origin(named[0]) == (_PAGE_SCHEMES[scheme], host.lower())
+        )
+
+
+def _origin(text: str) -> tuple[str, str]:
+    """Its scheme, and its host with the port as `Host` has it; empty for what is none, `null`
+    among them."""
+    found = _ORIGIN.fullmatch(text.lower())
+    return (found[1], found[2]) if found else ("", "")
 
 
 def _is_number(name: str) -> bool:
@@ -138,7 +153,7 @@ class Gate:
     ) -> tuple[int, str, str] | None:
         if not self._policy.is_addressed(headers):
             return 421, "the request is addressed to another host", "use the address that was told"
-        if not self._policy.is_from_here(headers):
+        if not self._policy.is_from_here(scope["scheme"], headers):
             return 403, "a page of another site has asked", "open the controller's own page"
         if self._policy.knows(caller, headers):
             if caller is not None:
@@ -175,11 +190,12 @@ def _with_headers(send: Send, host: str, *, is_page: bool) -> Send:
 
 
 def token_in(path: Path) -> str:
-    """The token in that file, which is made if there is none. Raises OSError."""
+    """The token in that file, which is made if there is none. Raises OSError, HostError."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        token = path.read_text().strip()
+        with open_own(path) as kept:
+            token = kept.read(_LONGEST_TOKEN).decode("ascii", "replace").strip()
         if token:
             return token
         path.unlink()  # its writer was killed

@@ -120,7 +120,7 @@ def _streams() -> dict[str, dict[str, Json]]:
     where = [_query("vm", required=True), _query("path", required=True)]
     some = [*where, _query("transfer"), _query("from")]
     to = [_query("vms", required=True), *where[1:]]
-    to += [_query("kind"), _query("mode"), _query("transfer")]
+    to += [_query("kind"), _query("mode"), _query("modified"), _query("transfer")]
     return {
         "/api/events": {
             "get": _stream("followEvents", lines, [_query("after"), _query("follow")]),

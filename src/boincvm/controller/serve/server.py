@@ -19,7 +19,7 @@ from boincvm.controller.serve.app import make_app
 from boincvm.controller.serve.connections import Crowd, protocol_factory
 from boincvm.controller.serve.ending import Ending
 from boincvm.controller.serve.gate import Policy
-from boincvm.errors import HostError
+from boincvm.errors import host_error
 from boincvm.socket_paths import own_listener
 
 GRACE = 2.0
@@ -62,9 +62,9 @@ class Server:
             security = _security(place)
             listener = own_listener(place.path) if place.path else _tcp(place.host, place.port)
         except OSError as error:  # SSLError is one
-            raise HostError(
-                f"the controller cannot listen at {place.path or f'{place.host}:{place.port}'}:"
-                f" {error.strerror or error}",
+            raise host_error(
+                f"the controller cannot listen at {place.path or f'{place.host}:{place.port}'}",
+                error,
                 hint="is the address this host's, and free? do the certificate's files fit?",
             ) from error
         factory = protocol_factory(

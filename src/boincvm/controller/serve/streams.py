@@ -19,6 +19,7 @@ from boincvm.controller.serve.bodies import body, error_table, json_object, piec
 from boincvm.controller.serve.ending import Ending, Flow
 from boincvm.controller.serve.gate import TOKEN_PROTOCOL
 from boincvm.errors import BoincvmError, UsageError
+from boincvm.filetree import time_of
 
 MOST_INPUT = 16 << 20
 MOST_FILE = 1 << 42
@@ -129,6 +130,7 @@ class Streams:
             is_tree=kind == "tree",
             mode=_octal(asked.get("mode", "644")),
             size=int(told) if told.isdecimal() else None,
+            modified=_time(asked.get("modified")),
             transfer=asked.get("transfer"),
         )
         return JSONResponse({"result": {"outcomes": outcomes}})
@@ -149,6 +151,8 @@ class Streams:
             "x-boincvm-mode": f"{gotten.mode:o}",
             "content-disposition": "attachment",
         }
+        if gotten.modified is not None:
+            headers["x-boincvm-modified"] = str(gotten.modified)
         chunks = _last_when_right(gotten.chunks)
         return Flow(chunks, self._ending, "application/octet-stream", headers, is_whole=True)
 
@@ -256,6 +260,13 @@ def _whole(connection: HTTPConnection, name: str) -> int:
     if not text.isdecimal() or len(text) > 15:
         raise UsageError(f"the parameter {name} is to be a whole number")
     return int(text)
+
+
+def _time(text: str | None) -> int | None:
+    try:
+        return time_of(text)
+    except ValueError:
+        raise UsageError("the parameter modified is to be nanoseconds since 1970") from None
 
 
 def _octal(text: str) -> int:

@@ -18,8 +18,9 @@ _NAMES: dict[object, str] = {
 }
 
 
-def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> None:
-    """Raises UsageError."""
+def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> tuple[object, ...]:
+    """The parameters to call `method` with: nil in place of an optional one is its default.
+    Raises UsageError."""
     signature = inspect.signature(method)
     try:
         given = signature.bind(*parameters).arguments
@@ -27,6 +28,10 @@ def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> Non
         raise UsageError(f"{name}{shown_signature(method)}: {error}") from error
     hints = get_type_hints(method)
     for parameter, value in given.items():
+        default = signature.parameters[parameter].default
+        if value is None and default is not inspect.Parameter.empty:
+            given[parameter] = default
+            continue
         wanted = _alternatives(hints[parameter])
         if not any(_fits(one, value) for one in wanted):
             expected = " or ".join(_NAMES[get_origin(one) or one] for one in wanted)
@@ -34,6 +39,7 @@ def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> Non
                 f"{name}{shown_signature(method)}: parameter {parameter}:"
                 f" found {describe(value)}, expected {expected}"
             )
+    return tuple(given.values())
 
 
 def shown_signature(method: Method) -> str:

@@ -9,8 +9,9 @@ from io import FileIO
 from pathlib import Path, PurePosixPath
 
 from boincvm.controller.controller import Controller
-from boincvm.errors import HostError, OutputFileError, UsageError
-from boincvm.file_digest import open_regular
+from boincvm.errors import HostError, OutputFileError, UsageError, host_error
+from boincvm.filetree import set_time
+from boincvm.regular_files import open_regular
 
 _PIECE = 1 << 18
 _ALL = Path("/")
@@ -32,9 +33,14 @@ class FileMethods:
         except (OSError, ValueError) as error:
             raise UsageError(f"{local[:200]!r} cannot be read: {error}") from error
         with file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            status = os.fstat(file.fileno())
             outcomes = await self._controller.files.put(
-                vm, remote or path.name, _content(file), is_tree=False, mode=mode & 0o777
+                vm,
+                remote or path.name,
+                _content(file),
+                is_tree=False,
+                mode=stat.S_IMODE(status.st_mode) & 0o777,
+                modified=status.st_mtime_ns,
             )
         told = {name: _outcome(one) for name, one in outcomes.items()}
         if set(told) != {vm}:
@@ -53,7 +59,7 @@ class FileMethods:
         async with aclosing(gotten.chunks) as chunks:
             if gotten.is_tree:
                 raise UsageError(f"{remote[:200]!r} is a directory", hint="boincvm cp copies trees")
-            await _write(target, chunks, gotten.mode & 0o777)
+            await _write(target, chunks, gotten.mode & 0o777, gotten.modified)
         return True
 
     def _host_path(self, text: str) -> Path:
@@ -76,16 +82,21 @@ class FileMethods:
         return path
 
 
-async def _write(target: Path, chunks: AsyncIterator[bytes], mode: int) -> None:
+async def _write(
+    target: Path, chunks: AsyncIterator[bytes], mode: int, modified: int | None
+) -> None:
     part = target.with_name(f".{target.name[:200]}.{os.urandom(4).hex()}.part")
     try:
         with part.open("xb") as file:
             async for piece in chunks:
                 file.write(piece)
         part.chmod(mode)
+        set_time(os.fsencode(part), modified)
         part.replace(target)
     except OSError as error:
-        raise OutputFileError(f"{str(target)[:200]!r} cannot be written: {error}") from error
+        raise host_error(
+            f"{str(target)[:200]!r} cannot be written", error, OutputFileError
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -81,8 +81,7 @@ class Methods:
         method = self._methods.get(name)
         if method is None:
             raise UsageError(f"there is no method {name[:64]!r}", hint="system.listMethods()")
-        check_call(name, method, parameters)
-        return await method(*parameters)
+        return await method(*check_call(name, method, parameters))
 
     async def _do(self, operation: str, **arguments: object) -> dict[str, Any]:
         return await operations.call(self._controller, operation, arguments)
@@ -103,7 +102,8 @@ class Methods:
     async def _each(self, operation: str, vm: str, **asked: object) -> object:
         outcomes = (await self._do(operation, vms=vm, **asked))["outcomes"]
         if set(outcomes) == {vm} and "error" in outcomes[vm]:
-            raise HostError(outcomes[vm]["error"]["message"])
+            error = outcomes[vm]["error"]
+            raise HostError(error["message"], hint=error["hint"])
         told = {
             one: outcome["error"]["message"] if "error" in outcome else True
             for one, outcome in outcomes.items()
@@ -151,8 +151,11 @@ class Methods:
 
     async def ping(self, vm: str, timeout_secs: float = 5.0) -> object:
         """Whether the machine answers. Of several: those that do."""
-        answers = (await self._do("ping", vms=vm, timeout=timeout_secs))["answers"]
+        asked = await self._do("ping", vms=vm, timeout=timeout_secs)
+        answers, refused = asked["answers"], asked["refused"]
         told = {one: f"PONG from {one}" for one, took in answers.items() if took is not None}
+        if vm in refused:
+            raise HostError(refused[vm]["message"], hint=refused[vm]["hint"])
         if vm in answers and not told:
             raise HostError(f"{vm} has not answered within {timeout_secs:g} s")
         return _one_or_all(vm, told)

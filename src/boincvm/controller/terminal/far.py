@@ -9,9 +9,11 @@ is what is typed, but for NUL, which begins:
 
 When standard input ends, or says nothing for SILENCE, the shell is hung up and, if that is not
 enough, killed; whatever it leaves behind, the guest's agent kills. The exit code is the shell's,
-128 and the signal's number if one killed it, or 127 if it cannot be run.
+128 and the signal's number if one killed it, 127 if there is none of that name, or 126 if it
+cannot be run.
 """
 
+import errno
 import fcntl
 import os
 import select
@@ -23,8 +25,10 @@ import time
 
 ROOM = 1 << 16
 GRACE = 1.0
+LAST_WORDS = 0.2
 SILENCE = 600.0
-CANNOT_RUN = 127
+CANNOT_RUN = 126
+NO_SUCH = 127
 
 
 class Frames:
@@ -63,11 +67,14 @@ def start(argv: list[str], rows: int, columns: int) -> tuple[int, int]:
     if pid == 0:
         try:
             set_size(0, rows, columns)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
-                signal.signal(number, signal.SIG_DFL)
+            for number in signal.valid_signals():  # Python ignores some, `nohup` and `&` others
+                if signal.getsignal(number) == signal.SIG_IGN:
+                    signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.execvp(argv[0], argv)  # noqa: S606 - what it is for
         except OSError as error:
-            os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+            os.write(2, f"{argv[0]}: {error.strerror}\n".encode(errors="surrogateescape"))
+            os._exit(NO_SUCH if error.errno == errno.ENOENT else CANNOT_RUN)
         finally:
             os._exit(CANNOT_RUN)
     os.set_blocking(terminal, False)
@@ -93,8 +100,7 @@ class Bridge:
         while True:
             ready = self._wait()
             if self._shell in ready:
-                while self._is_open and self._show():
-                    pass
+                self._show_last()
                 break
             if self._terminal in ready:
                 self._type()
@@ -157,6 +163,15 @@ class Bridge:
         while left:
             left = left[os.write(1, left) :]
         return bool(data)
+
+    def _show_last(self) -> None:
+        """What the shell wrote last may still be on its way through the kernel; and what it has
+        left behind may keep the terminal open, and write."""
+        poll = select.poll()
+        poll.register(self._terminal, select.POLLIN)
+        end = time.monotonic() + GRACE
+        while self._is_open and poll.poll(LAST_WORDS * 1000) and time.monotonic() < end:
+            self._show()
 
     def _hang_up(self) -> None:
         os.close(self._terminal)  # the system sends SIGHUP

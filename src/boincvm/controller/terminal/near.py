@@ -13,6 +13,7 @@ from typing import Protocol
 
 from boincvm.controller.terminal.words import Size, keys, window_size
 from boincvm.errors import UsageError
+from boincvm.inherited import heeded
 
 BEAT = 60.0
 """Seconds after which the far end hears of us, if nobody types: it gives up who says nothing."""
@@ -134,7 +135,7 @@ class Attendance:
         def resize(_number: int, _frame: FrameType | None) -> None:
             self._ring(_RESIZED)
 
-        former = {number: signal.signal(number, leave) for number in _LEAVES}
+        former = {number: signal.signal(number, leave) for number in heeded(_LEAVES)}
         former[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
         try:
             yield

@@ -59,7 +59,7 @@ export async function follow(path, given, take) {
 }
 
 export async function putFile(vms, path, file) {
-  const query = new URLSearchParams({ vms, path, kind: "file", mode: "644" });
+  const query = new URLSearchParams({ vms, path, kind: "file", mode: "644", modified: `${file.lastModified}000000` });
   return (await (await fetched(`/api/files?${query}`, { method: "PUT", body: file })).json()).result;
 }
 

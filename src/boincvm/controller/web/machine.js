@@ -1,26 +1,29 @@
 // One machine's own view: what it is, its screen, snapshots, files, log and load.
 
 import { call, getFile, putFile, screenPlace } from "./api.js";
-import { button, element, plot, size } from "./words.js";
+import { Plot } from "./plot.js";
+import { button, element, size } from "./words.js";
 
 const at = (id) => document.getElementById(id);
-const RUNS = ["running", "paused", "stuck"];
+// Which of them make sense, the controller says of each machine.
 const ACTS = [
-  ["Start", "start", (vm) => ["powered_off", "saved", "aborted"].includes(vm.state)],
-  ["Suspend", "pause", (vm) => vm.state === "running"],
-  ["Resume", "resume", (vm) => vm.state === "paused"],
-  ["Save to disk", "save", (vm) => RUNS.includes(vm.state)],
-  ["Shut down", "stop", (vm) => RUNS.includes(vm.state)],
-  ["Reset", "reset", (vm) => RUNS.includes(vm.state), "What it has not written to its disk is lost."],
-  ["Power off", "power_off", (vm) => RUNS.includes(vm.state), "What it has not written to its disk is lost."],
-  ["Forget saved state", "discard", (vm) => vm.state === "saved", "It will boot, and what ran in it is lost."],
-  ["Remove", "remove", (vm) => ["powered_off", "saved", "aborted"].includes(vm.state), "Its disk and its snapshots are removed."],
+  ["Start", "start"],
+  ["Suspend", "pause"],
+  ["Resume", "resume"],
+  ["Save to disk", "save"],
+  ["Shut down", "stop"],
+  ["Reset", "reset", "What it has not written to its disk is lost."],
+  ["Power off", "power_off", "What it has not written to its disk is lost."],
+  ["Forget saved state", "discard", "It will boot, and what ran in it is lost."],
+  ["Remove", "remove", "Its disk and its snapshots are removed."],
 ];
+const PERCENT = (value) => `${Math.round(value * 100)} %`;
 
 let shown = null;
 let samples = [];
 let screen = null;
 let tell = () => {};
+let plots = null;
 
 export function chosen() {
   return shown;
@@ -29,6 +32,10 @@ export function chosen() {
 // `act` does something and shows what goes wrong.
 export function prepare(act, changed) {
   tell = act;
+  plots = {
+    cpu: new Plot(at("plot-cpu"), { name: "Processor", say: PERCENT, unit: 0.1 }),
+    memory: new Plot(at("plot-memory"), { name: "Memory on the host", say: size, unit: 2 ** 20 * 2 ** 4 }),
+  };
   at("one-close").addEventListener("click", () => { close(); changed(); });
   at("take").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -89,7 +96,7 @@ export async function open(vm) {
   at("log").textContent = "";
   show(vm);
   samples = (await call("history", { vm: vm.id })).samples;
-  plots(vm);
+  plot(vm);
   if (vm.is_local) {
     await snapshots();
     at("log").textContent = (await call("logs", { vm: vm.id, lines: 100 })).lines.join("\n");
@@ -97,11 +104,11 @@ export async function open(vm) {
 }
 
 export function show(vm) {
-  const parts = [vm.state.replace("_", " "), vm.image, vm.cpus && `${vm.cpus} processor${vm.cpus > 1 ? "s" : ""}`, vm.memory && size(vm.memory), vm.network ? "network" : ""];
+  const parts = [vm.state.replace("_", " "), vm.image, vm.cpus && `${vm.cpus} processor${vm.cpus > 1 ? "s" : ""}`, vm.memory && `${size(vm.memory)} of memory`, vm.network ? "network" : ""];
   at("one-what").textContent = parts.filter(Boolean).join(" · ");
   at("one-why").textContent = vm.why;
   at("one-acts").replaceChildren(
-    ...ACTS.filter(([, , fits]) => fits(vm)).map(([name, operation, , warning]) =>
+    ...ACTS.filter(([, operation]) => vm.operations.includes(operation)).map(([name, operation, warning]) =>
       button(name, () => {
         if (!warning || confirm(`${name} ${vm.name}? ${warning}`)) tell(() => on(operation));
       }, warning ? "danger" : ""),
@@ -115,12 +122,14 @@ export function load(vm, event) {
   if (vm.id !== shown) return;
   samples.push(event);
   if (samples.length > 360) samples.shift();
-  plots(vm);
+  plot(vm);
 }
 
-function plots(vm) {
-  plot(at("plot-cpu"), samples.map((one) => one.cpu || 0), vm.cpus || 1);
-  plot(at("plot-memory"), samples.map((one) => one.memory || 0), vm.memory || 1);
+function plot(vm) {
+  const of = (name) => samples.map((one) => [one.at, one[name]]);
+  const cpus = vm.cpus || 1;
+  plots.cpu.set(of("cpu"), cpus, ` of ${PERCENT(cpus)}`);
+  plots.memory.set(of("memory"), vm.memory || 0, vm.memory ? `, and the guest was given ${size(vm.memory)}` : "");
 }
 
 async function snapshots() {
@@ -154,7 +163,7 @@ function endScreen() {
 }
 
 async function showScreen(vm) {
-  const runs = RUNS.includes(vm.state);
+  const runs = vm.operations.includes("stop");
   if (!vm.display || !runs) {
     endScreen();
     at("screen-words").textContent = vm.display ? "It is off." : "It has none: a machine has one that was created with a screen.";

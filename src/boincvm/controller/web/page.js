@@ -74,18 +74,18 @@ function row(vm) {
     progress.append(bar);
   }
   const cpu = vm.cpu === null ? "–" : `${Math.round(vm.cpu * 100)} %`;
-  line.append(name, state, element("td", cpu, "number"), element("td", size(vm.memory_used), "number"), progress, element("td", vm.host), quick(vm));
+  line.append(name, state, element("td", cpu, "number"), element("td", size(vm.memory), "number"), element("td", size(vm.memory_used), "number"), progress, element("td", vm.host), quick(vm));
   return line;
 }
 
 function quick(vm) {
   const cell = element("td", "", "number");
-  const off = ["powered_off", "saved", "aborted"].includes(vm.state);
-  if (!vm.is_local || (!off && vm.state !== "running")) return cell;
-  const made = element("button", off ? "Start" : "Stop");
+  const verb = ["resume", "start", "stop"].find((one) => vm.operations.includes(one));
+  if (!verb) return cell;
+  const made = element("button", { resume: "Resume", start: "Start", stop: "Stop" }[verb]);
   made.type = "button";
   made.addEventListener("click", () => act(async () => {
-    const { outcomes } = await call(off ? "start" : "stop", { vms: vm.id });
+    const { outcomes } = await call(verb, { vms: vm.id });
     if (outcomes[vm.id].error) throw new Refused(outcomes[vm.id].error.message, outcomes[vm.id].error.hint, 0);
   }));
   cell.append(made);

@@ -43,12 +43,3 @@ export function split(line) {
   if (word !== null) words.push(word);
   return words;
 }
-
-// A line through the samples' values; `most` is the top of the plot.
-export function plot(svg, values, most) {
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-  const step = 300 / Math.max(values.length - 1, 1);
-  const top = Math.max(most, ...values, 1e-9);
-  line.setAttribute("points", values.map((value, at) => `${at * step},${58 - (56 * value) / top}`).join(" "));
-  svg.replaceChildren(line);
-}

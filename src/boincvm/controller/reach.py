@@ -1,0 +1,107 @@
+"""Who of those that a selector matches can answer a request now, and what the others are told."""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from boincvm.controller.addressing import Selector, parse_selector
+from boincvm.controller.desk import Desk
+from boincvm.controller.life import Life
+from boincvm.controller.machines import Machines
+from boincvm.controller.registry import SILENT_AFTER, Guest
+from boincvm.controller.vm_state import Requests, VmState, refusal
+from boincvm.errors import MachineStateError, UsageError
+
+_MOST_NAMED = 5
+
+
+class Reached(NamedTuple):
+    """Whom a selector has reached."""
+
+    guests: list[Guest]
+    """They can answer."""
+    refused: dict[str, MachineStateError]
+    """By id: they cannot, and what would help. Machines that are off are among them only where
+    none can answer, for a pattern means those that are there."""
+
+    def required(self, vms: str) -> "Reached":
+        """Itself. Raises MachineStateError where nobody can answer."""
+        if not self.guests:
+            raise _nobody(vms, self.refused)
+        return self
+
+
+class Reach:
+    """`state_of` gives a machine's state, and why it is in it."""
+
+    def __init__(
+        self,
+        machines: Machines,
+        desk: Desk,
+        life: Life,
+        state_of: Callable[[str], tuple[VmState, str]],
+    ) -> None:
+        self._machines = machines
+        self._desk = desk
+        self._life = life
+        self._state_of = state_of
+
+    async def find(self, vms: str, *, held_too: bool = True) -> Reached:
+        """At once, but for machines whose keepers are just coming to the bus. `held_too`: also
+        those that hold what they are asked until they are up; else that is waited for. Raises
+        UsageError where `vms` matches nobody."""
+        targets = self._life.targets(parse_selector(vms))
+        if not targets:
+            raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
+        async with asyncio.TaskGroup() as group:
+            tasks = {vm: group.create_task(self._one(vm, held_too=held_too)) for vm in targets}
+        found = {vm: task.result() for vm, task in tasks.items()}
+        guests = [one for one in found.values() if isinstance(one, Guest)]
+        refused = {vm: one for vm, one in found.items() if isinstance(one, MachineStateError)}
+        if guests:
+            refused = {vm: one for vm, one in refused.items() if not self._state_of(vm)[0].is_off}
+        return Reached(guests, refused)
+
+    async def _one(self, vm: str, *, held_too: bool) -> Guest | MachineStateError:
+        registry, machine = self._desk.registry, self._machines.find(vm)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SILENT_AFTER
+        while True:
+            if machine is not None:
+                machine.find_keeper()
+            state, why = self._state_of(vm)
+            guests = registry.find(Selector(vm, only=vm))
+            requests = state.meaning.requests
+            if requests is Requests.REFUSED:
+                return refusal(vm, state, why)
+            if guests and (requests is Requests.ANSWERED or held_too or machine is None):
+                return guests[0]
+            if guests and machine is not None:
+                await machine.until_not(state)
+                continue
+            if machine is None or loop.time() >= until:
+                return refusal(vm, VmState.STUCK, "it has not come to the bus")
+            news = asyncio.ensure_future(machine.until_not(state))
+            comes = asyncio.ensure_future(registry.wait_for(vm))
+            try:
+                await asyncio.wait(
+                    (news, comes),
+                    timeout=until - loop.time(),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                news.cancel()
+                comes.cancel()
+                await asyncio.gather(news, comes, return_exceptions=True)
+
+
+def _nobody(vms: str, refused: dict[str, MachineStateError]) -> MachineStateError:
+    first = next(iter(refused.values()))
+    if len(refused) == 1:
+        return first
+    named = "; ".join(error.message for error in list(refused.values())[:_MOST_NAMED])
+    more = "; …" if len(refused) > _MOST_NAMED else ""
+    return MachineStateError(
+        f"none of the {len(refused)} machines that {vms[:80]!r} matches can answer: {named}{more}",
+        hint=first.hint,
+    )
