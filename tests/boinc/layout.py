@@ -186,10 +186,12 @@ def _file_ref(name: str, open_name: str, *flags: str) -> str:
 
 
 def _references(files: Sequence[TaskFile]) -> str:
-    return "".join(
-        _file_ref(file.name, file.open_name, "<copy_file/>\n" if file.copy else "")
-        for file in files
-    )
+    return "".join(_reference(file) for file in files)
+
+
+def _reference(file: TaskFile, *flags: str) -> str:
+    copied = ("<copy_file/>\n",) if file.copy else ()
+    return _file_ref(file.name, file.open_name, *copied, *flags)
 
 
 def _app_version(work: Work) -> str:
@@ -200,7 +202,7 @@ def _app_version(work: Work) -> str:
         f"{_tag('platform', PLATFORM)}{_tag('plan_class', work.plan_class)}"
         f"{_tag('avg_ncpus', work.cpus)}{_tag('flops', work.speed)}"
         f"{_tag('api_version', work.api_version)}"
-        f"{_file_ref(main.name, main.open_name, '<main_program/>')}{_references(others)}"
+        f"{_reference(main, '<main_program/>')}{_references(others)}"
         f"{is_wrapper}</app_version>\n"
     )
 

@@ -1,6 +1,6 @@
 """The real BOINC client with one task and no server, for tests of what it starts.
 
-Rig lays out a data directory (layout.py), starts Debian's `boinc` on it, asks and tells it what a
+Rig lays out a data directory (layout.py), starts `boinc` on it, asks and tells it what a
 volunteer's manager would (gui_rpc.py), and leaves nothing behind. The task's programs can say
 lines to the test: what they write to the FIFO that `$RIG_WORDS` names comes out of `Rig.word`.
 """
@@ -21,6 +21,8 @@ from gui_rpc import GuiRpc
 from layout import MASTER_URL, RESULT, Preferences, Work, lay_out, write_preferences
 from watch import LIMIT, STEP, kill_all, state_of
 
+CLIENT = "BOINCVM_TEST_CLIENT"
+"""The environment variable that names another client than the one that is installed."""
 MARK = "BOINCVM_RIG"
 """In the environment of everything that a rig has started."""
 
@@ -56,11 +58,16 @@ class TaskState:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the client says that the task ended; `stderr` is what it would report of stderr.txt."""
+    """How the client says that the task ended; `stderr` is what it would report of stderr.txt.
+
+    `cpu_time` and `elapsed_time` in seconds, as the project would see them.
+    """
 
     state: int
     exit_status: int
     stderr: str
+    cpu_time: float
+    elapsed_time: float
 
     @property
     def is_success(self) -> bool:
@@ -111,8 +118,8 @@ class Rig:
         """Starts the client, or starts it again on what it left; returns when it answers."""
         self._end_client()
         # Found by our own PATH: what the task finds is another matter.
-        boinc = shutil.which("boinc")
-        assert boinc is not None, "the package boinc-client is not installed"
+        boinc = shutil.which(os.environ.get(CLIENT, "boinc"))
+        assert boinc is not None, f"the package boinc-client is not installed, or ${CLIENT} is none"
         self._client = subprocess.Popen(
             [boinc, "--dir", self.data, "--gui_rpc_unix_domain", "--allow_multiple_clients"],
             cwd=self.data,
@@ -288,7 +295,13 @@ class Rig:
         state = (self.data / "client_state.xml").read_text(errors="replace")
         (result,) = re.findall("<result>.*?</result>", state, re.DOTALL)
         status = _text(result, "exit_status") or "0"
-        return Ended(int(_text(result, "state")), int(status), _text(result, "stderr_txt"))
+        return Ended(
+            int(_text(result, "state")),
+            int(status),
+            _text(result, "stderr_txt"),
+            float(_text(result, "final_cpu_time") or 0),
+            float(_text(result, "final_elapsed_time") or 0),
+        )
 
     # What there is to see.
 

@@ -92,7 +92,8 @@ def test_a_machine_through_suspend_quit_restart_and_completion(rig: Rig) -> None
 
 def leave_and_come_back(rig: Rig) -> None:
     """The client quits, with nothing left of the machine but what is on disk; and goes on."""
-    before = rig.task().fraction_done
+    task = rig.task()
+    before = task.fraction_done
     rig.quit()
     assert rig.processes() == [], rig.stderr()
     assert not (rig.slot() / "boinc_finish_called").exists()
@@ -106,6 +107,10 @@ def leave_and_come_back(rig: Rig) -> None:
     # A machine that had started anew would have told of less.
     told = [fraction for fraction in rig.fractions(restart) if fraction > 0]
     assert min(told) >= before, rig.story("it began anew")
+    # The save's figures, although the client had heard of no checkpoint before it was told to end.
+    now = rig.task()
+    assert now.checkpoint_cpu_time >= task.cpu_time > 0, rig.story(f"{task} {now}")
+    assert now.elapsed_time > task.elapsed_time, rig.story(f"{task} {now}")
 
 
 @pytest.mark.timeout(400)

@@ -12,7 +12,7 @@ from layout import Output, Preferences, TaskFile, Work
 from rig import COMPUTE_ERROR, SUSPENDED, MakeRig, Rig
 from watch import LIMIT, is_gone, state_of, until
 
-CHILD_FAILED, ABORTED_VIA_GUI = 195, 203
+CHILD_FAILED, ABORTED_VIA_GUI, INIT_FAILURE = 195, 203, 206
 """BOINC lib/error_numbers.h."""
 ABORT_LIMIT = 5.0
 """Seconds in which all of an aborted task is gone."""
@@ -92,6 +92,45 @@ def test_a_job_of_two_tasks(make_rig: MakeRig, api_version: str) -> None:
     assert rig.processes() == []
 
 
+def test_an_app_version_that_is_copied(make_rig: MakeRig) -> None:
+    """<copy_file/> on every file: the slot has copies, and init_data.xml the physical names."""
+    upper = script("upper", "tr a-z A-Z\n")
+    streams = "<stdin_filename>in</stdin_filename><stdout_filename>out</stdout_filename>"
+    described = work(
+        task("upper", streams),
+        [upper],
+        inputs=[TaskFile("work_in", b"words\n", "in", copy=True)],
+        outputs=[Output("work_0_out", "out")],
+    )
+    copied = [replace(file, copy=True) for file in described.app_files]
+    rig = started(make_rig, replace(described, app_files=copied))
+    ended = rig.ended()
+    assert ended.is_success, rig.story(ended.stderr)
+    assert (rig.project / "work_0_out").read_text() == "WORDS\n"
+
+
+def test_a_job_of_the_workunit_starts_copies_of_signed_programs_only(make_rig: MakeRig) -> None:
+    """Also where a file of the workunit has a program's logical name."""
+    signed = script("signed", 'echo signed >"$RIG_WORDS"\n')
+    job = f"<job_desc>{task('signed')}{task('mine')}</job_desc>".encode()
+    mine = b"#!/bin/sh\necho mine >$RIG_WORDS\n"
+    described = Work(
+        [work("").app_files[0], replace(signed, copy=True)],
+        [
+            TaskFile("work_job", job, "job.xml", copy=True),
+            TaskFile("work_mine", mine, "mine", copy=True, executable=True),
+            TaskFile("work_signed", mine, "signed", copy=True, executable=True),
+        ],
+    )
+    rig = started(make_rig, described)
+    ended = rig.ended()
+    assert (ended.state, ended.exit_status) == (COMPUTE_ERROR, INIT_FAILURE), ended.stderr
+    assert "nobody has signed it" in ended.stderr
+    assert rig.word() == "signed"
+    with pytest.raises(AssertionError, match="says nothing"):
+        rig.word(0)
+
+
 def test_a_child_that_fails(make_rig: MakeRig) -> None:
     fails = script("fails", "echo 'it says why' >&2; exit 7\n")
     never = script("never", 'echo never >"$RIG_WORDS"\n')
@@ -147,6 +186,52 @@ def test_the_client_quits_and_goes_on_at_the_same_task(make_rig: MakeRig) -> Non
     assert [rig.word(), rig.word()] == ["two", "three"]
     ended = rig.ended()
     assert ended.is_success, ended.stderr
+
+
+SAVES_AT_ITS_END = script(
+    "saves",
+    "[ -e saved ] && first=no\n"
+    "trap 'sleep 1; date > saved; exit' TERM\n"
+    'i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done; echo burnt >"$RIG_WORDS"\n'
+    "while [ -z $first ] || [ ! -e go ]; do sleep 0.1; done\n",
+)
+
+
+@pytest.mark.parametrize("ending", ["client quits", "client is killed", "preempted"])
+def test_a_checkpoint_that_is_made_at_a_quit_counts(make_rig: MakeRig, ending: str) -> None:
+    """The client goes on counting where the program was when it saved."""
+    saves = task("saves", "<checkpoint_filename>saved</checkpoint_filename>")
+    preferences = Preferences(leave_in_memory=False)
+    rig = started(make_rig, work(saves, [SAVES_AT_ITS_END]), preferences=preferences)
+    assert rig.word() == "burnt"
+    rig.until(lambda task: task.elapsed_time >= 3)
+    if ending == "preempted":
+        # A client that has never heard of a checkpoint does not take a task out of memory.
+        (rig.slot() / "saved").touch()
+        rig.until(lambda task: task.checkpoint_cpu_time > 0)
+        pid = rig.task().pid
+        before = rig.task()
+        rig.suspend()
+        until(lambda: is_gone(pid), story=rig.log)
+        rig.resume()
+    elif ending == "client quits":
+        before = rig.task()
+        rig.quit()
+        rig.start()
+    else:
+        before = rig.task()
+        rig.kill_client()
+        until(lambda: rig.processes() == [], story=rig.stderr())
+        rig.start()
+    assert rig.word() == "burnt"
+    after = rig.running()
+    assert after.checkpoint_cpu_time >= before.cpu_time > 0, rig.story(f"{before} {after}")
+    assert after.elapsed_time >= before.elapsed_time, rig.story(f"{before} {after}")
+    (rig.slot() / "go").touch()
+    ended = rig.ended()
+    assert ended.is_success, ended.stderr
+    assert ended.cpu_time >= before.cpu_time
+    assert ended.elapsed_time >= before.elapsed_time
 
 
 def test_the_client_is_killed(tree: tuple[Rig, list[int]]) -> None:

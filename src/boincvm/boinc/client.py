@@ -14,6 +14,7 @@ from boincvm.boinc.outbox import Outbox
 from boincvm.boinc.presence import Presence
 from boincvm.boinc.segment import Segment, SegmentError, open_segment
 from boincvm.boinc.soft_link import resolve
+from boincvm.boinc.task_state import write_task_state
 from boincvm.boinc.watch import Watch
 
 
@@ -71,6 +72,8 @@ class Client:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._network_suspended = False
         self._closed = False
+        self._is_gone = False
+        self._taken: asyncio.Event | None = None
         self._outbox = Outbox(None if segment is None else segment.memory)
         self._segment = segment
         self._watch: Watch | None = None
@@ -80,9 +83,7 @@ class Client:
         self._control = Channel(segment.memory, channels.CONTROL)
         self._heartbeat = Channel(segment.memory, channels.HEARTBEAT)
         self._trickle_down = Channel(segment.memory, channels.TRICKLE_DOWN)
-        self._presence = Presence(
-            self.init_data.client_pid, lambda: self._events.put_nowait(Event.CLIENT_GONE)
-        )
+        self._presence = Presence(self.init_data.client_pid, self._lose_client)
         self._watch = Watch(segment.memory, self._look)
 
     @classmethod
@@ -128,6 +129,10 @@ class Client:
             self.init_data = read_init_data(self.slot) or self.init_data
         return event
 
+    def _lose_client(self) -> None:
+        self._is_gone = True
+        self._events.put_nowait(Event.CLIENT_GONE)
+
     def _look(self) -> None:
         """Takes what has come, and sends what can go."""
         text = self._control.receive()
@@ -159,6 +164,11 @@ class Client:
 
     def _send(self) -> None:
         waiting = self._outbox.send()
+        if self._taken is not None:
+            if self._outbox.is_status_taken:
+                self._taken.set()
+            else:
+                waiting = (*waiting, channels.APP_STATUS)
         if self._watch is not None:
             self._watch.outgoing = waiting
 
@@ -170,6 +180,37 @@ class Client:
         self._outbox.status = messages.encode_status(status)
         self._send()
 
+    @property
+    def has_taken_report(self) -> bool:
+        """Whether the client has taken the last report; standalone, always."""
+        return self._outbox.is_status_taken
+
+    async def report_taken(self, limit: float) -> bool:
+        """Wait until the client has taken the last report, `limit` seconds at most.
+
+        Whether it has. One that is about to end itself takes none any more.
+        """
+        if self._is_gone:
+            return False
+        self._taken = asyncio.Event()
+        self._send()
+        try:
+            async with asyncio.timeout(limit):
+                await self._taken.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._taken = None
+            self._send()
+        return True
+
+    def write_task_state(self, cpu_time: float, elapsed: float) -> bool:
+        """Tell the client's next run of a checkpoint that this one did not take (`report_taken`).
+
+        In seconds of both times, over all runs of the task. Whether it could be. Raises OSError.
+        """
+        return write_task_state(self.slot, self.init_data, cpu_time, elapsed)
+
     def set_web_graphics_url(self, url: str) -> None:
         """Where a browser can see the task at work. Raises ValueError."""
         self._outbox.graphics["url"] = messages.encode_web_graphics_url(url)
@@ -180,7 +221,7 @@ class Client:
         self._outbox.graphics["desktop"] = messages.encode_remote_desktop_address(host_port)
         self._send()
 
-    def send_trickle_up(self, variety: str, text: str) -> None:
+    def send_trickle_up(self, variety: str, text: str | bytes) -> None:
         """A message for the project's server. Raises ValueError, OSError."""
         trickles.write_trickle_up(self.slot, variety, text)
         self._outbox.flag(messages.NEW_TRICKLE_UP)
@@ -215,6 +256,7 @@ class Client:
         The last report reaches the client even where it has not taken the one before. `notice`:
         the volunteer is shown the message. Raises OSError.
         """
+        exits.remove_end_files(self.slot)
         exits.write_finish_file(self.slot, exit_status, message, notice=notice)
         self._outbox.send_last()
 
@@ -223,7 +265,17 @@ class Client:
 
         Raises ValueError without a reason, OSError.
         """
+        exits.remove_end_files(self.slot)
         exits.write_temporary_exit_file(self.slot, delay, reason, notice=notice)
+        self._outbox.send_last()
+
+    def leave(self) -> None:
+        """The task goes on some day; the process must now end.
+
+        The last report reaches the client even where it has not taken the one before. Nothing
+        that another program has written in the slot says that the task is over.
+        """
+        exits.remove_end_files(self.slot)
         self._outbox.send_last()
 
     def close(self) -> None:

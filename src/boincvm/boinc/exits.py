@@ -3,10 +3,13 @@
 (api/boinc_api.cpp, boinc_finish_message and boinc_temporary_exit; lib/error_numbers.h.)
 """
 
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
 from boincvm.atomic_files import write_atomically
+from boincvm.byte_text import encoded, one_line
+from boincvm.redaction import redact
 
 FINISH_FILE = "boinc_finish_called"
 TEMPORARY_EXIT_FILE = "boinc_temporary_exit"
@@ -47,10 +50,10 @@ def write_finish_file(
 
     `notice`: the volunteer is shown the message. Raises OSError.
     """
-    text = f"{exit_status:d}\n"
+    content = b"%d\n" % exit_status
     if message:
-        text += f"{one_line(message)}\n{'notice' if notice else ''}\n"
-    write_atomically(slot / FINISH_FILE, text)
+        content += b"%b\n%b\n" % (message_line(message), b"notice" if notice else b"")
+    write_atomically(slot / FINISH_FILE, content)
 
 
 def write_temporary_exit_file(
@@ -60,18 +63,27 @@ def write_temporary_exit_file(
 
     Without a reason the client would count it as a crash: ValueError. Raises OSError.
     """
-    line = one_line(reason)
+    line = message_line(reason)
     if not line:
         raise ValueError("a temporary exit needs a reason")
     seconds = round(min(max(delay, 0), LONGEST_DELAY))
-    write_atomically(
-        slot / TEMPORARY_EXIT_FILE, f"{seconds}\n{line}\n{'notice' + chr(10) if notice else ''}"
-    )
+    content = b"%d\n%b\n%b" % (seconds, line, b"notice\n" if notice else b"")
+    write_atomically(slot / TEMPORARY_EXIT_FILE, content)
 
 
-def one_line(text: str) -> str:
-    """`text` as the client can read it: one line of at most 254 bytes."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return (
-        " ".join(printable.split()).encode(errors="replace")[:LONGEST_TEXT].decode(errors="ignore")
-    )
+def remove_end_files(slot: Path) -> None:
+    """Remove what says that a task is over or wants to go on later, whoever wrote it.
+
+    A program of BOINC's that runs as one part of a task writes both, for its own part only.
+    """
+    for name in (FINISH_FILE, TEMPORARY_EXIT_FILE):
+        with suppress(OSError):  # it is not there, or is no file: then the client reads none either
+            (slot / name).unlink()
+
+
+def message_line(text: str) -> bytes:
+    """`text` as the client can read it, and everybody may: one line of at most 254 bytes."""
+    line = " ".join(one_line(redact(text)).split())[:LONGEST_TEXT]
+    while len(encoded(line)) > LONGEST_TEXT:  # no character is cut in two
+        line = line[:-1]
+    return encoded(line)

@@ -2,6 +2,7 @@
 
 Read as leniently as BOINC reads it: tags are looked for, what is missing, garbled or out of
 range gets BOINC's default. (lib/app_ipc.cpp, parse_init_data_file; lib/prefs.cpp, defaults.)
+Texts are bytes, as `os.fsdecode` has them.
 """
 
 import os
@@ -129,7 +130,7 @@ def read_init_data(slot: Path) -> InitData | None:
         ) from error
     if len(data) > LARGEST_FILE:
         raise InitDataError(f"{FILE_NAME} has more than {LARGEST_FILE} bytes")
-    text = data.decode(errors="replace")
+    text = os.fsdecode(data)
     if "<app_init_data>" not in text:
         raise InitDataError(f"{FILE_NAME} has no <app_init_data>")
     return parse_init_data(text)
@@ -158,8 +159,9 @@ def parse_init_data(text: str) -> InitData:
         app_name=string(rest, "app_name"),
         app_version=integer(rest, "app_version"),
         plan_class=string(rest, "plan_class"),
-        project_directory=string(rest, "project_dir"),
-        boinc_directory=string(rest, "boinc_dir"),
+        # The client writes directories as they are, and all else escaped.
+        project_directory=element(rest, "project_dir") or "",
+        boinc_directory=element(rest, "boinc_dir") or "",
         work_unit_name=string(rest, "wu_name"),
         result_name=string(rest, "result_name"),
         user_name=string(rest, "user_name"),

@@ -9,9 +9,10 @@ import asyncio
 import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
-from boincvm.errors import HostError
+from boincvm.errors import HostError, host_error
 
 FILE_NAME = "boinc_lockfile"
 USUAL_WAIT = 35.0
@@ -41,7 +42,7 @@ class SlotLock:
             try:
                 descriptor = _try(path)
             except OSError as error:
-                raise HostError(f"{FILE_NAME} cannot be locked: {error.strerror}") from error
+                raise host_error(f"{FILE_NAME} cannot be locked", error) from error
             if descriptor is not None:
                 return cls(path, descriptor)
             if asyncio.get_running_loop().time() >= limit:
@@ -63,9 +64,12 @@ class SlotLock:
 
 def _try(path: Path) -> int | None:
     """A descriptor that holds the lock, or None where another process holds it."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Should it be a FIFO or a device, it must not hold us up.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o644)
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not _is_at(descriptor, path):  # it was removed in between
             os.close(descriptor)

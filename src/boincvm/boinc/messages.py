@@ -64,7 +64,8 @@ class Status(NamedTuple):
     0 is ignored; other_pid: a process whose memory counts too and which is killed on an abort;
     resident: bytes of memory, in place of what the client measures (from client 8.2.8 on);
     floating_operations, integer_operations: done so far, for credit (clients up to 7.x);
-    want_network: the app waits for the network.
+    want_network: the app waits for the network, of which the client tells the volunteer; said
+    each time, as BOINC's library does it.
     """
 
     cpu_time: float
@@ -96,8 +97,7 @@ def encode_status(status: Status) -> str:
         parts.append(
             f"<intops_cumulative>{_sane(status.integer_operations):e}</intops_cumulative>\n"
         )
-    if status.want_network:
-        parts.append("<want_network>1</want_network>\n")
+    parts.append(f"<want_network>{status.want_network:d}</want_network>\n")
     return "".join(parts)
 
 

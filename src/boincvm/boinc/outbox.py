@@ -17,6 +17,13 @@ class Outbox:
             numbers = (APP_STATUS, TRICKLE_UP, GRAPHICS_REPLY)
             self._channels = {number: Channel(memory, number) for number in numbers}
 
+    @property
+    def is_status_taken(self) -> bool:
+        """Whether the client has taken the last status, or there is nobody to take it."""
+        if not self._channels:
+            return True
+        return self.status is None and not self._channels[APP_STATUS].is_full
+
     def flag(self, word: str) -> None:
         """`word` is to go out on the trickle channel."""
         if word not in self._flags:

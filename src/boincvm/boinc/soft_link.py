@@ -34,11 +34,12 @@ def resolve(slot: Path, name: str, init_data: InitData | None) -> Path:
         raise SoftLinkError(f"not a file of the slot: {error}") from error
     path = slot / name
     try:
-        target = None if path.is_symlink() else _target(path)
-        real = Path(os.path.realpath(path if target is None else slot / target))
+        leads_to = None if path.is_symlink() else target(path)
+        real = Path(os.path.realpath(path if leads_to is None else slot / leads_to))
         roots = [Path(os.path.realpath(root)) for root in _roots(slot, init_data)]
     except (OSError, ValueError) as error:  # ValueError: a NUL in a path
-        raise SoftLinkError(f"{shown(os.fsencode(name))} cannot be resolved: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise SoftLinkError(f"{shown(os.fsencode(name))} cannot be resolved: {reason}") from error
     if not any(real.is_relative_to(root) and real != root for root in roots):
         raise SoftLinkError(
             f"{shown(os.fsencode(name))} leads to {shown(os.fsencode(real))}, which is in"
@@ -60,9 +61,13 @@ def _roots(slot: Path, init_data: InitData | None) -> list[Path]:
     return roots
 
 
-def _target(path: Path) -> str | None:
+def target(path: Path) -> str | None:
     """Where the soft link at `path` leads; None where that is no soft link."""
     try:
+        # A FIFO must not be opened even for a moment: whoever waits to write into it would go on,
+        # and find nobody who reads.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags)
     except FileNotFoundError:

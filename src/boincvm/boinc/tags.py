@@ -1,8 +1,15 @@
-"""Text between tags, found the way BOINC finds it in messages: by substring, not as XML."""
+"""Text between tags, found the way BOINC finds it in messages: by substring, not as XML.
 
+Texts are bytes, as `os.fsdecode` has them.
+"""
+
+import os
 from math import isfinite
 
-_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
+from boincvm.byte_text import without_entities
+
+_WHITE_SPACE = " \t\n\v\f\r"
+"""What C's isspace calls white space; Unicode has more, which BOINC leaves alone."""
 
 
 def element(text: str, name: str) -> str | None:
@@ -12,7 +19,7 @@ def element(text: str, name: str) -> str | None:
         return None
     begin = opening + len(name) + 2
     end = text.find(f"</{name}>", begin)
-    return None if end < 0 else text[begin:end].strip()
+    return None if end < 0 else text[begin:end].strip(_WHITE_SPACE)
 
 
 def string(text: str, name: str, default: str = "") -> str:
@@ -42,10 +49,8 @@ def boolean(text: str, name: str) -> bool:
 
 
 def unescape(text: str) -> str:
-    """The five entities of XML, replaced."""
-    for entity, character in _ENTITIES:
-        text = text.replace(entity, character)
-    return text
+    """`text` without the entities that BOINC knows; `&#195;` is one byte."""
+    return os.fsdecode(without_entities(os.fsencode(text))) if "&" in text else text
 
 
 def escape(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Generic, Self, TypeVar
 
 from boincvm.boinc import channels, messages, segment
 from boincvm.boinc.channels import Channel
+from boincvm.boinc.exits import TEMPORARY_EXIT_FILE
 from boincvm.boinc.messages import Control, Heartbeat, Status
 from boincvm.boinc.testing_slot import PROJECT, FakeSlot, Value
 from boincvm.boinc.verdict import End, EndKind, verdict
@@ -126,8 +127,8 @@ class FakeClient:
         """
         if self.is_running:
             raise RuntimeError("the app still runs")
-        for name in ("boinc_finish_called", "boinc_temporary_exit"):
-            (self.slot.path / name).unlink(missing_ok=True)
+        # Not the finish file: one that a killed app has left is there at the next start, too.
+        (self.slot.path / TEMPORARY_EXIT_FILE).unlink(missing_ok=True)
         self._segment.memory[:] = bytes(channels.SEGMENT_SIZE)
         self._waiting.clear()
         self.sent.clear()

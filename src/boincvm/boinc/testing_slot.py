@@ -1,5 +1,6 @@
 """The files that a BOINC client lays out for a task: for FakeClient."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,10 +90,10 @@ class FakeSlot:
         return path
 
     def take_trickle_up(self) -> str | None:
-        """The text of trickle_up.xml, which goes."""
+        """The text of trickle_up.xml, as `os.fsdecode` has it; the file goes."""
         path = self.path / trickles.TRICKLE_UP_FILE
         try:
-            text = path.read_text(errors="replace")
+            text = os.fsdecode(path.read_bytes())
         except FileNotFoundError:
             return None
         path.unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from boincvm.atomic_files import write_atomically
 from boincvm.boinc.tags import escape
+from boincvm.byte_text import encoded
 
 TRICKLE_UP_FILE = "trickle_up.xml"
 LARGEST_TRICKLE = 1 << 20
@@ -14,14 +15,15 @@ LARGEST_TRICKLE = 1 << 20
 _TRICKLE_DOWN = "trickle_down"
 
 
-def write_trickle_up(slot: Path, variety: str, text: str) -> None:
+def write_trickle_up(slot: Path, variety: str, text: str | bytes) -> None:
     """Leaves a message for the client to send; one that it has not taken yet is replaced.
 
     `variety` tells the server's handler which kind it is; `text` is XML by custom, and not
     checked. Raises ValueError where it is too large, OSError.
     """
-    content = f"<variety>{escape(variety)}</variety>\n{text}"
-    if len(content.encode(errors="replace")) > LARGEST_TRICKLE:
+    content = encoded(f"<variety>{escape(variety)}</variety>\n")
+    content += text if isinstance(text, bytes) else encoded(text)
+    if len(content) > LARGEST_TRICKLE:
         raise ValueError(f"a trickle of more than {LARGEST_TRICKLE} bytes")
     write_atomically(slot / TRICKLE_UP_FILE, content)
 

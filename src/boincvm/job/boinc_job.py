@@ -56,7 +56,8 @@ class TaskDescription(NamedTuple):
     the snapshot's name.
 
     `weight` is at least 0, and the weights of a job's tasks never add up to 0. `time_limit` is
-    in seconds, None for no limit. `priority` goes from 1, the lowest, to 5; None: not said.
+    in seconds, None for no limit. `priority` goes from 1, the lowest, to 5; another number leaves
+    the nice value as it is; None: not said, which is 1.
     `append_command_line`: what the wrapper was given for its children is appended. `line` is
     where in the file the task begins.
     """

@@ -14,6 +14,8 @@ from boincvm.job.job_xml_machines import OF_VMWRAPPER, OURS, Machines, check_hos
 from boincvm.job.values import describe
 from boincvm.lenient_xml import Element, XmlError, parse
 
+LARGEST_JOB_FILE = 1 << 20
+"""Bytes."""
 MOST_TASKS = 1000
 LARGEST_WEIGHT = 1e100
 """The sum of the weights of all tasks is finite."""
@@ -136,7 +138,7 @@ def _task(task: Fields, machine: MachineUse | None, appends: bool) -> TaskDescri
         multi_process=task.switch("multi_process") or False,
         append_command_line=appends,
         time_limit=time_limit if time_limit and 0 < time_limit < math.inf else None,
-        priority=task.integer("priority", 1, 5),
+        priority=task.integer("priority"),
         forward_slashes=task.switch("forward_slashes") or False,
         machine=machine,
     )

@@ -135,15 +135,15 @@ class Fields:
             raise self.fault(element, f"a number above 0 and up to {most:.0f}")
         return number
 
-    def integer(self, name: str, least: int, most: int) -> int | None:
-        """A whole number from `least` to `most`; None if nothing is said, or another."""
+    def integer(self, name: str) -> int | None:
+        """A whole number; None if nothing is said, or what is none."""
         result: int | None = None
         for element in self._children[name]:
             number = _integer(self.text_of(element))
-            if number is not None and least <= number <= most:
+            if number is not None:
                 result = number
             else:
-                self._has_no_effect(element, f"{least} to {most}")
+                self._has_no_effect(element, "a whole number")
         return result
 
     def sure_integer(self, name: str, least: int, most: int) -> int | None:

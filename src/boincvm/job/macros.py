@@ -44,19 +44,26 @@ def resolve_names(text: str, resolve: Callable[[str], str]) -> str:
     """`text` with each `boinc_resolve(name)` replaced by what `resolve` gives for the name.
 
     Blanks around a name do not belong to it. Without a `)` or a name it stays as it is, and
-    what `resolve` gives is not searched again. What `resolve` raises passes through.
+    what `resolve` gives is not searched again: one inside another is as good as the inner one
+    alone. What `resolve` raises passes through.
     """
     done: list[str] = []
     position = 0
-    while True:
-        begin = text.find(_RESOLVE, position)
-        end = text.find(")", begin) if begin >= 0 else -1
+    while (begin := text.find(_RESOLVE, position)) >= 0:
+        depth, inner = 1, begin + len(_RESOLVE)
+        while text.startswith(_RESOLVE, inner):
+            depth, inner = depth + 1, inner + len(_RESOLVE)
+        end = text.find(")", inner)
         if end < 0:
-            return "".join((*done, text[position:]))
-        name = text[begin + len(_RESOLVE) : end].strip()
+            break
+        after = end + 1
+        while depth > 1 and text.startswith(")", after):
+            depth, after = depth - 1, after + 1
+        name = text[inner:end].strip()
         done.append(text[position:begin])
-        done.append(resolve(name) if name else text[begin : end + 1])
-        position = end + 1
+        done.append(resolve(name) if name else text[begin:after])
+        position = after
+    return "".join((*done, text[position:]))
 
 
 def words_with_physical_names(words: Iterable[str], resolve: Callable[[str], str]) -> list[str]:

@@ -74,7 +74,8 @@ class Limits(NamedTuple):
 class Job(NamedTuple):
     """Tasks run in order; the first that fails ends the job.
 
-    `directory` is the host directory that relative paths of the job start from.
+    `directory` is the host directory that relative paths of the job start from. `name`: of which
+    the machine's host name is made; empty: the image's own.
     """
 
     tasks: tuple[Task, ...]
@@ -83,3 +84,4 @@ class Job(NamedTuple):
     inputs: tuple[InputFile, ...] = ()
     outputs: tuple[OutputFile, ...] = ()
     limits: Limits = Limits()
+    name: str = ""

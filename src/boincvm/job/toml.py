@@ -12,7 +12,7 @@ from boincvm.job.toml_table import Entry, Table, read_table
 MOST_TASKS = 1000
 MOST_FILES = 10_000
 
-_TOP = ("machine", "limits", "task", "files")
+_TOP = ("name", "machine", "limits", "task", "files")
 _MACHINE = ("image", "memory", "cpus", "disk", "network")
 _LIMITS = ("run", "boot", "silence", "stop")
 _TASK = ("command", "stdin", "stdout", "stderr", "directory", "environment")
@@ -43,6 +43,7 @@ def read_job(path: Path) -> Job:
         inputs=_inputs(files, directory),
         outputs=_outputs(files),
         limits=_limits(top.table("limits")),
+        name=top.get("name", values.any_text, ""),
     )
 
 

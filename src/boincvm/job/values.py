@@ -47,6 +47,10 @@ def describe(value: object) -> str:
             return "a table"
         case list():
             return f"an array of {len(value)}"
+        case None:
+            return "nothing"
+        case bytes():
+            return f"{len(value)} bytes"
         case _:
             return "a date or time"
 

@@ -16,16 +16,20 @@ _LARGEST_MEMORY = float(1 << 24)
 """MiB."""
 _HINT = (
     "the wrapper's own arguments: --nthreads N, --device N, --memory_size_mb N, --trickle SECONDS, "
-    "--sporadic, --use_tstp, --version, --passthrough_child ARGUMENT…"
+    "--sporadic, --use_tstp, --version, --passthrough_all, --passthrough_child ARGUMENT…"
 )
+PASS_ALL = "--passthrough_all"  # noqa: S105 - no password
+"""The one of them that BOINC's wrapper has not."""
 
 
 class WrapperArguments(NamedTuple):
-    """`trickle_period` in seconds of run time, None for no trickle messages.
+    """`trickle_period` in seconds of run time, None for no trickle messages. `device` None: not
+    said.
 
-    `device` None: not said. `child_arguments` are what a task with `append_command_line` gets
-    after its own words: all that follows `--passthrough_child` or, without that, simply all, as
-    with BOINC's wrapper.
+    `child_arguments` are what a task with `append_command_line` gets after its own words: all
+    that follows `--passthrough_child`; with `--passthrough_all` whatever the wrapper was given,
+    its own arguments too, as with BOINC's wrapper before October 2023. `unknown` are those that
+    are neither the wrapper's own nor, by that, its children's.
     """
 
     threads: int = 1
@@ -36,6 +40,7 @@ class WrapperArguments(NamedTuple):
     use_tstp: bool = False
     show_version: bool = False
     child_arguments: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
@@ -45,15 +50,20 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
     """
     numbers: dict[str, float] = {}
     flags: set[str] = set()
-    child_arguments = tuple(argv)
+    child_arguments: tuple[str, ...] = ()
+    unknown: list[str] = []
     rest = iter(argv)
     for word in rest:
         if word in ("--nthreads", "--device", "--trickle", "--memory_size_mb"):
             numbers[word] = _number(word, next(rest, None))
-        elif word in ("--sporadic", "--use_tstp", "--version", "-v"):
+        elif word in ("--sporadic", "--use_tstp", "--version", "-v", PASS_ALL):
             flags.add(word)
         elif word == "--passthrough_child":
             child_arguments = tuple(rest)
+        else:
+            unknown.append(word)
+    if PASS_ALL in flags:
+        child_arguments, unknown = tuple(word for word in argv if word != PASS_ALL), []
     device = numbers.get("--device", -1.0)
     memory = int(min(max(numbers.get("--memory_size_mb", 0.0), 0.0), _LARGEST_MEMORY)) << 20
     trickle = numbers.get("--trickle", 0.0)
@@ -66,7 +76,27 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
         use_tstp="--use_tstp" in flags,
         show_version=not flags.isdisjoint(("--version", "-v")),
         child_arguments=child_arguments,
+        unknown=tuple(unknown),
     )
+
+
+def arguments_of_children(
+    arguments: WrapperArguments, *, is_for_vmwrapper: bool
+) -> tuple[str, ...]:
+    """What tasks that want them get. VMWrapper has no arguments of its own, and hands on what it
+    is given: unknown ones are its tasks'. For other jobs they are a fault, as with BOINC's.
+
+    Raises UsageError.
+    """
+    if is_for_vmwrapper:
+        return (*arguments.unknown, *arguments.child_arguments)
+    if arguments.unknown:
+        raise UsageError(
+            f"unknown argument {describe(arguments.unknown[0])}",
+            hint="what the job's programs are to have comes after --passthrough_child;"
+            f" {PASS_ALL} hands all on to them, as BOINC's wrapper did before October 2023",
+        )
+    return arguments.child_arguments
 
 
 def _number(option: str, text: str | None) -> float:

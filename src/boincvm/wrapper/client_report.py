@@ -5,6 +5,8 @@ from boincvm.wrapper.graphics_status import write_graphics_status
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.job_steps import JobSteps
 
+TAKEN_LIMIT = 2.5
+"""Seconds that the client may take to hear of the last checkpoint: it listens once a second."""
 TRICKLE_VARIETY = "cpu_time"
 """What BOINC's wrapper calls the message that `--trickle` asks for; its value is elapsed time."""
 
@@ -27,24 +29,50 @@ class ClientReport:
         self._progress = progress
         self._trickle_period = trickle_period
         self._graphics = graphics
-        self._last_trickle = progress.checkpointed.wall
+        self._last_trickle = self._wall_before = progress.checkpointed.wall
+        self._elapsed_before = client.init_data.elapsed_time
+        self._checkpoint = self._heard_checkpoint = progress.reported(progress.checkpointed)
+
+    @property
+    def has_untold_checkpoint(self) -> bool:
+        """Whether the client has not yet taken what the last report says of a checkpoint."""
+        self._note_taken()
+        return self._checkpoint != self._heard_checkpoint
+
+    async def hand_over_checkpoint(self) -> None:
+        """See to it that the client knows the last report's checkpoint when it starts us again.
+
+        It counts the time of running up to a checkpoint of which it hears while we are there;
+        once we have ended it takes only the CPU time from what it finds. Raises OSError.
+        """
+        if not self.has_untold_checkpoint or await self._client.report_taken(TAKEN_LIMIT):
+            return
+        elapsed = self._elapsed_before + self._progress.checkpointed.wall - self._wall_before
+        self._client.write_task_state(self._checkpoint, elapsed)
+
+    def _note_taken(self) -> None:
+        if self._client.has_taken_report:
+            self._heard_checkpoint = self._checkpoint
 
     def send(self) -> None:
         """The state of things as they are now. Raises BoincvmError, OSError."""
         self._steps.look()
         step = self._steps.current
-        total = self._progress.total(step.seconds() if step else None)
+        total = self._progress.total(step.seconds()) if step else self._steps.used
         operations = self._steps.operations
         fraction = self._steps.fraction_done()
+        self._note_taken()
+        self._checkpoint = self._progress.reported(self._progress.checkpointed)
         self._client.report(
             Status(
                 cpu_time=self._progress.reported(total),
-                checkpoint_cpu_time=self._progress.reported(self._progress.checkpointed),
+                checkpoint_cpu_time=self._checkpoint,
                 fraction_done=fraction,
                 other_pid=step.process_id if step else None,
                 resident=self._steps.resident() or None,
                 floating_operations=operations[0] if operations else None,
                 integer_operations=operations[1] if operations else None,
+                want_network=self._steps.waits_for_network,
             )
         )
         if self._graphics:

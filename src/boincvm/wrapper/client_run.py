@@ -8,6 +8,7 @@ from boincvm.boinc import BoincExit, Client, Event, Heartbeat
 from boincvm.boinc.init_data import InitDataError
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import exit_code_for_signal
+from boincvm.inherited import heeded
 from boincvm.processes import ASKING_SIGNALS
 from boincvm.wrapper.client_ends import (
     End,
@@ -20,10 +21,13 @@ from boincvm.wrapper.client_ends import (
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.client_report import ClientReport
 from boincvm.wrapper.clock_watch import ClockWatch
+from boincvm.wrapper.host_task import ABORT_GRACE
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.job_steps import JobSteps
 from boincvm.wrapper.task_errors import TemporaryExitError
 
+STANDALONE_PERIOD = 1.0
+"""Seconds; as a client's."""
 SAVE_LIMIT = 45.0
 """Seconds from the client's word to quit to our end; the client waits 60."""
 
@@ -56,9 +60,10 @@ class ClientRun:
         """How it ended. What is a defect of ours is raised."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
-        for number in ASKING_SIGNALS:  # the computer is shut down, say
+        for number in heeded(ASKING_SIGNALS):  # the computer is shut down, say
             loop.add_signal_handler(number, self._receive, number)
         self._client.on_heartbeat = self._beat
+        ticks = asyncio.ensure_future(self._tick())
         work = asyncio.ensure_future(self._steps.run())
         orders = asyncio.ensure_future(self._obey())
         wishes = asyncio.ensure_future(self._keep_wishes())
@@ -69,15 +74,29 @@ class ClientRun:
         try:
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
             end = await self._outcome(work, orders, (wishes, checkpoints, memory, self._fault))
-            return end
         finally:
             self._client.on_heartbeat = None
-            for future in everything:
+            for future in (*everything, ticks):
                 future.cancel()
             # Daemons at once, too: a program may take all the time that it has to end.
             ended = asyncio.ensure_future(self._steps.end_on_host())
-            await asyncio.gather(ended, *everything, return_exceptions=True)
+            hurry = asyncio.ensure_future(self._hurry())
+            await asyncio.gather(ended, ticks, *everything, return_exceptions=True)
+            hurry.cancel()
+            await asyncio.gather(hurry, return_exceptions=True)
             await self._close(keep=end is not None and end.keeps_machines)
+        await self._report_last(end)
+        return end
+
+    async def _report_last(self, end: End) -> None:
+        """Tell the client what the task has used in all, and how far a restart would go back."""
+        goes_on = isinstance(end, Postponed) or end == Left(BoincExit.SUCCESS)
+        try:
+            self._report.send()
+            if goes_on:
+                await self._report.hand_over_checkpoint()
+        except (BoincvmError, OSError) as error:
+            log(f"the last report is not complete: {error}")
 
     async def _close(self, *, keep: bool) -> None:
         try:
@@ -96,6 +115,7 @@ class ClientRun:
             if not work.done():
                 for wanted in (orders, self._signalled):
                     if wanted.done():
+                        orders.cancel()  # an abort that follows is for whoever leaves
                         return await self._leave(wanted.result())
             next(future for future in (work, *others) if future.done()).result()
             self._report.send()
@@ -127,6 +147,7 @@ class ClientRun:
                 case Event.REREAD_PREFERENCES:
                     self._steps.preferences_changed()
                 case Event.QUIT:
+                    log("told to quit by the client")
                     return _Order.QUIT
                 case Event.CLIENT_GONE:
                     log("the client is gone")
@@ -134,6 +155,16 @@ class ClientRun:
                 case Event.ABORT:
                     return _Order.ABORT
             self._wish_changed.set()
+
+    async def _hear_abort(self) -> None:
+        """Until the client, which has told us to quit, wants us gone at once."""
+        while await self._next_event() is not Event.ABORT:
+            pass
+        log("aborted by the client")
+
+    async def _hurry(self) -> None:
+        await self._hear_abort()
+        await self._steps.end_on_host(ABORT_GRACE)
 
     def _receive(self, number: int) -> None:
         """A signal wants us gone; we take the time to save, once."""
@@ -161,12 +192,10 @@ class ClientRun:
             self._report.send()
             if order is _Order.ABORT:
                 log("aborted by the client")
+            elif not await self._save_unless_aborted():
+                order = _Order.ABORT
+            if order is _Order.ABORT:
                 await self._steps.kill()
-            else:
-                async with asyncio.timeout(SAVE_LIMIT):
-                    await self._steps.save()
-        except TimeoutError:
-            log(f"saving took more than {SAVE_LIMIT:g} s and was given up")
         except (BoincvmError, OSError) as error:  # the client wants us gone all the same
             log(f"not all could be kept: {error}")
         if order is _Order.ABORT:
@@ -177,6 +206,26 @@ class ClientRun:
             return Left(exit_code_for_signal(self._signal))
         return Left(BoincExit.SUCCESS)
 
+    async def _save_unless_aborted(self) -> bool:
+        """False where the client aborts the task meanwhile. Raises BoincvmError, OSError."""
+        saved = asyncio.ensure_future(self._steps.save())
+        aborted = asyncio.ensure_future(self._hear_abort())
+        try:
+            await asyncio.wait(
+                (saved, aborted), timeout=SAVE_LIMIT, return_when=asyncio.FIRST_COMPLETED
+            )
+            if saved.done():
+                saved.result()
+            elif aborted.done():
+                return False
+            else:
+                log(f"saving took more than {SAVE_LIMIT:g} s and was given up")
+            return True
+        finally:
+            for future in (saved, aborted):
+                future.cancel()
+            await asyncio.gather(saved, aborted, return_exceptions=True)
+
     # Once a second.
 
     def _beat(self, _: Heartbeat) -> None:
@@ -186,6 +235,12 @@ class ClientRun:
             self._report.send()
         except (BoincvmError, OSError) as error:
             self._fail(error)
+
+    async def _tick(self) -> None:
+        """Standalone there is no heartbeat, and a program makes checkpoints all the same."""
+        while self._client.is_standalone:
+            await asyncio.sleep(STANDALONE_PERIOD)
+            self._beat(Heartbeat())
 
     def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")

@@ -67,7 +67,7 @@ class ControlSocket:
         try:
             request = json.loads(line)
             verb = request["verb"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             verb = None
         if verb != "checkpoint":
             return {"error": "it was not understood", "hint": ""}
@@ -104,7 +104,7 @@ async def ask_for_checkpoint(slot: Path, limit: float) -> dict[str, object]:
         async with asyncio.timeout(limit):
             writer.write(b'{"verb": "checkpoint"}\n')
             answer = json.loads(await reader.readline() or b'{"error": "it has ended"}')
-    except (TimeoutError, ValueError, ConnectionError) as error:
+    except (TimeoutError, ValueError, RecursionError, ConnectionError) as error:
         raise HostError(f"the job in {slot} does not answer: {error or 'no time left'}") from error
     finally:
         writer.close()

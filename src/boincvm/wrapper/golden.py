@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.store import Image
+from boincvm.own_files import check_directory, open_own
 
 TABLE = "golden.json"
-VERSION = 1
+VERSION = 2
 _MOST_BYTES = 1 << 16
 
 
@@ -60,7 +61,8 @@ def find_golden(
     there is none that can be used, empty where there simply is none."""
     directory = image.golden / snapshot_name(image.digest, spec)
     try:
-        with (directory / TABLE).open("rb") as file:
+        check_directory(directory)
+        with open_own(directory / TABLE) as file:
             table = json.loads(file.read(_MOST_BYTES))
         if table["needs"] != needs(image.digest, spec, identity):
             return None, "its QEMU, its processor or boincvm is another now"
@@ -72,7 +74,7 @@ def find_golden(
         return Golden(directory, dict(table["link"])), ""
     except FileNotFoundError as error:
         return None, f"{Path(error.filename).name} is missing" if directory.exists() else ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return None, f"{TABLE} makes no sense: {error}"
 
 

@@ -17,6 +17,7 @@ from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits, MachineShape
+from boincvm.own_files import make_directory
 from boincvm.wrapper.golden import (
     TABLE,
     discard_golden,
@@ -46,7 +47,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
     if Feature.GOLDEN not in driver.features:
         return False
     together = image.golden
-    together.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(together)
     with _lock(together) as is_ours:
         if not is_ours or find_golden(image, spec, driver.identity())[0] is not None:
             return False

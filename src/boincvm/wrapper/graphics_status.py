@@ -6,6 +6,8 @@
 import time
 from pathlib import Path
 
+from boincvm.regular_files import create_new
+
 FILE_NAME = "graphics_status.xml"
 
 
@@ -35,5 +37,6 @@ def write_graphics_status(
         "</graphics_status>\n"
     )
     temporary = slot / f".{FILE_NAME}.new"
-    temporary.write_text(text)
+    with create_new(temporary) as file:
+        file.write(text.encode())
     temporary.replace(slot / FILE_NAME)

@@ -1,18 +1,26 @@
 """A program on the host with a guard over it (task_guard.py): how it starts, and how it ended."""
 
 import errno
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import boincvm
-from boincvm.errors import BoincvmError, HostError, ProgramStartError
+from boincvm.errors import (
+    BoincvmError,
+    HostError,
+    InputFileError,
+    OutputFileError,
+    ProgramStartError,
+)
+from boincvm.exec_errors import advice_for
 from boincvm.exit_codes import ExitCode
 from boincvm.processes import quiet_environment
 
@@ -24,6 +32,48 @@ _GUARD = (
 )
 
 
+Stream = int | Path | None
+"""A standard stream of a program. A descriptor, /dev/null (subprocess.DEVNULL) or, None, our own;
+a path is opened by the program's own process, which alone waits should it be a FIFO."""
+
+
+class Attempt(NamedTuple):
+    """What was to be started, for messages. `words`: arguments and environment."""
+
+    program: Path
+    directory: Path
+    streams: tuple[Stream, Stream, Stream]
+    words: tuple[bytes, ...] = ()
+
+    def error(self, said: Sequence[bytes]) -> BoincvmError:
+        """What the guard's words `failed WHERE ERRNO` mean."""
+        where, number = said[1].decode(), int(said[2])
+        reason = os.strerror(number)
+        stdin, *outputs = self.streams
+        match where:
+            case "guard":
+                return HostError(f"{self.program} cannot be started: {reason}")
+            case "directory":
+                return ProgramStartError(
+                    f"{self.program} cannot start in {self.directory}: {reason}",
+                    exit_code=ExitCode.CANNOT_EXECUTE,
+                )
+            case "stdin":
+                return InputFileError(f"{stdin} cannot be read: {reason}")
+            case "stdout" | "stderr":
+                output = outputs[where == "stderr"]
+                return OutputFileError(f"{output} cannot be written: {reason}")
+        program = self.directory / self.program
+        if number == errno.ENOENT and not program.exists():
+            return ProgramStartError(f"there is no program {self.program}")
+        advice = advice_for(number, str(self.program), self.words)
+        return ProgramStartError(
+            f"{self.program} cannot be executed: {reason}",
+            hint=advice,
+            exit_code=ExitCode.CANNOT_EXECUTE,
+        )
+
+
 class Guarded(NamedTuple):
     """control: where the guard's words come, non-blocking; to end its writing side is to kill all
     that came of the program. program: its process id, and that of its group and session. words:
@@ -33,6 +83,7 @@ class Guarded(NamedTuple):
     control: socket.socket
     program: int
     words: bytes
+    attempt: Attempt
 
 
 class GuardedEnd(NamedTuple):
@@ -52,33 +103,44 @@ def start_guarded(
     *,
     directory: Path,
     environment: Mapping[str, str],
-    streams: tuple[int, int | None, int | None],
+    streams: tuple[Stream, Stream, Stream],
     nice: int | None = None,
 ) -> Guarded:
-    """Returns when it runs, some 15 ms later. `streams`: standard input, output and error; None
-    is our own. Raises ProgramStartError, HostError."""
-    request = _request(program, argv, directory, environment, nice)
+    """Returns when it runs or waits for a stream, some 15 ms later. `program` is relative to
+    `directory`; `streams` are standard input, output and error.
+
+    Raises ProgramStartError, InputFileError, OutputFileError, HostError.
+    """
+    words = (*argv, *(f"{name}={value}" for name, value in environment.items()))
+    attempt = Attempt(program, directory, streams, tuple(map(os.fsencode, words)))
     ours, its = socket.socketpair()
-    with its:
+    with ExitStack() as stack:
+        stack.enter_context(its)
         try:
-            guard = _start_guard(its, *streams)
+            descriptors = [_descriptor(number, one, stack) for number, one in enumerate(streams)]
+            request = _request(program, argv, directory, environment, descriptors, nice)
+            guard = _start_guard(its, [one for one in descriptors if isinstance(one, int)])
         except BaseException:
             ours.close()
             raise
     try:
-        started, words = _ask(ours, request, str(program), directory)
+        started, said = _ask(ours, request, attempt)
     except BaseException:
         ours.close()
         guard.kill()
         guard.wait()
         raise
     ours.setblocking(False)
-    return Guarded(guard, ours, started, words)
+    return Guarded(guard, ours, started, said, attempt)
 
 
-def guarded_end(program: int, words: bytes) -> GuardedEnd:
-    """`words`: all that the guard has said."""
+def guarded_end(guarded: Guarded, words: bytes) -> GuardedEnd:
+    """`words`: all that the guard has said. Raises what `start_guarded` raises: the program waited
+    for a stream and could not start then."""
+    program = guarded.program
     said = words.split()
+    if said[:1] == [b"failed"]:
+        raise guarded.attempt.error(said)
     if len(said) != 5:
         # Somebody killed the guard: the kernel kills the program, and here goes its session.
         with suppress(ProcessLookupError):
@@ -90,25 +152,37 @@ def guarded_end(program: int, words: bytes) -> GuardedEnd:
     return GuardedEnd(code, None, *used) if code >= 0 else GuardedEnd(None, -code, *used)
 
 
+def _descriptor(number: int, stream: Stream, stack: ExitStack) -> int | Path | None:
+    """What the guard is told of a stream: a descriptor above 2, for its own 0 to 2 are not the
+    program's; a path; None for /dev/null."""
+    if stream == subprocess.DEVNULL:
+        return None
+    if isinstance(stream, Path):
+        return stream.absolute()
+    descriptor = fcntl.fcntl(number if stream is None else stream, fcntl.F_DUPFD_CLOEXEC, 3)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
 def _request(
     program: Path,
     argv: Sequence[str],
     directory: Path,
     environment: Mapping[str, str],
+    streams: Sequence[int | Path | None],
     nice: int | None,
 ) -> bytes:
     pairs = [f"{name}={value}" for name, value in environment.items()]
-    places = [str(directory.absolute()), str(program.absolute())]
-    fields = [os.fsencode(field) for field in (*places, *argv, *pairs)]
+    places = [str(directory.absolute()), str(program)]
+    given = ["" if stream is None else str(stream) for stream in streams]
+    fields = [os.fsencode(field) for field in (*places, *given, *argv, *pairs)]
     if any(b"\0" in field for field in fields):
         raise ProgramStartError("an argument or an environment variable holds a zero byte")
     body = b"\0".join(fields)
     return f"{len(body)} {len(argv)} {'-' if nice is None else nice}\n".encode() + body
 
 
-def _start_guard(
-    control: socket.socket, stdin: int, stdout: int | None, stderr: int | None
-) -> subprocess.Popen[bytes]:
+def _start_guard(control: socket.socket, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
     package = str(Path(boincvm.__file__).parents[1])
     number = control.fileno()
     try:
@@ -116,19 +190,17 @@ def _start_guard(
             [sys.executable, "-I", "-S", "-c", _GUARD, package, str(number)],
             cwd="/",
             env=quiet_environment(),
-            pass_fds=[number],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
+            pass_fds=[number, *descriptors],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
     except OSError as error:
         raise HostError(f"no process can be started: {error.strerror}") from error
 
 
-def _ask(
-    control: socket.socket, request: bytes, program: str, directory: Path
-) -> tuple[int, bytes]:
+def _ask(control: socket.socket, request: bytes, attempt: Attempt) -> tuple[int, bytes]:
     """The program's process id, once it runs, and what the guard has said after that."""
     control.settimeout(_START_LIMIT)
     answer = b""
@@ -137,33 +209,11 @@ def _ask(
         while b"\n" not in answer and (data := control.recv(_MOST_WORDS)):
             answer += data
     except OSError as error:
-        raise HostError(f"the guard of {program} does not answer: {error}") from error
+        raise HostError(f"the guard of {attempt.program} does not answer: {error}") from error
     line, _, words = answer.partition(b"\n")
     match line.split():
         case [b"started", pid]:
             return int(pid), words
-        case [b"failed", where, number]:
-            raise _start_error(program, directory, where.decode(), int(number))
-    raise HostError(f"the guard of {program} ended before it had started it")
-
-
-def _start_error(program: str, directory: Path, where: str, number: int) -> BoincvmError:
-    reason = os.strerror(number)
-    if where == "guard":
-        return HostError(f"{program} cannot be started: {reason}")
-    if where == "directory":
-        return ProgramStartError(
-            f"{program} cannot start in {directory}: {reason}",
-            exit_code=ExitCode.CANNOT_EXECUTE,
-        )
-    if number == errno.ENOENT and not Path(program).exists():
-        return ProgramStartError(f"there is no program {program}")
-    advice = {
-        errno.ENOENT: "the interpreter that its #! line, or the ELF file, names is missing",
-        errno.EACCES: f"make it executable: chmod +x {program}",
-        errno.ENOEXEC: "a script needs a #! line; a program must be for this system",
-        errno.E2BIG: "its arguments and environment are too large",
-    }.get(number, "")
-    return ProgramStartError(
-        f"{program} cannot be executed: {reason}", hint=advice, exit_code=ExitCode.CANNOT_EXECUTE
-    )
+        case [b"failed", *_] as said:
+            raise attempt.error(said)
+    raise HostError(f"the guard of {attempt.program} ended before it had started it")

@@ -6,6 +6,7 @@ directories in it, none of which is a guest's business.
 
 from boincvm.boinc import InitData
 from boincvm.boinc.tags import escape
+from boincvm.byte_text import encoded
 
 
 def guest_init_data(data: InitData, processors: int) -> bytes:
@@ -37,4 +38,4 @@ def guest_init_data(data: InitData, processors: int) -> bytes:
     lines = [f"<{name}>{escape(str(value))}</{name}>" for name, value in fields]
     # XML of the project's own, meant for its app.
     lines.append(f"<project_preferences>{data.project_preferences}</project_preferences>")
-    return "\n".join(["<app_init_data>", *lines, "</app_init_data>", ""]).encode()
+    return encoded("\n".join(["<app_init_data>", *lines, "</app_init_data>", ""]))

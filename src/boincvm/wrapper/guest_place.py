@@ -8,4 +8,6 @@ ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
     "USER": "root",
+    "LOGNAME": "root",
+    "SHELL": "/bin/bash",
 }

@@ -34,7 +34,7 @@ class Messenger(Protocol):
 
     def resolve(self, name: str) -> Path: ...
 
-    def send_trickle_up(self, variety: str, text: str) -> None: ...
+    def send_trickle_up(self, variety: str, text: str | bytes) -> None: ...
 
     def trickle_downs(self) -> list[Path]: ...
 
@@ -111,7 +111,7 @@ class GuestRequests:
         while self._waiting:
             try:
                 await self._waiting[0](session)
-            except (OutputFileError, ValueError) as error:
+            except (OutputFileError, ValueError, OSError) as error:
                 log(f"what the program asked for was not done: {error}")
             self._waiting.popleft()
 
@@ -126,7 +126,7 @@ class GuestRequests:
                 directory=self._place,
                 maximum_bytes=LARGEST_TRICKLE,
             )
-            text = content.read_text(errors="replace")
+            text = content.read_bytes()
         finally:
             content.unlink(missing_ok=True)
         self._client.send_trickle_up(variety, text)

@@ -7,19 +7,17 @@ from typing import NamedTuple, Self
 
 from boincvm.errors import BoincvmError
 from boincvm.guestlink.first_word import first_word
-from boincvm.guestlink.fresh import fresh
+from boincvm.guestlink.host_name import host_name
 from boincvm.hypervisor.acceleration import Verdict, known_verdict, probe
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu_begun import BegunProcess
 from boincvm.hypervisor.qemu_identity import identity
 from boincvm.hypervisor.qemu_origin import Boot, Cloned
-from boincvm.hypervisor.qemu_plan import clone_plan
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Job
 from boincvm.wrapper.golden import Golden, find_golden
 from boincvm.wrapper.golden_switch import is_wanted
-from boincvm.wrapper.guess import Guess
-from boincvm.wrapper.machine_spec import machine_spec
+from boincvm.wrapper.machine_spec import fresh_for, machine_spec
 from boincvm.wrapper.run_directory import run_directory
 
 
@@ -40,9 +38,8 @@ class Begun(NamedTuple):
 class HeadStart:
     """After the block the machine, its directory and the hold on its image are gone."""
 
-    def __init__(self, job: Job, guess: Guess) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._guess = guess
         self._stack = ExitStack()
         self._begun: Begun | None = None
         self._failure: BoincvmError | None = None
@@ -50,7 +47,7 @@ class HeadStart:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             try:
-                self._begun = _begin(self._job, self._guess, stack)
+                self._begun = _begin(self._job, stack)
             except BoincvmError as error:
                 self._failure = error  # for `result`, where all failures of a run are told
             self._stack = stack.pop_all()
@@ -66,32 +63,23 @@ class HeadStart:
         return self._begun
 
 
-def _begin(job: Job, guess: Guess, stack: ExitStack) -> Begun:
+def _begin(job: Job, stack: ExitStack) -> Begun:
     at = monotonic()
-    # First, unless a guess has one already: whoever has nowhere to write shall hear just that.
-    own = stack.enter_context(run_directory()) if guess.qemu is None else None
+    # First: whoever has nowhere to write shall hear just that.
+    directory = stack.enter_context(run_directory())
     image = stack.enter_context(ImageStore().open(job.machine.image))
     accelerator = _verdict(image.kernel).accelerator
-    spec = machine_spec(job.machine, image, Path())._replace(ephemeral=True)
+    spec = machine_spec(job.machine, image, directory)
+    spec = spec._replace(ephemeral=True, host_name=host_name(job.name))
     golden, why = None, ""
     if is_wanted():
         golden, why = find_golden(image, spec, identity(accelerator))
-    plan = clone_plan(spec, accelerator, golden.directory) if golden else None
-    guessed = guess.take(plan)
-    if golden is not None and guessed is not None:
-        early, directory = guessed
-        at, spec = guess.at, spec._replace(directory=stack.enter_context(directory))
-        process = BegunProcess.of(early, spec, accelerator, golden.directory)
-    else:
-        spec = spec._replace(directory=own or stack.enter_context(run_directory()))
-        origin = Cloned(golden.directory) if golden else Boot()
-        process = BegunProcess.start(spec, accelerator, origin)
+    origin = Cloned(golden.directory) if golden else Boot()
+    process = BegunProcess.start(spec, accelerator, origin)
     stack.callback(process.end)
     if golden is not None:
         with suppress(OSError):  # should QEMU be gone already, its monitor tells why
-            process.link.sendall(first_word(job.limits.silence, fresh(network=spec.network)))
-    if plan is not None and guessed is None:
-        guess.remember(plan, spec.directory)
+            process.link.sendall(first_word(job.limits.silence, fresh_for(spec)))
     return Begun(at, spec, accelerator, process, golden, why, image.golden.parent)
 
 

@@ -1,11 +1,10 @@
 """A task of a job.xml that runs on the host, and the files by which it says how far it is."""
 
-import asyncio
 from typing import Self
 
 from boincvm.job.boinc_job import TaskDescription
 from boincvm.wrapper.cpu_seconds import CpuSeconds
-from boincvm.wrapper.host_task import HostTask
+from boincvm.wrapper.host_task import GRACE, HostTask
 from boincvm.wrapper.slot_files import CheckpointFile, FractionFile
 from boincvm.wrapper.step import Step
 from boincvm.wrapper.stopwatch import Stopwatch
@@ -23,7 +22,6 @@ class HostStep(Step):
         self._fraction = fraction
         self._checkpoint = checkpoint
         self._watch = Stopwatch()
-        self._killing: asyncio.Future[None] | None = None
 
     @classmethod
     def start(
@@ -48,6 +46,11 @@ class HostStep(Step):
     @property
     def process_id(self) -> int | None:
         return self._task.process_id
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the program, which waited for a stream, could not be started then."""
+        return self._task.failure
 
     @property
     def fraction_done(self) -> float:
@@ -83,8 +86,5 @@ class HostStep(Step):
     async def expire(self) -> None:
         await self.kill()
 
-    async def kill(self) -> None:
-        """Asks once: to a program that saves what it has, a second SIGTERM may mean haste."""
-        if self._killing is None:
-            self._killing = asyncio.ensure_future(self._task.kill())
-        await asyncio.shield(self._killing)
+    async def kill(self, grace: float = GRACE) -> None:
+        await self._task.kill(grace)

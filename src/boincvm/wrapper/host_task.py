@@ -1,22 +1,24 @@
 """One task that runs on the host: a program and all that comes of it, with a guard over it."""
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from boincvm.errors import HostError, InputFileError, OutputFileError
+from boincvm.errors import BoincvmError, HostError
 from boincvm.process_tree import children, descendants, send, signal_tree, stop_round, usage
 from boincvm.wrapper.guarded import Guarded, guarded_end, start_guarded
 from boincvm.wrapper.worker import Worker, WorkerEnd
 
-GRACE = 2.0
-"""Seconds that a program has to end by itself after SIGTERM, before SIGKILL."""
+GRACE = 10.0
+"""Seconds that a program has to end by itself after SIGTERM, before SIGKILL: as with BOINC's
+wrapper. The client waits 60 s for all of us."""
+ABORT_GRACE = 2.0
+"""The same where the client aborts the task: nothing that it saves is of use."""
 _KILL_LIMIT = 2.5
 _MOST_WORDS = 4096
 _STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
@@ -30,10 +32,13 @@ class HostTask(Worker):
 
     def __init__(self, guarded: Guarded, *, stop_signal: int, stops_all: bool) -> None:
         loop = asyncio.get_running_loop()
-        self._guard, self._control, self._program, self._words = guarded
+        self._guarded = guarded
+        self._guard, self._control = guarded.guard, guarded.control
+        self._program, self._words = guarded.program, guarded.words
         self._stop_signal = stop_signal
         self._stops_all = stops_all
         self._cpu_time = 0.0
+        self._is_asked = self._is_killed = False
         self._end: asyncio.Future[WorkerEnd] = loop.create_future()
         loop.add_reader(self._control, self._listen)
 
@@ -51,7 +56,8 @@ class HostTask(Worker):
         use_tstp: bool = False,
         nice: int | None = None,
     ) -> Self:
-        """Returns when the program runs. `argv[0]` is its path; PATH is not searched.
+        """Returns when the program runs, or waits for the other end of a stream that is a FIFO.
+        `argv[0]` is its path, which starts from `directory`; PATH is not searched.
 
         The environment is all that the program gets. Output files are appended to; without
         them the program shares our streams; its input is empty without a file. `nice`: see
@@ -60,15 +66,14 @@ class HostTask(Worker):
         handle the signal and see to them itself. Raises ProgramStartError, InputFileError,
         OutputFileError, HostError.
         """
-        with ExitStack() as stack:
-            guarded = start_guarded(
-                Path(argv[0]),
-                argv,
-                directory=directory,
-                environment=environment,
-                streams=_open_streams(stack, stdin, stdout, stderr),
-                nice=nice,
-            )
+        guarded = start_guarded(
+            Path(argv[0]),
+            argv,
+            directory=directory,
+            environment=environment,
+            streams=(subprocess.DEVNULL if stdin is None else stdin, stdout, stderr),
+            nice=nice,
+        )
         return cls(
             guarded,
             stop_signal=signal.SIGTSTP if use_tstp else signal.SIGSTOP,
@@ -80,7 +85,13 @@ class HostTask(Worker):
         return self._program
 
     async def wait(self) -> WorkerEnd:
+        """Raises what `start` raises, where the program waited for a stream."""
         return await asyncio.shield(self._end)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the program, which waited for a stream, could not be started then."""
+        return self._end.exception() if self._end.done() else None
 
     async def suspend(self) -> None:
         if not self._stops_all:
@@ -99,22 +110,31 @@ class HostTask(Worker):
         if not self._end.done():
             signal_tree(self._guard.pid, signal.SIGCONT)
 
-    async def kill(self) -> None:
+    async def kill(self, grace: float = GRACE) -> None:
         """The program is asked by SIGTERM first, as BOINC's wrapper does it: it may want to
-        write a checkpoint. All that is left after GRACE seconds is killed."""
-        if not self._end.done() and self._program in children(self._guard.pid):
-            send(self._program, signal.SIGTERM)
-            signal_tree(self._guard.pid, signal.SIGCONT)  # what is stopped cannot act on it
-            await self._ends_within(GRACE)
+        write a checkpoint. So is what it leaves behind when it has ended. All that is left after
+        `grace` seconds is killed. Asks once: a second SIGTERM may mean haste."""
+        if not self._end.done() and not self._is_killed:
+            self._ask()
+            await self._ends_within(grace)
         if not self._end.done():
-            self._control.shutdown(socket.SHUT_WR)
-            send(self._guard.pid, signal.SIGCONT)
+            self._is_killed = True
+            with suppress(OSError):  # it has just ended
+                self._control.shutdown(socket.SHUT_WR)
             if not await self._ends_within(_KILL_LIMIT):
                 raise HostError(
                     f"{sum(1 for _ in descendants(self._guard.pid))} processes of the task do"
                     " not end, although they were killed",
                     hint="they wait for a disk or a network file system that does not answer",
                 )
+
+    def _ask(self) -> None:
+        if self._is_asked:
+            return
+        self._is_asked = True
+        with suppress(OSError):  # it has just ended
+            self._control.send(b"end\n")
+        send(self._guard.pid, signal.SIGCONT)  # somebody may have stopped it
 
     async def _ends_within(self, seconds: float) -> bool:
         done, _ = await asyncio.wait([self._end], timeout=seconds)
@@ -140,32 +160,14 @@ class HostTask(Worker):
             asyncio.get_running_loop().remove_reader(self._control)
             self._control.close()
             self._guard.wait()
-            self._end.set_result(self._conclude())
+            self._conclude()
 
-    def _conclude(self) -> WorkerEnd:
-        end = guarded_end(self._program, self._words)
-        self._cpu_time = max(self._cpu_time, end.user_time + end.system_time)
-        return WorkerEnd(end.code, end.signal)
-
-
-def _open_streams(
-    stack: ExitStack, stdin: Path | None, stdout: Path | None, stderr: Path | None
-) -> tuple[int, int | None, int | None]:
-    def opened(path: Path, flags: int) -> int:
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
-        stack.callback(os.close, descriptor)
-        return descriptor
-
-    def output(path: Path | None) -> int | None:
-        if path is None:
-            return None
+    def _conclude(self) -> None:
         try:
-            return opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        except OSError as error:
-            raise OutputFileError(f"{path} cannot be written: {error.strerror}") from error
-
-    try:
-        source = subprocess.DEVNULL if stdin is None else opened(stdin, os.O_RDONLY)
-    except OSError as error:
-        raise InputFileError(f"{stdin} cannot be read: {error.strerror}") from error
-    return source, output(stdout), output(stderr)
+            end = guarded_end(self._guarded, self._words)
+        except BoincvmError as error:
+            self._end.set_exception(error)
+            self._end.exception()  # of a daemon nobody may wait for it
+            return
+        self._cpu_time = max(self._cpu_time, end.user_time + end.system_time)
+        self._end.set_result(WorkerEnd(end.code, end.signal))

@@ -14,7 +14,7 @@ class JobArchives:
         """Raises JobFileError for a pattern that is no regular expression."""
         self._job = job
         self._around = around
-        self._patterns: tuple[re.Pattern[str], ...] = ()
+        self._patterns: tuple[re.Pattern[bytes], ...] = ()
         if job.zip_output is not None:
             from boincvm.wrapper.slot_archives import compile_patterns
 

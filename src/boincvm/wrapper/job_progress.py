@@ -50,9 +50,9 @@ class JobProgress:
         """What a restart would not lose."""
         return self._state.seconds
 
-    def total(self, used: CpuSeconds | None) -> CpuSeconds:
+    def total(self, used: CpuSeconds) -> CpuSeconds:
         """With what the task that runs has used since it was started in this process."""
-        return self._before.plus(used) if used else self._state.seconds
+        return self._before.plus(used)
 
     def reported(self, seconds: CpuSeconds) -> float:
         """What the client is told of `seconds`."""

@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from boincvm.boinc import InitData
+from boincvm.boinc.exits import remove_end_files
 from boincvm.errors import BoincvmError, HostError, TaskFailedError
 from boincvm.job.boinc_job import BoincJob, TaskDescription
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.host_step import HostStep
+from boincvm.wrapper.host_task import ABORT_GRACE, GRACE
 from boincvm.wrapper.job_archives import JobArchives
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.priority import nice_value
+from boincvm.wrapper.side_thread import in_side_thread
 from boincvm.wrapper.step import Step
 from boincvm.wrapper.task_plan import Surroundings, host_command
 from boincvm.wrapper.worker import WorkerEnd
@@ -92,6 +95,8 @@ class JobSteps:
         finally:
             await _kill_all(steps)
             for step in steps:
+                if step.failure is not None:
+                    log(f"a daemon was never started: {step.failure}")
                 self._host_steps.remove(step)
 
     async def _run_task(self, index: int) -> None:
@@ -108,6 +113,7 @@ class JobSteps:
             if self._machines is not None:
                 await self._machines.release(index)
             self._progress.task_done(index, step.seconds())
+            self.used = self._progress.checkpointed
         except asyncio.CancelledError:
             if isinstance(step, HostStep):
                 self.look()  # it was asked to end, and may have made a checkpoint before it did
@@ -123,7 +129,11 @@ class JobSteps:
 
     async def _start_on_host(self, task: TaskDescription) -> HostStep:
         await self._permission()
-        command = host_command(task, self._around)
+        if self._around.signed is None:
+            command = host_command(task, self._around)
+        else:
+            command = await in_side_thread(host_command, task, self._around)
+            await self._permission()
         log(f"running {' '.join(command.argv)}")
         step = HostStep.start(task, command, use_tstp=self._use_tstp, nice=self._nice(task))
         self._host_steps.append(step)
@@ -159,6 +169,7 @@ class JobSteps:
             if isinstance(step, HostStep):
                 await step.kill()
                 self._host_steps.remove(step)
+                remove_end_files(self._around.slot)  # of this part of the job, not of all of it
 
     def _judge(self, task: TaskDescription, end: WorkerEnd) -> None:
         name = task.application or (task.machine.application_path if task.machine else "")
@@ -182,12 +193,29 @@ class JobSteps:
         if not suspended:
             self._may_start.set()
 
+    @property
+    def waits_for_network(self) -> bool:
+        """Whether the task that runs is in a machine with a network that the client suspends."""
+        machine = self._job.tasks[self._index].machine if self.current is not None else None
+        return machine is not None and machine.network and not self.has_network
+
     async def save(self) -> None:
         """Machines go to sleep on disk, so that the next run of the wrapper wakes them.
 
-        Raises BoincvmError where one could not; it is lost then.
+        Where one cannot, its program is asked to end, as one of the host is. Raises the
+        BoincvmError or OSError that kept it from sleeping.
         """
-        await self._keep(last=True)
+        try:
+            is_kept = await self._keep(last=True)
+        except (BoincvmError, OSError):
+            await self._ask_in_machine()
+            raise
+        if not is_kept:
+            await self._ask_in_machine()
+
+    async def _ask_in_machine(self) -> None:
+        if self._machines is not None and self._machines.current is not None:
+            await self._machines.current.ask_to_end()
 
     def losses(self) -> list[str]:
         """What ending now would cost, a line for each machine that is not on disk."""
@@ -203,7 +231,10 @@ class JobSteps:
         times = self._machines.times
         control = ControlSocket(self._machines.slot, self._take_checkpoint)
         try:
-            await control.open()
+            try:
+                await control.open()
+            except OSError as refusal:
+                log(f"nobody can ask for a checkpoint of this job: {refusal.strerror or refusal}")
             while True:
                 await times.due()
                 error: BoincvmError | None = None
@@ -246,7 +277,8 @@ class JobSteps:
         """Whether there was something to keep, and it was kept."""
         if self._machines is None or not await self._machines.keep(last=last):
             return False
-        if self.current is not None:
+        # A task of the host is where its own last checkpoint was, however the machines are kept.
+        if self.current is not None and not isinstance(self.current, HostStep):
             self._progress.checkpoint(self._index, self.current.seconds())
         return True
 
@@ -255,11 +287,11 @@ class JobSteps:
         self._may_start.clear()  # a program that ends well by SIGTERM is followed by no other
         if self._machines is not None:
             await self._machines.kill()
-        await self.end_on_host()
+        await self.end_on_host(ABORT_GRACE)
 
-    async def end_on_host(self) -> None:
-        """Tasks and daemons on the host, all of them at the same time."""
-        await _kill_all(self._host_steps)
+    async def end_on_host(self, grace: float = GRACE) -> None:
+        """Ends tasks and daemons on the host, all of them at the same time."""
+        await _kill_all(self._host_steps, grace)
 
     async def close(self, *, keep: bool) -> None:
         """Nothing of the job runs any more when this returns. `keep`: what was kept of its
@@ -306,6 +338,6 @@ class JobSteps:
             self._machines.current.requests.tell()
 
 
-async def _kill_all(steps: Sequence[HostStep]) -> None:
+async def _kill_all(steps: Sequence[HostStep], grace: float = GRACE) -> None:
     """All at once: each has some time to end by itself, and the client does not wait long."""
-    await asyncio.gather(*(step.kill() for step in steps))
+    await asyncio.gather(*(step.kill(grace) for step in steps))

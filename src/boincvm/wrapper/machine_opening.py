@@ -1,6 +1,5 @@
 """How machines come up under the client: from a checkpoint, a golden snapshot or a boot."""
 
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ from boincvm.wrapper.golden_background import Warmers
 from boincvm.wrapper.golden_switch import is_wanted
 from boincvm.wrapper.guest_init_data import guest_init_data
 from boincvm.wrapper.guest_requests import Messenger
-from boincvm.wrapper.saved_machine import SavedMachine, remove_unneeded
+from boincvm.wrapper.saved_machine import SavedMachine, discard_machine, remove_unneeded
 from boincvm.wrapper.side_thread import in_side_thread
 from boincvm.wrapper.task_errors import SavedMachineError
 from boincvm.wrapper.task_machine import TaskMachine
@@ -84,7 +83,7 @@ class MachineOpening:
     async def begin(self, name: str, spec: MachineSpec, image: Image) -> TaskMachine:
         """A new one: from a golden snapshot, if there is one. Raises BoincvmError."""
         driver = await open_driver(DriverName.QEMU, image.kernel)
-        shutil.rmtree(spec.directory, ignore_errors=True)
+        discard_machine(spec.directory)
         spec.directory.mkdir(mode=0o700)
         if not is_wanted() or Feature.GOLDEN not in driver.features:
             return await self._start(name, TaskMachine(driver.machine(spec), LIMITS, None))

@@ -2,13 +2,34 @@
 
 from pathlib import Path
 
+from boincvm.errors import UsageError
+from boincvm.guestlink.fresh import Fresh, fresh
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
+from boincvm.sizes import format_size
+
+ENOUGH_MEMORY = 256 << 20
+"""Bytes with which a machine of any image boots (image/least_memory.py), so that the manifest,
+which takes time to read, need not be asked."""
+
+
+def check_memory(memory: int, image: Image) -> None:
+    """Whether a machine with `memory` bytes can boot `image`. Raises UsageError."""
+    if memory >= ENOUGH_MEMORY:
+        return
+    least = image.manifest.least_memory
+    if least is not None and memory < least:
+        raise UsageError(
+            f"a machine of the image {image.name} needs {format_size(least)} of memory, "
+            f"and was to have {format_size(memory)}",
+            hint=f"give it more: --memory {least >> 20}M, or memory_mb in a job file",
+        )
 
 
 def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineSpec:
-    """A machine of that shape, its files in `directory`."""
+    """A machine of that shape, its files in `directory`. Raises UsageError: too little memory."""
+    check_memory(shape.memory, image)
     return MachineSpec(
         directory=directory,
         kernel=image.kernel,
@@ -19,3 +40,8 @@ def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineS
         disk_size=shape.disk,
         network=shape.network,
     )
+
+
+def fresh_for(spec: MachineSpec) -> Fresh:
+    """What a machine like `spec` gets when it goes on from what is on disk."""
+    return fresh(network=spec.network, host_name=spec.host_name)

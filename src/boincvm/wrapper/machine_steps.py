@@ -4,12 +4,12 @@ A machine's files lie in the slot, in `boincvm-machine-N/`, mode 0700, N countin
 names in the order of the job file.
 """
 
-import shutil
 import time
 from pathlib import Path, PurePosixPath
 
 from boincvm import checkpoint_steps
 from boincvm.durations import format_duration
+from boincvm.guestlink.host_name import host_name
 from boincvm.guestlink.put import check_source
 from boincvm.hypervisor.drivers import DriverName
 from boincvm.image.store import Image
@@ -27,6 +27,7 @@ from boincvm.wrapper.machine_task import MachineTask
 from boincvm.wrapper.output_sizes import sizes_at_begin
 from boincvm.wrapper.saved_machine import (
     SavedMachine,
+    discard_machine,
     find_saved,
     next_number,
     remove_unneeded,
@@ -142,7 +143,7 @@ class MachineSteps:
         return next(use for use in self._uses() if use and use.name == name)
 
     def _discard(self, name: str) -> None:
-        shutil.rmtree(self._directory(name), ignore_errors=True)
+        discard_machine(self._directory(name))
 
     # Tasks.
 
@@ -182,7 +183,8 @@ class MachineSteps:
     async def release(self, index: int) -> None:
         """Task `index` is done: its machine ends, unless a later task runs in it."""
         if self.current is not None:
-            self.finish_message = self.current.requests.finish_message or self.finish_message
+            is_last = index == len(self._job.tasks) - 1
+            self.finish_message = self.current.requests.finish_message if is_last else ""
             self._operations = self.operations
         self.current = None
         use = self._job.tasks[index].machine
@@ -204,7 +206,10 @@ class MachineSteps:
             raise SavedMachineError("its image has changed since it was saved")
         shape = machine_shape(use, self._around)
         spec = machine_spec(shape, image, self._directory(use.name))
-        spec = spec._replace(balloon=not self._client.is_standalone)
+        # The work unit's name is the same on every host that has a result of it, so it tells
+        # nothing of this one, and programs that print it still agree.
+        name = host_name(self._client.init_data.work_unit_name or use.name)
+        spec = spec._replace(balloon=not self._client.is_standalone, host_name=name)
         check_room(self._around.slot, shape.memory)
         if saved is None:
             machine = await self._opening.begin(use.name, spec, image)

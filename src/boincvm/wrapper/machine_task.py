@@ -3,11 +3,10 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
-from boincvm.errors import GuestError, HypervisorError, OutputFileError
-from boincvm.guestlink.get import get_tree
+from boincvm.errors import GuestError, HypervisorError, LimitError, OutputFileError
+from boincvm.guestlink.get import all_of, get_tree
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd, Usage
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.voice import Word
@@ -17,6 +16,7 @@ from boincvm.wrapper.guest_helper import run_in_guest
 from boincvm.wrapper.guest_packages import GuestPackages
 from boincvm.wrapper.guest_place import ENVIRONMENT
 from boincvm.wrapper.guest_requests import GuestRequests
+from boincvm.wrapper.host_task import GRACE
 from boincvm.wrapper.limits_reached import check_limits
 from boincvm.wrapper.run_job import MAXIMUM_OUTPUT
 from boincvm.wrapper.saved_machine import SavedTask
@@ -119,8 +119,25 @@ class MachineTask(Step):
 
     async def expire(self) -> None:
         self._is_expired = True
-        if self._program is not None:
-            self._program.signal(signal.SIGKILL)
+        await self.ask_to_end()
+
+    async def ask_to_end(self) -> None:
+        """Ends the program, if it runs: by SIGTERM, and what has not ended GRACE seconds of
+        running later by SIGKILL. As for a task of the host."""
+        program, machine = self._program, self._machine
+        if program is None or machine is None or machine.is_saved or not machine.is_answering:
+            return
+        program.signal(signal.SIGTERM)
+        ended = asyncio.ensure_future(program.wait())
+        limit = asyncio.ensure_future(self._watch.reach(self._watch.elapsed + GRACE))
+        try:
+            await asyncio.wait((ended, limit), return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                program.signal(signal.SIGKILL)
+        finally:
+            for future in (ended, limit):
+                future.cancel()
+            await asyncio.gather(ended, limit, return_exceptions=True)
 
     async def kill(self) -> None:
         if self._machine is not None:
@@ -184,10 +201,16 @@ class MachineTask(Step):
             raise self.requests.temporary_exit
         await packages.remove()
         failed = (end.code != 0) and not self._is_expired
+        limit: LimitError | None = None
         if failed:
             memory = machine.machine.spec.memory
-            check_limits(end, self._command.argv[0], memory, ("memory_mb", "disk_mb"))
+            try:
+                check_limits(end, self._command.argv[0], memory, ("memory_mb", "disk_mb"))
+            except LimitError as error:
+                limit = error
         await self._copy_out(session, failed=failed)
+        if limit is not None:
+            raise limit
         return WorkerEnd(code=end.code, signal=end.signal)
 
     async def _copy_in(self, session: Session) -> None:
@@ -206,6 +229,7 @@ class MachineTask(Step):
             )
 
     async def _copy_out(self, session: Session, *, failed: bool) -> None:
+        missing: list[OutputFileError] = []
         for item in self._command.outputs:
             target = Path(item.destination)
             try:
@@ -218,22 +242,21 @@ class MachineTask(Step):
                     maximum_bytes=MAXIMUM_OUTPUT,
                 )
             except OutputFileError as error:
-                if not failed:
-                    raise
-                log(error.message)  # a program that failed need not have written all
+                missing.append(error)
+        if missing and not failed:
+            raise all_of(missing)
+        for one in missing:
+            log(one.message)  # a program that failed need not have written all
 
     async def _run_program(self, machine: TaskMachine) -> ProgramEnd:
         session, saved = machine.session, self._saved
-        with ExitStack() as stack:
-            streams = stack.enter_context(
-                open_streams(
-                    self._command,
-                    self._grant,
-                    session.fail,
-                    stdin_offset=saved.stdin if saved else 0,
-                    sizes=saved.files if saved else self._sizes_at_begin(),
-                )
-            )
+        async with open_streams(
+            self._command,
+            self._grant,
+            session.fail,
+            stdin_offset=saved.stdin if saved else 0,
+            sizes=saved.files if saved else self._sizes_at_begin(),
+        ) as streams:
             program = (
                 self._begin(session, streams)
                 if saved is None
@@ -246,6 +269,8 @@ class MachineTask(Step):
                 if saved is not None:
                     await self._wake(machine)
                 self._feed_from(streams.stdin, program, session)
+                if self._is_expired:  # before it had begun
+                    program.signal(signal.SIGKILL)
                 end = await program.wait()
                 await streams.flush()
             finally:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from boincvm.atomic_files import write_atomically
+from boincvm.errors import OutputFileError
 from boincvm.wrapper.client_ends import error_of_system
 
 SIZES_FILE = "boincvm_outputs.json"
@@ -24,7 +25,7 @@ def sizes_at_begin(slot: Path, index: int, outputs: Mapping[str, Path]) -> Sizes
     """What the files `outputs` of task `index`, by stream, had when it first began: now, unless
     it was begun before. What later tasks had is forgotten, for they begin after it.
 
-    Raises HostDiskFullError, HostError.
+    Raises OutputFileError, HostDiskFullError, HostError.
     """
     known = _read(slot)
     sizes = known.get(index)
@@ -44,6 +45,8 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+    except OSError as error:
+        raise OutputFileError(f"output {path}: {error.strerror}") from error
 
 
 def _read(slot: Path) -> dict[int, Sizes]:

@@ -2,10 +2,10 @@
 
 import asyncio
 import os
-import sys
 from time import monotonic
 
 from boincvm.sizes import format_size
+from boincvm.standard_error import show
 from boincvm.wrapper.run_job import Observer
 
 _WORDS = {
@@ -45,8 +45,7 @@ class ProgressLine(Observer):
         line = f"boincvm: {_WORDS.get(self._phase, self._phase)} {seconds:.0f} s"
         if self._moved:
             line += f", {format_size(self._moved)}"
-        sys.stderr.write(_CLEAR + line)
-        sys.stderr.flush()
+        show(_CLEAR + line)
         self._shown = True
         self._timer = asyncio.get_running_loop().call_later(1.0, self._draw)
 
@@ -59,6 +58,5 @@ class ProgressLine(Observer):
         """Takes the line away."""
         self._cancel()
         if self._shown:
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
+            show(_CLEAR)
             self._shown = False

@@ -1,70 +1,40 @@
 """One directory a run, mode 0700, locked while the run lives, gone when it ends.
 
-A run that is killed cannot tidy up; the next run removes what is no longer locked. (A run has its
-directory before most imports, so this file has few.)
+A run that is killed cannot tidy up; the next run removes what is no longer locked.
 """
 
-from __future__ import annotations
-
+import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from boincvm.paths import runs_place
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from boincvm.errors import BoincvmError
-
-
-class RunDirectory:
-    """A new, empty directory, `place`, until `close`. Raises OSError, and RuntimeError: this user
-    has no home directory."""
-
-    def __init__(self) -> None:
-        runs = runs_place()
-        os.makedirs(os.path.dirname(runs), exist_ok=True)
-        try:
-            os.mkdir(runs, mode=0o700)
-        except FileExistsError:
-            pass
-        together = os.open(runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # Held for an instant: nobody may see a new directory that is not yet locked.
-            fcntl.flock(together, fcntl.LOCK_EX)
-            _remove_stale(runs)
-            self.place = os.path.join(runs, os.urandom(8).hex())
-            os.mkdir(self.place, mode=0o700)
-            self._lock = _open(self.place)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            os.close(together)
-
-    def close(self) -> None:
-        _remove(self.place)
-        os.close(self._lock)
-
-    def __enter__(self) -> Path:
-        from pathlib import Path
-
-        return Path(self.place)
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+from boincvm.errors import BoincvmError, HostDiskFullError, HostError
+from boincvm.filetree import DISK_FULL
+from boincvm.own_files import make_directory
+from boincvm.paths import runs_directory
 
 
-def run_directory() -> RunDirectory:
-    """To be used with `with`. Raises HostDiskFullError, HostError."""
+@contextmanager
+def run_directory() -> Iterator[Path]:
+    """A new, empty directory while the block lasts. Raises HostDiskFullError, HostError."""
     try:
-        return RunDirectory()
-    except (OSError, RuntimeError) as error:
+        runs = runs_directory()
+        make_directory(runs)
+        directory, lock = _make(runs)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home directory
         raise _no_directory(error) from error
-
-
-def _remove(directory: str) -> None:
     try:
-        os.rmdir(directory)
+        yield directory
+    finally:
+        _remove(directory)
+        os.close(lock)
+
+
+def _remove(directory: Path) -> None:
+    try:
+        directory.rmdir()
     except FileNotFoundError:
         return
     except OSError:
@@ -73,30 +43,46 @@ def _remove(directory: str) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _open(directory: str) -> int:
-    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _make(runs: Path) -> tuple[Path, int]:
+    """A new directory and its lock; what dead runs left is removed."""
+    together = os.open(runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Held for an instant: nobody may see a new directory that is not yet locked.
+        fcntl.flock(together, fcntl.LOCK_EX)
+        _remove_stale(runs)
+        directory = runs / os.urandom(8).hex()
+        directory.mkdir(mode=0o700)
+        lock = _lock(directory)
+        if lock is None:
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked by another process", str(directory))
+        return directory, lock
+    finally:
+        os.close(together)
 
 
-def _remove_stale(runs: str) -> None:
-    for name in os.listdir(runs):
-        directory = os.path.join(runs, name)
+def _lock(directory: Path) -> int | None:
+    """A descriptor that holds the lock, or None where another process holds it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_stale(runs: Path) -> None:
+    for directory in runs.iterdir():
         try:
-            descriptor = _open(directory)
+            lock = _lock(directory)
         except (FileNotFoundError, NotADirectoryError):
             continue  # another run has just ended
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock is not None:
             _remove(directory)
-        except BlockingIOError:
-            pass  # its run lives
-        finally:
-            os.close(descriptor)
+            os.close(lock)
 
 
 def _no_directory(error: OSError | RuntimeError) -> BoincvmError:
-    from boincvm.errors import HostDiskFullError, HostError
-    from boincvm.filetree import DISK_FULL
-
     reason = str(error)
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""

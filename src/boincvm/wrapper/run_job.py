@@ -9,7 +9,7 @@ from time import monotonic
 
 from boincvm.errors import LimitError, OutputFileError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
-from boincvm.guestlink.get import check_destination, get_tree
+from boincvm.guestlink.get import all_of, check_destination, get_tree
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd
 from boincvm.guestlink.put import check_source, put_tree
 from boincvm.guestlink.reports import shown
@@ -22,6 +22,8 @@ from boincvm.wrapper.session import Session, start_session
 from boincvm.wrapper.streams import Source
 from boincvm.wrapper.task_streams import StreamPlan
 
+_KILL_LIMIT = 10.0
+"""Seconds in which a killed program must have ended, before its outputs are looked for anyhow."""
 MAXIMUM_OUTPUT = 1 << 40
 """Bytes that one output may claim to have, where the job does not bound the disk."""
 
@@ -88,13 +90,19 @@ class JobRun:
         if self.job.inputs:
             with self._phase("copy in"):
                 await self._copy_in(session)
+        limit: LimitError | None = None
         with self._phase("run"):
-            for task in self.job.tasks:
-                if not await self._run_task(session, task):
-                    break
+            try:
+                for task in self.job.tasks:
+                    if not await self._run_task(session, task):
+                        break
+            except LimitError as error:
+                limit = error
         if self.job.outputs:
             with self._phase("copy out"):
-                await self._copy_out(session)
+                await self._copy_out(session, failed=limit is not None)
+        if limit is not None:
+            raise limit
 
     @contextmanager
     def _phase(self, name: str, begun_at: float | None = None) -> Iterator[None]:
@@ -125,8 +133,10 @@ class JobRun:
                 progress=self._observer.moved,
             )
 
-    async def _copy_out(self, session: Session) -> None:
-        failed = self.outcome.exit_code != ExitCode.SUCCESS
+    async def _copy_out(self, session: Session, *, failed: bool) -> None:
+        """Brings back all that is there. Of a program that has `failed`, or ended with an error,
+        not all need be there. Raises OutputFileError, which names each that is not."""
+        missing: list[OutputFileError] = []
         for item in self.job.outputs:
             try:
                 await get_tree(
@@ -139,10 +149,13 @@ class JobRun:
                     progress=self._observer.moved,
                 )
             except OutputFileError as error:
-                if not failed:
-                    raise
-                # A program that failed need not have written all it would have.
-                self.outcome.note = self.outcome.note or error.message
+                missing.append(error)
+        if not missing:
+            return
+        all_missing = all_of(missing)
+        if not failed and self.outcome.exit_code == ExitCode.SUCCESS:
+            raise all_missing
+        self.outcome.note = self.outcome.note or all_missing.message
 
     # Tasks.
 
@@ -172,28 +185,37 @@ class JobRun:
                     streams.stdin, program.feed, program.end_input, STDIN_WINDOW, session.fail
                 )
             try:
-                end = await self._wait(program)
+                end, is_late = await self._wait(program)
                 await streams.flush()
             finally:
                 self._program = None
                 if source is not None:
                     source.close()
-        self.outcome.ends.append(end)
+        if end is not None:
+            self.outcome.ends.append(end)
+        if end is None or is_late:
+            raise LimitError(
+                f"the program ran longer than its limit of {self.job.limits.run:g} s",
+                hint="give it more with --time-limit",
+                exit_code=ExitCode.TIME_LIMIT_EXCEEDED,
+            )
         self._judge(task, end)
         return self.outcome.exit_code == ExitCode.SUCCESS and not self._interrupted
 
-    async def _wait(self, program: GuestProgram) -> ProgramEnd:
-        limit = self.job.limits.run
+    async def _wait(self, program: GuestProgram) -> tuple[ProgramEnd | None, bool]:
+        """How it ended, and whether it had run for too long and was killed; None if even so it
+        does not end."""
+        end = asyncio.ensure_future(program.wait())
         try:
-            async with asyncio.timeout(limit):
-                return await program.wait()
-        except TimeoutError:
+            await asyncio.wait((end,), timeout=self.job.limits.run)
+            if end.done():
+                return end.result(), False
             program.signal(signal.SIGKILL)
-            raise LimitError(
-                f"the program ran longer than its limit of {limit:g} s",
-                hint="give it more with --time-limit",
-                exit_code=ExitCode.TIME_LIMIT_EXCEEDED,
-            ) from None
+            await asyncio.wait((end,), timeout=_KILL_LIMIT)
+            return (end.result() if end.done() else None), True
+        finally:
+            end.cancel()
+            await asyncio.gather(end, return_exceptions=True)
 
     def _judge(self, task: Task, end: ProgramEnd) -> None:
         """The exit code, and the limits that may lie behind it."""

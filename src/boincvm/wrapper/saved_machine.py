@@ -12,22 +12,27 @@ another. docs/checkpoints.md says what each file means after a crash.
 import errno
 import hashlib
 import json
-import math
 import re
+import shutil
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
 from boincvm import __version__
 from boincvm.atomic_files import sync_directory, write_atomically
-from boincvm.file_digest import digest_of, open_regular
+from boincvm.file_digest import digest_of
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
+from boincvm.regular_files import open_regular
 from boincvm.wrapper.task_errors import SavedMachineError
 
 SCHEMA = 2
+LATEST = 253402300799.0
+"""The end of the year 9999, in seconds since 1970: no file of ours was made after it."""
 KEPT = 2
 """Checkpoints that stay."""
 _MOST_BYTES = 1 << 20
@@ -192,6 +197,15 @@ def remove_unneeded(
             path.unlink(missing_ok=True)
 
 
+def discard_machine(directory: Path) -> None:
+    """Remove all that a machine has on disk, or whatever else is in its directory's place."""
+    if directory.is_symlink() or not directory.is_dir():
+        with suppress(OSError):
+            directory.unlink()
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def manifests(directory: Path) -> list[tuple[int, Path]]:
     """Number and path of each checkpoint's manifest, the newest one first."""
     if not directory.is_dir():
@@ -218,11 +232,11 @@ def _saved(table: dict[str, object]) -> SavedMachine:
         checkpoint=Checkpoint(_integer(table["number"]), _seals(files), machine),  # type: ignore[arg-type]
         driver=_text(table["driver"]),
         image=_text(table["image"]),
-        shape=MachineShape(**shape),  # type: ignore[arg-type]
+        shape=_shape(shape),  # type: ignore[arg-type]
         link=link,  # type: ignore[arg-type]
         steps=tuple(map(_integer, steps)),
         task=None if task is None else _task(task),
-        made=_number(table["made"]),
+        made=_number(table["made"], LATEST),
     )
 
 
@@ -255,12 +269,28 @@ def _text(value: object) -> str:
 
 
 def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise TypeError("a number is none")
     return value
 
 
-def _number(value: object) -> float:
-    if not isinstance(value, int | float) or not 0 <= (number := float(value)) < math.inf:
-        raise TypeError(value)
-    return number
+def _number(value: object, most: float = sys.float_info.max) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= most:  # type: ignore[operator]  # false for NaN, too
+        raise TypeError("a number is none")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _shape(table: Mapping[str, object]) -> MachineShape:
+    if table.keys() != set(MachineShape._fields):
+        raise TypeError("a machine's shape")
+    disk, network = table["disk"], table["network"]
+    if not isinstance(network, bool):
+        raise TypeError(network)
+    return MachineShape(
+        image=_text(table["image"]),
+        memory=_integer(table["memory"]),
+        cpus=_integer(table["cpus"]),
+        disk=None if disk is None else _integer(disk),
+        network=network,
+    )

@@ -10,15 +10,17 @@ from boincvm.errors import (
     GuestDiedError,
     GuestError,
     GuestNeverBootedError,
+    GuestPanickedError,
+    GuestPoweredOffError,
     HostDiskFullError,
     HypervisorError,
 )
-from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.window import TransferWindow
 from boincvm.hypervisor.contract import Driver, EndCause, Machine, MachineEnd, MachineSpec
 from boincvm.job.model import Limits
 from boincvm.wrapper.golden import Golden, discard_golden
+from boincvm.wrapper.machine_spec import fresh_for
 
 T = TypeVar("T")
 
@@ -86,10 +88,13 @@ class Session:
             )
         if end.cause is EndCause.FAILED:
             return HypervisorError(f"the hypervisor gave up: {end.detail}")
-        why = f": {end.detail}" if end.detail else ""
+        has_panicked = end.cause is EndCause.PANICKED
+        what = f"the guest's kernel panicked: {end.detail}"
+        if not has_panicked:
+            what = "the guest turned itself off or rebooted"
         if not self.link.ready.done():
-            return GuestNeverBootedError(f"the guest ended while it was booting{why}")
-        return GuestDiedError(f"the guest ended by itself{why}")
+            return GuestNeverBootedError(f"before its agent had answered, {what}")
+        return GuestPanickedError(what) if has_panicked else GuestPoweredOffError(what)
 
 
 @asynccontextmanager
@@ -111,7 +116,11 @@ async def open_session(
         await machine.create()
         channel = await machine.start()
         link = await GuestLink.open(
-            channel, silence_limit=limits.silence, attach_to=link_state, is_asked=is_asked
+            channel,
+            silence_limit=limits.silence,
+            attach_to=link_state,
+            is_asked=is_asked,
+            host_name=machine.spec.host_name,
         )
         session = Session(machine, link)
         watcher = asyncio.ensure_future(session.watch())
@@ -119,7 +128,7 @@ async def open_session(
             if link_state is None:
                 await session.guard(_wait_for_agent(link, limits.boot))
             else:
-                await session.guard(link.attach(limits.boot, fresh(network=machine.spec.network)))
+                await session.guard(link.attach(limits.boot, fresh_for(machine.spec)))
             link.expect_beats(limits.silence)
             yield session
         finally:

@@ -11,6 +11,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from io import FileIO
 from lzma import LZMAError
 from pathlib import Path
@@ -26,8 +27,10 @@ from boincvm.errors import (
 )
 from boincvm.filetree import DISK_FULL, UnsafePathError, components, open_parent, shown
 from boincvm.job.name_pattern import compile_name_pattern
+from boincvm.regular_files import create_new, open_regular, read_regular
 from boincvm.sizes import format_size
 from boincvm.wrapper.job_state import STATE_FILE
+from boincvm.wrapper.output_sizes import SIZES_FILE
 from boincvm.wrapper.wrapper_checkpoint import CHECKPOINT_FILE
 
 LIST_FILE = "initial_file_list"
@@ -35,8 +38,11 @@ LIST_FILE = "initial_file_list"
 MOST_FILES = 100_000
 MOST_BYTES = 1 << 40
 _LARGEST_INDEX = 8 << 20
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+"""Those that need little memory: an LZMA stream may want gigabytes to be unpacked."""
 _COPY_SIZE = 1 << 20
 _PART = b".boincvm-part"
+_MADE_ON_UNIX = 3
 _CLIENT_FILES = frozenset(
     {
         "init_data.xml",
@@ -48,7 +54,11 @@ _CLIENT_FILES = frozenset(
     }
 )
 """What client and wrapper tell each other by: in no archive, neither way."""
-_OWN_FILES = frozenset({LIST_FILE, CHECKPOINT_FILE, STATE_FILE})
+_OWN_FILES = frozenset({LIST_FILE, CHECKPOINT_FILE, STATE_FILE, SIZES_FILE})
+_BYTES = "latin-1"
+"""Names in an archive are bytes; this encoding gives each of them a character."""
+_UTF_8 = 0x800
+"""The flag of a member whose name is UTF-8 for certain."""
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -68,15 +78,19 @@ def unzip_input(
     removes `name`: where that is gone, all was done before.
 
     Interrupted, it is done again from the start. Only plain files and directories come out of
-    an archive, beneath `directory`, with the permissions that the archive gives and no
-    set-user-id. `maximum_bytes` caps their sizes together. Raises InputFileError,
-    HostDiskFullError.
+    an archive, beneath `directory`, with exactly the permissions that an archive of Unix
+    gives, no set-user-id, else those of any new file. `maximum_bytes` caps their sizes together.
+    Raises InputFileError, HostDiskFullError.
     """
     if not os.path.lexists(name):
         return
     try:
-        with _CappedFile(archive) as file, zipfile.ZipFile(file) as opened:
+        with (
+            _CappedFile(_open_plain(archive)) as file,
+            zipfile.ZipFile(file, metadata_encoding=_BYTES) as opened,
+        ):
             _check(opened.infolist(), maximum_bytes)
+            _check_room(opened.infolist(), directory, archive)
             root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 for info in opened.infolist():
@@ -95,6 +109,11 @@ def unzip_input(
         raise InputFileError(f"{archive} cannot be unpacked: {error.strerror}") from error
 
 
+def _open_plain(path: Path) -> int:
+    with open_regular(path) as file:
+        return os.dup(file.fileno())
+
+
 class _CappedFile(FileIO):
     """A file of which no more is read at once than an archive's index may have bytes."""
 
@@ -111,6 +130,8 @@ def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
         raise UnsafePathError(f"its files have more than {format_size(maximum_bytes)} together")
     for info in entries:
         path = _path(info)
+        if info.compress_type not in _COMPRESSIONS:
+            raise UnsafePathError(f"{shown(path)} in it is compressed in a way that is not taken")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UnsafePathError(f"{shown(path)} in it is neither a file nor a directory")
@@ -119,11 +140,24 @@ def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
             raise UnsafePathError(f"{shown(path)} in it is a file of the BOINC client")
 
 
+def _check_room(entries: Sequence[zipfile.ZipInfo], directory: Path, archive: Path) -> None:
+    """A small archive may hold petabytes of zeros: that is told before the disk is full."""
+    size = sum(info.file_size for info in entries)
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if size > free:
+        raise HostDiskFullError(
+            f"{archive} cannot be unpacked: its files have {format_size(size)}, and the disk has"
+            f" {format_size(free)} left",
+            hint="free some space",
+        )
+
+
 def _path(info: zipfile.ZipInfo) -> bytes:
     name = info.filename
     if info.create_system == 0:  # made on Windows, where some programs write \ between names
         name = name.replace("\\", "/")
-    return os.fsencode(name)
+    return name.encode("utf-8" if info.flag_bits & _UTF_8 else _BYTES)
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, root: int) -> None:
@@ -134,20 +168,26 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, root: int) -> None:
         return
     if not parts:
         raise UnsafePathError("a file in it has no name")
-    mode = (info.external_attr >> 16) & 0o777 or 0o644
     parent = open_parent(root, parts, create=True)
     try:
         _remove(_PART, parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with (
             archive.open(info) as source,
-            os.fdopen(os.open(_PART, flags, mode | stat.S_IWUSR, dir_fd=parent), "wb") as target,
+            os.fdopen(os.open(_PART, flags, 0o666, dir_fd=parent), "wb") as target,
         ):
             shutil.copyfileobj(source, target, _COPY_SIZE)
+            if mode := _mode(info) & 0o777:
+                os.fchmod(target.fileno(), mode)
         os.rename(_PART, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
     finally:
         _remove(_PART, parent)
         os.close(parent)
+
+
+def _mode(info: zipfile.ZipInfo) -> int:
+    """What Unix calls a file's mode; 0 where another system made the archive, or it has none."""
+    return info.external_attr >> 16 if info.create_system == _MADE_ON_UNIX else 0
 
 
 def _remove(name: bytes, directory: int) -> None:
@@ -161,21 +201,21 @@ def remember_files(slot: Path) -> None:
     """Before the first task of a job with zip_output starts: what is in the slot now is none
     of the job's output. Keeps a list that is there. Raises HostDiskFullError, HostError.
     """
-    if (slot / LIST_FILE).exists():
+    if os.path.lexists(slot / LIST_FILE):
         return
     names = sorted(name for name in _names(slot) if _is_plain(name))
     try:
-        write_atomically(slot / LIST_FILE, os.fsencode("".join(f"{name}\n" for name in names)))
+        write_atomically(slot / LIST_FILE, b"".join(name + b"\n" for name in names))
     except OSError as error:
         raise _disk_error(f"{LIST_FILE} cannot be written", error) from error
 
 
-def compile_patterns(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+def compile_patterns(patterns: Iterable[str]) -> tuple[re.Pattern[bytes], ...]:
     """The `<filename>`s of zip_output. Raises JobFileError: do it before the job runs."""
     return tuple(_compiled(pattern) for pattern in patterns)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(pattern: str) -> re.Pattern[bytes]:
     try:
         return compile_name_pattern(pattern)
     except ValueError as error:
@@ -184,15 +224,17 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         ) from error
 
 
-def zip_output(slot: Path, archive: Path, patterns: Sequence[re.Pattern[str]]) -> None:
+def zip_output(slot: Path, archive: Path, patterns: Sequence[re.Pattern[bytes]]) -> None:
     """Makes `archive` of the files in the slot whose names match one of `patterns` anywhere in
     them, except for those that were there before the job. One that is there stays as it is.
 
     Only plain files directly in the slot count, as for BOINC's wrapper; a link does not. The
     archive is whole or is not there. Raises OutputFileError, HostDiskFullError, HostError.
     """
-    if archive.exists():
+    if archive.is_file():
         return
+    if os.path.lexists(archive):
+        raise OutputFileError(f"{archive} cannot be made: something else has its name")
     chosen = _chosen(slot, patterns)
     if not chosen:
         raise OutputFileError(
@@ -201,24 +243,24 @@ def zip_output(slot: Path, archive: Path, patterns: Sequence[re.Pattern[str]]) -
         )
     part = archive.with_name(f"{archive.name}.part")
     try:
-        with part.open("wb") as file:
+        with create_new(part) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
                 for name in chosen:
-                    _add(made, slot / name)
+                    _add(made, slot, name)
             file.flush()
             os.fsync(file.fileno())
         part.replace(archive)
     except OSError as error:
         raise _disk_error(f"{archive} cannot be written", error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be what was in the way
+            part.unlink()
 
 
-def _chosen(slot: Path, patterns: Sequence[re.Pattern[str]]) -> list[str]:
-    before = _CLIENT_FILES | _OWN_FILES
+def _chosen(slot: Path, patterns: Sequence[re.Pattern[bytes]]) -> list[bytes]:
+    before = frozenset(map(os.fsencode, _CLIENT_FILES | _OWN_FILES))
     try:
-        with (slot / LIST_FILE).open("rb") as file:
-            before |= frozenset(os.fsdecode(file.read(_LARGEST_INDEX)).split("\n"))
+        before |= frozenset(read_regular(slot / LIST_FILE, _LARGEST_INDEX).split(b"\n"))
     except FileNotFoundError:
         pass  # the stock wrapper, which began the job, may have left none: all is output
     except OSError as error:
@@ -229,27 +271,37 @@ def _chosen(slot: Path, patterns: Sequence[re.Pattern[str]]) -> list[str]:
         if name not in before
         and _is_plain(name)
         and any(pattern.search(name) for pattern in patterns)
-        and stat.S_ISREG((slot / name).lstat().st_mode)
+        and stat.S_ISREG(os.lstat(os.fsencode(slot) + b"/" + name).st_mode)
     )
 
 
-def _names(slot: Path) -> list[str]:
-    with os.scandir(slot) as entries:
+def _names(slot: Path) -> list[bytes]:
+    with os.scandir(os.fsencode(slot)) as entries:
         return [entry.name for entry in entries]
 
 
-def _is_plain(name: str) -> bool:
+def _is_plain(name: bytes) -> bool:
     """No control characters, which a list of lines could not hold."""
-    return all(character >= " " for character in name)
+    return min(name) >= ord(" ")
 
 
-def _add(archive: zipfile.ZipFile, path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OutputFileError(f"{path} is no plain file any more")
+class _Member(zipfile.ZipInfo):
+    """A member whose name is bytes: they are marked as UTF-8 where they are UTF-8."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - zipfile calls it
+        name = self.filename.encode(_BYTES)
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            return name, self.flag_bits & ~_UTF_8
+        return name, self.flag_bits | (0 if name.isascii() else _UTF_8)
+
+
+def _add(archive: zipfile.ZipFile, slot: Path, name: bytes) -> None:
+    path = slot / os.fsdecode(name)
+    with open_regular(path) as source:
         # The format begins in 1980; an older file gets that year.
-        info = zipfile.ZipInfo.from_file(path, path.name, strict_timestamps=False)
+        info = _Member.from_file(path, name.decode(_BYTES), strict_timestamps=False)
         info.compress_type = zipfile.ZIP_DEFLATED
         with archive.open(info, "w") as target:
             shutil.copyfileobj(source, target, _COPY_SIZE)

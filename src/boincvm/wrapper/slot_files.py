@@ -9,6 +9,8 @@ import re
 import stat
 from pathlib import Path
 
+from boincvm.wrapper.client_log import log
+
 _TAIL = 4096
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NUMBER = re.compile(rb"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
@@ -21,9 +23,12 @@ class FractionFile:
     def __init__(self, path: Path) -> None:
         """At the start of a task: removes the file, which is of an earlier start.
 
-        Raises OSError.
+        What cannot be removed, a directory for one, stays and tells nothing.
         """
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log(f"{path} cannot be removed, so it may not tell the progress: {error.strerror}")
         self._path = path
         self._version: tuple[int, int, int] | None = None
         self._fraction: float | None = None

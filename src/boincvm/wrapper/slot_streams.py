@@ -3,18 +3,25 @@
 What the task does not name goes where ours goes: standard error to the client's stderr.txt.
 """
 
+import asyncio
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from boincvm.errors import InputFileError, OutputFileError
+from boincvm.errors import InputFileError, OutputFileError, host_error
+from boincvm.wrapper.side_thread import in_side_thread
 from boincvm.wrapper.streams import DescriptorSink, Fail, Taken
 from boincvm.wrapper.task_plan import MachineCommand
 
+_FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+
 
 class SlotStreams:
-    """`stdin` is a descriptor or None; `sizes` are those of the output files, by path."""
+    """Made by `open_streams`. `stdin` is a descriptor or None; `files` are those of the outputs
+    that are named, by stream."""
 
     def __init__(self, stdin: int | None, files: dict[str, int], taken: Taken, fail: Fail) -> None:
         self.stdin = stdin
@@ -38,19 +45,20 @@ class SlotStreams:
         return {name: os.fstat(file).st_size for name, file in self._files.items()}
 
 
-@contextmanager
-def open_streams(
+@asynccontextmanager
+async def open_streams(
     command: MachineCommand,
     taken: Taken,
     fail: Fail,
     *,
     stdin_offset: int = 0,
     sizes: dict[str, int],
-) -> Iterator[SlotStreams]:
+) -> AsyncIterator[SlotStreams]:
     """The streams of `command`. A program that goes on from where it was saved goes on at
     `stdin_offset`; its outputs lose what they have beyond `sizes`, written by a former start.
 
-    Raises InputFileError, OutputFileError.
+    An output that is a FIFO is waited for, until somebody reads it. Raises InputFileError,
+    OutputFileError.
     """
     opened: list[int] = []
     try:
@@ -58,10 +66,11 @@ def open_streams(
         if command.stdin is not None:
             stdin = _open_input(command.stdin)
             opened.append(stdin)
-            os.lseek(stdin, stdin_offset, os.SEEK_SET)
+            if stat.S_ISREG(os.fstat(stdin).st_mode):
+                os.lseek(stdin, stdin_offset, os.SEEK_SET)
         files = {}
         for name, path in command.output_streams().items():
-            files[name] = _open_output(path, sizes.get(name))
+            files[name] = await _open_output(path, sizes.get(name))
             opened.append(files[name])
         yield SlotStreams(stdin, files, taken, fail)
     finally:
@@ -71,17 +80,46 @@ def open_streams(
 
 def _open_input(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Should it be a FIFO, `Source` waits until somebody writes into it.
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
-        raise InputFileError(f"standard input {path}: {error.strerror}") from error
+        raise InputFileError(f"{path} cannot be read: {error.strerror}") from error
+    return descriptor
 
 
-def _open_output(path: Path, size: int | None) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+async def _open_output(path: Path, size: int | None) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _FLAGS
     try:
-        descriptor = os.open(path, flags, 0o666)
-        if size is not None and os.fstat(descriptor).st_size > size:
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(path.lstat().st_mode):
+                raise
+            descriptor = await _open_when_it_is_read(path, flags)
+        status = os.fstat(descriptor)
+        if size is not None and stat.S_ISREG(status.st_mode) and status.st_size > size:
             os.ftruncate(descriptor, size)
     except OSError as error:
-        raise OutputFileError(f"output {path}: {error.strerror}") from error
+        raise host_error(f"{path} cannot be written", error, OutputFileError) from error
     return descriptor
+
+
+async def _open_when_it_is_read(fifo: Path, flags: int) -> int:
+    """Until somebody has opened it for reading, which the kernel tells nobody but whoever waits
+    for it in open(2). Raises OSError."""
+    waiting = asyncio.ensure_future(in_side_thread(os.open, fifo, flags & ~os.O_NONBLOCK))
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        waiting.add_done_callback(_close_result)
+        with suppress(OSError):  # a reader for a moment: the thread goes on
+            os.close(os.open(fifo, os.O_RDONLY | _FLAGS))
+        raise
+
+
+def _close_result(opened: asyncio.Future[int]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        os.close(opened.result())

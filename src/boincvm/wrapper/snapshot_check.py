@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.errors import BoincvmError
+from boincvm.hypervisor.contract import Checkpoint
 from boincvm.hypervisor.drivers import DriverName, open_driver
 from boincvm.hypervisor.qemu_command import PROGRAM, find_program
 from boincvm.hypervisor.qemu_identity import check_identity
+from boincvm.hypervisor.qemu_saved import SavedState, read_saved_state
 from boincvm.image.store import ImageStore
 from boincvm.processes import run_quickly
 from boincvm.wrapper.host_room import check_room
@@ -33,15 +35,15 @@ async def check_snapshot(snapshot: Snapshot, directory: Path) -> list[Finding]:
         name = str(machine.get("directory"))
         findings += [
             finding._replace(what=f"{name}: {finding.what}")
-            for finding in await _check_machine(machine, directory)
+            for finding in await _check_machine(snapshot, machine, directory)
         ]
     return findings
 
 
-async def _check_machine(machine: Mapping[str, object], directory: Path) -> list[Finding]:
+async def _check_machine(
+    snapshot: Snapshot, machine: Mapping[str, object], directory: Path
+) -> list[Finding]:
     findings: list[Finding] = []
-    table = machine.get("machine")
-    table = table if isinstance(table, dict) else {}
     image_name, digest = str(machine.get("image_name")), str(machine.get("image"))
     try:
         with ImageStore().open(image_name) as image:
@@ -52,13 +54,25 @@ async def _check_machine(machine: Mapping[str, object], directory: Path) -> list
                 findings.append(Finding(is_good=False, what=f"{what}; it needs {digest[:12]}"))
             driver = await open_driver(DriverName.QEMU, image.kernel)
             accelerator = driver.identity()["accelerator"]
-            check_identity(table, accelerator)
-        findings.append(_check_type(str(table.get("type"))))
+            state = _saved_state(snapshot, machine)
+            check_identity(state, accelerator)
+        findings.append(_check_type(state.machine_type))
         check_room(directory, int(str(machine.get("memory"))))
         findings.append(Finding(is_good=True, what="there is memory and disk enough"))
     except (BoincvmError, ValueError, OSError) as error:
         findings.append(Finding(is_good=False, what=str(error)))
     return findings
+
+
+def _saved_state(snapshot: Snapshot, machine: Mapping[str, object]) -> SavedState:
+    """Raises HypervisorError."""
+    table, place = machine.get("machine"), f"{machine.get('directory')}/"
+    files = {
+        name.removeprefix(place): seal
+        for name, seal in snapshot.files.items()
+        if name.startswith(place)
+    }
+    return read_saved_state(Checkpoint(0, files, table if isinstance(table, dict) else {}))
 
 
 def _check_type(kind: str) -> Finding:

@@ -4,36 +4,48 @@ A gzip-compressed tar. First comes `snapshot.json`: what it is, and size and dig
 then the files, by their names in the job's directory. Nothing else: no directories, links, owners.
 """
 
+import gzip
 import hashlib
-import io
 import json
 import os
-import platform
-import shutil
-import tarfile
-import time
+import re
+import stat
+import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from boincvm import __version__
-from boincvm.boinc.init_data import InitDataError, read_init_data
-from boincvm.boinc.soft_link import SoftLinkError, resolve
-from boincvm.errors import HostError, InputFileError, OutputFileError
-from boincvm.file_digest import digest_of
-from boincvm.filetree import UnsafePathError, components
+from boincvm.errors import (
+    HostDiskFullError,
+    InputFileError,
+    host_error,
+)
+from boincvm.filetree import set_time
 from boincvm.hypervisor.contract import FileSeal
-from boincvm.wrapper.saved_machine import SavedMachine, find_saved, manifest_path
+from boincvm.sizes import format_size
+from boincvm.tar_reader import TarError, TarReader
+from boincvm.wrapper.saved_machine import (
+    LATEST,
+)
 
 SCHEMA = 1
 TABLE = "snapshot.json"
 MACHINES = "boincvm-machine-*"
-_NOT_OURS = ("boinc_lockfile", "boincvm.sock", "stderr.txt", "boinc_mmap_file")
+NOT_OURS = frozenset(
+    {
+        *("boincvm.sock", "stderr.txt", "init_data.xml", "boinc_lockfile", "boinc_mmap_file"),
+        *("boinc_finish_called", "boinc_temporary_exit", "boinc_setup_complete"),
+    }
+)
+"""What tells a running job where it is, and from whom it takes orders: in no snapshot."""
+_MACHINE = re.compile(r"boincvm-machine-[A-Za-z0-9._-]{1,200}")
+_MACHINE_FILE = re.compile(r"checkpoint-\d{6,9}\.json|memory-\d{6,9}|disk-\d{6,9}\.qcow2", re.ASCII)
+_LONGEST_NAME = 255
+_LONGEST_WORD = 255
 _LARGEST_TABLE = 1 << 20
 _MOST_FILES = 10_000
 _CHUNK = 1 << 20
-_LEVEL = 1
-"""Of compression: the next levels take far longer and save little of a machine's memory."""
 
 
 class Snapshot(NamedTuple):
@@ -46,108 +58,6 @@ class Snapshot(NamedTuple):
     made: float
 
 
-def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
-    """Writes the job in `directory`, which does not run, with the newest whole checkpoint of each
-    machine. Raises InputFileError where there is none, OutputFileError, OSError."""
-    if target.exists() and not force:
-        raise OutputFileError(f"{target} exists", hint="--force replaces it")
-    machines = dict(_saved_machines(directory))
-    if not machines:
-        raise InputFileError(
-            f"no machine is saved in {directory}",
-            hint="name the directory in which boincvm-wrapper ran, after it has ended",
-        )
-    places = {**_job_files(directory), **_machine_files(machines)}
-    seals = {name: FileSeal(*digest_of(path)) for name, path in places.items()}
-    snapshot = Snapshot(
-        seals,
-        [_described(place, saved) for place, saved in machines.items()],
-        platform.machine(),
-        time.time(),
-    )
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with tarfile.open(part, "w:gz", compresslevel=_LEVEL) as archive:
-            _add(archive, TABLE, json.dumps(_table(snapshot), indent=1).encode())
-            for name, path in places.items():
-                with path.open("rb") as file:
-                    information = tarfile.TarInfo(name)
-                    information.size = seals[name].size
-                    archive.addfile(information, file)
-        read_all(part)
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return snapshot
-
-
-def _saved_machines(directory: Path) -> Iterator[tuple[Path, SavedMachine]]:
-    for place in sorted(directory.glob(MACHINES)):
-        saved = find_saved(place).saved
-        if saved is not None:
-            yield place, saved
-
-
-def _described(place: Path, saved: SavedMachine) -> dict[str, object]:
-    return {
-        "directory": place.name,
-        "checkpoint": saved.checkpoint.number,
-        "image": saved.image,
-        "image_name": saved.shape.image,
-        "memory": saved.shape.memory,
-        "driver": saved.driver,
-        "machine": dict(saved.checkpoint.machine),
-    }
-
-
-def _machine_files(machines: dict[Path, SavedMachine]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for place, saved in machines.items():
-        manifest = manifest_path(place, saved.checkpoint.number)
-        names = [manifest.name, *saved.checkpoint.files]
-        files |= {f"{place.name}/{name}": place / name for name in names}
-    return files
-
-
-def _job_files(directory: Path) -> dict[str, Path]:
-    """What lies beside the machines; a BOINC link counts as what it leads to."""
-    try:
-        known = read_init_data(directory) if (directory / "init_data.xml").exists() else None
-    except InitDataError as error:
-        raise InputFileError(f"init_data.xml makes no sense: {error.message}") from error
-    files: dict[str, Path] = {}
-    for path in sorted(directory.iterdir()):
-        if path.name in _NOT_OURS or path.name.startswith(".") or not path.is_file():
-            continue
-        if path.name == "init_data.xml":
-            continue  # where it goes there is no such client
-        try:
-            real = resolve(directory, path.name, known)
-        except SoftLinkError as error:
-            raise InputFileError(f"{path.name} leads out of the job: {error.message}") from error
-        if real.is_file():
-            files[path.name] = real
-    return files
-
-
-def _table(snapshot: Snapshot) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "boincvm": __version__,
-        "made": snapshot.made,
-        "architecture": snapshot.architecture,
-        "machines": snapshot.machines,
-        "files": {name: seal._asdict() for name, seal in snapshot.files.items()},
-    }
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    information = tarfile.TarInfo(name)
-    information.size = len(data)
-    archive.addfile(information, io.BytesIO(data))
-
-
 def read_snapshot(path: Path) -> Snapshot:
     """What the file `path` says of itself; its files are not looked at. Raises InputFileError."""
     with _opened(path) as archive:
@@ -157,124 +67,177 @@ def read_snapshot(path: Path) -> Snapshot:
 def read_all(path: Path, directory: Path | None = None) -> Snapshot:
     """Reads all of it, and writes it into `directory`, which is new, if that is given.
 
-    Raises InputFileError where anything is not as the file says, OSError.
+    Raises InputFileError where anything is not as the file says, HostDiskFullError, HostError.
     """
     with _opened(path) as archive:
         snapshot = _read_table(archive, path)
+        if directory is not None:
+            _check_room(directory, snapshot)
         left = dict(snapshot.files)
         try:
-            for place, member in enumerate(archive):
-                if place == 0:
-                    continue  # the table
-                seal = left.pop(member.name, None)
-                if seal is None or not member.isreg() or member.size != seal.size:
-                    raise _damaged(path, f"{member.name[:80]!r} does not belong in it")
-                _read_member(archive, member, seal, path, directory)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # of our own disk
-            raise _damaged(path, str(error)) from error
+            for member in archive:
+                name = os.fsdecode(member.name)
+                seal = left.pop(name, None)
+                if seal is None or member.kind != "file" or member.size != seal.size:
+                    raise damaged(path, f"{name[:80]!r} does not belong in it")
+                _read_member(archive, name, seal, path, directory, member.mtime)
+        except TarError as error:
+            raise damaged(path, str(error)) from error
     if left:
-        raise _damaged(path, f"{next(iter(left))!r} is missing")
+        raise damaged(path, f"{next(iter(left))!r} is missing")
     return snapshot
 
 
-def _opened(path: Path) -> tarfile.TarFile:
+class _Unpacked:
+    """What a gzip stream holds; a damaged one is a TarError."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = gzip.GzipFile(fileobj=stream)
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise TarError(f"its compressed data are not sound: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TarReader]:
+    """Raises InputFileError."""
     try:
-        return tarfile.open(path, "r:gz")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputFileError(f"{path} is no snapshot: {error}") from error
+        # A pipe that nobody writes to must not hold us for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"{path} cannot be read: {error}") from error
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputFileError(f"{path} is no regular file")
+        try:
+            yield TarReader(_Unpacked(stream), most_members=_MOST_FILES + 1)
+        except OSError as error:
+            raise host_error(f"{path} cannot be imported", error) from error
 
 
-def _read_table(archive: tarfile.TarFile, path: Path) -> Snapshot:
+def _read_table(archive: TarReader, path: Path) -> Snapshot:
     try:
         member = archive.next()
-        file = archive.extractfile(member) if member and member.name == TABLE else None
-        if member is None or file is None or member.size > _LARGEST_TABLE:
+        if member is None or member.name != TABLE.encode() or member.kind != "file":
             raise ValueError(f"it does not begin with {TABLE}")
-        table = json.load(file)
-        if table["schema"] != SCHEMA:
-            raise ValueError(f"another boincvm made it (schema {table['schema']})")
+        if member.size > _LARGEST_TABLE:
+            raise ValueError(f"{TABLE} in it is too large")
+        table = json.loads(archive.read())
+        schema = _integer(table["schema"])
+        if schema != SCHEMA:
+            raise ValueError(f"another boincvm made it (schema {schema})")
+        if not 1 <= len(table["files"]) <= _MOST_FILES or len(table["machines"]) > _MOST_FILES:
+            raise ValueError("it says too much, or nothing")
         files = {
-            _checked(name): FileSeal(int(seal["size"]), str(seal["digest"]))
+            _checked(name): FileSeal(_integer(seal["size"]), _text(seal["digest"]))
             for name, seal in table["files"].items()
         }
-        if len(files) > _MOST_FILES or not isinstance(table["machines"], list):
-            raise ValueError("it says too much")
-        machines = [dict(machine) for machine in table["machines"]]
-        return Snapshot(files, machines, str(table["architecture"]), float(table["made"]))
-    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError,
-            AttributeError) as error:  # fmt: skip
-        raise InputFileError(f"{path} is no snapshot that can be used: {error}") from error
+        machines = [_checked_machine(machine) for machine in table["machines"]]
+        made = _time(table["made"])
+        return Snapshot(files, machines, _text(table["architecture"])[:_LONGEST_WORD], made)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
+        raise InputFileError(
+            f"{path} is no snapshot that can be used: {what}",
+            hint="make it with boincvm snapshot export",
+        ) from error
 
 
 def _checked(name: str) -> str:
-    """A file's name in the job's directory, or in a directory there. Raises ValueError."""
-    try:
-        parts = components(os.fsencode(name))
-    except UnsafePathError as error:
-        raise ValueError(f"the name {name[:80]!r}: {error}") from error
-    plain = str(PurePosixPath(name)) == name
-    if not 1 <= len(parts) <= 2 or not plain or name.startswith("."):
+    """A file's name: a job's in the directory itself, or a machine's in a directory there. Raises
+    ValueError."""
+    directory, slash, file = name.rpartition("/")
+    encoded = os.fsencode(file)
+    if slash:
+        is_good = bool(_MACHINE.fullmatch(directory) and _MACHINE_FILE.fullmatch(file))
+    else:
+        is_good = (
+            not name.startswith(("boincvm-machine-", "."))
+            and name not in NOT_OURS
+            and b"\0" not in encoded
+            and 1 <= len(encoded) <= _LONGEST_NAME
+        )
+    if not is_good:
         raise ValueError(f"the name {name[:80]!r}")
     return name
 
 
+def _checked_machine(machine: object) -> dict[str, object]:
+    """Raises ValueError, KeyError, TypeError."""
+    if not isinstance(machine, dict) or not isinstance(machine["machine"], dict):
+        raise TypeError("a machine is no table")
+    if not _MACHINE.fullmatch(_text(machine["directory"])):
+        raise ValueError("a machine's directory")
+    for name in ("image", "image_name", "driver"):
+        if len(_text(machine[name])) > _LONGEST_WORD or not machine[name].isprintable():
+            raise ValueError(f"a machine's {name}")
+    for name in ("checkpoint", "memory"):
+        _integer(machine[name])
+    return machine
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
+        raise TypeError("a number is none")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is none")
+    return value
+
+
+def _time(value: object) -> float:
+    """Seconds since 1970, before the year 10000."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= LATEST:  # type: ignore[operator]
+        raise TypeError("a time is none")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _check_room(directory: Path, snapshot: Snapshot) -> None:
+    size = sum(seal.size for seal in snapshot.files.values())
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if size > free:
+        raise HostDiskFullError(
+            f"the snapshot's files have {format_size(size)}, and the disk has"
+            f" {format_size(free)} left",
+            hint="free some space, or name a directory on another disk",
+        )
+
+
 def _read_member(
-    archive: tarfile.TarFile,
-    member: tarfile.TarInfo,
+    archive: TarReader,
+    name: str,
     seal: FileSeal,
     path: Path,
     directory: Path | None,
+    modified: int,
 ) -> None:
-    source = archive.extractfile(member)
-    if source is None:
-        raise _damaged(path, f"{member.name!r} is no file")
     digest = hashlib.blake2b(digest_size=32)
-    target = None
-    try:
+    with ExitStack() as stack:
+        target = None
         if directory is not None:
-            place = directory / member.name
+            place = directory / name
             place.parent.mkdir(mode=0o700, exist_ok=True)
-            target = place.open("xb")
-        while data := source.read(_CHUNK):
+            target = stack.enter_context(place.open("xb"))
+        while data := archive.read(_CHUNK):
             digest.update(data)
             if target is not None:
                 target.write(data)
         if digest.hexdigest() != seal.digest:
-            raise _damaged(path, f"{member.name!r} is not what was written")
+            raise damaged(path, f"{name!r} is not what was written")
         if target is not None:
             target.flush()
+            set_time(target.fileno(), modified or None)  # earlier versions wrote 0
             os.fsync(target.fileno())
-    finally:
-        if target is not None:
-            target.close()
 
 
-def import_snapshot(path: Path, directory: Path) -> Snapshot:
-    """Makes `directory`, which does not exist or is empty, of the file. Nothing is left of it if
-    anything fails. Raises InputFileError, OutputFileError, OSError."""
-    if directory.exists() and any(directory.iterdir()):
-        raise OutputFileError(f"{directory} is not empty", hint="name a new directory")
-    new = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(mode=0o700)
-    try:
-        snapshot = read_all(path, new)
-        new.replace(directory)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    return snapshot
-
-
-def _damaged(path: Path, why: str) -> InputFileError:
+def damaged(path: Path, why: str) -> InputFileError:
+    """The error that says `why` the file `path` is not what was written."""
     return InputFileError(f"{path} is damaged: {why}", hint="export it again")
-
-
-def check_directory(directory: Path) -> None:
-    """Raises HostError where a job runs in it."""
-    if (directory / "boincvm.sock").exists():
-        raise HostError(
-            f"a job runs in {directory}", hint="end it first: it is saved when it is told to quit"
-        )

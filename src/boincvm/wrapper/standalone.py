@@ -5,28 +5,24 @@ The machine begins first, and what it takes to run a job in it is imported meanw
 
 import signal
 
-from boincvm.imports import lasting
 from boincvm.job.model import Job
 from boincvm.processes import ASKING_SIGNALS
-from boincvm.wrapper.guess import Guess
 from boincvm.wrapper.head_start import HeadStart
 
 
-def run_standalone(job: Job, guess: Guess, *, json_output: bool, show_progress: bool) -> int:
-    """Runs `job`, in the machine of `guess` if that is right; returns the exit code. With
-    `json_output` one object on standard output says how it went, the program's own output in it
-    (the first MiB of each stream).
+def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
+    """Run `job`; return the exit code. With `json_output` one object on standard output says
+    how it went, the program's own output in it (the first MiB of each stream).
 
     Raises BoincvmError.
     """
     # They wait until there is a loop that heeds them: the machine must be tidied up.
     former = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_SIGNALS)
     try:
-        with HeadStart(job, guess) as head_start:
-            with lasting():
-                import asyncio
+        with HeadStart(job) as head_start:
+            import asyncio
 
-                from boincvm.wrapper.standalone_run import run_begun
+            from boincvm.wrapper.standalone_run import run_begun
 
             return asyncio.run(
                 run_begun(job, head_start, json_output=json_output, show_progress=show_progress)

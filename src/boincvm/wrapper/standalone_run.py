@@ -3,14 +3,15 @@
 import asyncio
 import json
 import signal
-import sys
 from collections.abc import Coroutine
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.hypervisor.qemu import QemuDriver
+from boincvm.inherited import heeded
 from boincvm.job.model import Job
 from boincvm.processes import ASKING_SIGNALS
+from boincvm.standard_error import say
 from boincvm.wrapper.golden_background import make_in_background
 from boincvm.wrapper.golden_switch import is_wanted
 from boincvm.wrapper.head_start import HeadStart
@@ -48,9 +49,9 @@ async def run_begun(
         raise failure
     if job_run.outcome.is_cold and job_run.outcome.cold_because:
         why = job_run.outcome.cold_because
-        print(f"boincvm: the machine booted, for its snapshot is of no use: {why}", file=sys.stderr)
+        say(f"boincvm: the machine booted, for its snapshot is of no use: {why}")
     if job_run.outcome.note:
-        print(f"boincvm: {job_run.outcome.note}", file=sys.stderr)
+        say(f"boincvm: {job_run.outcome.note}")
     return job_run.outcome.exit_code
 
 
@@ -85,13 +86,14 @@ class _Interruption:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
         self._task = asyncio.ensure_future(work)
-        for number in ASKING_SIGNALS:
+        numbers = heeded(ASKING_SIGNALS)
+        for number in numbers:
             loop.add_signal_handler(number, self._receive, number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING_SIGNALS)  # see standalone.py
         try:
             await asyncio.wait((self._task,))
         finally:
-            for number in ASKING_SIGNALS:
+            for number in numbers:
                 loop.remove_signal_handler(number)
         if self._fault is not None:
             self._look_at_result()

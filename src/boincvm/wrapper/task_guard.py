@@ -2,17 +2,25 @@
 
 It is a child subreaper (prctl(2)), so no process that comes of the program can leave its tree,
 and it kills all of them when the program has ended, when the wrapper asks for it, and when the
-wrapper dies, be it by SIGKILL: each time the other end of `control` closes.
+wrapper dies, be it by SIGKILL: each time the other end of `control` closes. One that is asked to
+end (`end`) gets SIGTERM, and what it leaves behind then gets it too, instead of being killed.
 
 On `control`, a stream socket. From the wrapper:
 
     BYTES ARGUMENTS NICE\\n       NICE: the nice value of the program, or `-` for ours
-    directory, path of the program, ARGUMENTS arguments, NAME=VALUE …: BYTES bytes, NUL between
+    directory, path of the program, standard input, output and error, ARGUMENTS arguments,
+    NAME=VALUE …: BYTES bytes, NUL between
+    end\\n                         the program is to end by itself; at most once
+
+A stream is an absolute path, the number of an inherited descriptor, or nothing: /dev/null. The
+program's own process opens the paths, so only the program waits where one is a FIFO whose other
+end nobody has opened yet, or a device that takes its time. Our own streams are /dev/null.
 
 To the wrapper, lines:
 
-    started PID
-    failed WHERE ERRNO            WHERE: guard, directory or program; it is the last line
+    started PID                   it runs, or it waits for a stream
+    failed WHERE ERRNO            WHERE: guard, directory, stdin, stdout, stderr or program; in
+                                  place of `started` or, where it waited, of `ended`
     ended STATUS USER SYSTEM KIB  STATUS as wait(2) gives it; seconds of CPU time of all, and
                                   the memory of the largest one; the last line
 
@@ -27,40 +35,76 @@ import errno
 import os
 import resource
 import select
+import stat
 
-from boincvm.process_tree import signal_tree
+from boincvm.inherited import reset_inherited_state
+from boincvm.process_tree import send, signal_tree
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _READ_SIZE = 1 << 16
+_STREAMS = ("stdin", "stdout", "stderr")
+_WAITING = b"waiting "
+_LONGEST_REASON = 100
 
 
 def main(control: int) -> None:
     """Does all of it and ends the process; `control` is an inherited descriptor."""
     os.set_inheritable(control, False)
-    wake = _note_ended_children()
+    reset_inherited_state()
     try:
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        program = _start(*_request(control))
+        _guard(control)
     except _CannotStartError as error:
-        _say(control, f"failed {error.where} {error.number}")
-        os._exit(0)
+        _say(control, b"failed " + error.reason)
     except OSError as error:
-        _say(control, f"failed guard {error.errno}")
-        os._exit(0)
-    _let_go_of_streams()
-    _say(control, f"started {program}")
-    status = _end_all(program, _watch(control, wake, program))
+        _say(control, b"failed guard %d" % (error.errno or errno.EIO))
+    finally:
+        os._exit(0)  # nothing to tidy: an ordinary exit would take longer
+
+
+def _guard(control: int) -> None:
+    wake = _note_ended_children()
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    request = _request(control)
+    inherited = {int(stream) for stream in request.streams if stream.isdigit()}
+    for descriptor in inherited:
+        os.set_inheritable(descriptor, False)
+    program, failure = _start(request)
+    for descriptor in inherited:
+        os.close(descriptor)  # whoever reads one must see its end
+    _say(control, b"started %d" % program)
+    watch = _Watch(control, wake, program, failure)
+    watch.until_end()
+    status = _end_all(program, watch.status)
+    if watch.reason:
+        raise _CannotStartError(watch.reason)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _say(control, f"ended {status} {used.ru_utime:.6f} {used.ru_stime:.6f} {used.ru_maxrss}")
-    os._exit(0)  # nothing to tidy: an ordinary exit would take longer
+    times = f"{used.ru_utime:.6f} {used.ru_stime:.6f} {used.ru_maxrss}"
+    _say(control, f"ended {status} {times}".encode())
 
 
 class _CannotStartError(Exception):
-    def __init__(self, where: str, number: int) -> None:
-        super().__init__(where, number)
-        self.where = where
-        self.number = number
+    """`reason`: WHERE ERRNO."""
+
+    def __init__(self, reason: bytes) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Request:
+    """What the wrapper asks for. (A named tuple would bring in `collections`.)"""
+
+    __slots__ = ("argv", "directory", "environment", "nice", "path", "streams")
+
+    def __init__(self, head: bytes, body: bytes) -> None:
+        """`body`: all that is between the NULs."""
+        _, arguments, nice = head.split()
+        self.directory, self.path, *rest = body.split(b"\0")
+        self.streams, rest = rest[:3], rest[3:]
+        self.argv = rest[: int(arguments)]
+        pairs = (pair.partition(b"=") for pair in rest[int(arguments) :])
+        self.environment = {name: value for name, _, value in pairs}
+        self.nice = None if nice == b"-" else int(nice)
 
 
 def _note_ended_children() -> int:
@@ -80,19 +124,15 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def _request(control: int) -> tuple[bytes, bytes, list[bytes], dict[bytes, bytes], int | None]:
+def _request(control: int) -> _Request:
     data = b""
     while b"\n" not in data:
         data += _read(control)
     head, _, body = data.partition(b"\n")
-    size, arguments, nice = head.split()
-    while len(body) < int(size):
+    size = int(head.split()[0])
+    while len(body) < size:
         body += _read(control)
-    directory, path, *rest = body.split(b"\0")
-    count = int(arguments)
-    pairs = (pair.partition(b"=") for pair in rest[count:])
-    environment = {name: value for name, _, value in pairs}
-    return directory, path, rest[:count], environment, None if nice == b"-" else int(nice)
+    return _Request(head, body)
 
 
 def _read(control: int) -> bytes:
@@ -102,45 +142,26 @@ def _read(control: int) -> bytes:
     return data
 
 
-def _start(
-    directory: bytes,
-    path: bytes,
-    argv: list[bytes],
-    environment: dict[bytes, bytes],
-    nice: int | None,
-) -> int:
-    """The program's process id, once it is the program."""
+def _start(request: _Request) -> tuple[int, int]:
+    """The program's process id, once it is the program or waits for a stream, and a descriptor
+    that says why it will not be the program, or ends when it is."""
     failure, failed = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(directory, path, argv, environment, nice, failed)
+        _become(request, failed)
     os.close(failed)
-    reason = os.read(failure, 100)
-    os.close(failure)
+    reason = os.read(failure, _LONGEST_REASON).replace(_WAITING, b"")
     if reason:
         os.waitpid(pid, 0)
-        where, number = reason.decode().split()
-        raise _CannotStartError(where, int(number))
-    return pid
+        raise _CannotStartError(reason)
+    return pid, failure
 
 
-def _become(
-    directory: bytes,
-    path: bytes,
-    argv: list[bytes],
-    environment: dict[bytes, bytes],
-    nice: int | None,
-    failed: int,
-) -> None:
+def _become(request: _Request, failed: int) -> None:
     where = "guard"
     try:
         os.setsid()  # by which the wrapper finds it should somebody kill the guard
         _prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL)
-        if nice is not None:
-            _set_nice(nice)
-        where = "directory"
-        os.chdir(directory)
-        where = "program"
         for number in (
             _signal.SIGHUP,
             _signal.SIGINT,
@@ -149,12 +170,42 @@ def _become(
             _signal.SIGXFSZ,
         ):
             _signal.signal(number, _signal.SIG_DFL)
-        os.execve(path, argv, environment)  # noqa: S606 - no shell: that is the point
+        if request.nice is not None:
+            _set_nice(request.nice)
+        where = "directory"
+        os.chdir(request.directory)
+        for number, stream in enumerate(request.streams):
+            where = _STREAMS[number]
+            if stream:
+                _connect(number, stream, failed)
+        where = "program"
+        os.execve(request.path, request.argv, request.environment)  # noqa: S606
     except (OSError, ValueError) as error:
         number = getattr(error, "errno", None) or errno.EINVAL
         os.write(failed, f"{where} {number}".encode())
     finally:
         os._exit(127)
+
+
+def _connect(number: int, stream: bytes, failed: int) -> None:
+    """Standard input, output or error, `number`, becomes `stream`."""
+    if stream.isdigit():
+        os.dup2(int(stream), number)
+        return
+    flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    try:
+        mode = os.lstat(stream).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "")
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        os.write(failed, _WAITING)
+    # No link is followed: the wrapper has looked where this leads.
+    flags |= os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(stream, flags, 0o666)
+    os.dup2(descriptor, number)
+    os.close(descriptor)
 
 
 def _set_nice(nice: int) -> None:
@@ -164,36 +215,79 @@ def _set_nice(nice: int) -> None:
         pass  # only root may raise a priority; BOINC's wrapper goes on with the one it has
 
 
-def _let_go_of_streams() -> None:
-    """The program's streams are its own: whoever reads one must see its end."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
-        os.dup2(null, descriptor)
-    if null > 2:
-        os.close(null)
-
-
-def _say(control: int, line: str) -> None:
+def _say(control: int, line: bytes) -> None:
     try:  # noqa: SIM105
-        os.write(control, line.encode() + b"\n")
+        os.write(control, line + b"\n")
     except BrokenPipeError:
         pass  # the wrapper has died; its program is dealt with all the same
 
 
-def _watch(control: int, wake: int, program: int) -> int | None:
-    """Until the program has ended: its status; or until the wrapper wants an end, or has had
-    its own: None."""
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(wake, select.POLLIN)
-    while True:
-        for descriptor, _ in poll.poll():
-            if descriptor == control:
-                return None
-            os.read(wake, _READ_SIZE)
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            if ended[0] == program:
-                return ended[1]
+class _Watch:
+    """What the guard hears while the program runs."""
+
+    def __init__(self, control: int, wake: int, program: int, failure: int) -> None:
+        self._control = control
+        self._wake = wake
+        self._program = program
+        self._failure = failure
+        self._is_asked = False
+        self._poll = select.poll()
+        for descriptor in (control, wake, failure):
+            self._poll.register(descriptor, select.POLLIN)
+        self.status: int | None = None
+        """The program's, once it has ended."""
+        self.reason = b""
+        """Why it was never started."""
+
+    def until_end(self) -> None:
+        """Until the program has ended, and where it was asked to end all that came of it; or
+        until the wrapper wants all killed, or has died itself."""
+        while True:
+            heard = [self._hear(descriptor) for descriptor, _ in self._poll.poll()]
+            if any(heard) or self._bury():
+                return
+
+    def _hear(self, descriptor: int) -> bool:
+        """Whether what is there to be read means the end."""
+        if descriptor == self._wake:
+            os.read(descriptor, _READ_SIZE)
+            return False
+        if descriptor == self._failure:
+            said = os.read(descriptor, _LONGEST_REASON)
+            if not said:
+                self._poll.unregister(descriptor)
+            self.reason = said.replace(_WAITING, b"")
+            return bool(self.reason)
+        if _wants_kill(self._control):
+            return True
+        self._is_asked = True
+        send(self._program, _signal.SIGTERM)
+        signal_tree(os.getpid(), _signal.SIGCONT)  # what is stopped cannot act on it
+        return False
+
+    def _bury(self) -> bool:
+        """Whether, of those that have ended, the last one has that is waited for."""
+        while True:
+            try:
+                pid, ended = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self._program:
+                self.status = ended
+                if not self._is_asked:
+                    return True
+                # A script dies of SIGTERM before the program that it waits for has heard of it.
+                signal_tree(os.getpid(), _signal.SIGTERM)
+                signal_tree(os.getpid(), _signal.SIGCONT)
+
+
+def _wants_kill(control: int) -> bool:
+    try:
+        return not os.read(control, _READ_SIZE)
+    except ConnectionError:
+        return True
 
 
 def _end_all(program: int, status: int | None) -> int:

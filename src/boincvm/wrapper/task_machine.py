@@ -8,18 +8,21 @@ from contextlib import suppress
 from typing import TypeVar
 
 from boincvm.errors import GuestError, GuestNeverBootedError, HypervisorError
-from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import Checkpoint, GuestMemory, Machine, MachineState
 from boincvm.job.model import Limits
 from boincvm.process_tree import own_usage
 from boincvm.wrapper.golden import Golden
+from boincvm.wrapper.machine_spec import fresh_for
 from boincvm.wrapper.saved_machine import SavedMachine
 from boincvm.wrapper.session import Session
 from boincvm.wrapper.stopwatch import Stopwatch
 
 T = TypeVar("T")
 
+REPORT_PERIOD = 1.0
+"""Seconds between two times that the guest tells what its programs have used: as often as the
+client is told."""
 _LITTLE = 16 << 20
 """Bytes."""
 
@@ -44,6 +47,9 @@ class TaskMachine:
         self._watcher: asyncio.Task[None] | None = None
         self._is_answering = False
         self._should_pause = False
+        self._is_quiet = False
+        self._must_wake = saved is not None
+        """It stands still until its guest has been told what is new."""
         self._watch = Stopwatch()
         self._busy = asyncio.Lock()  # held while the machine goes from one state to another
         self._host_seconds = 0.0
@@ -70,8 +76,9 @@ class TaskMachine:
 
     @property
     def is_saved(self) -> bool:
-        """Whether it sleeps on disk."""
-        return self.machine.state is MachineState.SAVED
+        """Whether it sleeps on disk. A copy that has not begun has nothing to sleep on."""
+        is_unborn = self.is_copy and self._session is None
+        return self.machine.state is MachineState.SAVED and not is_unborn
 
     async def start(self, attach: Callable[[GuestLink], None] = lambda _link: None) -> None:
         """Until the guest's agent has answered; one that was saved with a task in it answers
@@ -83,13 +90,15 @@ class TaskMachine:
             link = await GuestLink.open(
                 channel,
                 silence_limit=self._limits.silence,
+                beat=REPORT_PERIOD,
                 attach_to=self._link_state(),
+                host_name=self.machine.spec.host_name,
             )
             self._session = Session(self.machine, link)
-            self._watcher = asyncio.ensure_future(self._session.watch())
+            self._watch_session()
         await self._apply()
         if self._golden is not None:
-            await self._wait_for(link.attach(None, fresh(network=self.machine.spec.network)))
+            await self._wait_for(link.attach(None, fresh_for(self.machine.spec)))
         elif self.saved is None:
             await self._wait_for(_ready(link))
         elif self.saved.task is None:
@@ -101,8 +110,14 @@ class TaskMachine:
         return origin.link if origin else None
 
     async def wake(self) -> None:
-        """Lets the saved guest go on. Raises GuestError, HypervisorError."""
-        await self._wait_for(self.session.link.attach(None))
+        """Lets the saved guest go on, with what is new in it. Raises GuestError,
+        HypervisorError."""
+        word = self.session.link.attach(None, fresh_for(self.machine.spec), self._let_run)
+        await self._wait_for(word)
+
+    async def _let_run(self) -> None:
+        self._must_wake = False
+        await self._apply()
 
     async def _wait_for(self, word: Coroutine[None, None, object]) -> None:
         """The agent's first word, within a limit that does not pass while the machine is paused."""
@@ -152,7 +167,7 @@ class TaskMachine:
                 MachineState.PAUSED,
             ):
                 return
-            if self._should_pause:
+            if self._should_pause or self._must_wake:
                 link.expect_beats(None)
                 await self.machine.pause()
             else:
@@ -160,8 +175,8 @@ class TaskMachine:
                 await self.machine.resume()
                 if self._is_answering:
                     link.expect_beats(self._limits.silence)
-                    if was_paused:
-                        link.set_clock()
+                if was_paused and (self._is_answering or self.saved is not None):
+                    link.set_clock()
 
     def set_clock(self) -> None:
         """The guest gets the host's time, if it runs."""
@@ -169,43 +184,66 @@ class TaskMachine:
             self.session.link.set_clock()
 
     async def keep(
-        self, number: int, look: Callable[[], T], *, last: bool
+        self, number: int, look: Callable[[], T], *, last: bool, hold: bool = False
     ) -> tuple[Checkpoint, dict[str, object], T]:
-        """Puts the machine on disk as it is now; with `last` it ends, else it goes on.
+        """Puts the machine on disk as it is now; with `last` it ends, else it goes on. `hold`: its
+        programs stand still meanwhile, as they do anyway if it is the last time; what then goes
+        on from the checkpoint repeats nothing that another copy has done.
 
         Returns the checkpoint, which has that number, the guest link's state, and what `look`
-        gives while the guest is quiet. Raises HypervisorError, GuestError.
+        gives while the guest is quiet. Raises HypervisorError, GuestError: then it is watched as
+        before, and after a `last` that failed `go_on` lets it run.
         """
         async with self._busy:
             link = self.session.link
             await self.machine.resume()  # a paused agent cannot finish its last frame
+            self._is_quiet = True
+            begin = time.monotonic()
             try:
-                await link.quiesce(self._limits.stop)
+                await link.quiesce(self._limits.stop, hold=last or hold)
             except GuestError:
-                if not last:
+                if last:
+                    self._is_answering = False
+                else:
                     await self._go_on(link)
                 raise
             state, seen = link.state(), look()
-            if last:
-                await self._stop_watching()
-                self.host_seconds()  # the last chance to look
-                kept = await self.machine.save(number)
-                link.close()
-            else:
-                try:
+            try:
+                if last:
+                    await self._stop_watching()
+                    self.host_seconds()  # the last chance to look
+                    kept = await self.machine.save(number)
+                    link.close()
+                else:
                     kept = await self.machine.checkpoint(number)
-                except BaseException:
-                    # What went wrong is the cause, not what it makes go wrong here.
-                    with suppress(GuestError, HypervisorError):
-                        await self._go_on(link)
-                    raise
+            except BaseException:
+                if last:
+                    self._watch_session()
+                # What went wrong is the cause, not what it makes go wrong here.
+                with suppress(GuestError, HypervisorError):
+                    await self._go_on(link)
+                raise
+            if not last:
                 await self._go_on(link)
+                if hold:
+                    kept = kept._replace(pause=time.monotonic() - begin)
             return kept, state, seen
 
     async def _go_on(self, link: GuestLink) -> None:
+        self._is_quiet = False
         await self.machine.resume()
-        await link.attach(self._limits.stop)
-        link.expect_beats(self._limits.silence)
+        try:
+            await link.attach(self._limits.stop)
+        finally:  # else nobody would ever miss it
+            link.expect_beats(self._limits.silence)
+
+    async def go_on(self) -> None:
+        """Lets it run, whatever had been begun with it. Raises HypervisorError, GuestError."""
+        async with self._busy:
+            if self._is_quiet:
+                await self._go_on(self.session.link)
+                self._is_answering = True
+        await self.resume()
 
     async def close(self, *, keep: bool = False) -> None:
         """Ends the machine, and unless `keep` or it sleeps removes what it had on disk."""
@@ -223,6 +261,9 @@ class TaskMachine:
         await self._stop_watching()
         self.host_seconds()
         await self.machine.stop()
+
+    def _watch_session(self) -> None:
+        self._watcher = asyncio.ensure_future(self.session.watch())
 
     async def _stop_watching(self) -> None:
         if self._watcher is not None:

@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from boincvm.boinc.soft_link import target
 from boincvm.errors import InputFileError, JobFileError
 from boincvm.job.boinc_job import MachineUse, TaskDescription
 from boincvm.job.command_line import split
 from boincvm.job.macros import Macros, expand, resolve_names, words_with_physical_names
 from boincvm.job.model import MIB, InputFile, MachineShape, OutputFile
 from boincvm.wrapper.guest_place import WORK
+from boincvm.wrapper.signed_files import is_signed
+from boincvm.wrapper.visible_paths import VisiblePaths
 
 DEFAULT_MEMORY = 512 * MIB
 JOB_FILE = "job.xml"
@@ -24,7 +27,8 @@ class Surroundings(NamedTuple):
     the project's directory. `arguments` are those that the wrapper does not know itself.
     `is_for_vmwrapper`: words of a command line that begin with `./` are logical names.
     `app_files`: of the app version, which no output may replace.
-    `signed`: the only programs that may be started on the host, None for no such limit.
+    `signed`: the only programs, they and copies of them, that may be started on the host, None
+    for no such limit.
     `memory`: bytes, of machines whose job file does not say.
     """
 
@@ -77,9 +81,9 @@ class MachineCommand(NamedTuple):
 
 
 def host_command(task: TaskDescription, around: Surroundings) -> HostCommand:
-    """Raises JobFileError, InputFileError."""
+    """Raises JobFileError, InputFileError. With `around.signed` it may have to read the program."""
     application = _application(task.application, around)
-    if around.signed is not None and application not in around.signed:
+    if around.signed is not None and not is_signed(application, around.signed):
         raise JobFileError(
             f"{task.application} is no file of the app version, so nobody has signed it, and"
             f" neither is {JOB_FILE}",
@@ -87,19 +91,23 @@ def host_command(task: TaskDescription, around: Surroundings) -> HostCommand:
         )
     if not os.path.isfile(application):  # noqa: PTH113 - false also for a name that is too long
         raise InputFileError(
-            f"the application {task.application} is missing: there is no {application}",
+            f"the application {task.application} is missing: there is no"
+            f" {VisiblePaths(around.slot, around.project_directory).of(application, around.slot)}",
             hint="it must be a file of the app version or of the workunit",
         )
 
+    directory = around.slot
+    if task.exec_dir:
+        directory = _inside(around.slot / expand(task.exec_dir, around.macros), around)
+    visible = VisiblePaths(around.slot, around.project_directory)
+
     def physical(name: str) -> str:
-        return str(around.resolve(name))
+        return visible.of(_physical(name, around), directory)
 
     words = split(resolve_names(expand(task.command_line, around.macros), physical))
     if around.is_for_vmwrapper:
         words = words_with_physical_names(words, physical)
-    directory = around.slot
-    if task.exec_dir:
-        directory = _inside(around.slot / expand(task.exec_dir, around.macros), around)
+    own = [resolve_names(word, physical) for word in _own_arguments(task, around)]
 
     def file(name: str | None) -> Path | None:
         return around.resolve(name) if name else None
@@ -108,7 +116,11 @@ def host_command(task: TaskDescription, around: Surroundings) -> HostCommand:
         return output_path(name, around) if name else None
 
     return HostCommand(
-        argv=(str(application), *words, *_own_arguments(task, around)),
+        argv=(
+            visible.of(_started_as(task.application, application, around), directory),
+            *words,
+            *own,
+        ),
         directory=directory,
         environment={**around.environment, **_environment(task, around.macros)},
         stdin=file(task.stdin_filename),
@@ -124,6 +136,7 @@ def machine_command(task: TaskDescription, use: MachineUse, around: Surroundings
     itself there. Raises JobFileError, InputFileError."""
     macros = Macros(str(WORK), _threads(use, around), str(WORK), None)
     text = resolve_names(expand(task.command_line, macros), lambda name: name)
+    own = [resolve_names(word, lambda name: name) for word in _own_arguments(task, around)]
     directory = PurePosixPath(expand(task.exec_dir, macros)) if task.exec_dir else WORK
     inputs = [_input(name, around) for name in use.copy_in]
     if use.copy_application:
@@ -146,7 +159,7 @@ def machine_command(task: TaskDescription, use: MachineUse, around: Surroundings
         return output_path(name, around) if name else None
 
     return MachineCommand(
-        argv=(program, *split(text), *_own_arguments(task, around)),
+        argv=(program, *split(text), *own),
         directory=WORK / directory,
         environment=_environment(task, macros),
         stdin=file(task.stdin_filename),
@@ -179,7 +192,31 @@ def _own_arguments(task: TaskDescription, around: Surroundings) -> tuple[str, ..
 
 
 def _environment(task: TaskDescription, macros: Macros) -> dict[str, str]:
-    return {name: expand(value, macros) for name, value in task.environment}
+    return {expand(name, macros): expand(value, macros) for name, value in task.environment}
+
+
+def _physical(name: str, around: Surroundings) -> Path:
+    """What `boinc_resolve(name)` stands for. A macro in it may have made a path of it, which is
+    a file of the project itself, or the slot's."""
+    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+        path = Path(os.path.normpath(around.slot / name))
+        if path != around.slot and path.is_relative_to(around.slot):
+            return around.resolve(str(path.relative_to(around.slot)))
+        if path.is_relative_to(around.project_directory):
+            return _inside(path, around)
+    return around.resolve(name)
+
+
+def _started_as(name: str, application: Path, around: Surroundings) -> Path:
+    """The path by which the application is started: a symbolic link keeps its own name, by which
+    one program that is many (busybox, say) knows what it is to be."""
+    path = around.slot / name
+    try:
+        leads_to = None if path.is_symlink() else target(path)
+    except OSError:
+        leads_to = None
+    link = path if leads_to is None else Path(os.path.normpath(around.slot / leads_to))
+    return link if link.is_symlink() else application
 
 
 def _application(name: str, around: Surroundings) -> Path:
@@ -188,8 +225,8 @@ def _application(name: str, around: Surroundings) -> Path:
             f"the application {name} leads through '..'",
             hint="name a file of the slot or of $PROJECT_DIR, or an absolute path",
         )
-    before, macro, rest = name.partition(PROJECT_DIRECTORY)
-    if macro and not before:
+    _, macro, rest = name.partition(PROJECT_DIRECTORY)
+    if macro:
         return _inside(around.project_directory / rest.lstrip("/"), around)
     # BOINC's wrapper starts whatever program it is told to, and one that we start may start any
     # other: to refuse /usr/bin/python3 would protect nobody.

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from boincvm import filetree
-from boincvm.errors import InputFileError, OutputFileError
+from boincvm.errors import InputFileError, OutputFileError, host_error
 from boincvm.filetree import UnsafePathError
 from boincvm.guestlink.reports import shown
 from boincvm.guestlink.source import open_source
@@ -104,7 +104,7 @@ def _open_output(directory: Path, path: Path, stack: ExitStack) -> int:
     except UnsafePathError as error:
         raise OutputFileError(f"output {shown(path)}: {error}") from error
     except OSError as error:
-        raise OutputFileError(f"output {shown(path)}: {error.strerror}") from error
+        raise host_error(f"output {shown(path)}", error, OutputFileError) from error
     stack.callback(os.close, descriptor)
     return descriptor
 

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import boincvm
 from boincvm.boinc import RETRY_DELAY, BoincExit, Client
+from boincvm.boinc.exits import remove_end_files
 from boincvm.boinc.init_data import InitDataError
 from boincvm.errors import BoincvmError, HostError, InputFileError, JobFileError
 from boincvm.filetree import DISK_FULL
 from boincvm.job.boinc_job import BoincJob
-from boincvm.job.job_xml import read_job_xml
+from boincvm.job.job_xml import LARGEST_JOB_FILE, read_job_xml
 from boincvm.job.macros import Macros
-from boincvm.job.wrapper_arguments import WrapperArguments
+from boincvm.job.wrapper_arguments import WrapperArguments, arguments_of_children
+from boincvm.redaction import hide
+from boincvm.regular_files import read_regular
 from boincvm.wrapper.client_ends import End, Finished, Left, Postponed, end_of
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.client_report import ClientReport
@@ -21,13 +24,12 @@ from boincvm.wrapper.client_run import ClientRun
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.job_state import STATE_FILE
 from boincvm.wrapper.job_steps import JobSteps
+from boincvm.wrapper.signed_files import is_signed_content
 from boincvm.wrapper.task_plan import JOB_FILE, Surroundings
+from boincvm.wrapper.visible_paths import VisiblePaths
 
 if TYPE_CHECKING:
     from boincvm.wrapper.machine_steps import MachineSteps
-
-LARGEST_JOB_FILE = 1 << 20
-"""Bytes."""
 
 
 def run_under_client(arguments: WrapperArguments) -> int:
@@ -48,6 +50,7 @@ async def _run(arguments: WrapperArguments) -> int:
     except HostError as error:  # another process has the slot, or it cannot be locked
         return _postpone_without_slot(error)
     try:
+        _hide_directories(client)
         if client.is_standalone:
             log(f"standalone: {client.standalone_reason}")
         end = await _run_job(client, arguments)
@@ -57,14 +60,26 @@ async def _run(arguments: WrapperArguments) -> int:
         client.close()
 
 
+def _hide_directories(client: Client) -> None:
+    """What the project reads of us has BOINC's own names in place of the volunteer's folders."""
+    data = client.init_data
+    project = data.project_path
+    if project is not None:
+        hide(str(project), VisiblePaths(client.slot, project).project)
+    hide(data.boinc_directory, "../..")
+
+
 async def _run_job(client: Client, arguments: WrapperArguments) -> End:
     try:
-        job = _read_job(client)
+        content = _read_job_file(client)
+        job = read_job_xml(content, JOB_FILE)
+        own_arguments = arguments_of_children(arguments, is_for_vmwrapper=job.is_for_vmwrapper)
     except BoincvmError as error:
         return end_of(error, failures=1)
     for line in job.ignored:
         log(line)
-    around = _surroundings(client, arguments, job)
+    remove_end_files(client.slot)  # of a task whose wrapper was killed
+    around = _surroundings(client, arguments, own_arguments, job, content)
     progress = JobProgress(client.slot, job)
     steps = JobSteps(
         job,
@@ -99,19 +114,24 @@ def _machines(job: BoincJob, around: Surroundings, client: Client) -> "MachineSt
     return MachineSteps(job, around, client)
 
 
-def _read_job(client: Client) -> BoincJob:
+def _read_job_file(client: Client) -> bytes:
     path = client.resolve(JOB_FILE)
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_JOB_FILE + 1)
+        content = read_regular(path, LARGEST_JOB_FILE + 1)
     except OSError as error:
         raise InputFileError(f"{JOB_FILE} cannot be read: {error.strerror}") from error
     if len(content) > LARGEST_JOB_FILE:
         raise JobFileError(f"{JOB_FILE} has more than {LARGEST_JOB_FILE} bytes")
-    return read_job_xml(content, JOB_FILE)
+    return content
 
 
-def _surroundings(client: Client, arguments: WrapperArguments, job: BoincJob) -> Surroundings:
+def _surroundings(
+    client: Client,
+    arguments: WrapperArguments,
+    own_arguments: tuple[str, ...],
+    job: BoincJob,
+    job_file: bytes,
+) -> Surroundings:
     project = client.init_data.project_path or client.slot
     # The client has checked the signatures of the app version's files: a job.xml among them may
     # start anything on the host, one that came with the workunit only what is signed itself.
@@ -124,11 +144,11 @@ def _surroundings(client: Client, arguments: WrapperArguments, job: BoincJob) ->
         project_directory=project,
         resolve=client.resolve,
         macros=Macros(str(project), arguments.threads, str(client.slot), device),
-        arguments=arguments.child_arguments,
+        arguments=own_arguments,
         environment=dict(os.environ),
         is_for_vmwrapper=job.is_for_vmwrapper,
         app_files=app_files,
-        signed=None if not app_files or client.resolve(JOB_FILE) in app_files else app_files,
+        signed=None if not app_files or is_signed_content(job_file, app_files) else app_files,
         memory=arguments.memory,
     )
 
@@ -173,7 +193,7 @@ def _tell(client: Client, end: End) -> None:
         case Postponed(delay, reason, notice):
             client.temporary_exit(delay, f"boincvm: {reason}", notice=notice)
         case Left():
-            pass  # neither file: that is what tells the client to start the task again
+            client.leave()  # neither file: that is what tells it to start the task again
 
 
 def _postpone_without_slot(error: HostError) -> int:

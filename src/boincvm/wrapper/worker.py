@@ -23,8 +23,9 @@ class Worker(Protocol):
         """It goes on; again is harmless."""
 
     async def kill(self) -> None:
-        """Nothing of it is left when this returns, within 5 s, suspended or not; again is
-        harmless. Raises HostError if the system cannot end it."""
+        """Nothing of it is left when this returns, suspended or not; again is harmless. A
+        program of the host has GRACE seconds (host_task.py) to end by itself. Raises HostError if
+        the system cannot end it."""
 
     def cpu_time(self) -> float:
         """Seconds, user and system, of all that belongs or belonged to it; never goes down."""

@@ -97,6 +97,10 @@ def test_a_status_as_boinc_writes_it() -> None:
     )
 
 
+def test_each_status_says_whether_the_network_is_wanted() -> None:
+    assert encode_status(Status(0, 0)).endswith("<want_network>0</want_network>\n")
+
+
 @given(
     st.builds(
         Status,

@@ -231,7 +231,6 @@ async def test_standalone_all_works_and_nobody_is_told(
     files = {path.name for path in tmp_path.iterdir()} - {"init_data.xml"}
     assert files == {
         "boinc_finish_called",
-        "boinc_temporary_exit",
         "boinc_ufr_out",
         "trickle_up.xml",
     }

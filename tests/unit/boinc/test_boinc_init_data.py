@@ -1,5 +1,6 @@
 """init_data.xml: as clients write it, and as nobody would."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from boincvm.boinc.init_data import (
     parse_init_data,
     read_init_data,
 )
+from boincvm.wrapper.guest_init_data import guest_init_data
 
 TEXT = """<app_init_data>
 <major_version>8</major_version>
@@ -124,11 +126,19 @@ def test_no_file_is_no_error(tmp_path: Path) -> None:
     assert read_init_data(tmp_path) is None
 
 
-def test_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
-    (tmp_path / "init_data.xml").write_bytes(b"<app_init_data><app_name>\xe9</app_name>")
+def test_bytes_stay_as_they_are(tmp_path: Path) -> None:
+    """The client escapes names byte by byte, and directories not at all."""
+    (tmp_path / "init_data.xml").write_bytes(
+        b"<app_init_data><app_name>\xe9</app_name><user_name>&#195;&#169;&#233;</user_name>"
+        b"<project_dir>/a&amp;b</project_dir>"
+        b"<project_preferences><x>\xe9</x></project_preferences>"
+    )
     data = read_init_data(tmp_path)
     assert data is not None
-    assert data.app_name == "\ufffd"
+    assert os.fsencode(data.app_name) == b"\xe9"
+    assert os.fsencode(data.user_name) == b"\xc3\xa9\xe9"
+    assert data.project_directory == "/a&amp;b"
+    assert b"<project_preferences><x>\xe9</x></project_preferences>" in guest_init_data(data, 1)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def test_the_manuals_whole_example(written):
             OutputFile(PurePosixPath("logs"), PurePosixPath("results/logs")),
         ),
         limits=Limits(run=7200.0, boot=120.0),
+        name="factors-1e5",
     )
 
 

@@ -49,6 +49,9 @@ def test_a_macros_value_is_not_expanded_again():
         ("boinc_resolve() boinc_resolve( )", "boinc_resolve() boinc_resolve( )"),
         ("boinc_resolve (in) BOINC_RESOLVE(in)", "boinc_resolve (in) BOINC_RESOLVE(in)"),
         (") boinc_resolve(in)", ") <in>"),
+        ("boinc_resolve(boinc_resolve(in))", "<in>"),
+        ("boinc_resolve(boinc_resolve(boinc_resolve(in)))) x", "<in>) x"),
+        ("boinc_resolve(boinc_resolve(in) x", "<in> x"),
     ],
 )
 def test_resolve_names(text, resolved):

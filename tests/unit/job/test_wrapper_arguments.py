@@ -5,7 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boincvm.errors import UsageError
-from boincvm.job.wrapper_arguments import WrapperArguments, parse_wrapper_arguments
+from boincvm.job.wrapper_arguments import (
+    WrapperArguments,
+    arguments_of_children,
+    parse_wrapper_arguments,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,14 +44,21 @@ from boincvm.job.wrapper_arguments import WrapperArguments, parse_wrapper_argume
 )
 def test_arguments(words, expected):
     arguments = parse_wrapper_arguments(words.split())
-    assert arguments._replace(child_arguments=()) == expected
+    assert arguments._replace(child_arguments=(), unknown=()) == expected
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         ("", ""),
-        ("a --device 3 b", "a --device 3 b"),  # all, as with BOINC's wrapper
+        ("--nthreads 4", ""),
+        ("a --device 3 b", ""),
+        ("--passthrough_all a --device 3 b", "a --device 3 b"),  # as with an older wrapper
+        (
+            "a --nthreads 2 --passthrough_all --passthrough_child c",
+            "a --nthreads 2 --passthrough_child c",
+        ),
+        ("--passthrough_child --passthrough_all a", "--passthrough_all a"),
         ("a --device 3 --passthrough_child c --device", "c --device"),
         ("--nthreads 2 --passthrough_child x --passthrough_child y", "x --passthrough_child y"),
         ("--passthrough_child", ""),
@@ -55,6 +66,16 @@ def test_arguments(words, expected):
 )
 def test_what_children_get(words, expected):
     assert parse_wrapper_arguments(words.split()).child_arguments == tuple(expected.split())
+
+
+def test_unknown_arguments_are_a_fault_but_for_vmwrapper():
+    arguments = parse_wrapper_arguments(
+        ["--seed", "7", "--nthreads", "2", "--passthrough_child", "x"]
+    )
+    assert arguments_of_children(arguments, is_for_vmwrapper=True) == ("--seed", "7", "x")
+    with pytest.raises(UsageError, match="unknown argument '--seed'") as caught:
+        arguments_of_children(arguments, is_for_vmwrapper=False)
+    assert "--passthrough_all" in caught.value.hint
 
 
 @pytest.mark.parametrize("option", ["--nthreads", "--device", "--trickle"])
@@ -78,3 +99,4 @@ def test_any_words_are_arguments_or_a_usage_error(words):
         return
     assert 1 <= arguments.threads <= 256
     assert set(arguments.child_arguments) <= set(words)
+    assert set(arguments.unknown) <= set(words)

@@ -38,7 +38,7 @@ async def test_daemons_end_with_a_task_that_fails(slot: HostSlot) -> None:
     slot.job(
         task(f"{until('up')}; exit 3"), *[task("trap '' TERM; echo > up; sleep 1000", DAEMON)] * 3
     )
-    end = await slot.run(limit=6)
+    end = await slot.run(limit=14)
     assert (end.kind, end.status) == (EndKind.FAILED, 195)
     assert end.text == "/bin/sh ended with exit code 3"
 
@@ -120,7 +120,7 @@ async def test_the_tasks_of_vmwrapper_that_run_on_the_host(slot: HostSlot) -> No
     await slot.wait()
     slot.write("go", "")
     await slot.ends_well()
-    physical = slot.slot.project / "wu_data.tar"
+    physical = f"../../projects/{slot.slot.project.name}/wu_data.tar"
     assert slot.text("out") == f"unpacks {physical}\ndata\ndata\n"
 
 

@@ -41,6 +41,8 @@ ENDS: dict[str, End] = {
     "GuestNeverBootedError": MACHINE,
     "GuestHungError": MACHINE,
     "GuestDiedError": MACHINE,
+    "GuestPoweredOffError": MACHINE,
+    "GuestPanickedError": MACHINE,
     "GuestProtocolError": MACHINE,
     "HostError": MACHINE,
 }
@@ -60,6 +62,7 @@ OTHERS = {
     errors.BusError,
     errors.ControllerAwayError,
     errors.ControllerGoneError,
+    errors.MachineStateError,
     task_errors.TemporaryExitError,
 }
 

@@ -120,14 +120,14 @@ async def test_init_data_that_no_client_has_written(slot: HostSlot) -> None:
 
 
 async def test_what_the_host_refuses_is_tried_again(slot: HostSlot) -> None:
-    """The project's fraction file is a directory; nothing of the job is wrong, it may go."""
-    (slot.path / "fraction").mkdir()
-    slot.job(task("true", "<fraction_done_filename>fraction</fraction_done_filename>"))
+    """How far the job is cannot be kept; nothing of the job is wrong, that may go."""
+    (slot.path / "wrapper_checkpoint.txt").mkdir()
+    slot.job(task("true"))
     delays = []
     for _ in range(4):
         end = await slot.run()
         assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
-        assert "the host's system refused something" in end.text
+        assert "the job's progress could not be kept: Is a directory" in end.text
         delays.append(end.delay)
     assert delays == [60, 120, 240, 480]
     await fails(slot, 208, "(5 times)")

@@ -1,6 +1,8 @@
 """What the client hears of tasks on the host: progress, time, memory, trickles."""
 
 import re
+import signal
+from pathlib import Path
 
 import pytest
 from host_slot import HostSlot, task
@@ -163,3 +165,44 @@ async def test_what_a_graphics_program_reads(slot: HostSlot) -> None:
     assert (await slot.wait()).kind is EndKind.FINISHED
     assert "<fraction_done>1.0" in slot.text("graphics_status.xml")
     assert slot.left() == {"job.xml", "out", "go", "graphics_status.xml"}
+
+
+SAVES = f"trap '{BURN}; date > saved; exit 3' TERM; echo up; {BURN}; while :; do sleep 0.01; done"
+"""Computes while it runs, and some more when it is asked to end, after which it has saved."""
+FAILS = f"echo up; {BURN}; exit 3"
+
+
+@pytest.mark.parametrize(
+    ("script", "word", "saves"),
+    [
+        (FAILS, None, False),
+        (SAVES, Control.QUIT, True),
+        (SAVES, signal.SIGTERM, True),
+        (SAVES, Control.ABORT, True),
+        (f"{SAVES} #", "limit", True),
+    ],
+)
+async def test_the_last_report_has_all(
+    tmp_path: Path, script: str, word: Control | signal.Signals | str | None, saves: bool
+) -> None:
+    """However the task ends, and though the client has not looked since it began."""
+    async with HostSlot(tmp_path, period=4) as slot:
+        limit = "<time_limit>1</time_limit>" if word == "limit" else ""
+        saved = "<checkpoint_filename>saved</checkpoint_filename>"
+        slot.job(task(script, OUT, saved, limit), task("exit 3"))
+        await slot.begin()
+        await slot.says("out", "up")
+        if isinstance(word, Control):
+            slot.send(word)
+        elif isinstance(word, signal.Signals):
+            slot.kill(word)
+        await slot.wait()
+        said = re.search(r"reported: ([0-9.]+) s", slot.stderr)
+        assert said is not None
+        status = slot.statuses[-1].value
+        assert status.cpu_time == pytest.approx(float(said[1]), abs=0.06)
+        assert status.cpu_time > 0.02
+        if saves:
+            assert status.checkpoint_cpu_time > 0.02
+        else:
+            assert status.checkpoint_cpu_time == 0

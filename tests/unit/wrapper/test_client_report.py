@@ -6,12 +6,14 @@ from typing import cast
 
 import pytest
 
-from boincvm.boinc import Client, Status
-from boincvm.job.boinc_job import BoincJob, CpuTimeSource, TaskDescription
+from boincvm.boinc import Client, InitData, Status
+from boincvm.job.boinc_job import BoincJob, CpuTimeSource, MachineUse, TaskDescription
 from boincvm.wrapper.client_report import ClientReport
 from boincvm.wrapper.cpu_seconds import CpuSeconds
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.job_steps import JobSteps
+from boincvm.wrapper.step import Step
+from boincvm.wrapper.task_plan import Surroundings
 
 JOB = BoincJob((TaskDescription("app", line=1),) * 2, cpu_time_scale=2.0)
 
@@ -25,16 +27,20 @@ class Bench:
         self.client = SimpleNamespace(
             slot=slot,
             report=self.said.append,
+            has_taken_report=True,
+            init_data=InitData(),
             send_trickle_up=lambda variety, text: self.trickles.append((variety, text)),
         )
         self.steps = SimpleNamespace(
             look=lambda: None,
             current=None,
+            used=CpuSeconds(),
             operations=None,
             fraction_done=lambda: 0.5,
             resident=lambda: 0,
             is_suspended=False,
             has_network=True,
+            waits_for_network=False,
         )
         self.progress = JobProgress(slot, JOB)
         self.report = ClientReport(
@@ -58,6 +64,7 @@ def test_between_tasks_and_in_one(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     assert bench.send() == Status(0, 0, 0.5)
     bench.progress.task_done(0, CpuSeconds(1, 5, 9))
+    bench.steps.used = bench.progress.checkpointed
     assert bench.send() == Status(2, 2, 0.5)
     bench.runs(CpuSeconds(3, 5, 9))
     bench.steps.resident = lambda: 4096
@@ -97,3 +104,37 @@ def test_trickles_come_by_running_time(tmp_path: Path) -> None:
 )
 def test_which_time_is_reported(source: CpuTimeSource, seconds: float) -> None:
     assert CpuSeconds(1, 2, 3).reported(source, 2.0) == seconds
+
+
+def test_the_client_hears_who_waits_for_the_network(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert not bench.send().want_network
+    bench.steps.waits_for_network = True
+    assert bench.send().want_network
+
+
+@pytest.mark.parametrize(
+    ("machine", "has_network", "runs", "waits"),
+    [
+        (MachineUse("vm", network=True), False, True, True),
+        (MachineUse("vm", network=True), True, True, False),
+        (MachineUse("vm", network=True), False, False, False),
+        (MachineUse("vm"), False, True, False),
+        (None, False, True, False),
+    ],
+)
+def test_a_machine_waits_for_the_network_that_the_client_suspends(
+    tmp_path: Path, machine: MachineUse | None, has_network: bool, runs: bool, waits: bool
+) -> None:
+    job = BoincJob((TaskDescription("app", line=1, machine=machine),))
+    steps = JobSteps(
+        job,
+        cast(Surroundings, None),
+        None,
+        JobProgress(tmp_path, job),
+        InitData(),
+        use_tstp=False,
+    )
+    steps.has_network = has_network
+    steps.current = cast(Step, SimpleNamespace()) if runs else None
+    assert steps.waits_for_network is waits

@@ -1,6 +1,7 @@
 """Tasks of a job.xml on the host: their order, and what each of them is started with."""
 
 import re
+import signal
 import stat
 import sys
 
@@ -36,7 +37,7 @@ async def test_the_lines_in_the_log(slot: HostSlot) -> None:
         r"job.xml:1: .*nonsense.* has no effect.*",
         r"running /bin/sh -c echo first >&2",
         r"/bin/sh ended well",
-        rf"running {slot.path}/app",
+        r"running app",
         r"app ended well",
         r"CPU time: guest D s, host D s; wall time D s; reported: D s \(guest x 1\)",
     )
@@ -65,7 +66,7 @@ async def test_macros_arguments_and_environment(slot: HostSlot) -> None:
     await slot.ends_well(*arguments, "x y", CLIENTS="kept", LD_LIBRARY_PATH="/lib/theirs")
     project = slot.slot.project
     assert slot.text("out").splitlines() == [
-        *(str(project), "3_x", "1", str(project / "wu_data"), "a b"),
+        *(str(project), "3_x", "1", f"../../projects/{project.name}/wu_data", "a b"),
         *("--device", "x y"),
         *(f"3 of {slot.path}", "kept"),
         f"../../projects/{project.name}:.:../..:/lib/theirs",
@@ -78,8 +79,46 @@ async def test_arguments_are_for_tasks_that_ask_for_them(slot: HostSlot) -> None
     slot.script("app", 'echo "$@"')
     plain = f"<application>app</application>{OUT}"
     slot.job(f"{plain}<command_line>$GPU_DEVICE_NUM</command_line>", f"{plain}<setenv>=</setenv>")
-    await slot.ends_well("--own", "--passthrough_child", "more")
+    await slot.ends_well("--use_tstp", "--passthrough_child", "more")
     assert slot.text("out") == "2\n\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (("--nthreads", "4"), ""),
+        (("--nthreads", "4", "--passthrough_child", "a b", "--own"), "a b,--own,"),
+        (("--nthreads", "4", "--own", "--passthrough_all"), "--nthreads,4,--own,"),
+    ],
+)
+async def test_what_is_appended(slot: HostSlot, arguments: tuple[str, ...], given: str) -> None:
+    slot.script("app", 'printf "%s," "$@"')
+    slot.job(f"<application>app</application><append_cmdline_args/>{OUT}")
+    await slot.ends_well(*arguments)
+    assert slot.text("out") == (given or ",")
+
+
+async def test_an_argument_that_nobody_knows(slot: HostSlot) -> None:
+    slot.job(task("echo ran > ran", "<append_cmdline_args/>"))
+    end = await slot.run("--nthreads", "4", "--seed", "7")
+    assert (end.kind, end.status) == (EndKind.FAILED, 206), slot.stderr
+    assert "unknown argument '--seed'" in end.text
+    assert not (slot.path / "ran").exists()
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+async def test_a_program_of_many_names(slot: HostSlot, symbolic: bool) -> None:
+    """It is a symbolic link in the slot, or in the project's directory."""
+    project = slot.slot.project
+    (project / "many_1.0").write_text('#!/bin/sh\necho "I am $(basename "$0")"\n')
+    (project / "many_1.0").chmod(0o755)
+    (project / "alpha").symlink_to("many_1.0")
+    slot.slot.link("alpha", "many_1.0" if symbolic else "alpha", symbolic=symbolic)
+    slot.slot.app_files = ["many_1.0"]  # it is what is signed
+    slot.slot.write_init_data()
+    slot.job(f"<application>alpha</application>{OUT}")
+    await slot.ends_well()
+    assert slot.text("out") == "I am alpha\n"
 
 
 @pytest.mark.parametrize("symbolic", [False, True])
@@ -148,6 +187,8 @@ async def test_the_application(slot: HostSlot, application: str, status: int, ca
     [
         ("", {}, 19),
         ("<priority>2</priority>", {}, 10),
+        ("<priority>7</priority>", {}, None),
+        ("<priority>7</priority>", {"process_priority": 0}, 19),
         ("<priority>2</priority>", {"process_priority": 0}, 19),
         ("", {"no_priority_change": 1}, None),
     ],
@@ -177,3 +218,57 @@ async def test_standalone(slot: HostSlot) -> None:
     await slot.ends_well()
     assert slot.text("out") == f"{slot.path}\n" * 2
     assert "standalone" in slot.stderr
+
+
+async def test_standalone_checkpoints_count(slot: HostSlot) -> None:
+    """A program's own are noted while it runs, so that a kill loses no CPU time before them."""
+    (slot.path / "init_data.xml").unlink()
+    burn = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+    again = f"while [ ! -e go ]; do sleep 0.01; done; {burn}"
+    slot.job(
+        task(
+            f"[ -e saved ] && {{ {again}; exit; }}; {burn}; date > saved; sleep 1000",
+            "<checkpoint_filename>saved</checkpoint_filename>",
+        )
+    )
+    await slot.begin()
+    await slot.says("wrapper_checkpoint.txt", "0 0.000000")
+    await slot.holds(lambda: "0 0.000000" not in slot.text("wrapper_checkpoint.txt"))
+    before = float(slot.text("wrapper_checkpoint.txt").split()[1])
+    assert before > 0.05
+    slot.kill(signal.SIGKILL)
+    await slot.wait()
+    slot.write("go", "")
+    await slot.ends_well()
+    assert float(slot.text("wrapper_checkpoint.txt").split()[1]) > before + 0.05
+
+
+@pytest.mark.parametrize("word", [None, signal.SIGTERM, signal.SIGKILL])
+async def test_what_a_part_says_of_its_end_is_not_the_jobs(
+    slot: HostSlot, word: signal.Signals | None
+) -> None:
+    """A program of BOINC's writes these files in the slot when it has done its part."""
+    says = (
+        "printf '0\\nwell\\n' > boinc_finish_called; printf '5\\nlater\\n' > boinc_temporary_exit"
+    )
+    stays = "true" if word is None else "echo up; sleep 1000"
+    slot.job(task(says), task(f"ls | grep boinc_[ft]; {stays}", OUT))
+    await slot.begin()
+    if word is None:
+        end = await slot.wait()
+        assert (end.kind, end.text) == (EndKind.FINISHED, ""), slot.stderr
+    else:
+        await slot.says("out", "up")
+        slot.write("boinc_finish_called", "0\n")  # as by one that is still at it
+        slot.kill(word)
+        end = await slot.wait()
+        assert end.kind is (EndKind.PREMATURE if word is signal.SIGTERM else EndKind.KILLED)
+    assert slot.text("out").split() == (["up"] if word else [])
+
+
+async def test_a_finish_file_of_a_killed_run_is_not_believed(slot: HostSlot) -> None:
+    """The client would end a task that lives on long after it has said that it is over."""
+    slot.write("boinc_finish_called", "0\n")
+    slot.job(task("ls | grep boinc_[ft]; true", OUT))
+    await slot.ends_well()
+    assert slot.text("out") == ""

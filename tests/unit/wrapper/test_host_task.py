@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from boincvm.errors import InputFileError, OutputFileError, ProgramStartError
 from boincvm.process_tree import children, descendants
-from boincvm.wrapper.host_task import GRACE, HostTask
+from boincvm.wrapper.host_task import ABORT_GRACE, GRACE, HostTask
 from boincvm.wrapper.worker import WorkerEnd
 
 pytestmark = pytest.mark.timeout(90)
@@ -154,12 +154,9 @@ async def test_a_program_finds_nothing_of_ours(start: Start, tmp_path: Path) -> 
 
 async def test_whoever_reads_an_output_sees_its_end(start: Start, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     task = start("echo a; exec >&-; sleep 100", stdout=tmp_path / "pipe")
-    os.set_blocking(reader, True)
-    with os.fdopen(reader) as pipe:
-        async with asyncio.timeout(LIMIT):
-            assert await asyncio.to_thread(pipe.read) == "a\n"
+    async with asyncio.timeout(LIMIT):
+        assert await asyncio.to_thread((tmp_path / "pipe").read_text) == "a\n"
     assert task.process_id in below(task)
 
 
@@ -323,10 +320,38 @@ async def test_one_that_ignores_the_request_is_killed(start: Start, suspended: b
         await task.suspend()
     pids = below(task)
     started = time.monotonic()
-    await asyncio.gather(task.kill(), task.kill())
-    assert GRACE <= time.monotonic() - started < 5
+    await asyncio.gather(task.kill(), task.kill(ABORT_GRACE))
+    assert ABORT_GRACE <= time.monotonic() - started < 5
     assert [state(pid) for pid in pids] == [""] * 3
     assert await end(task) == WorkerEnd(None, signal.SIGKILL)
+
+
+async def test_one_that_ignores_the_request_has_the_time_of_boincs_wrapper(
+    start: Start, tmp_path: Path
+) -> None:
+    task = start(f"trap '' TERM; echo >ignores; {BURN}")
+    await until((tmp_path / "ignores").exists)
+    started = time.monotonic()
+    await task.kill()
+    assert GRACE <= time.monotonic() - started < 13
+    assert GRACE == 10
+    assert await end(task) == WorkerEnd(None, signal.SIGKILL)
+
+
+async def test_what_a_script_started_is_asked_too(start: Start, tmp_path: Path) -> None:
+    """The shell dies at once, and its child, of another session, takes a second to save."""
+    waits = "while :; do sleep 0.01; done"
+    saves = f"trap 'sleep 1; echo saved >>state; exit' TERM; echo >ready; {waits}"
+    task = start(f'setsid {SH} -c "{saves}" & wait')
+    for suspended in (False, True):
+        await until((tmp_path / "ready").exists)
+        if suspended:
+            await task.suspend()
+        await task.kill()
+        assert said(tmp_path / "state") == "saved\n" * (1 + suspended)
+        assert (await end(task)).signal == signal.SIGTERM
+        (tmp_path / "ready").unlink()
+        task = start(f'setsid {SH} -c "{saves}" & wait')
 
 
 async def test_somebody_kills_the_guard(start: Start) -> None:

@@ -88,7 +88,7 @@ def test_progress_over_runs(tmp_path: Path) -> None:
     first.checkpoint(0, USED)
     assert first.total(USED.plus(USED)) == USED.plus(USED)  # both since its start
     first.task_done(0, USED.plus(USED))
-    assert first.total(None) == USED.plus(USED)
+    assert first.checkpointed == USED.plus(USED)
     first.checkpoint(1, USED)
     second = JobProgress(tmp_path, job(scale=2))
     assert (second.tasks_done, second.is_first_run) == (1, False)

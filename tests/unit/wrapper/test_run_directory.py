@@ -59,6 +59,6 @@ def test_a_place_that_cannot_be_written(home: Path) -> None:
 def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BOINCVM_HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for an unknown user
+    monkeypatch.setattr(Path, "expanduser", lambda path: path)  # as for an unknown user
     with pytest.raises(HostError, match="no home directory"), run_directory():
         pass

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boincvm.errors import BoincvmError, InputFileError, JobFileError, OutputFileError
+from boincvm.errors import (
+    BoincvmError,
+    HostDiskFullError,
+    InputFileError,
+    JobFileError,
+    OutputFileError,
+)
 from boincvm.wrapper import slot_archives
 from boincvm.wrapper.slot_archives import (
     LIST_FILE,
@@ -89,6 +95,28 @@ def test_one_that_was_interrupted_is_done_again(
     assert tree(slot) == ["a", "c", "d", "d/b"]
 
 
+@pytest.mark.parametrize(
+    ("given", "system", "made"),
+    [
+        (0o100751, 3, 0o751),
+        (0o100400, 3, 0o400),
+        (0o104755, 3, 0o755),
+        (0o100000, 3, 0o644),
+        (0o100600, 0, 0o644),  # no modes: made by DOS or Windows
+    ],
+)
+def test_modes_are_those_that_the_stock_wrapper_gives(
+    slot: Path, given: int, system: int, made: int
+) -> None:
+    archive = make(slot / "in.zip", {"a": "1"}, given, system=system)
+    before = os.umask(0o022)
+    try:
+        unzip_input(archive, archive, slot)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((slot / "a").stat().st_mode) == made
+
+
 def test_paths_of_windows(slot: Path) -> None:
     archive = make(slot / "in.zip", {"a\\b.txt": "1"}, 0, system=0)
     unzip_input(archive, archive, slot)
@@ -157,6 +185,28 @@ def test_an_index_that_would_fill_the_memory(tmp_path: Path, slot: Path) -> None
         file.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 9, 9, size, 0, 0))
     with pytest.raises(InputFileError, match="index is larger"):
         unzip_input(archive, archive, slot)
+
+
+def test_a_compression_that_wants_memory(slot: Path) -> None:
+    """An LZMA stream of some bytes may say that it needs four gigabytes to be unpacked."""
+    with zipfile.ZipFile(slot / "in.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a", "content")
+    with pytest.raises(InputFileError, match="compressed in a way that is not taken"):
+        unzip_input(slot / "in.zip", slot / "in.zip", slot)
+    assert tree(slot) == ["in.zip"]
+    make(slot / "in.zip", {"a": "1"})
+    unzip_input(slot / "in.zip", slot / "in.zip", slot)
+    assert tree(slot) == ["a"]
+
+
+def test_more_than_the_disk_has(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make(slot / "in.zip", {"a": "0" * 10_000, "b": "1"})
+    status = os.statvfs(slot)
+    few = os.statvfs_result([1, 1, 1, 1, 9_000, *tuple(status)[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _: few)
+    with pytest.raises(HostDiskFullError, match=r"have 9\.8 KiB, and the disk has 8\.8 KiB left"):
+        unzip_input(archive, archive, slot)
+    assert tree(slot) == ["in.zip"]
 
 
 def test_too_many_files(tmp_path: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:

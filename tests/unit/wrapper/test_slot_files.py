@@ -116,14 +116,15 @@ def test_the_first_appearance_is_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("priority", "nice"), [(None, 19), (1, 19), (2, 10), (3, None), (4, -10), (5, -16)]
+    ("priority", "nice"),
+    [(None, 19), (1, 19), (2, 10), (3, None), (4, -10), (5, -15), (0, None), (6, None), (7, None)],
 )
 def test_the_nice_value_of_a_priority(priority: int | None, nice: int | None) -> None:
     assert nice_value(priority) == nice
 
 
 @pytest.mark.parametrize(
-    ("process_priority", "nice"), [(0, 19), (1, 10), (2, None), (3, -10), (4, -16), (5, None)]
+    ("process_priority", "nice"), [(0, 19), (1, 10), (2, None), (3, -10), (4, -15), (5, None)]
 )
 def test_the_volunteer_decides_on_the_priority(process_priority: int, nice: int | None) -> None:
     assert nice_value(5, process_priority=process_priority) == nice

@@ -1,5 +1,6 @@
 """From a task of a job.xml to the command that is started; some jobs mean no good."""
 
+import os
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -47,10 +48,49 @@ def around(tmp_path: Path) -> Surroundings:
 
 def test_the_smallest_task(around: Surroundings) -> None:
     command = host_command(TASK, around)
-    assert command.argv == (str(around.slot / "app"),)
+    assert command.argv == ("app",)
     assert command.directory == around.slot
     assert command.environment == {"PATH": "/bin", "LD_LIBRARY_PATH": "."}
     assert set(command[3:]) == {None}
+
+
+@pytest.mark.parametrize(
+    ("text", "resolved"),
+    [
+        ("boinc_resolve($PROJECT_DIR/f)", "P/f"),
+        ("boinc_resolve(../../projects/p/f)", "P/f"),
+        ("boinc_resolve($PWD/link)", "P/wu_link"),
+        ("boinc_resolve(./link)", "P/wu_link"),
+        ("boinc_resolve(boinc_resolve(link))", "P/wu_link"),
+        ("--f=boinc_resolve(f_$NTHREADS),$PWD$PWD", "--f=f_3,SS"),
+    ],
+)
+def test_macros_in_any_combination(around: Surroundings, text: str, resolved: str) -> None:
+    resolved = resolved.replace("P", "../../projects/p").replace("S", str(around.slot))
+    own = around._replace(arguments=("boinc_resolve(link)", "$PWD"))
+    task = TASK._replace(command_line=text, append_command_line=True)
+    # As with BOINC's, names are resolved in what is appended, and macros are not replaced there.
+    assert host_command(task, own).argv[1:] == (resolved, "../../projects/p/wu_link", "$PWD")
+
+
+def test_macros_elsewhere(around: Surroundings) -> None:
+    (around.slot / "d3").mkdir()
+    task = TASK._replace(
+        application="./$PROJECT_DIR/app",
+        exec_dir="$PWD/d$NTHREADS",
+        environment=(("A$NTHREADS", "$PROJECT_DIR:$PWD"),),
+    )
+    command = host_command(task, around)
+    assert command.argv == ("../../../projects/p/app",)
+    assert command.directory == around.slot / "d3"
+    assert command.environment["A3"] == f"{around.project_directory}:{around.slot}"
+
+
+@pytest.mark.parametrize("name", ["$PROJECT_DIR/../x", "$PWD/..", "$PWD", "$PROJECT_DIR/out", "/x"])
+def test_what_a_macro_makes_leads_nowhere_else(around: Surroundings, name: str) -> None:
+    (around.project_directory / "out").symlink_to("../../secret")
+    with pytest.raises((InputFileError, JobFileError)):
+        host_command(TASK._replace(command_line=f"boinc_resolve({name})"), around)
 
 
 def test_all_that_a_task_may_say(around: Surroundings) -> None:
@@ -68,14 +108,50 @@ def test_all_that_a_task_may_say(around: Surroundings) -> None:
     )
     command = host_command(task, around)
     physical = around.project_directory / "wu_link"
-    words = (str(physical), "3", "./link", "./link", "--own", "x y")
-    assert command.argv == (str(around.project_directory / "app"), *words)
+    words = ("wu_link", "3", "./link", "./link", "--own", "x y")
+    assert command.argv == ("app", *words)
     assert command.directory == around.project_directory
     assert command.environment == {"PATH": str(around.slot), "LD_LIBRARY_PATH": ".", "A": ""}
     files = [around.slot / name for name in ("out", "d/err", "fraction", "saved")]
     assert list(command[3:]) == [physical, *files]
     words = host_command(task, around._replace(is_for_vmwrapper=True)).argv[1:]
-    assert words == (str(physical), "3", str(physical), str(physical), "--own", "x y")
+    assert words == ("wu_link", "3", "wu_link", "wu_link", "--own", "x y")
+
+
+@pytest.mark.parametrize(
+    ("application", "exec_dir", "argv"),
+    [
+        ("app", None, ("app", "../../projects/p/wu_link", "d/in")),
+        ("$PROJECT_DIR/app", None, ("../../projects/p/app", "../../projects/p/wu_link", "d/in")),
+        ("app", "d/e", ("../../app", "../../../../projects/p/wu_link", "../../d/in")),
+        ("app", "$PWD/d", ("../app", "../../../projects/p/wu_link", "../d/in")),
+        ("app", "$PROJECT_DIR", ("../../slots/0/app", "wu_link", "../../slots/0/d/in")),
+        ("/bin/true", "d", ("/bin/true", "../../../projects/p/wu_link", "../d/in")),
+    ],
+)
+def test_paths_that_a_program_sees_are_relative(
+    around: Surroundings, application: str, exec_dir: str | None, argv: tuple[str, ...]
+) -> None:
+    """From where it starts, so that it finds them."""
+    (around.slot / "d/e").mkdir(parents=True)
+    task = TASK._replace(
+        application=application,
+        exec_dir=exec_dir,
+        command_line="boinc_resolve(link) boinc_resolve(d/in)",
+    )
+    command = host_command(task, around)
+    assert command.argv == argv
+    assert (command.directory / command.argv[0]).is_file()
+    found = [os.path.realpath(command.directory / word) for word in command.argv[1:]]
+    assert found == [str(around.project_directory / "wu_link"), str(around.slot / "d/in")]
+
+
+def test_a_projects_directory_that_is_a_link(around: Surroundings, tmp_path: Path) -> None:
+    """Where it leads is not to be seen."""
+    (tmp_path / "projects").rename(tmp_path / "elsewhere")
+    (tmp_path / "projects").symlink_to("elsewhere")
+    command = host_command(TASK._replace(application="$PROJECT_DIR/app"), around)
+    assert command.argv == ("../../projects/p/app",)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +169,6 @@ def test_all_that_a_task_may_say(around: Surroundings) -> None:
         ".",
         "missing",
         "$PROJECT_DIR",
-        "x$PROJECT_DIR/app",
         "/",
         "/" + "x" * 300,
         "x" * 300,

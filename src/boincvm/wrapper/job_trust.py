@@ -1,0 +1,64 @@
+"""What a job that came from somebody else could do outside of a machine, before it is taken."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from boincvm.boinc.soft_link import resolve
+from boincvm.errors import BoincvmError, InputFileError
+from boincvm.job.boinc_job import BoincJob, TaskDescription
+from boincvm.job.job_xml import LARGEST_JOB_FILE, read_job_xml
+from boincvm.wrapper.task_plan import JOB_FILE
+
+_MOST_SHOWN = 5
+_LONGEST_SHOWN = 60
+
+
+class UntrustedJobError(InputFileError):
+    """The job does more than to run programs in machines without a network."""
+
+
+def check_job(directory: Path, source: Path) -> None:
+    """Raises UntrustedJobError where the job in `directory`, which came with the file `source`,
+    may do anything outside of a machine, and InputFileError where that cannot be told."""
+    try:
+        path = resolve(directory, JOB_FILE, None)
+        if not path.exists():
+            return  # nothing runs
+        with path.open("rb") as file:
+            content = file.read(LARGEST_JOB_FILE + 1)
+        if len(content) > LARGEST_JOB_FILE:
+            raise InputFileError(f"{JOB_FILE} has more than {LARGEST_JOB_FILE} bytes")
+        job = read_job_xml(content, JOB_FILE)
+    except BoincvmError as error:
+        raise InputFileError(
+            f"{source} is refused, for its {JOB_FILE} cannot be read: {error.message}",
+            hint="if you know who made it, and still want it: --trust",
+        ) from error
+    found = list(dict.fromkeys(_reaches(job)))
+    if found:
+        more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
+        raise UntrustedJobError(
+            f"{source} is refused, for its job would {', '.join(found[:_MOST_SHOWN])}{more}",
+            hint="if you know who made it, and would run that as your own job: --trust",
+        )
+
+
+def _reaches(job: BoincJob) -> Iterator[str]:
+    on_host = (*job.unzip_tasks, *job.machine_managers, *job.daemons, *job.tasks)
+    for task in on_host:
+        if task.machine is None:
+            yield f"run {_command(task)} on this computer"
+            continue
+        if task.machine.network:
+            yield f"give the machine {_shown(task.machine.name)} a network"
+        if task.machine.copy_application and task.application.startswith("/"):
+            yield f"copy {_shown(task.application)} of this computer into a machine"
+
+
+def _command(task: TaskDescription) -> str:
+    return _shown(f"{task.application} {task.command_line}".strip())
+
+
+def _shown(text: str) -> str:
+    short = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+    return ascii(short) if not short.isprintable() else f"{short!r}"

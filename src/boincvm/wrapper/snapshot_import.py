@@ -1,0 +1,65 @@
+"""A directory in which a job goes on, made of a snapshot that somebody else may have made."""
+
+import shutil
+from pathlib import Path
+
+from boincvm.errors import HypervisorError, InputFileError, OutputFileError, host_error
+from boincvm.hypervisor.drivers import DriverName
+from boincvm.hypervisor.qemu_saved import check_saved_machine
+from boincvm.wrapper.job_trust import check_job
+from boincvm.wrapper.saved_machine import manifests, read_manifest
+from boincvm.wrapper.snapshot_file import MACHINES, Snapshot, read_all
+from boincvm.wrapper.task_errors import SavedMachineError
+
+_LONGEST = 300
+"""Characters of a path in a message."""
+
+
+def import_snapshot(path: Path, directory: Path, *, trusted: bool = False) -> Snapshot:
+    """Makes `directory`, which does not exist or is empty, of the file. Nothing is left of it if
+    anything fails. `trusted`: whoever imports it knows who made it, so its job may do what a job
+    of one's own may.
+
+    Raises InputFileError, OutputFileError, UntrustedJobError, HostDiskFullError, HostError.
+    """
+    new = directory.with_name(f".{directory.name}.part")
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise OutputFileError(f"{directory} is not empty", hint="name a new directory")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        try:
+            snapshot = read_all(path, new)
+            _check_machines(path, new, snapshot)
+            if not trusted:
+                check_job(new, path)
+            new.replace(directory)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise host_error(
+            f"{str(directory)[:_LONGEST]} cannot be made", error, OutputFileError
+        ) from error
+    return snapshot
+
+
+def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:
+    """Nothing that a hypervisor will be given may say more than a machine of ours does."""
+    for place in sorted(directory.glob(MACHINES)):
+        for number, manifest in manifests(place):
+            try:
+                saved = read_manifest(manifest)
+                if saved.checkpoint.number != number:
+                    raise ValueError("its number is another one")
+                for name, seal in saved.checkpoint.files.items():
+                    if snapshot.files.get(f"{place.name}/{name}") != seal:
+                        raise ValueError(f"{name} is not in the snapshot as it says")
+                if saved.driver != DriverName.QEMU:
+                    raise ValueError(f"a driver {saved.driver[:40]!r} made it")
+                check_saved_machine(place, saved.checkpoint, saved.shape.memory)
+            except (ValueError, SavedMachineError, HypervisorError) as error:
+                raise InputFileError(
+                    f"{path} is refused: checkpoint {number} of {place.name}: {error}",
+                    hint="export it again; if it came from somebody else, ask them what it is",
+                ) from error
