@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from boincvm.image.store import ImageStore
+from boincvm.inherited import reset_inherited_state
 
 TESTS = Path(__file__).parent
 # The agent is no part of the package; it travels in the image.
@@ -24,6 +25,9 @@ HELPERS = (
 sys.path[:0] = map(str, HELPERS)
 
 from bench import Bench  # noqa: E402 - found by the line above
+
+# The tests' programs begin as from a terminal, though the tests may not: `nohup make test &`.
+reset_inherited_state()
 
 # Tests boot their machines, and nothing is made behind their backs; those of golden snapshots
 # say otherwise.

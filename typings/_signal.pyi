@@ -4,6 +4,7 @@ from types import FrameType
 
 SIGCHLD: int
 SIGHUP: int
+SIGCONT: int
 SIGINT: int
 SIGKILL: int
 SIGPIPE: int

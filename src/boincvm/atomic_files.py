@@ -1,7 +1,10 @@
 """Small files of which, whatever happens, either the former or the new content is there."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from boincvm.regular_files import create_new
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -12,13 +15,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     data = content.encode(errors="replace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("wb") as file:
+        with create_new(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be what was in the way
+            temporary.unlink()
         raise
     sync_directory(path.parent)
 

@@ -2,6 +2,7 @@
 
 BoincvmError
 ├── UsageError              the command line is wrong
+│   └── MachineStateError   a machine is in a state in which it cannot do what is asked
 ├── JobFileError            a job file is wrong (file, line, found, expected)
 ├── InputFileError          an input file is missing, unsafe or unreadable
 ├── OutputFileError         an output file is missing, unsafe or cannot be written
@@ -11,6 +12,8 @@ BoincvmError
 │   ├── GuestNeverBootedError
 │   ├── GuestHungError
 │   ├── GuestDiedError
+│   │   ├── GuestPoweredOffError   it turned itself off, or rebooted
+│   │   └── GuestPanickedError     its kernel gave up
 │   └── GuestProtocolError  the guest sent what it may not send
 ├── ProgramStartError       the guest has no such program, or cannot execute it
 ├── TaskFailedError         a task of a BOINC job has failed
@@ -24,6 +27,7 @@ BoincvmError
 """
 
 from boincvm.exit_codes import ExitCode
+from boincvm.filetree import DISK_FULL
 
 
 class BoincvmError(Exception):
@@ -38,9 +42,17 @@ class BoincvmError(Exception):
         if exit_code is not None:
             self.exit_code = exit_code
 
+    def table(self) -> dict[str, str | int]:
+        """As programs are told it, fit for JSON."""
+        return {"message": self.message, "hint": self.hint, "code": int(self.exit_code)}
+
 
 class UsageError(BoincvmError):
     exit_code = ExitCode.USAGE
+
+
+class MachineStateError(UsageError):
+    """The request is a good one, but not for a machine in this state."""
 
 
 class JobFileError(BoincvmError):
@@ -77,6 +89,14 @@ class GuestHungError(GuestError):
 
 class GuestDiedError(GuestError):
     exit_code = ExitCode.GUEST_DIED
+
+
+class GuestPoweredOffError(GuestDiedError):
+    """A program in it turned it off, or rebooted it."""
+
+
+class GuestPanickedError(GuestDiedError):
+    """Its kernel gave up."""
 
 
 class GuestProtocolError(GuestError):
@@ -117,6 +137,19 @@ class HostDiskFullError(BoincvmError):
 
 class HostError(BoincvmError):
     exit_code = ExitCode.HOST
+
+
+def host_error(
+    what: str, error: OSError, kind: type[BoincvmError] = HostError, *, hint: str = ""
+) -> BoincvmError:
+    """The error for what the host's system refused: `what` and the reason, in one line.
+
+    HostDiskFullError where the disk, or this user's share of it, is full; else `kind` with `hint`.
+    """
+    reason = error.strerror or str(error)
+    if error.errno in DISK_FULL:
+        return HostDiskFullError(f"{what}: {reason}", hint="free some space and try again")
+    return kind(f"{what}: {reason}", hint=hint)
 
 
 class ControllerAwayError(HostError):

@@ -1,24 +1,12 @@
-"""A regular file, opened with care, and the digest of its content."""
+"""The digest of a file's content."""
 
 import hashlib
 import os
-import stat
-from io import FileIO
 from pathlib import Path
 
+from boincvm.regular_files import open_regular
+
 _CHUNK = 1 << 20
-
-
-def open_regular(path: Path) -> FileIO:
-    """The regular file `path`, for reading; no link is followed, nothing waited for.
-
-    Raises OSError.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f"{path.name} is no regular file")
-    return FileIO(descriptor)
 
 
 def digest_of(path: Path, *, drop_cache: bool = False) -> tuple[int, str]:

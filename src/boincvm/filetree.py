@@ -16,6 +16,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What OSError.errno says when a disk, or one's share of it, is full."""
 MAXIMUM_DEPTH = 64
 MAXIMUM_LINK = 4096
+MOST_TIME = 1 << 64
+"""Nanoseconds before and after 1970: from 1385 to 2554."""
+_LONGEST_TIME = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 TYPE_CHECKING = False  # the guest cannot afford `typing`; type checkers know this name
@@ -31,19 +34,70 @@ class Entry:
     """One file, directory or link of a tree. `path` is b"" for the tree's root itself.
 
     kind: "file", "directory" or "link"; mode: permission bits; size in bytes (files);
-    target: where a link leads.
+    target: where a link leads; modified: when, in nanoseconds since 1970, None where nobody said.
     """
 
-    __slots__ = ("kind", "mode", "path", "size", "target")
+    __slots__ = ("kind", "mode", "modified", "path", "size", "target")
 
     def __init__(
-        self, kind: str, path: bytes, mode: int = 0, size: int = 0, target: bytes = b""
+        self,
+        kind: str,
+        path: bytes,
+        mode: int = 0,
+        size: int = 0,
+        target: bytes = b"",
+        modified: int | None = None,
     ) -> None:
         self.kind = kind
         self.path = path
         self.mode = mode
         self.size = size
         self.target = target
+        self.modified = modified
+
+    def headers(self) -> dict[str, str]:
+        """What is said of it on the guest link, beside path and target."""
+        headers = {"kind": self.kind, "mode": f"{self.mode:o}", "size": str(self.size)}
+        if self.modified is not None:
+            headers["mtime-ns"] = str(self.modified)
+        return headers
+
+
+def time_of(text: str | None) -> int | None:
+    """The header `mtime-ns`: what is beyond MOST_TIME is brought back to it. Raises ValueError."""
+    if text is None:
+        return None
+    if len(text) > _LONGEST_TIME or not text.removeprefix("-").isdecimal() or not text.isascii():
+        raise ValueError(f"mtime-ns is {text[:_LONGEST_TIME]!r}, not a number")
+    return clamp_time(int(text))
+
+
+def clamp_time(nanoseconds: int) -> int:
+    """Within what every file system's calls take; the kernel knows what its disk can hold."""
+    return min(max(nanoseconds, -MOST_TIME), MOST_TIME)
+
+
+def set_time(
+    place: int | bytes | os.PathLike[str],
+    modified: int | None,
+    *,
+    parent: int | None = None,
+) -> None:
+    """Sets the time of a descriptor, or of the name `place` in `parent`, which may be a link.
+
+    A file system that has no such times, or will not have them set, is left alone: the content
+    is what counts.
+    """
+    if modified is None:
+        return
+    times = (clamp_time(modified), clamp_time(modified))
+    try:
+        if isinstance(place, int):
+            os.utime(place, ns=times)
+        else:
+            os.utime(place, ns=times, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        pass
 
 
 def shown(path: bytes) -> str:
@@ -128,9 +182,10 @@ def _walk(parent: int, name: bytes, path: bytes, depth: int) -> Iterator[tuple[E
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(name, dir_fd=parent)
         check_link(path, target)
-        yield Entry("link", path, target=target), -1
+        yield Entry("link", path, target=target, modified=clamp_time(status.st_mtime_ns)), -1
     elif stat.S_ISDIR(status.st_mode):
-        yield Entry("directory", path, stat.S_IMODE(status.st_mode) & 0o777), -1
+        mode = stat.S_IMODE(status.st_mode) & 0o777
+        yield Entry("directory", path, mode, modified=clamp_time(status.st_mtime_ns)), -1
         directory = os.open(name, _DIRECTORY, dir_fd=parent)
         try:
             for child in sorted(map(os.fsencode, os.listdir(directory))):
@@ -143,7 +198,8 @@ def _walk(parent: int, name: bytes, path: bytes, depth: int) -> Iterator[tuple[E
         try:
             status = os.fstat(descriptor)
             mode = stat.S_IMODE(status.st_mode) & 0o777
-            yield Entry("file", path, mode, status.st_size), descriptor
+            modified = clamp_time(status.st_mtime_ns)
+            yield Entry("file", path, mode, status.st_size, modified=modified), descriptor
         finally:
             os.close(descriptor)
 
@@ -232,7 +288,8 @@ class TreeWriter:
         self._size = 0
         self._bytes_left = maximum_bytes
         self._entries_left = maximum_entries
-        self._modes: list[tuple[bytes, int]] = []
+        self._modified: int | None = None
+        self._directories: list[tuple[bytes, int, int | None]] = []
         self._begun = False
         self._may_be_nameless = nameless
         self._is_nameless = False
@@ -261,16 +318,18 @@ class TreeWriter:
     def _make(self, parent: int, name: bytes, entry: Entry) -> None:
         if entry.kind == "directory":
             os.mkdir(name, 0o700, dir_fd=parent)
-            self._modes.append((entry.path, entry.mode & 0o777))
+            self._directories.append((entry.path, entry.mode & 0o777, entry.modified))
         elif entry.kind == "link":
             check_link(entry.path, entry.target)
             os.symlink(entry.target, name, dir_fd=parent)
+            set_time(name, entry.modified, parent=parent)
         elif entry.kind == "file":
             if not 0 <= entry.size <= self._bytes_left:
                 raise UnsafePathError(f"{shown(entry.path or name)} is larger than is allowed")
             self._bytes_left -= entry.size
             self._file = self._open_new(parent, name)
             self._size = entry.size
+            self._modified = entry.modified
             os.fchmod(self._file, entry.mode & 0o777)
             os.ftruncate(self._file, entry.size)
         else:
@@ -307,7 +366,8 @@ class TreeWriter:
             view = view[written:]
 
     def finish(self) -> None:
-        """All is written: sets the directories' modes and lets go of the descriptors."""
+        """All is written: sets the directories' modes and times, and lets go of the
+        descriptors."""
         try:
             if not self._begun:
                 raise UnsafePathError("a tree without any entry")
@@ -315,12 +375,13 @@ class TreeWriter:
                 # linkat(2): the way to a name that needs no privilege
                 os.link(f"/proc/self/fd/{self._file}", self._name, dst_dir_fd=self._parent)
             self._end_file()
-            for path, mode in reversed(self._modes):
+            for path, mode, modified in reversed(self._directories):
                 parts = components(path)
                 base = self._directory if parts else self._parent
                 directory = open_parent(base, [*(parts or [self._name]), b""])
                 try:
                     os.fchmod(directory, mode)
+                    set_time(directory, modified)
                 finally:
                     os.close(directory)
         finally:
@@ -328,6 +389,7 @@ class TreeWriter:
 
     def _end_file(self) -> None:
         if self._file >= 0:
+            set_time(self._file, self._modified)
             os.close(self._file)
             self._file = -1
 

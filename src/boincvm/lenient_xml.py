@@ -4,13 +4,19 @@ Elements, text, comments and CDATA; attributes and `<?…?>` are passed over; na
 case-sensitive. No file needs a header, a closing tag that closes nothing is passed over, a `&`
 that begins no entity stands for itself, and what follows the outermost element is not looked
 at. What such a file never needs and a hostile one may use is refused: a DOCTYPE or any other
-declaration, entities of its own, NUL, endless depth and number.
+declaration, NUL, endless depth and number.
+
+The document has no encoding: names and texts are bytes, as `os.fsdecode` has them. While it is
+read each byte is one character, as in Latin-1.
 """
 
+import os
 import re
-import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from boincvm.byte_text import without_entities
 
 LARGEST_DOCUMENT = 1 << 20
 """Bytes."""
@@ -22,10 +28,8 @@ WHITE_SPACE = " \t\n\v\f\r"
 """What C's isspace calls white space; Unicode has more, which BOINC leaves alone."""
 
 _LONGEST_SHOWN = 40
-_LONGEST_NUMBER = 8
-_ENTITY = re.compile(r"&(?:#([0-9]+)|#[xX]([0-9a-fA-F]+)|([A-Za-z_][A-Za-z0-9_.-]*));")
+_NUL = re.compile(r"&#0+;")
 _NAME = re.compile(rf"[^{WHITE_SPACE}]+")
-_NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 
 
 class XmlError(ValueError):
@@ -54,7 +58,7 @@ class Element:
 
 
 def parse(data: bytes, *, maximum: int = LARGEST_DOCUMENT) -> Element:
-    """The outermost element of `data`: UTF-8, or Latin-1 if it is not UTF-8.
+    """The outermost element of `data`.
 
     Raises XmlError, whatever the bytes are, also where there are more than `maximum`.
     """
@@ -63,11 +67,7 @@ def parse(data: bytes, *, maximum: int = LARGEST_DOCUMENT) -> Element:
     nul = data.find(b"\0")
     if nul >= 0:
         raise XmlError(data.count(b"\n", 0, nul) + 1, "a NUL character", "text")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    return _build(text)
+    return _build(data.removeprefix(BOM_UTF8).decode("latin-1"))
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class _Open:
 
     def closed(self, *, by_itself: bool) -> Element:
         text = "".join(self.texts).strip(WHITE_SPACE)
-        return Element(self.name, text, tuple(self.children), self.line, by_itself)
+        return Element(_text(self.name), _text(text), tuple(self.children), self.line, by_itself)
 
 
 def _build(text: str) -> Element:
@@ -206,32 +206,19 @@ def _end(text: str, begin: int, mark: str, what: str, line: int) -> int:
 def _without_entities(text: str, line: int) -> str:
     if "&" not in text:
         return text
-
-    def character(match: re.Match[str]) -> str:
-        decimal, hexadecimal, name = match.groups()
-        if name is None:
-            found = _numbered(decimal or hexadecimal, 10 if decimal else 16)
-        else:
-            found = _NAMED.get(name)
-        if found is None:
-            place = line + text.count("\n", 0, match.start())
-            expected = "&lt; &gt; &amp; &quot; &apos; or a character's number"
-            raise XmlError(place, f"the entity {_shown(match[0])}", expected)
-        return found
-
-    return _ENTITY.sub(character, text)
+    nul = _NUL.search(text)
+    if nul is not None:
+        place = line + text.count("\n", 0, nul.start())
+        raise XmlError(place, f"the entity {_shown(nul[0])}", "a character's number")
+    return without_entities(text.encode("latin-1")).decode("latin-1")
 
 
-def _numbered(digits: str, base: int) -> str | None:
-    """The character of that number; None where there is none, and for NUL."""
-    digits = digits.lstrip("0")
-    if not 0 < len(digits) <= _LONGEST_NUMBER:
-        return None
-    code = int(digits, base)
-    return None if code > sys.maxunicode or 0xD800 <= code <= 0xDFFF else chr(code)
+def _text(text: str) -> str:
+    """What the bytes mean to the system, of which each is a character of `text`."""
+    return text if text.isascii() else os.fsdecode(text.encode("latin-1"))
 
 
 def _shown(text: str) -> str:
     """`text` for a message: one line, never long."""
-    short = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
-    return repr(short)
+    said = _text(text)
+    return repr(said if len(said) <= _LONGEST_SHOWN else said[:_LONGEST_SHOWN] + "…")

@@ -1,64 +1,47 @@
 """Where boincvm keeps its things, by the XDG base directory specification.
 
-`BOINCVM_HOME`, if set, holds all of it beneath one directory. A run wants its directory before
-`pathlib` has been imported, so what it needs is there as text too.
+`BOINCVM_HOME`, if set, holds all of it beneath one directory. Directories that are not this user's
+own, or that others can write to, are refused (own_files.py).
 """
 
-from __future__ import annotations
-
 import os
+from pathlib import Path
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pathlib import Path
+from boincvm.own_files import check_directory
 
 
-def _place(variable: str, default: str, own: str) -> str:
-    """Raises RuntimeError: this user has no home directory."""
+def _directory(variable: str, default: str, own: str) -> Path:
+    """Raises RuntimeError: this user has no home directory; HostError."""
     home = os.environ.get("BOINCVM_HOME")
     if home:
-        # Not `abspath`: it takes `..` by the name, and the kernel follows links.
-        return os.path.join(home if home.startswith("/") else os.path.join(os.getcwd(), home), own)
+        directory = check_directory(
+            Path(home).absolute()
+        )  # not `resolve`: it would ask for every link
+        return check_directory(directory / own)
     root = os.environ.get(variable, "")
-    if not root.startswith("/"):
-        user = os.path.expanduser("~")
-        if not user.startswith("/"):
-            raise RuntimeError("this user has no home directory")
-        root = os.path.join(user, default)
-    return os.path.join(root, "boincvm")
-
-
-def cache_place() -> str:
-    """`cache_directory` as text."""
-    return _place("XDG_CACHE_HOME", ".cache", "cache")
-
-
-def runs_place() -> str:
-    """`runs_directory` as text."""
-    return os.path.join(cache_place(), "runs")
+    if root.startswith("/"):
+        return check_directory(Path(root) / "boincvm")
+    user = Path("~").expanduser()
+    if not user.is_absolute():
+        raise RuntimeError("this user has no home directory")
+    return check_directory(user / default / "boincvm")
 
 
 def data_directory() -> Path:
     """Images: kept until somebody removes them."""
-    from pathlib import Path
-
-    return Path(_place("XDG_DATA_HOME", ".local/share", "data"))
+    return _directory("XDG_DATA_HOME", ".local/share", "data")
 
 
 def cache_directory() -> Path:
     """What can be made again: downloaded packages, the acceleration probe's verdict."""
-    from pathlib import Path
-
-    return Path(cache_place())
+    return _directory("XDG_CACHE_HOME", ".cache", "cache")
 
 
 def runs_directory() -> Path:
     """One directory a run, mode 0700, gone when the run ends."""
-    from pathlib import Path
-
-    return Path(runs_place())
+    return check_directory(cache_directory() / "runs")
 
 
 def controller_directory() -> Path:
     """The controller's own, mode 0700: its sockets, its token, its machines and what it knows."""
-    return data_directory() / "controller"
+    return check_directory(data_directory() / "controller")

@@ -5,7 +5,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 
 def quiet_environment() -> dict[str, str]:
@@ -23,17 +23,16 @@ def find_program(name: str) -> str | None:
     return None
 
 
-def guarded(argv: Sequence[str], parent: str | None = None) -> list[str]:
+def guarded(argv: Sequence[str]) -> list[str]:
     """The command with which the kernel ends `argv` when the thread that starts it dies.
 
-    `parent`: the process that will start it, by default this one. `setpriv` asks for the signal
-    between fork and exec, where Python should not run; had we died before that, nobody would
-    send it, so a shell looks whether we are still there.
+    `setpriv` asks for the signal between fork and exec, where Python should not run; had we died
+    before that, nobody would send it, so a shell looks whether we are still there.
     """
     guard = find_program("setpriv")
     if guard is None:
         return [*argv]
-    parent = str(os.getpid()) if parent is None else parent
+    parent = str(os.getpid())
     return [guard, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _IF_WE_LIVE, parent, *argv]
 
 
@@ -78,17 +77,7 @@ class ChildProcess:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, former)
         process.returncode = 0  # it is we who wait for it
-        self._take(process.pid)
-
-    @classmethod
-    def started(cls, pid: int) -> Self:
-        """One that was started like this, by other means."""
-        child = cls.__new__(cls)
-        child._take(pid)
-        return child
-
-    def _take(self, pid: int) -> None:
-        self.pid = pid
+        self.pid = process.pid
         self._status: int | None = None
 
     def _wait(self, options: int) -> int | None:

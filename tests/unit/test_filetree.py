@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,91 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     copy(tmp_path, b"tree", tmp_path)
     assert os.listdir("/proc/self/fd") == before
+
+
+# Times.
+
+NEVER_ROUND = 1_234_567_890_123_456_789
+
+
+@pytest.mark.parametrize("text", ["", "-", "1.5", "1e9", " 1", "+1", "--1", "²", "9" * 41])
+def test_a_time_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="mtime-ns"):
+        filetree.time_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (None, None),
+        ("0", 0),
+        ("-1", -1),
+        (str(NEVER_ROUND), NEVER_ROUND),
+        ("9" * 40, filetree.MOST_TIME),
+        ("-" + "9" * 39, -filetree.MOST_TIME),
+    ],
+)
+def test_a_time_is_brought_back_to_what_can_be(text: str | None, value: int | None) -> None:
+    assert filetree.time_of(text) == value
+
+
+def test_a_tree_keeps_its_times(tmp_path: Path) -> None:
+    """Those of directories, too, and of a link itself; a file that is alone, and has no name while
+    it comes."""
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "file").write_bytes(b"x" * 5000)
+    (tree / "sub" / "link").symlink_to("file")
+    times: dict[str, int] = {}
+    for number, name in enumerate(("sub/link", "sub/file", "sub", "."), 1):
+        times[name] = NEVER_ROUND + number
+        os.utime(tree / name, ns=(0, times[name]), follow_symlinks=False)
+    copy_by_headers(tmp_path, b"tree", tmp_path, b"copy")
+    found = {name: (tmp_path / "copy" / name).lstat().st_mtime_ns for name in times}
+    assert found == times
+    copy_by_headers(tmp_path, b"tree/sub/file", tmp_path, b"alone", nameless=True)
+    assert (tmp_path / "alone").stat().st_mtime_ns == times["sub/file"]
+
+
+@pytest.mark.parametrize("modified", [-(1 << 90), -1, 0, 1 << 90, None])
+def test_a_time_that_no_disk_has_does_no_harm(tmp_path: Path, modified: int | None) -> None:
+    before = time.time_ns()
+    parent = os.open(tmp_path, os.O_RDONLY)
+    try:
+        writer = TreeWriter(parent, b"t", maximum_bytes=1)
+        writer.add(Entry("directory", b"", 0o755, modified=modified))
+        writer.add(Entry("file", b"f", 0o644, 1, modified=modified))
+        writer.write(0, b"x")
+        writer.add(Entry("link", b"l", target=b"f", modified=modified))
+        writer.finish()
+    finally:
+        os.close(parent)
+    for path in (tmp_path / "t", tmp_path / "t" / "f", tmp_path / "t" / "l"):
+        found = path.lstat().st_mtime_ns
+        if modified is None:
+            assert found > before - 10**9
+        elif modified > 0:
+            assert found > NEVER_ROUND
+        else:
+            assert found <= 0
+
+
+def copy_by_headers(
+    source: Path, path: bytes, target: Path, name: bytes, *, nameless: bool = False
+) -> None:
+    """As both sides of the guest link do it."""
+    root, parent = os.open(source, os.O_RDONLY), os.open(target, os.O_RDONLY)
+    try:
+        writer = TreeWriter(parent, name, maximum_bytes=1 << 20, nameless=nameless)
+        for entry, descriptor in filetree.walk(root, path):
+            headers = entry.headers()
+            modified = filetree.time_of(headers["mtime-ns"])
+            size = int(headers["size"])
+            mode = int(headers["mode"], 8)
+            writer.add(Entry(headers["kind"], entry.path, mode, size, entry.target, modified))
+            if descriptor >= 0:
+                writer.write(0, os.pread(descriptor, size, 0))
+        writer.finish()
+    finally:
+        os.close(root)
+        os.close(parent)

@@ -104,16 +104,7 @@ class Bench:
 
     def machines(self) -> list[int]:
         """The process ids of virtual machines that were started from here."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (process / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            is_machine = b"qemu-system" in command.split(b"\0")[0]
-            if is_machine and os.fsencode(self.cache) in command:
-                found.append(int(process.name))
-        return found
+        return machines_beneath(self.cache)
 
     def machine(self) -> int:
         (pid,) = self.machines()
@@ -136,6 +127,20 @@ class Bench:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+
+
+def machines_beneath(directory: Path) -> list[int]:
+    """The process ids of virtual machines whose files lie beneath `directory`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        is_machine = b"qemu-system" in command.split(b"\0")[0]
+        if is_machine and os.fsencode(directory) in command:
+            found.append(int(process.name))
+    return found
 
 
 def finish(

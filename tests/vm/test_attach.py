@@ -97,7 +97,7 @@ async def test_a_program_goes_on_in_another_process(spec: MachineSpec) -> None:
             async with restored(spec, states[0], states[2]) as (machine, link):
                 program = listener.attach(link, states[1])
                 program.feed(f"{word}\n".encode())  # is held back until the guest listens
-                await link.attach(LIMIT)
+                await link.attach(LIMIT, let_run=machine.resume)
                 link.expect_beats(LIMIT)
                 echo = f"echo {word}\n".encode()
                 await listener.until(lambda e=echo: e in listener.output["stdout"])
@@ -182,7 +182,7 @@ async def test_a_program_that_ends_and_a_host_that_hangs_up_while_it_is_quiet(
         assert machine.state is MachineState.SAVED
         async with restored(spec, states[0], states[2]) as (machine, link):
             program = listener.attach(link, states[1])
-            await link.attach(LIMIT)
+            await link.attach(LIMIT, let_run=machine.resume)
             async with asyncio.timeout(LIMIT):
                 assert (await program.wait()).code == 9
     assert listener.output["stdout"] == b"soon\nended\n"
@@ -194,7 +194,7 @@ async def test_a_restored_guest_that_stays_silent(spec: MachineSpec) -> None:
         listener.start(link, COUNTS, voice=True)
         states = await save(machine, link, listener)
         async with restored(spec, states[0], states[2]) as (machine, link):
-            await machine.pause()
+            assert machine.state is MachineState.PAUSED
             listener.attach(link, states[1])
             with pytest.raises(GuestHungError, match=r"restored guest has said nothing for 0\.3 s"):
                 await link.attach(0.3)

@@ -227,6 +227,18 @@ async def test_a_disk_on_which_the_memory_does_not_fit(slot: Slot, size: int) ->
     await finishes(slot)
 
 
+async def test_a_program_whose_machine_cannot_be_kept_has_time_to_end(slot: Slot) -> None:
+    """What it says then, a trickle say, comes out; and nobody waits for one that ignores it."""
+    slot.machine_job("trap 'sleep 4; echo told; exit' TERM; echo up; while :; do sleep 0.1; done")
+    await start(slot, LIMITED.format(size=0))
+    await slot.says("out", "up\n")
+    slot.send(Control.QUIT)
+    end = await slot.wait(30)
+    assert end.kind is EndKind.QUIT, slot.stderr
+    assert slot.text("out") == "up\ntold\n", slot.stderr
+    assert "not all could be kept" in slot.stderr
+
+
 ROOM = """
 from boincvm.wrapper import host_room
 host_room.KEPT_FREE = 1 << 60
@@ -264,7 +276,7 @@ async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
         ({"accelerator": "kvm"}, "was saved under kvm, which does not work here"),
         ({"type": 3}, "does not say its type"),
         ({"layers": []}, "does not say its layers"),
-        ({"memory": "memory-999999"}, "cannot be loaded"),
+        ({"memory": "memory-999999"}, "is not among the files of the checkpoint"),
     ],
 )
 async def test_a_machine_of_another_qemu(slot: Slot, change: dict[str, object], words: str) -> None:

@@ -176,6 +176,9 @@ def copies(home: Home) -> None:
     (home.directory / "tree" / "deep" / "file").write_bytes(os.urandom(300_000))
     (home.directory / "tree" / "run.sh").write_text("#!/bin/sh\necho ran\n")
     (home.directory / "tree" / "run.sh").chmod(0o755)
+    then = 1_234_567_890_123_456_789
+    for name in ("deep/file", "deep", "."):
+        os.utime(home.directory / "tree" / name, ns=(0, then))
     home.run("cp", "tree", "web.1:here")
     assert home.run("exec", "web.1", "--", "here/run.sh").stdout == b"ran\n"
     home.run("cp", "web.1:here", "back")
@@ -184,6 +187,11 @@ def copies(home: Home) -> None:
     assert (home.directory / "back" / "deep" / "file").read_bytes() == sent
     assert (home.directory / "file").read_bytes() == sent
     assert os.access(home.directory / "back" / "run.sh", os.X_OK)
+    for name in ("back/deep/file", "back/deep", "back", "file"):
+        assert (home.directory / name).stat().st_mtime_ns == then, name
+    home.run("cp", "file", "web.1:here/again")
+    times = home.run("exec", "web.1", "--", "stat", "-c", "%.9Y", "here/deep", "here/again").stdout
+    assert times == b"1234567890.123456789\n" * 2
 
 
 def snapshots(home: Home) -> None:

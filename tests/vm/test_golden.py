@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import Bench
+from bench import Bench, kill, until, wait_for_end
 from golden_home import BOINCVM, LIMIT, GoldenHome, wait_for_maker
 
 from boincvm.hypervisor.qemu_origin import FIRST_LAYER, GOLDEN_MEMORY, GOLDEN_STATE
@@ -169,3 +169,21 @@ def test_a_maker_that_is_killed_leaves_nothing_that_counts(home: GoldenHome) -> 
 def test_a_switch_turns_them_off(home: GoldenHome) -> None:
     home.warm()
     assert home.run("true", BOINCVM_GOLDEN="no")["start"] == "cold"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_as_soon_as_its_machine_begins(
+    home: GoldenHome, bench: Bench, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.warm()
+    monkeypatch.setenv("BOINCVM_GOLDEN", "")
+    bench.data = home.images.parents[1]
+    process = bench.start("--memory", "256M", "--", "sleep", "1000")
+    until(bench.machines)
+    (machine,) = bench.machines()
+    end = os.pidfd_open(machine)
+    kill(process.pid, number)
+    process.wait(60)
+    wait_for_end(end)
+    if number == signal.SIGKILL:  # then it is the next run that tidies up
+        assert bench.run("--memory", "256M", "--", "true").code == 0

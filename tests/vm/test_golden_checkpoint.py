@@ -65,7 +65,7 @@ async def test_a_copy_is_kept_and_goes_on_twice(
                 listener.start(link, COUNTS)
             else:
                 listener.attach(link, program)
-                await link.attach(LIMIT)
+                await link.attach(LIMIT, let_run=machine.resume)
             await run_on(listener)
             if kept is None:  # one while it runs, so that the next one has a base
                 await link.quiesce(LIMIT)

@@ -92,10 +92,13 @@ async def test_every_verb_twice(machine: QemuMachine, spec: MachineSpec) -> None
     link.close()
     # A guest whose link hangs up turns itself off, so the link is closed after the machine.
     with await machine.start() as channel:
+        assert state_of(machine) is MachineState.PAUSED  # until its guest has been told
+        await machine.resume()
         assert state_of(machine) is MachineState.RUNNING
         await hears_beats(channel)
         await machine.save(3)  # a second time
     with await machine.start() as channel:
+        await machine.resume()
         await hears_beats(channel)
         for _ in range(2):
             await machine.stop()

@@ -19,7 +19,7 @@ def test_a_guest_that_does_not_boot_in_time(bench: Bench) -> None:
 
 def test_a_guest_whose_kernel_panics(bench: Bench) -> None:
     done = bench.sh("echo c >/proc/sysrq-trigger")
-    done.says(218, "the guest ended by itself: kernel panic", "sysrq triggered crash")
+    done.says(218, "the guest's kernel panicked: sysrq triggered crash")
 
 
 def test_a_guest_that_hangs_and_one_that_is_only_quiet(bench: Bench) -> None:

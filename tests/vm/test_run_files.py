@@ -46,6 +46,35 @@ def test_a_tree_with_modes_links_and_holes_comes_back_the_same(bench: Bench) -> 
     assert int(done.stdout.split()[0]) < 2
 
 
+def test_times_go_in_and_come_out(bench: Bench) -> None:
+    """Of files by frames and by the transfer disk, of directories and links; those that the guest
+    sets, too. So whoever goes by them, like make, does nothing twice."""
+    tree = bench.work / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "source").write_bytes(b"small")
+    (tree / "sub" / "made").write_bytes(os.urandom(5_000_001))
+    (tree / "sub" / "link").symlink_to("source")
+    names = ("sub/link", "sub/source", "sub/made", "sub", ".")
+    then = 1_234_567_890_123_456_789
+    wanted = {name: then + number * 10**9 for number, name in enumerate(names)}
+    for name, modified in wanted.items():
+        os.utime(tree / name, ns=(0, modified), follow_symlinks=False)
+    script = """
+        cd tree/sub && [ made -nt source ] && [ ! source -nt made ] && stat -c %.9Y link .
+        cp -a /work/tree /work/back
+        touch -d @1111111111.111111111 /work/back/new /work/back
+        stat -c %.9Y /work/back/new
+    """
+    done = bench.sh(script, "--input", "tree", "--output", "back")
+    assert done.code == 0, done.stderr
+    seen = done.stdout.decode().split()
+    assert seen == ["1234567890.123456789", "1234567893.123456789", "1111111111.111111111"]
+    back = bench.work / "back"
+    found = {name: (back / name).lstat().st_mtime_ns for name in names}
+    assert found == {**wanted, ".": 1_111_111_111_111_111_111}
+    assert (back / "new").stat().st_mtime_ns == 1_111_111_111_111_111_111
+
+
 @pytest.mark.parametrize("path", ["../out", "/tmp/out", "a/../../out", "."])
 def test_an_output_that_leads_out_is_refused(bench: Bench, path: str) -> None:
     bench.run("--output", path, "--", "true").says(210, "expected a path beneath")
@@ -100,6 +129,16 @@ def test_a_missing_input(bench: Bench) -> None:
 def test_an_unsafe_or_missing_output_is_refused(bench: Bench, script: str) -> None:
     bench.sh(script, "--output", "out").says(213, "output out: the guest has none to give")
     assert list(bench.work.iterdir()) == []
+
+
+@pytest.mark.parametrize(("code", "end"), [(0, 213), (3, 3)])
+def test_what_is_there_comes_back_beside_what_is_missing(bench: Bench, code: int, end: int) -> None:
+    names = ("a", "none", "tree/b", "neither")
+    options = [word for name in names for word in ("--output", name)]
+    done = bench.sh(f"mkdir tree; echo A >a; echo B >tree/b; exit {code}", *options)
+    done.says(end, "output none: ", "output neither: ")
+    assert (bench.work / "a").read_text() == "A\n"
+    assert (bench.work / "tree/b").read_text() == "B\n"
 
 
 def test_links_on_the_host_are_not_followed_for_an_output(bench: Bench) -> None:
@@ -188,3 +227,18 @@ def test_disk_full_on_the_host_under_the_output_stream(bench: Bench) -> None:
     before = [*small_disk("1m", disk), "sh", "-c", '"$@" >disk/out', "sh"]
     done = bench.run("--", "head", "-c", "4M", "/dev/zero", before=before)
     done.says(223, "the output does not fit")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "words"),
+    [("2>/dev/full", 223, ""), ("2>&1 >/dev/null | head -c 1; exit ${PIPESTATUS[0]}", 141, "")],
+)
+def test_standard_error_that_cannot_be_written(
+    bench: Bench, redirection: str, code: int, words: str
+) -> None:
+    """As standard output, but for the words, for which there is no place."""
+    before = ["bash", "-c", f'"$@" {redirection}', "bash"]
+    script = "while echo complaint >&2; do :; done"
+    done = bench.run("--", "sh", "-c", script, before=before)
+    assert (done.code, done.stderr) == (code, words)
+    assert done.stdout in (b"", b"c")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fresh_program import SCRIPT, Told, check_copies
 
 from boincvm.paths import data_directory
 
@@ -96,6 +97,23 @@ def test_a_job_moves(tmp_path: Path, job: Path) -> None:
     assert LINES.startswith(before)
     _, told = wrapper(tmp_path, there).communicate(timeout=LIMIT)
     assert (there / "out").read_text() == LINES, told
+
+
+def test_two_hosts_import_the_same_file(tmp_path: Path, job: Path) -> None:
+    """What each computes from random numbers is its own from then on (test_fresh_copies.py)."""
+    (job / "app.sh").write_text(f"#!/usr/bin/python3\n{SCRIPT}")
+    process = begin(tmp_path, job)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=LIMIT)
+    assert snapshot(tmp_path, "export", job, tmp_path / "file").returncode == 0
+    copies = []
+    for name in ("first", "second"):
+        there = tmp_path / name
+        assert snapshot(tmp_path, "import", tmp_path / "file", there).returncode == 0
+        wrapper(tmp_path, there).communicate(timeout=LIMIT)
+        copies.append(Told((there / "out").read_text()))
+        assert copies[-1].host_name == "vm"
+    check_copies(*copies)
 
 
 def test_a_damaged_file_leaves_nothing(tmp_path: Path, job: Path) -> None:

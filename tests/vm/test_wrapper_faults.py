@@ -57,7 +57,7 @@ async def test_a_machine_that_fails_again_and_again(slot: Slot) -> None:
     for _ in range(4):
         end = await slot.run()
         assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
-        assert "the guest ended by itself" in end.text
+        assert "the guest's kernel panicked" in end.text
         delays.append(end.delay)
     assert delays == sorted(delays)
     end = await slot.run()
@@ -149,24 +149,40 @@ async def test_more_memory_than_there_is(slot: Slot) -> None:
 
 
 async def test_an_output_that_was_not_made(slot: Slot) -> None:
-    slot.machine_job("true", "<copy_file_from_VM>result</copy_file_from_VM>")
+    """Those that were made come back, and each that was not is named."""
+    names = ("a", "result", "b", "other")
+    wanted = "".join(f"<copy_file_from_VM>{name}</copy_file_from_VM>" for name in names)
+    slot.machine_job("echo A >a; echo B >b", wanted)
     end = await slot.run()
     assert (end.kind, end.status) == (EndKind.FAILED, 195), slot.stderr
-    assert "result" in end.text
+    assert "output result" in end.text
+    assert "output other" in end.text
+    assert (slot.text("a"), slot.text("b")) == ("A\n", "B\n")
 
 
 async def test_memory_of_the_machine_used_up(slot: Slot) -> None:
     slot.machine_job(
-        "python3 -c 'x = []\nwhile True: x.append(b\"x\" * (1 << 20))'",
-        "<memory_mb>256</memory_mb>",
+        "echo made >result; python3 -c 'x = []\nwhile True: x.append(b\"x\" * (1 << 20))'",
+        "<memory_mb>256</memory_mb><copy_file_from_VM>result</copy_file_from_VM>",
     )
     end = await slot.run()
     assert (end.kind, end.status) == (EndKind.FAILED, 198), slot.stderr
+    assert slot.text("result") == "made\n"
 
 
 async def test_the_time_limit_counts_as_success(slot: Slot) -> None:
     slot.machine_job(
         "echo made > result; echo begin; sleep 1000",
+        "<time_limit>6</time_limit><copy_file_from_VM>result</copy_file_from_VM>",
+    )
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("result") == "made\n"
+
+
+async def test_a_time_limit_leaves_time_to_save(slot: Slot) -> None:
+    slot.machine_job(
+        "trap 'sleep 4; echo made > result; exit' TERM; echo begin; while :; do sleep 0.1; done",
         "<time_limit>6</time_limit><copy_file_from_VM>result</copy_file_from_VM>",
     )
     end = await slot.run()
@@ -210,8 +226,10 @@ async def test_no_network_while_the_client_wants_none(slot: Slot) -> None:
     await slot.says("out", "1\n")
     slot.heartbeat = slot.heartbeat.__class__(network_suspended=True)
     await slot.says("out", "0\n")
+    assert (await slot.status()).want_network
     slot.heartbeat = slot.heartbeat.__class__()
     await slot.says("out", "0\n1\n")
+    await slot.until(lambda: not slot.statuses[-1].value.want_network)
     slot.send(Control.ABORT)
     await slot.wait(5)
 

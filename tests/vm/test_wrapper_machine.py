@@ -1,5 +1,6 @@
 """`boincvm-wrapper` with tasks in a real machine, under the fake client."""
 
+import itertools
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -73,6 +74,34 @@ async def test_what_the_program_says_reaches_the_client(slot: Slot) -> None:
     assert any(status.floating_operations == 1e9 for status in statuses)
     assert any(status.other_pid and status.resident for status in statuses)
     assert max(status.cpu_time for status in statuses) > 0
+
+
+async def test_the_client_hears_the_cpu_time_each_second(slot: Slot) -> None:
+    slot.machine_job(
+        "echo begin; end=$(($(date +%s) + 9)); while [ $(date +%s) -lt $end ]; do :; done"
+    )
+    await slot.begin()
+    await slot.says("out", "begin")
+    begin = time.monotonic()
+    end = await slot.wait(LIMIT)
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    times = [(said.at, said.value.cpu_time) for said in slot.statuses if said.value.cpu_time > 0]
+    news = [at for (at, now), (_, before) in zip(times[1:], times, strict=False) if now > before]
+    heard = [begin, times[0][0], *news]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(heard)]
+    assert max(gaps) < 3, gaps
+    assert len(news) >= 6
+
+
+async def test_an_earlier_tasks_message_is_not_the_jobs(slot: Slot) -> None:
+    slot.machine_job("echo finish 0 0 the first is well >$BOINCVM_VOICE")
+    first = slot.text("job.xml").removeprefix("<job_desc>").removesuffix("</job_desc>")
+    slot.write("job.xml", f"<job_desc>{first}{first.replace('app.sh', 'second.sh')}</job_desc>")
+    slot.script("second.sh", "echo second")
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out") == "second\n"
+    assert end.text == ""
 
 
 async def test_a_failing_program(slot: Slot) -> None:

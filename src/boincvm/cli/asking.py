@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from boincvm import standard_error
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
 
@@ -68,11 +68,6 @@ def print_line(document: object) -> None:
     print(json.dumps(document), flush=True)
 
 
-def say(line: str) -> None:
-    """To a person, beside the output itself."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table with aligned columns; the last one is as long as it likes."""
     widths = [max(len(row[at]) for row in (header, *rows)) for at in range(len(header))]
@@ -91,18 +86,16 @@ def waiting(what: str) -> Iterator[Callable[[int, int], None]]:
         nonlocal shown
         if line != shown:
             shown = line
-            sys.stderr.write(f"\r{line}")
-            sys.stderr.flush()
+            standard_error.show(f"\r{line}")
 
-    if not sys.stderr.isatty():
+    if not standard_error.is_terminal():
         yield lambda _done, _size: None
         return
     show(f"boincvm: {what} …")
     try:
         yield lambda done, size: show(f"boincvm: {what} … {100 * done // max(size, 1)} %")
     finally:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        standard_error.show("\r\x1b[K")
 
 
 def known_code(code: int) -> ExitCode:
@@ -175,7 +168,7 @@ def show_outcomes(
         error = error_of(outcome["error"])
         code = code or int(error.exit_code)
         if not as_json:
-            say(f"boincvm: {vm}: {error.message}")
+            standard_error.say(f"boincvm: {vm}: {error.message}")
             if error.hint:
-                say(f"  {error.hint}")
+                standard_error.say(f"  {error.hint}")
     return code

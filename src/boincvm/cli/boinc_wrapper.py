@@ -1,18 +1,25 @@
 """`boincvm-wrapper`: the program that a BOINC client starts in a slot."""
 
+import os
 import sys
 
 from boincvm import __version__
-from boincvm.imports import lasting, own_process
+from boincvm.gc_freeze import defer_collection, freeze_imports
+from boincvm.inherited import reset_inherited_state
 
 
 def main() -> int:
-    """Runs the slot's job.xml; takes the arguments of BOINC's own wrapper."""
-    own_process()
-    with lasting():
-        from boincvm.errors import UsageError
-        from boincvm.job.wrapper_arguments import parse_wrapper_arguments
-        from boincvm.wrapper.client_log import log
+    """Run the slot's job.xml; take the arguments of BOINC's own wrapper."""
+    defer_collection()
+    reset_inherited_state()
+    from boincvm.redaction import RedactedErrors, hide, hide_this_user
+
+    sys.stderr = RedactedErrors()
+    hide_this_user()
+    hide(os.getcwd(), "")  # noqa: PTH109 - the slot, as text
+    from boincvm.errors import UsageError
+    from boincvm.job.wrapper_arguments import parse_wrapper_arguments
+    from boincvm.wrapper.client_log import log
 
     try:
         arguments = parse_wrapper_arguments(sys.argv[1:])
@@ -22,9 +29,9 @@ def main() -> int:
     if arguments.show_version:
         print(f"boincvm-wrapper {__version__}")
         return 0
-    with lasting():
-        from boincvm.wrapper.under_client import run_under_client
+    from boincvm.wrapper.under_client import run_under_client
 
+    freeze_imports()
     return run_under_client(arguments)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from boincvm.cli import asking
-from boincvm.errors import InputFileError, OutputFileError, UsageError
-from boincvm.filetree import UnsafePathError
+from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
+from boincvm.filetree import UnsafePathError, clamp_time, set_time
+from boincvm.standard_error import say
 
 _EPILOG = """\
 One side names a machine and a path beneath its work directory, like web.1:data/in.txt; to put
@@ -68,14 +69,23 @@ def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> in
     name = path if path and not path.endswith("/") else path + source.name
     try:
         is_tree = source.is_dir() and not source.is_symlink()
-        mode = stat.S_IMODE(source.stat().st_mode) & 0o777
+        status = source.stat()
+        mode = stat.S_IMODE(status.st_mode) & 0o777
         with (
             _content(source, is_tree=is_tree) as file,
             asking.waiting(f"copying {source}") as progress,
         ):
             size = os.fstat(file.fileno()).st_size
             told = client_copy.put(
-                client, vms, name, file, size, is_tree=is_tree, mode=mode, progress=progress
+                client,
+                vms,
+                name,
+                file,
+                size,
+                is_tree=is_tree,
+                mode=mode,
+                modified=clamp_time(status.st_mtime_ns),
+                progress=progress,
             )
     except OSError as error:
         raise InputFileError(f"{source} cannot be read: {error.strerror}") from error
@@ -124,9 +134,10 @@ def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -
                 unpack(part, Path(place), "tree", threading.Event())
                 part = Path(place) / "tree"
             part.chmod(gotten.mode & 0o777)
+            set_time(os.fsencode(part), gotten.modified)
             part.rename(destination)
     except OSError as error:
-        raise OutputFileError(f"{destination} cannot be written: {error.strerror}") from error
+        raise host_error(f"{destination} cannot be written", error, OutputFileError) from error
     except UnsafePathError as error:
         raise OutputFileError(f"{vm}:{path} is refused: {error}") from error
     if arguments.json:
@@ -157,5 +168,5 @@ def _by_chirp(arguments: argparse.Namespace) -> int:
     if arguments.json:
         asking.print_document(copied._asdict())
     for name in () if arguments.json else copied.left_out:
-        asking.say(f"left out: {name!r}, which is neither a file nor a directory")
+        say(f"left out: {name!r}, which is neither a file nor a directory")
     return 0

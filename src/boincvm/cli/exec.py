@@ -6,9 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from boincvm.cli import asking
+from boincvm.cli.output import write_errors, write_output
 from boincvm.cli.parser import option
+from boincvm.cli.shared_input import SharedInput
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.job import values
+from boincvm.standard_error import say
 
 if TYPE_CHECKING:
     from boincvm.controller.client import Table
@@ -22,6 +25,7 @@ examples:
   boincvm exec 'web.*' -- sh -c 'hostname; uptime'
   boincvm exec --first 2 --within 1m site=cern -- ./search.py
   boincvm exec web.1 -- sh -c 'cat >data' <data
+  while read n; do boincvm exec -n web.1 -- ./prog "$n"; done <list
 """
 
 
@@ -42,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input", action="store_true", help="pass standard input to several, or with --id"
     )
+    parser.add_argument(
+        "-n",
+        "--no-stdin",
+        action="store_true",
+        help="no standard input: for a loop that reads its own",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.command:
         raise UsageError("no program to run", hint="boincvm exec SELECTOR -- PROGRAM")
     client = asking.client_of(arguments)
+    if arguments.no_stdin and arguments.input:
+        raise UsageError("found both --input and --no-stdin", hint="give one of them")
     feeds = not arguments.detach and _feeds(arguments)
+    shared = SharedInput()
     given = {
         "vms": arguments.vms,
         "argv": arguments.command,
@@ -79,10 +92,14 @@ def run(arguments: argparse.Namespace) -> int:
             command = follow(output, screen)
     if arguments.json:
         asking.print_document(client.call("command", id=command_id, output=True))
+    else:
+        shared.tell_if_taken("exec")
     return _end(command, as_json=arguments.json)
 
 
 def _feeds(arguments: argparse.Namespace) -> bool:
+    if arguments.no_stdin:
+        return False
     if arguments.input:
         return True
     is_pattern = any(sign in arguments.vms for sign in "*,=<>!") or arguments.vms == "all"
@@ -101,9 +118,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _write(stream: str, data: bytes) -> None:
-    target = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
-    target.write(data)
-    target.flush()
+    if stream == "stdout":
+        write_output(data)
+    else:
+        write_errors(data)
 
 
 def _nowhere(_stream: str, _data: bytes) -> None: ...
@@ -120,5 +138,5 @@ def _end(command: "Table", *, as_json: bool) -> int:
         return end.code
     for vm, end in ends.items():
         if end.words and not as_json:
-            asking.say(f"boincvm: {vm}: {end.words}")
+            say(f"boincvm: {vm}: {end.words}")
     return int(any(end.code for end in ends.values()))

@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from boincvm.cli import broker
 from boincvm.cli.create import label_of
 from boincvm.errors import UsageError
+from boincvm.standard_error import say
 
 _EPILOG = """\
 Whoever controls the bus RUNS WHAT HE LIKES ON THIS HOST, AS THE USER THAT STARTS THIS, and reads
@@ -63,6 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
     guest = guest_of_this_host(place, arguments.id, labels)
     if place.can_be_read:
         words = "warning: without --broker-ca whoever listens on the network has the passcode,"
-        print(f"{words} and who sits in between has this user", file=sys.stderr)
+        say(f"{words} and who sits in between has this user")
     asyncio.run(run_guest(place, guest, arguments.directory))
     return 0

@@ -5,6 +5,7 @@ import time
 
 from boincvm.cli import asking
 from boincvm.errors import UsageError
+from boincvm.standard_error import say
 
 _EPILOG = """\
 All its machines' names begin with NAME. and it can neither speak for others, nor listen to them.
@@ -45,11 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.name} is not invited any more")
     else:
         print(told["passcode"], flush=True)
-        asking.say("That is the passcode, which is not shown again. On the other host put it into")
-        asking.say("the file passcode, readable for you alone, and start its controller:")
-        asking.say(f"  {told['command']}")
+        say("That is the passcode, which is not shown again. On the other host put it into")
+        say("the file passcode, readable for you alone, and start its controller:")
+        say(f"  {told['command']}")
         for note in told["notes"] if isinstance(told["notes"], list) else ():
-            asking.say(f"note: {note}")
+            say(f"note: {note}")
     return 0
 
 

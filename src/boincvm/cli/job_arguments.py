@@ -27,9 +27,19 @@ def job_from_arguments(arguments: argparse.Namespace) -> Job:
         raise _usage(f"found {arguments.job_file[0]!r} before --, expected only options there")
     else:
         job = _job_of_command(arguments)
+    if arguments.no_stdin:
+        job = _without_stdin(job, is_given=arguments.stdin is not None)
     return job._replace(
         machine=_machine(arguments, job.machine), limits=_limits(arguments, job.limits)
     )
+
+
+def _without_stdin(job: Job, *, is_given: bool) -> Job:
+    if is_given:
+        raise _usage("found both --stdin and --no-stdin, expected one of them")
+    nothing = Path(os.devnull)
+    tasks = (task if task.stdin else task._replace(stdin=nothing) for task in job.tasks)
+    return job._replace(tasks=tuple(tasks))
 
 
 def _job_of_file(arguments: argparse.Namespace) -> Job:

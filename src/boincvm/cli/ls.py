@@ -18,9 +18,13 @@ examples:
   boincvm ls --watch                   again whenever something happens; Ctrl-C ends it
   boincvm ls --quiet site=cern         nothing but their ids
 
-CPU is in processors (1.00 keeps one busy), UP how long ago it was started.
+CPU is in processors (1.00 keeps one busy), MEMORY what the guest was given, ON HOST what the host
+has given for it (the guest's and the hypervisor's own), UP how long ago it was started.
 """
-_HEADER = ("ID", "STATE", "HOST", "IMAGE", "CPUS", "CPU", "MEMORY", "PROGRESS", "UP", "COMMANDS")
+_HEADER = (
+    *("ID", "STATE", "HOST", "IMAGE", "CPUS", "CPU", "MEMORY", "ON HOST"),
+    *("PROGRESS", "UP", "COMMANDS"),
+)
 _HOME = "\x1b[H\x1b[J"
 _LATEST = (1 << 53) - 1
 
@@ -100,7 +104,8 @@ def _row(vm: "Table", now: float) -> tuple[str, ...]:
         str(vm["image"] or "-"),
         str(vm["cpus"] or "-"),
         f"{cpu:.2f}" if isinstance(cpu, int | float) else "-",
-        _memory(vm),
+        _size(vm.get("memory")),
+        _size(vm.get("memory_used")),
         f"{progress:.0%}" if isinstance(progress, int | float) else "-",
         _age(now - started) if isinstance(started, int | float) else "-",
         str(commands) if commands else "-",
@@ -114,12 +119,10 @@ def _state(vm: "Table") -> str:
     return f"{state}, silent" if vm["presence"] == "silent" else state
 
 
-def _memory(vm: "Table") -> str:
+def _size(value: object) -> str:
     from boincvm.sizes import format_size
 
-    used, whole = vm.get("memory_used"), vm.get("memory")
-    parts = [format_size(one) for one in (used, whole) if isinstance(one, int | float)]
-    return " of ".join(parts) or "-"
+    return format_size(value) if isinstance(value, int | float) else "-"
 
 
 def _age(seconds: float) -> str:

@@ -45,7 +45,9 @@ def remove(arguments: argparse.Namespace) -> int:
     """Raises BoincvmError."""
     told = _change(arguments, "snapshot_remove")
     return asking.show_outcomes(
-        told, as_json=arguments.json, describe=lambda _one: f"has no snapshot {arguments.name}"
+        told,
+        as_json=arguments.json,
+        describe=lambda _one: f"no longer has the snapshot {arguments.name}",
     )
 
 

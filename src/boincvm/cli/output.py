@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
+from boincvm import standard_error
 from boincvm.errors import BoincvmError, HostDiskFullError, HostError
 from boincvm.exit_codes import ExitCode
 
@@ -50,6 +51,20 @@ def flush_standard_output() -> None:
         raise
 
 
+def write_output(data: bytes) -> None:
+    """What a program has written to standard output, at once. Raises ReaderGoneError, OSError."""
+    sys.stdout.buffer.write(data)
+    flush_standard_output()
+
+
+def write_errors(data: bytes) -> None:
+    """What a program has written to standard error, at once. Raises ReaderGoneError, OSError."""
+    try:
+        standard_error.write(data)
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
 def _abandon_standard_output() -> None:
     # Else the interpreter tries to flush again as it ends, fails, and exits with 120.
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -81,7 +96,7 @@ def _report(error: BaseException, as_json: bool) -> int:
         case _:
             import traceback  # rarely needed
 
-            traceback.print_exception(error)
+            standard_error.show("".join(traceback.format_exception(error)))
             bug = BoincvmError(
                 f"this is a bug: {type(error).__name__}",
                 hint="please report it, with the lines above and the command that you gave",
@@ -93,11 +108,12 @@ def _tell(error: BoincvmError, as_json: bool) -> int:
     code = int(error.exit_code)
     if as_json:
         told = {"message": error.message, "hint": error.hint, "exit_code": code}
-        print_json({"error": told})
+        with suppress(OSError):  # standard output's own fault is what was to be told
+            print_json({"error": told})
         return code
-    print(f"boincvm: {error.message}", file=sys.stderr)
+    standard_error.say(f"boincvm: {error.message}")
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        standard_error.say(f"  {error.hint}")
     return code
 
 

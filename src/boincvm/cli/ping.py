@@ -28,17 +28,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask them. Returns 0 if all answer. Raises BoincvmError."""
+    from boincvm.controller.client import error_of
+
     client = asking.client_of(arguments)
     found: dict[str, object] = {}
+    refused: dict[str, object] = {}
     for selector in arguments.vms:
-        told = client.call("ping", vms=selector, timeout=arguments.timeout)["answers"]
-        found.update(told if isinstance(told, dict) else {})
+        told = client.call("ping", vms=selector, timeout=arguments.timeout)
+        for table, key in ((found, "answers"), (refused, "refused")):
+            part = told.get(key)
+            table.update(part if isinstance(part, dict) else {})
     if arguments.json:
-        asking.print_document({"answers": found})
+        asking.print_document({"answers": found, "refused": refused})
     elif not found:
         print("nobody is there to be asked")
     for vm, seconds in found.items() if not arguments.json else ():
-        is_there = isinstance(seconds, int | float)
-        print(f"{vm}  {float(str(seconds)) * 1e3:.1f} ms" if is_there else f"{vm}  no answer")
+        if isinstance(seconds, int | float):
+            print(f"{vm}  {seconds * 1e3:.1f} ms")
+        elif vm in refused:
+            error = error_of(refused[vm])  # type: ignore[arg-type]
+            print(f"{vm}  no answer: {error.message}; {error.hint}")
+        else:
+            print(f"{vm}  no answer")
     is_whole = bool(found) and None not in found.values()
     return ExitCode.SUCCESS if is_whole else ExitCode.GUEST_HUNG

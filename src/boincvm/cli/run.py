@@ -1,16 +1,15 @@
 """`boincvm run`: a job from the command line or from a job file."""
 
 import argparse
-import sys
-from typing import TextIO
 
 from boincvm.cli.job_arguments import COMMAND_ADVICE, job_from_arguments
 from boincvm.cli.parser import Parser, option
+from boincvm.cli.shared_input import SharedInput
 from boincvm.exit_codes import ExitCode
-from boincvm.imports import lasting
 from boincvm.job import values
 from boincvm.job.files import unsent_files
 from boincvm.job.model import Job, Limits, MachineShape
+from boincvm.standard_error import is_terminal, say
 
 _SHAPE = MachineShape()
 _LIMITS = Limits()
@@ -29,6 +28,7 @@ examples:
   boincvm run -- uname -a
   boincvm run --image sci --input number.txt --output result.txt -- ./factor.sh number.txt
   echo 91 | boincvm run --image sci --time-limit 2h -- ecm 1e5
+  while read n; do boincvm run -n -- ./prog "$n"; done <list
   boincvm run job.toml
   boincvm run --memory 4G job.toml        (options override what the job file says)
 
@@ -93,6 +93,12 @@ def _add_file_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--stdin", metavar="FILE", help="the program's standard input (default: your own)"
     )
+    group.add_argument(
+        "-n",
+        "--no-stdin",
+        action="store_true",
+        help="no standard input, also with a job file: for a loop that reads its own",
+    )
 
 
 def _add_limit_options(group: argparse._ArgumentGroup) -> None:
@@ -122,28 +128,23 @@ def _number(text: object) -> object:
 def run(arguments: argparse.Namespace) -> int:
     """Run the job. Returns the program's exit code; raises BoincvmError for all that is ours."""
     job = job_from_arguments(arguments)
-    with lasting():
-        from boincvm.wrapper.standalone import run_standalone
+    from boincvm.wrapper.standalone import run_standalone
 
-    show_progress = not arguments.quiet and not arguments.json and _is_terminal(sys.stderr)
-    code = run_standalone(
-        job, arguments.guess, json_output=arguments.json, show_progress=show_progress
-    )
+    show_progress = not arguments.quiet and not arguments.json and is_terminal()
+    shared = SharedInput()
+    code = run_standalone(job, json_output=arguments.json, show_progress=show_progress)
+    if not arguments.json and not arguments.quiet:
+        shared.tell_if_taken("run")
     if code != ExitCode.SUCCESS and not arguments.json:
         _tell_of_unsent_files(job)
     return code
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()  # None: the descriptor was closed
 
 
 def _tell_of_unsent_files(job: Job) -> None:
     import shlex
 
     for name in unsent_files(job)[:3]:
-        print(
+        say(
             f"boincvm: {name!r} exists here, but was not sent to the machine\n"
-            f"  send it with --input {shlex.quote(name)}",
-            file=sys.stderr,
+            f"  send it with --input {shlex.quote(name)}"
         )

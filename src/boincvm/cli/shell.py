@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING
 from boincvm.cli import asking
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.exit_codes import ExitCode
+from boincvm.standard_error import say
 
 if TYPE_CHECKING:
     from boincvm.controller.client import Client, Table
 
 _STANDARD_INPUT, _STANDARD_OUTPUT = 0, 1
-_REMEDIES = {
-    "powered_off": "start",
-    "starting": "start",
-    "saved": "start",
-    "aborted": "start",
-    "paused": "resume",
-    "stuck": "reset",
-}
 _EPILOG = """\
 The exit code is the shell's. Leave it by exit, or, if it does not hear you, by ~. after Enter;
 then what runs in it is hung up.
@@ -55,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     far = _Shell(client, str(told["command"]))
     if not Attendance(far, _STANDARD_INPUT).attend():
-        asking.say(f"\nleft {vm}")
+        say(f"\nleft {vm}")
         return ExitCode.HUNG_UP
     return _end(far.command)
 
@@ -72,13 +65,7 @@ def _only(client: "Client", selector: str) -> str:
             f"{selector[:80]!r} matches {len(vms)} machines, expected one",
             hint=f"choose one of them, like {some}; boincvm exec runs programs in several",
         )
-    vm, state = str(vms[0]["id"]), str(vms[0]["state"])
-    if state == "running" or (state == "unknown" and not vms[0]["is_local"]):
-        return vm
-    raise UsageError(
-        f"the machine {vm} is {state.replace('_', ' ')}, and a shell needs one that runs",
-        hint=f"boincvm {_REMEDIES.get(state, 'ls')} {vm}",
-    )
+    return str(vms[0]["id"])
 
 
 class _Shell:

@@ -3,12 +3,12 @@ or a BOINC slot."""
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from boincvm.cli import asking, machine_snapshots
 from boincvm.exit_codes import ExitCode
 from boincvm.sizes import format_size
+from boincvm.standard_error import say
 
 _EPILOG = """\
 VM is a machine of the controller: an id, a pattern like 'web.*', labels like 'site=cern', or all.
@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     back.add_argument("directory", metavar="DIRECTORY", nargs="?")
     back.add_argument(
         "--check", action="store_true", help="say whether it can go on here, and do nothing"
+    )
+    back.add_argument(
+        "--trust",
+        action="store_true",
+        help="take it also if its job runs programs on this computer or has a network:"
+        " only if you know who made it",
     )
     for verb in (export, back):
         verb.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -124,7 +130,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from boincvm.wrapper.snapshot_file import check_directory, export
+    from boincvm.wrapper.snapshot_export import check_directory, export
 
     directory, target = Path(arguments.directory), Path(arguments.file)
     check_directory(directory)
@@ -142,7 +148,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
     from boincvm.errors import UsageError
     from boincvm.wrapper.snapshot_check import check_snapshot
-    from boincvm.wrapper.snapshot_file import import_snapshot, read_snapshot
+    from boincvm.wrapper.snapshot_file import read_snapshot
+    from boincvm.wrapper.snapshot_import import import_snapshot
 
     path = Path(arguments.file)
     if not arguments.check and arguments.directory is None:
@@ -151,7 +158,7 @@ def _import(arguments: argparse.Namespace) -> int:
     findings = asyncio.run(check_snapshot(snapshot, Path(arguments.directory or ".").parent))
     goes_on = all(finding.is_good for finding in findings)
     if not arguments.check:
-        import_snapshot(path, Path(arguments.directory))
+        import_snapshot(path, Path(arguments.directory), trusted=arguments.trust)
     if arguments.json:
         told = {"goes_on": goes_on, "findings": [finding._asdict() for finding in findings]}
         print(json.dumps(told))
@@ -168,4 +175,4 @@ def _print_findings(goes_on: bool, findings: list[tuple[bool, str]]) -> None:
     if goes_on:
         print("the job goes on where it was")
     else:
-        print("the job would begin anew here, from its task's start", file=sys.stderr)
+        say("the job would begin anew here, from its task's start")

@@ -2,16 +2,13 @@
 
 import argparse
 import importlib
-import sys
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, cast
 
 from boincvm.cli.parser import Parser
 from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
-from boincvm.imports import lasting
-
-if TYPE_CHECKING:
-    from boincvm.wrapper.guess import Guess
+from boincvm.standard_error import show
 
 
 class VerbModule(Protocol):
@@ -96,18 +93,18 @@ def help_text() -> str:
     return _HELP.format(verbs=verbs)
 
 
-def dispatch(arguments: list[str], guess: "Guess | None" = None) -> int:
-    """Find the verb, run it, return the exit code. `guess`: the machine that `run` will want.
+def prepare(arguments: list[str]) -> Callable[[], int]:
+    """Find the verb and read its arguments; return what runs it and returns the exit code.
 
-    Raises UsageError and what the verb raises.
+    Raises UsageError.
     """
     if not arguments:
-        print(help_text(), end="", file=sys.stderr)
-        return ExitCode.USAGE
+        show(help_text())
+        return lambda: ExitCode.USAGE
     name, rest = arguments[0], arguments[1:]
     if name in ("-h", "--help"):
         print(help_text(), end="")
-        return ExitCode.SUCCESS
+        return lambda: ExitCode.SUCCESS
     if name not in VERBS:
         raise _unknown(name)
     command = None
@@ -120,17 +117,15 @@ def dispatch(arguments: list[str], guess: "Guess | None" = None) -> int:
     try:
         parsed = parser.parse_args(rest)
     except SystemExit:  # argparse ends like this after a help text; errors it gives to us
-        return ExitCode.SUCCESS
+        return lambda: ExitCode.SUCCESS
     if VERBS[name].takes_command:
         parsed.command = command
-    parsed.guess = guess
-    return module.run(parsed)
+    return lambda: module.run(parsed)
 
 
 def load(name: str) -> VerbModule:
     """The verb's module, imported now and not before: each has its own weight."""
-    with lasting():
-        return cast(VerbModule, importlib.import_module(f"boincvm.cli.{name}"))
+    return cast(VerbModule, importlib.import_module(f"boincvm.cli.{name}"))
 
 
 def full_parser() -> Parser:

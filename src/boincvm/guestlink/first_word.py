@@ -10,9 +10,10 @@ BEAT = 5.0
 """Seconds between the guest's heart-beats, unless it counts as hung earlier than that."""
 
 
-def beat_within(silence_limit: float | None) -> float:
-    """Seconds between beats, so that there are several within `silence_limit` seconds."""
-    return BEAT if silence_limit is None else min(BEAT, silence_limit / 4)
+def beat_within(silence_limit: float | None, most: float = BEAT) -> float:
+    """Seconds between beats, `most` of them, so that there are several within `silence_limit`
+    seconds."""
+    return most if silence_limit is None else min(most, silence_limit / 4)
 
 
 def word_head(number: int, word: str, call: str, headers: Mapping[str, str]) -> dict[str, str]:

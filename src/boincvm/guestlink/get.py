@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from boincvm import filetree
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.errors import HostDiskFullError, OutputFileError
+from boincvm.errors import HostDiskFullError, OutputFileError, host_error
 from boincvm.filetree import Entry, TreeWriter, UnsafePathError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.numbers import number
@@ -54,6 +55,12 @@ async def get_tree(
         os.close(root)
 
 
+def all_of(errors: Sequence[OutputFileError]) -> OutputFileError:
+    """One error that names what each of `errors`, at least one, names."""
+    first = errors[0]
+    return OutputFileError("; ".join(error.message for error in errors), hint=first.hint)
+
+
 def check_destination(directory: Path, destination: PurePosixPath) -> None:
     """Whether an output may go to `destination` beneath `directory`: no link on the way there,
     and no directory that has something in it. Raises OutputFileError."""
@@ -72,7 +79,7 @@ def check_destination(directory: Path, destination: PurePosixPath) -> None:
     except UnsafePathError as error:
         raise OutputFileError(f"output {shown(destination)}: {error}") from error
     except OSError as error:
-        raise OutputFileError(f"output {shown(destination)}: {error.strerror}") from error
+        raise host_error(f"output {shown(destination)}", error, OutputFileError) from error
     finally:
         os.close(root)
 
@@ -111,7 +118,8 @@ class _Get:
         if word == "entry":
             path, _, target = frame.body.partition(b"\0")
             mode, size = number(headers, "mode", base=8), number(headers, "size")
-            self._writer.add(Entry(headers["kind"], path, mode, size, target))
+            modified = filetree.time_of(headers.get("mtime-ns"))
+            self._writer.add(Entry(headers["kind"], path, mode, size, target, modified))
         elif word == "data":
             self._writer.write(number(headers, "offset"), frame.body)
             self._progress(len(frame.body))

@@ -8,7 +8,7 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Self, cast
 
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, Parser, StompError, encode
@@ -19,7 +19,7 @@ from boincvm.errors import (
     GuestProtocolError,
     HostError,
 )
-from boincvm.guestlink.first_word import attach_headers, beat_within, word_head
+from boincvm.guestlink.first_word import BEAT, attach_headers, beat_within, word_head
 from boincvm.guestlink.fresh import Fresh
 from boincvm.guestlink.numbers import number
 from boincvm.guestlink.quiet import HeldWord, Phase, Quiet
@@ -58,14 +58,20 @@ class Call:
 
 
 class GuestLink(asyncio.Protocol):
-    """Made by `open`; `failure` is set once, when the link has ended.
+    """Made by `open`; `ready` is set when the guest's agent has answered for the first time, be it
+    after a boot or to `attach`; `failure` is set once, when the link has ended.
 
     Between `quiesce` and `attach` the machine may be saved, and go on with another process of
     the host. What is sent meanwhile is held back, and is lost with this process.
     """
 
     def __init__(
-        self, beat: float, attach_to: LinkState | None = None, *, is_asked: bool = False
+        self,
+        beat: float,
+        attach_to: LinkState | None = None,
+        *,
+        is_asked: bool = False,
+        host_name: str = "",
     ) -> None:
         loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[GuestError] = loop.create_future()
@@ -73,6 +79,7 @@ class GuestLink(asyncio.Protocol):
         self._parser = Parser()
         self._transport: asyncio.Transport | None = None
         self._beat = beat
+        self._host_name = host_name
         self._is_connected = attach_to is not None
         self._quiet = Quiet(Phase.QUIET if attach_to else Phase.TALKING)
         self._asked = self._quiet.ask(Phase.ATTACHING) if is_asked else None
@@ -94,21 +101,25 @@ class GuestLink(asyncio.Protocol):
         channel: socket.socket,
         *,
         silence_limit: float | None = None,
+        beat: float = BEAT,
         attach_to: Mapping[str, object] | None = None,
         is_asked: bool = False,
+        host_name: str = "",
     ) -> Self:
         """Takes over `channel`, a connected stream socket.
 
-        The guest is asked for several heart-beats within `silence_limit` seconds. `attach_to`:
+        The guest is asked for a heart-beat every `beat` seconds, and for several within
+        `silence_limit` seconds. `attach_to`:
         what `state` gave before the machine was saved; its agent waits for `attach`, whose word
-        it has been sent already (`first_word`) if `is_asked`.
+        it has been sent already (`first_word`) if `is_asked`. `host_name`: of a guest that boots,
+        empty for the image's own.
         Raises HostError where that is no such state.
         """
-        beat = beat_within(silence_limit)
+        wanted = beat_within(silence_limit, beat)
         state = None if attach_to is None else LinkState.read(attach_to)
         loop = asyncio.get_running_loop()
         _, link = await loop.create_connection(
-            lambda: cls(beat, state, is_asked=is_asked), sock=channel
+            lambda: cls(wanted, state, is_asked=is_asked, host_name=host_name), sock=channel
         )
         return link
 
@@ -144,10 +155,13 @@ class GuestLink(asyncio.Protocol):
         elif frame.command in ("CONNECT", "STOMP"):
             self._connect(frame)
         elif frame.command == "SUBSCRIBE":
-            if not self.ready.done():
-                self.ready.set_result(None)
+            self._set_ready()
         else:
             raise StompError(f"an agent does not send {frame.command}")
+
+    def _set_ready(self) -> None:
+        if not self.ready.done():
+            self.ready.set_result(None)
 
     def _connect(self, frame: Frame) -> None:
         if self._is_connected:
@@ -156,6 +170,8 @@ class GuestLink(asyncio.Protocol):
             raise StompError("the agent does not speak STOMP 1.2")
         self._is_connected = True
         clock = {"clock-ns": str(time.time_ns())}
+        if self._host_name:
+            clock["host-name"] = self._host_name
         wanted = round(self._beat * 1000)
         self._write("CONNECTED", {"version": "1.2", "heart-beat": f"0,{wanted}", **clock})
 
@@ -166,6 +182,8 @@ class GuestLink(asyncio.Protocol):
             call.receiver(frame.headers["word"], frame)
         elif called == 0:
             self._quiet.take(frame.headers["word"], frame)
+            if self._quiet.phase is Phase.TALKING:
+                self._set_ready()
         elif not 0 < called < self._next_call:
             raise StompError(f"there is no call {called}")
 
@@ -229,17 +247,18 @@ class GuestLink(asyncio.Protocol):
 
     # Saved and restored.
 
-    async def quiesce(self, limit: float | None) -> None:
+    async def quiesce(self, limit: float | None, *, hold: bool = False) -> None:
         """Until the guest has nothing more to say and is quiet: the machine may be saved.
 
         Transfers of files come to their end before; programs run on, held back by their full
-        pipes; no beats are expected. Raises GuestHungError if that takes more than `limit`
-        seconds (`attach` lets the guest go on then too), and what has ended the link.
+        pipes, or stand still until `attach` if `hold`; no beats are expected. Raises GuestHungError
+        if that takes more than `limit` seconds (`attach` lets the guest go on then too), and what
+        has ended the link.
         """
         try:
             async with asyncio.timeout(limit):
                 await self._only_lasting.wait()
-                self.send("quiesce", "0", {})
+                self.send("quiesce", "0", {"hold": "1"} if hold else {})
                 self._first_held = self._next_call
                 await self._answer(self._quiet.ask(Phase.QUIESCING))
         except TimeoutError:
@@ -256,10 +275,16 @@ class GuestLink(asyncio.Protocol):
         """For `attach_to`, in this process or another; to be asked while the guest is quiet."""
         return LinkState(self._next_call).table()
 
-    async def attach(self, limit: float | None, fresh: Fresh | None = None) -> None:
+    async def attach(
+        self,
+        limit: float | None,
+        fresh: Fresh | None = None,
+        let_run: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Lets a quiet guest go on: after `quiesce`, or after `open` with `attach_to`, once the
         programs that are expected have been attached. One that it has lost ends with an error.
-        `fresh`: for a copy of a machine of which there are others; the first word has its own.
+        `fresh`: for one that goes on from what is on disk; the first word has its own. `let_run`:
+        for a machine that stands still until its guest has been told.
 
         Raises GuestHungError where the guest says nothing for `limit` seconds, and what has
         ended the link.
@@ -271,6 +296,8 @@ class GuestLink(asyncio.Protocol):
             self.send("attach", "0", attach_headers(self._beat, fresh))
         for word in held:
             self.send(word.word, word.call, word.headers, word.body)
+        if let_run is not None:
+            await let_run()
         try:
             async with asyncio.timeout(limit):
                 calls = await self._answer(answer)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 from boincvm import filetree
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, StompError
 from boincvm.errors import BoincvmError, GuestDiedError, ProgramStartError
+from boincvm.exec_errors import advice_for
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.numbers import LARGEST, number
@@ -89,7 +90,9 @@ class GuestProgram:
         self._prepare(link, output, on_stdin_room, on_voice, on_usage)
         self._name = shown(PurePosixPath(argv[0]))
         pairs = [f"{name}={value}" for name, value in environment.items()]
-        body = b"\0".join(map(os.fsencode, [directory, *argv, *pairs]))
+        words = [os.fsencode(word) for word in (*argv, *pairs)]
+        self._words: list[bytes] = words
+        body = b"\0".join([os.fsencode(directory), *words])
         if len(body) > MAXIMUM_BODY:
             raise ProgramStartError(
                 f"arguments and environment are larger than {format_size(MAXIMUM_BODY)}",
@@ -157,6 +160,7 @@ class GuestProgram:
         self._on_change: OnChange = lambda *_: None
         self._link = link
         self._watched: list[str] = []
+        self._words = []
         self._unanswered = WINDOW
         self._ungranted = 0
         self._untaken = 0
@@ -201,7 +205,7 @@ class GuestProgram:
         elif word == "exit":
             self._finish(_program_end(frame.headers))
         elif word == "failed":
-            self._fail(_start_error(self._name, frame))
+            self._fail(_start_error(self._name, self._words, frame))
         elif word == "lost":
             reason = os.strerror(number(frame.headers, "reason", _LARGEST_ERRNO))
             self._fail(GuestDiedError(f"the guest lost its hold of {self._name}: {reason}"))
@@ -282,19 +286,27 @@ class GuestProgram:
         return await self._end
 
 
-def _start_error(name: str, frame: Frame) -> ProgramStartError:
+def _start_error(name: str, words: Sequence[bytes], frame: Frame) -> ProgramStartError:
+    """`words`: arguments and environment."""
     error = number(frame.headers, "reason", _LARGEST_ERRNO)
     reason, where = os.strerror(error), frame.headers.get("at", "program")
+    advice = advice_for(error, name, words)
     if where == "directory":
         return ProgramStartError(
             f"{name} cannot start in its directory: {reason}",
             hint="the directory must be among the inputs",
             exit_code=ExitCode.CANNOT_EXECUTE,
         )
+    if where == "agent":
+        return ProgramStartError(
+            f"the guest has not what it takes to start {name}: {reason}",
+            hint=advice,
+            exit_code=ExitCode.CANNOT_EXECUTE,
+        )
     if where == "interpreter":
         return ProgramStartError(
             f"the guest cannot execute {name}: it has not the interpreter that the file names",
-            hint="the #! line, or the ELF interpreter, must be a program of the image",
+            hint=advice,
             exit_code=ExitCode.CANNOT_EXECUTE,
         )
     if error == errno.ENOENT:
@@ -303,9 +315,6 @@ def _start_error(name: str, frame: Frame) -> ProgramStartError:
             hint="an image with its package has it: boincvm image build --package NAME IMAGE;"
             " a file of yours is sent with --input",
         )
-    advice = "is it executable, and made for Linux on this processor?"
-    if error == errno.EACCES:
-        advice = f"if it is a file of yours, make it executable: chmod +x {name}"
     return ProgramStartError(
         f"the guest cannot execute {name}: {reason}",
         hint=advice,

@@ -63,8 +63,7 @@ class _Put:
         try:
             self._call.send("put", {}, os.fsencode(str(destination)))
             for entry, descriptor in filetree.walk(root, path):
-                headers = {"kind": entry.kind, "mode": f"{entry.mode:o}", "size": str(entry.size)}
-                self._call.send("entry", headers, entry.path + b"\0" + entry.target)
+                self._call.send("entry", entry.headers(), entry.path + b"\0" + entry.target)
                 if descriptor >= 0:
                     await self._send_content(entry, descriptor)
                 if self._done.done():

@@ -5,15 +5,17 @@ that cannot be, is ignored. So a newer guest's words are harmless too.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from boincvm.guestlink.reports import printable
+from boincvm.byte_text import one_line
 
 LONGEST = 4095
 """Bytes of a line without its end: what one write to a FIFO takes as a whole (PIPE_BUF)."""
 
+_LONGEST_MESSAGE = 300
 _INTEGER = re.compile(r"[0-9]{1,10}")
 _STATUS = re.compile(r"-?[0-9]{1,10}")
 _DECIMAL = re.compile(r"[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?|\.[0-9]{1,40}")
@@ -120,10 +122,7 @@ class VoiceReader:
 
 def read_word(line: bytes) -> Word | None:
     """The word that `line` is; None for anything else, whatever it is."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        return None
+    text = os.fsdecode(line)
     name, *values = text.split(" ", 1)
     reader = _READERS.get(name)
     return None if reader is None else reader(values[0].strip(" ") if values else "")
@@ -154,7 +153,7 @@ def _temporary_exit(text: str) -> Word | None:
     wait = _integer(seconds, _INTEGER)
     if wait is None or notice not in _FLAGS:
         return None
-    return TemporaryExit(wait, notice == "1", printable(reason.encode()))
+    return TemporaryExit(wait, notice == "1", one_line(reason)[:_LONGEST_MESSAGE])
 
 
 def _finish(text: str) -> Word | None:
@@ -162,7 +161,7 @@ def _finish(text: str) -> Word | None:
     code = _integer(status, _STATUS)
     if code is None or notice not in _FLAGS:
         return None
-    return Finish(code, notice == "1", printable(message.encode()))
+    return Finish(code, notice == "1", one_line(message)[:_LONGEST_MESSAGE])
 
 
 _FLAGS = ("0", "1")
@@ -185,7 +184,7 @@ def _split(text: str, count: int) -> Sequence[str]:
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and text.isprintable()
+    return bool(text) and one_line(text) == text
 
 
 def _decimal(text: str) -> float | None:

@@ -13,13 +13,16 @@ from time import monotonic
 from typing import BinaryIO, NamedTuple
 
 from boincvm.hypervisor import qemu_command
+from boincvm.own_files import make_directory, open_own
 from boincvm.paths import cache_directory
 from boincvm.processes import ChildProcess
+from boincvm.redaction import redact
 
 LIMIT = 2.5
 """Seconds that the trial boot may take; a kernel on working hardware needs a fifth of it."""
 
 _DEVICE = Path("/dev/kvm")
+_MOST_BYTES = 1 << 16
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _EXIT_PORT = 0xF4
 _SENT = 0x2A
@@ -99,8 +102,9 @@ async def _try_kvm(kernel: Path) -> str:
         if status == REPORTED:
             return ""
         log.seek(0)
-        lines = log.read().decode(errors="replace").strip().splitlines()
-    detail = lines[0][:200] if lines else f"QEMU ended with status {status}"
+        lines = redact(os.fsdecode(log.read())).strip().splitlines()
+    said = "".join(filter(str.isprintable, lines[0])) if lines else ""
+    detail = said[:200] if said else f"QEMU ended with status {status}"
     return f"/dev/kvm opens, but a kernel does not boot under it: {detail}"
 
 
@@ -166,20 +170,22 @@ def _key() -> str:
 
 def _load(cache: Path, key: str) -> Verdict | None:
     try:
-        kept = json.loads(cache.read_text())
+        with open_own(cache) as file:
+            kept = json.loads(file.read(_MOST_BYTES))
         if kept["key"] != key:
             return None
         return Verdict(**kept["verdict"])._replace(cached=True)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # not ours, or of another version: probe again
 
 
 def _store(cache: Path, key: str, verdict: Verdict) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(cache.parent)
     part = cache.with_suffix(f".{os.getpid()}")
     try:
+        part.touch(mode=0o600)  # whatever the umask
         part.write_text(json.dumps({"key": key, "verdict": verdict._asdict()}))
         part.replace(cache)
     finally:

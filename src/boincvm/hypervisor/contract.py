@@ -56,6 +56,7 @@ class MachineSpec(NamedTuple):
     `Machine.disk_layers` told them; it boots from that disk. Empty: it gets a new one.
     display: it has a screen and a keyboard, which `DISPLAY_SOCKET` in the directory serves by
     the RFB protocol (RFC 6143) while it runs.
+    host_name: what its guest is to call itself, a label of RFC 1123; empty: the image's own.
     """
 
     directory: Path
@@ -71,6 +72,7 @@ class MachineSpec(NamedTuple):
     balloon: bool = False
     layers: tuple[str, ...] = ()
     display: bool = False
+    host_name: str = ""
 
 
 DISPLAY_SOCKET = "display.sock"
@@ -79,8 +81,10 @@ DISPLAY_SOCKET = "display.sock"
 class EndCause(Enum):
     ASKED = auto()
     """stop, save or destroy."""
-    GUEST = auto()
-    """The guest turned itself off, or its kernel panicked."""
+    POWERED_OFF = auto()
+    """The guest turned itself off, or rebooted."""
+    PANICKED = auto()
+    """The guest's kernel gave up; the detail is its last words."""
     KILLED = auto()
     """A signal from outside ended the hypervisor."""
     FAILED = auto()
@@ -144,8 +148,11 @@ class Machine(Protocol):
         """Make the overlay and all else that start needs."""
 
     async def start(self) -> socket.socket:
-        """Begin to boot (or go on from the saved state); returns the host's end of the
-        guest link, a non-blocking stream socket that the caller owns."""
+        """Begin to boot; returns the host's end of the guest link, a non-blocking stream socket
+        that the caller owns.
+
+        A machine that goes on from a checkpoint is PAUSED then, so that its guest can be told by
+        `GuestLink.attach` what must be new in it before anything runs there."""
 
     async def pause(self) -> None: ...
 

@@ -89,6 +89,7 @@ class FakeMachine:
     async def start(self) -> socket.socket:
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError("the machine is already running, and its link is taken")
+        goes_on = self.state is MachineState.SAVED
         await self.create()
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
@@ -96,7 +97,7 @@ class FakeMachine:
         near.setblocking(False)
         if self._boots:
             await loop.create_connection(lambda: self.guest, sock=self._far_end)
-        self.state = MachineState.RUNNING
+        self.state = MachineState.PAUSED if goes_on else MachineState.RUNNING
         return near
 
     async def pause(self) -> None:

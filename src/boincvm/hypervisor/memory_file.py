@@ -19,17 +19,25 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict
 
 from boincvm.hypervisor.qemu_stream import PAGE, Block, Frame, StreamWriter
+from boincvm.regular_files import open_regular
 
 MARK = b"BVMMEM1\n"
 _TRAILER = struct.Struct("<8sQI32s")
 _DIGEST = 16
 _MOST_FILES = 64
 _LARGEST_META = 1 << 20
-_LARGEST_END = 1 << 32
+_LARGEST_TAIL = 64 << 20
+_LARGEST_MEMORY = 1 << 40
+"""Bytes of all blocks of a machine's memory."""
+_OTHER_MEMORY = 64 << 20
+"""Bytes that a machine has beside its main memory: firmware, and a screen's."""
+_SLACK = 1 << 16
+"""Bytes that a table may have more than what it says: it is compressed."""
 _BUFFER = 1 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RUN = 256
@@ -166,11 +174,12 @@ class MemoryImage:
         self.tables = tables
 
     @classmethod
-    def read(cls, directory: Path, name: str) -> "MemoryImage":
-        """Only the end of the file is read. Raises MemoryFileError, OSError."""
+    def read(cls, directory: Path, name: str, memory: int | None = None) -> "MemoryImage":
+        """Only the end of the file is read. `memory`: bytes of the machine's memory; what says
+        that it has much more is refused. Raises MemoryFileError, OSError."""
         try:
-            with (directory / name).open("rb") as file:
-                meta, tail, table = _read_end(file)
+            with BufferedReader(open_regular(directory / name)) as file:
+                meta, tail, table = _read_end(file, memory)
             frame = _frame(meta, tail)
             chain = tuple(_file_name(one) for one in meta["chain"])
             tables = _decode(table, frame.blocks)
@@ -189,7 +198,8 @@ class MemoryImage:
         """To a blocking descriptor. Raises MemoryFileError, OSError."""
         with ExitStack() as stack:
             files = [
-                stack.enter_context((self._directory / name).open("rb")) for name in self.chain
+                stack.enter_context(BufferedReader(open_regular(self._directory / name)))
+                for name in self.chain
             ]
             with open(descriptor, "wb", buffering=_BUFFER, closefd=False) as target:
                 writer = StreamWriter(target, self.frame)
@@ -236,15 +246,20 @@ class _Meta(TypedDict):
 
 
 def _frame(meta: _Meta, tail: bytes) -> Frame:
+    section, instance, version = map(int, meta["ram"])
+    return Frame(bytes.fromhex(meta["head"]), section, instance, version, _blocks(meta), tail)
+
+
+def _blocks(meta: _Meta) -> tuple[Block, ...]:
     blocks = tuple(Block(bytes.fromhex(word), int(size)) for word, size in meta["blocks"])
     if any(size <= 0 or size % PAGE for _, size in blocks):
         raise ValueError("a block of memory has no whole pages")
-    section, instance, version = map(int, meta["ram"])
-    return Frame(bytes.fromhex(meta["head"]), section, instance, version, blocks, tail)
+    return blocks
 
 
-def _read_end(file: BinaryIO) -> tuple[_Meta, bytes, bytes]:
-    """Meta, tail and table; ValueError where they are not what was written."""
+def _read_end(file: BinaryIO, wanted: int | None) -> tuple[_Meta, bytes, bytes]:
+    """Meta, tail and table; ValueError where they are not what was written. No more is read than
+    the machine's memory, by what meta says of it, can account for."""
     size = os.fstat(file.fileno()).st_size
     at = size - _TRAILER.size
     if at < 0:
@@ -253,16 +268,23 @@ def _read_end(file: BinaryIO) -> tuple[_Meta, bytes, bytes]:
     mark, begin, length, digest = _TRAILER.unpack(file.read(_TRAILER.size))
     if mark != MARK:
         raise ValueError("it has not our mark, or another version's")
-    if not 0 <= begin <= at - length or length > _LARGEST_META or at - begin > _LARGEST_END:
+    if length > _LARGEST_META or not 0 <= begin <= at - length:
         raise ValueError("its end is nowhere")
+    file.seek(at - length)
+    meta: _Meta = json.loads(file.read(length))
+    tail, table = int(meta["tail"]), int(meta["table"])
+    memory = sum(block.size for block in _blocks(meta))
+    most = _LARGEST_MEMORY if wanted is None else wanted + _OTHER_MEMORY
+    if memory > most or not 0 <= tail <= _LARGEST_TAIL:
+        raise ValueError("it says too much")
+    if not 0 <= table <= _Table.size(memory // PAGE) + _SLACK:
+        raise ValueError("its table is too large")
+    if tail + table + length != at - begin:
+        raise ValueError("its parts do not add up")
     file.seek(begin)
     data = file.read(at - begin)
     if hashlib.blake2b(data, digest_size=32).digest() != digest:
         raise ValueError("its end is not what was written")
-    meta: _Meta = json.loads(data[-length:])
-    tail, table = int(meta["tail"]), int(meta["table"])
-    if tail + table + length != len(data):
-        raise ValueError("its parts do not add up")
     return meta, data[:tail], data[tail : tail + table]
 
 

@@ -27,6 +27,7 @@ from boincvm.file_digest import digest_of
 from boincvm.hypervisor.memory_file import MemoryFileError, MemoryWriter, Summary
 from boincvm.hypervisor.qcow2_merge import MergeError, merge
 from boincvm.hypervisor.qemu_stream import StreamError, read_stream
+from boincvm.own_files import make_directory
 
 _BUFFER = 1 << 20
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system call numbers
@@ -72,7 +73,7 @@ class _Turn:
     def __init__(self, path: str | None) -> None:
         self._descriptor = -1
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            make_directory(Path(path).parent)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __enter__(self) -> None:
@@ -126,7 +127,7 @@ def _merge(directory: Path, wanted: object) -> list[str]:
     layers = [directory / str(name) for name in wanted["layers"]]
     into = str(wanted["into"])
     try:
-        merge(layers, Path(str(wanted["backing"])), directory / into)
+        merge(layers, directory / into)
     except BaseException:
         (directory / into).unlink(missing_ok=True)
         raise

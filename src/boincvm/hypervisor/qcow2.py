@@ -1,80 +1,197 @@
-"""qcow2 files, as far as a machine needs them: an image's size, and an empty overlay over it.
+"""qcow2 files, as far as a machine needs them: which may be a machine's disk, and an empty overlay.
 
-Format: QEMU's docs/interop/qcow2.txt. An overlay with nothing in it is a header and three
-short tables, written in less time than it takes to start `qemu-img`.
+Format: QEMU's docs/interop/qcow2.txt. A qcow2 file may name other files of the host (a backing
+file, an external data file), and QEMU would open them for the guest. So no disk is given to QEMU
+before `check_disk` has found that it names none. What lies beneath an overlay is told to QEMU
+with `-blockdev`, and not written in the overlay's header.
+
+An overlay with nothing in it is a header and three short tables, written in less time than it
+takes to start `qemu-img`.
 """
 
 import os
+import stat
 import struct
 from pathlib import Path
-
-from boincvm.sparse_files import make_sparse_file
+from typing import NamedTuple
 
 MAGIC = b"QFI\xfb"
 CLUSTER_BITS = 16
 CLUSTER = 1 << CLUSTER_BITS
+_SECTOR = 512
 _PER_L2_TABLE = CLUSTER // 8 * CLUSTER
 """Bytes of the disk that one entry of the L1 table stands for."""
-_FORMAT_EXTENSION = 0xE2792ACA
 _HEADER_LENGTH = 104
+_LONGEST_HEADER = 4096
 _REFCOUNT_TABLE, _REFCOUNT_BLOCK, _L1_TABLE = (CLUSTER * place for place in (1, 2, 3))
-_LONGEST_NAME = 1023
+_REFCOUNT_ORDER = 4
+"""Reference counts have 1 << 4 bits."""
+_MOST_L1_ENTRIES = 1 << 16
+"""Of a disk of 32 TiB."""
+_END, _FEATURE_NAMES = 0, 0x6803F857
+_NAMING_EXTENSIONS = {0xE2792ACA: "a backing file", 0x44415441: "an external data file"}
+_INCOMPATIBLE = {
+    1 << 0: "it was not closed properly",
+    1 << 1: "it is marked as corrupt",
+    1 << 2: "it names another file as the one that holds its data",
+}
 
 
-def virtual_size(path: Path) -> int:
-    """Bytes of the disk that the file `path` holds. Raises OSError, ValueError."""
-    with path.open("rb") as image:
-        header = image.read(32)
-    if len(header) < 32 or not header.startswith(MAGIC):
-        raise ValueError(f"{path} is no qcow2 file")
-    return int(struct.unpack_from(">Q", header, 24)[0])
+class DiskRefusedError(ValueError):
+    """The file may not be a machine's disk; the text says which file and why."""
+
+
+def check_disk(path: Path) -> int:
+    """Bytes of the disk that the file `path` holds, which QEMU may open then.
+
+    It is a qcow2 file of version 3 as we and `qemu-img` write them, and names no other file: no
+    backing file, no external data file, no snapshots, no encryption, no feature that a reader
+    must know; its tables lie in the file. No other format is taken: VMDK, VDI, VHD and VHDX may
+    name other files too, and a raw disk could be taken for any of these. No link is followed.
+    Raises OSError, DiskRefusedError.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DiskRefusedError(f"{path} is no regular file")
+        return check_header(os.pread(descriptor, CLUSTER, 0), status.st_size, str(path))
+    finally:
+        os.close(descriptor)
+
+
+def check_header(head: bytes, length: int, name: str) -> int:
+    """`check_disk` for a file of `length` bytes that begins with `head`, its first cluster or all
+    of it; `name` is for messages. Raises DiskRefusedError."""
+    if len(head) < _HEADER_LENGTH or not head.startswith(MAGIC):
+        raise DiskRefusedError(f"{name} is no qcow2 file")
+    fields = _Header(*struct.unpack_from(_HEADER_FORMAT, head))
+    why = _why_not(fields, length) or _why_not_extended(head, fields.header_length)
+    if why:
+        raise DiskRefusedError(f"{name} may not be a machine's disk: {why}")
+    return fields.size
+
+
+_HEADER_FORMAT = ">4sIQIIQIIQQIIQQQQII"
+
+
+class _Header(NamedTuple):
+    """The fields of a header of version 3, in their order."""
+
+    magic: bytes
+    version: int
+    backing_offset: int
+    backing_length: int
+    cluster_bits: int
+    size: int
+    encryption: int
+    l1_entries: int
+    l1_table: int
+    refcount_table: int
+    refcount_clusters: int
+    snapshots: int
+    snapshots_offset: int
+    incompatible: int
+    compatible: int
+    autoclear: int
+    refcount_order: int
+    header_length: int
+
+
+def _why_not(header: _Header, length: int) -> str:
+    """Why a file of `length` bytes with that header is refused; empty where it is not."""
+    if header.version != 3:
+        return f"it is a qcow2 file of version {header.version}, not 3"
+    if header.backing_offset or header.backing_length:
+        return "it names another file as its backing file"
+    if header.incompatible:
+        bit = header.incompatible & -header.incompatible
+        return _INCOMPATIBLE.get(bit, "it has features that are not used here")
+    if header.snapshots or header.snapshots_offset:
+        return "it holds snapshots"
+    if header.encryption:
+        return "it is encrypted"
+    ours = (CLUSTER_BITS, 0, 0, _REFCOUNT_ORDER)
+    if (
+        header.cluster_bits, header.compatible, header.autoclear, header.refcount_order
+    ) != ours:  # fmt: skip
+        return "it has features that are not used here"
+    needed = -(-header.size // _PER_L2_TABLE)
+    if not header.size or header.size % _SECTOR or needed > header.l1_entries:
+        return "its size makes no sense"
+    if header.l1_entries > _MOST_L1_ENTRIES:
+        return "it is too large"
+    for table, size in (
+        (header.l1_table, header.l1_entries * 8),
+        (header.refcount_table, header.refcount_clusters * CLUSTER),
+    ):
+        if not size or table < CLUSTER or table % CLUSTER or table + size > length:
+            return "its tables are not in the file"
+    return ""
+
+
+def _why_not_extended(head: bytes, at: int) -> str:
+    """Likewise of what follows the fields, up to the end of the header's extensions at the offset
+    `at`: only the names of features, which `qemu-img` writes."""
+    if not _HEADER_LENGTH <= at <= _LONGEST_HEADER or at % 8 or any(head[_HEADER_LENGTH:at]):
+        return "it has features that are not used here"
+    while at + 8 <= len(head):
+        kind, length = struct.unpack_from(">II", head, at)
+        at += 8 + length + -length % 8
+        if kind == _END:
+            return ""
+        if kind != _FEATURE_NAMES:
+            named = _NAMING_EXTENSIONS.get(kind)
+            return f"it names {named}" if named else "it has extensions that are not used here"
+    return "its header has no end"
 
 
 def header_of(
-    backing: Path,
     size: int,
     l1_entries: int,
     l1_table: int,
     refcount_table: int,
     refcount_clusters: int,
 ) -> bytes:
-    """The first cluster's beginning, for a disk of `size` bytes over `backing`, also qcow2; the
-    tables' places are offsets. Raises ValueError for a name that is too long."""
-    name = os.fsencode(backing)
-    if len(name) > _LONGEST_NAME:
-        raise ValueError(f"{backing} is too long a name for qcow2")
-    extensions = struct.pack(">II8sII", _FORMAT_EXTENSION, 5, b"qcow2", 0, 0)
-    header = struct.pack(
-        ">4sIQIIQIIQQIIQQQQII",
-        *(MAGIC, 3),
-        *(_HEADER_LENGTH + len(extensions), len(name)),
-        *(CLUSTER_BITS, size, 0),  # no encryption
-        *(l1_entries, l1_table),
-        *(refcount_table, refcount_clusters),
-        *(0, 0),  # no snapshots
-        *(0, 0, 0),  # no features that a reader must, may or may not know
-        *(4, _HEADER_LENGTH),  # reference counts of 1 << 4 bits
+    """The first cluster's beginning, for a disk of `size` bytes; the tables' places are offsets."""
+    header = _Header(
+        magic=MAGIC,
+        version=3,
+        backing_offset=0,
+        backing_length=0,
+        cluster_bits=CLUSTER_BITS,
+        size=size,
+        encryption=0,
+        l1_entries=l1_entries,
+        l1_table=l1_table,
+        refcount_table=refcount_table,
+        refcount_clusters=refcount_clusters,
+        snapshots=0,
+        snapshots_offset=0,
+        incompatible=0,
+        compatible=0,
+        autoclear=0,
+        refcount_order=_REFCOUNT_ORDER,
+        header_length=_HEADER_LENGTH,
     )
-    return header + extensions + name
+    return struct.pack(_HEADER_FORMAT, *header) + struct.pack(">II", _END, 0)
 
 
-def overlay(backing: Path, size: int) -> tuple[int, list[tuple[int, bytes]]]:
-    """A qcow2 file of `size` bytes that reads as `backing`, also qcow2, until it is written: the
-    length of the file, and what is where in it. Raises ValueError for a name that is too long."""
+def write_overlay(path: Path, size: int) -> None:
+    """Write a new qcow2 file of `size` bytes that reads as what QEMU is told lies beneath it, until
+    it is written to.
+
+    Raises OSError, FileExistsError among them.
+    """
     l1_entries = -(-size // _PER_L2_TABLE)
     clusters = 3 + -(-l1_entries * 8 // CLUSTER)
-    header = header_of(backing.absolute(), size, l1_entries, _L1_TABLE, _REFCOUNT_TABLE, 1)
-    pieces = [
-        (0, header),
-        (_REFCOUNT_TABLE, struct.pack(">Q", _REFCOUNT_BLOCK)),
-        (_REFCOUNT_BLOCK, struct.pack(">H", 1) * clusters),
-    ]
-    return clusters * CLUSTER, pieces
-
-
-def write_overlay(path: Path, backing: Path, size: int) -> None:
-    """A new file with an `overlay`.
-
-    Raises OSError, FileExistsError among them, and ValueError for a name that is too long.
-    """
-    make_sparse_file(str(path), *overlay(backing, size))
+    header = header_of(size, l1_entries, _L1_TABLE, _REFCOUNT_TABLE, 1)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(descriptor, header, 0)
+        os.pwrite(descriptor, struct.pack(">Q", _REFCOUNT_BLOCK), _REFCOUNT_TABLE)
+        os.pwrite(descriptor, struct.pack(">H", 1) * clusters, _REFCOUNT_BLOCK)
+        os.ftruncate(descriptor, clusters * CLUSTER)
+    finally:
+        os.close(descriptor)

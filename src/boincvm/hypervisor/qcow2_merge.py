@@ -12,14 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from boincvm.hypervisor.qcow2 import CLUSTER, CLUSTER_BITS, MAGIC, header_of
+from boincvm.hypervisor.qcow2 import CLUSTER, DiskRefusedError, check_disk, header_of
 
 _ENTRIES = CLUSTER // 8
 _OFFSET = 0x00FFFFFFFFFFFE00
 _IN_USE_ONCE = 1 << 63
 _ZERO = 1
 _COMPRESSED = 1 << 62
-_MOST_TABLES = 1 << 16
 _PER_REFCOUNT_BLOCK = CLUSTER // 2
 
 
@@ -32,14 +31,11 @@ class _Layer:
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.file = file
-        header = self.file.read(104)
-        if len(header) < 104 or not header.startswith(MAGIC):
-            raise MergeError(f"{path.name} is no qcow2 file")
-        version, bits = struct.unpack_from(">I12xI", header, 4)
-        self.size, _, entries, table = struct.unpack_from(">QIIQ", header, 24)
-        (incompatible,) = struct.unpack_from(">Q", header, 72)
-        if (version, bits, incompatible) != (3, CLUSTER_BITS, 0) or entries > _MOST_TABLES:
-            raise MergeError(f"{path.name} has features that we do not use")
+        try:
+            self.size = check_disk(path)
+        except DiskRefusedError as error:
+            raise MergeError(str(error)) from error
+        entries, table = struct.unpack_from(">IQ", self.file.read(48), 36)
         self.tables = _table(self.file, table, entries)
 
     def entries(self, index: int) -> "array[int] | None":
@@ -57,24 +53,23 @@ def _table(file: BinaryIO, offset: int, entries: int) -> "array[int]":
     return table
 
 
-def merge(layers: Sequence[Path], backing: Path, target: Path) -> None:
-    """Makes `target`, over `backing`, of the layers, the lowest first. It is not synced.
+def merge(layers: Sequence[Path], target: Path) -> None:
+    """Makes `target` of the layers, the lowest first. It is not synced.
 
     Raises MergeError, OSError.
     """
     with ExitStack() as stack:
         opened = [_Layer(path, stack.enter_context(path.open("rb"))) for path in layers]
-        _Writer(stack.enter_context(target.open("xb")), opened, backing).write()
+        _Writer(stack.enter_context(target.open("xb")), opened).write()
 
 
 class _Writer:
     """header, first-level table, then data and second-level tables as they come, and at the end
     what says which clusters are in use."""
 
-    def __init__(self, file: BinaryIO, layers: Sequence[_Layer], backing: Path) -> None:
+    def __init__(self, file: BinaryIO, layers: Sequence[_Layer]) -> None:
         self._file = file
         self._layers = layers
-        self._backing = backing
         self._size = layers[-1].size
         self._count = -(-self._size // (CLUSTER * _ENTRIES))
         self._next = 1 + -(-self._count * 8 // CLUSTER)
@@ -84,9 +79,7 @@ class _Writer:
         for index in range(self._count):
             first[index] = self._second_level(index)
         refcount_table, table_clusters = self._refcounts()
-        header = header_of(
-            self._backing, self._size, self._count, CLUSTER, refcount_table, table_clusters
-        )
+        header = header_of(self._size, self._count, CLUSTER, refcount_table, table_clusters)
         self._put(0, header)
         first.byteswap()
         self._put(CLUSTER, first.tobytes())

@@ -18,16 +18,17 @@ from boincvm.hypervisor.contract import (
     MachineSpec,
     MachineState,
 )
-from boincvm.hypervisor.early_qemu import LOG as LOG
-from boincvm.hypervisor.early_qemu import WINDOW as WINDOW
 from boincvm.hypervisor.qemu_balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu_begun import BegunProcess
+from boincvm.hypervisor.qemu_command import WINDOW as WINDOW
 from boincvm.hypervisor.qemu_console import Console
 from boincvm.hypervisor.qemu_identity import check_identity, identity
 from boincvm.hypervisor.qemu_launch import Launch
 from boincvm.hypervisor.qemu_monitor import Monitor
 from boincvm.hypervisor.qemu_origin import GOLDEN_STATE, Boot, Cloned, Origin, Restored
+from boincvm.hypervisor.qemu_process import LOG as LOG
 from boincvm.hypervisor.qemu_process import QemuProcess, remove_directory
+from boincvm.hypervisor.qemu_saved import read_saved_state
 from boincvm.hypervisor.qemu_saving import Saving
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class QemuDriver:
         return QemuMachine(spec, self.accelerator, Boot, begun=self._take_begun())
 
     def saved_machine(self, spec: MachineSpec, checkpoint: Checkpoint) -> "QemuMachine":
-        accelerator = check_identity(checkpoint.machine, self.accelerator)
+        accelerator = check_identity(read_saved_state(checkpoint), self.accelerator)
         return QemuMachine(spec, accelerator, lambda: Restored(checkpoint), kept=checkpoint)
 
     def identity(self) -> dict[str, str]:
@@ -147,7 +148,8 @@ class QemuMachine:
                 raise
         finally:
             self._close_origin()
-        self.state = MachineState.RUNNING
+        stands_still = self._launch.stands_still
+        self.state = MachineState.PAUSED if stands_still else MachineState.RUNNING
         return process.link
 
     def _take_process(self, origin: Origin) -> QemuProcess:
@@ -344,4 +346,5 @@ class QemuMachine:
             return MachineEnd(EndCause.KILLED, f"signal {-status} ended QEMU")
         if status > 0:
             return MachineEnd(EndCause.FAILED, process.last_words() or f"QEMU ended with {status}")
-        return MachineEnd(EndCause.GUEST, self._console.panic_line() if self._console else "")
+        panic = self._console.panic_line() if self._console else ""
+        return MachineEnd(EndCause.PANICKED if panic else EndCause.POWERED_OFF, panic)

@@ -4,13 +4,11 @@ No event loop is needed to start one, and the import of asyncio takes longer tha
 """
 
 import socket
-from pathlib import Path
 from typing import Self
 
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.early_qemu import EarlyQemu
 from boincvm.hypervisor.qemu_launch import Launch
-from boincvm.hypervisor.qemu_origin import Cloned, Origin, clone_launch
+from boincvm.hypervisor.qemu_origin import Origin
 from boincvm.hypervisor.qemu_process import QemuProcess
 
 
@@ -32,13 +30,6 @@ class BegunProcess:
             origin.close()
             raise
         return cls(process, launch, origin)
-
-    @classmethod
-    def of(cls, early: EarlyQemu, spec: MachineSpec, accelerator: str, golden: Path) -> Self:
-        """Takes over what began as a copy of `golden`, with the plan for `spec`."""
-        process = QemuProcess.of(early, spec, accelerator)
-        origin = Cloned(golden, early.state)
-        return cls(process, clone_launch(golden, early.state), origin)
 
     @property
     def link(self) -> socket.socket:

@@ -70,11 +70,10 @@ class Kept(NamedTuple):
 
 
 class Merge(NamedTuple):
-    """Layers of the disk that become one file, `into`, over the file `backing`."""
+    """Layers of the disk that become one file, `into`."""
 
     layers: tuple[str, ...]
     into: str
-    backing: str
 
 
 class Keeper:

@@ -1,4 +1,8 @@
-"""QEMU's command line for a machine: no device, port or file that the machine does not need."""
+"""QEMU's command line for a machine: no device, port or file that the machine does not need.
+
+Paths are told in JSON, with the format of each file: nothing is probed, and no comma, colon or
+equals sign in a name means anything to QEMU.
+"""
 
 import json
 from pathlib import Path
@@ -6,14 +10,14 @@ from pathlib import Path
 from boincvm import processes
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
-from boincvm.hypervisor.early_qemu import WINDOW
 from boincvm.hypervisor.qemu_launch import Launch, Memory
 
 PROGRAM = "qemu-system-x86_64"
 INSTALL_HINT = "install it: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
 PORT_NAME = "boincvm.agent"
+WINDOW = "window"
+"""In the machine's directory: the transfer disk."""
 WINDOW_SERIAL = "boincvm-window"
-_SERIAL = f",serial={WINDOW_SERIAL}"
 NETWORK_CARD = "network-card"
 MEMORY = "memory"
 IMAGE_NODE = "image"
@@ -94,6 +98,7 @@ def machine_command(
         *_memory(spec.memory, launch),
         "-smp", str(spec.cpus),
         *(_incoming(launch) if launch.incoming else _boot(spec)),
+        *(["-S"] if launch.stands_still else []),
         *_root_disk(spec, launch),
         # The host reads and writes the window while the guest has it open.
         *_window(spec.directory / WINDOW),
@@ -198,12 +203,15 @@ def _root_disk(spec: MachineSpec, launch: Launch) -> list[str]:
 
 
 def _window(path: Path) -> list[str]:
-    escaped = str(path).replace(",", ",,")
-    options = "format=raw,file.locking=off,cache=unsafe"
-    return [
-        "-drive", f"if=none,id=window,file={escaped},{options}",
-        "-device", f"virtio-blk-pci,drive=window{_SERIAL}",
-    ]  # fmt: skip
+    no_flush = {"no-flush": True}
+    node = {
+        "driver": "raw",
+        "node-name": "window",
+        "cache": no_flush,
+        "file": {"driver": "file", "filename": str(path), "locking": "off", "cache": no_flush},
+    }
+    device = f"virtio-blk-pci,drive=window,serial={WINDOW_SERIAL}"
+    return ["-blockdev", json.dumps(node), "-device", device]
 
 
 def _network(wanted: bool) -> list[str]:

@@ -44,7 +44,8 @@ class Console:
         for line in text.splitlines():
             _, found, rest = line.partition("Kernel panic - ")
             if found:
-                return "kernel panic: " + "".join(filter(str.isprintable, rest))[:200]
+                rest = rest.removeprefix("not syncing: ")
+                return "".join(filter(str.isprintable, rest))[:200] or "without a word"
         return ""
 
     def close(self) -> None:

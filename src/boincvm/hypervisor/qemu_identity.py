@@ -1,10 +1,15 @@
 """What a machine's state depends on: the QEMU program and the processor."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor import qemu_command
+
+if TYPE_CHECKING:
+    from boincvm.hypervisor.qemu_saved import SavedState
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -35,19 +40,20 @@ def identity(accelerator: str) -> dict[str, str]:
     }
 
 
-def check_identity(table: Mapping[str, object], accelerator: str) -> str:
-    """The accelerator under which a checkpoint with that table can go on here.
+def check_identity(state: SavedState, accelerator: str) -> str:
+    """The accelerator under which a machine in that state can go on here.
 
     A newer QEMU takes the state of an older one: it keeps the older one's machine types.
     Raises HypervisorError.
     """
-    needed = table.get("accelerator")
-    if needed == "tcg":
+    if state.accelerator == "tcg":
         return "tcg"
-    if needed != accelerator:
-        raise HypervisorError(f"the machine was saved under {needed}, which does not work here")
-    if table.get("processor") != processor():
+    if state.accelerator != accelerator:
         raise HypervisorError(
-            f"the machine was saved on another processor ({table.get('processor')})"
+            f"the machine was saved under {state.accelerator}, which does not work here"
+        )
+    if state.processor != processor():
+        raise HypervisorError(
+            f"the machine was saved on another processor ({ascii(state.processor)[:80]})"
         )
     return accelerator

@@ -12,6 +12,7 @@ from boincvm.hypervisor.qemu_launch import Launch, Memory
 from boincvm.hypervisor.qemu_process import failure_of_disks, make_files, make_window
 
 if TYPE_CHECKING:
+    from boincvm.hypervisor.memory_file import MemoryImage
     from boincvm.hypervisor.qemu_monitor import Monitor  # it and asyncio take longer than QEMU
 
 FIRST_LAYER = "disk-000000.qcow2"
@@ -47,7 +48,7 @@ class Origin(Protocol):
         """Those that the process must inherit."""
 
     async def load(self, monitor: Monitor) -> None:
-        """Until the guest runs, as far as anybody can tell."""
+        """Until the guest runs, as far as anybody can tell, or stands still as it was told."""
 
     def close(self) -> None:
         """The process has what it needs; again is harmless."""
@@ -63,6 +64,9 @@ class Boot:
 
     def prepare(self, spec: MachineSpec) -> Launch:
         if spec.layers:
+            from boincvm.hypervisor.qemu_saved import check_layers  # it brings in `re`
+
+            check_layers(spec.layers)
             make_window(spec)
             return Launch(spec.layers)
         make_files(spec, FIRST_LAYER, spec.root)
@@ -81,8 +85,11 @@ class Restored:
     """From a checkpoint, whose files are in the machine's directory."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._table = checkpoint.machine
-        self._directory = Path()
+        from boincvm.hypervisor.qemu_saved import read_saved_state
+
+        self._files = checkpoint.files
+        self._state = read_saved_state(checkpoint)
+        self._directory, self._size = Path(), 0
         self._stream, self._far = os.pipe2(os.O_CLOEXEC)
 
     @property
@@ -90,33 +97,38 @@ class Restored:
         return (self._stream,)
 
     def prepare(self, spec: MachineSpec) -> Launch:
-        self._directory = spec.directory
-        layers, new = text_list(self._table, "layers"), free_layer(spec.directory)
-        make_files(spec, new, spec.directory / layers[-1])
-        kind = text(self._table, "type")
+        self._directory, self._size, state = spec.directory, spec.memory, self._state
+        new = free_layer(spec.directory)
+        image = self._memory_image()
+        make_files(spec, new, spec.directory / state.layers[-1])
         return Launch(
-            (*layers, new), incoming="defer", machine=kind, has_configuration=self._is_named()
+            (*state.layers, new),
+            incoming="defer",
+            machine=state.machine_type,
+            # There is none if its machine was a golden one's copy.
+            has_configuration=image.frame.has_configuration,
+            stands_still=True,
         )
 
-    def _is_named(self) -> bool:
-        """Whether the state has a configuration: not if its machine was a golden one's copy."""
+    def _memory_image(self) -> MemoryImage:
         from boincvm.hypervisor.memory_file import MemoryFileError, MemoryImage
+        from boincvm.hypervisor.qemu_saved import check_sealed
 
         try:
-            image = MemoryImage.read(self._directory, text(self._table, "memory"))
+            image = MemoryImage.read(self._directory, self._state.memory, self._size)
         except (MemoryFileError, OSError) as error:
             raise HypervisorError(f"the saved memory cannot be loaded: {error}") from error
-        return image.frame.has_configuration
+        check_sealed(image.chain, self._files)
+        return image
 
     async def load(self, monitor: Monitor) -> None:
         import asyncio
 
-        from boincvm.hypervisor.memory_file import MemoryFileError, MemoryImage
+        from boincvm.hypervisor.memory_file import MemoryFileError
 
         def feed() -> None:
-            image = MemoryImage.read(self._directory, text(self._table, "memory"))
             try:
-                image.write_stream(self._far)
+                self._memory_image().write_stream(self._far)
             finally:
                 self._close_far()
 
@@ -136,7 +148,6 @@ class Restored:
                 raise HypervisorError(f"the saved memory cannot be loaded: {error}") from error
             except TimeoutError:
                 raise HypervisorError(f"it was not loaded within {LOAD_LIMIT:g} s") from None
-        await monitor.execute("cont")  # which it does by itself, if it ran when it was saved
 
     def _close_far(self) -> None:
         if self._far >= 0:
@@ -157,10 +168,9 @@ class Cloned:
     that all others have mapped (until 8.1; docs/devel of QEMU, ram_block_discard_range).
     """
 
-    def __init__(self, golden: Path, state: int = -1) -> None:
-        """`state`: a descriptor of the snapshot's state; its process has begun with it then."""
+    def __init__(self, golden: Path) -> None:
         self._golden = golden
-        self._state, self._memory = state, -1
+        self._state = self._memory = -1
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -180,12 +190,15 @@ class Cloned:
             self.close()
             raise failure_of_disks(error) from error
         make_files(spec, new, below)
-        launch = clone_launch(self._golden, self._state)
-        if not spec.ephemeral:
-            launch = launch._replace(layers=(FIRST_LAYER, new))
-        if self._memory >= 0:
-            return launch._replace(memory=Memory.SHARED, memory_file=f"/dev/fd/{self._memory}")
-        return launch
+        copied = self._memory >= 0
+        return Launch(
+            (str(below) if spec.ephemeral else FIRST_LAYER, new),
+            Memory.SHARED if copied else Memory.CLONE,
+            f"/dev/fd/{self._memory}" if copied else str(self._golden / GOLDEN_MEMORY),
+            incoming=f"fd:{self._state}",
+            has_memory=False,
+            has_configuration=False,  # `xen-save-devices-state` leaves it out
+        )
 
     async def load(self, monitor: Monitor) -> None:
         import asyncio
@@ -204,18 +217,6 @@ class Cloned:
         for descriptor in self.descriptors:
             os.close(descriptor)
         self._state = self._memory = -1
-
-
-def clone_launch(golden: Path, state: int) -> Launch:
-    """Of a copy of that snapshot that does not outlive it; `state` is a descriptor."""
-    return Launch(
-        (str(golden / FIRST_LAYER), layer_name(1)),
-        Memory.CLONE,
-        str(golden / GOLDEN_MEMORY),
-        incoming=f"fd:{state}",
-        has_memory=False,
-        has_configuration=False,  # `xen-save-devices-state` leaves it out
-    )
 
 
 def copy_to_memory(path: Path) -> int:
@@ -241,19 +242,3 @@ def copy_to_memory(path: Path) -> int:
     finally:
         os.close(source)
     return copy
-
-
-def text(table: object, name: str) -> str:
-    """A word of the driver's table in a manifest. Raises HypervisorError."""
-    value = table.get(name) if isinstance(table, dict) else None
-    if not isinstance(value, str):
-        raise HypervisorError(f"the checkpoint does not say its {name}")
-    return value
-
-
-def text_list(table: object, name: str) -> tuple[str, ...]:
-    """Several words. Raises HypervisorError."""
-    value = table.get(name) if isinstance(table, dict) else None
-    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
-        raise HypervisorError(f"the checkpoint does not say its {name}")
-    return tuple(value)

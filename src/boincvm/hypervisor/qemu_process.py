@@ -5,19 +5,22 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 from boincvm.errors import HostDiskFullError, HypervisorError, UsageError
 from boincvm.filetree import DISK_FULL
 from boincvm.hypervisor import qcow2, qemu_command
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.early_qemu import LOG, WINDOW, EarlyQemu
+from boincvm.hypervisor.qemu_command import WINDOW
 from boincvm.hypervisor.qemu_launch import Launch
 from boincvm.processes import ChildProcess, quiet_environment
+from boincvm.redaction import redact
+from boincvm.regular_files import create_new
 from boincvm.sizes import format_size
-from boincvm.sparse_files import make_sparse_file
 
+LOG = "qemu.log"
+"""In the machine's directory: what QEMU says."""
 WINDOW_SIZE = 32 << 20
+"""Of the transfer disk, in bytes."""
 
 
 class QemuProcess:
@@ -33,7 +36,9 @@ class QemuProcess:
         launch: Launch,
         descriptors: Sequence[int] = (),
     ) -> None:
-        """`descriptors`: those that `launch` speaks of. Raises HypervisorMissingError, OSError."""
+        """`descriptors`: those that `launch` speaks of. Raises HypervisorMissingError,
+        HypervisorError for disks that are refused, OSError."""
+        check_disks(spec, launch)
         self.spec = spec
         self.accelerator = accelerator
         pairs = [socket.socketpair() for _ in range(3)]
@@ -44,8 +49,8 @@ class QemuProcess:
             command = qemu_command.machine_command(
                 spec, accelerator, launch, qmp=ends[0], link=ends[1], console=ends[2]
             )
-            self.window = os.open(spec.directory / WINDOW, os.O_RDWR | os.O_CLOEXEC)
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self.window = os.open(spec.directory / WINDOW, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             self.log = os.open(spec.directory / LOG, flags, 0o600)
             self.child = ChildProcess(
                 command,
@@ -62,24 +67,12 @@ class QemuProcess:
             for _, far in pairs:
                 far.close()
 
-    @classmethod
-    def of(cls, early: EarlyQemu, spec: MachineSpec, accelerator: str) -> Self:
-        """One that runs already; what was `early`'s is its own now, but for the state."""
-        process = cls.__new__(cls)
-        process.spec, process.accelerator = spec, accelerator
-        process.qmp, process.link, process.console = (
-            socket.socket(fileno=channel.detach())
-            for channel in (early.qmp, early.link, early.console)
-        )
-        process.window, process.log = early.window, early.log
-        process.child = ChildProcess.started(early.pid)
-        return process
-
     def last_words(self) -> str:
         """The last line that QEMU wrote to its log, or nothing."""
         if self.log < 0:
             return ""
-        text = os.pread(self.log, 1 << 16, 0).decode(errors="replace")
+        # Before anything is left out of it, by which a folder's name would not be known any more.
+        text = redact(os.fsdecode(os.pread(self.log, 1 << 16, 0)))
         lines = text.strip().splitlines()
         return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
 
@@ -109,38 +102,45 @@ def environment(spec: MachineSpec) -> dict[str, str]:
 def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
     """The root disk's layer to write to, named `layer`, over the file `below`, and a new transfer
     disk. Raises HypervisorError, HostDiskFullError, UsageError."""
-    size, pieces = empty_layer(spec, below)
     try:
-        make_sparse_file(str(spec.directory / layer), size, pieces)
-    except OSError as error:
-        raise failure_of_disks(error) from error
-    make_window(spec)
-
-
-def empty_layer(spec: MachineSpec, below: Path) -> tuple[int, list[tuple[int, bytes]]]:
-    """A layer of the root disk over `below`, for `make_sparse_file`.
-
-    Raises HypervisorError, UsageError, HostDiskFullError.
-    """
-    try:
-        size = qcow2.virtual_size(below)
+        size = qcow2.check_disk(below)
         wanted = size if spec.disk_size is None else spec.disk_size
         if wanted < size:
             raise UsageError(
                 f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
                 hint="ask for as much or more, or leave the disk's size out",
             )
-        return qcow2.overlay(below, wanted)
+        qcow2.write_overlay(spec.directory / layer, wanted)
     except OSError as error:
         raise failure_of_disks(error) from error
-    except ValueError as error:
-        raise HypervisorError(f"the machine's disks cannot be made: {error}") from error
+    except qcow2.DiskRefusedError as error:
+        raise _refusal(error) from error
+    make_window(spec)
+
+
+def check_disks(spec: MachineSpec, launch: Launch) -> None:
+    """Whether QEMU may open what `spec` and `launch` name as the machine's disk.
+
+    Nobody but this user can change these files meanwhile: they lie in directories of mode 0700 or
+    in the store of images (paths.py). Raises HypervisorError, HostDiskFullError.
+    """
+    try:
+        for path in (spec.root, *(spec.directory / name for name in launch.layers)):
+            qcow2.check_disk(path)
+    except OSError as error:
+        raise failure_of_disks(error) from error
+    except qcow2.DiskRefusedError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: qcow2.DiskRefusedError) -> HypervisorError:
+    return HypervisorError(f"the machine's disk is refused: {error}")
 
 
 def make_window(spec: MachineSpec) -> None:
     """A new transfer disk. Raises HypervisorError, HostDiskFullError."""
     try:
-        with (spec.directory / WINDOW).open("wb") as window:
+        with create_new(spec.directory / WINDOW) as window:
             window.truncate(WINDOW_SIZE)
     except OSError as error:
         raise failure_of_disks(error) from error

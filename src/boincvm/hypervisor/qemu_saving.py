@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from boincvm import checkpoint_steps
-from boincvm.errors import HypervisorError
+from boincvm.errors import HypervisorError, host_error
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
 from boincvm.hypervisor.qemu_checkpoint import (
@@ -23,8 +23,9 @@ from boincvm.hypervisor.qemu_command import (
 )
 from boincvm.hypervisor.qemu_identity import processor
 from boincvm.hypervisor.qemu_monitor import Monitor
-from boincvm.hypervisor.qemu_origin import after, free_layer, text
+from boincvm.hypervisor.qemu_origin import after, free_layer
 from boincvm.hypervisor.qemu_process import failure_of_disks
+from boincvm.hypervisor.qemu_saved import read_saved_state
 
 MOST_LAYERS = 8
 """Parts that the root disk may have; then they are made one."""
@@ -76,7 +77,7 @@ class Saving:
         try:
             keeper = Keeper(directory, memory, self._base(), unsealed, merge, waits=not last)
         except OSError as error:
-            raise HypervisorError(f"no helper process can be started: {error}") from error
+            raise host_error("no helper process can be started", error, HypervisorError) from error
         try:
             await keeper.ready()
             checkpoint_steps.passed("helper ready")
@@ -99,7 +100,9 @@ class Saving:
         name = free_layer(directory)
         below = directory / self.layers[-1]
         try:
-            qcow2.write_overlay(directory / name, below, qcow2.virtual_size(below))
+            qcow2.write_overlay(directory / name, qcow2.check_disk(below))
+        except qcow2.DiskRefusedError as error:
+            raise HypervisorError(f"the disk cannot be kept: {error}") from error
         except OSError as error:
             raise failure_of_disks(error) from error
         await self._monitor.execute("blockdev-add", layer_options(directory / name, None))
@@ -109,7 +112,7 @@ class Saving:
         """All layers become one if they are too many."""
         if len(self.layers) < MOST_LAYERS:
             return None
-        return Merge(self.layers, after(new_layer), str(self._spec.root))
+        return Merge(self.layers, after(new_layer))
 
     async def _use_merged(self, merge: Merge) -> None:
         """The layer in use lies over the merged one from now on, which reads the same."""
@@ -163,7 +166,7 @@ class Saving:
         live = self._former.machine.get("live")
         if len(chain) >= LONGEST_CHAIN or not isinstance(live, int) or size > 2 * live:
             return None
-        return text(self._former.machine, "memory")
+        return read_saved_state(self._former).memory
 
     async def _describe(self, number: int, memory: str, kept: Kept, pause: float) -> Checkpoint:
         layers = self.layers[:-1]

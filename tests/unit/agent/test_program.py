@@ -113,6 +113,25 @@ def test_why_a_program_does_not_start(
     assert (failure.value.number, failure.value.where) == (number, where)
 
 
+def test_what_the_kernel_says_of_a_file(tmp_path: Path, stock: Stock) -> None:
+    (tmp_path / "empty").touch(0o755)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "open").touch(0o755)
+    with (tmp_path / "open").open("w"):
+        for name, number in (
+            ("empty", errno.ENOEXEC),
+            ("loop", errno.ELOOP),
+            ("open", errno.ETXTBSY),
+            ("a" * 300, errno.ENAMETOOLONG),
+            (".", errno.EACCES),
+            ("empty/in", errno.ENOTDIR),
+        ):
+            with pytest.raises(CannotStartError) as failure:
+                start(Recorder(-1), os.fsencode(tmp_path / name), stock=stock)
+            assert (name, failure.value.number) == (name, number)
+            assert failure.value.where == "program"
+
+
 @pytest.mark.parametrize("is_prepared", [False, True])
 def test_nothing_is_left_of_what_does_not_start(is_prepared: bool) -> None:
     before, stock = (open_descriptors(), children()), NoStock()

@@ -24,7 +24,7 @@ class Started:
 def started(monkeypatch, tmp_path):
     calls = Started()
 
-    def run_standalone(job, guess, *, json_output, show_progress):
+    def run_standalone(job, *, json_output, show_progress):
         calls.job, calls.json_output, calls.show_progress = job, json_output, show_progress
         calls.times += 1
         return 7
@@ -132,6 +132,16 @@ def test_a_job_file(started, job_file):
     assert job.inputs == (lands("a"),)
     assert job.machine == MachineShape(image="sci", memory=GIB, network=True)
     assert job.limits == Limits(run=60.0, stop=9.0)
+
+
+@pytest.mark.parametrize("option", ["-n", "--no-stdin"])
+def test_no_standard_input(started, job_file, option):
+    assert main(["run", option, "--", "prog"]) == 7
+    assert started.job.tasks[0].stdin == Path("/dev/null")
+    text = '[[task]]\ncommand = ["a"]\nstdin = "in"\n[[task]]\ncommand = ["b"]\n'
+    Path(job_file).write_text(text)
+    assert main(["run", option, str(job_file)]) == 7
+    assert [task.stdin for task in started.job.tasks] == [Path("in"), Path("/dev/null")]
 
 
 def test_options_override_a_job_file(started, job_file):

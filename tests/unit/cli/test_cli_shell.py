@@ -2,11 +2,8 @@
 
 import os
 
-import pytest
-
 from boincvm.cli import shell
 from boincvm.cli.main import main
-from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
 
 
@@ -31,22 +28,6 @@ class Told:
     def call(self, operation: str, **_arguments: object) -> dict[str, object]:
         assert operation == "list"
         return {"vms": [self._vm]}
-
-
-@pytest.mark.parametrize(
-    ("state", "hint"),
-    [
-        ("powered_off", "boincvm start a"),
-        ("saved", "boincvm start a"),
-        ("paused", "boincvm resume a"),
-        ("stuck", "boincvm reset a"),
-        ("stopping", "boincvm ls a"),
-    ],
-)
-def test_a_machine_that_does_not_run(state, hint):
-    with pytest.raises(UsageError, match=f"the machine a is {state.replace('_', ' ')}") as refused:
-        shell._only(Told(state=state), "a")
-    assert refused.value.hint == hint
 
 
 def test_a_guest_that_says_nothing_of_its_state_may_run():

@@ -58,7 +58,7 @@ def test_outcomes_as_json(told, capsys):
 def test_one_is_removed(told, capsys):
     assert main(["snapshot", "rm", "web.1", "first"]) == 210
     assert told.asked == [("snapshot_remove", {"vms": "web.1", "name": "first"})]
-    assert capsys.readouterr().out == "web.1 has no snapshot first\n"
+    assert capsys.readouterr().out == "web.1 no longer has the snapshot first\n"
     assert main(["snapshot", "rm", "web.1"]) == ExitCode.USAGE
 
 

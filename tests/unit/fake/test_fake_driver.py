@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from boincvm.errors import (
-    GuestDiedError,
     GuestNeverBootedError,
+    GuestPanickedError,
+    GuestPoweredOffError,
     HostDiskFullError,
     HypervisorError,
     LimitError,
@@ -21,6 +22,7 @@ from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.fake import FakeDriver
 from boincvm.hypervisor.fake_guest import FakeCall, FakeFile, FakeGuest
 from boincvm.job.model import InputFile, Job, Limits, OutputFile, Task
+from boincvm.wrapper import run_job
 from boincvm.wrapper.run_job import JobRun, Observer
 from boincvm.wrapper.task_streams import StreamPlan
 
@@ -54,6 +56,10 @@ def job(directory: Path, *programs: str, **rest: object) -> Job:
     tasks = tuple(Task((name,), stdin=Path("in")) for name in programs)
     (directory / "in").write_bytes(b"hello")
     return Job(tasks=tasks, directory=directory, **rest)  # type: ignore[arg-type]
+
+
+def outputs(*names: str) -> tuple[OutputFile, ...]:
+    return tuple(OutputFile(PurePosixPath(name), PurePosixPath(name)) for name in names)
 
 
 async def run(driver: FakeDriver, work: Job) -> tuple[JobRun, StreamPlan]:
@@ -102,15 +108,47 @@ async def test_no_such_program(tmp_path: Path) -> None:
 
 
 async def test_the_time_limit_ends_the_program(tmp_path: Path) -> None:
+    """What it has written until then comes back, and what it has said."""
+
+    async def writes_and_waits(guest: FakeGuest, call: FakeCall) -> int:
+        guest.files[b"result"] = FakeFile("file", 0o644, b"half\n")
+        call.write("stdout", b"said")
+        return -(await call.signals.get())
+
+    work = job(tmp_path, "slow", limits=Limits(run=0.2), outputs=outputs("none", "result"))
+    plan = StreamPlan(capture=True)
+    job_run = JobRun(work, plan, Observer())
     with pytest.raises(LimitError, match=r"0\.2 s"):
-        await run(FakeDriver(PROGRAMS), job(tmp_path, "wait", limits=Limits(run=0.2)))
+        async with asyncio.timeout(10):
+            await job_run.run(FakeDriver({"slow": writes_and_waits}), spec(work.directory))
+    assert (tmp_path / "result").read_bytes() == b"half\n"
+    assert bytes(plan.captured["stdout"].data) == b"said"
+    assert [end.signal for end in job_run.outcome.ends] == [9]
 
 
-async def test_an_output_that_is_missing(tmp_path: Path) -> None:
-    missing = OutputFile(PurePosixPath("nowhere"), PurePosixPath("nowhere"))
-    with pytest.raises(OutputFileError, match="nowhere"):
-        await run(FakeDriver(PROGRAMS), job(tmp_path, "upper", outputs=(missing,)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+async def test_a_killed_program_that_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def waits(_: FakeGuest, call: FakeCall) -> int:
+        await call.signals.get()
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(run_job, "_KILL_LIMIT", 0.1)
+    with pytest.raises(LimitError, match=r"0\.2 s"):
+        await run(FakeDriver({"slow": waits}), job(tmp_path, "slow", limits=Limits(run=0.2)))
+
+
+async def test_outputs_that_are_missing(tmp_path: Path) -> None:
+    """What is there comes back all the same, and each that is not is named."""
+    wanted = outputs("nowhere", "result", "neither")
+    with pytest.raises(OutputFileError, match=r"output nowhere: .*; output neither: "):
+        await run(FakeDriver(PROGRAMS), job(tmp_path, "upper", outputs=wanted))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "result"]
+    job_run, _ = await run(FakeDriver(PROGRAMS), job(tmp_path, "fail", outputs=wanted))
+    assert "output nowhere: " in job_run.outcome.note
+    assert "output neither: " in job_run.outcome.note
+    assert job_run.outcome.exit_code == 3
 
 
 async def test_a_guest_that_never_speaks(tmp_path: Path) -> None:
@@ -123,7 +161,8 @@ async def test_a_guest_that_never_speaks(tmp_path: Path) -> None:
     [
         (EndCause.KILLED, HypervisorError),
         (EndCause.FAILED, HypervisorError),
-        (EndCause.GUEST, GuestDiedError),
+        (EndCause.POWERED_OFF, GuestPoweredOffError),
+        (EndCause.PANICKED, GuestPanickedError),
         (EndCause.HOST_DISK_FULL, HostDiskFullError),
     ],
 )
@@ -149,7 +188,8 @@ async def test_every_verb_of_the_lifecycle_twice(tmp_path: Path) -> None:
         (machine.pause, MachineState.PAUSED),
         (machine.resume, MachineState.RUNNING),
         (partial(machine.save, 1), MachineState.SAVED),
-        (machine.start, MachineState.RUNNING),
+        (machine.start, MachineState.PAUSED),
+        (machine.resume, MachineState.RUNNING),
         (machine.stop, MachineState.STOPPED),
         (machine.destroy, MachineState.DESTROYED),
     ):

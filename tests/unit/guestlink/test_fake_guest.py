@@ -76,7 +76,9 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
             on_usage=hear_usage,
             on_change=hear_change,
         )
-        await link.attach(LIMIT)
+        assert machine.state is MachineState.PAUSED
+        await link.attach(LIMIT, let_run=machine.resume)
+        assert machine.state is MachineState.RUNNING
         assert (await program.wait()).code == 7
     link.close()
     await machine.destroy()

@@ -21,6 +21,11 @@ def test_headers_of_a_machine_without_a_network() -> None:
     assert Fresh(b"\x01" * 64, b"").headers() == {"entropy": "01" * 64}
 
 
+def test_headers_of_a_machine_with_a_name() -> None:
+    made = fresh(network=False, host_name="fold-7")
+    assert made.headers() == {"entropy": made.entropy.hex(), "host-name": "fold-7"}
+
+
 @pytest.mark.parametrize("network", [False, True])
 def test_there_is_enough_of_everything(network: bool) -> None:
     made = fresh(network=network)

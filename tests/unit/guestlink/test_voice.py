@@ -1,5 +1,7 @@
 """The words of a guest's program, and what is none."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,10 @@ WORDS: list[tuple[bytes, Word]] = [
     (b"temporary-exit 600 1 no licence left", TemporaryExit(600, True, "no licence left")),
     (b"temporary-exit 600 0", TemporaryExit(600, False, "")),
     (b"finish -161 0 file not found", Finish(-161, False, "file not found")),
-    (b"finish 0 1 a\x1b[31mb", Finish(0, True, "a[31mb")),
+    (b"finish 0 1 a\x1b[31mb", Finish(0, True, "a [31mb")),
+    (b"finish 0 1 caf\xe9", Finish(0, True, os.fsdecode(b"caf\xe9"))),
+    (b"upload caf\xe9", Upload(os.fsdecode(b"caf\xe9"))),
+    (b"trickle-up a caf\xe9", TrickleUp("a", os.fsdecode(b"caf\xe9"))),
 ]
 
 
@@ -60,7 +65,7 @@ def test_every_word(line: bytes, word: Word) -> None:
         b"trickle-up v\x07 path",
         b"upload",
         b"upload a\x00b",
-        b"upload \xff",
+        b"upload \x7f",
         b"temporary-exit -5 0 no",
         b"temporary-exit 99999999999 0 no",
         b"temporary-exit 5 maybe no",

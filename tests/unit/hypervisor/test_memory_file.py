@@ -326,6 +326,41 @@ def test_meta_that_makes_no_sense(tmp_path: Path, changes: dict[str, object]) ->
         MemoryImage.read(tmp_path, "memory-1")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks": [[b"pc.ram".hex(), 1 << 50]]},
+        {"blocks": [[b"pc.ram".hex(), (1 << 40) + PAGE]]},
+        {"blocks": [[b"pc.ram".hex(), 1 << 30]]},
+        {"tail": 1 << 40},
+        {"table": 1 << 40},
+        {"tail": float("inf")},
+    ],
+    ids=str,
+)
+def test_no_more_memory_than_the_machine_has(tmp_path: Path, changes: dict[str, object]) -> None:
+    save(tmp_path, "memory-1", None, {(0, 0): content(1)})
+    rewrite(tmp_path, **changes)
+    with pytest.raises(MemoryFileError, match="memory-1 is damaged"):
+        MemoryImage.read(tmp_path, "memory-1", 300 * PAGE)
+
+
+def test_an_end_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    """Neither of the devices' state, nor of a table that is all holes."""
+    save(tmp_path, "memory-1", None, {(0, 0): content(1)})
+    data = (tmp_path / "memory-1").read_bytes()
+    length = TRAILER.unpack(data[-TRAILER.size :])[2]
+    meta = data[-TRAILER.size - length : -TRAILER.size]
+    for changes in ({"tail": 4 << 30}, {"table": 4 << 30}):
+        new = json.dumps({**json.loads(meta), **changes}).encode()
+        with (tmp_path / "memory-2").open("wb") as file:
+            file.truncate(5 << 30)
+            file.seek(0, os.SEEK_END)
+            file.write(new + TRAILER.pack(MARK, 0, len(new), bytes(32)))
+        with pytest.raises(MemoryFileError, match=r"says too much|table is too large"):
+            MemoryImage.read(tmp_path, "memory-2")
+
+
 def test_a_table_that_is_none(tmp_path: Path) -> None:
     save(tmp_path, "memory-1", None, {(0, 0): content(1)})
     size = overhead(tmp_path / "memory-1") - TRAILER.size

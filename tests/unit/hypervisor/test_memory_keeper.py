@@ -190,10 +190,9 @@ def test_only_what_changed_is_written_over_a_base(
 def test_layers_are_sealed_and_merged(
     tmp_path: Path, machine: Path, helper: Callable[..., Helper]
 ) -> None:
-    image = tmp_path / "image"
     for name in ("disk-1", "disk-2", "disk-3"):
-        write_overlay(machine / name, image, 1 << 30)
-    merged = {"layers": ["disk-1", "disk-2"], "into": "disk-4", "backing": str(image)}
+        write_overlay(machine / name, 1 << 30)
+    merged = {"layers": ["disk-1", "disk-2"], "into": "disk-4"}
     told = helper(seal=["disk-3"], merge=merged).keep(stream(1))
     names = ["disk-3", "disk-4", "memory-1"]
     assert told["files"] == {name: seal(machine / name) for name in names}
@@ -289,13 +288,12 @@ def test_a_layer_that_cannot_be_sealed(
 def test_layers_that_cannot_be_merged(
     tmp_path: Path, machine: Path, helper: Callable[..., Helper]
 ) -> None:
-    image = tmp_path / "image"
-    write_overlay(machine / "disk-1", image, 1 << 30)
-    write_overlay(machine / "disk-2", image, 1 << 30)
+    write_overlay(machine / "disk-1", 1 << 30)
+    write_overlay(machine / "disk-2", 1 << 30)
     with (machine / "disk-2").open("r+b") as file:
         file.seek(3 << 16)  # the first-level table
         file.write(struct.pack(">Q", 1 << 63 | 1 << 40))
-    merged = {"layers": ["disk-1", "disk-2"], "into": "disk-3", "backing": str(image)}
+    merged = {"layers": ["disk-1", "disk-2"], "into": "disk-3"}
     keeper = helper(seal=["disk-1"], merge=merged)
     assert "not in the file" in str(keeper.keep(stream(1))["error"])
     assert keeper.status() == 1

@@ -1,13 +1,15 @@
 """Merged layers, as QEMU's own tools see them."""
 
+import json
 import os
 import random
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from boincvm.hypervisor.qcow2 import write_overlay
+from boincvm.hypervisor.qcow2 import check_disk, write_overlay
 from boincvm.hypervisor.qcow2_merge import MergeError, merge
 
 SIZE = 3 << 30
@@ -30,17 +32,26 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def layer(path: Path, below: Path, *commands: str) -> Path:
-    write_overlay(path, below, SIZE)
+def chain(*paths: Path) -> str:
+    """The disk that has these layers, the lowest first, as QEMU is told of them."""
+    node: dict[str, object] | None = None
+    for path in paths:
+        file = {"driver": "file", "filename": str(path)}
+        node = {"driver": "qcow2", "discard": "unmap", "file": file, "backing": node}
+    return f"json:{json.dumps(node)}"
+
+
+def layer(path: Path, below: Sequence[Path], *commands: str) -> Path:
+    write_overlay(path, SIZE)
     words = [word for command in commands for word in ("-c", command)]
-    qemu("qemu-io", "-d", "unmap", *words, str(path), directory=path.parent)
+    qemu("qemu-io", "-d", "unmap", *words, chain(*below, path), directory=path.parent)
     return path
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_merged_disk_reads_as_its_layers_did(image: Path, tmp_path: Path, seed: int) -> None:
     numbers = random.Random(seed)
-    below, layers = image, []
+    layers: list[Path] = []
     for number in range(5):
         commands = []
         for _ in range(numbers.randrange(8)):
@@ -48,35 +59,35 @@ def test_a_merged_disk_reads_as_its_layers_did(image: Path, tmp_path: Path, seed
             length = 512 * numbers.randrange(1, 4000)
             kind = numbers.choice((f"write -P {number + 3}", "write -z", "write -z -u", "discard"))
             commands.append(f"{kind} {offset} {length}")
-        below = layer(tmp_path / f"disk-{number}.qcow2", below, *commands)
-        layers.append(below)
+        layers.append(layer(tmp_path / f"disk-{number}.qcow2", (image, *layers), *commands))
     merged = tmp_path / "merged.qcow2"
-    merge(layers, image, merged)
+    merge(layers, merged)
+    assert check_disk(merged) == SIZE
     assert "No errors" in qemu("qemu-img", "check", str(merged), directory=tmp_path)
-    same = qemu("qemu-img", "compare", str(merged), str(below), directory=tmp_path)
-    assert "identical" in same
-    qemu("qemu-io", "-c", "write -P 9 1M 64k", str(merged), directory=tmp_path)  # and goes on
+    disks = chain(image, merged), chain(image, *layers)
+    assert "identical" in qemu("qemu-img", "compare", *disks, directory=tmp_path)
+    qemu("qemu-io", "-c", "write -P 9 1M 64k", disks[0], directory=tmp_path)  # and goes on
     assert "No errors" in qemu("qemu-img", "check", str(merged), directory=tmp_path)
 
 
 def test_what_is_written_twice_is_there_once(image: Path, tmp_path: Path) -> None:
-    below, layers = image, []
+    layers: list[Path] = []
     for number in range(6):
-        below = layer(tmp_path / f"disk-{number}.qcow2", below, f"write -P {number} 4M 8M")
-        layers.append(below)
-    merge(layers, image, tmp_path / "merged.qcow2")
+        name, command = f"disk-{number}.qcow2", f"write -P {number} 4M 8M"
+        layers.append(layer(tmp_path / name, (image, *layers), command))
+    merge(layers, tmp_path / "merged.qcow2")
     assert (tmp_path / "merged.qcow2").stat().st_size < 9 << 20
 
 
 def test_files_that_are_not_ours(image: Path, tmp_path: Path) -> None:
-    good = layer(tmp_path / "disk-0.qcow2", image, "write 0 64k")
+    good = layer(tmp_path / "disk-0.qcow2", [image], "write 0 64k")
     (tmp_path / "short").write_bytes(b"QFI\xfb")
     small = tmp_path / "small.qcow2"
     qemu("qemu-img", "create", "-f", "qcow2", "-o", "cluster_size=4k", str(small), "1G",
          directory=tmp_path)  # fmt: skip
-    cut = layer(tmp_path / "cut.qcow2", image, "write 0 64k")
+    cut = layer(tmp_path / "cut.qcow2", [image], "write 0 64k")
     os.truncate(cut, 1 << 16)
     for bad in (tmp_path / "short", small, cut):
         with pytest.raises(MergeError):
-            merge([good, bad], image, tmp_path / "target")
+            merge([good, bad], tmp_path / "target")
         (tmp_path / "target").unlink(missing_ok=True)

@@ -1,0 +1,49 @@
+"""Text that came as bytes and leaves as the same bytes.
+
+BOINC has no encoding: a name, an argument or a message is bytes, and what they stand for is the
+business of whoever wrote them. Within the program such bytes are `str` as `os.fsdecode` makes it,
+whatever the locale, and here are the ways in and out.
+"""
+
+import os
+import re
+
+_ENTITY = re.compile(rb"&(?:#([0-9]{1,20})|#[xX]([aAdD])|(lt|gt|amp|quot|apos));")
+_NAMED = {b"lt": b"<", b"gt": b">", b"amp": b"&", b"quot": b'"', b"apos": b"'"}
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes that `text` came from; what no byte of this locale stands for, as UTF-8."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return b"".join(map(_encoded_character, text))
+
+
+def _encoded_character(character: str) -> bytes:
+    try:
+        return os.fsencode(character)
+    except UnicodeEncodeError:
+        return character.encode(errors="replace")
+
+
+def without_entities(data: bytes) -> bytes:
+    """Replace the entities that BOINC knows (lib/parse.cpp, xml_unescape); all else stays.
+
+    They are XML's five, `&#N;` for the byte N from 1 to 255, and in hexadecimal the two ends of
+    lines. So `&#195;&#169;` is two bytes, é in UTF-8: as BOINC's own escaping writes it.
+    """
+    return _ENTITY.sub(_entity, data) if b"&" in data else data
+
+
+def _entity(match: re.Match[bytes]) -> bytes:
+    decimal, hexadecimal, name = match.groups()
+    if name is not None:
+        return _NAMED[name]
+    number = int(decimal) if decimal is not None else int(hexadecimal, 16)
+    return bytes([number]) if 0 < number < 256 else match[0]
+
+
+def one_line(text: str) -> str:
+    """Return `text` with a blank in place of what a line should not hold; odd bytes stay."""
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else " " for c in text)

@@ -1,0 +1,43 @@
+"""What to do about a program that the system does not execute, by errno of execve(2)."""
+
+import errno
+from collections.abc import Sequence
+
+LONGEST_WORD = (128 << 10) - 1
+"""Bytes of one argument, or of one NAME=VALUE (MAX_ARG_STRLEN of Linux, without its last zero)."""
+
+_ADVICE = {
+    errno.EACCES: "it must be a file that may be executed: chmod +x {name}",
+    errno.EAGAIN: "too many processes run already: wait for some to end",
+    errno.EINVAL: "the file is damaged: it names more than one ELF interpreter",
+    errno.EIO: "reading the file failed: look at the disk",
+    errno.EISDIR: "the interpreter that the file names is a directory",
+    errno.ELIBBAD: "the ELF interpreter that the file names is damaged, or none",
+    errno.ELOOP: "its symbolic links, or its #! lines, lead to each other",
+    errno.EMFILE: "too many files are open: run fewer programs at the same time",
+    errno.ENAMETOOLONG: "a path has at most 4095 bytes, and a name in it 255",
+    errno.ENFILE: "too many files are open: run fewer programs at the same time",
+    errno.ENOENT: "the #! line, or the ELF interpreter, must name a program that is there",
+    errno.ENOEXEC: "it must be a program for Linux on this processor, or begin with a #! line",
+    errno.ENOMEM: "there is too little memory: give it more, or run less at the same time",
+    errno.ENOTDIR: "something on its path is a file, not a directory",
+    errno.EPERM: "its set-user-ID bit, or a security module, forbids it to this user",
+    errno.ETXTBSY: "somebody has the file open for writing: close it first",
+}
+
+
+def advice_for(number: int, name: str, words: Sequence[bytes] = ()) -> str:
+    """One line on what to do; empty where nobody knows. `words`: arguments and environment."""
+    if number == errno.E2BIG:
+        return _too_long(words)
+    return _ADVICE.get(number, "").replace("{name}", name)
+
+
+def _too_long(words: Sequence[bytes]) -> str:
+    longest = max(map(len, words), default=0)
+    if longest > LONGEST_WORD:
+        which = f"one has {longest} bytes, and Linux takes {LONGEST_WORD} in one"
+    else:
+        total = sum(map(len, words)) + 9 * len(words)  # each has a zero and a pointer
+        which = f"all have {total} bytes, and Linux takes a quarter of the stack's limit (8 MiB)"
+    return f"arguments or environment are too long: {which}; hand them over in a file"

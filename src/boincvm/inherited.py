@@ -1,0 +1,50 @@
+"""What a process inherits from whoever started it, and what its own children are to inherit.
+
+`nohup` ignores SIGHUP, a shell's `&` in a script SIGINT and SIGQUIT, Python itself SIGPIPE; an
+exec keeps that, and a blocked signal too. A program of ours must heed it, but the programs that it
+starts begin anew: Ctrl-C must reach a shell that `nohup boincvm guest &` has started.
+"""
+
+from __future__ import annotations
+
+import _signal  # `signal` has enum, and is needed by few
+import os
+
+from boincvm.standard_fds import fill_closed_descriptors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_OWNER = 0o700
+_OTHERS_WRITE = 0o002
+
+
+def reset_inherited_state() -> None:
+    """Make standard streams, signals and umask what children may have; to be called at the start.
+
+    An ignored signal is passed over by a handler from here on, for an exec makes that the
+    default again. No signal is blocked. The umask neither keeps the owner from a file nor lets
+    everybody write to it.
+    """
+    fill_closed_descriptors()
+    for number in _signal.valid_signals():  # type: ignore[attr-defined]  # typeshed lacks them
+        if _handler(number) == _signal.SIG_IGN:
+            _signal.signal(number, _pass_over)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    given = os.umask(0o077)
+    os.umask(given & ~_OWNER | _OTHERS_WRITE)
+
+
+def _handler(number: int) -> object:
+    return _signal.getsignal(number)  # type: ignore[attr-defined]
+
+
+def _pass_over(_number: int, _frame: object) -> None:
+    pass
+
+
+def heeded(numbers: Iterable[int]) -> list[int]:
+    """Those of these signals that whoever started us did not have us ignore. A program takes no
+    others for a wish that it should end."""
+    return [number for number in numbers if _handler(number) not in (_pass_over, _signal.SIG_IGN)]

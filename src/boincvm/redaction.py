@@ -1,0 +1,113 @@
+"""Paths that are nobody's business: whatever leaves this computer says them in another way.
+
+A project shows a task's standard error and its last message to everybody, and the folders of a
+volunteer's computer tell his name. `redact` is the one function that makes a text fit to be seen;
+where words go out (the log, the finish file, Python's own traces) they go through it.
+"""
+
+import io
+import os
+import re
+import sys
+from contextlib import suppress
+
+from boincvm.byte_text import encoded
+
+_SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/etc/", "/dev/", "/proc/", "/sys/")
+"""Directories that are alike on all computers."""
+_VARIABLES = (
+    "BOINCVM_HOME",
+    "TMPDIR",
+    "VIRTUAL_ENV",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+)
+_END = r"(?![^\W_]|[-_])"
+"""A path does not end in the middle of a name."""
+_STANDARD_ERROR = 2
+
+_hidden: dict[str, str] = {}
+_pattern: re.Pattern[str] | None = None
+
+
+def hide(path: str, shown: str) -> None:
+    """From now on `redact` shows `path`, a directory, as `shown`; "" shows what is in it by its
+    path beneath it. The last word for a path counts. A directory of the system's is not hidden.
+    """
+    if not path.startswith("/"):
+        return
+    global _pattern
+    _pattern = None
+    for place in (path, os.path.realpath(path)):
+        place = place.rstrip("/")
+        if not place or f"{place}/".startswith(_SYSTEM):
+            continue
+        # Messages may have it as it is, or as `repr` and `ascii` write it.
+        for form in (place, repr(place)[1:-1], ascii(place)[1:-1]):
+            _hidden[form] = shown
+
+
+def hide_this_user() -> None:
+    """Hide what every process knows: homes, and where Python and boincvm are installed."""
+    for entry in (*sys.path, sys.prefix, sys.exec_prefix, sys.base_prefix):
+        hide(entry, "")
+    for name in _VARIABLES:
+        hide(os.environ.get(name, ""), f"${name}")
+    for directory in os.get_exec_path():
+        hide(directory, "")
+    hide(os.environ.get("HOME", ""), "~")
+    with suppress(ImportError, KeyError):
+        import pwd  # Unix
+
+        hide(pwd.getpwuid(os.getuid()).pw_dir, "~")
+
+
+def redact(text: str) -> str:
+    """Return `text` with hidden directories shown as they are to be seen."""
+    global _pattern
+    if "/" not in text or not _hidden:
+        return text
+    if _pattern is None:
+        longest_first = sorted(_hidden, key=len, reverse=True)
+        _pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})(/+|{_END})")
+    return _pattern.sub(_shown, text)
+
+
+def _shown(match: re.Match[str]) -> str:
+    shown, slash = _hidden[match[1]], match[2]
+    if slash:
+        return f"{shown}/" if shown else ""
+    return shown or "."
+
+
+class RedactedErrors(io.TextIOBase):
+    """In place of sys.stderr: traces and warnings of Python's own go out as all words do."""
+
+    def __init__(self) -> None:
+        self._line = ""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # it is settable there
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        """A line goes out when it is whole: a path must not come in two parts."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._send(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        line, self._line = self._line, ""
+        self._send(line)
+
+    def _send(self, line: str) -> None:
+        # What cannot be written is dropped: where an error is told no other may come up.
+        with suppress(OSError):
+            os.write(_STANDARD_ERROR, encoded(redact(line)))

@@ -1,0 +1,76 @@
+"""QEMU's command line: names of files are names, and nothing is probed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.qemu_command import layer_options, machine_command, read_only_layer
+from boincvm.hypervisor.qemu_launch import Launch, Memory
+
+ODD = "/m,file=x:y=z {}'\"%"
+
+
+@pytest.fixture
+def spec() -> MachineSpec:
+    files = (Path(f"{ODD}/{name}") for name in ("kernel", "initrd", "root.qcow2"))
+    return MachineSpec(Path(ODD), *files, memory=256 << 20, cpus=2, network=True, display=True)
+
+
+def command(spec: MachineSpec, launch: Launch) -> list[str]:
+    return machine_command(spec, "tcg", launch, qmp=3, link=4, console=5)
+
+
+LAYERS = ("disk-000001.qcow2", "disk-000002.qcow2")
+
+
+@pytest.mark.parametrize(
+    "launch",
+    [
+        Launch(LAYERS),
+        Launch(LAYERS, Memory.SHARED, f"{ODD}/memory"),
+        Launch((f"{ODD}/golden/disk-000000.qcow2", LAYERS[0]), Memory.CLONE, f"{ODD}/memory"),
+        Launch(LAYERS, incoming="defer", machine="pc-q35-7.2"),
+    ],
+)
+def test_a_name_with_commas_is_one_name(spec: MachineSpec, launch: Launch) -> None:
+    words = command(spec, launch)
+    whole = {words[at + 1] for at, word in enumerate(words) if word in ("-kernel", "-initrd")}
+    named = [word for word in words if ODD[:3] in word and word not in whole]
+    assert len(named) >= len(launch.layers) + 2
+    for word in named:
+        assert ODD in json.dumps(list(leaves(json.loads(word))), ensure_ascii=False).replace(
+            '\\"', '"'
+        )
+
+
+def leaves(value: object) -> list[object]:
+    """All that is in a document but its keys."""
+    if isinstance(value, dict):
+        return [leaf for one in value.values() for leaf in leaves(one)]
+    return [value]
+
+
+def test_the_format_of_each_disk_is_said_and_what_lies_beneath_it(spec: MachineSpec) -> None:
+    words = command(spec, Launch(LAYERS))
+    assert "-drive" not in words
+    nodes = [json.loads(words[at + 1]) for at, word in enumerate(words) if word == "-blockdev"]
+    told = {node["node-name"]: (node["driver"], node.get("backing", "-")) for node in nodes}
+    assert told == {
+        "image": ("qcow2", None),
+        "disk-000001": ("qcow2", "image"),
+        "disk-000002": ("qcow2", "disk-000001"),
+        "window": ("raw", "-"),
+    }
+    assert {node["file"]["driver"] for node in nodes} == {"file"}
+
+
+def test_so_it_is_for_disks_that_come_later() -> None:
+    for node in (
+        layer_options(Path("/d/disk-1.qcow2"), None),
+        read_only_layer(Path("/x"), "n", "b"),
+    ):
+        assert node["driver"] == "qcow2"
+        assert "backing" in node
+        assert node["file"]["driver"] == "file"  # type: ignore[index]

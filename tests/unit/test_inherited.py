@@ -1,0 +1,135 @@
+"""However we are started: what programs that we start begin with, and which signals we heed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from odd_start import ALL, ASKING, BACKGROUND, NOHUP, STATE, Odd, clean, mask, state
+
+LIMIT = 60.0
+# Each kind of child, in one process that has begun as ours do. What they print is the answer.
+_CHILDREN = """
+import asyncio, json, os, subprocess, sys
+from pathlib import Path
+from boincvm.inherited import reset_inherited_state
+reset_inherited_state()
+
+from boincvm.controller.terminal.words import Size, shell_argv
+from boincvm.image.tools import run_tool
+from boincvm.processes import ChildProcess, run_quickly
+from boincvm.wrapper.guarded import start_guarded
+
+script, found = sys.argv[1], {}
+shell = ["/bin/sh", "-c", script]
+found["helper"] = run_quickly(shell)
+found["tool of a build"] = run_tool(shell).decode()
+
+def of_descriptor(begin):
+    reader, writer = os.pipe()
+    over = begin(writer)
+    os.close(writer)
+    with open(reader) as file:
+        text = file.read()
+    over()
+    return text
+
+def child(writer):
+    process = ChildProcess([*shell[:2], script + " >&2"], directory=Path("/"), stderr=writer)
+    return lambda: asyncio.run(process.wait())
+
+def guarded(writer):
+    running = start_guarded(
+        Path("/bin/sh"), shell, directory=Path("/"), environment=dict(os.environ),
+        streams=(os.open(os.devnull, os.O_RDONLY), writer, None),
+    )
+    return lambda: (running.guard.wait(), running.control.close())
+
+def keeper(writer):
+    # As LocalMachine.spawn does it.
+    pid = os.posix_spawn(shell[0], shell, os.environ, setsid=True,
+                         file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1)])
+    return lambda: os.waitpid(pid, 0)
+
+found["QEMU"] = of_descriptor(child)
+found["host program"] = of_descriptor(guarded)
+found["keeper"] = of_descriptor(keeper)
+far = [sys.executable, *shell_argv(Size(), shell)[1:]]
+with subprocess.Popen(far, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    found["shell"] = process.stdout.read()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("odd", ALL.values(), ids=list(ALL))
+def test_what_programs_begin_with(odd: Odd) -> None:
+    command = [*odd.before, sys.executable, "-c", _CHILDREN, STATE]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
+    found = {name: state(text) for name, text in json.loads(done.stdout).items()}
+    assert found == {
+        "helper": clean(odd.sane),
+        "tool of a build": clean(0o022),
+        "QEMU": clean(odd.sane, blocked=f"{mask(*ASKING):016x}"),  # see ChildProcess
+        "host program": clean(odd.sane),
+        "keeper": clean(odd.sane),
+        "shell": clean(odd.sane),
+    }
+
+
+@pytest.mark.parametrize("odd", [ALL["all"], ALL["blocked"]], ids=["ignored", "blocked"])
+def test_a_shell_s_terminal_is_enough(odd: Odd, tmp_path: Path) -> None:
+    """It runs as a text of its own, perhaps under a parent that is not ours."""
+    from boincvm.controller.terminal.words import Size, shell_argv
+
+    argv = [sys.executable, *shell_argv(Size(), ("sh", "-c", STATE))[1:]]
+    process = subprocess.Popen(
+        [*odd.before, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert state(process.stdout.read()) == clean(0o022)
+
+
+_HEEDED = """
+import json, signal
+from boincvm.inherited import heeded, reset_inherited_state
+before = heeded(range(1, 32))
+reset_inherited_state()
+for number in set(range(1, 32)) - {signal.SIGKILL, signal.SIGSTOP}:
+    if number not in before:
+        signal.raise_signal(number)  # we bear it
+print(json.dumps([before, heeded(range(1, 32))]))
+"""
+
+
+@pytest.mark.parametrize("odd", [NOHUP, BACKGROUND, ALL["all"]], ids=["nohup", "&", "all"])
+def test_a_signal_that_we_were_to_ignore_is_not_heeded(odd: Odd) -> None:
+    command = [*odd.before, sys.executable, "-c", _HEEDED]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
+    before, after = json.loads(done.stdout)
+    python_s = {int(signal.SIGPIPE), int(signal.SIGXFSZ)}
+    assert before == after == sorted(set(range(1, 32)) - set(odd.ignored) - python_s)
+
+
+@pytest.mark.parametrize(
+    ("odd", "number", "code"),
+    [(NOHUP, signal.SIGINT, 130), (BACKGROUND, signal.SIGTERM, -signal.SIGTERM)],
+    ids=["nohup", "&"],
+)
+def test_a_command_heeds_the_others(
+    odd: Odd, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """It waits for the writer of a FIFO; what it was to ignore does not end it."""
+    fifo = tmp_path / "job.toml"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "boincvm.cli.main", "run", str(fifo)]
+    process = subprocess.Popen([*odd.before, *command], stderr=subprocess.PIPE, text=True)
+    with process, fifo.open("wb") as writer:  # it reads now
+        for ignored in odd.ignored:
+            process.send_signal(ignored)
+        process.send_signal(number)
+        assert process.wait(LIMIT) == code
+        assert not writer.closed

@@ -1,0 +1,238 @@
+"""What others could have written is not used: owners, rights, and what sudo makes of them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from boincvm import own_files, paths
+from boincvm.cli.main import main
+from boincvm.controller.keeper.place import Place
+from boincvm.controller.serve.gate import token_in
+from boincvm.controller.store import Store
+from boincvm.errors import BoincvmError, HostError
+from boincvm.exit_codes import ExitCode
+from boincvm.hypervisor import acceleration
+from boincvm.image import verify
+from boincvm.image.layout import FILES
+from boincvm.image.store import ImageStore
+from boincvm.own_files import check_directory, make_directory, open_own
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory that everybody can reach, as one in /tmp."""
+    made = tmp_path / "place"
+    made.mkdir(mode=0o755)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == os.geteuid() and str(directory).startswith("/tmp/"):
+            directory.chmod(0o755)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the tests is somebody else than root, whose files everybody trusts."""
+    if os.geteuid() == 0:
+        monkeypatch.setattr(own_files, "_ROOT", -1)
+
+
+def write(path: Path, mode: int = 0o644) -> Path:
+    path.write_text("{}")
+    path.chmod(mode)
+    return path
+
+
+def given_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`path` is another user's from now on."""
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
+def test_our_own(place: Path, mode: int) -> None:
+    with open_own(write(place / "file", mode)) as file:
+        assert file.read() == b"{}"
+    place.chmod(mode | 0o700)
+    assert check_directory(place) == place
+    assert check_directory(place / "none" / "such") == place / "none" / "such"
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_what_others_can_write_to(place: Path, mode: int) -> None:
+    path = write(place / "file", mode)
+    with pytest.raises(HostError, match=r"file is not used: others than .* can write") as caught:
+        open_own(path)
+    assert f"chmod go-w '{path}'" in caught.value.hint
+    place.chmod(0o700 | mode)
+    with pytest.raises(HostError, match="place is not used: others than"):
+        check_directory(place)
+
+
+def test_what_others_cannot_reach(place: Path) -> None:
+    """With a umask of 002, which many systems have, and a home that is closed to others."""
+    (place / "home").mkdir(mode=0o700)
+    inner = place / "home" / "cache"
+    inner.mkdir()
+    inner.chmod(0o775)
+    with open_own(write(inner / "file", 0o664)) as file:
+        assert file.read() == b"{}"
+    check_directory(inner)
+
+
+def test_what_others_reach_by_another_way(place: Path) -> None:
+    """A closed home keeps nobody out of what a link in it leads to."""
+    (place / "home").mkdir(mode=0o700)
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    elsewhere.chmod(0o777)
+    (place / "home" / "cache").symlink_to(elsewhere)
+    with pytest.raises(HostError, match="cache is not used: others than"):
+        check_directory(place / "home" / "cache")
+    write(elsewhere / "file", 0o666)
+    with pytest.raises(HostError, match="file is not used: others than"):
+        open_own(place / "home" / "cache" / "file")
+
+
+def test_what_belongs_to_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(place / "file")
+    given_away(path, monkeypatch)
+    with pytest.raises(HostError, match="file is not used: it belongs to ") as caught:
+        open_own(path)
+    assert "BOINCVM_HOME" in caught.value.hint
+    given_away(place, monkeypatch)
+    with pytest.raises(HostError, match="place is not used: it belongs to "):
+        check_directory(place)
+
+
+def test_links(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may have his cache on another disk; but nobody else may say where it is."""
+    (place / "other disk").mkdir(mode=0o700)
+    link = place / "cache"
+    link.symlink_to("other disk")
+    check_directory(link)
+    write(place / "file")
+    (place / "to a file").symlink_to("file")
+    with pytest.raises(OSError, match="symbolic"):
+        open_own(place / "to a file")
+    given_away(link, monkeypatch)
+    with pytest.raises(HostError, match="cache is not used: it belongs to"):
+        check_directory(link)
+
+
+def test_sudo_is_told_of(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo` may leave HOME as it was: root would believe what that user has written."""
+    path = write(place / "file")
+    given_away(path, monkeypatch)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(HostError, match=r"and this is root") as caught:
+        open_own(path)
+    assert "with sudo give -H" in caught.value.hint
+
+
+def test_directories_are_made_for_us_alone(place: Path) -> None:
+    mask = os.umask(0)
+    try:
+        make_directory(place / "a" / "b")
+        make_directory(place / "a" / "b")
+    finally:
+        os.umask(mask)
+    assert [(place / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o700, 0o700]
+
+
+# What is looked at.
+
+
+@pytest.fixture
+def home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BOINCVM_HOME", str(place / "home"))
+    for name in ("data", "cache"):
+        (place / "home" / name).mkdir(parents=True)
+    return place / "home"
+
+
+@pytest.mark.parametrize("name", ["", "data", "cache", "data/controller", "cache/runs"])
+def test_directories_that_others_can_write_to(home: Path, name: str) -> None:
+    directory = home / name
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o777)
+    with pytest.raises(HostError, match="others than"):
+        (paths.controller_directory(), paths.runs_directory())
+    assert main(["run", "--", "true"]) == ExitCode.HOST or name == "data/controller"
+    assert main(["ls"]) == ExitCode.HOST or name in ("cache", "cache/runs")
+
+
+def test_files_that_others_can_write_to(home: Path) -> None:
+    controller = home / "data" / "controller"
+    make_directory(controller)
+    controller.chmod(0o755)
+    (home / "data" / "images" / "names").mkdir(parents=True)
+    digest = "0" * 64
+    (home / "cache" / "verified").mkdir()
+    stamp = write(home / "cache" / "verified" / f"{digest}.json", 0o666)
+    image = home / "image"
+    image.mkdir()
+    for name in FILES:
+        write(image / name)
+    stamp.write_text(json.dumps(verify._identity(image)))
+    uses = {
+        stamp: lambda: verify.is_remembered(image, digest),
+        home / "data" / "images" / "names" / "base": lambda: ImageStore().digest_of("base"),
+        controller / "token": lambda: token_in(controller / "token"),
+        controller / "store.sqlite": lambda: Store(controller / "store.sqlite"),
+        controller / "state.json": lambda: Place(controller).status(),
+        controller / "machine.json": lambda: Place(controller).definition(),
+        controller / "bus.json": lambda: Place(controller).bus(),
+    }
+    for path, use in uses.items():
+        if path != stamp:
+            write(path, 0o666)
+        with pytest.raises(BoincvmError, match=f"{path.name} is not used: others than"):
+            use()
+    stamp.chmod(0o644)
+    assert verify.is_remembered(image, digest)
+
+
+def test_a_careless_umask_spoils_nothing(home: Path) -> None:
+    """What we write is what we read again."""
+    image = home / "image"
+    image.mkdir()
+    for name in FILES:
+        write(image / name)
+    mask = os.umask(0)
+    try:
+        verify.remember(image, Told())  # type: ignore[arg-type]
+        verdict = acceleration.Verdict("tcg", "so it is", 1.0)
+        acceleration._store(home / "cache" / "acceleration.json", "key", verdict)
+    finally:
+        os.umask(mask)
+    assert verify.is_remembered(image, Told.digest)
+    kept = acceleration._load(home / "cache" / "acceleration.json", "key")
+    assert kept is not None
+    assert kept.accelerator == "tcg"
+
+
+class Told:
+    """A manifest, as far as it is asked."""
+
+    digest = "0" * 64
+
+
+def test_a_full_disk_leaves_no_stamp(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = home / "image"
+    image.mkdir()
+    for name in FILES:
+        write(image / name)
+
+    def full(path: Path, _text: str) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    verify.remember(image, Told())  # type: ignore[arg-type]
+    assert os.listdir(home / "cache" / "verified") == []

@@ -1,0 +1,346 @@
+"""Rounds in which something is killed while a machine of a controller is at work.
+
+    python tests/vm/killed_operations.py DIRECTORY [--rounds N] [--seed N] [--only NAME[:VICTIM]]
+
+Each round makes a machine, begins an operation on it through the controller's HTTP face, kills the
+keeper, the hypervisor or the controller at a random moment, and then looks: is what `list` says of
+the machine true, does it start, does `exec` answer with what was on its disk, and is nothing left?
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from boincvm.controller.client import Client
+from boincvm.controller.client_address import ControllerAddress
+from boincvm.controller.keeper.place import Place
+from boincvm.errors import BoincvmError
+from boincvm.paths import data_directory
+
+VICTIMS = ("keeper", "hypervisor", "controller")
+LIMIT = 60.0
+"""Seconds for anything, when nothing is wrong."""
+PROMPT = 20.0
+"""Seconds within which whoever asked has heard, after something was killed."""
+SETTLED = {"powered_off", "running", "paused", "saved", "aborted"}
+_NEVER = "it did not come to an end"
+
+
+class Operation(NamedTuple):
+    """Something that a machine is asked to do."""
+
+    prepare: tuple[str, ...]
+    """Operations of the controller that come before, once it runs; "-start": it does not run,
+    "-new": and never has."""
+    ask: Callable[["Fleet", str], object]
+    longest: float
+    """Seconds that it takes, about: when something may be killed."""
+
+
+class Killed(NamedTuple):
+    """What came of one round."""
+
+    operation: str
+    victim: str
+    delay: float
+    state: str
+    took: float
+    """Seconds from the kill until whoever asked had heard."""
+    said: str
+
+
+class Fleet:
+    """A controller in a process of its own, and a client of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = directory / "home"
+        (self.home / "data").mkdir(parents=True)
+        (self.home / "data" / "images").symlink_to(data_directory() / "images")
+        self.directory = self.home / "data" / "controller"
+        self.files = directory
+        self.client = Client(ControllerAddress(self.directory / "http.sock"))
+        self.process: subprocess.Popen[str] | None = None
+
+    def begin(self) -> None:
+        """Until it answers."""
+        environment = {**os.environ, "BOINCVM_HOME": str(self.home)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "boincvm.cli.main", "controller"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if "the controller runs" in line:
+                return
+        raise AssertionError("the controller did not start")
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(LIMIT)
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+            self.process = None
+
+    def place(self, vm: str) -> Place:
+        return Place(self.directory / "machines" / vm)
+
+    def do(self, operation: str, vm: str, **asked: object) -> Mapping[str, Any]:
+        """Its outcome; one that is an error is raised."""
+        outcome = self.client.call(operation, vms=vm, **asked)["outcomes"][vm]  # type: ignore[index,call-overload]
+        if "error" in outcome:
+            raise BoincvmError(outcome["error"]["message"])
+        return outcome
+
+    def vm(self, vm: str) -> Mapping[str, Any] | None:
+        found = self.client.call("list", vms=vm)["vms"]
+        return found[0] if found else None  # type: ignore[index,return-value]
+
+    def run(self, vm: str, script: str) -> tuple[object, str]:
+        """Its exit code and output."""
+        told, output = self.client.run(vms=vm, argv=["sh", "-c", script])
+        for _ in output:
+            pass
+        command = self.client.call("command", id=told["command"], output=True)
+        answer = command["answers"][vm]  # type: ignore[index,call-overload]
+        return answer["code"], answer["output"]["stdout"]  # type: ignore[index,call-overload,return-value]
+
+    def put(self, vm: str) -> object:
+        data = bytes(24 << 20)
+        outcome: Any = self.client.put(
+            vm, "put", data, len(data), is_tree=False, mode=0o600, transfer=os.urandom(4).hex()
+        )
+        return outcome
+
+    def get(self, vm: str) -> object:
+        with self.client.get(vm, "large", transfer=os.urandom(4).hex()) as gotten:
+            return sum(map(len, gotten.chunks))
+
+    def until_commands_end(self, vm: str) -> None:
+        open_ones: Any = self.client.call("commands", finished=False)["commands"]
+        for command in open_ones:
+            if vm in command["answers"]:
+                for _ in self.client.output(command["id"]):
+                    pass
+
+    def until_settled(self, vm: str) -> Mapping[str, Any] | None:
+        """The machine once it is in a state that does not pass by itself, and as it is; None if
+        it has gone."""
+        for _ in self.client.events(0, follow=True):
+            found = self.vm(vm)
+            if found is None:
+                return None
+            expected = 2 if found["state"] in ("running", "paused") else 0
+            running = processes_of(self.place(vm).directory)
+            if found["state"] in SETTLED and len(running) == expected:
+                return found
+        raise AssertionError("the controller has gone")
+
+
+OPERATIONS = {
+    "first start": Operation(("-new",), lambda fleet, vm: fleet.do("start", vm), 2.5),
+    "start": Operation(("-start",), lambda fleet, vm: fleet.do("start", vm), 2.5),
+    "stop": Operation((), lambda fleet, vm: fleet.do("stop", vm), 0.6),
+    "power_off": Operation((), lambda fleet, vm: fleet.do("power_off", vm), 0.1),
+    "reset": Operation((), lambda fleet, vm: fleet.do("reset", vm), 2.5),
+    "suspend": Operation((), lambda fleet, vm: fleet.do("pause", vm), 0.05),
+    "resume": Operation(("pause",), lambda fleet, vm: fleet.do("resume", vm), 0.05),
+    "suspend --to-disk": Operation((), lambda fleet, vm: fleet.do("save", vm), 0.7),
+    "wake": Operation(("save",), lambda fleet, vm: fleet.do("start", vm), 1.2),
+    "snapshot take": Operation((), lambda fleet, vm: fleet.do("snapshot_take", vm, name="x"), 1.0),
+    "snapshot restore": Operation(
+        ("snapshot_take",), lambda fleet, vm: fleet.do("snapshot_restore", vm), 1.2
+    ),
+    "snapshot rm": Operation(
+        ("snapshot_take",), lambda fleet, vm: fleet.do("snapshot_remove", vm, name="s"), 0.05
+    ),
+    "rm": Operation((), lambda fleet, vm: fleet.do("remove", vm, force=True), 0.2),
+    "exec": Operation((), lambda fleet, vm: fleet.run(vm, "sleep 1; echo"), 1.2),
+    "cp in": Operation((), lambda fleet, vm: fleet.put(vm), 1.0),
+    "cp out": Operation((), lambda fleet, vm: fleet.get(vm), 1.0),
+}
+PAIRS = tuple(product(OPERATIONS, VICTIMS))
+
+
+@contextmanager
+def fleet_in(directory: Path) -> Iterator[Fleet]:
+    """Nothing of it is left afterwards."""
+    fleet = Fleet(directory)
+    fleet.begin()
+    try:
+        yield fleet
+    finally:
+        if fleet.process is None or fleet.process.poll() is not None:
+            fleet.begin()
+        if fleet.client.call("list")["vms"]:
+            fleet.client.call("remove", vms="**", force=True)
+        fleet.end()
+    left = processes_of(fleet.directory)
+    assert not left, left
+    assert list((fleet.directory / "machines").iterdir()) == []
+
+
+def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
+    """One round with a machine of its own. Raises AssertionError, with all that is known."""
+    operation = OPERATIONS[name]
+    fleet.client.call("create", name=vm, memory="256M")
+    is_new = operation.prepare == ("-new",)
+    if not is_new:
+        fleet.do("start", vm)
+        fleet.run(vm, "echo kept >kept; head -c 24000000 /dev/zero >large; sync")
+    for verb in () if is_new else operation.prepare:
+        named = {"name": "s"} if verb == "snapshot_take" else {}
+        fleet.do("power_off" if verb == "-start" else verb, vm, **named)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(operation.ask, fleet, vm)
+        time.sleep(delay)  # the moment is what is tried
+        kill(fleet, vm, victim)
+        begin = time.monotonic()
+        said = heard(asked)
+        took = time.monotonic() - begin
+        if victim == "controller":
+            fleet.begin()
+        where = f"{name}, {victim} killed after {delay:.3f} s, {said}"
+        assert said != _NEVER, where
+        state = settles(fleet, vm, where)
+        assert took < PROMPT, (where, took)
+    if state != "removed":
+        goes_on(fleet, vm, state, where, "" if is_new else "kept\n")
+    return Killed(name, victim, delay, state, took, said)
+
+
+def heard(asked: "Future[object]") -> str:
+    try:
+        asked.result(LIMIT)
+    except BoincvmError as error:
+        return error.message
+    except TimeoutError:
+        return _NEVER
+    return "done"
+
+
+def settles(fleet: Fleet, vm: str, where: str) -> str:
+    """Its state, which is true."""
+    found: Future[Mapping[str, Any] | None] = Future()
+    thread = threading.Thread(target=lambda: found.set_result(fleet.until_settled(vm)), daemon=True)
+    thread.start()
+    try:
+        told = found.result(LIMIT)
+    except TimeoutError:
+        raise AssertionError(f"{where}: for ever {fleet.vm(vm)}") from None
+    if told is None:
+        assert not fleet.place(vm).directory.exists(), where
+        assert processes_of(fleet.place(vm).directory) == [], where
+        return "removed"
+    state = str(told["state"])
+    assert (state == "aborted") == bool(told["why"]), (where, told)
+    assert fleet.place(vm).status().state == state, where
+    return state
+
+
+def goes_on(fleet: Fleet, vm: str, state: str, where: str, kept: str) -> None:
+    """It starts, is what it was, and leaves nothing."""
+    assert fleet.do("start", vm)["state"] == "running", where
+    assert fleet.run(vm, "cat kept 2>/dev/null; true") == (0, kept), where
+    fleet.until_commands_end(vm)  # a command outlives its controller
+    assert fleet.client.call("list", vms=vm)["vms"][0]["commands"] == 0, where  # type: ignore[index,call-overload]
+    place = fleet.place(vm)
+    snapshots = [one["number"] for one in place.snapshots()]
+    allowed = {f"checkpoint-{number:06d}.json" for number in snapshots}
+    for number in snapshots:
+        table = json.loads((place.disk / f"checkpoint-{number:06d}.json").read_text())
+        allowed |= set(table["files"] if "files" in table else table["checkpoint"]["files"])
+    allowed |= {*place.status().layers, "window", "qemu.log"}
+    found = {path.name for path in place.disk.iterdir()}
+    assert found <= allowed, (where, state, sorted(found - allowed))
+    fleet.do("power_off", vm)
+    assert not place.spool.exists() or list(place.spool.iterdir()) == [], where
+    assert processes_of(place.directory) == [], where
+    known = {"machine.json", "bus.json", "state.json", "snapshots.json", "lock", "keeper.log"}
+    left = {path.name for path in place.directory.iterdir()} - known - {"disk", "spool"}
+    assert left == set(), (where, left)
+    fleet.do("remove", vm)
+
+
+def kill(fleet: Fleet, vm: str, victim: str) -> None:
+    """What there is of it now."""
+    if victim == "controller":
+        fleet.end(signal.SIGKILL)
+        return
+    for pid, words in processes_of(fleet.place(vm).directory):
+        if ("qemu" in words[0]) is (victim == "hypervisor"):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def processes_of(directory: Path) -> list[tuple[int, list[str]]]:
+    """Keepers and hypervisors of machines beneath that directory, and their helpers."""
+    found = []
+    for path in Path("/proc").iterdir():
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            continue
+        text = [os.fsdecode(word) for word in words if word]
+        if state not in "ZX" and any(str(directory) in word for word in text):
+            found.append((int(path.name), text))
+    return found
+
+
+def rounds(
+    seed: int, count: int, pairs: tuple[tuple[str, str], ...] = PAIRS
+) -> Iterator[tuple[str, str, float]]:
+    """Operation, victim and delay; each pair comes as often as any other."""
+    chance = random.Random(seed)
+    order: list[tuple[str, str]] = []
+    for _ in range(count):
+        if not order:
+            order = list(pairs)
+            chance.shuffle(order)
+        name, victim = order.pop()
+        yield name, victim, chance.uniform(0, OPERATIONS[name].longest)
+
+
+def main() -> int:
+    """Returns 1 where any round went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--rounds", type=int, default=len(PAIRS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="")
+    given = parser.parse_args()
+    wanted, _, victim = given.only.partition(":")
+    pairs = tuple(pair for pair in PAIRS if wanted in ("", pair[0]) and victim in ("", pair[1]))
+    bad = 0
+    with fleet_in(given.directory) as fleet:
+        for number, (name, who, delay) in enumerate(rounds(given.seed, given.rounds, pairs)):
+            try:
+                print(number, play(fleet, f"m{number}", name, who, delay), flush=True)
+            except (AssertionError, BoincvmError, OSError) as error:
+                bad += 1
+                print(number, "BAD", name, who, f"{delay:.3f}", error, flush=True)
+                if fleet.process is None or fleet.process.poll() is not None:
+                    fleet.begin()
+    print(f"{given.rounds} rounds, {bad} of them bad")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

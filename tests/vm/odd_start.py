@@ -1,0 +1,71 @@
+"""Commands started as `nohup`, a script's `&`, a careless parent or a strange umask start them."""
+
+import signal
+import sys
+from typing import NamedTuple
+
+_START = """
+import os, signal, sys
+ignored, blocked, umask, *argv = sys.argv[1:]
+for number in map(int, ignored.split()):
+    signal.signal(number, signal.SIG_IGN)
+for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+    if str(int(number)) not in ignored.split():
+        signal.signal(number, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_SETMASK, map(int, blocked.split()))
+os.umask(int(umask, 8))
+os.execvp(argv[0], argv)
+"""
+ASKING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+NOTHING = f"{0:016x}"
+STATE = "exec grep -E '^(Umask|SigBlk|SigIgn)' /proc/self/status"
+"""A command that shows what the process has."""
+
+
+class Odd(NamedTuple):
+    """ignored, blocked: signals. umask: as it is set; sane: as programs are to have it."""
+
+    ignored: tuple[int, ...] = ()
+    blocked: tuple[int, ...] = ()
+    umask: int = 0o022
+    sane: int = 0o022
+
+    @property
+    def before(self) -> list[str]:
+        """A command that starts another one so."""
+        ignored, blocked = [" ".join(str(int(n)) for n in told) for told in self[:2]]
+        return [sys.executable, "-c", _START, ignored, blocked, f"{self.umask:o}"]
+
+
+NOHUP = Odd(ignored=(signal.SIGHUP,))
+BACKGROUND = Odd(ignored=(signal.SIGINT, signal.SIGQUIT))
+ALL = {
+    "plain": Odd(),
+    "nohup": NOHUP,
+    "background": BACKGROUND,
+    "pipe and child": Odd(ignored=(signal.SIGPIPE, signal.SIGCHLD, signal.SIGXFSZ)),
+    "all": Odd(ignored=tuple(set(range(1, 65)) - {9, 19, 32, 33})),
+    "blocked": Odd(blocked=(*ASKING, signal.SIGCHLD, signal.SIGUSR1, signal.SIGRTMIN)),
+    "umask 000": Odd(umask=0, sane=0o002),
+    "umask 077": Odd(umask=0o077, sane=0o077),
+    "umask 777": Odd(umask=0o777, sane=0o077),
+}
+
+
+def state(text: str) -> dict[str, str]:
+    """What STATE has printed, without signals 32 and 33, which are the C library's own and which
+    its posix_spawn(3) ignores."""
+    pairs = [line.split() for line in text.replace("\r", "").splitlines() if line]
+    found = {name.rstrip(":"): value for name, value in pairs}
+    found["SigIgn"] = f"{int(found['SigIgn'], 16) & ~(3 << 31):016x}"
+    return found
+
+
+def clean(umask: int, blocked: str = NOTHING) -> dict[str, str]:
+    """What STATE is to print."""
+    return {"Umask": f"{umask:04o}", "SigBlk": blocked, "SigIgn": NOTHING}
+
+
+def mask(*numbers: int) -> int:
+    """As the kernel has a set of signals."""
+    return sum(1 << (number - 1) for number in numbers)

@@ -1,0 +1,114 @@
+"""A guest that ends while a program runs in it: the cause and the code are the same whether its
+machine booted, is a copy of a golden snapshot, or goes on from where it was saved."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from controlled import LIMIT, controlled
+from golden_home import GoldenHome, wait_for_maker
+from slot import Slot
+
+from boincvm.boinc import Control
+from boincvm.boinc.testing import EndKind
+from boincvm.hypervisor.qemu_origin import GOLDEN_STATE
+from boincvm.wrapper.golden import TABLE
+from boincvm.wrapper.golden_switch import SWITCH
+
+pytestmark = [pytest.mark.timeout(250), pytest.mark.usefixtures("base_image")]
+PANIC = "the guest's kernel panicked: sysrq triggered crash"
+OFF = "the guest turned itself off or rebooted"
+ENDS = {"o": OFF, "b": OFF, "c": PANIC}
+"""What the guest's kernel is told by /proc/sysrq-trigger (Documentation/admin-guide/sysrq.rst of
+Linux: power off, reboot, crash), and what is then said of it."""
+SOURCES = {"booted": "no", "cloned": "yes"}
+
+
+def script(word: str) -> str:
+    return f"echo {word} >/proc/sysrq-trigger; sleep 1000"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, base_image: Path) -> GoldenHome:
+    """With a golden snapshot."""
+    home = GoldenHome(tmp_path_factory.mktemp("home") / "data")
+    home.warm()
+    return home
+
+
+@pytest.fixture
+def golden_directory(home: GoldenHome) -> Iterator[Path]:
+    (found,) = [path for path in (home.images / "golden").iterdir() if path.is_dir()]
+    yield found
+    wait_for_maker(home)
+
+
+@pytest.mark.parametrize("word", ENDS)
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_run(home: GoldenHome, source: str, word: str) -> None:
+    done = home.boincvm(
+        "run", "--memory", "256M", "--json", "--", "sh", "-c", script(word),
+        BOINCVM_GOLDEN=SOURCES[source],
+    )  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["start"] == ("golden" if source == "cloned" else "cold")
+    assert result["error"]["message"] == ENDS[word]
+    assert done.returncode == result["exit_code"] == 218
+
+
+@pytest.mark.parametrize("source", [*SOURCES, "restored"])
+async def test_a_machine_of_the_controller(
+    home: GoldenHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", home.environment["XDG_DATA_HOME"])
+    monkeypatch.setenv(SWITCH, SOURCES.get(source, "yes"))
+    async with controlled(tmp_path / "c") as asked:
+        for word in ENDS:
+            await asked("create", name=word, memory="256M")
+            await asked.outcome("start", word)
+            if source == "restored":
+                await asked.outcome("snapshot_take", word, name="s")
+                await asked.outcome("snapshot_restore", word, name="s")
+            await asked.ends(await asked.begin(word, "sh", "-c", script(word)))
+            wanted = ("aborted", PANIC) if word == "c" else ("powered_off", "")
+            machine = asked.controller.machines.find(word)
+            assert machine is not None
+            async with asyncio.timeout(LIMIT):
+                await machine.until(lambda m=machine: not m.is_kept)  # type: ignore[misc]
+            assert (str(machine.state), machine.why) == wanted
+
+
+async def test_a_task_that_goes_on_from_the_disk(tmp_path: Path) -> None:
+    async with Slot(tmp_path, period=0.25) as slot:
+        slot.machine_job("echo begin; sleep 4; " + script("c"))
+        await slot.begin()
+        await slot.says("out", "begin")
+        slot.send(Control.QUIT)
+        assert (await slot.wait(LIMIT)).kind is EndKind.QUIT, slot.stderr
+        end = await slot.run()
+        assert (end.kind, PANIC in end.text) == (EndKind.TEMPORARY_EXIT, True), slot.stderr
+
+
+async def test_a_machine_whose_golden_snapshot_is_of_no_use(
+    home: GoldenHome, golden_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It boots, its log says why, and the snapshot is gone, or made anew already."""
+    monkeypatch.setenv("XDG_DATA_HOME", home.environment["XDG_DATA_HOME"])
+    monkeypatch.delenv(SWITCH)
+    state = golden_directory / GOLDEN_STATE
+    before, made = state.stat(), (golden_directory / TABLE).stat().st_ino
+    damaged = bytearray(state.read_bytes())
+    damaged[40:4000] = bytes(3960)
+    state.write_bytes(damaged)
+    os.utime(state, ns=(before.st_atime_ns, before.st_mtime_ns))
+    async with controlled(tmp_path / "c") as asked:
+        await asked("create", name="a", memory="256M")
+        started = await asked.outcome("start", "a")
+        assert started.get("error") is None
+        assert await asked.run("a", "echo", "up") == {"a": (0, "up\n")}
+        assert "booted cold: the golden snapshot was unusable" in asked.place("a").log.read_text()
+        table = golden_directory / TABLE
+        assert not table.exists() or table.stat().st_ino != made
