@@ -19,6 +19,7 @@ from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.errors import BoincvmError
 from boincvm.hypervisor.acceleration import probe
 from boincvm.image.store import ImageStore
+from boincvm.inherited import reset_inherited_state
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -97,6 +98,7 @@ def _end(number: int, _frame: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does what `argv` says; returns the exit code."""
+    reset_inherited_state()  # what is measured begins as from a terminal
     signal.signal(signal.SIGTERM, _end)  # so that machines and directories go
     try:
         return _run(_arguments(sys.argv[1:] if argv is None else argv))

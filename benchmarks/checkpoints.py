@@ -145,7 +145,7 @@ async def _resume(laboratory: Laboratory, saved: _Saved) -> float:
     link = await GuestLink.open(await again.start(), attach_to=saved.link)
     try:
         GuestProgram.attached(link, saved.program, output=lambda *_: spoke.set())
-        await link.attach(LIMIT)
+        await link.attach(LIMIT, let_run=again.resume)
         async with asyncio.timeout(LIMIT):
             await spoke.wait()
         return monotonic() - begin

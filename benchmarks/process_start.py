@@ -15,10 +15,10 @@ LIMIT = 60.0
 """Seconds that a process may take before the benchmark gives up."""
 
 _IMPORTS = """
-from boincvm.imports import lasting, own_process
-own_process()
-with lasting():
-    import boincvm.wrapper.standalone, boincvm.wrapper.standalone_run, boincvm.image.store
+from boincvm.gc_freeze import defer_collection, freeze_imports
+defer_collection()
+import boincvm.wrapper.standalone, boincvm.wrapper.standalone_run, boincvm.image.store
+freeze_imports()
 """
 
 
