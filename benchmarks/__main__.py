@@ -17,7 +17,7 @@ from benchmarks import report
 from benchmarks.registry import BENCHMARKS
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.errors import BoincvmError
-from boincvm.hypervisor.acceleration import probe
+from boincvm.hypervisor.qemu.acceleration import probe
 from boincvm.image.store import ImageStore
 from boincvm.inherited import reset_inherited_state
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from boincvm.hypervisor import qemu_command
+from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.image.store import Image
 from boincvm.processes import ChildProcess, run_quickly
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.bare_machine import MEMORY
 from boincvm.guestlink.program import GuestProgram, Output
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu import QemuDriver
+from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
 from boincvm.wrapper.guest_place import ENVIRONMENT, WORK

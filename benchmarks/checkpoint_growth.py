@@ -16,7 +16,7 @@ from typing import NamedTuple
 from benchmarks.booted import start_program
 from benchmarks.growth_chart import chart
 from benchmarks.kept_machine import Kept, compute, keep, machine, settle
-from boincvm.hypervisor.acceleration import probe
+from boincvm.hypervisor.qemu.acceleration import probe
 from boincvm.image.store import Image, ImageStore
 
 MIB = 1 << 20

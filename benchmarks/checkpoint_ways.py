@@ -24,11 +24,11 @@ from benchmarks.booted import start_program
 from benchmarks.checkpoint_growth import FILL
 from benchmarks.kept_machine import StandStill, compute, keep, settle
 from boincvm.errors import HypervisorError
-from boincvm.hypervisor.acceleration import probe
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
-from boincvm.hypervisor.qemu_command import layer_node
-from boincvm.hypervisor.qemu_monitor import Monitor
+from boincvm.hypervisor.qemu.acceleration import probe
+from boincvm.hypervisor.qemu.command import layer_node
+from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
 from boincvm.wrapper.session import Session, open_session

@@ -21,7 +21,7 @@ from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
-from boincvm.hypervisor.qemu import QemuDriver
+from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.wrapper.saved_machine import check_files
 from boincvm.wrapper.session import Session
 

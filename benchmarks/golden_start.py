@@ -20,7 +20,7 @@ from benchmarks.results import Benchmark, Laboratory, Result
 from benchmarks.whole_process import seconds_of
 from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
-from boincvm.hypervisor.qemu import QemuDriver
+from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.job.model import Limits, MachineShape
 from boincvm.wrapper.golden import find_golden
 from boincvm.wrapper.golden_maker import make_golden

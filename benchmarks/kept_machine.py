@@ -13,7 +13,7 @@ from benchmarks.booted import start_program
 from benchmarks.guest_overhead import NUMBER
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
-from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
 from boincvm.wrapper.session import Session, open_session

@@ -13,7 +13,7 @@ from boincvm.controller.serve.gate import token_in
 from boincvm.controller.store import Store
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode
-from boincvm.hypervisor import acceleration
+from boincvm.hypervisor.qemu import acceleration
 from boincvm.image import verify
 from boincvm.image.layout import FILES
 from boincvm.image.store import ImageStore

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from boincvm import redaction
-from boincvm.hypervisor.qemu_process import QemuProcess
+from boincvm.hypervisor.qemu.process import QemuProcess
 from boincvm.redaction import hide, redact
 
 

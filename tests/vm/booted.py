@@ -9,7 +9,7 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, Usage
 from boincvm.guestlink.voice import Word
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 
 LIMIT = 60.0
 """Seconds for anything that a machine is waited for."""

@@ -15,7 +15,7 @@ from boincvm.errors import GuestHungError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.voice import FractionDone
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec, MachineState
-from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from booted import LIMIT, Listener, booted, spec_in
 
 pytestmark = pytest.mark.timeout(200)

@@ -11,7 +11,7 @@ from slot import Slot
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.guestlink.link import GuestLink
-from boincvm.hypervisor.qemu import QemuMachine
+from boincvm.hypervisor.qemu.driver import QemuMachine
 from boincvm.process_tree import own_usage
 from booted import LIMIT, Listener, booted, spec_in
 

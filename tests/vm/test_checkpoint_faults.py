@@ -155,9 +155,9 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
     slot.machine_job(SCRIPT.replace("sleep 0.05", "sleep 0.2"))
     in_helper = (
         f"import sys; sys.path.insert(0, sys.argv[1])\n{code}\n"
-        "from boincvm.hypervisor.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
+        "from boincvm.hypervisor.qemu.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
     )
-    keeper = f"from boincvm.hypervisor import qemu_checkpoint as q; q._KEEPER = {in_helper!r}"
+    keeper = f"from boincvm.hypervisor.qemu import checkpoint as q; q._KEEPER = {in_helper!r}"
     await start(slot, code, keeper)
     await slot.holds(lambda: len(list(place.glob("state-*"))) >= 6)
     output = slot.text("out")
@@ -208,7 +208,7 @@ async def test_a_disk_that_is_full_when_the_manifest_is_written(slot: Slot) -> N
 
 LIMITED = """
 import resource, signal
-from boincvm.hypervisor import qemu_checkpoint as q
+from boincvm.hypervisor.qemu import checkpoint as q
 q._KEEPER = (
     "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
     " resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); " + q._KEEPER

@@ -14,7 +14,7 @@ from slot import Slot
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
-from boincvm.hypervisor.qemu_origin import GOLDEN_STATE
+from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE
 from boincvm.wrapper.golden import TABLE
 from boincvm.wrapper.golden_switch import SWITCH
 

@@ -13,7 +13,7 @@ from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.voice import CheckpointWanted, Finish, FractionDone, TrickleUp, Word
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu import QemuDriver
+from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Limits
 from boincvm.wrapper.guest_place import ENVIRONMENT, WORK

@@ -8,9 +8,9 @@ import pytest
 
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.memory_file import MemoryImage
-from boincvm.hypervisor.qemu_checkpoint import LiveMigration
-from boincvm.hypervisor.qemu_stream import PAGE
+from boincvm.hypervisor.qemu.checkpoint import LiveMigration
+from boincvm.hypervisor.qemu.memory_file import MemoryImage
+from boincvm.hypervisor.qemu.stream import PAGE
 from booted import ENVIRONMENT, LIMIT, booted, spec_in
 
 pytestmark = pytest.mark.timeout(250)
@@ -57,7 +57,7 @@ def pages_of(directory: Path, name: str) -> dict[int, bytes]:
 async def test_no_write_is_lost(
     spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """QEMU 7.2 loses some under emulation, unless it is used as we do (qemu_checkpoint.py)."""
+    """QEMU 7.2 loses some under emulation, unless it is used as we do (qemu/checkpoint.py)."""
     memory = tmp_path / "memory"
     go_on = LiveMigration.let_go_on
 

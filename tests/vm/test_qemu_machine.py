@@ -15,10 +15,10 @@ from boincvm.errors import HypervisorError, LimitError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
-from boincvm.hypervisor import acceleration
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
-from boincvm.hypervisor.qemu import QemuDriver, QemuMachine
-from boincvm.hypervisor.qemu_origin import FIRST_LAYER
+from boincvm.hypervisor.qemu import acceleration
+from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.start_source import FIRST_LAYER
 from boincvm.job.model import Limits
 from boincvm.processes import ChildProcess
 from boincvm.wrapper.session import open_session

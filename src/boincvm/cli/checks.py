@@ -14,7 +14,7 @@ from pathlib import Path
 from boincvm import paths
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
-from boincvm.hypervisor import qemu_command
+from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.sizes import format_size
 
 MIB = 1 << 20
@@ -103,7 +103,7 @@ def setpriv() -> Check:
 
 def acceleration() -> list[Check]:
     """The verdict and, where it is emulation, what that means for safety."""
-    from boincvm.hypervisor.acceleration import probe
+    from boincvm.hypervisor.qemu.acceleration import probe
 
     kernel = _kernel_of_an_image()
     verdict = asyncio.run(probe(kernel))

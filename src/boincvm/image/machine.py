@@ -8,7 +8,7 @@ from boincvm.errors import GuestNeverBootedError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.drivers import DriverName, open_driver
+from boincvm.hypervisor.registry import DriverName, open_driver
 
 _SILENCE_LIMIT = 120.0
 

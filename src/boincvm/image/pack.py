@@ -25,7 +25,7 @@ from boincvm.errors import (
     UsageError,
     host_error,
 )
-from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
+from boincvm.hypervisor.qemu.qcow2 import DiskRefusedError, check_disk
 from boincvm.image import locks
 from boincvm.image.manifest import MANIFEST, ROOT, ContentFile, Manifest
 from boincvm.image.names import check_image_name

@@ -14,7 +14,7 @@ from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
-from boincvm.hypervisor.drivers import DriverName, open_driver
+from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits, MachineShape
 from boincvm.own_files import make_directory

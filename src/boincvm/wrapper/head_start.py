@@ -8,11 +8,11 @@ from typing import NamedTuple, Self
 from boincvm.errors import BoincvmError
 from boincvm.guestlink.first_word import first_word
 from boincvm.guestlink.host_name import host_name
-from boincvm.hypervisor.acceleration import Verdict, known_verdict, probe
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu_begun import BegunProcess
-from boincvm.hypervisor.qemu_identity import identity
-from boincvm.hypervisor.qemu_origin import Boot, Cloned
+from boincvm.hypervisor.qemu.acceleration import Verdict, known_verdict, probe
+from boincvm.hypervisor.qemu.identity import identity
+from boincvm.hypervisor.qemu.prestarted import BegunProcess
+from boincvm.hypervisor.qemu.start_source import Boot, Cloned
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Job
 from boincvm.wrapper.golden import Golden, find_golden

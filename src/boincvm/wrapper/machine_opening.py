@@ -6,7 +6,7 @@ from pathlib import Path
 
 from boincvm.errors import GuestError, HypervisorError
 from boincvm.hypervisor.contract import Feature, MachineSpec
-from boincvm.hypervisor.drivers import DriverName, open_driver
+from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.pack import packed_name, unpack_image
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits

@@ -11,7 +11,7 @@ from boincvm import checkpoint_steps
 from boincvm.durations import format_duration
 from boincvm.guestlink.host_name import host_name
 from boincvm.guestlink.put import check_source
-from boincvm.hypervisor.drivers import DriverName
+from boincvm.hypervisor.registry import DriverName
 from boincvm.image.store import Image
 from boincvm.job.boinc_job import BoincJob, MachineUse
 from boincvm.job.model import InputFile

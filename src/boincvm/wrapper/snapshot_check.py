@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from boincvm.errors import BoincvmError
 from boincvm.hypervisor.contract import Checkpoint
-from boincvm.hypervisor.drivers import DriverName, open_driver
-from boincvm.hypervisor.qemu_command import PROGRAM, find_program
-from boincvm.hypervisor.qemu_identity import check_identity
-from boincvm.hypervisor.qemu_saved import SavedState, read_saved_state
+from boincvm.hypervisor.qemu.command import PROGRAM, find_program
+from boincvm.hypervisor.qemu.identity import check_identity
+from boincvm.hypervisor.qemu.saved import SavedState, read_saved_state
+from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import ImageStore
 from boincvm.processes import run_quickly
 from boincvm.wrapper.host_room import check_room

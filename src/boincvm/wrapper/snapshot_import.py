@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from boincvm.errors import HypervisorError, InputFileError, OutputFileError, host_error
-from boincvm.hypervisor.drivers import DriverName
-from boincvm.hypervisor.qemu_saved import check_saved_machine
+from boincvm.hypervisor.qemu.saved import check_saved_machine
+from boincvm.hypervisor.registry import DriverName
 from boincvm.wrapper.job_trust import check_job
 from boincvm.wrapper.saved_machine import manifests, read_manifest
 from boincvm.wrapper.snapshot_file import MACHINES, Snapshot, read_all

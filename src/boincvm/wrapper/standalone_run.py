@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
-from boincvm.hypervisor.qemu import QemuDriver
+from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.inherited import heeded
 from boincvm.job.model import Job
 from boincvm.processes import ASKING_SIGNALS

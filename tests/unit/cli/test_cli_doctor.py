@@ -14,7 +14,7 @@ from boincvm.cli.checks import Check, Status
 from boincvm.cli.main import main
 from boincvm.errors import HypervisorMissingError
 from boincvm.exit_codes import ExitCode
-from boincvm.hypervisor.acceleration import Verdict
+from boincvm.hypervisor.qemu.acceleration import Verdict
 from boincvm.image.store import ImageStore
 
 FINE = Check("one", Status.OK, "all is well")
@@ -159,13 +159,13 @@ def test_the_sandbox(programs):
 
 
 def verdict_is(monkeypatch, verdict):
-    module = ModuleType("boincvm.hypervisor.acceleration")
+    module = ModuleType("boincvm.hypervisor.qemu.acceleration")
 
     async def probe(kernel, *, refresh=False):
         return verdict
 
     module.probe = probe
-    monkeypatch.setitem(sys.modules, "boincvm.hypervisor.acceleration", module)
+    monkeypatch.setitem(sys.modules, "boincvm.hypervisor.qemu.acceleration", module)
 
 
 def test_acceleration(monkeypatch, home):

@@ -19,8 +19,8 @@ from boincvm.errors import (
     ProgramStartError,
 )
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
-from boincvm.hypervisor.fake import FakeDriver
-from boincvm.hypervisor.fake_guest import FakeCall, FakeFile, FakeGuest
+from boincvm.hypervisor.fake.driver import FakeDriver
+from boincvm.hypervisor.fake.guest import FakeCall, FakeFile, FakeGuest
 from boincvm.job.model import InputFile, Job, Limits, OutputFile, Task
 from boincvm.wrapper import run_job
 from boincvm.wrapper.run_job import JobRun, Observer

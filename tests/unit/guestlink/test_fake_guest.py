@@ -8,8 +8,8 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, Usage
 from boincvm.guestlink.voice import FractionDone, Word
 from boincvm.hypervisor.contract import MachineSpec, MachineState
-from boincvm.hypervisor.fake import FakeDriver
-from boincvm.hypervisor.fake_guest import FakeCall, FakeGuest
+from boincvm.hypervisor.fake.driver import FakeDriver
+from boincvm.hypervisor.fake.guest import FakeCall, FakeGuest
 
 LIMIT = 10.0
 

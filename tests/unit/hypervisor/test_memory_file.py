@@ -12,8 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boincvm.hypervisor.memory_file import MARK, MemoryFileError, MemoryImage, MemoryWriter, Summary
-from boincvm.hypervisor.qemu_stream import PAGE, Block, Frame, read_stream
+from boincvm.hypervisor.qemu.memory_file import (
+    MARK,
+    MemoryFileError,
+    MemoryImage,
+    MemoryWriter,
+    Summary,
+)
+from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame, read_stream
 
 BLOCKS = (Block(b"pc.ram", 300 * PAGE), Block(b"vga", 3 * PAGE))
 FRAME = Frame(b"QEVM\0\0\0\x03", 2, 0, 4, BLOCKS, b"\x04 the devices' state")

@@ -19,9 +19,9 @@ from types import TracebackType
 import pytest
 
 import boincvm
-from boincvm.hypervisor.memory_file import MemoryImage
-from boincvm.hypervisor.qcow2 import write_overlay
-from boincvm.hypervisor.qemu_stream import PAGE, Block, Frame, StreamWriter
+from boincvm.hypervisor.qemu.memory_file import MemoryImage
+from boincvm.hypervisor.qemu.qcow2 import write_overlay
+from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame, StreamWriter
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,7 +32,7 @@ A_WHILE = 1.0
 FRAME = Frame(b"QEVM\0\0\0\x03", 2, 0, 4, (Block(b"pc.ram", 8 * PAGE),), b"\x04 state")
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from boincvm.hypervisor.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
+    " from boincvm.hypervisor.qemu.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
 )
 PACKAGE = str(Path(boincvm.__file__).parents[1])
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boincvm.hypervisor.qcow2 import (
+from boincvm.hypervisor.qemu.qcow2 import (
     DiskRefusedError,
     check_disk,
     check_header,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu_command import layer_options, machine_command, read_only_layer
-from boincvm.hypervisor.qemu_launch import Launch, Memory
+from boincvm.hypervisor.qemu.command import layer_options, machine_command, read_only_layer
+from boincvm.hypervisor.qemu.launch import Launch, Memory
 
 ODD = "/m,file=x:y=z {}'\"%"
 

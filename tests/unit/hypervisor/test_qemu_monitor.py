@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from boincvm.errors import HypervisorError
-from boincvm.hypervisor.qemu_monitor import Monitor
+from boincvm.hypervisor.qemu.monitor import Monitor
 
 LIMIT = 10.0
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": ["oob"]}}

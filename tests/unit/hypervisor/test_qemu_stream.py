@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boincvm.hypervisor import qemu_stream
-from boincvm.hypervisor.qemu_stream import (
+from boincvm.hypervisor.qemu import stream as qemu_stream
+from boincvm.hypervisor.qemu.stream import (
     PAGE,
     Block,
     Frame,

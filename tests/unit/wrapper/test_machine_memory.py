@@ -10,9 +10,9 @@ from boincvm.boinc import InitData
 from boincvm.boinc.init_data import Preferences, parse_init_data
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint, GuestMemory, MachineSpec
-from boincvm.hypervisor.fake import FakeDriver, FakeMachine
-from boincvm.hypervisor.qemu_command import machine_command
-from boincvm.hypervisor.qemu_launch import Launch
+from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
+from boincvm.hypervisor.qemu.command import machine_command
+from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.job.model import GIB, MIB, Limits, MachineShape
 from boincvm.wrapper.host_room import HYPERVISOR_MEMORY
 from boincvm.wrapper.machine_memory import LEAST, ROOM, MachineMemory, allowed_memory, memory_for
@@ -82,7 +82,7 @@ def spec(*, balloon: bool) -> MachineSpec:
 def test_only_a_machine_that_asks_has_a_balloon(
     monkeypatch: pytest.MonkeyPatch, *, balloon: bool
 ) -> None:
-    monkeypatch.setattr("boincvm.hypervisor.qemu_command.find_program", lambda name: name)
+    monkeypatch.setattr("boincvm.hypervisor.qemu.command.find_program", lambda name: name)
     command = machine_command(
         spec(balloon=balloon), "tcg", Launch(("disk-000000.qcow2",)), qmp=3, link=4, console=5
     )

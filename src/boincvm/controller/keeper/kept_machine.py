@@ -36,7 +36,7 @@ from boincvm.errors import (
 )
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import Driver, EndCause, MachineSpec
-from boincvm.hypervisor.drivers import DriverName, open_driver
+from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.wrapper.golden import discard_golden
 from boincvm.wrapper.golden_background import Warmers

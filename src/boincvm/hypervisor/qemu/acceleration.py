@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import BinaryIO, NamedTuple
 
-from boincvm.hypervisor import qemu_command
+from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.own_files import make_directory, open_own
 from boincvm.paths import cache_directory
 from boincvm.processes import ChildProcess

@@ -6,8 +6,8 @@ Facts: docs/interop/virtio-balloon-stats.rst and qapi/machine.json of QEMU.
 import time
 
 from boincvm.hypervisor.contract import GuestMemory
-from boincvm.hypervisor.qemu_command import BALLOON
-from boincvm.hypervisor.qemu_monitor import Monitor
+from boincvm.hypervisor.qemu.command import BALLOON
+from boincvm.hypervisor.qemu.monitor import Monitor
 
 ASK_PERIOD = 5
 """Seconds between two answers of the guest."""

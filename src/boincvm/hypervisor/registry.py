@@ -3,8 +3,8 @@
 from enum import StrEnum
 from pathlib import Path
 
-from boincvm.hypervisor.acceleration import probe
 from boincvm.hypervisor.contract import Driver
+from boincvm.hypervisor.qemu.acceleration import probe
 
 
 class DriverName(StrEnum):
@@ -18,10 +18,10 @@ async def open_driver(name: DriverName, kernel: Path | None) -> Driver:
     Raises HypervisorMissingError.
     """
     if name is DriverName.FAKE:
-        from boincvm.hypervisor.fake import FakeDriver
+        from boincvm.hypervisor.fake.driver import FakeDriver
 
         return FakeDriver()
-    from boincvm.hypervisor.qemu import QemuDriver
+    from boincvm.hypervisor.qemu.driver import QemuDriver
 
     verdict = await probe(kernel)
     return QemuDriver(verdict.accelerator)

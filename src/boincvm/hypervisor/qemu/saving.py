@@ -4,9 +4,9 @@ from contextlib import suppress
 
 from boincvm import checkpoint_steps
 from boincvm.errors import HypervisorError, host_error
-from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
-from boincvm.hypervisor.qemu_checkpoint import (
+from boincvm.hypervisor.qemu import qcow2
+from boincvm.hypervisor.qemu.checkpoint import (
     DOWNTIMES,
     Keeper,
     Kept,
@@ -14,18 +14,18 @@ from boincvm.hypervisor.qemu_checkpoint import (
     Merge,
     UntrackedWritesError,
 )
-from boincvm.hypervisor.qemu_command import (
+from boincvm.hypervisor.qemu.command import (
     IMAGE_NODE,
     file_node,
     layer_node,
     layer_options,
     read_only_layer,
 )
-from boincvm.hypervisor.qemu_identity import processor
-from boincvm.hypervisor.qemu_monitor import Monitor
-from boincvm.hypervisor.qemu_origin import after, free_layer
-from boincvm.hypervisor.qemu_process import failure_of_disks
-from boincvm.hypervisor.qemu_saved import read_saved_state
+from boincvm.hypervisor.qemu.identity import processor
+from boincvm.hypervisor.qemu.monitor import Monitor
+from boincvm.hypervisor.qemu.process import failure_of_disks
+from boincvm.hypervisor.qemu.saved import read_saved_state
+from boincvm.hypervisor.qemu.start_source import after, free_layer
 
 MOST_LAYERS = 8
 """Parts that the root disk may have; then they are made one."""

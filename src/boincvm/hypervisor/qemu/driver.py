@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from boincvm.errors import HypervisorError
-from boincvm.hypervisor import qemu_command
 from boincvm.hypervisor.contract import (
     DISPLAY_SOCKET,
     Checkpoint,
@@ -18,18 +17,19 @@ from boincvm.hypervisor.contract import (
     MachineSpec,
     MachineState,
 )
-from boincvm.hypervisor.qemu_balloon import ASK_PERIOD, Balloon
-from boincvm.hypervisor.qemu_begun import BegunProcess
-from boincvm.hypervisor.qemu_command import WINDOW as WINDOW
-from boincvm.hypervisor.qemu_console import Console
-from boincvm.hypervisor.qemu_identity import check_identity, identity
-from boincvm.hypervisor.qemu_launch import Launch
-from boincvm.hypervisor.qemu_monitor import Monitor
-from boincvm.hypervisor.qemu_origin import GOLDEN_STATE, Boot, Cloned, Origin, Restored
-from boincvm.hypervisor.qemu_process import LOG as LOG
-from boincvm.hypervisor.qemu_process import QemuProcess, remove_directory
-from boincvm.hypervisor.qemu_saved import read_saved_state
-from boincvm.hypervisor.qemu_saving import Saving
+from boincvm.hypervisor.qemu import command as qemu_command
+from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
+from boincvm.hypervisor.qemu.command import WINDOW as WINDOW
+from boincvm.hypervisor.qemu.console import Console
+from boincvm.hypervisor.qemu.identity import check_identity, identity
+from boincvm.hypervisor.qemu.launch import Launch
+from boincvm.hypervisor.qemu.monitor import Monitor
+from boincvm.hypervisor.qemu.prestarted import BegunProcess
+from boincvm.hypervisor.qemu.process import LOG as LOG
+from boincvm.hypervisor.qemu.process import QemuProcess, remove_directory
+from boincvm.hypervisor.qemu.saved import read_saved_state
+from boincvm.hypervisor.qemu.saving import Saving
+from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Boot, Cloned, Origin, Restored
 
 T = TypeVar("T")
 

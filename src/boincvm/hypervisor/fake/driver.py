@@ -19,7 +19,7 @@ from boincvm.hypervisor.contract import (
     MachineSpec,
     MachineState,
 )
-from boincvm.hypervisor.fake_guest import FakeGuest, FakeProgram
+from boincvm.hypervisor.fake.guest import FakeGuest, FakeProgram
 
 
 class FakeDriver:

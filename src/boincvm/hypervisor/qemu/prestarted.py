@@ -7,9 +7,9 @@ import socket
 from typing import Self
 
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu_launch import Launch
-from boincvm.hypervisor.qemu_origin import Origin
-from boincvm.hypervisor.qemu_process import QemuProcess
+from boincvm.hypervisor.qemu.launch import Launch
+from boincvm.hypervisor.qemu.process import QemuProcess
+from boincvm.hypervisor.qemu.start_source import Origin
 
 
 class BegunProcess:

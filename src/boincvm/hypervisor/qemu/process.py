@@ -8,10 +8,11 @@ from pathlib import Path
 
 from boincvm.errors import HostDiskFullError, HypervisorError, UsageError
 from boincvm.filetree import DISK_FULL
-from boincvm.hypervisor import qcow2, qemu_command
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu_command import WINDOW
-from boincvm.hypervisor.qemu_launch import Launch
+from boincvm.hypervisor.qemu import command as qemu_command
+from boincvm.hypervisor.qemu import qcow2
+from boincvm.hypervisor.qemu.command import WINDOW
+from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.processes import ChildProcess, quiet_environment
 from boincvm.redaction import redact
 from boincvm.regular_files import create_new

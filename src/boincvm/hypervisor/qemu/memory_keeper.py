@@ -24,9 +24,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boincvm.file_digest import digest_of
-from boincvm.hypervisor.memory_file import MemoryFileError, MemoryWriter, Summary
-from boincvm.hypervisor.qcow2_merge import MergeError, merge
-from boincvm.hypervisor.qemu_stream import StreamError, read_stream
+from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryWriter, Summary
+from boincvm.hypervisor.qemu.qcow2_merge import MergeError, merge
+from boincvm.hypervisor.qemu.stream import StreamError, read_stream
 from boincvm.own_files import make_directory
 
 _BUFFER = 1 << 20

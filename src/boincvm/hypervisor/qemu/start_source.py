@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
-from boincvm.hypervisor.qemu_launch import Launch, Memory
-from boincvm.hypervisor.qemu_process import failure_of_disks, make_files, make_window
+from boincvm.hypervisor.qemu.launch import Launch, Memory
+from boincvm.hypervisor.qemu.process import failure_of_disks, make_files, make_window
 
 if TYPE_CHECKING:
-    from boincvm.hypervisor.memory_file import MemoryImage
-    from boincvm.hypervisor.qemu_monitor import Monitor  # it and asyncio take longer than QEMU
+    from boincvm.hypervisor.qemu.memory_file import MemoryImage
+    from boincvm.hypervisor.qemu.monitor import Monitor  # it and asyncio take longer than QEMU
 
 FIRST_LAYER = "disk-000000.qcow2"
 GOLDEN_MEMORY, GOLDEN_STATE = "memory", "state"
@@ -64,7 +64,7 @@ class Boot:
 
     def prepare(self, spec: MachineSpec) -> Launch:
         if spec.layers:
-            from boincvm.hypervisor.qemu_saved import check_layers  # it brings in `re`
+            from boincvm.hypervisor.qemu.saved import check_layers  # it brings in `re`
 
             check_layers(spec.layers)
             make_window(spec)
@@ -85,7 +85,7 @@ class Restored:
     """From a checkpoint, whose files are in the machine's directory."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        from boincvm.hypervisor.qemu_saved import read_saved_state
+        from boincvm.hypervisor.qemu.saved import read_saved_state
 
         self._files = checkpoint.files
         self._state = read_saved_state(checkpoint)
@@ -111,8 +111,8 @@ class Restored:
         )
 
     def _memory_image(self) -> MemoryImage:
-        from boincvm.hypervisor.memory_file import MemoryFileError, MemoryImage
-        from boincvm.hypervisor.qemu_saved import check_sealed
+        from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryImage
+        from boincvm.hypervisor.qemu.saved import check_sealed
 
         try:
             image = MemoryImage.read(self._directory, self._state.memory, self._size)
@@ -124,7 +124,7 @@ class Restored:
     async def load(self, monitor: Monitor) -> None:
         import asyncio
 
-        from boincvm.hypervisor.memory_file import MemoryFileError
+        from boincvm.hypervisor.qemu.memory_file import MemoryFileError
 
         def feed() -> None:
             try:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boincvm.errors import HypervisorError
-from boincvm.hypervisor import qemu_command
+from boincvm.hypervisor.qemu import command as qemu_command
 
 if TYPE_CHECKING:
-    from boincvm.hypervisor.qemu_saved import SavedState
+    from boincvm.hypervisor.qemu.saved import SavedState
 
 _CPU_INFO = Path("/proc/cpuinfo")
 

@@ -23,7 +23,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict
 
-from boincvm.hypervisor.qemu_stream import PAGE, Block, Frame, StreamWriter
+from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame, StreamWriter
 from boincvm.regular_files import open_regular
 
 MARK = b"BVMMEM1\n"
@@ -83,7 +83,7 @@ class _Table:
 
 
 class MemoryWriter:
-    """Takes the pages of a stream (qemu_stream.PageSink) and writes those that are new."""
+    """Takes the pages of a stream (stream.PageSink) and writes those that are new."""
 
     def __init__(self, directory: Path, name: str, base: str | None) -> None:
         """`base`: the file of the checkpoint before. Raises OSError, MemoryFileError."""

@@ -34,7 +34,7 @@ from boincvm import checkpoint_steps
 from boincvm.errors import HostDiskFullError, HypervisorError
 from boincvm.filetree import DISK_FULL
 from boincvm.hypervisor.contract import FileSeal
-from boincvm.hypervisor.qemu_monitor import LIMIT, Monitor
+from boincvm.hypervisor.qemu.monitor import LIMIT, Monitor
 from boincvm.paths import cache_directory
 from boincvm.processes import ChildProcess
 
@@ -55,7 +55,7 @@ _MOMENT = 0.0005
 _OVER = ("completed", "cancelled", "failed", "None")
 _KEEPER = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from boincvm.hypervisor.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
+    " from boincvm.hypervisor.qemu.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
 )
 
 

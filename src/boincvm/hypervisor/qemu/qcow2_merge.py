@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from boincvm.hypervisor.qcow2 import CLUSTER, DiskRefusedError, check_disk, header_of
+from boincvm.hypervisor.qemu.qcow2 import CLUSTER, DiskRefusedError, check_disk, header_of
 
 _ENTRIES = CLUSTER // 8
 _OFFSET = 0x00FFFFFFFFFFFE00

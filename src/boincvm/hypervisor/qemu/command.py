@@ -10,7 +10,7 @@ from pathlib import Path
 from boincvm import processes
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
-from boincvm.hypervisor.qemu_launch import Launch, Memory
+from boincvm.hypervisor.qemu.launch import Launch, Memory
 
 PROGRAM = "qemu-system-x86_64"
 INSTALL_HINT = "install it: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"

@@ -1,0 +1,1 @@
+"""A driver without a hypervisor: its machines are objects of this process."""
