@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks.bare_machine import MEMORY
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import GuestProgram, Output
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
-from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
-from boincvm.wrapper.session import Session, open_session
+from boincvm.machine.session import Session, open_session
 
 
 @asynccontextmanager

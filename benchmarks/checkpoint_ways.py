@@ -31,7 +31,7 @@ from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
-from boincvm.wrapper.session import Session, open_session
+from boincvm.machine.session import Session, open_session
 
 MIB = 1 << 20
 SIZES = (256, 1024)

@@ -22,8 +22,8 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
-from boincvm.wrapper.saved_machine import check_files
-from boincvm.wrapper.session import Session
+from boincvm.machine.saved_machine import check_files
+from boincvm.machine.session import Session
 
 MIB = 1 << 20
 PERIOD = 60.0

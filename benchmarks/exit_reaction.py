@@ -19,7 +19,7 @@ from time import time
 
 from benchmarks.booted import booted, start_program
 from benchmarks.results import Benchmark, Laboratory, Result
-from boincvm.wrapper.session import Session
+from boincvm.machine.session import Session
 
 EXCHANGES = 12
 LIMIT = 60.0

@@ -22,9 +22,9 @@ from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.job.model import Limits, MachineShape
-from boincvm.wrapper.golden import find_golden
-from boincvm.wrapper.golden_maker import make_golden
-from boincvm.wrapper.machine_spec import machine_spec
+from boincvm.machine.golden.maker import make_golden
+from boincvm.machine.golden.snapshots import find_golden
+from boincvm.machine.spec import machine_spec
 
 COPIES = 10
 SHAPE = MachineShape(memory=256 << 20)

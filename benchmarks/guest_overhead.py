@@ -15,7 +15,7 @@ from statistics import median
 from benchmarks.bare_machine import LIMIT, bare_machine
 from benchmarks.booted import booted, start_program
 from benchmarks.results import Benchmark, Laboratory, Result
-from boincvm.wrapper.session import Session
+from boincvm.machine.session import Session
 
 # RSA-100: its factors have 50 digits each, so one curve finds none and ends when it is done.
 NUMBER = (

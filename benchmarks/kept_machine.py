@@ -16,7 +16,7 @@ from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
-from boincvm.wrapper.session import Session, open_session
+from boincvm.machine.session import Session, open_session
 
 LIMIT = 300.0
 COMPUTES = f"while :; do echo {NUMBER} | ecm -q -sigma 1:42 -c 1 50000 >/dev/null; done"

@@ -12,7 +12,7 @@ from time import perf_counter
 from benchmarks.bare_machine import LIMIT
 from benchmarks.booted import booted, start_program
 from benchmarks.results import Benchmark, Laboratory, Result
-from boincvm.wrapper.session import Session
+from boincvm.machine.session import Session
 
 SIZE, QUICK_SIZE = 1 << 28, 1 << 26
 

@@ -12,7 +12,7 @@ from benchmarks.booted import booted
 from benchmarks.pump import echo_seconds
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.bus.stomp import Frame
-from boincvm.wrapper.session import Session
+from boincvm.machine.session import Session
 
 WARM_UP = 20
 LIMIT = 60.0

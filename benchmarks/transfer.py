@@ -21,7 +21,7 @@ from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.window import TransferWindow
-from boincvm.wrapper.session import Session
+from boincvm.machine.session import Session
 
 SIZE, QUICK_SIZE = 256 << 20, 64 << 20
 LIMIT = 300.0

@@ -21,7 +21,7 @@ reset_inherited_state()
 from boincvm.controller.terminal.words import Size, shell_argv
 from boincvm.image.tools import run_tool
 from boincvm.processes import ChildProcess, run_quickly
-from boincvm.wrapper.guarded import start_guarded
+from boincvm.supervised import start_guarded
 
 script, found = sys.argv[1], {}
 shell = ["/bin/sh", "-c", script]

@@ -15,8 +15,8 @@ from slot import LIMIT, Slot
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.checkpoint_steps import STEPS
+from boincvm.machine.saved_machine import find_saved
 from boincvm.paths import data_directory
-from boincvm.wrapper.saved_machine import find_saved
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
 MACHINE = "boincvm-machine-0"
@@ -190,7 +190,7 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
 NO_SPACE = """
 import errno
 from boincvm import checkpoint_steps
-from boincvm.wrapper import saved_machine
+from boincvm.machine import saved_machine
 really = saved_machine.write_atomically
 def write(path, content):
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -240,8 +240,8 @@ async def test_a_program_whose_machine_cannot_be_kept_has_time_to_end(slot: Slot
 
 
 ROOM = """
-from boincvm.wrapper import host_room
-host_room.KEPT_FREE = 1 << 60
+from boincvm.machine import host_capacity
+host_capacity.KEPT_FREE = 1 << 60
 """
 
 

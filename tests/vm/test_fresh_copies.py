@@ -12,7 +12,7 @@ from controlled import Controlled, controlled
 from fresh_program import SCRIPT, Told, check_copies
 from test_attach import restored, through_a_file
 
-from boincvm.wrapper.machine_spec import fresh_for
+from boincvm.machine.spec import fresh_for
 from booted import LIMIT, Listener, booted, spec_in
 
 pytestmark = pytest.mark.timeout(250)

@@ -14,7 +14,7 @@ from bench import Bench, kill, until, wait_for_end
 from golden_home import BOINCVM, LIMIT, GoldenHome, wait_for_maker
 
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER, GOLDEN_MEMORY, GOLDEN_STATE
-from boincvm.wrapper.golden import TABLE
+from boincvm.machine.golden.snapshots import TABLE
 
 pytestmark = pytest.mark.timeout(200)
 

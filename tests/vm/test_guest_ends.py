@@ -15,8 +15,8 @@ from slot import Slot
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE
-from boincvm.wrapper.golden import TABLE
-from boincvm.wrapper.golden_switch import SWITCH
+from boincvm.machine.golden.snapshots import TABLE
+from boincvm.machine.golden.switch import SWITCH
 
 pytestmark = [pytest.mark.timeout(250), pytest.mark.usefixtures("base_image")]
 PANIC = "the guest's kernel panicked: sysrq triggered crash"

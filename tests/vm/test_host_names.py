@@ -10,7 +10,7 @@ from controlled import controlled
 from golden_home import GoldenHome
 from slot import Slot
 
-from boincvm.wrapper.golden_switch import SWITCH
+from boincvm.machine.golden.switch import SWITCH
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("base_image")]
 SCRIPT = (

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from bench import LIMIT, Bench
 
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.voice import CheckpointWanted, Finish, FractionDone, TrickleUp, Word
@@ -16,8 +17,7 @@ from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Limits
-from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
-from boincvm.wrapper.session import Session, open_session
+from boincvm.machine.session import Session, open_session
 
 CHECKOUT = Path(__file__).parents[2]
 LIBRARY = CHECKOUT / "guest/libboinc"

@@ -20,8 +20,8 @@ from boincvm.hypervisor.qemu import acceleration
 from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER
 from boincvm.job.model import Limits
+from boincvm.machine.session import open_session
 from boincvm.processes import ChildProcess
-from boincvm.wrapper.session import open_session
 
 LIMIT = 60.0
 """Seconds for anything that a machine is waited for."""

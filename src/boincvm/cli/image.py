@@ -209,7 +209,7 @@ def _list(*, as_json: bool) -> int:
 
 def _remove(name: str, *, as_json: bool) -> int:
     from boincvm.image.store import ImageStore
-    from boincvm.wrapper.golden_maker import remove_goldens
+    from boincvm.machine.golden.maker import remove_goldens
 
     store = ImageStore()
     digest = store.digest_of(name)

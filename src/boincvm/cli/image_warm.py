@@ -36,7 +36,7 @@ def warm(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from boincvm.image.store import ImageStore
-    from boincvm.wrapper.golden_maker import warm_image
+    from boincvm.machine.golden.maker import warm_image
 
     if arguments.background:
         os.nice(_LEAST_PRIORITY)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from boincvm import filetree
 from boincvm.controller.words import LARGEST
 from boincvm.errors import HostDiskFullError, HostError, UsageError
-from boincvm.wrapper.guest_place import WORK
+from boincvm.guestlink.guest_paths import WORK
 
 PIECE = 64 << 10
 """Bytes of content in one message."""

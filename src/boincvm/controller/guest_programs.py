@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from boincvm.controller.command import Request
 from boincvm.controller.guest_command import Listener
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, OnVoice
 from boincvm.guestlink.voice import FractionDone, Word
-from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 
 
 def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:

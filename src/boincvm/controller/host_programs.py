@@ -18,8 +18,7 @@ from boincvm.guestlink.program import WINDOW, ProgramEnd
 from boincvm.guestlink.reports import shown
 from boincvm.guestlink.voice import FractionDone, VoiceReader
 from boincvm.process_tree import children, send
-from boincvm.wrapper.guarded import Guarded, guarded_end, start_guarded
-from boincvm.wrapper.host_task import GRACE
+from boincvm.supervised import GRACE, Guarded, guarded_end, start_guarded
 
 KILL_LIMIT = 5.0
 """Seconds after which it is told that killed programs do not end."""

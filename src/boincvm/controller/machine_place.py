@@ -11,8 +11,8 @@ from boincvm.errors import BoincvmError, InputFileError, UsageError
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.reports import shown
-from boincvm.wrapper.guest_helper import run_in_guest
-from boincvm.wrapper.session import Session
+from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.session import Session
 
 SessionProvider = Callable[[], Session | None]
 """The session of the machine as it is now; None while it is off or saved. Somebody must be in

@@ -22,8 +22,8 @@ from boincvm.image.names import check_image_name
 from boincvm.image.store import ImageStore
 from boincvm.job import values
 from boincvm.job.values import UnexpectedValueError
+from boincvm.machine.spec import check_memory
 from boincvm.regular_files import open_regular
-from boincvm.wrapper.machine_spec import check_memory
 
 MOST = 1000
 _MOST_LABELS = 48

@@ -4,7 +4,7 @@
     images/objects/DIGEST/       kernel, initrd, root.qcow2, manifest.json; all 0444
     images/lock                  held by whoever changes names or objects
     images/builds/               builds under way
-    images/golden/               machines of them that have booted (wrapper/golden.py)
+    images/golden/               machines of them that have booted (machine/golden/snapshots.py)
 
 A run holds a shared lock on an object's manifest.json; nobody removes what is so held.
 """

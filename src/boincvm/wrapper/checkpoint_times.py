@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from boincvm.wrapper.stopwatch import Stopwatch
+from boincvm.stopwatch import Stopwatch
 
 LEAST_PERIOD = 60.0
 """Seconds of running between two checkpoints: the guest runs on meanwhile, and what is written

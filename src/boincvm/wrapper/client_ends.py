@@ -18,7 +18,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.filetree import DISK_FULL
-from boincvm.wrapper.task_errors import NotEnoughRoomError, SavedMachineError
+from boincvm.machine.errors import NotEnoughRoomError, SavedMachineError
 
 MOST_FAILURES = 5
 """How often in succession a machine may fail before the task does."""

@@ -10,6 +10,7 @@ from boincvm.errors import BoincvmError
 from boincvm.exit_codes import exit_code_for_signal
 from boincvm.inherited import heeded
 from boincvm.processes import ASKING_SIGNALS
+from boincvm.supervised import ABORT_GRACE
 from boincvm.wrapper.client_ends import (
     End,
     Finished,
@@ -21,7 +22,6 @@ from boincvm.wrapper.client_ends import (
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.client_report import ClientReport
 from boincvm.wrapper.clock_watch import ClockWatch
-from boincvm.wrapper.host_task import ABORT_GRACE
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.job_steps import JobSteps
 from boincvm.wrapper.task_errors import TemporaryExitError

@@ -5,9 +5,9 @@ from pathlib import Path, PurePosixPath
 from boincvm.errors import ProgramStartError
 from boincvm.guestlink.put import put_tree
 from boincvm.image.guest import guest_directory
+from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.session import Session
 from boincvm.wrapper.client_log import log
-from boincvm.wrapper.guest_helper import run_in_guest
-from boincvm.wrapper.session import Session
 
 SCRIPT = "boincvm_guest_package.py"
 _PLACE = PurePosixPath(".boincvm-packages")

@@ -10,11 +10,11 @@ from boincvm.boinc import InitData
 from boincvm.errors import OutputFileError
 from boincvm.guestlink import voice
 from boincvm.guestlink.get import get_tree
+from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.put import put_tree
+from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.session import Session
 from boincvm.wrapper.client_log import log
-from boincvm.wrapper.guest_helper import run_in_guest
-from boincvm.wrapper.guest_place import WORK
-from boincvm.wrapper.session import Session
 from boincvm.wrapper.task_errors import TemporaryExitError
 
 MOST_WAITING = 100

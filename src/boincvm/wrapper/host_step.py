@@ -3,11 +3,12 @@
 from typing import Self
 
 from boincvm.job.boinc_job import TaskDescription
+from boincvm.stopwatch import Stopwatch
+from boincvm.supervised import GRACE
 from boincvm.wrapper.cpu_seconds import CpuSeconds
-from boincvm.wrapper.host_task import GRACE, HostTask
+from boincvm.wrapper.host_task import HostTask
 from boincvm.wrapper.slot_files import CheckpointFile, FractionFile
 from boincvm.wrapper.step import Step
-from boincvm.wrapper.stopwatch import Stopwatch
 from boincvm.wrapper.task_plan import HostCommand
 from boincvm.wrapper.worker import WorkerEnd
 

@@ -11,14 +11,9 @@ from typing import Self
 
 from boincvm.errors import BoincvmError, HostError
 from boincvm.process_tree import children, descendants, send, signal_tree, stop_round, usage
-from boincvm.wrapper.guarded import Guarded, guarded_end, start_guarded
+from boincvm.supervised import GRACE, Guarded, guarded_end, start_guarded
 from boincvm.wrapper.worker import Worker, WorkerEnd
 
-GRACE = 10.0
-"""Seconds that a program has to end by itself after SIGTERM, before SIGKILL: as with BOINC's
-wrapper. The client waits 60 s for all of us."""
-ABORT_GRACE = 2.0
-"""The same where the client aborts the task: nothing that it saves is of use."""
 _KILL_LIMIT = 2.5
 _MOST_WORDS = 4096
 _STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
@@ -27,7 +22,7 @@ _STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 class HostTask(Worker):
     """Made by `start`. The task ends when its program does; what that leaves behind is killed.
 
-    Should this process die, be it by SIGKILL, the guard (task_guard.py) ends all of it.
+    Should this process die, be it by SIGKILL, the guard (supervisor.py) ends all of it.
     """
 
     def __init__(self, guarded: Guarded, *, stop_signal: int, stops_all: bool) -> None:

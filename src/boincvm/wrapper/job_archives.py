@@ -3,7 +3,7 @@
 import re
 
 from boincvm.job.boinc_job import BoincJob
-from boincvm.wrapper.side_thread import in_side_thread
+from boincvm.side_thread import in_side_thread
 from boincvm.wrapper.task_plan import Surroundings, output_path
 
 

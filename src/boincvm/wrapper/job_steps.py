@@ -10,13 +10,13 @@ from boincvm.boinc import InitData
 from boincvm.boinc.exits import remove_end_files
 from boincvm.errors import BoincvmError, HostError, TaskFailedError
 from boincvm.job.boinc_job import BoincJob, TaskDescription
+from boincvm.side_thread import in_side_thread
+from boincvm.supervised import ABORT_GRACE, GRACE
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.host_step import HostStep
-from boincvm.wrapper.host_task import ABORT_GRACE, GRACE
 from boincvm.wrapper.job_archives import JobArchives
 from boincvm.wrapper.job_progress import JobProgress
 from boincvm.wrapper.priority import nice_value
-from boincvm.wrapper.side_thread import in_side_thread
 from boincvm.wrapper.step import Step
 from boincvm.wrapper.task_plan import Surroundings, host_command
 from boincvm.wrapper.worker import WorkerEnd

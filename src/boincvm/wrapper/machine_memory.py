@@ -12,10 +12,10 @@ from contextlib import suppress
 from boincvm.boinc import InitData
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import GuestMemory
+from boincvm.machine.host_capacity import HYPERVISOR_MEMORY
+from boincvm.machine.managed import TaskMachine
 from boincvm.sizes import format_size
 from boincvm.wrapper.client_log import log
-from boincvm.wrapper.host_room import HYPERVISOR_MEMORY
-from boincvm.wrapper.task_machine import TaskMachine
 
 LOOK_PERIOD = 5.0
 """Seconds between two looks at guests that are held below their size; others are left alone."""

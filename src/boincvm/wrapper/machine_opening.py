@@ -10,16 +10,16 @@ from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.pack import packed_name, unpack_image
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.golden.background import Warmers
+from boincvm.machine.golden.snapshots import discard_golden, find_golden
+from boincvm.machine.golden.switch import is_wanted
+from boincvm.machine.managed import TaskMachine
+from boincvm.machine.saved_machine import SavedMachine, discard_machine, remove_unneeded
+from boincvm.side_thread import in_side_thread
 from boincvm.wrapper.client_log import log
-from boincvm.wrapper.golden import discard_golden, find_golden
-from boincvm.wrapper.golden_background import Warmers
-from boincvm.wrapper.golden_switch import is_wanted
 from boincvm.wrapper.guest_init_data import guest_init_data
 from boincvm.wrapper.guest_requests import Messenger
-from boincvm.wrapper.saved_machine import SavedMachine, discard_machine, remove_unneeded
-from boincvm.wrapper.side_thread import in_side_thread
-from boincvm.wrapper.task_errors import SavedMachineError
-from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.task_plan import Surroundings
 
 LIMITS = Limits(boot=900.0, silence=600.0, stop=20.0)

@@ -15,17 +15,10 @@ from boincvm.hypervisor.registry import DriverName
 from boincvm.image.store import Image
 from boincvm.job.boinc_job import BoincJob, MachineUse
 from boincvm.job.model import InputFile
-from boincvm.sizes import format_size
-from boincvm.wrapper.checkpoint_times import CheckpointTimes
-from boincvm.wrapper.client_log import log
-from boincvm.wrapper.guest_requests import GuestRequests, Messenger
-from boincvm.wrapper.host_room import check_checkpoint_room, check_room
-from boincvm.wrapper.machine_memory import MachineMemory
-from boincvm.wrapper.machine_opening import INIT_DATA, MachineOpening
-from boincvm.wrapper.machine_spec import machine_spec
-from boincvm.wrapper.machine_task import MachineTask
-from boincvm.wrapper.output_sizes import sizes_at_begin
-from boincvm.wrapper.saved_machine import (
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.host_capacity import check_checkpoint_room, check_room
+from boincvm.machine.managed import TaskMachine
+from boincvm.machine.saved_machine import (
     SavedMachine,
     discard_machine,
     find_saved,
@@ -33,9 +26,16 @@ from boincvm.wrapper.saved_machine import (
     remove_unneeded,
     write_saved,
 )
-from boincvm.wrapper.side_thread import in_side_thread
-from boincvm.wrapper.task_errors import SavedMachineError
-from boincvm.wrapper.task_machine import TaskMachine
+from boincvm.machine.spec import machine_spec
+from boincvm.side_thread import in_side_thread
+from boincvm.sizes import format_size
+from boincvm.wrapper.checkpoint_times import CheckpointTimes
+from boincvm.wrapper.client_log import log
+from boincvm.wrapper.guest_requests import GuestRequests, Messenger
+from boincvm.wrapper.machine_memory import MachineMemory
+from boincvm.wrapper.machine_opening import INIT_DATA, MachineOpening
+from boincvm.wrapper.machine_task import MachineTask
+from boincvm.wrapper.output_sizes import sizes_at_begin
 from boincvm.wrapper.task_plan import Surroundings, machine_command, machine_shape
 
 

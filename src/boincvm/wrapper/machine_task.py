@@ -7,27 +7,27 @@ from pathlib import Path, PurePosixPath
 
 from boincvm.errors import GuestError, HypervisorError, LimitError, OutputFileError
 from boincvm.guestlink.get import all_of, get_tree
+from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd, Usage
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.voice import Word
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.limits_reached import check_limits
+from boincvm.machine.managed import TaskMachine
+from boincvm.machine.saved_machine import SavedTask
+from boincvm.machine.session import Session
+from boincvm.stopwatch import Stopwatch
+from boincvm.supervised import GRACE
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.cpu_seconds import CpuSeconds
-from boincvm.wrapper.guest_helper import run_in_guest
 from boincvm.wrapper.guest_packages import GuestPackages
-from boincvm.wrapper.guest_place import ENVIRONMENT
 from boincvm.wrapper.guest_requests import GuestRequests
-from boincvm.wrapper.host_task import GRACE
-from boincvm.wrapper.limits_reached import check_limits
 from boincvm.wrapper.run_job import MAXIMUM_OUTPUT
-from boincvm.wrapper.saved_machine import SavedTask
-from boincvm.wrapper.session import Session
 from boincvm.wrapper.slot_files import last_number
 from boincvm.wrapper.slot_streams import SlotStreams, open_streams
 from boincvm.wrapper.step import Step
-from boincvm.wrapper.stopwatch import Stopwatch
 from boincvm.wrapper.streams import Source
-from boincvm.wrapper.task_errors import SavedMachineError
-from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.task_plan import MachineCommand
 from boincvm.wrapper.worker import WorkerEnd
 

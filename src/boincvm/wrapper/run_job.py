@@ -10,15 +10,15 @@ from time import monotonic
 from boincvm.errors import LimitError, OutputFileError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.guestlink.get import all_of, check_destination, get_tree
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd
 from boincvm.guestlink.put import check_source, put_tree
 from boincvm.guestlink.reports import shown
 from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.job.model import Job, Task
-from boincvm.wrapper.golden import Golden
-from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
-from boincvm.wrapper.limits_reached import check_limits
-from boincvm.wrapper.session import Session, start_session
+from boincvm.machine.golden.snapshots import Golden
+from boincvm.machine.limits_reached import check_limits
+from boincvm.machine.session import Session, start_session
 from boincvm.wrapper.streams import Source
 from boincvm.wrapper.task_streams import StreamPlan
 

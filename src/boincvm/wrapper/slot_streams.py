@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from boincvm.errors import InputFileError, OutputFileError, host_error
-from boincvm.wrapper.side_thread import in_side_thread
+from boincvm.side_thread import in_side_thread
 from boincvm.wrapper.streams import DescriptorSink, Fail, Taken
 from boincvm.wrapper.task_plan import MachineCommand
 

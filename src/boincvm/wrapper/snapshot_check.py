@@ -12,8 +12,8 @@ from boincvm.hypervisor.qemu.identity import check_identity
 from boincvm.hypervisor.qemu.saved import SavedState, read_saved_state
 from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import ImageStore
+from boincvm.machine.host_capacity import check_room
 from boincvm.processes import run_quickly
-from boincvm.wrapper.host_room import check_room
 from boincvm.wrapper.snapshot_file import Snapshot
 
 

@@ -17,8 +17,8 @@ from boincvm.errors import HostError, InputFileError, OutputFileError, host_erro
 from boincvm.file_digest import digest_of
 from boincvm.filetree import clamp_time
 from boincvm.hypervisor.contract import FileSeal
+from boincvm.machine.saved_machine import SavedMachine, find_saved, manifest_path
 from boincvm.tar_reader import pax_time
-from boincvm.wrapper.saved_machine import SavedMachine, find_saved, manifest_path
 from boincvm.wrapper.snapshot_file import MACHINES, NOT_OURS, SCHEMA, TABLE, Snapshot, read_all
 
 _LEVEL = 1

@@ -23,11 +23,11 @@ from boincvm.errors import (
 )
 from boincvm.filetree import set_time
 from boincvm.hypervisor.contract import FileSeal
-from boincvm.sizes import format_size
-from boincvm.tar_reader import TarError, TarReader
-from boincvm.wrapper.saved_machine import (
+from boincvm.machine.saved_machine import (
     LATEST,
 )
+from boincvm.sizes import format_size
+from boincvm.tar_reader import TarError, TarReader
 
 SCHEMA = 1
 TABLE = "snapshot.json"

@@ -6,10 +6,10 @@ from pathlib import Path
 from boincvm.errors import HypervisorError, InputFileError, OutputFileError, host_error
 from boincvm.hypervisor.qemu.saved import check_saved_machine
 from boincvm.hypervisor.registry import DriverName
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.saved_machine import manifests, read_manifest
 from boincvm.wrapper.job_trust import check_job
-from boincvm.wrapper.saved_machine import manifests, read_manifest
 from boincvm.wrapper.snapshot_file import MACHINES, Snapshot, read_all
-from boincvm.wrapper.task_errors import SavedMachineError
 
 _LONGEST = 300
 """Characters of a path in a message."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.errors import BoincvmError, InputFileError
-from boincvm.wrapper.saved_machine import check_files, manifests, read_manifest
+from boincvm.machine.saved_machine import check_files, manifests, read_manifest
 from boincvm.wrapper.snapshot_file import MACHINES
 
 

@@ -6,8 +6,8 @@ The machine begins first, and what it takes to run a job in it is imported meanw
 import signal
 
 from boincvm.job.model import Job
+from boincvm.machine.prestart import HeadStart
 from boincvm.processes import ASKING_SIGNALS
-from boincvm.wrapper.head_start import HeadStart
 
 
 def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:

@@ -10,11 +10,11 @@ from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.inherited import heeded
 from boincvm.job.model import Job
+from boincvm.machine.golden.background import make_in_background
+from boincvm.machine.golden.switch import is_wanted
+from boincvm.machine.prestart import HeadStart
 from boincvm.processes import ASKING_SIGNALS
 from boincvm.standard_error import say
-from boincvm.wrapper.golden_background import make_in_background
-from boincvm.wrapper.golden_switch import is_wanted
-from boincvm.wrapper.head_start import HeadStart
 from boincvm.wrapper.run_job import JobRun, Observer
 from boincvm.wrapper.streams import OutputClosedError
 from boincvm.wrapper.task_streams import StreamPlan

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from boincvm.boinc.soft_link import target
 from boincvm.errors import InputFileError, JobFileError
+from boincvm.guestlink.guest_paths import WORK
 from boincvm.job.boinc_job import MachineUse, TaskDescription
 from boincvm.job.command_line import split
 from boincvm.job.macros import Macros, expand, resolve_names, words_with_physical_names
 from boincvm.job.model import MIB, InputFile, MachineShape, OutputFile
-from boincvm.wrapper.guest_place import WORK
 from boincvm.wrapper.signed_files import is_signed
 from boincvm.wrapper.visible_paths import VisiblePaths
 

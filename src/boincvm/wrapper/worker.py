@@ -24,7 +24,7 @@ class Worker(Protocol):
 
     async def kill(self) -> None:
         """Nothing of it is left when this returns, suspended or not; again is harmless. A
-        program of the host has GRACE seconds (host_task.py) to end by itself. Raises HostError if
+        program of the host has GRACE seconds (supervised.py) to end by itself. Raises HostError if
         the system cannot end it."""
 
     def cpu_time(self) -> float:

@@ -16,7 +16,7 @@ from boincvm.controller.vm_state import VmState
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.job.model import MachineShape
-from boincvm.wrapper.saved_machine import SavedMachine, next_number, write_saved
+from boincvm.machine.saved_machine import SavedMachine, next_number, write_saved
 
 
 class FakeMachine(KeptMachine):

@@ -14,9 +14,9 @@ from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.host_programs import HostProgram, HostPrograms
 from boincvm.controller.words import Word, decode_word, encode_word
 from boincvm.errors import BoincvmError, ProgramStartError, UsageError
+from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.program import WINDOW, ProgramEnd
 from boincvm.process_tree import children
-from boincvm.wrapper.guest_place import WORK
 
 pytestmark = pytest.mark.timeout(120)
 LIMIT = 30.0

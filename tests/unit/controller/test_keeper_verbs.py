@@ -17,7 +17,7 @@ from boincvm.controller.keeper.verbs import LONGEST_STOP, KeeperVerbs
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
 from boincvm.hypervisor.contract import Checkpoint
-from boincvm.wrapper.saved_machine import SavedMachine, manifests, write_saved
+from boincvm.machine.saved_machine import SavedMachine, manifests, write_saved
 
 DEFINITION = Definition("a", "base", 1 << 28, 1, None, False, False, {}, 1.0)
 VERBS = ["pause", "resume", "save", "power_off", "stop", "snapshot_take", "snapshot_remove"]

@@ -16,8 +16,8 @@ from boincvm.errors import HostError, UsageError
 from boincvm.file_digest import digest_of
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
-from boincvm.wrapper.saved_machine import SavedMachine, manifest_path, next_number, write_saved
-from boincvm.wrapper.task_errors import SavedMachineError
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.saved_machine import SavedMachine, manifest_path, next_number, write_saved
 
 GOOD: dict[str, object] = {
     "name": "one",

@@ -13,7 +13,7 @@ from boincvm.hypervisor.qemu.memory_file import MemoryWriter
 from boincvm.hypervisor.qemu.qcow2 import write_overlay
 from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame
 from boincvm.job.model import MachineShape
-from boincvm.wrapper.saved_machine import SavedMachine, write_saved
+from boincvm.machine.saved_machine import SavedMachine, write_saved
 from boincvm.wrapper.snapshot_export import export
 
 MIB = 1 << 20

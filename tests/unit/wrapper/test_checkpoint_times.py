@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from boincvm.stopwatch import Stopwatch
 from boincvm.wrapper import checkpoint_times
 from boincvm.wrapper.checkpoint_times import CheckpointTimes
-from boincvm.wrapper.stopwatch import Stopwatch
 
 LIMIT = 10.0
 """Seconds for what comes without any waiting."""

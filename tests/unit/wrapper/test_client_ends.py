@@ -8,6 +8,7 @@ import pytest
 from boincvm import errors
 from boincvm.errors import BoincvmError, HostDiskFullError, HostError, LimitError
 from boincvm.exit_codes import ExitCode
+from boincvm.machine import errors as machine_errors
 from boincvm.wrapper import task_errors
 from boincvm.wrapper.client_ends import (
     MOST_FAILURES,
@@ -49,7 +50,7 @@ ENDS: dict[str, End] = {
 
 
 def all_errors() -> Iterator[type[BoincvmError]]:
-    for module in (errors, task_errors):
+    for module in (errors, machine_errors, task_errors):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, BoincvmError):
                 yield value

@@ -10,7 +10,7 @@ from host_slot import LIMIT, HostSlot, task
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind, verdict
-from boincvm.wrapper.host_task import GRACE
+from boincvm.supervised import GRACE
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -16,7 +16,8 @@ import pytest_asyncio
 
 from boincvm.errors import InputFileError, OutputFileError, ProgramStartError
 from boincvm.process_tree import children, descendants
-from boincvm.wrapper.host_task import ABORT_GRACE, GRACE, HostTask
+from boincvm.supervised import ABORT_GRACE, GRACE
+from boincvm.wrapper.host_task import HostTask
 from boincvm.wrapper.worker import WorkerEnd
 
 pytestmark = pytest.mark.timeout(90)

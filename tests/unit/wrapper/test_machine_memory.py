@@ -14,10 +14,10 @@ from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
 from boincvm.hypervisor.qemu.command import machine_command
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.job.model import GIB, MIB, Limits, MachineShape
-from boincvm.wrapper.host_room import HYPERVISOR_MEMORY
+from boincvm.machine.host_capacity import HYPERVISOR_MEMORY
+from boincvm.machine.managed import TaskMachine
+from boincvm.machine.saved_machine import SavedMachine
 from boincvm.wrapper.machine_memory import LEAST, ROOM, MachineMemory, allowed_memory, memory_for
-from boincvm.wrapper.saved_machine import SavedMachine
-from boincvm.wrapper.task_machine import TaskMachine
 
 ENDLESS = float("inf")
 SIZE = 512 * MIB

@@ -29,8 +29,8 @@ from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError
 from boincvm.exit_codes import ExitCode
 from boincvm.file_digest import digest_of
 from boincvm.hypervisor.qemu.qcow2 import CLUSTER
+from boincvm.machine.saved_machine import find_saved
 from boincvm.wrapper.job_trust import UntrustedJobError
-from boincvm.wrapper.saved_machine import find_saved
 from boincvm.wrapper.snapshot_export import export
 from boincvm.wrapper.snapshot_file import read_snapshot
 from boincvm.wrapper.snapshot_import import import_snapshot

@@ -38,13 +38,13 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import Driver, EndCause, MachineSpec
 from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
-from boincvm.wrapper.golden import discard_golden
-from boincvm.wrapper.golden_background import Warmers
-from boincvm.wrapper.host_room import check_checkpoint_room, check_room
-from boincvm.wrapper.saved_machine import SavedMachine, next_number, write_saved
-from boincvm.wrapper.session import Session
-from boincvm.wrapper.side_thread import in_side_thread
-from boincvm.wrapper.task_machine import TaskMachine
+from boincvm.machine.golden.background import Warmers
+from boincvm.machine.golden.snapshots import discard_golden
+from boincvm.machine.host_capacity import check_checkpoint_room, check_room
+from boincvm.machine.managed import TaskMachine
+from boincvm.machine.saved_machine import SavedMachine, next_number, write_saved
+from boincvm.machine.session import Session
+from boincvm.side_thread import in_side_thread
 
 _KEPT_FOR_LAST = 30.0
 """Seconds that saving may take where the host is being shut down."""

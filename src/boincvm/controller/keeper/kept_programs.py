@@ -8,7 +8,7 @@ from boincvm.controller.guest_programs import attached_to, programs_of
 from boincvm.errors import HypervisorError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
-from boincvm.wrapper.session import Session
+from boincvm.machine.session import Session
 
 
 class KeptPrograms:

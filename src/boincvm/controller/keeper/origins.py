@@ -7,12 +7,12 @@ from boincvm.guestlink.host_name import host_name
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import Limits
-from boincvm.wrapper.golden import Golden, find_golden
-from boincvm.wrapper.golden_switch import is_wanted
-from boincvm.wrapper.machine_spec import machine_spec
-from boincvm.wrapper.saved_machine import SavedMachine
-from boincvm.wrapper.task_errors import SavedMachineError
-from boincvm.wrapper.task_machine import TaskMachine
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.golden.snapshots import Golden, find_golden
+from boincvm.machine.golden.switch import is_wanted
+from boincvm.machine.managed import TaskMachine
+from boincvm.machine.saved_machine import SavedMachine
+from boincvm.machine.spec import machine_spec
 
 _LIMITS = Limits(boot=300.0, silence=120.0, stop=20.0)
 

@@ -6,9 +6,9 @@ text and the cursor, as an inverse cell, are copied from there (vcs(4)) to the V
 the firmware has set.
 """
 
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
-from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
 
 # Each shell has the screen as its controlling terminal, so that Ctrl-C reaches what it runs.
 _SHELLS = """

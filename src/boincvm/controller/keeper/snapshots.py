@@ -8,7 +8,8 @@ from typing import NamedTuple
 from boincvm.controller.arguments import LARGEST, Json
 from boincvm.controller.keeper.place import Place
 from boincvm.errors import HostError, UsageError
-from boincvm.wrapper.saved_machine import (
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.saved_machine import (
     SavedMachine,
     check_files,
     manifest_path,
@@ -16,7 +17,6 @@ from boincvm.wrapper.saved_machine import (
     read_manifest,
     remove_unneeded,
 )
-from boincvm.wrapper.task_errors import SavedMachineError
 
 MOST = 64
 _LONGEST = 255

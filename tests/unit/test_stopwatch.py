@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from boincvm.wrapper.stopwatch import Stopwatch
+from boincvm.stopwatch import Stopwatch
 
 LIMIT = 10.0
 
@@ -14,7 +14,7 @@ LIMIT = 10.0
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, to be set."""
     now = [100.0]
-    monkeypatch.setattr("boincvm.wrapper.stopwatch.monotonic", lambda: now[0])
+    monkeypatch.setattr("boincvm.stopwatch.monotonic", lambda: now[0])
     return now
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.reports import printable
-from boincvm.wrapper.guest_place import ENVIRONMENT, WORK
-from boincvm.wrapper.session import Session
+from boincvm.machine.session import Session
 
 _MOST_SAID = 4096
 

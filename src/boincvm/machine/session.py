@@ -19,8 +19,8 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.window import TransferWindow
 from boincvm.hypervisor.contract import Driver, EndCause, Machine, MachineEnd, MachineSpec
 from boincvm.job.model import Limits
-from boincvm.wrapper.golden import Golden, discard_golden
-from boincvm.wrapper.machine_spec import fresh_for
+from boincvm.machine.golden.snapshots import Golden, discard_golden
+from boincvm.machine.spec import fresh_for
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from boincvm.wrapper.side_thread import in_side_thread
+from boincvm.side_thread import in_side_thread
 
 LIMIT = 10.0
 
@@ -39,7 +39,7 @@ async def test_who_does_not_wait_is_not_held_up() -> None:
 
 def test_the_process_may_end_meanwhile() -> None:
     code = (
-        "import asyncio, threading\nfrom boincvm.wrapper.side_thread import in_side_thread\n"
+        "import asyncio, threading\nfrom boincvm.side_thread import in_side_thread\n"
         "async def main():\n"
         "    held = asyncio.ensure_future(in_side_thread(threading.Event().wait))\n"
         "    await asyncio.sleep(0)\n    held.cancel()\n"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
-from boincvm.wrapper.saved_machine import (
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.saved_machine import (
     SCHEMA,
     Found,
     SavedMachine,
@@ -26,7 +27,6 @@ from boincvm.wrapper.saved_machine import (
     remove_unneeded,
     write_saved,
 )
-from boincvm.wrapper.task_errors import SavedMachineError
 
 TASK = SavedTask(
     number=2,

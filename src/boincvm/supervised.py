@@ -1,4 +1,4 @@
-"""A program on the host with a guard over it (task_guard.py): how it starts, and how it ended."""
+"""A program on the host with a guard over it (supervisor.py): how it starts, and how it ended."""
 
 import errno
 import fcntl
@@ -24,11 +24,16 @@ from boincvm.exec_errors import advice_for
 from boincvm.exit_codes import ExitCode
 from boincvm.processes import quiet_environment
 
+GRACE = 10.0
+"""Seconds that a program has to end by itself after SIGTERM, before SIGKILL: as with BOINC's
+wrapper. The client waits 60 s for all of us."""
+ABORT_GRACE = 2.0
+"""The same where the client aborts the task: nothing that it saves is of use."""
 _START_LIMIT = 30.0
 _MOST_WORDS = 4096
 _GUARD = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from boincvm.wrapper.task_guard import main; main(int(sys.argv[2]))"
+    " from boincvm.supervisor import main; main(int(sys.argv[2]))"
 )
 
 

@@ -27,8 +27,8 @@ from boincvm.atomic_files import sync_directory, write_atomically
 from boincvm.file_digest import digest_of
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
+from boincvm.machine.errors import SavedMachineError
 from boincvm.regular_files import open_regular
-from boincvm.wrapper.task_errors import SavedMachineError
 
 SCHEMA = 2
 LATEST = 253402300799.0

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from boincvm.wrapper.host_room import KEPT_FREE, check_checkpoint_room, disk_usage
-from boincvm.wrapper.task_errors import NoRoomForCheckpointError
+from boincvm.machine.errors import NoRoomForCheckpointError
+from boincvm.machine.host_capacity import KEPT_FREE, check_checkpoint_room, disk_usage
 
 BLOCK = 4096
 MIB = 1 << 20

@@ -11,23 +11,23 @@ from pathlib import Path
 
 from boincvm.atomic_files import sync_directory
 from boincvm.guestlink.fresh import fresh
+from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits, MachineShape
-from boincvm.own_files import make_directory
-from boincvm.wrapper.golden import (
+from boincvm.machine.golden.snapshots import (
     TABLE,
     discard_golden,
     find_golden,
     needs,
     snapshot_name,
 )
-from boincvm.wrapper.guest_place import ENVIRONMENT
-from boincvm.wrapper.machine_spec import machine_spec
-from boincvm.wrapper.session import open_session
+from boincvm.machine.session import open_session
+from boincvm.machine.spec import machine_spec
+from boincvm.own_files import make_directory
 
 MOST = 4
 """Snapshots that are kept, those that were used last: each takes some 90 MiB of disk."""

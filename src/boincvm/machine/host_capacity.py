@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from boincvm.errors import HostError
+from boincvm.machine.errors import NoRoomForCheckpointError, NotEnoughRoomError
 from boincvm.sizes import format_size
-from boincvm.wrapper.task_errors import NoRoomForCheckpointError, NotEnoughRoomError
 
 HYPERVISOR_MEMORY = 128 << 20
 """Bytes that the hypervisor itself needs beside the guest's memory."""

@@ -15,10 +15,10 @@ from boincvm.hypervisor.qemu.prestarted import BegunProcess
 from boincvm.hypervisor.qemu.start_source import Boot, Cloned
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Job
-from boincvm.wrapper.golden import Golden, find_golden
-from boincvm.wrapper.golden_switch import is_wanted
-from boincvm.wrapper.machine_spec import fresh_for, machine_spec
-from boincvm.wrapper.run_directory import run_directory
+from boincvm.machine.golden.snapshots import Golden, find_golden
+from boincvm.machine.golden.switch import is_wanted
+from boincvm.machine.run_directory import run_directory
+from boincvm.machine.spec import fresh_for, machine_spec
 
 
 class Begun(NamedTuple):
