@@ -17,9 +17,9 @@ from benchmarks import report
 from benchmarks.registry import BENCHMARKS
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.errors import BoincvmError
+from boincvm.host.inherited import reset_inherited_state
 from boincvm.hypervisor.qemu.acceleration import probe
 from boincvm.image.store import ImageStore
-from boincvm.inherited import reset_inherited_state
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

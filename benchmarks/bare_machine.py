@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from boincvm.host.processes import ChildProcess, run_quickly
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.image.store import Image
-from boincvm.processes import ChildProcess, run_quickly
 
 MEMORY = 512 << 20
 """Bytes; what `boincvm run` gives a machine unless told otherwise."""

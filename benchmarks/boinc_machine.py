@@ -22,7 +22,7 @@ from benchmarks.boinc_task import (
 )
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.boinc.messages import Control
-from boincvm.process_tree import children
+from boincvm.host.process_tree import children
 
 STILL = 0.3
 GOES_ON = 50_000_000

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from boincvm.host.inherited import reset_inherited_state
 from boincvm.image.store import ImageStore
-from boincvm.inherited import reset_inherited_state
 
 TESTS = Path(__file__).parent
 # The agent is no part of the package; it travels in the image.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from boincvm import filetree
+from boincvm import tree_entries
+from boincvm.host import filetree
 from boincvm_agent.machine import WORK
 
 TYPE_CHECKING = False
@@ -53,9 +54,9 @@ class Receiver:
         self._disk = disk
         root = open_work()
         try:
-            parts = filetree.components(path)
+            parts = tree_entries.components(path)
             if not parts:
-                raise filetree.UnsafePathError("an input needs a name")
+                raise tree_entries.UnsafePathError("an input needs a name")
             parent = filetree.open_parent(root, parts, create=True)
             try:
                 self._writer = filetree.TreeWriter(parent, parts[-1], maximum_bytes=_NO_LIMIT)
@@ -70,8 +71,8 @@ class Receiver:
         if word == "entry":
             path, _, target = frame.body.partition(b"\0")
             mode, size = int(headers["mode"], 8), int(headers["size"])
-            modified = filetree.time_of(headers.get("mtime-ns"))
-            entry = filetree.Entry(headers["kind"], path, mode, size, target, modified)
+            modified = tree_entries.time_of(headers.get("mtime-ns"))
+            entry = tree_entries.Entry(headers["kind"], path, mode, size, target, modified)
             self._writer.add(entry)
         elif word == "data":
             self._writer.write(int(headers["offset"]), frame.body)

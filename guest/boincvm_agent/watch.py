@@ -14,7 +14,7 @@ import os
 import stat
 import time
 
-from boincvm import filetree
+from boincvm import tree_entries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Watch:
         self._link = link
         self._number = number
         self._directory = directory
-        *self._parents, self._name = filetree.components(path)
+        *self._parents, self._name = tree_entries.components(path)
         self._watched = -1
         self._last: tuple[int, int, bytes] | None = None
 

@@ -26,8 +26,12 @@ BoincvmError
 └── HostError               the host's system refused something else
 """
 
+import errno
+
 from boincvm.exit_codes import ExitCode
-from boincvm.filetree import DISK_FULL
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What OSError.errno says when a disk, or one's share of it, is full."""
 
 
 class BoincvmError(Exception):

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from boincvm.regular_files import open_regular
+from boincvm.host.files import open_regular
 
 _CHUNK = 1 << 20
 

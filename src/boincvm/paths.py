@@ -7,7 +7,7 @@ own, or that others can write to, are refused (own_files.py).
 import os
 from pathlib import Path
 
-from boincvm.own_files import check_directory
+from boincvm.host.own_files import check_directory
 
 
 def _directory(variable: str, default: str, own: str) -> Path:

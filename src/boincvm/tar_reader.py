@@ -1,8 +1,8 @@
 """Tar archives that may be hostile, read as a stream: POSIX (ustar and pax), and GNU's long names.
 
 A header takes no more memory than its limit, whatever it says; of a file no more is read at once
-than is asked for, and of the archive nothing is kept. Where members go, and whether they may, is
-the caller's to decide (filetree.py). Formats: POSIX.1-2017, pax, "ustar Interchange Format" and
+than is asked for, and of the archive nothing is kept. Where members go, and whether they may, the
+caller decides (host/filetree.py). Formats: POSIX.1-2017, pax, "ustar Interchange Format" and
 "pax Extended Header"; GNU tar's manual, "Basic Tar Format".
 """
 
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from boincvm.filetree import clamp_time
+from boincvm.tree_entries import clamp_time
 
 BLOCK = 512
 LONGEST_HEADER = 1 << 17

@@ -19,7 +19,7 @@ from odd_start import STATE, Odd, clean, state
 
 from boincvm.controller.terminal.words import Size, shell_argv
 from boincvm.exit_codes import ExitCode
-from boincvm.process_tree import descendants
+from boincvm.host.process_tree import descendants
 
 pytestmark = pytest.mark.timeout(240)
 BOINCVM = (sys.executable, "-m", "boincvm.cli.main")

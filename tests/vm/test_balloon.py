@@ -11,8 +11,8 @@ from slot import Slot
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.guestlink.link import GuestLink
+from boincvm.host.process_tree import own_usage
 from boincvm.hypervisor.qemu.driver import QemuMachine
-from boincvm.process_tree import own_usage
 from booted import LIMIT, Listener, booted, spec_in
 
 MIB = 1 << 20

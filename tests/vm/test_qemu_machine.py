@@ -15,13 +15,13 @@ from boincvm.errors import HypervisorError, LimitError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
+from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.qemu import acceleration
 from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER
 from boincvm.job.model import Limits
 from boincvm.machine.session import open_session
-from boincvm.processes import ChildProcess
 
 LIMIT = 60.0
 """Seconds for anything that a machine is waited for."""

@@ -7,8 +7,8 @@ from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
-from boincvm.atomic_files import write_atomically
 from boincvm.byte_text import encoded, one_line
+from boincvm.host.atomic_files import write_atomically
 from boincvm.redaction import redact
 
 FINISH_FILE = "boinc_finish_called"

@@ -11,7 +11,7 @@ from pathlib import Path
 from boincvm.boinc.init_data import InitData
 from boincvm.boinc.tags import element
 from boincvm.errors import InputFileError
-from boincvm.filetree import UnsafePathError, components, shown
+from boincvm.tree_entries import UnsafePathError, components, shown
 
 _FIRST_LINE = 511
 """Bytes of it that BOINC reads."""

@@ -9,10 +9,10 @@ write_task_state_file and read_task_state_file.)
 import os
 from pathlib import Path
 
-from boincvm.atomic_files import write_atomically
 from boincvm.boinc.init_data import InitData
 from boincvm.boinc.tags import element, escape
-from boincvm.regular_files import read_regular
+from boincvm.host.atomic_files import write_atomically
+from boincvm.host.files import read_regular
 
 STATE_FILE = "boinc_task_state.xml"
 _CLIENT_STATE = "client_state.xml"

@@ -4,10 +4,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from boincvm.atomic_files import write_atomically
 from boincvm.boinc import init_data, segment, trickles, uploads
 from boincvm.boinc.channels import SEGMENT_SIZE
 from boincvm.boinc.tags import escape
+from boincvm.host.atomic_files import write_atomically
 
 Value = str | int | float
 PROJECT = "example.org_fake"

@@ -5,9 +5,9 @@
 
 from pathlib import Path
 
-from boincvm.atomic_files import write_atomically
 from boincvm.boinc.tags import escape
 from boincvm.byte_text import encoded
+from boincvm.host.atomic_files import write_atomically
 
 TRICKLE_UP_FILE = "trickle_up.xml"
 LARGEST_TRICKLE = 1 << 20

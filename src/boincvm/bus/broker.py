@@ -18,7 +18,7 @@ from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.bus.topics import QUEUE, Subscriptions
 from boincvm.bus.versions import encode_lines
 from boincvm.errors import BusError, host_error
-from boincvm.socket_paths import own_listener
+from boincvm.host.socket_paths import own_listener
 
 _SPARE_DESCRIPTORS = 64
 _TLS_BUFFER = 16384

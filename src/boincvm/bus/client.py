@@ -13,7 +13,7 @@ from boincvm.bus.stomp import Frame
 from boincvm.bus.topics import is_destination, is_pattern
 from boincvm.bus.transport import Message, Receiver
 from boincvm.errors import BusError
-from boincvm.socket_paths import short_path
+from boincvm.host.socket_paths import short_path
 
 CONNECT_LIMIT = 10.0
 LONGEST_WAIT = 30.0

@@ -5,7 +5,7 @@ import sys
 
 from boincvm import __version__
 from boincvm.gc_freeze import defer_collection, freeze_imports
-from boincvm.inherited import reset_inherited_state
+from boincvm.host.inherited import reset_inherited_state
 
 
 def main() -> int:

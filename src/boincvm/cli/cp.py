@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from boincvm.cli import asking
 from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
-from boincvm.filetree import UnsafePathError, clamp_time, set_time
+from boincvm.host.filetree import set_time
 from boincvm.standard_error import say
+from boincvm.tree_entries import UnsafePathError, clamp_time
 
 _EPILOG = """\
 One side names a machine and a path beneath its work directory, like web.1:data/in.txt; to put

@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
 
         if is_own_process:
             defer_collection()
-            from boincvm.inherited import reset_inherited_state
+            from boincvm.host.inherited import reset_inherited_state
 
             reset_inherited_state()
         from boincvm.cli.output import flush_standard_output

@@ -31,7 +31,8 @@ from boincvm.errors import (
     UsageError,
     host_error,
 )
-from boincvm.filetree import set_time, shown
+from boincvm.host.filetree import set_time
+from boincvm.tree_entries import shown
 
 _DEEPEST = 64
 _TRIES = 2

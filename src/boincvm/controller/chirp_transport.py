@@ -31,7 +31,7 @@ from boincvm.controller.chirp_words import (
 )
 from boincvm.controller.registry import Guest
 from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
-from boincvm.filetree import shown
+from boincvm.tree_entries import shown
 
 SCHEME = "chirp://"
 OF_GUEST = Access(methods=("hostname",))

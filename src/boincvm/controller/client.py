@@ -23,7 +23,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
-from boincvm.filetree import time_of
+from boincvm.tree_entries import time_of
 
 CALL_LIMIT = 660.0
 """Seconds of silence; a keeper may take ten minutes for what it is told."""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from boincvm import paths
 from boincvm.errors import HostError, UsageError
-from boincvm.socket_paths import short_path
+from boincvm.host.socket_paths import short_path
 
 SOCKET = "http.sock"
 _PORT = 8080

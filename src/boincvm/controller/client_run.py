@@ -16,7 +16,7 @@ from boincvm.controller.arguments import Json
 from boincvm.controller.client import Client, Table
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
-from boincvm.inherited import heeded
+from boincvm.host.inherited import heeded
 
 _PIECE = 1 << 15
 _LONGEST_LINE = 1 << 16

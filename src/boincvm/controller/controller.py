@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from boincvm.atomic_files import write_atomically
 from boincvm.controller.addressing import parse_selector
 from boincvm.controller.arguments import Json
 from boincvm.controller.bus_side import BusSide, Listen, elsewhere, embedded
@@ -30,9 +29,10 @@ from boincvm.controller.report import Report
 from boincvm.controller.store import Store
 from boincvm.controller.vm_state import VmState, refusal
 from boincvm.errors import BoincvmError, HostError, UsageError
+from boincvm.host.atomic_files import write_atomically
+from boincvm.host.own_files import make_directory
+from boincvm.host.socket_paths import short_path
 from boincvm.hypervisor.contract import DISPLAY_SOCKET
-from boincvm.own_files import make_directory
-from boincvm.socket_paths import short_path
 
 _NUMBERS = 1000
 _IDENTITY = re.compile(rb"[0-9a-f]{16}")

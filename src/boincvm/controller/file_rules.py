@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from boincvm import filetree
+from boincvm import tree_entries
 from boincvm.controller.words import LARGEST
-from boincvm.errors import HostDiskFullError, HostError, UsageError
+from boincvm.errors import DISK_FULL, HostDiskFullError, HostError, UsageError
 from boincvm.guestlink.guest_paths import WORK
 
 PIECE = 64 << 10
@@ -50,7 +50,7 @@ def guest_path(text: object) -> PurePosixPath:
         path = PurePosixPath(text)
         if path.is_absolute():
             path = path.relative_to(WORK)
-        parts = filetree.components(os.fsencode(path))
+        parts = tree_entries.components(os.fsencode(path))
     except ValueError:  # UnsafePathError and UnicodeError are such
         raise UsageError(
             f"{text[:100]!r} is no path in the guest's {WORK}",
@@ -85,7 +85,7 @@ def check_time(table: Mapping[str, object]) -> int | None:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
-        return filetree.clamp_time(value)
+        return tree_entries.clamp_time(value)
     raise UsageError("a transfer of files has no proper 'modified'")
 
 
@@ -116,7 +116,7 @@ def told_as_host_faults() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (*filetree.DISK_FULL, errno.EFBIG):
+        if error.errno in (*DISK_FULL, errno.EFBIG):
             raise _disk_full() from error
         raise HostError(
             f"the host cannot keep a file on its way: {error.strerror or error}",

@@ -23,7 +23,8 @@ from boincvm.controller.machine_place import Place
 from boincvm.controller.tar_trees import pack, unpack
 from boincvm.errors import InputFileError, OutputFileError, UsageError
 from boincvm.file_digest import digest_of
-from boincvm.filetree import UnsafePathError, clamp_time, set_time
+from boincvm.host.filetree import set_time
+from boincvm.tree_entries import UnsafePathError, clamp_time
 
 T = TypeVar("T")
 AHEAD = 8 << 20

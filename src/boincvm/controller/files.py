@@ -19,7 +19,7 @@ from boincvm.controller.reach import Reached
 from boincvm.controller.registry import Guest
 from boincvm.controller.spooled import Spooled
 from boincvm.errors import BoincvmError, UsageError
-from boincvm.filetree import clamp_time
+from boincvm.tree_entries import clamp_time
 
 MOST_AT_ONCE = 64
 """Guests that are sent something; the others wait."""

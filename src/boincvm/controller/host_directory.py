@@ -7,11 +7,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from threading import Event
 
-from boincvm import filetree
+from boincvm import tree_entries
 from boincvm.controller.file_rules import MOST_BYTES, MOST_ENTRIES, remove
-from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, OutputFileError
-from boincvm.filetree import TreeWriter, UnsafePathError
+from boincvm.errors import (
+    DISK_FULL,
+    BoincvmError,
+    HostDiskFullError,
+    InputFileError,
+    OutputFileError,
+)
 from boincvm.guestlink.reports import shown
+from boincvm.host import filetree
+from boincvm.host.filetree import TreeWriter
+from boincvm.tree_entries import UnsafePathError
 
 _CHUNK = 1 << 20
 
@@ -27,7 +35,7 @@ class HostDirectory:
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
         """Raises InputFileError, HostDiskFullError."""
-        parts = filetree.components(os.fsencode(destination))
+        parts = tree_entries.components(os.fsencode(destination))
         part = f".{os.urandom(8).hex()}.boincvm-part"
 
         def work(stop: Event) -> None:
@@ -100,7 +108,7 @@ def _told(path: PurePosixPath, kind: type[BoincvmError], hint: str) -> Iterator[
     except UnsafePathError as error:
         raise kind(f"{shown(path)} in the guest: {error}") from error
     except OSError as error:
-        if error.errno in filetree.DISK_FULL:
+        if error.errno in DISK_FULL:
             raise HostDiskFullError(
                 f"no room for {shown(path)}: the disk of the guest is full",
                 hint="free some space there",

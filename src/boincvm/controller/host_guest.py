@@ -31,10 +31,10 @@ from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState
 from boincvm.controller.words import belongs
 from boincvm.errors import BoincvmError, GuestProtocolError, HostError, UsageError, host_error
-from boincvm.image.locks import try_lock
-from boincvm.inherited import heeded
+from boincvm.host.inherited import heeded
+from boincvm.host.locks import try_lock
+from boincvm.host.processes import ASKING_SIGNALS
 from boincvm.paths import data_directory
-from boincvm.processes import ASKING_SIGNALS
 from boincvm.standard_error import say
 
 _VOICES = "voices"

@@ -17,8 +17,8 @@ from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageErro
 from boincvm.guestlink.program import WINDOW, ProgramEnd
 from boincvm.guestlink.reports import shown
 from boincvm.guestlink.voice import FractionDone, VoiceReader
-from boincvm.process_tree import children, send
-from boincvm.supervised import GRACE, Guarded, guarded_end, start_guarded
+from boincvm.host.process_tree import children, send
+from boincvm.host.supervised import GRACE, Guarded, guarded_end, start_guarded
 
 KILL_LIMIT = 5.0
 """Seconds after which it is told that killed programs do not end."""

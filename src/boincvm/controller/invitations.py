@@ -11,13 +11,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.atomic_files import write_atomically
 from boincvm.bus.access import LOGIN, Account, digest_of_passcode, new_passcode
 from boincvm.bus.broker import Broker
 from boincvm.controller.keeper.place import check_id
 from boincvm.controller.words import GUEST, GUEST_FRAMES, HOST, belongs
 from boincvm.errors import HostError, UsageError, host_error
-from boincvm.own_files import open_own
+from boincvm.host.atomic_files import write_atomically
+from boincvm.host.own_files import open_own
 
 MOST = 256
 _MOST_BYTES = 1 << 20

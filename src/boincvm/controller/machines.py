@@ -18,12 +18,12 @@ from boincvm.errors import (
     ImageMissingError,
     UsageError,
 )
+from boincvm.host.files import open_regular
 from boincvm.image.names import check_image_name
 from boincvm.image.store import ImageStore
 from boincvm.job import values
 from boincvm.job.values import UnexpectedValueError
 from boincvm.machine.spec import check_memory
-from boincvm.regular_files import open_regular
 
 MOST = 1000
 _MOST_LABELS = 48

@@ -18,7 +18,7 @@ from boincvm.controller.command import Answer, Command, Request, Result, State
 from boincvm.controller.events import KEPT, Event
 from boincvm.controller.registry import Guest, check_guest
 from boincvm.errors import GuestProtocolError, HostDiskFullError, HostError
-from boincvm.own_files import open_own
+from boincvm.host.own_files import open_own
 
 _LOG = logging.getLogger("boincvm.controller")
 SCHEMA = 1

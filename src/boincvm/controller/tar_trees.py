@@ -11,10 +11,12 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
-from boincvm import filetree
+from boincvm import tree_entries
 from boincvm.controller.file_rules import MOST_BYTES, MOST_ENTRIES
-from boincvm.filetree import Entry, TreeWriter, UnsafePathError
+from boincvm.host import filetree
+from boincvm.host.filetree import TreeWriter
 from boincvm.tar_reader import Member, TarError, TarReader, pax_time
+from boincvm.tree_entries import Entry, UnsafePathError
 
 _CHUNK = 1 << 18
 _OF_NAMES = (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EINVAL)
@@ -105,12 +107,12 @@ class _Unpacking:
             self._add_directory(b"", 0o755)  # an empty stream is an empty tree
 
     def _take(self, member: Member) -> None:
-        parts = filetree.components(member.name)
+        parts = tree_entries.components(member.name)
         path = b"/".join(parts)
         if not parts or path in self._directories:
             if member.kind != "directory":
                 raise UnsafePathError(
-                    f"{filetree.shown(path)} is in the tar stream twice, or has no name"
+                    f"{tree_entries.shown(path)} is in the tar stream twice, or has no name"
                 )
             if path not in self._directories:
                 self._add_directory(path, member.mode, member.mtime)
@@ -127,7 +129,8 @@ class _Unpacking:
             self._add_file(member, path)
         else:
             raise UnsafePathError(
-                f"{filetree.shown(path)} in the tar stream is neither file, directory nor symlink"
+                f"{tree_entries.shown(path)} in the tar stream is neither file, directory"
+                " nor symlink"
             )
 
     def _add_directory(self, path: bytes, mode: int, modified: int | None = None) -> None:

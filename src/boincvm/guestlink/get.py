@@ -5,14 +5,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from boincvm import filetree
+from boincvm import tree_entries
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.errors import HostDiskFullError, OutputFileError, host_error
-from boincvm.filetree import Entry, TreeWriter, UnsafePathError
+from boincvm.errors import DISK_FULL, HostDiskFullError, OutputFileError, host_error
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.numbers import number
 from boincvm.guestlink.reports import Progress, no_progress, printable, shown
 from boincvm.guestlink.window import SLOT, TransferWindow
+from boincvm.host import filetree
+from boincvm.host.filetree import TreeWriter
+from boincvm.tree_entries import Entry, UnsafePathError
 
 
 async def get_tree(
@@ -30,7 +32,7 @@ async def get_tree(
     `destination` is beneath `directory`; a file that is there is replaced, at once, when all
     has arrived. Raises OutputFileError, HostDiskFullError.
     """
-    parts = filetree.components(os.fsencode(destination))
+    parts = tree_entries.components(os.fsencode(destination))
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         parent = filetree.open_parent(root, parts, create=True)
@@ -42,7 +44,7 @@ async def get_tree(
     except UnsafePathError as error:
         raise OutputFileError(f"output {shown(destination)}: {error}") from error
     except OSError as error:
-        if error.errno in filetree.DISK_FULL:
+        if error.errno in DISK_FULL:
             raise HostDiskFullError(
                 f"the host's disk is full: no room for output {shown(destination)}",
                 hint="free some space and run again",
@@ -65,7 +67,7 @@ def check_destination(directory: Path, destination: PurePosixPath) -> None:
     """Whether an output may go to `destination` beneath `directory`: no link on the way there,
     and no directory that has something in it. Raises OutputFileError."""
     target = directory / destination
-    parts = filetree.components(os.fsencode(destination))
+    parts = tree_entries.components(os.fsencode(destination))
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.close(filetree.open_parent(root, parts))
@@ -118,7 +120,7 @@ class _Get:
         if word == "entry":
             path, _, target = frame.body.partition(b"\0")
             mode, size = number(headers, "mode", base=8), number(headers, "size")
-            modified = filetree.time_of(headers.get("mtime-ns"))
+            modified = tree_entries.time_of(headers.get("mtime-ns"))
             self._writer.add(Entry(headers["kind"], path, mode, size, target, modified))
         elif word == "data":
             self._writer.write(number(headers, "offset"), frame.body)

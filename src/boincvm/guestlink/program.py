@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple, Self
 
-from boincvm import filetree
+from boincvm import tree_entries
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, StompError
 from boincvm.errors import BoincvmError, GuestDiedError, ProgramStartError
 from boincvm.exec_errors import advice_for
@@ -275,8 +275,8 @@ class GuestProgram:
         paths from now on. Raises ValueError: no path beneath a directory, or too many.
         """
         name = os.fsencode(path)
-        if not filetree.components(name) or len(self._watched) >= MOST_WATCHES:
-            raise ValueError(f"{filetree.shown(name)} cannot be watched")
+        if not tree_entries.components(name) or len(self._watched) >= MOST_WATCHES:
+            raise ValueError(f"{tree_entries.shown(name)} cannot be watched")
         self._on_change = on_change
         self._watched.append(path)
         self._call.send("watch", {"watch": str(len(self._watched) - 1)}, name)

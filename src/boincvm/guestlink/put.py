@@ -12,16 +12,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 
-from boincvm import filetree
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, LimitError
+from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, InputFileError, LimitError
 from boincvm.exit_codes import ExitCode
-from boincvm.filetree import Entry, UnsafePathError
 from boincvm.guestlink.link import Call, GuestLink
 from boincvm.guestlink.numbers import number
 from boincvm.guestlink.reports import Progress, no_progress, printable, shown
 from boincvm.guestlink.source import open_source
 from boincvm.guestlink.window import SLOT, TransferWindow
+from boincvm.host import filetree
+from boincvm.tree_entries import Entry, UnsafePathError
 
 FRAME_CHUNK = 1 << 17
 WINDOW_WORTH = 1 << 18
@@ -169,7 +169,7 @@ def _told_as_input_faults(source: Path) -> Iterator[None]:
             hint="paths are relative to the job's directory",
         ) from error
     except OSError as error:
-        if error.errno in filetree.DISK_FULL:
+        if error.errno in DISK_FULL:
             raise HostDiskFullError(
                 "the host's disk is full: no room for the machine's files",
                 hint="free some space and run again",

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import PurePath
 
-from boincvm import filetree
+from boincvm import tree_entries
 
 Progress = Callable[[int], None]
 """Told how many bytes of file content have moved since the last time."""
@@ -21,4 +21,4 @@ def printable(text: bytes) -> str:
 
 def shown(path: PurePath) -> str:
     """`path` for a message."""
-    return filetree.shown(os.fsencode(path))
+    return tree_entries.shown(os.fsencode(path))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import boincvm
 from boincvm.errors import BoincvmError, ImageBuildError
+from boincvm.host import locks
 from boincvm.image import (
     additions,
     alternatives,
@@ -23,7 +24,6 @@ from boincvm.image import (
     guest,
     initrd,
     least_memory,
-    locks,
     tools,
     unpack,
 )

@@ -17,7 +17,14 @@ START_SOURCE = (
     f"import sys\nsys.path.insert(0, '/{AGENT}')\nimport boincvm_agent.__main__\n".encode()
 )
 _MAIN = b"import boincvm_agent.__main__\n"
-_SHARED = ("__init__.py", "bus/__init__.py", "bus/stomp.py", "filetree.py")
+_SHARED = (
+    "__init__.py",
+    "bus/__init__.py",
+    "bus/stomp.py",
+    "host/__init__.py",
+    "host/filetree.py",
+    "tree_entries.py",
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

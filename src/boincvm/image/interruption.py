@@ -7,7 +7,7 @@ from types import FrameType
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
-from boincvm.inherited import heeded
+from boincvm.host.inherited import heeded
 
 
 class TerminatedError(BaseException):

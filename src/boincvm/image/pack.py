@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from boincvm.atomic_files import sync_directory
 from boincvm.errors import (
     BoincvmError,
     HostDiskFullError,
@@ -25,8 +24,9 @@ from boincvm.errors import (
     UsageError,
     host_error,
 )
+from boincvm.host import locks
+from boincvm.host.atomic_files import sync_directory
 from boincvm.hypervisor.qemu.qcow2 import DiskRefusedError, check_disk
-from boincvm.image import locks
 from boincvm.image.manifest import MANIFEST, ROOT, ContentFile, Manifest
 from boincvm.image.names import check_image_name
 from boincvm.image.pack_format import (

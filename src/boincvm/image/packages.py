@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 from boincvm.errors import ImageBuildError
-from boincvm.image import locks
+from boincvm.host import locks
+from boincvm.host.own_files import make_directory
 from boincvm.image.tools import ToolError, run_tool
-from boincvm.own_files import make_directory
 from boincvm.paths import cache_directory
 
 _DOWNLOAD = Path(__file__).with_name("download.sh")

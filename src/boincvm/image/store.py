@@ -16,12 +16,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from boincvm.atomic_files import sync_directory
 from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError, host_error
-from boincvm.image import locks, verify
+from boincvm.host import locks
+from boincvm.host.atomic_files import sync_directory
+from boincvm.host.own_files import check_directory, make_directory, open_own
+from boincvm.image import verify
 from boincvm.image.layout import INITRD, KERNEL, MANIFEST, ROOT
 from boincvm.image.names import check_image_name
-from boincvm.own_files import check_directory, make_directory, open_own
 from boincvm.paths import data_directory
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TypeVar
 
 from boincvm.errors import GuestError, GuestNeverBootedError, HypervisorError
 from boincvm.guestlink.link import GuestLink
+from boincvm.host.process_tree import own_usage
 from boincvm.hypervisor.contract import Checkpoint, GuestMemory, Machine, MachineState
 from boincvm.job.model import Limits
 from boincvm.machine.golden.snapshots import Golden
 from boincvm.machine.saved_machine import SavedMachine
 from boincvm.machine.session import Session
 from boincvm.machine.spec import fresh_for
-from boincvm.process_tree import own_usage
 from boincvm.stopwatch import Stopwatch
 
 T = TypeVar("T")

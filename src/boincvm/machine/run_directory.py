@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from boincvm.errors import BoincvmError, HostDiskFullError, HostError
-from boincvm.filetree import DISK_FULL
-from boincvm.own_files import make_directory
+from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, HostError
+from boincvm.host.own_files import make_directory
 from boincvm.paths import runs_directory
 
 

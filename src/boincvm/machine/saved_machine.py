@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm import __version__
-from boincvm.atomic_files import sync_directory, write_atomically
 from boincvm.file_digest import digest_of
+from boincvm.host.atomic_files import sync_directory, write_atomically
+from boincvm.host.files import open_regular
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
 from boincvm.machine.errors import SavedMachineError
-from boincvm.regular_files import open_regular
 
 SCHEMA = 2
 LATEST = 253402300799.0

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from boincvm.boinc import BoincExit
 from boincvm.errors import (
+    DISK_FULL,
     BoincvmError,
     GuestError,
     HostDiskFullError,
@@ -17,7 +18,6 @@ from boincvm.errors import (
     LimitError,
     UsageError,
 )
-from boincvm.filetree import DISK_FULL
 from boincvm.machine.errors import NotEnoughRoomError, SavedMachineError
 
 MOST_FAILURES = 5

@@ -8,9 +8,9 @@ from boincvm.boinc import BoincExit, Client, Event, Heartbeat
 from boincvm.boinc.init_data import InitDataError
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import exit_code_for_signal
-from boincvm.inherited import heeded
-from boincvm.processes import ASKING_SIGNALS
-from boincvm.supervised import ABORT_GRACE
+from boincvm.host.inherited import heeded
+from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.host.supervised import ABORT_GRACE
 from boincvm.wrapper.client_ends import (
     End,
     Finished,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from boincvm.errors import BoincvmError, HostError
-from boincvm.socket_paths import short_path
+from boincvm.host.socket_paths import short_path
 
 SOCKET = "boincvm.sock"
 _LONGEST = 4096

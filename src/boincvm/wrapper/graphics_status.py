@@ -6,7 +6,7 @@
 import time
 from pathlib import Path
 
-from boincvm.regular_files import create_new
+from boincvm.host.files import create_new
 
 FILE_NAME = "graphics_status.xml"
 

@@ -2,9 +2,9 @@
 
 from typing import Self
 
+from boincvm.host.supervised import GRACE
 from boincvm.job.boinc_job import TaskDescription
 from boincvm.stopwatch import Stopwatch
-from boincvm.supervised import GRACE
 from boincvm.wrapper.cpu_seconds import CpuSeconds
 from boincvm.wrapper.host_task import HostTask
 from boincvm.wrapper.slot_files import CheckpointFile, FractionFile

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from boincvm.errors import BoincvmError, HostError
-from boincvm.process_tree import children, descendants, send, signal_tree, stop_round, usage
-from boincvm.supervised import GRACE, Guarded, guarded_end, start_guarded
+from boincvm.host.process_tree import children, descendants, send, signal_tree, stop_round, usage
+from boincvm.host.supervised import GRACE, Guarded, guarded_end, start_guarded
 from boincvm.wrapper.worker import Worker, WorkerEnd
 
 _KILL_LIMIT = 2.5
@@ -22,7 +22,7 @@ _STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 class HostTask(Worker):
     """Made by `start`. The task ends when its program does; what that leaves behind is killed.
 
-    Should this process die, be it by SIGKILL, the guard (supervisor.py) ends all of it.
+    Should this process die, be it by SIGKILL, the guard (host/supervisor.py) ends all of it.
     """
 
     def __init__(self, guarded: Guarded, *, stop_signal: int, stops_all: bool) -> None:

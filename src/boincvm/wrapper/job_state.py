@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.atomic_files import write_atomically
+from boincvm.host.atomic_files import write_atomically
 from boincvm.wrapper.cpu_seconds import CpuSeconds
 
 STATE_FILE = "boincvm_state.json"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from boincvm.boinc import InitData
 from boincvm.boinc.exits import remove_end_files
 from boincvm.errors import BoincvmError, HostError, TaskFailedError
+from boincvm.host.supervised import ABORT_GRACE, GRACE
 from boincvm.job.boinc_job import BoincJob, TaskDescription
 from boincvm.side_thread import in_side_thread
-from boincvm.supervised import ABORT_GRACE, GRACE
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.host_step import HostStep
 from boincvm.wrapper.job_archives import JobArchives

@@ -11,6 +11,7 @@ from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd, Usage
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.voice import Word
+from boincvm.host.supervised import GRACE
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.guest_commands import run_in_guest
 from boincvm.machine.limits_reached import check_limits
@@ -18,7 +19,6 @@ from boincvm.machine.managed import TaskMachine
 from boincvm.machine.saved_machine import SavedTask
 from boincvm.machine.session import Session
 from boincvm.stopwatch import Stopwatch
-from boincvm.supervised import GRACE
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.cpu_seconds import CpuSeconds
 from boincvm.wrapper.guest_packages import GuestPackages

@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from boincvm.atomic_files import write_atomically
 from boincvm.errors import OutputFileError
+from boincvm.host.atomic_files import write_atomically
 from boincvm.wrapper.client_ends import error_of_system
 
 SIZES_FILE = "boincvm_outputs.json"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 
-from boincvm.regular_files import open_regular
+from boincvm.host.files import open_regular
 
 _CHUNK = 1 << 20
 

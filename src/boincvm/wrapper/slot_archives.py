@@ -16,8 +16,8 @@ from io import FileIO
 from lzma import LZMAError
 from pathlib import Path
 
-from boincvm.atomic_files import write_atomically
 from boincvm.errors import (
+    DISK_FULL,
     BoincvmError,
     HostDiskFullError,
     HostError,
@@ -25,10 +25,12 @@ from boincvm.errors import (
     JobFileError,
     OutputFileError,
 )
-from boincvm.filetree import DISK_FULL, UnsafePathError, components, open_parent, shown
+from boincvm.host.atomic_files import write_atomically
+from boincvm.host.files import create_new, open_regular, read_regular
+from boincvm.host.filetree import open_parent
 from boincvm.job.name_pattern import compile_name_pattern
-from boincvm.regular_files import create_new, open_regular, read_regular
 from boincvm.sizes import format_size
+from boincvm.tree_entries import UnsafePathError, components, shown
 from boincvm.wrapper.job_state import STATE_FILE
 from boincvm.wrapper.output_sizes import SIZES_FILE
 from boincvm.wrapper.wrapper_checkpoint import CHECKPOINT_FILE

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.errors import BoincvmError
+from boincvm.host.processes import run_quickly
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.hypervisor.qemu.command import PROGRAM, find_program
 from boincvm.hypervisor.qemu.identity import check_identity
@@ -13,7 +14,6 @@ from boincvm.hypervisor.qemu.saved import SavedState, read_saved_state
 from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import ImageStore
 from boincvm.machine.host_capacity import check_room
-from boincvm.processes import run_quickly
 from boincvm.wrapper.snapshot_file import Snapshot
 
 

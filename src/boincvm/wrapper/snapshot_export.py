@@ -15,10 +15,10 @@ from boincvm.boinc.init_data import InitDataError, read_init_data
 from boincvm.boinc.soft_link import SoftLinkError, resolve
 from boincvm.errors import HostError, InputFileError, OutputFileError, host_error
 from boincvm.file_digest import digest_of
-from boincvm.filetree import clamp_time
 from boincvm.hypervisor.contract import FileSeal
 from boincvm.machine.saved_machine import SavedMachine, find_saved, manifest_path
 from boincvm.tar_reader import pax_time
+from boincvm.tree_entries import clamp_time
 from boincvm.wrapper.snapshot_file import MACHINES, NOT_OURS, SCHEMA, TABLE, Snapshot, read_all
 
 _LEVEL = 1

@@ -21,7 +21,7 @@ from boincvm.errors import (
     InputFileError,
     host_error,
 )
-from boincvm.filetree import set_time
+from boincvm.host.filetree import set_time
 from boincvm.hypervisor.contract import FileSeal
 from boincvm.machine.saved_machine import (
     LATEST,

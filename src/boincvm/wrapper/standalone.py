@@ -5,9 +5,9 @@ The machine begins first, and what it takes to run a job in it is imported meanw
 
 import signal
 
+from boincvm.host.processes import ASKING_SIGNALS
 from boincvm.job.model import Job
 from boincvm.machine.prestart import HeadStart
-from boincvm.processes import ASKING_SIGNALS
 
 
 def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:

@@ -7,13 +7,13 @@ from collections.abc import Coroutine
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
+from boincvm.host.inherited import heeded
+from boincvm.host.processes import ASKING_SIGNALS
 from boincvm.hypervisor.qemu.driver import QemuDriver
-from boincvm.inherited import heeded
 from boincvm.job.model import Job
 from boincvm.machine.golden.background import make_in_background
 from boincvm.machine.golden.switch import is_wanted
 from boincvm.machine.prestart import HeadStart
-from boincvm.processes import ASKING_SIGNALS
 from boincvm.standard_error import say
 from boincvm.wrapper.run_job import JobRun, Observer
 from boincvm.wrapper.streams import OutputClosedError

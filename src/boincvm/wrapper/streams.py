@@ -9,9 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from boincvm.errors import BoincvmError, HostDiskFullError, HostError, InputFileError
+from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, HostError, InputFileError
 from boincvm.exit_codes import ExitCode
-from boincvm.filetree import DISK_FULL
 
 READ_SIZE = 1 << 16
 """Bytes of standard input that are read at once, at most."""

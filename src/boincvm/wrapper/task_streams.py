@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from boincvm import filetree
+from boincvm import tree_entries
 from boincvm.errors import InputFileError, OutputFileError, host_error
-from boincvm.filetree import UnsafePathError
 from boincvm.guestlink.reports import shown
 from boincvm.guestlink.source import open_source
+from boincvm.host import filetree
 from boincvm.job.model import Task
+from boincvm.tree_entries import UnsafePathError
 from boincvm.wrapper.streams import DescriptorSink, Fail, MemorySink, Sink, readable_stdin
 
 CAPTURED = 1 << 20
@@ -111,7 +112,7 @@ def _open_output(directory: Path, path: Path, stack: ExitStack) -> int:
 
 def _open_beneath(root: int, path: bytes, flags: int) -> int:
     """Opens `path` beneath the directory `root`, with no link on the way or at its end."""
-    parts = filetree.components(path)
+    parts = tree_entries.components(path)
     parent = filetree.open_parent(root, parts)
     try:
         return os.open(parts[-1] if parts else b".", flags | os.O_NOFOLLOW, 0o666, dir_fd=parent)

@@ -9,14 +9,13 @@ import boincvm
 from boincvm.boinc import RETRY_DELAY, BoincExit, Client
 from boincvm.boinc.exits import remove_end_files
 from boincvm.boinc.init_data import InitDataError
-from boincvm.errors import BoincvmError, HostError, InputFileError, JobFileError
-from boincvm.filetree import DISK_FULL
+from boincvm.errors import DISK_FULL, BoincvmError, HostError, InputFileError, JobFileError
+from boincvm.host.files import read_regular
 from boincvm.job.boinc_job import BoincJob
 from boincvm.job.job_xml import LARGEST_JOB_FILE, read_job_xml
 from boincvm.job.macros import Macros
 from boincvm.job.wrapper_arguments import WrapperArguments, arguments_of_children
 from boincvm.redaction import hide
-from boincvm.regular_files import read_regular
 from boincvm.wrapper.client_ends import End, Finished, Left, Postponed, end_of
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.client_report import ClientReport

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.atomic_files import write_atomically
+from boincvm.host.atomic_files import write_atomically
 
 CHECKPOINT_FILE = "wrapper_checkpoint.txt"
 LONGEST_TIME = 1e10

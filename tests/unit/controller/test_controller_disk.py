@@ -17,7 +17,7 @@ mount -t tmpfs -o size=2M,mode=0700 tmpfs "$3" && cd "$3" && mkdir home || exit 
 export BOINCVM_HOME=$PWD/home
 "$0" -c 'import sys
 from boincvm.controller.store import Store
-from boincvm.own_files import make_directory
+from boincvm.host.own_files import make_directory
 from boincvm.paths import controller_directory
 make_directory(controller_directory())
 if sys.argv[1] == "known": Store(controller_directory() / "store.sqlite").close()

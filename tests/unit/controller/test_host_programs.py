@@ -16,7 +16,7 @@ from boincvm.controller.words import Word, decode_word, encode_word
 from boincvm.errors import BoincvmError, ProgramStartError, UsageError
 from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.program import WINDOW, ProgramEnd
-from boincvm.process_tree import children
+from boincvm.host.process_tree import children
 
 pytestmark = pytest.mark.timeout(120)
 LIMIT = 30.0

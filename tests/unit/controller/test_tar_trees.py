@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from boincvm.controller import tar_trees
 from boincvm.controller.tar_trees import pack, unpack
-from boincvm.filetree import UnsafePathError
+from boincvm.tree_entries import UnsafePathError
 
 pytestmark = pytest.mark.timeout(60)
 

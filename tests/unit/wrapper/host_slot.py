@@ -13,7 +13,7 @@ from slot import WRAPPER, Slot, state
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import End, EndKind
-from boincvm.process_tree import children, descendants
+from boincvm.host.process_tree import children, descendants
 
 LIMIT = 20.0
 """Seconds that anything may take that a test waits for."""

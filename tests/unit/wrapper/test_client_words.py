@@ -10,7 +10,7 @@ from host_slot import LIMIT, HostSlot, task
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind, verdict
-from boincvm.supervised import GRACE
+from boincvm.host.supervised import GRACE
 
 pytestmark = pytest.mark.timeout(90)
 

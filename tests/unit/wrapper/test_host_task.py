@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 
 from boincvm.errors import InputFileError, OutputFileError, ProgramStartError
-from boincvm.process_tree import children, descendants
-from boincvm.supervised import ABORT_GRACE, GRACE
+from boincvm.host.process_tree import children, descendants
+from boincvm.host.supervised import ABORT_GRACE, GRACE
 from boincvm.wrapper.host_task import HostTask
 from boincvm.wrapper.worker import WorkerEnd
 
@@ -383,7 +383,7 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
     program = (
         "import asyncio, os, sys\n"
         "from pathlib import Path\n"
-        "from boincvm.process_tree import descendants\n"
+        "from boincvm.host.process_tree import descendants\n"
         "from boincvm.wrapper.host_task import HostTask\n"
         "async def main():\n"
         f"    task = HostTask.start(({SH!r}, '-c', sys.argv[1]), directory=Path(),\n"

@@ -173,7 +173,7 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
 
 def test_closed_descriptors_are_filled() -> None:
     program = (
-        "import os; from boincvm.standard_fds import fill_closed_descriptors as fill;"
+        "import os; from boincvm.host.inherited import fill_closed_descriptors as fill;"
         "os.close(0); os.close(1); fill();"
         "ok = all(os.fstat(n).st_rdev == os.stat('/dev/null').st_rdev for n in (0, 1));"
         "os._exit(0 if ok else 1)"

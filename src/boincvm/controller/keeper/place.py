@@ -26,16 +26,16 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.atomic_files import write_atomically
 from boincvm.bus.dialects import DIALECTS
 from boincvm.bus.topics import is_destination
 from boincvm.controller.vm_state import VmState
 from boincvm.controller.words import GUEST, LARGEST
 from boincvm.errors import HostError, UsageError, host_error
-from boincvm.image.locks import try_lock
+from boincvm.host.atomic_files import write_atomically
+from boincvm.host.locks import try_lock
+from boincvm.host.own_files import open_own
 from boincvm.job import values
 from boincvm.job.model import MachineShape
-from boincvm.own_files import open_own
 
 _COMMANDS = "commands.json"
 _SNAPSHOTS = "snapshots.json"

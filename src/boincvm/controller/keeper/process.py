@@ -29,8 +29,8 @@ from boincvm.controller.machine_place import MachinePlace
 from boincvm.controller.registry import Guest
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, BusError, HostError, UsageError
-from boincvm.inherited import heeded, reset_inherited_state
-from boincvm.processes import ASKING_SIGNALS
+from boincvm.host.inherited import heeded, reset_inherited_state
+from boincvm.host.processes import ASKING_SIGNALS
 
 
 def say(line: str) -> None:

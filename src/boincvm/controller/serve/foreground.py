@@ -10,9 +10,9 @@ from boincvm.controller.keeper.place import BusPlace, is_elsewhere
 from boincvm.controller.serve.gate import Policy, token_in
 from boincvm.controller.serve.server import Place, Server
 from boincvm.errors import BoincvmError
-from boincvm.inherited import heeded
+from boincvm.host.inherited import heeded
+from boincvm.host.processes import ASKING_SIGNALS
 from boincvm.paths import controller_directory
-from boincvm.processes import ASKING_SIGNALS
 from boincvm.standard_error import say
 
 SOCKET, TOKEN = "http.sock", "token"

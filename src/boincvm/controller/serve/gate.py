@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from boincvm.controller.serve.connections import CALLER, Caller
 from boincvm.exit_codes import ExitCode
-from boincvm.own_files import open_own
+from boincvm.host.own_files import open_own
 
 TOKEN_PROTOCOL = "boincvm.token."  # noqa: S105 - what stands before one
 _LONGEST_TOKEN = 1000

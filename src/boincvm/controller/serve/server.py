@@ -20,7 +20,7 @@ from boincvm.controller.serve.connections import Crowd, protocol_factory
 from boincvm.controller.serve.ending import Ending
 from boincvm.controller.serve.gate import Policy
 from boincvm.errors import host_error
-from boincvm.socket_paths import own_listener
+from boincvm.host.socket_paths import own_listener
 
 GRACE = 2.0
 """Seconds that requests have to end in when we do."""

@@ -19,7 +19,7 @@ from boincvm.controller.serve.bodies import body, error_table, json_object, piec
 from boincvm.controller.serve.ending import Ending, Flow
 from boincvm.controller.serve.gate import TOKEN_PROTOCOL
 from boincvm.errors import BoincvmError, UsageError
-from boincvm.filetree import time_of
+from boincvm.tree_entries import time_of
 
 MOST_INPUT = 16 << 20
 MOST_FILE = 1 << 42

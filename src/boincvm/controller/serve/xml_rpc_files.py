@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from boincvm.controller.controller import Controller
 from boincvm.errors import HostError, OutputFileError, UsageError, host_error
-from boincvm.filetree import set_time
-from boincvm.regular_files import open_regular
+from boincvm.host.files import open_regular
+from boincvm.host.filetree import set_time
 
 _PIECE = 1 << 18
 _ALL = Path("/")

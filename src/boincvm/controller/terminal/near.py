@@ -13,7 +13,7 @@ from typing import Protocol
 
 from boincvm.controller.terminal.words import Size, keys, window_size
 from boincvm.errors import UsageError
-from boincvm.inherited import heeded
+from boincvm.host.inherited import heeded
 
 BEAT = 60.0
 """Seconds after which the far end hears of us, if nobody types: it gives up who says nothing."""

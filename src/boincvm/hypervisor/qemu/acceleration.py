@@ -12,10 +12,10 @@ from pathlib import Path
 from time import monotonic
 from typing import BinaryIO, NamedTuple
 
+from boincvm.host.own_files import make_directory, open_own
+from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.qemu import command as qemu_command
-from boincvm.own_files import make_directory, open_own
 from boincvm.paths import cache_directory
-from boincvm.processes import ChildProcess
 from boincvm.redaction import redact
 
 LIMIT = 2.5

@@ -31,12 +31,11 @@ from qemu.qmp import Message
 
 import boincvm
 from boincvm import checkpoint_steps
-from boincvm.errors import HostDiskFullError, HypervisorError
-from boincvm.filetree import DISK_FULL
+from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError
+from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.contract import FileSeal
 from boincvm.hypervisor.qemu.monitor import LIMIT, Monitor
 from boincvm.paths import cache_directory
-from boincvm.processes import ChildProcess
 
 LOCK = "checkpoint.lock"
 """In the cache directory: held by whoever makes a checkpoint on this host."""

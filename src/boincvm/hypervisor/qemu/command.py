@@ -7,8 +7,8 @@ equals sign in a name means anything to QEMU.
 import json
 from pathlib import Path
 
-from boincvm import processes
 from boincvm.errors import HypervisorMissingError
+from boincvm.host import processes
 from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
 from boincvm.hypervisor.qemu.launch import Launch, Memory
 

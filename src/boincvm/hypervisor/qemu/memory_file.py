@@ -23,8 +23,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict
 
+from boincvm.host.files import open_regular
 from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame, StreamWriter
-from boincvm.regular_files import open_regular
 
 MARK = b"BVMMEM1\n"
 _TRAILER = struct.Struct("<8sQI32s")

@@ -24,10 +24,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boincvm.file_digest import digest_of
+from boincvm.host.own_files import make_directory
 from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryWriter, Summary
 from boincvm.hypervisor.qemu.qcow2_merge import MergeError, merge
 from boincvm.hypervisor.qemu.stream import StreamError, read_stream
-from boincvm.own_files import make_directory
 
 _BUFFER = 1 << 20
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system call numbers

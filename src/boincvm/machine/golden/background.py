@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
-from boincvm.processes import ChildProcess
 
 
 def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from boincvm.atomic_files import sync_directory
 from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
+from boincvm.host.atomic_files import sync_directory
+from boincvm.host.own_files import make_directory
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
@@ -27,7 +28,6 @@ from boincvm.machine.golden.snapshots import (
 )
 from boincvm.machine.session import open_session
 from boincvm.machine.spec import machine_spec
-from boincvm.own_files import make_directory
 
 MOST = 4
 """Snapshots that are kept, those that were used last: each takes some 90 MiB of disk."""

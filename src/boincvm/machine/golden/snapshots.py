@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from boincvm.host.own_files import check_directory, open_own
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.store import Image
-from boincvm.own_files import check_directory, open_own
 
 TABLE = "golden.json"
 VERSION = 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.processes import ChildProcess, guarded, run_quickly
+from boincvm.host.processes import ChildProcess, guarded, run_quickly
 
 LIMIT = 20.0
 
@@ -65,7 +65,7 @@ def test_a_child_whose_parent_died_before_it_could_ask_for_its_death(tmp_path: P
     """It stops before the guard is reached, and goes on when its parent is gone."""
     program = (
         "import subprocess, sys, os\n"
-        "from boincvm.processes import guarded\n"
+        "from boincvm.host.processes import guarded\n"
         "guard = guarded(['sh', '-c', 'echo lived >lived'])\n"
         "stop = 'kill -STOP $$; exec \"$@\"'\n"
         "child = subprocess.Popen(['sh', '-c', stop, '--', *guard], stdout=2)\n"
@@ -94,7 +94,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     program = (
         "import asyncio, os, signal\n"
         "from pathlib import Path\n"
-        "from boincvm.processes import ChildProcess\n"
+        "from boincvm.host.processes import ChildProcess\n"
         "script = 'echo ready >ready; exec sleep 1000'\n"
         "child = ChildProcess(['sh', '-c', script], directory=Path())\n"
         "print(child.pid, flush=True)\n"

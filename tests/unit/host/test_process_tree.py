@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.process_tree import children, descendants, send, signal_tree, stop_round, usage
+from boincvm.host.process_tree import children, descendants, send, signal_tree, stop_round, usage
 
 pytestmark = pytest.mark.timeout(60)
 

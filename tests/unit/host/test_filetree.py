@@ -9,8 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from boincvm import filetree
-from boincvm.filetree import Entry, TreeWriter, UnsafePathError
+from boincvm import tree_entries
+from boincvm.host import filetree
+from boincvm.host.filetree import TreeWriter
+from boincvm.tree_entries import Entry, UnsafePathError
 
 parts = st.sampled_from([b"a", b"b", b"..", b".", b"", b"c d", b"\n"])
 paths = st.lists(parts, max_size=5).map(b"/".join)
@@ -83,7 +85,7 @@ def test_special_bits_do_not_travel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [b"/etc/passwd", b"..", b"a/../b", b"a\0b", b"a/" * 65 + b"a"])
 def test_paths_that_are_refused(path: bytes) -> None:
     with pytest.raises(UnsafePathError):
-        filetree.components(path)
+        tree_entries.components(path)
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_pipes_and_devices_are_refused_without_waiting(tmp_path: Path) -> None:
 def test_an_accepted_link_cannot_lead_out(path: bytes, target: bytes) -> None:
     """Against the definition: no `..` of the target is reached at or above the tree's root."""
     try:
-        filetree.check_link(path, target)
+        tree_entries.check_link(path, target)
     except UnsafePathError:
         return
     depth = path.count(b"/")
@@ -200,7 +202,7 @@ NEVER_ROUND = 1_234_567_890_123_456_789
 @pytest.mark.parametrize("text", ["", "-", "1.5", "1e9", " 1", "+1", "--1", "²", "9" * 41])
 def test_a_time_that_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="mtime-ns"):
-        filetree.time_of(text)
+        tree_entries.time_of(text)
 
 
 @pytest.mark.parametrize(
@@ -210,12 +212,12 @@ def test_a_time_that_is_none(text: str) -> None:
         ("0", 0),
         ("-1", -1),
         (str(NEVER_ROUND), NEVER_ROUND),
-        ("9" * 40, filetree.MOST_TIME),
-        ("-" + "9" * 39, -filetree.MOST_TIME),
+        ("9" * 40, tree_entries.MOST_TIME),
+        ("-" + "9" * 39, -tree_entries.MOST_TIME),
     ],
 )
 def test_a_time_is_brought_back_to_what_can_be(text: str | None, value: int | None) -> None:
-    assert filetree.time_of(text) == value
+    assert tree_entries.time_of(text) == value
 
 
 def test_a_tree_keeps_its_times(tmp_path: Path) -> None:
@@ -268,7 +270,7 @@ def copy_by_headers(
         writer = TreeWriter(parent, name, maximum_bytes=1 << 20, nameless=nameless)
         for entry, descriptor in filetree.walk(root, path):
             headers = entry.headers()
-            modified = filetree.time_of(headers["mtime-ns"])
+            modified = tree_entries.time_of(headers["mtime-ns"])
             size = int(headers["size"])
             mode = int(headers["mode"], 8)
             writer.add(Entry(headers["kind"], entry.path, mode, size, entry.target, modified))

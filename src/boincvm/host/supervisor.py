@@ -37,8 +37,8 @@ import resource
 import select
 import stat
 
-from boincvm.inherited import reset_inherited_state
-from boincvm.process_tree import send, signal_tree
+from boincvm.host.inherited import reset_inherited_state
+from boincvm.host.process_tree import send, signal_tree
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from boincvm.own_files import make_directory
+from boincvm.host.own_files import make_directory
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:

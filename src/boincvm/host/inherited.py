@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import _signal  # `signal` has enum, and is needed by few
 import os
-
-from boincvm.standard_fds import fill_closed_descriptors
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +33,19 @@ def reset_inherited_state() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     given = os.umask(0o077)
     os.umask(given & ~_OWNER | _OTHERS_WRITE)
+
+
+def fill_closed_descriptors() -> None:
+    """Descriptors 0 to 2 that are closed become /dev/null: what is opened later would take
+    their numbers, and a program's output would go there. Python's own streams follow."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
 
 def _handler(number: int) -> object:

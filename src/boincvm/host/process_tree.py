@@ -2,7 +2,7 @@
 
 A tree here is all that descends from a process, the process itself left out. Nothing can leave
 it while the process is a child subreaper (prctl(2)): orphans become its children. The guard of
-a task (supervisor.py), which has to start fast, imports this file: light imports only.
+a task (host/supervisor.py), which has to start fast, imports this file: light imports only.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from boincvm.regular_files import create_new
+from boincvm.host.files import create_new
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -1,9 +1,8 @@
 """Files and trees on their way between host and guest, safe against what either may hold.
 
 Host and guest share this file (light imports: it also starts under emulation). No symbolic
-link is ever followed: every component of a path is opened beneath the one before it. A link
-within a tree travels as a link, if it cannot lead out of the tree. Paths are bytes, relative,
-with `/` between components.
+link is ever followed: every component of a path is opened beneath the one before it. What paths
+and links may be says tree_entries.py.
 """
 
 from __future__ import annotations
@@ -12,69 +11,21 @@ import errno
 import os
 import stat
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What OSError.errno says when a disk, or one's share of it, is full."""
-MAXIMUM_DEPTH = 64
-MAXIMUM_LINK = 4096
-MOST_TIME = 1 << 64
-"""Nanoseconds before and after 1970: from 1385 to 2554."""
-_LONGEST_TIME = 40
+from boincvm.tree_entries import (
+    MAXIMUM_DEPTH,
+    Entry,
+    UnsafePathError,
+    check_link,
+    clamp_time,
+    components,
+    shown,
+)
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 TYPE_CHECKING = False  # the guest cannot afford `typing`; type checkers know this name
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-
-
-class UnsafePathError(ValueError):
-    """A path or a file that is refused; the text says which and why."""
-
-
-class Entry:
-    """One file, directory or link of a tree. `path` is b"" for the tree's root itself.
-
-    kind: "file", "directory" or "link"; mode: permission bits; size in bytes (files);
-    target: where a link leads; modified: when, in nanoseconds since 1970, None where nobody said.
-    """
-
-    __slots__ = ("kind", "mode", "modified", "path", "size", "target")
-
-    def __init__(
-        self,
-        kind: str,
-        path: bytes,
-        mode: int = 0,
-        size: int = 0,
-        target: bytes = b"",
-        modified: int | None = None,
-    ) -> None:
-        self.kind = kind
-        self.path = path
-        self.mode = mode
-        self.size = size
-        self.target = target
-        self.modified = modified
-
-    def headers(self) -> dict[str, str]:
-        """What is said of it on the guest link, beside path and target."""
-        headers = {"kind": self.kind, "mode": f"{self.mode:o}", "size": str(self.size)}
-        if self.modified is not None:
-            headers["mtime-ns"] = str(self.modified)
-        return headers
-
-
-def time_of(text: str | None) -> int | None:
-    """The header `mtime-ns`: what is beyond MOST_TIME is brought back to it. Raises ValueError."""
-    if text is None:
-        return None
-    if len(text) > _LONGEST_TIME or not text.removeprefix("-").isdecimal() or not text.isascii():
-        raise ValueError(f"mtime-ns is {text[:_LONGEST_TIME]!r}, not a number")
-    return clamp_time(int(text))
-
-
-def clamp_time(nanoseconds: int) -> int:
-    """Within what every file system's calls take; the kernel knows what its disk can hold."""
-    return min(max(nanoseconds, -MOST_TIME), MOST_TIME)
 
 
 def set_time(
@@ -98,22 +49,6 @@ def set_time(
             os.utime(place, ns=times, dir_fd=parent, follow_symlinks=False)
     except OSError:
         pass
-
-
-def shown(path: bytes) -> str:
-    """`path` for a message: one line, whatever is in it."""
-    text = os.fsdecode(path)
-    return text if text.isprintable() and text else ascii(text)
-
-
-def components(path: bytes) -> list[bytes]:
-    """The components of a relative path. Raises UnsafePathError."""
-    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
-    if path.startswith(b"/") or b"\0" in path or b".." in parts:
-        raise UnsafePathError(f"{shown(path)} is not a path beneath a directory")
-    if len(parts) > MAXIMUM_DEPTH:
-        raise UnsafePathError(f"{shown(path)} is more than {MAXIMUM_DEPTH} directories deep")
-    return parts
 
 
 def open_parent(root: int, parts: list[bytes], *, create: bool = False) -> int:
@@ -219,24 +154,6 @@ def _open_regular(parent: int, name: bytes, path: bytes) -> int:
         os.close(descriptor)
         raise UnsafePathError(f"{shown(path)} is not a regular file")
     return descriptor
-
-
-def check_link(path: bytes, target: bytes) -> None:
-    """Refuses a link at `path` (in a tree) whose target could lie outside the tree.
-
-    Allowed are some `..` first, no more than the link lies deep, and then plain names only:
-    a `..` after a name could climb out through another link.
-    """
-    depth = len(components(path)) - 1
-    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
-    climbs = 0
-    while climbs < len(parts) and parts[climbs] == b"..":
-        climbs += 1
-    outside = target.startswith(b"/") or climbs > depth or b".." in parts[climbs:]
-    if depth < 0 or outside or b"\0" in target or len(target) > MAXIMUM_LINK:
-        raise UnsafePathError(
-            f"{shown(path)} is a symbolic link to {shown(target)}, which may lead out of the tree"
-        )
 
 
 def _is_link(parent: int, name: bytes) -> bool:

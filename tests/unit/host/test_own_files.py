@@ -2,22 +2,24 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from boincvm import own_files, paths
+from boincvm import paths
 from boincvm.cli.main import main
 from boincvm.controller.keeper.place import Place
 from boincvm.controller.serve.gate import token_in
 from boincvm.controller.store import Store
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode
+from boincvm.host import own_files
+from boincvm.host.own_files import check_directory, make_directory, open_own
 from boincvm.hypervisor.qemu import acceleration
 from boincvm.image import verify
 from boincvm.image.layout import FILES
 from boincvm.image.store import ImageStore
-from boincvm.own_files import check_directory, make_directory, open_own
 
 NOBODY = 65534
 
@@ -27,8 +29,9 @@ def place(tmp_path: Path) -> Path:
     """A directory that everybody can reach, as one in /tmp."""
     made = tmp_path / "place"
     made.mkdir(mode=0o755)
+    shared = Path(tempfile.gettempdir())
     for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_uid == os.geteuid() and str(directory).startswith("/tmp/"):
+        if directory.stat().st_uid == os.geteuid() and shared in directory.parents:
             directory.chmod(0o755)
     return made
 

@@ -15,13 +15,13 @@ LIMIT = 60.0
 _CHILDREN = """
 import asyncio, json, os, subprocess, sys
 from pathlib import Path
-from boincvm.inherited import reset_inherited_state
+from boincvm.host.inherited import reset_inherited_state
 reset_inherited_state()
 
 from boincvm.controller.terminal.words import Size, shell_argv
 from boincvm.image.tools import run_tool
-from boincvm.processes import ChildProcess, run_quickly
-from boincvm.supervised import start_guarded
+from boincvm.host.processes import ChildProcess, run_quickly
+from boincvm.host.supervised import start_guarded
 
 script, found = sys.argv[1], {}
 shell = ["/bin/sh", "-c", script]
@@ -95,7 +95,7 @@ def test_a_shell_s_terminal_is_enough(odd: Odd, tmp_path: Path) -> None:
 
 _HEEDED = """
 import json, signal
-from boincvm.inherited import heeded, reset_inherited_state
+from boincvm.host.inherited import heeded, reset_inherited_state
 before = heeded(range(1, 32))
 reset_inherited_state()
 for number in set(range(1, 32)) - {signal.SIGKILL, signal.SIGSTOP}:

@@ -1,4 +1,4 @@
-"""A program on the host with a guard over it (supervisor.py): how it starts, and how it ended."""
+"""A program on the host with a supervisor over it (supervisor.py): how it starts and ends."""
 
 import errno
 import fcntl
@@ -22,7 +22,7 @@ from boincvm.errors import (
 )
 from boincvm.exec_errors import advice_for
 from boincvm.exit_codes import ExitCode
-from boincvm.processes import quiet_environment
+from boincvm.host.processes import quiet_environment
 
 GRACE = 10.0
 """Seconds that a program has to end by itself after SIGTERM, before SIGKILL: as with BOINC's
@@ -33,7 +33,7 @@ _START_LIMIT = 30.0
 _MOST_WORDS = 4096
 _GUARD = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from boincvm.supervisor import main; main(int(sys.argv[2]))"
+    " from boincvm.host.supervisor import main; main(int(sys.argv[2]))"
 )
 
 
