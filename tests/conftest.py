@@ -12,19 +12,7 @@ from hypothesis import settings
 
 from boincvm.host.inherited import reset_inherited_state
 from boincvm.image.store import ImageStore
-
-TESTS = Path(__file__).parent
-# The agent is no part of the package; it travels in the image.
-HELPERS = (
-    TESTS.parent / "guest",
-    TESTS / "vm",
-    TESTS / "bus",
-    TESTS / "unit" / "controller",
-    TESTS / "web",
-)
-sys.path[:0] = map(str, HELPERS)
-
-from bench import Bench  # noqa: E402 - found by the line above
+from support.bench import Bench
 
 # The tests' programs begin as from a terminal, though the tests may not: `nohup make test &`.
 reset_inherited_state()

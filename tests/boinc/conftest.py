@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from installed import WRAPPER
-from layout import Preferences, Work
-from rig import MakeRig, Rig
 
 from boincvm.image.store import ImageStore
+from support.boinc.installed import WRAPPER
+from support.boinc.layout import Preferences, Work
+from support.boinc.rig import MakeRig, Rig
 
 BUILD_LIMIT = 900.0
 """Seconds, as for the base image."""

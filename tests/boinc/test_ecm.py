@@ -5,11 +5,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import ecm
 import pytest
-from installed import WRAPPER, images, path
-from rig import SUSPENDED, MakeRig, Rig
-from watch import cpu_ticks, until
+
+from support.boinc import ecm
+from support.boinc.installed import WRAPPER, images, path
+from support.boinc.rig import SUSPENDED, MakeRig, Rig
+from support.boinc.watch import cpu_ticks, until
 
 BOOT_LIMIT = 120.0
 """Seconds until a machine's program must have told of its first progress."""

@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from installed import images, path
-from layout import Output, Preferences, TaskFile, Work
-from rig import MakeRig, Rig
-from watch import kill_all, until
+
+from support.boinc.installed import images, path
+from support.boinc.layout import Output, Preferences, TaskFile, Work
+from support.boinc.rig import MakeRig, Rig
+from support.boinc.watch import kill_all, until
 
 KILLS = 50
 LINES = 3000

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from installed import WRAPPER, images
-from layout import Output, Preferences, TaskFile, Work
-from rig import COMPUTE_ERROR, SUSPENDED, MakeRig, Rig
-from watch import LIMIT, is_gone, state_of, until
+
+from support.boinc.installed import WRAPPER, images
+from support.boinc.layout import Output, Preferences, TaskFile, Work
+from support.boinc.rig import COMPUTE_ERROR, SUSPENDED, MakeRig, Rig
+from support.boinc.watch import LIMIT, is_gone, state_of, until
 
 CHILD_FAILED, ABORTED_VIA_GUI, INIT_FAILURE = 195, 203, 206
 """BOINC lib/error_numbers.h."""

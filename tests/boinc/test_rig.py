@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from layout import Output, TaskFile, Work
-from rig import COMPUTE_ERROR, FILES_UPLOADING, SUSPENDED, MakeRig, Rig
-from watch import LIMIT, is_gone, until
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+from support.boinc import stand_in
+from support.boinc.layout import Output, TaskFile, Work
+from support.boinc.rig import COMPUTE_ERROR, FILES_UPLOADING, SUSPENDED, MakeRig, Rig
+from support.boinc.watch import LIMIT, is_gone, until
+
+STAND_IN = Path(stand_in.__file__)
 pytestmark = pytest.mark.timeout(120)
 
 

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from embedded import ALL, DIGEST, LIMIT, PASSCODE, Peer, accounts, broker
 
 from boincvm.bus.access import Account
 from boincvm.bus.broker import Broker, BrokerLimits
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.transport import Message
+from support.bus.embedded import ALL, DIGEST, LIMIT, PASSCODE, Peer, accounts, broker
 
 pytestmark = pytest.mark.timeout(60)
 Running = tuple[Broker, Address]

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from benchmarks.activemq import activemq
 from benchmarks.rabbitmq import LOGIN
-from brokers import KINDS, RunningBroker, running_broker
-from embedded import LIMIT
 
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.dialects import ACTIVEMQ
 from boincvm.bus.heart_beats import HeartBeats
 from boincvm.bus.transport import Message
 from boincvm.errors import BusError
+from support.bus.brokers import KINDS, RunningBroker, running_broker
+from support.bus.embedded import LIMIT
 
 pytestmark = pytest.mark.timeout(150)
 stock = pytest.mark.parametrize("broker", ["rabbitmq", "activemq"], indirect=True)

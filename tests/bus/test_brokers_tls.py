@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from benchmarks.activemq import activemq
 from benchmarks.rabbitmq import LOGIN, PASSCODE, rabbitmq
-from certificate import Certificate, self_signed
-from embedded import LIMIT
 
 from boincvm.bus.transport import Message
 from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.keeper.process import open_bus
 from boincvm.errors import BusError
+from support.bus.embedded import LIMIT
+from support.certificates import Certificate, self_signed
 
 pytestmark = pytest.mark.timeout(150)
 

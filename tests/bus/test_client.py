@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from certificate import self_signed
-from embedded import LIMIT, PASSCODE, accounts, broker, bus
 
 from boincvm.bus.access import Account, Accounts
 from boincvm.bus.broker import Broker, BrokerLimits
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.transport import Message
 from boincvm.errors import BusError
+from support.bus.embedded import LIMIT, PASSCODE, accounts, broker, bus
+from support.certificates import self_signed
 
 pytestmark = pytest.mark.timeout(90)
 

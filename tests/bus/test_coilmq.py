@@ -14,11 +14,11 @@ from coilmq.server.socket_server import ThreadedStompServer
 from coilmq.store.memory import MemoryQueue
 from coilmq.topic import TopicManager
 from coilmq.util.frames import Frame, FrameBuffer
-from embedded import LIMIT, PASSCODE, broker
 
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.dialects import Dialect
 from boincvm.bus.transport import Message
+from support.bus.embedded import LIMIT, PASSCODE, broker
 
 pytestmark = pytest.mark.timeout(60)
 ANYTHING = b"a\0b\nc\xff"

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
-from embedded import LIMIT, broker, bus
-from lossy import FakeProgram
 
 from boincvm.bus.client import Address
 from boincvm.controller.addressing import parse_selector
@@ -17,6 +15,8 @@ from boincvm.controller.desk import Desk
 from boincvm.controller.guest_command import Listener
 from boincvm.controller.registry import Change, Guest
 from boincvm.errors import UsageError
+from support.bus.embedded import LIMIT, broker, bus
+from support.controller.lossy import FakeProgram
 
 pytestmark = pytest.mark.timeout(90)
 BEAT = 0.2

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from embedded import LIMIT, broker, bus
 
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.transport import Message
@@ -14,6 +13,7 @@ from boincvm.controller.addressing import parse_selector
 from boincvm.controller.presence import PresenceWords
 from boincvm.controller.registry import Change, Guest, Registry
 from boincvm.controller.words import LONGEST_TABLE
+from support.bus.embedded import LIMIT, broker, bus
 
 pytestmark = pytest.mark.timeout(60)
 

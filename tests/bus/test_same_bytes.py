@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import pytest
-from brokers import KINDS, RunningBroker, running_broker
-from conversations import HOST, REFUSED, TAKES, TALKS, TOPIC, WAITS, Talk, frame, login
-from embedded import LIMIT
+
+from support.bus.brokers import KINDS, RunningBroker, running_broker
+from support.bus.conversations import HOST, REFUSED, TAKES, TALKS, TOPIC, WAITS, Talk, frame, login
+from support.bus.embedded import LIMIT
 
 pytestmark = pytest.mark.timeout(150)
 _FENCE = "fence"

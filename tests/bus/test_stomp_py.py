@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import stomp
-from embedded import LIMIT, PASSCODE, broker
 
 from boincvm.bus.broker import BrokerLimits
 from boincvm.bus.client import Address
+from support.bus.embedded import LIMIT, PASSCODE, broker
 
 pytestmark = pytest.mark.timeout(60)
 KINDS = {"1.0": stomp.Connection10, "1.1": stomp.Connection11, "1.2": stomp.Connection12}

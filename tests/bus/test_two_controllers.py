@@ -5,10 +5,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import pytest
-from brokers import RunningBroker, running_broker
-from embedded import ALL, DIGEST, LIMIT, PASSCODE
-from embedded import broker as embedded_broker
-from lossy import FakeProgram
 
 from boincvm.bus.access import Account, Accounts
 from boincvm.bus.client import StompBus
@@ -17,6 +13,10 @@ from boincvm.controller.command import KEPT_OUTPUT, Command, Request, State
 from boincvm.controller.desk import Desk
 from boincvm.controller.guest_command import Listener
 from boincvm.controller.registry import Change, Guest
+from support.bus.brokers import RunningBroker, running_broker
+from support.bus.embedded import ALL, DIGEST, LIMIT, PASSCODE
+from support.bus.embedded import broker as embedded_broker
+from support.controller.lossy import FakeProgram
 
 pytestmark = pytest.mark.timeout(150)
 BEAT = 0.2

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from server import LIMIT, RealServer, real_server
 
 from boincvm.controller import chirp, chirp_files, chirp_transport
 from boincvm.controller.chirp import ChirpClient
@@ -28,6 +27,7 @@ from boincvm.errors import (
     OutputFileError,
     UsageError,
 )
+from support.chirp_server import LIMIT, RealServer, real_server
 
 pytestmark = pytest.mark.timeout(120)
 THEN = 1_234_567_890

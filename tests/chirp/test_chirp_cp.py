@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from server import real_server
 
 from boincvm.cli.main import main
 from boincvm.exit_codes import ExitCode
+from support.chirp_server import real_server
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from server import LIMIT, answers, let_in, stand_in
 
 from boincvm.controller.chirp import ChirpClient
 from boincvm.controller.chirp_session import Access
@@ -19,6 +18,7 @@ from boincvm.controller.chirp_words import (
     parse_url,
 )
 from boincvm.errors import BoincvmError, InputFileError, UsageError
+from support.chirp_server import LIMIT, answers, let_in, stand_in
 
 pytestmark = pytest.mark.timeout(60)
 IMPATIENT = Access(methods=("hostname",), timeout=0.5, patience=0.3)

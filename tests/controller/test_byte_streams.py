@@ -7,12 +7,12 @@ import json
 import socket
 
 import pytest
-from faces import BEARER, JSON, LIMIT, TOKEN, Faces, bounded
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from boincvm.controller import events
 from boincvm.errors import UsageError
+from support.controller.faces import BEARER, JSON, LIMIT, TOKEN, Faces, bounded
 
 pytestmark = pytest.mark.timeout(90)
 PROTOCOLS = [f"boincvm.token.{TOKEN}"]

@@ -6,12 +6,12 @@ import os
 from contextlib import contextmanager
 
 import pytest
-from faces import Faces
 
 from boincvm.controller import client_copy
 from boincvm.controller.client import Client
 from boincvm.controller.client_address import ControllerAddress
 from boincvm.errors import ControllerAwayError, OutputFileError
+from support.controller.faces import Faces
 
 pytestmark = pytest.mark.timeout(60)
 SIZE = 12 << 20

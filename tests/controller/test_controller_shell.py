@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from faces import Faces
-from on_terminal import OnTerminal, on_terminal, session
 
 from boincvm.controller.command import Request
 from boincvm.controller.guest_command import Listener
 from boincvm.controller.serve.server import Server
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.program import ProgramEnd
+from support.controller.faces import Faces
+from support.on_terminal import OnTerminal, on_terminal, session
 
 BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
 ENVIRONMENT = {"PATH": os.environ["PATH"]}

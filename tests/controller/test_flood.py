@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from faces import Faces
 
 from boincvm.controller.words import GUEST_FRAMES
+from support.controller.faces import Faces
 
 pytestmark = pytest.mark.timeout(60)
 SECONDS = 2

@@ -10,8 +10,6 @@ import subprocess
 import sys
 
 import pytest
-from certificates import Authority
-from faces import BEARER, LIMIT, TOKEN, Faces, Talk, bounded
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -19,6 +17,8 @@ from boincvm.controller.serve import check_extra, gate
 from boincvm.controller.serve.gate import Policy, token_in
 from boincvm.controller.serve.server import Place
 from boincvm.errors import HostError
+from support.certificates import Authority
+from support.controller.faces import BEARER, LIMIT, TOKEN, Faces, Talk, bounded
 
 pytestmark = pytest.mark.timeout(60)
 NOBODY = 65534

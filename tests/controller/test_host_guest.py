@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import pytest
 from benchmarks.rabbitmq import LOGIN, PASSCODE
-from brokers import running_broker
-from certificates import Authority
-from odd_start import STATE, Odd, clean, state
 
 from boincvm.controller.terminal.words import Size, shell_argv
 from boincvm.exit_codes import ExitCode
 from boincvm.host.process_tree import descendants
+from support.bus.brokers import running_broker
+from support.certificates import Authority
+from support.odd_start import STATE, Odd, clean, state
 
 pytestmark = pytest.mark.timeout(240)
 BOINCVM = (sys.executable, "-m", "boincvm.cli.main")

@@ -9,10 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from certificates import Authority
-from embedded import Peer
-from faces import Faces, FakeGuest, bounded
-from faked import fake_machines  # noqa: F401 - a fixture
 
 from boincvm.bus.client import Address
 from boincvm.cli.main import main
@@ -26,6 +22,10 @@ from boincvm.controller.keeper.process import open_bus
 from boincvm.controller.operations import call
 from boincvm.controller.registry import Guest
 from boincvm.errors import BusError, HostDiskFullError, HostError, UsageError
+from support.bus.embedded import Peer
+from support.certificates import Authority
+from support.controller.faces import Faces, FakeGuest, bounded
+from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(120)
 LOOPBACK = Listen("127.0.0.1", 0)

@@ -4,13 +4,13 @@ import json
 import logging
 
 import pytest
-from faces import BEARER, JSON, Faces
 from openapi_spec_validator import validate
 
 from boincvm import __version__, errors
 from boincvm.controller import operations
 from boincvm.controller.serve.bodies import MOST_JSON, error_answer
 from boincvm.exit_codes import ExitCode
+from support.controller.faces import BEARER, JSON, Faces
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faces import BEARER, TOKEN, Faces
-from faked import fake_machines  # noqa: F401 - a fixture
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -21,6 +19,8 @@ from boincvm.controller.keeper.place import Place
 from boincvm.controller.terminal.words import shell_argv
 from boincvm.controller.vm_state import MEANINGS, Requests, VmState
 from boincvm.errors import BoincvmError
+from support.controller.faces import BEARER, TOKEN, Faces
+from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("fake_machines")]
 PROMPT = 5.0

@@ -4,7 +4,6 @@ import asyncio
 import time
 
 import pytest
-from faces import BEARER, JSON, TOKEN, Faces, bounded
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -12,6 +11,7 @@ from boincvm.controller import operations
 from boincvm.controller.serve import bodies, connections
 from boincvm.controller.serve.gate import Policy
 from boincvm.controller.serve.server import Place, Server
+from support.controller.faces import BEARER, JSON, TOKEN, Faces, bounded
 
 pytestmark = pytest.mark.timeout(60)
 HEAD = b"POST /api/version HTTP/1.1\r\nHost: localhost\r\n"

@@ -10,7 +10,6 @@ import xmlrpc.client
 from unittest.mock import Mock
 
 import pytest
-from faces import BEARER, TOKEN, Faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from boincvm.controller.serve.xml_rpc import MOST_BYTES, read_call
 from boincvm.controller.serve.xml_rpc_calls import check_call
 from boincvm.controller.serve.xml_rpc_methods import STATES, Methods
 from boincvm.errors import UsageError
+from support.controller.faces import BEARER, TOKEN, Faces
 
 pytestmark = pytest.mark.timeout(60)
 ORIGINAL = [

@@ -1,25 +1,17 @@
 """A running program is put on disk with its machine, and goes on with another host process."""
 
 import asyncio
-import itertools
-import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from boincvm.errors import GuestHungError
-from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.voice import FractionDone
-from boincvm.hypervisor.contract import Checkpoint, MachineSpec, MachineState
-from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
-from booted import LIMIT, Listener, booted, spec_in
+from boincvm.hypervisor.contract import MachineSpec, MachineState
+from support.booted import LIMIT, NUMBERS, Listener, booted, restored, save, spec_in, through_a_file
 
 pytestmark = pytest.mark.timeout(200)
-NUMBERS = itertools.count(1)
 
 
 @pytest.fixture
@@ -50,39 +42,6 @@ def sort_lines(listener: Listener) -> tuple[list[int], list[str], int]:
     *lines, clock = listener.output["stdout"].decode().splitlines()
     echoes = [line for line in lines if line.startswith("echo ")]
     return [int(line) for line in lines if line not in echoes], echoes, int(clock.split()[1])
-
-
-def through_a_file(state: dict[str, object]) -> dict[str, object]:
-    return cast(dict[str, object], json.loads(json.dumps(state)))
-
-
-async def save(
-    machine: QemuMachine, link: GuestLink, listener: Listener
-) -> tuple[dict[str, object], dict[str, object], Checkpoint]:
-    """What another process needs; `machine` is on disk and nothing of this process is left."""
-    assert listener.program is not None
-    await link.quiesce(LIMIT)
-    states = link.state(), listener.program.state()
-    checkpoint = await machine.save(next(NUMBERS))
-    link.close()
-    return through_a_file(states[0]), through_a_file(states[1]), checkpoint
-
-
-@asynccontextmanager
-async def restored(
-    spec: MachineSpec, link_state: dict[str, object], checkpoint: Checkpoint
-) -> AsyncIterator[tuple[QemuMachine, GuestLink]]:
-    """The machine that `save` left, running again; its agent still waits for `attach`."""
-    machine = QemuDriver("tcg").saved_machine(spec, checkpoint)
-    try:
-        channel = await machine.start()
-        link = await GuestLink.open(channel, silence_limit=2, attach_to=link_state)
-        try:
-            yield machine, link
-        finally:
-            link.close()
-    finally:
-        await machine.stop()
 
 
 async def test_a_program_goes_on_in_another_process(spec: MachineSpec) -> None:

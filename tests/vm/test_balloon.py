@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from slot import Slot
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.guestlink.link import GuestLink
 from boincvm.host.process_tree import own_usage
 from boincvm.hypervisor.qemu.driver import QemuMachine
-from booted import LIMIT, Listener, booted, spec_in
+from support.booted import LIMIT, Listener, booted, spec_in
+from support.slot import Slot
 
 MIB = 1 << 20
 SIZE = 512 * MIB

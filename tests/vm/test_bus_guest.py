@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from embedded import broker, bus
 
 from boincvm.bus.client import Address
 from boincvm.controller.bus_guest import BusGuest
@@ -14,7 +13,8 @@ from boincvm.controller.command import KEPT_OUTPUT, Command, Request, Result
 from boincvm.controller.desk import Desk
 from boincvm.controller.guest_programs import programs_of
 from boincvm.controller.registry import Change, Guest
-from booted import LIMIT, booted, spec_in
+from support.booted import LIMIT, booted, spec_in
+from support.bus.embedded import broker, bus
 
 pytestmark = pytest.mark.timeout(200)
 

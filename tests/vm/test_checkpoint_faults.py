@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from slot import LIMIT, Slot
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.checkpoint_steps import STEPS
 from boincvm.machine.saved_machine import find_saved
 from boincvm.paths import data_directory
+from support.slot import LIMIT, Slot
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
 MACHINE = "boincvm-machine-0"

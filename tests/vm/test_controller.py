@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from controlled import children_of, controlled
+
+from support.controller.controlled import children_of, controlled
 
 pytestmark = pytest.mark.timeout(240)
 

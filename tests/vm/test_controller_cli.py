@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from on_terminal import on_terminal, session
 
 from boincvm.exit_codes import ExitCode
 from boincvm.paths import data_directory
+from support.on_terminal import on_terminal, session
 
 pytestmark = pytest.mark.timeout(280)
 LIMIT = 60

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from benchmarks.rabbitmq import LOGIN, PASSCODE
-from brokers import running_broker
 
 from boincvm.controller.controller import run_controller
 from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.operations import call
 from boincvm.controller.serve.gate import Policy
 from boincvm.controller.serve.server import Place, Server
+from support.bus.brokers import running_broker
 
 pytestmark = pytest.mark.timeout(280)
 TOKEN = "a-token-of-this-test"

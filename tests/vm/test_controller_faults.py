@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import killed_controller
 import pytest
-from controlled import Controlled, controlled
 
 from boincvm.controller import registry
+from support import with_support
+from support.controller.controlled import Controlled, controlled
 
 pytestmark = pytest.mark.timeout(280)
 SIZE = 48 << 20
@@ -23,9 +23,16 @@ LIMIT = 100.0
 
 async def killed(directory: Path, way: str, offset: int, transfer: str, file: Path) -> None:
     """A controller of another process, at that byte of the file's way."""
-    script = killed_controller.__file__
+    script = ("-m", "support.controller.killed_controller")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, script, str(directory), way, str(offset), transfer, str(file)
+        sys.executable,
+        *script,
+        str(directory),
+        way,
+        str(offset),
+        transfer,
+        str(file),
+        env=with_support(),
     )
     try:
         async with asyncio.timeout(LIMIT):

@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from controlled import Controlled, controlled
-from fresh_program import SCRIPT, Told, check_copies
-from test_attach import restored, through_a_file
 
 from boincvm.machine.spec import fresh_for
-from booted import LIMIT, Listener, booted, spec_in
+from support.booted import LIMIT, Listener, booted, restored, spec_in, through_a_file
+from support.controller.controlled import Controlled, controlled
+from support.fresh_program import SCRIPT, Told, check_copies
 
 pytestmark = pytest.mark.timeout(250)
 

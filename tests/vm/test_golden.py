@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import Bench, kill, until, wait_for_end
-from golden_home import BOINCVM, LIMIT, GoldenHome, wait_for_maker
 
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER, GOLDEN_MEMORY, GOLDEN_STATE
 from boincvm.machine.golden.snapshots import TABLE
+from support.bench import Bench, kill, until, wait_for_end
+from support.golden_home import BOINCVM, LIMIT, GoldenHome, wait_for_maker
 
 pytestmark = pytest.mark.timeout(200)
 

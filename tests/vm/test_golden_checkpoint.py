@@ -8,7 +8,7 @@ from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
-from booted import LIMIT, Listener, spec_in
+from support.booted import LIMIT, Listener, spec_in
 
 pytestmark = pytest.mark.timeout(200)
 COUNTS = """

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from controlled import LIMIT, controlled
-from golden_home import GoldenHome, wait_for_maker
-from slot import Slot
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE
 from boincvm.machine.golden.snapshots import TABLE
 from boincvm.machine.golden.switch import SWITCH
+from support.controller.controlled import LIMIT, controlled
+from support.golden_home import GoldenHome, wait_for_maker
+from support.slot import Slot
 
 pytestmark = [pytest.mark.timeout(250), pytest.mark.usefixtures("base_image")]
 PANIC = "the guest's kernel panicked: sysrq triggered crash"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import Bench
+
+from support.bench import Bench
 
 STREAMS = r"""
 python3 -c 'open("/dev/stdout","w").write("python\n")'

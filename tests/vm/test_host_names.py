@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from controlled import controlled
-from golden_home import GoldenHome
-from slot import Slot
 
 from boincvm.machine.golden.switch import SWITCH
+from support.controller.controlled import controlled
+from support.golden_home import GoldenHome
+from support.slot import Slot
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("base_image")]
 SCRIPT = (

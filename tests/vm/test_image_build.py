@@ -1,43 +1,14 @@
 """Real builds: from Debian's packages to a machine that boots, and the same bytes again."""
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from boincvm.image.store import ImageStore
-from boincvm.paths import cache_directory
-
-
-def new_home(directory: Path) -> dict[str, str]:
-    """An empty BOINCVM_HOME that shares the user's downloaded packages."""
-    packages = cache_directory() / "packages"
-    packages.mkdir(parents=True, exist_ok=True)
-    (directory / "cache").mkdir(parents=True)
-    (directory / "cache/packages").symlink_to(packages)
-    return {**os.environ, "BOINCVM_HOME": str(directory)}
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "boincvm.cli.main", "image", *arguments]
-
-
-def boincvm_image(environment: dict[str, str], *arguments: str) -> dict[str, object]:
-    done = subprocess.run(
-        command(*arguments, "--json"),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, object] = json.loads(done.stdout)
-    return answer
+from support.image_home import boincvm_image, command, new_home
 
 
 @pytest.fixture(scope="module")

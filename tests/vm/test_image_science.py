@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench import Bench, machines_beneath, until, wait_for_end
-from test_image_build import boincvm_image, new_home
 
 from boincvm.image.store import ImageStore
+from support.bench import Bench, machines_beneath, until, wait_for_end
+from support.image_home import boincvm_image, new_home
 
 pytestmark = pytest.mark.timeout(1800)
 

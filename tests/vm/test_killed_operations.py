@@ -6,7 +6,8 @@ Some rounds of killed_operations.py, which plays as many as one likes; `SEED` is
 from pathlib import Path
 
 import pytest
-from killed_operations import PAIRS, fleet_in, play, rounds
+
+from support.controller.killed_operations import PAIRS, fleet_in, play, rounds
 
 pytestmark = pytest.mark.timeout(280)
 SEED = 14

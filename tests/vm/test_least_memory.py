@@ -5,14 +5,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bench import COMMAND, Bench
-from slot import Slot
 
 from boincvm.boinc.testing import EndKind
 from boincvm.errors import GuestError
 from boincvm.exit_codes import ExitCode
 from boincvm.image.store import ImageStore
-from booted import booted, spec_in
+from support.bench import COMMAND, Bench
+from support.booted import booted, spec_in
+from support.slot import Slot
 
 TOO_LITTLE = 64
 

@@ -7,8 +7,6 @@ import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from bench import LIMIT, Bench
-
 from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
@@ -18,6 +16,7 @@ from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Limits
 from boincvm.machine.session import Session, open_session
+from support.bench import LIMIT, Bench
 
 CHECKOUT = Path(__file__).parents[2]
 LIBRARY = CHECKOUT / "guest/libboinc"

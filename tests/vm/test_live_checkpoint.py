@@ -11,7 +11,7 @@ from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.checkpoint import LiveMigration
 from boincvm.hypervisor.qemu.memory_file import MemoryImage
 from boincvm.hypervisor.qemu.stream import PAGE
-from booted import ENVIRONMENT, LIMIT, booted, spec_in
+from support.booted import ENVIRONMENT, LIMIT, booted, spec_in
 
 pytestmark = pytest.mark.timeout(250)
 CHECKPOINTS = 10

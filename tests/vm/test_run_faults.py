@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bench import Bench, digests, finish, kill, read_line, until, wait_for_end
 
 from boincvm.image.store import ImageStore
+from support.bench import Bench, digests, finish, kill, read_line, until, wait_for_end
 
 
 def test_a_guest_that_does_not_boot_in_time(bench: Bench) -> None:

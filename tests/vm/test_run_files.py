@@ -1,11 +1,12 @@
 """Files in and out: names, links, and disks that are full."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
-from bench import Bench, digests
+
+from support.bench import Bench, digests
+from support.small_disk import needs_namespaces, small_disk
 
 ODD_NAMES = [b"two words", b"new\nline", b"-dash", b"\xff\xfe", b"back\\slash", b"colon:", b"*"]
 
@@ -172,28 +173,6 @@ def test_a_directory_that_has_something_in_it_stays(bench: Bench) -> None:
     (bench.work / "out/mine").write_bytes(b"mine")
     bench.sh("mkdir out", "--output", "out").says(213, "is a directory that is not empty")
     assert digests(bench.work).keys() == {"out/mine"}
-
-
-# Root needs no user namespace, which a chroot, for one, would refuse.
-UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-SMALL_DISK = (
-    'mount -t tmpfs -o size=$1 tmpfs "$2" && shift 2 && "$@";'
-    ' code=$?; ls -A "$XDG_CACHE_HOME/boincvm/runs" 2>/dev/null >&2; exit $code'
-)
-
-
-def small_disk(size: str, directory: Path) -> list[str]:
-    """A command that runs another where `directory` is a disk of its own."""
-    return [*UNSHARE, "sh", "-c", SMALL_DISK, "sh", size, str(directory)]
-
-
-def can_unshare() -> bool:
-    return subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
-
-
-needs_namespaces = pytest.mark.skipif(
-    not can_unshare(), reason="this host lets its users make no namespaces, so no small disk"
-)
 
 
 @needs_namespaces

@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bench import LIMIT, Bench, finish, kill, read_line, until
-from odd_start import ALL, ASKING, STATE, clean, mask, state
+
+from support.bench import LIMIT, Bench, finish, kill, read_line, until
+from support.odd_start import ALL, ASKING, STATE, clean, mask, state
 
 
 def test_streams_environment_directory_and_exit_code(bench: Bench) -> None:

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fresh_program import SCRIPT, Told, check_copies
 
 from boincvm.paths import data_directory
+from support.fresh_program import SCRIPT, Told, check_copies
 
 pytestmark = [pytest.mark.timeout(250), pytest.mark.usefixtures("base_image")]
 LIMIT = 120.0

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from slot import LIMIT, Slot, state
-from test_run_files import UNSHARE, needs_namespaces
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.image.pack import pack_image
 from boincvm.image.store import ImageStore
+from support import with_support
+from support.slot import LIMIT, Slot, state
+from support.small_disk import UNSHARE, needs_namespaces
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
 
@@ -238,9 +239,9 @@ async def test_no_network_while_the_client_wants_none(slot: Slot) -> None:
 @pytest.mark.parametrize(("size", "cause"), [("450m", "disk is full"), ("150m", "of disk")])
 def test_a_full_disk(tmp_path: Path, size: str, cause: str) -> None:
     """Full while the machine runs; too small for it to begin."""
-    script = Path(__file__).with_name("full_disk.py")
     done = subprocess.run(
-        [*UNSHARE, sys.executable, str(script), str(tmp_path), size],
+        [*UNSHARE, sys.executable, "-m", "support.full_disk", str(tmp_path), size],
+        env=with_support(),
         capture_output=True,
         text=True,
         timeout=LIMIT,

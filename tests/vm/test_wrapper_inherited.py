@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from slot import WRAPPER, Slot
 
 from boincvm.boinc import Control
 from boincvm.paths import data_directory
+from support.slot import WRAPPER, Slot
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("base_image")]
 

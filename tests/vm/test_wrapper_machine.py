@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from slot import LIMIT, Slot, cpu_ticks
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
+from support.slot import LIMIT, Slot, cpu_ticks
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
 

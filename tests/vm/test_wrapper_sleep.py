@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from slot import LIMIT, Slot
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
+from support.slot import LIMIT, Slot
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
 

@@ -16,7 +16,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
-from served import LIMIT, browser, served_page
+
+from support.web_page import LIMIT, browser, served_page
 
 pytestmark = pytest.mark.timeout(280)
 NOT_YET = (

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from on_terminal import on_terminal
 
 from boincvm.cli import verbs
 from boincvm.cli.main import main
 from boincvm.exit_codes import ExitCode
+from support.on_terminal import on_terminal
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

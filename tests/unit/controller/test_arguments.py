@@ -6,7 +6,6 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from test_report import ANYTHING, HUGE
 
 from boincvm.controller.arguments import (
     LARGEST,
@@ -18,6 +17,7 @@ from boincvm.controller.arguments import (
 )
 from boincvm.controller.operations import OPERATIONS
 from boincvm.errors import UsageError
+from support.anything import ANYTHING, HUGE
 
 GOOD: dict[Kind, list[object]] = {
     Kind.TEXT: ["", "x", "ä\n", "x" * LONGEST_TEXT],

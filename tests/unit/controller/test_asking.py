@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lossy_asks import ask_net, settle
 
 from boincvm.controller import answering, asking
 from boincvm.controller.answering import Answerer
@@ -21,6 +20,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
+from support.controller.lossy_asks import ask_net, settle
 
 
 class Verbs:

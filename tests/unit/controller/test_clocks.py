@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lossy import FakeProgram
-from test_report import QuietBus
 
 from boincvm.controller import kept_commands, registry
 from boincvm.controller.command import Command, Request
@@ -19,6 +17,8 @@ from boincvm.controller.desk import Desk
 from boincvm.controller.guest_command import GuestCommand
 from boincvm.controller.operations import call
 from boincvm.controller.registry import Change, Guest, Presence
+from support.controller.lossy import FakeProgram
+from support.controller.quiet_bus import QuietBus
 
 YEAR = 365 * 86400.0
 jumps = pytest.mark.parametrize("jump", [YEAR, -YEAR, -time.time()], ids=["on", "back", "1970"])

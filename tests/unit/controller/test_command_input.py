@@ -5,8 +5,6 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lossy import FakeProgram, Net
-from test_commands import net, states, stdout
 
 from boincvm.controller import guest_command
 from boincvm.controller.command import Command, Request, State
@@ -15,6 +13,7 @@ from boincvm.controller.commands import CommandTable
 from boincvm.controller.guest_command import GuestCommand
 from boincvm.controller.words import Word, decode_word
 from boincvm.errors import GuestProtocolError, UsageError
+from support.controller.lossy import FakeProgram, Net, net, states, stdout
 
 CAT = Request(("cat",), keep_input=True)
 DEAF = Request(("wait",), keep_input=True)

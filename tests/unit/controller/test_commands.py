@@ -2,43 +2,20 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lossy import LIMIT, Net
 
 from boincvm.controller import kept_commands
-from boincvm.controller.command import KEPT_OUTPUT, Answer, Command, Request, State
+from boincvm.controller.command import KEPT_OUTPUT, Request, State
 from boincvm.controller.guest_commands import MOST_RUNNING
 from boincvm.controller.words import Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
+from support.controller.lossy import net, states, stdout
 
 HELLO = Request(("say", "hello"))
 WAIT = Request(("wait",))
-
-
-@asynccontextmanager
-async def net(*names: str, seed: int = 0) -> AsyncIterator[Net]:
-    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
-        made = Net(list(names or ("g1",)), tasks, seed)
-        try:
-            yield made
-        finally:
-            await made.settle()
-            for program in made.programs:
-                program.signal(9)
-            made.table.close()
-
-
-def stdout(answer: Answer) -> bytes:
-    return answer.outputs["stdout"].read(0, KEPT_OUTPUT)[1]
-
-
-def states(command: Command) -> dict[str, str]:
-    return {name: answer.state.name for name, answer in command.answers.items()}
 
 
 async def test_one_command() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lossy_files import FileNet, file_net, pieces_of, tar_of
 
 from boincvm.controller import file_rules, file_traffic, guest_files, spooled
 from boincvm.controller.asking import Reply
@@ -27,6 +26,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
+from support.controller.lossy_files import FileNet, file_net, pieces_of, tar_of
 
 DATA = random.Random(7).randbytes(20 * PIECE + 77)
 

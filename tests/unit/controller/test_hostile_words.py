@@ -9,8 +9,6 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from lossy import FakeProgram
-from test_report import ANYTHING, HUGE, QuietBus
 
 from boincvm.controller.answering import Answerer
 from boincvm.controller.asking import Reply
@@ -20,6 +18,9 @@ from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.registry import Guest
 from boincvm.controller.words import decode_word, encode_word
 from boincvm.errors import BoincvmError, GuestProtocolError
+from support.anything import ANYTHING, HUGE
+from support.controller.lossy import FakeProgram
+from support.controller.quiet_bus import QuietBus
 
 TO_US = [
     *("HELLO", "STILL_ALIVE", "BYE", "STATE", "PONG", "ANSWER", "ASK_TAKEN", "CMD_STARTED"),

@@ -8,7 +8,6 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from lossy import FakeProgram
 
 from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.keeper.kept_machine import KeptMachine
@@ -18,6 +17,7 @@ from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.machine.saved_machine import SavedMachine, manifests, write_saved
+from support.controller.lossy import FakeProgram
 
 DEFINITION = Definition("a", "base", 1 << 28, 1, None, False, False, {}, 1.0)
 VERBS = ["pause", "resume", "save", "power_off", "stop", "snapshot_take", "snapshot_remove"]

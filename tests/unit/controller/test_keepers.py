@@ -8,13 +8,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from controlled import Controlled, controlled
-from faked import fake_machines  # noqa: F401 - a fixture
 
 from boincvm.controller import local_machine
 from boincvm.controller.keeper.place import Place
 from boincvm.controller.local_machine import LocalMachine
 from boincvm.controller.vm_state import VmState
+from support.controller.controlled import Controlled, controlled
+from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(120)
 with_keepers = pytest.mark.usefixtures("fake_machines")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlled import Controlled, controlled
-from faked import fake_machines  # noqa: F401 - a fixture
 
 from boincvm.controller import life
 from boincvm.controller.machines import Machines
 from boincvm.controller.registry import Guest
 from boincvm.errors import UsageError
+from support.controller.controlled import Controlled, controlled
+from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("fake_machines")]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from test_report import ANYTHING
 
 from boincvm import __version__
 from boincvm.controller.arguments import LARGEST, Kind
@@ -19,6 +18,7 @@ from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.operations import OPERATIONS, call
 from boincvm.controller.registry import Guest
 from boincvm.errors import BoincvmError, UsageError
+from support.anything import ANYTHING
 
 pytestmark = pytest.mark.timeout(200)
 LIKELY: dict[Kind, list[object]] = {

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from test_report import QuietBus
 
 from boincvm.controller.desk import Desk
 from boincvm.controller.keeper.place import BusPlace
@@ -18,6 +17,7 @@ from boincvm.controller.registry import DROPPED_AFTER, SILENT_AFTER, Change, Gue
 from boincvm.controller.report import Report
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import UsageError
+from support.controller.quiet_bus import QuietBus
 
 FIELDS = {
     *("id", "name", "host", "labels", "capabilities", "presence", "is_local", "state", "why"),

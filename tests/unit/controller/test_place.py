@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from test_report import ANYTHING, HUGE
 
 from boincvm.controller.keeper import place as place_module
 from boincvm.controller.keeper.place import BusPlace, Definition, Place, Status
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
+from support.anything import ANYTHING, HUGE
 
 DEFINITION = Definition("a", "base", 1 << 28, 2, None, False, True, {"site": "cern"}, 1.5)
 BUS = BusPlace("a", "secret", path="/run/bus.sock")

@@ -1,48 +1,19 @@
 """What a guest tells of its state, which may be anything."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from boincvm.bus.transport import Message, Receiver
 from boincvm.controller.desk import Desk
 from boincvm.controller.report import Report, read_report
 from boincvm.controller.vm_state import VmState
 from boincvm.errors import GuestProtocolError
+from support.anything import ANYTHING, HUGE
+from support.controller.quiet_bus import QuietBus
 
-ANYTHING = some.recursive(
-    some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
-    lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner),
-    max_leaves=6,
-)
 FIELDS = ("state", "why", "cpu", "memory", "progress", "started_at")
-HUGE = 10**400
-"""Which JSON may hold, and no float."""
-
-
-class QuietBus:
-    """`hear`: a message comes. Nobody hears what is said."""
-
-    receiver: Receiver = staticmethod(lambda _message: None)
-
-    def post(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None: ...
-
-    async def send(
-        self, destination: str, headers: Mapping[str, str], body: bytes = b""
-    ) -> None: ...
-
-    async def subscribe(self, pattern: str, receiver: Receiver) -> Callable[[], Awaitable[None]]:
-        self.receiver = receiver
-
-        async def end() -> None: ...
-
-        return end
-
-    def hear(self, guest: str, body: bytes) -> None:
-        self.receiver(Message(f"/topic/host.{guest}", {}, body, guest))
 
 
 @pytest.mark.parametrize(

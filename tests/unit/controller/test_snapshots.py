@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from test_report import ANYTHING, HUGE
 
 from boincvm.controller.keeper.place import Place
 from boincvm.controller.keeper.snapshots import Snapshots, read_checkpoint
@@ -18,6 +17,7 @@ from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import SavedMachine, manifest_path, next_number, write_saved
+from support.anything import ANYTHING, HUGE
 
 GOOD: dict[str, object] = {
     "name": "one",

@@ -8,7 +8,6 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from on_terminal import OnTerminal, on_terminal
 
 from boincvm.controller.terminal.far import Frames
 from boincvm.controller.terminal.near import Leaving
@@ -19,6 +18,7 @@ from boincvm.controller.terminal.words import (
     shell_environment,
     window_size,
 )
+from support.on_terminal import OnTerminal, on_terminal
 
 LIMIT = 20.0
 

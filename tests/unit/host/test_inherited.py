@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from odd_start import ALL, ASKING, BACKGROUND, NOHUP, STATE, Odd, clean, mask, state
+
+from support.odd_start import ALL, ASKING, BACKGROUND, NOHUP, STATE, Odd, clean, mask, state
 
 LIMIT = 60.0
 # Each kind of child, in one process that has begun as ours do. What they print is the answer.

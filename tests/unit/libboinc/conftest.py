@@ -1,14 +1,12 @@
 """Programs that use the stand-in for libboinc."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path.append(str(HERE))
+from support.libboinc.compiling import compile_program
 
-from compiling import compile_program  # noqa: E402
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session", params=["c", "cpp"])

@@ -7,9 +7,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from compiling import HERE, LIBRARY, SANITIZED, STRICT, compile_program
-from listener import run
 
+from support.libboinc.compiling import LIBRARY, SANITIZED, STRICT, compile_program
+from support.libboinc.listener import run
+
+HERE = Path(__file__).parent
 C_PROGRAM = HERE / "every_function.c"
 CPP_PROGRAM = HERE / "every_function.cpp"
 INTERNAL = {"boinc_init_data.h", "boinc_voice.h"}

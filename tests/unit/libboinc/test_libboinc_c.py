@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from listener import LIMIT, run
+
+from support.libboinc.listener import LIMIT, run
 
 TEXT = "The quick brown fox; schöne Grüße.\n" * 3000
 UPPER = TEXT.encode().upper()

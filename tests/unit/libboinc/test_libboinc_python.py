@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from listener import Heard, run
+
+from support.libboinc.listener import Heard, run
 
 LIBRARY = Path(__file__).parents[3] / "guest/libboinc"
 ISOLATED = {"PYTHONPATH": str(LIBRARY), "PYTHONDONTWRITEBYTECODE": "1"}

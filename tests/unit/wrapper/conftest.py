@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
-from host_slot import HostSlot
+
+from support.host_slot import HostSlot
 
 
 @pytest_asyncio.fixture

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from host_slot import HostSlot, task
 
 from boincvm.boinc.testing import EndKind
 from boincvm.wrapper.slot_archives import LIST_FILE
+from support.host_slot import HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 

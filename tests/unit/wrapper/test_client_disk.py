@@ -5,10 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from host_slot import HostSlot, task
-from slot import WRAPPER
 
 from boincvm.boinc.testing import End, EndKind, verdict
+from support.host_slot import HostSlot, task
+from support.slot import WRAPPER
 
 pytestmark = pytest.mark.timeout(90)
 

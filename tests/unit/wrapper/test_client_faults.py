@@ -1,9 +1,9 @@
 """What can go wrong with a job on the host: each time a line that says why, and the code."""
 
 import pytest
-from host_slot import HostSlot, task
 
 from boincvm.boinc.testing import EndKind
+from support.host_slot import HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -6,10 +6,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from host_slot import HostSlot, task
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
+from support.host_slot import HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 

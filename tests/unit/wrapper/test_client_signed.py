@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from host_slot import HostSlot
+
+from support.host_slot import HostSlot
 
 OUT = "<stdout_filename>out</stdout_filename>"
 

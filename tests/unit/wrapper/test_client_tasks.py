@@ -6,9 +6,9 @@ import stat
 import sys
 
 import pytest
-from host_slot import HostSlot, task
 
 from boincvm.boinc.testing import EndKind
+from support.host_slot import HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 

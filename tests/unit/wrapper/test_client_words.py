@@ -6,11 +6,11 @@ import signal
 import zipfile
 
 import pytest
-from host_slot import LIMIT, HostSlot, task
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind, verdict
 from boincvm.host.supervised import GRACE
+from support.host_slot import LIMIT, HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 

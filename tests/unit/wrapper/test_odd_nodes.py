@@ -7,12 +7,12 @@ import signal
 import zipfile
 
 import pytest
-from host_slot import HostSlot, task
-from odd_nodes import KINDS, make_node
-from slot import state
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
+from support.host_slot import HostSlot, task
+from support.odd_nodes import KINDS, make_node
+from support.slot import state
 
 pytestmark = pytest.mark.timeout(90)
 

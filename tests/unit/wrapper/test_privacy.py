@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from host_slot import HostSlot, task
 
 from boincvm.boinc.testing import EndKind
+from support.host_slot import HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -6,12 +6,12 @@ import threading
 from pathlib import Path, PurePosixPath
 
 import pytest
-from odd_nodes import make_node
 
 from boincvm.errors import BoincvmError, InputFileError, OutputFileError
 from boincvm.wrapper.slot_streams import open_streams
 from boincvm.wrapper.streams import Source
 from boincvm.wrapper.task_plan import MachineCommand
+from support.odd_nodes import make_node
 
 pytestmark = pytest.mark.timeout(60)
 

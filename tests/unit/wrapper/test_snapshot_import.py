@@ -11,18 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from snapshots import (
-    DISK,
-    JOB,
-    MACHINE,
-    MEMORY,
-    change_table,
-    make_job,
-    make_snapshot,
-    members,
-    seal,
-    write_members,
-)
 
 from boincvm.cli.main import main
 from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError
@@ -34,6 +22,18 @@ from boincvm.wrapper.job_trust import UntrustedJobError
 from boincvm.wrapper.snapshot_export import export
 from boincvm.wrapper.snapshot_file import read_snapshot
 from boincvm.wrapper.snapshot_import import import_snapshot
+from support.snapshots import (
+    DISK,
+    JOB,
+    MACHINE,
+    MEMORY,
+    change_table,
+    make_job,
+    make_snapshot,
+    members,
+    seal,
+    write_members,
+)
 
 pytestmark = pytest.mark.timeout(120)
 

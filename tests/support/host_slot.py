@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from slot import WRAPPER, Slot, state
-
 from boincvm.boinc import Control
 from boincvm.boinc.testing import End, EndKind
 from boincvm.host.process_tree import children, descendants
+from support.slot import WRAPPER, Slot, state
 
 LIMIT = 20.0
 """Seconds that anything may take that a test waits for."""

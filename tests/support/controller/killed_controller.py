@@ -1,6 +1,6 @@
 """Run by a test: a controller that is killed in the middle of a file's way to or from a machine.
 
-    python killed_controller.py DIRECTORY put|get OFFSET TRANSFER FILE
+    python -m support.controller.killed_controller DIRECTORY put|get OFFSET TRANSFER FILE
 
 The controller of DIRECTORY puts FILE in the machine `a` as `large`, or gets that; once it is at
 byte OFFSET it is killed. TRANSFER: the transfer's id, or an empty text for one that is chosen.

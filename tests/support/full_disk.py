@@ -1,6 +1,6 @@
 """Run by a test in a mount namespace of its own: a machine's job in a slot on a small disk.
 
-    python full_disk.py DIRECTORY SIZE
+    python -m support.full_disk DIRECTORY SIZE
 
 Mounts a tmpfs of SIZE at DIRECTORY and prints how the client sees the task's end, as JSON.
 """
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from slot import Slot
+from support.slot import Slot
 
 
 async def main(directory: Path) -> None:

@@ -4,8 +4,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-HERE = Path(__file__).parent
-LIBRARY = HERE.parents[2] / "guest/libboinc"
+from support import CHECKOUT
+
+LIBRARY = CHECKOUT / "guest/libboinc"
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-pthread", f"-I{LIBRARY}")
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1")
 """A place that is not the program's, or arithmetic that C leaves open, ends the program."""

@@ -9,14 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
-from lossy_asks import AskNet, ask_net
-
 from boincvm.controller.answering import Verb
 from boincvm.controller.asking import Reply
 from boincvm.controller.files import Files
 from boincvm.controller.guest_files import GuestFiles
 from boincvm.controller.registry import Registry
 from boincvm.errors import BoincvmError, OutputFileError
+from support.controller.lossy_asks import AskNet, ask_net
 
 
 class DirectoryPlace:

@@ -8,9 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from lossy import FakeProgram
-from lossy_files import DirectoryPlace
-
 from boincvm.bus.client import StompBus
 from boincvm.controller.answering import Verb
 from boincvm.controller.asking import Reply
@@ -23,6 +20,8 @@ from boincvm.controller.keeper.process import open_bus
 from boincvm.controller.registry import Guest
 from boincvm.controller.serve.gate import Policy
 from boincvm.controller.serve.server import Place, Server
+from support.controller.lossy import FakeProgram
+from support.controller.lossy_files import DirectoryPlace
 
 LIMIT = 20.0
 TOKEN = "the-token-of-this-test"

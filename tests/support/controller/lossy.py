@@ -2,9 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
-from boincvm.controller.command import Request
+from boincvm.controller.command import KEPT_OUTPUT, Answer, Command, Request
 from boincvm.controller.commands import CommandTable
 from boincvm.controller.guest_command import Listener
 from boincvm.controller.guest_commands import GuestCommands
@@ -134,3 +135,24 @@ class Net:
         """Until nobody has anything to say."""
         for _ in range(500):
             await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def net(*names: str, seed: int = 0) -> AsyncIterator[Net]:
+    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
+        made = Net(list(names or ("g1",)), tasks, seed)
+        try:
+            yield made
+        finally:
+            await made.settle()
+            for program in made.programs:
+                program.signal(9)
+            made.table.close()
+
+
+def stdout(answer: Answer) -> bytes:
+    return answer.outputs["stdout"].read(0, KEPT_OUTPUT)[1]
+
+
+def states(command: Command) -> dict[str, str]:
+    return {name: answer.state.name for name, answer in command.answers.items()}

@@ -1,4 +1,6 @@
-"""`python -m fake_keeper DIRECTORY`: a keeper whose machine is none; all else is as it is.
+"""A keeper whose machine is none; all else is as it is.
+
+    python -m support.controller.fake_keeper DIRECTORY
 
 The machine's label `fake` says what goes wrong: `dies-in-VERB` is killed there, `hangs-in-VERB`
 never comes to an end there, `refuses` does not begin.

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gui_rpc import GuiRpc
-from layout import MASTER_URL, RESULT, Preferences, Work, lay_out, write_preferences
-from watch import LIMIT, STEP, kill_all, state_of
+from support.boinc.gui_rpc import GuiRpc
+from support.boinc.layout import MASTER_URL, RESULT, Preferences, Work, lay_out, write_preferences
+from support.boinc.watch import LIMIT, STEP, kill_all, state_of
 
 CLIENT = "BOINCVM_TEST_CLIENT"
 """The environment variable that names another client than the one that is installed."""

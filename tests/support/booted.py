@@ -1,14 +1,17 @@
 """A booted QEMU machine with its link, for tests of what passes over the link."""
 
 import asyncio
+import itertools
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, Usage
 from boincvm.guestlink.voice import Word
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 
 LIMIT = 60.0
@@ -106,3 +109,39 @@ class Listener:
             while not condition():
                 self._news.clear()
                 await self._news.wait()
+
+
+NUMBERS = itertools.count(1)
+
+
+def through_a_file(state: dict[str, object]) -> dict[str, object]:
+    return cast(dict[str, object], json.loads(json.dumps(state)))
+
+
+async def save(
+    machine: QemuMachine, link: GuestLink, listener: Listener
+) -> tuple[dict[str, object], dict[str, object], Checkpoint]:
+    """What another process needs; `machine` is on disk and nothing of this process is left."""
+    assert listener.program is not None
+    await link.quiesce(LIMIT)
+    states = link.state(), listener.program.state()
+    checkpoint = await machine.save(next(NUMBERS))
+    link.close()
+    return through_a_file(states[0]), through_a_file(states[1]), checkpoint
+
+
+@asynccontextmanager
+async def restored(
+    spec: MachineSpec, link_state: dict[str, object], checkpoint: Checkpoint
+) -> AsyncIterator[tuple[QemuMachine, GuestLink]]:
+    """The machine that `save` left, running again; its agent still waits for `attach`."""
+    machine = QemuDriver("tcg").saved_machine(spec, checkpoint)
+    try:
+        channel = await machine.start()
+        link = await GuestLink.open(channel, silence_limit=2, attach_to=link_state)
+        try:
+            yield machine, link
+        finally:
+            link.close()
+    finally:
+        await machine.stop()

@@ -2,11 +2,11 @@
 
 import os
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
-from layout import Output, TaskFile, Work
+from support import CHECKOUT
+from support.boinc.layout import Output, TaskFile, Work
 
-EXAMPLE = Path(__file__).parents[2] / "examples/boinc-ecm"
+EXAMPLE = CHECKOUT / "examples/boinc-ecm"
 NUMBER = EXAMPLE / "number.txt"
 
 

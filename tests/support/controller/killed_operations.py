@@ -1,6 +1,7 @@
 """Rounds in which something is killed while a machine of a controller is at work.
 
-    python tests/vm/killed_operations.py DIRECTORY [--rounds N] [--seed N] [--only NAME[:VICTIM]]
+    PYTHONPATH=tests python -m support.controller.killed_operations DIRECTORY \
+        [--rounds N] [--seed N] [--only NAME[:VICTIM]]
 
 Each round makes a machine, begins an operation on it through the controller's HTTP face, kills the
 keeper, the hypervisor or the controller at a random moment, and then looks: is what `list` says of

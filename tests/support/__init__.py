@@ -1,0 +1,13 @@
+"""What tests share: benches to run in, fake guests, clients and brokers, machines that are up."""
+
+import os
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+CHECKOUT = TESTS.parent
+
+
+def with_support() -> dict[str, str]:
+    """Return the environment in which `python -m support.NAME` finds the module."""
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS), *([path] if path else [])))}

@@ -1,0 +1,11 @@
+"""Whatever another may say, well-formed or not."""
+
+from hypothesis import strategies as some
+
+ANYTHING = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
+    lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner),
+    max_leaves=6,
+)
+HUGE = 10**400
+"""Which JSON may hold, and no float."""

@@ -1,0 +1,1 @@
+"""A real BOINC client for tests, and tasks for it."""

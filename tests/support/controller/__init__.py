@@ -1,0 +1,1 @@
+"""Controllers for tests, and guests, keepers and networks that are none."""
