@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable
 
 from boincvm.errors import JobFileError
-from boincvm.job.name_pattern import compile_name_pattern
 from boincvm.job.values import describe
 from boincvm.lenient_xml import Element
 
@@ -184,6 +183,9 @@ class Fields:
 
     def pattern(self, element: Element) -> str:
         """A regular expression that has one meaning."""
+        # Few jobs have one, and all jobs wait for what is imported here.
+        from boincvm.job.name_pattern import compile_name_pattern
+
         text = self.text_of(element)
         if len(text) > _LONGEST_PATTERN:
             raise self.fault(element, f"at most {_LONGEST_PATTERN} characters")

@@ -1,29 +1,49 @@
 """Regular expressions for names of files, as BOINC's wrapper has them in `<zip_output>`.
 
 It matches by std::regex, whose language is ECMAScript's with POSIX's sets, on bytes. Python's
-differs in sets, escapes and repeats, so a pattern is read here and written anew.
+differs in sets, escapes and repeats, and takes for ever with some expressions, like `(a+)+$`. So
+an expression becomes a list of steps here, and no step is tried twice at one place of a name: the
+time is at most the expression's length times the name's. Only a reference to a group or a
+look-ahead can take more, and those end at the same number of tries, which is an error.
 """
 
 import os
 import re
+from collections.abc import Iterable
+from enum import Enum, auto
 from typing import NamedTuple
 
+MOST_STEPS = 2000
+"""Of one expression; a repeat counts as often as it is written out: `a{5}` as five."""
+LONGEST_NAME = 255
+"""Bytes that a file's name may have on Linux."""
+_MOST_TRIES = MOST_STEPS * (LONGEST_NAME + 1)
+
+
+def _between(*ends: str) -> frozenset[int]:
+    """The bytes from each first character to its last: "az" is all small letters."""
+    return frozenset(code for pair in ends for code in range(ord(pair[0]), ord(pair[1]) + 1))
+
+
+_ALL = frozenset(range(256))
+_WORD = _between("09", "AZ", "az", "__")
+_SPACE = _between("\t\r", "  ")
 _CLASSES = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "blank": r"\x20\t",
-    "cntrl": r"\x00-\x1f\x7f",
-    "d": "0-9",
-    "digit": "0-9",
-    "graph": r"\x21-\x7e",
-    "lower": "a-z",
-    "print": r"\x20-\x7e",
-    "punct": r"\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e",
-    "s": r"\x20\t-\r",
-    "space": r"\x20\t-\r",
-    "upper": "A-Z",
-    "w": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
+    "alnum": _between("09", "AZ", "az"),
+    "alpha": _between("AZ", "az"),
+    "blank": frozenset(b" \t"),
+    "cntrl": _between("\0\x1f", "\x7f\x7f"),
+    "d": _between("09"),
+    "digit": _between("09"),
+    "graph": _between("!~"),
+    "lower": _between("az"),
+    "print": _between(" ~"),
+    "punct": _between("!/", ":@", "[`", "{~"),
+    "s": _SPACE,
+    "space": _SPACE,
+    "upper": _between("AZ"),
+    "w": _WORD,
+    "xdigit": _between("09", "AF", "af"),
 }
 _CONTROLS = {"0": "\0", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _NAMES = """
@@ -38,40 +58,190 @@ v w x y z left-curly-bracket vertical-line right-curly-bracket tilde DEL
 """.split()  # noqa: SIM905
 """The names that POSIX gives to the characters of ASCII, in its order."""
 _COLLATING = {name: chr(code) for code, name in enumerate(_NAMES)}
-_REPEATS = re.compile(r"([*+?]|\{[0-9]+(?:,[0-9]*)?\})(\??)")
+_REPEATS = re.compile(r"([*+?]|\{([0-9]+)(?:(,)([0-9]*))?\})(\??)")
 _REFERENCE = re.compile("[1-9][0-9]?(?![0-9])")
 
 
-def compile_name_pattern(text: str) -> re.Pattern[bytes]:
-    """For `search` in a name's bytes. Raises ValueError for what std::regex refuses, and for the
-    few things that it may read in another way than is meant."""
-    translation = _Translation(os.fsencode(text).decode("latin-1"))  # a character for each byte
+class NamePatternError(ValueError):
+    """An expression is none, is too long, or takes too many tries with a name."""
+
+
+class _Kind(Enum):
+    BYTE = auto()
+    """Take a byte that is among `members`."""
+    CHOICE = auto()
+    """Go on at `first`; if that leads nowhere, at `second`."""
+    JUMP = auto()
+    """Go on at `first`."""
+    BEGIN = auto()
+    END = auto()
+    BOUNDARY = auto()
+    """A word begins or ends here."""
+    NO_BOUNDARY = auto()
+    AHEAD = auto()
+    """What follows matches from here, up to its MATCH; then go on at `first`."""
+    NOT_AHEAD = auto()
+    OPEN = auto()
+    """The group with the number `first` begins."""
+    CLOSE = auto()
+    AGAIN = auto()
+    """What the group with the number `first` took comes once more."""
+    MATCH = auto()
+
+
+class _Step(NamedTuple):
+    """`first` and `second` are counted from this step, so steps can be put anywhere."""
+
+    kind: _Kind
+    members: frozenset[int] = frozenset()
+    first: int = 0
+    second: int = 0
+
+
+_Steps = list[_Step]
+_Groups = tuple[int, ...]
+"""Where each group began and ended last; -1 where it has not."""
+
+
+class NamePattern:
+    """An expression for file names, made by `compile_name_pattern`."""
+
+    def __init__(self, steps: _Steps, groups: Iterable[int]) -> None:
+        """`groups`: the numbers of those that are referred to."""
+        self._steps = steps
+        self._slots = {group: 2 * slot for slot, group in enumerate(sorted(groups))}
+
+    def search(self, name: bytes) -> bool:
+        """Whether the expression matches anywhere in `name`. Raises NamePatternError."""
+        search = _Search(self._steps, self._slots, name)
+        none = (-1, -1) * len(self._slots)
+        # What has led nowhere from one start leads nowhere from another.
+        tried: set[tuple[int, int, _Groups]] = set()
+        return any(
+            search.match(0, start, none, tried) is not None for start in range(len(name) + 1)
+        )
+
+
+class _Search:
+    """One name, and the tries that are left for it."""
+
+    def __init__(self, steps: _Steps, slots: dict[int, int], name: bytes) -> None:
+        self._steps = steps
+        self._slots = slots
+        self._name = name
+        self._left = _MOST_TRIES
+
+    def match(
+        self, index: int, place: int, groups: _Groups, tried: set[tuple[int, int, _Groups]]
+    ) -> _Groups | None:
+        """The groups at the MATCH that the steps from `index` lead to, from `place` in the name;
+        None where they lead to none."""
+        waiting = [(index, place, groups)]
+        while waiting:
+            state = waiting.pop()
+            if state in tried:
+                continue
+            tried.add(state)
+            self._left -= 1
+            if self._left < 0:
+                raise NamePatternError(f"it takes too long with a name like {self._name[:40]!r}")
+            index, place, groups = state
+            step = self._steps[index]
+            match step.kind:
+                case _Kind.MATCH:
+                    return groups
+                case _Kind.CHOICE:
+                    waiting.append((index + step.second, place, groups))
+                    waiting.append((index + step.first, place, groups))
+                case _Kind.JUMP:
+                    waiting.append((index + step.first, place, groups))
+                case _Kind.AHEAD | _Kind.NOT_AHEAD:
+                    found = self.match(index + 1, place, groups, set())
+                    if (found is None) is (step.kind is _Kind.NOT_AHEAD):
+                        waiting.append((index + step.first, place, found or groups))
+                case _:
+                    taken = self._taken(step, place, groups)
+                    if taken is not None:
+                        groups = self._noted(step, place, groups)
+                        waiting.append((index + 1, place + taken, groups))
+        return None
+
+    def _taken(self, step: _Step, place: int, groups: _Groups) -> int | None:
+        """How many bytes the step takes; None where it does not fit."""
+        name, taken = self._name, 0
+        match step.kind:
+            case _Kind.BYTE:
+                fits, taken = place < len(name) and name[place] in step.members, 1
+            case _Kind.BEGIN:
+                fits = place == 0
+            case _Kind.END:
+                fits = place == len(name)
+            case _Kind.BOUNDARY | _Kind.NO_BOUNDARY:
+                before = place > 0 and name[place - 1] in _WORD
+                after = place < len(name) and name[place] in _WORD
+                fits = (before is not after) is (step.kind is _Kind.BOUNDARY)
+            case _Kind.AGAIN:
+                slot = self._slots[step.first]
+                begin, end = groups[slot : slot + 2]
+                fits, taken = end >= 0 and name.startswith(name[begin:end], place), end - begin
+            case _:
+                fits = True
+        return taken if fits else None
+
+    def _noted(self, step: _Step, place: int, groups: _Groups) -> _Groups:
+        if step.kind not in (_Kind.OPEN, _Kind.CLOSE) or step.first not in self._slots:
+            return groups
+        slot = self._slots[step.first] + (step.kind is _Kind.CLOSE)
+        return (*groups[:slot], place, *groups[slot + 1 :])
+
+
+def compile_name_pattern(text: str) -> NamePattern:
+    """For `search` in a name's bytes. Raises NamePatternError for what std::regex refuses, for the
+    few things that it may read in another way than is meant, and for what is too long."""
+    reader = _Reader(os.fsencode(text).decode("latin-1"))  # a character for each byte
     try:
-        return re.compile(translation.whole().encode("latin-1"))
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        return NamePattern(reader.whole(), reader.referred)
+    except RecursionError as error:
+        raise NamePatternError("too many groups in one another") from error
 
 
 class _Item(NamedTuple):
-    """Part of a set: one `character`, or `written` as Python has it."""
+    """Part of a set: one `character`, or, if that is empty, `members`."""
 
     character: str = ""
-    written: str = ""
+    members: frozenset[int] = frozenset()
+
+    @property
+    def bytes(self) -> frozenset[int]:
+        return frozenset((ord(self.character),)) if self.character else self.members
 
 
-class _Translation:
+_ASSERTIONS = {
+    "^": _Kind.BEGIN,
+    "$": _Kind.END,
+    r"\b": _Kind.BOUNDARY,
+    r"\B": _Kind.NO_BOUNDARY,
+}
+
+
+class _Reader:
+    """Makes steps of an expression. `referred`: the groups that are referred to."""
+
     def __init__(self, text: str) -> None:
+        self.referred: set[int] = set()
         self._text = text
         self._place = 0
+        self._groups = 0
+        self._ended: set[int] = set()
 
-    def whole(self) -> str:
-        written = self._alternatives()
+    def whole(self) -> _Steps:
+        steps = self._alternatives()
         if self._place < len(self._text):
             raise self._error("a ) without its (")
-        return written
+        return [*steps, _Step(_Kind.MATCH)]
 
-    def _error(self, what: str) -> ValueError:
-        return ValueError(f"{what} at position {self._place}")
+    def _error(self, what: str) -> NamePatternError:
+        return NamePatternError(f"{what} at position {self._place}")
 
     def _peek(self, length: int = 1) -> str:
         return self._text[self._place : self._place + length]
@@ -83,66 +253,114 @@ class _Translation:
         self._place += length
         return taken
 
-    def _alternatives(self) -> str:
-        written = ""
-        while self._peek() not in ("", ")"):
-            written += "|" if self._peek() == "|" and self._take() else self._term()
-        return written
+    def _checked(self, length: int) -> None:
+        if length > MOST_STEPS:
+            raise self._error(f"more than {MOST_STEPS} steps, repeats written out,")
 
-    def _term(self) -> str:
+    def _alternatives(self) -> _Steps:
+        branches: list[_Steps] = [[]]
+        while self._peek() not in ("", ")"):
+            if self._peek() == "|":
+                self._take()
+                branches.append([])
+            else:
+                branches[-1] += self._term()
+            self._checked(sum(len(branch) + 2 for branch in branches))
+        steps = branches.pop()
+        for branch in reversed(branches):
+            choice = _Step(_Kind.CHOICE, first=1, second=len(branch) + 2)
+            steps = [choice, *branch, _Step(_Kind.JUMP, first=len(steps) + 1), *steps]
+        return steps
+
+    def _term(self) -> _Steps:
         """An assertion, or an atom with its repeats."""
-        for text, written in (("^", "^"), ("$", r"\Z"), (r"\b", r"\b"), (r"\B", r"\B")):
+        for text, kind in _ASSERTIONS.items():
             if self._peek(len(text)) == text:
                 self._take(len(text))
-                return written
-        for text in ("(?=", "(?!"):
+                return [_Step(kind)]
+        for text, kind in (("(?=", _Kind.AHEAD), ("(?!", _Kind.NOT_AHEAD)):
             if self._peek(3) == text:
-                return self._group(text)
-        written = self._atom()
+                steps = self._group(text)
+                return [_Step(kind, first=len(steps) + 2), *steps, _Step(_Kind.MATCH)]
+        steps = self._atom()
         while found := _REPEATS.match(self._text, self._place):
             self._take(len(found[0]))
-            written = f"(?:{written}){found[0]}"
-        return written
+            steps = self._repeated(steps, found)
+        return steps
 
-    def _atom(self) -> str:
+    def _repeated(self, steps: _Steps, found: re.Match[str]) -> _Steps:
+        sign, least, comma, most, lazy = found.groups()
+        if least is None:
+            low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
+        else:
+            low, high = _number(least), _number(most) if most else None if comma else _number(least)
+        if high is not None and high < low:
+            raise self._error("a repeat whose most is less than its least")
+        if not steps:
+            return steps
+
+        def choice(beyond: int) -> _Step:
+            ends = (beyond, 1) if lazy else (1, beyond)
+            return _Step(_Kind.CHOICE, first=ends[0], second=ends[1])
+
+        length = len(steps)
+        self._checked(length * low + (length + 2 if high is None else (length + 1) * (high - low)))
+        again = steps * low
+        if high is None:
+            return [*again, choice(length + 2), *steps, _Step(_Kind.JUMP, first=-length - 1)]
+        for left in range(high - low, 0, -1):
+            again += [choice(left * (length + 1)), *steps]
+        return again
+
+    def _atom(self) -> _Steps:
         character = self._peek()
         if character == "(":
             return self._group("(?:" if self._peek(3) == "(?:" else "(")
         self._take()
         if character == "[":
-            return self._set()
+            return [_Step(_Kind.BYTE, self._set())]
         if character == ".":
-            return r"[^\n\r]"
+            return [_Step(_Kind.BYTE, _ALL - frozenset(b"\n\r"))]
         if character == "\\":
             return self._escape()
         if character in "*+?{":
             self._place -= 1
             raise self._error(f"a {character} that repeats nothing")
-        return re.escape(character)
+        return [_Step(_Kind.BYTE, frozenset((ord(character),)))]
 
-    def _group(self, start: str) -> str:
+    def _group(self, start: str) -> _Steps:
         self._take(len(start))
         if start == "(" and self._peek() == "?":
             raise self._error("a group of an unknown kind")
-        written = self._alternatives()
+        self._groups += start == "("
+        number = self._groups
+        steps = self._alternatives()
         if self._peek() != ")":
             raise self._error("a ( without its )")
         self._take()
-        return f"{start}{written})"
+        if start != "(":
+            return steps
+        self._ended.add(number)
+        return [_Step(_Kind.OPEN, first=number), *steps, _Step(_Kind.CLOSE, first=number)]
 
-    def _escape(self) -> str:
+    def _escape(self) -> _Steps:
         """What follows a backslash outside a set."""
         if reference := _REFERENCE.match(self._text, self._place):
-            return rf"(?:\{self._take(len(reference[0]))})"
+            number = int(self._take(len(reference[0])))
+            if number not in self._ended:
+                raise self._error(f"a reference to group {number}, which has not ended,")
+            self.referred.add(number)
+            return [_Step(_Kind.AGAIN, first=number)]
         if self._peek() and self._peek() in "123456789":
             raise self._error("a group of too high a number")
-        item = self._escaped()
-        return f"[{item.written}]" if item.written else re.escape(item.character)
+        return [_Step(_Kind.BYTE, self._escaped().bytes)]
 
     def _escaped(self) -> _Item:
         character = self._take()
-        if character in "dswDSW":
-            return _Item(written=f"\\{character}")
+        if character in "dsw":
+            return _Item(members=_CLASSES[character])
+        if character in "DSW":
+            return _Item(members=_ALL - _CLASSES[character.lower()])
         if character in "xu":
             digits = self._take(2 if character == "x" else 4)
             if not re.fullmatch("[0-9A-Fa-f]+", digits):
@@ -155,34 +373,34 @@ class _Translation:
             return _Item(self._take())
         return _Item(_CONTROLS.get(character, character))
 
-    def _set(self) -> str:
-        negated = self._take() if self._peek() == "^" else ""
+    def _set(self) -> frozenset[int]:
+        is_negated = self._peek() == "^" and self._take() == "^"
+        members: frozenset[int] = frozenset()
         if self._peek() == "]":  # no character, or any: not POSIX's set that has a ] in it
             self._take()
-            return r"[\s\S]" if negated else "(?!)"
-        written = ""
+            return _ALL if is_negated else members
         while self._peek() != "]":
             item = self._item()
             if self._peek() == "-" and self._peek(2) != "-]":
-                written += self._range(item)
+                members |= self._range(item)
             else:
-                written += _written(item)
+                members |= item.bytes
         self._take()
-        return f"[{negated}{written}]"
+        return _ALL - members if is_negated else members
 
-    def _range(self, first: _Item) -> str:
+    def _range(self, first: _Item) -> frozenset[int]:
         self._take()
         last = self._item()
         if not first.character or not last.character:
             raise self._error("a range that begins or ends with a class")
         if first.character > last.character:
             raise self._error("a range that ends before it begins")
-        written = f"{_written(first)}-{_written(last)}"
+        members = _between(first.character + last.character)
         if self._peek() == "-":  # one that stands for itself
-            written += _written(_Item(self._take()))
+            members |= _Item(self._take()).bytes
             if self._peek() == "-":
                 raise self._error("a second - after a range")
-        return written
+        return members
 
     def _item(self) -> _Item:
         character = self._take()
@@ -208,16 +426,17 @@ class _Translation:
         if kind == ":":
             if name.lower() not in _CLASSES:
                 raise self._error(f"an unknown class {name[:20]!r}")
-            return _Item(written=_CLASSES[name.lower()])
+            return _Item(members=_CLASSES[name.lower()])
         character = name if len(name) == 1 else _COLLATING.get(name, "")
         if not character:
             raise self._error(f"an unknown character {name[:20]!r}")
         if kind == ".":
             return _Item(character)
-        return _Item(
-            written=_written(_Item(character.lower())) + _written(_Item(character.upper()))
-        )
+        both = {character.lower(), character.upper()} if character.isascii() else {character}
+        return _Item(members=frozenset(map(ord, both)))
 
 
-def _written(item: _Item) -> str:
-    return item.written or f"\\x{ord(item.character):02x}"
+def _number(digits: str) -> int:
+    """No more than is too much, however many digits there are."""
+    significant = digits.lstrip("0") or "0"
+    return int(significant) if len(significant) <= len(str(MOST_STEPS)) else MOST_STEPS + 1

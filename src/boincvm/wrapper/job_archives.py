@@ -1,8 +1,7 @@
 """When a job's archives are unpacked and packed. Most jobs have none, and load nothing for it."""
 
-import re
-
 from boincvm.job.boinc_job import BoincJob
+from boincvm.job.name_pattern import NamePattern
 from boincvm.side_thread import in_side_thread
 from boincvm.wrapper.task_plan import Surroundings, output_path
 
@@ -14,7 +13,7 @@ class JobArchives:
         """Raises JobFileError for a pattern that is no regular expression."""
         self._job = job
         self._around = around
-        self._patterns: tuple[re.Pattern[bytes], ...] = ()
+        self._patterns: tuple[NamePattern, ...] = ()
         if job.zip_output is not None:
             from boincvm.wrapper.slot_archives import compile_patterns
 

@@ -5,7 +5,6 @@ have archives, since `zipfile` is slow to import.
 """
 
 import os
-import re
 import shutil
 import stat
 import zipfile
@@ -28,7 +27,7 @@ from boincvm.errors import (
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.files import create_new, open_regular, read_regular
 from boincvm.host.filetree import open_parent
-from boincvm.job.name_pattern import compile_name_pattern
+from boincvm.job.name_pattern import NamePattern, NamePatternError, compile_name_pattern
 from boincvm.sizes import format_size
 from boincvm.tree_entries import UnsafePathError, components, shown
 from boincvm.wrapper.job_state import STATE_FILE
@@ -81,7 +80,8 @@ def unzip_input(
 
     Interrupted, it is done again from the start. Only plain files and directories come out of
     an archive, beneath `directory`, with exactly the permissions that an archive of Unix
-    gives, no set-user-id, else those of any new file. `maximum_bytes` caps their sizes together.
+    gives, no set-user-id, else those of any new file; their times are those of the unpacking.
+    `maximum_bytes` caps their sizes together.
     Raises InputFileError, HostDiskFullError.
     """
     if not os.path.lexists(name):
@@ -212,12 +212,12 @@ def remember_files(slot: Path) -> None:
         raise _disk_error(f"{LIST_FILE} cannot be written", error) from error
 
 
-def compile_patterns(patterns: Iterable[str]) -> tuple[re.Pattern[bytes], ...]:
+def compile_patterns(patterns: Iterable[str]) -> tuple[NamePattern, ...]:
     """The `<filename>`s of zip_output. Raises JobFileError: do it before the job runs."""
     return tuple(_compiled(pattern) for pattern in patterns)
 
 
-def _compiled(pattern: str) -> re.Pattern[bytes]:
+def _compiled(pattern: str) -> NamePattern:
     try:
         return compile_name_pattern(pattern)
     except ValueError as error:
@@ -226,7 +226,7 @@ def _compiled(pattern: str) -> re.Pattern[bytes]:
         ) from error
 
 
-def zip_output(slot: Path, archive: Path, patterns: Sequence[re.Pattern[bytes]]) -> None:
+def zip_output(slot: Path, archive: Path, patterns: Sequence[NamePattern]) -> None:
     """Makes `archive` of the files in the slot whose names match one of `patterns` anywhere in
     them, except for those that were there before the job. One that is there stays as it is.
 
@@ -259,7 +259,7 @@ def zip_output(slot: Path, archive: Path, patterns: Sequence[re.Pattern[bytes]])
             part.unlink()
 
 
-def _chosen(slot: Path, patterns: Sequence[re.Pattern[bytes]]) -> list[bytes]:
+def _chosen(slot: Path, patterns: Sequence[NamePattern]) -> list[bytes]:
     before = frozenset(map(os.fsencode, _CLIENT_FILES | _OWN_FILES))
     try:
         before |= frozenset(read_regular(slot / LIST_FILE, _LARGEST_INDEX).split(b"\n"))
@@ -267,14 +267,17 @@ def _chosen(slot: Path, patterns: Sequence[re.Pattern[bytes]]) -> list[bytes]:
         pass  # the stock wrapper, which began the job, may have left none: all is output
     except OSError as error:
         raise HostError(f"{LIST_FILE} cannot be read: {error.strerror}") from error
-    return sorted(
-        name
-        for name in _names(slot)
-        if name not in before
-        and _is_plain(name)
-        and any(pattern.search(name) for pattern in patterns)
-        and stat.S_ISREG(os.lstat(os.fsencode(slot) + b"/" + name).st_mode)
-    )
+    try:
+        return sorted(
+            name
+            for name in _names(slot)
+            if name not in before
+            and _is_plain(name)
+            and any(pattern.search(name) for pattern in patterns)
+            and stat.S_ISREG(os.lstat(os.fsencode(slot) + b"/" + name).st_mode)
+        )
+    except NamePatternError as error:
+        raise OutputFileError(f"zip_output's filename is of no use: {error}") from error
 
 
 def _names(slot: Path) -> list[bytes]:

@@ -3,6 +3,7 @@
 import os
 import stat
 import struct
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,14 @@ def test_modes_are_those_that_the_stock_wrapper_gives(
     finally:
         os.umask(before)
     assert stat.S_IMODE((slot / "a").stat().st_mode) == made
+
+
+def test_times_are_those_of_the_unpacking(slot: Path) -> None:
+    """As from BOINC's wrapper 26019, whose libzip sets none; before, it was the archive's."""
+    archive = make(slot / "in.zip", {"d/a": "1"})  # which says 1980
+    begin = time.time()
+    unzip_input(archive, archive, slot)
+    assert (slot / "d/a").stat().st_mtime >= begin - 1
 
 
 def test_paths_of_windows(slot: Path) -> None:
@@ -299,6 +308,16 @@ def test_patterns_match_as_those_of_the_stock_wrapper(
 def test_a_pattern_that_is_none(pattern: str) -> None:
     with pytest.raises(JobFileError, match="no regular expression"):
         compile_patterns(["fine", pattern])
+
+
+def test_a_pattern_that_takes_too_long(tmp_path: Path, slot: Path) -> None:
+    (slot / ("a" * 200)).touch()
+    patterns = compile_patterns([r"(a*)(a*)(a*)\1\2\3b"])
+    with pytest.raises(OutputFileError, match="too long with a name like b'aaa"):
+        zip_output(slot, tmp_path / "out.zip", patterns)
+    assert not (tmp_path / "out.zip").exists()
+    zip_output(slot, tmp_path / "out.zip", compile_patterns(["(a+)+!|(a|a)+$"]))
+    assert list(packed(tmp_path / "out.zip")) == ["a" * 200]
 
 
 def test_nothing_to_pack(tmp_path: Path, slot: Path) -> None:
