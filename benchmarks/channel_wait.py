@@ -28,11 +28,11 @@ from typing import Protocol
 from benchmarks.environment import PYTHON
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.boinc import Client, Heartbeat, Status
+from boincvm.boinc.channel_poller import Watch
 from boincvm.boinc.channels import CONTROL, HEARTBEAT, Channel
 from boincvm.boinc.messages import Control
 from boincvm.boinc.segment import FILE_NAME, MappedFile
 from boincvm.boinc.testing import FakeClient
-from boincvm.boinc.watch import Watch
 
 LATENCY_TARGET = 8.0
 """ms."""

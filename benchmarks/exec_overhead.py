@@ -21,8 +21,8 @@ from statistics import median
 from time import perf_counter
 
 from benchmarks.results import Benchmark, Laboratory, Result
-from boincvm.controller.client import Client
-from boincvm.controller.client_address import ControllerAddress
+from boincvm.client.address import ControllerAddress
+from boincvm.client.client import Client
 from boincvm.paths import data_directory
 
 PROGRAM = "/bin/true"

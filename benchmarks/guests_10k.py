@@ -33,9 +33,9 @@ from boincvm.bus.client import Address, StompBus
 from boincvm.bus.dialects import DIALECTS
 from boincvm.bus.stomp import Parser, encode
 from boincvm.bus.transport import Message
-from boincvm.controller.presence import PresenceWords
-from boincvm.controller.registry import BEAT, SILENT_AFTER, Presence, Registry
-from boincvm.controller.words import GUEST
+from boincvm.controller.guests.presence import PresenceWords
+from boincvm.controller.guests.registry import BEAT, SILENT_AFTER, Presence, Registry
+from boincvm.controller.protocol.messages import GUEST
 
 COUNT = 10_000
 SIZES = (10, 100, 1000, 10_000)

@@ -9,10 +9,10 @@ import pytest
 
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.transport import Message
-from boincvm.controller.addressing import parse_selector
-from boincvm.controller.presence import PresenceWords
-from boincvm.controller.registry import Change, Guest, Registry
-from boincvm.controller.words import LONGEST_TABLE
+from boincvm.controller.guests.presence import PresenceWords
+from boincvm.controller.guests.registry import Change, Guest, Registry
+from boincvm.controller.protocol.messages import LONGEST_TABLE
+from boincvm.controller.protocol.selector import parse_selector
 from support.bus.embedded import LIMIT, broker, bus
 
 pytestmark = pytest.mark.timeout(60)

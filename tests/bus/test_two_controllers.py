@@ -8,11 +8,11 @@ import pytest
 
 from boincvm.bus.access import Account, Accounts
 from boincvm.bus.client import StompBus
-from boincvm.controller.bus_guest import BusGuest
-from boincvm.controller.command import KEPT_OUTPUT, Command, Request, State
-from boincvm.controller.desk import Desk
-from boincvm.controller.guest_command import Listener
-from boincvm.controller.registry import Change, Guest
+from boincvm.controller.commands.command import KEPT_OUTPUT, Command, Request, State
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import Change, Guest
+from boincvm.node.command import Listener
+from boincvm.node.node import BusGuest
 from support.bus.brokers import RunningBroker, running_broker
 from support.bus.embedded import ALL, DIGEST, LIMIT, PASSCODE
 from support.bus.embedded import broker as embedded_broker

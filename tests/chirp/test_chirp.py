@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller import chirp, chirp_files, chirp_transport
-from boincvm.controller.chirp import ChirpClient
-from boincvm.controller.chirp_session import Access
-from boincvm.controller.chirp_transport import (
+from boincvm.chirp import client as chirp
+from boincvm.chirp import files as chirp_files
+from boincvm.chirp import transport as chirp_transport
+from boincvm.chirp.client import ChirpClient
+from boincvm.chirp.protocol import ChirpLostError, ChirpRefusedError
+from boincvm.chirp.session import Access
+from boincvm.chirp.transport import (
     Copied,
     chirp_get,
     chirp_put,
     chirp_read,
     guest_url,
 )
-from boincvm.controller.chirp_words import ChirpLostError, ChirpRefusedError
-from boincvm.controller.registry import Guest
+from boincvm.controller.guests.registry import Guest
 from boincvm.errors import (
     BoincvmError,
     InputFileError,

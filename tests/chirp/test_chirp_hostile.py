@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller.chirp import ChirpClient
-from boincvm.controller.chirp_session import Access
-from boincvm.controller.chirp_transport import chirp_get, chirp_put
-from boincvm.controller.chirp_words import (
+from boincvm.chirp.client import ChirpClient
+from boincvm.chirp.protocol import (
     ChirpLostError,
     ChirpNonsenseError,
     ChirpRefusedError,
     parse_url,
 )
+from boincvm.chirp.session import Access
+from boincvm.chirp.transport import chirp_get, chirp_put
 from boincvm.errors import BoincvmError, InputFileError, UsageError
 from support.chirp_server import LIMIT, answers, let_in, stand_in
 

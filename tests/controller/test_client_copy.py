@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from boincvm.controller import client_copy
-from boincvm.controller.client import Client
-from boincvm.controller.client_address import ControllerAddress
+from boincvm.client import copy as client_copy
+from boincvm.client.address import ControllerAddress
+from boincvm.client.client import Client
 from boincvm.errors import ControllerAwayError, OutputFileError
 from support.controller.faces import Faces
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller.command import Request
-from boincvm.controller.guest_command import Listener
+from boincvm.controller.commands.command import Request
 from boincvm.controller.serve.server import Server
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.program import ProgramEnd
+from boincvm.node.command import Listener
 from support.controller.faces import Faces
 from support.on_terminal import OnTerminal, on_terminal, session
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from benchmarks.rabbitmq import LOGIN, PASSCODE
 
-from boincvm.controller.terminal.words import Size, shell_argv
+from boincvm.client.terminal.protocol import Size, shell_argv
 from boincvm.exit_codes import ExitCode
 from boincvm.host.process_tree import descendants
 from support.bus.brokers import running_broker

@@ -12,16 +12,16 @@ import pytest
 
 from boincvm.bus.client import Address
 from boincvm.cli.main import main
-from boincvm.controller import hosts
-from boincvm.controller.bus_guest import BusGuest
-from boincvm.controller.bus_side import Listen
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.invitations import MOST
+from boincvm.controller.guests.registry import Guest
+from boincvm.controller.hosts import hosts
+from boincvm.controller.hosts.broker import Listen
+from boincvm.controller.hosts.invitations import MOST
 from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.keeper.process import open_bus
 from boincvm.controller.operations import call
-from boincvm.controller.registry import Guest
 from boincvm.errors import BusError, HostDiskFullError, HostError, UsageError
+from boincvm.node.node import BusGuest
 from support.bus.embedded import Peer
 from support.certificates import Authority
 from support.controller.faces import Faces, FakeGuest, bounded
@@ -242,7 +242,7 @@ async def test_a_disk_that_is_full_keeps_nobody_in(
         place = await invite(first)
         peer = await logged_in(place)
         with monkeypatch.context() as patch:
-            patch.setattr("boincvm.controller.invitations.write_atomically", full)
+            patch.setattr("boincvm.controller.hosts.invitations.write_atomically", full)
             with pytest.raises(HostDiskFullError, match="No space left"):
                 await call(first, "revoke", {"name": "b"})
             with pytest.raises(HostDiskFullError, match="No space left"):
@@ -338,7 +338,7 @@ async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
 async def test_it_has_so_many_guests_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boincvm.controller.registry.MOST_OF_ACCOUNT", 3)
+    monkeypatch.setattr("boincvm.controller.guests.registry.MOST_OF_ACCOUNT", 3)
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
         peer = await logged_in(await invite(first))
 

@@ -13,11 +13,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from boincvm.controller.client import Client
-from boincvm.controller.client_address import ControllerAddress
+from boincvm.client.address import ControllerAddress
+from boincvm.client.client import Client
+from boincvm.client.terminal.protocol import shell_argv
 from boincvm.controller.keeper.place import Place
-from boincvm.controller.terminal.words import shell_argv
-from boincvm.controller.vm_state import MEANINGS, Requests, VmState
+from boincvm.controller.protocol.vm_state import MEANINGS, Requests, VmState
 from boincvm.errors import BoincvmError
 from support.controller.faces import BEARER, TOKEN, Faces
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture

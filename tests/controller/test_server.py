@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed
 
 from boincvm.controller import operations
 from boincvm.controller.serve import bodies, connections
-from boincvm.controller.serve.gate import Policy
+from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import Place, Server
 from support.controller.faces import BEARER, JSON, TOKEN, Faces, bounded
 

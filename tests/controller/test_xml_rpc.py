@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boincvm import __version__
-from boincvm.controller.serve.gate import Policy
+from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import Place
 from boincvm.controller.serve.xml_rpc import MOST_BYTES, read_call
 from boincvm.controller.serve.xml_rpc_calls import check_call

@@ -218,7 +218,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 source, kind, target = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 if kind == "tree":
-    from boincvm.controller.tar_trees import unpack as work
+    from boincvm.tar_trees import unpack as work
     arguments = (source, target.parent, target.name, threading.Event())
 elif kind == "snapshot":
     from boincvm.wrapper.snapshot_import import import_snapshot as work

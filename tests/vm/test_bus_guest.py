@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from boincvm.bus.client import Address
-from boincvm.controller.bus_guest import BusGuest
-from boincvm.controller.command import KEPT_OUTPUT, Command, Request, Result
-from boincvm.controller.desk import Desk
-from boincvm.controller.guest_programs import programs_of
-from boincvm.controller.registry import Change, Guest
+from boincvm.controller.commands.command import KEPT_OUTPUT, Command, Request, Result
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import Change, Guest
+from boincvm.node.machine_programs import programs_of
+from boincvm.node.node import BusGuest
 from support.booted import LIMIT, booted, spec_in
 from support.bus.embedded import broker, bus
 

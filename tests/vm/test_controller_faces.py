@@ -14,7 +14,7 @@ from benchmarks.rabbitmq import LOGIN, PASSCODE
 from boincvm.controller.controller import run_controller
 from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.operations import call
-from boincvm.controller.serve.gate import Policy
+from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import Place, Server
 from support.bus.brokers import running_broker
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller import registry
+from boincvm.controller.guests import registry
 from support import with_support
 from support.controller.controlled import Controlled, controlled
 

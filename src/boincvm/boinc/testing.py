@@ -15,10 +15,10 @@ from typing import Generic, Self, TypeVar
 
 from boincvm.boinc import channels, messages, segment
 from boincvm.boinc.channels import Channel
+from boincvm.boinc.exit_classification import End, EndKind, verdict
 from boincvm.boinc.exits import TEMPORARY_EXIT_FILE
 from boincvm.boinc.messages import Control, Heartbeat, Status
 from boincvm.boinc.testing_slot import PROJECT, FakeSlot, Value
-from boincvm.boinc.verdict import End, EndKind, verdict
 
 __all__ = ["End", "EndKind", "FakeClient", "FakeSlot", "Stamped"]
 

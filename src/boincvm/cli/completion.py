@@ -2,7 +2,7 @@
 
 import argparse
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.errors import HostError
 
 _EXAMPLES = """\
@@ -15,18 +15,18 @@ _LIMIT = 5
 """Seconds that a controller may take to say which machines there are."""
 # No word of a guest's becomes one of the shell's: what has other characters is left out.
 _BASH = f"""
-{asking.MACHINES}() {{
+{controller_options.MACHINES}() {{
   local id
   timeout {_LIMIT} boincvm ls --quiet 2>/dev/null | while IFS= read -r id; do
     [[ $id == "$1"* && $id != *[!A-Za-z0-9._-]* ]] && printf '%s\\n' "$id"
   done
 }}
-{asking.MACHINES_OR_DIRECTORIES}() {{
-  {asking.MACHINES} "$1"
+{controller_options.MACHINES_OR_DIRECTORIES}() {{
+  {controller_options.MACHINES} "$1"
   compgen -d -- "$1"
 }}
-{asking.FILES_OR_MACHINES}() {{
-  {asking.MACHINES} "$1" | while IFS= read -r id; do printf '%s:\\n' "$id"; done
+{controller_options.FILES_OR_MACHINES}() {{
+  {controller_options.MACHINES} "$1" | while IFS= read -r id; do printf '%s:\\n' "$id"; done
   compgen -f -- "$1"
 }}
 """
@@ -46,16 +46,16 @@ _boincvm_ids() {{
   ids=(${{(f)"$(timeout {_LIMIT} boincvm ls --quiet 2>/dev/null)"}})
   ids=(${{ids:#*[^A-Za-z0-9._-]*}})
 }}
-{asking.MACHINES}() {{
+{controller_options.MACHINES}() {{
   local -a ids
   _boincvm_ids
   compadd "$@" -a ids
 }}
-{asking.MACHINES_OR_DIRECTORIES}() {{
-  {asking.MACHINES} "$@"
+{controller_options.MACHINES_OR_DIRECTORIES}() {{
+  {controller_options.MACHINES} "$@"
   _files -/ "$@"
 }}
-{asking.FILES_OR_MACHINES}() {{
+{controller_options.FILES_OR_MACHINES}() {{
   local -a ids
   _boincvm_ids
   compadd -S : "$@" -a ids

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
 from boincvm.host.filetree import set_time
 from boincvm.standard_error import say
@@ -29,11 +29,11 @@ _CHIRP = "chirp://"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
     for name in ("source", "destination"):
         side = parser.add_argument(name, metavar=name.upper())
-        asking.completed(side, asking.FILES_OR_MACHINES)
+        controller_options.completed(side, controller_options.FILES_OR_MACHINES)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,9 +64,9 @@ def _side(text: str) -> tuple[str, str] | None:
 
 
 def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> int:
-    from boincvm.controller import client_copy
+    from boincvm.client import copy as client_copy
 
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     name = path if path and not path.endswith("/") else path + source.name
     try:
         is_tree = source.is_dir() and not source.is_symlink()
@@ -74,7 +74,7 @@ def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> in
         mode = stat.S_IMODE(status.st_mode) & 0o777
         with (
             _content(source, is_tree=is_tree) as file,
-            asking.waiting(f"copying {source}") as progress,
+            controller_options.waiting(f"copying {source}") as progress,
         ):
             size = os.fstat(file.fileno()).st_size
             told = client_copy.put(
@@ -93,7 +93,7 @@ def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> in
     except UnsafePathError as error:
         raise InputFileError(f"{source}: {error}") from error
     outcomes = told.get("outcomes")
-    return asking.show_outcomes(
+    return controller_options.show_outcomes(
         outcomes if isinstance(outcomes, dict) else {},  # type: ignore[arg-type]
         as_json=arguments.json,
         describe=lambda _one: f"has {name}",
@@ -104,7 +104,7 @@ def _content(source: Path, *, is_tree: bool) -> BinaryIO:
     """The file, or the tree as a tar stream in a file without a name."""
     if not is_tree:
         return source.open("rb")
-    from boincvm.controller.tar_trees import pack
+    from boincvm.tar_trees import pack
 
     with tempfile.TemporaryDirectory() as place:
         packed = Path(place) / "tree"
@@ -113,9 +113,9 @@ def _content(source: Path, *, is_tree: bool) -> BinaryIO:
 
 
 def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -> int:
-    from boincvm.controller import client_copy
+    from boincvm.client import copy as client_copy
 
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     if destination.is_dir():
         destination = destination / Path(path).name
     if destination.is_dir():
@@ -124,13 +124,13 @@ def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -
     try:
         with (
             tempfile.TemporaryDirectory(dir=parent, prefix=".boincvm-") as place,
-            asking.waiting(f"copying {vm}:{path}") as progress,
+            controller_options.waiting(f"copying {vm}:{path}") as progress,
         ):
             part = Path(place) / "content"
             with part.open("xb") as file:
                 gotten = client_copy.fetch(client, vm, path, file, progress)
             if gotten.is_tree:
-                from boincvm.controller.tar_trees import unpack
+                from boincvm.tar_trees import unpack
 
                 unpack(part, Path(place), "tree", threading.Event())
                 part = Path(place) / "tree"
@@ -142,14 +142,14 @@ def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -
     except UnsafePathError as error:
         raise OutputFileError(f"{vm}:{path} is refused: {error}") from error
     if arguments.json:
-        asking.print_document({"vm": vm, "path": path, "destination": str(destination)})
+        controller_options.print_document({"vm": vm, "path": path, "destination": str(destination)})
     return 0
 
 
 def _by_chirp(arguments: argparse.Namespace) -> int:
     import asyncio
 
-    from boincvm.controller.chirp_transport import chirp_get, chirp_put
+    from boincvm.chirp.transport import chirp_get, chirp_put
 
     source, destination = arguments.source, arguments.destination
     is_put = destination.startswith(_CHIRP)
@@ -159,7 +159,7 @@ def _by_chirp(arguments: argparse.Namespace) -> int:
             "one side of a copy by Chirp is on this host",
             hint="copy in two steps; a local path with a colon in it is written ./a:b",
         )
-    with asking.waiting(f"copying {source}"):
+    with controller_options.waiting(f"copying {source}"):
         if is_put:
             copied = asyncio.run(chirp_put(Path(source), destination))
         else:
@@ -167,7 +167,7 @@ def _by_chirp(arguments: argparse.Namespace) -> int:
             path = path / Path(source).name if path.is_dir() else path
             copied = asyncio.run(chirp_get(source, path))
     if arguments.json:
-        asking.print_document(copied._asdict())
+        controller_options.print_document(copied._asdict())
     for name in () if arguments.json else copied.left_out:
         say(f"left out: {name!r}, which is neither a file nor a directory")
     return 0

@@ -2,7 +2,7 @@
 
 import argparse
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.errors import UsageError
 
 _EPILOG = """\
@@ -14,7 +14,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
     parser.add_argument("name", metavar="NAME", help="its id: letters, digits and . _ -")
     parser.add_argument("--image", metavar="NAME", help="what it starts from (default: base)")
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Make it. Raises BoincvmError."""
     labels = dict(label_of(text) for text in arguments.label)
-    made = asking.client_of(arguments).call(
+    made = controller_options.client_of(arguments).call(
         "create",
         name=arguments.name,
         image=arguments.image,
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         labels=labels,
     )
     if arguments.json:
-        asking.print_document(made)
+        controller_options.print_document(made)
     else:
         print(f"{made['id']} is made; start it: boincvm start {made['id']}")
     return 0

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 
 if TYPE_CHECKING:
-    from boincvm.controller.client import Table
+    from boincvm.client.client import Table
 
 _EPILOG = """\
 examples:
@@ -21,7 +21,7 @@ _FREQUENT = ("vm_load", "command_output")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
     parser.add_argument("-f", "--follow", action="store_true", help="and all that come")
     since = parser.add_mutually_exclusive_group()
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them. Raises BoincvmError."""
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     after = arguments.after or 0
     try:
         if arguments.after is None:
@@ -63,7 +63,7 @@ def _show(events: "Iterable[Table]", arguments: argparse.Namespace) -> None:
         if not _is_wanted(event, arguments):
             continue
         if arguments.json:
-            asking.print_line(event)
+            controller_options.print_line(event)
         else:
             print(_line(event), flush=True)
 

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.cli.output import write_errors, write_output
 from boincvm.cli.parser import option
 from boincvm.cli.shared_input import SharedInput
@@ -14,7 +14,7 @@ from boincvm.job import values
 from boincvm.standard_error import say
 
 if TYPE_CHECKING:
-    from boincvm.controller.client import Table
+    from boincvm.client.client import Table
 
 _EPILOG = """\
 Output comes as it is written, of several machines line by line with each one's id. The exit
@@ -30,11 +30,11 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.usage = "boincvm exec [options] SELECTOR -- COMMAND [ARGUMENT ...]"
     parser.epilog = _EPILOG
-    selector = parser.add_argument("vms", metavar="SELECTOR", help=asking.SELECTOR_HELP)
-    asking.completed(selector)
+    selector = parser.add_argument("vms", metavar="SELECTOR", help=controller_options.SELECTOR_HELP)
+    controller_options.completed(selector)
     limit = option(values.duration)
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", default=[])
     parser.add_argument("--directory", default="", help="beneath the guest's work directory")
@@ -56,11 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Until it has ended. Raises BoincvmError."""
-    from boincvm.controller.client_run import InputFeeder, Screen, follow, interruptible
+    from boincvm.client.run import InputFeeder, Screen, follow, interruptible
 
     if not arguments.command:
         raise UsageError("no program to run", hint="boincvm exec SELECTOR -- PROGRAM")
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     if arguments.no_stdin and arguments.input:
         raise UsageError("found both --input and --no-stdin", hint="give one of them")
     feeds = not arguments.detach and _feeds(arguments)
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     if arguments.detach:
         told = client.call("exec", **given)
-        asking.print_document(told) if arguments.json else print(told["command"])
+        controller_options.print_document(told) if arguments.json else print(told["command"])
         return 0
     told, output = client.run(**given)
     command_id, vms = str(told["command"]), told["vms"]
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             command = follow(output, screen)
     if arguments.json:
-        asking.print_document(client.call("command", id=command_id, output=True))
+        controller_options.print_document(client.call("command", id=command_id, output=True))
     else:
         shared.tell_if_taken("exec")
     return _end(command, as_json=arguments.json)
@@ -128,13 +128,15 @@ def _nowhere(_stream: str, _data: bytes) -> None: ...
 
 
 def _end(command: "Table", *, as_json: bool) -> int:
-    from boincvm.controller.client_run import ends_of
+    from boincvm.client.run import ends_of
 
     ends = ends_of(command)
     if len(ends) == 1:
         (end,) = ends.values()
         if end.is_ours and not as_json:
-            raise BoincvmError(end.words, hint=end.hint, exit_code=asking.known_code(end.code))
+            raise BoincvmError(
+                end.words, hint=end.hint, exit_code=controller_options.known_code(end.code)
+            )
         return end.code
     for vm, end in ends.items():
         if end.words and not as_json:

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     labels = dict(label_of(text) for text in arguments.label)
     import asyncio
 
-    from boincvm.controller.host_guest import guest_of_this_host, run_guest
+    from boincvm.node.host_node import guest_of_this_host, run_guest
 
     guest = guest_of_this_host(place, arguments.id, labels)
     if place.can_be_read:

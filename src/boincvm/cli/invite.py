@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.errors import UsageError
 from boincvm.standard_error import say
 
@@ -19,7 +19,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="the host's, which its machines' names begin with"
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Invite, list or revoke. Raises BoincvmError."""
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     if arguments.name is None:
         if arguments.revoke:
             raise UsageError("--revoke needs the host's name", hint="boincvm invite lists them")
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         told = client.call("invite", name=arguments.name)
     if arguments.json:
-        asking.print_document(told)
+        controller_options.print_document(told)
     elif arguments.name is None:
         _list(told["invitations"])
     elif arguments.revoke:
@@ -64,6 +64,6 @@ def _list(found: object) -> None:
         for one in (found if isinstance(found, list) else ())
     ]
     if rows:
-        asking.print_rows(("HOST", "INVITED", "GUESTS"), rows)
+        controller_options.print_rows(("HOST", "INVITED", "GUESTS"), rows)
     else:
         print("no host is invited; invite one: boincvm invite NAME")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 
 _EPILOG = """\
 examples:
@@ -14,9 +14,9 @@ What programs in it write is with their commands: boincvm exec shows it.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    asking.completed(parser.add_argument("vm", metavar="VM", help="a machine's id"))
+    controller_options.completed(parser.add_argument("vm", metavar="VM", help="a machine's id"))
     parser.add_argument(
         "-n", "--lines", type=int, metavar="N", help="at most the last N lines (default: 200)"
     )
@@ -24,9 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them. Raises BoincvmError."""
-    told = asking.client_of(arguments).call("logs", vm=arguments.vm, lines=arguments.lines)
+    told = controller_options.client_of(arguments).call(
+        "logs", vm=arguments.vm, lines=arguments.lines
+    )
     if arguments.json:
-        asking.print_document(told)
+        controller_options.print_document(told)
         return 0
     lines = told.get("lines")
     for line in lines if isinstance(lines, list) else ():

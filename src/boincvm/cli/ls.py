@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 
 if TYPE_CHECKING:
-    from boincvm.controller.client import Client, Table
+    from boincvm.client.client import Client, Table
 
 _EPILOG = """\
 examples:
@@ -30,15 +30,15 @@ _LATEST = (1 << 53) - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    asking.completed(
+    controller_options.completed(
         parser.add_argument(
             "vms",
             metavar="SELECTOR",
             nargs="?",
             default="all",
-            help=f"which: {asking.SELECTOR_HELP} (default: all)",
+            help=f"which: {controller_options.SELECTOR_HELP} (default: all)",
         )
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print their ids alone")
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them. Raises BoincvmError."""
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     if not arguments.watch:
         _show(_machines(client, arguments.vms), arguments)
         return 0
@@ -81,13 +81,13 @@ def _machines(client: "Client", vms: str) -> "list[Table]":
 
 def _show(found: "list[Table]", arguments: argparse.Namespace) -> None:
     if arguments.json:
-        asking.print_document({"vms": found})
+        controller_options.print_document({"vms": found})
     elif arguments.quiet:
         for one in found:
             print(one["id"])
     elif found:
         now = time.time()
-        asking.print_rows(_HEADER, [_row(one, now) for one in found])
+        controller_options.print_rows(_HEADER, [_row(one, now) for one in found])
     elif arguments.vms == "all":
         print("there are no machines yet; make one: boincvm create NAME")
     else:

@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.errors import BoincvmError
 
 if TYPE_CHECKING:
-    from boincvm.controller.client import Table
+    from boincvm.client.client import Table
 
 _HEADER = ("NAME", "MADE", "SIZE", "DESCRIPTION")
 
@@ -28,7 +28,7 @@ def means_machines(arguments: argparse.Namespace) -> bool:
 def take(arguments: argparse.Namespace) -> int:
     """Of all that it means, while they run on. Raises BoincvmError."""
     told = _change(arguments, "snapshot_take", description=arguments.description)
-    return asking.show_outcomes(
+    return controller_options.show_outcomes(
         told, as_json=arguments.json, describe=lambda one: f"has the snapshot {one['snapshot']}"
     )
 
@@ -36,7 +36,7 @@ def take(arguments: argparse.Namespace) -> int:
 def restore(arguments: argparse.Namespace) -> int:
     """Raises BoincvmError."""
     told = _change(arguments, "snapshot_restore")
-    return asking.show_outcomes(
+    return controller_options.show_outcomes(
         told, as_json=arguments.json, describe=lambda one: f"goes on as in {one['snapshot']}"
     )
 
@@ -44,7 +44,7 @@ def restore(arguments: argparse.Namespace) -> int:
 def remove(arguments: argparse.Namespace) -> int:
     """Raises BoincvmError."""
     told = _change(arguments, "snapshot_remove")
-    return asking.show_outcomes(
+    return controller_options.show_outcomes(
         told,
         as_json=arguments.json,
         describe=lambda _one: f"no longer has the snapshot {arguments.name}",
@@ -52,10 +52,10 @@ def remove(arguments: argparse.Namespace) -> int:
 
 
 def _change(arguments: argparse.Namespace, operation: str, **asked: object) -> "dict[str, Table]":
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     target = arguments.target
     try:
-        with asking.waiting(f"{operation.replace('_', ' ')} {target}"):
+        with controller_options.waiting(f"{operation.replace('_', ' ')} {target}"):
             told = client.call(operation, vms=target, name=arguments.name, **asked)
     except BoincvmError as error:
         raise _also_no_directory(error, arguments) from error
@@ -66,16 +66,16 @@ def _change(arguments: argparse.Namespace, operation: str, **asked: object) -> "
 def show(arguments: argparse.Namespace) -> int:
     """A machine's, the oldest one first. Raises BoincvmError."""
     try:
-        told = asking.client_of(arguments).call("snapshot_list", vm=arguments.target)
+        told = controller_options.client_of(arguments).call("snapshot_list", vm=arguments.target)
     except BoincvmError as error:
         raise _also_no_directory(error, arguments) from error
     if arguments.json:
-        asking.print_document(told)
+        controller_options.print_document(told)
         return 0
     found = told.get("snapshots")
     rows = [_row(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     if rows:
-        asking.print_rows(_HEADER, rows)
+        controller_options.print_rows(_HEADER, rows)
     else:
         vm = arguments.target
         print(f"{vm} has no snapshots; take one: boincvm snapshot take {vm}")

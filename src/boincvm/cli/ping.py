@@ -2,7 +2,7 @@
 
 import argparse
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.cli.parser import option
 from boincvm.exit_codes import ExitCode
 from boincvm.job import values
@@ -15,9 +15,9 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    asking.add_selectors(parser)
+    controller_options.add_selectors(parser)
     parser.add_argument(
         "--timeout",
         type=option(values.duration),
@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask them. Returns 0 if all answer. Raises BoincvmError."""
-    from boincvm.controller.client import error_of
+    from boincvm.client.client import error_of
 
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     found: dict[str, object] = {}
     refused: dict[str, object] = {}
     for selector in arguments.vms:
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             part = told.get(key)
             table.update(part if isinstance(part, dict) else {})
     if arguments.json:
-        asking.print_document({"answers": found, "refused": refused})
+        controller_options.print_document({"answers": found, "refused": refused})
     elif not found:
         print("nobody is there to be asked")
     for vm, seconds in found.items() if not arguments.json else ():

@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 
 if TYPE_CHECKING:
-    from boincvm.controller.client import Table
+    from boincvm.client.client import Table
 
 _EPILOG = """\
 examples:
@@ -21,7 +21,7 @@ _LONGEST = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
     parser.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
 
@@ -29,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print them. Raises BoincvmError."""
     finished = None if arguments.all else False
-    told = asking.client_of(arguments).call("commands", finished=finished)
+    told = controller_options.client_of(arguments).call("commands", finished=finished)
     if arguments.json:
-        asking.print_document(told)
+        controller_options.print_document(told)
         return 0
     found = told.get("commands")
     rows = [_row(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     if rows:
-        asking.print_rows(_HEADER, rows)
+        controller_options.print_rows(_HEADER, rows)
     else:
         print("no command is known" if arguments.all else "no command runs; boincvm ps --all")
     return 0
@@ -59,7 +59,7 @@ def _row(command: "Table") -> tuple[str, ...]:
 
 def _states(answers: object) -> str:
     """Such as `2 ended, 1 running`."""
-    from boincvm.controller.client_run import end_of
+    from boincvm.client.run import end_of
 
     counts: Counter[str] = Counter()
     for answer in answers:  # type: ignore[attr-defined]

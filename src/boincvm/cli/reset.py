@@ -2,7 +2,7 @@
 
 import argparse
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 
 _EPILOG = """\
 examples:
@@ -13,11 +13,11 @@ What a machine had on disk it keeps; what it had saved of its memory is forgotte
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    asking.add_selectors(parser)
+    controller_options.add_selectors(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Until they run. Raises BoincvmError."""
-    return asking.each(arguments, "reset", "resetting", "is running")
+    return controller_options.each(arguments, "reset", "resetting", "is running")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 
 _EPILOG = """\
 examples:
@@ -12,12 +12,14 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    asking.add_selectors(parser)
+    controller_options.add_selectors(parser)
     parser.add_argument("--force", action="store_true", help="switch off those that run")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises BoincvmError."""
-    return asking.each(arguments, "remove", "removing", "is removed", force=arguments.force)
+    return controller_options.each(
+        arguments, "remove", "removing", "is removed", force=arguments.force
+    )

@@ -4,13 +4,13 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.standard_error import say
 
 if TYPE_CHECKING:
-    from boincvm.controller.client import Client, Table
+    from boincvm.client.client import Client, Table
 
 _STANDARD_INPUT, _STANDARD_OUTPUT = 0, 1
 _EPILOG = """\
@@ -24,20 +24,20 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_controller(parser)
+    controller_options.add_controller(parser)
     parser.usage = "boincvm shell [options] VM [-- PROGRAM [ARGUMENT ...]]"
     parser.epilog = _EPILOG
     vm = parser.add_argument("vm", metavar="VM", help="which; one that a selector matches alone")
-    asking.completed(vm)
+    controller_options.completed(vm)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Until it has ended. Raises BoincvmError."""
-    from boincvm.controller.terminal.near import Attendance, check_terminal, size_of
-    from boincvm.controller.terminal.words import shell_argv, shell_environment
+    from boincvm.client.terminal.local import Attendance, check_terminal, size_of
+    from boincvm.client.terminal.protocol import shell_argv, shell_environment
 
     check_terminal(_STANDARD_INPUT)
-    client = asking.client_of(arguments)
+    client = controller_options.client_of(arguments)
     vm = _only(client, arguments.vm)
     told = client.call(
         "exec",
@@ -77,7 +77,7 @@ class _Shell:
         self.command: Table = {}
 
     def show(self) -> None:
-        from boincvm.controller.client_run import Screen, follow
+        from boincvm.client.run import Screen, follow
 
         self.command = follow(self._client.output(self._id), Screen(_write, is_prefixed=False))
 
@@ -96,10 +96,12 @@ def _write(stream: str, data: bytes) -> None:
 
 
 def _end(command: "Table") -> int:
-    from boincvm.controller.client_run import ends_of
+    from boincvm.client.run import ends_of
 
     for end in ends_of(command).values():
         if end.is_ours:
-            raise BoincvmError(end.words, hint=end.hint, exit_code=asking.known_code(end.code))
+            raise BoincvmError(
+                end.words, hint=end.hint, exit_code=controller_options.known_code(end.code)
+            )
         return end.code
     return 0

@@ -5,7 +5,7 @@ import argparse
 import json
 from pathlib import Path
 
-from boincvm.cli import asking, machine_snapshots
+from boincvm.cli import controller_options, machine_snapshots
 from boincvm.exit_codes import ExitCode
 from boincvm.sizes import format_size
 from boincvm.standard_error import say
@@ -68,14 +68,16 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     target = parser.add_argument(
         "target", metavar="VM|DIRECTORY", nargs="?", default=".", help="(default: this directory)"
     )
-    asking.completed(target, asking.MACHINES_OR_DIRECTORIES)
+    controller_options.completed(target, controller_options.MACHINES_OR_DIRECTORIES)
     parser.add_argument("--vm", action="store_true", help="what is named is no directory")
-    asking.add_common(parser)
+    controller_options.add_common(parser)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    asking.completed(parser.add_argument("target", metavar="VM", help=asking.SELECTOR_HELP))
-    asking.add_common(parser)
+    controller_options.completed(
+        parser.add_argument("target", metavar="VM", help=controller_options.SELECTOR_HELP)
+    )
+    controller_options.add_common(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.cli.parser import option
 from boincvm.job import values
 
@@ -15,9 +15,9 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    asking.add_selectors(parser)
+    controller_options.add_selectors(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--now", action="store_true", help="switch them off")
     how.add_argument(
@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Until they are off. Raises BoincvmError."""
     if arguments.discard:
-        return asking.each(arguments, "discard", "discarding", "will boot when it is started")
+        return controller_options.each(
+            arguments, "discard", "discarding", "will boot when it is started"
+        )
     if arguments.now:
-        return asking.each(arguments, "power_off", "switching off", "is off")
-    return asking.each(arguments, "stop", "stopping", "is off", within=arguments.within)
+        return controller_options.each(arguments, "power_off", "switching off", "is off")
+    return controller_options.each(arguments, "stop", "stopping", "is off", within=arguments.within)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 
 _EPILOG = """\
 examples:
@@ -12,9 +12,9 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    asking.add_common(parser)
+    controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    asking.add_selectors(parser)
+    controller_options.add_selectors(parser)
     parser.add_argument(
         "--to-disk", action="store_true", help="save them and end them; start goes on there"
     )
@@ -23,5 +23,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Until they stand still. Raises BoincvmError."""
     if arguments.to_disk:
-        return asking.each(arguments, "save", "saving", "is saved")
-    return asking.each(arguments, "pause", "suspending", "is paused")
+        return controller_options.each(arguments, "save", "saving", "is saved")
+    return controller_options.each(arguments, "pause", "suspending", "is paused")

@@ -11,23 +11,23 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from boincvm.controller.addressing import parse_selector
 from boincvm.controller.arguments import Json
-from boincvm.controller.bus_side import BusSide, Listen, elsewhere, embedded
-from boincvm.controller.command_events import CommandEvents
-from boincvm.controller.desk import Desk
+from boincvm.controller.commands.events import CommandEvents
 from boincvm.controller.events import Event, EventLog
-from boincvm.controller.files import Files
+from boincvm.controller.files.files import Files
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import Change, Guest
+from boincvm.controller.hosts.broker import BusSide, Listen, elsewhere, embedded
 from boincvm.controller.keeper.place import BusPlace
-from boincvm.controller.life import Life
-from boincvm.controller.local_machine import LocalMachine
-from boincvm.controller.machines import Machines
+from boincvm.controller.machines.local_machine import LocalMachine
+from boincvm.controller.machines.machines import Machines
+from boincvm.controller.machines.operations import Life
 from boincvm.controller.overview import Overview
+from boincvm.controller.protocol.report import Report
+from boincvm.controller.protocol.selector import parse_selector
+from boincvm.controller.protocol.vm_state import VmState, refusal
 from boincvm.controller.reach import Reach
-from boincvm.controller.registry import Change, Guest
-from boincvm.controller.report import Report
 from boincvm.controller.store import Store
-from boincvm.controller.vm_state import VmState, refusal
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.own_files import make_directory

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from boincvm import __version__
-from boincvm.controller import command_table, hosts
 from boincvm.controller.arguments import Arguments, Json, Kind, Parameter
-from boincvm.controller.command import Request
+from boincvm.controller.commands import json as command_table
+from boincvm.controller.commands.command import Request
+from boincvm.controller.hosts import hosts
 from boincvm.controller.reach import Reached
 from boincvm.errors import UsageError
 

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from time import time
 from typing import NamedTuple
 
-from boincvm.controller.addressing import Selector, parse_selector
 from boincvm.controller.arguments import Json
-from boincvm.controller.desk import Desk
-from boincvm.controller.life import Life
-from boincvm.controller.local_machine import LocalMachine
-from boincvm.controller.machines import Machines
-from boincvm.controller.registry import Guest, Presence
-from boincvm.controller.report import Report
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import Guest, Presence
+from boincvm.controller.machines.local_machine import LocalMachine
+from boincvm.controller.machines.machines import Machines
+from boincvm.controller.machines.operations import Life
+from boincvm.controller.protocol.report import Report
+from boincvm.controller.protocol.selector import Selector, parse_selector
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import UsageError
 
 SAMPLES = 360

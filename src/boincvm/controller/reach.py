@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from boincvm.controller.addressing import Selector, parse_selector
-from boincvm.controller.desk import Desk
-from boincvm.controller.life import Life
-from boincvm.controller.machines import Machines
-from boincvm.controller.registry import SILENT_AFTER, Guest
-from boincvm.controller.vm_state import Requests, VmState, refusal
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import SILENT_AFTER, Guest
+from boincvm.controller.machines.machines import Machines
+from boincvm.controller.machines.operations import Life
+from boincvm.controller.protocol.selector import Selector, parse_selector
+from boincvm.controller.protocol.vm_state import Requests, VmState, refusal
 from boincvm.errors import MachineStateError, UsageError
 
 _MOST_NAMED = 5

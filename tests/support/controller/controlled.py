@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from boincvm.controller.command import Command
+from boincvm.controller.commands.command import Command
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.keeper.place import BusPlace, Place
 from boincvm.controller.operations import call

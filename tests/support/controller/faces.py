@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from boincvm.bus.client import StompBus
-from boincvm.controller.answering import Verb
-from boincvm.controller.asking import Reply
-from boincvm.controller.bus_guest import BusGuest
-from boincvm.controller.command import Request
+from boincvm.controller.commands.command import Request
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.guest_command import Listener
-from boincvm.controller.guest_files import GuestFiles
+from boincvm.controller.guests.registry import Guest
+from boincvm.controller.guests.requests import Reply
 from boincvm.controller.keeper.process import open_bus
-from boincvm.controller.registry import Guest
-from boincvm.controller.serve.gate import Policy
+from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import Place, Server
+from boincvm.node.command import Listener
+from boincvm.node.files import GuestFiles
+from boincvm.node.node import BusGuest
+from boincvm.node.responder import Verb
 from support.controller.lossy import FakeProgram
 from support.controller.lossy_files import DirectoryPlace
 

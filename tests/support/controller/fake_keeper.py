@@ -14,7 +14,7 @@ import time
 
 from boincvm.controller.keeper import process
 from boincvm.controller.keeper.kept_machine import KeptMachine
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.job.model import MachineShape

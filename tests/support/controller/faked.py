@@ -2,7 +2,7 @@
 
 import pytest
 
-from boincvm.controller import local_machine
+from boincvm.controller.machines import local_machine
 from support import with_support
 
 

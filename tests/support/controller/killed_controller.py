@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.spooled import Spooled
+from boincvm.controller.files.spool import Spooled
 
 LIMIT = 100.0
 

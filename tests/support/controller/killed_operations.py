@@ -24,8 +24,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from boincvm.controller.client import Client
-from boincvm.controller.client_address import ControllerAddress
+from boincvm.client.address import ControllerAddress
+from boincvm.client.client import Client
 from boincvm.controller.keeper.place import Place
 from boincvm.errors import BoincvmError
 from boincvm.paths import data_directory

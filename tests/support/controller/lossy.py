@@ -5,14 +5,14 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from boincvm.controller.command import KEPT_OUTPUT, Answer, Command, Request
-from boincvm.controller.commands import CommandTable
-from boincvm.controller.guest_command import Listener
-from boincvm.controller.guest_commands import GuestCommands
-from boincvm.controller.registry import Guest
-from boincvm.controller.words import decode_word
+from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command, Request
+from boincvm.controller.commands.table import CommandTable
+from boincvm.controller.guests.registry import Guest
+from boincvm.controller.protocol.messages import decode_word
 from boincvm.errors import ProgramStartError
 from boincvm.guestlink.program import ProgramEnd
+from boincvm.node.command import Listener
+from boincvm.node.commands import GuestCommands
 
 LIMIT = 20.0
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from boincvm.controller.answering import Answerer, Verb
-from boincvm.controller.asking import Asker
-from boincvm.controller.registry import Guest
-from boincvm.controller.words import decode_word
+from boincvm.controller.guests.registry import Guest
+from boincvm.controller.guests.requests import Asker
+from boincvm.controller.protocol.messages import decode_word
+from boincvm.node.responder import Answerer, Verb
 
 LIMIT = 30.0
 

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
-from boincvm.controller.answering import Verb
-from boincvm.controller.asking import Reply
-from boincvm.controller.files import Files
-from boincvm.controller.guest_files import GuestFiles
-from boincvm.controller.registry import Registry
+from boincvm.controller.files.files import Files
+from boincvm.controller.guests.registry import Registry
+from boincvm.controller.guests.requests import Reply
 from boincvm.errors import BoincvmError, OutputFileError
+from boincvm.node.files import GuestFiles
+from boincvm.node.responder import Verb
 from support.controller.lossy_asks import AskNet, ask_net
 
 

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.boinc import Client, Control, Event, Heartbeat, InitDataError, SlotBusyError, Status
-from boincvm.boinc import presence as presence_module
+from boincvm.boinc import (
+    Client,
+    Control,
+    Event,
+    Heartbeat,
+    InitDataError,
+    SlotBusyError,
+    Status,
+    client_liveness,
+)
 from boincvm.boinc.testing import EndKind, FakeClient
 
 pytestmark = pytest.mark.timeout(120)
@@ -160,7 +168,7 @@ async def test_the_client_was_dead_before(fake: FakeClient) -> None:
 async def test_a_kernel_that_does_not_tell_of_it(
     fake: FakeClient, monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
-    monkeypatch.setattr(presence_module, "_ASK_PERIOD", 0.02)
+    monkeypatch.setattr(client_liveness, "_ASK_PERIOD", 0.02)
     if error is None:
         monkeypatch.delattr(os, "pidfd_open")
     else:
@@ -173,7 +181,7 @@ async def test_a_kernel_that_does_not_tell_of_it(
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(client.next_event(), 0.1)
     monkeypatch.undo()
-    monkeypatch.setattr(presence_module, "_ASK_PERIOD", 0.02)
+    monkeypatch.setattr(client_liveness, "_ASK_PERIOD", 0.02)
     await fake.die()
     assert await next_event(client) is Event.CLIENT_GONE
     client.close()
@@ -182,7 +190,7 @@ async def test_a_kernel_that_does_not_tell_of_it(
 async def test_a_client_without_a_known_process_goes_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence_module, "HEARTBEAT_LIMIT", 1.0)
+    monkeypatch.setattr(client_liveness, "HEARTBEAT_LIMIT", 1.0)
     async with FakeClient(tmp_path / "boinc", period=PERIOD, tell_pid=False) as fake:
         client = await Client.open(fake.slot.path)
         with pytest.raises(TimeoutError):
@@ -195,7 +203,7 @@ async def test_a_client_without_a_known_process_goes_silent(
 async def test_a_client_that_is_there_may_be_silent(
     fake: FakeClient, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence_module, "HEARTBEAT_LIMIT", 0.1)
+    monkeypatch.setattr(client_liveness, "HEARTBEAT_LIMIT", 0.1)
     fake.heartbeats = False
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(client.next_event(), 0.5)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from boincvm.cli.main import main
-from boincvm.controller import host_guest
-from boincvm.controller.host_guest import HostLoad, guest_of_this_host
 from boincvm.controller.keeper.place import BusPlace
-from boincvm.controller.report import read_report
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.protocol.report import read_report
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HostError, UsageError
 from boincvm.exit_codes import ExitCode
+from boincvm.node import host_node
+from boincvm.node.host_node import HostLoad, guest_of_this_host
 
 LAB = BusPlace("lab", "secret", host="127.0.0.1", port=1)
 RABBIT = LAB._replace(dialect="rabbitmq")
@@ -106,22 +106,22 @@ def test_its_load() -> None:
 
 async def test_one_of_that_name_at_a_time(tmp_path: Path) -> None:
     state = tmp_path / "guest/lab"
-    with host_guest._held(state, None) as work:
+    with host_node._held(state, None) as work:
         assert work.parent == state
         assert [stat.S_IMODE(one.stat().st_mode) for one in (state.parent, state, work)] == [
             0o700
         ] * 3
         (state / "voices/1").touch()
         with pytest.raises(UsageError, match="a guest lab runs here already"):
-            await asyncio.to_thread(host_guest._held(state, None).__enter__)
-    with host_guest._held(state, tmp_path / "chosen") as work:
+            await asyncio.to_thread(host_node._held(state, None).__enter__)
+    with host_node._held(state, tmp_path / "chosen") as work:
         assert work == tmp_path / "chosen"
         assert list((state / "voices").iterdir()) == []
     (tmp_path / "file").touch()
     for name in ("file", "file/x"):
         with (
             pytest.raises(HostError, match="cannot have its directory") as caught,
-            host_guest._held(state, tmp_path / name),
+            host_node._held(state, tmp_path / name),
         ):
             pass
         assert "--directory" in caught.value.hint

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from boincvm.cli import asking
+from boincvm.cli import controller_options
 from boincvm.cli.main import main
 from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
@@ -32,7 +32,7 @@ class Told:
 @pytest.fixture
 def told(monkeypatch, tmp_path):
     made = Told()
-    monkeypatch.setattr(asking, "client_of", lambda _arguments: made)
+    monkeypatch.setattr(controller_options, "client_of", lambda _arguments: made)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job").mkdir()
     return made

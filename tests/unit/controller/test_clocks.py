@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller import kept_commands, registry
-from boincvm.controller.command import Command, Request
-from boincvm.controller.commands import CommandTable
+from boincvm.controller.commands import retention
+from boincvm.controller.commands.command import Command, Request
+from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.desk import Desk
-from boincvm.controller.guest_command import GuestCommand
+from boincvm.controller.guests import registry
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import Change, Guest, Presence
 from boincvm.controller.operations import call
-from boincvm.controller.registry import Change, Guest, Presence
+from boincvm.node.command import GuestCommand
 from support.controller.lossy import FakeProgram
 from support.controller.quiet_bus import QuietBus
 
@@ -107,7 +108,7 @@ async def test_results_are_kept_for_their_time(jump: float, clock: Clock) -> Non
     table.drop("mine")
     clock.offset = jump
     assert table.all() == [made]
-    now += kept_commands.KEPT_FOR + 1
+    now += retention.KEPT_FOR + 1
     assert table.all() == []
 
 

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boincvm.controller import guest_command
-from boincvm.controller.command import Command, Request, State
-from boincvm.controller.command_input import WINDOW
-from boincvm.controller.commands import CommandTable
-from boincvm.controller.guest_command import GuestCommand
-from boincvm.controller.words import Word, decode_word
+from boincvm.controller.commands.command import Command, Request, State
+from boincvm.controller.commands.input import WINDOW
+from boincvm.controller.commands.table import CommandTable
+from boincvm.controller.protocol.messages import Word, decode_word
 from boincvm.errors import GuestProtocolError, UsageError
+from boincvm.node import command as guest_command
+from boincvm.node.command import GuestCommand
 from support.controller.lossy import FakeProgram, Net, net, states, stdout
 
 CAT = Request(("cat",), keep_input=True)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boincvm.controller import kept_commands
-from boincvm.controller.command import KEPT_OUTPUT, Request, State
-from boincvm.controller.guest_commands import MOST_RUNNING
-from boincvm.controller.words import Word, encode_word
+from boincvm.controller.commands import retention
+from boincvm.controller.commands.command import KEPT_OUTPUT, Request, State
+from boincvm.controller.protocol.messages import Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
+from boincvm.node.commands import MOST_RUNNING
 from support.controller.lossy import net, states, stdout
 
 HELLO = Request(("say", "hello"))
@@ -184,11 +184,11 @@ async def test_nobody_to_ask() -> None:
 
 
 async def test_finished_commands_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_commands, "MOST_COMMANDS", 3)
+    monkeypatch.setattr(retention, "MOST_COMMANDS", 3)
     async with net() as made:
         waits = made.table.submit(made.guests.values(), WAIT)
         made.table.submit([], HELLO, command_id="old")
-        made.now = kept_commands.KEPT_FOR + 1
+        made.now = retention.KEPT_FOR + 1
         made.table.submit([], HELLO, command_id="new")
         assert [command.id for command in made.table.all()] == [waits.id, "new"]
         made.table.submit([], HELLO, command_id="newer")
@@ -211,7 +211,7 @@ async def test_so_many_run_in_one_guest_and_no_more() -> None:
 
 
 async def test_there_is_an_end_to_open_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_commands, "MOST_COMMANDS", 2)
+    monkeypatch.setattr(retention, "MOST_COMMANDS", 2)
     async with net() as made:
         for _ in range(2):
             made.table.submit(made.guests.values(), WAIT)

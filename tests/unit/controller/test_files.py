@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boincvm.controller import file_rules, file_traffic, guest_files, spooled
-from boincvm.controller.asking import Reply
-from boincvm.controller.file_rules import PIECE
-from boincvm.controller.guest_files import GuestFiles
+from boincvm.controller.files import spool
+from boincvm.controller.files import transfer as file_traffic
+from boincvm.controller.guests.requests import Reply
+from boincvm.controller.protocol import transfer_rules
+from boincvm.controller.protocol.transfer_rules import PIECE
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,
@@ -26,6 +27,8 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
+from boincvm.node import files as guest_files
+from boincvm.node.files import GuestFiles
 from support.controller.lossy_files import FileNet, file_net, pieces_of, tar_of
 
 DATA = random.Random(7).randbytes(20 * PIECE + 77)
@@ -275,7 +278,7 @@ async def test_what_is_asked_wrongly(tmp_path: Path) -> None:
             with pytest.raises(UsageError):
                 await put(made, b"abc", **more)
         with pytest.raises(UsageError, match="64 GiB"):
-            await put(made, b"abc", size=file_rules.MOST_BYTES + 1)
+            await put(made, b"abc", size=transfer_rules.MOST_BYTES + 1)
         with pytest.raises(OutputFileError, match="has no f"):
             await made.files.get("g1", "f")
         await made.host.until_empty()
@@ -296,7 +299,7 @@ async def test_the_guests_disk_is_full(tmp_path: Path, monkeypatch: pytest.Monke
         def full(_: int, __: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        from boincvm.controller import file_transfers
+        from boincvm.node import transfers as file_transfers
 
         with monkeypatch.context() as patch:
             patch.setattr(file_transfers.os, "write", _only_for(made.host.spool, full))
@@ -304,9 +307,9 @@ async def test_the_guests_disk_is_full(tmp_path: Path, monkeypatch: pytest.Monke
         assert outcome["error"]["code"] == ExitCode.HOST_DISK_FULL  # type: ignore[index]
         await made.host.until_empty()
         huge = {"transfer": "t", "path": "a", "kind": "tree", "mode": 0, "digest": "0" * 64}
-        size = file_rules.MOST_BYTES
+        size = transfer_rules.MOST_BYTES
         monkeypatch.setattr(
-            file_rules.os,
+            transfer_rules.os,
             "statvfs",
             lambda _: os.statvfs_result((512, 512, 9, 9, 9, 9, 9, 9, 9, 9)),
         )
@@ -333,7 +336,7 @@ async def test_the_controllers_disk_is_full(
         def full(_: int, __: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(spooled.os, "write", full)
+        monkeypatch.setattr(spool.os, "write", full)
         with pytest.raises(HostDiskFullError):
             await put(made, DATA)
 
@@ -372,7 +375,7 @@ READY = {"is_ready": True, "kind": "file", "mode": 0o644, "size": 3 * PIECE, "di
         {**READY, "kind": "pipe"},
         {**READY, "mode": 0o4755},
         {**READY, "mode": -1},
-        {**READY, "size": file_rules.MOST_BYTES + 1},
+        {**READY, "size": transfer_rules.MOST_BYTES + 1},
         {**READY, "size": "3"},
         {**READY, "digest": "0" * 63},
         {**READY, "digest": None},
@@ -436,7 +439,7 @@ async def test_a_controller_that_lies(tmp_path: Path) -> None:
         digest = {"digest": "0" * 64}
         for wrong in (
             {"transfer": ""}, {"transfer": 7}, {"kind": 1}, {"mode": 0o1000}, {"size": -1},
-            {"size": file_rules.MOST_BYTES + 1}, {"digest": "G" * 64}, {"path": None},
+            {"size": transfer_rules.MOST_BYTES + 1}, {"digest": "G" * 64}, {"path": None},
         ):  # fmt: skip
             with pytest.raises(UsageError):
                 await verbs["file-put-begin"]({**told, **digest, **wrong}, b"")

@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from boincvm.controller.command import Answer, Command, Request, Result, State
-from boincvm.controller.command_events import CommandEvents
-from boincvm.controller.commands import CommandTable
+from boincvm.controller.commands.command import Answer, Command, Request, Result, State
+from boincvm.controller.commands.events import CommandEvents
+from boincvm.controller.commands.journal import Journal, NoJournal
+from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.events import EventLog
-from boincvm.controller.journal import Journal, NoJournal
-from boincvm.controller.registry import Guest
-from boincvm.controller.words import Word
+from boincvm.controller.guests.registry import Guest
+from boincvm.controller.protocol.messages import Word
 
 
 class Counting:

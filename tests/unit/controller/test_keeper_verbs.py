@@ -9,14 +9,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.keeper.kept_machine import KeptMachine
 from boincvm.controller.keeper.place import BusPlace, Definition, Place
 from boincvm.controller.keeper.verbs import LONGEST_STOP, KeeperVerbs
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.machine.saved_machine import SavedMachine, manifests, write_saved
+from boincvm.node.commands import GuestCommands
 from support.controller.lossy import FakeProgram
 
 DEFINITION = Definition("a", "base", 1 << 28, 1, None, False, False, {}, 1.0)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller import local_machine
 from boincvm.controller.keeper.place import Place
-from boincvm.controller.local_machine import LocalMachine
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.machines import local_machine
+from boincvm.controller.machines.local_machine import LocalMachine
+from boincvm.controller.protocol.vm_state import VmState
 from support.controller.controlled import Controlled, controlled
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from boincvm.bus.topics import is_destination
-from boincvm.controller.addressing import parse_selector
 from boincvm.controller.controller import run_controller
 from boincvm.controller.keeper.place import check_id
 from boincvm.controller.operations import call
-from boincvm.controller.words import GUEST
+from boincvm.controller.protocol.messages import GUEST
+from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller import machines
 from boincvm.controller.keeper.place import BusPlace, Place
-from boincvm.controller.local_machine import LocalMachine
-from boincvm.controller.machines import Machines
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.machines import machines
+from boincvm.controller.machines.local_machine import LocalMachine
+from boincvm.controller.machines.machines import Machines
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.image.manifest import (
     INITRD,

@@ -11,9 +11,9 @@ import pytest
 
 from boincvm.controller import controller as controller_module
 from boincvm.controller.operations import OPERATIONS
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.controller.serve import bodies
 from boincvm.controller.serve.xml_rpc_methods import STATES, Methods
-from boincvm.controller.vm_state import VmState
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"

@@ -15,8 +15,8 @@ from hypothesis import strategies as some
 from boincvm import __version__
 from boincvm.controller.arguments import LARGEST, Kind
 from boincvm.controller.controller import Controller, run_controller
+from boincvm.controller.guests.registry import Guest
 from boincvm.controller.operations import OPERATIONS, call
-from boincvm.controller.registry import Guest
 from boincvm.errors import BoincvmError, UsageError
 from support.anything import ANYTHING
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boincvm.controller.output_log import OutputLog
+from boincvm.controller.protocol.output_log import OutputLog
 
 
 @given(st.lists(st.binary(max_size=9)), st.integers(1, 12), st.integers(0, 80), st.integers(0, 20))

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from boincvm.controller.desk import Desk
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import DROPPED_AFTER, SILENT_AFTER, Change, Guest, Registry
 from boincvm.controller.keeper.place import BusPlace
-from boincvm.controller.life import Life
-from boincvm.controller.local_machine import LocalMachine
-from boincvm.controller.machines import Machines
+from boincvm.controller.machines.local_machine import LocalMachine
+from boincvm.controller.machines.machines import Machines
+from boincvm.controller.machines.operations import Life
 from boincvm.controller.overview import SAMPLES, Overview
-from boincvm.controller.registry import DROPPED_AFTER, SILENT_AFTER, Change, Guest, Registry
-from boincvm.controller.report import Report
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.protocol.report import Report
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import UsageError
 from support.controller.quiet_bus import QuietBus
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from boincvm.controller.keeper import place as place_module
 from boincvm.controller.keeper.place import BusPlace, Definition, Place, Status
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from support.anything import ANYTHING, HUGE
 

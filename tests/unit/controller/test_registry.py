@@ -5,9 +5,8 @@ import time
 
 import pytest
 
-from boincvm.controller import registry
-from boincvm.controller.addressing import parse_selector
-from boincvm.controller.registry import (
+from boincvm.controller.guests import registry
+from boincvm.controller.guests.registry import (
     BEAT,
     DROPPED_AFTER,
     SILENT_AFTER,
@@ -16,6 +15,7 @@ from boincvm.controller.registry import (
     Presence,
     Registry,
 )
+from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import GuestProtocolError
 
 

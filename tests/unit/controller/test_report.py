@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from boincvm.controller.desk import Desk
-from boincvm.controller.report import Report, read_report
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.protocol.report import Report, read_report
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import GuestProtocolError
 from support.anything import ANYTHING, HUGE
 from support.controller.quiet_bus import QuietBus

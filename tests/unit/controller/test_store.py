@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller.command import Answer, Command, Request, Result, State
+from boincvm.controller.commands.command import Answer, Command, Request, Result, State
 from boincvm.controller.events import Event
-from boincvm.controller.registry import Guest
+from boincvm.controller.guests.registry import Guest
 from boincvm.controller.store import Store
 from boincvm.errors import HostError
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
-from boincvm.controller.command import KEPT_OUTPUT, Answer, Command, Request, State
+from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command, Request, State
 from boincvm.controller.controller import run_controller
 from boincvm.controller.events import KEPT, Event
-from boincvm.controller.registry import Guest
+from boincvm.controller.guests.registry import Guest
 from boincvm.controller.store import SCHEMA, Store
 from boincvm.errors import HostError
 
@@ -28,7 +28,7 @@ LIMIT = 60
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from boincvm.controller.command import Answer, Command, Request, State
+from boincvm.controller.commands.command import Answer, Command, Request, State
 from boincvm.controller.events import Event
 from boincvm.controller.store import Store
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from boincvm.host.inherited import reset_inherited_state
 reset_inherited_state()
 
-from boincvm.controller.terminal.words import Size, shell_argv
+from boincvm.client.terminal.protocol import Size, shell_argv
 from boincvm.image.tools import run_tool
 from boincvm.host.processes import ChildProcess, run_quickly
 from boincvm.host.supervised import start_guarded
@@ -83,7 +83,7 @@ def test_what_programs_begin_with(odd: Odd) -> None:
 @pytest.mark.parametrize("odd", [ALL["all"], ALL["blocked"]], ids=["ignored", "blocked"])
 def test_a_shell_s_terminal_is_enough(odd: Odd, tmp_path: Path) -> None:
     """It runs as a text of its own, perhaps under a parent that is not ours."""
-    from boincvm.controller.terminal.words import Size, shell_argv
+    from boincvm.client.terminal.protocol import Size, shell_argv
 
     argv = [sys.executable, *shell_argv(Size(), ("sh", "-c", STATE))[1:]]
     process = subprocess.Popen(

@@ -10,7 +10,7 @@ import pytest
 from boincvm import paths
 from boincvm.cli.main import main
 from boincvm.controller.keeper.place import Place
-from boincvm.controller.serve.gate import token_in
+from boincvm.controller.serve.auth import token_in
 from boincvm.controller.store import Store
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode

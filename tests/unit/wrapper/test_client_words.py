@@ -239,7 +239,7 @@ async def test_the_client_dies(slot: HostSlot) -> None:
 async def test_a_client_of_unknown_process_falls_silent(slot: HostSlot) -> None:
     slot.slot.values["client_pid"] = 0
     slot.slot.write_init_data()
-    slot.patched("import boincvm.boinc.presence as p; p.HEARTBEAT_LIMIT = 1.5")
+    slot.patched("import boincvm.boinc.client_liveness as p; p.HEARTBEAT_LIMIT = 1.5")
     slot.job(task(COUNT, OUT))
     await slot.begin()
     await counts(slot)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from boincvm.controller.guest_commands import GuestCommands
 from boincvm.controller.keeper.kept_programs import KeptPrograms, drain
 from boincvm.controller.keeper.origins import (
     copy_of,
@@ -21,8 +20,8 @@ from boincvm.controller.keeper.origins import (
 from boincvm.controller.keeper.place import Definition, Place
 from boincvm.controller.keeper.screen import open_screen
 from boincvm.controller.keeper.snapshots import Snapshot, Snapshots, read_checkpoint
-from boincvm.controller.report import Report
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.protocol.report import Report
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,
@@ -44,6 +43,7 @@ from boincvm.machine.host_capacity import check_checkpoint_room, check_room
 from boincvm.machine.managed import TaskMachine
 from boincvm.machine.saved_machine import SavedMachine, next_number, write_saved
 from boincvm.machine.session import Session
+from boincvm.node.commands import GuestCommands
 from boincvm.side_thread import in_side_thread
 
 _KEPT_FOR_LAST = 30.0

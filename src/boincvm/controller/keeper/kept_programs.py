@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from boincvm.controller.command import Request
-from boincvm.controller.guest_command import Listener, RunningProgram
-from boincvm.controller.guest_programs import attached_to, programs_of
+from boincvm.controller.commands.command import Request
 from boincvm.errors import HypervisorError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
 from boincvm.machine.session import Session
+from boincvm.node.command import Listener, RunningProgram
+from boincvm.node.machine_programs import attached_to, programs_of
 
 
 class KeptPrograms:

@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 from boincvm.bus.dialects import DIALECTS
 from boincvm.bus.topics import is_destination
-from boincvm.controller.vm_state import VmState
-from boincvm.controller.words import GUEST, LARGEST
+from boincvm.controller.protocol.messages import GUEST, LARGEST
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.locks import try_lock
@@ -194,7 +194,7 @@ class Place:
         self._write(_SNAPSHOTS, {"snapshots": tables})
 
     def commands(self) -> list[dict[str, object]]:
-        """Of guest_commands.py, as they were when the machine was saved. Raises HostError."""
+        """Of node/commands.py, as they were when the machine was saved. Raises HostError."""
         return self._tables(_COMMANDS, "commands")
 
     def write_commands(self, tables: list[dict[str, object]]) -> None:

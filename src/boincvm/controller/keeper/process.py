@@ -20,17 +20,17 @@ from pathlib import Path
 from boincvm import standard_error
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.dialects import DIALECTS
-from boincvm.controller.bus_guest import BusGuest
-from boincvm.controller.guest_files import GuestFiles
+from boincvm.controller.guests.registry import Guest
 from boincvm.controller.keeper.kept_machine import KeptMachine
 from boincvm.controller.keeper.place import BusPlace, Definition, Place
 from boincvm.controller.keeper.verbs import KeeperVerbs, failure
-from boincvm.controller.machine_place import MachinePlace
-from boincvm.controller.registry import Guest
-from boincvm.controller.vm_state import VmState
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, BusError, HostError, UsageError
 from boincvm.host.inherited import heeded, reset_inherited_state
 from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.node.files import GuestFiles
+from boincvm.node.machine_files import MachinePlace
+from boincvm.node.node import BusGuest
 
 
 def say(line: str) -> None:

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 
-from boincvm.controller.answering import Verb
-from boincvm.controller.asking import Reply
+from boincvm.controller.guests.requests import Reply
 from boincvm.controller.keeper.kept_machine import KeptMachine
 from boincvm.errors import BoincvmError, HostError, MachineStateError, UsageError, host_error
+from boincvm.node.responder import Verb
 
 LONGEST_STOP = 3600.0
 """Seconds that a guest may be given to shut down."""

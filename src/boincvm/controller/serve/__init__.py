@@ -12,7 +12,7 @@
     GET  /  /novnc/                    the web page, and Debian's noVNC for it
 
 Over the UNIX socket this user and root may do everything. By TCP a token is needed, or a client's
-certificate (gate.py); only the files of the page are for everybody.
+certificate (auth.py); only the files of the page are for everybody.
 """
 
 from boincvm.errors import HostError

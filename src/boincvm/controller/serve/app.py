@@ -15,10 +15,10 @@ from starlette.websockets import WebSocket
 
 from boincvm.controller import operations
 from boincvm.controller.controller import Controller
+from boincvm.controller.serve.auth import Gate, Policy, refuse
 from boincvm.controller.serve.bodies import answer_error, json_object
-from boincvm.controller.serve.ending import Ending
-from boincvm.controller.serve.gate import Gate, Policy, refuse
 from boincvm.controller.serve.open_api import document
+from boincvm.controller.serve.shutdown import Ending
 from boincvm.controller.serve.streams import Streams
 from boincvm.controller.serve.xml_rpc import XmlRpc
 from boincvm.errors import BoincvmError

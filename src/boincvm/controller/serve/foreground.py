@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-from boincvm.controller.bus_side import Listen
 from boincvm.controller.controller import Controller, run_controller
+from boincvm.controller.hosts.broker import Listen
 from boincvm.controller.keeper.place import BusPlace, is_elsewhere
-from boincvm.controller.serve.gate import Policy, token_in
+from boincvm.controller.serve.auth import Policy, token_in
 from boincvm.controller.serve.server import Place, Server
 from boincvm.errors import BoincvmError
 from boincvm.host.inherited import heeded

@@ -16,9 +16,9 @@ from uvicorn.server import ServerState
 
 from boincvm.controller.controller import Controller
 from boincvm.controller.serve.app import make_app
+from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.connections import Crowd, protocol_factory
-from boincvm.controller.serve.ending import Ending
-from boincvm.controller.serve.gate import Policy
+from boincvm.controller.serve.shutdown import Ending
 from boincvm.errors import host_error
 from boincvm.host.socket_paths import own_listener
 

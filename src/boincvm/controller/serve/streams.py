@@ -10,14 +10,15 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from boincvm.controller import command_table, operations
+from boincvm.controller import operations
 from boincvm.controller.arguments import Json
-from boincvm.controller.command import Command
+from boincvm.controller.commands import json as command_table
+from boincvm.controller.commands.command import Command
 from boincvm.controller.controller import Controller
-from boincvm.controller.file_traffic import Download
+from boincvm.controller.files.transfer import Download
+from boincvm.controller.serve.auth import TOKEN_PROTOCOL
 from boincvm.controller.serve.bodies import body, error_table, json_object, pieces
-from boincvm.controller.serve.ending import Ending, Flow
-from boincvm.controller.serve.gate import TOKEN_PROTOCOL
+from boincvm.controller.serve.shutdown import Ending, Flow
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.tree_entries import time_of
 

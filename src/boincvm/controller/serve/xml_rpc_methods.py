@@ -11,10 +11,10 @@ from typing import Any
 from boincvm import __version__
 from boincvm.controller import operations
 from boincvm.controller.controller import Controller
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.controller.serve.xml_rpc_calls import Method, check_call, shown_signature
 from boincvm.controller.serve.xml_rpc_commands import CommandMethods
 from boincvm.controller.serve.xml_rpc_files import FileMethods
-from boincvm.controller.vm_state import VmState
 from boincvm.errors import HostError, UsageError
 
 STATES = {

@@ -2,7 +2,7 @@
 
 import { call, getFile, putFile, screenPlace } from "./api.js";
 import { Plot } from "./plot.js";
-import { button, element, size } from "./words.js";
+import { button, element, size } from "./text.js";
 
 const at = (id) => document.getElementById(id);
 // Which of them make sense, the controller says of each machine.

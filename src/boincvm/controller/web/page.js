@@ -2,7 +2,7 @@
 
 import { call, eventSocket, follow, Refused, setToken } from "./api.js";
 import * as machine from "./machine.js";
-import { element, size, split } from "./words.js";
+import { element, size, split } from "./text.js";
 
 const at = (id) => document.getElementById(id);
 const MOST_EVENTS = 300;

@@ -1,0 +1,72 @@
+"""Watching the channels from a thread, which sleeps nearly always.
+
+Shared memory that another process writes gives no event, so something must look. A thread that
+only waits and looks costs about half of what a timer of the event loop does; the loop is woken
+only where there is something to do (docs/boinc-library.md has the figures).
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+from boincvm.boinc.channels import CHANNEL_SIZE, CONTROL, HEARTBEAT, TRICKLE_DOWN
+from boincvm.boinc.poll_schedule import Rhythm
+
+_CONTROL = CONTROL * CHANNEL_SIZE
+_HEARTBEAT = HEARTBEAT * CHANNEL_SIZE
+_TRICKLE_DOWN = TRICKLE_DOWN * CHANNEL_SIZE
+
+
+class Watch:
+    """Calls `handle` in the event loop that made it, each time that there is something to do:
+
+    a message has come, or one of the channels in `outgoing` has become free.
+    """
+
+    def __init__(self, memory: memoryview, handle: Callable[[], None]) -> None:
+        self.outgoing: tuple[int, ...] = ()
+        """Numbers of the channels for which something waits to be sent."""
+        self._memory = memory
+        self._handle = handle
+        self._loop = asyncio.get_running_loop()
+        self._told = False
+        self._closed = False
+        self._stop = threading.Lock()
+        self._stop.acquire()
+        self._thread = threading.Thread(target=self._run, name="boinc-channels", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        rhythm = Rhythm(time.monotonic(), time.thread_time())
+        wait = 0.0
+        while not self._stop.acquire(timeout=wait):
+            beat = False
+            if not self._told and self._has_work():
+                beat = self._memory[_HEARTBEAT] != 0
+                self._told = True
+                try:
+                    self._loop.call_soon_threadsafe(self._work)
+                except RuntimeError:  # the loop was closed and we were not: nobody listens
+                    return
+            wait = rhythm.looked(time.monotonic(), time.thread_time(), beat=beat)
+
+    def _has_work(self) -> bool:
+        memory = self._memory
+        if memory[_CONTROL] or memory[_HEARTBEAT] or memory[_TRICKLE_DOWN]:
+            return True
+        return any(not memory[number * CHANNEL_SIZE] for number in self.outgoing)
+
+    def _work(self) -> None:
+        # First of all: what comes from here on is for the next look.
+        self._told = False
+        if not self._closed:
+            self._handle()
+
+    def close(self) -> None:
+        """`handle` is not called any more, the memory not looked at."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop.release()
+        self._thread.join()

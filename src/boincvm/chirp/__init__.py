@@ -1,0 +1,1 @@
+"""Files by the Chirp protocol of Notre Dame's coop-computing-tools."""

@@ -1,0 +1,170 @@
+"""Files by Chirp: the second transport beside the bus, to and from `chirp://HOST:PORT/PATH`.
+
+What comes is written under another name, proved by its size and the server's MD5, and renamed.
+Under that name (`.boincvm-part-…`) a later call finds what an earlier one has left, and goes on.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.chirp.client import ChirpClient
+from boincvm.chirp.files import (
+    fetch_file,
+    fetch_tree,
+    find,
+    regular,
+    send_file,
+    send_tree,
+)
+from boincvm.chirp.protocol import (
+    DOESNT_EXIST,
+    ChirpLostError,
+    ChirpRefusedError,
+    ChirpUrl,
+    parse_url,
+)
+from boincvm.chirp.session import Access, ChirpSession
+from boincvm.controller.guests.registry import Guest
+from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
+from boincvm.tree_entries import shown
+
+SCHEME = "chirp://"
+OF_GUEST = Access(methods=("hostname",))
+"""For a server that a guest has named: it may be any, so nothing is proved to it."""
+
+
+class Copied(NamedTuple):
+    """left_out: symbolic links and special files, by their paths beneath the tree."""
+
+    files: int
+    bytes: int
+    left_out: tuple[str, ...] = ()
+
+
+async def chirp_put(
+    source: Path | AsyncIterator[bytes], url: str, access: Access | None = None
+) -> Copied:
+    """A file replaces what has its name there; a tree must be new. The directory that it goes
+    into must be there. A byte stream is collected on this host's disk first, for it may be
+    needed again. Raises BoincvmError."""
+    access = access or Access()
+    target = _named(url)
+    if not isinstance(source, Path):
+        with tempfile.TemporaryDirectory(prefix="boincvm-chirp-") as directory:
+            collected = Path(directory, "collected")
+            await _collect(source, collected, access.most_bytes)
+            return await chirp_put(collected, url, access)
+    if not source.exists():
+        raise InputFileError(f"there is no {shown(os.fsencode(source))}")
+    async with ChirpSession(target, access) as session:
+        there = await session.do(partial(find, path=target.path))
+        part = _beside(target.path, str(source.resolve()))
+        if source.is_dir():
+            if there is not None:
+                raise UsageError(f"{target} is there already", hint="choose another name")
+            copied = await send_tree(session, source.resolve(), part)
+        else:
+            copied = 1, await send_file(session, source.resolve(), part), []
+        await session.do(partial(_rename, part=part, path=target.path))
+    return Copied(copied[0], copied[1], tuple(copied[2]))
+
+
+async def chirp_get(url: str, destination: Path, access: Access | None = None) -> Copied:
+    """To `destination` itself; a file replaces another one, a tree must be new. Raises
+    BoincvmError."""
+    source = parse_url(url)
+    part = Path(_beside(str(destination.absolute()), str(source)))
+    async with ChirpSession(source, access or Access()) as session:
+        found = await session.do(partial(ChirpClient.lstat, path=source.path))
+        if found.is_directory:
+            if os.path.lexists(destination):
+                raise UsageError(f"{destination} is there already", hint="choose another name")
+            copied = await fetch_tree(session, source.path, part)
+        else:
+            size, mode = await fetch_file(session, source.path, part)
+            part.chmod(mode)
+            copied = 1, size, []
+    try:
+        part.replace(destination)
+    except OSError as error:
+        name = shown(os.fsencode(destination))
+        raise host_error(f"cannot make {name}", error, OutputFileError) from None
+    return Copied(copied[0], copied[1], tuple(copied[2]))
+
+
+async def chirp_read(url: str, access: Access | None = None) -> AsyncIterator[bytes]:
+    """A file's bytes as they come. That they are right shows at the end: InputFileError then
+    says that all of them are worth nothing. Raises BoincvmError."""
+    source = parse_url(url)
+    digest, at = hashlib.md5(usedforsecurity=False), 0
+    async with ChirpSession(source, access or Access()) as session:
+        size = (await session.do(partial(regular, path=source.path))).size
+        session.count(size)
+        while at < size:
+            try:
+                client = await session.client()
+                descriptor = await client.open_file(source.path, "r")
+                async for data in client.read(descriptor, at, size):
+                    digest.update(data)
+                    at += len(data)
+                    session.reached(at)
+                    yield data
+                if at < size:
+                    raise InputFileError(f"{source} has become shorter")
+            except ChirpLostError as error:
+                await session.lost(error)
+        theirs = await session.do(partial(ChirpClient.md5, path=source.path, size=size))
+    if theirs != digest.digest():
+        raise InputFileError(f"{source} has come otherwise than it is on the server")
+
+
+def guest_url(guest: Guest, path: str) -> str:
+    """Where `path` is on the Chirp server that `guest` runs, as its HELLO's capability
+    `chirp://HOST:PORT` says; to be used with OF_GUEST. Raises UsageError."""
+    for capability in sorted(guest.capabilities):
+        if capability.startswith(SCHEME):
+            host, port, _ = parse_url(capability)
+            named = parse_url(f"{SCHEME}x/{path}")
+            return str(ChirpUrl(host, port, named.path))
+    raise UsageError(
+        f"guest {guest.id} has no Chirp server",
+        hint="its HELLO must name one: a capability like chirp://HOST:9094",
+    )
+
+
+def _named(url: str) -> ChirpUrl:
+    target = parse_url(url)
+    if target.path == "/":
+        raise UsageError(f"{url[:200]!r} names no file", hint="give its path: chirp://HOST/PATH")
+    return target
+
+
+def _beside(path: str, other: str) -> str:
+    """Another name in the same directory: the same one for the same copy."""
+    directory = path.rpartition("/")[0]
+    both = f"{path}\0{other}".encode("utf-8", "surrogateescape")
+    return f"{directory}/.boincvm-part-{hashlib.sha256(both).hexdigest()[:16]}"
+
+
+async def _rename(client: ChirpClient, *, part: str, path: str) -> None:
+    try:
+        await client.rename(part, path)
+    except ChirpRefusedError as refused:
+        # The answer to an earlier try may have been lost.
+        if refused.number != DOESNT_EXIST or await find(client, path) is None:
+            raise
+
+
+async def _collect(source: AsyncIterator[bytes], path: Path, most: int) -> None:
+    size = 0
+    with path.open("xb") as file:
+        async for data in source:
+            size += len(data)
+            if size > most:
+                raise UsageError(f"more than {most} bytes are not copied")
+            file.write(data)

@@ -1,0 +1,302 @@
+"""A client of the controller's JSON face: synchronous, with the standard library alone.
+
+    client = Client(find_address())
+    for vm in client.call("list", vms="site=cern")["vms"]: ...
+
+Errors of the controller come as the BoincvmError that they were there.
+"""
+
+import http.client
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import BinaryIO, NamedTuple
+from urllib.parse import quote, urlencode
+
+from boincvm.client.address import ControllerAddress
+from boincvm.controller.arguments import Json
+from boincvm.errors import (
+    BoincvmError,
+    ControllerAwayError,
+    ControllerGoneError,
+    HostError,
+    UsageError,
+)
+from boincvm.exit_codes import ExitCode
+from boincvm.tree_entries import time_of
+
+CALL_LIMIT = 660.0
+"""Seconds of silence; a keeper may take ten minutes for what it is told."""
+_LARGEST_RESULT = 256 << 20
+_LONGEST_LINE = 16 << 20
+_LARGEST_ERROR = 1 << 20
+_CHUNK = 1 << 18
+
+Table = dict[str, Json]
+Body = bytes | BinaryIO | Iterable[bytes] | None
+
+
+class Gotten(NamedTuple):
+    """What `Client.get` brings: a file or a tree (a tar stream), the mode of it, its size where
+    that is known, the digest of all of it, and the bytes from the asked one on, which raise
+    BoincvmError where they break off. modified: in nanoseconds since 1970, None where nobody
+    says."""
+
+    is_tree: bool
+    mode: int
+    size: int | None
+    digest: str
+    chunks: Iterator[bytes]
+    modified: int | None = None
+
+
+class Client:
+    """Each request has a connection of its own, so threads may share one."""
+
+    def __init__(self, address: ControllerAddress) -> None:
+        self.address = address
+
+    def call(self, operation: str, **arguments: object) -> Table:
+        """What came of it. Arguments that are None are not given. Raises BoincvmError."""
+        path = f"/api/{quote(operation)}"
+        with self._asked("POST", path, _given(arguments), _JSON) as response:
+            return _result(response)
+
+    def events(self, after: int = 0, *, follow: bool = False) -> Iterator[Table]:
+        """Those after the one with that number; with `follow` all that come, too, until the
+        controller ends. Raises BoincvmError."""
+        query = {"after": str(after), **({"follow": "yes"} if follow else {})}
+        yield from self._lines("/api/events", query, is_endless=follow)
+
+    def output(self, command_id: str, *, begin: int = 0) -> Iterator[Table]:
+        """Of a command, until it has ended: pieces {"vm", "stream", "offset", "data"}, `data` in
+        base64, at last {"command"}. Raises BoincvmError."""
+        path = f"/api/commands/{quote(command_id, safe='')}/output"
+        query = {"follow": "yes", "from": str(begin)}
+        return self._until_command(self._lines(path, query, is_endless=True))
+
+    def run(self, **arguments: object) -> tuple[Table, Iterator[Table]]:
+        """The operation `exec`: what came of it, and then all as `output` has it. Raises
+        BoincvmError."""
+        lines = self._lines("/api/exec", {"follow": "yes"}, _given(arguments), is_endless=True)
+        begun = next(lines, {}).get("result")
+        if not isinstance(begun, dict):
+            raise self._has_gone()
+        return begun, self._until_command(lines)
+
+    def _until_command(self, lines: Iterator[Table]) -> Iterator[Table]:
+        for table in lines:
+            yield table
+            if "command" in table:
+                return
+        raise self._has_gone()
+
+    def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
+        """Waits until there is room for it. Raises BoincvmError."""
+        path = f"/api/commands/{quote(command_id, safe='')}/input"
+        path += "?ends=yes" if ends else ""
+        with self._asked("POST", path, data, _BYTES, limit=None) as response:
+            _result(response)
+
+    def put(
+        self,
+        vms: str,
+        path: str,
+        body: Body,
+        size: int | None,
+        *,
+        is_tree: bool,
+        mode: int,
+        transfer: str,
+        modified: int | None = None,
+    ) -> Table:
+        """The outcomes by id. size: bytes of `body`, where it is known. modified: of a file, in
+        nanoseconds since 1970. transfer: who puts the
+        same again under the same id goes on where that ended. Raises BoincvmError."""
+        kind = "tree" if is_tree else "file"
+        told = {"vms": vms, "path": path, "kind": kind, "mode": f"{mode:o}", "transfer": transfer}
+        if modified is not None:
+            told["modified"] = str(modified)
+        query = urlencode(told)
+        headers = {**_BYTES, **({} if size is None else {"Content-Length": str(size)})}
+        with self._asked("PUT", f"/api/files?{query}", body, headers, limit=None) as response:
+            return _result(response)
+
+    @contextmanager
+    def get(self, vm: str, path: str, *, transfer: str, begin: int = 0) -> Iterator[Gotten]:
+        """A file or a tree of a machine, for the length of the block. transfer, begin: who asks
+        again under the same id goes on from that byte. Raises BoincvmError."""
+        query = urlencode({"vm": vm, "path": path, "transfer": transfer, "from": begin})
+        with self._asked("GET", f"/api/files?{query}", limit=None) as response:
+            yield Gotten(
+                response.headers.get("X-Boincvm-Kind") == "tree",
+                _mode(response.headers.get("X-Boincvm-Mode", "")),
+                response.length,
+                response.headers.get("X-Boincvm-Digest", ""),
+                self._chunks(response),
+                _time(response.headers.get("X-Boincvm-Modified")),
+            )
+
+    def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        while data := response.read(_CHUNK):
+            yield data
+        if response.length:  # read(n) says nothing of an early end
+            raise self._has_gone()
+
+    def _lines(
+        self, path: str, query: Mapping[str, str], body: Body = None, *, is_endless: bool
+    ) -> Iterator[Table]:
+        path = f"{path}?{urlencode(query)}"
+        limit = None if is_endless else CALL_LIMIT
+        method, headers = ("GET", {}) if body is None else ("POST", _JSON)
+        with self._asked(method, path, body, headers, limit=limit) as response:
+            while line := response.readline(_LONGEST_LINE):
+                table = _table(line)
+                if "error" in table:
+                    raise error_of(table["error"])
+                yield table
+
+    @contextmanager
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        body: Body = None,
+        headers: Mapping[str, str] = {},
+        *,
+        limit: float | None = CALL_LIMIT,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer, if it is a good one. Raises BoincvmError, in the block too."""
+        token = self.address.token
+        own = {"Authorization": f"Bearer {token}"} if token else {}
+        connection = self.address.connection(limit)
+        try:
+            try:
+                connection.connect()
+            except OSError as error:
+                raise self._unreached(error) from error
+            response = _answer(connection, method, path, body, {**headers, **own})
+            if response.status >= 400:
+                raise _refusal(response, self.address)
+            yield response
+        except (ConnectionError, http.client.IncompleteRead, http.client.BadStatusLine) as error:
+            raise self._has_gone() from error
+        except TimeoutError as error:
+            raise HostError(f"the controller at {self.address} does not answer") from error
+        except http.client.HTTPException as error:
+            raise _no_controller(self.address) from error
+        finally:
+            connection.close()
+
+    def _unreached(self, error: OSError) -> BoincvmError:
+        if self.address.path is None:
+            reason = error.strerror or str(error)
+            return ControllerAwayError(
+                f"the controller at {self.address} cannot be reached: {reason}",
+                hint="does it run, with --listen? see BOINCVM_CONTROLLER",
+            )
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return ControllerAwayError(
+                "no controller is running", hint="start one: boincvm controller"
+            )
+        return HostError(f"the controller's socket cannot be used: {error.strerror or error}")
+
+    def _has_gone(self) -> BoincvmError:
+        return ControllerGoneError(
+            f"the controller at {self.address} has gone away meanwhile",
+            hint="machines and commands run on; start it again: boincvm controller",
+        )
+
+
+_JSON = {"Content-Type": "application/json"}
+_BYTES = {"Content-Type": "application/octet-stream"}
+
+
+def _given(arguments: Mapping[str, object]) -> bytes:
+    return json.dumps({name: one for name, one in arguments.items() if one is not None}).encode()
+
+
+def _answer(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: Body,
+    headers: Mapping[str, str],
+) -> http.client.HTTPResponse:
+    try:
+        connection.request(method, path, body, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # It may have refused before it had read all; what it said is still there to read.
+        return connection.getresponse()
+    return connection.getresponse()
+
+
+def _result(response: http.client.HTTPResponse) -> Table:
+    data = response.read(_LARGEST_RESULT)
+    result = _table(data).get("result") if data else {}
+    return result if isinstance(result, dict) else {}
+
+
+def _table(data: bytes) -> Table:
+    try:
+        table = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise HostError("the controller says what makes no sense") from error
+    if not isinstance(table, dict):
+        raise HostError("the controller says what makes no sense")
+    return table
+
+
+def _refusal(response: http.client.HTTPResponse, address: ControllerAddress) -> BoincvmError:
+    try:
+        error = _table(response.read(_LARGEST_ERROR)).get("error")
+    except HostError:
+        error = None
+    if not isinstance(error, dict):
+        return _no_controller(address, f" ({response.status} {response.reason[:80]})")
+    if response.status == 401 and address.path is None and not address.token:
+        return UsageError(
+            f"the controller at {address} wants a token",
+            hint="set BOINCVM_TOKEN, or BOINCVM_TOKEN_FILE; it is in the file `token` there",
+        )
+    return error_of(error)
+
+
+def _no_controller(address: ControllerAddress, what: str = "") -> BoincvmError:
+    return HostError(
+        f"what answers at {address} is no controller{what}", hint="see BOINCVM_CONTROLLER"
+    )
+
+
+def error_of(told: Json) -> BoincvmError:
+    """The error that the controller tells of: of a whole request, or of one machine."""
+    table = told if isinstance(told, dict) else {}
+    try:
+        code = ExitCode(table.get("code") or ExitCode.HOST)  # type: ignore[arg-type]
+    except ValueError:
+        code = ExitCode.HOST
+    message, hint = table.get("message"), table.get("hint")
+    return BoincvmError(
+        _line(message) or "the controller refuses, and does not say why",
+        hint=_line(hint),
+        exit_code=code,
+    )
+
+
+def _line(text: Json) -> str:
+    shown = text if isinstance(text, str) else ""
+    return "".join(one if one.isprintable() else " " for one in shown[:2000])
+
+
+def _time(text: str | None) -> int | None:
+    try:
+        return time_of(text)
+    except ValueError:
+        return None
+
+
+def _mode(text: str) -> int:
+    try:
+        return int(text, 8) & 0o777
+    except ValueError:
+        return 0o644

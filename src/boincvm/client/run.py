@@ -1,0 +1,215 @@
+"""A command, as a client follows it: its output on the screen, its input, and how it ended."""
+
+import base64
+import binascii
+import os
+import select
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import NamedTuple, Self
+
+from boincvm.client.client import Client, Table
+from boincvm.controller.arguments import Json
+from boincvm.errors import BoincvmError, HostError
+from boincvm.exit_codes import ExitCode, exit_code_for_signal
+from boincvm.host.inherited import heeded
+
+_PIECE = 1 << 15
+_LONGEST_LINE = 1 << 16
+_END_LIMIT = 5.0
+
+Write = Callable[[str, bytes], None]
+"""Takes the name of a stream, stdout or stderr, and bytes for it."""
+
+
+class Screen:
+    """Output of one machine as it comes; of several line by line, each with its machine's id."""
+
+    def __init__(self, write: Write, *, is_prefixed: bool) -> None:
+        self._write = write
+        self._is_prefixed = is_prefixed
+        self._rest: dict[tuple[str, str], bytes] = defaultdict(bytes)
+        self._ends: dict[tuple[str, str], int] = {}
+
+    def show(self, vm: str, stream: str, offset: int, data: bytes) -> None:
+        """`offset`: where in the stream; what is missing before it, nobody has any more."""
+        missing = offset - self._ends.get((vm, stream), 0)
+        self._ends[vm, stream] = offset + len(data)
+        if missing > 0:
+            note = f"[{missing} bytes of {stream} are not kept any more]\n".encode()
+            self._write("stderr", self._prefix(vm) + note)
+        if not self._is_prefixed:
+            self._write(stream, data)
+            return
+        *lines, rest = (self._rest[vm, stream] + data).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        self._rest[vm, stream] = rest
+        if lines:
+            prefix = self._prefix(vm)
+            self._write(stream, b"".join(prefix + line + b"\n" for line in lines))
+
+    def end(self) -> None:
+        """Shows lines that have no end."""
+        for (vm, stream), rest in self._rest.items():
+            if rest:
+                self._write(stream, self._prefix(vm) + rest + b"\n")
+        self._rest.clear()
+
+    def _prefix(self, vm: str) -> bytes:
+        return f"{vm}| ".encode() if self._is_prefixed else b""
+
+
+def follow(output: Iterable[Table], screen: Screen) -> Table:
+    """Shows all output of a command, as `Client.output` has it, until its end; returns it as the
+    operation `command` tells it. Raises BoincvmError, and what `screen` raises."""
+    told: Table = {}
+    for table in output:
+        ended = table.get("command")
+        if isinstance(ended, dict):
+            told = ended
+            continue
+        offset = table.get("offset")
+        try:
+            data = base64.b64decode(str(table["data"]), validate=True)
+        except (KeyError, binascii.Error) as error:
+            raise HostError("the controller says what makes no sense") from error
+        if isinstance(offset, int):
+            screen.show(str(table.get("vm")), str(table.get("stream")), offset, data)
+    screen.end()
+    return told
+
+
+class End(NamedTuple):
+    """How a program ended in one machine. words: for people; empty where it ended well. hint:
+    what to do, where boincvm and not the program has something to say."""
+
+    code: int
+    words: str = ""
+    hint: str = ""
+    is_ours: bool = False
+
+
+# What a guest says of a program that it could not start; all else is about the guest itself.
+_ERRORS = {
+    "no such program": ExitCode.NO_SUCH_PROGRAM,
+    "cannot execute": ExitCode.CANNOT_EXECUTE,
+    "cannot be executed": ExitCode.CANNOT_EXECUTE,
+    "cannot start": ExitCode.CANNOT_EXECUTE,
+    "are larger than": ExitCode.CANNOT_EXECUTE,
+}
+
+
+def end_of(answer: Table) -> End:
+    """`answer`: one of those of the operation `command`."""
+    state, code, number = answer.get("state"), answer.get("code"), answer.get("signal")
+    if state == "lost":
+        return End(ExitCode.GUEST_DIED, f"lost: {answer.get('why')}", "see boincvm logs", True)
+    if state == "refused":
+        return End(ExitCode.USAGE, str(answer.get("why")), "boincvm ls shows its state", True)
+    if state == "dropped":
+        is_late = answer.get("why") == "too late"
+        late = ExitCode.TIME_LIMIT_EXCEEDED if is_late else ExitCode.INTERRUPTED
+        return End(late, f"not waited for: {answer.get('why')}", "", True)
+    if answer.get("timed_out"):
+        return End(ExitCode.TIME_LIMIT_EXCEEDED, "killed: its time was over", "--timeout", True)
+    if answer.get("error"):
+        words = str(answer["error"])
+        known = (code for sign, code in _ERRORS.items() if sign in words)
+        return End(next(known, ExitCode.GUEST_DIED), words, "", True)
+    if isinstance(number, int) and number:
+        return End(exit_code_for_signal(number), f"ended by {_signal_name(number)}")
+    if isinstance(code, int) and code:
+        return End(code, f"exit code {code}")
+    return End(ExitCode.SUCCESS)
+
+
+def ends_of(command: Table) -> dict[str, End]:
+    """By id; without those that were not waited for because enough others had answered."""
+    answers = command.get("answers")
+    return {
+        vm: end_of(answer)
+        for vm, answer in (answers.items() if isinstance(answers, dict) else ())
+        if isinstance(answer, dict) and not _is_spare(answer)
+    }
+
+
+def _is_spare(answer: dict[str, Json]) -> bool:
+    return answer.get("state") == "dropped" and answer.get("why") == "enough others have answered"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@contextmanager
+def interruptible(client: Client, command_id: str) -> Iterator[None]:
+    """In the block Ctrl-C is for the command's programs; the second time they are killed, and
+    the third one is for us. Only in the main thread."""
+    count = 0
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            client.call("signal", id=command_id, signal=int(signal.SIGINT))
+        elif count == 2:
+            client.call("cancel", id=command_id)
+        else:
+            raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, interrupt) for number in heeded((signal.SIGINT,))}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+class InputFeeder:
+    """Within the block what the descriptor `source` brings is a command's input, from a thread.
+    `failure`: why not all of it got there."""
+
+    def __init__(self, client: Client, command_id: str, source: int) -> None:
+        self._client = client
+        self._command_id = command_id
+        self._source = source
+        self.failure: BoincvmError | OSError | None = None
+        self._stop_reader, self._stop_writer = os.pipe()
+        # A daemon: who is interrupted does not wait for a guest that takes nothing.
+        self._thread = threading.Thread(target=self._feed, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        os.close(self._stop_writer)
+        self._thread.join(_END_LIMIT)
+        if not self._thread.is_alive():
+            os.close(self._stop_reader)
+
+    def _feed(self) -> None:
+        try:
+            while True:
+                ready, _, _ = select.select([self._source, self._stop_reader], [], [])
+                if self._stop_reader in ready:
+                    return
+                data = os.read(self._source, _PIECE)
+                self._client.give_input(self._command_id, data, ends=not data)
+                if not data:
+                    return
+        except (BoincvmError, OSError) as error:
+            self.failure = error

@@ -1,0 +1,217 @@
+"""The near end of a remote shell: the user's own terminal, given to it for a while."""
+
+import os
+import select
+import signal
+import termios
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Protocol
+
+from boincvm.client.terminal.protocol import Size, keys, window_size
+from boincvm.errors import UsageError
+from boincvm.host.inherited import heeded
+
+BEAT = 60.0
+"""Seconds after which the far end hears of us, if nobody types: it gives up who says nothing."""
+_PIECE = 4096
+_ROOM = 1 << 16
+_LEAVING_LIMIT = 3.0
+_LEAVE, _RESIZED, _GO_ON = b"l", b"w", b"g"
+_LEAVES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class FarEnd(Protocol):
+    """Each of these may wait, and raise what it likes; each has a thread of its own."""
+
+    def show(self) -> None:
+        """Puts on the screen what it says, until it has ended."""
+
+    def send(self, data: bytes, *, ends: bool) -> None:
+        """`data` is what it is to read next; `ends`: and then no more."""
+
+    def cancel(self) -> None:
+        """Ends it at once."""
+
+
+class Leaving:
+    """Finds `~.` after a line's end: the user wants to leave, whatever the far end does."""
+
+    def __init__(self) -> None:
+        self._seen: int | None = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """What is to be sent of `data`, and whether the user leaves. A `~` at a line's begin is
+        held back until it is clear what it was."""
+        sent = bytearray()
+        for key in data:
+            if self._seen == 0 and key == ord("~"):
+                self._seen = 1
+                continue
+            if self._seen == 1:
+                if key == ord("."):
+                    return bytes(sent), True
+                if key != ord("~"):
+                    sent += b"~"  # of two only one is meant
+            sent.append(key)
+            self._seen = 0 if key in b"\r\n" else None
+        return bytes(sent), False
+
+
+def check_terminal(terminal: int) -> None:
+    """Raises UsageError where it is none."""
+    if not os.isatty(terminal):
+        raise UsageError(
+            "a shell needs a terminal, and standard input is none",
+            hint="boincvm exec runs programs without one",
+        )
+
+
+def size_of(terminal: int) -> Size:
+    """The default where it does not say."""
+    columns, rows = os.get_terminal_size(terminal)
+    return Size(rows or Size().rows, columns or Size().columns)
+
+
+@contextmanager
+def raw(terminal: int) -> Iterator[None]:
+    """In the block keys come one by one, unseen and unchanged; afterwards all is as it was."""
+    before = termios.tcgetattr(terminal)
+    try:
+        tty.setraw(terminal, termios.TCSADRAIN)  # what is typed already is not lost
+        yield
+    finally:
+        with suppress(termios.error):  # it is gone
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+class Attendance:
+    """One remote shell on the terminal `keyboard`; only in the main thread.
+
+    This thread waits for nothing but keys, window sizes and signals; what may take its time is
+    done by others, so that one can always leave.
+    """
+
+    def __init__(self, far: FarEnd, keyboard: int) -> None:
+        self._far = far
+        self._keyboard = keyboard
+        self._waiting = bytearray()
+        self._ends = False
+        self._turn = threading.Condition()
+        self._ended = threading.Event()
+        self._failure: Exception | None = None
+        # They stay open: a thread that comes late may still ring.
+        self._bell, self._ringer = os.pipe()
+        for descriptor in (self._bell, self._ringer):
+            os.set_blocking(descriptor, False)
+
+    def attend(self) -> bool:
+        """Until the far end has ended: True; or, False, until the user leaves by `~.` after
+        Enter, the keyboard is gone, or one of SIGINT, SIGTERM and SIGHUP comes. Raises what the
+        far end raises."""
+        # Signals only ring the bell: none can keep the terminal from being put right again.
+        with self._signals(), raw(self._keyboard):
+            self._begin(self._show)
+            sender = self._begin(self._send)
+            self._type()
+        has_ended = self._ended.is_set()
+        self._say(b"", ends=True)
+        if self._failure is not None:
+            sender.join(_LEAVING_LIMIT)  # it may hear us still, though we do not hear it
+        elif not self._ended.wait(_LEAVING_LIMIT):
+            self._begin(self._far.cancel).join(_LEAVING_LIMIT)
+        if self._failure is not None:
+            raise self._failure
+        return has_ended
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def leave(_number: int, _frame: FrameType | None) -> None:
+            self._ring(_LEAVE)
+
+        def resize(_number: int, _frame: FrameType | None) -> None:
+            self._ring(_RESIZED)
+
+        former = {number: signal.signal(number, leave) for number in heeded(_LEAVES)}
+        former[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _ring(self, why: bytes) -> None:
+        with suppress(BlockingIOError):  # it rings already
+            os.write(self._ringer, why)
+
+    # The main thread's part.
+
+    def _type(self) -> None:
+        """Until it is over."""
+        leaving = Leaving()
+        self._say(window_size(size_of(self._keyboard)))  # it may be another one by now
+        while True:
+            has_room = len(self._waiting) < _ROOM
+            sources = [self._bell, self._keyboard] if has_room else [self._bell]
+            ready, _, _ = select.select(sources, [], [], BEAT)
+            news = os.read(self._bell, _PIECE) if self._bell in ready else b""
+            if self._ended.is_set() or _LEAVE in news:
+                return
+            if _RESIZED in news or not ready:
+                with suppress(OSError):  # where the terminal is gone, its end is there to read
+                    self._say(window_size(size_of(self._keyboard)))
+            if self._keyboard in ready:
+                typed, leaves = leaving.feed(data := self._read())
+                self._say(keys(typed))
+                if leaves or not data:
+                    return
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._keyboard, _PIECE)
+        except OSError:  # it is gone
+            return b""
+
+    def _say(self, data: bytes, *, ends: bool = False) -> None:
+        with self._turn:
+            self._waiting += data
+            self._ends = self._ends or ends
+            self._turn.notify()
+
+    # What has threads of its own.
+
+    def _begin(self, work: Callable[[], None]) -> threading.Thread:
+        # Daemons: none of them is waited for longer than it may take.
+        thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
+        thread.start()
+        return thread
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # the main thread raises it
+            if not self._ended.is_set():
+                self._failure = error
+            self._over()
+
+    def _over(self) -> None:
+        self._ended.set()
+        self._ring(_GO_ON)
+
+    def _show(self) -> None:
+        self._far.show()
+        self._over()
+
+    def _send(self) -> None:
+        ends = False
+        while not ends:
+            with self._turn:
+                while not self._waiting and not self._ends:
+                    self._turn.wait()
+                data, ends = bytes(self._waiting), self._ends
+                self._waiting.clear()
+            self._far.send(data, ends=ends)
+            self._ring(_GO_ON)

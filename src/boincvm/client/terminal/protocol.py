@@ -1,0 +1,44 @@
+"""What is run in the guest, and how keys and window sizes are sent to it: remote.py says what they
+mean there."""
+
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_LARGEST = (1 << 16) - 1
+_PASSED_ON = ("TERM", "COLORTERM", "LANG", "LC_ALL")
+_LONGEST_VALUE = 100
+
+
+class Size(NamedTuple):
+    """Of a window, in characters."""
+
+    rows: int = 24
+    columns: int = 80
+
+
+def shell_argv(size: Size, program: Sequence[str] = ()) -> list[str]:
+    """The command, to be run with `keep_input`. `program`: without one, bash or sh."""
+    script = Path(__file__).with_name("remote.py").read_text(encoding="utf-8")
+    return ["python3", "-IS", "-c", script, *map(str, size), *program]
+
+
+def shell_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of the user's own `environment` the shell should know: of the terminal's kind."""
+    told = {"TERM": "xterm"}
+    for name in _PASSED_ON:
+        value = environment.get(name, "")
+        if value.isprintable() and 0 < len(value) <= _LONGEST_VALUE:
+            told[name] = value
+    return told
+
+
+def keys(data: bytes) -> bytes:
+    """What is typed, as it is sent."""
+    return data.replace(b"\0", b"\0\0")
+
+
+def window_size(size: Size) -> bytes:
+    """The window's size now, as it is sent among the keys; also a sign of life."""
+    return b"\0w" + struct.pack(">HH", *(min(one, _LARGEST) for one in size))

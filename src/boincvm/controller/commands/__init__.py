@@ -1,0 +1,1 @@
+"""Commands that guests are given, and what became of them."""

@@ -1,0 +1,1 @@
+"""Files to and from guests, over the bus."""

@@ -1,0 +1,83 @@
+"""What can be read only once, kept in a file without a name, so that many can be sent it."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Self
+
+from boincvm.controller.protocol.transfer_rules import check_room, told_as_host_faults
+from boincvm.errors import UsageError
+
+
+class Spooled:
+    """Made by `take`. `digest`: BLAKE2b of 256 bits in hexadecimal. When it is closed, or this
+    process ends however it may, nothing is left."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size = 0
+        self.digest = ""
+
+    @classmethod
+    async def take(
+        cls, source: AsyncIterator[bytes], directory: Path | None, size: int | None, most: int
+    ) -> Self:
+        """All of `source`, on the disk of `directory`. `size`: what it should have.
+
+        Raises UsageError where it has more than `most` bytes or not `size`; HostDiskFullError,
+        HostError; and whatever `source` does.
+        """
+        if size is not None and not 0 <= size <= most:
+            raise _too_large(most)
+        with told_as_host_faults():
+            place = directory or Path(tempfile.gettempdir())
+            check_room(place, size or 0)
+            with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+                made = cls(os.dup(file.fileno()))
+        try:
+            await made._fill(source, size if size is not None else most, most)
+            if size is not None and made.size != size:
+                raise UsageError(f"{made.size} bytes were sent, and {size} announced")
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    async def _fill(self, source: AsyncIterator[bytes], expected: int, most: int) -> None:
+        hashed = blake2b(digest_size=32)
+        async for data in source:
+            if self.size + len(data) > expected:
+                if expected == most:
+                    raise _too_large(most)
+                raise UsageError(f"more bytes were sent than the {expected} announced")
+            view = memoryview(data)
+            while view:
+                with told_as_host_faults():
+                    written = os.write(self._descriptor, view)
+                hashed.update(view[:written])
+                self.size += written
+                view = view[written:]
+        self.digest = hashed.hexdigest()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Raises HostError."""
+        with told_as_host_faults():
+            return os.pread(self._descriptor, length, offset)
+
+    def close(self) -> None:
+        """Again is harmless."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _too_large(most: int) -> UsageError:
+    return UsageError(f"a file or tree of more than {most >> 30} GiB")

@@ -1,0 +1,1 @@
+"""The controller's broker, and the other hosts that may use it."""

@@ -1,0 +1,118 @@
+"""The controller's bus: an embedded broker of its own, or one that runs elsewhere."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.bus.access import Account, Accounts, digest_of_passcode, new_passcode
+from boincvm.bus.broker import Broker
+from boincvm.bus.client import StompBus
+from boincvm.controller.hosts.invitations import Invitations
+from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.keeper.process import open_bus
+from boincvm.controller.protocol.messages import GUEST_FRAMES
+from boincvm.errors import UsageError
+
+SOCKET = "bus.sock"
+_OUR_LOGIN = "/controller"  # which is no machine's id
+_EVERYTHING = ("/topic/**",)
+
+
+class Listen(NamedTuple):
+    """Where guests of other hosts reach the embedded broker. certificate, key: files, for TLS."""
+
+    host: str
+    port: int
+    certificate: str = ""
+    key: str = ""
+
+
+class BusSide(NamedTuple):
+    """bus: the controller's connection. place_for: how the guest with an id reaches it, given the
+    passcode that it had, or an empty one; raises UsageError for an id that none of this host's
+    machines may have. address: where guests of other hosts do, or None; `listen`: as it was asked
+    for. invitations: None where the broker is another's. part: with which, and a dot, all ids
+    begin that we may speak of; empty for all."""
+
+    bus: StompBus
+    place_for: Callable[[str, str], BusPlace]
+    broker: Broker | None = None
+    address: tuple[str, int] | None = None
+    listen: Listen | None = None
+    invitations: Invitations | None = None
+    part: str = ""
+
+
+@asynccontextmanager
+async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusSide]:
+    """A broker that lives as long as the block. Raises BusError, HostError."""
+    passcode = new_passcode()
+    ours = Account(_OUR_LOGIN, digest_of_passcode(passcode), _EVERYTHING, _EVERYTHING)
+    accounts = Accounts([ours])
+    broker = Broker(accounts)
+    path = directory / SOCKET
+    invitations = Invitations(directory / "invitations.json", broker)
+
+    def place_for(guest_id: str, known: str) -> BusPlace:
+        host = invitations.host_of(guest_id)
+        if host is not None:
+            raise UsageError(
+                f"{guest_id} would be a machine of the host that was invited as {host}",
+                hint="choose another name",
+            )
+        code = known or new_passcode()
+        accounts.add(
+            Account(
+                guest_id,
+                digest_of_passcode(code),
+                may_send=("/topic/host.{login}",),
+                may_subscribe=("/topic/guest.{login}",),
+                frames=GUEST_FRAMES,
+            )
+        )
+        return BusPlace(guest_id, code, path=str(path))
+
+    try:
+        await broker.listen_unix(path)
+        address = None
+        if listen is not None:
+            address = await broker.listen_tcp(listen.host, listen.port, _security(listen))
+        bus = await open_bus(BusPlace(_OUR_LOGIN, passcode, path=str(path)))
+        try:
+            yield BusSide(bus, place_for, broker, address, listen, invitations)
+        finally:
+            await bus.close()
+    finally:
+        await broker.close()
+        path.unlink(missing_ok=True)
+
+
+def _security(listen: Listen) -> ssl.SSLContext | None:
+    if not listen.certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(listen.certificate, listen.key or None)
+    return context
+
+
+@asynccontextmanager
+async def elsewhere(place: BusPlace) -> AsyncIterator[BusSide]:
+    """A broker that runs already, where all guests have the same login: another controller's, by
+    its invitation, or RabbitMQ or ActiveMQ. Raises BusError."""
+    part = place.login if place.dialect == "embedded" else ""
+
+    def place_for(guest_id: str, _known: str) -> BusPlace:
+        if part and not guest_id.startswith(f"{part}."):
+            raise UsageError(
+                f"{guest_id} cannot be on this bus: this host was invited as {part}",
+                hint=f"its machines' names begin with {part}. like {part}.{guest_id}",
+            )
+        return place
+
+    bus = await open_bus(place)
+    try:
+        yield BusSide(bus, place_for, part=part)
+    finally:
+        await bus.close()

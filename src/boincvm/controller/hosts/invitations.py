@@ -1,0 +1,120 @@
+"""Hosts that were invited to the embedded broker, each with its own part of the ids.
+
+The host NAME has the ids that begin with `NAME.`: its account may say and hear what is said by
+and to machines with these, and nothing else. Of passcodes only digests are kept, in a file.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.bus.access import LOGIN, Account, digest_of_passcode, new_passcode
+from boincvm.bus.broker import Broker
+from boincvm.controller.keeper.place import check_id
+from boincvm.controller.protocol.messages import GUEST, GUEST_FRAMES, HOST, belongs
+from boincvm.errors import HostError, UsageError, host_error
+from boincvm.host.atomic_files import write_atomically
+from boincvm.host.own_files import open_own
+
+MOST = 256
+_MOST_BYTES = 1 << 20
+_PART = (f"{HOST}{LOGIN}.**", f"{GUEST}{LOGIN}.**")
+
+
+class Invitation(NamedTuple):
+    """digest: of the passcode; made: seconds since 1970."""
+
+    name: str
+    digest: bytes
+    made: float
+
+
+class Invitations:
+    """Those in the file `path`; each has an account of `broker`."""
+
+    def __init__(self, path: Path, broker: Broker) -> None:
+        """Raises HostError."""
+        self._path = path
+        self._broker = broker
+        self._known = {one.name: one for one in _read(path)}
+        for one in self._known.values():
+            self._let_in(one)
+
+    def all(self) -> list[Invitation]:
+        """By name."""
+        return sorted(self._known.values())
+
+    def host_of(self, machine_id: str) -> str | None:
+        """The invited host whose machine that would be."""
+        return next((name for name in self._known if belongs(machine_id, name)), None)
+
+    def add(self, name: str, machines: list[str]) -> str:
+        """A passcode, which nobody is told again. `machines`: ids that are taken. Raises
+        UsageError, HostError."""
+        check_id(f"{check_id(name)}.1")
+        if name in self._known:
+            raise UsageError(
+                f"the host {name} is invited already",
+                hint=f"for another passcode: boincvm invite --revoke {name}, then invite it again",
+            )
+        for other in (*self._known, *machines):
+            if belongs(other, name) or (other in self._known and belongs(name, other)):
+                raise UsageError(
+                    f"ids that begin with {name}. are not free: there is {other} already",
+                    hint="choose another name for the host",
+                )
+        if len(self._known) >= MOST:
+            raise UsageError(f"{MOST} hosts are invited already", hint="revoke some first")
+        passcode = new_passcode()
+        made = Invitation(name, digest_of_passcode(passcode), time.time())
+        self._keep({**self._known, name: made})
+        self._let_in(made)
+        return passcode
+
+    def remove(self, name: str) -> None:
+        """Who has logged in by it is cut off. Raises UsageError, HostError."""
+        if name not in self._known:
+            raise UsageError(f"no host {name[:64]!r} is invited", hint="boincvm invite lists them")
+        self._broker.expel(name)  # even if the disk is full
+        self._keep({other: one for other, one in self._known.items() if other != name})
+
+    def _let_in(self, one: Invitation) -> None:
+        self._broker.accounts.add(Account(one.name, one.digest, _PART, _PART, GUEST_FRAMES))
+
+    def _keep(self, known: dict[str, Invitation]) -> None:
+        table = {one.name: {"digest": one.digest.hex(), "made": one.made} for one in known.values()}
+        try:
+            write_atomically(self._path, json.dumps(table, indent=1))
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise host_error(
+                f"{self._path.name} cannot be written",
+                error,
+                hint="see to it, and do the same again, else it is as before at the next start",
+            ) from error
+        self._known = known
+
+
+def _read(path: Path) -> Iterator[Invitation]:
+    try:
+        with BufferedReader(open_own(path)) as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise ValueError("it is too large")
+        for name, one in json.loads(data).items():
+            digest = bytes.fromhex(one["digest"])
+            if len(digest) != len(digest_of_passcode("")):
+                raise ValueError("a digest that is none")
+            yield Invitation(check_id(name), digest, float(one["made"]))
+    except FileNotFoundError:
+        return
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError
+    ) as error:  # fmt: skip
+        raise HostError(
+            f"{str(path)!r} makes no sense: {error!r}"[:500],
+            hint="restore the file; or remove it, and invite all hosts anew",
+        ) from error

@@ -1,0 +1,210 @@
+"""One machine of this host, as its controller sees it, and its keeper.
+
+A keeper is a process of its own (keeper/process.py). It goes on while there is no controller, and
+a controller that begins finds it again by the lock that it holds.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from boincvm.controller.keeper.place import Place, Status
+from boincvm.controller.protocol.report import Report
+from boincvm.controller.protocol.vm_state import VmState
+from boincvm.errors import BoincvmError
+
+_KEEPER = "boincvm.controller.keeper.process"
+
+Changed = Callable[[str], None]
+"""Takes the id of a machine whose state is another one."""
+
+
+class LocalMachine:
+    """report: what its keeper told last, None while none runs. is_silent: the keeper runs, and
+    has not been heard for so long that nobody knows how its machine is. ended_unasked: no keeper
+    runs, and the last one could not say that it was ending. was_killed: by a signal, if it was
+    ours."""
+
+    def __init__(self, place: Place, changed: Changed) -> None:
+        self.place = place
+        self.definition = place.definition()
+        self.status = place.status()
+        self.report: Report | None = None
+        self.is_silent = False
+        self.ended_unasked = self.was_killed = False
+        self._changed = changed
+        self._news = asyncio.Event()
+        self._pidfd = -1
+        self._child = 0  # its process, if it is ours
+        self._is_killed = False
+
+    @property
+    def id(self) -> str:
+        return self.definition.id
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its keeper runs."""
+        return self._pidfd >= 0
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its keeper runs, and has nothing to keep any more."""
+        return self.is_kept and self.state.is_off
+
+    @property
+    def state(self) -> VmState:
+        state = self.report.state if self.report else self.status.state
+        return VmState.STUCK if self.is_silent and not state.is_off else state
+
+    @property
+    def why(self) -> str:
+        return self.report.why if self.report else self.status.why
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Until it is so."""
+        while not condition():
+            await self._news.wait()
+
+    async def until_not(self, state: VmState) -> None:
+        """Until it is in another one."""
+        await self.until(lambda: self.state is not state)
+
+    def tell(self) -> None:
+        """Something is another than it was."""
+        self._news.set()
+        self._news = asyncio.Event()
+        self._changed(self.id)
+
+    def hear(self, *, is_silent: bool) -> None:
+        """Its keeper has not been heard for a while, or is heard again."""
+        if self.is_kept and self.is_silent is not is_silent:
+            self.is_silent = is_silent
+            self.tell()
+
+    def take_report(self, report: Report) -> None:
+        """What its keeper says."""
+        was_kept = self.is_kept
+        if self.find_keeper():
+            before, self.report = self.state, report
+            if not was_kept or before is not report.state:
+                self.tell()
+
+    # Its keeper.
+
+    def spawn(self, snapshot: str | None) -> None:
+        """Begins a keeper, which nobody ends with us. Raises OSError."""
+        argv = [sys.executable, "-P", "-m", _KEEPER, str(self.place.directory)]
+        if snapshot is not None:
+            argv += ["--snapshot", snapshot]
+        with self.place.log.open("ab") as log:
+            # Not by `subprocess`, which wants to see the end of all that it begins.
+            pid = os.posix_spawn(
+                argv[0],
+                argv,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
+                ],
+                setsid=True,
+            )
+        self.report = Report(VmState.STARTING)
+        self.is_silent = self.ended_unasked = self._is_killed = False
+        self._child = pid
+        self._watch(pid)
+        # Another controller, should we be killed before the keeper has said who it is, finds it.
+        with suppress(BoincvmError, OSError):  # what is wrong there the keeper tells
+            self.set_status(self.place.status()._replace(pid=pid))
+        self.tell()
+
+    def adopt(self) -> bool:
+        """Takes up the keeper that a former controller has begun; whether there is one. One that
+        has not said yet who it is is taken up later. Raises BoincvmError."""
+        self.status = self.place.status()
+        try:
+            if not self._is_keeper(self.status.pid):
+                if not self.place.is_kept():
+                    self._settle()
+                return False
+            self._watch(self.status.pid)
+        except ProcessLookupError:  # just now
+            self._settle()
+            return False
+        self.report = Report(self.status.state, self.status.why, started_at=self.status.started_at)
+        return True
+
+    def find_keeper(self) -> bool:
+        """Whether its keeper runs, be it one that had only just begun when `adopt` looked."""
+        if not self.is_kept:
+            try:
+                return self.place.is_kept() and self.adopt()
+            except BoincvmError:
+                return False  # whoever needs its files is told
+        return True
+
+    def _is_keeper(self, pid: int) -> bool:
+        """Numbers of processes that have ended are given to others."""
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        names = {Path(os.fsdecode(word)).name for word in words}
+        return {_KEEPER, self.place.directory.name} <= names
+
+    def _watch(self, pid: int) -> None:
+        self._pidfd = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+
+    def kill_keeper(self) -> None:
+        """And the machine with it, at once: that is how it is powered off."""
+        if self.is_kept:
+            self._is_killed = True
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _ended(self) -> None:
+        self.let_go()
+        if self._child:
+            _, status = os.waitpid(self._child, 0)
+            self.was_killed = os.WIFSIGNALED(status)
+            self._child = 0
+        self.report, self.is_silent = None, False
+        try:
+            self.adopt()  # ours may have ended because there was another one
+        except BoincvmError:
+            self._settle()
+        self.tell()
+
+    def _settle(self) -> None:
+        """No keeper runs: what it wrote last holds, unless it was killed."""
+        self.report = None
+        try:
+            self.status = self.place.status()
+        except BoincvmError as error:
+            self.status = self.status._replace(state=VmState.ABORTED, why=error.message)
+            return
+        if not self.status.state.is_off:
+            state, why = VmState.ABORTED, "its keeper was killed, and the machine with it"
+            if self._is_killed:
+                state, why = VmState.POWERED_OFF, ""
+            self.ended_unasked = True
+            self.status = self.status._replace(state=state, why=why, started_at=None)
+            with suppress(OSError):  # the next controller finds it out as this one did
+                self.place.write_status(self.status)
+
+    def set_status(self, status: Status) -> None:
+        """Only while no keeper runs. Raises OSError."""
+        self.place.write_status(status)
+        self.status = status
+
+    def let_go(self) -> None:
+        """Its keeper, if any, runs on, unwatched; again is harmless."""
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1

@@ -1,0 +1,200 @@
+"""The machines of this host: made, found, started and removed."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from boincvm.controller.keeper.place import BusPlace, Definition, Place, check_id
+from boincvm.controller.keeper.snapshots import Snapshots
+from boincvm.controller.machines.local_machine import Changed, LocalMachine
+from boincvm.controller.protocol.vm_state import VmState, refusal
+from boincvm.errors import (
+    BoincvmError,
+    HostError,
+    ImageDamagedError,
+    ImageMissingError,
+    UsageError,
+)
+from boincvm.host.files import open_regular
+from boincvm.image.names import check_image_name
+from boincvm.image.store import ImageStore
+from boincvm.job import values
+from boincvm.job.values import UnexpectedValueError
+from boincvm.machine.spec import check_memory
+
+MOST = 1000
+_MOST_LABELS = 48
+_MOST_LOG_LINES = 10_000
+_MOST_LOG_BYTES = 4 << 20
+
+
+class Machines:
+    """Those in `directory`. `bus_for`: how a keeper with that id reaches the bus."""
+
+    def __init__(
+        self, directory: Path, bus_for: Callable[[str], BusPlace], changed: Changed
+    ) -> None:
+        self._directory = directory
+        self._bus_for = bus_for
+        self._changed = changed
+        self._machines: dict[str, LocalMachine] = {}
+
+    def load(self) -> list[str]:
+        """Finds all that there are, and takes up their keepers; what could not be read, a line
+        each. Raises OSError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        troubles = []
+        for path in sorted(self._directory.iterdir()):
+            try:
+                self._load(Place(path))
+            except BoincvmError as error:
+                troubles.append(error.message)
+            except OSError as error:
+                troubles.append(f"{str(path)!r} cannot be read: {error.strerror}")
+        return troubles
+
+    def _load(self, place: Place) -> None:
+        """Raises BoincvmError, OSError."""
+        path = place.directory
+        if not (path / "machine.json").exists():
+            with place.held():  # not by a keeper
+                shutil.rmtree(path)  # it was being made, or removed
+            return
+        machine = LocalMachine(place, self._changed)
+        if machine.id != path.name:
+            raise HostError(f"{str(path)!r} has the machine {machine.id}, and not one of its name")
+        machine.adopt()
+        self._machines[machine.id] = machine
+
+    def find(self, machine_id: str) -> LocalMachine | None:
+        return self._machines.get(machine_id)
+
+    def all(self) -> list[LocalMachine]:
+        return list(self._machines.values())
+
+    def create(
+        self,
+        name: str,
+        *,
+        image: str,
+        memory: str,
+        cpus: int,
+        disk: str | None,
+        network: bool,
+        display: bool,
+        labels: Mapping[str, str],
+    ) -> LocalMachine:
+        """One that is powered off. Raises UsageError, OSError."""
+        machine_id = check_id(name)
+        if len(self._machines) >= MOST:
+            raise UsageError(f"there are {MOST} machines", hint="remove some first")
+        check_image_name(image)
+        try:
+            definition = Definition(
+                machine_id,
+                image,
+                values.memory(memory),
+                values.cpus(cpus),
+                None if disk is None else values.disk(disk),
+                network,
+                display,
+                _checked_labels(labels),
+                time.time(),
+            )
+        except UnexpectedValueError as error:
+            raise UsageError(str(error)) from error
+        _check_memory(definition)
+        place = Place(self._directory / machine_id)
+        place.make(definition, self._bus_for(machine_id))
+        machine = self._machines[machine_id] = LocalMachine(place, self._changed)
+        machine.tell()
+        return machine
+
+    async def start(self, machine: LocalMachine, snapshot: str | None = None) -> None:
+        """Until it runs. Raises HostError, with what went wrong."""
+        await machine.until(lambda: not machine.is_ending)
+        if not machine.is_kept:
+            machine.place.write_bus(self._bus_for(machine.id))
+            machine.spawn(snapshot)
+        begins = (VmState.STARTING, VmState.RESTORING)
+        await machine.until(lambda: not machine.is_kept or machine.state not in begins)
+        await machine.until(lambda: not machine.is_ending)
+        if not machine.is_kept:
+            reason = "its keeper was killed" if machine.was_killed else "see its log"
+            raise HostError(
+                f"the machine {machine.id} did not start: {machine.why or reason}",
+                hint=f"boincvm logs {machine.id}",
+            )
+        if machine.state is VmState.STUCK:
+            raise refusal(machine.id, machine.state, machine.why)
+
+    def remove(self, machine: LocalMachine) -> None:
+        """One whose keeper does not run. Raises UsageError, OSError."""
+        with machine.place.held():
+            # Without its definition it is no machine any more, should we be interrupted.
+            (machine.place.directory / "machine.json").unlink(missing_ok=True)
+            shutil.rmtree(machine.place.directory)
+        del self._machines[machine.id]
+        machine.tell()
+
+    def discard(self, machine: LocalMachine) -> None:
+        """Forgets where it was saved: it will boot. Raises UsageError, OSError."""
+        with machine.place.held():
+            saved = machine.status.saved
+            machine.set_status(
+                machine.status._replace(state=VmState.POWERED_OFF, saved=None, why="")
+            )
+            if saved is not None:
+                Snapshots(machine.place).sweep(frozenset(machine.status.layers))
+        machine.tell()
+
+    def remove_snapshot(self, machine: LocalMachine, name: str) -> None:
+        """Of one whose keeper does not run. Raises UsageError, OSError."""
+        with machine.place.held():
+            status = machine.status
+            Snapshots(machine.place).remove(name, frozenset(status.layers), status.saved)
+
+    def log_lines(self, machine_id: str, count: int) -> list[str]:
+        """The last ones of its keeper's log. Raises UsageError, HostError."""
+        machine = self._machines.get(machine_id)
+        if machine is None:
+            raise UsageError(
+                f"{machine_id[:64]!r} is no machine of this host", hint="boincvm ls shows them"
+            )
+        try:
+            with open_regular(machine.place.log) as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - _MOST_LOG_BYTES, 0))
+                data = file.read(_MOST_LOG_BYTES)
+        except FileNotFoundError:
+            return []  # it was never started
+        except OSError as error:
+            raise HostError(f"the log of {machine_id} cannot be read: {error}") from error
+        lines = data.removesuffix(b"\n").split(b"\n") if data else []
+        wanted = max(len(lines) - min(count, _MOST_LOG_LINES), 0)
+        return [line.decode("utf-8", "replace") for line in lines[wanted:]]
+
+    def close(self) -> None:
+        """Keepers and their machines run on."""
+        for machine in self._machines.values():
+            machine.let_go()
+
+
+def _check_memory(definition: Definition) -> None:
+    """Unless the image is missing or damaged, which `start` tells. Raises UsageError."""
+    with (
+        suppress(ImageMissingError, ImageDamagedError),
+        ImageStore().open_unverified(definition.image) as image,
+    ):
+        check_memory(definition.memory, image)
+
+
+def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    if len(labels) > _MOST_LABELS:
+        raise UsageError(f"a machine has at most {_MOST_LABELS} labels")
+    for word in (*labels, *labels.values()):
+        if len(word) > 255 or not word.isprintable():
+            raise UsageError(f"found {word[:80]!r}, expected a label of at most 255 characters")
+    return dict(labels)

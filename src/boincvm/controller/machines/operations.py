@@ -1,0 +1,247 @@
+"""The life of machines, as operations tell it: each of those that a selector matches, by itself."""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+
+from boincvm.controller.arguments import Json
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import Guest
+from boincvm.controller.keeper.snapshots import Snapshots
+from boincvm.controller.keeper.verbs import ENDS
+from boincvm.controller.machines.local_machine import LocalMachine
+from boincvm.controller.machines.machines import Machines
+from boincvm.controller.protocol.selector import Selector, parse_selector
+from boincvm.controller.protocol.vm_state import VmState, refusal
+from boincvm.errors import BoincvmError, GuestDiedError, HostError, UsageError, host_error
+
+ASK_LIMIT = 600.0
+"""Seconds that a keeper may take for anything."""
+PATIENCE = 60.0
+"""Seconds after which a keeper that was told to power off is killed, and its machine with it."""
+
+Asked = Mapping[str, Json]
+Table = dict[str, Json]
+_REMOTE = ("pause", "resume", "save", "stop", "power_off", "snapshot_take", "snapshot_remove")
+
+
+class Life:
+    """`machines` are this host's; keepers of others are reached by the bus."""
+
+    def __init__(self, machines: Machines, desk: Desk) -> None:
+        self._machines = machines
+        self._desk = desk
+        self._local: dict[str, Callable[[LocalMachine, Asked], Awaitable[Table]]] = {
+            "start": self._start,
+            "reset": self._reset,
+            "discard": self._discard,
+            "remove": self._remove,
+            "snapshot_list": self._snapshot_list,
+            "snapshot_restore": self._snapshot_restore,
+            "snapshot_remove": self._snapshot_remove,
+            "stop": self._end,
+            "power_off": self._end,
+            "save": self._save,
+        }
+
+    def targets(self, selector: Selector) -> list[str]:
+        """Ids of all that it matches: machines of this host, and guests that can be told."""
+        local = [one.id for one in self._machines.all() if selector.matches(as_guest(one))]
+        known = set(local)
+        found = self._desk.registry.find(selector)
+        return sorted([*local, *(guest.id for guest in found if guest.id not in known)])
+
+    async def each(self, vms: str, verb: str, asked: Asked) -> Table:
+        """What came of it, by id. Raises UsageError where `vms` matches nobody."""
+        targets = self.targets(parse_selector(vms))
+        if not targets:
+            raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
+        async with asyncio.TaskGroup() as group:
+            tasks = {one: group.create_task(self._outcome(one, verb, asked)) for one in targets}
+        return {one: task.result() for one, task in tasks.items()}
+
+    async def _outcome(self, vm: str, verb: str, asked: Asked) -> Table:
+        try:
+            return await self.one(vm, verb, asked)
+        except BoincvmError as error:
+            return {"error": {**error.table()}}
+
+    async def one(self, vm: str, verb: str, asked: Asked) -> Table:
+        """What came of it. Raises BoincvmError."""
+        machine = self._machines.find(vm)
+        if machine is None:
+            return await self._ask_elsewhere(vm, verb, asked)
+        machine.find_keeper()
+        try:
+            act = self._local.get(verb)
+            told = await (act(machine, asked) if act else self._ask(machine, verb, asked))
+        except OSError as error:
+            raise host_error("the host's system refused", error) from error
+        return {"state": str(machine.state), **told}
+
+    async def _ask_elsewhere(self, vm: str, verb: str, asked: Asked) -> Table:
+        guest = self._guest(vm)
+        if "life" not in guest.capabilities:
+            raise UsageError(
+                f"{vm} is no machine of a controller, and cannot be told to"
+                f" {verb.replace('_', ' ')}",
+                hint=f"it speaks for itself, on the host {guest.host or 'where it runs'}",
+            )
+        if verb not in _REMOTE:
+            raise UsageError(
+                f"{vm} is no machine of this host, and cannot be told to {verb.replace('_', ' ')}",
+                hint="ask the controller of its own host",
+            )
+        reply = await self._desk.asker.ask(guest, verb, asked, within=ASK_LIMIT)
+        return _plain(reply.table)
+
+    def _guest(self, vm: str) -> Guest:
+        found = self._desk.registry.find(Selector(vm, only=vm))
+        if not found:
+            raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
+        return found[0]
+
+    async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
+        """Its keeper; it may end with or without an answer."""
+        await machine.until(lambda: not machine.is_ending)
+        if not machine.is_kept or (machine.state is VmState.STUCK and verb != "power_off"):
+            raise refusal(machine.id, machine.state, machine.why)
+        ended = asyncio.ensure_future(machine.until(lambda: _is_lost(machine)))
+        answer = asyncio.ensure_future(self._ask_when_there(machine, verb, asked))
+        try:
+            await asyncio.wait((ended, answer), return_when=asyncio.FIRST_COMPLETED)
+            # Where it has ended, that says more than its missing answer.
+            if answer.done() and not (
+                isinstance(answer.exception(), GuestDiedError) and _is_lost(machine)
+            ):
+                return answer.result()
+        finally:
+            ended.cancel()
+            answer.cancel()
+            await asyncio.gather(ended, answer, return_exceptions=True)
+        if verb in ENDS and machine.state is not VmState.STUCK:
+            return {}
+        raise self._has_ended(machine, verb)
+
+    @staticmethod
+    def _has_ended(machine: LocalMachine, verb: str) -> HostError:
+        return HostError(
+            f"the machine {machine.id} gave no answer to {verb.replace('_', ' ')}:"
+            f" it is {machine.state.words}{machine.why and ': '}{machine.why}",
+            hint=machine.state.meaning.remedy.format(vm=machine.id),
+        )
+
+    async def _ask_when_there(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
+        if verb != "power_off":
+            await machine.until(lambda: machine.state is not VmState.STARTING)
+        try:
+            async with asyncio.timeout(ASK_LIMIT):
+                guest = await self._desk.registry.wait_for(machine.id)
+        except TimeoutError:
+            raise HostError(
+                f"the keeper of the machine {machine.id} has not come to the bus",
+                hint=f"see boincvm logs {machine.id}; boincvm stop --now {machine.id} ends it",
+            ) from None
+        reply = await self._desk.asker.ask(guest, verb, asked, within=ASK_LIMIT)
+        return _plain(reply.table)
+
+    # What concerns this host's own.
+
+    async def _start(self, machine: LocalMachine, _asked: Asked) -> Table:
+        """Until it runs, whatever it does now."""
+        while True:
+            await machine.until(lambda: not machine.is_ending)
+            state = machine.state
+            if state.is_off:
+                await self._machines.start(machine)
+                return {}
+            if state is VmState.RUNNING:
+                return {}
+            if state is VmState.STUCK:
+                raise refusal(machine.id, state, machine.why)
+            if state is VmState.PAUSED:
+                await self._ask(machine, "resume", {})
+            await machine.until_not(state)
+
+    async def _end(self, machine: LocalMachine, asked: Asked) -> Table:
+        if not machine.is_kept:
+            return {}  # it is off already
+        if "within" in asked:
+            await self._ask(machine, "stop", asked)
+        else:
+            await self._power_off(machine)
+        await machine.until(lambda: not machine.is_kept)
+        return {}
+
+    async def _power_off(self, machine: LocalMachine) -> None:
+        try:
+            async with asyncio.timeout(0 if machine.state is VmState.STUCK else PATIENCE):
+                await self._ask(machine, "power_off", {})
+                await machine.until(lambda: not machine.is_kept)
+        except TimeoutError:
+            machine.kill_keeper()
+
+    async def _save(self, machine: LocalMachine, asked: Asked) -> Table:
+        if not machine.is_kept and machine.state is VmState.SAVED:
+            return {}
+        await self._ask(machine, "save", asked)
+        await machine.until(lambda: not machine.is_kept)
+        if machine.state is not VmState.SAVED:
+            raise self._has_ended(machine, "save")
+        return {}
+
+    async def _reset(self, machine: LocalMachine, asked: Asked) -> Table:
+        await self._end(machine, asked)
+        if machine.state is VmState.SAVED:
+            self._machines.discard(machine)
+        await self._machines.start(machine)
+        return {}
+
+    async def _discard(self, machine: LocalMachine, _asked: Asked) -> Table:
+        self._machines.discard(machine)
+        self._desk.commands.guest_is_lost(machine.id, "the machine's saved state was discarded")
+        return {}
+
+    async def _remove(self, machine: LocalMachine, asked: Asked) -> Table:
+        if asked.get("force"):
+            await self._end(machine, {})
+        self._machines.remove(machine)
+        return {"state": "removed"}
+
+    async def _snapshot_list(self, machine: LocalMachine, _asked: Asked) -> Table:
+        return {"snapshots": [one.table() for one in Snapshots(machine.place).all()]}
+
+    async def _snapshot_restore(self, machine: LocalMachine, asked: Asked) -> Table:
+        name = asked.get("name")
+        found = Snapshots(machine.place).find(None if name is None else str(name))
+        await self._end(machine, {})
+        await self._machines.start(machine, found.name)
+        return {"snapshot": found.name}
+
+    async def _snapshot_remove(self, machine: LocalMachine, asked: Asked) -> Table:
+        if machine.is_kept:
+            return await self._ask(machine, "snapshot_remove", asked)
+        self._machines.remove_snapshot(machine, str(asked.get("name")))
+        return {}
+
+
+def _is_lost(machine: LocalMachine) -> bool:
+    """Whether its keeper has gone, or nobody knows whether it will be heard again."""
+    return not machine.is_kept or machine.state is VmState.STUCK
+
+
+def as_guest(machine: LocalMachine) -> Guest:
+    """What selectors look at, of one that may not be on the bus."""
+    defined = machine.definition
+    labels = {
+        "image": defined.image,
+        "cpus": str(defined.cpus),
+        "memory": str(defined.memory >> 20),
+        "host": platform.node(),
+    }
+    return Guest(machine.id, machine.id, labels={**labels, **defined.labels})
+
+
+def _plain(table: Mapping[str, object]) -> Table:
+    """A guest's answer: JSON by its way here."""
+    return dict(table)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""What controller and nodes say to each other on the bus."""

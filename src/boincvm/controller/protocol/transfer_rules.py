@@ -1,0 +1,160 @@
+"""What controller and guest agree upon about files on the bus: names, sizes, faults."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from boincvm import tree_entries
+from boincvm.controller.protocol.messages import LARGEST
+from boincvm.errors import DISK_FULL, HostDiskFullError, HostError, UsageError
+from boincvm.guestlink.guest_paths import WORK
+
+PIECE = 64 << 10
+"""Bytes of content in one message."""
+MOST_BYTES = 64 << 30
+"""Of a file, or of a tree as a tar stream."""
+MOST_ENTRIES = 200_000
+"""Files, directories and links in a tree."""
+MOST_MODE = 0o777
+_LONGEST_PATH = 4000
+_LONGEST_NAME = 255
+_LONGEST_ID = 64
+_DIGEST = 64
+
+
+class Asked(NamedTuple):
+    """A put as the guest is asked for it. `mode`: of a file; `digest`: of the whole content,
+    BLAKE2b of 256 bits in hexadecimal; a tree's content is a tar stream. `modified`: when a file
+    was, in nanoseconds since 1970; a tree's stream has that for all of it."""
+
+    path: str
+    is_tree: bool
+    mode: int
+    size: int
+    digest: str
+    modified: int | None = None
+
+
+def guest_path(text: object) -> PurePosixPath:
+    """A path beneath the guest's work directory, which is where the guest's agent reads and
+    writes and nowhere else. `/work/a` is `a`; any other absolute path is refused. Whether there
+    are links on the way the agent looks at itself. Raises UsageError."""
+    if not isinstance(text, str):
+        raise UsageError("a path in the guest must be a text")
+    try:
+        data = os.fsencode(text)
+        path = PurePosixPath(text)
+        if path.is_absolute():
+            path = path.relative_to(WORK)
+        parts = tree_entries.components(os.fsencode(path))
+    except ValueError:  # UnsafePathError and UnicodeError are such
+        raise UsageError(
+            f"{text[:100]!r} is no path in the guest's {WORK}",
+            hint=f"give one that is relative to {WORK}, without `..`",
+        ) from None
+    if len(data) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in parts):
+        raise UsageError(f"a path in the guest is too long: {text[:100]!r}…")
+    return path
+
+
+def check_transfer_id(value: object) -> str:
+    """Raises UsageError."""
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isprintable():
+        return value
+    raise UsageError(
+        "a transfer's id that is none", hint=f"1 to {_LONGEST_ID} printable characters"
+    )
+
+
+def check_whole(table: Mapping[str, object], key: str, most: int = LARGEST) -> int:
+    """A number from 0 to `most` of a word's table. Raises UsageError."""
+    value = table.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
+        return value
+    raise UsageError(f"a transfer of files has no proper {key!r}")
+
+
+def check_time(table: Mapping[str, object]) -> int | None:
+    """When a file was modified, in nanoseconds since 1970: what no system could set is brought
+    back to what it can; None where nobody says. Raises UsageError."""
+    value = table.get("modified")
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return tree_entries.clamp_time(value)
+    raise UsageError("a transfer of files has no proper 'modified'")
+
+
+def check_digest(value: object) -> str:
+    """Raises UsageError."""
+    if isinstance(value, str) and len(value) == _DIGEST and set(value) <= set("0123456789abcdef"):
+        return value
+    raise UsageError("a transfer of files has no proper digest")
+
+
+def check_kind(value: object) -> bool:
+    """Whether it is that of a tree. Raises UsageError."""
+    if value in ("file", "tree"):
+        return value == "tree"
+    raise UsageError("what is sent is a file or a tree")
+
+
+def check_room(directory: Path, size: int) -> None:
+    """Whether so many bytes fit on the disk of `directory`. Raises HostDiskFullError."""
+    status = os.statvfs(directory)
+    if status.f_bavail * status.f_frsize < size:
+        raise _disk_full()
+
+
+@contextmanager
+def told_as_host_faults() -> Iterator[None]:
+    """OSError becomes HostDiskFullError or HostError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (*DISK_FULL, errno.EFBIG):
+            raise _disk_full() from error
+        raise HostError(
+            f"the host cannot keep a file on its way: {error.strerror or error}",
+            hint="look at the disk that holds boincvm's data",
+        ) from error
+
+
+def _disk_full() -> HostDiskFullError:
+    return HostDiskFullError(
+        "the host's disk is full: no room for a file on its way",
+        hint="free some space and send it again",
+    )
+
+
+def open_up(top: Path, *, files: int, directories: int) -> None:
+    """Adds these bits to the modes of what is at `top`, a place that nobody else can write to;
+    links are left alone. Raises OSError."""
+    mode = top.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return
+    wanted = directories if stat.S_ISDIR(mode) else files
+    if mode & wanted != wanted:
+        top.chmod(stat.S_IMODE(mode) | wanted)
+    if stat.S_ISDIR(mode):
+        for child in sorted(top.iterdir()):
+            open_up(child, files=files, directories=directories)
+
+
+def remove(top: Path) -> None:
+    """All that is at `top`, whatever its modes; again is harmless. Raises OSError."""
+    import shutil
+
+    while os.path.lexists(top):
+        try:
+            open_up(top, files=0, directories=0o700)
+            if top.is_dir() and not top.is_symlink():
+                shutil.rmtree(top)
+            else:
+                top.unlink()
+        except FileNotFoundError:
+            continue  # somebody else was removing a part of it

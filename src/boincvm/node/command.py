@@ -1,0 +1,281 @@
+"""One command in a guest: its program, and what the controller has not heard of it yet."""
+
+import asyncio
+import base64
+from collections.abc import Callable, Mapping
+from typing import Protocol, Self, cast
+
+from boincvm.controller.commands.command import Request
+from boincvm.controller.commands.input import WINDOW
+from boincvm.controller.protocol.messages import Word, encode_word
+from boincvm.controller.protocol.output_log import OutputLog
+from boincvm.errors import GuestProtocolError
+from boincvm.guestlink.program import ProgramEnd
+
+PIECE = 1 << 16
+"""Bytes of output in one message."""
+MOST_WAITING = 4 << 20
+"""Bytes of output that wait for the controller; the program waits before, for want of credit."""
+PROGRESS_EVERY = 1.0
+VOICE_RATE = 1 << 16
+"""Bytes a second that a program may say by its voice; then it waits."""
+_KILL = 9
+
+
+class RunningProgram(Protocol):
+    """As `guestlink.program.GuestProgram` is one."""
+
+    def grant(self, count: int) -> None: ...
+
+    def signal(self, number: int) -> None: ...
+
+    def feed(self, data: bytes) -> None: ...
+
+    def end_input(self) -> None: ...
+
+    def state(self) -> dict[str, object]:
+        """For whoever attaches to it again; to be asked while its guest is quiet."""
+
+    async def wait(self) -> ProgramEnd:
+        """Raises BoincvmError."""
+
+
+class Listener(Protocol):
+    """Hears of one program."""
+
+    def output(self, stream: str, data: bytes) -> None:
+        """Of "stdout" or "stderr"; to be granted."""
+
+    def input_taken(self, count: int) -> None:
+        """The program has taken so many more bytes of its standard input."""
+
+    def voice(self, fraction: float | None, count: int) -> None:
+        """It says how much it has done, or nothing of that, in `count` bytes, to be granted."""
+
+
+Start = Callable[[Request, Listener], RunningProgram]
+"""Starts a program, of which the second one hears; its input ends unless `keep_input`. May
+raise BoincvmError."""
+
+
+class GuestCommand:
+    """`say` sends a message to the controller, and may lose it. `result`: a CMD_RESULT's table,
+    once there is one. `program_state`: of a program that is to be attached again, and
+    `time_left`: the seconds that it may run then."""
+
+    def __init__(self, command_id: str, request: Request, say: Callable[[bytes], None]) -> None:
+        self.id = command_id
+        self.result: dict[str, object] | None = None
+        self._request = request
+        self._say_body = say
+        self._program: RunningProgram | None = None
+        self._outputs = {"stdout": OutputLog(MOST_WAITING), "stderr": OutputLog(MOST_WAITING)}
+        self._heard = len(request.stdin)
+        self._taken = 0
+        self._input_ends = not request.keep_input
+        self._fraction: float | None = None
+        self._is_told = True
+        self._ungranted = 0
+        self._voice_timer: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._is_timed_out = False
+        self.program_state: dict[str, object] | None = None
+        self.time_left: float | None = None
+        self._seconds_before = 0.0
+        self._runs_since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since its program was begun, without those in which its machine lay on disk."""
+        if self._runs_since is None:
+            return self._seconds_before
+        return self._seconds_before + asyncio.get_running_loop().time() - self._runs_since
+
+    def begin(self, start: Start) -> RunningProgram:
+        """Raises BoincvmError."""
+        loop = asyncio.get_running_loop()
+        self._runs_since = loop.time()
+        self._program = program = start(self._request, self)
+        self._say("CMD_STARTED", {})
+        if self._request.timeout is not None:
+            self._alarm = loop.call_later(self._request.timeout, self._time_out)
+        return program
+
+    # Saved and restored with its machine.
+
+    def state(self) -> dict[str, object]:
+        """For `restored`, fit for JSON; to be asked while its guest is quiet."""
+        loop = asyncio.get_running_loop()
+        outputs = {
+            name: {"first": log.first, "data": base64.b64encode(log.read(0, log.end)[1]).decode()}
+            for name, log in self._outputs.items()
+        }
+        return {
+            "id": self.id,
+            "request": {**self._request._asdict(), "stdin": ""},
+            "result": self.result,
+            "program": self._program.state() if self._program and self.result is None else None,
+            "outputs": outputs,
+            "input": [self._heard, self._taken, self._input_ends],
+            "fraction": self._fraction,
+            "time_left": self._alarm.when() - loop.time() if self._alarm else None,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, object], say: Callable[[bytes], None]) -> Self:
+        """As `state` left it; its program is still to be attached. Raises KeyError, TypeError,
+        ValueError where that is no such state."""
+        table = cast("dict[str, dict[str, str | int]]", state)
+        request = Request(**{**table["request"], "stdin": b""})  # type: ignore[arg-type]
+        made = cls(str(state["id"]), request._replace(argv=tuple(request.argv)), say)
+        for name, kept in cast("dict[str, dict[str, str | int]]", state["outputs"]).items():
+            made._outputs[name].skip(int(kept["first"]))
+            made._outputs[name].append(base64.b64decode(str(kept["data"]), validate=True))
+        heard, taken, ends = cast("list[int]", state["input"])
+        made._heard, made._taken, made._input_ends = int(heard), int(taken), bool(ends)
+        made._fraction = cast("float | None", state["fraction"])
+        made.result = cast("dict[str, object] | None", state["result"])
+        made.time_left = cast("float | None", state["time_left"])
+        made._seconds_before = cast("float", state["seconds"])
+        made.program_state = cast("dict[str, object] | None", state["program"])
+        return made
+
+    def attach(self, program: RunningProgram) -> None:
+        """Its program runs on."""
+        self._program, self.program_state = program, None
+        loop = asyncio.get_running_loop()
+        self._runs_since = loop.time()
+        if self.time_left is not None:
+            self._alarm = loop.call_later(max(self.time_left, 0), self._time_out)
+        if self._request.keep_input and not self._input_ends:
+            self._say_input_taken(again=True)
+
+    def end(self, how: Mapping[str, object]) -> None:
+        """`how`: the result's table without the rest."""
+        for timer in (self._alarm, self._voice_timer):
+            if timer is not None:
+                timer.cancel()
+        self._say_progress()
+        timed_out = {"timed-out": True} if self._is_timed_out else {}
+        sizes = {name: log.end for name, log in self._outputs.items()}
+        self.result = {**how, **timed_out, **sizes}
+        self._say("CMD_RESULT", self.result)
+
+    def _time_out(self) -> None:
+        self._is_timed_out = True
+        self.signal(_KILL)
+
+    def signal(self, number: int) -> None:
+        """To the program, if it still runs."""
+        if self._program is not None and self.result is None:
+            self._program.signal(number)
+
+    def _grant(self, count: int) -> None:
+        if count and self._program is not None and self.result is None:
+            self._program.grant(count)
+
+    # What the program says and takes.
+
+    def output(self, stream: str, data: bytes) -> None:
+        log = self._outputs[stream]
+        begin = log.end
+        log.append(data)
+        self._say_output(stream, begin)
+
+    def input_taken(self, count: int) -> None:
+        self._taken += count
+        if self._request.keep_input:
+            self._say_input_taken()
+
+    def voice(self, fraction: float | None, count: int) -> None:
+        if fraction is not None and fraction != self._fraction:
+            self._fraction, self._is_told = fraction, False
+        self._ungranted += count
+        if self._voice_timer is None:
+            self._hear_voice()
+
+    def _hear_voice(self) -> None:
+        """Says what is new; whoever says more than there is time for waits for credit."""
+        self._voice_timer = None
+        self._say_progress()
+        count, self._ungranted = self._ungranted, 0
+        if count:
+            self._grant(count)
+            wait = max(PROGRESS_EVERY, count / VOICE_RATE)
+            self._voice_timer = asyncio.get_running_loop().call_later(wait, self._hear_voice)
+
+    # What the controller says.
+
+    def take_input(self, word: Word) -> None:
+        """A CMD_INPUT. Raises GuestProtocolError."""
+        if not self._request.keep_input:
+            raise GuestProtocolError("input of a command that has all of it")
+        if self.program_state is not None:
+            return  # nobody is there to take it; `attach` asks for it again
+        offset = word.whole("offset")
+        is_missing = offset > self._heard
+        fresh = b"" if is_missing else word.data[self._heard - offset :]
+        if self._heard + len(fresh) - self._taken > WINDOW or (fresh and self._input_ends):
+            raise GuestProtocolError("more input than there is room for")
+        is_end = word.table.get("ends") is True and not is_missing and not self._input_ends
+        self._heard += len(fresh)
+        if self._program is not None and self.result is None:
+            if fresh:
+                self._program.feed(fresh)
+            if is_end:
+                self._program.end_input()
+        self._input_ends = self._input_ends or is_end
+        if is_missing or is_end or not fresh:
+            self._say_input_taken(again=is_missing)
+
+    def drop(self, table: Mapping[str, object]) -> None:
+        """What the controller has is not kept, and the program may say as much again. Raises
+        GuestProtocolError."""
+        for name, log in self._outputs.items():
+            taken = table.get(name)
+            if not isinstance(taken, int) or not 0 <= taken <= log.end:
+                raise GuestProtocolError("the controller has taken what was not said")
+            count = max(taken - log.first, 0)
+            log.drop(taken)
+            self._grant(count)
+
+    def beat(self) -> None:
+        """Says again what the controller has not taken, or may not have heard."""
+        if self.result is not None or any(log.end > log.first for log in self._outputs.values()):
+            self.say_all()
+        elif self._fraction is not None:
+            self._say("CMD_PROGRESS", {"fraction": self._fraction})
+
+    def say_all(self) -> None:
+        for name, log in self._outputs.items():
+            self._say_output(name, log.first)
+        if self._fraction is not None:
+            self._say("CMD_PROGRESS", {"fraction": self._fraction})
+        if self.result is not None:
+            self._say("CMD_RESULT", self.result)
+        else:
+            self._say("CMD_STARTED", {})
+
+    def _say_output(self, stream: str, offset: int) -> None:
+        """All from `offset` on; at least where that is."""
+        log = self._outputs[stream]
+        is_said = False
+        while offset < log.end or not is_said:
+            offset, data = log.read(offset, PIECE)
+            table = {"stream": stream, "offset": offset, "first": log.first}
+            self._say("CMD_OUTPUT", table, data)
+            offset += len(data)
+            is_said = True
+
+    def _say_progress(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self._say("CMD_PROGRESS", {"fraction": self._fraction})
+
+    def _say_input_taken(self, *, again: bool = False) -> None:
+        table = {"offset": self._taken, "heard": self._heard, "ends": self._input_ends}
+        self._say("CMD_INPUT_TAKEN", {**table, "again": again})
+
+    def _say(self, name: str, table: Mapping[str, object], data: bytes = b"") -> None:
+        self._say_body(encode_word(name, {"cmd-id": self.id, **table}, data))

@@ -1,0 +1,129 @@
+"""A directory of this host as the place of a guest's files: nothing outside of it is reached."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path, PurePosixPath
+from threading import Event
+
+from boincvm import tree_entries
+from boincvm.controller.protocol.transfer_rules import MOST_BYTES, MOST_ENTRIES, remove
+from boincvm.errors import (
+    DISK_FULL,
+    BoincvmError,
+    HostDiskFullError,
+    InputFileError,
+    OutputFileError,
+)
+from boincvm.guestlink.reports import shown
+from boincvm.host import filetree
+from boincvm.host.filetree import TreeWriter
+from boincvm.tree_entries import UnsafePathError
+
+_CHUNK = 1 << 20
+
+
+class HostDirectory:
+    """A `machine_place.Place`. No link is followed on the way to a file, nor within a tree."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def check(self) -> None:
+        """It can always be used."""
+
+    async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
+        """Raises InputFileError, HostDiskFullError."""
+        parts = tree_entries.components(os.fsencode(destination))
+        part = f".{os.urandom(8).hex()}.boincvm-part"
+
+        def work(stop: Event) -> None:
+            with _opened(self._root) as root:
+                parent = filetree.open_parent(root, parts, create=True)
+                try:
+                    _copy(source.parent, source.name, parent, part, stop, mode)
+                    os.rename(part, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
+                finally:
+                    os.close(parent)
+                    remove(self._root / destination.parent / part)
+
+        with _told(destination, InputFileError, "is there anything else of that name?"):
+            await _to_its_end(work)
+
+    async def get(self, source: PurePosixPath, destination: Path) -> None:
+        """Raises OutputFileError, HostDiskFullError."""
+
+        def work(stop: Event) -> None:
+            with _opened(destination.parent) as parent:
+                _copy(self._root, str(source), parent, destination.name, stop)
+
+        with _told(source, OutputFileError, "boincvm exec GUEST -- ls shows what there is"):
+            await _to_its_end(work)
+
+
+def _copy(
+    top: Path, path: str, parent: int, name: str, stop: Event, mode: int | None = None
+) -> None:
+    """What is at `path` beneath `top` is at `name` in the directory `parent`, too. `mode`: of one
+    that is a file. Raises UnsafePathError, OSError."""
+    writer = TreeWriter(
+        parent, os.fsencode(name), maximum_bytes=MOST_BYTES, maximum_entries=MOST_ENTRIES
+    )
+    with _opened(top) as root, closing(writer):
+        with closing(filetree.walk(root, os.fsencode(path))) as entries:
+            for entry, descriptor in entries:
+                if mode is not None and entry.kind == "file" and not entry.path:
+                    entry.mode = mode
+                writer.add(entry)
+                if descriptor >= 0:
+                    _copy_content(descriptor, entry.size, writer, stop)
+        writer.finish()
+
+
+def _copy_content(descriptor: int, size: int, writer: TreeWriter, stop: Event) -> None:
+    for start, length in filetree.extents(descriptor, size):
+        offset, end = start, start + length
+        while offset < end:
+            data = os.pread(descriptor, min(_CHUNK, end - offset), offset)
+            if not data or stop.is_set():
+                raise UnsafePathError("a file became shorter while it was read")
+            writer.write(offset, data)
+            offset += len(data)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told(path: PurePosixPath, kind: type[BoincvmError], hint: str) -> Iterator[None]:
+    try:
+        yield
+    except UnsafePathError as error:
+        raise kind(f"{shown(path)} in the guest: {error}") from error
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise HostDiskFullError(
+                f"no room for {shown(path)}: the disk of the guest is full",
+                hint="free some space there",
+            ) from error
+        raise kind(f"{shown(path)} in the guest: {error.strerror}", hint=hint) from error
+
+
+async def _to_its_end(work: Callable[[Event], None]) -> None:
+    """In a thread, whose end is waited for, however this one ends: nobody writes any more."""
+    stop = Event()
+    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait((task,))
+        task.cancelled() or task.exception()  # looked at
+        raise

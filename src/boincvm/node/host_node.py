@@ -1,0 +1,179 @@
+"""This host itself as a guest on a bus: a machine of no controller, which speaks for itself.
+
+What it has on disk, in a directory of its id's beneath `data_directory()/guest` (mode 0700):
+
+    lock         held while it runs
+    work-…/      where commands run and files go, unless another directory was named; kept
+    spool/       files on their way; emptied at the next start, as is
+    voices/      FIFOs of programs that run
+"""
+
+import asyncio
+import os
+import platform
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
+
+from boincvm.bus.client import StompBus
+from boincvm.controller.guests.registry import Guest, check_guest
+from boincvm.controller.keeper.place import BusPlace, check_id
+from boincvm.controller.keeper.process import open_bus
+from boincvm.controller.protocol.messages import belongs
+from boincvm.controller.protocol.report import Report
+from boincvm.controller.protocol.transfer_rules import remove
+from boincvm.controller.protocol.vm_state import VmState
+from boincvm.errors import BoincvmError, GuestProtocolError, HostError, UsageError, host_error
+from boincvm.host.inherited import heeded
+from boincvm.host.locks import try_lock
+from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.node.files import GuestFiles
+from boincvm.node.host_directory import HostDirectory
+from boincvm.node.host_programs import HostPrograms
+from boincvm.node.node import BusGuest
+from boincvm.paths import data_directory
+from boincvm.standard_error import say
+
+_VOICES = "voices"
+
+
+def guest_of_this_host(bus: BusPlace, wanted: str | None, labels: Mapping[str, str]) -> Guest:
+    """As it announces itself. `wanted`: its id; else the name by which it was invited, or the
+    host's. Raises UsageError."""
+    is_invited = bus.dialect == "embedded"
+    chosen = wanted or (bus.login if is_invited else platform.node())
+    if is_invited and not belongs(chosen, bus.login):
+        raise UsageError(
+            f"{chosen[:64]} cannot be on this bus: this host was invited as {bus.login}",
+            hint=f"its id is that, or begins with it and a dot, like {bus.login}.{chosen[:64]}",
+        )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    known = {
+        "host": platform.node(),
+        "cpus": str(len(os.sched_getaffinity(0))),
+        "memory": str(memory >> 20),
+    }
+    guest = Guest(
+        check_id(chosen),
+        name=chosen,
+        host=platform.node(),
+        labels={**known, **labels},
+        capabilities=frozenset(("run", "files")),
+        instance=secrets.token_hex(8),
+    )
+    try:
+        check_guest(guest)
+    except GuestProtocolError as error:
+        raise UsageError(
+            error.message, hint="64 labels are the most, each of at most 255 printable characters"
+        ) from error
+    return guest
+
+
+class HostLoad:
+    """Of all that runs on this host, as /proc has it (proc(5))."""
+
+    def __init__(self) -> None:
+        self._started_at = time.time()
+        self._before = (time.monotonic(), _processor_seconds())
+
+    def table(self) -> dict[str, object]:
+        """A report.py's; cpu: since the last one."""
+        then, used_then = self._before
+        self._before = now, used = time.monotonic(), _processor_seconds()
+        cpu = max(used - used_then, 0.0) / (now - then) if now > then else None
+        state = Report(VmState.RUNNING, "", cpu, _memory_used(), None, self._started_at)
+        return state.table()
+
+
+def _processor_seconds() -> float:
+    """Of all processors, but idle ones."""
+    first = Path("/proc/stat").read_text().split("\n", 1)[0]
+    user, nice, system, _idle, _waiting, *rest = map(int, first.split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory_used() -> int:
+    """Bytes that no new program could have."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    found = {
+        name: int(text.split()[0]) << 10 for name, _, text in (x.partition(":") for x in lines)
+    }
+    return max(found["MemTotal"] - found["MemAvailable"], 0)
+
+
+async def run_guest(place: BusPlace, guest: Guest, directory: Path | None) -> None:
+    """Until a signal ends it. `directory`: where commands run, else a fresh one. Raises
+    BoincvmError."""
+    ended = asyncio.Event()
+    for number in heeded(ASKING_SIGNALS):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    state = data_directory() / "guest" / guest.id
+    with _held(state, directory) as work:
+        bus = await open_bus(place)
+        bus.on_trouble = say
+        try:
+            left = await _live(bus, guest, state, work, ended)
+        finally:
+            await bus.close()
+    if left:
+        raise HostError(
+            f"{left} programs of the guest do not end, although they were killed",
+            hint="they wait for a disk or a network file system that does not answer",
+        )
+    if bus.failure.done():
+        raise BoincvmError(f"the bus has failed: {bus.failure.result()!r}")
+    say(f"the guest {guest.id} has ended, and all that it has started")
+
+
+async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asyncio.Event) -> int:
+    """How many programs did not end with it."""
+    programs = HostPrograms(work, state / _VOICES)
+    # The group ends first: what was asked is answered before the guest says BYE.
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        files = GuestFiles(HostDirectory(work), state / "spool")
+        stack.push_async_callback(files.close)
+        load = HostLoad()
+        there = BusGuest(bus, guest, programs.start, group, verbs=files.verbs, report=load.table)
+        await there.open()
+        stack.push_async_callback(there.close)
+        say(f"the guest {guest.id} is on the bus; in {work} it runs what it is told,")
+        say("as this user, with all that this user may do; Ctrl-C ends it")
+        signalled = asyncio.ensure_future(ended.wait())
+        try:
+            await asyncio.wait((signalled, bus.failure), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            signalled.cancel()
+            left = await programs.end()
+    return left
+
+
+@contextmanager
+def _held(state: Path, directory: Path | None) -> Iterator[Path]:
+    """The directory where commands run. Raises UsageError where that guest runs here already,
+    HostError."""
+    with ExitStack() as stack:
+        try:
+            for one in (state.parent, state):
+                one.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, lock)
+            if not try_lock(lock):
+                raise UsageError(
+                    f"a guest {state.name} runs here already", hint="end it, or choose another --id"
+                )
+            remove(state / _VOICES)
+            (state / _VOICES).mkdir(mode=0o700)
+            if directory is None:
+                directory = Path(tempfile.mkdtemp(prefix="work-", dir=state))
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise host_error(
+                f"the guest cannot have its directory {error.filename or ''}".rstrip(),
+                error,
+                hint="choose another --directory",
+            ) from error
+        yield directory.absolute()

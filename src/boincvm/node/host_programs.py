@@ -1,0 +1,300 @@
+"""Commands from the bus run as programs of this host, as this user, each with a guard over it."""
+
+import asyncio
+import fcntl
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path, PurePosixPath
+
+from boincvm.controller.commands.command import Request
+from boincvm.controller.protocol.transfer_rules import guest_path
+from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageError, host_error
+from boincvm.guestlink.program import WINDOW, ProgramEnd
+from boincvm.guestlink.reports import shown
+from boincvm.guestlink.voice import FractionDone, VoiceReader
+from boincvm.host.process_tree import children, send
+from boincvm.host.supervised import GRACE, Guarded, guarded_end, start_guarded
+from boincvm.node.command import Listener
+
+KILL_LIMIT = 5.0
+"""Seconds after which it is told that killed programs do not end."""
+_CHUNK = 1 << 16
+_VOICE = "voice"
+_OURS = "BOINCVM_"
+
+
+class HostPrograms:
+    """Those of one guest. They find the environment that the guest has, without what is its own."""
+
+    def __init__(self, work: Path, voices: Path) -> None:
+        """`work`: beneath which they run; `voices`: a directory for their FIFOs, empty."""
+        self._work = work
+        self._voices = voices
+        self._names = itertools.count(1)
+        self._running: set[HostProgram] = set()
+        self._is_ending = False
+
+    def start(self, request: Request, listener: Listener) -> "HostProgram":
+        """For `GuestCommands`; takes some 15 ms. Raises BoincvmError."""
+        if self._is_ending:
+            raise UsageError("the guest is about to end, and starts nothing any more")
+        directory = self._work / guest_path(request.directory)
+        voice = self._voices / str(next(self._names))
+        ours = {name: text for name, text in os.environ.items() if not name.startswith(_OURS)}
+        own = {"PWD": str(directory), "BOINCVM_VOICE": str(voice)}
+        environment = {**ours, **own, **request.environment}
+
+        def begin(streams: tuple[int, int, int]) -> Guarded:
+            path = _find(request.argv[0], directory, environment.get("PATH", os.defpath))
+            return start_guarded(
+                path, request.argv, directory=directory, environment=environment, streams=streams
+            )
+
+        try:
+            program = HostProgram(begin, listener, voice)
+        except ValueError as error:  # no character of this host's encoding
+            raise ProgramStartError(f"the guest cannot execute that: {error}"[:500]) from error
+        except OSError as error:
+            raise host_error("the guest's host refused", error) from error
+        self._running.add(program)
+        program.ended.add_done_callback(lambda _: self._running.discard(program))
+        if request.stdin:
+            program.feed(request.stdin)
+        if not request.keep_input:
+            program.end_input()
+        return program
+
+    async def end(self) -> int:
+        """None begins any more, those that run are asked to end, and killed after GRACE. How many
+        do not end even so."""
+        self._is_ending = True
+        running = list(self._running)
+        for program in running:
+            program.signal(signal.SIGTERM)
+            program.signal(signal.SIGCONT)  # what is stopped cannot act on it
+        for limit in (GRACE, KILL_LIMIT) if running else ():
+            await asyncio.wait([one.ended for one in running], timeout=limit)
+            for program in running:
+                program.signal(signal.SIGKILL)
+        left = [program for program in running if not program.ended.done()]
+        for program in left:
+            program.give_up(HostError("the program does not end, although it was killed"))
+        return len(left)
+
+
+class HostProgram:
+    """A `RunningProgram`. What it leaves behind is killed when it ends, or when we do, be it by
+    SIGKILL: nothing escapes its guard. `ended`: how, once it has, and all its output was told."""
+
+    def __init__(
+        self,
+        begin: Callable[[tuple[int, int, int]], Guarded],
+        listener: Listener,
+        voice: Path,
+    ) -> None:
+        """`begin` starts it with these streams. Raises what that does, and OSError."""
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[ProgramEnd] = self._loop.create_future()
+        self._listener = listener
+        self._credit = WINDOW
+        self._ungranted = 0
+        self._is_reading = False
+        self._words = VoiceReader()
+        self._input = bytearray()
+        self._input_ends = False
+        with ExitStack() as its, ExitStack() as ours:
+            self._input_held = ours.enter_context(ExitStack())
+            stdin, self._stdin = _pipe(its, self._input_held)
+            from_stdout, stdout = _pipe(ours, its)
+            from_stderr, stderr = _pipe(ours, its)
+            from_voice = _fifo(voice, ours)
+            self._outputs = {from_stdout: "stdout", from_stderr: "stderr", from_voice: _VOICE}
+            for descriptor in (self._stdin, *self._outputs):
+                os.set_blocking(descriptor, False)
+            self._guarded = begin((stdin, stdout, stderr))
+            self._held = ours.pop_all()
+        self._said = self._guarded.words
+        self._loop.add_reader(self._guarded.control, self._hear_guard)
+        self._read_if_there_is_credit()
+
+    async def wait(self) -> ProgramEnd:
+        return await asyncio.shield(self.ended)
+
+    def state(self) -> dict[str, object]:
+        """Nobody can attach to it."""
+        return {}
+
+    def signal(self, number: int) -> None:
+        """To its process group; 9 reaches all that ever came from it."""
+        if self.ended.done():
+            return
+        guard, control, program, *_ = self._guarded
+        if number == signal.SIGKILL:
+            with suppress(OSError):  # it is ending already
+                control.shutdown(socket.SHUT_WR)
+            send(guard.pid, signal.SIGCONT)
+        elif program in children(guard.pid):  # else another one might have its number
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(program, number)
+
+    # Its output.
+
+    def grant(self, count: int) -> None:
+        self._ungranted += count
+        if self._ungranted >= WINDOW // 4:  # not in small pieces, for each is a message
+            self._credit += self._ungranted
+            self._ungranted = 0
+            self._read_if_there_is_credit()
+
+    def _read_if_there_is_credit(self) -> None:
+        wanted = self._credit > 0 and not self.ended.done()
+        if wanted == self._is_reading:
+            return
+        self._is_reading = wanted
+        for descriptor in self._outputs:
+            if wanted:
+                self._loop.add_reader(descriptor, self._read, descriptor)
+            else:
+                self._loop.remove_reader(descriptor)
+
+    def _read(self, descriptor: int) -> None:
+        if self._credit > 0 and self._take(descriptor, min(self._credit, _CHUNK)) == 0:
+            self._loop.remove_reader(descriptor)
+            del self._outputs[descriptor]
+
+    def _take(self, descriptor: int, most: int) -> int | None:
+        """How many bytes it was, 0 at the end; None: there is nothing now."""
+        try:
+            data = os.read(descriptor, most)
+        except BlockingIOError:
+            return None
+        self._credit -= len(data)
+        self._read_if_there_is_credit()
+        stream = self._outputs[descriptor]
+        if stream == _VOICE:
+            words = self._words.feed(data)
+            done = [word.fraction for word in words if isinstance(word, FractionDone)]
+            self._listener.voice(done[-1] if done else None, len(data))
+        elif data:
+            self._listener.output(stream, data)
+        return len(data)
+
+    # Its input.
+
+    def feed(self, data: bytes) -> None:
+        """What it does not want any more is dropped, as in a machine."""
+        if self._stdin >= 0 and data:
+            self._input += data
+            self._loop.add_writer(self._stdin, self._write)
+
+    def end_input(self) -> None:
+        self._input_ends = True
+        if not self._input:
+            self._close_input()
+
+    def _write(self) -> None:
+        try:
+            written = os.write(self._stdin, self._input[:_CHUNK])
+        except BlockingIOError:
+            return
+        except OSError:  # nobody reads it any more
+            self._close_input()
+            return
+        del self._input[:written]
+        if not self._input:
+            self._loop.remove_writer(self._stdin)
+            if self._input_ends:
+                self._close_input()
+        self._listener.input_taken(written)
+
+    def _close_input(self) -> None:
+        if self._stdin >= 0:
+            self._loop.remove_writer(self._stdin)
+            self._input_held.close()
+            self._stdin = -1
+            self._input.clear()
+
+    # Its end.
+
+    def _hear_guard(self) -> None:
+        guard, control, _, *_ = self._guarded
+        try:
+            data = control.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        self._said += data
+        if data:
+            return
+        guard.wait()
+        # All that could write is dead, but for whom it has given a pipe to: what is there is all.
+        for descriptor in list(self._outputs):
+            left = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+            while left > 0 and (count := self._take(descriptor, min(left, _CHUNK))):
+                left -= count
+        end = guarded_end(self._guarded, self._said)
+        times = end.user_time, end.system_time
+        # What the kernel killed for want of memory, and the disk's room, nobody counts here.
+        self.ended.set_result(ProgramEnd(end.code, end.signal, *times, end.largest, 0, 0))
+        self._let_go()
+
+    def give_up(self, error: BoincvmError) -> None:
+        """It does not end, and nobody waits for it any more."""
+        self.ended.set_exception(error)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._loop.remove_reader(self._guarded.control)
+        self._guarded.control.close()
+        self._close_input()
+        self._read_if_there_is_credit()  # it has ended: nothing is read any more
+        self._held.close()
+
+
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    reader.callback(os.close, ends[0])
+    writer.callback(os.close, ends[1])
+    return ends
+
+
+def _fifo(path: Path, held: ExitStack) -> int:
+    """Opened for writing, too, so that it does not end with each line that an `echo` writes."""
+    os.mkfifo(path, 0o600)
+    held.callback(path.unlink, missing_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    held.callback(os.close, descriptor)
+    return descriptor
+
+
+def _find(name: str, directory: Path, search: str) -> Path:
+    """Raises ProgramStartError, OSError."""
+    if "/" in name:
+        candidates = [directory / name]
+    else:
+        candidates = [directory / folder / name for folder in search.split(":")]
+    found = [path for path in candidates if _is_there(path)]
+    for path in found:
+        if os.access(path, os.X_OK) and not path.is_dir():
+            return path
+    if found:
+        return found[0]  # the system says what is wrong with it
+    raise ProgramStartError(
+        f"no such program in the guest: {shown(PurePosixPath(name))}",
+        hint="see what is in the guest's PATH, and in its directory",
+    )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass  # it cannot even be looked at: to execute it fails for the same reason
+    return True

@@ -1,0 +1,106 @@
+"""Where files from the bus go to, and come from: the work directory of a machine of this host."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from boincvm.controller.protocol.transfer_rules import MOST_BYTES
+from boincvm.errors import BoincvmError, InputFileError, UsageError
+from boincvm.guestlink.get import get_tree
+from boincvm.guestlink.put import put_tree
+from boincvm.guestlink.reports import shown
+from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.session import Session
+
+SessionProvider = Callable[[], Session | None]
+"""The session of the machine as it is now; None while it is off or saved. Somebody must be in
+its `watch`, so that what waits for the machine ends when the machine does."""
+
+
+class Place(Protocol):
+    """What a guest's files are read from and written to. All raise BoincvmError."""
+
+    def check(self) -> None:
+        """Whether it can be used now."""
+
+    async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
+        """The file or tree `source` becomes `destination`, at once; a file that is there is
+        replaced. `mode`: of a file."""
+
+    async def get(self, source: PurePosixPath, destination: Path) -> None:
+        """`destination` must not be there yet."""
+
+
+class MachinePlace:
+    """A `Place`: the machine of whatever session there is when something is asked."""
+
+    def __init__(self, provider: SessionProvider) -> None:
+        self._provider = provider
+
+    def _session(self) -> Session:
+        session = self._provider()
+        if session is None:
+            raise UsageError(
+                "the machine does not run, so no files can go there or come from it",
+                hint="start it, then send them again",
+            )
+        return session
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        self._session()
+
+    async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
+        """Raises InputFileError, LimitError, GuestError, UsageError."""
+        session = self._session()
+        part = destination.with_name(f".{os.urandom(8).hex()}.boincvm-part")
+        try:
+            await session.guard(
+                put_tree(
+                    session.link, session.window, Path(source.name), part, directory=source.parent
+                )
+            )
+            if not source.is_dir() and not mode & 0o400:  # of ours, which is to be readable
+                await self._must(session, destination, "chmod", f"{mode:o}", "--", str(part))
+            await self._must(
+                session, destination, "mv", "-f", "-T", "--", str(part), str(destination)
+            )
+        except (BoincvmError, asyncio.CancelledError) as error:
+            await self._remove(session, part, error)
+            raise
+
+    @staticmethod
+    async def _must(session: Session, destination: PurePosixPath, *command: str) -> None:
+        complaint = await session.guard(run_in_guest(session, command))
+        if complaint is not None:
+            raise InputFileError(
+                f"{shown(destination)} cannot be put in the guest: {complaint}",
+                hint="is there a directory of that name?",
+            )
+
+    @staticmethod
+    async def _remove(session: Session, part: PurePosixPath, why: BaseException) -> None:
+        """Of a machine that ended nothing is removed: the first error is the one to be told."""
+        if session.link.failure.done():
+            return
+        try:
+            async with asyncio.timeout(10):
+                await session.guard(run_in_guest(session, ("rm", "-rf", "--", str(part))))
+        except (BoincvmError, TimeoutError) as error:
+            why.add_note(f"and what had come of it is left in the guest: {error}")
+
+    async def get(self, source: PurePosixPath, destination: Path) -> None:
+        """Raises OutputFileError, HostDiskFullError, GuestError, UsageError."""
+        session = self._session()
+        await session.guard(
+            get_tree(
+                session.link,
+                session.window,
+                source,
+                PurePosixPath(destination.name),
+                directory=destination.parent,
+                maximum_bytes=MOST_BYTES,
+            )
+        )

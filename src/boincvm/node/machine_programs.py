@@ -1,0 +1,52 @@
+"""Commands from the bus run as programs in a machine of this host, over its guest link."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from boincvm.controller.commands.command import Request
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
+from boincvm.guestlink.link import GuestLink
+from boincvm.guestlink.program import GuestProgram, OnVoice
+from boincvm.guestlink.voice import FractionDone, Word
+from boincvm.node.command import Listener
+
+
+def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
+    """For `GuestCommands`: they run in the machine at the other end of `link`."""
+
+    def start(request: Request, listener: Listener) -> GuestProgram:
+        program = GuestProgram(
+            link,
+            request.argv,
+            directory=str(WORK / request.directory),
+            environment={**ENVIRONMENT, **request.environment},
+            output=listener.output,
+            on_stdin_room=listener.input_taken,
+            on_voice=_hearer(listener),
+        )
+        if request.stdin:
+            program.feed(request.stdin)
+        if not request.keep_input:
+            program.end_input()
+        return program
+
+    return start
+
+
+def attached_to(link: GuestLink, state: Mapping[str, object], listener: Listener) -> GuestProgram:
+    """A program that runs already, as `state` left it; to be called before `link.attach`. Raises
+    HostError where `state` is damaged."""
+    return GuestProgram.attached(
+        link,
+        state,
+        output=listener.output,
+        on_stdin_room=listener.input_taken,
+        on_voice=_hearer(listener),
+    )
+
+
+def _hearer(listener: Listener) -> OnVoice:
+    def hear(words: Sequence[Word], count: int) -> None:
+        done = [word.fraction for word in words if isinstance(word, FractionDone)]
+        listener.voice(done[-1] if done else None, count)
+
+    return hear

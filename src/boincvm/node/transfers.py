@@ -1,0 +1,201 @@
+"""Files on their way through a guest's host: what has come of one that goes to the guest, and
+what was fetched from it."""
+
+import asyncio
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
+
+from boincvm.controller.protocol.transfer_rules import (
+    MOST_BYTES,
+    PIECE,
+    Asked,
+    guest_path,
+    open_up,
+    remove,
+    told_as_host_faults,
+)
+from boincvm.errors import InputFileError, OutputFileError, UsageError
+from boincvm.file_digest import digest_of
+from boincvm.host.filetree import set_time
+from boincvm.node.machine_files import Place
+from boincvm.tar_trees import pack, unpack
+from boincvm.tree_entries import UnsafePathError, clamp_time
+
+T = TypeVar("T")
+AHEAD = 8 << 20
+"""So far ahead of what has come a piece may be."""
+_CONTENT, _TREE = "content", "tree"
+
+
+class Fetched(NamedTuple):
+    """What lies ready to be sent. `modified`: in nanoseconds since 1970."""
+
+    is_tree: bool
+    mode: int
+    size: int
+    digest: str
+    modified: int
+
+
+class Transfer:
+    """`directory` is its own, made here and removed by `close`. `work`: what is done with all of
+    it, once that has begun."""
+
+    def __init__(self, place: Place, directory: Path) -> None:
+        self._place = place
+        self._directory = directory
+        self._descriptor = -1
+        self._stop = threading.Event()
+        self.touched = 0.0
+        """When it was last asked for, by the event loop's clock."""
+        with told_as_host_faults():
+            directory.mkdir(mode=0o700)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Its end is waited for, however this one ends: nobody writes where we have removed."""
+        task = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._stop.set()
+            await asyncio.wait((task,))
+            task.cancelled() or task.exception()  # looked at
+            raise
+
+    async def close(self) -> None:
+        """Nothing is left of it. Raises HostError."""
+        self._stop.set()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        with told_as_host_faults():
+            await asyncio.to_thread(remove, self._directory)
+
+
+class PutTransfer(Transfer):
+    """One on its way to the guest; `offset`: so many bytes of it have come."""
+
+    def __init__(self, place: Place, directory: Path, asked: Asked) -> None:
+        super().__init__(place, directory)
+        self.asked = asked
+        self.offset = 0
+        self.work: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._news = asyncio.Event()
+        self._hash = hashlib.blake2b(digest_size=32)
+        self._file = directory / _CONTENT
+        with told_as_host_faults():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self._file, flags, 0o600)
+
+    async def take(self, offset: int, data: bytes) -> None:
+        """A piece, which waits until all before it have come; again is harmless.
+
+        Raises UsageError, HostDiskFullError, HostError.
+        """
+        if offset + len(data) > self.asked.size or offset > self.offset + AHEAD:
+            raise UsageError("a piece of a file that is outside of it, or far ahead")
+        while offset > self.offset and not self._is_closed:
+            await self._news.wait()
+        if self._is_closed:
+            raise UsageError("the transfer has ended before all had come")
+        view = memoryview(data)[self.offset - offset :]
+        with told_as_host_faults():
+            while view:
+                written = os.write(self._descriptor, view)
+                self._hash.update(view[:written])
+                self.offset += written
+                view = view[written:]
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def deliver(self) -> None:
+        """All has come: it is looked at, and goes into the guest. Raises BoincvmError."""
+        asked = self.asked
+        if self.offset != asked.size or self._hash.hexdigest() != asked.digest:
+            raise InputFileError(
+                f"what has come for {asked.path} is not what was sent", hint="send it again"
+            )
+        source = self._file
+        if asked.is_tree:
+            source = await self._unpacked()
+        else:
+            with told_as_host_faults():
+                source.chmod(asked.mode | 0o400)
+                set_time(os.fsencode(source), asked.modified)
+        await self._place.put(source, guest_path(asked.path), asked.mode)
+
+    async def _unpacked(self) -> Path:
+        def work() -> None:
+            unpack(self._file, self._directory, _TREE, self._stop)
+            self._file.unlink()
+
+        try:
+            with told_as_host_faults():
+                await self._in_thread(work)
+        except UnsafePathError as error:
+            raise InputFileError(
+                f"the tree for {self.asked.path} is refused: {error}",
+                hint="send files, directories and links that stay within the tree, as plain tar",
+            ) from error
+        return self._directory / _TREE
+
+    async def close(self) -> None:
+        self._is_closed = True
+        self._tell()
+        await super().close()
+
+
+class GetTransfer(Transfer):
+    """One on its way from the guest; `work` fetches it all and says what it is."""
+
+    def __init__(self, place: Place, directory: Path, path: PurePosixPath) -> None:
+        super().__init__(place, directory)
+        self.path = path
+        self.work: asyncio.Task[Fetched] | None = None
+        self._size = 0
+
+    async def fetch(self) -> Fetched:
+        """Raises BoincvmError."""
+        file = self._directory / _CONTENT
+        await self._place.get(self.path, file)
+        try:
+            with told_as_host_faults():
+                fetched = await self._in_thread(self._look)
+                self._descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except UnsafePathError as error:
+            raise OutputFileError(f"the guest's {self.path} cannot be sent: {error}") from error
+        self._size = fetched.size
+        return fetched
+
+    def _look(self) -> Fetched:
+        """Leaves one file to be sent. Runs in a thread."""
+        file, tree = self._directory / _CONTENT, self._directory / _TREE
+        status = file.lstat()
+        is_tree, mode = stat.S_ISDIR(status.st_mode), stat.S_IMODE(status.st_mode) & 0o777
+        if is_tree:
+            file.rename(tree)
+            open_up(tree, files=0o400, directories=0o700)
+            pack(self._directory, _TREE, file, self._stop)
+            remove(tree)
+        else:
+            open_up(file, files=0o400, directories=0)
+        size, digest = digest_of(file)
+        if size > MOST_BYTES:
+            raise UnsafePathError("it is too large")
+        return Fetched(is_tree, mode, size, digest, clamp_time(status.st_mtime_ns))
+
+    def piece(self, offset: int) -> bytes:
+        """PIECE bytes from `offset` on, fewer at the end. Raises UsageError, HostError."""
+        if self._descriptor < 0 or offset > self._size:
+            raise UsageError("a piece of a file that is not ready, or outside of it")
+        with told_as_host_faults():
+            return os.pread(self._descriptor, PIECE, offset)

@@ -1,0 +1,31 @@
+"""How a command's end is told on the command line."""
+
+import signal
+
+import pytest
+
+from boincvm.client.run import end_of
+from boincvm.exit_codes import ExitCode
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        ({"code": 0}, 0, ""),
+        ({"code": 7}, 7, "exit code 7"),
+        ({"signal": int(signal.SIGKILL)}, 137, "ended by SIGKILL"),
+        ({"signal": 77}, 205, "ended by signal 77"),
+        ({"error": "no such program in the guest: x"}, ExitCode.NO_SUCH_PROGRAM, "no such"),
+        ({"error": "the guest cannot execute x: no"}, ExitCode.CANNOT_EXECUTE, "cannot"),
+        ({"error": "x cannot start in its directory"}, ExitCode.CANNOT_EXECUTE, "cannot"),
+        ({"error": "the machine has ended"}, ExitCode.GUEST_DIED, "has ended"),
+        ({"state": "lost", "why": "it left"}, ExitCode.GUEST_DIED, "lost: it left"),
+        ({"state": "dropped", "why": "too late"}, ExitCode.TIME_LIMIT_EXCEEDED, "too late"),
+        ({"state": "dropped", "why": "cancelled"}, ExitCode.INTERRUPTED, "cancelled"),
+        ({"signal": 9, "timed_out": True}, ExitCode.TIME_LIMIT_EXCEEDED, "its time was over"),
+    ],
+)
+def test_ends(answer, code, words):
+    end = end_of({"state": "ended", **answer})
+    assert end.code == code
+    assert words in end.words

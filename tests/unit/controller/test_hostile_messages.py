@@ -1,0 +1,170 @@
+"""Whatever is said on the bus, nothing but GuestProtocolError comes of it: what else a receiver
+raises ends the bus, and with it the controller, or a keeper's only way to be told anything."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from boincvm.controller.commands.command import Request
+from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.registry import Guest
+from boincvm.controller.guests.requests import Reply
+from boincvm.controller.protocol.messages import decode_word, encode_word
+from boincvm.errors import BoincvmError, GuestProtocolError
+from boincvm.node.commands import GuestCommands
+from boincvm.node.responder import Answerer
+from support.anything import ANYTHING, HUGE
+from support.controller.lossy import FakeProgram
+from support.controller.quiet_bus import QuietBus
+
+TO_US = [
+    *("HELLO", "STILL_ALIVE", "BYE", "STATE", "PONG", "ANSWER", "ASK_TAKEN", "CMD_STARTED"),
+    *("CMD_OUTPUT", "CMD_PROGRESS", "CMD_RESULT", "CMD_INPUT_TAKEN", "CMD_WHAT", "WHAT"),
+]
+TO_A_GUEST = ["CMD_RUN", "CMD_TAKEN", "CMD_SIGNAL", "CMD_FORGET", "CMD_INPUT", "CMD_WHAT", "ASK"]
+KEYS = [
+    *("name", "host", "labels", "capabilities", "instance", "comes-back", "state", "cpu", "sign"),
+    *("memory", "progress", "ask-id", "result", "error", "cmd-id", "stream", "offset", "first"),
+    *("fraction", "code", "signal", "resources", "stdout", "stderr", "heard", "ends", "again"),
+    *("argv", "env", "directory", "timeout", "keep-input", "verb", "arguments", "timed-out"),
+]
+VALUES = ANYTHING | some.sampled_from(
+    ["mine", "life", "stdout", "running", 0, 1, 7, HUGE, "\ud800", "x" * 60_000, ["a"], {"a": "b"}]
+)
+LIKELY = {"cmd-id": "mine", "instance": "life", "argv": ["wait"], "stdout": 0, "stderr": 0}
+TABLES = some.dictionaries(some.sampled_from(KEYS), VALUES, max_size=8)
+DATA = some.binary(max_size=20)
+
+
+def body(name: str, table: Mapping[str, object], data: bytes) -> bytes:
+    """As somebody may say it who does not check."""
+    return b"%b %b\n%b" % (name.encode(), json.dumps(table).encode(), data)
+
+
+class World:
+    """A desk with a guest `g` that was given a command and asked something."""
+
+    def __init__(self) -> None:
+        self.bus = QuietBus()
+        self.desk = Desk(self.bus)
+        self.asked: asyncio.Task[Reply] | None = None
+
+    async def __aenter__(self) -> "World":
+        await self.desk.open()
+        guest = Guest("g", "g", instance="life")
+        self.desk.registry.hello(guest)
+        self.desk.run("g", Request(("cat",)), command_id="mine", keep_input=True)
+        self.asked = asyncio.ensure_future(self.desk.asker.ask(guest, "pause", within=20))
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.desk.close()
+        assert self.asked is not None
+        with suppress(BoincvmError):
+            await self.asked
+
+
+@settings(deadline=None)
+@given(some.lists(some.tuples(some.sampled_from(TO_US), TABLES, DATA), min_size=1, max_size=6))
+def test_nothing_that_guests_say_ends_the_controller(
+    words: list[tuple[str, dict[str, object], bytes]],
+) -> None:
+    async def hear() -> None:
+        async with World() as world:
+            number = world.desk.asker._prefix
+            for name, table, data in words:
+                likely = {**LIKELY, "ask-id": f"{number}-1", **table}
+                world.bus.hear("g", body(name, likely, data))
+
+    asyncio.run(hear())
+
+
+@settings(deadline=None)
+@given(some.binary(max_size=200) | some.text(max_size=200).map(str.encode))
+def test_no_bytes_do(data: bytes) -> None:
+    async def hear() -> None:
+        async with World() as world:
+            world.bus.hear("g", data)
+            world.bus.hear("g", b"CMD_OUTPUT " + data)
+
+    asyncio.run(hear())
+
+
+def take(guest: GuestCommands, answerer: Answerer, word: bytes) -> None:
+    """As a BusGuest does."""
+    with suppress(GuestProtocolError):
+        read = decode_word(word)
+        (answerer.take if read.name == "ASK" else guest.take)(read)
+
+
+@settings(deadline=None)
+@given(
+    some.lists(some.tuples(some.sampled_from(TO_A_GUEST), TABLES, DATA), min_size=1, max_size=6),
+    some.booleans(),
+)
+def test_nothing_ends_a_keeper_s_bus(
+    words: list[tuple[str, dict[str, object], bytes]], is_held: bool
+) -> None:
+    async def hear() -> None:
+        said: list[bytes] = []
+        programs: list[FakeProgram] = []
+
+        def start(request: Request, listener: object) -> FakeProgram:
+            for word in (*request.argv, *request.environment, request.directory):
+                word.encode("utf-8", "surrogateescape")
+            programs.append(FakeProgram(request._replace(argv=("wait",)), listener))  # type: ignore[arg-type]
+            return programs[-1]
+
+        async def verb(_table: Mapping[str, object], _data: bytes) -> Reply:
+            return Reply({})
+
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            guest = GuestCommands("life", start, said.append, group)
+            answerer = Answerer("life", {"verb": verb}, said.append, group)
+            if is_held:
+                guest.hold()
+            for name, table, data in words:
+                take(guest, answerer, body(name, {**LIKELY, "ask-id": "a", **table}, data))
+            guest.release()
+            guest.beat()
+            answerer.beat()
+            for program in programs:
+                program.signal(9)
+
+    asyncio.run(hear())
+
+
+async def test_what_is_held_and_makes_no_sense_ends_no_machine() -> None:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        begun: list[Request] = []
+
+        def start(request: Request, listener: object) -> FakeProgram:
+            begun.append(request)
+            return FakeProgram(request, listener)  # type: ignore[arg-type]
+
+        guest = GuestCommands("life", start, lambda _: None, group)
+        guest.hold()
+        answerer = Answerer("life", {}, lambda _: None, group)
+        for number, argv in enumerate((["say"], ["\ud800"], [], ["say", "x"])):
+            table = {**LIKELY, "cmd-id": str(number), "argv": argv}
+            take(guest, answerer, encode_word("CMD_RUN", table))
+        guest.release()
+    assert [request.argv for request in begun] == [("say",), ("say", "x")]
+
+
+@pytest.mark.parametrize("timeout", [HUGE, -1, 0, float("nan"), float("inf"), "1", [1]])
+async def test_times_that_there_are_not(timeout: object) -> None:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+
+        def start(request: Request, _listener: object) -> FakeProgram:
+            raise AssertionError(request)
+
+        guest = GuestCommands("life", start, lambda _: None, group)
+        table = {**LIKELY, "timeout": timeout}
+        take(guest, Answerer("life", {}, lambda _: None, group), body("CMD_RUN", table, b""))

@@ -1,0 +1,289 @@
+"""Each verb in each state of a machine, with real keepers of machines that are none."""
+
+import asyncio
+import errno
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boincvm.controller.guests.registry import Guest
+from boincvm.controller.machines import operations as life
+from boincvm.controller.machines.machines import Machines
+from boincvm.errors import UsageError
+from support.controller.controlled import Controlled, controlled
+from support.controller.faked import fake_machines  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("fake_machines")]
+
+SETS_OUT = {
+    "powered_off": (),
+    "running": ("start",),
+    "paused": ("start", "pause"),
+    "saved": ("start", "save"),
+    "aborted": ("start", "kill"),
+}
+OFF = "the machine {} is powered off"
+RUNS = "the machine {} is running"
+NONE = "the machine has no snapshot"
+# What comes of each verb: a state, or the beginning of an error's message.
+COMES_OF = {
+    "start": {
+        "powered_off": "running",
+        "running": "running",
+        "paused": "running",
+        "saved": "running",
+        "aborted": "running",
+    },
+    "pause": {
+        "powered_off": OFF,
+        "running": "paused",
+        "paused": "paused",
+        "saved": "the machine {} is saved",
+        "aborted": "the machine {} is aborted",
+    },
+    "resume": {
+        "powered_off": OFF,
+        "running": "running",
+        "paused": "running",
+        "saved": "the machine {} is saved",
+        "aborted": "the machine {} is aborted",
+    },
+    "save": {
+        "powered_off": OFF,
+        "running": "saved",
+        "paused": "saved",
+        "saved": "saved",
+        "aborted": "the machine {} is aborted",
+    },
+    "stop": {
+        "powered_off": "powered_off",
+        "running": "powered_off",
+        "paused": "powered_off",
+        "saved": "saved",
+        "aborted": "aborted",
+    },
+    "power_off": {
+        "powered_off": "powered_off",
+        "running": "powered_off",
+        "paused": "powered_off",
+        "saved": "saved",
+        "aborted": "aborted",
+    },
+    "reset": dict.fromkeys(SETS_OUT, "running"),
+    "discard": {
+        "powered_off": "powered_off",
+        "running": RUNS,
+        "paused": RUNS,
+        "saved": "powered_off",
+        "aborted": "powered_off",
+    },
+    "remove": {
+        "powered_off": "removed",
+        "running": RUNS,
+        "paused": RUNS,
+        "saved": "removed",
+        "aborted": "removed",
+    },
+    "snapshot_take": {
+        "powered_off": OFF,
+        "running": "running",
+        "paused": "paused",
+        "saved": "the machine {} is saved",
+        "aborted": "the machine {} is aborted",
+    },
+    "snapshot_restore": dict.fromkeys(SETS_OUT, NONE),
+    "snapshot_remove": dict.fromkeys(SETS_OUT, NONE),
+}
+
+
+async def make(asked: Controlled, name: str, state: str, **labels: str) -> None:
+    """A machine in that state."""
+    await asked("create", name=name, memory="256M", labels=labels)
+    for verb in SETS_OUT[state]:
+        if verb == "kill":
+            os.kill(asked.keeper(name), signal.SIGKILL)
+            machine = asked.controller.machines.find(name)
+            assert machine is not None
+            await machine.until(lambda one=machine: not one.is_kept)
+        else:
+            assert "error" not in await asked.outcome(verb, name)
+    assert (await asked.vm(name))["state"] == state
+
+
+async def tell(asked: Controlled, verb: str, name: str) -> Mapping[str, Any]:
+    arguments = {"name": "none"} if verb in ("snapshot_remove", "snapshot_restore") else {}
+    return await asked.outcome(verb, name, **arguments)
+
+
+@pytest.mark.parametrize("state", SETS_OUT)
+async def test_each_verb(state: str, tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        names = [verb.replace("_", "-") for verb in COMES_OF]
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(make(asked, name, state))
+        async with asyncio.TaskGroup() as group:
+            tasks = {
+                verb: group.create_task(tell(asked, verb, name))
+                for verb, name in zip(COMES_OF, names, strict=True)
+            }
+        for verb, name in zip(COMES_OF, names, strict=True):
+            outcome, expected = tasks[verb].result(), COMES_OF[verb][state].format(name)
+            if "error" in outcome:
+                assert outcome["error"]["message"].startswith(expected), verb
+                assert (await asked.vm(name))["state"] == state, verb
+            else:
+                assert outcome["state"] == expected, verb
+                if expected != "removed":
+                    assert (await asked.vm(name))["state"] == expected, verb
+
+
+async def test_snapshots_of_one_that_is_off(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        await make(asked, "a", "running")
+        for name in ("one", "two"):
+            taken = await asked.outcome("snapshot_take", "a", name=name, description=name)
+            assert (taken["state"], taken["snapshot"]) == ("running", name)
+        again = await asked.outcome("snapshot_take", "a", name="one")
+        assert again["error"]["message"] == "there is a snapshot one already"
+        await asked.outcome("save", "a")
+        assert len(list(asked.place("a").disk.glob("checkpoint-*"))) == 3
+        assert await asked.outcome("snapshot_remove", "a", name="one") == {"state": "saved"}
+        listed = await asked("snapshot_list", vm="a")
+        assert [one["name"] for one in listed["snapshots"]] == ["two"]
+        restored = await asked.outcome("snapshot_restore", "a")
+        assert restored == {"state": "running", "snapshot": "two"}
+        # Where it was saved is of no use any more.
+        assert len(list(asked.place("a").disk.glob("checkpoint-*"))) == 1
+        assert await asked.outcome("snapshot_remove", "a", name="two") == {"state": "running"}
+
+
+async def test_several_tell_one_machine_at_once(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        await make(asked, "a", "powered_off")
+        async with asyncio.TaskGroup() as group:
+            starts = [group.create_task(asked.outcome("start", "a")) for _ in range(5)]
+        assert [one.result() for one in starts] == [{"state": "running"}] * 5
+        async with asyncio.TaskGroup() as group:
+            ends = [group.create_task(asked.outcome("power_off", "a")) for _ in range(5)]
+        assert [one.result() for one in ends] == [{"state": "powered_off"}] * 5
+        await asked.outcome("start", "a")
+        verbs = ["save", "save", "pause", "snapshot_take", "save"]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(asked.outcome(verb, "a")) for verb in verbs]
+        for verb, task in zip(verbs, tasks, strict=True):
+            assert "error" in task.result() or task.result()["state"] == "saved", verb
+        assert (await asked.vm("a"))["state"] == "saved"
+        await asked.outcome("start", "a")
+        async with asyncio.TaskGroup() as group:
+            gone = [group.create_task(asked.outcome("remove", "a", force=True)) for _ in range(3)]
+        removed = [one.result() for one in gone if "error" not in one.result()]
+        assert removed == [{"state": "removed"}]
+        with pytest.raises(UsageError, match="matches no machine"):
+            await asked("start", vms="a")
+
+
+@pytest.mark.parametrize("verb", ["pause", "save"])
+async def test_a_keeper_that_dies_meanwhile_has_not_done_it(verb: str, tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        await make(asked, "a", "running", fake=f"dies-in-{verb}")
+        refused = (await asked.outcome(verb, "a"))["error"]
+        assert refused["message"] == (
+            f"the machine a gave no answer to {verb}: it is aborted:"
+            " its keeper was killed, and the machine with it"
+        )
+        assert (await asked.vm("a"))["state"] == "aborted"
+
+
+async def test_one_that_dies_while_it_is_stopped_is_off(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        await make(asked, "a", "running", fake="dies-in-stop")
+        assert await asked.outcome("stop", "a") == {"state": "aborted"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("dies-in-start", "its keeper was killed, and the machine with it"),
+        ("refuses", "there is no hypervisor for it"),
+    ],
+)
+async def test_one_that_does_not_start_says_why(fault: str, why: str, tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        await make(asked, "a", "powered_off", fake=fault)
+        for _ in range(2):
+            refused = (await asked.outcome("start", "a"))["error"]
+            assert refused["message"] == f"the machine a did not start: {why}"
+            told = await asked.vm("a")
+            assert (told["state"], told["why"]) == ("aborted", why)
+
+
+@pytest.mark.parametrize("fault", ["hangs-in-pause", "stopped"])
+async def test_a_keeper_that_does_not_answer_is_killed_at_last(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would ever end its machine."""
+    monkeypatch.setattr(life, "PATIENCE", 0.5)
+    async with controlled(tmp_path) as asked:
+        await make(asked, "a", "running", fake=fault)
+        pausing = asyncio.ensure_future(asked.outcome("pause", "a"))
+        await asked.until_event("vm_state", "it is paused")
+        if fault == "stopped":
+            os.kill(asked.keeper("a"), signal.SIGSTOP)
+        ended = await asked.outcome("power_off", "a")
+        assert ended == {"state": "powered_off"}
+        assert "error" in await pausing or fault == "stopped"
+        assert await asked.outcome("start", "a") == {"state": "running"}
+
+
+async def test_one_that_never_comes_to_the_bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "ASK_LIMIT", 0.5)
+    async with controlled(tmp_path) as asked:
+        await make(asked, "a", "running")
+        guest = await asked.controller.desk.registry.wait_for("a")
+        os.kill(asked.keeper("a"), signal.SIGSTOP)
+        asked.controller.desk.registry.bye(guest.id)
+        refused = (await asked.outcome("pause", "a"))["error"]
+        assert refused["message"] == "the keeper of the machine a has not come to the bus"
+        machine = asked.controller.machines.find("a")
+        assert machine is not None
+        machine.kill_keeper()
+        await machine.until(lambda: not machine.is_kept)
+
+
+async def test_what_the_host_refuses_is_told_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with controlled(tmp_path) as asked:
+        for name in "ab":
+            await make(asked, name, "powered_off")
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(Machines, "discard", full)
+            told = (await asked("discard", vms="**"))["outcomes"]
+        assert set(told) == {"a", "b"}
+        for outcome in told.values():
+            assert "No space left" in outcome["error"]["message"]
+
+
+async def test_guests_of_the_bus_that_are_no_machines_of_ours(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        hello = asked.controller.desk.registry.hello
+        hello(Guest("alive", "x", capabilities=frozenset(("life",)), instance="1"))
+        hello(Guest("plain", "x", instance="1"))
+        for verb in COMES_OF:
+            refused = (await tell(asked, verb, "plain"))["error"]["message"]
+            assert "cannot be told to" in refused
+        for verb in ("start", "reset", "discard", "remove", "snapshot_restore"):
+            refused = (await tell(asked, verb, "alive"))["error"]
+            assert refused["hint"] == "ask the controller of its own host"
+        with pytest.raises(UsageError, match="there is no machine 'nobody'"):
+            await asked("snapshot_list", vm="nobody")
