@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from boincvm_agent import transfer
+    from boincvm_agent.port import Port
     from boincvm_agent.quiet import Quiet
     from boincvm_agent.voice import Voice
     from boincvm_agent.watch import Watches
@@ -31,7 +32,7 @@ FASTEST_BEAT = 0.1
 class Agent:
     """One link, and all that the host has asked for over it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: Port) -> None:
         self._link = Link(port)
         self._beat = BEAT_SECONDS
         self._programs: dict[str, Program] = {}
@@ -360,7 +361,7 @@ class Agent:
         self._link.send("failed", call, {"reason": reason}, text.encode(errors="replace"))
 
 
-def main(port: int) -> None:
+def main(port: Port) -> None:
     """Serves the host until it is gone or wants the machine off."""
     try:
         Agent(port).run()

@@ -1,4 +1,4 @@
-"""Frames to and from the host over one descriptor, with a bounded queue of what is to go out."""
+"""Frames to and from the host over one port, with a bounded queue of what is to go out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from boincvm.bus import stomp
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from boincvm_agent.port import Port
 
 READ_SIZE = 1 << 16
 QUEUE_ENOUGH = 1 << 18  # bytes queued, from which on nobody should produce more
@@ -21,8 +23,9 @@ class HostGoneError(Exception):
 class Link:
     """The agent's side of the guest link."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, port: Port) -> None:
+        self.descriptor = port.descriptor
+        self._read = port.read
         self._parser = stomp.Parser()
         self._queue: list[bytes | memoryview] = []
         self._queued = 0
@@ -90,7 +93,7 @@ class Link:
     def read(self) -> list[stomp.Frame]:
         """The frames that have arrived. Raises HostGoneError, stomp.StompError."""
         try:
-            data = os.read(self.descriptor, READ_SIZE)
+            data = self._read(READ_SIZE)
         except BlockingIOError:
             return []
         except OSError:
@@ -108,7 +111,7 @@ class Link:
         frames: list[stomp.Frame] = []
         while not frames or frames[-1].headers.get("word") != last:
             try:
-                data = os.read(self.descriptor, READ_SIZE)
+                data = self._read(READ_SIZE)
             except OSError:  # nothing more, or no host
                 return frames
             if not data:

@@ -9,7 +9,7 @@ import time
 
 WORK = b"/work"
 SEEK_END = 2  # stdio.h
-_ROOT_DISK = "/dev/vda"
+_SECTOR = 512  # of what the kernel says of a disk
 _LOCKS = "/run/lock"
 _MACHINE_ID = "/etc/machine-id"
 _RNDRESEEDCRNG = 0x5207  # linux/random.h
@@ -105,9 +105,9 @@ def renew_machine_id() -> None:
 
 def grow_root() -> None:
     """Makes the file system as large as its disk, if that is larger than the image's was."""
-    disk = os.open(_ROOT_DISK, os.O_RDONLY | os.O_CLOEXEC)
-    size = os.lseek(disk, 0, SEEK_END)
-    os.close(disk)
+    device = os.stat("/").st_dev
+    with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/size", "rb") as file:
+        size = int(file.read()) * _SECTOR
     status = os.statvfs("/")
     # What ext4 keeps for itself does not count in statvfs, so a little more is no growth.
     if size > status.f_blocks * status.f_frsize * 1.1:

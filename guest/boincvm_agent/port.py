@@ -1,4 +1,9 @@
-"""The virtio-serial port that leads to the host."""
+"""The port that leads to the host: virtio-serial, or two serial lines.
+
+A serial line that gets more than its driver has room for loses bytes, or stops for good. So there
+the host sends no more than a few thousand bytes ahead of what we have told it on the second line
+that we have read (src/boincvm/hypervisor/uml/serial_line.py).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,55 @@ import posix as os  # see __init__.py
 NAME = b"boincvm.agent"
 _PORTS = "/sys/class/virtio-ports"
 _KERNEL_EVENTS = 15  # NETLINK_KOBJECT_UEVENT of linux/netlink.h
+_DATA, _RECEIPTS = "/dev/ttyS0", "/dev/ttyS1"
+_RECEIPT_BYTES = 2  # little-endian; a terminal gives no more than 4095 bytes at once
 
 
-def open_port() -> int:
-    """The port's descriptor, non-blocking; waits for the kernel to announce the port."""
+class Port:
+    """descriptor: non-blocking, for all that is read and written."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def read(self, size: int) -> bytes:
+        """What has arrived, `size` bytes at most. Raises OSError."""
+        return os.read(self.descriptor, size)
+
+
+class SerialPort(Port):
+    """receipts: a descriptor, for the host to be told what has been read."""
+
+    def __init__(self, descriptor: int, receipts: int) -> None:
+        Port.__init__(self, descriptor)
+        self._receipts = receipts
+
+    def read(self, size: int) -> bytes:
+        data = os.read(self.descriptor, size)
+        os.write(self._receipts, len(data).to_bytes(_RECEIPT_BYTES, "little"))
+        return data
+
+
+def open_port() -> Port:
+    """The virtio-serial port; waits for the kernel to announce it."""
     device = _find() or _wait()
-    return os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    return Port(os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def open_serial_port() -> SerialPort:
+    """The two serial lines, which carry bytes as they are from now on."""
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    data, receipts = os.open(_DATA, flags | os.O_NONBLOCK), os.open(_RECEIPTS, flags)
+    for line in (data, receipts):
+        _make_raw(line)
+    return SerialPort(data, receipts)
+
+
+def _make_raw(line: int) -> None:
+    import termios  # for this port alone
+
+    attributes = termios.tcgetattr(line)
+    attributes[0] = attributes[1] = attributes[3] = 0  # nothing is changed, echoed or acted on
+    termios.tcsetattr(line, termios.TCSANOW, attributes)
 
 
 def _wait() -> str:

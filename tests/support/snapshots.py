@@ -9,8 +9,8 @@ from pathlib import Path
 
 from boincvm.file_digest import digest_of
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
+from boincvm.hypervisor.qcow2 import write_overlay
 from boincvm.hypervisor.qemu.memory_file import MemoryWriter
-from boincvm.hypervisor.qemu.qcow2 import write_overlay
 from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame
 from boincvm.job.model import MachineShape
 from boincvm.machine.saved_machine import SavedMachine, write_saved

@@ -15,8 +15,8 @@ import pytest
 from boincvm.errors import HypervisorError
 from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
+from boincvm.hypervisor.qcow2 import write_overlay
 from boincvm.hypervisor.qemu.driver import QemuDriver
-from boincvm.hypervisor.qemu.qcow2 import write_overlay
 from boincvm.image.manifest import ContentFile, decode_manifest
 from boincvm.image.store import ImageStore
 from boincvm.paths import data_directory

@@ -6,7 +6,6 @@ ends the link with GuestProtocolError; nothing else of the host is touched by it
 
 import asyncio
 import errno
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Self, cast
@@ -25,6 +24,7 @@ from boincvm.guestlink.numbers import number
 from boincvm.guestlink.quiet import HeldWord, Phase, Quiet
 from boincvm.guestlink.reports import printable
 from boincvm.guestlink.state import LinkState
+from boincvm.hypervisor.channel import Channel
 
 MAXIMUM_QUEUED = 16 << 20
 """Bytes that wait for a guest which does not read. No transfer of ours lets so many wait."""
@@ -98,7 +98,7 @@ class GuestLink(asyncio.Protocol):
     @classmethod
     async def open(
         cls,
-        channel: socket.socket,
+        channel: Channel,
         *,
         silence_limit: float | None = None,
         beat: float = BEAT,
@@ -106,7 +106,7 @@ class GuestLink(asyncio.Protocol):
         is_asked: bool = False,
         host_name: str = "",
     ) -> Self:
-        """Takes over `channel`, a connected stream socket.
+        """Takes over `channel`.
 
         The guest is asked for a heart-beat every `beat` seconds, and for several within
         `silence_limit` seconds. `attach_to`:
@@ -117,11 +117,9 @@ class GuestLink(asyncio.Protocol):
         """
         wanted = beat_within(silence_limit, beat)
         state = None if attach_to is None else LinkState.read(attach_to)
-        loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(
-            lambda: cls(wanted, state, is_asked=is_asked, host_name=host_name), sock=channel
+        return await channel.connect(
+            lambda: cls(wanted, state, is_asked=is_asked, host_name=host_name)
         )
-        return link
 
     # What the event loop calls.
 

@@ -113,6 +113,20 @@ def _standing(root: int) -> set[int] | None:
     return found
 
 
+def stands_still(pid: int) -> bool:
+    """Whether that one process is stopped, by a debugger or otherwise, or has ended."""
+    status = _status(pid)
+    return not status or status[_STATE] in _STANDS_STILL
+
+
+def is_traced(pid: int) -> bool:
+    """Whether another process traces it, as a debugger does."""
+    for line in _content(f"/proc/{pid}/status").splitlines():
+        if line.startswith(b"TracerPid:"):
+            return line.split()[1] != b"0"
+    return False
+
+
 def send(pid: int, number: int) -> None:
     """The signal to a process that may have gone."""
     try:

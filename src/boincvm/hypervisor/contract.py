@@ -6,11 +6,12 @@ What a driver can do is data (`features`) that others read, never an `isinstance
 `start` returns when boot begins; when the guest is ready its agent says so on the channel.
 """
 
-import socket
 from collections.abc import Mapping
 from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from boincvm.hypervisor.channel import Channel
 
 
 class Feature(Enum):
@@ -147,9 +148,8 @@ class Machine(Protocol):
     async def create(self) -> None:
         """Make the overlay and all else that start needs."""
 
-    async def start(self) -> socket.socket:
-        """Begin to boot; returns the host's end of the guest link, a non-blocking stream socket
-        that the caller owns.
+    async def start(self) -> Channel:
+        """Begin to boot; returns the host's end of the guest link, which the caller owns.
 
         A machine that goes on from a checkpoint is PAUSED then, so that its guest can be told by
         `GuestLink.attach` what must be new in it before anything runs there."""

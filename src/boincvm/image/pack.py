@@ -26,7 +26,7 @@ from boincvm.errors import (
 )
 from boincvm.host import locks
 from boincvm.host.atomic_files import sync_directory
-from boincvm.hypervisor.qemu.qcow2 import DiskRefusedError, check_disk
+from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
 from boincvm.image.manifest import MANIFEST, ROOT, ContentFile, Manifest
 from boincvm.image.names import check_image_name
 from boincvm.image.pack_format import (

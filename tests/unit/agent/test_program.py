@@ -13,6 +13,7 @@ from boincvm.bus.stomp import Frame, Parser
 from boincvm_agent import machine
 from boincvm_agent.control_group import ControlGroup
 from boincvm_agent.link import HostGoneError, Link
+from boincvm_agent.port import Port
 from boincvm_agent.program import Program
 from boincvm_agent.starting import CannotStartError
 from boincvm_agent.stock import Stock
@@ -59,6 +60,9 @@ class NoStock(Stock):
 
 class Recorder(Link):
     """A link whose frames stay where a test finds them."""
+
+    def __init__(self) -> None:
+        super().__init__(Port(-1))
 
     def frames(self) -> list[Frame]:
         data = b"".join(bytes(piece) for piece in self._queue)
@@ -109,7 +113,7 @@ def test_why_a_program_does_not_start(
     argv: bytes, directory: bytes, number: int, where: str, stock: Stock
 ) -> None:
     with pytest.raises(CannotStartError) as failure:
-        start(Recorder(-1), argv, directory=directory, stock=stock)
+        start(Recorder(), argv, directory=directory, stock=stock)
     assert (failure.value.number, failure.value.where) == (number, where)
 
 
@@ -127,7 +131,7 @@ def test_what_the_kernel_says_of_a_file(tmp_path: Path, stock: Stock) -> None:
             ("empty/in", errno.ENOTDIR),
         ):
             with pytest.raises(CannotStartError) as failure:
-                start(Recorder(-1), os.fsencode(tmp_path / name), stock=stock)
+                start(Recorder(), os.fsencode(tmp_path / name), stock=stock)
             assert (name, failure.value.number) == (name, number)
             assert failure.value.where == "program"
 
@@ -138,7 +142,7 @@ def test_nothing_is_left_of_what_does_not_start(is_prepared: bool) -> None:
     if is_prepared:
         stock.prepare()
     with pytest.raises(CannotStartError):
-        start(Recorder(-1), b"no-such-program", stock=stock)
+        start(Recorder(), b"no-such-program", stock=stock)
     assert (open_descriptors(), children()) == before
 
 
@@ -147,7 +151,7 @@ def test_a_missing_interpreter(tmp_path: Path, stock: Stock) -> None:
     path.write_text("#!/no/such/interpreter\n")
     path.chmod(0o755)
     with pytest.raises(CannotStartError) as failure:
-        start(Recorder(-1), os.fsencode(path), stock=stock)
+        start(Recorder(), os.fsencode(path), stock=stock)
     assert (failure.value.number, failure.value.where) == (errno.ENOENT, "interpreter")
 
 
@@ -159,7 +163,7 @@ def test_the_first_that_may_be_executed_is(tmp_path: Path, stock: Stock) -> None
         (place / "prog").chmod(mode)
     path = b":".join(os.fsencode(tmp_path / name) for name in ("none", "0", "1", "2"))
     environment = [b"WORD=a=b\xff", b"PATH=" + path]
-    link, argv = Recorder(-1), [b"prog", b"one two"]
+    link, argv = Recorder(), [b"prog", b"one two"]
     program = Program(link, stock, "1", b"/usr", argv, environment, 1 << 20)
     stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
     end = time.monotonic() + 20
@@ -171,7 +175,7 @@ def test_the_first_that_may_be_executed_is(tmp_path: Path, stock: Stock) -> None
 
 
 def test_what_a_program_finds(stock: Stock) -> None:
-    program = start(Recorder(-1), b"sleep", b"100", stock=stock)
+    program = start(Recorder(), b"sleep", b"100", stock=stock)
     place = Path(f"/proc/{program.pid}")
     not_ours = {name for name in open_descriptors() if is_inherited(int(name))}
     assert {path.name for path in (place / "fd").iterdir()} == {"0", "1", "2"} | not_ours
@@ -191,7 +195,7 @@ def test_too_few_descriptors_leave_none_open(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(_posixsubprocess, "fork_exec", no_process)
     with pytest.raises(CannotStartError) as failure:
-        start(Recorder(-1), b"true")
+        start(Recorder(), b"true")
     assert (failure.value.number, failure.value.where) == (errno.EAGAIN, "agent")
     assert open_descriptors() == before
 
@@ -202,14 +206,14 @@ def reap(program: Program) -> None:
 
 
 def test_a_signal_to_a_program_that_has_just_gone() -> None:
-    program = start(Recorder(-1), b"true")
+    program = start(Recorder(), b"true")
     os.waitpid(program.pid, 0)
     program.signal(signal.SIGINT)
     program.close()
 
 
 def test_output_is_read_no_further_than_its_credit() -> None:
-    link = Recorder(-1)
+    link = Recorder()
     argv = [b"echo", b"0123456789"]
     program = Program(link, NoStock(), "1", b"/", argv, [b"PATH=/bin"], 4)
     stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
@@ -225,7 +229,7 @@ def test_output_is_read_no_further_than_its_credit() -> None:
 
 
 def test_input_that_nobody_reads_is_dropped() -> None:
-    program = start(Recorder(-1), b"true")
+    program = start(Recorder(), b"true")
     os.waitpid(program.pid, 0)
     program.feed(b"x" * 10, ends=False)
     program.write_input()
@@ -235,7 +239,7 @@ def test_input_that_nobody_reads_is_dropped() -> None:
 
 
 def test_a_broken_stream_has_ended() -> None:
-    program = start(Recorder(-1), b"true")
+    program = start(Recorder(), b"true")
     broken = os.open("/proc/self/mem", os.O_RDONLY)
     program.outputs[broken] = "stdout"
     assert not program.read_output(broken)
@@ -244,7 +248,7 @@ def test_a_broken_stream_has_ended() -> None:
 
 
 def test_what_cannot_be_killed_does_not_stop_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = start(Recorder(-1), b"true")
+    program = start(Recorder(), b"true")
     os.waitpid(program.pid, 0)
     monkeypatch.setattr(NoGroup, "fails", True)
     program.close()
@@ -258,7 +262,7 @@ def test_what_cannot_be_killed_does_not_stop_the_agent(monkeypatch: pytest.Monke
 def test_what_is_reported_of_an_end(
     script: bytes, ends: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, stock, directory = Recorder(-1), NoStock(), os.fsencode(tmp_path)
+    link, stock, directory = Recorder(), NoStock(), os.fsencode(tmp_path)
     monkeypatch.setattr(machine, "WORK", directory)
     argv, path = [b"sh", b"-c", script], [b"PATH=/bin"]
     stock.kills = 3
@@ -286,11 +290,11 @@ def test_a_port_that_is_gone() -> None:
     reader, writer = os.pipe()
     os.close(writer)
     with pytest.raises(HostGoneError):
-        Link(reader).read()
+        Link(Port(reader)).read()
     os.close(reader)
     with pytest.raises(HostGoneError):
-        Link(reader).read()
-    link = Link(reader)
+        Link(Port(reader)).read()
+    link = Link(Port(reader))
     link.beat()
     with pytest.raises(HostGoneError):
         link.write()

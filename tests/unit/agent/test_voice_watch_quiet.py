@@ -17,6 +17,7 @@ from boincvm_agent import voice as voice_module
 from boincvm_agent import watch as watch_module
 from boincvm_agent.control_group import ControlGroup
 from boincvm_agent.link import READ_SIZE, Link
+from boincvm_agent.port import Port
 from boincvm_agent.program import Program
 from boincvm_agent.quiet import Quiet
 from boincvm_agent.stock import Stock
@@ -29,6 +30,9 @@ LIMIT = 20.0
 
 class Recorder(Link):
     """A link whose frames stay where a test finds them."""
+
+    def __init__(self) -> None:
+        super().__init__(Port(-1))
 
     def frames(self) -> list[Frame]:
         frames = Parser().feed(b"".join(bytes(piece) for piece in self._queue))
@@ -73,7 +77,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(place: Path) -> None:
     voice = Voice("7")
-    link = Recorder(-1)
+    link = Recorder()
     script = b"for n in 1 2; do echo $n >%b; done" % os.fsencode(voice.path)
     path = [b"PATH=/bin"]
     argv = [b"sh", b"-c", script]
@@ -143,7 +147,7 @@ def test_each_kind_of_change_is_noticed_once_until_the_next_look(
     tmp_path: Path, signals: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch_module, "_PAUSE", 0.0)
-    link = Recorder(-1)
+    link = Recorder()
     file, new = tmp_path / "sub/fraction", tmp_path / "sub/new"
     watches = watch_fraction(link, tmp_path, b"sub/fraction")
     changes = [
@@ -171,7 +175,7 @@ def test_each_kind_of_change_is_noticed_once_until_the_next_look(
 
 
 def test_looks_are_a_pause_apart(tmp_path: Path, signals: int) -> None:
-    watches = watch_fraction(Recorder(-1), tmp_path)
+    watches = watch_fraction(Recorder(), tmp_path)
     watches.look()
     looked = time.monotonic()
     watches.notice(bytes([signal.SIGCHLD]))
@@ -183,7 +187,7 @@ def test_looks_are_a_pause_apart(tmp_path: Path, signals: int) -> None:
 
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, signals: int) -> None:
-    link = Recorder(-1)
+    link = Recorder()
     file = tmp_path / "fraction"
     watches = watch_fraction(link, tmp_path)
     file.symlink_to("/etc/passwd")
@@ -200,7 +204,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, signals: int) -> 
 
 def test_a_last_look_at_the_end_of_the_program(tmp_path: Path, signals: int) -> None:
     before = os.listdir("/proc/self/fd")
-    link = Recorder(-1)
+    link = Recorder()
     watches = watch_fraction(link, tmp_path)
     (tmp_path / "fraction").write_bytes(b"x" * 5000 + b"end")
     watches.finish("8")
@@ -211,7 +215,7 @@ def test_a_last_look_at_the_end_of_the_program(tmp_path: Path, signals: int) -> 
 
 
 def test_a_link_without_room_is_not_filled_more(tmp_path: Path, signals: int) -> None:
-    link = Recorder(-1)
+    link = Recorder()
     watches = watch_fraction(link, tmp_path)
     (tmp_path / "fraction").write_bytes(b"1")
     link.send("stdout", "7", {}, bytes(1 << 19))
@@ -224,7 +228,7 @@ def test_a_link_without_room_is_not_filled_more(tmp_path: Path, signals: int) ->
 def test_a_path_that_leads_out(tmp_path: Path) -> None:
     for path in (b"../fraction", b"/etc/passwd", b""):
         with pytest.raises(ValueError, match=r"is not a path|not enough values"):
-            Watch(Recorder(-1), "7", "0", os.fsencode(tmp_path), path)
+            Watch(Recorder(), "7", "0", os.fsencode(tmp_path), path)
 
 
 # Quiet.
@@ -235,7 +239,7 @@ def test_quiet_is_the_last_word_and_a_host_that_hangs_up_costs_nothing() -> None
     wake, waker = os.pipe()
     near.setblocking(False)
     far.setblocking(False)
-    link = Link(near.fileno())
+    link = Link(Port(near.fileno()))
     link.send("stdout", "7", {}, bytes(1 << 20))  # more than the socket takes at once
     quiet = Quiet(link, wake)
     quiet.begin()
@@ -274,7 +278,7 @@ def test_quiet_again_and_again() -> None:
     near, far = socket.socketpair()
     wake, waker = os.pipe()
     near.setblocking(False)
-    link = Link(near.fileno())
+    link = Link(Port(near.fileno()))
     quiet = Quiet(link, wake)
     before = os.listdir("/proc/self/fd")
     for number in range(3):
@@ -303,7 +307,7 @@ def test_words_before_attach_are_not_the_last() -> None:
     near, far = socket.socketpair()
     wake, waker = os.pipe()
     near.setblocking(False)
-    link = Link(near.fileno())
+    link = Link(Port(near.fileno()))
     words = ["stdin", "stdin", "attach"]
     body = bytes(READ_SIZE // 2)  # so they are more than is read at once
     far.sendall(b"".join(encode("MESSAGE", {"word": word}, body) for word in words))

@@ -1,7 +1,6 @@
 """Jobs run on the fake driver: the whole wrapper, no virtual machine."""
 
 import asyncio
-import socket
 import stat
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from boincvm.errors import (
     OutputFileError,
     ProgramStartError,
 )
+from boincvm.hypervisor.channel import SocketChannel
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeFile, FakeGuest
@@ -194,7 +194,7 @@ async def test_every_verb_of_the_lifecycle_twice(tmp_path: Path) -> None:
         (machine.destroy, MachineState.DESTROYED),
     ):
         channel = await verb()
-        if isinstance(channel, socket.socket):
+        if isinstance(channel, SocketChannel):
             channel.close()
         else:
             await verb()

@@ -25,6 +25,7 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import STDIN_WINDOW, WINDOW, GuestProgram
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.window import SLOT, TransferWindow
+from boincvm.hypervisor.channel import SocketChannel
 
 LIMIT = 10.0
 pytestmark = pytest.mark.timeout(60)
@@ -59,7 +60,7 @@ class HostileGuest:
 async def guest_and_link() -> AsyncIterator[tuple[HostileGuest, GuestLink]]:
     near, far = socket.socketpair()
     near.setblocking(False)
-    link = await GuestLink.open(near)
+    link = await GuestLink.open(SocketChannel(near))
     guest = HostileGuest(far)
     try:
         yield guest, link
@@ -111,7 +112,7 @@ def test_no_bytes_break_the_host(data: bytes) -> None:
     async def send() -> None:
         near, far = socket.socketpair()
         near.setblocking(False)
-        link = await GuestLink.open(near)
+        link = await GuestLink.open(SocketChannel(near))
         faults: list[object] = []
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: faults.append(context))
@@ -166,7 +167,7 @@ async def test_silence_counts_as_hung_and_beats_as_life(guest_and_link: Pair) ->
 async def test_the_guest_is_asked_for_beats_within_the_limit() -> None:
     near, far = socket.socketpair()
     near.setblocking(False)
-    link = await GuestLink.open(near, silence_limit=2)
+    link = await GuestLink.open(SocketChannel(near), silence_limit=2)
     guest = HostileGuest(far)
     await guest.send(CONNECT)
     async with asyncio.timeout(LIMIT):

@@ -23,6 +23,7 @@ from boincvm.guestlink.fresh import Fresh
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import WINDOW, GuestProgram
+from boincvm.hypervisor.channel import SocketChannel
 
 LIMIT = 10.0
 pytestmark = pytest.mark.timeout(60)
@@ -59,7 +60,7 @@ async def linked(
     near.setblocking(False)
     far.setblocking(False)
     with far:
-        link = await GuestLink.open(near, attach_to=state, is_asked=is_asked)
+        link = await GuestLink.open(SocketChannel(near), attach_to=state, is_asked=is_asked)
         try:
             yield Guest(far), link
         finally:
@@ -261,7 +262,7 @@ async def test_a_damaged_state_of_a_program(change: dict[str, object]) -> None:
 async def test_a_damaged_state_of_a_link(state: dict[str, object]) -> None:
     near, far = socket.socketpair()
     with near, far, pytest.raises(HostError, match="saved state"):
-        await GuestLink.open(near, attach_to=state)
+        await GuestLink.open(SocketChannel(near), attach_to=state)
 
 
 async def test_a_watched_file() -> None:

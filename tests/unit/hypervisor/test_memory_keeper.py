@@ -19,8 +19,8 @@ from types import TracebackType
 import pytest
 
 import boincvm
+from boincvm.hypervisor.qcow2 import write_overlay
 from boincvm.hypervisor.qemu.memory_file import MemoryImage
-from boincvm.hypervisor.qemu.qcow2 import write_overlay
 from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame, StreamWriter
 
 pytestmark = pytest.mark.timeout(120)

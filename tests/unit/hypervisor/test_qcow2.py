@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boincvm.hypervisor.qemu.qcow2 import (
+from boincvm.hypervisor.qcow2 import (
+    CLUSTER,
     DiskRefusedError,
     check_disk,
     check_header,
     write_overlay,
+    write_raw,
 )
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
@@ -215,3 +217,42 @@ def test_no_header_names_a_file(changes):
     assert bytes(changed_head[:20]) == head[:20]
     assert bytes(changed_head[60:104]) == head[60:104]
     assert struct.unpack_from(">I", changed_head, 104)[0] in (0, 0x6803F857)
+
+
+@pytest.mark.parametrize("size", [1 << 20, (512 << 20) + 3 * CLUSTER])
+def test_a_disk_is_written_raw(tmp_path: Path, size: int) -> None:
+    raw, disk, again = tmp_path / "raw", tmp_path / "disk.qcow2", tmp_path / "again"
+    with raw.open("wb") as file:
+        file.truncate(size)
+        for at in (0, 5 * CLUSTER, 6 * CLUSTER, 9 * CLUSTER + 512, size - 4096):
+            file.seek(at)
+            file.write(os.urandom(4096))
+    convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
+    subprocess.run([*convert, raw, disk], check=True)
+    with again.open("wb") as file:
+        assert write_raw(disk, file.fileno()) == size
+    assert again.read_bytes() == raw.read_bytes()
+    assert again.stat().st_blocks * 512 <= 16 * CLUSTER  # where nothing is, there is a hole
+
+
+def test_a_compressed_disk_is_not_written_raw(tmp_path: Path) -> None:
+    raw, disk = tmp_path / "raw", tmp_path / "disk.qcow2"
+    raw.write_bytes(b"again and again " * 65536)
+    convert = ["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2"]
+    subprocess.run([*convert, raw, disk], check=True)
+    with raw.open("wb") as file, pytest.raises(DiskRefusedError, match="compressed"):
+        write_raw(disk, file.fileno())
+
+
+def test_a_small_disk_does_not_become_a_large_one(tmp_path: Path) -> None:
+    """Its tables may lead to one cluster again and again."""
+    disk = tmp_path / "disk.qcow2"
+    write_overlay(disk, 1 << 30)
+    with disk.open("r+b") as file:
+        (entries, l1) = struct.unpack_from(">IQ", file.read(48), 36)
+        end = file.seek(0, os.SEEK_END)
+        file.write(struct.pack(">Q", l1) * (CLUSTER // 8))  # of a second-level table
+        file.seek(l1)
+        file.write(struct.pack(">Q", end) * entries)
+    with (tmp_path / "raw").open("wb") as file, pytest.raises(DiskRefusedError, match="than once"):
+        write_raw(disk, file.fileno())

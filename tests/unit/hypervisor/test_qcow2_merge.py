@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.hypervisor.qemu.qcow2 import check_disk, write_overlay
+from boincvm.hypervisor.qcow2 import check_disk, write_overlay
 from boincvm.hypervisor.qemu.qcow2_merge import MergeError, merge
 
 SIZE = 3 << 30

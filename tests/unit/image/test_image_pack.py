@@ -28,7 +28,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
-from boincvm.hypervisor.qemu.qcow2 import write_overlay
+from boincvm.hypervisor.qcow2 import write_overlay
 from boincvm.image import pack, pack_format, verify
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, ContentFile, Manifest, Recipe
 from boincvm.image.names import check_image_name

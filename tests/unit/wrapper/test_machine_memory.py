@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_only_a_machine_that_asks_has_a_balloon(
 @pytest.fixture
 async def machine() -> AsyncIterator[FakeMachine]:
     machine = FakeDriver(boots=False).machine(spec(balloon=True))
-    with await machine.start():
+    with closing(await machine.start()):
         yield machine
         await machine.destroy()
 

@@ -16,7 +16,7 @@ from boincvm.cli.main import main
 from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError
 from boincvm.exit_codes import ExitCode
 from boincvm.file_digest import digest_of
-from boincvm.hypervisor.qemu.qcow2 import CLUSTER
+from boincvm.hypervisor.qcow2 import CLUSTER
 from boincvm.machine.saved_machine import find_saved
 from boincvm.wrapper.job_trust import UntrustedJobError
 from boincvm.wrapper.snapshot_export import export

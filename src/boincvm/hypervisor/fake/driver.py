@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from boincvm.errors import HypervisorError
+from boincvm.hypervisor.channel import Channel, SocketChannel
 from boincvm.hypervisor.contract import (
     Checkpoint,
     EndCause,
@@ -86,7 +87,7 @@ class FakeMachine:
         if self.state is MachineState.DEFINED:
             self.state = MachineState.CREATED
 
-    async def start(self) -> socket.socket:
+    async def start(self) -> Channel:
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError("the machine is already running, and its link is taken")
         goes_on = self.state is MachineState.SAVED
@@ -94,11 +95,10 @@ class FakeMachine:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         near, self._far_end = socket.socketpair()
-        near.setblocking(False)
         if self._boots:
             await loop.create_connection(lambda: self.guest, sock=self._far_end)
         self.state = MachineState.PAUSED if goes_on else MachineState.RUNNING
-        return near
+        return SocketChannel(near)
 
     async def pause(self) -> None:
         self._check_started("paused")

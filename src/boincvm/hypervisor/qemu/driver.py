@@ -1,12 +1,13 @@
 """The QEMU driver: one process a machine, spoken to by QMP over an inherited socket pair."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TypeVar
 
 from boincvm.errors import HypervisorError
+from boincvm.hypervisor.channel import Channel, SocketChannel
+from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import (
     DISPLAY_SOCKET,
     Checkpoint,
@@ -20,7 +21,6 @@ from boincvm.hypervisor.contract import (
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu.command import WINDOW as WINDOW
-from boincvm.hypervisor.qemu.console import Console
 from boincvm.hypervisor.qemu.identity import check_identity, identity
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.monitor import Monitor
@@ -129,7 +129,7 @@ class QemuMachine:
                 raise
         return origin
 
-    async def start(self) -> socket.socket:
+    async def start(self) -> Channel:
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError("the machine is already running, and its link is taken")
         if self.state is MachineState.DESTROYED:
@@ -140,7 +140,6 @@ class QemuMachine:
             process = self._process = self._take_process(origin)
             self._asked_to_end = False
             self._console = Console(process.console)
-            process.link.setblocking(False)
             try:
                 await self._begin(process, origin)
             except BaseException:
@@ -150,7 +149,7 @@ class QemuMachine:
             self._close_origin()
         stands_still = self._launch.stands_still
         self.state = MachineState.PAUSED if stands_still else MachineState.RUNNING
-        return process.link
+        return SocketChannel(process.link)
 
     def _take_process(self, origin: Origin) -> QemuProcess:
         begun, self._begun = self._begun, None

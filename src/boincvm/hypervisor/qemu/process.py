@@ -9,9 +9,9 @@ from pathlib import Path
 from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError, UsageError
 from boincvm.host.files import create_new
 from boincvm.host.processes import ChildProcess, quiet_environment
+from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu import command as qemu_command
-from boincvm.hypervisor.qemu import qcow2
 from boincvm.hypervisor.qemu.command import WINDOW
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.redaction import redact

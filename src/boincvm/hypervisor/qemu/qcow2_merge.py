@@ -12,13 +12,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from boincvm.hypervisor.qemu.qcow2 import CLUSTER, DiskRefusedError, check_disk, header_of
+from boincvm.hypervisor.qcow2 import (
+    CLUSTER,
+    IS_COMPRESSED,
+    IS_ZERO,
+    OFFSET,
+    DiskRefusedError,
+    check_disk,
+    header_of,
+    table,
+)
 
 _ENTRIES = CLUSTER // 8
-_OFFSET = 0x00FFFFFFFFFFFE00
 _IN_USE_ONCE = 1 << 63
-_ZERO = 1
-_COMPRESSED = 1 << 62
 _PER_REFCOUNT_BLOCK = CLUSTER // 2
 
 
@@ -35,22 +41,19 @@ class _Layer:
             self.size = check_disk(path)
         except DiskRefusedError as error:
             raise MergeError(str(error)) from error
-        entries, table = struct.unpack_from(">IQ", self.file.read(48), 36)
-        self.tables = _table(self.file, table, entries)
+        entries, offset = struct.unpack_from(">IQ", self.file.read(48), 36)
+        self.tables = self._table(offset, entries)
 
     def entries(self, index: int) -> "array[int] | None":
         """The entries of one second-level table, None where there is none."""
-        offset = self.tables[index] & _OFFSET if index < len(self.tables) else 0
-        return _table(self.file, offset, _ENTRIES) if offset else None
+        offset = self.tables[index] & OFFSET if index < len(self.tables) else 0
+        return self._table(offset, _ENTRIES) if offset else None
 
-
-def _table(file: BinaryIO, offset: int, entries: int) -> "array[int]":
-    data = os.pread(file.fileno(), entries * 8, offset)
-    if len(data) != entries * 8:
-        raise MergeError("a table is not in the file")
-    table = array("Q", data)
-    table.byteswap()
-    return table
+    def _table(self, offset: int, entries: int) -> "array[int]":
+        try:
+            return table(self.file.fileno(), offset, entries)
+        except DiskRefusedError as error:
+            raise MergeError(str(error)) from error
 
 
 def merge(layers: Sequence[Path], target: Path) -> None:
@@ -89,15 +92,15 @@ class _Writer:
         """Copies what one table leads to; returns the table's entry."""
         tables = [(layer, layer.entries(index)) for layer in reversed(self._layers)]
         merged = array("Q", bytes(CLUSTER))
-        for place in range(_ENTRIES) if any(table for _, table in tables) else ():
-            for layer, table in tables:
-                entry = table[place] if table is not None else 0
-                if entry & _COMPRESSED:
+        for place in range(_ENTRIES) if any(second for _, second in tables) else ():
+            for layer, second in tables:
+                entry = second[place] if second is not None else 0
+                if entry & IS_COMPRESSED:
                     raise MergeError("a cluster is compressed")
-                if entry & _ZERO:
-                    merged[place] = _ZERO
-                elif entry & _OFFSET:
-                    merged[place] = self._copy(layer, entry & _OFFSET) | _IN_USE_ONCE
+                if entry & IS_ZERO:
+                    merged[place] = IS_ZERO
+                elif entry & OFFSET:
+                    merged[place] = self._copy(layer, entry & OFFSET) | _IN_USE_ONCE
                 else:
                     continue
                 break

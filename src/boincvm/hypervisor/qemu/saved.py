@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
+from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
 from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryImage
-from boincvm.hypervisor.qemu.qcow2 import DiskRefusedError, check_disk
 
 _MACHINE_TYPE = re.compile(r"pc-q35-[0-9]{1,2}\.[0-9]{1,2}")
 _ACCELERATOR = re.compile(r"tcg|kvm")

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from boincvm import checkpoint_steps
 from boincvm.errors import HypervisorError, host_error
+from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
-from boincvm.hypervisor.qemu import qcow2
 from boincvm.hypervisor.qemu.checkpoint import (
     DOWNTIMES,
     Keeper,

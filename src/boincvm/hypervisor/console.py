@@ -3,16 +3,21 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 
 KEPT = 64 << 10
 """Bytes of the guest's console that are kept, the last ones."""
 
+_PANIC = b"Kernel panic - "
+
 
 class Console:
-    """Reads `channel`, which it owns, as the event loop finds it readable."""
+    """Reads `channel`, which it owns, as the event loop finds it readable. `on_panic` is called
+    once, for a guest's kernel that does not end when it has given up."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, on_panic: Callable[[], None] | None = None) -> None:
         channel.setblocking(False)
+        self._on_panic = on_panic
         self._channel: socket.socket | None = channel
         self._tail = bytearray()
         asyncio.get_running_loop().add_reader(channel, self._read)
@@ -32,6 +37,9 @@ class Console:
         if data:
             self._tail += data
             del self._tail[:-KEPT]
+            if self._on_panic is not None and _PANIC in self._tail:
+                on_panic, self._on_panic = self._on_panic, None
+                on_panic()
         else:
             self.close()
         return bool(data)
@@ -42,11 +50,18 @@ class Console:
             pass
         text = self._tail.decode(errors="replace")
         for line in text.splitlines():
-            _, found, rest = line.partition("Kernel panic - ")
+            _, found, rest = line.partition(_PANIC.decode())
             if found:
                 rest = rest.removeprefix("not syncing: ")
                 return "".join(filter(str.isprintable, rest))[:200] or "without a word"
         return ""
+
+    def last_words(self) -> str:
+        """The last line, printable, or nothing."""
+        while self._read():
+            pass
+        lines = self._tail.decode(errors="replace").strip().splitlines()
+        return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
 
     def close(self) -> None:
         """Reads no more; again is harmless."""

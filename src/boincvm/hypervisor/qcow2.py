@@ -12,8 +12,11 @@ takes to start `qemu-img`.
 import os
 import stat
 import struct
+from array import array
 from pathlib import Path
 from typing import NamedTuple
+
+from boincvm.host.files import open_regular
 
 MAGIC = b"QFI\xfb"
 CLUSTER_BITS = 16
@@ -195,3 +198,74 @@ def write_overlay(path: Path, size: int) -> None:
         os.ftruncate(descriptor, clusters * CLUSTER)
     finally:
         os.close(descriptor)
+
+
+_ENTRIES = CLUSTER // 8
+OFFSET = 0x00FFFFFFFFFFFE00
+"""The bits of a table's entry that tell where a cluster is."""
+IS_ZERO = 1
+IS_COMPRESSED = 1 << 62
+
+
+def table(file: int, offset: int, entries: int) -> "array[int]":
+    """A table of the file with the descriptor `file`. Raises OSError, DiskRefusedError."""
+    data = os.pread(file, entries * 8, offset)
+    if len(data) != entries * 8:
+        raise DiskRefusedError("a table is not in the file")
+    read = array("Q", data)
+    read.byteswap()
+    return read
+
+
+def write_raw(path: Path, target: int) -> int:
+    """Write the disk that the file `path` holds to the new file with the descriptor `target`, as
+    it is, with holes where nothing is; returns its size in bytes.
+
+    Raises OSError, DiskRefusedError: what `check_disk` refuses, and a disk with compressed parts.
+    """
+    size = check_disk(path)
+    with open_regular(path) as file:
+        source = file.fileno()
+        room = os.fstat(source).st_size + CLUSTER  # the last cluster of a file may be short
+        entries, offset = struct.unpack(">IQ", os.pread(source, 12, 36))
+        os.ftruncate(target, size)
+        for number, entry in enumerate(table(source, offset, entries)):
+            if entry & OFFSET and number * _PER_L2_TABLE < size:
+                second = table(source, entry & OFFSET, _ENTRIES)
+                room -= _copy_clusters(source, second, target, number * _PER_L2_TABLE, size)
+                if room < 0:
+                    raise DiskRefusedError(f"{path} uses its clusters more than once")
+    return size
+
+
+def _copy_clusters(source: int, second: "array[int]", target: int, begin: int, size: int) -> int:
+    """Copy what one second-level table leads to, to `begin` and beyond, neighbours at one go;
+    returns how many bytes that was."""
+    copied = place = 0
+    while place < _ENTRIES:
+        entry = second[place]
+        if entry & IS_COMPRESSED:
+            raise DiskRefusedError("a cluster of the disk is compressed")
+        first, offset = place, entry & OFFSET
+        place += 1
+        if not offset or entry & IS_ZERO:
+            continue
+        while (
+            place < _ENTRIES
+            and second[place] & OFFSET == offset + (place - first) * CLUSTER
+            and not second[place] & (IS_ZERO | IS_COMPRESSED)
+        ):
+            place += 1
+        at = begin + first * CLUSTER
+        length = min((place - first) * CLUSTER, size - at)
+        _copy(source, offset, target, at, length)
+        copied += length
+    return copied
+
+
+def _copy(source: int, offset: int, target: int, at: int, length: int) -> None:
+    while length > 0:
+        done = os.copy_file_range(source, target, length, offset, at)
+        if not done:
+            return
+        offset, at, length = offset + done, at + done, length - done

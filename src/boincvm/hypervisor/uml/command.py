@@ -1,0 +1,59 @@
+"""The command line of a User-mode Linux kernel: only inherited descriptors, no path of the host."""
+
+from boincvm.errors import HypervisorMissingError
+from boincvm.host.processes import find_program
+from boincvm.hypervisor.contract import MachineSpec
+
+PROGRAM = "linux.uml"
+INSTALL_HINT = "install it: apt-get install --no-install-recommends user-mode-linux util-linux"
+WINDOW_SERIAL = "boincvm-window"
+"""By which the agent knows the transfer disk."""
+
+# One process tree, one namespace: with its first process, which is the kernel, the host's kernel
+# ends all others. They are the guest's programs, which nobody would watch any more.
+_NAMESPACE = ("--user", "--map-current-user", "--pid", "--fork", "--kill-child=KILL")
+
+
+def find(name: str) -> str:
+    """The path of the program `name`. Raises HypervisorMissingError."""
+    path = find_program(name)
+    if path is None:
+        raise HypervisorMissingError(f"{name} is not installed", hint=INSTALL_HINT)
+    return path
+
+
+def namespace_command() -> list[str]:
+    """What makes a process the first one of a PID namespace of its own. Raises
+    HypervisorMissingError."""
+    return [find("unshare"), *_NAMESPACE]
+
+
+def machine_command(
+    spec: MachineSpec, *, initrd: int, disk: int, window: int, link: int, receipts: int
+) -> list[str]:
+    """The whole command line; all numbers are inherited descriptors. The kernel's messages go to
+    standard error. Raises HypervisorMissingError."""
+    return [
+        *namespace_command(),
+        find(PROGRAM),
+        f"mem={spec.memory >> 20}M",
+        f"initrd={_path(initrd)}",
+        f"ubd0={_path(disk)}",
+        f"ubd1={_path(window)},,{WINDOW_SERIAL}",
+        f"ssl0=fd:{link}",
+        f"ssl1=fd:{receipts}",
+        "ssl=null",
+        "con=null",
+        "con0=null,fd:2",
+        "uml_dir=/dev/null/",  # no directory, so no management console either
+        "noreboot",
+        "quiet",
+        "loglevel=1",  # with 0 the kernel would not even say why it panics
+        "random.trust_cpu=on",
+        "boincvm.link=serial",
+        *spec.kernel_arguments,
+    ]  # fmt: skip
+
+
+def _path(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"

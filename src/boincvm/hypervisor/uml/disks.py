@@ -1,0 +1,84 @@
+"""The files of a User-mode Linux: its root disk, made of the image's, and the transfer disk."""
+
+import os
+from pathlib import Path
+
+from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError, UsageError
+from boincvm.hypervisor import qcow2
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.sizes import format_size
+
+DISK, WINDOW = "disk.raw", "window"
+"""In the machine's directory."""
+WINDOW_SIZE = 32 << 20
+"""Of the transfer disk, in bytes."""
+
+
+class Disks:
+    """`root` and `window`: descriptors of both, open for reading and writing. Until `close`."""
+
+    def __init__(self, spec: MachineSpec) -> None:
+        """Make or find them. Those of an ephemeral machine have no name any more.
+
+        A User-mode Linux reads no qcow2, and its own overlays are as large as the disk beneath
+        them and no larger. So it gets a copy: of an image of 92 MiB in 0.1 s, and at once where
+        the host's file system shares blocks.
+        Raises HypervisorError, HostDiskFullError, UsageError.
+        """
+        self.root = self.window = -1
+        try:
+            if spec.layers:
+                self.root = _open_kept(spec)
+            else:
+                self.root = _new(spec.directory / DISK, spec.ephemeral)
+                _fill(self.root, spec)
+            self.window = _new(spec.directory / WINDOW, spec.ephemeral)
+            os.ftruncate(self.window, WINDOW_SIZE)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, qcow2.DiskRefusedError):
+                raise HypervisorError(f"the machine's disk is refused: {error}") from error
+            if isinstance(error, OSError):
+                raise _failure(error) from error
+            raise
+
+    def close(self) -> None:
+        """Again is harmless."""
+        for descriptor in (self.root, self.window):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.root = self.window = -1
+
+
+def _new(path: Path, ephemeral: bool) -> int:
+    if ephemeral:
+        return os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    path.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)
+
+
+def _open_kept(spec: MachineSpec) -> int:
+    if spec.layers != (DISK,):
+        raise HypervisorError(f"the machine's disk is not {DISK}, so no User-mode Linux made it")
+    return os.open(spec.directory / DISK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _fill(disk: int, spec: MachineSpec) -> None:
+    size = qcow2.check_disk(spec.root)
+    wanted = size if spec.disk_size is None else spec.disk_size
+    if wanted < size:
+        raise UsageError(
+            f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
+            hint="ask for as much or more, or leave the disk's size out",
+        )
+    qcow2.write_raw(spec.root, disk)
+    os.ftruncate(disk, wanted)
+
+
+def _failure(error: OSError) -> HypervisorError | HostDiskFullError:
+    if error.errno in DISK_FULL:
+        return HostDiskFullError(
+            f"the host's disk is full: {error.strerror}", hint="free some space and run again"
+        )
+    return HypervisorError(f"the machine's disks cannot be made: {error}")

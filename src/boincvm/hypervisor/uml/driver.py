@@ -1,0 +1,150 @@
+"""The User-mode Linux driver: one kernel as a program, its processes in one namespace."""
+
+import os
+from pathlib import Path
+
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor.channel import Channel
+from boincvm.hypervisor.console import Console
+from boincvm.hypervisor.contract import (
+    EndCause,
+    Feature,
+    MachineEnd,
+    MachineSpec,
+    MachineState,
+)
+from boincvm.hypervisor.uml import command
+from boincvm.hypervisor.uml.disks import DISK, WINDOW, Disks
+from boincvm.hypervisor.uml.process import UmlProcess
+from boincvm.hypervisor.uml.serial_line import SerialChannel
+
+_RUNS = (MachineState.RUNNING, MachineState.PAUSED)
+
+
+class UmlDriver:
+    """Makes machines on User-mode Linux."""
+
+    name = "uml"
+    features = frozenset({Feature.PAUSE, Feature.TRANSFER_DISK, Feature.DISK})
+
+    def machine(self, spec: MachineSpec) -> "UmlMachine":
+        """Raises HypervisorError where the spec asks for what no such machine has."""
+        for wanted, what in ((spec.network, "network"), (spec.display, "screen")):
+            if wanted:
+                raise HypervisorError(
+                    f"a machine on User-mode Linux has no {what} yet",
+                    hint="do without, or choose --driver qemu",
+                )
+        return UmlMachine(spec)
+
+
+class UmlMachine:
+    """A User-mode Linux and the two files of its disks."""
+
+    def __init__(self, spec: MachineSpec) -> None:
+        self.spec = spec
+        self.state = MachineState.DEFINED
+        self._disks: Disks | None = None
+        self._process: UmlProcess | None = None
+        self._console: Console | None = None
+        self._asked_to_end = False
+
+    @property
+    def transfer_window(self) -> int | None:
+        return self._disks.window if self._disks is not None else None
+
+    @property
+    def disk_layers(self) -> tuple[str, ...]:
+        return () if self.spec.ephemeral else (DISK,)
+
+    def process_ids(self) -> tuple[int, ...]:
+        kernel = self._process.kernel if self._process is not None else None
+        return () if kernel is None else (kernel,)
+
+    async def create(self) -> None:
+        if self.state is MachineState.DEFINED:
+            self._disks = Disks(self.spec)
+            self.state = MachineState.CREATED
+
+    async def start(self) -> Channel:
+        if self.state in _RUNS:
+            raise HypervisorError("the machine is already running, and its link is taken")
+        if self.state is not MachineState.DEFINED and self._disks is None:
+            raise HypervisorError("the machine has ended, so it cannot start again")
+        await self.create()
+        disks = self._disks
+        if disks is None:
+            raise RuntimeError("a machine that was created has no disks")
+        initrd = os.open(self.spec.initrd, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            process = self._process = UmlProcess(
+                lambda link, receipts: command.machine_command(
+                    self.spec,
+                    initrd=initrd,
+                    disk=disks.root,
+                    window=disks.window,
+                    link=link,
+                    receipts=receipts,
+                ),
+                Path("/"),
+                (initrd, disks.root, disks.window),
+            )
+        finally:
+            os.close(initrd)
+        # One that has panicked stands there for ever.
+        self._console = Console(process.console, on_panic=process.kill)
+        self.state = MachineState.RUNNING
+        return SerialChannel(process.link, process.receipts)
+
+    def _running(self, wanted: str) -> UmlProcess:
+        if self._process is None or self.state not in _RUNS:
+            raise HypervisorError(f"the machine is not running, so it cannot be {wanted}")
+        return self._process
+
+    async def pause(self) -> None:
+        process = self._running("paused")
+        if self.state is MachineState.RUNNING:
+            process.pause()
+            self.state = MachineState.PAUSED
+
+    async def resume(self) -> None:
+        process = self._running("resumed")
+        if self.state is MachineState.PAUSED:
+            process.resume()
+            self.state = MachineState.RUNNING
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            self._asked_to_end = True
+            self._process.kill()
+            await self._process.child.wait()
+        if self._console is not None:
+            self._console.close()
+        if self._disks is not None:
+            self._disks.close()
+            self._disks = None
+        if self.state in _RUNS:
+            self.state = MachineState.STOPPED
+
+    async def destroy(self) -> None:
+        await self.stop()
+        if self.state is not MachineState.DESTROYED:
+            for name in (DISK, WINDOW):
+                (self.spec.directory / name).unlink(missing_ok=True)
+            self.state = MachineState.DESTROYED
+
+    async def ended(self) -> MachineEnd:
+        process, console = self._process, self._console
+        if process is None or console is None:
+            raise HypervisorError("the machine was never started")
+        status = await process.child.wait()
+        if self._asked_to_end:
+            return MachineEnd(EndCause.ASKED, "")
+        if panic := console.panic_line():
+            return MachineEnd(EndCause.PANICKED, panic)
+        if status == 0:
+            return MachineEnd(EndCause.POWERED_OFF, "")
+        words = console.last_words()
+        if words and not words.startswith("unshare: "):  # which cannot die as its child has died
+            return MachineEnd(EndCause.FAILED, words)
+        return MachineEnd(EndCause.KILLED, "a signal ended the User-mode Linux")

@@ -1,0 +1,95 @@
+"""The processes of one User-mode Linux: how they start, stand still, and end together.
+
+The first one is `unshare`, our child. Below it is the kernel, the first process of a PID namespace,
+and below that helpers of the kernel and, each traced by it, one process for each of the guest's
+address spaces. If the kernel alone were killed, Linux 6.1 would let these go, untraced: programs of
+the guest, running as the host's. So they end with the namespace, and before it.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from boincvm.errors import HypervisorError
+from boincvm.host.process_tree import children, is_traced, own_usage, send, stands_still, usage
+from boincvm.host.processes import ChildProcess
+
+_MOST_LOOKS = 100_000
+"""At processes that are to stop. Each takes 20 µs, and a stop less than 20 ms on a busy host."""
+
+CommandLine = Callable[[int, int], list[str]]
+"""The command line, given the descriptors of the link and of its receipts."""
+
+
+class UmlProcess:
+    """Running from the constructor on. `link`, `receipts`, `console`: our ends of its channels;
+    whoever takes them owns them."""
+
+    def __init__(self, command: CommandLine, directory: Path, descriptors: Sequence[int]) -> None:
+        """`descriptors`: what the command line speaks of beside. Raises HypervisorMissingError,
+        OSError."""
+        pairs = [socket.socketpair() for _ in range(3)]
+        (self.link, link), (self.receipts, receipts), (self.console, console) = pairs
+        try:
+            self.child = ChildProcess(
+                command(link.fileno(), receipts.fileno()),
+                directory=directory,
+                descriptors=[link.fileno(), receipts.fileno(), *descriptors],
+                stderr=console.fileno(),
+            )
+        except BaseException:
+            for near, _ in pairs:
+                near.close()
+            raise
+        finally:
+            for _, far in pairs:
+                far.close()
+
+    @property
+    def kernel(self) -> int | None:
+        """The process id of the kernel; None before it has begun and after its end."""
+        return next(iter(children(self.child.pid)), None) if self.child.is_running else None
+
+    def pause(self) -> None:
+        """Let nothing of it run. Raises HypervisorError."""
+        kernel = self.kernel
+        if kernel is None:
+            raise HypervisorError("the machine is not running, so it cannot be paused")
+        send(kernel, signal.SIGSTOP)
+        _until_it_stands_still([kernel])
+        # What a program of the guest computes goes on without the kernel, until it is interrupted.
+        # SIGALRM, the guest's clock, is what the kernel expects of these processes: they wait with
+        # it until the kernel goes on. (A SIGSTOP of theirs would be a fault to it.)
+        programs = [pid for pid in children(kernel) if is_traced(pid)]
+        for pid in programs:
+            send(pid, signal.SIGALRM)
+        _until_it_stands_still(programs)
+
+    def resume(self) -> None:
+        """Let it run again."""
+        if (kernel := self.kernel) is not None:
+            send(kernel, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End all of it now; `child.wait` returns when nothing of it is left."""
+        if (kernel := self.kernel) is not None:
+            send(kernel, signal.SIGKILL)  # and the whole namespace with it
+        else:
+            self.child.kill()
+
+    def usage(self) -> tuple[float, int]:
+        """CPU time in seconds of all its processes, and bytes of memory: what the kernel has, for
+        the guest's memory is all in one mapping of it."""
+        kernel = self.kernel
+        seconds, _ = usage(self.child.pid)
+        return seconds, 0 if kernel is None else own_usage(kernel)[1]
+
+
+def _until_it_stands_still(pids: Sequence[int]) -> None:
+    for _ in range(_MOST_LOOKS):
+        if all(map(stands_still, pids)):
+            return
+        os.sched_yield()
+    raise HypervisorError("the machine's processes do not stop")

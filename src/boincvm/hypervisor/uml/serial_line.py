@@ -1,0 +1,149 @@
+"""The guest link over two serial lines of a User-mode Linux, with a window.
+
+The kernel's driver of a serial line has room for 4 KiB that the guest has not read; a line that
+gets more can stop for good. So at most WINDOW bytes are on the way: on a second line the guest's
+agent tells how many it has read, each time in two bytes, little-endian (guest/boincvm_agent/
+port.py). What the guest sends needs no window: its writes wait for us.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+WINDOW = 2000
+"""Bytes."""
+_HIGH, _LOW = 64 << 10, 16 << 10
+"""Bytes that wait to be sent: from the one on the protocol is to pause, from the other to go on."""
+
+
+class SerialChannel:
+    """A channel over our ends of both lines. Neither tells the guest that we have hung up."""
+
+    def __init__(self, line: socket.socket, receipts: socket.socket) -> None:
+        for stream in (line, receipts):
+            stream.setblocking(False)
+        self._line = line
+        self._receipts = receipts
+
+    async def connect(self, factory: Callable[[], P]) -> P:
+        """See `hypervisor.channel.Channel`."""
+        loop = asyncio.get_running_loop()
+        protocol = factory()
+        transport = SerialTransport(protocol)
+        await loop.create_connection(lambda: _Receipts(transport), sock=self._receipts)
+        await loop.create_connection(lambda: _Line(transport, protocol), sock=self._line)
+        return protocol
+
+    def close(self) -> None:
+        """Close a channel that was not connected; again is harmless."""
+        self._line.close()
+        self._receipts.close()
+
+
+class SerialTransport(asyncio.Transport):
+    """What the protocol is given: keeps back what does not fit into the window."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._ends: list[asyncio.Transport] = []
+        self._line: asyncio.Transport | None = None
+        self._waiting = bytearray()
+        self._on_the_way = 0
+        self._is_paused = False
+        self._is_closing = False
+
+    def add_end(self, end: asyncio.Transport, *, is_line: bool) -> None:
+        """Take the transport of one of the two lines."""
+        self._ends.append(end)
+        if is_line:
+            self._line = end
+
+    def take_receipt(self, count: int) -> None:
+        """The guest has read `count` bytes, as it says; it harms only itself if it has not."""
+        self._on_the_way = max(self._on_the_way - count, 0)
+        self._send()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._is_closing:
+            return
+        self._waiting += data
+        self._send()
+        if len(self._waiting) > _HIGH and not self._is_paused:
+            self._is_paused = True
+            self._protocol.pause_writing()
+
+    def _send(self) -> None:
+        room = WINDOW - self._on_the_way
+        if room > 0 and self._waiting and self._line is not None and not self._is_closing:
+            part = bytes(self._waiting[:room])
+            del self._waiting[:room]
+            self._on_the_way += len(part)
+            self._line.write(part)
+        if self._is_paused and len(self._waiting) < _LOW:
+            self._is_paused = False
+            self._protocol.resume_writing()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._waiting)
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        self.abort()  # what waits cannot be flushed without the guest's help
+
+    def abort(self) -> None:
+        self._is_closing = True
+        self._waiting.clear()
+        for end in self._ends:
+            end.abort()
+
+
+class _Line(asyncio.Protocol):
+    """The line with the link's own bytes."""
+
+    def __init__(self, transport: SerialTransport, protocol: asyncio.Protocol) -> None:
+        self._transport = transport
+        self._protocol = protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport.add_end(transport, is_line=True)
+        self._protocol.connection_made(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport.abort()
+        self._protocol.connection_lost(exc)
+
+
+class _Receipts(asyncio.Protocol):
+    """The line on which the guest tells what it has read."""
+
+    def __init__(self, transport: SerialTransport) -> None:
+        self._transport = transport
+        self._half = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport.add_end(transport, is_line=False)
+
+    def data_received(self, data: bytes) -> None:
+        data = self._half + data
+        whole = len(data) & ~1
+        self._half = data[whole:]
+        self._transport.take_receipt(
+            sum(int.from_bytes(data[at : at + 2], "little") for at in range(0, whole, 2))
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._transport.abort()

@@ -1,0 +1,135 @@
+"""The window of a serial line: no more is on the way than the guest has room for."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from boincvm.hypervisor.uml.serial_line import WINDOW, SerialChannel
+
+LIMIT = 10.0
+
+
+class Host(asyncio.Protocol):
+    """The protocol that a link would be."""
+
+    def __init__(self) -> None:
+        self.heard = bytearray()
+        self.paused: list[bool] = []
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+
+    def pause_writing(self) -> None:
+        self.paused.append(True)
+
+    def resume_writing(self) -> None:
+        self.paused.append(False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+class Guest:
+    """What reads and writes the far ends of both lines."""
+
+    def __init__(self, line: socket.socket, receipts: socket.socket) -> None:
+        self.line, self.receipts = line, receipts
+
+    async def read(self) -> bytes:
+        async with asyncio.timeout(LIMIT):
+            return await asyncio.get_running_loop().sock_recv(self.line, 1 << 20)
+
+    def is_silent(self) -> bool:
+        try:
+            self.line.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        return False
+
+    async def receipt(self, count: int, pieces: int = 1) -> None:
+        data = count.to_bytes(2, "little")
+        for at in range(0, 2, 2 // pieces):
+            self.receipts.send(data[at : at + 2 // pieces])
+            await turns()
+
+
+async def turns() -> None:
+    """Whatever the event loop has to do is done."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def both() -> AsyncIterator[tuple[Host, Guest]]:
+    async with AsyncExitStack() as stack:
+        (line, far_line), (receipts, far_receipts) = socket.socketpair(), socket.socketpair()
+        for far in (far_line, far_receipts):
+            far.setblocking(False)
+            stack.callback(far.close)
+        host = await SerialChannel(line, receipts).connect(Host)
+        yield host, Guest(far_line, far_receipts)
+        host.transport.abort()
+        await turns()
+
+
+async def test_what_the_guest_says_passes(both: tuple[Host, Guest]) -> None:
+    host, guest = both
+    guest.line.send(b"x" * 50_000)
+    async with asyncio.timeout(LIMIT):
+        while len(host.heard) < 50_000:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_the_guest_gets_what_it_has_room_for(both: tuple[Host, Guest], pieces: int) -> None:
+    host, guest = both
+    data = bytes(range(256)) * 20
+    host.transport.write(data)
+    got = b""
+    while len(got) < len(data):
+        part = await guest.read()
+        assert len(part) <= WINDOW
+        await turns()
+        assert guest.is_silent()
+        got += part
+        await guest.receipt(len(part), pieces)
+    assert got == data
+    assert host.transport.get_write_buffer_size() == 0
+
+
+async def test_receipts_for_more_than_was_sent_widen_nothing(both: tuple[Host, Guest]) -> None:
+    host, guest = both
+    await guest.receipt(0xFFFF)
+    host.transport.write(bytes(3 * WINDOW))
+    assert len(await guest.read()) == WINDOW
+
+
+async def test_who_writes_too_much_is_told(both: tuple[Host, Guest]) -> None:
+    host, guest = both
+    host.transport.write(bytes(100_000))
+    assert host.paused == [True]
+    left = 100_000
+    while left:
+        left -= (count := len(await guest.read()))
+        await guest.receipt(count)
+    assert host.paused == [True, False]
+
+
+@pytest.mark.parametrize("which", ["line", "receipts"])
+async def test_the_end_of_either_line_is_that_of_the_link(
+    both: tuple[Host, Guest], which: str
+) -> None:
+    host, guest = both
+    getattr(guest, which).close()
+    async with asyncio.timeout(LIMIT):
+        await host.lost.wait()
+    assert host.transport.is_closing()
+    host.transport.write(b"late")  # harmless
