@@ -10,6 +10,7 @@ import pytest
 from boincvm.hypervisor.uml.serial_line import WINDOW, SerialChannel
 
 LIMIT = 10.0
+MUCH = 50_000
 
 
 class Host(asyncio.Protocol):
@@ -19,6 +20,7 @@ class Host(asyncio.Protocol):
         self.heard = bytearray()
         self.paused: list[bool] = []
         self.lost = asyncio.Event()
+        self.enough = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -26,6 +28,8 @@ class Host(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard += data
+        if len(self.heard) >= MUCH:
+            self.enough.set()
 
     def pause_writing(self) -> None:
         self.paused.append(True)
@@ -82,10 +86,10 @@ async def both() -> AsyncIterator[tuple[Host, Guest]]:
 
 async def test_what_the_guest_says_passes(both: tuple[Host, Guest]) -> None:
     host, guest = both
-    guest.line.send(b"x" * 50_000)
+    guest.line.send(b"x" * MUCH)
     async with asyncio.timeout(LIMIT):
-        while len(host.heard) < 50_000:
-            await asyncio.sleep(0)
+        await host.enough.wait()
+    assert host.heard == b"x" * MUCH
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
