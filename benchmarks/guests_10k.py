@@ -34,7 +34,8 @@ from boincvm.bus.dialects import DIALECTS
 from boincvm.bus.stomp import Parser, encode
 from boincvm.bus.transport import Message
 from boincvm.controller.guests.presence import PresenceWords
-from boincvm.controller.guests.registry import BEAT, SILENT_AFTER, Presence, Registry
+from boincvm.controller.guests.registry import SILENT_AFTER, Presence, Registry
+from boincvm.controller.protocol.guest import BEAT
 from boincvm.controller.protocol.messages import GUEST
 
 COUNT = 10_000

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from boincvm import tree_entries
-from boincvm.controller.protocol.transfer_rules import MOST_BYTES, MOST_ENTRIES
 from boincvm.host import filetree
 from boincvm.host.filetree import TreeWriter
 from boincvm.tar_reader import Member, TarError, TarReader, pax_time
 from boincvm.tree_entries import Entry, UnsafePathError
 
+MOST_BYTES = 64 << 30
+"""Of a file, or of a tree as a tar stream."""
+MOST_ENTRIES = 200_000
+"""Files, directories and links in a tree."""
 _CHUNK = 1 << 18
 _OF_NAMES = (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EINVAL)
 

@@ -9,9 +9,8 @@ import pytest
 from benchmarks.activemq import activemq
 from benchmarks.rabbitmq import LOGIN, PASSCODE, rabbitmq
 
+from boincvm.bus.broker_address import BrokerAddress, open_bus
 from boincvm.bus.transport import Message
-from boincvm.controller.keeper.place import BusPlace
-from boincvm.controller.keeper.process import open_bus
 from boincvm.errors import BusError
 from support.bus.embedded import LIMIT
 from support.certificates import Certificate, self_signed
@@ -38,8 +37,8 @@ async def test_a_stock_broker_over_tls(kind: str, tmp_path: Path) -> None:
     known, strange = self_signed(ours, PASSCODE), self_signed(other, PASSCODE)
     with running(kind, ours, known) as port:
 
-        def place(authority: Path) -> BusPlace:
-            return BusPlace(
+        def place(authority: Path) -> BrokerAddress:
+            return BrokerAddress(
                 LOGIN, PASSCODE, host="127.0.0.1", port=port, authority=str(authority), dialect=kind
             )
 

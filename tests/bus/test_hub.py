@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from boincvm.bus.client import Address
-from boincvm.controller.commands.command import KEPT_OUTPUT, Command, Request, State
+from boincvm.controller.commands.command import KEPT_OUTPUT, Command, State
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Change, Guest
-from boincvm.controller.guests.requests import Reply
+from boincvm.controller.guests.registry import Change
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError
 from boincvm.node.command import Listener

@@ -10,7 +10,8 @@ import pytest
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.transport import Message
 from boincvm.controller.guests.presence import PresenceWords
-from boincvm.controller.guests.registry import Change, Guest, Registry
+from boincvm.controller.guests.registry import Change, Registry
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import LONGEST_TABLE
 from boincvm.controller.protocol.selector import parse_selector
 from support.bus.embedded import LIMIT, broker, bus

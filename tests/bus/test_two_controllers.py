@@ -8,9 +8,11 @@ import pytest
 
 from boincvm.bus.access import Account, Accounts
 from boincvm.bus.client import StompBus
-from boincvm.controller.commands.command import KEPT_OUTPUT, Command, Request, State
+from boincvm.controller.commands.command import KEPT_OUTPUT, Command, State
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Change, Guest
+from boincvm.controller.guests.registry import Change
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
 from boincvm.node.command import Listener
 from boincvm.node.node import BusGuest
 from support.bus.brokers import RunningBroker, running_broker

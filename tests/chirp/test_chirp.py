@@ -21,7 +21,7 @@ from boincvm.chirp.transport import (
     chirp_read,
     guest_url,
 )
-from boincvm.controller.guests.registry import Guest
+from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import (
     BoincvmError,
     InputFileError,

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.bus.broker_address import BrokerAddress, open_bus
 from boincvm.bus.client import Address
 from boincvm.cli.main import main
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.guests.registry import Guest
 from boincvm.controller.hosts import hosts
 from boincvm.controller.hosts.broker import Listen
 from boincvm.controller.hosts.invitations import MOST
-from boincvm.controller.keeper.place import BusPlace
-from boincvm.controller.keeper.process import open_bus
 from boincvm.controller.operations import call
+from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import BusError, HostDiskFullError, HostError, UsageError
 from boincvm.node.node import BusGuest
 from support.bus.embedded import Peer
@@ -31,16 +30,16 @@ pytestmark = pytest.mark.timeout(120)
 LOOPBACK = Listen("127.0.0.1", 0)
 
 
-async def invite(controller: Controller, name: str = "b", authority: str = "") -> BusPlace:
+async def invite(controller: Controller, name: str = "b", authority: str = "") -> BrokerAddress:
     """How that host reaches the bus."""
     told = await call(controller, "invite", {"name": name})
     assert controller.side.address is not None
     host, port = controller.side.address
-    return BusPlace(name, str(told["passcode"]), host=host, port=port, authority=authority)
+    return BrokerAddress(name, str(told["passcode"]), host=host, port=port, authority=authority)
 
 
 @asynccontextmanager
-async def guest(place: BusPlace, name: str, directory: Path) -> AsyncIterator[FakeGuest]:
+async def guest(place: BrokerAddress, name: str, directory: Path) -> AsyncIterator[FakeGuest]:
     """Of a host that was invited; it needs no controller."""
     me = Guest(name, name, "far", {}, frozenset(("run", "files", "life")), f"{name}-1")
     made = FakeGuest(me, directory / name)
@@ -256,7 +255,7 @@ async def test_a_disk_that_is_full_keeps_nobody_in(
 # It is hostile.
 
 
-async def logged_in(place: BusPlace) -> Peer:
+async def logged_in(place: BrokerAddress) -> Peer:
     peer = await Peer.open(Address(host=place.host, port=place.port))
     login = {"login": place.login, "passcode": place.passcode}
     peer.say("CONNECT", **{"accept-version": "1.2", "host": "x", **login})

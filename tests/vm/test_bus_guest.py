@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from boincvm.bus.client import Address
-from boincvm.controller.commands.command import KEPT_OUTPUT, Command, Request, Result
+from boincvm.controller.commands.command import KEPT_OUTPUT, Command, Result
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Change, Guest
+from boincvm.controller.guests.registry import Change
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
 from boincvm.node.machine_programs import programs_of
 from boincvm.node.node import BusGuest
 from support.booted import LIMIT, booted, spec_in

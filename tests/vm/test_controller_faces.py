@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from benchmarks.rabbitmq import LOGIN, PASSCODE
 
+from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.controller import run_controller
-from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.operations import call
 from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import Place, Server
@@ -24,7 +24,7 @@ NAMES = ("1.1.1", "1.2.1", "1.2.2")
 
 
 @asynccontextmanager
-async def served(directory: Path, broker: BusPlace | None) -> AsyncIterator[str]:
+async def served(directory: Path, broker: BrokerAddress | None) -> AsyncIterator[str]:
     """The address for an old client."""
     async with run_controller(directory, broker=broker) as controller:
         server = Server(controller, Place(), Policy(token=TOKEN, shared=directory.parent))
@@ -96,6 +96,6 @@ async def test_an_old_client_with_the_embedded_broker(base_image: Path, tmp_path
 async def test_an_old_client_with(base_image: Path, tmp_path: Path, kind: str) -> None:
     with running_broker(kind, tmp_path) as broker:
         port = broker.address.port
-        place = BusPlace(LOGIN, PASSCODE, host="127.0.0.1", port=port, dialect=kind)
+        place = BrokerAddress(LOGIN, PASSCODE, host="127.0.0.1", port=port, dialect=kind)
         async with served(tmp_path / "controller", place) as address:
             await asyncio.to_thread(old_client, address, tmp_path)

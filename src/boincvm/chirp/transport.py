@@ -7,10 +7,10 @@ Under that name (`.boincvm-part-…`) a later call finds what an earlier one has
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from boincvm.chirp.client import ChirpClient
 from boincvm.chirp.files import (
@@ -29,13 +29,22 @@ from boincvm.chirp.protocol import (
     parse_url,
 )
 from boincvm.chirp.session import Access, ChirpSession
-from boincvm.controller.guests.registry import Guest
 from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
 from boincvm.tree_entries import shown
 
 SCHEME = "chirp://"
 OF_GUEST = Access(methods=("hostname",))
 """For a server that a guest has named: it may be any, so nothing is proved to it."""
+
+
+class Capable(Protocol):
+    """A guest of the bus, as it described itself."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Collection[str]: ...
 
 
 class Copied(NamedTuple):
@@ -123,7 +132,7 @@ async def chirp_read(url: str, access: Access | None = None) -> AsyncIterator[by
         raise InputFileError(f"{source} has come otherwise than it is on the server")
 
 
-def guest_url(guest: Guest, path: str) -> str:
+def guest_url(guest: Capable, path: str) -> str:
     """Where `path` is on the Chirp server that `guest` runs, as its HELLO's capability
     `chirp://HOST:PORT` says; to be used with OF_GUEST. Raises UsageError."""
     for capability in sorted(guest.capabilities):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from boincvm.errors import UsageError
 
 if TYPE_CHECKING:
-    from boincvm.controller.keeper.place import BusPlace
+    from boincvm.bus.broker_address import BrokerAddress
 
 _PORT = 61613
 _KINDS = {"rabbitmq": "rabbitmq", "activemq": "activemq", "stomp": "embedded"}
@@ -23,9 +23,9 @@ def add_arguments(options: argparse._ActionsContainer, summary: str) -> None:
     )
 
 
-def broker_of(arguments: argparse.Namespace) -> "BusPlace | None":
+def broker_of(arguments: argparse.Namespace) -> "BrokerAddress | None":
     """None where none was named. Raises UsageError."""
-    from boincvm.controller.keeper.place import BusPlace
+    from boincvm.bus.broker_address import BrokerAddress
 
     if arguments.broker is None:
         return None
@@ -49,6 +49,6 @@ def broker_of(arguments: argparse.Namespace) -> "BusPlace | None":
     kind, authority = _KINDS[parts.scheme], arguments.broker_ca
     # Keepers read it, too, and work elsewhere.
     authority = str(Path(authority).absolute()) if authority else ""
-    return BusPlace(
+    return BrokerAddress(
         parts.username, passcode, host=host, port=port, authority=authority, dialect=kind
     )

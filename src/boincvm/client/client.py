@@ -14,7 +14,6 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode
 
 from boincvm.client.address import ControllerAddress
-from boincvm.controller.arguments import Json
 from boincvm.errors import (
     BoincvmError,
     ControllerAwayError,
@@ -23,6 +22,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
+from boincvm.json_value import Json
 from boincvm.tree_entries import time_of
 
 CALL_LIMIT = 660.0

@@ -13,10 +13,10 @@ from types import FrameType, TracebackType
 from typing import NamedTuple, Self
 
 from boincvm.client.client import Client, Table
-from boincvm.controller.arguments import Json
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.host.inherited import heeded
+from boincvm.json_value import Json
 
 _PIECE = 1 << 15
 _LONGEST_LINE = 1 << 16

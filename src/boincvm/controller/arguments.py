@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 from boincvm.errors import UsageError
 from boincvm.job.values import describe
+from boincvm.json_value import LARGEST, Json
 
 LONGEST_TEXT = 1 << 17
 MOST_ITEMS = 4096
-LARGEST = (1 << 53) - 1
 # Half of a character, which can be written nowhere.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 class Kind(Enum):

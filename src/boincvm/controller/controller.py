@@ -11,18 +11,19 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from boincvm.controller.arguments import Json
+from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.commands.events import CommandEvents
 from boincvm.controller.events import Event, EventLog
 from boincvm.controller.files.files import Files
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Change, Guest
+from boincvm.controller.guests.registry import Change
 from boincvm.controller.hosts.broker import BusSide, Listen, elsewhere, embedded
-from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.hosts.hosts import Hosts
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.machines.operations import Life
 from boincvm.controller.overview import Overview
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.protocol.vm_state import VmState, refusal
@@ -33,6 +34,7 @@ from boincvm.host.atomic_files import write_atomically
 from boincvm.host.own_files import make_directory
 from boincvm.host.socket_paths import short_path
 from boincvm.hypervisor.contract import DISPLAY_SOCKET
+from boincvm.json_value import Json
 
 _NUMBERS = 1000
 _IDENTITY = re.compile(rb"[0-9a-f]{16}")
@@ -64,6 +66,7 @@ class Controller:
             side.bus, self._see, self._take_report, journal, owner=owner, part=side.part
         )
         self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
+        self.hosts = Hosts(side, self.desk.registry, self.events, self._machine_ids)
         self.life = Life(self.machines, self.desk)
         self.overview = Overview(self.machines, self.desk, self.life, platform.node())
         self.reach = Reach(self.machines, self.desk, self.life, self.overview.state)
@@ -132,7 +135,10 @@ class Controller:
 
     # What happens.
 
-    def _bus_for(self, machine_id: str) -> BusPlace:
+    def _machine_ids(self) -> list[str]:
+        return [machine.id for machine in self.machines.all()]
+
+    def _bus_for(self, machine_id: str) -> BrokerAddress:
         machine, known = self.machines.find(machine_id), ""
         try:
             place = machine.place.bus() if machine else None
@@ -206,7 +212,7 @@ class Controller:
 
 @asynccontextmanager
 async def run_controller(
-    directory: Path, *, listen: Listen | None = None, broker: BusPlace | None = None
+    directory: Path, *, listen: Listen | None = None, broker: BrokerAddress | None = None
 ) -> AsyncIterator[Controller]:
     """The controller whose things lie in `directory`, for as long as the block lasts.
 

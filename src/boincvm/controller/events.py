@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import NamedTuple
 
-from boincvm.controller.arguments import Json
+from boincvm.json_value import Json
 
 KEPT = 10_000
 """The last events; who asks for older ones is told from which number on there are some."""

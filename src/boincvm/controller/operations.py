@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from boincvm import __version__
-from boincvm.controller.arguments import Arguments, Json, Kind, Parameter
+from boincvm.controller.arguments import Arguments, Kind, Parameter
 from boincvm.controller.commands import json as command_table
-from boincvm.controller.commands.command import Request
-from boincvm.controller.hosts import hosts
+from boincvm.controller.protocol.commands import Request
 from boincvm.controller.reach import Reached
 from boincvm.errors import UsageError
+from boincvm.json_value import Json
 
 if TYPE_CHECKING:
     from boincvm.controller.controller import Controller
@@ -61,20 +61,20 @@ async def _list(controller: Controller, given: Arguments) -> dict[str, Json]:
 
 
 async def _invite(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return hosts.invite(controller, given.text("name"))
+    return controller.hosts.invite(given.text("name"))
 
 
 async def _invitations(controller: Controller, _given: Arguments) -> dict[str, Json]:
-    return hosts.invitations(controller)
+    return controller.hosts.table()
 
 
 async def _revoke(controller: Controller, given: Arguments) -> dict[str, Json]:
-    hosts.revoke(controller, given.text("name"))
+    controller.hosts.revoke(given.text("name"))
     return {}
 
 
 async def _create(controller: Controller, given: Arguments) -> dict[str, Json]:
-    hosts.check_is_free(controller, given.text("name"))
+    controller.hosts.check_is_free(given.text("name"))
     made = controller.machines.create(
         given.text("name"),
         image=given.text("image"),

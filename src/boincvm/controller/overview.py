@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from time import time
 from typing import NamedTuple
 
-from boincvm.controller.arguments import Json
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Guest, Presence
+from boincvm.controller.guests.registry import Presence
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.machines.operations import Life
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.report import Report
-from boincvm.controller.protocol.selector import Selector, parse_selector
+from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import UsageError
+from boincvm.json_value import Json
 
 SAMPLES = 360
 """Of each guest that tells its load: an hour, with a beat of 10 s."""
@@ -67,8 +68,7 @@ class Overview:
     def vm(self, vm: str) -> dict[str, Json]:
         """One. Raises UsageError."""
         machine = self._machines.find(vm)
-        found = self._desk.registry.find(Selector(vm, only=vm))
-        guest = found[0] if found else None
+        guest = self._desk.registry.get(vm)
         if machine is None and guest is None:
             raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
         return {

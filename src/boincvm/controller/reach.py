@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import SILENT_AFTER, Guest
+from boincvm.controller.guests.registry import SILENT_AFTER
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.machines.operations import Life
-from boincvm.controller.protocol.selector import Selector, parse_selector
+from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.protocol.vm_state import Requests, VmState, refusal
 from boincvm.errors import MachineStateError, UsageError
 
@@ -70,13 +71,13 @@ class Reach:
             if machine is not None:
                 machine.find_keeper()
             state, why = self._state_of(vm)
-            guests = registry.find(Selector(vm, only=vm))
+            guest = registry.get(vm)
             requests = state.meaning.requests
             if requests is Requests.REFUSED:
                 return refusal(vm, state, why)
-            if guests and (requests is Requests.ANSWERED or held_too or machine is None):
-                return guests[0]
-            if guests and machine is not None:
+            if guest and (requests is Requests.ANSWERED or held_too or machine is None):
+                return guest
+            if guest and machine is not None:
                 await machine.until_not(state)
                 continue
             if machine is None or loop.time() >= until:

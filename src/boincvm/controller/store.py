@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from boincvm.controller.commands.command import Answer, Command, Request, Result, State
+from boincvm.controller.commands.command import Answer, Command, Result, State
 from boincvm.controller.events import KEPT, Event
-from boincvm.controller.guests.registry import Guest, check_guest
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest, check_guest
 from boincvm.errors import GuestProtocolError, HostDiskFullError, HostError
 from boincvm.host.own_files import open_own
 

@@ -5,8 +5,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Protocol, Self, cast
 
-from boincvm.controller.commands.command import Request
-from boincvm.controller.commands.input import WINDOW
+from boincvm.controller.protocol.commands import WINDOW, Request
 from boincvm.controller.protocol.messages import Word, encode_word
 from boincvm.controller.protocol.output_log import OutputLog
 from boincvm.errors import GuestProtocolError

@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
-from boincvm.controller.protocol.command_request import read_request
+from boincvm.controller.protocol.commands import read_request
 from boincvm.controller.protocol.messages import Word, encode_word
 from boincvm.errors import BoincvmError
 from boincvm.guestlink.program import ProgramEnd

@@ -22,9 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from boincvm.controller.guests.requests import Reply
+from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.transfer_rules import (
-    MOST_BYTES,
     MOST_MODE,
     Asked,
     check_digest,
@@ -41,6 +40,7 @@ from boincvm.errors import BoincvmError, UsageError
 from boincvm.node.machine_files import Place
 from boincvm.node.responder import Verb
 from boincvm.node.transfers import GetTransfer, PutTransfer, Transfer
+from boincvm.tar_trees import MOST_BYTES
 
 MOST_TRANSFERS = 16
 IDLE = 600.0

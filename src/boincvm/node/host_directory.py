@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from threading import Event
 
 from boincvm import tree_entries
-from boincvm.controller.protocol.transfer_rules import MOST_BYTES, MOST_ENTRIES, remove
+from boincvm.controller.protocol.transfer_rules import remove
 from boincvm.errors import (
     DISK_FULL,
     BoincvmError,
@@ -19,6 +19,7 @@ from boincvm.errors import (
 from boincvm.guestlink.reports import shown
 from boincvm.host import filetree
 from boincvm.host.filetree import TreeWriter
+from boincvm.tar_trees import MOST_BYTES, MOST_ENTRIES
 from boincvm.tree_entries import UnsafePathError
 
 _CHUNK = 1 << 20

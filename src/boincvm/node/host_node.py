@@ -18,10 +18,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
+from boincvm.bus.broker_address import BrokerAddress, open_bus
 from boincvm.bus.client import StompBus
-from boincvm.controller.guests.registry import Guest, check_guest
-from boincvm.controller.keeper.place import BusPlace, check_id
-from boincvm.controller.keeper.process import open_bus
+from boincvm.controller.protocol.guest import Guest, check_guest, check_id
 from boincvm.controller.protocol.messages import belongs
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.transfer_rules import remove
@@ -40,7 +39,7 @@ from boincvm.standard_error import say
 _VOICES = "voices"
 
 
-def guest_of_this_host(bus: BusPlace, wanted: str | None, labels: Mapping[str, str]) -> Guest:
+def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[str, str]) -> Guest:
     """As it announces itself. `wanted`: its id; else the name by which it was invited, or the
     host's. Raises UsageError."""
     is_invited = bus.dialect == "embedded"
@@ -105,7 +104,7 @@ def _memory_used() -> int:
     return max(found["MemTotal"] - found["MemAvailable"], 0)
 
 
-async def run_guest(place: BusPlace, guest: Guest, directory: Path | None) -> None:
+async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) -> None:
     """Until a signal ends it. `directory`: where commands run, else a fresh one. Raises
     BoincvmError."""
     ended = asyncio.Event()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 
-from boincvm.controller.commands.command import Request
+from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.transfer_rules import guest_path
 from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageError, host_error
 from boincvm.guestlink.program import WINDOW, ProgramEnd

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from boincvm.controller.protocol.transfer_rules import MOST_BYTES
 from boincvm.errors import BoincvmError, InputFileError, UsageError
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.reports import shown
 from boincvm.machine.guest_commands import run_in_guest
 from boincvm.machine.session import Session
+from boincvm.tar_trees import MOST_BYTES
 
 SessionProvider = Callable[[], Session | None]
 """The session of the machine as it is now; None while it is off or saved. Somebody must be in

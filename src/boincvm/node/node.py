@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from boincvm.bus.client import StompBus
 from boincvm.bus.transport import Message
-from boincvm.controller.guests.registry import BEAT, Guest
+from boincvm.controller.protocol.guest import BEAT, Guest
 from boincvm.controller.protocol.messages import GUEST, HOST, decode_word, encode_word
 from boincvm.errors import GuestProtocolError
 from boincvm.node.command import Start

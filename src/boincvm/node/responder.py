@@ -5,8 +5,8 @@ import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 
-from boincvm.controller.guests.requests import LONGEST_ID, MOST_DATA, MOST_HEARD, MOST_OPEN, Reply
 from boincvm.controller.protocol.messages import LONGEST_TABLE, Word, encode_word
+from boincvm.controller.protocol.requests import LONGEST_ID, MOST_DATA, MOST_HEARD, MOST_OPEN, Reply
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
 from boincvm.controller.protocol.transfer_rules import (
-    MOST_BYTES,
     PIECE,
     Asked,
     guest_path,
@@ -23,7 +22,7 @@ from boincvm.errors import InputFileError, OutputFileError, UsageError
 from boincvm.file_digest import digest_of
 from boincvm.host.filetree import set_time
 from boincvm.node.machine_files import Place
-from boincvm.tar_trees import pack, unpack
+from boincvm.tar_trees import MOST_BYTES, pack, unpack
 from boincvm.tree_entries import UnsafePathError, clamp_time
 
 T = TypeVar("T")

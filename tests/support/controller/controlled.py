@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.commands.command import Command
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.keeper.place import BusPlace, Place
+from boincvm.controller.keeper.place import Place
 from boincvm.controller.operations import call
 
 LIMIT = 60.0
@@ -69,7 +70,7 @@ class Controlled:
 
 @asynccontextmanager
 async def controlled(
-    directory: Path, broker: BusPlace | None = None, *, ends_all: bool = True
+    directory: Path, broker: BrokerAddress | None = None, *, ends_all: bool = True
 ) -> AsyncIterator[Controlled]:
     """`ends_all`: at the end no machine is left."""
     async with run_controller(directory, broker=broker) as controller:

@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from boincvm.bus.broker_address import open_bus
 from boincvm.bus.client import StompBus
-from boincvm.controller.commands.command import Request
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.guests.registry import Guest
-from boincvm.controller.guests.requests import Reply
-from boincvm.controller.keeper.process import open_bus
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import Place, Server
 from boincvm.node.command import Listener

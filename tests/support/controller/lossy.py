@@ -5,9 +5,10 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command, Request
+from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command
 from boincvm.controller.commands.table import CommandTable
-from boincvm.controller.guests.registry import Guest
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import decode_word
 from boincvm.errors import ProgramStartError
 from boincvm.guestlink.program import ProgramEnd

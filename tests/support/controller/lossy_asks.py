@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from boincvm.controller.guests.registry import Guest
 from boincvm.controller.guests.requests import Asker
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import decode_word
 from boincvm.node.responder import Answerer, Verb
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from boincvm.controller.files.files import Files
 from boincvm.controller.guests.registry import Registry
-from boincvm.controller.guests.requests import Reply
+from boincvm.controller.protocol.requests import Reply
 from boincvm.errors import BoincvmError, OutputFileError
 from boincvm.node.files import GuestFiles
 from boincvm.node.responder import Verb

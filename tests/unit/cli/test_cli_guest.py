@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.bus.broker_address import BrokerAddress
 from boincvm.cli.main import main
-from boincvm.controller.keeper.place import BusPlace
 from boincvm.controller.protocol.report import read_report
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HostError, UsageError
@@ -17,7 +17,7 @@ from boincvm.exit_codes import ExitCode
 from boincvm.node import host_node
 from boincvm.node.host_node import HostLoad, guest_of_this_host
 
-LAB = BusPlace("lab", "secret", host="127.0.0.1", port=1)
+LAB = BrokerAddress("lab", "secret", host="127.0.0.1", port=1)
 RABBIT = LAB._replace(dialect="rabbitmq")
 
 

@@ -7,16 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from boincvm.controller.arguments import (
-    LARGEST,
-    LONGEST_TEXT,
-    MOST_ITEMS,
-    Arguments,
-    Kind,
-    Parameter,
-)
+from boincvm.controller.arguments import LONGEST_TEXT, MOST_ITEMS, Arguments, Kind, Parameter
 from boincvm.controller.operations import OPERATIONS
 from boincvm.errors import UsageError
+from boincvm.json_value import LARGEST
 from support.anything import ANYTHING, HUGE
 
 GOOD: dict[Kind, list[object]] = {

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from boincvm.controller.commands import retention
-from boincvm.controller.commands.command import Command, Request
+from boincvm.controller.commands.command import Command
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.guests import registry
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Change, Guest, Presence
+from boincvm.controller.guests.registry import Change, Presence
 from boincvm.controller.operations import call
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
 from boincvm.node.command import GuestCommand
 from support.controller.lossy import FakeProgram
 from support.controller.quiet_bus import QuietBus

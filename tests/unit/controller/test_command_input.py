@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boincvm.controller.commands.command import Command, Request, State
-from boincvm.controller.commands.input import WINDOW
+from boincvm.controller.commands.command import Command, State
 from boincvm.controller.commands.table import CommandTable
+from boincvm.controller.protocol.commands import WINDOW, Request
 from boincvm.controller.protocol.messages import Word, decode_word
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.node import command as guest_command

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boincvm.controller.commands import retention
-from boincvm.controller.commands.command import KEPT_OUTPUT, Request, State
+from boincvm.controller.commands.command import KEPT_OUTPUT, State
+from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.messages import Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.node.commands import MOST_RUNNING

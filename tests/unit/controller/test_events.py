@@ -7,8 +7,8 @@ import pytest
 
 from boincvm.controller.controller import run_controller
 from boincvm.controller.events import Event, EventLog
-from boincvm.controller.guests.registry import Guest
 from boincvm.controller.operations import call
+from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import BoincvmError
 
 pytestmark = pytest.mark.timeout(60)

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boincvm import tar_trees
 from boincvm.controller.files import spool
 from boincvm.controller.files import transfer as file_traffic
-from boincvm.controller.guests.requests import Reply
 from boincvm.controller.protocol import transfer_rules
+from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.transfer_rules import PIECE
 from boincvm.errors import (
     BoincvmError,
@@ -278,7 +279,7 @@ async def test_what_is_asked_wrongly(tmp_path: Path) -> None:
             with pytest.raises(UsageError):
                 await put(made, b"abc", **more)
         with pytest.raises(UsageError, match="64 GiB"):
-            await put(made, b"abc", size=transfer_rules.MOST_BYTES + 1)
+            await put(made, b"abc", size=tar_trees.MOST_BYTES + 1)
         with pytest.raises(OutputFileError, match="has no f"):
             await made.files.get("g1", "f")
         await made.host.until_empty()
@@ -307,7 +308,7 @@ async def test_the_guests_disk_is_full(tmp_path: Path, monkeypatch: pytest.Monke
         assert outcome["error"]["code"] == ExitCode.HOST_DISK_FULL  # type: ignore[index]
         await made.host.until_empty()
         huge = {"transfer": "t", "path": "a", "kind": "tree", "mode": 0, "digest": "0" * 64}
-        size = transfer_rules.MOST_BYTES
+        size = tar_trees.MOST_BYTES
         monkeypatch.setattr(
             transfer_rules.os,
             "statvfs",
@@ -375,7 +376,7 @@ READY = {"is_ready": True, "kind": "file", "mode": 0o644, "size": 3 * PIECE, "di
         {**READY, "kind": "pipe"},
         {**READY, "mode": 0o4755},
         {**READY, "mode": -1},
-        {**READY, "size": transfer_rules.MOST_BYTES + 1},
+        {**READY, "size": tar_trees.MOST_BYTES + 1},
         {**READY, "size": "3"},
         {**READY, "digest": "0" * 63},
         {**READY, "digest": None},
@@ -439,7 +440,7 @@ async def test_a_controller_that_lies(tmp_path: Path) -> None:
         digest = {"digest": "0" * 64}
         for wrong in (
             {"transfer": ""}, {"transfer": 7}, {"kind": 1}, {"mode": 0o1000}, {"size": -1},
-            {"size": transfer_rules.MOST_BYTES + 1}, {"digest": "G" * 64}, {"path": None},
+            {"size": tar_trees.MOST_BYTES + 1}, {"digest": "G" * 64}, {"path": None},
         ):  # fmt: skip
             with pytest.raises(UsageError):
                 await verbs["file-put-begin"]({**told, **digest, **wrong}, b"")

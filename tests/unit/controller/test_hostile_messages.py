@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from boincvm.controller.commands.command import Request
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Guest
-from boincvm.controller.guests.requests import Reply
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import decode_word, encode_word
+from boincvm.controller.protocol.requests import Reply
 from boincvm.errors import BoincvmError, GuestProtocolError
 from boincvm.node.commands import GuestCommands
 from boincvm.node.responder import Answerer

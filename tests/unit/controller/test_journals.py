@@ -4,12 +4,13 @@ from collections import Counter
 
 import pytest
 
-from boincvm.controller.commands.command import Answer, Command, Request, Result, State
+from boincvm.controller.commands.command import Answer, Command, Result, State
 from boincvm.controller.commands.events import CommandEvents
 from boincvm.controller.commands.journal import Journal, NoJournal
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.events import EventLog
-from boincvm.controller.guests.registry import Guest
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import Word
 
 

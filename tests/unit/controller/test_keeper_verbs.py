@@ -9,8 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.keeper.kept_machine import KeptMachine
-from boincvm.controller.keeper.place import BusPlace, Definition, Place
+from boincvm.controller.keeper.place import Definition, Place
 from boincvm.controller.keeper.verbs import LONGEST_STOP, KeeperVerbs
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
@@ -51,7 +52,7 @@ class Told(KeptMachine):
 async def kept(tmp_path: Path) -> AsyncIterator[Told]:
     """It starts."""
     place = Place(tmp_path / "a")
-    place.make(DEFINITION, BusPlace("a", "x", path="/nowhere"))
+    place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         made = Told(place)
         made.begin_life(GuestCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
@@ -195,7 +196,7 @@ class Stub:
 async def up(tmp_path: Path) -> AsyncIterator[tuple[KeptMachine, Stub]]:
     """A machine that runs, with a stub for it."""
     place = Place(tmp_path / "a")
-    place.make(DEFINITION, BusPlace("a", "x", path="/nowhere"))
+    place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         made, stub = KeptMachine(place, DEFINITION, lambda: None), Stub()
         made.begin_life(GuestCommands("life", FakeProgram, lambda _: None, group), goes_on=False)

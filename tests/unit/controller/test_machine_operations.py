@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from boincvm.controller.guests.registry import Guest
 from boincvm.controller.machines import operations as life
 from boincvm.controller.machines.machines import Machines
+from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import UsageError
 from support.controller.controlled import Controlled, controlled
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture

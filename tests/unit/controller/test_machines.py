@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller.keeper.place import BusPlace, Place
+from boincvm.bus.broker_address import BrokerAddress
+from boincvm.controller.keeper.place import Place
 from boincvm.controller.machines import machines
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
@@ -25,7 +26,7 @@ from boincvm.image.manifest import (
 )
 from boincvm.image.store import ImageStore
 
-BUS = BusPlace("login", "passcode", path="/nowhere")
+BUS = BrokerAddress("login", "passcode", path="/nowhere")
 
 
 def known(directory: Path, told: list[str] | None = None) -> Machines:

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from boincvm import __version__
-from boincvm.controller.arguments import LARGEST, Kind
+from boincvm.controller.arguments import Kind
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.guests.registry import Guest
 from boincvm.controller.operations import OPERATIONS, call
+from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import BoincvmError, UsageError
+from boincvm.json_value import LARGEST
 from support.anything import ANYTHING
 
 pytestmark = pytest.mark.timeout(200)

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import DROPPED_AFTER, SILENT_AFTER, Change, Guest, Registry
-from boincvm.controller.keeper.place import BusPlace
+from boincvm.controller.guests.registry import DROPPED_AFTER, SILENT_AFTER, Change, Registry
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.machines.operations import Life
 from boincvm.controller.overview import SAMPLES, Overview
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import UsageError
@@ -33,7 +34,7 @@ class World:
         self.now = 1000.0
         self.desk = Desk(QuietBus())
         self.desk.registry = Registry(self.see, lambda: self.now)
-        self.machines = Machines(directory, lambda _: BusPlace("", ""), lambda _: None)
+        self.machines = Machines(directory, lambda _: BrokerAddress("", ""), lambda _: None)
         self.machines.load()
         life = Life(self.machines, self.desk)
         self.overview = Overview(self.machines, self.desk, life, "our-host")

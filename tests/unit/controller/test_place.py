@@ -11,14 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.keeper import place as place_module
-from boincvm.controller.keeper.place import BusPlace, Definition, Place, Status
+from boincvm.controller.keeper.place import Definition, Place, Status
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from support.anything import ANYTHING, HUGE
 
 DEFINITION = Definition("a", "base", 1 << 28, 2, None, False, True, {"site": "cern"}, 1.5)
-BUS = BusPlace("a", "secret", path="/run/bus.sock")
+BUS = BrokerAddress("a", "secret", path="/run/bus.sock")
 READERS: dict[str, Callable[[Place], object]] = {
     "machine.json": Place.definition,
     "bus.json": Place.bus,
@@ -176,7 +177,7 @@ def test_a_value_that_cannot_be(name: str, key: str, value: object, place: Place
 @pytest.mark.parametrize("name", list(READERS)[:3])
 def test_a_value_that_is_missing(name: str, place: Place) -> None:
     table = json.loads((place.directory / name).read_bytes())
-    optional = set(BusPlace._field_defaults) - {"port"} if name == "bus.json" else set()
+    optional = set(BrokerAddress._field_defaults) - {"port"} if name == "bus.json" else set()
     for key in table.keys() - optional:
         rest = {other: value for other, value in table.items() if other != key}
         write(place, name, json.dumps(rest).encode())

@@ -7,14 +7,13 @@ import pytest
 
 from boincvm.controller.guests import registry
 from boincvm.controller.guests.registry import (
-    BEAT,
     DROPPED_AFTER,
     SILENT_AFTER,
     Change,
-    Guest,
     Presence,
     Registry,
 )
+from boincvm.controller.protocol.guest import BEAT, Guest
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import GuestProtocolError
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boincvm.controller.guests import requests
-from boincvm.controller.guests.requests import MOST_DATA, MOST_OPEN, Reply
 from boincvm.controller.protocol.messages import Word, decode_word
+from boincvm.controller.protocol.requests import MOST_DATA, MOST_OPEN, Reply
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,

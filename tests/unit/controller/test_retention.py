@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from boincvm.controller.commands import retention
-from boincvm.controller.commands.command import Answer, Command, Request, State
+from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.commands.journal import NoJournal
 from boincvm.controller.commands.retention import KeptCommands
+from boincvm.controller.protocol.commands import Request
 from boincvm.controller.store import Store
 
 MOST = 1000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boincvm.controller.guests.registry import Guest
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.selector import Selector, parse_selector
 from boincvm.errors import UsageError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from boincvm.controller.commands.command import Request
+from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.messages import Word, decode_word, encode_word
 from boincvm.errors import BoincvmError, ProgramStartError, UsageError
 from boincvm.guestlink.guest_paths import WORK

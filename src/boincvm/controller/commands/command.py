@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import NamedTuple, Self
 
-from boincvm.controller.protocol.messages import LARGEST, Word
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.messages import Word
 from boincvm.controller.protocol.output_log import OutputLog
 from boincvm.errors import GuestProtocolError
+from boincvm.json_value import LARGEST
 
 KEPT_OUTPUT = 1 << 20
 """Bytes of each stream of each guest: the last of it."""
@@ -16,19 +18,6 @@ _LARGEST_SIGNAL = 64
 _LARGEST_CODE = 255
 _MOST_RESOURCES = 32
 _LONGEST_ERROR = 1000
-
-
-class Request(NamedTuple):
-    """A program to run. directory: beneath the guest's own; empty is that one. timeout: seconds
-    after which the guest kills it. stdin: its standard input, or the beginning of it if more is
-    to follow: `keep_input`."""
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str] = {}
-    directory: str = ""
-    timeout: float | None = None
-    stdin: bytes = b""
-    keep_input: bool = False
 
 
 class State(Enum):

@@ -13,12 +13,10 @@ import asyncio
 from collections.abc import Callable
 
 from boincvm.controller.commands.command import Answer, Command
+from boincvm.controller.protocol.commands import WINDOW
 from boincvm.controller.protocol.messages import Word, encode_word
 from boincvm.controller.protocol.output_log import OutputLog
 from boincvm.errors import GuestProtocolError, UsageError
-
-WINDOW = 1 << 16
-"""Bytes that a program has not taken, at most."""
 
 
 class CommandInput:

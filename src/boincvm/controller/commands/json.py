@@ -1,7 +1,7 @@
 """Commands as everybody is told them: plain JSON."""
 
-from boincvm.controller.arguments import Json
 from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command
+from boincvm.json_value import Json
 
 
 def table(command: Command, *, with_output: bool = False) -> dict[str, Json]:

@@ -25,17 +25,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from boincvm.controller.commands.command import Answer, Command, Request, State, read_result
+from boincvm.controller.commands.command import Answer, Command, State, read_result
 from boincvm.controller.commands.input import CommandInput
 from boincvm.controller.commands.journal import Journal, NoJournal
 from boincvm.controller.commands.retention import MOST_COMMANDS, KeptCommands
-from boincvm.controller.guests.registry import Guest
-from boincvm.controller.protocol.command_request import LONGEST_ID, check_request, run_table
-from boincvm.controller.protocol.messages import Word, encode_word
+from boincvm.controller.protocol.commands import LONGEST_ID, Request, check_request, run_table
+from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.messages import Post, Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
-
-Post = Callable[[str, bytes], None]
-"""Takes a guest's id and a message for it, which may get lost."""
 
 
 class CommandTable:

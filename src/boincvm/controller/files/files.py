@@ -14,16 +14,12 @@ from typing import NamedTuple
 from boincvm.controller.files.spool import Spooled
 from boincvm.controller.files.transfer import Download, Traffic, Transfer
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Guest
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.selector import parse_selector
-from boincvm.controller.protocol.transfer_rules import (
-    MOST_BYTES,
-    MOST_MODE,
-    check_transfer_id,
-    guest_path,
-)
+from boincvm.controller.protocol.transfer_rules import MOST_MODE, check_transfer_id, guest_path
 from boincvm.controller.reach import Reached
 from boincvm.errors import BoincvmError, UsageError
+from boincvm.tar_trees import MOST_BYTES
 from boincvm.tree_entries import clamp_time
 
 MOST_AT_ONCE = 64

@@ -8,10 +8,10 @@ from hashlib import blake2b
 from typing import NamedTuple, Self
 
 from boincvm.controller.files.spool import Spooled
-from boincvm.controller.guests.registry import Guest
-from boincvm.controller.guests.requests import Asker, Reply
+from boincvm.controller.guests.requests import Asker
+from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.transfer_rules import (
-    MOST_BYTES,
     MOST_MODE,
     PIECE,
     check_digest,
@@ -20,6 +20,7 @@ from boincvm.controller.protocol.transfer_rules import (
     check_whole,
 )
 from boincvm.errors import BoincvmError, GuestProtocolError, OutputFileError, UsageError
+from boincvm.tar_trees import MOST_BYTES
 
 WINDOW = 8
 """Pieces of one transfer that are on their way at once."""

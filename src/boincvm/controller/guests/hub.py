@@ -3,13 +3,15 @@
 from collections.abc import Callable
 
 from boincvm.bus.transport import Bus
-from boincvm.controller.commands.command import Command, Request
+from boincvm.controller.commands.command import Command
 from boincvm.controller.commands.journal import Journal
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.guests.pings import Pings
 from boincvm.controller.guests.presence import PresenceWords
-from boincvm.controller.guests.registry import Change, Guest, Registry
+from boincvm.controller.guests.registry import Change, Registry
 from boincvm.controller.guests.requests import Asker
+from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import GUEST, Word, belongs
 from boincvm.controller.protocol.report import Report, read_report
 from boincvm.controller.protocol.selector import parse_selector
@@ -106,7 +108,8 @@ class Desk:
 
     def _take(self, guest_id: str, word: Word) -> None:
         if word.name == "HELLO":
-            for guest in self.registry.find(parse_selector(guest_id)):
+            guest = self.registry.get(guest_id)
+            if guest is not None:
                 self.commands.guest_says_hello(guest)
                 self.asker.guest_says_hello(guest)
         elif word.name == "STILL_ALIVE":

@@ -5,8 +5,7 @@ import secrets
 import time
 from collections.abc import Iterable
 
-from boincvm.controller.commands.table import Post
-from boincvm.controller.protocol.messages import Word, encode_word
+from boincvm.controller.protocol.messages import Post, Word, encode_word
 
 
 class Pings:

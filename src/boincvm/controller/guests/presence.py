@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from boincvm.bus.transport import Bus, Message
-from boincvm.controller.guests.registry import Guest, Registry
+from boincvm.controller.guests.registry import Registry
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import GUEST, HOST, Word, belongs, decode_word
 from boincvm.errors import GuestProtocolError
 

@@ -7,21 +7,18 @@ marked, then dropped; when it is heard again it is there again. What guests say 
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
-from typing import NamedTuple
 
+from boincvm.controller.protocol.guest import BEAT, Guest, check_guest
 from boincvm.controller.protocol.selector import Selector
 from boincvm.errors import GuestProtocolError
 
-BEAT = 10.0
 SILENT_AFTER = 30.0
 DROPPED_AFTER = 90.0
 MOST_GUESTS = 20_000
 MOST_OF_ACCOUNT = 1000
 """As many machines as a controller has at most."""
-_MOST_LABELS = 64
-_LONGEST = 255
 
 
 class Presence(Enum):
@@ -41,18 +38,6 @@ class Change(Enum):
     LEFT = auto()
     ASLEEP = auto()
     """It has left, to come back in the same life."""
-
-
-class Guest(NamedTuple):
-    """As it described itself. labels: whatever its owner wants to address it by;
-    capabilities: what its agent can do; instance: another one each time that it was started."""
-
-    id: str
-    name: str
-    host: str = ""
-    labels: Mapping[str, str] = {}
-    capabilities: frozenset[str] = frozenset()
-    instance: str = ""
 
 
 class _Entry:
@@ -87,17 +72,25 @@ class Registry:
     def __len__(self) -> int:
         return len(self._present) + len(self._silent)
 
+    def get(self, guest_id: str) -> Guest | None:
+        """Return the guest with that id, silent or not; None where it is not known."""
+        entry = self._entry(guest_id)
+        return entry.guest if entry else None
+
     def presence(self, guest_id: str) -> Presence | None:
-        """None where it is not known."""
-        entry = self._present.get(guest_id) or self._silent.get(guest_id)
+        """Return whether that guest is present or silent; None where it is not known."""
+        entry = self._entry(guest_id)
         return entry.presence if entry else None
+
+    def _entry(self, guest_id: str) -> _Entry | None:
+        return self._present.get(guest_id) or self._silent.get(guest_id)
 
     async def wait_for(self, guest_id: str) -> Guest:
         """The guest with that id, as soon as it is known."""
         while True:
-            entry = self._present.get(guest_id) or self._silent.get(guest_id)
-            if entry is not None:
-                return entry.guest
+            guest = self.get(guest_id)
+            if guest is not None:
+                return guest
             await self._found.wait()
 
     def load(self, guests: Iterable[Guest]) -> None:
@@ -110,8 +103,8 @@ class Registry:
     def find(self, selector: Selector) -> list[Guest]:
         """All that it matches, those that are silent too."""
         if selector.only is not None:
-            entry = self._present.get(selector.only) or self._silent.get(selector.only)
-            return [entry.guest] if entry else []
+            guest = self.get(selector.only)
+            return [guest] if guest else []
         entries = (*self._present.values(), *self._silent.values())
         return [entry.guest for entry in entries if selector.matches(entry.guest)]
 
@@ -200,20 +193,3 @@ def _older(entries: OrderedDict[str, _Entry], than: float) -> list[_Entry]:
         del entries[first.guest.id]
         found.append(first)
     return found
-
-
-def check_guest(guest: Guest) -> None:
-    """Raises GuestProtocolError."""
-    words = [
-        guest.id,
-        guest.name,
-        guest.host,
-        guest.instance,
-        *guest.labels,
-        *guest.labels.values(),
-    ]
-    words += guest.capabilities
-    if not guest.id or len(guest.labels) > _MOST_LABELS or len(guest.capabilities) > _MOST_LABELS:
-        raise GuestProtocolError("a guest without an id, or with too many labels")
-    if any(len(word) > _LONGEST or not word.isprintable() for word in words):
-        raise GuestProtocolError("a guest describes itself with words that are too long, or none")

@@ -1,53 +1,29 @@
 """Requests to one guest over the bus, each answered once, whatever gets lost on the way.
 
-To a guest, and from it:
-
-    ASK {"ask-id", "instance", "verb", "arguments", "heard"} and data
-            `heard`: ids whose answers have come, and need not be kept any more
-    ASK_TAKEN {"ask-id"}                it was heard, and takes its time
-    ANSWER {"ask-id", "result"} and data
-    ANSWER {"ask-id", "error": {"message", "hint", "code"}}
-
-An ASK is said again after 1, 2, 4 … seconds until the guest has taken it, and at the guest's
-beats and its HELLO until it is answered. A guest does what it is asked at most once in its life,
-and `instance` says which life is meant.
+The messages are in protocol/requests.py. An ASK is sent again after 1, 2, 4 … seconds until the
+guest has taken it, and at the guest's beats and its HELLO until it is answered. A guest does what
+it is asked at most once in its life, and `instance` says which life is meant.
 """
 
 import asyncio
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from boincvm import errors
-from boincvm.controller.commands.table import Post
-from boincvm.controller.guests.registry import Guest
-from boincvm.controller.protocol.messages import LONGEST_TABLE, Word, encode_word
-from boincvm.errors import BoincvmError, GuestDiedError, GuestProtocolError, UsageError
+from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.messages import LONGEST_TABLE, Post, Word, encode_word
+from boincvm.controller.protocol.requests import (
+    MOST_DATA,
+    MOST_HEARD,
+    MOST_OPEN,
+    Reply,
+    read_answer,
+)
+from boincvm.errors import BoincvmError, GuestDiedError, UsageError
 from boincvm.exit_codes import ExitCode
 
-MOST_DATA = 256 << 10
-"""Bytes beside the table, of a question and of an answer."""
-MOST_OPEN = 256
-"""Questions to one guest at once."""
-MOST_HEARD = 64
-"""Ids in one word."""
-LONGEST_ID = 64
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-_LONGEST_TEXT = 1000
 _MOST_GONE = 20_000
-_KINDS = {
-    kind.exit_code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, BoincvmError) and "exit_code" in vars(kind)
-}
-
-
-class Reply(NamedTuple):
-    """What a verb gives: `table` must be fit for JSON; `data` is at most MOST_DATA bytes."""
-
-    table: Mapping[str, object]
-    data: bytes = b""
 
 
 class _Question:
@@ -208,33 +184,6 @@ class Asker:
             for question in asked.values():
                 question.stop_timer()
                 question.fail(_closed())
-
-
-def read_answer(word: Word) -> Reply | BoincvmError:
-    """Of an ANSWER. Raises GuestProtocolError."""
-    error, result = word.table.get("error"), word.table.get("result")
-    if isinstance(error, dict) and result is None:
-        return _read_error(error)
-    if not isinstance(result, dict) or error is not None or len(word.data) > MOST_DATA:
-        raise GuestProtocolError("an answer on the bus makes no sense")
-    return Reply(result, word.data)
-
-
-def _read_error(table: Mapping[str, object]) -> BoincvmError:
-    code = table.get("code")
-    if not isinstance(code, int) or isinstance(code, bool) or code not in set(ExitCode):
-        code = ExitCode.GUEST_PROTOCOL
-    known = ExitCode(code)
-    kind = _KINDS.get(known, BoincvmError)
-    message = _line(table.get("message")) or "the guest says that it failed, and not why"
-    return kind(message, hint=_line(table.get("hint")), exit_code=known)
-
-
-def _line(value: object) -> str:
-    if not isinstance(value, str):
-        return ""
-    text = " ".join(value[:_LONGEST_TEXT].split())
-    return "".join(filter(str.isprintable, text))
 
 
 def _lost(guest_id: str, why: str) -> GuestDiedError:

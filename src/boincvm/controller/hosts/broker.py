@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from boincvm.bus.access import Account, Accounts, digest_of_passcode, new_passcode
 from boincvm.bus.broker import Broker
+from boincvm.bus.broker_address import BrokerAddress, open_bus
 from boincvm.bus.client import StompBus
 from boincvm.controller.hosts.invitations import Invitations
-from boincvm.controller.keeper.place import BusPlace
-from boincvm.controller.keeper.process import open_bus
 from boincvm.controller.protocol.messages import GUEST_FRAMES
 from boincvm.errors import UsageError
 
@@ -37,7 +36,7 @@ class BusSide(NamedTuple):
     begin that we may speak of; empty for all."""
 
     bus: StompBus
-    place_for: Callable[[str, str], BusPlace]
+    place_for: Callable[[str, str], BrokerAddress]
     broker: Broker | None = None
     address: tuple[str, int] | None = None
     listen: Listen | None = None
@@ -55,7 +54,7 @@ async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusS
     path = directory / SOCKET
     invitations = Invitations(directory / "invitations.json", broker)
 
-    def place_for(guest_id: str, known: str) -> BusPlace:
+    def place_for(guest_id: str, known: str) -> BrokerAddress:
         host = invitations.host_of(guest_id)
         if host is not None:
             raise UsageError(
@@ -72,14 +71,14 @@ async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusS
                 frames=GUEST_FRAMES,
             )
         )
-        return BusPlace(guest_id, code, path=str(path))
+        return BrokerAddress(guest_id, code, path=str(path))
 
     try:
         await broker.listen_unix(path)
         address = None
         if listen is not None:
             address = await broker.listen_tcp(listen.host, listen.port, _security(listen))
-        bus = await open_bus(BusPlace(_OUR_LOGIN, passcode, path=str(path)))
+        bus = await open_bus(BrokerAddress(_OUR_LOGIN, passcode, path=str(path)))
         try:
             yield BusSide(bus, place_for, broker, address, listen, invitations)
         finally:
@@ -98,12 +97,12 @@ def _security(listen: Listen) -> ssl.SSLContext | None:
 
 
 @asynccontextmanager
-async def elsewhere(place: BusPlace) -> AsyncIterator[BusSide]:
+async def elsewhere(place: BrokerAddress) -> AsyncIterator[BusSide]:
     """A broker that runs already, where all guests have the same login: another controller's, by
     its invitation, or RabbitMQ or ActiveMQ. Raises BusError."""
     part = place.login if place.dialect == "embedded" else ""
 
-    def place_for(guest_id: str, _known: str) -> BusPlace:
+    def place_for(guest_id: str, _known: str) -> BrokerAddress:
         if part and not guest_id.startswith(f"{part}."):
             raise UsageError(
                 f"{guest_id} cannot be on this bus: this host was invited as {part}",

@@ -1,78 +1,89 @@
-"""Hosts that are invited, listed and revoked: what the controller's operations say of it."""
+"""Invite other hosts to the controller's bus, list them, and revoke invitations."""
 
 import ipaddress
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from boincvm.controller.arguments import Json
+from boincvm.controller.events import EventLog
+from boincvm.controller.guests.registry import Registry
 from boincvm.controller.hosts.broker import BusSide
 from boincvm.controller.hosts.invitations import Invitations
 from boincvm.controller.protocol.messages import belongs
-from boincvm.controller.protocol.selector import Selector, parse_selector
+from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError
-
-if TYPE_CHECKING:
-    from boincvm.controller.controller import Controller
+from boincvm.json_value import Json
 
 
-def invite(controller: "Controller", name: str) -> dict[str, Json]:
-    """Its passcode, and what is to be done with it. Raises UsageError, HostError."""
-    machines = [machine.id for machine in controller.machines.all()]
-    passcode = _invitations(controller.side).add(name, machines)
-    controller.events.add("host_invited", None, f"the host {name} is invited")
-    return {
-        "name": name,
-        "passcode": passcode,
-        "command": _command(controller.side, name),
-        "notes": list(_notes(controller.side)),
-    }
+class Hosts:
+    """The hosts that were invited to the bus, and their guests that are on it."""
 
+    def __init__(
+        self,
+        side: BusSide,
+        registry: Registry,
+        events: EventLog,
+        machine_ids: Callable[[], list[str]],
+    ) -> None:
+        """`machine_ids`: of this host's own machines."""
+        self._side = side
+        self._registry = registry
+        self._events = events
+        self._machine_ids = machine_ids
 
-def invitations(controller: "Controller") -> dict[str, Json]:
-    """All that hold. Raises UsageError."""
-    guests = [guest.id for guest in controller.desk.registry.find(parse_selector("all"))]
-    return {
-        "invitations": [
-            {
-                "name": one.name,
-                "made": one.made,
-                "guests": sum(belongs(guest, one.name) for guest in guests),
-            }
-            for one in _invitations(controller.side).all()
-        ]
-    }
+    def invite(self, name: str) -> dict[str, Json]:
+        """Invite a host; return its passcode, and what is to be done with it. Raises UsageError,
+        HostError."""
+        passcode = self._invitations().add(name, self._machine_ids())
+        self._events.add("host_invited", None, f"the host {name} is invited")
+        return {
+            "name": name,
+            "passcode": passcode,
+            "command": _command(self._side, name),
+            "notes": list(_notes(self._side)),
+        }
 
+    def table(self) -> dict[str, Json]:
+        """List the invitations that hold, and how many guests each has. Raises UsageError."""
+        guests = [guest.id for guest in self._registry.find(parse_selector("all"))]
+        return {
+            "invitations": [
+                {
+                    "name": one.name,
+                    "made": one.made,
+                    "guests": sum(belongs(guest, one.name) for guest in guests),
+                }
+                for one in self._invitations().all()
+            ]
+        }
 
-def revoke(controller: "Controller", name: str) -> None:
-    """It is cut off, and its machines are gone from here. Raises UsageError, HostError."""
-    _invitations(controller.side).remove(name)
-    controller.events.add("host_revoked", None, f"the host {name} is not invited any more")
-    registry = controller.desk.registry
-    for guest in registry.find(parse_selector("all")):
-        if belongs(guest.id, name):
-            registry.bye(guest.id)
+    def revoke(self, name: str) -> None:
+        """Cut a host off; its machines are gone from here. Raises UsageError, HostError."""
+        self._invitations().remove(name)
+        self._events.add("host_revoked", None, f"the host {name} is not invited any more")
+        for guest in self._registry.find(parse_selector("all")):
+            if belongs(guest.id, name):
+                self._registry.bye(guest.id)
 
-
-def check_is_free(controller: "Controller", machine_id: str) -> None:
-    """Raises UsageError where a guest of another host has that id."""
-    for guest in controller.desk.registry.find(Selector(machine_id, only=machine_id)):
-        if guest.host != platform.node():  # else it may be one that has just been removed here
+    def check_is_free(self, machine_id: str) -> None:
+        """Raises UsageError where a guest of another host has that id."""
+        guest = self._registry.get(machine_id)
+        # One of this host may be a machine that has just been removed here.
+        if guest is not None and guest.host != platform.node():
             raise UsageError(
                 f"{guest.id} is on the bus already, of the host {guest.host or 'without a name'}",
                 hint="an id is there once: choose another name",
             )
 
-
-def _invitations(side: BusSide) -> Invitations:
-    if side.invitations is None:
-        raise UsageError(
-            "this controller is on another's broker, and invites nobody there",
-            hint="ask the controller that has the broker; or make an account there, if it is none",
-        )
-    return side.invitations
+    def _invitations(self) -> Invitations:
+        if self._side.invitations is None:
+            raise UsageError(
+                "this controller is on another's broker, and invites nobody there",
+                hint="ask the controller that has the broker; or make an account there, if it is"
+                " none",
+            )
+        return self._side.invitations
 
 
 def _command(side: BusSide, name: str) -> str:

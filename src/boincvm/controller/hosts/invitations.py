@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from boincvm.bus.access import LOGIN, Account, digest_of_passcode, new_passcode
 from boincvm.bus.broker import Broker
-from boincvm.controller.keeper.place import check_id
+from boincvm.controller.protocol.guest import check_id
 from boincvm.controller.protocol.messages import GUEST, GUEST_FRAMES, HOST, belongs
 from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import write_atomically

@@ -14,10 +14,8 @@ The directory has mode 0700. After a crash whoever holds `lock` is right: a stat
 "running" while nobody holds it is that of a keeper that was killed, and its machine with it.
 """
 
-import ipaddress
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,9 +24,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
+from boincvm.bus.broker_address import BrokerAddress
 from boincvm.bus.dialects import DIALECTS
-from boincvm.bus.topics import is_destination
-from boincvm.controller.protocol.messages import GUEST, LARGEST
+from boincvm.controller.protocol.guest import check_id
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import write_atomically
@@ -36,14 +34,13 @@ from boincvm.host.locks import try_lock
 from boincvm.host.own_files import open_own
 from boincvm.job import values
 from boincvm.job.model import MachineShape
+from boincvm.json_value import LARGEST
 
 _COMMANDS = "commands.json"
 _SNAPSHOTS = "snapshots.json"
 _MOST_BYTES = {_COMMANDS: 1 << 30, _SNAPSHOTS: 1 << 26}
 _LONGEST = 500
 _MOST_PROCESSES = 1 << 22
-_EVERYBODY = "all"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Definition(NamedTuple):
@@ -63,24 +60,6 @@ class Definition(NamedTuple):
     def shape(self) -> MachineShape:
         """What its hypervisor is to give it."""
         return MachineShape(self.image, self.memory, self.cpus, self.disk, self.network)
-
-
-class BusPlace(NamedTuple):
-    """path of a UNIX socket, or host and port. authority: a file of the certificates that TLS is
-    to trust, empty for no TLS. dialect: "embedded", "rabbitmq" or "activemq"."""
-
-    login: str
-    passcode: str
-    path: str = ""
-    host: str = ""
-    port: int = 0
-    authority: str = ""
-    dialect: str = "embedded"
-
-    @property
-    def can_be_read(self) -> bool:
-        """Whether the network has all that is said, the passcode first."""
-        return not self.path and not self.authority and is_elsewhere(self.host)
 
 
 class Status(NamedTuple):
@@ -108,7 +87,7 @@ class Place:
         self.spool = directory / "spool"
         self.log = directory / "keeper.log"
 
-    def make(self, definition: Definition, bus: BusPlace) -> None:
+    def make(self, definition: Definition, bus: BrokerAddress) -> None:
         """Raises UsageError where there is such a machine, OSError."""
         try:
             self.directory.mkdir(mode=0o700, parents=True)
@@ -143,19 +122,19 @@ class Place:
         except (KeyError, ValueError, TypeError, UsageError) as error:
             raise self._damaged("machine.json", error) from error
 
-    def bus(self) -> BusPlace:
+    def bus(self) -> BrokerAddress:
         """Raises HostError."""
         table = self._read("bus.json")
         try:
             words = _texts({name: value for name, value in table.items() if name != "port"})
-            bus = BusPlace(**words, port=_whole(table["port"]))
+            bus = BrokerAddress(**words, port=_whole(table["port"]))
         except (KeyError, ValueError, TypeError) as error:
             raise self._damaged("bus.json", error) from error
         if bus.dialect not in DIALECTS:
             raise self._damaged("bus.json", ValueError("a dialect that there is not"))
         return bus
 
-    def write_bus(self, bus: BusPlace) -> None:
+    def write_bus(self, bus: BrokerAddress) -> None:
         """Raises OSError."""
         self._write("bus.json", bus._asdict())
 
@@ -286,29 +265,6 @@ class Place:
             if isinstance(error, FileNotFoundError):
                 raise HostError(f"the machine in {self.directory} has gone") from error
             raise host_error(f"the machine in {self.directory} cannot be locked", error) from error
-
-
-def is_elsewhere(host: str) -> bool:
-    """Whether what is said to `host` leaves this one."""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() != "localhost"
-
-
-def check_id(value: object) -> str:
-    """A machine's id; it becomes a file name and a word on the bus. Raises UsageError."""
-    if not isinstance(value, str) or _ID.fullmatch(value) is None:
-        raise UsageError(
-            f"found {values.describe(value)}, expected a machine's name:"
-            " up to 64 of A-Z a-z 0-9 . _ -, a letter or digit first"
-        )
-    if value == _EVERYBODY or not is_destination(GUEST + value):
-        raise UsageError(
-            f"found {values.describe(value)}, which cannot be addressed on the bus",
-            hint="all means everybody; dots stand between words, of which there are 15 at most",
-        )
-    return value
 
 
 def _whole(value: object, most: int = LARGEST) -> int:

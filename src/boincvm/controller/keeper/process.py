@@ -10,7 +10,6 @@ import asyncio
 import os
 import platform
 import secrets
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -18,14 +17,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from boincvm import standard_error
-from boincvm.bus.client import Address, StompBus
-from boincvm.bus.dialects import DIALECTS
-from boincvm.controller.guests.registry import Guest
+from boincvm.bus.broker_address import open_bus
 from boincvm.controller.keeper.kept_machine import KeptMachine
-from boincvm.controller.keeper.place import BusPlace, Definition, Place
+from boincvm.controller.keeper.place import Definition, Place
 from boincvm.controller.keeper.verbs import KeeperVerbs, failure
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.vm_state import VmState
-from boincvm.errors import BoincvmError, BusError, HostError, UsageError
+from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.inherited import heeded, reset_inherited_state
 from boincvm.host.processes import ASKING_SIGNALS
 from boincvm.node.files import GuestFiles
@@ -37,20 +35,6 @@ def say(line: str) -> None:
     """A line of the keeper's log."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
     standard_error.say(f"{stamp} {line}")
-
-
-async def open_bus(bus: BusPlace) -> StompBus:
-    """Raises BusError."""
-    try:
-        security = ssl.create_default_context(cafile=bus.authority) if bus.authority else None
-    except OSError as error:  # SSLError is one
-        raise BusError(
-            f"the certificates in {bus.authority} cannot be used: {error.strerror or error}",
-            hint="give a file of the authority that signed the broker's certificate",
-        ) from error
-    path = Path(bus.path) if bus.path else None
-    address = Address(path, bus.host, bus.port, security)
-    return await StompBus.open(address, bus.login, bus.passcode, dialect=DIALECTS[bus.dialect])
 
 
 def guest_of(definition: Definition, instance: str) -> Guest:

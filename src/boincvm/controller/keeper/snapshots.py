@@ -5,9 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from boincvm.controller.arguments import LARGEST, Json
 from boincvm.controller.keeper.place import Place
 from boincvm.errors import HostError, UsageError
+from boincvm.json_value import LARGEST, Json
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import (
     SavedMachine,

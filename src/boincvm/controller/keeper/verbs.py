@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 
-from boincvm.controller.guests.requests import Reply
 from boincvm.controller.keeper.kept_machine import KeptMachine
+from boincvm.controller.protocol.requests import Reply
 from boincvm.errors import BoincvmError, HostError, MachineStateError, UsageError, host_error
 from boincvm.node.responder import Verb
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from boincvm.controller.keeper.place import BusPlace, Definition, Place, check_id
+from boincvm.bus.broker_address import BrokerAddress
+from boincvm.controller.keeper.place import Definition, Place
 from boincvm.controller.keeper.snapshots import Snapshots
 from boincvm.controller.machines.local_machine import Changed, LocalMachine
+from boincvm.controller.protocol.guest import check_id
 from boincvm.controller.protocol.vm_state import VmState, refusal
 from boincvm.errors import (
     BoincvmError,
@@ -35,7 +37,7 @@ class Machines:
     """Those in `directory`. `bus_for`: how a keeper with that id reaches the bus."""
 
     def __init__(
-        self, directory: Path, bus_for: Callable[[str], BusPlace], changed: Changed
+        self, directory: Path, bus_for: Callable[[str], BrokerAddress], changed: Changed
     ) -> None:
         self._directory = directory
         self._bus_for = bus_for

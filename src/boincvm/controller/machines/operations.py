@@ -4,16 +4,16 @@ import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Mapping
 
-from boincvm.controller.arguments import Json
 from boincvm.controller.guests.hub import Desk
-from boincvm.controller.guests.registry import Guest
 from boincvm.controller.keeper.snapshots import Snapshots
 from boincvm.controller.keeper.verbs import ENDS
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.selector import Selector, parse_selector
 from boincvm.controller.protocol.vm_state import VmState, refusal
 from boincvm.errors import BoincvmError, GuestDiedError, HostError, UsageError, host_error
+from boincvm.json_value import Json
 
 ASK_LIMIT = 600.0
 """Seconds that a keeper may take for anything."""
@@ -96,10 +96,10 @@ class Life:
         return _plain(reply.table)
 
     def _guest(self, vm: str) -> Guest:
-        found = self._desk.registry.find(Selector(vm, only=vm))
-        if not found:
+        guest = self._desk.registry.get(vm)
+        if guest is None:
             raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
-        return found[0]
+        return guest
 
     async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
         """Its keeper; it may end with or without an answer."""

@@ -9,10 +9,11 @@ The names are those of CERN's VM Controller of 2009, where it had one.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from boincvm.errors import GuestProtocolError
+from boincvm.json_value import LARGEST
 
 HOST, GUEST = "/topic/host.", "/topic/guest."
 """Before an id: where a guest sends, and where it hears."""
@@ -20,9 +21,11 @@ GUEST_FRAMES = 2000.0
 """A second, that a guest may send on the embedded broker; then it is not read for a while."""
 LONGEST_TABLE = 64 << 10
 """Bytes of the JSON object."""
-LARGEST = (1 << 53) - 1
 _LONGEST_TEXT = 255
 _NAME = re.compile(rb"[A-Z][A-Z_]{0,39}")
+
+Post = Callable[[str, bytes], None]
+"""Sends a message to the guest with an id; it may get lost."""
 
 
 def belongs(guest_id: str, part: str) -> bool:

@@ -9,16 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from boincvm import tree_entries
-from boincvm.controller.protocol.messages import LARGEST
 from boincvm.errors import DISK_FULL, HostDiskFullError, HostError, UsageError
 from boincvm.guestlink.guest_paths import WORK
+from boincvm.json_value import LARGEST
 
 PIECE = 64 << 10
 """Bytes of content in one message."""
-MOST_BYTES = 64 << 30
-"""Of a file, or of a tree as a tar stream."""
-MOST_ENTRIES = 200_000
-"""Files, directories and links in a tree."""
 MOST_MODE = 0o777
 _LONGEST_PATH = 4000
 _LONGEST_NAME = 255

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from boincvm.controller.arguments import Json
 from boincvm.errors import (
     BoincvmError,
     BusError,
@@ -27,6 +26,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
+from boincvm.json_value import Json
 
 MOST_JSON = 1 << 20
 _JSON = "application/json"

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+from boincvm.bus.broker_address import BrokerAddress, is_elsewhere
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.hosts.broker import Listen
-from boincvm.controller.keeper.place import BusPlace, is_elsewhere
 from boincvm.controller.serve.auth import Policy, token_in
 from boincvm.controller.serve.server import Place, Server
 from boincvm.errors import BoincvmError
@@ -23,7 +23,7 @@ _OWNER = Policy(trusts_all=True, shared=Path("/"))
 async def run_in_foreground(
     place: Place | None,
     listen: Listen | None,
-    broker: BusPlace | None,
+    broker: BrokerAddress | None,
     *,
     any_host: bool,
     shared: Path | None,
@@ -62,7 +62,9 @@ async def run_in_foreground(
     say(f"the controller has ended; {running} machines run on")
 
 
-def warnings(place: Place | None, listen: Listen | None, broker: BusPlace | None) -> Iterator[str]:
+def warnings(
+    place: Place | None, listen: Listen | None, broker: BrokerAddress | None
+) -> Iterator[str]:
     """What the network can read along."""
     if place is not None and not place.certificate and is_elsewhere(place.host):
         yield "without --tls-certificate whoever listens on the network has the token"

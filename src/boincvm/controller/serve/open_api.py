@@ -1,8 +1,9 @@
 """The OpenAPI document of the JSON face, made of the table of operations."""
 
 from boincvm import __version__
-from boincvm.controller.arguments import Json, Kind, Parameter
+from boincvm.controller.arguments import Kind, Parameter
 from boincvm.controller.operations import OPERATIONS, Operation
+from boincvm.json_value import Json
 
 _TYPES: dict[Kind, dict[str, Json]] = {
     Kind.TEXT: {"type": "string"},

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from boincvm.controller import operations
-from boincvm.controller.arguments import Json
 from boincvm.controller.commands import json as command_table
 from boincvm.controller.commands.command import Command
 from boincvm.controller.controller import Controller
@@ -20,6 +19,7 @@ from boincvm.controller.serve.auth import TOKEN_PROTOCOL
 from boincvm.controller.serve.bodies import body, error_table, json_object, pieces
 from boincvm.controller.serve.shutdown import Ending, Flow
 from boincvm.errors import BoincvmError, UsageError
+from boincvm.json_value import Json
 from boincvm.tree_entries import time_of
 
 MOST_INPUT = 16 << 20

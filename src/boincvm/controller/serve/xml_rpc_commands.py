@@ -5,8 +5,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from boincvm.controller import operations
-from boincvm.controller.arguments import Json
 from boincvm.controller.controller import Controller
+from boincvm.json_value import Json
 
 _PREFIX = "rpc-"
 """Of the ids that are given here, so that commands of other faces are not listed."""

@@ -2,18 +2,35 @@
 
 import json
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from boincvm.controller.commands.command import Request
-from boincvm.controller.protocol.messages import LARGEST, LONGEST_TABLE, Word
+from boincvm.controller.protocol.messages import LONGEST_TABLE, Word
 from boincvm.errors import GuestProtocolError, UsageError
+from boincvm.json_value import LARGEST
 
 MOST_STDIN = 1 << 16
 LONGEST_ID = 128
+WINDOW = 1 << 16
+"""Bytes of input that a program has not taken, at most."""
 _OUR_SHARE = 4096
 """Bytes of a CMD_RUN's table that are not the request's."""
 
 # Half of a character, which no program can be given; those of PEP 383 stand for bytes.
 _SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+class Request(NamedTuple):
+    """A program to run. directory: beneath the guest's own; empty is that one. timeout: seconds
+    after which the guest kills it. stdin: its standard input, or the beginning of it if more is
+    to follow: `keep_input`."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = {}
+    directory: str = ""
+    timeout: float | None = None
+    stdin: bytes = b""
+    keep_input: bool = False
 
 
 def run_table(request: Request) -> dict[str, object]:
