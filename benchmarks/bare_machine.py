@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from boincvm.host.processes import ChildProcess, run_quickly
+from boincvm.host.processes import ChildProcess
+from boincvm.host.programs import run_quickly
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.image.store import Image
 

@@ -8,7 +8,9 @@ SIGCONT: int
 SIGINT: int
 SIGKILL: int
 SIGPIPE: int
+SIGSTOP: int
 SIGTERM: int
+SIGTSTP: int
 SIGXFSZ: int
 SIG_DFL: int
 SIG_IGN: int

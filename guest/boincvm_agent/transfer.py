@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from boincvm import tree_entries
-from boincvm.host import filetree
+from boincvm.host import filetree_posix as filetree
 from boincvm_agent.machine import WORK
 
 TYPE_CHECKING = False

@@ -24,6 +24,7 @@ BoincvmError
 ├── BusError                the message bus cannot be reached, or refuses
 ├── HostDiskFullError
 └── HostError               the host's system refused something else
+    └── UnsupportedHostError    boincvm does not do that on this system yet
 """
 
 import errno
@@ -141,6 +142,10 @@ class HostDiskFullError(BoincvmError):
 
 class HostError(BoincvmError):
     exit_code = ExitCode.HOST
+
+
+class UnsupportedHostError(HostError):
+    """boincvm does not do that on this operating system yet."""
 
 
 def host_error(

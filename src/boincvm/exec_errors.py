@@ -6,13 +6,14 @@ from collections.abc import Sequence
 LONGEST_WORD = (128 << 10) - 1
 """Bytes of one argument, or of one NAME=VALUE (MAX_ARG_STRLEN of Linux, without its last zero)."""
 
+_ELIBBAD = 80  # Linux's; no other system has it
 _ADVICE = {
     errno.EACCES: "it must be a file that may be executed: chmod +x {name}",
     errno.EAGAIN: "too many processes run already: wait for some to end",
     errno.EINVAL: "the file is damaged: it names more than one ELF interpreter",
     errno.EIO: "reading the file failed: look at the disk",
     errno.EISDIR: "the interpreter that the file names is a directory",
-    errno.ELIBBAD: "the ELF interpreter that the file names is damaged, or none",
+    _ELIBBAD: "the ELF interpreter that the file names is damaged, or none",
     errno.ELOOP: "its symbolic links, or its #! lines, lead to each other",
     errno.EMFILE: "too many files are open: run fewer programs at the same time",
     errno.ENAMETOOLONG: "a path has at most 4095 bytes, and a name in it 255",

@@ -1,10 +1,9 @@
 """The digest of a file's content."""
 
 import hashlib
-import os
 from pathlib import Path
 
-from boincvm.host.files import open_regular
+from boincvm.host.files import drop_cached, open_regular
 
 _CHUNK = 1 << 20
 
@@ -16,7 +15,7 @@ def digest_of(path: Path, *, drop_cache: bool = False) -> tuple[int, str]:
     """
     with open_regular(path) as file:
         if drop_cache:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            drop_cached(file.fileno())
         digest, size = hashlib.blake2b(digest_size=32), 0
         buffer = memoryview(bytearray(_CHUNK))
         while count := file.readinto(buffer):

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 
 from boincvm.byte_text import encoded
+from boincvm.host.users import home_directory
 
 _SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/etc/", "/dev/", "/proc/", "/sys/")
 """Directories that are alike on all computers."""
@@ -59,10 +60,7 @@ def hide_this_user() -> None:
     for directory in os.get_exec_path():
         hide(directory, "")
     hide(os.environ.get("HOME", ""), "~")
-    with suppress(ImportError, KeyError):
-        import pwd  # Unix
-
-        hide(pwd.getpwuid(os.getuid()).pw_dir, "~")
+    hide(home_directory(), "~")
 
 
 def redact(text: str) -> str:

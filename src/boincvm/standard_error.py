@@ -5,7 +5,6 @@ buffered: what a stream of Python's cannot write it keeps, and ends the process 
 """
 
 import os
-import select
 import sys
 from contextlib import suppress
 
@@ -55,7 +54,7 @@ def _write(descriptor: int, data: bytes) -> None:
         try:
             left = left[os.write(descriptor, left) :]
         except BlockingIOError:
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            if not poll.poll(_PATIENCE):
+            from boincvm.host.channels import wait_until_writable  # rarely
+
+            if not wait_until_writable(descriptor, _PATIENCE):
                 raise

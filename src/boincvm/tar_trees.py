@@ -30,7 +30,7 @@ def pack(root: Path, tree: str, target: Path, stop: threading.Event) -> None:
 
     Ends early, with UnsafePathError, when `stop` is set. Raises OSError, UnsafePathError.
     """
-    base = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    base = filetree.open_directory(root)
     try:
         with (
             target.open("xb") as out,
@@ -71,7 +71,7 @@ def unpack(source: Path, directory: Path, name: str, stop: threading.Event) -> N
     than files, directories and links that stay in the tree is refused, and so is a stream that
     ends early. Ends early itself when `stop` is set. Raises OSError, UnsafePathError.
     """
-    parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent = filetree.open_directory(directory)
     try:
         writer = TreeWriter(
             parent, os.fsencode(name), maximum_bytes=MOST_BYTES, maximum_entries=MOST_ENTRIES

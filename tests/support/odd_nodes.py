@@ -5,7 +5,7 @@ import socket
 import stat
 from pathlib import Path
 
-from boincvm.host.socket_paths import short_path
+from boincvm.host.sockets import short_path
 
 _ZERO = os.makedev(1, 5)
 """/dev/zero: whoever reads all of it never ends."""

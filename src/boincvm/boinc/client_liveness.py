@@ -7,9 +7,10 @@ Here the kernel tells of the end at once, where it can.
 """
 
 import asyncio
-import errno
 import os
 from collections.abc import Callable
+
+from boincvm.host.processes import open_process
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without a heartbeat after which a client of unknown process counts as gone."""
@@ -38,16 +39,15 @@ class Presence:
 
     def _watch_process(self) -> bool:
         """False where the kernel cannot tell."""
-        if not hasattr(os, "pidfd_open"):
-            return False
         try:
-            self._descriptor = os.pidfd_open(self._pid)
-        except OSError as error:
-            if error.errno != errno.ESRCH:
-                return False
+            descriptor = open_process(self._pid)
+        except ProcessLookupError:
             self._loop.call_soon(self._end)
-        else:
-            self._loop.add_reader(self._descriptor, self._end)
+            return True
+        if descriptor is None:
+            return False
+        self._descriptor = descriptor
+        self._loop.add_reader(descriptor, self._end)
         return True
 
     def _ask(self) -> None:

@@ -3,7 +3,6 @@
 (client/app_control.cpp, handle_exited_app and temporary_exit_file_present.)
 """
 
-import signal
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -11,9 +10,9 @@ from pathlib import Path
 
 from boincvm.boinc.exits import FINISH_FILE, LONGEST_DELAY, TEMPORARY_EXIT_FILE
 from boincvm.boinc.messages import Control
+from boincvm.host.signals import ENDING_SIGNALS
 
 _DEFAULT_DELAY = 300
-_RESTARTED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
 
 
 class EndKind(Enum):
@@ -62,7 +61,7 @@ def verdict(slot: Path, return_code: int, sent: Collection[Control]) -> End:
     if Control.QUIT in sent:
         return End(EndKind.QUIT, status, number)
     if number is not None:
-        kind = EndKind.KILLED if number in _RESTARTED else EndKind.CRASHED
+        kind = EndKind.KILLED if number in ENDING_SIGNALS else EndKind.CRASHED
         return End(kind, signal=number)
     if status or finish is not None:
         kind = EndKind.FAILED if status else EndKind.FINISHED

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from boincvm.boinc.tags import boolean, element, integer, number, string, unescape
 from boincvm.errors import HostError
+from boincvm.host.files import open_descriptor
 
 FILE_NAME = "init_data.xml"
 LARGEST_FILE = 4 << 20
@@ -138,7 +139,7 @@ def read_init_data(slot: Path) -> InitData | None:
 
 def _read(path: Path) -> bytes:
     # Whatever lies there must not hold us up, as a pipe that nobody writes to would.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_descriptor(path, wait=False)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InitDataError(f"{FILE_NAME} is not a regular file")

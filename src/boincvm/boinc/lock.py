@@ -6,13 +6,11 @@ lib/filesys.cpp, FILE_LOCK.)
 """
 
 import asyncio
-import errno
-import fcntl
 import os
-import stat
 from pathlib import Path
 
 from boincvm.errors import HostError, host_error
+from boincvm.host.locks import lock_slot_file
 
 FILE_NAME = "boinc_lockfile"
 USUAL_WAIT = 35.0
@@ -40,7 +38,7 @@ class SlotLock:
         limit = asyncio.get_running_loop().time() + wait
         while True:
             try:
-                descriptor = _try(path)
+                descriptor = lock_slot_file(path)
             except OSError as error:
                 raise host_error(f"{FILE_NAME} cannot be locked", error) from error
             if descriptor is not None:
@@ -60,34 +58,3 @@ class SlotLock:
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = -1
-
-
-def _try(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None where another process holds it."""
-    # Should it be a FIFO or a device, it must not hold us up.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o644)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_at(descriptor, path):  # it was removed in between
-            os.close(descriptor)
-            return None
-    except OSError as error:
-        if error.errno == errno.ENOSYS:  # a file system without locks: BOINC goes on, too
-            return descriptor
-        os.close(descriptor)
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return None
-        raise
-    return descriptor
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        there = path.lstat()
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(descriptor)
-    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)

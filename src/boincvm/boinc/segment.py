@@ -15,6 +15,7 @@ from typing import Protocol
 from boincvm.boinc.channels import SEGMENT_SIZE
 from boincvm.boinc.init_data import InitData
 from boincvm.errors import HostError
+from boincvm.host.files import open_descriptor
 
 FILE_NAME = "boinc_mmap_file"
 MAPPED_FILE_KEY = -1
@@ -50,7 +51,7 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         """Raises SegmentError."""
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = open_descriptor(path, "r+", follow_links=False, wait=False)
         except OSError as error:
             raise SegmentError(f"{FILE_NAME} cannot be opened: {error.strerror}") from error
         try:

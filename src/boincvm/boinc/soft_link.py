@@ -11,6 +11,7 @@ from pathlib import Path
 from boincvm.boinc.init_data import InitData
 from boincvm.boinc.tags import element
 from boincvm.errors import InputFileError
+from boincvm.host.files import open_descriptor
 from boincvm.tree_entries import UnsafePathError, components, shown
 
 _FIRST_LINE = 511
@@ -68,8 +69,7 @@ def target(path: Path) -> str | None:
         # and find nobody who reads.
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags)
+        descriptor = open_descriptor(path, follow_links=False, wait=False)
     except FileNotFoundError:
         return None
     try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import time
 from collections import deque
@@ -154,9 +153,12 @@ class FakeClient:
         self.read()  # the last words
         return verdict(self.slot.path, return_code, [said.value for said in self.sent])
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Sends a signal to the app's process alone."""
-        self._app().send_signal(number)
+    def kill(self, number: int | None = None) -> None:
+        """Kills the app's process alone, or sends it that signal."""
+        if number is None:
+            self._app().kill()
+        else:
+            self._app().send_signal(number)
 
     @property
     def stderr(self) -> str:

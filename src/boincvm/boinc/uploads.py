@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from boincvm.boinc.tags import element
+from boincvm.host.files import open_descriptor
 
 REQUEST_PREFIX = "boinc_ufr_"
 STATUS_PREFIX = "boinc_ufs_"
@@ -26,9 +27,9 @@ def upload_status(slot: Path, name: str) -> int | None:
 
     Raises ValueError where `name` is no plain name, OSError.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(slot / (STATUS_PREFIX + _plain(name)), flags)
+        path = slot / (STATUS_PREFIX + _plain(name))
+        descriptor = open_descriptor(path, follow_links=False, wait=False)
     except FileNotFoundError:
         return None
     try:

@@ -5,7 +5,6 @@ that does not read is dropped or waits, and one that floods is read more slowly.
 """
 
 import asyncio
-import resource
 import ssl
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +17,8 @@ from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.bus.topics import QUEUE, Subscriptions
 from boincvm.bus.versions import encode_lines
 from boincvm.errors import BusError, host_error
-from boincvm.host.socket_paths import own_listener
+from boincvm.host.resources import most_open_files
+from boincvm.host.sockets import own_listener
 
 _SPARE_DESCRIPTORS = 64
 _TLS_BUFFER = 16384
@@ -78,7 +78,7 @@ class Broker:
         self._connections: set[Connected] = set()
         self._servers: list[asyncio.Server] = []
         self._number = 0
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
+        descriptors = most_open_files() - _SPARE_DESCRIPTORS
         self._most = min(self.limits.connections, max(descriptors, 1))
 
     async def listen_tcp(
@@ -111,7 +111,7 @@ class Broker:
         loop = asyncio.get_running_loop()
         try:
             listener = own_listener(path)
-            server = await loop.create_unix_server(lambda: BrokerConnection(self), sock=listener)
+            server = await loop.create_server(lambda: BrokerConnection(self), sock=listener)
         except OSError as error:
             raise host_error(
                 f"the broker cannot listen on {path.name}",

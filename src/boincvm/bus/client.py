@@ -13,7 +13,7 @@ from boincvm.bus.stomp import Frame
 from boincvm.bus.topics import is_destination, is_pattern
 from boincvm.bus.transport import Message, Receiver
 from boincvm.errors import BusError
-from boincvm.host.socket_paths import short_path
+from boincvm.host.sockets import connect
 
 CONNECT_LIMIT = 10.0
 LONGEST_WAIT = 30.0
@@ -114,8 +114,8 @@ class StompBus:
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 if address.path is not None:
-                    with short_path(address.path) as short:
-                        await loop.create_unix_connection(lambda: connection, short)
+                    peer = await connect(address.path)
+                    await loop.create_connection(lambda: connection, sock=peer)
                 else:
                     await loop.create_connection(
                         lambda: connection, address.host, address.port, ssl=address.security

@@ -28,6 +28,7 @@ from boincvm.chirp.protocol import (
     request,
 )
 from boincvm.errors import UsageError
+from boincvm.host.files import open_descriptor
 
 METHODS = ("unix", "hostname")
 TIMEOUT = 30.0
@@ -160,9 +161,8 @@ class ChirpClient:
         if not is_fit:
             await self._send(b"no\n")
             return False
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            os.close(os.open(path, flags, 0o600))
+            os.close(open_descriptor(path, "x", follow_links=False, permissions=0o600))
         except OSError:
             await self._send(b"no\n")
             return False

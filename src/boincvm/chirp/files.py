@@ -31,6 +31,7 @@ from boincvm.errors import (
     UsageError,
     host_error,
 )
+from boincvm.host.files import open_descriptor, read_at, write_at
 from boincvm.host.filetree import set_time
 from boincvm.tree_entries import shown
 
@@ -97,7 +98,7 @@ async def _pieces(
     at = begin
     while at < end:
         size = min(PIECE, end - at)
-        data = await asyncio.to_thread(os.pread, file.fileno(), size, at)
+        data = await asyncio.to_thread(read_at, file.fileno(), size, at)
         if not data:
             raise InputFileError("a file has become shorter while it was sent")
         yield data
@@ -110,7 +111,7 @@ async def fetch_file(session: ChirpSession, path: str, part: Path) -> tuple[int,
     """Into `part`, whatever is there, with its time; returns its size and mode. Raises
     BoincvmError."""
     session.begin_file()
-    with _opened(part, os.O_RDWR | os.O_CREAT) as file:
+    with _opened(part, "c+") as file:
         for _ in range(_TRIES):
             there = await session.do(lambda client: _read_rest(session, client, file, path))
             if await _is_same(session, file, path, there.size):
@@ -272,17 +273,17 @@ def _make_local(directory: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[FileIO]:
+def _opened(path: Path, mode: str = "r") -> Iterator[FileIO]:
     """Not through a symbolic link, and not waiting for a FIFO."""
-    kind = OutputFileError if flags & os.O_CREAT else InputFileError
+    kind = InputFileError if mode == "r" else OutputFileError
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        descriptor = open_descriptor(path, mode, follow_links=False, wait=False, permissions=0o600)
     except OSError as error:
         raise host_error(f"cannot open {shown(os.fsencode(path))}", error, kind) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise kind(f"{shown(os.fsencode(path))} is no regular file")
-    with FileIO(descriptor, "r+b" if flags & os.O_CREAT else "rb") as file:
+    with FileIO(descriptor, "rb" if mode == "r" else "r+b") as file:
         yield file
 
 
@@ -299,5 +300,5 @@ def _local_errors() -> Iterator[None]:
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:
     view = memoryview(data)
     while view:
-        count = os.pwrite(descriptor, view, offset)
+        count = write_at(descriptor, view, offset)
         view, offset = view[count:], offset + count

@@ -14,6 +14,7 @@ from pathlib import Path
 from boincvm import paths
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
+from boincvm.host.users import group_of
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.sizes import format_size
 
@@ -128,7 +129,7 @@ def _kvm_remedy(kernel: Path | None) -> str:
     if not device.exists():
         return "turn virtualization on in the firmware, then: modprobe kvm_intel (or kvm_amd)"
     if not os.access(device, os.R_OK | os.W_OK):
-        return f'usermod -aG {device.group()} "$USER", as root; then log in again'
+        return f'usermod -aG {group_of(device)} "$USER", as root; then log in again'
     if kernel is None:
         return "boincvm image build base; then boincvm doctor tries KVM"
     return "nothing to do here: jobs run, only slower; a host whose KVM works is faster"

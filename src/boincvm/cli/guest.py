@@ -1,12 +1,12 @@
 """`boincvm guest`: this host itself becomes a guest on the bus of a controller elsewhere."""
 
 import argparse
-import os
 from pathlib import Path
 
 from boincvm.cli import broker
 from boincvm.cli.create import label_of
 from boincvm.errors import UsageError
+from boincvm.host.users import is_root
 from boincvm.standard_error import say
 
 _EPILOG = """\
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Until a signal ends it. Raises BoincvmError."""
-    if os.geteuid() == 0 and not arguments.allow_root:
+    if is_root() and not arguments.allow_root:
         raise UsageError(
             "as root, whoever controls the bus could do everything here",
             hint="start it as a user of its own; or say --allow-root, in a machine for this alone",

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from time import monotonic
 
 from boincvm.cli.parser import option
+from boincvm.host.processes import lower_priority
 from boincvm.job import values
 from boincvm.job.model import MachineShape
 
@@ -39,7 +39,7 @@ def warm(arguments: argparse.Namespace) -> int:
     from boincvm.machine.golden.maker import warm_image
 
     if arguments.background:
-        os.nice(_LEAST_PRIORITY)
+        lower_priority()
     shape = MachineShape(
         arguments.name, arguments.memory, arguments.cpus, arguments.disk, arguments.network
     )

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import select
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,6 +10,8 @@ from contextlib import suppress
 from boincvm import standard_error
 from boincvm.errors import BoincvmError, HostDiskFullError, HostError
 from boincvm.exit_codes import ExitCode
+from boincvm.host.channels import has_lost_its_reader
+from boincvm.host.files import open_descriptor
 
 _STANDARD_OUTPUT = 1
 
@@ -67,7 +68,7 @@ def write_errors(data: bytes) -> None:
 
 def _abandon_standard_output() -> None:
     # Else the interpreter tries to flush again as it ends, fails, and exits with 120.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    nowhere = open_descriptor(os.devnull, "a")
     os.dup2(nowhere, _STANDARD_OUTPUT)
     os.close(nowhere)
 
@@ -127,6 +128,4 @@ def _of_the_host(error: OSError) -> BoincvmError:
 
 def _reader_is_gone() -> bool:
     """Whether standard output, and not some other pipe, is what broke."""
-    poll = select.poll()
-    poll.register(_STANDARD_OUTPUT, 0)
-    return any(events & select.POLLERR for _, events in poll.poll(0))
+    return has_lost_its_reader(_STANDARD_OUTPUT)

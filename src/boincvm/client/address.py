@@ -9,7 +9,6 @@ BOINCVM_CERTIFICATE, BOINCVM_KEY    files of the client's own certificate
 
 import http.client
 import os
-import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +17,12 @@ from urllib.parse import urlsplit
 
 from boincvm import paths
 from boincvm.errors import HostError, UsageError
-from boincvm.host.socket_paths import short_path
+from boincvm.host.sockets import connect_at_once, keep_alive
 
 SOCKET = "http.sock"
 _PORT = 8080
 _LONGEST_TOKEN = 4096
 _EXPECTED = "expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
-# A peer whose host has gone is missed after a minute, however long one waits for its words.
-_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
 class ControllerAddress(NamedTuple):
@@ -58,28 +55,19 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        with short_path(self._path) as path:
-            self.sock.connect(path)
+        self.sock = connect_at_once(self._path, self.timeout)
 
 
 class _TcpConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         super().connect()
-        _keep_alive(self.sock)
+        keep_alive(self.sock)
 
 
 class _TlsConnection(http.client.HTTPSConnection):
     def connect(self) -> None:
         super().connect()
-        _keep_alive(self.sock)
-
-
-def _keep_alive(connected: socket.socket) -> None:
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEP_ALIVE:
-        connected.setsockopt(socket.IPPROTO_TCP, option, value)
+        keep_alive(self.sock)
 
 
 def find_address(

@@ -1,7 +1,6 @@
 """Everything of one host in one place: its bus, guests, machines, commands, events and store."""
 
 import asyncio
-import fcntl
 import os
 import platform
 import re
@@ -31,8 +30,9 @@ from boincvm.controller.reach import Reach
 from boincvm.controller.store import Store
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.atomic_files import write_atomically
+from boincvm.host.locks import open_lock, try_lock
 from boincvm.host.own_files import make_directory
-from boincvm.host.socket_paths import short_path
+from boincvm.host.sockets import connect
 from boincvm.hypervisor.contract import DISPLAY_SOCKET
 from boincvm.json_value import Json
 
@@ -125,8 +125,8 @@ class Controller:
         if machine.state.is_off:
             raise refusal(vm, machine.state, machine.why)
         try:
-            with short_path(machine.place.disk / DISPLAY_SOCKET) as path:
-                return await asyncio.open_unix_connection(path)
+            peer = await connect(machine.place.disk / DISPLAY_SOCKET)
+            return await asyncio.open_connection(sock=peer)
         except OSError as error:
             raise HostError(
                 f"the screen of {vm} cannot be reached: {error.strerror}",
@@ -250,12 +250,8 @@ def _identity(path: Path) -> str:
 
 
 def _lock(directory: Path) -> int:
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    descriptor = open_lock(directory / "lock")
+    if not try_lock(descriptor):
         os.close(descriptor)
-        raise UsageError(
-            f"a controller runs already in {directory}", hint="boincvm ls asks it"
-        ) from None
+        raise UsageError(f"a controller runs already in {directory}", hint="boincvm ls asks it")
     return descriptor

@@ -8,7 +8,6 @@ version of what is written here.
 import asyncio
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from boincvm.controller.events import KEPT, Event
 from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest, check_guest
 from boincvm.errors import GuestProtocolError, HostDiskFullError, HostError
+from boincvm.host.files import free_space, has_free_entries
 from boincvm.host.own_files import open_own
 
 _LOG = logging.getLogger("boincvm.controller")
@@ -94,10 +94,8 @@ class Store:
         primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if primary not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
             return primary == sqlite3.SQLITE_FULL
-        status = os.statvfs(self._path.parent)
-        return status.f_bavail * status.f_frsize < _LEAST_ROOM or (
-            status.f_files > 0 == status.f_favail
-        )
+        disk = self._path.parent
+        return free_space(disk) < _LEAST_ROOM or not has_free_entries(disk)
 
     def _do(self, statement: str, values: tuple[object, ...]) -> None:
         try:

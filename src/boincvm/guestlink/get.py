@@ -33,7 +33,7 @@ async def get_tree(
     has arrived. Raises OutputFileError, HostDiskFullError.
     """
     parts = tree_entries.components(os.fsencode(destination))
-    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = filetree.open_directory(directory)
     try:
         parent = filetree.open_parent(root, parts, create=True)
         try:
@@ -68,7 +68,7 @@ def check_destination(directory: Path, destination: PurePosixPath) -> None:
     and no directory that has something in it. Raises OutputFileError."""
     target = directory / destination
     parts = tree_entries.components(os.fsencode(destination))
-    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = filetree.open_directory(directory)
     try:
         os.close(filetree.open_parent(root, parts))
         if target.is_dir() and not target.is_symlink() and any(target.iterdir()):
@@ -133,7 +133,7 @@ class _Get:
             self._progress(length)
         elif word == "done":
             self._writer.finish()
-            os.rename(self._part, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+            filetree.rename(self._part, self._name, self._parent)
             self._done.set_result(None)
         elif word == "failed":
             reason = printable(frame.body)
@@ -162,10 +162,8 @@ class _Get:
 
     def _remove_part(self) -> None:
         try:
-            os.unlink(self._part, dir_fd=self._parent)
+            filetree.unlink(self._part, self._parent)
         except FileNotFoundError:
             pass  # nothing had come yet
         except (IsADirectoryError, PermissionError):
-            import shutil  # rarely: it brings in compressors
-
-            shutil.rmtree(self._part, dir_fd=self._parent)
+            filetree.remove_tree(self._part, self._parent)

@@ -21,6 +21,7 @@ from boincvm.guestlink.reports import Progress, no_progress, printable, shown
 from boincvm.guestlink.source import open_source
 from boincvm.guestlink.window import SLOT, TransferWindow
 from boincvm.host import filetree
+from boincvm.host.files import read_at
 from boincvm.tree_entries import Entry, UnsafePathError
 
 FRAME_CHUNK = 1 << 17
@@ -102,7 +103,7 @@ class _Put:
         return length
 
     async def _send_frame(self, descriptor: int, offset: int, end: int) -> int:
-        data = os.pread(descriptor, min(FRAME_CHUNK, end - offset), offset)
+        data = read_at(descriptor, min(FRAME_CHUNK, end - offset), offset)
         if not data:
             raise InputFileError("an input became shorter while it was read")
         self._call.send("data", {"offset": str(offset)}, data)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from boincvm.host.filetree import open_directory
+
 
 def open_source(directory: Path, source: Path) -> tuple[int, bytes]:
     """A directory's descriptor, which the caller closes, and the path of `source` beneath it.
@@ -15,4 +17,4 @@ def open_source(directory: Path, source: Path) -> tuple[int, bytes]:
         base, path = directory, absolute.relative_to(directory)
     else:
         base, path = absolute.parent, Path(absolute.name)
-    return os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), os.fsencode(path)
+    return open_directory(base), os.fsencode(path)

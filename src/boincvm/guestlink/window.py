@@ -8,6 +8,8 @@ what. What the guest wrote there is as little trusted as a frame.
 import asyncio
 import os
 
+from boincvm.host.files import read_at, write_at
+
 SLOT = 4 << 20
 """Bytes of a slot."""
 
@@ -35,10 +37,10 @@ class TransferWindow:
         at = await self._free.get()
         done = 0
         while done < length:
-            data = os.pread(source, min(length - done, 1 << 20), offset + done)
+            data = read_at(source, min(length - done, 1 << 20), offset + done)
             if not data:
                 break
-            done += os.pwrite(self._descriptor, data, at + done)
+            done += write_at(self._descriptor, data, at + done)
         return at, done
 
     def free(self, at: int) -> None:
@@ -54,5 +56,5 @@ class TransferWindow:
             raise ValueError("that is none of the guest's slots")
         done = 0
         while done < length:
-            data = os.pread(self._descriptor, min(length - done, 1 << 20), at + done)
-            done += os.pwrite(target, data, offset + done)
+            data = read_at(self._descriptor, min(length - done, 1 << 20), at + done)
+            done += write_at(target, data, offset + done)

@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from boincvm.host.files import create_new
+from boincvm.host.files import create_new, sync_directory
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -25,12 +25,3 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.unlink()
         raise
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """What was made, renamed or removed in the directory stays so. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

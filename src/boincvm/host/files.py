@@ -1,4 +1,4 @@
-"""Files of which it is known that they are files: opening one waits for nobody.
+"""Files by their descriptors, and files of which it is known that they are files.
 
 A name that others choose, or a place where others write, may hold a FIFO without a writer, a
 device or a link, and whoever just opens it hangs, or is led astray.
@@ -7,9 +7,54 @@ device or a link, and whoever just opens it hangs, or is led astray.
 import errno
 import os
 import stat
+import sys
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
+
+if sys.platform == "win32":
+    from boincvm.host.files_windows import (
+        allocated_size,
+        drop_cached,
+        free_space,
+        has_free_entries,
+        open_descriptor,
+        read_at,
+        set_mode,
+        sync_all,
+        sync_directory,
+        write_at,
+    )
+else:
+    from boincvm.host.files_posix import (
+        allocated_size,
+        drop_cached,
+        free_space,
+        has_free_entries,
+        open_descriptor,
+        read_at,
+        set_mode,
+        sync_all,
+        sync_directory,
+        write_at,
+    )
+
+__all__ = [
+    "allocated_size",
+    "create_new",
+    "drop_cached",
+    "free_space",
+    "has_free_entries",
+    "open_descriptor",
+    "open_regular",
+    "read_at",
+    "read_regular",
+    "set_mode",
+    "sync_all",
+    "sync_directory",
+    "sync_file",
+    "write_at",
+]
 
 
 def open_regular(path: Path) -> FileIO:
@@ -20,7 +65,7 @@ def open_regular(path: Path) -> FileIO:
     # Looked at first, for a FIFO that is opened for a moment lets go on who waits to write into it.
     if stat.S_ISFIFO(os.lstat(path).st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_descriptor(path, follow_links=False, wait=False)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is not a regular file")
@@ -42,5 +87,14 @@ def create_new(path: Path) -> BinaryIO:
     Raises OSError, also where a directory is in the way.
     """
     path.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o666), "wb")
+    return os.fdopen(open_descriptor(path, "x", follow_links=False), "wb")
+
+
+def sync_file(path: Path) -> os.stat_result:
+    """Have the content of `path` outlive a power cut; return its status. Raises OSError."""
+    descriptor = open_descriptor(path)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,31 +1,63 @@
-"""Advisory locks (flock(2)): the kernel drops them when their holder dies, however it dies."""
+"""Advisory locks: the kernel drops them when their holder dies, however it dies."""
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from boincvm.host.files import open_descriptor
 from boincvm.host.own_files import make_directory
 
+if sys.platform == "win32":
+    from boincvm.host.locks_windows import (
+        lock,
+        lock_slot_file,
+        open_lockable_directory,
+        try_lock,
+    )
+else:
+    from boincvm.host.locks_posix import (
+        lock,
+        lock_slot_file,
+        open_lockable_directory,
+        try_lock,
+    )
 
-def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Whether the lock was to be had at once; it lasts until the descriptor is closed."""
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+__all__ = [
+    "exclusive",
+    "lock",
+    "lock_slot_file",
+    "open_lock",
+    "open_lockable_directory",
+    "try_exclusive",
+    "try_lock",
+]
+
+
+def open_lock(path: Path) -> int:
+    """Open the lock file `path`, which is made if missing and never removed. Raises OSError."""
+    return open_descriptor(path, "c+", permissions=0o600)
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` (made if missing, never removed); waits for its turn."""
+    """Hold the lock file `path` in the block, after waiting for it. Raises OSError."""
     make_directory(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_lock(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def try_exclusive(path: Path) -> Iterator[bool]:
+    """Whether the lock file `path` was to be had at once; if so it is held in the block. Raises
+    OSError."""
+    descriptor = open_lock(path)
+    try:
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)

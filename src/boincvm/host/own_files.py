@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from io import FileIO
 from pathlib import Path
 
-_ROOT = 0
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_OTHERS_MAY_PASS = stat.S_IXGRP | stat.S_IXOTH
+from boincvm.host.files import open_descriptor
+
+if sys.platform == "win32":
+    from boincvm.host.own_files_windows import check_owner
+else:
+    from boincvm.host.own_files_posix import check_owner
 
 
 def check_directory(path: Path) -> Path:
@@ -25,7 +29,7 @@ def check_directory(path: Path) -> Path:
     except OSError:
         return path  # whoever wants something in it hears why not
     for one in (link, status):
-        _check(path, one)
+        check_owner(path, one)
     return path
 
 
@@ -34,12 +38,12 @@ def open_own(path: Path) -> FileIO:
 
     Raises OSError, and HostError where it is not this user's own, or others can write to it.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_descriptor(path, follow_links=False, wait=False)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{path.name} is no regular file")
-        _check(path, status)
+        check_owner(path, status)
     except BaseException:
         os.close(descriptor)
         raise
@@ -55,45 +59,3 @@ def make_directory(path: Path) -> None:
         path = path.parent
     for one in reversed(missing):
         one.mkdir(mode=0o700, exist_ok=True)
-
-
-def _check(path: Path, status: os.stat_result) -> None:
-    ours = os.geteuid()
-    if status.st_uid not in (ours, _ROOT):
-        from boincvm.errors import HostError
-
-        raise HostError(
-            f"{path} is not used: it belongs to {_name(status.st_uid)}, and this is {_name(ours)}",
-            hint=(
-                "with sudo give -H, or do without sudo: boincvm needs no root; or set BOINCVM_HOME"
-                " to a directory of root's own"
-            )
-            if ours == 0
-            else "set BOINCVM_HOME to a directory of your own",
-        )
-    is_writable = status.st_mode & _OTHERS_MAY_WRITE and not stat.S_ISLNK(status.st_mode)
-    if is_writable and _is_reachable(path):
-        from boincvm.errors import HostError
-
-        raise HostError(
-            f"{path} is not used: others than {_name(ours)} can write to it",
-            hint=f"see that it holds nothing of theirs, then: chmod go-w '{path}'",
-        )
-
-
-def _is_reachable(path: Path) -> bool:
-    """Whether no directory above, where it really lies, keeps others out."""
-    for directory in Path(os.path.realpath(path)).parents:
-        status = directory.stat()
-        if status.st_uid in (os.geteuid(), _ROOT) and not status.st_mode & _OTHERS_MAY_PASS:
-            return False
-    return True
-
-
-def _name(user: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"

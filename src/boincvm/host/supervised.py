@@ -1,9 +1,7 @@
-"""A program on the host with a supervisor over it (supervisor.py): how it starts and ends."""
+"""A program on the host with a supervisor over it (supervisor_linux.py): how it starts and ends."""
 
 import errno
-import fcntl
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,18 +20,23 @@ from boincvm.errors import (
 )
 from boincvm.exec_errors import advice_for
 from boincvm.exit_codes import ExitCode
-from boincvm.host.processes import quiet_environment
+from boincvm.host.channels import duplicate_above_streams
+from boincvm.host.not_yet import not_yet
+from boincvm.host.process_tree import KILL
+from boincvm.host.processes import kill_group
+from boincvm.host.programs import quiet_environment
 
 GRACE = 10.0
 """Seconds that a program has to end by itself after SIGTERM, before SIGKILL: as with BOINC's
 wrapper. The client waits 60 s for all of us."""
 ABORT_GRACE = 2.0
 """The same where the client aborts the task: nothing that it saves is of use."""
+_HAS_SUPERVISOR = sys.platform == "linux"
 _START_LIMIT = 30.0
 _MOST_WORDS = 4096
 _GUARD = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from boincvm.host.supervisor import main; main(int(sys.argv[2]))"
+    " from boincvm.host.supervisor_linux import main; main(int(sys.argv[2]))"
 )
 
 
@@ -116,6 +119,8 @@ def start_guarded(
 
     Raises ProgramStartError, InputFileError, OutputFileError, HostError.
     """
+    if not _HAS_SUPERVISOR:
+        raise not_yet("programs on the host under supervision")
     words = (*argv, *(f"{name}={value}" for name, value in environment.items()))
     attempt = Attempt(program, directory, streams, tuple(map(os.fsencode, words)))
     ours, its = socket.socketpair()
@@ -149,8 +154,8 @@ def guarded_end(guarded: Guarded, words: bytes) -> GuardedEnd:
     if len(said) != 5:
         # Somebody killed the guard: the kernel kills the program, and here goes its session.
         with suppress(ProcessLookupError):
-            os.killpg(program, signal.SIGKILL)
-        return GuardedEnd(None, signal.SIGKILL)
+            kill_group(program)
+        return GuardedEnd(None, KILL)
     status, user, system, largest = said[1:]
     code = os.waitstatus_to_exitcode(int(status))
     used = float(user), float(system), int(largest) << 10
@@ -164,7 +169,7 @@ def _descriptor(number: int, stream: Stream, stack: ExitStack) -> int | Path | N
         return None
     if isinstance(stream, Path):
         return stream.absolute()
-    descriptor = fcntl.fcntl(number if stream is None else stream, fcntl.F_DUPFD_CLOEXEC, 3)
+    descriptor = duplicate_above_streams(number if stream is None else stream)
     stack.callback(os.close, descriptor)
     return descriptor
 

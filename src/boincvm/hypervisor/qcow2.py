@@ -16,7 +16,7 @@ from array import array
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.host.files import open_regular
+from boincvm.host.files import open_descriptor, open_regular, read_at, write_at
 
 MAGIC = b"QFI\xfb"
 CLUSTER_BITS = 16
@@ -53,13 +53,12 @@ def check_disk(path: Path) -> int:
     name other files too, and a raw disk could be taken for any of these. No link is followed.
     Raises OSError, DiskRefusedError.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags)
+    descriptor = open_descriptor(path, follow_links=False, wait=False)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise DiskRefusedError(f"{path} is no regular file")
-        return check_header(os.pread(descriptor, CLUSTER, 0), status.st_size, str(path))
+        return check_header(read_at(descriptor, CLUSTER, 0), status.st_size, str(path))
     finally:
         os.close(descriptor)
 
@@ -190,11 +189,11 @@ def write_overlay(path: Path, size: int) -> None:
     l1_entries = -(-size // _PER_L2_TABLE)
     clusters = 3 + -(-l1_entries * 8 // CLUSTER)
     header = header_of(size, l1_entries, _L1_TABLE, _REFCOUNT_TABLE, 1)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = open_descriptor(path, "x", permissions=0o600)
     try:
-        os.pwrite(descriptor, header, 0)
-        os.pwrite(descriptor, struct.pack(">Q", _REFCOUNT_BLOCK), _REFCOUNT_TABLE)
-        os.pwrite(descriptor, struct.pack(">H", 1) * clusters, _REFCOUNT_BLOCK)
+        write_at(descriptor, header, 0)
+        write_at(descriptor, struct.pack(">Q", _REFCOUNT_BLOCK), _REFCOUNT_TABLE)
+        write_at(descriptor, struct.pack(">H", 1) * clusters, _REFCOUNT_BLOCK)
         os.ftruncate(descriptor, clusters * CLUSTER)
     finally:
         os.close(descriptor)
@@ -209,7 +208,7 @@ IS_COMPRESSED = 1 << 62
 
 def table(file: int, offset: int, entries: int) -> "array[int]":
     """A table of the file with the descriptor `file`. Raises OSError, DiskRefusedError."""
-    data = os.pread(file, entries * 8, offset)
+    data = read_at(file, entries * 8, offset)
     if len(data) != entries * 8:
         raise DiskRefusedError("a table is not in the file")
     read = array("Q", data)
@@ -227,7 +226,7 @@ def write_raw(path: Path, target: int) -> int:
     with open_regular(path) as file:
         source = file.fileno()
         room = os.fstat(source).st_size + CLUSTER  # the last cluster of a file may be short
-        entries, offset = struct.unpack(">IQ", os.pread(source, 12, 36))
+        entries, offset = struct.unpack(">IQ", read_at(source, 12, 36))
         os.ftruncate(target, size)
         for number, entry in enumerate(table(source, offset, entries)):
             if entry & OFFSET and number * _PER_L2_TABLE < size:

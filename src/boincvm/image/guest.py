@@ -22,7 +22,7 @@ _SHARED = (
     "bus/__init__.py",
     "bus/stomp.py",
     "host/__init__.py",
-    "host/filetree.py",
+    "host/filetree_posix.py",
     "tree_entries.py",
 )
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -8,6 +8,7 @@ from types import FrameType
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
 from boincvm.host.inherited import heeded
+from boincvm.host.signals import ASKING_SIGNALS
 
 
 class TerminatedError(BaseException):
@@ -24,7 +25,7 @@ def terminable() -> Iterator[None]:
 
     For the main thread.
     """
-    numbers = heeded((signal.SIGTERM, signal.SIGHUP))
+    numbers = heeded(number for number in ASKING_SIGNALS if number != signal.SIGINT)
     before = {number: signal.signal(number, _raise) for number in numbers}
     try:
         yield

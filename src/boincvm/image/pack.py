@@ -25,7 +25,7 @@ from boincvm.errors import (
     host_error,
 )
 from boincvm.host import locks
-from boincvm.host.atomic_files import sync_directory
+from boincvm.host.files import free_space, open_descriptor, sync_directory
 from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
 from boincvm.image.manifest import MANIFEST, ROOT, ContentFile, Manifest
 from boincvm.image.names import check_image_name
@@ -157,7 +157,7 @@ def _reading(path: Path) -> Iterator[Unpacker]:
     """Raises ImageMissingError, ImageDamagedError if `path` is no file, HostError."""
     try:
         # A pipe that nobody writes to must not hold us for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_descriptor(path, wait=False)
     except FileNotFoundError as error:
         raise ImageMissingError(
             f"there is no file {path}", hint="make it: boincvm image pack NAME FILE"
@@ -243,8 +243,7 @@ def _remove(directory: Path) -> None:
 
 
 def _check_space(directory: Path, size: int, name: str) -> None:
-    status = os.statvfs(directory)
-    free = status.f_bavail * status.f_frsize
+    free = free_space(directory)
     if free < size + _MARGIN:
         raise HostDiskFullError(
             f"unpacking image {name} needs {format_size(size + _MARGIN)} of disk space, "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from boincvm.errors import HostError, ImageDamagedError
+from boincvm.host.files import set_mode
 from boincvm.image.manifest import MANIFEST, MOST_BYTES, ContentFile, Manifest, decode_manifest
 from boincvm.sizes import format_size
 
@@ -170,7 +171,7 @@ def damaged(path: Path, what: str) -> ImageDamagedError:
 def finish_file(stream: BinaryIO) -> None:
     """Make a file read-only and sync it: after a power cut a named image is a whole one."""
     stream.flush()
-    os.fchmod(stream.fileno(), 0o444)
+    set_mode(stream.fileno(), 0o444)
     os.fsync(stream.fileno())
 
 

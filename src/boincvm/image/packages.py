@@ -6,7 +6,6 @@ asks the mirror only what is new, and works without a network if that is not to 
 """
 
 import hashlib
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from boincvm.errors import ImageBuildError
 from boincvm.host import locks
 from boincvm.host.own_files import make_directory
+from boincvm.host.users import is_root
 from boincvm.image.tools import ToolError, run_tool
 from boincvm.paths import cache_directory
 
@@ -58,7 +58,7 @@ def fetch_packages(
 
 def _command(suite: str, mirror: str | None) -> list[str]:
     skip = ["update", "download/empty", "cleanup/apt"]
-    if os.geteuid() == 0:
+    if is_root():
         skip.append("check/chrootless")  # no maintainer script runs, so root risks nothing
     command = [
         "mmdebstrap",

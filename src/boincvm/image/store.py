@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError, host_error
 from boincvm.host import locks
-from boincvm.host.atomic_files import sync_directory
+from boincvm.host.files import sync_directory
 from boincvm.host.own_files import check_directory, make_directory, open_own
 from boincvm.image import verify
 from boincvm.image.layout import INITRD, KERNEL, MANIFEST, ROOT

@@ -3,12 +3,12 @@
 import os
 import platform
 import shutil
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from boincvm.errors import HostDiskFullError, ImageBuildError
+from boincvm.host.processes import kill_group, terminate_group
 from boincvm.sizes import format_size
 
 DISK_SPACE = 3 << 30
@@ -25,6 +25,8 @@ _PACKAGE_OF = {
     "lz4": "lz4",
     "zstd": "zstd",
 }
+_PATIENCE = 5.0
+"""Seconds for a tool to end, and for the kernel to end one that was killed."""
 _MOST_LINES = 12
 
 
@@ -111,10 +113,10 @@ class ToolError(ImageBuildError):
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+    for end in (terminate_group, kill_group):
         try:
-            os.killpg(process.pid, number)
-            process.wait(patience)
+            end(process.pid)
+            process.wait(_PATIENCE)
         except ProcessLookupError:
             return
         except subprocess.TimeoutExpired:

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from boincvm.errors import HostError
+from boincvm.host.files import allocated_size, free_space
+from boincvm.host.resources import available_memory
 from boincvm.machine.errors import NoRoomForCheckpointError, NotEnoughRoomError
 from boincvm.sizes import format_size
 
@@ -18,9 +19,8 @@ KEPT_FREE = 16 << 20
 def check_room(slot: Path, memory: int) -> None:
     """For a machine with `memory` bytes whose files lie in `slot`; what its memory takes on
     disk when it is put to sleep counts too. Raises NotEnoughRoomError."""
-    _compare("memory", _available_memory(), memory + HYPERVISOR_MEMORY)
-    status = os.statvfs(slot)
-    _compare("disk", status.f_bavail * status.f_frsize, memory + LEAST_DISK)
+    _compare("memory", available_memory(), memory + HYPERVISOR_MEMORY)
+    _compare("disk", free_space(slot), memory + LEAST_DISK)
 
 
 def _compare(what: str, free: int, needed: int) -> None:
@@ -31,20 +31,10 @@ def _compare(what: str, free: int, needed: int) -> None:
         )
 
 
-def _available_memory() -> int:
-    """What could be had without swapping, in bytes (proc(5), meminfo)."""
-    with Path("/proc/meminfo").open("rb") as file:
-        for line in file:
-            if line.startswith(b"MemAvailable:"):
-                return int(line.split()[1]) << 10
-    raise HostError("/proc/meminfo does not tell how much memory is available")
-
-
 def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: float) -> None:
     """For a checkpoint of `needed` bytes in `directory`; `disk_bound`: bytes that the slot may
     have by the project's word, 0 for no such bound. Raises NoRoomForCheckpointError."""
-    status = os.statvfs(directory)
-    free = max(status.f_bavail * status.f_frsize - KEPT_FREE, 0)
+    free = max(free_space(directory) - KEPT_FREE, 0)
     if free < needed:
         raise NoRoomForCheckpointError(
             f"a checkpoint needs up to {format_size(needed)} of disk, and {format_size(free)} is"
@@ -66,7 +56,7 @@ def disk_usage(directory: Path) -> int:
     for place, _, names in os.walk(directory):
         for name in names:
             try:
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118
+                total += allocated_size(os.lstat(os.path.join(place, name)))  # noqa: PTH118
             except FileNotFoundError:
                 continue  # it has just gone
     return total

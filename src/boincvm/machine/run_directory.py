@@ -4,13 +4,13 @@ A run that is killed cannot tidy up; the next run removes what is no longer lock
 """
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, HostError
+from boincvm.host.locks import lock, open_lockable_directory, try_lock
 from boincvm.host.own_files import make_directory
 from boincvm.paths import runs_directory
 
@@ -21,14 +21,14 @@ def run_directory() -> Iterator[Path]:
     try:
         runs = runs_directory()
         make_directory(runs)
-        directory, lock = _make(runs)
+        directory, held = _make(runs)
     except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home directory
         raise _no_directory(error) from error
     try:
         yield directory
     finally:
         _remove(directory)
-        os.close(lock)
+        os.close(held)
 
 
 def _remove(directory: Path) -> None:
@@ -44,41 +44,39 @@ def _remove(directory: Path) -> None:
 
 def _make(runs: Path) -> tuple[Path, int]:
     """A new directory and its lock; what dead runs left is removed."""
-    together = os.open(runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    together = open_lockable_directory(runs)
     try:
         # Held for an instant: nobody may see a new directory that is not yet locked.
-        fcntl.flock(together, fcntl.LOCK_EX)
+        lock(together)
         _remove_stale(runs)
         directory = runs / os.urandom(8).hex()
         directory.mkdir(mode=0o700)
-        lock = _lock(directory)
-        if lock is None:
+        held = _lock(directory)
+        if held is None:
             raise BlockingIOError(errno.EWOULDBLOCK, "locked by another process", str(directory))
-        return directory, lock
+        return directory, held
     finally:
         os.close(together)
 
 
 def _lock(directory: Path) -> int | None:
     """A descriptor that holds the lock, or None where another process holds it."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    descriptor = open_lockable_directory(directory)
+    if try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _remove_stale(runs: Path) -> None:
     for directory in runs.iterdir():
         try:
-            lock = _lock(directory)
+            held = _lock(directory)
         except (FileNotFoundError, NotADirectoryError):
             continue  # another run has just ended
-        if lock is not None:
+        if held is not None:
             _remove(directory)
-            os.close(lock)
+            os.close(held)
 
 
 def _no_directory(error: OSError | RuntimeError) -> BoincvmError:

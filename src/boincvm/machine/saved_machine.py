@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 from boincvm import __version__
 from boincvm.file_digest import digest_of
-from boincvm.host.atomic_files import sync_directory, write_atomically
-from boincvm.host.files import open_regular
+from boincvm.host.atomic_files import write_atomically
+from boincvm.host.files import open_regular, sync_directory
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
 from boincvm.machine.errors import SavedMachineError

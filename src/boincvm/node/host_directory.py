@@ -18,6 +18,7 @@ from boincvm.errors import (
 )
 from boincvm.guestlink.reports import shown
 from boincvm.host import filetree
+from boincvm.host.files import read_at
 from boincvm.host.filetree import TreeWriter
 from boincvm.tar_trees import MOST_BYTES, MOST_ENTRIES
 from boincvm.tree_entries import UnsafePathError
@@ -44,7 +45,7 @@ class HostDirectory:
                 parent = filetree.open_parent(root, parts, create=True)
                 try:
                     _copy(source.parent, source.name, parent, part, stop, mode)
-                    os.rename(part, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
+                    filetree.rename(os.fsencode(part), parts[-1], parent)
                 finally:
                     os.close(parent)
                     remove(self._root / destination.parent / part)
@@ -86,7 +87,7 @@ def _copy_content(descriptor: int, size: int, writer: TreeWriter, stop: Event) -
     for start, length in filetree.extents(descriptor, size):
         offset, end = start, start + length
         while offset < end:
-            data = os.pread(descriptor, min(_CHUNK, end - offset), offset)
+            data = read_at(descriptor, min(_CHUNK, end - offset), offset)
             if not data or stop.is_set():
                 raise UnsafePathError("a file became shorter while it was read")
             writer.write(offset, data)
@@ -95,7 +96,7 @@ def _copy_content(descriptor: int, size: int, writer: TreeWriter, stop: Event) -
 
 @contextmanager
 def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = filetree.open_directory(directory)
     try:
         yield descriptor
     finally:

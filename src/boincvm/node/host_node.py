@@ -26,9 +26,10 @@ from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.transfer_rules import remove
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, GuestProtocolError, HostError, UsageError, host_error
+from boincvm.host import resources
 from boincvm.host.inherited import heeded
-from boincvm.host.locks import try_lock
-from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.host.locks import open_lock, try_lock
+from boincvm.host.signals import ASKING_SIGNALS
 from boincvm.node.files import GuestFiles
 from boincvm.node.host_directory import HostDirectory
 from boincvm.node.host_programs import HostPrograms
@@ -49,11 +50,10 @@ def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[s
             f"{chosen[:64]} cannot be on this bus: this host was invited as {bus.login}",
             hint=f"its id is that, or begins with it and a dot, like {bus.login}.{chosen[:64]}",
         )
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     known = {
         "host": platform.node(),
-        "cpus": str(len(os.sched_getaffinity(0))),
-        "memory": str(memory >> 20),
+        "cpus": str(resources.processors()),
+        "memory": str(resources.total_memory() >> 20),
     }
     guest = Guest(
         check_id(chosen),
@@ -77,31 +77,15 @@ class HostLoad:
 
     def __init__(self) -> None:
         self._started_at = time.time()
-        self._before = (time.monotonic(), _processor_seconds())
+        self._before = (time.monotonic(), resources.busy_seconds())
 
     def table(self) -> dict[str, object]:
         """A report.py's; cpu: since the last one."""
         then, used_then = self._before
-        self._before = now, used = time.monotonic(), _processor_seconds()
+        self._before = now, used = time.monotonic(), resources.busy_seconds()
         cpu = max(used - used_then, 0.0) / (now - then) if now > then else None
-        state = Report(VmState.RUNNING, "", cpu, _memory_used(), None, self._started_at)
+        state = Report(VmState.RUNNING, "", cpu, resources.used_memory(), None, self._started_at)
         return state.table()
-
-
-def _processor_seconds() -> float:
-    """Of all processors, but idle ones."""
-    first = Path("/proc/stat").read_text().split("\n", 1)[0]
-    user, nice, system, _idle, _waiting, *rest = map(int, first.split()[1:9])
-    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory_used() -> int:
-    """Bytes that no new program could have."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    found = {
-        name: int(text.split()[0]) << 10 for name, _, text in (x.partition(":") for x in lines)
-    }
-    return max(found["MemTotal"] - found["MemAvailable"], 0)
 
 
 async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) -> None:
@@ -158,7 +142,7 @@ def _held(state: Path, directory: Path | None) -> Iterator[Path]:
         try:
             for one in (state.parent, state):
                 one.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = open_lock(state / "lock")
             stack.callback(os.close, lock)
             if not try_lock(lock):
                 raise UsageError(

@@ -1,10 +1,8 @@
 """Commands from the bus run as programs of this host, as this user, each with a guard over it."""
 
 import asyncio
-import fcntl
 import itertools
 import os
-import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -13,10 +11,13 @@ from pathlib import Path, PurePosixPath
 from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.transfer_rules import guest_path
 from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageError, host_error
+from boincvm.guestlink import signals
 from boincvm.guestlink.program import WINDOW, ProgramEnd
 from boincvm.guestlink.reports import shown
 from boincvm.guestlink.voice import FractionDone, VoiceReader
-from boincvm.host.process_tree import children, send
+from boincvm.host.channels import capacity, make_named_pipe, set_blocking
+from boincvm.host.process_tree import CONTINUE, children, send
+from boincvm.host.processes import signal_group
 from boincvm.host.supervised import GRACE, Guarded, guarded_end, start_guarded
 from boincvm.node.command import Listener
 
@@ -74,12 +75,12 @@ class HostPrograms:
         self._is_ending = True
         running = list(self._running)
         for program in running:
-            program.signal(signal.SIGTERM)
-            program.signal(signal.SIGCONT)  # what is stopped cannot act on it
+            program.signal(signals.TERMINATE)
+            program.signal(signals.CONTINUE)  # what is stopped cannot act on it
         for limit in (GRACE, KILL_LIMIT) if running else ():
             await asyncio.wait([one.ended for one in running], timeout=limit)
             for program in running:
-                program.signal(signal.SIGKILL)
+                program.signal(signals.KILL)
         left = [program for program in running if not program.ended.done()]
         for program in left:
             program.give_up(HostError("the program does not end, although it was killed"))
@@ -114,7 +115,7 @@ class HostProgram:
             from_voice = _fifo(voice, ours)
             self._outputs = {from_stdout: "stdout", from_stderr: "stderr", from_voice: _VOICE}
             for descriptor in (self._stdin, *self._outputs):
-                os.set_blocking(descriptor, False)
+                set_blocking(descriptor, False)
             self._guarded = begin((stdin, stdout, stderr))
             self._held = ours.pop_all()
         self._said = self._guarded.words
@@ -133,13 +134,13 @@ class HostProgram:
         if self.ended.done():
             return
         guard, control, program, *_ = self._guarded
-        if number == signal.SIGKILL:
+        if number == signals.KILL:
             with suppress(OSError):  # it is ending already
                 control.shutdown(socket.SHUT_WR)
-            send(guard.pid, signal.SIGCONT)
+            send(guard.pid, CONTINUE)
         elif program in children(guard.pid):  # else another one might have its number
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(program, number)
+                signal_group(program, number)
 
     # Its output.
 
@@ -234,7 +235,7 @@ class HostProgram:
         guard.wait()
         # All that could write is dead, but for whom it has given a pipe to: what is there is all.
         for descriptor in list(self._outputs):
-            left = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+            left = capacity(descriptor)
             while left > 0 and (count := self._take(descriptor, min(left, _CHUNK))):
                 left -= count
         end = guarded_end(self._guarded, self._said)
@@ -257,7 +258,7 @@ class HostProgram:
 
 
 def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
-    ends = os.pipe2(os.O_CLOEXEC)
+    ends = os.pipe()
     reader.callback(os.close, ends[0])
     writer.callback(os.close, ends[1])
     return ends
@@ -265,9 +266,8 @@ def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
 
 def _fifo(path: Path, held: ExitStack) -> int:
     """Opened for writing, too, so that it does not end with each line that an `echo` writes."""
-    os.mkfifo(path, 0o600)
+    descriptor = make_named_pipe(path)
     held.callback(path.unlink, missing_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     held.callback(os.close, descriptor)
     return descriptor
 

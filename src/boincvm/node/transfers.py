@@ -20,6 +20,7 @@ from boincvm.controller.protocol.transfer_rules import (
 )
 from boincvm.errors import InputFileError, OutputFileError, UsageError
 from boincvm.file_digest import digest_of
+from boincvm.host.files import open_descriptor, read_at
 from boincvm.host.filetree import set_time
 from boincvm.node.machine_files import Place
 from boincvm.tar_trees import MOST_BYTES, pack, unpack
@@ -89,8 +90,7 @@ class PutTransfer(Transfer):
         self._hash = hashlib.blake2b(digest_size=32)
         self._file = directory / _CONTENT
         with told_as_host_faults():
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self._file, flags, 0o600)
+            self._descriptor = open_descriptor(self._file, "x", permissions=0o600)
 
     async def take(self, offset: int, data: bytes) -> None:
         """A piece, which waits until all before it have come; again is harmless.
@@ -169,7 +169,7 @@ class GetTransfer(Transfer):
         try:
             with told_as_host_faults():
                 fetched = await self._in_thread(self._look)
-                self._descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                self._descriptor = open_descriptor(file, follow_links=False)
         except UnsafePathError as error:
             raise OutputFileError(f"the guest's {self.path} cannot be sent: {error}") from error
         self._size = fetched.size
@@ -197,4 +197,4 @@ class GetTransfer(Transfer):
         if self._descriptor < 0 or offset > self._size:
             raise UsageError("a piece of a file that is not ready, or outside of it")
         with told_as_host_faults():
-            return os.pread(self._descriptor, PIECE, offset)
+            return read_at(self._descriptor, PIECE, offset)

@@ -9,7 +9,7 @@ from boincvm.boinc.init_data import InitDataError
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import exit_code_for_signal
 from boincvm.host.inherited import heeded
-from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.host.signals import ASKING_SIGNALS
 from boincvm.host.supervised import ABORT_GRACE
 from boincvm.wrapper.client_ends import (
     End,

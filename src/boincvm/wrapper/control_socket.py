@@ -6,15 +6,13 @@ is may connect.
 
 import asyncio
 import json
-import os
-import socket
 import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 from boincvm.errors import BoincvmError, HostError
-from boincvm.host.socket_paths import short_path
+from boincvm.host.sockets import connect, own_listener
 
 SOCKET = "boincvm.sock"
 _LONGEST = 4096
@@ -35,18 +33,9 @@ class ControlSocket:
 
     async def open(self) -> None:
         """Listens. Raises OSError."""
-        self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX)
+        listener = own_listener(self._path)
         try:
-            former = os.umask(0o177)
-            try:
-                with short_path(self._path) as short:
-                    listener.bind(short)
-            finally:
-                os.umask(former)
-            self._server = await asyncio.start_unix_server(
-                self._serve, sock=listener, limit=_LONGEST
-            )
+            self._server = await asyncio.start_server(self._serve, sock=listener, limit=_LONGEST)
         except BaseException:
             listener.close()
             raise
@@ -93,8 +82,8 @@ async def ask_for_checkpoint(slot: Path, limit: float) -> dict[str, object]:
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise HostError(f"{path} is no socket", hint="remove it")
-        with short_path(path) as short:
-            reader, writer = await asyncio.open_unix_connection(short, limit=1 << 16)
+        peer = await connect(path)
+        reader, writer = await asyncio.open_connection(sock=peer, limit=1 << 16)
     except OSError as error:
         raise HostError(
             f"no job with a machine runs in {slot}: {error.strerror}",

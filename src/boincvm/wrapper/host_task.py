@@ -1,7 +1,6 @@
 """One task that runs on the host: a program and all that comes of it, with a guard over it."""
 
 import asyncio
-import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,17 @@ from pathlib import Path
 from typing import Self
 
 from boincvm.errors import BoincvmError, HostError
-from boincvm.host.process_tree import children, descendants, send, signal_tree, stop_round, usage
+from boincvm.host.process_tree import (
+    CONTINUE,
+    STOP,
+    STOP_REQUEST,
+    children,
+    descendants,
+    send,
+    signal_tree,
+    stop_round,
+    usage,
+)
 from boincvm.host.supervised import GRACE, Guarded, guarded_end, start_guarded
 from boincvm.wrapper.worker import Worker, WorkerEnd
 
@@ -22,7 +31,7 @@ _STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 class HostTask(Worker):
     """Made by `start`. The task ends when its program does; what that leaves behind is killed.
 
-    Should this process die, be it by SIGKILL, the guard (host/supervisor.py) ends all of it.
+    Should this process die, be it by SIGKILL, the guard (host/supervisor_linux.py) ends all of it.
     """
 
     def __init__(self, guarded: Guarded, *, stop_signal: int, stops_all: bool) -> None:
@@ -71,7 +80,7 @@ class HostTask(Worker):
         )
         return cls(
             guarded,
-            stop_signal=signal.SIGTSTP if use_tstp else signal.SIGSTOP,
+            stop_signal=STOP_REQUEST if use_tstp else STOP,
             stops_all=multi_process or not use_tstp,
         )
 
@@ -103,7 +112,7 @@ class HostTask(Worker):
 
     async def resume(self) -> None:
         if not self._end.done():
-            signal_tree(self._guard.pid, signal.SIGCONT)
+            signal_tree(self._guard.pid, CONTINUE)
 
     async def kill(self, grace: float = GRACE) -> None:
         """The program is asked by SIGTERM first, as BOINC's wrapper does it: it may want to
@@ -129,7 +138,7 @@ class HostTask(Worker):
         self._is_asked = True
         with suppress(OSError):  # it has just ended
             self._control.send(b"end\n")
-        send(self._guard.pid, signal.SIGCONT)  # somebody may have stopped it
+        send(self._guard.pid, CONTINUE)  # somebody may have stopped it
 
     async def _ends_within(self, seconds: float) -> bool:
         done, _ = await asyncio.wait([self._end], timeout=seconds)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.host.atomic_files import write_atomically
+from boincvm.host.files import open_descriptor
 from boincvm.wrapper.cpu_seconds import CpuSeconds
 
 STATE_FILE = "boincvm_state.json"
@@ -31,8 +32,8 @@ def read_state(slot: Path) -> JobState | None:
     """None where there is none that makes sense: then wrapper_checkpoint.txt alone counts."""
     try:
         # Without following a link or waiting for a pipe's writer, should it be one.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(slot / STATE_FILE, flags), "rb") as file:
+        descriptor = open_descriptor(slot / STATE_FILE, follow_links=False, wait=False)
+        with os.fdopen(descriptor, "rb") as file:
             kept = json.loads(file.read(_MOST_BYTES))
         seconds = CpuSeconds(*(_seconds(kept[name]) for name in ("guest", "host", "wall")))
         return JobState(_count(kept["tasks_done"]), _count(kept["failures"]), seconds)

@@ -1,11 +1,11 @@
 """One task in a machine: what it needs goes in, it runs, what it made comes out."""
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from boincvm.errors import GuestError, HypervisorError, LimitError, OutputFileError
+from boincvm.guestlink import signals
 from boincvm.guestlink.get import all_of, get_tree
 from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd, Usage
@@ -127,13 +127,13 @@ class MachineTask(Step):
         program, machine = self._program, self._machine
         if program is None or machine is None or machine.is_saved or not machine.is_answering:
             return
-        program.signal(signal.SIGTERM)
+        program.signal(signals.TERMINATE)
         ended = asyncio.ensure_future(program.wait())
         limit = asyncio.ensure_future(self._watch.reach(self._watch.elapsed + GRACE))
         try:
             await asyncio.wait((ended, limit), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                program.signal(signal.SIGKILL)
+                program.signal(signals.KILL)
         finally:
             for future in (ended, limit):
                 future.cancel()
@@ -270,7 +270,7 @@ class MachineTask(Step):
                     await self._wake(machine)
                 self._feed_from(streams.stdin, program, session)
                 if self._is_expired:  # before it had begun
-                    program.signal(signal.SIGKILL)
+                    program.signal(signals.KILL)
                 end = await program.wait()
                 await streams.flush()
             finally:

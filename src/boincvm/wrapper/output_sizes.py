@@ -12,6 +12,7 @@ from pathlib import Path
 
 from boincvm.errors import OutputFileError
 from boincvm.host.atomic_files import write_atomically
+from boincvm.host.files import open_descriptor
 from boincvm.wrapper.client_ends import error_of_system
 
 SIZES_FILE = "boincvm_outputs.json"
@@ -53,8 +54,8 @@ def _read(slot: Path) -> dict[int, Sizes]:
     """Nothing where there is no file that makes sense: then all is appended to."""
     try:
         # Without following a link or waiting for a pipe's writer, should it be one.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(slot / SIZES_FILE, flags), "rb") as file:
+        descriptor = open_descriptor(slot / SIZES_FILE, follow_links=False, wait=False)
+        with os.fdopen(descriptor, "rb") as file:
             table = json.loads(file.read(_MOST_BYTES))
         return {
             int(index): {str(stream): _count(size) for stream, size in sizes.items()}

@@ -9,6 +9,7 @@ from time import monotonic
 
 from boincvm.errors import LimitError, OutputFileError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
+from boincvm.guestlink import signals
 from boincvm.guestlink.get import all_of, check_destination, get_tree
 from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd
@@ -210,7 +211,7 @@ class JobRun:
             await asyncio.wait((end,), timeout=self.job.limits.run)
             if end.done():
                 return end.result(), False
-            program.signal(signal.SIGKILL)
+            program.signal(signals.KILL)
             await asyncio.wait((end,), timeout=_KILL_LIMIT)
             return (end.result() if end.done() else None), True
         finally:

@@ -25,8 +25,16 @@ from boincvm.errors import (
     OutputFileError,
 )
 from boincvm.host.atomic_files import write_atomically
-from boincvm.host.files import create_new, open_regular, read_regular
-from boincvm.host.filetree import open_parent
+from boincvm.host.files import (
+    create_new,
+    free_space,
+    open_descriptor,
+    open_regular,
+    read_regular,
+    set_mode,
+    sync_all,
+)
+from boincvm.host.filetree import open_directory, open_parent, rename, unlink
 from boincvm.job.name_pattern import NamePattern, NamePatternError, compile_name_pattern
 from boincvm.sizes import format_size
 from boincvm.tree_entries import UnsafePathError, components, shown
@@ -93,13 +101,13 @@ def unzip_input(
         ):
             _check(opened.infolist(), maximum_bytes)
             _check_room(opened.infolist(), directory, archive)
-            root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = open_directory(directory)
             try:
                 for info in opened.infolist():
                     _unpack(opened, info, root)
             finally:
                 os.close(root)
-        os.sync()  # what came out must be on the disk before the archive goes
+        sync_all()  # what came out must be on the disk before the archive goes
         name.unlink()
     except UnsafePathError as error:
         raise InputFileError(f"{archive} is refused: {error}") from error
@@ -145,8 +153,7 @@ def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
 def _check_room(entries: Sequence[zipfile.ZipInfo], directory: Path, archive: Path) -> None:
     """A small archive may hold petabytes of zeros: that is told before the disk is full."""
     size = sum(info.file_size for info in entries)
-    status = os.statvfs(directory)
-    free = status.f_bavail * status.f_frsize
+    free = free_space(directory)
     if size > free:
         raise HostDiskFullError(
             f"{archive} cannot be unpacked: its files have {format_size(size)}, and the disk has"
@@ -173,15 +180,14 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, root: int) -> None:
     parent = open_parent(root, parts, create=True)
     try:
         _remove(_PART, parent)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with (
             archive.open(info) as source,
-            os.fdopen(os.open(_PART, flags, 0o666, dir_fd=parent), "wb") as target,
+            os.fdopen(open_descriptor(_PART, "x", parent=parent), "wb") as target,
         ):
             shutil.copyfileobj(source, target, _COPY_SIZE)
             if mode := _mode(info) & 0o777:
-                os.fchmod(target.fileno(), mode)
-        os.rename(_PART, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
+                set_mode(target.fileno(), mode)
+        rename(_PART, parts[-1], parent)
     finally:
         _remove(_PART, parent)
         os.close(parent)
@@ -194,7 +200,7 @@ def _mode(info: zipfile.ZipInfo) -> int:
 
 def _remove(name: bytes, directory: int) -> None:
     try:
-        os.unlink(name, dir_fd=directory)
+        unlink(name, directory)
     except FileNotFoundError:
         return
 

@@ -9,10 +9,10 @@ import re
 import stat
 from pathlib import Path
 
+from boincvm.host.files import open_descriptor, read_at
 from boincvm.wrapper.client_log import log
 
 _TAIL = 4096
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NUMBER = re.compile(rb"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 
 
@@ -50,7 +50,7 @@ class FractionFile:
     def _tail(self) -> bytes:
         """The lines that are whole among the last bytes of the file."""
         try:
-            descriptor = os.open(self._path, _READ)
+            descriptor = open_descriptor(self._path, follow_links=False, wait=False)
         except OSError:
             return b""
         try:
@@ -58,7 +58,7 @@ class FractionFile:
             if not stat.S_ISREG(status.st_mode):
                 return b""
             start = max(status.st_size - _TAIL, 0)
-            data = os.pread(descriptor, _TAIL, start)
+            data = read_at(descriptor, _TAIL, start)
         finally:
             os.close(descriptor)
         return data.partition(b"\n")[2] if start else data

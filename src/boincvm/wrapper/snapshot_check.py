@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.errors import BoincvmError
-from boincvm.host.processes import run_quickly
+from boincvm.host.programs import run_quickly
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.hypervisor.qemu.command import PROGRAM, find_program
 from boincvm.hypervisor.qemu.identity import check_identity

@@ -21,6 +21,7 @@ from boincvm.errors import (
     InputFileError,
     host_error,
 )
+from boincvm.host.files import free_space, open_descriptor
 from boincvm.host.filetree import set_time
 from boincvm.hypervisor.contract import FileSeal
 from boincvm.machine.saved_machine import (
@@ -106,7 +107,7 @@ def _opened(path: Path) -> Iterator[TarReader]:
     """Raises InputFileError."""
     try:
         # A pipe that nobody writes to must not hold us for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_descriptor(path, wait=False)
     except (OSError, ValueError) as error:
         raise InputFileError(f"{path} cannot be read: {error}") from error
     with os.fdopen(descriptor, "rb") as stream:
@@ -201,8 +202,7 @@ def _time(value: object) -> float:
 
 def _check_room(directory: Path, snapshot: Snapshot) -> None:
     size = sum(seal.size for seal in snapshot.files.values())
-    status = os.statvfs(directory)
-    free = status.f_bavail * status.f_frsize
+    free = free_space(directory)
     if size > free:
         raise HostDiskFullError(
             f"the snapshot's files have {format_size(size)}, and the disk has"

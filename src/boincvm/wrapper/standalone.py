@@ -3,9 +3,7 @@
 The machine begins first, and what it takes to run a job in it is imported meanwhile.
 """
 
-import signal
-
-from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.host.signals import ASKING_SIGNALS, hold_back, hold_back_only
 from boincvm.job.model import Job
 from boincvm.machine.prestart import HeadStart
 
@@ -17,7 +15,7 @@ def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
     Raises BoincvmError.
     """
     # They wait until there is a loop that heeds them: the machine must be tidied up.
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_SIGNALS)
+    former = hold_back(ASKING_SIGNALS)
     try:
         with HeadStart(job) as head_start:
             import asyncio
@@ -28,4 +26,4 @@ def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
                 run_begun(job, head_start, json_output=json_output, show_progress=show_progress)
             )
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        hold_back_only(former)

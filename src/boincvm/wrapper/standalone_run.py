@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.host.inherited import heeded
-from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.host.signals import ASKING_SIGNALS, let_through
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.job.model import Job
 from boincvm.machine.golden.background import make_in_background
@@ -89,7 +89,7 @@ class _Interruption:
         numbers = heeded(ASKING_SIGNALS)
         for number in numbers:
             loop.add_signal_handler(number, self._receive, number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING_SIGNALS)  # see standalone.py
+        let_through(ASKING_SIGNALS)  # see standalone.py
         try:
             await asyncio.wait((self._task,))
         finally:

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import select
 import stat
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from typing import Protocol
 
 from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, HostError, InputFileError
 from boincvm.exit_codes import ExitCode
+from boincvm.host.channels import ATOMIC_WRITE, wait_until_writable
+from boincvm.host.terminal import is_anothers
 
 READ_SIZE = 1 << 16
 """Bytes of standard input that are read at once, at most."""
@@ -41,8 +42,6 @@ class DescriptorSink:
         self._empty.set()
         # What is not a file takes at least PIPE_BUF bytes without blocking once it is writable.
         self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes) -> None:
         self._pending.append(memoryview(data))
@@ -60,8 +59,8 @@ class DescriptorSink:
         return self._waits
 
     def _write_some(self) -> None:
-        while self._pending and self._poll.poll(0):
-            if not self._write_piece(self._pending.popleft(), select.PIPE_BUF):
+        while self._pending and wait_until_writable(self._descriptor, 0):
+            if not self._write_piece(self._pending.popleft(), ATOMIC_WRITE):
                 return
         if not self._pending:
             self._stop()
@@ -206,7 +205,7 @@ class Source:
 def readable_stdin() -> int | None:
     """Descriptor 0, unless it is closed, or a terminal that another job has."""
     try:
-        if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
+        if is_anothers(0):
             return None
         os.fstat(0)
     except OSError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.host.atomic_files import write_atomically
+from boincvm.host.files import open_descriptor
 
 CHECKPOINT_FILE = "wrapper_checkpoint.txt"
 LONGEST_TIME = 1e10
@@ -49,8 +50,7 @@ def read_checkpoint(slot: Path, tasks: int) -> Restored:
     """
     try:
         # Without following a link or waiting for a pipe's writer, should it be one.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(slot / CHECKPOINT_FILE, flags)
+        descriptor = open_descriptor(slot / CHECKPOINT_FILE, follow_links=False, wait=False)
         try:
             data = os.read(descriptor, _MOST_BYTES)
         finally:

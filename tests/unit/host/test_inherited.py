@@ -21,7 +21,8 @@ reset_inherited_state()
 
 from boincvm.client.terminal.protocol import Size, shell_argv
 from boincvm.image.tools import run_tool
-from boincvm.host.processes import ChildProcess, run_quickly
+from boincvm.host.processes import ChildProcess
+from boincvm.host.programs import run_quickly
 from boincvm.host.supervised import start_guarded
 
 script, found = sys.argv[1], {}

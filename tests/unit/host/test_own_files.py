@@ -14,7 +14,7 @@ from boincvm.controller.serve.auth import token_in
 from boincvm.controller.store import Store
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode
-from boincvm.host import own_files
+from boincvm.host import own_files_posix
 from boincvm.host.own_files import check_directory, make_directory, open_own
 from boincvm.hypervisor.qemu import acceleration
 from boincvm.image import verify
@@ -40,7 +40,7 @@ def place(tmp_path: Path) -> Path:
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who runs the tests is somebody else than root, whose files everybody trusts."""
     if os.geteuid() == 0:
-        monkeypatch.setattr(own_files, "_ROOT", -1)
+        monkeypatch.setattr(own_files_posix, "_ROOT", -1)
 
 
 def write(path: Path, mode: int = 0o644) -> Path:

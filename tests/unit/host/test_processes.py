@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.host.processes import ChildProcess, guarded, run_quickly
+from boincvm.host.processes import ChildProcess, guarded
+from boincvm.host.programs import run_quickly
 
 LIMIT = 20.0
 

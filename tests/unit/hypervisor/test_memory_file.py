@@ -117,7 +117,7 @@ def test_long_runs_of_pages_that_follow_each_other(
         lengths.append(length)
         return read(descriptor, length, offset)
 
-    monkeypatch.setattr("os.pread", watched)
+    monkeypatch.setattr("boincvm.hypervisor.qemu.memory_file.read_at", watched)
     assert restore(tmp_path, "memory-1") == pages
     assert lengths == [256 * PAGE, 44 * PAGE]  # few calls, and not all of the memory at once
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from boincvm.wrapper import slot_files
 from boincvm.wrapper.priority import nice_value
 from boincvm.wrapper.slot_files import CheckpointFile, FractionFile
 
@@ -76,7 +77,7 @@ def test_what_has_not_changed_is_not_read_again(
     path.write_text("0.5\n")
     reads: list[int] = []
     pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda *args: (reads.append(1), pread(*args))[1])
+    monkeypatch.setattr(slot_files, "read_at", lambda *args: (reads.append(1), pread(*args))[1])
     assert [file.read() for _ in range(3)] == [0.5] * 3
     assert len(reads) == 1
     path.write_text("0.55\n")

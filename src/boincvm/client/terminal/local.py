@@ -3,9 +3,7 @@
 import os
 import select
 import signal
-import termios
 import threading
-import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -13,7 +11,10 @@ from typing import Protocol
 
 from boincvm.client.terminal.protocol import Size, keys, window_size
 from boincvm.errors import UsageError
+from boincvm.host.channels import set_blocking
 from boincvm.host.inherited import heeded
+from boincvm.host.signals import ASKING_SIGNALS
+from boincvm.host.terminal import RESIZE_SIGNAL, raw
 
 BEAT = 60.0
 """Seconds after which the far end hears of us, if nobody types: it gives up who says nothing."""
@@ -21,7 +22,6 @@ _PIECE = 4096
 _ROOM = 1 << 16
 _LEAVING_LIMIT = 3.0
 _LEAVE, _RESIZED, _GO_ON = b"l", b"w", b"g"
-_LEAVES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class FarEnd(Protocol):
@@ -76,18 +76,6 @@ def size_of(terminal: int) -> Size:
     return Size(rows or Size().rows, columns or Size().columns)
 
 
-@contextmanager
-def raw(terminal: int) -> Iterator[None]:
-    """In the block keys come one by one, unseen and unchanged; afterwards all is as it was."""
-    before = termios.tcgetattr(terminal)
-    try:
-        tty.setraw(terminal, termios.TCSADRAIN)  # what is typed already is not lost
-        yield
-    finally:
-        with suppress(termios.error):  # it is gone
-            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-
 class Attendance:
     """One remote shell on the terminal `keyboard`; only in the main thread.
 
@@ -106,7 +94,7 @@ class Attendance:
         # They stay open: a thread that comes late may still ring.
         self._bell, self._ringer = os.pipe()
         for descriptor in (self._bell, self._ringer):
-            os.set_blocking(descriptor, False)
+            set_blocking(descriptor, False)
 
     def attend(self) -> bool:
         """Until the far end has ended: True; or, False, until the user leaves by `~.` after
@@ -135,8 +123,9 @@ class Attendance:
         def resize(_number: int, _frame: FrameType | None) -> None:
             self._ring(_RESIZED)
 
-        former = {number: signal.signal(number, leave) for number in heeded(_LEAVES)}
-        former[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
+        former = {number: signal.signal(number, leave) for number in heeded(ASKING_SIGNALS)}
+        if RESIZE_SIGNAL is not None:
+            former[RESIZE_SIGNAL] = signal.signal(RESIZE_SIGNAL, resize)
         try:
             yield
         finally:

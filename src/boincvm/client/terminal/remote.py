@@ -23,6 +23,8 @@ import sys
 import termios
 import time
 
+assert sys.platform == "linux"  # noqa: S101 - as guests are
+
 ROOM = 1 << 16
 GRACE = 1.0
 LAST_WORDS = 0.2

@@ -20,7 +20,6 @@ at most once in a guest's life, and `instance` says which life is meant.
 
 import asyncio
 import secrets
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +32,7 @@ from boincvm.controller.protocol.commands import LONGEST_ID, Request, check_requ
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import Post, Word, encode_word
 from boincvm.errors import GuestProtocolError, UsageError
+from boincvm.guestlink import signals
 
 
 class CommandTable:
@@ -165,7 +165,7 @@ class CommandTable:
         command = self.find(command_id)
         for answer in command.answers.values():
             if answer.is_open:
-                self._say(answer.guest_id, "CMD_SIGNAL", command_id, signal=int(signal.SIGKILL))
+                self._say(answer.guest_id, "CMD_SIGNAL", command_id, signal=signals.KILL)
                 self._close(command, answer, State.DROPPED, why)
         self._see_end(command)
 

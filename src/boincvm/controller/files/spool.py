@@ -9,6 +9,7 @@ from typing import Self
 
 from boincvm.controller.protocol.transfer_rules import check_room, told_as_host_faults
 from boincvm.errors import UsageError
+from boincvm.host.files import read_at
 
 
 class Spooled:
@@ -64,7 +65,7 @@ class Spooled:
     def read(self, offset: int, length: int) -> bytes:
         """Raises HostError."""
         with told_as_host_faults():
-            return os.pread(self._descriptor, length, offset)
+            return read_at(self._descriptor, length, offset)
 
     def close(self) -> None:
         """Again is harmless."""

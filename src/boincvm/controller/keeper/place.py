@@ -30,6 +30,7 @@ from boincvm.controller.protocol.guest import check_id
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import write_atomically
+from boincvm.host.files import open_descriptor, sync_file
 from boincvm.host.locks import try_lock
 from boincvm.host.own_files import open_own
 from boincvm.job import values
@@ -186,11 +187,7 @@ class Place:
     def sync_disk(self, layers: Iterable[str]) -> None:
         """What the guest has written there outlives a power cut from now on. Raises OSError."""
         for name in layers:
-            descriptor = os.open(self.disk / name, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(self.disk / name)
 
     def _write(self, name: str, table: Mapping[str, object]) -> None:
         write_atomically(self.directory / name, json.dumps(table, indent=1))
@@ -259,8 +256,9 @@ class Place:
 
     def _open_lock(self) -> int:
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            return os.open(self.directory / "lock", flags, 0o600)
+            return open_descriptor(
+                self.directory / "lock", "c+", follow_links=False, permissions=0o600
+            )
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 raise HostError(f"the machine in {self.directory} has gone") from error

@@ -25,7 +25,7 @@ from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.inherited import heeded, reset_inherited_state
-from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.host.signals import ASKING_SIGNALS
 from boincvm.node.files import GuestFiles
 from boincvm.node.machine_files import MachinePlace
 from boincvm.node.node import BusGuest

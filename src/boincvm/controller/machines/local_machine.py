@@ -6,7 +6,6 @@ a controller that begins finds it again by the lock that it holds.
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +14,9 @@ from pathlib import Path
 from boincvm.controller.keeper.place import Place, Status
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState
-from boincvm.errors import BoincvmError
+from boincvm.errors import BoincvmError, HostError
+from boincvm.host.process_tree import command_line
+from boincvm.host.processes import kill_opened, open_process, spawn_detached, wait_for_child
 
 _KEEPER = "boincvm.controller.keeper.process"
 
@@ -102,18 +103,7 @@ class LocalMachine:
         if snapshot is not None:
             argv += ["--snapshot", snapshot]
         with self.place.log.open("ab") as log:
-            # Not by `subprocess`, which wants to see the end of all that it begins.
-            pid = os.posix_spawn(
-                argv[0],
-                argv,
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
-                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
-                ],
-                setsid=True,
-            )
+            pid = spawn_detached(argv, log.fileno())
         self.report = Report(VmState.STARTING)
         self.is_silent = self.ended_unasked = self._is_killed = False
         self._child = pid
@@ -150,28 +140,26 @@ class LocalMachine:
 
     def _is_keeper(self, pid: int) -> bool:
         """Numbers of processes that have ended are given to others."""
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-        names = {Path(os.fsdecode(word)).name for word in words}
+        names = {Path(os.fsdecode(word)).name for word in command_line(pid)}
         return {_KEEPER, self.place.directory.name} <= names
 
     def _watch(self, pid: int) -> None:
-        self._pidfd = os.pidfd_open(pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+        opened = open_process(pid)
+        if opened is None:
+            raise HostError("this system does not tell when a machine's keeper ends")
+        self._pidfd = opened
+        asyncio.get_running_loop().add_reader(opened, self._ended)
 
     def kill_keeper(self) -> None:
         """And the machine with it, at once: that is how it is powered off."""
         if self.is_kept:
             self._is_killed = True
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            kill_opened(self._pidfd)
 
     def _ended(self) -> None:
         self.let_go()
         if self._child:
-            _, status = os.waitpid(self._child, 0)
-            self.was_killed = os.WIFSIGNALED(status)
+            self.was_killed = wait_for_child(self._child) < 0
             self._child = 0
         self.report, self.is_silent = None, False
         try:

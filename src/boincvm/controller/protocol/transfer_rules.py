@@ -11,6 +11,7 @@ from typing import NamedTuple
 from boincvm import tree_entries
 from boincvm.errors import DISK_FULL, HostDiskFullError, HostError, UsageError
 from boincvm.guestlink.guest_paths import WORK
+from boincvm.host.files import free_space
 from boincvm.json_value import LARGEST
 
 PIECE = 64 << 10
@@ -101,8 +102,7 @@ def check_kind(value: object) -> bool:
 
 def check_room(directory: Path, size: int) -> None:
     """Whether so many bytes fit on the disk of `directory`. Raises HostDiskFullError."""
-    status = os.statvfs(directory)
-    if status.f_bavail * status.f_frsize < size:
+    if free_space(directory) < size:
         raise _disk_full()
 
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from boincvm.controller.serve.connections import CALLER, Caller
 from boincvm.exit_codes import ExitCode
+from boincvm.host.files import open_descriptor
 from boincvm.host.own_files import open_own
 
 TOKEN_PROTOCOL = "boincvm.token."  # noqa: S105 - what stands before one
@@ -192,7 +193,7 @@ def _with_headers(send: Send, host: str, *, is_page: bool) -> Send:
 def token_in(path: Path) -> str:
     """The token in that file, which is made if there is none. Raises OSError, HostError."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = open_descriptor(path, "x", permissions=0o600)
     except FileExistsError:
         with open_own(path) as kept:
             token = kept.read(_LONGEST_TOKEN).decode("ascii", "replace").strip()

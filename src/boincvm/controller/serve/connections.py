@@ -6,9 +6,7 @@ the oldest one goes, so that nobody who only holds connections keeps others out.
 
 import asyncio
 import functools
-import os
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +15,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+
+from boincvm.host.sockets import is_owners
 
 MOST_STRANGERS = 256
 MOST_KNOWN = 1024
@@ -92,9 +92,7 @@ class Caller:
 def is_owner(transport: asyncio.Transport) -> bool:
     """Whether the process at the other end of a UNIX socket is this user's, or root's."""
     peer: socket.socket = transport.get_extra_info("socket")
-    told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, _ = struct.unpack("3i", told)
-    return user in (0, os.geteuid())
+    return is_owners(peer)
 
 
 class HttpConnection(H11Protocol):

@@ -11,7 +11,7 @@ from boincvm.controller.serve.auth import Policy, token_in
 from boincvm.controller.serve.server import Place, Server
 from boincvm.errors import BoincvmError
 from boincvm.host.inherited import heeded
-from boincvm.host.processes import ASKING_SIGNALS
+from boincvm.host.signals import ASKING_SIGNALS
 from boincvm.paths import controller_directory
 from boincvm.standard_error import say
 

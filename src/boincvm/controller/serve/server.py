@@ -20,7 +20,7 @@ from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.connections import Crowd, protocol_factory
 from boincvm.controller.serve.shutdown import Ending
 from boincvm.errors import host_error
-from boincvm.host.socket_paths import own_listener
+from boincvm.host.sockets import own_listener
 
 GRACE = 2.0
 """Seconds that requests have to end in when we do."""

@@ -12,8 +12,11 @@ from pathlib import Path
 from time import monotonic
 from typing import BinaryIO, NamedTuple
 
+from boincvm.host import memory_files
 from boincvm.host.own_files import make_directory, open_own
 from boincvm.host.processes import ChildProcess
+from boincvm.host.resources import boot_id
+from boincvm.host.users import user_id
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.paths import cache_directory
 from boincvm.redaction import redact
@@ -23,7 +26,6 @@ LIMIT = 2.5
 
 _DEVICE = Path("/dev/kvm")
 _MOST_BYTES = 1 << 16
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _EXIT_PORT = 0xF4
 _SENT = 0x2A
 REPORTED = _SENT << 1 | 1
@@ -84,7 +86,7 @@ async def _try_kvm(kernel: Path) -> str:
     # Neither lies on a disk: nothing is left of a trial whose process was killed.
     with _in_memory("initrd", probe_initrd()) as initrd, _in_memory("log", b"") as log:
         process = ChildProcess(
-            trial_command("kvm", kernel, f"/dev/fd/{initrd.fileno()}"),
+            trial_command("kvm", kernel, memory_files.path_of(initrd.fileno())),
             directory=Path("/"),
             descriptors=[initrd.fileno()],
             stderr=log,
@@ -109,7 +111,7 @@ async def _try_kvm(kernel: Path) -> str:
 
 
 def _in_memory(name: str, content: bytes) -> BinaryIO:
-    file = os.fdopen(os.memfd_create(name), "w+b")
+    file = os.fdopen(memory_files.create(name), "w+b")
     file.write(content)
     file.flush()
     return file
@@ -165,7 +167,7 @@ def _key() -> str:
     cost a trial boot each time."""
     program = qemu_command.find_program(qemu_command.PROGRAM)
     stamp = f"{program}:{Path(program).stat().st_mtime_ns}"
-    return "|".join([_BOOT_ID.read_text().strip(), str(os.getuid()), stamp])
+    return "|".join([boot_id(), user_id(), stamp])
 
 
 def _load(cache: Path, key: str) -> Verdict | None:

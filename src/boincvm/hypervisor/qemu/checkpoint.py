@@ -18,7 +18,6 @@ Sources: docs/devel/migration.rst and qapi/migration.json of QEMU.
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -32,6 +31,7 @@ from qemu.qmp import Message
 import boincvm
 from boincvm import checkpoint_steps
 from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError
+from boincvm.host.channels import widen
 from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.contract import FileSeal
 from boincvm.hypervisor.qemu.monitor import LIMIT, Monitor
@@ -91,10 +91,10 @@ class Keeper:
         """`memory` is the file to write, `base` the one whose pages need not be written again;
         `seal`, `merge`: disk layers that are frozen when the memory has come. `waits`: it takes
         its turn among all tasks of this host, and gives way to all other work. Raises OSError."""
-        stream, self.stream = os.pipe2(os.O_CLOEXEC)
-        result, far = os.pipe2(os.O_CLOEXEC)
+        stream, self.stream = os.pipe()
+        result, far = os.pipe()
         with contextlib.suppress(OSError):  # with too many pipes of this user it stays small
-            fcntl.fcntl(self.stream, _F_SETPIPE_SZ, _PIPE_SIZE)
+            widen(self.stream, _PIPE_SIZE)
         request = {
             "stream": stream,
             "result": far,

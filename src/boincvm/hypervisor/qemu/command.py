@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from boincvm.errors import HypervisorMissingError
-from boincvm.host import processes
+from boincvm.host import programs
 from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
 from boincvm.hypervisor.qemu.launch import Launch, Memory
 
@@ -61,7 +61,7 @@ KERNEL_ARGUMENTS = [
 
 def find_program(name: str) -> str:
     """The path of QEMU's program `name`. Raises HypervisorMissingError."""
-    path = processes.find_program(name)
+    path = programs.find_program(name)
     if path is None:
         raise HypervisorMissingError(f"{name} is not installed", hint=INSTALL_HINT)
     return path

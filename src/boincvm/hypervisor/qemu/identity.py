@@ -6,21 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boincvm.errors import HypervisorError
+from boincvm.host.resources import processor_name
 from boincvm.hypervisor.qemu import command as qemu_command
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.qemu.saved import SavedState
-
-_CPU_INFO = Path("/proc/cpuinfo")
-
-
-def processor() -> str:
-    """The host's processor, as its kernel names it; empty where it does not."""
-    with _CPU_INFO.open("rb") as file:
-        for line in file.read(4096).splitlines():
-            if line.startswith((b"model name", b"Model")):
-                return line.partition(b":")[2].strip().decode(errors="replace")
-    return ""
 
 
 def identity(accelerator: str) -> dict[str, str]:
@@ -36,7 +26,7 @@ def identity(accelerator: str) -> dict[str, str]:
         "qemu": f"{program} {status.st_size} {status.st_mtime_ns}",
         "machine": " ".join(machine),
         "accelerator": accelerator,
-        "processor": processor(),
+        "processor": processor_name(),
     }
 
 
@@ -52,7 +42,7 @@ def check_identity(state: SavedState, accelerator: str) -> str:
         raise HypervisorError(
             f"the machine was saved under {state.accelerator}, which does not work here"
         )
-    if state.processor != processor():
+    if state.processor != processor_name():
         raise HypervisorError(
             f"the machine was saved on another processor ({ascii(state.processor)[:80]})"
         )

@@ -23,7 +23,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict
 
-from boincvm.host.files import open_regular
+from boincvm.host.files import open_regular, read_at
 from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame, StreamWriter
 
 MARK = b"BVMMEM1\n"
@@ -227,7 +227,7 @@ class MemoryImage:
             ):
                 end += 1
             length = (end - begin) * PAGE
-            data = os.pread(files[place - 1].fileno(), length, offsets[begin])
+            data = read_at(files[place - 1].fileno(), length, offsets[begin])
             if len(data) != length:
                 raise MemoryFileError(f"{self.chain[place - 1]} has become shorter")
             writer.pages(block, begin, memoryview(data))

@@ -15,24 +15,21 @@ On `result` it says `{"ready": true}` when it is its turn, and at the end what i
 """
 
 import contextlib
-import ctypes
-import fcntl
 import json
 import os
-import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boincvm.file_digest import digest_of
+from boincvm.host.files import open_descriptor
+from boincvm.host.locks import lock, open_lock
 from boincvm.host.own_files import make_directory
+from boincvm.host.processes import lower_priority, yield_disk
 from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryWriter, Summary
 from boincvm.hypervisor.qemu.qcow2_merge import MergeError, merge
 from boincvm.hypervisor.qemu.stream import StreamError, read_stream
 
 _BUFFER = 1 << 20
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system call numbers
-_IDLE_CLASS = 3 << 13
-_LEAST_PRIORITY = 19
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -61,10 +58,8 @@ def _say(result: int, told: dict[str, object]) -> None:
 
 def _give_way() -> None:
     """To all other work on the processors, and on the disk."""
-    os.nice(_LEAST_PRIORITY)
-    number = _IOPRIO_SET.get(platform.machine())
-    if number is not None:
-        ctypes.CDLL(None).syscall(number, 1, 0, _IDLE_CLASS)  # refused, it would only be ruder
+    lower_priority()
+    yield_disk()
 
 
 class _Turn:
@@ -74,11 +69,11 @@ class _Turn:
         self._descriptor = -1
         if path is not None:
             make_directory(Path(path).parent)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = open_lock(Path(path))
 
     def __enter__(self) -> None:
         if self._descriptor >= 0:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            lock(self._descriptor)
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
@@ -145,7 +140,7 @@ def _seal(directory: Path, names: Iterable[object]) -> dict[str, dict[str, objec
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = open_descriptor(path, follow_links=False)
     try:
         os.fsync(descriptor)
     finally:

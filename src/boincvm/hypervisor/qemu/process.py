@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError, UsageError
-from boincvm.host.files import create_new
-from boincvm.host.processes import ChildProcess, quiet_environment
+from boincvm.host.files import create_new, open_descriptor, read_at
+from boincvm.host.processes import ChildProcess
+from boincvm.host.programs import quiet_environment
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu import command as qemu_command
@@ -49,9 +50,10 @@ class QemuProcess:
             command = qemu_command.machine_command(
                 spec, accelerator, launch, qmp=ends[0], link=ends[1], console=ends[2]
             )
-            self.window = os.open(spec.directory / WINDOW, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            self.log = os.open(spec.directory / LOG, flags, 0o600)
+            self.window = open_descriptor(spec.directory / WINDOW, "r+", follow_links=False)
+            self.log = open_descriptor(
+                spec.directory / LOG, "w+", follow_links=False, permissions=0o600
+            )
             self.child = ChildProcess(
                 command,
                 directory=spec.directory,
@@ -72,7 +74,7 @@ class QemuProcess:
         if self.log < 0:
             return ""
         # Before anything is left out of it, by which a folder's name would not be known any more.
-        text = redact(os.fsdecode(os.pread(self.log, 1 << 16, 0)))
+        text = redact(os.fsdecode(read_at(self.log, 1 << 16, 0)))
         lines = text.strip().splitlines()
         return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
 

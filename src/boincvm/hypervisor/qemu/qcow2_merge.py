@@ -4,7 +4,6 @@ Format: QEMU's docs/interop/qcow2.txt. The layers are ours: version 3, clusters 
 nothing compressed, encrypted, or kept in another file.
 """
 
-import os
 import struct
 from array import array
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
+from boincvm.host.files import read_at
 from boincvm.hypervisor.qcow2 import (
     CLUSTER,
     IS_COMPRESSED,
@@ -112,7 +112,7 @@ class _Writer:
         return int(at | _IN_USE_ONCE)
 
     def _copy(self, layer: _Layer, offset: int) -> int:
-        data = os.pread(layer.file.fileno(), CLUSTER, offset)
+        data = read_at(layer.file.fileno(), CLUSTER, offset)
         at = self._take()
         self._put(at, data)  # the last cluster of a file may be short
         return at

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from boincvm import checkpoint_steps
 from boincvm.errors import HypervisorError, host_error
+from boincvm.host.resources import processor_name
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
 from boincvm.hypervisor.qemu.checkpoint import (
@@ -21,7 +22,6 @@ from boincvm.hypervisor.qemu.command import (
     layer_options,
     read_only_layer,
 )
-from boincvm.hypervisor.qemu.identity import processor
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.hypervisor.qemu.process import failure_of_disks
 from boincvm.hypervisor.qemu.saved import read_saved_state
@@ -178,7 +178,7 @@ class Saving:
                 "qemu": await self._version(),
                 "type": await self._machine_type(),
                 "accelerator": self._accelerator,
-                "processor": processor(),
+                "processor": processor_name(),
                 "memory": memory,
                 "layers": list(layers),
                 "live": kept.live,

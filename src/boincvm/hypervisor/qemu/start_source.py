@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from boincvm.errors import HypervisorError
+from boincvm.host import memory_files
+from boincvm.host.files import open_descriptor
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.launch import Launch, Memory
 from boincvm.hypervisor.qemu.process import failure_of_disks, make_files, make_window
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 FIRST_LAYER = "disk-000000.qcow2"
 GOLDEN_MEMORY, GOLDEN_STATE = "memory", "state"
+_MEMORY_NAME = "boincvm-guest-memory"
 LOAD_LIMIT = 900.0
 """Seconds in which a machine's memory must have been read from a slow disk."""
 
@@ -90,7 +93,7 @@ class Restored:
         self._files = checkpoint.files
         self._state = read_saved_state(checkpoint)
         self._directory, self._size = Path(), 0
-        self._stream, self._far = os.pipe2(os.O_CLOEXEC)
+        self._stream, self._far = os.pipe()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -179,9 +182,9 @@ class Cloned:
     def prepare(self, spec: MachineSpec) -> Launch:
         below, new = self._golden / FIRST_LAYER, layer_name(1)
         try:
-            self._state = os.open(self._golden / GOLDEN_STATE, os.O_RDONLY | os.O_CLOEXEC)
+            self._state = open_descriptor(self._golden / GOLDEN_STATE)
             if spec.balloon:
-                self._memory = copy_to_memory(self._golden / GOLDEN_MEMORY)
+                self._memory = memory_files.copy(self._golden / GOLDEN_MEMORY, _MEMORY_NAME)
             if not spec.ephemeral:  # so it must outlive the golden snapshot
                 import shutil  # it brings in compressors
 
@@ -194,7 +197,7 @@ class Cloned:
         return Launch(
             (str(below) if spec.ephemeral else FIRST_LAYER, new),
             Memory.SHARED if copied else Memory.CLONE,
-            f"/dev/fd/{self._memory}" if copied else str(self._golden / GOLDEN_MEMORY),
+            memory_files.path_of(self._memory) if copied else str(self._golden / GOLDEN_MEMORY),
             incoming=f"fd:{self._state}",
             has_memory=False,
             has_configuration=False,  # `xen-save-devices-state` leaves it out
@@ -217,28 +220,3 @@ class Cloned:
         for descriptor in self.descriptors:
             os.close(descriptor)
         self._state = self._memory = -1
-
-
-def copy_to_memory(path: Path) -> int:
-    """A descriptor of a file in memory with the content of `path`, holes kept. Raises OSError."""
-    copy = os.memfd_create("boincvm-guest-memory", os.MFD_CLOEXEC)
-    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size = os.fstat(source).st_size
-        os.ftruncate(copy, size)
-        at = 0
-        while at < size:
-            try:
-                begin = os.lseek(source, at, os.SEEK_DATA)
-            except OSError:
-                break  # nothing but a hole follows
-            at = os.lseek(source, begin, os.SEEK_HOLE)
-            os.lseek(copy, begin, os.SEEK_SET)
-            while begin < at:
-                begin += os.sendfile(copy, source, begin, at - begin)
-    except BaseException:
-        os.close(copy)
-        raise
-    finally:
-        os.close(source)
-    return copy

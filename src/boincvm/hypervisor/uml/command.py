@@ -1,7 +1,7 @@
 """The command line of a User-mode Linux kernel: only inherited descriptors, no path of the host."""
 
 from boincvm.errors import HypervisorMissingError
-from boincvm.host.processes import find_program
+from boincvm.host.programs import find_program
 from boincvm.hypervisor.contract import MachineSpec
 
 PROGRAM = "linux.uml"

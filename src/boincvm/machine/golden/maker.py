@@ -1,19 +1,17 @@
 """Makes golden snapshots: boots a machine, lets it settle, and keeps it as it is then."""
 
 import asyncio
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from boincvm.guestlink.fresh import fresh
 from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
-from boincvm.host.atomic_files import sync_directory
+from boincvm.host.files import sync_directory, sync_file
+from boincvm.host.locks import try_exclusive
 from boincvm.host.own_files import make_directory
 from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
 from boincvm.hypervisor.registry import DriverName, open_driver
@@ -48,7 +46,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
         return False
     together = image.golden
     make_directory(together)
-    with _lock(together) as is_ours:
+    with try_exclusive(together / "lock") as is_ours:
         if not is_ours or find_golden(image, spec, driver.identity())[0] is not None:
             return False
         _remove_leftovers(together)
@@ -121,33 +119,13 @@ def _write_table(directory: Path, table: dict[str, object]) -> None:
     """What is in the directory, all of it on the disk."""
     files: dict[str, list[int]] = {}
     for path in directory.iterdir():
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-            status = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+        status = sync_file(path)
         files[path.name] = [status.st_size, status.st_mtime_ns]
     with (directory / TABLE).open("x") as file:
         json.dump({**table, "files": files}, file)
         file.flush()
         os.fsync(file.fileno())
     sync_directory(directory)
-
-
-@contextmanager
-def _lock(together: Path) -> Iterator[bool]:
-    """Whether nobody else makes a snapshot; nobody begins to in the block."""
-    descriptor = os.open(together / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def _remove_leftovers(together: Path) -> None:

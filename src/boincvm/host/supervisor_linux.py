@@ -36,9 +36,12 @@ import os
 import resource
 import select
 import stat
+import sys
+
+assert sys.platform == "linux"
 
 from boincvm.host.inherited import reset_inherited_state
-from boincvm.host.process_tree import send, signal_tree
+from boincvm.host.process_tree_linux import send, signal_tree
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

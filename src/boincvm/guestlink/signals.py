@@ -1,0 +1,6 @@
+"""Signals as Linux numbers them: what goes to programs in guests, whatever the host's system."""
+
+INTERRUPT = 2
+KILL = 9
+TERMINATE = 15
+CONTINUE = 18

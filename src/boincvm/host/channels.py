@@ -1,0 +1,37 @@
+"""Pipes and other descriptors: whether they can be written to, how much they hold."""
+
+import sys
+
+if sys.platform == "win32":
+    from boincvm.host.channels_windows import (
+        ATOMIC_WRITE,
+        capacity,
+        duplicate_above_streams,
+        has_lost_its_reader,
+        make_named_pipe,
+        set_blocking,
+        wait_until_writable,
+        widen,
+    )
+else:
+    from boincvm.host.channels_posix import (
+        ATOMIC_WRITE,
+        capacity,
+        duplicate_above_streams,
+        has_lost_its_reader,
+        make_named_pipe,
+        set_blocking,
+        wait_until_writable,
+        widen,
+    )
+
+__all__ = [
+    "ATOMIC_WRITE",
+    "capacity",
+    "duplicate_above_streams",
+    "has_lost_its_reader",
+    "make_named_pipe",
+    "set_blocking",
+    "wait_until_writable",
+    "widen",
+]

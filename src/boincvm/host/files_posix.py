@@ -1,0 +1,89 @@
+"""Files by their descriptors on Linux and macOS; `files` is the face."""
+
+import os
+import sys
+from pathlib import Path
+
+assert sys.platform != "win32"
+
+read_at = os.pread
+write_at = os.pwrite
+
+_FLAGS = {
+    "r": os.O_RDONLY,
+    "r+": os.O_RDWR,
+    "c+": os.O_RDWR | os.O_CREAT,
+    "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+    "w+": os.O_RDWR | os.O_CREAT | os.O_TRUNC,
+    "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+    "x+": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+    "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+}
+
+
+def open_descriptor(
+    path: str | bytes | os.PathLike[str],
+    mode: str = "r",
+    *,
+    follow_links: bool = True,
+    wait: bool = True,
+    permissions: int = 0o666,
+    parent: int | None = None,
+) -> int:
+    """Open `path` and return its descriptor, which children do not inherit.
+
+    `mode` is one of `open`'s, without a letter for text or bytes; "c+" is "r+" that makes the file
+    where it is missing. Without `follow_links` a link at the path's end is refused. Without `wait`
+    neither the opening waits (for the other end of a FIFO), nor does what is done with the
+    descriptor, and a terminal does not become ours. `permissions`: of a new file, before the
+    umask. `parent`: a directory's descriptor, from which the path starts. Raises OSError.
+    """
+    flags = _FLAGS[mode]
+    if not follow_links:
+        flags |= os.O_NOFOLLOW
+    if not wait:
+        flags |= os.O_NONBLOCK | os.O_NOCTTY
+    return os.open(path, flags, permissions, dir_fd=parent)
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Give the file the permission bits `mode`. Raises OSError."""
+    os.fchmod(descriptor, mode)
+
+
+def sync_directory(path: Path) -> None:
+    """What was made, renamed or removed in the directory stays so. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all() -> None:
+    """Have all that was written to any file so far outlive a power cut."""
+    os.sync()
+
+
+def drop_cached(descriptor: int) -> None:
+    """Have the file be read from the disk next time, as far as the kernel can be asked to."""
+    if sys.platform == "linux":
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def free_space(directory: Path) -> int:
+    """Return the bytes that this user may still write to the disk of `directory`. Raises
+    OSError."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
+def has_free_entries(directory: Path) -> bool:
+    """Whether the disk of `directory` takes one more file. Raises OSError."""
+    status = os.statvfs(directory)
+    return status.f_files == 0 or status.f_favail > 0  # 0: it makes them as they are needed
+
+
+def allocated_size(status: os.stat_result) -> int:
+    """Return the bytes that a file takes on its disk, where it may have holes."""
+    return status.st_blocks * 512

@@ -1,0 +1,103 @@
+"""Files by their descriptors on Windows; `files` is the face."""
+
+import errno
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+from threading import Lock
+
+from boincvm.host.not_yet import not_yet
+
+assert sys.platform == "win32"
+
+_FLAGS = {
+    "r": os.O_RDONLY,
+    "r+": os.O_RDWR,
+    "c+": os.O_RDWR | os.O_CREAT,
+    "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+    "w+": os.O_RDWR | os.O_CREAT | os.O_TRUNC,
+    "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+    "x+": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+    "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+}
+_position = Lock()
+"""Held while a descriptor's position is another one than its owner left."""
+
+
+def open_descriptor(
+    path: str | bytes | os.PathLike[str],
+    mode: str = "r",
+    *,
+    follow_links: bool = True,
+    wait: bool = True,
+    permissions: int = 0o666,
+    parent: int | None = None,
+) -> int:
+    """Open `path` and return its descriptor; see files_posix.py."""
+    if parent is not None:
+        raise not_yet("files beneath a directory that is held open")
+    descriptor = os.open(path, _FLAGS[mode] | os.O_BINARY | os.O_NOINHERIT, permissions)
+    # What was opened is what the name means, and no link: whoever puts one there later is late.
+    if not follow_links and not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "it is a symbolic link")
+    return descriptor
+
+
+def read_at(descriptor: int, length: int, offset: int, /) -> bytes:
+    """Read up to `length` bytes at `offset`; the position stays. Raises OSError."""
+    with _position:
+        before = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.read(descriptor, length)
+        finally:
+            os.lseek(descriptor, before, os.SEEK_SET)
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int, /) -> int:
+    """Write at `offset`, and return how much; the position stays. Raises OSError."""
+    with _position:
+        before = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.write(descriptor, data)
+        finally:
+            os.lseek(descriptor, before, os.SEEK_SET)
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Leave a file as it is: Windows has no permission bits."""
+
+
+def sync_directory(path: Path) -> None:
+    """Raise OSError where `path` is no directory. Windows has no call that writes one to the disk:
+    NTFS keeps a journal of what becomes of names."""
+    if not stat.S_ISDIR(path.stat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", str(path))
+
+
+def sync_all() -> None:
+    """Have all that was written to any file so far outlive a power cut."""
+    raise not_yet("writing all files to the disk")
+
+
+def drop_cached(descriptor: int) -> None:
+    """Leave the cache as it is: Windows drops no file from it."""
+
+
+def free_space(directory: Path) -> int:
+    """Return the bytes that this user may still write to the disk of `directory`."""
+    return shutil.disk_usage(directory).free
+
+
+def has_free_entries(directory: Path) -> bool:
+    """Whether the disk takes one more file: NTFS makes entries as they are needed."""
+    return True
+
+
+def allocated_size(status: os.stat_result) -> int:
+    """Return the bytes of a file; none that boincvm makes on Windows has holes."""
+    return status.st_size

@@ -1,0 +1,64 @@
+"""Locks on Linux and macOS: flock(2), and fcntl(2) where BOINC takes it; `locks` is the face."""
+
+import errno
+import fcntl
+import os
+import stat
+import sys
+from pathlib import Path
+
+from boincvm.host.files import open_descriptor
+
+assert sys.platform != "win32"
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Whether the lock was to be had at once; it lasts until the descriptor is closed."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock(descriptor: int) -> None:
+    """Wait for the lock, which lasts until the descriptor is closed. Raises OSError."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def open_lockable_directory(path: Path) -> int:
+    """Open a directory that is itself what is locked. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def lock_slot_file(path: Path) -> int | None:
+    """Lock the file by which an app of BOINC's has its slot for itself.
+
+    It is an fcntl(2) write lock on the whole file, which goes with the process that holds it.
+    Returns its descriptor; None where another process holds it. Raises OSError.
+    """
+    # Should it be a FIFO or a device, it must not hold us up.
+    descriptor = open_descriptor(path, "a", follow_links=False, wait=False, permissions=0o644)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_at(descriptor, path):  # it was removed in between
+            os.close(descriptor)
+            return None
+    except OSError as error:
+        if error.errno == errno.ENOSYS:  # a file system without locks: BOINC goes on, too
+            return descriptor
+        os.close(descriptor)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return None
+        raise
+    return descriptor
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False

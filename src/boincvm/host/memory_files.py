@@ -1,0 +1,14 @@
+"""Files that lie in memory alone: nothing is left of them if we are killed."""
+
+import sys
+
+if sys.platform == "win32":
+    from boincvm.host.memory_files_windows import copy, create, path_of
+else:
+    from boincvm.host.memory_files_posix import copy, create, path_of
+
+__all__ = [
+    "copy",
+    "create",
+    "path_of",
+]

@@ -1,0 +1,54 @@
+"""Files that lie in memory alone, on Linux and macOS; `memory_files` is the face."""
+
+import os
+import sys
+from pathlib import Path
+
+from boincvm.host.not_yet import not_yet
+
+assert sys.platform != "win32"
+
+
+def create(name: str) -> int:
+    """Create an empty file that goes with its last descriptor. Raises OSError."""
+    if sys.platform == "linux":
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    else:
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(prefix=name)  # on a disk there, but without a name
+        os.unlink(path)  # noqa: PTH108
+        return descriptor
+
+
+def path_of(descriptor: int) -> str:
+    """The path by which a child that has inherited the descriptor opens its file."""
+    return f"/dev/fd/{descriptor}"
+
+
+def copy(path: Path, name: str) -> int:
+    """A file in memory with the content of `path`, holes kept. Raises OSError."""
+    if sys.platform == "linux":
+        made = create(name)
+        source = os.open(path, os.O_RDONLY)
+        try:
+            size = os.fstat(source).st_size
+            os.ftruncate(made, size)
+            at = 0
+            while at < size:
+                try:
+                    begin = os.lseek(source, at, os.SEEK_DATA)
+                except OSError:
+                    break  # nothing but a hole follows
+                at = os.lseek(source, begin, os.SEEK_HOLE)
+                os.lseek(made, begin, os.SEEK_SET)
+                while begin < at:
+                    begin += os.sendfile(made, source, begin, at - begin)
+        except BaseException:
+            os.close(made)
+            raise
+        finally:
+            os.close(source)
+        return made
+    else:
+        raise not_yet("copies of files in memory")

@@ -1,0 +1,13 @@
+"""What boincvm does not do on every operating system yet, told in one way."""
+
+import sys
+
+from boincvm.errors import UnsupportedHostError
+
+_NAMES = {"win32": "Windows", "darwin": "macOS", "linux": "Linux"}
+
+
+def not_yet(what: str) -> UnsupportedHostError:
+    """Return the error for `what`, which boincvm cannot do on this operating system yet."""
+    name = _NAMES.get(sys.platform, sys.platform)
+    return UnsupportedHostError(f"not yet on {name}: {what}", hint="run boincvm on Linux")

@@ -1,0 +1,180 @@
+"""The processes below a process, as Linux shows them in /proc (proc(5)), and signals to them.
+
+`process_tree` is the face.
+
+A tree here is all that descends from a process, the process itself left out. Nothing can leave
+it while the process is a child subreaper (prctl(2)): orphans become its children. The guard of
+a task (supervisor_linux.py), which has to start fast, imports this file: light imports only.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import sys
+
+assert sys.platform == "linux"
+
+TYPE_CHECKING = False  # the guard does without `typing`; type checkers know this name
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONTINUE = _signal.SIGCONT
+KILL = _signal.SIGKILL
+STOP = _signal.SIGSTOP
+STOP_REQUEST = _signal.SIGTSTP
+"""Stops a program unless it handles the signal."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_READ_SIZE = 1 << 16
+_MOST_LOOKS = 100
+_GONE = (FileNotFoundError, ProcessLookupError)
+# Stopped, stopped by a debugger, ended but not waited for, ended.
+_STANDS_STILL = (b"T", b"t", b"Z", b"X")
+# Fields of /proc/PID/stat, counted from `state`, the first after the name in parentheses.
+_STATE, _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM, _RESIDENT = 0, 11, 12, 13, 14, 21
+
+
+def children(pid: int) -> list[int]:
+    """The children of all threads of `pid`; none if it has gone."""
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - the guard has no pathlib
+    except _GONE:
+        return found
+    for thread in threads:
+        found.extend(map(int, _content(f"/proc/{pid}/task/{thread}/children").split()))
+    return found
+
+
+def descendants(root: int) -> Iterator[int]:
+    """All below `root`, parents first. A process is given out before its children are looked
+    up, so what one reads of it is no younger than what one reads of them."""
+    found = children(root)
+    seen = {root}
+    for pid in found:  # which grows meanwhile
+        if pid not in seen:
+            seen.add(pid)
+            yield pid
+            found.extend(children(pid))
+
+
+def usage(root: int) -> tuple[float, int]:
+    """CPU time in seconds, user and system, of all that is or was below `root`; resident memory
+    in bytes of what is there.
+
+    A process that ended between two looks of one call may be missing from the time: that it
+    never goes down is for the caller to see to. It is never too large. What ended counts once
+    its parent has waited for it, as the kernel has it.
+    """
+    status = _status(root)
+    ticks = int(status[_CHILDREN_USER]) + int(status[_CHILDREN_SYSTEM]) if status else 0
+    pages = 0
+    for pid in descendants(root):
+        if status := _status(pid):
+            ticks += sum(map(int, status[_USER : _CHILDREN_SYSTEM + 1]))
+            pages += int(status[_RESIDENT])
+    return ticks / _TICKS, pages * _PAGE
+
+
+def own_usage(pid: int) -> tuple[float, int]:
+    """CPU time in seconds and resident memory in bytes of that one process; 0 if it has gone."""
+    status = _status(pid)
+    if not status:
+        return 0.0, 0
+    ticks = int(status[_USER]) + int(status[_SYSTEM])
+    return ticks / _TICKS, int(status[_RESIDENT]) * _PAGE
+
+
+def command_line(pid: int) -> list[bytes]:
+    """The words with which that process was started; none if it has gone, or hides them. Raises
+    nothing."""
+    try:
+        return _content(f"/proc/{pid}/cmdline").split(b"\0")
+    except OSError:
+        return []
+
+
+def signal_tree(root: int, number: int) -> None:
+    """The signal to all below `root`, once."""
+    # First all are found: one that goes on may end, and its children would be elsewhere.
+    for pid in list(descendants(root)):
+        send(pid, number)
+
+
+def stop_round(root: int, number: int, told: set[int]) -> bool:
+    """The signal, SIGSTOP or the like, to all below `root` that are not in `told`, where they
+    are put.
+
+    True if all stand still. Until they do, one of them may be in the middle of a fork, whose
+    child would run on: call again.
+    """
+    for _ in range(_MOST_LOOKS):
+        before = len(told)
+        for pid in descendants(root):
+            if pid not in told:
+                told.add(pid)
+                send(pid, number)
+        if len(told) == before:
+            break
+    # Twice: what one look sees end may have left a child where that look had been before.
+    standing = _standing(root)
+    return standing is not None and standing == _standing(root) and standing <= told
+
+
+def _standing(root: int) -> set[int] | None:
+    """All below `root`; None if one of them does not stand still."""
+    found = set()
+    for pid in descendants(root):
+        status = _status(pid)
+        if not status or status[_STATE] not in _STANDS_STILL:
+            return None
+        found.add(pid)
+    return found
+
+
+def stands_still(pid: int) -> bool:
+    """Whether that one process is stopped, by a debugger or otherwise, or has ended."""
+    status = _status(pid)
+    return not status or status[_STATE] in _STANDS_STILL
+
+
+def is_traced(pid: int) -> bool:
+    """Whether another process traces it, as a debugger does."""
+    for line in _content(f"/proc/{pid}/status").splitlines():
+        if line.startswith(b"TracerPid:"):
+            return line.split()[1] != b"0"
+    return False
+
+
+def send(pid: int, number: int) -> None:
+    """The signal to a process that may have gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        pass  # a set-user-id program: its own user's, not ours
+
+
+def _status(pid: int) -> list[bytes]:
+    """/proc/PID/stat from the state on; empty if the process has gone."""
+    # A name may hold spaces and parentheses; nothing after it does.
+    return _content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def _content(path: str) -> bytes:
+    parts = []
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except _GONE:
+        return b""
+    try:
+        while part := os.read(descriptor, _READ_SIZE):
+            parts.append(part)
+    except _GONE:
+        return b""
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)

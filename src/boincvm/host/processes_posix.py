@@ -1,0 +1,170 @@
+"""Child processes on Linux and macOS; `processes` is the face."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from boincvm.host.not_yet import not_yet
+from boincvm.host.programs import quiet_environment
+from boincvm.host.signals import ASKING_SIGNALS
+
+assert sys.platform != "win32"
+
+if sys.platform == "darwin":
+    from boincvm.host.processes_macos import guarded, kill_opened, open_process, yield_disk
+else:
+    from boincvm.host.processes_linux import guarded, kill_opened, open_process, yield_disk
+
+__all__ = [
+    "ChildProcess",
+    "guarded",
+    "kill_group",
+    "kill_opened",
+    "lower_priority",
+    "open_process",
+    "signal_group",
+    "spawn_detached",
+    "terminate_group",
+    "wait_for_child",
+    "yield_disk",
+]
+
+_LEAST_PRIORITY = 19
+
+
+class ChildProcess:
+    """A running child. Linux: the kernel kills it when the thread that started it dies.
+
+    It is deaf to ASKING_SIGNALS: a service manager that stops everything sends them to all
+    processes alike, and what is to be saved must outlive them until we have saved it.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        directory: Path,
+        descriptors: Sequence[int] = (),
+        stderr: BinaryIO | int = subprocess.DEVNULL,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts `argv` in a session of its own, so that a terminal's Ctrl-C passes it by.
+
+        `descriptors` are inherited under their own numbers. Raises OSError.
+        """
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_SIGNALS)  # which exec keeps
+        try:
+            process = subprocess.Popen(
+                guarded(argv),
+                cwd=directory,
+                env=dict(quiet_environment() if environment is None else environment),
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        process.returncode = 0  # it is we who wait for it
+        self.pid = process.pid
+        self._status: int | None = None
+
+    def _wait(self, options: int) -> int | None:
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:
+                pid, status = self.pid, 0  # we were started deaf to SIGCHLD: nobody can tell
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
+
+    @property
+    def is_running(self) -> bool:
+        return self._wait(os.WNOHANG) is None
+
+    def kill(self) -> None:
+        """Ends it now; a stopped process too."""
+        if self.is_running:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Ends it, and waits until the kernel has: an instant."""
+        self.kill()
+        self._wait(0)
+
+    async def wait(self) -> int:
+        """Its exit status; minus the signal's number where one killed it."""
+        if self._status is None:
+            await _until_ended(self.pid)
+        status = self._wait(0)
+        if status is None:
+            raise RuntimeError("a process that has ended has no status")
+        return status
+
+
+async def _until_ended(pid: int) -> None:
+    """Until the process `pid`, a child not yet waited for, has ended."""
+    import asyncio  # which whoever only starts a child does without
+
+    loop = asyncio.get_running_loop()
+    descriptor = open_process(pid)
+    if descriptor is None:
+        raise not_yet("waiting for the end of a child process")
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def spawn_detached(argv: Sequence[str], log: int) -> int:
+    """Start `argv`, which goes on when we end; return its process id.
+
+    It has a session of its own; its output goes to the descriptor `log`. Raises OSError.
+    """
+    # Not by `subprocess`, which wants to see the end of all that it begins.
+    return os.posix_spawn(
+        argv[0],
+        list(argv),
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+        ],
+        setsid=True,
+    )
+
+
+def wait_for_child(pid: int) -> int:
+    """Wait for the end of the child `pid`; return its status, minus the number of the signal that
+    killed it. Raises OSError."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def terminate_group(leader: int) -> None:
+    """Ask the process `leader` and the group that it leads to end. Raises OSError."""
+    os.killpg(leader, signal.SIGTERM)
+
+
+def kill_group(leader: int) -> None:
+    """Kill the process `leader` and the group that it leads. Raises OSError."""
+    os.killpg(leader, signal.SIGKILL)
+
+
+def signal_group(leader: int, number: int) -> None:
+    """Send a signal to the process `leader` and the group that it leads. Raises OSError."""
+    os.killpg(leader, number)
+
+
+def lower_priority() -> None:
+    """Have all other work on the processors go before that of this process."""
+    os.nice(_LEAST_PRIORITY)

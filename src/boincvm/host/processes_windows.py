@@ -1,0 +1,105 @@
+"""Child processes on Windows: not yet, but for priorities; `processes` is the face.
+
+A job object that is closed with us is to end them (JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE).
+"""
+
+import ctypes
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from boincvm.host.not_yet import not_yet
+
+assert sys.platform == "win32"
+
+_WHAT = "child processes that end with boincvm"
+_GROUPS = "groups of processes"
+_IDLE_PRIORITY_CLASS = 0x40
+
+
+class ChildProcess:
+    """A running child."""
+
+    pid: int
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        directory: Path,
+        descriptors: Sequence[int] = (),
+        stderr: BinaryIO | int = subprocess.DEVNULL,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        raise not_yet(_WHAT)
+
+    @property
+    def is_running(self) -> bool:
+        raise not_yet(_WHAT)
+
+    def kill(self) -> None:
+        """Ends it now."""
+        raise not_yet(_WHAT)
+
+    def end(self) -> None:
+        """Ends it, and waits until it has."""
+        raise not_yet(_WHAT)
+
+    async def wait(self) -> int:
+        """Its exit status."""
+        raise not_yet(_WHAT)
+
+
+def guarded(argv: Sequence[str]) -> list[str]:
+    """The command that ends with its parent."""
+    raise not_yet(_WHAT)
+
+
+def open_process(pid: int) -> int | None:
+    """None: no descriptor tells of a process's end."""
+    return None
+
+
+def kill_opened(process: int) -> None:
+    """Kill the process that `open_process` has opened."""
+    raise not_yet("handles of processes")
+
+
+def spawn_detached(argv: Sequence[str], log: int) -> int:
+    """Start `argv`, which goes on when we end."""
+    raise not_yet("processes that outlive boincvm")
+
+
+def wait_for_child(pid: int) -> int:
+    """Wait for the end of the child `pid`."""
+    raise not_yet(_WHAT)
+
+
+def terminate_group(leader: int) -> None:
+    """Ask the process `leader` and the group that it leads to end."""
+    raise not_yet(_GROUPS)
+
+
+def kill_group(leader: int) -> None:
+    """Kill the process `leader` and the group that it leads."""
+    raise not_yet(_GROUPS)
+
+
+def signal_group(leader: int, number: int) -> None:
+    """Send a signal to the process `leader` and the group that it leads."""
+    raise not_yet(_GROUPS)
+
+
+def lower_priority() -> None:
+    """Have all other work on the processors go before that of this process."""
+    library = ctypes.WinDLL("kernel32", use_last_error=True)
+    library.GetCurrentProcess.restype = ctypes.c_void_p
+    process = ctypes.c_void_p(library.GetCurrentProcess())
+    if not library.SetPriorityClass(process, _IDLE_PRIORITY_CLASS):
+        raise ctypes.WinError(ctypes.get_last_error())
+
+
+def yield_disk() -> None:
+    """Leave the disk's priority as it is."""

@@ -1,0 +1,40 @@
+"""Helper programs: where they are, what they are given, and short ones run to their end."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def quiet_environment() -> dict[str, str]:
+    """The environment for a helper program: nothing of the caller's that could change what it
+    does. A BOINC client, for one, prepends its own directories to LD_LIBRARY_PATH."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+
+
+def find_program(name: str) -> str | None:
+    """The path of the program `name`, by PATH. (`shutil.which` would bring in compressors.)"""
+    for directory in os.get_exec_path():
+        path = Path(directory, name)
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    return None
+
+
+def run_quickly(argv: Sequence[str], *, timeout: float = 30.0) -> str:
+    """Runs a short helper program and returns its output.
+
+    Raises subprocess.CalledProcessError (with `stderr`), subprocess.TimeoutExpired, OSError.
+    """
+    done = subprocess.run(
+        argv,
+        check=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a terminal's Ctrl-C is for us to answer
+        timeout=timeout,
+        env=quiet_environment(),
+    )
+    return done.stdout

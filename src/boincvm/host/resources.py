@@ -1,0 +1,37 @@
+"""What the host has: processors, memory, descriptors; and which start of it this is."""
+
+import sys
+
+if sys.platform == "win32":
+    from boincvm.host.resources_windows import (
+        available_memory,
+        boot_id,
+        busy_seconds,
+        most_open_files,
+        processor_name,
+        processors,
+        total_memory,
+        used_memory,
+    )
+else:
+    from boincvm.host.resources_posix import (
+        available_memory,
+        boot_id,
+        busy_seconds,
+        most_open_files,
+        processor_name,
+        processors,
+        total_memory,
+        used_memory,
+    )
+
+__all__ = [
+    "available_memory",
+    "boot_id",
+    "busy_seconds",
+    "most_open_files",
+    "processor_name",
+    "processors",
+    "total_memory",
+    "used_memory",
+]

@@ -1,0 +1,89 @@
+"""What the host has, on Linux and, so far as both tell it, macOS; `resources` is the face."""
+
+import os
+import sys
+from pathlib import Path
+
+from boincvm.errors import HostError
+from boincvm.host.not_yet import not_yet
+
+assert sys.platform != "win32"
+
+_MEMORY_TABLE = Path("/proc/meminfo")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_CPU_TABLE = Path("/proc/cpuinfo")
+_TIMES = Path("/proc/stat")
+
+
+def most_open_files() -> int:
+    """How many descriptors this process may have."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    else:
+        return os.cpu_count() or 1
+
+
+def total_memory() -> int:
+    """Bytes of memory that the host has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_memory() -> int:
+    """Bytes that could be had without swapping (proc(5), meminfo). Raises OSError, HostError."""
+    if sys.platform == "linux":
+        with _MEMORY_TABLE.open("rb") as file:
+            for line in file:
+                if line.startswith(b"MemAvailable:"):
+                    return int(line.split()[1]) << 10
+        raise HostError(f"{_MEMORY_TABLE} does not tell how much memory is available")
+    else:
+        raise not_yet("how much memory is free")
+
+
+def used_memory() -> int:
+    """Bytes that no new program could have. Raises OSError."""
+    if sys.platform == "linux":
+        lines = _MEMORY_TABLE.read_text().splitlines()
+        found = {
+            name: int(text.split()[0]) << 10 for name, _, text in (x.partition(":") for x in lines)
+        }
+        return max(found["MemTotal"] - found["MemAvailable"], 0)
+    else:
+        raise not_yet("how much memory is in use")
+
+
+def busy_seconds() -> float:
+    """CPU time of all processors since the host's start, but for idle time. Raises OSError."""
+    if sys.platform == "linux":
+        first = _TIMES.read_text().split("\n", 1)[0]
+        user, nice, system, _idle, _waiting, *rest = map(int, first.split()[1:9])
+        return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+    else:
+        raise not_yet("how busy the processors are")
+
+
+def boot_id() -> str:
+    """What is another one after each start of the host. Raises OSError."""
+    if sys.platform == "linux":
+        return _BOOT_ID.read_text().strip()
+    else:
+        raise not_yet("telling one start of the host from another")
+
+
+def processor_name() -> str:
+    """The host's processor, as its kernel names it; empty where it does not. Raises OSError."""
+    if sys.platform == "linux":
+        with _CPU_TABLE.open("rb") as file:
+            for line in file.read(4096).splitlines():
+                if line.startswith((b"model name", b"Model")):
+                    return line.partition(b":")[2].strip().decode(errors="replace")
+        return ""
+    else:
+        raise not_yet("the name of the processor")

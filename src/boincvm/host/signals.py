@@ -1,0 +1,38 @@
+"""Signals by which a program is asked to end, whatever the system calls them."""
+
+import signal
+import sys
+from collections.abc import Iterable
+
+if sys.platform == "win32":
+    ASKING_SIGNALS = (signal.SIGBREAK, signal.SIGINT, signal.SIGTERM)
+    """They ask a program to end; SIGBREAK also comes when the console is closed."""
+    ENDING_SIGNALS: tuple[int, ...] = ASKING_SIGNALS
+else:
+    ASKING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    """They ask a program to end; SIGHUP also comes when the terminal has gone."""
+    ENDING_SIGNALS: tuple[int, ...] = (*ASKING_SIGNALS, signal.SIGQUIT, signal.SIGKILL)
+    """By one of these somebody else ends a program: it has not itself to blame."""
+
+
+# On Windows there are none but those of the console, which Python keeps for its main thread.
+
+
+def hold_back(numbers: Iterable[int]) -> set[int]:
+    """Have these signals wait from now on; return those that waited before."""
+    if sys.platform == "win32":
+        return set()
+    else:  # noqa: RET505 - for type checkers, which leave a branch out
+        return set(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, set(numbers))))
+
+
+def let_through(numbers: Iterable[int]) -> None:
+    """Have these signals come, those that waited among them."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, set(numbers))
+
+
+def hold_back_only(numbers: Iterable[int]) -> None:
+    """Have these signals wait and no others: to undo `hold_back` with what it returned."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_SETMASK, set(numbers))

@@ -1,0 +1,31 @@
+"""Sockets at paths, for this user's processes, and TCP peers that may go without a word."""
+
+import sys
+
+if sys.platform == "win32":
+    from boincvm.host.sockets_windows import (
+        connect,
+        connect_at_once,
+        is_owners,
+        keep_alive,
+        own_listener,
+        short_path,
+    )
+else:
+    from boincvm.host.sockets_posix import (
+        connect,
+        connect_at_once,
+        is_owners,
+        keep_alive,
+        own_listener,
+        short_path,
+    )
+
+__all__ = [
+    "connect",
+    "connect_at_once",
+    "is_owners",
+    "keep_alive",
+    "own_listener",
+    "short_path",
+]

@@ -1,0 +1,45 @@
+"""Sockets on Windows, where Python has no UNIX sockets; `sockets` is the face."""
+
+import socket
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from boincvm.host.not_yet import not_yet
+
+assert sys.platform == "win32"
+
+_WHAT = "connections by a path"
+_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
+
+
+def short_path(path: Path) -> AbstractContextManager[str]:
+    """Another name for `path`, short enough for a socket."""
+    raise not_yet(_WHAT)
+
+
+def own_listener(path: Path) -> socket.socket:
+    """A socket there for this user alone."""
+    raise not_yet(_WHAT)
+
+
+def connect_at_once(path: Path, timeout: float | None) -> socket.socket:
+    """A connection to the socket at `path`."""
+    raise not_yet(_WHAT)
+
+
+async def connect(path: Path) -> socket.socket:
+    """A connection to the socket at `path`, for the running event loop."""
+    raise not_yet(_WHAT)
+
+
+def is_owners(peer: socket.socket) -> bool:
+    """Whether the process at the other end is this user's."""
+    raise not_yet(_WHAT)
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Have a TCP peer whose host has gone be missed after a minute. Raises OSError."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEP_ALIVE:
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,10 @@
+"""The user's terminal: whose it is, and its keys one by one."""
+
+import sys
+
+if sys.platform == "win32":
+    from boincvm.host.terminal_windows import RESIZE_SIGNAL, is_anothers, raw
+else:
+    from boincvm.host.terminal_posix import RESIZE_SIGNAL, is_anothers, raw
+
+__all__ = ["RESIZE_SIGNAL", "is_anothers", "raw"]

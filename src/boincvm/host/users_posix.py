@@ -1,0 +1,42 @@
+"""The users of Linux and macOS; `users` is the face."""
+
+import os
+import sys
+from pathlib import Path
+
+assert sys.platform != "win32"
+
+
+def user_id() -> str:
+    """What tells this user from others on this host."""
+    return str(os.getuid())
+
+
+def is_root() -> bool:
+    """Whether this process may do everything."""
+    return os.geteuid() == 0
+
+
+def home_directory() -> str:
+    """This user's, as the system has it, whatever the environment says; empty where it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
+
+
+def user_name(number: int) -> str:
+    """The name of a user, for messages."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
+def group_of(path: Path) -> str:
+    """The name of the group that a file belongs to. Raises KeyError where it has none, OSError."""
+    return path.group()
