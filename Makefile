@@ -24,6 +24,8 @@ check: environment-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy benchmarks examples
+	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin -p boincvm
+	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32 -p boincvm
 	PYTHONPATH=guest $(VENV)/bin/lint-imports
 
 coverage: setup

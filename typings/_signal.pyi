@@ -2,6 +2,7 @@
 from collections.abc import Callable, Iterable
 from types import FrameType
 
+SIGALRM: int
 SIGCHLD: int
 SIGHUP: int
 SIGCONT: int

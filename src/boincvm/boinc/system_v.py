@@ -6,11 +6,6 @@ import os
 from boincvm.boinc.channels import SEGMENT_SIZE
 from boincvm.boinc.segment import SegmentError
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.shmget.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_int)
-_libc.shmat.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
-_libc.shmat.restype = ctypes.c_void_p
-_libc.shmdt.argtypes = (ctypes.c_void_p,)
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -19,10 +14,11 @@ class SystemV:
 
     def __init__(self, key: int) -> None:
         """Raises SegmentError where there is none with that key and at least 8192 bytes."""
-        number = _libc.shmget(key, SEGMENT_SIZE, 0)
+        self._libc = _library()
+        number = self._libc.shmget(key, SEGMENT_SIZE, 0)
         if number < 0:
             raise SegmentError(f"there is no shared memory with the key {key}: {_reason()}")
-        address = _libc.shmat(number, None, 0)
+        address = self._libc.shmat(number, None, 0)
         if address is None or address == _FAILED:
             raise SegmentError(f"the shared memory of key {key} cannot be attached: {_reason()}")
         self._address: int = address
@@ -31,7 +27,16 @@ class SystemV:
 
     def close(self) -> None:
         self.memory.release()
-        _libc.shmdt(self._address)
+        self._libc.shmdt(self._address)
+
+
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.shmget.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_int)
+    library.shmat.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+    library.shmat.restype = ctypes.c_void_p
+    library.shmdt.argtypes = (ctypes.c_void_p,)
+    return library
 
 
 def _reason() -> str:

@@ -12,8 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from boincvm import paths
-from boincvm.errors import BoincvmError
+from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode
+from boincvm.host.resources import available_memory
 from boincvm.host.users import group_of
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.sizes import format_size
@@ -27,7 +28,6 @@ COMFORTABLE_MEMORY = 768 * MIB
 """The default machine's 512 MiB and what QEMU itself takes."""
 
 _PROGRAM_LIMIT = 20.0
-_MEMORY_TABLE = Path("/proc/meminfo")
 
 
 class Status(StrEnum):
@@ -204,10 +204,10 @@ def _space(name: str, directory: Path) -> Check:
 
 
 def memory() -> Check:
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _MEMORY_TABLE.read_text(), re.MULTILINE)
-    if found is None:
+    try:
+        free = available_memory()
+    except HostError:
         return Check("memory", Status.WARNING, "the kernel does not say how much is free")
-    free = int(found[1]) * 1024
     detail = f"{format_size(free)} available"
     if free < COMFORTABLE_MEMORY:
         remedy = "end other programs, or run with less: boincvm run --memory 256M"

@@ -15,10 +15,12 @@ from typing import BinaryIO
 if sys.platform == "win32":
     from boincvm.host.files_windows import (
         allocated_size,
+        copy_range,
         drop_cached,
         free_space,
         has_free_entries,
         open_descriptor,
+        open_nameless,
         read_at,
         set_mode,
         sync_all,
@@ -28,10 +30,12 @@ if sys.platform == "win32":
 else:
     from boincvm.host.files_posix import (
         allocated_size,
+        copy_range,
         drop_cached,
         free_space,
         has_free_entries,
         open_descriptor,
+        open_nameless,
         read_at,
         set_mode,
         sync_all,
@@ -41,11 +45,13 @@ else:
 
 __all__ = [
     "allocated_size",
+    "copy_range",
     "create_new",
     "drop_cached",
     "free_space",
     "has_free_entries",
     "open_descriptor",
+    "open_nameless",
     "open_regular",
     "read_at",
     "read_regular",

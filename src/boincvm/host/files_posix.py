@@ -9,6 +9,7 @@ assert sys.platform != "win32"
 read_at = os.pread
 write_at = os.pwrite
 
+_PIECE = 1 << 20
 _FLAGS = {
     "r": os.O_RDONLY,
     "r+": os.O_RDWR,
@@ -35,15 +36,37 @@ def open_descriptor(
     `mode` is one of `open`'s, without a letter for text or bytes; "c+" is "r+" that makes the file
     where it is missing. Without `follow_links` a link at the path's end is refused. Without `wait`
     neither the opening waits (for the other end of a FIFO), nor does what is done with the
-    descriptor, and a terminal does not become ours. `permissions`: of a new file, before the
-    umask. `parent`: a directory's descriptor, from which the path starts. Raises OSError.
+    descriptor. A terminal never becomes ours. `permissions`: of a new file, before the umask.
+    `parent`: a directory's descriptor, from which the path starts. Raises OSError.
     """
-    flags = _FLAGS[mode]
+    flags = _FLAGS[mode] | os.O_NOCTTY
     if not follow_links:
         flags |= os.O_NOFOLLOW
     if not wait:
-        flags |= os.O_NONBLOCK | os.O_NOCTTY
+        flags |= os.O_NONBLOCK
     return os.open(path, flags, permissions, dir_fd=parent)
+
+
+def open_nameless(directory: Path) -> int:
+    """Create a file on the disk of `directory` that goes with its last descriptor. Raises
+    OSError."""
+    if sys.platform == "linux":
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o600)
+    else:
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(dir=directory)
+        os.unlink(path)  # noqa: PTH108
+        return descriptor
+
+
+def copy_range(source: int, offset: int, target: int, at: int, length: int) -> int:
+    """Copy up to `length` bytes at `offset` of one file to `at` in another; return how many it was,
+    0 at the file's end. Raises OSError."""
+    if sys.platform == "linux":
+        return os.copy_file_range(source, target, length, offset, at)
+    else:
+        return write_at(target, read_at(source, min(length, _PIECE), offset), at)
 
 
 def set_mode(descriptor: int, mode: int) -> None:

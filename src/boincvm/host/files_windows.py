@@ -12,6 +12,7 @@ from boincvm.host.not_yet import not_yet
 
 assert sys.platform == "win32"
 
+_PIECE = 1 << 20
 _FLAGS = {
     "r": os.O_RDONLY,
     "r+": os.O_RDWR,
@@ -66,6 +67,16 @@ def write_at(descriptor: int, data: bytes | memoryview, offset: int, /) -> int:
             return os.write(descriptor, data)
         finally:
             os.lseek(descriptor, before, os.SEEK_SET)
+
+
+def open_nameless(directory: Path) -> int:
+    """Create a file on the disk of `directory` that goes with its last descriptor."""
+    raise not_yet("files without names")
+
+
+def copy_range(source: int, offset: int, target: int, at: int, length: int) -> int:
+    """Copy up to `length` bytes at `offset` of one file to `at` in another; return how many."""
+    return write_at(target, read_at(source, min(length, _PIECE), offset), at)
 
 
 def set_mode(descriptor: int, mode: int) -> None:

@@ -7,6 +7,7 @@ import sys
 
 if sys.platform == "linux":
     from boincvm.host.process_tree_linux import (
+        ALARM,
         CONTINUE,
         KILL,
         STOP,
@@ -24,6 +25,7 @@ if sys.platform == "linux":
     )
 else:
     from boincvm.host.process_tree_unsupported import (
+        ALARM,
         CONTINUE,
         KILL,
         STOP,
@@ -41,6 +43,7 @@ else:
     )
 
 __all__ = [
+    "ALARM",
     "CONTINUE",
     "KILL",
     "STOP",

@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # the guard does without `typing`; type checkers know thi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ALARM = _signal.SIGALRM
 CONTINUE = _signal.SIGCONT
 KILL = _signal.SIGKILL
 STOP = _signal.SIGSTOP

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from boincvm.host.not_yet import not_yet
 
-CONTINUE = KILL = STOP = STOP_REQUEST = 0
+ALARM = CONTINUE = KILL = STOP = STOP_REQUEST = 0
 """No signal: nothing here sends one."""
 _WHAT = "looking up the processes of a task"
 

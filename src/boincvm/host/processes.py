@@ -15,6 +15,7 @@ if sys.platform == "win32":
         terminate_group,
         wait_for_child,
         yield_disk,
+        yield_processor,
     )
 else:
     from boincvm.host.processes_posix import (
@@ -29,6 +30,7 @@ else:
         terminate_group,
         wait_for_child,
         yield_disk,
+        yield_processor,
     )
 
 __all__ = [
@@ -43,4 +45,5 @@ __all__ = [
     "terminate_group",
     "wait_for_child",
     "yield_disk",
+    "yield_processor",
 ]

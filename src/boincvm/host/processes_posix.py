@@ -31,6 +31,7 @@ __all__ = [
     "terminate_group",
     "wait_for_child",
     "yield_disk",
+    "yield_processor",
 ]
 
 _LEAST_PRIORITY = 19
@@ -163,6 +164,11 @@ def kill_group(leader: int) -> None:
 def signal_group(leader: int, number: int) -> None:
     """Send a signal to the process `leader` and the group that it leads. Raises OSError."""
     os.killpg(leader, number)
+
+
+def yield_processor() -> None:
+    """Let other processes go first, for an instant."""
+    os.sched_yield()
 
 
 def lower_priority() -> None:

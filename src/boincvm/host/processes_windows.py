@@ -92,6 +92,11 @@ def signal_group(leader: int, number: int) -> None:
     raise not_yet(_GROUPS)
 
 
+def yield_processor() -> None:
+    """Let other threads go first, for an instant."""
+    ctypes.WinDLL("kernel32").SwitchToThread()
+
+
 def lower_priority() -> None:
     """Have all other work on the processors go before that of this process."""
     library = ctypes.WinDLL("kernel32", use_last_error=True)

@@ -16,7 +16,7 @@ from array import array
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.host.files import open_descriptor, open_regular, read_at, write_at
+from boincvm.host.files import copy_range, open_descriptor, open_regular, read_at, write_at
 
 MAGIC = b"QFI\xfb"
 CLUSTER_BITS = 16
@@ -264,7 +264,7 @@ def _copy_clusters(source: int, second: "array[int]", target: int, begin: int, s
 
 def _copy(source: int, offset: int, target: int, at: int, length: int) -> None:
     while length > 0:
-        done = os.copy_file_range(source, target, length, offset, at)
+        done = copy_range(source, offset, target, at, length)
         if not done:
             return
         offset, at, length = offset + done, at + done, length - done

@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from boincvm.errors import InputFileError, OutputFileError, host_error
+from boincvm.host.files import open_descriptor
 from boincvm.side_thread import in_side_thread
 from boincvm.wrapper.streams import DescriptorSink, Fail, Taken
 from boincvm.wrapper.task_plan import MachineCommand
-
-_FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class SlotStreams:
@@ -81,7 +80,7 @@ async def open_streams(
 def _open_input(path: Path) -> int:
     try:
         # Should it be a FIFO, `Source` waits until somebody writes into it.
-        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+        descriptor = open_descriptor(path, follow_links=False, wait=False)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -91,14 +90,13 @@ def _open_input(path: Path) -> int:
 
 
 async def _open_output(path: Path, size: int | None) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _FLAGS
     try:
         try:
-            descriptor = os.open(path, flags, 0o666)
+            descriptor = open_descriptor(path, "a", follow_links=False, wait=False)
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(path.lstat().st_mode):
                 raise
-            descriptor = await _open_when_it_is_read(path, flags)
+            descriptor = await _open_when_it_is_read(path)
         status = os.fstat(descriptor)
         if size is not None and stat.S_ISREG(status.st_mode) and status.st_size > size:
             os.ftruncate(descriptor, size)
@@ -107,16 +105,16 @@ async def _open_output(path: Path, size: int | None) -> int:
     return descriptor
 
 
-async def _open_when_it_is_read(fifo: Path, flags: int) -> int:
+async def _open_when_it_is_read(fifo: Path) -> int:
     """Until somebody has opened it for reading, which the kernel tells nobody but whoever waits
     for it in open(2). Raises OSError."""
-    waiting = asyncio.ensure_future(in_side_thread(os.open, fifo, flags & ~os.O_NONBLOCK))
+    waiting = asyncio.ensure_future(in_side_thread(open_descriptor, fifo, "a", follow_links=False))
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
         waiting.add_done_callback(_close_result)
         with suppress(OSError):  # a reader for a moment: the thread goes on
-            os.close(os.open(fifo, os.O_RDONLY | _FLAGS))
+            os.close(open_descriptor(fifo, follow_links=False, wait=False))
         raise
 
 

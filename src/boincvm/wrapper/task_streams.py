@@ -10,6 +10,7 @@ from boincvm.errors import InputFileError, OutputFileError, host_error
 from boincvm.guestlink.reports import shown
 from boincvm.guestlink.source import open_source
 from boincvm.host import filetree
+from boincvm.host.files import open_descriptor
 from boincvm.job.model import Task
 from boincvm.tree_entries import UnsafePathError
 from boincvm.wrapper.streams import DescriptorSink, Fail, MemorySink, Sink, readable_stdin
@@ -84,22 +85,21 @@ class StreamPlan:
 
 
 def _open_input(directory: Path, path: Path) -> int:
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe's writer may come later
     if path.is_absolute():
-        return os.open(path, flags)  # it may be /dev/stdin or /dev/fd/N, which are links
+        # It may be /dev/stdin or /dev/fd/N, which are links; a pipe's writer may come later.
+        return open_descriptor(path, wait=False)
     root, beneath = open_source(directory, path)
     try:
-        return _open_beneath(root, beneath, flags)
+        return _open_beneath(root, beneath, "r")
     finally:
         os.close(root)
 
 
 def _open_output(directory: Path, path: Path, stack: ExitStack) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = filetree.open_directory(directory)
         try:
-            descriptor = _open_beneath(root, os.fsencode(path), flags)
+            descriptor = _open_beneath(root, os.fsencode(path), "w")
         finally:
             os.close(root)
     except UnsafePathError as error:
@@ -110,11 +110,12 @@ def _open_output(directory: Path, path: Path, stack: ExitStack) -> int:
     return descriptor
 
 
-def _open_beneath(root: int, path: bytes, flags: int) -> int:
+def _open_beneath(root: int, path: bytes, mode: str) -> int:
     """Opens `path` beneath the directory `root`, with no link on the way or at its end."""
     parts = tree_entries.components(path)
     parent = filetree.open_parent(root, parts)
     try:
-        return os.open(parts[-1] if parts else b".", flags | os.O_NOFOLLOW, 0o666, dir_fd=parent)
+        name = parts[-1] if parts else b"."
+        return open_descriptor(name, mode, follow_links=False, wait=False, parent=parent)
     finally:
         os.close(parent)

@@ -14,6 +14,7 @@ from boincvm.cli.checks import Check, Status
 from boincvm.cli.main import main
 from boincvm.errors import HypervisorMissingError
 from boincvm.exit_codes import ExitCode
+from boincvm.host import resources_posix
 from boincvm.hypervisor.qemu.acceleration import Verdict
 from boincvm.image.store import ImageStore
 
@@ -234,7 +235,7 @@ def test_a_place_that_cannot_be_written_to(monkeypatch, tmp_path):
 def test_memory(monkeypatch, tmp_path, text, status):
     table = tmp_path / "meminfo"
     table.write_text(text)
-    monkeypatch.setattr(checks, "_MEMORY_TABLE", table)
+    monkeypatch.setattr(resources_posix, "_MEMORY_TABLE", table)
     assert checks.memory().status is status
 
 

@@ -1,6 +1,7 @@
 """The command line of a User-mode Linux kernel: only inherited descriptors, no path of the host."""
 
 from boincvm.errors import HypervisorMissingError
+from boincvm.host.memory_files import path_of
 from boincvm.host.programs import find_program
 from boincvm.hypervisor.contract import MachineSpec
 
@@ -37,9 +38,9 @@ def machine_command(
         *namespace_command(),
         find(PROGRAM),
         f"mem={spec.memory >> 20}M",
-        f"initrd={_path(initrd)}",
-        f"ubd0={_path(disk)}",
-        f"ubd1={_path(window)},,{WINDOW_SERIAL}",
+        f"initrd={path_of(initrd)}",
+        f"ubd0={path_of(disk)}",
+        f"ubd1={path_of(window)},,{WINDOW_SERIAL}",
         f"ssl0=fd:{link}",
         f"ssl1=fd:{receipts}",
         "ssl=null",
@@ -53,7 +54,3 @@ def machine_command(
         "boincvm.link=serial",
         *spec.kernel_arguments,
     ]  # fmt: skip
-
-
-def _path(descriptor: int) -> str:
-    return f"/proc/self/fd/{descriptor}"

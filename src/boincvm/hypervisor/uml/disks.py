@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError, UsageError
+from boincvm.host.files import open_descriptor, open_nameless
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.sizes import format_size
@@ -52,16 +53,15 @@ class Disks:
 
 def _new(path: Path, ephemeral: bool) -> int:
     if ephemeral:
-        return os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return open_nameless(path.parent)
     path.unlink(missing_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+    return open_descriptor(path, "x+", follow_links=False, permissions=0o600)
 
 
 def _open_kept(spec: MachineSpec) -> int:
     if spec.layers != (DISK,):
         raise HypervisorError(f"the machine's disk is not {DISK}, so no User-mode Linux made it")
-    return os.open(spec.directory / DISK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return open_descriptor(spec.directory / DISK, "r+", follow_links=False)
 
 
 def _fill(disk: int, spec: MachineSpec) -> None:

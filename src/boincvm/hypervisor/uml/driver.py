@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from boincvm.errors import HypervisorError
+from boincvm.host.files import open_descriptor
 from boincvm.hypervisor.channel import Channel
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import (
@@ -75,7 +76,7 @@ class UmlMachine:
         disks = self._disks
         if disks is None:
             raise RuntimeError("a machine that was created has no disks")
-        initrd = os.open(self.spec.initrd, os.O_RDONLY | os.O_CLOEXEC)
+        initrd = open_descriptor(self.spec.initrd)
         try:
             process = self._process = UmlProcess(
                 lambda link, receipts: command.machine_command(

@@ -6,15 +6,24 @@ address spaces. If the kernel alone were killed, Linux 6.1 would let these go, u
 the guest, running as the host's. So they end with the namespace, and before it.
 """
 
-import os
-import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from boincvm.errors import HypervisorError
-from boincvm.host.process_tree import children, is_traced, own_usage, send, stands_still, usage
-from boincvm.host.processes import ChildProcess
+from boincvm.host.process_tree import (
+    ALARM,
+    CONTINUE,
+    KILL,
+    STOP,
+    children,
+    is_traced,
+    own_usage,
+    send,
+    stands_still,
+    usage,
+)
+from boincvm.host.processes import ChildProcess, yield_processor
 
 _MOST_LOOKS = 100_000
 """At processes that are to stop. Each takes 20 µs, and a stop less than 20 ms on a busy host."""
@@ -57,25 +66,25 @@ class UmlProcess:
         kernel = self.kernel
         if kernel is None:
             raise HypervisorError("the machine is not running, so it cannot be paused")
-        send(kernel, signal.SIGSTOP)
+        send(kernel, STOP)
         _until_it_stands_still([kernel])
         # What a program of the guest computes goes on without the kernel, until it is interrupted.
         # SIGALRM, the guest's clock, is what the kernel expects of these processes: they wait with
         # it until the kernel goes on. (A SIGSTOP of theirs would be a fault to it.)
         programs = [pid for pid in children(kernel) if is_traced(pid)]
         for pid in programs:
-            send(pid, signal.SIGALRM)
+            send(pid, ALARM)
         _until_it_stands_still(programs)
 
     def resume(self) -> None:
         """Let it run again."""
         if (kernel := self.kernel) is not None:
-            send(kernel, signal.SIGCONT)
+            send(kernel, CONTINUE)
 
     def kill(self) -> None:
         """End all of it now; `child.wait` returns when nothing of it is left."""
         if (kernel := self.kernel) is not None:
-            send(kernel, signal.SIGKILL)  # and the whole namespace with it
+            send(kernel, KILL)  # and the whole namespace with it
         else:
             self.child.kill()
 
@@ -91,5 +100,5 @@ def _until_it_stands_still(pids: Sequence[int]) -> None:
     for _ in range(_MOST_LOOKS):
         if all(map(stands_still, pids)):
             return
-        os.sched_yield()
+        yield_processor()
     raise HypervisorError("the machine's processes do not stop")
