@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-from boincvm.host.not_yet import not_yet
-
 assert sys.platform != "win32"
 
 
@@ -51,4 +49,6 @@ def copy(path: Path, name: str) -> int:
             os.close(source)
         return made
     else:
+        from boincvm.host.not_yet import not_yet
+
         raise not_yet("copies of files in memory")

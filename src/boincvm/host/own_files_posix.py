@@ -7,8 +7,6 @@ import stat
 import sys
 from pathlib import Path
 
-from boincvm.host.users import user_name
-
 assert sys.platform != "win32"
 
 _ROOT = 0
@@ -22,6 +20,7 @@ def check_owner(path: Path, status: os.stat_result) -> None:
     ours = os.geteuid()
     if status.st_uid not in (ours, _ROOT):
         from boincvm.errors import HostError
+        from boincvm.host.users import user_name
 
         raise HostError(
             f"{path} is not used: it belongs to {user_name(status.st_uid)},"
@@ -36,6 +35,7 @@ def check_owner(path: Path, status: os.stat_result) -> None:
     is_writable = status.st_mode & _OTHERS_MAY_WRITE and not stat.S_ISLNK(status.st_mode)
     if is_writable and _is_reachable(path):
         from boincvm.errors import HostError
+        from boincvm.host.users import user_name
 
         raise HostError(
             f"{path} is not used: others than {user_name(ours)} can write to it",

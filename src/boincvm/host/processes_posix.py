@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from boincvm.host.not_yet import not_yet
 from boincvm.host.programs import quiet_environment
 from boincvm.host.signals import ASKING_SIGNALS
 
@@ -116,6 +115,8 @@ async def _until_ended(pid: int) -> None:
     loop = asyncio.get_running_loop()
     descriptor = open_process(pid)
     if descriptor is None:
+        from boincvm.host.not_yet import not_yet
+
         raise not_yet("waiting for the end of a child process")
     ended = asyncio.Event()
     loop.add_reader(descriptor, ended.set)

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from boincvm.errors import HostError
-from boincvm.host.not_yet import not_yet
 
 assert sys.platform != "win32"
 
@@ -44,6 +43,8 @@ def available_memory() -> int:
                     return int(line.split()[1]) << 10
         raise HostError(f"{_MEMORY_TABLE} does not tell how much memory is available")
     else:
+        from boincvm.host.not_yet import not_yet
+
         raise not_yet("how much memory is free")
 
 
@@ -56,6 +57,8 @@ def used_memory() -> int:
         }
         return max(found["MemTotal"] - found["MemAvailable"], 0)
     else:
+        from boincvm.host.not_yet import not_yet
+
         raise not_yet("how much memory is in use")
 
 
@@ -66,6 +69,8 @@ def busy_seconds() -> float:
         user, nice, system, _idle, _waiting, *rest = map(int, first.split()[1:9])
         return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
     else:
+        from boincvm.host.not_yet import not_yet
+
         raise not_yet("how busy the processors are")
 
 
@@ -74,6 +79,8 @@ def boot_id() -> str:
     if sys.platform == "linux":
         return _BOOT_ID.read_text().strip()
     else:
+        from boincvm.host.not_yet import not_yet
+
         raise not_yet("telling one start of the host from another")
 
 
@@ -86,4 +93,6 @@ def processor_name() -> str:
                     return line.partition(b":")[2].strip().decode(errors="replace")
         return ""
     else:
+        from boincvm.host.not_yet import not_yet
+
         raise not_yet("the name of the processor")

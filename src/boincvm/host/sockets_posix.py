@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from boincvm.host.not_yet import not_yet
-
 assert sys.platform != "win32"
 
 if sys.platform == "darwin":
@@ -87,6 +85,8 @@ def is_owners(peer: socket.socket) -> bool:
         _, user, _ = struct.unpack("3i", told)
         return user in (0, os.geteuid())
     else:
+        from boincvm.host.not_yet import not_yet
+
         raise not_yet("who is at the other end of a UNIX socket")
 
 

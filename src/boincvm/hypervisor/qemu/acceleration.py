@@ -12,7 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import BinaryIO, NamedTuple
 
-from boincvm.host import memory_files
 from boincvm.host.own_files import make_directory, open_own
 from boincvm.host.processes import ChildProcess
 from boincvm.host.resources import boot_id
@@ -83,6 +82,8 @@ def _why_not_even_tried(kernel: Path | None) -> str:
 
 async def _try_kvm(kernel: Path) -> str:
     """Why KVM does not work; empty if it does."""
+    from boincvm.host import memory_files  # a trial is rare
+
     # Neither lies on a disk: nothing is left of a trial whose process was killed.
     with _in_memory("initrd", probe_initrd()) as initrd, _in_memory("log", b"") as log:
         process = ChildProcess(
@@ -111,6 +112,8 @@ async def _try_kvm(kernel: Path) -> str:
 
 
 def _in_memory(name: str, content: bytes) -> BinaryIO:
+    from boincvm.host import memory_files
+
     file = os.fdopen(memory_files.create(name), "w+b")
     file.write(content)
     file.flush()

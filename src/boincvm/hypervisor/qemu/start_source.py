@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from boincvm.errors import HypervisorError
-from boincvm.host import memory_files
 from boincvm.host.files import open_descriptor
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.launch import Launch, Memory
@@ -181,10 +180,14 @@ class Cloned:
 
     def prepare(self, spec: MachineSpec) -> Launch:
         below, new = self._golden / FIRST_LAYER, layer_name(1)
+        memory = str(self._golden / GOLDEN_MEMORY)
         try:
             self._state = open_descriptor(self._golden / GOLDEN_STATE)
             if spec.balloon:
+                from boincvm.host import memory_files  # few want it, and a start is to be quick
+
                 self._memory = memory_files.copy(self._golden / GOLDEN_MEMORY, _MEMORY_NAME)
+                memory = memory_files.path_of(self._memory)
             if not spec.ephemeral:  # so it must outlive the golden snapshot
                 import shutil  # it brings in compressors
 
@@ -193,11 +196,10 @@ class Cloned:
             self.close()
             raise failure_of_disks(error) from error
         make_files(spec, new, below)
-        copied = self._memory >= 0
         return Launch(
             (str(below) if spec.ephemeral else FIRST_LAYER, new),
-            Memory.SHARED if copied else Memory.CLONE,
-            memory_files.path_of(self._memory) if copied else str(self._golden / GOLDEN_MEMORY),
+            Memory.SHARED if self._memory >= 0 else Memory.CLONE,
+            memory,
             incoming=f"fd:{self._state}",
             has_memory=False,
             has_configuration=False,  # `xen-save-devices-state` leaves it out
