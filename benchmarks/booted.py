@@ -11,8 +11,8 @@ from boincvm.guestlink.program import GuestProgram, Output
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import Image
-from boincvm.job.model import Limits
-from boincvm.machine.session import Session, open_session
+from boincvm.machine.managed import opened
+from boincvm.machine.session import Session
 
 
 @asynccontextmanager
@@ -28,8 +28,8 @@ async def booted(image: Image, accelerator: str, scratch: Path) -> AsyncIterator
             cpus=1,
             ephemeral=True,
         )
-        async with open_session(QemuDriver(accelerator).machine(spec), Limits()) as session:
-            yield session
+        async with opened(QemuDriver(accelerator), spec) as machine:
+            yield machine.session
 
 
 def start_program(session: Session, argv: list[str], output: Output) -> GuestProgram:

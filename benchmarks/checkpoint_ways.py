@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from benchmarks.booted import start_program
 from benchmarks.checkpoint_growth import FILL
@@ -30,8 +30,9 @@ from boincvm.hypervisor.qemu.command import layer_node
 from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.image.store import Image, ImageStore
-from boincvm.job.model import Limits
-from boincvm.machine.session import Session, open_session
+from boincvm.machine.managed import opened
+from boincvm.machine.session import Session
+from boincvm.machine.start_source import Boot
 
 MIB = 1 << 20
 SIZES = (256, 1024)
@@ -136,9 +137,8 @@ async def busy_machine(
         spec = MachineSpec(
             Path(directory), image.kernel, image.initrd, image.root, memory=size * MIB, cpus=1
         )
-        driver = QemuDriver(accelerator)
-        made = driver.golden_machine(spec) if shared else driver.machine(spec)
-        async with open_session(made, Limits()) as session:
+        async with opened(QemuDriver(accelerator), spec, [Boot(freezable=shared)]) as managed:
+            session, made = managed.session, cast(QemuMachine, managed.session.machine)
             filled = asyncio.Event()
             code = FILL.format(pieces=size // 4)
             start_program(session, ["python3", "-c", code], lambda *_: filled.set())

@@ -66,8 +66,9 @@ async def _copies(laboratory: Laboratory, count: int) -> tuple[list[float], list
             directory = tempfile.TemporaryDirectory(dir=laboratory.directory)
             place = Path(stack.enter_context(directory))
             spec = machine_spec(SHAPE, image, place)
-            golden, why = find_golden(image, spec, driver.identity())
-            assert golden is not None, why
+            found = find_golden(image, spec, driver.identity())
+            golden = found.golden
+            assert golden is not None, found.why
             begin = monotonic()
             made = driver.clone(spec, golden.directory)
             stack.push_async_callback(made.destroy)

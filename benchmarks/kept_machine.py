@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from benchmarks.booted import start_program
 from benchmarks.guest_overhead import NUMBER
@@ -15,8 +15,8 @@ from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from boincvm.image.store import Image
-from boincvm.job.model import Limits
-from boincvm.machine.session import Session, open_session
+from boincvm.machine.managed import opened
+from boincvm.machine.session import Session
 
 LIMIT = 300.0
 COMPUTES = f"while :; do echo {NUMBER} | ecm -q -sigma 1:42 -c 1 50000 >/dev/null; done"
@@ -48,9 +48,8 @@ async def machine(
             cpus=1,
             balloon=balloon,
         )
-        made = QemuDriver(accelerator).machine(spec)
-        async with open_session(made, Limits()) as session:
-            yield session, made
+        async with opened(QemuDriver(accelerator), spec) as managed:
+            yield managed.session, cast(QemuMachine, managed.session.machine)
 
 
 def compute(session: Session, command: str = COMPUTES) -> GuestProgram:

@@ -14,8 +14,8 @@ from boincvm.guestlink.voice import CheckpointWanted, Finish, FractionDone, Tric
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import ImageStore
-from boincvm.job.model import Limits
-from boincvm.machine.session import Session, open_session
+from boincvm.machine.managed import opened
+from boincvm.machine.session import Session
 from support.bench import LIMIT, Bench
 
 CHECKOUT = Path(__file__).parents[2]
@@ -102,8 +102,9 @@ async def test_what_an_application_says_reaches_the_host(bench: Bench) -> None:
         )
         async with (
             asyncio.timeout(LIMIT),
-            open_session(QemuDriver("tcg").machine(spec), Limits()) as session,
+            opened(QemuDriver("tcg"), spec) as machine,
         ):
+            session = machine.session
             await put_tree(
                 session.link,
                 session.window,

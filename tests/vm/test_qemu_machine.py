@@ -20,8 +20,7 @@ from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.qemu import acceleration
 from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER
-from boincvm.job.model import Limits
-from boincvm.machine.session import open_session
+from boincvm.machine.managed import opened
 
 LIMIT = 60.0
 """Seconds for anything that a machine is waited for."""
@@ -168,7 +167,8 @@ async def test_a_qemu_that_refuses_to_start(spec: MachineSpec) -> None:
 async def test_inputs_that_do_not_fit_in_the_guest(spec: MachineSpec, tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(os.urandom(200_000))
     (tmp_path / "large").write_bytes(os.urandom(40 << 20))
-    async with open_session(QemuDriver("tcg").machine(spec), Limits()) as session:
+    async with opened(QemuDriver("tcg"), spec) as managed:
+        session = managed.session
         fill = "fallocate -l $(($(stat -f -c %a*%S /work) - 100000)) fill"
         program = GuestProgram(
             session.link,

@@ -92,6 +92,16 @@ class EndCause(Enum):
     """The hypervisor gave up."""
     HOST_DISK_FULL = auto()
 
+    # What follows no driver tells: the engine finds it out by the guest link (machine/end.py).
+    NEVER_BOOTED = auto()
+    """The guest's agent was never heard."""
+    HUNG = auto()
+    """The guest said nothing for too long."""
+    LINK_LOST = auto()
+    """The guest's agent is gone, and the machine runs on."""
+    PROTOCOL_BROKEN = auto()
+    """The guest sent what it may not send."""
+
 
 class GuestMemory(NamedTuple):
     """size: bytes that the guest has now; available: bytes of them that it could do without,
@@ -125,10 +135,13 @@ class Checkpoint(NamedTuple):
 
 
 class MachineEnd(NamedTuple):
-    """How a machine ended. `detail`: one line for people, may be empty."""
+    """How a machine ended."""
 
     cause: EndCause
     detail: str
+    """One line for people; may be empty."""
+    hint: str = ""
+    """What to do about it; empty: what is said of that cause anyway."""
 
 
 class Machine(Protocol):
@@ -238,3 +251,24 @@ class Driver(Protocol):
         """A machine that starts as a private copy of the golden snapshot in `golden`, which was
         made with the same spec but for its directory; it is in state SAVED. Its guest is quiet,
         and has the same memory as any other clone's: `GuestLink.attach` renews it."""
+
+
+class Prestart(Protocol):
+    """Begins one machine before there is an event loop, whose import takes longer than a
+    hypervisor's start. The first machine that `driver` makes is the one that was begun."""
+
+    def identity(self) -> dict[str, str]:
+        """As `Driver.identity`."""
+
+    def begin(self, spec: MachineSpec, golden: Path | None) -> None:
+        """Begin a machine: a copy of the golden snapshot in that directory, else a boot. Raises
+        HypervisorError, HypervisorMissingError, HostDiskFullError, OSError."""
+
+    def say(self, data: bytes) -> None:
+        """Write to the guest link's channel. Raises OSError where the machine has ended."""
+
+    def driver(self) -> Driver:
+        """The driver, which goes on with what has begun."""
+
+    def end(self) -> None:
+        """End what has begun, if nobody has; its files stay. After its end it is harmless."""

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from pathlib import Path
 
-from boincvm.hypervisor.contract import Driver
+from boincvm.hypervisor.contract import Driver, Prestart
 from boincvm.hypervisor.qemu.acceleration import probe
 
 
@@ -25,3 +25,10 @@ async def open_driver(name: DriverName, kernel: Path | None) -> Driver:
 
     verdict = await probe(kernel)
     return QemuDriver(verdict.accelerator)
+
+
+def prestart(kernel: Path) -> Prestart:
+    """QEMU's, for a machine that boots `kernel`. Raises HypervisorMissingError."""
+    from boincvm.hypervisor.qemu.prestarted import QemuPrestart
+
+    return QemuPrestart(kernel)

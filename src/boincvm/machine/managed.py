@@ -1,73 +1,78 @@
-"""A machine that lives in the slot: it serves one task or several, is paused and resumed at the
-client's word, and can be put to sleep on disk and go on in another run of the wrapper."""
+"""One virtual machine from its start to its end: started from the first source that works, paused
+and resumed as its owner says, put on disk while it runs or when it ends."""
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from boincvm.errors import GuestError, GuestNeverBootedError, HypervisorError
+from boincvm.errors import GuestError, HypervisorError
 from boincvm.guestlink.link import GuestLink
-from boincvm.host.process_tree import own_usage
-from boincvm.hypervisor.contract import Checkpoint, GuestMemory, Machine, MachineState
-from boincvm.job.model import Limits
-from boincvm.machine.golden.snapshots import Golden
-from boincvm.machine.saved_machine import SavedMachine
+from boincvm.hypervisor.contract import (
+    Checkpoint,
+    Driver,
+    EndCause,
+    GuestMemory,
+    Machine,
+    MachineEnd,
+    MachineSpec,
+    MachineState,
+)
+from boincvm.machine.end import end_error
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.resources import MemoryHold, Usage, resident
 from boincvm.machine.session import Session
+from boincvm.machine.settings import Settings
 from boincvm.machine.spec import fresh_for
+from boincvm.machine.start_source import (
+    Boot,
+    Clone,
+    Rejected,
+    Restore,
+    StartSource,
+    UnusableSourceError,
+    can_be_cloned,
+)
 from boincvm.stopwatch import Stopwatch
 
 T = TypeVar("T")
 
-REPORT_PERIOD = 1.0
-"""Seconds between two times that the guest tells what its programs have used: as often as the
-client is told."""
-_LITTLE = 16 << 20
-"""Bytes."""
+_KILLED_BY_OWNER = MachineEnd(EndCause.ASKED, "")
 
 
-class TaskMachine:
-    """`start` boots it, or lets it go on where `saved` says that it was left, or `golden`, of
-    which the machine is a copy."""
+class ManagedMachine:
+    """A machine of `driver` like `spec`. It can be told to pause or to end before it has started,
+    and while it starts."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        limits: Limits,
-        saved: SavedMachine | None,
-        golden: Golden | None = None,
-    ) -> None:
-        self.machine = machine
-        self.saved = saved
-        self._golden = golden
-        self.steps: list[int] = list(saved.steps) if saved else []
-        self._limits = limits
+    def __init__(self, driver: Driver, spec: MachineSpec, settings: Settings | None = None) -> None:
+        self.driver = driver
+        self.spec = spec
+        self._settings = settings or Settings()
+        self.rejected: list[Rejected] = []
+        """Sources that were tried and of no use, in order; one that was not there is none."""
+        self._source: StartSource | None = None
+        self._machine: Machine | None = None
         self._session: Session | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._wants_golden = False
         self._is_answering = False
         self._should_pause = False
+        self._is_killed = False
         self._is_quiet = False
-        self._must_wake = saved is not None
+        self._must_wake = False
         """It stands still until its guest has been told what is new."""
         self._watch = Stopwatch()
         self._busy = asyncio.Lock()  # held while the machine goes from one state to another
-        self._host_seconds = 0.0
-        # One that was saved has what it had then.
-        self._memory = None if saved else machine.spec.memory
-        self._memory_set_at = 0.0
+        self._usage = Usage()
+        self._memory = MemoryHold(spec.memory)
 
     @property
     def session(self) -> Session:
-        """The link to the guest, once `start` has returned."""
+        """The machine that runs and the link to its guest, once `start` has opened it."""
         if self._session is None:
             raise RuntimeError("the machine was not started")
         return self._session
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether it begins as a copy of a golden snapshot."""
-        return self._golden is not None
 
     @property
     def is_answering(self) -> bool:
@@ -76,43 +81,136 @@ class TaskMachine:
 
     @property
     def is_saved(self) -> bool:
-        """Whether it sleeps on disk. A copy that has not begun has nothing to sleep on."""
-        is_unborn = self.is_copy and self._session is None
-        return self.machine.state is MachineState.SAVED and not is_unborn
+        """Whether it sleeps on disk. A clone that has not begun has nothing to sleep on."""
+        is_unborn = isinstance(self._source, Clone) and self._session is None
+        return self._state is MachineState.SAVED and not is_unborn
 
-    async def start(self, attach: Callable[[GuestLink], None] = lambda _link: None) -> None:
-        """Until the guest's agent has answered; one that was saved with a task in it answers
-        `wake`, once its program is attached. `attach`: is called before any other that was saved
-        goes on, to attach its programs. Raises HypervisorError, GuestError, HostDiskFullError."""
+    @property
+    def is_up(self) -> bool:
+        """Whether a process of the host runs for it."""
+        return self._machine is not None and bool(self._machine.process_ids())
+
+    @property
+    def disk_layers(self) -> tuple[str, ...]:
+        """Names of the files in the directory that are its disk, for `MachineSpec.layers`."""
+        return self._machine.disk_layers if self._machine is not None else ()
+
+    def files_in_use(self) -> frozenset[str]:
+        """Return the names of the files in the directory that the running machine needs."""
+        return self._machine.files_in_use() if self._machine is not None else frozenset()
+
+    @property
+    def _state(self) -> MachineState:
+        return self._machine.state if self._machine is not None else MachineState.DEFINED
+
+    def _required(self) -> Machine:
+        if self._machine is None:
+            raise HypervisorError("the machine has not begun")
+        return self._machine
+
+    # Its start.
+
+    async def start(self, sources: Sequence[StartSource]) -> None:
+        """Start from the first of `sources` that works, until the guest's agent has answered.
+
+        One that fails is discarded, and `rejected` tells why. Nothing else is tried when the
+        machine has been killed, or where it is no source's fault: HostDiskFullError,
+        HypervisorMissingError, UsageError and OSError are raised at once. Raises HypervisorError,
+        GuestError or SavedMachineError, which came of the last source.
+        """
+        self._wants_golden = any(isinstance(source, Clone) for source in sources)
+        for source in sources:
+            try:
+                machine = source.make(self.driver, self.spec)
+                await self._begin(source, machine)
+            except UnusableSourceError as error:
+                if error.reason:
+                    self.rejected.append(Rejected(str(source), error.reason))
+            except (HypervisorError, GuestError, SavedMachineError) as error:
+                if self._is_killed:
+                    raise
+                if source is sources[-1]:
+                    source.reraise(error)
+                self.rejected.append(Rejected(str(source), error.message))
+                await self._abandon(source)
+            else:
+                return
+        why = f": {self.rejected[-1].reason}" if self.rejected else ""
+        raise HypervisorError(f"there is nothing to start the machine from{why}")
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether nothing that had run before was there to start from."""
+        return not isinstance(self._source, Clone | Restore)
+
+    @property
+    def cold_because(self) -> str:
+        """Why it booted, where there was something else to start from; empty where not."""
+        return self.rejected[-1].reason if self.is_cold and self.rejected else ""
+
+    @property
+    def lacks_golden(self) -> bool:
+        """Whether it booted although a golden snapshot would have served: make one."""
+        return self.is_cold and self._wants_golden and can_be_cloned(self.driver, self.spec)
+
+    async def _begin(self, source: StartSource, machine: Machine) -> None:
+        """Until the agent has answered; what stands still until `wake` need not."""
+        settings = self._settings
+        self._source, self._machine = source, machine
         async with self._busy:
-            await self.machine.create()
-            channel = await self.machine.start()
-            link = await GuestLink.open(
-                channel,
-                silence_limit=self._limits.silence,
-                beat=REPORT_PERIOD,
-                attach_to=self._link_state(),
-                host_name=self.machine.spec.host_name,
-            )
-            self._session = Session(self.machine, link)
+            goes_on = self._must_wake = isinstance(source, Restore)
+            self._memory = MemoryHold(None if goes_on else self.spec.memory)
+            self._check_not_killed()
+            await machine.create()
+            channel = await machine.start()
+            try:
+                self._check_not_killed()
+                link = await GuestLink.open(
+                    channel,
+                    silence_limit=settings.limits.silence,
+                    beat=settings.report_period,
+                    attach_to=source.link_state,
+                    is_asked=isinstance(source, Clone) and source.is_asked,
+                    host_name=self.spec.host_name,
+                )
+            except BaseException:
+                channel.close()
+                await machine.stop()  # nobody watches it, nor will
+                raise
+            self._session = Session(machine, link)
             self._watch_session()
         await self._apply()
-        if self._golden is not None:
-            await self._wait_for(link.attach(None, fresh_for(self.machine.spec)))
-        elif self.saved is None:
-            await self._wait_for(_ready(link))
-        elif self.saved.task is None:
-            attach(link)
-            await self.wake()
+        match source:
+            case Boot():
+                await self._wait_for(_ready(link))
+            case Clone():
+                await self._wait_for(link.attach(None, fresh_for(self.spec)))
+            case Restore(attach=attach) if attach is not None:
+                attach(link)
+                await self.wake()
 
-    def _link_state(self) -> dict[str, object] | None:
-        origin = self._golden or self.saved
-        return origin.link if origin else None
+    def _check_not_killed(self) -> None:
+        if self._is_killed:
+            raise end_error(_KILLED_BY_OWNER)
+
+    async def _abandon(self, source: StartSource) -> None:
+        """The start from it failed: what it has begun goes, and itself too."""
+        await self._stop_watching()
+        self.host_seconds()  # the last chance to look
+        self._usage.begin_anew()
+        if self._session is not None:
+            self._session.link.close()
+            self._session = None
+        if self._machine is not None:
+            await (self._machine.stop() if source.keeps_files else self._machine.destroy())
+            self._machine = self._source = None
+        source.discard()
+        self.spec.directory.mkdir(mode=0o700, exist_ok=True)
 
     async def wake(self) -> None:
-        """Lets the saved guest go on, with what is new in it. Raises GuestError,
+        """Let the restored guest go on, with what is new in it. Raises GuestError,
         HypervisorError."""
-        word = self.session.link.attach(None, fresh_for(self.machine.spec), self._let_run)
+        word = self.session.link.attach(None, fresh_for(self.spec), self._let_run)
         await self._wait_for(word)
 
     async def _let_run(self) -> None:
@@ -124,69 +222,72 @@ class TaskMachine:
         await self.guard(self._within_limit(word))
         self._is_answering = True
         if not self._should_pause:
-            self.session.link.expect_beats(self._limits.silence)
+            self.session.link.expect_beats(self._settings.limits.silence)
 
     async def _within_limit(self, word: Coroutine[None, None, object]) -> None:
-        limit = self._limits.boot
+        limit = self._settings.limits.boot
         answer = asyncio.ensure_future(word)
         alarm = asyncio.ensure_future(self._watch.reach(self._watch.elapsed + limit))
         try:
             await asyncio.wait((answer, alarm), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise GuestNeverBootedError(
-                    f"the guest's agent said nothing within {limit:g} s of the start",
-                    hint="the host may be too busy, or too slow",
-                )
+                what = f"the guest's agent said nothing within {limit:g} s of the start"
+                end = MachineEnd(EndCause.NEVER_BOOTED, what, self._settings.boot_hint)
+                self.session.conclude(end)
+                raise end_error(end)
             answer.result()
         finally:
             answer.cancel()
             alarm.cancel()
             await asyncio.gather(answer, alarm, return_exceptions=True)
 
+    # Its life.
+
     async def guard(self, work: Coroutine[None, None, T]) -> T:
-        """The result of `work`, or the error that ended the machine or its link."""
+        """Return the result of `work`, or raise the error that ended the machine or its link."""
         return await self.session.guard(work)
 
     async def suspend(self) -> None:
-        """Pauses the machine, as soon as there is one; again is harmless."""
+        """Pause the machine, as soon as there is one; again is harmless."""
         self._should_pause = True
         self._watch.pause()
         await self._apply()
 
     async def resume(self) -> None:
-        """The opposite of `suspend`."""
+        """Do the opposite of `suspend`."""
         self._should_pause = False
         self._watch.resume()
         await self._apply()
 
     async def _apply(self) -> None:
         async with self._busy:
-            link = self._session.link if self._session else None
-            if link is None or self.machine.state not in (
-                MachineState.RUNNING,
-                MachineState.PAUSED,
-            ):
+            if self._session is None or not self._is_running_or_paused:
                 return
+            machine, link = self._required(), self._session.link
             if self._should_pause or self._must_wake:
                 link.expect_beats(None)
-                await self.machine.pause()
+                await machine.pause()
             else:
-                was_paused = self.machine.state is MachineState.PAUSED
-                await self.machine.resume()
+                was_paused = machine.state is MachineState.PAUSED
+                await machine.resume()
                 if self._is_answering:
-                    link.expect_beats(self._limits.silence)
-                if was_paused and (self._is_answering or self.saved is not None):
+                    link.expect_beats(self._settings.limits.silence)
+                if was_paused and (self._is_answering or isinstance(self._source, Restore)):
                     link.set_clock()
 
+    @property
+    def _is_running_or_paused(self) -> bool:
+        return self._state in (MachineState.RUNNING, MachineState.PAUSED)
+
     def set_clock(self) -> None:
-        """The guest gets the host's time, if it runs."""
-        if self._is_answering and self.machine.state is MachineState.RUNNING:
+        """Give the guest the host's time, if it runs."""
+        if self._is_answering and self._state is MachineState.RUNNING:
             self.session.link.set_clock()
 
     async def keep(
         self, number: int, look: Callable[[], T], *, last: bool, hold: bool = False
     ) -> tuple[Checkpoint, dict[str, object], T]:
-        """Puts the machine on disk as it is now; with `last` it ends, else it goes on. `hold`: its
+        """Put the machine on disk as it is now; with `last` it ends, else it goes on. `hold`: its
         programs stand still meanwhile, as they do anyway if it is the last time; what then goes
         on from the checkpoint repeats nothing that another copy has done.
 
@@ -195,12 +296,12 @@ class TaskMachine:
         before, and after a `last` that failed `go_on` lets it run.
         """
         async with self._busy:
-            link = self.session.link
-            await self.machine.resume()  # a paused agent cannot finish its last frame
+            machine, link = self._required(), self.session.link
+            await machine.resume()  # a paused agent cannot finish its last frame
             self._is_quiet = True
             begin = time.monotonic()
             try:
-                await link.quiesce(self._limits.stop, hold=last or hold)
+                await link.quiesce(self._settings.limits.stop, hold=last or hold)
             except GuestError:
                 if last:
                     self._is_answering = False
@@ -212,10 +313,10 @@ class TaskMachine:
                 if last:
                     await self._stop_watching()
                     self.host_seconds()  # the last chance to look
-                    kept = await self.machine.save(number)
+                    kept = await machine.save(number)
                     link.close()
                 else:
-                    kept = await self.machine.checkpoint(number)
+                    kept = await machine.checkpoint(number)
             except BaseException:
                 if last:
                     self._watch_session()
@@ -231,36 +332,53 @@ class TaskMachine:
 
     async def _go_on(self, link: GuestLink) -> None:
         self._is_quiet = False
-        await self.machine.resume()
+        await self._required().resume()
         try:
-            await link.attach(self._limits.stop)
+            await link.attach(self._settings.limits.stop)
         finally:  # else nobody would ever miss it
-            link.expect_beats(self._limits.silence)
+            link.expect_beats(self._settings.limits.silence)
 
     async def go_on(self) -> None:
-        """Lets it run, whatever had been begun with it. Raises HypervisorError, GuestError."""
+        """Let it run, whatever had been begun with it. Raises HypervisorError, GuestError."""
         async with self._busy:
             if self._is_quiet:
                 await self._go_on(self.session.link)
                 self._is_answering = True
         await self.resume()
 
+    async def freeze(self) -> None:
+        """Make the machine, whose guest is quiet, a golden snapshot, and end it. Only one that
+        started from `Boot(freezable=True)`."""
+        await self._required().freeze()
+
+    # Its end.
+
+    async def ended(self) -> MachineEnd:
+        """Wait until it has ended, or its link; say how. Raises what the session failed with."""
+        return await self.session.ended()
+
     async def close(self, *, keep: bool = False) -> None:
-        """Ends the machine, and unless `keep` or it sleeps removes what it had on disk."""
+        """End the machine, and unless `keep` or it sleeps remove what it had on disk."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to look
         if self._session is not None:
             self._session.link.close()
+        if self._machine is None:
+            return
         if keep:
-            await self.machine.stop()
+            await self._machine.stop()
         elif not self.is_saved:
-            await self.machine.destroy()
+            await self._machine.destroy()
 
     async def kill(self) -> None:
-        """Ends the machine at once, whatever else is being done to it."""
+        """End the machine at once, whatever else is being done to it."""
+        self._is_killed = True
         await self._stop_watching()
         self.host_seconds()
-        await self.machine.stop()
+        if self._machine is not None:
+            await self._machine.stop()
+        if self._session is not None:
+            self._session.conclude(_KILLED_BY_OWNER)
 
     def _watch_session(self) -> None:
         self._watcher = asyncio.ensure_future(self.session.watch())
@@ -271,54 +389,62 @@ class TaskMachine:
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
 
+    # What it takes of the host.
+
     def host_seconds(self) -> float:
-        """CPU time that the hypervisor has used for it in this process's life."""
-        used = sum(own_usage(pid)[0] for pid in self.machine.process_ids())
-        self._host_seconds = max(self._host_seconds, used)
-        return self._host_seconds
+        """Return the CPU time that the hypervisor has used for it in this process's life."""
+        return self._usage.seconds(self._machine)
 
     def resident(self) -> int:
-        """Bytes of memory that it has now."""
-        return sum(own_usage(pid)[1] for pid in self.machine.process_ids())
+        """Return the bytes of memory that it has now."""
+        return resident(self._machine) if self._machine is not None else 0
 
     @property
     def process_id(self) -> int | None:
         """The hypervisor's."""
-        return next(iter(self.machine.process_ids()), None)
+        ids = self._machine.process_ids() if self._machine is not None else ()
+        return next(iter(ids), None)
 
     @property
     def size(self) -> int:
         """Bytes of memory that it was made with."""
-        return self.machine.spec.memory
+        return self.spec.memory
 
     async def hold_memory(
         self, choose: Callable[[GuestMemory | None], int | None], settling: float
     ) -> int | None:
-        """Gives the guest as many bytes as `choose` says, seeing what the guest says of itself;
+        """Give the guest as many bytes as `choose` says, seeing what the guest says of itself;
         not within `settling` seconds of what it was given before. Returns what it has now, None
         where it was left alone. Raises HypervisorError."""
         async with self._busy:
-            if self.machine.state not in (MachineState.RUNNING, MachineState.PAUSED):
+            if not self._is_running_or_paused:
                 return None
-            size = choose(None)
-            if size is None:
-                guest = await self.machine.memory()
-                if guest is None or guest.at < self._memory_set_at + settling:
-                    return None
-                size = choose(guest)
-            if size is None:
-                return None
-            # A little less is not worth the guest's time.
-            if self._memory is None or not self._memory - _LITTLE < size <= self._memory:
-                await self.machine.set_memory(size)
-                self._memory, self._memory_set_at = size, time.time()
-            return self._memory
+            return await self._memory.hold(self._required(), choose, settling)
 
     async def connect_network(self, *, connected: bool) -> None:
-        """Plugs the guest's network cable in or pulls it, if it has a card."""
-        if self.machine.spec.network and self._session is not None:
-            await self.machine.connect_network(connected=connected)
+        """Plug the guest's network cable in or pull it, if it has a card."""
+        if self.spec.network and self._session is not None:
+            await self._required().connect_network(connected=connected)
 
 
 async def _ready(link: GuestLink) -> None:
     await link.ready
+
+
+@asynccontextmanager
+async def opened(
+    driver: Driver,
+    spec: MachineSpec,
+    sources: Sequence[StartSource] = (),
+    settings: Settings | None = None,
+) -> AsyncIterator[ManagedMachine]:
+    """Yield a machine that has started; it is gone after the block. Without `sources` it boots.
+
+    Raises HypervisorError, HypervisorMissingError, HostDiskFullError, GuestError.
+    """
+    machine = ManagedMachine(driver, spec, settings)
+    try:
+        await machine.start(sources or [Boot()])
+        yield machine
+    finally:
+        await machine.close()

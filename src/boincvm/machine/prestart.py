@@ -1,92 +1,50 @@
-"""A standalone run's machine, begun before there is an event loop: its boot is what takes long."""
+"""A machine that is begun before there is an event loop: its boot, or its copy, takes longest."""
 
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from time import monotonic
-from typing import NamedTuple, Self
+from __future__ import annotations
 
-from boincvm.errors import BoincvmError
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 from boincvm.guestlink.first_word import first_word
-from boincvm.guestlink.host_name import host_name
-from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.qemu.acceleration import Verdict, known_verdict, probe
-from boincvm.hypervisor.qemu.identity import identity
-from boincvm.hypervisor.qemu.prestarted import BegunProcess
-from boincvm.hypervisor.qemu.start_source import Boot, Cloned
-from boincvm.image.store import ImageStore
-from boincvm.job.model import Job
-from boincvm.machine.golden.snapshots import Golden, find_golden
+from boincvm.hypervisor.contract import MachineSpec, Prestart
+from boincvm.hypervisor.registry import prestart
+from boincvm.image.store import Image
+from boincvm.machine.golden.snapshots import Found, find_golden
 from boincvm.machine.golden.switch import is_wanted
-from boincvm.machine.run_directory import run_directory
-from boincvm.machine.spec import fresh_for, machine_spec
+from boincvm.machine.spec import fresh_for
+from boincvm.machine.start_source import Boot, Clone, StartSource
+
+if TYPE_CHECKING:
+    from boincvm.machine.managed import ManagedMachine
+from boincvm.machine.settings import Settings
 
 
-class Begun(NamedTuple):
-    """A machine's beginning. at: when, by the monotonic clock. golden: of what it is a copy, and
-    then its link has been sent the first word; cold_because: why it is none, where there is a
-    snapshot. store: the images' directory."""
+class Prestarted:
+    """A machine like `spec`, begun as a copy of a golden snapshot of `image` or as a boot."""
 
-    at: float
-    spec: MachineSpec
-    accelerator: str
-    process: BegunProcess
-    golden: Golden | None
-    cold_because: str
-    store: Path
+    def __init__(self, image: Image, spec: MachineSpec, silence_limit: float) -> None:
+        """`silence_limit`: that of the settings with which it will be managed, in seconds.
 
+        Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
+        """
+        self._spec = spec
+        self._prestart: Prestart = prestart(image.kernel)
+        found = Found(None)
+        if is_wanted():
+            found = find_golden(image, spec, self._prestart.identity())
+        self._prestart.begin(spec, found.golden.directory if found.golden else None)
+        if found.golden is not None:
+            with suppress(OSError):  # should it be gone already, the driver tells why
+                self._prestart.say(first_word(silence_limit, fresh_for(spec)))
+        self.sources: list[StartSource] = [Clone(image, found, is_asked=True), Boot()]
+        """For `ManagedMachine.start`."""
 
-class HeadStart:
-    """After the block the machine, its directory and the hold on its image are gone."""
+    def machine(self, settings: Settings) -> ManagedMachine:
+        """Return the machine, to be started with `sources`."""
+        from boincvm.machine.managed import ManagedMachine
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._stack = ExitStack()
-        self._begun: Begun | None = None
-        self._failure: BoincvmError | None = None
+        return ManagedMachine(self._prestart.driver(), self._spec, settings)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            try:
-                self._begun = _begin(self._job, stack)
-            except BoincvmError as error:
-                self._failure = error  # for `result`, where all failures of a run are told
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def result(self) -> Begun:
-        """The beginning. Raises BoincvmError, what came of it instead."""
-        if self._begun is None:
-            raise self._failure or RuntimeError("there was no beginning")
-        return self._begun
-
-
-def _begin(job: Job, stack: ExitStack) -> Begun:
-    at = monotonic()
-    # First: whoever has nowhere to write shall hear just that.
-    directory = stack.enter_context(run_directory())
-    image = stack.enter_context(ImageStore().open(job.machine.image))
-    accelerator = _verdict(image.kernel).accelerator
-    spec = machine_spec(job.machine, image, directory)
-    spec = spec._replace(ephemeral=True, host_name=host_name(job.name))
-    golden, why = None, ""
-    if is_wanted():
-        golden, why = find_golden(image, spec, identity(accelerator))
-    origin = Cloned(golden.directory) if golden else Boot()
-    process = BegunProcess.start(spec, accelerator, origin)
-    stack.callback(process.end)
-    if golden is not None:
-        with suppress(OSError):  # should QEMU be gone already, its monitor tells why
-            process.link.sendall(first_word(job.limits.silence, fresh_for(spec)))
-    return Begun(at, spec, accelerator, process, golden, why, image.golden.parent)
-
-
-def _verdict(kernel: Path) -> Verdict:
-    known = known_verdict(kernel)
-    if known is None:
-        import asyncio
-
-        known = asyncio.run(probe(kernel))
-    return known
+    def end(self) -> None:
+        """End what has begun, if nobody has; after the machine's end it is harmless."""
+        self._prestart.end()

@@ -13,7 +13,7 @@ from boincvm.boinc import InitData
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import GuestMemory
 from boincvm.machine.host_capacity import HYPERVISOR_MEMORY
-from boincvm.machine.managed import TaskMachine
+from boincvm.machine.managed import ManagedMachine
 from boincvm.sizes import format_size
 from boincvm.wrapper.client_log import log
 
@@ -57,13 +57,13 @@ class MachineMemory:
     """Holds all of `machines`, by their names, within what `init_data` allows, while it runs."""
 
     def __init__(
-        self, init_data: Callable[[], InitData], machines: Mapping[str, TaskMachine]
+        self, init_data: Callable[[], InitData], machines: Mapping[str, ManagedMachine]
     ) -> None:
         self._init_data = init_data
         self._machines = machines
         self._news = asyncio.Event()
-        self._told: dict[TaskMachine, float] = {}
-        self._refused: set[TaskMachine] = set()
+        self._told: dict[ManagedMachine, float] = {}
+        self._refused: set[ManagedMachine] = set()
 
     def look(self) -> None:
         """There are other preferences, or other machines."""
@@ -85,7 +85,7 @@ class MachineMemory:
     def _allowed(self) -> float:
         return allowed_memory(self._init_data(), len(self._machines))
 
-    async def _hold(self, name: str, machine: TaskMachine) -> None:
+    async def _hold(self, name: str, machine: ManagedMachine) -> None:
         if machine in self._refused:
             return
         allowed = self._allowed()

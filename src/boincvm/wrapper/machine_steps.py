@@ -11,20 +11,17 @@ from boincvm import checkpoint_steps
 from boincvm.durations import format_duration
 from boincvm.guestlink.host_name import host_name
 from boincvm.guestlink.put import check_source
-from boincvm.hypervisor.registry import DriverName
 from boincvm.image.store import Image
 from boincvm.job.boinc_job import BoincJob, MachineUse
 from boincvm.job.model import InputFile
+from boincvm.machine.checkpointing import Identity, keep_on_disk
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.host_capacity import check_checkpoint_room, check_room
-from boincvm.machine.managed import TaskMachine
 from boincvm.machine.saved_machine import (
     SavedMachine,
     discard_machine,
     find_saved,
-    next_number,
     remove_unneeded,
-    write_saved,
 )
 from boincvm.machine.spec import machine_spec
 from boincvm.side_thread import in_side_thread
@@ -36,6 +33,7 @@ from boincvm.wrapper.machine_memory import MachineMemory
 from boincvm.wrapper.machine_opening import INIT_DATA, MachineOpening
 from boincvm.wrapper.machine_task import MachineTask
 from boincvm.wrapper.output_sizes import sizes_at_begin
+from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.task_plan import Surroundings, machine_command, machine_shape
 
 
@@ -211,11 +209,9 @@ class MachineSteps:
         name = host_name(self._client.init_data.work_unit_name or use.name)
         spec = spec._replace(balloon=not self._client.is_standalone, host_name=name)
         check_room(self._around.slot, shape.memory)
-        if saved is None:
-            machine = await self._opening.begin(use.name, spec, image)
-        else:
+        if saved is not None:
             self._kept[use.name] = saved
-            machine = await self._opening.wake(use.name, spec, image, saved)
+        machine = await self._opening.open(use.name, spec, image, saved)
         self._unsaved_since[use.name] = self.times.watch.elapsed
         if not self._network:
             await machine.connect_network(connected=False)
@@ -273,34 +269,26 @@ class MachineSteps:
         if not last:
             self._check_room(machine, former)
         kept_at = self.times.watch.elapsed
-        checkpoint, link, state = await machine.keep(
-            next_number(directory),
-            lambda: task.state() if task and runs_here else None,
+        saved, _ = await keep_on_disk(
+            machine,
+            Identity(self._images[name].digest, machine_shape(self._use(name), self._around)),
+            lambda: (task.state() if task and runs_here else None, None),
             last=last,
+            steps=machine.steps,
         )
-        saved = SavedMachine(
-            checkpoint=checkpoint,
-            driver=DriverName.QEMU,
-            image=self._images[name].digest,
-            shape=machine_shape(self._use(name), self._around),
-            link=link,
-            steps=tuple(machine.steps),
-            task=state,
-        )
-        await in_side_thread(write_saved, directory, saved)
         checkpoint_steps.passed("manifest written")
         self._kept[name] = saved
         if last:
             del self._unsaved_since[name]
         else:
             self._unsaved_since[name] = kept_at
-        in_use = frozenset() if last else machine.machine.files_in_use()
+        in_use = frozenset() if last else machine.files_in_use()
         await in_side_thread(remove_unneeded, directory, in_use=in_use)
         checkpoint_steps.passed("older removed")
         log(
             f"the machine {name} {'sleeps' if last else 'is kept'} on disk:"
-            f" {format_size(checkpoint.written)} written,"
-            f" it stood still for {checkpoint.pause * 1e3:.0f} ms"
+            f" {format_size(saved.checkpoint.written)} written,"
+            f" it stood still for {saved.checkpoint.pause * 1e3:.0f} ms"
         )
 
     def losses(self) -> list[str]:
@@ -321,7 +309,7 @@ class MachineSteps:
         if former is not None:  # only what has changed since
             needed = max(needed // 4, 2 * former.checkpoint.written)
         bound = self._client.init_data.disk_bound
-        check_checkpoint_room(machine.machine.spec.directory, needed, self._around.slot, bound)
+        check_checkpoint_room(machine.spec.directory, needed, self._around.slot, bound)
 
     async def kill(self) -> None:
         """At once, nothing kept."""

@@ -15,7 +15,6 @@ from boincvm.host.supervised import GRACE
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.guest_commands import run_in_guest
 from boincvm.machine.limits_reached import check_limits
-from boincvm.machine.managed import TaskMachine
 from boincvm.machine.saved_machine import SavedTask
 from boincvm.machine.session import Session
 from boincvm.stopwatch import Stopwatch
@@ -28,6 +27,7 @@ from boincvm.wrapper.slot_files import last_number
 from boincvm.wrapper.slot_streams import SlotStreams, open_streams
 from boincvm.wrapper.step import Step
 from boincvm.wrapper.streams import Source
+from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.task_plan import MachineCommand
 from boincvm.wrapper.worker import WorkerEnd
 
@@ -203,7 +203,7 @@ class MachineTask(Step):
         failed = (end.code != 0) and not self._is_expired
         limit: LimitError | None = None
         if failed:
-            memory = machine.machine.spec.memory
+            memory = machine.size
             try:
                 check_limits(end, self._command.argv[0], memory, ("memory_mb", "disk_mb"))
             except LimitError as error:

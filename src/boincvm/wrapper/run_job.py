@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from time import monotonic
 
@@ -15,11 +15,11 @@ from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd
 from boincvm.guestlink.put import check_source, put_tree
 from boincvm.guestlink.reports import shown
-from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.job.model import Job, Task
-from boincvm.machine.golden.snapshots import Golden
 from boincvm.machine.limits_reached import check_limits
-from boincvm.machine.session import Session, start_session
+from boincvm.machine.managed import ManagedMachine
+from boincvm.machine.session import Session
+from boincvm.machine.start_source import StartSource
 from boincvm.wrapper.streams import Source
 from boincvm.wrapper.task_streams import StreamPlan
 
@@ -66,26 +66,25 @@ class JobRun:
 
     async def run(
         self,
-        driver: Driver,
-        spec: MachineSpec,
-        golden: Golden | None = None,
+        machine: ManagedMachine,
+        sources: Sequence[StartSource],
         *,
-        begun_at: float | None = None,
-        is_asked: bool = False,
+        began_at: float | None = None,
     ) -> None:
-        """The machine is a copy of `golden`, if there is one.
+        """Start `machine` from the first of `sources` that works, run the job, and end it.
 
-        `begun_at`: when its start began, if it has, by the monotonic clock; `is_asked`: see
-        `start_session`. Raises BoincvmError; how the program itself ended is in `outcome`."""
-        self._check_files()
-        async with AsyncExitStack() as stack:
-            with self._phase("start", begun_at):
-                session, failure = await start_session(
-                    stack, driver, spec, self.job.limits, golden, is_asked=is_asked
-                )
-                self.outcome.is_cold = golden is None or bool(failure)
-                self.outcome.cold_because = failure or self.outcome.cold_because
-            await session.guard(self._run_in(session))
+        `began_at`: when its start began, if it has, by the monotonic clock. Raises BoincvmError;
+        how the program itself ended is in `outcome`.
+        """
+        try:
+            self._check_files()
+            with self._phase("start", began_at):
+                await machine.start(sources)
+            await machine.guard(self._run_in(machine.session))
+        finally:
+            self.outcome.is_cold = machine.is_cold
+            self.outcome.cold_because = machine.cold_because
+            await machine.close()
 
     async def _run_in(self, session: Session) -> None:
         if self.job.inputs:
@@ -106,9 +105,9 @@ class JobRun:
             raise limit
 
     @contextmanager
-    def _phase(self, name: str, begun_at: float | None = None) -> Iterator[None]:
+    def _phase(self, name: str, began_at: float | None = None) -> Iterator[None]:
         self._observer.phase(name)
-        begin = monotonic() if begun_at is None else begun_at
+        begin = monotonic() if began_at is None else began_at
         try:
             yield
         finally:

@@ -5,7 +5,7 @@ The machine begins first, and what it takes to run a job in it is imported meanw
 
 from boincvm.host.signals import ASKING_SIGNALS, hold_back, hold_back_only
 from boincvm.job.model import Job
-from boincvm.machine.prestart import HeadStart
+from boincvm.wrapper.head_start import HeadStart
 
 
 def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:

@@ -9,15 +9,16 @@ from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.host.inherited import heeded
 from boincvm.host.signals import ASKING_SIGNALS, let_through
-from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.job.model import Job
 from boincvm.machine.golden.background import make_in_background
-from boincvm.machine.golden.switch import is_wanted
-from boincvm.machine.prestart import HeadStart
+from boincvm.machine.settings import Settings
 from boincvm.standard_error import say
+from boincvm.wrapper.head_start import HeadStart
 from boincvm.wrapper.run_job import JobRun, Observer
 from boincvm.wrapper.streams import OutputClosedError
 from boincvm.wrapper.task_streams import StreamPlan
+
+_BOOT_HINT = "give it more time with --boot-limit"
 
 
 async def run_begun(
@@ -49,24 +50,19 @@ async def run_begun(
         raise failure
     if job_run.outcome.is_cold and job_run.outcome.cold_because:
         why = job_run.outcome.cold_because
-        say(f"boincvm: the machine booted, for its snapshot is of no use: {why}")
+        say(f"boincvm: booted cold: the golden snapshot was unusable: {why}")
     if job_run.outcome.note:
         say(f"boincvm: {job_run.outcome.note}")
     return job_run.outcome.exit_code
 
 
 async def _run_in_machine(job_run: JobRun, head_start: HeadStart) -> None:
-    begun = head_start.result()
-    golden, job_run.outcome.cold_because = begun.golden, begun.cold_because
-    await job_run.run(
-        QemuDriver(begun.accelerator, begun.process),
-        begun.spec,
-        golden,
-        begun_at=begun.at,
-        is_asked=golden is not None,
-    )
-    if job_run.outcome.is_cold and is_wanted():
-        make_in_background(job_run.job.machine, begun.store)
+    prestarted = head_start.result()
+    job = job_run.job
+    machine = prestarted.machine(Settings(job.limits, boot_hint=_BOOT_HINT))
+    await job_run.run(machine, prestarted.sources, began_at=head_start.at)
+    if machine.lacks_golden:
+        make_in_background(job.machine, head_start.store)
 
 
 class _Interruption:

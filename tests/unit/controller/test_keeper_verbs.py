@@ -156,19 +156,20 @@ async def test_the_host_ends_before_it_is_up(kept: Told) -> None:
 
 
 class Stub:
-    """In place of a TaskMachine: `keep` does what `fault` says. `calls`: what it was told."""
+    """In place of a ManagedMachine: `keep` does what `fault` says. `calls`: what it was told."""
 
-    def __init__(self) -> None:
-        self.machine = self
+    def __init__(self, directory: Path) -> None:
         self.session = Mock()
+        self.spec = Mock(directory=directory)
         self.is_running = True
         self.is_saved = False
         self.fault: BoincvmError | OSError = HypervisorError("it does not want to")
         self.calls: list[str] = []
         self.disk_layers = ("disk-000000.qcow2",)
 
-    def process_ids(self) -> tuple[int, ...]:
-        return (1,) if self.is_running else ()
+    @property
+    def is_up(self) -> bool:
+        return self.is_running
 
     def files_in_use(self) -> frozenset[str]:
         return frozenset()
@@ -198,7 +199,7 @@ async def up(tmp_path: Path) -> AsyncIterator[tuple[KeptMachine, Stub]]:
     place = Place(tmp_path / "a")
     place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-        made, stub = KeptMachine(place, DEFINITION, lambda: None), Stub()
+        made, stub = KeptMachine(place, DEFINITION, lambda: None), Stub(place.disk)
         made.begin_life(GuestCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
         made._machine, made._image, made._is_up = stub, Mock(digest="none"), True  # type: ignore[assignment]
         made.come_up("none", (), frozenset())

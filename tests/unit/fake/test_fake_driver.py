@@ -22,6 +22,9 @@ from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeFile, FakeGuest
 from boincvm.job.model import InputFile, Job, Limits, OutputFile, Task
+from boincvm.machine.managed import ManagedMachine
+from boincvm.machine.settings import Settings
+from boincvm.machine.start_source import Boot
 from boincvm.wrapper import run_job
 from boincvm.wrapper.run_job import JobRun, Observer
 from boincvm.wrapper.task_streams import StreamPlan
@@ -62,11 +65,17 @@ def outputs(*names: str) -> tuple[OutputFile, ...]:
     return tuple(OutputFile(PurePosixPath(name), PurePosixPath(name)) for name in names)
 
 
+def machine(driver: FakeDriver, work: Job) -> ManagedMachine:
+    return ManagedMachine(driver, spec(work.directory), Settings(work.limits))
+
+
 async def run(driver: FakeDriver, work: Job) -> tuple[JobRun, StreamPlan]:
     plan = StreamPlan(capture=True)
     job_run = JobRun(work, plan, Observer())
     async with asyncio.timeout(10):
-        await job_run.run(driver, spec(work.directory))
+        await job_run.run(
+            ManagedMachine(driver, spec(work.directory), Settings(work.limits)), [Boot()]
+        )
     return job_run, plan
 
 
@@ -120,7 +129,7 @@ async def test_the_time_limit_ends_the_program(tmp_path: Path) -> None:
     job_run = JobRun(work, plan, Observer())
     with pytest.raises(LimitError, match=r"0\.2 s"):
         async with asyncio.timeout(10):
-            await job_run.run(FakeDriver({"slow": writes_and_waits}), spec(work.directory))
+            await job_run.run(machine(FakeDriver({"slow": writes_and_waits}), work), [Boot()])
     assert (tmp_path / "result").read_bytes() == b"half\n"
     assert bytes(plan.captured["stdout"].data) == b"said"
     assert [end.signal for end in job_run.outcome.ends] == [9]

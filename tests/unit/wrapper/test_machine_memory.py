@@ -2,22 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from boincvm.boinc import InitData
 from boincvm.boinc.init_data import Preferences, parse_init_data
 from boincvm.errors import HypervisorError
-from boincvm.hypervisor.contract import Checkpoint, GuestMemory, MachineSpec
+from boincvm.hypervisor.contract import GuestMemory, MachineSpec
 from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
 from boincvm.hypervisor.qemu.command import machine_command
 from boincvm.hypervisor.qemu.launch import Launch
-from boincvm.job.model import GIB, MIB, Limits, MachineShape
+from boincvm.job.model import GIB, MIB, MachineShape
 from boincvm.machine.host_capacity import HYPERVISOR_MEMORY
-from boincvm.machine.managed import TaskMachine
+from boincvm.machine.managed import ManagedMachine, opened
 from boincvm.machine.saved_machine import SavedMachine
+from boincvm.machine.start_source import Restore
 from boincvm.wrapper.machine_memory import LEAST, ROOM, MachineMemory, allowed_memory, memory_for
 
 ENDLESS = float("inf")
@@ -91,19 +92,25 @@ def test_only_a_machine_that_asks_has_a_balloon(
 
 
 @pytest.fixture
-async def machine() -> AsyncIterator[FakeMachine]:
-    machine = FakeDriver(boots=False).machine(spec(balloon=True))
-    with closing(await machine.start()):
-        yield machine
-        await machine.destroy()
+async def managed() -> AsyncIterator[ManagedMachine]:
+    async with opened(FakeDriver(), spec(balloon=True)) as managed:
+        yield managed
+
+
+@pytest.fixture
+def machine(managed: ManagedMachine) -> FakeMachine:
+    return fake_of(managed)
+
+
+def fake_of(managed: ManagedMachine) -> FakeMachine:
+    return cast(FakeMachine, managed.session.machine)
 
 
 def within(allowed: float) -> Callable[[GuestMemory | None], int | None]:
     return lambda guest: memory_for(SIZE, allowed, guest)
 
 
-async def test_a_machine_is_held_and_let_go(machine: FakeMachine) -> None:
-    task_machine = TaskMachine(machine, Limits(), None)
+async def test_a_machine_is_held_and_let_go(managed: ManagedMachine, machine: FakeMachine) -> None:
     for allowed, expected in (
         (200 * MIB, 200 * MIB),
         (190 * MIB, 200 * MIB),  # a little less is not worth it
@@ -111,36 +118,41 @@ async def test_a_machine_is_held_and_let_go(machine: FakeMachine) -> None:
         (150 * MIB, 150 * MIB),
         (ENDLESS, SIZE),
     ):
-        assert await task_machine.hold_memory(within(allowed), settling=0) == expected
+        assert await managed.hold_memory(within(allowed), settling=0) == expected
         assert machine.memory_size == expected
 
 
-async def test_figures_of_a_guest_that_changes_do_not_count(machine: FakeMachine) -> None:
-    task_machine = TaskMachine(machine, Limits(), None)
-    assert await task_machine.hold_memory(within(200 * MIB), settling=1000) == 200 * MIB
-    assert await task_machine.hold_memory(within(150 * MIB), settling=1000) is None
+async def test_figures_of_a_guest_that_changes_do_not_count(
+    managed: ManagedMachine, machine: FakeMachine
+) -> None:
+    assert await managed.hold_memory(within(200 * MIB), settling=1000) == 200 * MIB
+    assert await managed.hold_memory(within(150 * MIB), settling=1000) is None
     assert machine.memory_size == 200 * MIB
-    assert await task_machine.hold_memory(within(ENDLESS), settling=1000) == SIZE
+    assert await managed.hold_memory(within(ENDLESS), settling=1000) == SIZE
 
 
-async def test_a_machine_that_was_saved_is_told_again(machine: FakeMachine) -> None:
-    machine.memory_size = 150 * MIB  # by the former run
-    shape = MachineShape(memory=SIZE)
+async def test_a_machine_that_was_saved_is_told_again(managed: ManagedMachine) -> None:
+    assert await managed.hold_memory(within(150 * MIB), 0) == 150 * MIB
+    checkpoint, link, _ = await managed.keep(1, lambda: None, last=True)
     saved = SavedMachine(
-        Checkpoint(1, {}, {}), "fake", "digest", shape, link={}, steps=(), task=None
+        checkpoint, "fake", "digest", MachineShape(memory=SIZE), link=link, steps=(), task=None
     )
-    assert await TaskMachine(machine, Limits(), saved).hold_memory(within(ENDLESS), 0) == SIZE
-    assert machine.memory_size == SIZE
+    again = ManagedMachine(managed.driver, managed.spec)
+    await again.start([Restore(saved, lambda _link: None)])
+    assert await again.hold_memory(within(ENDLESS), 0) == SIZE
+    assert fake_of(again).memory_size == SIZE
+    await again.close()
 
 
-async def test_a_machine_that_does_not_run_is_left_alone(machine: FakeMachine) -> None:
-    task_machine = TaskMachine(machine, Limits(), None)
+async def test_a_machine_that_does_not_run_is_left_alone(
+    managed: ManagedMachine, machine: FakeMachine
+) -> None:
     await machine.stop()
-    assert await task_machine.hold_memory(within(200 * MIB), settling=0) is None
+    assert await managed.hold_memory(within(200 * MIB), settling=0) is None
 
 
 async def test_a_hypervisor_that_refuses_is_not_asked_again(
-    machine: FakeMachine, capfd: pytest.CaptureFixture[str]
+    managed: ManagedMachine, machine: FakeMachine, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """And the task goes on: others tell of a machine that has ended."""
     asked: asyncio.Queue[None] = asyncio.Queue()
@@ -151,7 +163,7 @@ async def test_a_hypervisor_that_refuses_is_not_asked_again(
 
     machine.memory = refuse  # type: ignore[method-assign]
     known = InitData(host_memory=400.0 * MIB)
-    memory = MachineMemory(lambda: known, {"vm": TaskMachine(machine, Limits(), None)})
+    memory = MachineMemory(lambda: known, {"vm": managed})
     holding = asyncio.ensure_future(memory.run())
     async with asyncio.timeout(10):
         memory.look()

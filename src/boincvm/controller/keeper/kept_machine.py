@@ -9,14 +9,6 @@ from contextlib import ExitStack
 from functools import partial
 
 from boincvm.controller.keeper.kept_programs import KeptPrograms, drain
-from boincvm.controller.keeper.origins import (
-    copy_of,
-    find_source,
-    former_machine,
-    may_be_copy,
-    new_machine,
-    spec_of,
-)
 from boincvm.controller.keeper.place import Definition, Place
 from boincvm.controller.keeper.screen import open_screen
 from boincvm.controller.keeper.snapshots import Snapshot, Snapshots, read_checkpoint
@@ -25,27 +17,31 @@ from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,
-    GuestError,
-    GuestPanickedError,
-    GuestPoweredOffError,
     HostError,
     HypervisorError,
     MachineStateError,
     host_error,
 )
+from boincvm.guestlink.host_name import host_name
 from boincvm.guestlink.link import GuestLink
-from boincvm.hypervisor.contract import Driver, EndCause, MachineSpec
+from boincvm.hypervisor.contract import EndCause, MachineEnd
 from boincvm.hypervisor.registry import DriverName, open_driver
 from boincvm.image.store import Image, ImageStore
+from boincvm.job.model import Limits
+from boincvm.machine.checkpointing import Identity, keep_on_disk
+from boincvm.machine.end import end_error, is_orderly
 from boincvm.machine.golden.background import Warmers
-from boincvm.machine.golden.snapshots import discard_golden
 from boincvm.machine.host_capacity import check_checkpoint_room, check_room
-from boincvm.machine.managed import TaskMachine
-from boincvm.machine.saved_machine import SavedMachine, next_number, write_saved
+from boincvm.machine.managed import ManagedMachine
+from boincvm.machine.saved_machine import SavedMachine
 from boincvm.machine.session import Session
+from boincvm.machine.settings import Settings
+from boincvm.machine.spec import machine_spec
+from boincvm.machine.start_source import Boot, Clone, Restore, StartSource
 from boincvm.node.commands import GuestCommands
 from boincvm.side_thread import in_side_thread
 
+_SETTINGS = Settings(Limits(boot=300.0, silence=120.0, stop=20.0), report_period=1.0)
 _KEPT_FOR_LAST = 30.0
 """Seconds that saving may take where the host is being shut down."""
 _LOG = logging.getLogger("boincvm.controller.keeper")
@@ -69,7 +65,7 @@ class KeptMachine:
         self._held = ExitStack()
         self._warmers = Warmers()
         self._image: Image | None = None
-        self._machine: TaskMachine | None = None
+        self._machine: ManagedMachine | None = None
         self._is_up = False
         self._is_ending = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -138,15 +134,25 @@ class KeptMachine:
         found = self.snapshots.find(snapshot) if snapshot is not None else None
         number = found.number if found else self.status.saved
         driver = await open_driver(DriverName.QEMU, image.kernel)
-        spec = spec_of(self.definition, image, self.place.disk)
+        defined = self.definition
+        spec = machine_spec(defined.shape, image, self.place.disk)
+        spec = spec._replace(display=defined.display, host_name=host_name(defined.id))
+        sources: list[StartSource] = [Clone(image), Boot()]
         if number is None:
-            await self._boot(driver, spec, image)
+            self._set(VmState.STARTING, started_at=time.time())
+            spec = spec._replace(layers=self.status.layers)
         else:
             self._set(VmState.RESTORING, started_at=time.time())
             saved = await in_side_thread(read_checkpoint, self.place, number)
-            await self._restore(driver, spec, saved, found)
+            sources = [Restore(saved, partial(self._attach, found))]
+        machine = self._machine = ManagedMachine(driver, spec, _SETTINGS)
+        await machine.start(sources)
+        self.cold_because = machine.cold_because
+        if machine.is_cold and spec.display:
+            open_screen(machine.session.link)
+        if machine.lacks_golden:
+            self._warmers.make(image, spec)
         self._is_up = True
-        machine = self._required().machine
         self.come_up(image.digest, machine.disk_layers, machine.files_in_use())
 
     def come_up(self, image: str, layers: tuple[str, ...], in_use: frozenset[str]) -> None:
@@ -159,43 +165,14 @@ class KeptMachine:
         if self.commands is not None:
             self.commands.release()
 
-    async def _boot(self, driver: Driver, spec: MachineSpec, image: Image) -> None:
-        self._set(VmState.STARTING, started_at=time.time())
-        spec = spec._replace(layers=self.status.layers)
-        golden = find_source(driver, spec, image)
-        if golden is not None:
-            machine = self._machine = copy_of(golden, driver, spec)
-            try:
-                await machine.start()
-            except (HypervisorError, GuestError) as error:
-                if self._is_ending:
-                    raise  # it was told to end, and no other snapshot would have been better
-                self.cold_because = error.message
-                await machine.close()
-                discard_golden(golden.directory)
-            else:
-                return
-        self._machine = new_machine(driver, spec)
-        await self._machine.start()
-        if spec.display:
-            open_screen(self._machine.session.link)
-        if may_be_copy(driver, spec):
-            self._warmers.make(image, spec)
+    def _attach(self, snapshot: Snapshot | None, link: GuestLink) -> None:
+        """Attach the programs that ran when it was saved, before its guest goes on."""
+        if snapshot is not None:
+            drain(link, snapshot.programs)
+        elif self.commands is not None and self._machine is not None:
+            self.commands.attach(partial(self.programs.bring_back, self._machine.session))
 
-    async def _restore(
-        self, driver: Driver, spec: MachineSpec, saved: SavedMachine, snapshot: Snapshot | None
-    ) -> None:
-        machine = self._machine = former_machine(driver, spec, saved)
-
-        def attach(link: GuestLink) -> None:
-            if snapshot is not None:
-                drain(link, snapshot.programs)
-            elif self.commands is not None:
-                self.commands.attach(partial(self.programs.bring_back, machine.session))
-
-        await machine.start(attach)
-
-    def _required(self) -> TaskMachine:
+    def _required(self) -> ManagedMachine:
         if self._machine is None or not self._is_up:
             raise MachineStateError("the machine is not up", hint="wait until it runs, or start it")
         return self._machine
@@ -206,34 +183,33 @@ class KeptMachine:
     def is_over(self) -> bool:
         return self._over.done()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether something ends it, or has: what goes wrong then is no news."""
+        return self._is_ending
+
     async def has_ended(self) -> None:
         """Until it has, whether or not it ever ran."""
         await asyncio.wait((self._over,))
 
     async def until_over(self) -> None:
         """Until it has ended, for whatever reason; `status` says which."""
-        machine = self._required()
-        watch = asyncio.ensure_future(machine.session.guard(_for_ever()))
+        ended = asyncio.ensure_future(self._required().ended())
         try:
-            await asyncio.wait((watch, self._over), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((ended, self._over), return_when=asyncio.FIRST_COMPLETED)
             if not self._over.done():
-                await self._end_badly(watch)
+                await self._end_by_itself(ended.result())
         finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
 
-    async def _end_badly(self, watch: "asyncio.Future[None]") -> None:
-        try:
-            await watch
-        except GuestPanickedError as error:
-            await self.fail(error)
-        except GuestDiedError as error:
-            if isinstance(error, GuestPoweredOffError) or self.status.state is VmState.STOPPING:
-                await self._end(VmState.POWERED_OFF)
-            else:
-                await self.fail(error)
-        except BoincvmError as error:
-            await self.fail(error)
+    async def _end_by_itself(self, end: MachineEnd) -> None:
+        """Nobody ended it, but its guest may have been asked to."""
+        was_asked = self.status.state is VmState.STOPPING and end.cause is EndCause.LINK_LOST
+        if is_orderly(end) or was_asked:
+            await self._end(VmState.POWERED_OFF)
+        else:
+            await self.fail(end_error(end))
 
     async def fail(self, error: BoincvmError) -> None:
         """It ends, and that was nobody's wish."""
@@ -281,23 +257,23 @@ class KeptMachine:
         except (BoincvmError, OSError):
             await self._go_back(machine, before)
             if not self._over.done():
-                self.snapshots.sweep(machine.machine.files_in_use())
+                self.snapshots.sweep(machine.files_in_use())
             raise
         await self._go_back(machine, before)
         return chosen, saved
 
-    async def _go_back(self, machine: TaskMachine, state: VmState) -> None:
+    async def _go_back(self, machine: ManagedMachine, state: VmState) -> None:
         """It is in `state` again, in which it was before something was done to it; or has ended,
         and whoever watches it tells why."""
-        if machine.machine.process_ids():
+        if machine.is_up:
             try:
                 await machine.go_on()
                 if state is VmState.PAUSED:
                     await machine.suspend()
             except BoincvmError as error:
                 _LOG.warning("it does not go on: %s", error)
-        if machine.machine.process_ids():
-            self._set(state, layers=machine.machine.disk_layers)
+        if machine.is_up:
+            self._set(state, layers=machine.disk_layers)
         elif not self._over.done():
             await asyncio.wait((self._over,))
 
@@ -307,12 +283,12 @@ class KeptMachine:
         if image is None or commands is None:
             raise HypervisorError("the machine has not begun")
         check_checkpoint_room(self.place.disk, machine.resident(), self.place.disk, 0)
-        number = next_number(self.place.disk)
         commands.hold()
         try:
-            kept, link, (programs, told) = await machine.keep(
-                number,
-                lambda: (self.programs.states(), commands.states()),
+            saved, (programs, told) = await keep_on_disk(
+                machine,
+                Identity(image.digest, self.definition.shape),
+                lambda: (None, (self.programs.states(), commands.states())),
                 last=last,
                 hold=True,  # a snapshot may be gone back to many times
             )
@@ -321,16 +297,6 @@ class KeptMachine:
             raise
         if not last:
             commands.release()
-        saved = SavedMachine(
-            checkpoint=kept,
-            driver=DriverName.QEMU,
-            image=image.digest,
-            shape=self.definition.shape,
-            link=link,
-            steps=(),
-            task=None,
-        )
-        await in_side_thread(write_saved, self.place.disk, saved)
         if last:
             await in_side_thread(self.place.write_commands, told)
         return saved, programs
@@ -343,11 +309,11 @@ class KeptMachine:
             async with asyncio.timeout(within):
                 await machine.resume()
                 machine.session.link.power_off()
-                end = await machine.machine.ended()
-                if end.cause not in (EndCause.POWERED_OFF, EndCause.ASKED):
+                end = await machine.ended()
+                if not is_orderly(end) and end.cause is not EndCause.LINK_LOST:
                     await asyncio.wait((self._over,))  # whoever watches it tells why
-        except (TimeoutError, HypervisorError):
-            pass  # then without its help
+        except (TimeoutError, HypervisorError, GuestDiedError):
+            pass  # then without its help, or it has ended already
         await self._end(VmState.POWERED_OFF)
 
     async def power_off(self) -> None:
@@ -357,7 +323,7 @@ class KeptMachine:
 
     def remove_snapshot(self, name: str) -> None:
         """Raises UsageError, OSError."""
-        self.snapshots.remove(name, self._required().machine.files_in_use(), self.status.saved)
+        self.snapshots.remove(name, self._required().files_in_use(), self.status.saved)
 
     # Its end.
 
@@ -384,9 +350,9 @@ class KeptMachine:
         machine, layers = self._machine, self.status.layers
         if machine is not None:
             await machine.kill()
-            layers = machine.machine.disk_layers or layers
+            layers = machine.disk_layers or layers
             try:
-                await in_side_thread(self.place.sync_disk, machine.machine.disk_layers)
+                await in_side_thread(self.place.sync_disk, machine.disk_layers)
             except OSError as error:
                 state, why = VmState.ABORTED, why or f"its disk cannot be written: {error}"
         self._finish(state, why, layers=layers)
@@ -417,7 +383,3 @@ class KeptMachine:
 
 def _as_ours(error: BoincvmError | OSError) -> BoincvmError:
     return error if isinstance(error, BoincvmError) else host_error("the host refused", error)
-
-
-async def _for_ever() -> None:
-    await asyncio.get_running_loop().create_future()

@@ -134,8 +134,10 @@ async def _live(kept: KeptMachine, snapshot: str | None) -> None:
         if begin.done() and not kept.is_over:
             begin.result()
     except (BoincvmError, OSError) as error:
-        await _did_not_start(kept, failure(error))
-        return
+        if not kept.is_ending:
+            await _did_not_start(kept, failure(error))
+            return
+        await kept.has_ended()
     finally:
         ended.cancel()
         begin.cancel()

@@ -3,13 +3,21 @@
 No event loop is needed to start one, and the import of asyncio takes longer than QEMU's start.
 """
 
+from __future__ import annotations
+
 import socket
-from typing import Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.qemu.acceleration import known_verdict, probe
+from boincvm.hypervisor.qemu.identity import identity
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.process import QemuProcess
-from boincvm.hypervisor.qemu.start_source import Origin
+from boincvm.hypervisor.qemu.start_source import Boot, Cloned, Origin
+
+if TYPE_CHECKING:
+    from boincvm.hypervisor.contract import Driver
 
 
 class BegunProcess:
@@ -42,3 +50,40 @@ class BegunProcess:
         self.process.close_channels()
         self.process.release()
         self.origin.close()
+
+
+class QemuPrestart:
+    """Starts one QEMU process before there is an event loop; see `contract.Prestart`."""
+
+    def __init__(self, kernel: Path) -> None:
+        """Raises HypervisorMissingError."""
+        known = known_verdict(kernel)
+        if known is None:
+            import asyncio
+
+            known = asyncio.run(probe(kernel))
+        self._accelerator = known.accelerator
+        self._begun: BegunProcess | None = None
+
+    def identity(self) -> dict[str, str]:
+        return identity(self._accelerator)
+
+    def begin(self, spec: MachineSpec, golden: Path | None) -> None:
+        """Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError."""
+        origin = Cloned(golden) if golden else Boot()
+        self._begun = BegunProcess.start(spec, self._accelerator, origin)
+
+    def say(self, data: bytes) -> None:
+        """Raises OSError where QEMU has gone already."""
+        if self._begun is None:
+            raise RuntimeError("nothing has begun")
+        self._begun.link.sendall(data)
+
+    def driver(self) -> Driver:
+        from boincvm.hypervisor.qemu.driver import QemuDriver
+
+        return QemuDriver(self._accelerator, self._begun)
+
+    def end(self) -> None:
+        if self._begun is not None:
+            self._begun.end()

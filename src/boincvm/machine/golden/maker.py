@@ -24,8 +24,10 @@ from boincvm.machine.golden.snapshots import (
     needs,
     snapshot_name,
 )
-from boincvm.machine.session import open_session
+from boincvm.machine.managed import opened
+from boincvm.machine.settings import Settings
 from boincvm.machine.spec import machine_spec
+from boincvm.machine.start_source import Boot
 
 MOST = 4
 """Snapshots that are kept, those that were used last: each takes some 90 MiB of disk."""
@@ -47,7 +49,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
     together = image.golden
     make_directory(together)
     with try_exclusive(together / "lock") as is_ours:
-        if not is_ours or find_golden(image, spec, driver.identity())[0] is not None:
+        if not is_ours or find_golden(image, spec, driver.identity()).golden is not None:
             return False
         _remove_leftovers(together)
         place = together / snapshot_name(image.digest, spec)
@@ -88,9 +90,8 @@ def remove_goldens(store: ImageStore, digest: str) -> None:
 async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) -> dict[str, object]:
     """Returns the guest link's state."""
     spec = spec._replace(ephemeral=False)
-    machine = driver.golden_machine(spec)
-    async with open_session(machine, limits) as session:
-        link = session.link
+    async with opened(driver, spec, [Boot(freezable=True)], Settings(limits)) as machine:
+        session, link = machine.session, machine.session.link
         for _ in range(PRACTICE):
             await session.guard(link.quiesce(limits.boot))
             await session.guard(link.attach(limits.boot, fresh(network=False)))

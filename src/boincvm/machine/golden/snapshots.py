@@ -30,6 +30,14 @@ class Golden(NamedTuple):
     link: dict[str, object]
 
 
+class Found(NamedTuple):
+    """What came of a search. `golden`: None, there is none that can be used, and then `why` says
+    why; it is empty where there simply is none."""
+
+    golden: Golden | None
+    why: str = ""
+
+
 def snapshot_name(digest: str, spec: MachineSpec) -> str:
     """Of the snapshot for a machine like `spec`, whose image has that digest."""
     size = f"-{spec.disk_size >> 20}" if spec.disk_size else ""
@@ -54,32 +62,30 @@ def needs(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> dict[s
     }
 
 
-def find_golden(
-    image: Image, spec: MachineSpec, identity: Mapping[str, str]
-) -> tuple[Golden | None, str]:
-    """The snapshot for a machine like `spec` of a driver with that identity; or None, and why
-    there is none that can be used, empty where there simply is none."""
+def find_golden(image: Image, spec: MachineSpec, identity: Mapping[str, str]) -> Found:
+    """Find the snapshot for a machine like `spec` of a driver with that identity."""
     directory = image.golden / snapshot_name(image.digest, spec)
     try:
         check_directory(directory)
         with open_own(directory / TABLE) as file:
             table = json.loads(file.read(_MOST_BYTES))
         if table["needs"] != needs(image.digest, spec, identity):
-            return None, "its QEMU, its processor or boincvm is another now"
+            return Found(None, "QEMU, the CPU or boincvm has changed since the snapshot was made")
         for name, (size, modified) in table["files"].items():
             status = (directory / name).stat()
             if [status.st_size, status.st_mtime_ns] != [size, modified]:
-                return None, f"{name} is not as it was written"
+                return Found(None, f"{name} is not as it was written")
         os.utime(directory / TABLE)  # the last use
-        return Golden(directory, dict(table["link"])), ""
+        return Found(Golden(directory, dict(table["link"])))
     except FileNotFoundError as error:
-        return None, f"{Path(error.filename).name} is missing" if directory.exists() else ""
+        is_there = directory.exists()
+        return Found(None, f"{Path(error.filename).name} is missing" if is_there else "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return None, f"{TABLE} makes no sense: {error}"
+        return Found(None, f"{TABLE} cannot be read: {error}")
 
 
 def discard_golden(directory: Path) -> None:
-    """Removes a snapshot that is of no use. Machines that have started from it run on."""
+    """Remove a snapshot that is of no use. Machines that have started from it run on."""
     import shutil
 
     # The table first: nobody may take up what is left if we are interrupted.

@@ -1,0 +1,51 @@
+"""A machine is put on disk, with the manifest by which it is found again."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from boincvm.job.model import MachineShape
+from boincvm.machine.managed import ManagedMachine
+from boincvm.machine.saved_machine import SavedMachine, SavedTask, next_number, write_saved
+from boincvm.side_thread import in_side_thread
+
+T = TypeVar("T")
+
+
+class Identity(NamedTuple):
+    """What a checkpoint must agree with when somebody goes on from it."""
+
+    image: str
+    """The image's digest."""
+    shape: MachineShape
+
+
+async def keep_on_disk(
+    machine: ManagedMachine,
+    identity: Identity,
+    look: Callable[[], tuple[SavedTask | None, T]],
+    *,
+    last: bool,
+    hold: bool = False,
+    steps: Sequence[int] = (),
+) -> tuple[SavedMachine, T]:
+    """Make a checkpoint of `machine`: its files and then its manifest are on the disk.
+
+    `look` is called while the guest is quiet: it gives the task that runs, for the manifest, and
+    what else the caller wants to know of that moment. `last`, `hold`: see `ManagedMachine.keep`;
+    `steps`: see `SavedMachine`. Raises HypervisorError, GuestError, OSError.
+    """
+    directory = machine.spec.directory
+    checkpoint, link, (task, seen) = await machine.keep(
+        next_number(directory), look, last=last, hold=hold
+    )
+    saved = SavedMachine(
+        checkpoint=checkpoint,
+        driver=machine.driver.name,
+        image=identity.image,
+        shape=identity.shape,
+        link=link,
+        steps=tuple(steps),
+        task=task,
+    )
+    await in_side_thread(write_saved, directory, saved)
+    return saved, seen

@@ -1,0 +1,93 @@
+"""Why a machine ended, as data, and what follows from it: the error, and with it the exit code.
+
+This is the one place where that stands: `run`, the wrapper and the controller all ask here.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from boincvm.errors import (
+    BoincvmError,
+    GuestDiedError,
+    GuestError,
+    GuestHungError,
+    GuestNeverBootedError,
+    GuestPanickedError,
+    GuestPoweredOffError,
+    GuestProtocolError,
+    HostDiskFullError,
+    HypervisorError,
+)
+from boincvm.hypervisor.contract import EndCause, MachineEnd
+
+
+class EndMeaning(NamedTuple):
+    """What follows from a cause."""
+
+    error: type[BoincvmError]
+    """Raised for whoever worked in the machine; its class has the exit code."""
+    message: str
+    """For people; {detail} stands for the end's own detail."""
+    hint: str = ""
+    """What to do, where the end itself has no hint."""
+    is_orderly: bool = False
+    """Whether the machine is powered off then, and not broken."""
+
+
+MEANINGS: Mapping[EndCause, EndMeaning] = {
+    EndCause.ASKED: EndMeaning(GuestDiedError, "the machine has ended", is_orderly=True),
+    EndCause.POWERED_OFF: EndMeaning(
+        GuestPoweredOffError, "the guest turned itself off or rebooted", is_orderly=True
+    ),
+    EndCause.PANICKED: EndMeaning(GuestPanickedError, "the guest's kernel panicked: {detail}"),
+    EndCause.KILLED: EndMeaning(
+        HypervisorError,
+        "the virtual machine was killed from outside: {detail}",
+        "the host may have run out of memory: see its system log",
+    ),
+    EndCause.FAILED: EndMeaning(HypervisorError, "the hypervisor gave up: {detail}"),
+    EndCause.HOST_DISK_FULL: EndMeaning(
+        HostDiskFullError,
+        "the host's disk is full, so the machine was ended",
+        "free some space and run again",
+    ),
+    EndCause.NEVER_BOOTED: EndMeaning(GuestNeverBootedError, "{detail}"),
+    EndCause.HUNG: EndMeaning(GuestHungError, "{detail}"),
+    EndCause.LINK_LOST: EndMeaning(GuestDiedError, "{detail}"),
+    EndCause.PROTOCOL_BROKEN: EndMeaning(GuestProtocolError, "{detail}"),
+}
+
+
+def end_error(end: MachineEnd) -> BoincvmError:
+    """Return the error for whoever worked in a machine that ended so."""
+    meaning = MEANINGS[end.cause]
+    message = meaning.message.format(detail=end.detail)
+    return meaning.error(message, hint=end.hint or meaning.hint)
+
+
+def is_orderly(end: MachineEnd) -> bool:
+    """Return whether a machine that ended so is powered off, and not broken."""
+    return MEANINGS[end.cause].is_orderly
+
+
+def end_of_guest(end: MachineEnd, *, has_answered: bool) -> MachineEnd:
+    """Return the end of a machine as its driver tells it, with what the link knows.
+
+    `has_answered`: whether the guest's agent was ever heard. A guest that ended before that has
+    never booted, however it ended.
+    """
+    is_guests = end.cause in (EndCause.POWERED_OFF, EndCause.PANICKED)
+    if has_answered or not is_guests:
+        return end
+    what = end_error(end).message
+    return MachineEnd(EndCause.NEVER_BOOTED, f"before its agent had answered, {what}")
+
+
+def end_of_link(error: GuestError) -> MachineEnd:
+    """Return the end of a machine that runs, and whose guest link has failed with `error`."""
+    cause = EndCause.LINK_LOST
+    if isinstance(error, GuestHungError):
+        cause = EndCause.HUNG
+    elif isinstance(error, GuestProtocolError):
+        cause = EndCause.PROTOCOL_BROKEN
+    return MachineEnd(cause, error.message, error.hint)

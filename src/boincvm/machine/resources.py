@@ -1,0 +1,63 @@
+"""What a machine takes of the host: CPU time, and memory, which a balloon can make less."""
+
+import time
+from collections.abc import Callable
+
+from boincvm.host.process_tree import own_usage
+from boincvm.hypervisor.contract import GuestMemory, Machine
+
+_LITTLE = 16 << 20
+"""Bytes."""
+
+
+class Usage:
+    """CPU time of a machine's processes, which may be several, one after the other."""
+
+    def __init__(self) -> None:
+        self._before = self._now = 0.0
+
+    def seconds(self, machine: Machine | None) -> float:
+        """Return the CPU time so far; once a process has ended it tells nothing any more."""
+        if machine is not None:
+            used = sum(own_usage(pid)[0] for pid in machine.process_ids())
+            self._now = max(self._now, used)
+        return self._before + self._now
+
+    def begin_anew(self) -> None:
+        """Count the next process's time from nothing, in addition."""
+        self._before, self._now = self._before + self._now, 0.0
+
+
+def resident(machine: Machine) -> int:
+    """Return the bytes of memory that the machine's processes have now."""
+    return sum(own_usage(pid)[1] for pid in machine.process_ids())
+
+
+class MemoryHold:
+    """How much memory a guest was given."""
+
+    def __init__(self, size: int | None) -> None:
+        """`size`: bytes that it has; None: it was saved, and has what it had then."""
+        self._size = size
+        self._set_at = 0.0
+
+    async def hold(
+        self,
+        machine: Machine,
+        choose: Callable[[GuestMemory | None], int | None],
+        settling: float,
+    ) -> int | None:
+        """See `ManagedMachine.hold_memory`."""
+        size = choose(None)
+        if size is None:
+            guest = await machine.memory()
+            if guest is None or guest.at < self._set_at + settling:
+                return None
+            size = choose(guest)
+        if size is None:
+            return None
+        # A little less is not worth the guest's time.
+        if self._size is None or not self._size - _LITTLE < size <= self._size:
+            await machine.set_memory(size)
+            self._size, self._set_at = size, time.time()
+        return self._size

@@ -1,0 +1,147 @@
+"""From what a machine can start: a checkpoint, a golden snapshot, or its boot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from boincvm.errors import BoincvmError
+from boincvm.hypervisor.contract import Driver, Feature, Machine, MachineSpec
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.golden.snapshots import Found, discard_golden, find_golden
+from boincvm.machine.golden.switch import is_wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from boincvm.guestlink.link import GuestLink
+    from boincvm.image.store import Image
+    from boincvm.machine.saved_machine import SavedMachine  # it brings in `hashlib` and more
+
+
+class Rejected(NamedTuple):
+    """A source from which the machine did not start."""
+
+    source: str
+    reason: str
+
+
+class UnusableSourceError(Exception):
+    """Nothing was begun, for nothing can start from that source."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """One line for people; empty where the source simply is not there."""
+
+
+class Boot:
+    """Start from the machine's kernel, with a new disk or that of an earlier life."""
+
+    link_state: Mapping[str, object] | None = None
+    """Of the guest link, where the guest's agent runs already."""
+    keeps_files = False
+    """Whether the files in the machine's directory outlive a start that fails."""
+
+    def __init__(self, *, freezable: bool = False) -> None:
+        """`freezable`: the machine is to become a golden snapshot."""
+        self._freezable = freezable
+
+    def __str__(self) -> str:
+        return "boot"
+
+    def make(self, driver: Driver, spec: MachineSpec) -> Machine:
+        """Return the driver's machine, of which nothing runs yet."""
+        return driver.golden_machine(spec) if self._freezable else driver.machine(spec)
+
+    def reraise(self, error: BoincvmError) -> NoReturn:
+        """Raise what is told where the start failed with `error`, and nothing else is tried."""
+        raise error
+
+    def discard(self) -> None:
+        """See to it that nobody starts from it again. A boot can always be tried."""
+
+
+class Clone:
+    """Start as a private copy of the golden snapshot of `image`, if there is a fitting one."""
+
+    keeps_files = False
+
+    def __init__(self, image: Image, found: Found | None = None, *, is_asked: bool = False) -> None:
+        """`found`: what came of the search, if that has been made; `is_asked`: the copy, which
+        the driver has begun, has been sent the link's first word."""
+        self._image = image
+        self._found = found
+        self.is_asked = is_asked
+
+    def __str__(self) -> str:
+        return "golden snapshot"
+
+    @property
+    def link_state(self) -> Mapping[str, object] | None:
+        return self._found.golden.link if self._found and self._found.golden else None
+
+    def make(self, driver: Driver, spec: MachineSpec) -> Machine:
+        """Raises UnusableSourceError, HypervisorMissingError, OSError."""
+        if not can_be_cloned(driver, spec):
+            raise UnusableSourceError("")
+        if self._found is None:
+            self._found = find_golden(self._image, spec, driver.identity())
+        if self._found.golden is None:
+            raise UnusableSourceError(self._found.why)
+        return driver.clone(spec, self._found.golden.directory)
+
+    def reraise(self, error: BoincvmError) -> NoReturn:
+        raise error
+
+    def discard(self) -> None:
+        """Remove the snapshot."""
+        if self._found is not None and self._found.golden is not None:
+            discard_golden(self._found.golden.directory)
+
+
+class Restore:
+    """Go on from a checkpoint in the machine's directory, which stays, whatever happens."""
+
+    keeps_files = True
+
+    def __init__(
+        self, saved: SavedMachine, attach: Callable[[GuestLink], None] | None = None
+    ) -> None:
+        """`attach`: attaches the programs that run in the guest, before it goes on. None: the
+        guest stands still until its owner has done so and calls `ManagedMachine.wake`."""
+        self.saved = saved
+        self.attach = attach
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.saved.checkpoint.number}"
+
+    @property
+    def link_state(self) -> Mapping[str, object]:
+        return self.saved.link
+
+    def make(self, driver: Driver, spec: MachineSpec) -> Machine:
+        """Raises SavedMachineError, HypervisorError."""
+        if self.saved.driver != driver.name:
+            raise SavedMachineError(f"it was saved by the driver {self.saved.driver}")
+        return driver.saved_machine(spec, self.saved.checkpoint)
+
+    def reraise(self, error: BoincvmError) -> NoReturn:
+        """Raises SavedMachineError."""
+        if isinstance(error, SavedMachineError):
+            raise error
+        raise SavedMachineError(
+            f"the saved machine does not wake: {error.message}", hint=error.hint
+        ) from error
+
+    def discard(self) -> None:
+        """Leave it where it is: its owner has others, or knows what to do without."""
+
+
+StartSource = Restore | Clone | Boot
+
+
+def can_be_cloned(driver: Driver, spec: MachineSpec) -> bool:
+    """Return whether a machine like `spec` may start as a copy of a golden snapshot at all: not
+    if it has a disk of its own already, or a screen."""
+    can = is_wanted() and Feature.GOLDEN in driver.features
+    return can and not spec.layers and not spec.display

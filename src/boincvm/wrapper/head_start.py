@@ -1,0 +1,59 @@
+"""The start of a standalone run, before there is an event loop: its directory, image, machine."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+from boincvm.errors import BoincvmError
+from boincvm.guestlink.host_name import host_name
+from boincvm.image.store import ImageStore
+from boincvm.job.model import Job
+from boincvm.machine.prestart import Prestarted
+from boincvm.machine.run_directory import run_directory
+from boincvm.machine.spec import machine_spec
+
+
+class HeadStart:
+    """After the block the machine, its directory and the hold on its image are gone."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._stack = ExitStack()
+        self._prestarted: Prestarted | None = None
+        self._failure: BoincvmError | None = None
+        self.at = 0.0
+        """When it began, by the monotonic clock."""
+        self.store = Path()
+        """The images' directory."""
+
+    def __enter__(self) -> Self:
+        self.at = monotonic()
+        with ExitStack() as stack:
+            try:
+                self._prestarted = self._begin(stack)
+            except BoincvmError as error:
+                self._failure = error  # for `machine`, where all failures of a run are told
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _begin(self, stack: ExitStack) -> Prestarted:
+        job = self._job
+        # First: whoever has nowhere to write shall hear just that.
+        directory = stack.enter_context(run_directory())
+        image = stack.enter_context(ImageStore().open(job.machine.image))
+        self.store = image.golden.parent
+        spec = machine_spec(job.machine, image, directory)
+        spec = spec._replace(ephemeral=True, host_name=host_name(job.name))
+        prestarted = Prestarted(image, spec, job.limits.silence)
+        stack.callback(prestarted.end)
+        return prestarted
+
+    def result(self) -> Prestarted:
+        """Return what has begun. Raises BoincvmError, what came of it instead."""
+        if self._prestarted is None:
+            raise self._failure or RuntimeError("there was no beginning")
+        return self._prestarted

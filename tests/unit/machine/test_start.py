@@ -1,0 +1,317 @@
+"""A machine starts from the first source that works, and tells why others did not."""
+
+import asyncio
+from pathlib import Path
+from typing import cast
+from unittest.mock import Mock
+
+import pytest
+
+from boincvm.errors import (
+    BoincvmError,
+    GuestDiedError,
+    GuestNeverBootedError,
+    HostDiskFullError,
+    HypervisorError,
+)
+from boincvm.hypervisor.contract import (
+    Checkpoint,
+    EndCause,
+    Feature,
+    MachineSpec,
+    MachineState,
+)
+from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
+from boincvm.job.model import Limits, MachineShape
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.golden.snapshots import TABLE, Found, Golden
+from boincvm.machine.managed import ManagedMachine
+from boincvm.machine.saved_machine import SavedMachine
+from boincvm.machine.settings import Settings
+from boincvm.machine.start_source import Boot, Clone, Rejected, Restore, StartSource
+
+pytestmark = pytest.mark.timeout(30)
+
+LINK: dict[str, object] = {"next_call": 1}
+SNAPSHOT = "golden snapshot"
+
+
+class Driver(FakeDriver):
+    """Its machines can be cloned; `fault` is raised when one of them starts, by its number."""
+
+    features = FakeDriver.features | {Feature.GOLDEN}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: dict[int, BoincvmError] = {}
+        self.silent: set[int] = set()
+        """Numbers of machines whose guests never speak."""
+        self.has_started = asyncio.Event()
+
+    def machine(self, spec: MachineSpec) -> FakeMachine:
+        number = len(self.machines)
+        machine = super().machine(spec)
+        machine._boots = number not in self.silent
+        start = machine.start
+
+        async def start_or_fail() -> object:
+            if number in self.faults:
+                raise self.faults[number]
+            channel = await start()
+            self.has_started.set()
+            return channel
+
+        machine.start = start_or_fail  # type: ignore[method-assign,assignment]
+        return machine
+
+    def clone(self, spec: MachineSpec, golden: Path) -> FakeMachine:
+        assert (golden / TABLE).exists()
+        machine = self.machine(spec)
+        machine.state = MachineState.SAVED
+        machine.guest._held = []  # it is quiet, and goes on when it is told
+        return machine
+
+
+@pytest.fixture(autouse=True)
+def golden_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BOINCVM_GOLDEN", raising=False)
+
+
+@pytest.fixture
+def driver() -> Driver:
+    return Driver()
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> MachineSpec:
+    (tmp_path / "machine").mkdir()
+    nowhere = tmp_path / "none"
+    return MachineSpec(tmp_path / "machine", nowhere, nowhere, nowhere, memory=1 << 28, cpus=1)
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Golden:
+    directory = tmp_path / "golden"
+    directory.mkdir()
+    (directory / TABLE).write_text("{}")
+    return Golden(directory, LINK)
+
+
+def clone(found: Golden | str) -> Clone:
+    """Of that snapshot, or with that reason why there is none."""
+    return Clone(Mock(), Found(found) if isinstance(found, Golden) else Found(None, found))
+
+
+def saved(driver: str = "fake") -> SavedMachine:
+    return SavedMachine(
+        Checkpoint(7, {}, {}), driver, "digest", MachineShape(), link=LINK, steps=(), task=None
+    )
+
+
+async def start(
+    driver: FakeDriver, spec: MachineSpec, *sources: StartSource, boot: float = 5.0
+) -> ManagedMachine:
+    machine = ManagedMachine(driver, spec, Settings(Limits(boot=boot)))
+    async with asyncio.timeout(10):
+        try:
+            await machine.start(sources)
+        except BaseException:
+            await machine.close()
+            raise
+    return machine
+
+
+def fake(machine: ManagedMachine) -> FakeMachine:
+    return cast(FakeMachine, machine.session.machine)
+
+
+async def test_a_golden_snapshot_that_works(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    machine = await start(driver, spec, clone(golden), Boot())
+    assert (machine.is_cold, machine.rejected, machine.lacks_golden) == (False, [], False)
+    assert machine.is_answering
+    assert len(driver.machines) == 1
+    await machine.close()
+    assert golden.directory.exists()
+
+
+@pytest.mark.parametrize("why", ["", "state is not as it was written"])
+async def test_one_that_is_not_there(why: str, driver: Driver, spec: MachineSpec) -> None:
+    machine = await start(driver, spec, clone(why), Boot())
+    assert machine.is_cold
+    assert machine.lacks_golden  # so that one is made
+    assert machine.cold_because == why
+    assert machine.rejected == ([Rejected(SNAPSHOT, why)] if why else [])
+    assert len(driver.machines) == 1
+    await machine.close()
+
+
+async def test_one_that_does_not_start(driver: Driver, spec: MachineSpec, golden: Golden) -> None:
+    driver.faults[0] = HypervisorError("QEMU did not start: no such state")
+    machine = await start(driver, spec, clone(golden), Boot())
+    assert machine.is_cold
+    assert machine.cold_because == "QEMU did not start: no such state"
+    assert machine.lacks_golden
+    assert not golden.directory.exists()  # nobody tries it again
+    assert [one.state for one in driver.machines] == [MachineState.DESTROYED, MachineState.RUNNING]
+    assert spec.directory.is_dir()
+    await machine.close()
+
+
+async def test_one_whose_guest_says_nothing(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    driver.silent.add(0)
+    machine = await start(driver, spec, clone(golden), Boot(), boot=0.2)
+    assert machine.rejected == [
+        Rejected(SNAPSHOT, "the guest's agent said nothing within 0.2 s of the start")
+    ]
+    assert not golden.directory.exists()
+    await machine.close()
+
+
+async def test_one_that_ends_while_it_starts(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    driver.silent.add(0)
+    starting = asyncio.ensure_future(start(driver, spec, clone(golden), Boot()))
+    await driver.has_started.wait()
+    driver.machines[0].end(EndCause.KILLED, "signal 9 ended it")
+    machine = await starting
+    assert "signal 9 ended it" in machine.cold_because
+    await machine.close()
+
+
+async def test_where_nothing_works_the_last_one_tells(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    driver.faults = {0: HypervisorError("no state"), 1: HypervisorError("no kernel")}
+    machine = ManagedMachine(driver, spec)
+    with pytest.raises(HypervisorError, match="no kernel"):
+        await machine.start([clone(golden), Boot()])
+    assert machine.rejected == [Rejected(SNAPSHOT, "no state")]
+    await machine.close()
+
+
+async def test_all_three(driver: Driver, spec: MachineSpec, golden: Golden) -> None:
+    """There is no such checkpoint, and the snapshot is of no use."""
+    driver.faults[0] = HypervisorError("no state")
+    machine = await start(driver, spec, Restore(saved(), _nothing), clone(golden), Boot())
+    assert [one.source for one in machine.rejected] == ["checkpoint 7", SNAPSHOT]
+    assert "checkpoint 7 is not in" in machine.rejected[0].reason
+    await machine.close()
+
+
+def _nothing(_link: object) -> None:
+    """No program ran."""
+
+
+async def test_a_checkpoint_alone(driver: Driver, spec: MachineSpec) -> None:
+    with pytest.raises(SavedMachineError, match=r"does not wake: checkpoint 7 is not in"):
+        await start(driver, spec, Restore(saved(), _nothing))
+    with pytest.raises(SavedMachineError, match="saved by the driver other"):
+        await start(driver, spec, Restore(saved("other"), _nothing))
+    machine = await start(driver, spec, Restore(saved("other"), _nothing), Boot())
+    assert machine.rejected[0].reason == "it was saved by the driver other"
+    await machine.close()
+
+
+async def test_a_checkpoint_that_works(driver: Driver, spec: MachineSpec) -> None:
+    """Its programs are attached before its guest goes on."""
+    first = await start(driver, spec, Boot())
+    checkpoint, link, _ = await first.keep(7, lambda: None, last=True)
+    seen: list[MachineState] = []
+    again = ManagedMachine(driver, spec)
+    state = saved()._replace(checkpoint=checkpoint, link=link)
+    await again.start([Restore(state, lambda _: seen.append(fake(again).state))])
+    assert seen == [MachineState.PAUSED]
+    assert fake(again).state is MachineState.RUNNING
+    assert not again.is_cold
+    await again.close()
+
+
+async def test_a_checkpoint_whose_owner_wakes_it(driver: Driver, spec: MachineSpec) -> None:
+    first = await start(driver, spec, Boot())
+    checkpoint, link, _ = await first.keep(7, lambda: None, last=True)
+    again = ManagedMachine(driver, spec)
+    await again.start([Restore(saved()._replace(checkpoint=checkpoint, link=link))])
+    await again.resume()
+    assert fake(again).state is MachineState.PAUSED
+    assert not again.is_answering
+    await again.wake()
+    assert fake(again).state is MachineState.RUNNING
+    assert again.is_answering
+    await again.close()
+
+
+async def test_what_is_no_source_s_fault_ends_the_start(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    driver.faults[0] = HostDiskFullError("the host's disk is full")
+    with pytest.raises(HostDiskFullError):
+        await start(driver, spec, clone(golden), Boot())
+    assert golden.directory.exists()
+    assert len(driver.machines) == 1
+
+
+async def test_one_that_is_killed_while_it_starts(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    """Nothing else is tried, and it was not the snapshot's fault."""
+    driver.silent.add(0)
+    machine = ManagedMachine(driver, spec)
+    starting = asyncio.ensure_future(machine.start([clone(golden), Boot()]))
+    await driver.has_started.wait()
+    await machine.kill()
+    with pytest.raises(GuestDiedError, match="the machine has ended"):
+        await starting
+    assert golden.directory.exists()
+    assert len(driver.machines) == 1
+    await machine.close()
+
+
+async def test_one_that_was_killed_before_does_not_start(driver: Driver, spec: MachineSpec) -> None:
+    machine = ManagedMachine(driver, spec)
+    await machine.kill()
+    with pytest.raises(GuestDiedError, match="the machine has ended"):
+        await machine.start([Boot()])
+    assert driver.machines[0].state is MachineState.DEFINED
+
+
+@pytest.mark.parametrize("what", ["layers", "display", "switch", "driver"])
+async def test_machines_that_are_no_copies(
+    what: str, spec: MachineSpec, golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver: FakeDriver = Driver()
+    match what:
+        case "layers":
+            spec = spec._replace(layers=("disk-000000.qcow2",))
+        case "display":
+            spec = spec._replace(display=True)
+        case "switch":
+            monkeypatch.setenv("BOINCVM_GOLDEN", "no")
+        case "driver":
+            driver = FakeDriver()
+    machine = await start(driver, spec, clone(golden), Boot())
+    assert (machine.is_cold, machine.rejected, machine.lacks_golden) == (True, [], False)
+    await machine.close()
+
+
+async def test_paused_time_is_no_part_of_the_limit(driver: Driver, spec: MachineSpec) -> None:
+    driver.silent.add(0)
+    machine = ManagedMachine(driver, spec, Settings(Limits(boot=0.2)))
+    await machine.suspend()
+    starting = asyncio.ensure_future(machine.start([Boot()]))
+    done, _ = await asyncio.wait([starting], timeout=0.6)
+    assert not done
+    assert driver.machines[0].state is MachineState.PAUSED
+    await machine.resume()
+    with pytest.raises(GuestNeverBootedError, match=r"within 0\.2 s"):
+        await asyncio.wait_for(starting, 10)
+    await machine.close()
+
+
+async def test_there_must_be_a_source(driver: Driver, spec: MachineSpec) -> None:
+    with pytest.raises(HypervisorError, match="nothing to start the machine from"):
+        await ManagedMachine(driver, spec).start([clone("")])
