@@ -131,7 +131,7 @@ def test_another_qemu_or_processor(home: GoldenHome, what: str) -> None:
     result = home.run("true")
     assert (result["start"], result["cold_because"]) == (
         "cold",
-        "its QEMU, its processor or boincvm is another now",
+        "QEMU, the CPU or boincvm has changed since the snapshot was made",
     )
     wait_for_maker(home)
     assert home.run("true")["start"] == "golden"
