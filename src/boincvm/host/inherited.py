@@ -30,7 +30,8 @@ def reset_inherited_state() -> None:
     for number in _signal.valid_signals():  # type: ignore[attr-defined]  # typeshed lacks them
         if _handler(number) == _signal.SIG_IGN:
             _signal.signal(number, _pass_over)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    if sys.platform != "win32":
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     given = os.umask(0o077)
     os.umask(given & ~_OWNER | _OTHERS_WRITE)
 

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 if sys.platform == "win32":
     ASKING_SIGNALS = (signal.SIGBREAK, signal.SIGINT, signal.SIGTERM)
@@ -22,7 +22,7 @@ def hold_back(numbers: Iterable[int]) -> set[int]:
     """Have these signals wait from now on; return those that waited before."""
     if sys.platform == "win32":
         return set()
-    else:  # noqa: RET505 - for type checkers, which leave a branch out
+    else:
         return set(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, set(numbers))))
 
 
@@ -36,3 +36,26 @@ def hold_back_only(numbers: Iterable[int]) -> None:
     """Have these signals wait and no others: to undo `hold_back` with what it returned."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_SETMASK, set(numbers))
+
+
+def call_on_signals(numbers: Iterable[int], handler: Callable[[int], object]) -> None:
+    """Have the running event loop call `handler` with the number of each of these that comes."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    for number in numbers:
+        if sys.platform == "win32":  # where the loop has no such call, and wakes up for signals
+            signal.signal(number, lambda found, _: loop.call_soon_threadsafe(handler, found))
+        else:
+            loop.add_signal_handler(number, handler, number)
+
+
+def forget_signals(numbers: Iterable[int]) -> None:
+    """Undo `call_on_signals`: the signals do again what they do by themselves."""
+    import asyncio
+
+    for number in numbers:
+        if sys.platform == "win32":
+            signal.signal(number, signal.SIG_DFL)
+        else:
+            asyncio.get_running_loop().remove_signal_handler(number)

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.host.inherited import heeded
-from boincvm.host.signals import ASKING_SIGNALS, let_through
+from boincvm.host.signals import ASKING_SIGNALS, call_on_signals, forget_signals, let_through
 from boincvm.job.model import Job
 from boincvm.machine.golden.background import make_in_background
 from boincvm.machine.settings import Settings
@@ -83,14 +83,12 @@ class _Interruption:
         loop.set_exception_handler(self._take_fault)
         self._task = asyncio.ensure_future(work)
         numbers = heeded(ASKING_SIGNALS)
-        for number in numbers:
-            loop.add_signal_handler(number, self._receive, number)
+        call_on_signals(numbers, self._receive)
         let_through(ASKING_SIGNALS)  # see standalone.py
         try:
             await asyncio.wait((self._task,))
         finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
+            forget_signals(numbers)
         if self._fault is not None:
             self._look_at_result()
             raise self._fault

@@ -14,7 +14,7 @@ from boincvm.host.not_yet import not_yet
 
 PACKAGE = Path(__file__).parents[3] / "src/boincvm"
 HOST = PACKAGE / "host"
-OF_ONE_SYSTEM = re.compile(r"_(posix|linux|macos|windows)$")
+OF_ONE_SYSTEM = re.compile(r"_(posix|linux|macos|windows|unsupported)$")
 RUNS_IN_GUESTS = {"client/terminal/remote.py"}
 """Programs whose text is sent to a guest, which is Linux; none of our modules imports them."""
 NAMES_GUESTS_PATHS = {
@@ -32,7 +32,8 @@ FUNCTIONS = re.compile(
     r"sched_\w+|sendfile|set_blocking|setpriority|setsid|statvfs|sync|sysconf|tcgetpgrp)$"
     r"|signal\.(SIG(?!INT$|TERM$|_IGN$|_DFL$)\w+|pthread_sigmask|pidfd_send_signal)$"
     r"|select\.(poll|epoll|kqueue|POLL\w+|PIPE_BUF)$"
-    r"|socket\.(AF_UNIX|SO_PEERCRED)$|asyncio\.(start|open)_unix_\w+$|\w+\.create_unix_\w+$"
+    r"|socket\.(AF_UNIX|SO_PEERCRED)$|asyncio\.(start|open)_unix_\w+$"
+    r"|.*\.(create_unix_\w+|(add|remove)_signal_handler)$"
 )
 
 
@@ -53,6 +54,10 @@ def of_one_system(tree: ast.AST) -> Iterator[str]:
             case ast.Import(names=names):
                 found = [alias.name for alias in names if alias.name in MODULES]
             case ast.ImportFrom(module=str(module)) if module in MODULES:
+                found = [module]
+            case ast.ImportFrom(module="boincvm.host", names=names):
+                found = [alias.name for alias in names if OF_ONE_SYSTEM.search(alias.name)]
+            case ast.ImportFrom(module=str(module)) if OF_ONE_SYSTEM.search(module):
                 found = [module]
             case ast.Attribute() if FUNCTIONS.match(ast.unparse(node)):
                 found = [ast.unparse(node)]
@@ -87,6 +92,9 @@ def test_what_one_system_has_is_used_in_host_alone(path: Path) -> None:
         "socket.socket(socket.AF_UNIX)",
         "select.poll()",
         "loop.create_unix_server(f)",
+        "from boincvm.host import files_posix",
+        "from boincvm.host.files_linux import open_descriptor",
+        "loop.add_signal_handler(15, f)",
     ],
 )
 def test_it_is_found(text: str) -> None:

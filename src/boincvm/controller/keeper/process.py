@@ -25,7 +25,7 @@ from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.inherited import heeded, reset_inherited_state
-from boincvm.host.signals import ASKING_SIGNALS
+from boincvm.host.signals import ASKING_SIGNALS, call_on_signals
 from boincvm.node.files import GuestFiles
 from boincvm.node.machine_files import MachinePlace
 from boincvm.node.node import BusGuest
@@ -101,11 +101,10 @@ async def keep(place: Place, snapshot: str | None) -> None:
 
 
 def _listen_for_signals(verbs: KeeperVerbs, group: asyncio.TaskGroup) -> None:
-    def end() -> None:
+    def end(_number: int) -> None:
         group.create_task(verbs.end_with_host())
 
-    for number in heeded(ASKING_SIGNALS):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+    call_on_signals(heeded(ASKING_SIGNALS), end)
 
 
 async def _say_goodbye(guest: BusGuest, kept: KeptMachine) -> None:

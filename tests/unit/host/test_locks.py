@@ -1,0 +1,112 @@
+"""Locks: between processes, and gone with whoever held them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from boincvm.host import locks
+
+HOLDER = """
+import sys
+from pathlib import Path
+from boincvm.host import locks
+path, how = Path(sys.argv[1]), sys.argv[2]
+if how == "slot":
+    held = locks.lock_slot_file(path) is not None
+elif how == "directory":
+    held = locks.try_lock(locks.open_lockable_directory(path))
+else:
+    held = locks.try_lock(locks.open_lock(path), shared=how == "shared")
+print(held, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path: Path, how: str) -> Iterator[bool]:
+    """Another process holds it in the block, or (False) was refused."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path, how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    try:
+        yield holder.stdout.readline() == "True\n"
+    finally:
+        holder.kill()
+        holder.wait(20)
+        holder.stdin.close()
+        holder.stdout.close()
+
+
+def is_free(path: Path, *, shared: bool = False) -> bool:
+    descriptor = locks.open_lock(path)
+    try:
+        return locks.try_lock(descriptor, shared=shared)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_had"),
+    [("exclusive", False, False), ("exclusive", True, False), ("shared", False, False),
+     ("shared", True, True)],
+)  # fmt: skip
+def test_who_may_have_it_too(tmp_path: Path, first: str, second: bool, is_had: bool) -> None:
+    path = tmp_path / "lock"
+    with held(path, first) as is_held:
+        assert is_held
+        assert is_free(path, shared=second) is is_had
+    assert is_free(path)  # its holder was killed
+
+
+def test_one_block_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "new directory" / "lock"
+    with locks.exclusive(path):
+        assert not is_free(path)
+        with locks.try_exclusive(path) as is_ours:
+            assert not is_ours
+    with locks.try_exclusive(path) as is_ours:
+        assert is_ours
+        assert not is_free(path)
+    assert is_free(path)
+
+
+def test_a_directory_can_be_locked(tmp_path: Path) -> None:
+    with held(tmp_path, "directory") as is_held:
+        assert is_held
+        descriptor = locks.open_lockable_directory(tmp_path)
+        assert not locks.try_lock(descriptor)
+        os.close(descriptor)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        locks.open_lockable_directory(tmp_path / "file")
+
+
+def test_a_slot_has_one_app(tmp_path: Path) -> None:
+    path = tmp_path / "boinc_lockfile"
+    with held(path, "slot") as is_held:
+        assert is_held
+        assert locks.lock_slot_file(path) is None
+    descriptor = locks.lock_slot_file(path)
+    assert descriptor is not None
+    with held(path, "slot") as is_held:
+        assert not is_held
+    os.close(descriptor)
+
+
+def test_a_slot_s_lock_is_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("elsewhere")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match=r"regular|symbolic|No such device"):
+            locks.lock_slot_file(tmp_path / name)
+    assert not (tmp_path / "elsewhere").exists()

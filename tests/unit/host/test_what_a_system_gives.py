@@ -1,0 +1,189 @@
+"""Pipes, sockets at paths, memory files and signals: what a system gives beside files."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boincvm.host import channels, files, memory_files, resources, signals, sockets, users
+
+
+def test_a_pipe_takes_what_it_holds() -> None:
+    reader, writer = os.pipe()
+    try:
+        channels.set_blocking(writer, False)
+        channels.widen(writer, 1 << 17)
+        assert channels.capacity(writer) == 1 << 17
+        assert channels.wait_until_writable(writer, 0)
+        assert os.write(writer, bytes(1 << 18)) == 1 << 17
+        assert not channels.wait_until_writable(writer, 0)
+        assert not channels.has_lost_its_reader(writer)
+        assert len(os.read(reader, channels.ATOMIC_WRITE)) == channels.ATOMIC_WRITE
+        assert channels.wait_until_writable(writer, 0)
+    finally:
+        os.close(reader)
+    assert channels.has_lost_its_reader(writer)
+    os.close(writer)
+
+
+def test_a_named_pipe_outlives_its_writers(tmp_path: Path) -> None:
+    descriptor = channels.make_named_pipe(tmp_path / "pipe")
+    try:
+        assert stat.S_IMODE((tmp_path / "pipe").stat().st_mode) == 0o600
+        for word in ("one", "two"):
+            subprocess.run(["sh", "-c", f"echo {word} >pipe"], cwd=tmp_path, check=True, timeout=20)
+            assert os.read(descriptor, 100) == f"{word}\n".encode()
+        with pytest.raises(BlockingIOError):
+            os.read(descriptor, 1)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_duplicate_is_none_of_the_streams() -> None:
+    descriptor = channels.duplicate_above_streams(1)
+    try:
+        assert descriptor > 2
+        assert os.path.sameopenfile(descriptor, 1)
+        assert not os.get_inheritable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture
+def long_path(tmp_path: Path) -> Path:
+    """One that no socket's address has room for."""
+    directory = tmp_path / ("x" * 120)
+    directory.mkdir()
+    return directory / "socket"
+
+
+def test_a_socket_lies_wherever_it_is_to(long_path: Path) -> None:
+    long_path.write_text("something else")
+    with sockets.own_listener(long_path) as listener:
+        assert stat.S_IMODE(long_path.stat().st_mode) == 0o600
+        with pytest.raises(ConnectionRefusedError):
+            sockets.connect_at_once(long_path, 1.0)
+        listener.listen()
+        with sockets.connect_at_once(long_path, 5.0) as near, listener.accept()[0] as far:
+            assert near.gettimeout() == 5.0
+            assert sockets.is_owners(far)
+            near.sendall(b"word")
+            assert far.recv(10) == b"word"
+
+
+async def test_an_event_loop_connects(long_path: Path) -> None:
+    with sockets.own_listener(long_path) as listener:
+        listener.listen()
+        with await sockets.connect(long_path) as near, listener.accept()[0] as far:
+            far.sendall(b"word")
+            assert await asyncio.get_running_loop().sock_recv(near, 10) == b"word"
+    with pytest.raises(OSError, match=r"refused|No such file"):
+        await sockets.connect(long_path)
+
+
+def test_a_peer_that_goes_is_missed() -> None:
+    with socket.socket() as connection:
+        sockets.keep_alive(connection)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10
+
+
+def test_a_file_in_memory_is_inherited_by_its_path() -> None:
+    descriptor = memory_files.create("test")
+    try:
+        os.write(descriptor, b"content")
+        done = subprocess.run(
+            ["cat", memory_files.path_of(descriptor)],
+            pass_fds=[descriptor],
+            capture_output=True,
+            check=True,
+            timeout=20,
+        )
+        assert done.stdout == b"content"
+    finally:
+        os.close(descriptor)
+
+
+def test_a_copy_in_memory_keeps_holes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        for place in (0, 5 << 20):
+            file.seek(place)
+            file.write(b"\1" * 4096)
+        file.truncate(64 << 20)
+    descriptor = memory_files.copy(path, "test")
+    try:
+        status = os.fstat(descriptor)
+        assert status.st_size == 64 << 20
+        assert files.allocated_size(status) < 1 << 20
+        for place in (0, 5 << 20):
+            assert files.read_at(descriptor, 5000, place) == b"\1" * 4096 + bytes(904)
+    finally:
+        os.close(descriptor)
+
+
+def test_what_the_host_has() -> None:
+    assert resources.processors() == len(os.sched_getaffinity(0))
+    assert 0 < resources.available_memory() <= resources.total_memory()
+    assert 0 < resources.used_memory() < resources.total_memory()
+    assert resources.most_open_files() > 10
+    assert resources.busy_seconds() > 0
+    assert len(resources.boot_id()) == 36
+    assert users.user_id() == str(os.getuid())
+    assert users.is_root() is (os.geteuid() == 0)
+
+
+HOLDS_BACK = """
+import os, signal, sys
+from boincvm.host import signals
+former = signals.hold_back(signals.ASKING_SIGNALS)
+assert former == set()
+for number in signals.ASKING_SIGNALS:
+    os.kill(os.getpid(), number)
+print("still here", flush=True)
+if sys.argv[1] == "through":
+    signals.let_through([signal.SIGTERM])
+else:
+    signals.hold_back_only(former)
+print("never said", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["through", "back"])
+def test_signals_wait(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDS_BACK, how],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == "still here\n"
+    ended_by = {-signal.SIGTERM} if how == "through" else {-one for one in signals.ASKING_SIGNALS}
+    assert done.returncode in ended_by
+
+
+async def test_a_loop_hears_of_signals() -> None:
+    heard: list[int] = []
+    came = asyncio.Event()
+
+    def hear(number: int) -> None:
+        heard.append(number)
+        came.set()
+
+    former = signal.getsignal(signal.SIGUSR1)
+    signals.call_on_signals([signal.SIGUSR1], hear)
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.wait_for(came.wait(), 10)
+        assert heard == [signal.SIGUSR1]
+    finally:
+        signals.forget_signals([signal.SIGUSR1])
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+        signal.signal(signal.SIGUSR1, former)
