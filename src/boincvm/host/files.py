@@ -98,7 +98,8 @@ def create_new(path: Path) -> BinaryIO:
 
 def sync_file(path: Path) -> os.stat_result:
     """Have the content of `path` outlive a power cut; return its status. Raises OSError."""
-    descriptor = open_descriptor(path)
+    # Windows syncs only what may be written to.
+    descriptor = open_descriptor(path, "r+" if sys.platform == "win32" else "r")
     try:
         os.fsync(descriptor)
         return os.fstat(descriptor)

@@ -1,4 +1,7 @@
-"""Locks on Windows: not yet, but for BOINC's; `locks` is the face."""
+"""Locks on Windows: LockFileEx, and a file that is shared with nobody where BOINC does that.
+
+`locks` is the face. Locks are mandatory there, so one byte far beyond any content is locked.
+"""
 
 import ctypes
 import os
@@ -9,7 +12,10 @@ from boincvm.host.not_yet import not_yet
 
 assert sys.platform == "win32"
 
-_WHAT = "locks on files"
+_EXCLUSIVE, _FAIL_IMMEDIATELY = 2, 1
+_BEYOND = 0x7FFF_FFFF
+"""The high half of the offset of the byte that is locked."""
+_LOCK_VIOLATION, _IO_PENDING = 33, 997
 _GENERIC_WRITE = 0x4000_0000
 _OPEN_ALWAYS = 4
 _ATTRIBUTE_NORMAL = 0x80
@@ -17,19 +23,46 @@ _SHARING_VIOLATION = 32
 _INVALID_HANDLE = ctypes.c_void_p(-1).value
 
 
+class _Overlapped(ctypes.Structure):
+    """OVERLAPPED: where the locked bytes begin."""
+
+    _fields_ = (
+        ("internal", ctypes.c_void_p),
+        ("internal_high", ctypes.c_void_p),
+        ("offset", ctypes.c_uint32),
+        ("offset_high", ctypes.c_uint32),
+        ("event", ctypes.c_void_p),
+    )
+
+
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Whether the lock was to be had at once."""
-    raise not_yet(_WHAT)
+    """Whether the lock was to be had at once; it lasts until the descriptor is closed. Raises
+    OSError."""
+    return _lock(descriptor, _FAIL_IMMEDIATELY | (0 if shared else _EXCLUSIVE))
 
 
 def lock(descriptor: int) -> None:
-    """Wait for the lock."""
-    raise not_yet(_WHAT)
+    """Wait for the lock, which lasts until the descriptor is closed. Raises OSError."""
+    _lock(descriptor, _EXCLUSIVE)
+
+
+def _lock(descriptor: int, flags: int) -> bool:
+    import msvcrt
+
+    library = ctypes.WinDLL("kernel32", use_last_error=True)
+    where = _Overlapped(offset_high=_BEYOND)
+    handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
+    if library.LockFileEx(handle, flags, 0, 1, 0, ctypes.byref(where)):
+        return True
+    number = ctypes.get_last_error()
+    if number in (_LOCK_VIOLATION, _IO_PENDING):
+        return False
+    raise ctypes.WinError(number)
 
 
 def open_lockable_directory(path: Path) -> int:
     """Open a directory that is itself what is locked."""
-    raise not_yet(_WHAT)
+    raise not_yet("locks on directories")
 
 
 def lock_slot_file(path: Path) -> int | None:

@@ -10,7 +10,6 @@ from boincvm.host.not_yet import not_yet
 assert sys.platform == "win32"
 
 _WHAT = "connections by a path"
-_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
 def short_path(path: Path) -> AbstractContextManager[str]:
@@ -41,5 +40,7 @@ def is_owners(peer: socket.socket) -> bool:
 def keep_alive(connection: socket.socket) -> None:
     """Have a TCP peer whose host has gone be missed after a minute. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEP_ALIVE:
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    # Python leaves out what an older Windows does not know; it then has its own, longer, times.
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
