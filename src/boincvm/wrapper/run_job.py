@@ -214,7 +214,7 @@ class JobRun:
             if end.done():
                 return end.result(), False
             for number, patience in (
-                (signals.TERM, self.job.limits.stop),
+                (signals.TERMINATE, self.job.limits.stop),
                 (signals.KILL, _KILL_LIMIT),
             ):
                 program.signal(number)
