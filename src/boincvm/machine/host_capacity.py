@@ -1,8 +1,9 @@
-"""Whether the host has room for a machine just now, before anything is begun."""
+"""Whether the host has room just now, for a machine or for files, before anything is begun."""
 
 import os
 from pathlib import Path
 
+from boincvm.errors import HostDiskFullError
 from boincvm.host.files import allocated_size, free_space
 from boincvm.host.resources import available_memory
 from boincvm.machine.errors import NoRoomForCheckpointError, NotEnoughRoomError
@@ -28,6 +29,17 @@ def _compare(what: str, free: int, needed: int) -> None:
         raise NotEnoughRoomError(
             f"the task needs {format_size(needed)} of {what}, and {format_size(free)} is free",
             hint=f"free {format_size(needed - free)} of {what}; the task is tried again later",
+        )
+
+
+def check_fits(what: str, size: int, directory: Path, *, hint: str) -> None:
+    """Raise HostDiskFullError unless `what`, files of `size` bytes, fit on the disk of
+    `directory`. Raises OSError."""
+    free = free_space(directory)
+    if size > free:
+        raise HostDiskFullError(
+            f"{what} have {format_size(size)}, and the disk has {format_size(free)} left",
+            hint=hint,
         )
 
 

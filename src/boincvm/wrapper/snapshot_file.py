@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from boincvm.errors import (
-    HostDiskFullError,
     InputFileError,
     host_error,
 )
-from boincvm.host.files import free_space, open_descriptor
+from boincvm.host.files import open_descriptor
 from boincvm.host.filetree import set_time
 from boincvm.hypervisor.contract import FileSeal
+from boincvm.machine.host_capacity import check_fits
 from boincvm.machine.saved_machine import (
     LATEST,
 )
-from boincvm.sizes import format_size
 from boincvm.tar_reader import TarError, TarReader
 
 SCHEMA = 1
@@ -208,13 +207,8 @@ def _time(value: object) -> float:
 def _check_room(directory: Path, snapshot: Snapshot, only: Collection[str] | None) -> None:
     wanted = snapshot.files if only is None else snapshot.files.keys() & only
     size = sum(snapshot.files[name].size for name in wanted)
-    free = free_space(directory)
-    if size > free:
-        raise HostDiskFullError(
-            f"the snapshot's files have {format_size(size)}, and the disk has"
-            f" {format_size(free)} left",
-            hint="free some space, or name a directory on another disk",
-        )
+    hint = "free some space, or name a directory on another disk"
+    check_fits("the snapshot's files", size, directory, hint=hint)
 
 
 def _read_member(
