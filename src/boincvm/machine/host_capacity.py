@@ -14,12 +14,14 @@ HYPERVISOR_MEMORY = 128 << 20
 LEAST_DISK = 256 << 20
 """Bytes that a machine writes to its disk and its log without having done much."""
 KEPT_FREE = 16 << 20
-"""Bytes of the disk that no checkpoint takes."""
+"""Bytes of the disk that a checkpoint leaves free."""
 
 
 def check_room(slot: Path, memory: int) -> None:
-    """For a machine with `memory` bytes whose files lie in `slot`; what its memory takes on
-    disk when it is put to sleep counts too. Raises NotEnoughRoomError."""
+    """Check that the host has room for a machine with `memory` bytes whose files lie in `slot`.
+
+    What its memory takes on disk when the machine is saved counts too. Raises NotEnoughRoomError.
+    """
     _compare("memory", available_memory(), memory + HYPERVISOR_MEMORY)
     _compare("disk", free_space(slot), memory + LEAST_DISK)
 
@@ -44,8 +46,11 @@ def check_fits(what: str, size: int, directory: Path, *, hint: str) -> None:
 
 
 def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: float) -> None:
-    """For a checkpoint of `needed` bytes in `directory`; `disk_bound`: bytes that the slot may
-    have by the project's word, 0 for no such bound. Raises NoRoomForCheckpointError."""
+    """Check that there is room for a checkpoint of `needed` bytes in `directory`.
+
+    `disk_bound`: bytes that `slot` may have by the project's word, 0 for no such bound. Raises
+    NoRoomForCheckpointError.
+    """
     free = max(free_space(directory) - KEPT_FREE, 0)
     if free < needed:
         raise NoRoomForCheckpointError(
@@ -63,7 +68,7 @@ def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: 
 
 
 def disk_usage(directory: Path) -> int:
-    """Bytes that the files beneath `directory` take on the disk; links are not followed."""
+    """Return the bytes that files beneath `directory` take on the disk; follow no links."""
     total = 0
     for place, _, names in os.walk(directory):
         for name in names:
