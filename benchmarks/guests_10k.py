@@ -33,10 +33,10 @@ from boincvm.bus.client import Address, StompBus
 from boincvm.bus.dialects import DIALECTS
 from boincvm.bus.stomp import Parser, encode
 from boincvm.bus.transport import Message
-from boincvm.controller.guests.presence import PresenceWords
-from boincvm.controller.guests.registry import SILENT_AFTER, Presence, Registry
+from boincvm.controller.guests.hub import Hub
+from boincvm.controller.guests.registry import SILENT_AFTER, Presence
+from boincvm.controller.protocol.envelope import GUEST
 from boincvm.controller.protocol.guest import BEAT
-from boincvm.controller.protocol.messages import GUEST
 
 COUNT = 10_000
 SIZES = (10, 100, 1000, 10_000)
@@ -79,8 +79,9 @@ async def serve(count: int, kind: str, port: int) -> dict[str, float]:
         port = await embedded_broker(count)
     bus = await StompBus.open(Address(port=port), LOGIN, PASSCODE, dialect=DIALECTS[kind])
     all_there = asyncio.Event()
-    registry = Registry(lambda *_: all_there.set() if len(registry) == count else None)
-    await PresenceWords(bus, registry).open()
+    hub = Hub(bus, lambda *_: all_there.set() if len(hub.registry) == count else None)
+    await hub.open()
+    registry = hub.registry
     answered: asyncio.Queue[str] = asyncio.Queue()
 
     def take(message: Message) -> None:
@@ -88,7 +89,6 @@ async def serve(count: int, kind: str, port: int) -> dict[str, float]:
             answered.put_nowait(message.destination.rpartition(".")[2])
 
     await bus.subscribe("/topic/host.**", take)
-    registry.watch()
     print(port, flush=True)
     async with asyncio.timeout(LIMIT):
         await all_there.wait()

@@ -8,7 +8,7 @@ import pytest
 
 from boincvm.bus.client import Address
 from boincvm.controller.commands.command import KEPT_OUTPUT, Command, State
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
 from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
@@ -16,7 +16,7 @@ from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError
 from boincvm.node.command import Listener
-from boincvm.node.node import BusGuest
+from boincvm.node.node import Node
 from support.bus.embedded import LIMIT, broker, bus
 from support.controller.lossy import FakeProgram
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(90)
 BEAT = 0.2
 
 
-class Watched(Desk):
+class Watched(Hub):
     """Tells when it has seen so many changes."""
 
     seen: list[tuple[str, Change]]
@@ -38,7 +38,7 @@ class Watched(Desk):
 
 
 @asynccontextmanager
-async def desk(address: Address) -> AsyncIterator[Watched]:
+async def hub(address: Address) -> AsyncIterator[Watched]:
     seen: list[tuple[str, Change]] = []
     news = asyncio.Event()
 
@@ -63,14 +63,14 @@ async def add(arguments: Mapping[str, object], data: bytes) -> Reply:
 @asynccontextmanager
 async def guest(
     address: Address, name: str, programs: list[FakeProgram], **labels: str
-) -> AsyncIterator[BusGuest]:
+) -> AsyncIterator[Node]:
     def start(request: Request, listener: Listener) -> FakeProgram:
         programs.append(FakeProgram(request, listener))
         return programs[-1]
 
     async with asyncio.TaskGroup() as tasks, bus(address, name) as opened:
         me = Guest(name, name, labels=labels, instance=f"{name}-1")
-        made = BusGuest(opened, me, start, tasks, BEAT, {"add": add})
+        made = Node(opened, me, start, tasks, BEAT, {"add": add})
         await made.open()
         try:
             yield made
@@ -97,7 +97,7 @@ async def test_two_of_three_by_their_labels() -> None:
     programs: list[FakeProgram] = []
     async with (
         broker() as (_, address),
-        desk(address) as made,
+        hub(address) as made,
         guest(address, "g1", programs, site="cern"),
         guest(address, "g2", programs, site="desy"),
         guest(address, "g3", programs, site="cern"),
@@ -116,7 +116,7 @@ async def test_the_broker_goes_and_comes_back() -> None:
     programs: list[FakeProgram] = []
     async with (
         broker() as (first, address),
-        desk(address) as made,
+        hub(address) as made,
         guest(address, "g1", programs),
     ):
         await made.until(("g1", Change.FOUND))
@@ -139,13 +139,13 @@ async def test_another_controller_finds_the_guests_again() -> None:
     """They are asked who they are at their next beat; what was run is not run again."""
     programs: list[FakeProgram] = []
     async with broker() as (_, address), guest(address, "g1", programs):
-        async with desk(address) as former:
+        async with hub(address) as former:
             await former.until(("g1", Change.FOUND))
             command = former.run("g1", Request(("wait", "begin")), command_id="mine")
             async with asyncio.timeout(LIMIT):
                 while outputs(command) != {"g1": b"begin"}:
                     await command.changed()
-        async with desk(address) as made:
+        async with hub(address) as made:
             await made.until(("g1", Change.FOUND))
             again = made.run("g1", Request(("wait", "begin")), command_id="mine")
             async with asyncio.timeout(LIMIT):
@@ -159,7 +159,7 @@ async def test_another_controller_finds_the_guests_again() -> None:
 
 async def test_a_guest_that_leaves_has_lost_its_commands() -> None:
     programs: list[FakeProgram] = []
-    async with broker() as (_, address), desk(address) as made:
+    async with broker() as (_, address), hub(address) as made:
         async with guest(address, "g1", programs):
             await made.until(("g1", Change.FOUND))
             command = made.run("g1", Request(("wait",)))
@@ -180,20 +180,20 @@ async def test_words_that_a_guest_does_not_know() -> None:
                 said.append(await heard.get())
         assert b'AINT {"word":"DANCE"}\n' in said
         assert said[-1] == b'PONG {"timestamp":7}\n'
-        assert me.counts["made no sense"] == 1
+        assert me.counts["invalid"] == 1
         assert programs == []
 
 
 async def test_what_is_asked_while_the_broker_is_away() -> None:
-    async with broker() as (first, address), desk(address) as made, guest(address, "g1", []):
+    async with broker() as (first, address), hub(address) as made, guest(address, "g1", []):
         await made.until(("g1", Change.FOUND))
         (asked,) = made.registry.find(parse_selector("g1"))
-        reply = await made.asker.ask(asked, "add", {"a": 1}, b"\x01\x02", within=LIMIT)
+        reply = await made.requester.ask(asked, "add", {"a": 1}, b"\x01\x02", within=LIMIT)
         assert reply == Reply({"sum": 3, "a": 1}, b"\x01\x02" * 2)
         with pytest.raises(UsageError, match="knows no"):
-            await made.asker.ask(asked, "subtract", within=LIMIT)
+            await made.requester.ask(asked, "subtract", within=LIMIT)
         await first.close()
         async with asyncio.TaskGroup() as tasks:
-            late = tasks.create_task(made.asker.ask(asked, "add", within=LIMIT))
+            late = tasks.create_task(made.requester.ask(asked, "add", within=LIMIT))
             async with broker(port=address.port):
                 assert (await late).table == {"sum": 0}

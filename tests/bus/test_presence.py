@@ -9,10 +9,10 @@ import pytest
 
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.transport import Message
-from boincvm.controller.guests.presence import PresenceWords
-from boincvm.controller.guests.registry import Change, Registry
+from boincvm.controller.guests.hub import Hub
+from boincvm.controller.guests.registry import Change
+from boincvm.controller.protocol.envelope import LONGEST_TABLE
 from boincvm.controller.protocol.guest import Guest
-from boincvm.controller.protocol.messages import LONGEST_TABLE
 from boincvm.controller.protocol.selector import parse_selector
 from support.bus.embedded import LIMIT, broker, bus
 
@@ -25,8 +25,8 @@ class Controller:
     def __init__(self, of: StompBus) -> None:
         self.changes: list[tuple[str, Change]] = []
         self._news = asyncio.Event()
-        self.registry = Registry(self._tell)
-        self.words = PresenceWords(of, self.registry)
+        self.hub = Hub(of, self._tell)
+        self.registry = self.hub.registry
         self.bus = of
 
     def _tell(self, guest: Guest, change: Change) -> None:
@@ -47,9 +47,9 @@ class Controller:
 async def controller(address: Address) -> AsyncIterator[Controller]:
     async with bus(address) as opened:
         made = Controller(opened)
-        await made.words.open()
+        await made.hub.open()
         yield made
-        await made.words.close()
+        await made.hub.close()
 
 
 @asynccontextmanager
@@ -107,7 +107,7 @@ async def test_nobody_speaks_for_another() -> None:
         await say(good, "g2", "HELLO", {"name": "changed"})
         await made.until(lambda: ("g2", Change.CHANGED) in made.changes)
         assert made.ids("all") == ["g2"]
-        assert made.words.counts["lied about its id"] == 2
+        assert made.hub.counts["lied about its id"] == 2
 
 
 @pytest.mark.parametrize(
@@ -131,16 +131,21 @@ async def test_what_makes_no_sense_is_counted(body: bytes) -> None:
         await guest.send("/topic/host.g1", {}, body)
         await say(guest, "g1", "HELLO", {"name": "good"})
         await made.until(lambda: len(made.registry) == 1)
-        assert made.words.counts["made no sense"] == 1
+        assert made.hub.counts["invalid"] == 1
 
 
 @pytest.mark.parametrize(
     ("body", "count"),
-    [(b"", "made no sense"), (b"eval 1", "made no sense"), (b"CMD_RESULT {}", "other words")],
+    [
+        (b"", "invalid"),
+        (b"eval 1", "invalid"),
+        (b"CMD_RESULT {}", "invalid"),
+        (b"WHAT {}", "unknown"),
+    ],
 )
 async def test_other_words_are_not_ours(body: bytes, count: str) -> None:
     async with broker() as (_, address), controller(address) as made, bus(address, "g1") as guest:
         await guest.send("/topic/host.g1", {}, body)
         await say(guest, "g1", "HELLO", {"name": "good"})
         await made.until(lambda: len(made.registry) == 1)
-        assert dict(made.words.counts) == {count: 1, "HELLO": 1}
+        assert dict(made.hub.counts) == {count: 1, "HELLO": 1}

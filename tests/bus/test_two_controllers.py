@@ -9,12 +9,12 @@ import pytest
 from boincvm.bus.access import Account, Accounts
 from boincvm.bus.client import StompBus
 from boincvm.controller.commands.command import KEPT_OUTPUT, Command, State
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
 from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
 from boincvm.node.command import Listener
-from boincvm.node.node import BusGuest
+from boincvm.node.node import Node
 from support.bus.brokers import RunningBroker, running_broker
 from support.bus.embedded import ALL, DIGEST, LIMIT, PASSCODE
 from support.bus.embedded import broker as embedded_broker
@@ -66,7 +66,7 @@ async def broker(elsewhere: RunningBroker | None) -> AsyncIterator[Connect]:
 @asynccontextmanager
 async def controller(
     connect: Connect, owner: str, *wanted: str, former: Iterable[Command] = ()
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[Hub]:
     """Once it knows the guests that are `wanted`. `former`: commands of a former life of it."""
     found: set[str] = set()
     news = asyncio.Event()
@@ -77,17 +77,17 @@ async def controller(
             news.set()
 
     async with connect("host") as bus:
-        desk = Desk(bus, tell, owner=owner)
-        desk.commands.load(former)
-        await desk.open()
+        hub = Hub(bus, tell, owner=owner)
+        hub.commands.load(former)
+        await hub.open()
         try:
             async with asyncio.timeout(LIMIT):
                 while not set(wanted) <= found:
                     news.clear()
                     await news.wait()
-            yield desk
+            yield hub
         finally:
-            await desk.close()
+            await hub.close()
 
 
 @asynccontextmanager
@@ -100,7 +100,7 @@ async def guest(connect: Connect, name: str) -> AsyncIterator[list[FakeProgram]]
         return programs[-1]
 
     async with asyncio.TaskGroup() as tasks, connect(name) as bus:
-        made = BusGuest(bus, Guest(name, name, instance=f"{name}-1"), start, tasks, BEAT)
+        made = Node(bus, Guest(name, name, instance=f"{name}-1"), start, tasks, BEAT)
         await made.open()
         try:
             yield programs
@@ -140,7 +140,7 @@ async def test_both_address_all_and_each_hears_its_own_answers(
         assert first.commands.counts["not asked"] == second.commands.counts["not asked"] == 0
         assert first.commands.counts["asked by another"] > 0
         pings = await asyncio.gather(
-            *(desk.pings.ping(["a.1", "b.1"], 5) for desk in (first, second))
+            *(hub.pings.ping(["a.1", "b.1"], 5) for hub in (first, second))
         )
         assert all(None not in ping.values() and len(ping) == 2 for ping in pings)
 
@@ -177,9 +177,9 @@ async def test_both_know_all_that_come_and_go(elsewhere: RunningBroker | None) -
     ):
         async with guest(connect, "c.1"):
             async with asyncio.timeout(LIMIT):
-                for desk in (first, second):
-                    assert (await desk.registry.wait_for("c.1")).instance == "c.1-1"
+                for hub in (first, second):
+                    assert (await hub.registry.wait_for("c.1")).instance == "c.1-1"
         async with asyncio.timeout(LIMIT):
-            for desk in (first, second):
-                while desk.registry.presence("c.1"):
-                    await desk.pings.ping(["c.1"], 0.1)
+            for hub in (first, second):
+                while hub.registry.presence("c.1"):
+                    await hub.pings.ping(["c.1"], 0.1)

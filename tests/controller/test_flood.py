@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from boincvm.controller.protocol.messages import GUEST_FRAMES
+from boincvm.controller.protocol.envelope import GUEST_FRAMES
 from support.controller.faces import Faces
 
 pytestmark = pytest.mark.timeout(60)

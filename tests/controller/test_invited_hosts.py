@@ -20,7 +20,7 @@ from boincvm.controller.hosts.invitations import MOST
 from boincvm.controller.operations import call
 from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import BusError, HostDiskFullError, HostError, UsageError
-from boincvm.node.node import BusGuest
+from boincvm.node.node import Node
 from support.bus.embedded import Peer
 from support.certificates import Authority
 from support.controller.faces import Faces, FakeGuest, bounded
@@ -47,7 +47,7 @@ async def guest(place: BrokerAddress, name: str, directory: Path) -> AsyncIterat
         stack.push_async_callback(made.files.close)
         bus = await open_bus(place)
         stack.push_async_callback(bus.close)
-        there = BusGuest(bus, me, made.start, group, 0.2, made.verbs(), made.report)
+        there = Node(bus, me, made.start, group, 0.2, made.verbs(), made.report)
         await there.open()
         stack.push_async_callback(there.close)
         stack.callback(made.end_programs)
@@ -56,7 +56,7 @@ async def guest(place: BrokerAddress, name: str, directory: Path) -> AsyncIterat
 
 async def until_known(controller: Controller, *names: str) -> None:
     for name in names:
-        await bounded(controller.desk.registry.wait_for(name))
+        await bounded(controller.hub.registry.wait_for(name))
 
 
 async def ids(controller: Controller) -> list[str]:
@@ -66,7 +66,7 @@ async def ids(controller: Controller) -> list[str]:
 
 async def output(controller: Controller, command_id: str) -> dict[str, str]:
     """Once it has ended: by machine."""
-    await bounded(controller.desk.commands.find(command_id).finished())
+    await bounded(controller.hub.commands.find(command_id).finished())
     told = await call(controller, "command", {"id": command_id, "output": True})
     answers = told["answers"]
     assert isinstance(answers, dict)
@@ -132,7 +132,7 @@ async def test_a_host_that_joins(tmp_path: Path) -> None:
             for controller, command_id in ((first, "of-a"), (second, "of-b")):
                 wait = {"vms": "b.1", "argv": ["wait", command_id], "id": command_id}
                 await call(controller, "exec", wait)
-                found = controller.desk.commands.find(command_id)
+                found = controller.hub.commands.find(command_id)
                 async with asyncio.timeout(20):
                     while found.answers["b.1"].outputs["stdout"].end < len(command_id):
                         await found.changed()
@@ -210,7 +210,7 @@ async def test_it_is_cut_off_at_once(tmp_path: Path) -> None:
         peer.say("SEND", b"HELLO {}", destination="/topic/host.b.2")
         assert await peer.is_closed()
         await peer.close()
-        assert first.desk.commands.find("1").answers["b.1"].why == "the guest has left"
+        assert first.hub.commands.find("1").answers["b.1"].why == "the guest has left"
         async with asyncio.timeout(20):
             async for event in second.events.follow(0):
                 if event.kind == "trouble":
@@ -309,7 +309,7 @@ async def test_it_cannot_do_so_for_others(
         assert await output(first, "1") == {"a.1": "hi"}
         assert await ids(first) == ["a.1"]
         assert len(near.programs) == 1
-        assert "lied about its id" not in first.desk.presence.counts
+        assert "lied about its id" not in first.hub.counts
 
 
 async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
@@ -319,15 +319,15 @@ async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
         place = await invite(first)
         peer = await logged_in(place)
         await call(first, "exec", {"vms": "a.1", "argv": ["wait"], "id": "1"})
-        owner = first.desk.commands._owner
+        owner = first.hub.commands._owner
         lie = json.dumps({"cmd-id": f"{owner}1", "code": 0, "stdout": 0, "stderr": 0})
         here = {"destination": "/topic/host.b.1", "sender": "a.1"}
         for body in ('HELLO {"name": "a.1"}', f"CMD_RESULT {lie}", "BYE"):
             peer.say("SEND", body.encode(), **here, receipt=body[:3])
             assert (await peer.hear()).command == "RECEIPT"
         await call(first, "ping", {"vms": "a.1"})
-        assert first.desk.presence.counts["BYE"] == 1
-        assert not first.desk.commands.find("1").is_finished
+        assert first.hub.counts["BYE"] == 1
+        assert not first.hub.commands.find("1").is_finished
         assert await ids(first) == ["a.1"]
         near.end_programs()
         assert await output(first, "1") == {"a.1": ""}
@@ -350,7 +350,7 @@ async def test_it_has_so_many_guests_and_no_more(
             await say("HELLO {}", number)
         await Faces(first, tmp_path, stack).add_guest("a.1")  # others are not kept out by it
         assert await ids(first) == ["a.1", "b.1", "b.2", "b.3"]
-        assert first.desk.presence.counts["made no sense"] == 2
+        assert first.hub.counts["invalid"] == 2
         await say("BYE", 1)
         await say("BYE", 1)
         await say("HELLO {}", 4)

@@ -58,7 +58,7 @@ class Asked:
         self.starting = asyncio.ensure_future(self.do("start"))
         if state is VmState.STARTING:
             await self.until_state("starting")
-            await self.faces.controller.desk.registry.wait_for("m")
+            await self.faces.controller.hub.registry.wait_for("m")
             return
         assert await self.starting == {"state": "running"}
         if state is VmState.ABORTED:
@@ -122,7 +122,7 @@ class Asked:
 
     async def run_cmd(self) -> str:
         command = await self.xml_rpc("runCmd", "m", "true")
-        await self.faces.controller.desk.commands.find(command).finished()
+        await self.faces.controller.hub.commands.find(command).finished()
         told = await self.xml_rpc("getCmdResults", command)
         assert told["finished"] is True
         assert told["exitCodeOrSignal"] == 127
@@ -242,13 +242,13 @@ async def test_a_command_for_several_says_who_was_refused(asked: Asked) -> None:
     begun = (await asked.faces.call("exec", vms="**", argv=["true"])).result
     # Of a pattern those are meant that are there.
     assert begun["vms"] == ["n", "m"]
-    await asked.faces.controller.desk.commands.find(begun["command"]).finished()
+    await asked.faces.controller.hub.commands.find(begun["command"]).finished()
     told = (await asked.faces.call("command", id=begun["command"])).result["answers"]
     assert (told["m"]["state"], told["m"]["why"]) == ("refused", "the machine m is paused")
     assert told["n"]["state"] == "ended"
     # That nobody is needed of whom no answer comes.
     first = (await asked.faces.call("exec", vms="**", argv=["true"], first=1)).result
-    await asked.faces.controller.desk.commands.find(first["command"]).finished()
+    await asked.faces.controller.hub.commands.find(first["command"]).finished()
     answers = (await asked.faces.call("command", id=first["command"])).result["answers"]
     assert answers["n"]["state"] == "ended"
     none = (await asked.faces.call("exec", vms="off", argv=["true"])).error

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from boincvm.bus.client import Address
-from boincvm.controller.commands.command import KEPT_OUTPUT, Command, Result
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.commands.command import KEPT_OUTPUT, Command
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.guest import Guest
 from boincvm.node.machine_programs import programs_of
-from boincvm.node.node import BusGuest
+from boincvm.node.node import Node
 from support.booted import LIMIT, booted, spec_in
 from support.bus.embedded import broker, bus
 
@@ -30,7 +30,7 @@ async def machine(directory: Path, image: Path, address: Address, name: str) -> 
         asyncio.TaskGroup() as tasks,
     ):
         me = Guest(name, name, instance="1")
-        guest = BusGuest(opened, me, programs_of(link), tasks)
+        guest = Node(opened, me, programs_of(link), tasks)
         await guest.open()
         try:
             yield
@@ -55,8 +55,8 @@ async def test_commands_to_two_machines(base_image: Path, tmp_path: Path) -> Non
             there.release()
 
     async with broker() as (_, address), bus(address) as opened:
-        desk = Desk(opened, tell)
-        await desk.open()
+        hub = Hub(opened, tell)
+        await hub.open()
         try:
             async with (
                 machine(tmp_path / "1", base_image, address, "g1"),
@@ -65,16 +65,16 @@ async def test_commands_to_two_machines(base_image: Path, tmp_path: Path) -> Non
                 async with asyncio.timeout(LIMIT):
                     for _ in range(2):
                         await there.acquire()
-                await commands(desk)
-                await input_that_follows(desk)
-                await progress(desk)
+                await commands(hub)
+                await input_that_follows(hub)
+                await progress(hub)
         finally:
-            await desk.close()
+            await hub.close()
 
 
-async def commands(desk: Desk) -> None:
+async def commands(hub: Hub) -> None:
     script = 'cat; echo "$WORD" >&2; exit 5'
-    both = desk.run("g*", Request(("sh", "-c", script), {"WORD": "err"}, stdin=b"in"))
+    both = hub.run("g*", Request(("sh", "-c", script), {"WORD": "err"}, stdin=b"in"))
     for name in ("g1", "g2"):
         end, out, err = await result(both, name)
         assert (end.code, out, err) == (5, b"in", b"err\n")
@@ -82,38 +82,38 @@ async def commands(desk: Desk) -> None:
         assert 0 < end.resources["wall_time"] < LIMIT
     # More than may be on its way at once, and more than is kept.
     size = 3 << 20
-    large = desk.run("g1", Request(("head", "-c", str(size), "/dev/zero")))
+    large = hub.run("g1", Request(("head", "-c", str(size), "/dev/zero")))
     end, out, _ = await result(large, "g1")
     assert (end.code, end.stdout, out) == (0, size, bytes(KEPT_OUTPUT))
-    missing = desk.run("g2", Request(("no-such-program",)))
+    missing = hub.run("g2", Request(("no-such-program",)))
     end, _, _ = await result(missing, "g2")
     assert end.error == "no such program in the guest: no-such-program"
-    late = desk.run("g2", Request(("sleep", "100"), timeout=0.5))
+    late = hub.run("g2", Request(("sleep", "100"), timeout=0.5))
     end, _, _ = await result(late, "g2")
     assert (end.signal, end.timed_out) == (9, True)
-    asked = desk.run("g1", Request(("sleep", "100")))
-    desk.commands.signal(asked.id, 15)
+    asked = hub.run("g1", Request(("sleep", "100")))
+    hub.commands.signal(asked.id, 15)
     end, _, _ = await result(asked, "g1")
     assert end.signal == 15
 
 
-async def input_that_follows(desk: Desk) -> None:
-    command = desk.run("g*", Request(("cat",), stdin=b"first "), keep_input=True)
+async def input_that_follows(hub: Hub) -> None:
+    command = hub.run("g*", Request(("cat",), stdin=b"first "), keep_input=True)
     pieces = [b"second ", bytes(range(256)) * 1000, b"last"]
     async with asyncio.timeout(LIMIT):
         for piece in pieces:
-            await desk.give_input(command.id, piece)
-        await desk.give_input(command.id, b"", ends=True)
+            await hub.give_input(command.id, piece)
+        await hub.give_input(command.id, b"", ends=True)
     for name in ("g1", "g2"):
         end, out, _ = await result(command, name)
         assert (end.code, out) == (0, b"first " + b"".join(pieces))
 
 
-async def progress(desk: Desk) -> None:
+async def progress(hub: Hub) -> None:
     script = 'echo "fraction-done 0.25" > "$BOINCVM_VOICE"; read wait'
-    command = desk.run("g1", Request(("sh", "-c", script)), keep_input=True)
+    command = hub.run("g1", Request(("sh", "-c", script)), keep_input=True)
     async with asyncio.timeout(LIMIT):
         while command.answers["g1"].progress != 0.25:
             await command.changed()
-        await desk.give_input(command.id, b"\n")
+        await hub.give_input(command.id, b"\n")
     await result(command, "g1")

@@ -86,7 +86,7 @@ async def test_another_controller_finds_its_machines(base_image: Path, tmp_path:
             "stdout": "before\n",
             "stderr": "",
         }
-        again = asked.controller.desk.commands.find(command.id)
+        again = asked.controller.hub.commands.find(command.id)
         assert await asked.ends(again) == {"a": (0, "one\ntwo\n")}
         assert await asked.run("a", "echo", "three") == {"a": (0, "three\n")}
 

@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 
 from boincvm.bus.broker_address import BrokerAddress
-from boincvm.controller.commands.events import CommandEvents
+from boincvm.controller.commands.journal import EventJournal
 from boincvm.controller.events import Event, EventLog
 from boincvm.controller.files.files import Files
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
 from boincvm.controller.hosts.broker import BusSide, Listen, elsewhere, embedded
 from boincvm.controller.hosts.hosts import Hosts
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
-from boincvm.controller.machines.operations import Life
+from boincvm.controller.machines.operations import MachineOperations
 from boincvm.controller.overview import Overview
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.report import Report
@@ -51,7 +51,7 @@ _CHANGES = {
 
 class Controller:
     """Made by `run_controller`. What the faces use: `operations.call`, and for streams `events`,
-    `desk`, `files`, `give_input` and `console`."""
+    `hub`, `files`, `give_input` and `console`."""
 
     def __init__(self, directory: Path, side: BusSide, store: Store) -> None:
         self.directory = directory
@@ -60,18 +60,16 @@ class Controller:
         former = store.events()
         self.events = EventLog(_next_number(former), self._keep_event)
         self.events.load(former)
-        journal = CommandEvents(self.events, store)
+        journal = EventJournal(self.events, store)
         owner = _identity(directory / "identity") + "/"
-        self.desk = Desk(
-            side.bus, self._see, self._take_report, journal, owner=owner, part=side.part
-        )
+        self.hub = Hub(side.bus, self._see, self._take_report, journal, owner=owner, part=side.part)
         self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
-        self.hosts = Hosts(side, self.desk.registry, self.events, self._machine_ids)
-        self.life = Life(self.machines, self.desk)
-        self.overview = Overview(self.machines, self.desk, self.life, platform.node())
-        self.reach = Reach(self.machines, self.desk, self.life, self.overview.state)
-        self.desk.reason = self._why_gone
-        self.files = Files(self.desk, directory, partial(self.reach.find, held_too=False))
+        self.hosts = Hosts(side, self.hub.registry, self.events, self._machine_ids)
+        self.machine_operations = MachineOperations(self.machines, self.hub)
+        self.overview = Overview(self.machines, self.hub, self.machine_operations, platform.node())
+        self.reach = Reach(self.machines, self.hub, self.machine_operations, self.overview.state)
+        self.hub.reason = self._why_gone
+        self.files = Files(self.hub, directory, partial(self.reach.find, held_too=False))
 
     async def open(self) -> None:
         """Finds what a former controller has left. Raises BoincvmError."""
@@ -83,28 +81,28 @@ class Controller:
                 self._bus_for(machine.id)
             except BoincvmError as error:
                 self.events.add("trouble", machine.id, error.message)
-        self.desk.commands.load(self._store.commands())
-        self.desk.registry.load(self._store.guests())
+        self.hub.commands.load(self._store.commands())
+        self.hub.registry.load(self._store.guests())
         for machine in self.machines.all():
             if not machine.place.is_kept():  # its end may have come while nobody looked
                 self._see_end(machine)
         self.side.bus.on_trouble = lambda why: self.events.add("trouble", None, why)
-        await self.desk.open()
+        await self.hub.open()
 
     async def close(self) -> None:
         """Machines run on."""
         await self.files.close()
-        await self.desk.close()
+        await self.hub.close()
         self.machines.close()
         self.events.close()
 
     async def ping(self, vms: str, timeout: float) -> dict[str, Json]:
         """`answers`: seconds by id, None where there was no answer; `refused`: of those that were
         not asked, for they are in no state to answer, errors. Raises UsageError."""
-        if not self.life.targets(parse_selector(vms)):
+        if not self.machine_operations.targets(parse_selector(vms)):
             return {"answers": {}, "refused": {}}
         guests, refused = await self.reach.find(vms)
-        answers = await self.desk.pings.ping([guest.id for guest in guests], timeout)
+        answers = await self.hub.pings.ping([guest.id for guest in guests], timeout)
         return {
             "answers": {**answers, **dict.fromkeys(refused)},
             "refused": {vm: {**error.table()} for vm, error in refused.items()},
@@ -112,7 +110,7 @@ class Controller:
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool) -> None:
         """More input of a command; waits until there is room. Raises UsageError."""
-        await self.desk.give_input(command_id, data, ends=ends)
+        await self.hub.give_input(command_id, data, ends=ends)
 
     async def console(self, vm: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A machine's screen and keyboard, as RFB. Raises UsageError, HostError."""
@@ -185,8 +183,8 @@ class Controller:
     def _machine_changed(self, machine_id: str) -> None:
         machine = self.machines.find(machine_id)
         if machine is None:
-            self.desk.commands.guest_is_lost(machine_id, "the machine was removed")
-            self.desk.registry.bye(machine_id)  # its keeper's word may be on its way still
+            self.hub.commands.guest_is_lost(machine_id, "the machine was removed")
+            self.hub.registry.bye(machine_id)  # its keeper's word may be on its way still
             self.overview.forget(machine_id)
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
@@ -197,7 +195,7 @@ class Controller:
     def _see_end(self, machine: LocalMachine) -> None:
         """Whoever waits for a machine whose keeper has gone hears at once."""
         if not machine.is_kept:
-            self.desk.guest_is_gone(machine.id, comes_back=machine.state is VmState.SAVED)
+            self.hub.guest_is_gone(machine.id, comes_back=machine.state is VmState.SAVED)
 
     def _why_gone(self, vm: str) -> str:
         machine = self.machines.find(vm)

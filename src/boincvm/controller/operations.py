@@ -88,21 +88,29 @@ async def _create(controller: Controller, given: Arguments) -> dict[str, Json]:
     return controller.overview.vm(made.id)
 
 
+async def _each(
+    controller: Controller, given: Arguments, verb: str, asked: Mapping[str, Json]
+) -> dict[str, Json]:
+    return await controller.machine_operations.each(given.text("vms"), verb, asked)
+
+
 def _on_machines(verb: str) -> Callable[[Controller, Arguments], Result]:
     async def run(controller: Controller, given: Arguments) -> dict[str, Json]:
-        return {"outcomes": await controller.life.each(given.text("vms"), verb, {})}
+        return {"outcomes": await _each(controller, given, verb, {})}
 
     return run
 
 
 async def _stop(controller: Controller, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {"within": given.number("within")}
-    return {"outcomes": await controller.life.each(given.text("vms"), "stop", asked)}
+    return {"outcomes": await _each(controller, given, "stop", asked)}
 
 
 async def _remove(controller: Controller, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {"force": given.flag("force")}
-    return {"outcomes": await controller.life.each(given.text("vms"), "remove", asked)}
+    return {
+        "outcomes": await controller.machine_operations.each(given.text("vms"), "remove", asked)
+    }
 
 
 async def _snapshot_take(controller: Controller, given: Arguments) -> dict[str, Json]:
@@ -110,7 +118,7 @@ async def _snapshot_take(controller: Controller, given: Arguments) -> dict[str, 
         "name": given.maybe_text("name"),
         "description": given.text("description"),
     }
-    outcomes = await controller.life.each(given.text("vms"), "snapshot_take", asked)
+    outcomes = await _each(controller, given, "snapshot_take", asked)
     for vm, told in outcomes.items():
         if isinstance(told, dict) and "snapshot" in told:
             controller.events.add("snapshot", vm, f"the snapshot {told['snapshot']} is taken")
@@ -118,17 +126,25 @@ async def _snapshot_take(controller: Controller, given: Arguments) -> dict[str, 
 
 
 async def _snapshot_list(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return await controller.life.one(given.text("vm"), "snapshot_list", {})
+    return await controller.machine_operations.one(given.text("vm"), "snapshot_list", {})
 
 
 async def _snapshot_restore(controller: Controller, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {"name": given.maybe_text("name")}
-    return {"outcomes": await controller.life.each(given.text("vms"), "snapshot_restore", asked)}
+    return {
+        "outcomes": await controller.machine_operations.each(
+            given.text("vms"), "snapshot_restore", asked
+        )
+    }
 
 
 async def _snapshot_remove(controller: Controller, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {"name": given.text("name")}
-    return {"outcomes": await controller.life.each(given.text("vms"), "snapshot_remove", asked)}
+    return {
+        "outcomes": await controller.machine_operations.each(
+            given.text("vms"), "snapshot_remove", asked
+        )
+    }
 
 
 async def _ping(controller: Controller, given: Arguments) -> dict[str, Json]:
@@ -136,7 +152,7 @@ async def _ping(controller: Controller, given: Arguments) -> dict[str, Json]:
 
 
 async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
-    commands, vms = controller.desk.commands, given.text("vms")
+    commands, vms = controller.hub.commands, given.text("vms")
     guests, refused = Reached([], {})
     if not commands.knows(given.maybe_text("id")):
         guests, refused = (await controller.reach.find(vms)).required(vms)
@@ -160,13 +176,13 @@ async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
 
 
 async def _command(controller: Controller, given: Arguments) -> dict[str, Json]:
-    found = controller.desk.commands.find(given.text("id"))
+    found = controller.hub.commands.find(given.text("id"))
     return command_table.table(found, with_output=given.flag("output"))
 
 
 async def _commands(controller: Controller, given: Arguments) -> dict[str, Json]:
     wanted = given.flag("finished") if given.maybe_text("finished") is not None else None
-    found = [one for one in controller.desk.commands.all() if wanted in (None, one.is_finished)]
+    found = [one for one in controller.hub.commands.all() if wanted in (None, one.is_finished)]
     return {"commands": [command_table.table(one) for one in found]}
 
 
@@ -174,12 +190,12 @@ async def _signal(controller: Controller, given: Arguments) -> dict[str, Json]:
     number = given.whole("signal")
     if not 1 <= number <= _LARGEST_SIGNAL:
         raise UsageError(f"found the signal {number}, expected one from 1 to {_LARGEST_SIGNAL}")
-    controller.desk.commands.signal(given.text("id"), number)
+    controller.hub.commands.signal(given.text("id"), number)
     return {}
 
 
 async def _cancel(controller: Controller, given: Arguments) -> dict[str, Json]:
-    controller.desk.commands.drop(given.text("id"))
+    controller.hub.commands.drop(given.text("id"))
     return {}
 
 

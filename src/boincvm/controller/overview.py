@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from time import time
 from typing import NamedTuple
 
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Presence
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
-from boincvm.controller.machines.operations import Life
+from boincvm.controller.machines.operations import MachineOperations
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.selector import parse_selector
@@ -33,11 +33,11 @@ class Sample(NamedTuple):
 class Overview:
     """`take_report` feeds it."""
 
-    def __init__(self, machines: Machines, desk: Desk, life: Life, host: str) -> None:
+    def __init__(self, machines: Machines, hub: Hub, life: MachineOperations, host: str) -> None:
         """`host`: this one's name."""
         self._machines = machines
-        self._desk = desk
-        self._life = life
+        self._hub = hub
+        self._operations = life
         self._host = host
         self._reports: dict[str, Report] = {}
         self._samples: dict[str, deque[Sample]] = {}
@@ -62,13 +62,13 @@ class Overview:
 
     def vms(self, selector: str) -> Iterator[Json]:
         """A table for each. Raises UsageError."""
-        for one in self._life.targets(parse_selector(selector)):
+        for one in self._operations.targets(parse_selector(selector)):
             yield self.vm(one)
 
     def vm(self, vm: str) -> dict[str, Json]:
         """One. Raises UsageError."""
         machine = self._machines.find(vm)
-        guest = self._desk.registry.get(vm)
+        guest = self._hub.registry.get(vm)
         if machine is None and guest is None:
             raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
         return {
@@ -79,7 +79,7 @@ class Overview:
 
     def _who(self, vm: str, machine: LocalMachine | None, guest: Guest | None) -> dict[str, Json]:
         labels = dict(machine.definition.labels) if machine else {}
-        presence = self._desk.registry.presence(vm)
+        presence = self._hub.registry.presence(vm)
         names = {None: "absent", Presence.PRESENT: "present", Presence.SILENT: "silent"}
         return {
             "id": vm,
@@ -114,7 +114,7 @@ class Overview:
             "memory_used": report.memory if report else None,
             "progress": report.progress if report else None,
             "started_at": report.started_at if report else None,
-            "commands": self._desk.commands.open_in(vm) if guest else 0,
+            "commands": self._hub.commands.open_in(vm) if guest else 0,
         }
 
     def state(self, vm: str) -> tuple[VmState, str]:
@@ -124,7 +124,7 @@ class Overview:
             return machine.state, machine.why
         if report is None:
             return VmState.UNKNOWN, ""
-        if not report.state.is_off and self._desk.registry.presence(vm) is not Presence.PRESENT:
+        if not report.state.is_off and self._hub.registry.presence(vm) is not Presence.PRESENT:
             return VmState.STUCK, report.why
         return report.state, report.why
 

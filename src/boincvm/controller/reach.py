@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import SILENT_AFTER
 from boincvm.controller.machines.machines import Machines
-from boincvm.controller.machines.operations import Life
+from boincvm.controller.machines.operations import MachineOperations
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.protocol.vm_state import Requests, VmState, refusal
@@ -38,20 +38,20 @@ class Reach:
     def __init__(
         self,
         machines: Machines,
-        desk: Desk,
-        life: Life,
+        hub: Hub,
+        life: MachineOperations,
         state_of: Callable[[str], tuple[VmState, str]],
     ) -> None:
         self._machines = machines
-        self._desk = desk
-        self._life = life
+        self._hub = hub
+        self._operations = life
         self._state_of = state_of
 
     async def find(self, vms: str, *, held_too: bool = True) -> Reached:
         """At once, but for machines whose keepers are just coming to the bus. `held_too`: also
         those that hold what they are asked until they are up; else that is waited for. Raises
         UsageError where `vms` matches nobody."""
-        targets = self._life.targets(parse_selector(vms))
+        targets = self._operations.targets(parse_selector(vms))
         if not targets:
             raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
         async with asyncio.TaskGroup() as group:
@@ -64,7 +64,7 @@ class Reach:
         return Reached(guests, refused)
 
     async def _one(self, vm: str, *, held_too: bool) -> Guest | MachineStateError:
-        registry, machine = self._desk.registry, self._machines.find(vm)
+        registry, machine = self._hub.registry, self._machines.find(vm)
         loop = asyncio.get_running_loop()
         until = loop.time() + SILENT_AFTER
         while True:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from boincvm.controller.commands.command import Answer, Command, Result, State
+from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.events import KEPT, Event
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.guest import Guest, check_guest
 from boincvm.errors import GuestProtocolError, HostDiskFullError, HostError
 from boincvm.host.files import free_space, has_free_entries

@@ -1,9 +1,8 @@
-"""Whether the host has room just now, for a machine or for files, before anything is begun."""
+"""Whether the host has room for a machine just now, before anything is begun."""
 
 import os
 from pathlib import Path
 
-from boincvm.errors import HostDiskFullError
 from boincvm.host.files import allocated_size, free_space
 from boincvm.host.resources import available_memory
 from boincvm.machine.errors import NoRoomForCheckpointError, NotEnoughRoomError
@@ -14,14 +13,12 @@ HYPERVISOR_MEMORY = 128 << 20
 LEAST_DISK = 256 << 20
 """Bytes that a machine writes to its disk and its log without having done much."""
 KEPT_FREE = 16 << 20
-"""Bytes of the disk that a checkpoint leaves free."""
+"""Bytes of the disk that no checkpoint takes."""
 
 
 def check_room(slot: Path, memory: int) -> None:
-    """Check that the host has room for a machine with `memory` bytes whose files lie in `slot`.
-
-    What its memory takes on disk when the machine is saved counts too. Raises NotEnoughRoomError.
-    """
+    """For a machine with `memory` bytes whose files lie in `slot`; what its memory takes on
+    disk when it is put to sleep counts too. Raises NotEnoughRoomError."""
     _compare("memory", available_memory(), memory + HYPERVISOR_MEMORY)
     _compare("disk", free_space(slot), memory + LEAST_DISK)
 
@@ -34,23 +31,9 @@ def _compare(what: str, free: int, needed: int) -> None:
         )
 
 
-def check_fits(what: str, size: int, directory: Path, *, hint: str) -> None:
-    """Raise HostDiskFullError unless `what`, files of `size` bytes, fit on the disk of
-    `directory`. Raises OSError."""
-    free = free_space(directory)
-    if size > free:
-        raise HostDiskFullError(
-            f"{what} have {format_size(size)}, and the disk has {format_size(free)} left",
-            hint=hint,
-        )
-
-
 def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: float) -> None:
-    """Check that there is room for a checkpoint of `needed` bytes in `directory`.
-
-    `disk_bound`: bytes that `slot` may have by the project's word, 0 for no such bound. Raises
-    NoRoomForCheckpointError.
-    """
+    """For a checkpoint of `needed` bytes in `directory`; `disk_bound`: bytes that the slot may
+    have by the project's word, 0 for no such bound. Raises NoRoomForCheckpointError."""
     free = max(free_space(directory) - KEPT_FREE, 0)
     if free < needed:
         raise NoRoomForCheckpointError(
@@ -68,7 +51,7 @@ def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: 
 
 
 def disk_usage(directory: Path) -> int:
-    """Return the bytes that files beneath `directory` take on the disk; follow no links."""
+    """Bytes that the files beneath `directory` take on the disk; links are not followed."""
     total = 0
     for place, _, names in os.walk(directory):
         for name in names:

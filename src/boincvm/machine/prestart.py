@@ -20,7 +20,7 @@ from boincvm.machine.settings import Settings
 
 
 class Prestarted:
-    """Begin a machine like `spec` at once: a copy of a golden snapshot of `image`, or a boot."""
+    """A machine like `spec`, begun as a copy of a golden snapshot of `image` or as a boot."""
 
     def __init__(self, image: Image, spec: MachineSpec, silence_limit: float) -> None:
         """`silence_limit`: that of the settings with which it will be managed, in seconds.

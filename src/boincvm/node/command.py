@@ -5,8 +5,18 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Protocol, Self, cast
 
-from boincvm.controller.protocol.commands import WINDOW, Request
-from boincvm.controller.protocol.messages import Word, encode_word
+from boincvm.controller.protocol.commands import (
+    WINDOW,
+    CommandEnded,
+    CommandOutput,
+    CommandProgress,
+    CommandStarted,
+    GiveInput,
+    InputTaken,
+    Request,
+    Result,
+)
+from boincvm.controller.protocol.envelope import Envelope
 from boincvm.controller.protocol.output_log import OutputLog
 from boincvm.errors import GuestProtocolError
 from boincvm.guestlink.program import ProgramEnd
@@ -52,21 +62,21 @@ class Listener(Protocol):
         """It says how much it has done, or nothing of that, in `count` bytes, to be granted."""
 
 
-Start = Callable[[Request, Listener], RunningProgram]
+StartProgram = Callable[[Request, Listener], RunningProgram]
 """Starts a program, of which the second one hears; its input ends unless `keep_input`. May
 raise BoincvmError."""
 
 
-class GuestCommand:
+class NodeCommand:
     """`say` sends a message to the controller, and may lose it. `result`: a CMD_RESULT's table,
     once there is one. `program_state`: of a program that is to be attached again, and
     `time_left`: the seconds that it may run then."""
 
-    def __init__(self, command_id: str, request: Request, say: Callable[[bytes], None]) -> None:
+    def __init__(self, command_id: str, request: Request, send: Callable[[bytes], None]) -> None:
         self.id = command_id
-        self.result: dict[str, object] | None = None
+        self.result: Result | None = None
         self._request = request
-        self._say_body = say
+        self._send = send
         self._program: RunningProgram | None = None
         self._outputs = {"stdout": OutputLog(MOST_WAITING), "stderr": OutputLog(MOST_WAITING)}
         self._heard = len(request.stdin)
@@ -90,12 +100,12 @@ class GuestCommand:
             return self._seconds_before
         return self._seconds_before + asyncio.get_running_loop().time() - self._runs_since
 
-    def begin(self, start: Start) -> RunningProgram:
+    def begin(self, start: StartProgram) -> RunningProgram:
         """Raises BoincvmError."""
         loop = asyncio.get_running_loop()
         self._runs_since = loop.time()
         self._program = program = start(self._request, self)
-        self._say("CMD_STARTED", {})
+        self._send(CommandStarted(self.id).encode())
         if self._request.timeout is not None:
             self._alarm = loop.call_later(self._request.timeout, self._time_out)
         return program
@@ -112,7 +122,7 @@ class GuestCommand:
         return {
             "id": self.id,
             "request": {**self._request._asdict(), "stdin": ""},
-            "result": self.result,
+            "result": self.result.fields() if self.result else None,
             "program": self._program.state() if self._program and self.result is None else None,
             "outputs": outputs,
             "input": [self._heard, self._taken, self._input_ends],
@@ -122,19 +132,20 @@ class GuestCommand:
         }
 
     @classmethod
-    def restored(cls, state: Mapping[str, object], say: Callable[[bytes], None]) -> Self:
+    def restored(cls, state: Mapping[str, object], send: Callable[[bytes], None]) -> Self:
         """As `state` left it; its program is still to be attached. Raises KeyError, TypeError,
         ValueError where that is no such state."""
         table = cast("dict[str, dict[str, str | int]]", state)
         request = Request(**{**table["request"], "stdin": b""})  # type: ignore[arg-type]
-        made = cls(str(state["id"]), request._replace(argv=tuple(request.argv)), say)
+        made = cls(str(state["id"]), request._replace(argv=tuple(request.argv)), send)
         for name, kept in cast("dict[str, dict[str, str | int]]", state["outputs"]).items():
             made._outputs[name].skip(int(kept["first"]))
             made._outputs[name].append(base64.b64decode(str(kept["data"]), validate=True))
         heard, taken, ends = cast("list[int]", state["input"])
         made._heard, made._taken, made._input_ends = int(heard), int(taken), bool(ends)
         made._fraction = cast("float | None", state["fraction"])
-        made.result = cast("dict[str, object] | None", state["result"])
+        result = cast("dict[str, object] | None", state["result"])
+        made.result = Result.read(Envelope(CommandEnded.NAME, result)) if result else None
         made.time_left = cast("float | None", state["time_left"])
         made._seconds_before = cast("float", state["seconds"])
         made.program_state = cast("dict[str, object] | None", state["program"])
@@ -148,18 +159,20 @@ class GuestCommand:
         if self.time_left is not None:
             self._alarm = loop.call_later(max(self.time_left, 0), self._time_out)
         if self._request.keep_input and not self._input_ends:
-            self._say_input_taken(again=True)
+            self._send_input_taken(again=True)
 
-    def end(self, how: Mapping[str, object]) -> None:
-        """`how`: the result's table without the rest."""
+    def end(self, result: Result) -> None:
+        """Notice that the program has ended; how much it wrote is added here."""
         for timer in (self._alarm, self._voice_timer):
             if timer is not None:
                 timer.cancel()
-        self._say_progress()
-        timed_out = {"timed-out": True} if self._is_timed_out else {}
-        sizes = {name: log.end for name, log in self._outputs.items()}
-        self.result = {**how, **timed_out, **sizes}
-        self._say("CMD_RESULT", self.result)
+        self._send_progress()
+        self.result = result._replace(
+            timed_out=self._is_timed_out,
+            stdout=self._outputs["stdout"].end,
+            stderr=self._outputs["stderr"].end,
+        )
+        self._send(CommandEnded(self.id, self.result).encode())
 
     def _time_out(self) -> None:
         self._is_timed_out = True
@@ -180,12 +193,12 @@ class GuestCommand:
         log = self._outputs[stream]
         begin = log.end
         log.append(data)
-        self._say_output(stream, begin)
+        self._send_output(stream, begin)
 
     def input_taken(self, count: int) -> None:
         self._taken += count
         if self._request.keep_input:
-            self._say_input_taken()
+            self._send_input_taken()
 
     def voice(self, fraction: float | None, count: int) -> None:
         if fraction is not None and fraction != self._fraction:
@@ -197,7 +210,7 @@ class GuestCommand:
     def _hear_voice(self) -> None:
         """Says what is new; whoever says more than there is time for waits for credit."""
         self._voice_timer = None
-        self._say_progress()
+        self._send_progress()
         count, self._ungranted = self._ungranted, 0
         if count:
             self._grant(count)
@@ -206,18 +219,17 @@ class GuestCommand:
 
     # What the controller says.
 
-    def take_input(self, word: Word) -> None:
-        """A CMD_INPUT. Raises GuestProtocolError."""
+    def take_input(self, message: GiveInput) -> None:
+        """Take more of the standard input. Raises GuestProtocolError."""
         if not self._request.keep_input:
             raise GuestProtocolError("input of a command that has all of it")
         if self.program_state is not None:
             return  # nobody is there to take it; `attach` asks for it again
-        offset = word.whole("offset")
-        is_missing = offset > self._heard
-        fresh = b"" if is_missing else word.data[self._heard - offset :]
+        is_missing = message.offset > self._heard
+        fresh = b"" if is_missing else message.data[self._heard - message.offset :]
         if self._heard + len(fresh) - self._taken > WINDOW or (fresh and self._input_ends):
             raise GuestProtocolError("more input than there is room for")
-        is_end = word.table.get("ends") is True and not is_missing and not self._input_ends
+        is_end = message.ends and not is_missing and not self._input_ends
         self._heard += len(fresh)
         if self._program is not None and self.result is None:
             if fresh:
@@ -226,55 +238,51 @@ class GuestCommand:
                 self._program.end_input()
         self._input_ends = self._input_ends or is_end
         if is_missing or is_end or not fresh:
-            self._say_input_taken(again=is_missing)
+            self._send_input_taken(again=is_missing)
 
-    def drop(self, table: Mapping[str, object]) -> None:
-        """What the controller has is not kept, and the program may say as much again. Raises
-        GuestProtocolError."""
-        for name, log in self._outputs.items():
-            taken = table.get(name)
-            if not isinstance(taken, int) or not 0 <= taken <= log.end:
-                raise GuestProtocolError("the controller has taken what was not said")
+    def drop(self, stdout: int, stderr: int) -> None:
+        """Keep no longer what the controller has of each stream, and let the program write as
+        much again. Raises GuestProtocolError."""
+        for log, taken in ((self._outputs["stdout"], stdout), (self._outputs["stderr"], stderr)):
+            if taken > log.end:
+                raise GuestProtocolError("the controller has taken what was not sent")
             count = max(taken - log.first, 0)
             log.drop(taken)
             self._grant(count)
 
     def beat(self) -> None:
-        """Says again what the controller has not taken, or may not have heard."""
+        """Send again what the controller has not taken, or may not have."""
         if self.result is not None or any(log.end > log.first for log in self._outputs.values()):
-            self.say_all()
+            self.send_all()
         elif self._fraction is not None:
-            self._say("CMD_PROGRESS", {"fraction": self._fraction})
+            self._send(CommandProgress(self.id, self._fraction).encode())
 
-    def say_all(self) -> None:
+    def send_all(self) -> None:
+        """Send all that the controller may not have: output, progress, and how it is."""
         for name, log in self._outputs.items():
-            self._say_output(name, log.first)
+            self._send_output(name, log.first)
         if self._fraction is not None:
-            self._say("CMD_PROGRESS", {"fraction": self._fraction})
+            self._send(CommandProgress(self.id, self._fraction).encode())
         if self.result is not None:
-            self._say("CMD_RESULT", self.result)
+            self._send(CommandEnded(self.id, self.result).encode())
         else:
-            self._say("CMD_STARTED", {})
+            self._send(CommandStarted(self.id).encode())
 
-    def _say_output(self, stream: str, offset: int) -> None:
-        """All from `offset` on; at least where that is."""
+    def _send_output(self, stream: str, offset: int) -> None:
+        """Send all from `offset` on; at least where that is."""
         log = self._outputs[stream]
-        is_said = False
-        while offset < log.end or not is_said:
+        is_sent = False
+        while offset < log.end or not is_sent:
             offset, data = log.read(offset, PIECE)
-            table = {"stream": stream, "offset": offset, "first": log.first}
-            self._say("CMD_OUTPUT", table, data)
+            self._send(CommandOutput(self.id, stream, offset, log.first, data).encode())
             offset += len(data)
-            is_said = True
+            is_sent = True
 
-    def _say_progress(self) -> None:
-        if not self._is_told:
+    def _send_progress(self) -> None:
+        if not self._is_told and self._fraction is not None:
             self._is_told = True
-            self._say("CMD_PROGRESS", {"fraction": self._fraction})
+            self._send(CommandProgress(self.id, self._fraction).encode())
 
-    def _say_input_taken(self, *, again: bool = False) -> None:
-        table = {"offset": self._taken, "heard": self._heard, "ends": self._input_ends}
-        self._say("CMD_INPUT_TAKEN", {**table, "again": again})
-
-    def _say(self, name: str, table: Mapping[str, object], data: bytes = b"") -> None:
-        self._say_body(encode_word(name, {"cmd-id": self.id, **table}, data))
+    def _send_input_taken(self, *, again: bool = False) -> None:
+        message = InputTaken(self.id, self._taken, self._heard, self._input_ends, again)
+        self._send(message.encode())

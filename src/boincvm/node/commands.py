@@ -1,69 +1,84 @@
-"""A node's end of what commands/table.py says, whatever it is that runs the programs."""
+"""Run the commands that a node is given, whatever it is that runs the programs."""
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from typing import assert_never
 
-from boincvm.controller.protocol.commands import read_request
-from boincvm.controller.protocol.messages import Word, encode_word
+from boincvm.controller.protocol.commands import (
+    CommandEnded,
+    ForgetCommand,
+    GiveInput,
+    OutputTaken,
+    Result,
+    RunCommand,
+    SignalCommand,
+)
+from boincvm.controller.protocol.messages import CommandOrder
 from boincvm.errors import BoincvmError
 from boincvm.guestlink.program import ProgramEnd
-from boincvm.node.command import GuestCommand, Listener, RunningProgram, Start
+from boincvm.node.command import Listener, NodeCommand, RunningProgram, StartProgram
 
 MOST_RUNNING = 64
 _REMEMBERED = 10_000
 _LARGEST_SIGNAL = 64
 
 
-class GuestCommands:
-    """`say` sends a message to the controller, and may lose it; `beat` is to be called now and
-    then, to say again what the controller seems not to have heard."""
+class NodeCommands:
+    """The commands that a node was given, in one of its lives."""
 
     def __init__(
-        self, instance: str, start: Start, say: Callable[[bytes], None], group: asyncio.TaskGroup
+        self,
+        instance: str,
+        start: StartProgram,
+        send: Callable[[bytes], None],
+        group: asyncio.TaskGroup,
     ) -> None:
+        """`send` sends a message to the controller, and may lose it; `beat` is to be called now
+        and then, to send again what the controller seems not to have."""
         self.instance = instance
         self._start = start
-        self._say = say
+        self._send = send
         self._group = group
-        self._commands: dict[str, GuestCommand] = {}
+        self._commands: dict[str, NodeCommand] = {}
         self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._waiting: set[asyncio.Task[None]] = set()
-        self._held: list[Word] | None = None
+        self._held: list[RunCommand] | None = None
 
     # Saved and restored with the machine.
 
     def states(self) -> list[dict[str, object]]:
-        """For `load`; to be asked while the guest is quiet."""
+        """Return them for `load`; only while the guest stands still."""
         return [command.state() for command in self._commands.values()]
 
     def hold(self) -> None:
-        """No program begins until `release`."""
+        """Let no program begin until `release`."""
         self._held = []
 
     def release(self) -> None:
-        """Those begin that were to; again is harmless."""
+        """Begin those that were held; again is harmless."""
         held, self._held = self._held or [], None
-        for word in held:
-            self._run(word.text("cmd-id"), word)
+        for message in held:
+            self._run(message)
 
     def freeze(self) -> None:
-        """Nothing is said of any program's end any more: it goes on elsewhere. What was held is
-        left to the controller, who says it again."""
+        """Say nothing of any program's end any more: it goes on elsewhere. What was held is left
+        to the controller, which sends it again."""
         for task in self._waiting:
             task.cancel()
 
     def load(self, states: Iterable[Mapping[str, object]]) -> None:
-        """Commands of the same life, whose programs `attach` then brings back. Raises KeyError,
-        TypeError, ValueError where one is no such state."""
+        """Take up commands of the same life, whose programs `attach` then brings back. Raises
+        KeyError, TypeError, ValueError, GuestProtocolError where one is not such a state."""
         for state in states:
-            command = GuestCommand.restored(state, self._say)
+            command = NodeCommand.restored(state, self._send)
             self._commands[command.id] = command
 
     def attach(
         self, bring_back: Callable[[Mapping[str, object], Listener], RunningProgram]
     ) -> None:
-        """`bring_back` takes a program's state and who hears of it."""
+        """Take up the programs that run on. `bring_back` takes a program's state and its
+        listener."""
         for command in self._commands.values():
             if command.program_state is not None:
                 program = bring_back(command.program_state, command)
@@ -71,95 +86,101 @@ class GuestCommands:
                 self._wait_for(command, program)
 
     def give_up(self, why: str) -> None:
-        """Programs that were to be attached do not come back."""
+        """Notice that programs that were to be attached do not come back."""
         for command in self._commands.values():
             if command.program_state is not None and command.result is None:
-                command.end({"error": why})
+                command.end(Result.failed(why))
 
     # What the controller says.
 
-    def take(self, word: Word) -> None:
-        """A word of the controller's that begins with CMD_. Raises GuestProtocolError."""
-        command_id = word.text("cmd-id")
-        command = self._commands.get(command_id)
-        if word.name == "CMD_RUN":
+    def handle(self, message: CommandOrder) -> None:
+        """Take what the controller says of a command. Raises GuestProtocolError."""
+        command = self._commands.get(message.command_id)
+        if isinstance(message, RunCommand):
             if command is None:
-                self._run(command_id, word)
+                self._run(message)
             else:
-                command.drop(word.table)
-                command.say_all()
-        elif command is None:
+                command.drop(message.stdout, message.stderr)
+                command.send_all()
+            return
+        if command is None:
             return  # forgotten: the controller has asked twice
-        elif word.name == "CMD_TAKEN":
-            command.drop(word.table)
-            if word.table.get("again") is True:
-                command.say_all()
-        elif word.name == "CMD_INPUT":
-            command.take_input(word)
-        elif word.name == "CMD_SIGNAL":
-            command.signal(word.whole("signal", _LARGEST_SIGNAL))
-        elif word.name == "CMD_FORGET" and command.result is not None:
-            del self._commands[command_id]
-            self._forgotten[command_id] = None
-            while len(self._forgotten) > _REMEMBERED:
-                self._forgotten.popitem(last=False)
+        match message:
+            case OutputTaken():
+                command.drop(message.stdout, message.stderr)
+                if message.again:
+                    command.send_all()
+            case GiveInput():
+                command.take_input(message)
+            case SignalCommand():
+                command.signal(message.signal)
+            case ForgetCommand():
+                if command.result is not None:
+                    self._forget(command)
+            case _:
+                assert_never(message)
+
+    def _forget(self, command: NodeCommand) -> None:
+        del self._commands[command.id]
+        self._forgotten[command.id] = None
+        while len(self._forgotten) > _REMEMBERED:
+            self._forgotten.popitem(last=False)
 
     def beat(self) -> None:
-        """Says again whatever the controller has not taken."""
+        """Send again whatever the controller has not taken."""
         for command in self._commands.values():
             command.beat()
 
-    def _run(self, command_id: str, word: Word) -> None:
+    def _run(self, message: RunCommand) -> None:
+        command_id = message.command_id
         if command_id in self._commands:
             return  # it was held twice
-        if word.table.get("instance") != self.instance:
-            self._refuse(word, "the guest was started anew")
+        if message.instance != self.instance:
+            self._refuse(message, "the guest was started anew")
         elif command_id in self._forgotten:
-            self._refuse(word, "it has run before")
+            self._refuse(message, "it has run before")
         elif self._held is not None:
-            read_request(word)
             if len(self._held) < MOST_RUNNING:
-                self._held.append(word)
+                self._held.append(message)
         elif len(self._commands) >= MOST_RUNNING:
-            self._refuse(word, f"{MOST_RUNNING} commands are running here already")
+            self._refuse(message, f"{MOST_RUNNING} commands are running here already")
         else:
-            self._begin(GuestCommand(command_id, read_request(word), self._say))
+            self._begin(NodeCommand(command_id, message.request, self._send))
 
-    def _refuse(self, word: Word, error: str) -> None:
-        names = ("cmd-id", "stdout", "stderr")
-        told = {name: word.table.get(name, 0) for name in names}
-        self._say(encode_word("CMD_RESULT", {**told, "error": error}))
+    def _refuse(self, message: RunCommand, error: str) -> None:
+        result = Result.failed(error, message.stdout, message.stderr)
+        self._send(CommandEnded(message.command_id, result).encode())
 
-    def _begin(self, command: GuestCommand) -> None:
+    def _begin(self, command: NodeCommand) -> None:
         self._commands[command.id] = command
         try:
             program = command.begin(self._start)
         except BoincvmError as error:
-            command.end({"error": error.message})
+            command.end(Result.failed(error.message))
             return
         self._wait_for(command, program)
 
-    def _wait_for(self, command: GuestCommand, program: RunningProgram) -> None:
+    def _wait_for(self, command: NodeCommand, program: RunningProgram) -> None:
         task = self._group.create_task(_wait(command, program))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
 
-async def _wait(command: GuestCommand, program: RunningProgram) -> None:
+async def _wait(command: NodeCommand, program: RunningProgram) -> None:
     try:
-        end = _table_of_end(await program.wait(), command.seconds)
+        result = _result(await program.wait(), command.seconds)
     except BoincvmError as error:
-        end = {"error": error.message}
-    command.end(end)
+        result = Result.failed(error.message)
+    command.end(result)
 
 
-def _table_of_end(end: ProgramEnd, seconds: float) -> dict[str, object]:
-    told: dict[str, object] = {"code": end.code} if end.code is not None else {"signal": end.signal}
-    told["resources"] = {
+def _result(end: ProgramEnd, seconds: float) -> Result:
+    resources = {
         "wall_time": seconds,
         "user_time": end.user_time,
         "system_time": end.system_time,
         "max_rss": end.max_rss,
         "out_of_memory_kills": end.out_of_memory_kills,
     }
-    return told
+    signal = end.signal if end.code is None else None
+    return Result(end.code, signal, "", resources)

@@ -1,4 +1,4 @@
-"""A guest's side of files over the bus: verbs for `answering.Answerer`.
+"""A guest's side of files over the bus: verbs for `answering.Responder`.
 
     file-put-begin {"transfer", "path", "kind", "mode", "size", "digest"[, "modified"]} -> {"offset"}
             so much of it has come already; `modified`: nanoseconds since 1970
@@ -10,7 +10,7 @@
     file-get-piece {"transfer", "offset"} -> {"offset"} and data
     file-drop {"transfer"} -> {}
 
-The transfer's id is the asker's own: who asks again under the same id goes on, in the guest's
+The transfer's id is the requester's own: who asks again under the same id goes on, in the guest's
 same life. What is on its way lies in the spool, a directory of this process's own, and nothing
 is left of it when it has arrived, failed, or was not asked for in IDLE seconds.
 """  # noqa: E501
@@ -52,7 +52,7 @@ AnyResult = TypeVar("AnyResult")
 AnyTransfer = TypeVar("AnyTransfer", bound=Transfer)
 
 
-class GuestFiles:
+class NodeFiles:
     """`verbs`: by name. To be closed at the end."""
 
     def __init__(self, place: Place, spool: Path) -> None:

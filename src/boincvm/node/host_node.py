@@ -20,8 +20,8 @@ from pathlib import Path
 
 from boincvm.bus.broker_address import BrokerAddress, open_bus
 from boincvm.bus.client import StompBus
+from boincvm.controller.protocol.envelope import is_part_of
 from boincvm.controller.protocol.guest import Guest, check_guest, check_id
-from boincvm.controller.protocol.messages import belongs
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.transfer_rules import remove
 from boincvm.controller.protocol.vm_state import VmState
@@ -30,10 +30,10 @@ from boincvm.host import resources
 from boincvm.host.inherited import heeded
 from boincvm.host.locks import open_lock, try_lock
 from boincvm.host.signals import ASKING_SIGNALS, call_on_signals
-from boincvm.node.files import GuestFiles
+from boincvm.node.files import NodeFiles
 from boincvm.node.host_directory import HostDirectory
 from boincvm.node.host_programs import HostPrograms
-from boincvm.node.node import BusGuest
+from boincvm.node.node import Node
 from boincvm.paths import data_directory
 from boincvm.standard_error import say
 
@@ -45,7 +45,7 @@ def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[s
     host's. Raises UsageError."""
     is_invited = bus.dialect == "embedded"
     chosen = wanted or (bus.login if is_invited else platform.node())
-    if is_invited and not belongs(chosen, bus.login):
+    if is_invited and not is_part_of(chosen, bus.login):
         raise UsageError(
             f"{chosen[:64]} cannot be on this bus: this host was invited as {bus.login}",
             hint=f"its id is that, or begins with it and a dot, like {bus.login}.{chosen[:64]}",
@@ -79,13 +79,12 @@ class HostLoad:
         self._started_at = time.time()
         self._before = (time.monotonic(), resources.busy_seconds())
 
-    def table(self) -> dict[str, object]:
-        """A report.py's; cpu: since the last one."""
+    def report(self) -> Report:
+        """Return the load now; `cpu`: since the report before."""
         then, used_then = self._before
         self._before = now, used = time.monotonic(), resources.busy_seconds()
         cpu = max(used - used_then, 0.0) / (now - then) if now > then else None
-        state = Report(VmState.RUNNING, "", cpu, resources.used_memory(), None, self._started_at)
-        return state.table()
+        return Report(VmState.RUNNING, "", cpu, resources.used_memory(), None, self._started_at)
 
 
 async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) -> None:
@@ -116,10 +115,10 @@ async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asy
     programs = HostPrograms(work, state / _VOICES)
     # The group ends first: what was asked is answered before the guest says BYE.
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        files = GuestFiles(HostDirectory(work), state / "spool")
+        files = NodeFiles(HostDirectory(work), state / "spool")
         stack.push_async_callback(files.close)
         load = HostLoad()
-        there = BusGuest(bus, guest, programs.start, group, verbs=files.verbs, report=load.table)
+        there = Node(bus, guest, programs.start, group, verbs=files.verbs, report=load.report)
         await there.open()
         stack.push_async_callback(there.close)
         say(f"the guest {guest.id} is on the bus; in {work} it runs what it is told,")

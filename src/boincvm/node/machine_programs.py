@@ -11,7 +11,7 @@ from boincvm.node.command import Listener
 
 
 def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
-    """For `GuestCommands`: they run in the machine at the other end of `link`."""
+    """For `NodeCommands`: they run in the machine at the other end of `link`."""
 
     def start(request: Request, listener: Listener) -> GuestProgram:
         program = GuestProgram(

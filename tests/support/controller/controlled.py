@@ -35,7 +35,7 @@ class Controlled:
 
     async def begin(self, vms: str, *argv: str, **options: object) -> Command:
         told = await self("exec", vms=vms, argv=list(argv), **options)
-        return self.controller.desk.commands.find(told["command"])
+        return self.controller.hub.commands.find(told["command"])
 
     async def run(self, vms: str, *argv: str) -> dict[str, tuple[object, str]]:
         """What each machine's program ended with, and wrote."""

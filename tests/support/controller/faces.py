@@ -13,12 +13,14 @@ from boincvm.bus.client import StompBus
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.requests import Reply
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import Place, Server
 from boincvm.node.command import Listener
-from boincvm.node.files import GuestFiles
-from boincvm.node.node import BusGuest
+from boincvm.node.files import NodeFiles
+from boincvm.node.node import Node
 from boincvm.node.responder import Verb
 from support.controller.lossy import FakeProgram
 from support.controller.lossy_files import DirectoryPlace
@@ -120,7 +122,7 @@ class FakeGuest:
         self.guest = guest
         self.place = DirectoryPlace(directory / "work")
         self.place.root.mkdir(parents=True)
-        self.files = GuestFiles(self.place, directory / "spool")
+        self.files = NodeFiles(self.place, directory / "spool")
         self.programs: list[FakeProgram] = []
         self.begin: Callable[[Request, Listener], FakeProgram] = FakeProgram
         self.asked: list[str] = []
@@ -157,8 +159,8 @@ class FakeGuest:
 
         return verb
 
-    def report(self) -> dict[str, object]:
-        return {"state": self.state, "cpu": 0.5, "memory": 3 << 30}
+    def report(self) -> Report:
+        return Report(VmState(self.state), cpu=0.5, memory=3 << 30)
 
 
 class Faces:
@@ -227,7 +229,7 @@ class Faces:
         made.bus = bus
         self._stack.push_async_callback(bus.close)
         verbs = made.verbs()
-        there = BusGuest(bus, guest, made.start, self._group, verbs=verbs, report=made.report)
+        there = Node(bus, guest, made.start, self._group, verbs=verbs, report=made.report)
         await there.open()
         self._stack.push_async_callback(there.close)
         async with asyncio.timeout(LIMIT):

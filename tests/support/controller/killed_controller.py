@@ -52,7 +52,7 @@ async def get(controller: Controller, offset: int, transfer: str | None) -> None
 
 async def main(directory: Path, way: str, offset: int, transfer: str | None, file: Path) -> None:
     async with asyncio.timeout(LIMIT), run_controller(directory) as controller:
-        await controller.desk.registry.wait_for("a")
+        await controller.hub.registry.wait_for("a")
         if way == "put":
             await put(controller, file, offset, transfer)
         else:

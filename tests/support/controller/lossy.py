@@ -9,11 +9,11 @@ from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
-from boincvm.controller.protocol.messages import decode_word
+from boincvm.controller.protocol.messages import read_from_guest, read_to_guest
 from boincvm.errors import ProgramStartError
 from boincvm.guestlink.program import ProgramEnd
 from boincvm.node.command import Listener
-from boincvm.node.commands import GuestCommands
+from boincvm.node.commands import NodeCommands
 
 LIMIT = 20.0
 
@@ -90,15 +90,15 @@ class Net:
         self.table = CommandTable(self._to_guest, lambda: self.now)
         self._tasks = tasks
         self.guests = {name: Guest(name, name, instance="1") for name in names}
-        self.ends: Mapping[str, GuestCommands] = {name: self.begin(name, "1") for name in names}
+        self.ends: Mapping[str, NodeCommands] = {name: self.begin(name, "1") for name in names}
 
-    def begin(self, name: str, instance: str) -> GuestCommands:
+    def begin(self, name: str, instance: str) -> NodeCommands:
         def start(request: Request, listener: Listener) -> FakeProgram:
             self.runs[name] += 1
             self.programs.append(FakeProgram(request, listener))
             return self.programs[-1]
 
-        return GuestCommands(instance, start, lambda body: self._to_host(name, body), self._tasks)
+        return NodeCommands(instance, start, lambda body: self._to_host(name, body), self._tasks)
 
     def restart(self, name: str) -> None:
         """Another life of the guest, which has announced itself."""
@@ -107,10 +107,10 @@ class Net:
         self.table.guest_says_hello(self.guests[name])
 
     def _to_guest(self, name: str, body: bytes) -> None:
-        self._carry(lambda: self.ends[name].take(decode_word(body)))
+        self._carry(lambda: self.ends[name].handle(read_to_guest(body)))
 
     def _to_host(self, name: str, body: bytes) -> None:
-        self._carry(lambda: self.table.take(name, decode_word(body)))
+        self._carry(lambda: self.table.handle(name, read_from_guest(body)))
 
     def _carry(self, deliver: Callable[[], None]) -> None:
         if self._random.random() < self.loses:

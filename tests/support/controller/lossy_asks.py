@@ -1,4 +1,4 @@
-"""An asker and its guests, with a bus between them that loses, doubles and reorders."""
+"""An requester and its guests, with a bus between them that loses, doubles and reorders."""
 
 import asyncio
 import random
@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from boincvm.controller.guests.requests import Asker
+from boincvm.controller.guests.requests import Requester
+from boincvm.controller.protocol.envelope import unpack
 from boincvm.controller.protocol.guest import Guest
-from boincvm.controller.protocol.messages import decode_word
-from boincvm.node.responder import Answerer, Verb
+from boincvm.controller.protocol.messages import read_from_guest, read_to_guest
+from boincvm.node.responder import Responder, Verb
 
 LIMIT = 30.0
 
@@ -28,28 +29,28 @@ class AskNet:
         self._random = random.Random(seed)
         self._tasks = tasks
         self._verbs = verbs
-        self.asker = Asker(self._to_guest)
+        self.requester = Requester(self._to_guest)
         self.guests = {name: Guest(name, name, instance="1") for name in verbs}
         self.ends = {name: self._begin(name, "1") for name in verbs}
 
-    def _begin(self, name: str, instance: str) -> Answerer:
+    def _begin(self, name: str, instance: str) -> Responder:
         def say(body: bytes) -> None:
-            self._send(body, lambda: self.asker.take(name, decode_word(body)))
+            self._send(body, lambda: self.requester.handle(name, read_from_guest(body)))
 
-        return Answerer(instance, self._verbs[name], say, self._tasks)
+        return Responder(instance, self._verbs[name], say, self._tasks)
 
     def restart(self, name: str) -> Guest:
         """Another life of the guest, which has announced itself."""
         self.ends[name] = self._begin(name, "2")
         self.guests[name] = self.guests[name]._replace(instance="2")
-        self.asker.guest_says_hello(self.guests[name])
+        self.requester.guest_says_hello(self.guests[name])
         return self.guests[name]
 
     def _to_guest(self, name: str, body: bytes) -> None:
-        self._send(body, lambda: self.ends[name].take(decode_word(body)))
+        self._send(body, lambda: self.ends[name].handle(read_to_guest(body)))
 
     def _send(self, body: bytes, take) -> None:  # type: ignore[no-untyped-def]
-        self.said[decode_word(body).name] += 1
+        self.said[unpack(body).name] += 1
         self._news.set()
         for _ in range(2 if self._random.random() < self.doubles else 1):
             if self._random.random() >= self.loses:
@@ -68,7 +69,7 @@ class AskNet:
         """One of every guest's, and all that comes of it."""
         for name, end in self.ends.items():
             end.beat()
-            self.asker.guest_beats(name)
+            self.requester.guest_beats(name)
         await settle()
 
     async def beat_until(self, *tasks: asyncio.Future[object], lossy: int = 30) -> None:
@@ -98,4 +99,4 @@ async def ask_net(
         try:
             yield made
         finally:
-            made.asker.close()
+            made.requester.close()

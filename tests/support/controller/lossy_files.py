@@ -13,7 +13,7 @@ from boincvm.controller.files.files import Files
 from boincvm.controller.guests.registry import Registry
 from boincvm.controller.protocol.requests import Reply
 from boincvm.errors import BoincvmError, OutputFileError
-from boincvm.node.files import GuestFiles
+from boincvm.node.files import NodeFiles
 from boincvm.node.responder import Verb
 from support.controller.lossy_asks import AskNet, ask_net
 
@@ -63,7 +63,7 @@ class Hosted:
         self.root, self.spool = directory / "work", directory / "spool"
         self.root.mkdir(parents=True)
         self.place = DirectoryPlace(self.root)
-        self.files = GuestFiles(self.place, self.spool)
+        self.files = NodeFiles(self.place, self.spool)
         self.pieces = 0
         self.lies: dict[str, Verb] = {}
         self.news = asyncio.Event()
@@ -112,8 +112,8 @@ class FileNet:
 
     def another(self) -> Files:
         """As of a controller that was started anew."""
-        desk = SimpleNamespace(asker=self.net.asker, registry=self._registry)
-        return Files(desk, self._spool)  # type: ignore[arg-type]
+        hub = SimpleNamespace(requester=self.net.requester, registry=self._registry)
+        return Files(hub, self._spool)  # type: ignore[arg-type]
 
 
 @asynccontextmanager

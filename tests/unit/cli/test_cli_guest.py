@@ -10,7 +10,6 @@ import pytest
 
 from boincvm.bus.broker_address import BrokerAddress
 from boincvm.cli.main import main
-from boincvm.controller.protocol.report import read_report
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HostError, UsageError
 from boincvm.exit_codes import ExitCode
@@ -96,7 +95,7 @@ def test_labels_that_nobody_takes(labels: dict[str, str]) -> None:
 def test_its_load() -> None:
     load = HostLoad()
     held = bytearray(50 << 20)
-    report = read_report(load.table())
+    report = load.report()
     assert report.state is VmState.RUNNING
     assert report.cpu is not None
     assert 0 <= report.cpu <= (os.cpu_count() or 1) * 1.5

@@ -14,12 +14,12 @@ from boincvm.controller.commands.command import Command
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.guests import registry
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change, Presence
 from boincvm.controller.operations import call
 from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
-from boincvm.node.command import GuestCommand
+from boincvm.node.command import NodeCommand
 from support.controller.lossy import FakeProgram
 from support.controller.quiet_bus import QuietBus
 
@@ -61,45 +61,45 @@ async def test_presence_goes_by_another_clock(
         seen.append(change)
         news.set()
 
-    desk = Desk(bus, tell)
-    await desk.open()
+    hub = Hub(bus, tell)
+    await hub.open()
     try:
         bus.hear("g", b"HELLO")
         clock.offset = jump
-        desk.registry.look()
+        hub.registry.look()
         bus.hear("g", b"STILL_ALIVE")
-        assert desk.registry.presence("g") is Presence.PRESENT
+        assert hub.registry.presence("g") is Presence.PRESENT
         assert seen == [Change.FOUND]
         # And whoever falls silent is noticed in time.
         with quick_presence(monkeypatch):
-            desk.registry.close()
-            desk.registry.watch()
+            hub.registry.close()
+            hub.registry.watch()
             async with asyncio.timeout(20):
                 while Change.DROPPED not in seen:
                     news.clear()
                     await news.wait()
         assert seen == [Change.FOUND, Change.SILENT, Change.DROPPED]
     finally:
-        await desk.close()
+        await hub.close()
 
 
 @jumps
 async def test_a_command_ends_after_its_time_whatever_the_clock_says(
     jump: float, clock: Clock
 ) -> None:
-    desk = Desk(QuietBus())
-    desk.registry.hello(Guest("g", "g"))
-    patient = desk.run("g", Request(("x",)), within=3600.0)
-    hasty = desk.run("g", Request(("x",)), within=0.2)
+    hub = Hub(QuietBus())
+    hub.registry.hello(Guest("g", "g"))
+    patient = hub.run("g", Request(("x",)), within=3600.0)
+    hasty = hub.run("g", Request(("x",)), within=0.2)
     clock.offset = jump
     try:
         async with asyncio.timeout(20):
             await hasty.finished()
         assert hasty.answers["g"].why == "too late"
         assert not patient.is_finished
-        assert desk.commands.all() == [patient, hasty]
+        assert hub.commands.all() == [patient, hasty]
     finally:
-        await desk.close()
+        await hub.close()
 
 
 @jumps
@@ -115,14 +115,14 @@ async def test_results_are_kept_for_their_time(jump: float, clock: Clock) -> Non
 
 
 def kept(controller: Controller) -> list[Command]:
-    return controller.desk.commands.all()
+    return controller.hub.commands.all()
 
 
 @jumps
 async def test_another_controller_after_a_jump(jump: float, clock: Clock, tmp_path: Path) -> None:
     """It goes by the clock of the host for what it waited for, and loses nothing of the rest."""
     async with run_controller(tmp_path / "c") as controller:
-        controller.desk.registry.hello(Guest("g", "g", instance="1"))
+        controller.hub.registry.hello(Guest("g", "g", instance="1"))
         for name, within in (("endless", None), ("hour", 3600.0)):
             given = {"vms": "g", "argv": ["x"], "id": name}
             await call(controller, "exec", given | ({"within": within} if within else {}))
@@ -131,7 +131,7 @@ async def test_another_controller_after_a_jump(jump: float, clock: Clock, tmp_pa
     async with run_controller(tmp_path / "c") as controller:
         endless, hour = kept(controller)
         assert not endless.is_finished
-        assert controller.desk.registry.presence("g") is Presence.SILENT
+        assert controller.hub.registry.presence("g") is Presence.SILENT
         await asyncio.sleep(0)
         assert [event.number for event in controller.events.after(0)][:last] == [
             *range(1, last + 1)
@@ -165,13 +165,13 @@ async def test_how_long_a_program_has_run_leaves_out_its_machine_s_sleep(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
-    command = GuestCommand("1", Request(("wait",)), lambda _: None)
+    command = NodeCommand("1", Request(("wait",)), lambda _: None)
     assert command.seconds == 0
     command.begin(Lasting)
     now = 3.0
     kept = json.loads(json.dumps(command.state()))
     now = 1000.0
-    back = GuestCommand.restored(kept, lambda _: None)
+    back = NodeCommand.restored(kept, lambda _: None)
     assert back.seconds == 3
     back.attach(Lasting(Request(("wait",)), back))
     now = 1002.0

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from boincvm.controller.commands.command import Command, State
 from boincvm.controller.commands.table import CommandTable
-from boincvm.controller.protocol.commands import WINDOW, Request
-from boincvm.controller.protocol.messages import Word, decode_word
+from boincvm.controller.protocol.commands import WINDOW, GiveInput, Request
+from boincvm.controller.protocol.envelope import Envelope, unpack
+from boincvm.controller.protocol.messages import from_guest, to_guest
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.node import command as guest_command
-from boincvm.node.command import GuestCommand
+from boincvm.node.command import NodeCommand
 from support.controller.lossy import FakeProgram, Net, net, states, stdout
 
 CAT = Request(("cat",), keep_input=True)
@@ -138,7 +139,7 @@ async def test_a_controller_that_was_started_anew_loses_no_input_silently() -> N
 
 
 async def test_input_for_a_program_that_is_yet_to_come_back() -> None:
-    said: list[Word] = []
+    said: list[Envelope] = []
     state = {
         "id": "1",
         "request": {**CAT._asdict(), "stdin": ""},
@@ -150,15 +151,15 @@ async def test_input_for_a_program_that_is_yet_to_come_back() -> None:
         "time_left": None,
         "seconds": 0.0,
     }
-    command = GuestCommand.restored(state, lambda body: said.append(decode_word(body)))
-    fed = Word("CMD_INPUT", {**ID, "offset": 3, "ends": True}, b"def")
+    command = NodeCommand.restored(state, lambda body: said.append(unpack(body)))
+    fed = GiveInput("1", 3, True, b"def")
     command.take_input(fed)
     assert said == []
     program = FakeProgram(CAT, command)
     command.attach(program)
     (asks,) = said
     assert asks.name == "CMD_INPUT_TAKEN"
-    assert asks.table == {**ID, "offset": 3, "heard": 3, "ends": False, "again": True}
+    assert asks.fields == {**ID, "offset": 3, "heard": 3, "ends": False, "again": True}
     command.take_input(fed)
     command.take_input(fed)
     assert program.untaken == 3
@@ -196,10 +197,10 @@ async def test_a_guest_that_makes_no_sense(table: dict[str, object]) -> None:
         command = made.table.submit(made.guests.values(), DEAF, command_id="1")
         await made.table.give_input("1", b"abc")
         with pytest.raises(GuestProtocolError):
-            made.table.take("g1", Word("CMD_INPUT_TAKEN", {**ID, **table}, b""))
+            made.table.handle("g1", from_guest(Envelope("CMD_INPUT_TAKEN", {**ID, **table})))
         other = made.table.submit(made.guests.values(), Request(("wait",)), command_id="2")
         with pytest.raises(GuestProtocolError):
-            made.table.take("g1", Word("CMD_INPUT_TAKEN", {"cmd-id": other.id}, b""))
+            made.table.handle("g1", from_guest(Envelope("CMD_INPUT_TAKEN", {"cmd-id": other.id})))
         assert command.answers["g1"].input_heard == 0
 
 
@@ -215,7 +216,7 @@ async def test_a_controller_that_makes_no_sense(offset: object, data: bytes) -> 
             await made.settle()
         untaken = made.programs[0].untaken
         with pytest.raises(GuestProtocolError):
-            made.ends["g1"].take(Word("CMD_INPUT", {**ID, "offset": offset}, data))
+            made.ends["g1"].handle(to_guest(Envelope("CMD_INPUT", {**ID, "offset": offset}, data)))
         assert made.programs[0].untaken == untaken
 
 
@@ -270,5 +271,7 @@ async def test_progress_that_is_none(fraction: object) -> None:
     async with net() as made:
         command = made.table.submit(made.guests.values(), DEAF, command_id="1")
         with pytest.raises(GuestProtocolError):
-            made.table.take("g1", Word("CMD_PROGRESS", {**ID, "fraction": fraction}, b""))
+            made.table.handle(
+                "g1", from_guest(Envelope("CMD_PROGRESS", {**ID, "fraction": fraction}))
+            )
         assert command.answers["g1"].progress is None

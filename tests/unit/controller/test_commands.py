@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from boincvm.controller.commands import retention
 from boincvm.controller.commands.command import KEPT_OUTPUT, State
 from boincvm.controller.protocol.commands import Request
-from boincvm.controller.protocol.messages import Word, encode_word
+from boincvm.controller.protocol.envelope import Envelope, pack
+from boincvm.controller.protocol.messages import from_guest, to_guest
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.node.commands import MOST_RUNNING
 from support.controller.lossy import net, states, stdout
@@ -73,7 +74,7 @@ async def test_a_replayed_request_runs_no_second_time() -> None:
         await command.finished()
         await made.settle()
         table = {"cmd-id": command.id, "instance": "1", "argv": ["say"], "stdout": 0, "stderr": 0}
-        made.ends["g1"].take(Word("CMD_RUN", table, b""))
+        made.ends["g1"].handle(to_guest(Envelope("CMD_RUN", table)))
         await made.settle()
         assert made.runs == {"g1": 1}
         assert made.table.counts["not asked"] == 1
@@ -87,8 +88,8 @@ async def test_a_guest_that_was_started_anew_has_lost_it() -> None:
         assert states(command) == {"g1": "LOST"}
         assert command.answers["g1"].why == "the guest was started anew"
         assert made.runs == {"g1": 1}
-        made.ends["g1"].take(
-            Word("CMD_RUN", {"cmd-id": "late", "instance": "1", "argv": ["say"]}, b"")
+        made.ends["g1"].handle(
+            to_guest(Envelope("CMD_RUN", {"cmd-id": "late", "instance": "1", "argv": ["say"]}))
         )
         assert made.runs == {"g1": 1}
 
@@ -132,7 +133,9 @@ async def test_the_first_answers_are_enough() -> None:
     async with net("g1", "g2", "g3") as made:
         command = made.table.submit(made.guests.values(), WAIT, first=1)
         await made.settle()
-        made.ends["g2"].take(Word("CMD_SIGNAL", {"cmd-id": command.id, "signal": 2}, b""))
+        made.ends["g2"].handle(
+            to_guest(Envelope("CMD_SIGNAL", {"cmd-id": command.id, "signal": 2}))
+        )
         await command.finished()
         assert states(command) == {"g1": "DROPPED", "g2": "ENDED", "g3": "DROPPED"}
         assert command.answers["g1"].why == "enough others have answered"
@@ -250,31 +253,31 @@ SIZES = {"stdout": 0, "stderr": 0}
 @pytest.mark.parametrize(
     "word",
     [
-        Word("CMD_RESULT", {}, b""),
-        Word("CMD_RESULT", ID, b""),
-        Word("CMD_RESULT", {**ID, **SIZES, "code": 256}, b""),
-        Word("CMD_RESULT", {**ID, **SIZES, "code": 1, "signal": 2}, b""),
-        Word("CMD_RESULT", {**ID, **SIZES, "code": 1, "resources": 2}, b""),
-        Word("CMD_RESULT", {**ID, **SIZES, "error": ["a"]}, b""),
-        Word("CMD_RESULT", {**ID, "code": 1, "stdout": -1, "stderr": 0}, b""),
-        Word("CMD_OUTPUT", {**ID, "stream": "log", "offset": 0}, b"a"),
-        Word("CMD_OUTPUT", {**ID, "stream": "stdout", "offset": -1}, b"a"),
-        Word("CMD_EVAL", ID, b""),
+        Envelope("CMD_RESULT", {}),
+        Envelope("CMD_RESULT", ID),
+        Envelope("CMD_RESULT", {**ID, **SIZES, "code": 256}),
+        Envelope("CMD_RESULT", {**ID, **SIZES, "code": 1, "signal": 2}),
+        Envelope("CMD_RESULT", {**ID, **SIZES, "code": 1, "resources": 2}),
+        Envelope("CMD_RESULT", {**ID, **SIZES, "error": ["a"]}),
+        Envelope("CMD_RESULT", {**ID, "code": 1, "stdout": -1, "stderr": 0}),
+        Envelope("CMD_OUTPUT", {**ID, "stream": "log", "offset": 0}, b"a"),
+        Envelope("CMD_OUTPUT", {**ID, "stream": "stdout", "offset": -1}, b"a"),
+        Envelope("CMD_EVAL", ID),
     ],
 )
-async def test_a_guest_that_makes_no_sense(word: Word) -> None:
+async def test_a_guest_that_makes_no_sense(word: Envelope) -> None:
     async with net() as made:
         command = made.table.submit(made.guests.values(), WAIT, command_id="1")
         with pytest.raises(GuestProtocolError):
-            made.table.take("g1", word)
+            made.table.handle("g1", from_guest(word))
         assert command.answers["g1"].is_open
 
 
 async def test_a_guest_answers_only_for_itself_and_only_what_it_was_asked() -> None:
     async with net("g1", "g2") as made:
         command = made.table.submit([made.guests["g1"]], WAIT)
-        lie = Word("CMD_RESULT", {"cmd-id": command.id, **SIZES, "code": 0}, b"")
-        made.table.take("g2", lie)
+        lie = Envelope("CMD_RESULT", {"cmd-id": command.id, **SIZES, "code": 0})
+        made.table.handle("g2", from_guest(lie))
         assert (states(command), made.table.counts["not asked"]) == ({"g1": "SENT"}, 1)
 
 
@@ -292,9 +295,9 @@ async def test_a_guest_answers_only_for_itself_and_only_what_it_was_asked() -> N
 async def test_a_controller_that_makes_no_sense(table: dict[str, object]) -> None:
     async with net() as made:
         with pytest.raises(GuestProtocolError):
-            made.ends["g1"].take(Word("CMD_RUN", {**ID, "instance": "1", **table}, b""))
+            made.ends["g1"].handle(to_guest(Envelope("CMD_RUN", {**ID, "instance": "1", **table})))
         assert made.runs == {"g1": 0}
 
 
 def test_a_word_of_each_kind_fits() -> None:
-    assert len(encode_word("CMD_OUTPUT", {**ID, "stream": "stdout", "offset": 1 << 52})) < 100
+    assert len(pack("CMD_OUTPUT", {**ID, "stream": "stdout", "offset": 1 << 52})) < 100

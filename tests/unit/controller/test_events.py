@@ -74,9 +74,9 @@ async def test_a_retry_when_the_guest_has_gone_is_the_same_command(tmp_path: Pat
         asked = {"vms": "g", "argv": ["true"], "id": "mine"}
         with pytest.raises(BoincvmError, match="matches no machine"):
             await call(controller, "exec", asked)
-        controller.desk.registry.hello(Guest("g", "g", instance="1"))
+        controller.hub.registry.hello(Guest("g", "g", instance="1"))
         first = await call(controller, "exec", asked)
-        controller.desk.registry.bye("g")
+        controller.hub.registry.bye("g")
         assert (await call(controller, "exec", asked))["command"] == first["command"] == "mine"
         with pytest.raises(BoincvmError, match="matches no machine"):
             await call(controller, "exec", {**asked, "id": "another"})

@@ -29,7 +29,7 @@ from boincvm.errors import (
 )
 from boincvm.exit_codes import ExitCode
 from boincvm.node import files as guest_files
-from boincvm.node.files import GuestFiles
+from boincvm.node.files import NodeFiles
 from support.controller.lossy_files import FileNet, file_net, pieces_of, tar_of
 
 DATA = random.Random(7).randbytes(20 * PIECE + 77)
@@ -225,7 +225,7 @@ async def test_a_guest_that_goes_leaves_the_others(tmp_path: Path) -> None:
             one.place.go.clear()
         task = tasks.create_task(made.files.put("all", "f", pieces_of(DATA), is_tree=False))
         await made.hosts["g1"].until_pieces(21)
-        made.net.asker.guest_is_lost("g1")
+        made.net.requester.guest_is_lost("g1")
         for one in made.hosts.values():
             one.place.go.set()
         outcomes = await task
@@ -358,7 +358,7 @@ async def test_a_spool_is_emptied_when_the_keeper_starts(tmp_path: Path) -> None
     (spool / "7" / "tree").mkdir(parents=True)
     (spool / "7" / "tree" / "f").write_bytes(b"left")
     (spool / "7" / "tree").chmod(0o500)
-    made = GuestFiles(None, spool)  # type: ignore[arg-type]
+    made = NodeFiles(None, spool)  # type: ignore[arg-type]
     assert list(spool.iterdir()) == []
     assert spool.stat().st_mode & 0o777 == 0o700
     await made.close()

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.protocol.commands import Request
-from boincvm.controller.protocol.guest import Guest
-from boincvm.controller.protocol.messages import decode_word, encode_word
-from boincvm.controller.protocol.requests import Reply
+from boincvm.controller.protocol.envelope import pack
+from boincvm.controller.protocol.guest import Guest, HelloWanted, Ping
+from boincvm.controller.protocol.messages import read_to_guest
+from boincvm.controller.protocol.requests import Ask, Reply
 from boincvm.errors import BoincvmError, GuestProtocolError
-from boincvm.node.commands import GuestCommands
-from boincvm.node.responder import Answerer
+from boincvm.node.commands import NodeCommands
+from boincvm.node.responder import Responder
 from support.anything import ANYTHING, HUGE
 from support.controller.lossy import FakeProgram
 from support.controller.quiet_bus import QuietBus
@@ -47,24 +48,24 @@ def body(name: str, table: Mapping[str, object], data: bytes) -> bytes:
 
 
 class World:
-    """A desk with a guest `g` that was given a command and asked something."""
+    """A hub with a guest `g` that was given a command and asked something."""
 
     def __init__(self) -> None:
         self.bus = QuietBus()
-        self.desk = Desk(self.bus)
+        self.hub = Hub(self.bus)
         self.asked: asyncio.Task[Reply] | None = None
 
     async def __aenter__(self) -> "World":
-        await self.desk.open()
+        await self.hub.open()
         guest = Guest("g", "g", instance="life")
-        self.desk.registry.hello(guest)
-        self.desk.run("g", Request(("cat",)), command_id="mine", keep_input=True)
-        self.asked = asyncio.ensure_future(self.desk.asker.ask(guest, "pause", within=20))
+        self.hub.registry.hello(guest)
+        self.hub.run("g", Request(("cat",)), command_id="mine", keep_input=True)
+        self.asked = asyncio.ensure_future(self.hub.requester.ask(guest, "pause", within=20))
         await asyncio.sleep(0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.desk.close()
+        await self.hub.close()
         assert self.asked is not None
         with suppress(BoincvmError):
             await self.asked
@@ -77,7 +78,7 @@ def test_nothing_that_guests_say_ends_the_controller(
 ) -> None:
     async def hear() -> None:
         async with World() as world:
-            number = world.desk.asker._prefix
+            number = world.hub.requester._prefix
             for name, table, data in words:
                 likely = {**LIKELY, "ask-id": f"{number}-1", **table}
                 world.bus.hear("g", body(name, likely, data))
@@ -96,11 +97,14 @@ def test_no_bytes_do(data: bytes) -> None:
     asyncio.run(hear())
 
 
-def take(guest: GuestCommands, answerer: Answerer, word: bytes) -> None:
-    """As a BusGuest does."""
+def take(guest: NodeCommands, responder: Responder, word: bytes) -> None:
+    """As a Node does."""
     with suppress(GuestProtocolError):
-        read = decode_word(word)
-        (answerer.take if read.name == "ASK" else guest.take)(read)
+        message = read_to_guest(word)
+        if isinstance(message, Ask):
+            responder.handle(message)
+        elif not isinstance(message, HelloWanted | Ping):
+            guest.handle(message)
 
 
 @settings(deadline=None)
@@ -125,15 +129,15 @@ def test_nothing_ends_a_keeper_s_bus(
             return Reply({})
 
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            guest = GuestCommands("life", start, said.append, group)
-            answerer = Answerer("life", {"verb": verb}, said.append, group)
+            guest = NodeCommands("life", start, said.append, group)
+            responder = Responder("life", {"verb": verb}, said.append, group)
             if is_held:
                 guest.hold()
             for name, table, data in words:
-                take(guest, answerer, body(name, {**LIKELY, "ask-id": "a", **table}, data))
+                take(guest, responder, body(name, {**LIKELY, "ask-id": "a", **table}, data))
             guest.release()
             guest.beat()
-            answerer.beat()
+            responder.beat()
             for program in programs:
                 program.signal(9)
 
@@ -148,12 +152,12 @@ async def test_what_is_held_and_makes_no_sense_ends_no_machine() -> None:
             begun.append(request)
             return FakeProgram(request, listener)  # type: ignore[arg-type]
 
-        guest = GuestCommands("life", start, lambda _: None, group)
+        guest = NodeCommands("life", start, lambda _: None, group)
         guest.hold()
-        answerer = Answerer("life", {}, lambda _: None, group)
+        responder = Responder("life", {}, lambda _: None, group)
         for number, argv in enumerate((["say"], ["\ud800"], [], ["say", "x"])):
             table = {**LIKELY, "cmd-id": str(number), "argv": argv}
-            take(guest, answerer, encode_word("CMD_RUN", table))
+            take(guest, responder, pack("CMD_RUN", table))
         guest.release()
     assert [request.argv for request in begun] == [("say",), ("say", "x")]
 
@@ -165,6 +169,6 @@ async def test_times_that_there_are_not(timeout: object) -> None:
         def start(request: Request, _listener: object) -> FakeProgram:
             raise AssertionError(request)
 
-        guest = GuestCommands("life", start, lambda _: None, group)
+        guest = NodeCommands("life", start, lambda _: None, group)
         table = {**LIKELY, "timeout": timeout}
-        take(guest, Answerer("life", {}, lambda _: None, group), body("CMD_RUN", table, b""))
+        take(guest, Responder("life", {}, lambda _: None, group), body("CMD_RUN", table, b""))

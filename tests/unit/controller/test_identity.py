@@ -9,7 +9,7 @@ from boincvm.controller.controller import run_controller
 
 async def identity(directory: Path) -> str:
     async with run_controller(directory) as controller:
-        return controller.desk.commands._owner
+        return controller.hub.commands._owner
 
 
 async def test_each_controller_has_its_own_for_all_its_lives(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ from collections import Counter
 
 import pytest
 
-from boincvm.controller.commands.command import Answer, Command, Result, State
-from boincvm.controller.commands.events import CommandEvents
-from boincvm.controller.commands.journal import Journal, NoJournal
+from boincvm.controller.commands.command import Answer, Command, State
+from boincvm.controller.commands.journal import EventJournal, Journal, NoJournal
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.events import EventLog
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.commands import Request, Result
+from boincvm.controller.protocol.envelope import Envelope
 from boincvm.controller.protocol.guest import Guest
-from boincvm.controller.protocol.messages import Word
+from boincvm.controller.protocol.messages import from_guest
 
 
 class Counting:
@@ -47,14 +47,14 @@ def story(table: CommandTable) -> Command:
     """Of a command to three guests: one answers, one is lost, one is too many."""
     guests = [Guest(name, name, instance="1") for name in "abc"]
     made = table.submit(guests, Request(("x", "y\nz")), command_id="mine", first=1)
-    table.take("a", Word("CMD_STARTED", {"cmd-id": "mine"}, b""))
+    table.handle("a", from_guest(Envelope("CMD_STARTED", {"cmd-id": "mine"})))
     output = {"cmd-id": "mine", "stream": "stdout", "offset": 0, "first": 0}
-    table.take("a", Word("CMD_OUTPUT", output, b"four"))
-    table.take("a", Word("CMD_OUTPUT", output, b"fourteen"))
+    table.handle("a", from_guest(Envelope("CMD_OUTPUT", output, b"four")))
+    table.handle("a", from_guest(Envelope("CMD_OUTPUT", output, b"fourteen")))
     table.guest_is_lost("b", "it was struck by lightning")
     end = {"cmd-id": "mine", "code": 3, "stdout": 8, "stderr": 0}
-    table.take("a", Word("CMD_RESULT", end, b""))
-    table.take("a", Word("CMD_RESULT", end, b""))
+    table.handle("a", from_guest(Envelope("CMD_RESULT", end)))
+    table.handle("a", from_guest(Envelope("CMD_RESULT", end)))
     return made
 
 
@@ -80,7 +80,7 @@ async def test_each_thing_is_told_once_and_when_it_has_happened() -> None:
 
 async def test_events_tell_the_ends_and_the_store_is_told_all() -> None:
     journal, events = Counting(), EventLog()
-    made = story(table_with(CommandEvents(events, journal)))
+    made = story(table_with(EventJournal(events, journal)))
     assert journal.told == EXPECTED
     begun, ended = events.after(0)
     assert (begun.kind, begun.vm, begun.more) == ("command_started", None, {"command": made.id})
@@ -105,7 +105,7 @@ async def test_how_one_has_ended(state: State, result: Result | None, text: str)
     command = Command("mine", Request(("x" * 10_000, "\x1b[2J")), 1)
     answer = command.answers["g"] = Answer("g", "1")
     answer.state, answer.result, answer.why = state, result, "it has left"
-    journal = CommandEvents(events, NoJournal())
+    journal = EventJournal(events, NoJournal())
     journal.submitted(command)
     journal.finished(command)
     begun, ended = events.after(0)

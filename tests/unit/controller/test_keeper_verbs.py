@@ -17,7 +17,7 @@ from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.machine.saved_machine import SavedMachine, manifests, write_saved
-from boincvm.node.commands import GuestCommands
+from boincvm.node.commands import NodeCommands
 from support.controller.lossy import FakeProgram
 
 DEFINITION = Definition("a", "base", 1 << 28, 1, None, False, False, {}, 1.0)
@@ -55,7 +55,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Told]:
     place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         made = Told(place)
-        made.begin_life(GuestCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
+        made.begin_life(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
         yield made
 
 
@@ -200,7 +200,7 @@ async def up(tmp_path: Path) -> AsyncIterator[tuple[KeptMachine, Stub]]:
     place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         made, stub = KeptMachine(place, DEFINITION, lambda: None), Stub(place.disk)
-        made.begin_life(GuestCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
+        made.begin_life(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
         made._machine, made._image, made._is_up = stub, Mock(digest="none"), True  # type: ignore[assignment]
         made.come_up("none", (), frozenset())
         yield made, stub

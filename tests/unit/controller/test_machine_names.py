@@ -8,8 +8,8 @@ import pytest
 from boincvm.bus.topics import is_destination
 from boincvm.controller.controller import run_controller
 from boincvm.controller.operations import call
+from boincvm.controller.protocol.envelope import GUEST
 from boincvm.controller.protocol.guest import check_id
-from boincvm.controller.protocol.messages import GUEST
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError
 

@@ -246,9 +246,9 @@ async def test_one_that_never_comes_to_the_bus(
     monkeypatch.setattr(life, "ASK_LIMIT", 0.5)
     async with controlled(tmp_path) as asked:
         await make(asked, "a", "running")
-        guest = await asked.controller.desk.registry.wait_for("a")
+        guest = await asked.controller.hub.registry.wait_for("a")
         os.kill(asked.keeper("a"), signal.SIGSTOP)
-        asked.controller.desk.registry.bye(guest.id)
+        asked.controller.hub.registry.bye(guest.id)
         refused = (await asked.outcome("pause", "a"))["error"]
         assert refused["message"] == "the keeper of the machine a has not come to the bus"
         machine = asked.controller.machines.find("a")
@@ -276,7 +276,7 @@ async def test_what_the_host_refuses_is_told_of_each(
 
 async def test_guests_of_the_bus_that_are_no_machines_of_ours(tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
-        hello = asked.controller.desk.registry.hello
+        hello = asked.controller.hub.registry.hello
         hello(Guest("alive", "x", capabilities=frozenset(("life",)), instance="1"))
         hello(Guest("plain", "x", instance="1"))
         for verb in COMES_OF:

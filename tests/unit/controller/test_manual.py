@@ -6,11 +6,13 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from boincvm.controller import controller as controller_module
 from boincvm.controller.operations import OPERATIONS
+from boincvm.controller.protocol.messages import FromGuest, ToGuest
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.controller.serve import bodies
 from boincvm.controller.serve.xml_rpc_methods import STATES, Methods
@@ -149,3 +151,9 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert found.exists(), target
         if anchor:
             assert anchor in anchors(found), target
+
+
+def test_each_message() -> None:
+    told = [(name, sender) for name, sender, _ in rows("controller.md", "### Messages")]
+    said = [(f"`{kind.NAME}`", "guest") for kind in get_args(FromGuest)]
+    assert told == said + [(f"`{kind.NAME}`", "controller") for kind in get_args(ToGuest)]

@@ -37,7 +37,7 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     """With a machine `a` that is off, and a guest `g` that never answers."""
     async with run_controller(tmp_path / "c") as made:
         await call(made, "create", {"name": "a", "memory": "256M", "labels": {"site": "cern"}})
-        made.desk.registry.hello(Guest("g", "g", capabilities=frozenset(("run",)), instance="1"))
+        made.hub.registry.hello(Guest("g", "g", capabilities=frozenset(("run",)), instance="1"))
         yield made
 
 

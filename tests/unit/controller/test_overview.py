@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from boincvm.bus.broker_address import BrokerAddress
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import DROPPED_AFTER, SILENT_AFTER, Change, Registry
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
-from boincvm.controller.machines.operations import Life
+from boincvm.controller.machines.operations import MachineOperations
 from boincvm.controller.overview import SAMPLES, Overview
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.report import Report
@@ -28,16 +28,16 @@ FIELDS = {
 
 
 class World:
-    """A desk whose time is ours, and machines whose keepers we say that there are."""
+    """A hub whose time is ours, and machines whose keepers we say that there are."""
 
     def __init__(self, directory: Path) -> None:
         self.now = 1000.0
-        self.desk = Desk(QuietBus())
-        self.desk.registry = Registry(self.see, lambda: self.now)
+        self.hub = Hub(QuietBus())
+        self.hub.registry = Registry(self.see, lambda: self.now)
         self.machines = Machines(directory, lambda _: BrokerAddress("", ""), lambda _: None)
         self.machines.load()
-        life = Life(self.machines, self.desk)
-        self.overview = Overview(self.machines, self.desk, life, "our-host")
+        life = MachineOperations(self.machines, self.hub)
+        self.overview = Overview(self.machines, self.hub, life, "our-host")
 
     def see(self, guest: Guest, change: Change) -> None:
         machine = self.machines.find(guest.id)
@@ -46,7 +46,7 @@ class World:
 
     def passes(self, seconds: float) -> None:
         self.now += seconds
-        self.desk.registry.look()
+        self.hub.registry.look()
 
     def make(self, name: str) -> LocalMachine:
         return self.machines.create(
@@ -106,7 +106,7 @@ def test_a_machine_that_is_off(world: World) -> None:
 
 
 def test_a_guest_of_the_bus(world: World) -> None:
-    world.desk.registry.hello(Guest("g", "name", "far", {"gpu": ""}, frozenset(("run", "files"))))
+    world.hub.registry.hello(Guest("g", "name", "far", {"gpu": ""}, frozenset(("run", "files"))))
     vm = world.overview.vm("g")
     assert set(vm) == FIELDS
     assert (vm["name"], vm["host"], vm["labels"]) == ("name", "far", {"gpu": ""})
@@ -121,12 +121,12 @@ def test_a_guest_of_the_bus(world: World) -> None:
 
 
 def test_who_runs_and_says_nothing_is_stuck(world: World) -> None:
-    world.desk.registry.hello(Guest("g", "g"))
+    world.hub.registry.hello(Guest("g", "g"))
     world.hear("g", Report(VmState.RUNNING))
     world.passes(SILENT_AFTER)
     vm = world.overview.vm("g")
     assert (vm["presence"], vm["state"]) == ("silent", "stuck")
-    world.desk.registry.still_alive("g")
+    world.hub.registry.still_alive("g")
     assert world.overview.vm("g")["state"] == "running"
     world.hear("g", Report(VmState.PAUSED))
     assert world.overview.vm("g")["state"] == "paused"
@@ -139,7 +139,7 @@ def test_who_runs_and_says_nothing_is_stuck(world: World) -> None:
 
 
 def test_one_that_a_former_controller_knew_is_not_stuck_yet(world: World) -> None:
-    world.desk.registry.load([Guest("g", "g")])
+    world.hub.registry.load([Guest("g", "g")])
     vm = world.overview.vm("g")
     assert (vm["presence"], vm["state"]) == ("silent", "unknown")
 
@@ -149,7 +149,7 @@ def test_a_machine_whose_keeper_was_dropped_is_stuck_still(
 ) -> None:
     world.keep(world.make("a"), monkeypatch)
     assert world.overview.vm("a")["state"] == "starting"
-    world.desk.registry.hello(Guest("a", "a"))
+    world.hub.registry.hello(Guest("a", "a"))
     world.hear("a", Report(VmState.RUNNING, cpu=1.0))
     assert world.overview.vm("a")["state"] == "running"
     world.passes(SILENT_AFTER)
@@ -158,7 +158,7 @@ def test_a_machine_whose_keeper_was_dropped_is_stuck_still(
     world.overview.forget("a")
     vm = world.overview.vm("a")
     assert (vm["presence"], vm["state"]) == ("absent", "stuck")
-    world.desk.registry.hello(Guest("a", "a"))
+    world.hub.registry.hello(Guest("a", "a"))
     assert world.overview.vm("a")["state"] == "running"
 
 
@@ -166,7 +166,7 @@ def test_all_are_told_once(world: World) -> None:
     for name in ("b", "a"):
         world.make(name)
     for name in ("c", "a"):
-        world.desk.registry.hello(Guest(name, name, labels={"site": "desy"}))
+        world.hub.registry.hello(Guest(name, name, labels={"site": "desy"}))
     told = [vm["id"] for vm in world.overview.vms("all") if isinstance(vm, dict)]
     assert told == ["a", "b", "c"]
     # A machine of ours has the labels that it was made with.
@@ -178,7 +178,7 @@ def test_all_are_told_once(world: World) -> None:
 
 
 def test_history_is_of_an_hour(world: World) -> None:
-    world.desk.registry.hello(Guest("g", "g"))
+    world.hub.registry.hello(Guest("g", "g"))
     assert list(world.overview.history("g")) == []
     world.hear("g", Report(VmState.RUNNING))  # which tells no load
     for number in range(SAMPLES + 5):
@@ -194,12 +194,12 @@ def test_history_is_of_an_hour(world: World) -> None:
 def test_history_outlives_a_machine_s_sleep_and_no_guest(world: World) -> None:
     machine = world.make("a")
     for name in ("a", "g"):
-        world.desk.registry.hello(Guest(name, name))
+        world.hub.registry.hello(Guest(name, name))
         world.hear(name, Report(VmState.RUNNING, cpu=1.0))
-        world.desk.registry.bye(name)
+        world.hub.registry.bye(name)
         world.overview.forget(name)
     assert len(list(world.overview.history("a"))) == 1
-    world.desk.registry.hello(Guest("g", "g"))
+    world.hub.registry.hello(Guest("g", "g"))
     assert list(world.overview.history("g")) == []
     world.machines.remove(machine)
     world.overview.forget("a")
@@ -220,6 +220,6 @@ def test_history_outlives_a_machine_s_sleep_and_no_guest(world: World) -> None:
     )
 )
 def test_whatever_is_told_is_json(world: World, report: Report) -> None:
-    world.desk.registry.hello(Guest("g", "g"))
+    world.hub.registry.hello(Guest("g", "g"))
     world.hear("g", report)
     json.dumps([*world.overview.vms("all"), *world.overview.history("g")], allow_nan=False)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from boincvm.controller.guests.hub import Desk
-from boincvm.controller.protocol.report import Report, read_report
+from boincvm.controller.guests.hub import Hub
+from boincvm.controller.protocol.envelope import Envelope
+from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import GuestProtocolError
 from support.anything import ANYTHING, HUGE
@@ -26,24 +27,24 @@ FIELDS = ("state", "why", "cpu", "memory", "progress", "started_at")
     ],
 )
 def test_it_is_read_as_it_was_told(report: Report) -> None:
-    assert read_report(json.loads(json.dumps(report.table()))) == report
+    assert Report.read(Envelope("STATE", json.loads(json.dumps(report.table())))) == report
 
 
 def test_words_are_cut_and_cleaned() -> None:
-    read = read_report({"state": "aborted", "why": "\x1b[2J\ud800" + "x" * 1000})
+    read = Report.read(Envelope("STATE", {"state": "aborted", "why": "\x1b[2J\ud800" + "x" * 1000}))
     assert read.why == "[2J" + "x" * 495
 
 
 @pytest.mark.parametrize("state", [None, 1, "", "RUNNING", "on fire", ["running"], {}])
 def test_states_that_there_are_not(state: object) -> None:
     with pytest.raises(GuestProtocolError, match="state"):
-        read_report({"state": state})
+        Report.read(Envelope("STATE", {"state": state}))
 
 
 @pytest.mark.parametrize("why", [1, None, ["words"]])
 def test_reasons_that_are_no_words(why: object) -> None:
     with pytest.raises(GuestProtocolError):
-        read_report({"state": "running", "why": why})
+        Report.read(Envelope("STATE", {"state": "running", "why": why}))
 
 
 @pytest.mark.parametrize("name", FIELDS[2:])
@@ -54,17 +55,17 @@ def test_reasons_that_are_no_words(why: object) -> None:
 )
 def test_numbers_that_cannot_be(name: str, value: object) -> None:
     with pytest.raises(GuestProtocolError, match=name):
-        read_report({"state": "running", name: value})
+        Report.read(Envelope("STATE", {"state": "running", name: value}))
 
 
 @given(some.dictionaries(some.sampled_from(FIELDS), ANYTHING | some.just("running")))
 def test_anything_is_a_report_or_refused(table: dict[str, object]) -> None:
     try:
-        read = read_report(table)
+        read = Report.read(Envelope("STATE", table))
     except GuestProtocolError:
         return
     json.dumps(read.table(), allow_nan=False)
-    assert read_report(read.table()) == read
+    assert Report.read(Envelope("STATE", read.table())) == read
 
 
 @pytest.mark.parametrize(
@@ -73,22 +74,22 @@ def test_anything_is_a_report_or_refused(table: dict[str, object]) -> None:
 async def test_no_guest_ends_the_controller_by_what_it_tells(state: str) -> None:
     """What a receiver raises ends the bus, and the controller with it."""
     bus, reports = QuietBus(), list[Report]()
-    desk = Desk(bus, report=lambda _, report: reports.append(report))
-    await desk.open()
+    hub = Hub(bus, on_report=lambda _, report: reports.append(report))
+    await hub.open()
     try:
         bus.hear("1", b"HELLO")
         bus.hear("1", f'STATE {{"state": "running", {state}}}'.encode())
         bus.hear("1", b'STATE {"state": "paused"}')
     finally:
-        await desk.close()
+        await hub.close()
     assert reports[-1].state is VmState.PAUSED
 
 
 async def test_only_guests_that_are_known_are_believed() -> None:
     """However many ids somebody makes up, nothing is kept of them."""
     bus, heard = QuietBus(), list[str]()
-    desk = Desk(bus, report=lambda guest, _: heard.append(guest))
-    await desk.open()
+    hub = Hub(bus, on_report=lambda guest, _: heard.append(guest))
+    await hub.open()
     try:
         for number in range(100):
             bus.hear(f"made-up-{number}", b'STATE {"state": "running"}')
@@ -97,5 +98,5 @@ async def test_only_guests_that_are_known_are_believed() -> None:
         bus.hear("1", b"BYE")
         bus.hear("1", b'STATE {"state": "running"}')
     finally:
-        await desk.close()
+        await hub.close()
     assert heard == ["1"]

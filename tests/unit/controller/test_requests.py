@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boincvm.controller.guests import requests
-from boincvm.controller.protocol.messages import Word, decode_word
-from boincvm.controller.protocol.requests import MOST_DATA, MOST_OPEN, Reply
+from boincvm.controller.protocol.envelope import Envelope, unpack
+from boincvm.controller.protocol.messages import from_guest, to_guest
+from boincvm.controller.protocol.requests import MOST_DATA, MOST_OPEN, Answer, Reply
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,
@@ -20,7 +21,7 @@ from boincvm.errors import (
 )
 from boincvm.exit_codes import ExitCode
 from boincvm.node import responder
-from boincvm.node.responder import Answerer
+from boincvm.node.responder import Responder
 from support.controller.lossy_asks import ask_net, settle
 
 
@@ -53,7 +54,7 @@ class Verbs:
 async def test_a_question_and_its_answer() -> None:
     verbs = Verbs()
     async with ask_net(verbs.table) as net:
-        reply = await net.asker.ask(net.guests["g1"], "say", {"number": 1}, b"abc\n\0")
+        reply = await net.requester.ask(net.guests["g1"], "say", {"number": 1}, b"abc\n\0")
         assert reply == Reply({"said": 1}, b"\0\ncba")
         assert net.said == {"ASK": 1, "ANSWER": 1}
 
@@ -72,7 +73,7 @@ def test_whatever_is_lost_each_is_done_once_and_answered(
         async with ask_net(tables, seed) as net, asyncio.TaskGroup() as tasks:
             net.loses, net.doubles, net.late = loses, doubles, late
             asked = [
-                tasks.create_task(net.asker.ask(guest, "say", {"number": number}, b"ab"))
+                tasks.create_task(net.requester.ask(guest, "say", {"number": number}, b"ab"))
                 for number in range(count)
                 for guest in net.guests.values()
             ]
@@ -90,7 +91,7 @@ async def test_a_lost_word_does_not_cost_a_beat(monkeypatch: pytest.MonkeyPatch)
     verbs = Verbs()
     async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
         net.loses = 1.0
-        asked = tasks.create_task(net.asker.ask(net.guests["g1"], "say", {"number": 1}))
+        asked = tasks.create_task(net.requester.ask(net.guests["g1"], "say", {"number": 1}))
         await net.until_said("ASK", 3)
         net.loses = 0.0
         assert (await asked).table == {"said": 1}
@@ -101,7 +102,7 @@ async def test_what_takes_its_time_is_not_asked_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr(responder, "TAKEN_AFTER", 0.01)
     verbs = Verbs()
     async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
-        asked = tasks.create_task(net.asker.ask(net.guests["g1"], "wait"))
+        asked = tasks.create_task(net.requester.ask(net.guests["g1"], "wait"))
         await net.until_said("ASK_TAKEN", 1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.15):
@@ -116,18 +117,18 @@ async def test_too_late() -> None:
     verbs = Verbs()
     async with ask_net(verbs.table) as net:
         with pytest.raises(BoincvmError, match=r"not answered within 0\.02 s") as caught:
-            await net.asker.ask(net.guests["g1"], "wait", within=0.02)
+            await net.requester.ask(net.guests["g1"], "wait", within=0.02)
         assert caught.value.exit_code is ExitCode.GUEST_HUNG
         verbs.go.set()
         await settle()
-        assert net.asker.counts["not asked"] == 1
-        assert (await net.asker.ask(net.guests["g1"], "say")).table == {"said": None}
+        assert net.requester.counts["not asked"] == 1
+        assert (await net.requester.ask(net.guests["g1"], "say")).table == {"said": None}
 
 
 async def test_who_does_not_wait_any_more_leaves_nothing_behind() -> None:
     verbs = Verbs()
     async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
-        asked = tasks.create_task(net.asker.ask(net.guests["g1"], "wait"))
+        asked = tasks.create_task(net.requester.ask(net.guests["g1"], "wait"))
         await settle()
         asked.cancel()
         await asyncio.wait((asked,))
@@ -140,28 +141,28 @@ async def test_what_the_guest_says_went_wrong() -> None:
     async with ask_net(Verbs().table) as net:
         guest = net.guests["g1"]
         with pytest.raises(InputFileError, match="no such file") as caught:
-            await net.asker.ask(guest, "fail")
+            await net.requester.ask(guest, "fail")
         assert caught.value.hint == "look for it"
         with pytest.raises(BoincvmError, match="too slow") as other:
-            await net.asker.ask(guest, "fail", {"limit": 1})
+            await net.requester.ask(guest, "fail", {"limit": 1})
         assert other.value.exit_code is ExitCode.TIME_LIMIT_EXCEEDED
         with pytest.raises(UsageError, match="knows no 'dance'"):
-            await net.asker.ask(guest, "dance")
+            await net.requester.ask(guest, "dance")
         for data in (b"", b"a"):
             with pytest.raises(UsageError, match="too large"):
-                await net.asker.ask(guest, "large", data=data)
+                await net.requester.ask(guest, "large", data=data)
 
 
 async def test_a_guest_that_was_started_anew_is_not_asked() -> None:
     verbs = Verbs()
     async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
         before = net.guests["g1"]
-        waits = tasks.create_task(caught(net.asker.ask(before, "wait")))
+        waits = tasks.create_task(caught(net.requester.ask(before, "wait")))
         await settle()
         net.restart("g1")
         assert isinstance(await waits, GuestDiedError)
         with pytest.raises(GuestDiedError, match="started anew"):
-            await net.asker.ask(before, "say")
+            await net.requester.ask(before, "say")
         assert verbs.done == ["wait"]
         verbs.go.set()
 
@@ -181,17 +182,18 @@ async def test_guests_that_leave_and_a_controller_that_ends() -> None:
         asyncio.TaskGroup() as tasks,
     ):
         asked = [
-            tasks.create_task(caught(net.asker.ask(guest, "wait"))) for guest in net.guests.values()
+            tasks.create_task(caught(net.requester.ask(guest, "wait")))
+            for guest in net.guests.values()
         ]
         await settle()
-        net.asker.guest_is_lost("g1")
+        net.requester.guest_is_lost("g1")
         assert "g1 has left" in str(await asked[0])
         verbs["g2"].go.set()
         assert await asked[1] is None
-        net.asker.close()
+        net.requester.close()
         assert "the controller ends" in str(await asked[2])
         with pytest.raises(BoincvmError, match="the controller ends"):
-            await net.asker.ask(net.guests["g1"], "say")
+            await net.requester.ask(net.guests["g1"], "say")
         for one in verbs.values():
             one.go.set()
 
@@ -199,10 +201,10 @@ async def test_guests_that_leave_and_a_controller_that_ends() -> None:
 async def test_a_guest_that_comes_back_is_asked_again() -> None:
     async with ask_net(Verbs().table) as net, asyncio.TaskGroup() as tasks:
         net.loses = 1.0
-        asked = tasks.create_task(net.asker.ask(net.guests["g1"], "say"))
+        asked = tasks.create_task(net.requester.ask(net.guests["g1"], "say"))
         await settle()
         net.loses = 0.0
-        net.asker.guest_says_hello(net.guests["g1"])
+        net.requester.guest_says_hello(net.guests["g1"])
         assert (await asked).table == {"said": None}
 
 
@@ -212,63 +214,63 @@ async def test_what_is_too_large_or_too_much() -> None:
         guest = net.guests["g1"]
         for arguments, data in (({"a": "b" * 70_000}, b""), ({}, bytes(MOST_DATA + 1))):
             with pytest.raises(UsageError):
-                await net.asker.ask(guest, "say", arguments, data)
-        asked = [tasks.create_task(net.asker.ask(guest, "wait")) for _ in range(MOST_OPEN)]
+                await net.requester.ask(guest, "say", arguments, data)
+        asked = [tasks.create_task(net.requester.ask(guest, "wait")) for _ in range(MOST_OPEN)]
         await settle()
         with pytest.raises(UsageError, match="to answer already"):
-            await net.asker.ask(guest, "say")
+            await net.requester.ask(guest, "say")
         verbs.go.set()
         await asyncio.gather(*asked)
         assert len(verbs.done) == MOST_OPEN
 
 
-def end(said: list[Word], tasks: asyncio.TaskGroup, verbs: Verbs) -> Answerer:
-    return Answerer("1", verbs.table, lambda body: said.append(decode_word(body)), tasks)
+def end(said: list[Envelope], tasks: asyncio.TaskGroup, verbs: Verbs) -> Responder:
+    return Responder("1", verbs.table, lambda body: said.append(unpack(body)), tasks)
 
 
-def asked_word(ask_id: str, **table: object) -> Word:
+def asked_word(ask_id: str, **table: object) -> Envelope:
     told = {"ask-id": ask_id, "instance": "1", "verb": "say", "arguments": {}, **table}
-    return Word("ASK", told, b"")
+    return Envelope("ASK", told)
 
 
 async def test_answers_are_forgotten_but_not_that_they_were_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(responder, "MOST_ANSWERS", 2)
-    verbs, said = Verbs(), list[Word]()
+    verbs, said = Verbs(), list[Envelope]()
     async with asyncio.TaskGroup() as tasks:
         made = end(said, tasks, verbs)
         for number in range(3):
-            made.take(asked_word(f"a{number}"))
+            made.handle(to_guest(asked_word(f"a{number}")))
             await settle(3)
-        made.take(asked_word("a0"))
-        assert "not remembered" in str(said[-1].table["error"])
-        made.take(asked_word("a3", heard=["a2", "a1", 7]))
+        made.handle(to_guest(asked_word("a0")))
+        assert "not remembered" in str(said[-1].fields["error"])
+        made.handle(to_guest(asked_word("a3", heard=["a2", "a1", 7])))
         await settle(3)
-        made.take(asked_word("a2"))
-        assert "not remembered" in str(said[-1].table["error"])
+        made.handle(to_guest(asked_word("a2")))
+        assert "not remembered" in str(said[-1].fields["error"])
         assert len(verbs.done) == 4
 
 
 async def test_answers_are_kept_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responder, "MOST_ANSWER_BYTES", 1000)
-    verbs, said = Verbs(), list[Word]()
+    verbs, said = Verbs(), list[Envelope]()
     async with asyncio.TaskGroup() as tasks:
         made = end(said, tasks, verbs)
         for number in range(20):
-            made.take(asked_word(f"a{number}")._replace(data=bytes(200)))
+            made.handle(to_guest(asked_word(f"a{number}")._replace(data=bytes(200))))
             await settle(3)
-        made.take(asked_word("a19"))
-        assert "result" in said[-1].table
-        made.take(asked_word("a0"))
-        assert "error" in said[-1].table
+        made.handle(to_guest(asked_word("a19")))
+        assert "result" in said[-1].fields
+        made.handle(to_guest(asked_word("a0")))
+        assert "error" in said[-1].fields
         assert len(verbs.done) == 20
 
 
 @pytest.mark.parametrize(
     "word",
     [
-        Word("ASK", {}, b""),
+        Envelope("ASK", {}),
         asked_word("a", arguments=[]),
         asked_word("a", heard="b"),
         asked_word("a", heard=["b"] * 65),
@@ -278,11 +280,11 @@ async def test_answers_are_kept_by_their_bytes(monkeypatch: pytest.MonkeyPatch) 
         asked_word("a")._replace(data=bytes(MOST_DATA + 1)),
     ],
 )
-async def test_a_controller_that_makes_no_sense(word: Word) -> None:
+async def test_a_controller_that_makes_no_sense(word: Envelope) -> None:
     verbs = Verbs()
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(GuestProtocolError):
-            end([], tasks, verbs).take(word)
+            end([], tasks, verbs).handle(to_guest(word))
     assert verbs.done == []
 
 
@@ -299,13 +301,15 @@ async def test_a_controller_that_makes_no_sense(word: Word) -> None:
 async def test_a_guest_that_makes_no_sense(table: dict[str, object], data: bytes) -> None:
     async with ask_net(Verbs().table) as net, asyncio.TaskGroup() as tasks:
         net.loses = 1.0
-        asked = tasks.create_task(net.asker.ask(net.guests["g1"], "say"))
+        asked = tasks.create_task(net.requester.ask(net.guests["g1"], "say"))
         await settle()
-        ask_id = next(iter(net.asker._open["g1"]))
+        ask_id = next(iter(net.requester._delivery._open["g1"]))
         with pytest.raises(GuestProtocolError):
-            net.asker.take("g1", Word("ANSWER", {"ask-id": ask_id, **table}, data))
-        net.asker.take("g2", Word("ANSWER", {"ask-id": ask_id, "result": {}}, b""))
-        assert net.asker.counts["not asked"] == 1
+            net.requester.handle(
+                "g1", from_guest(Envelope("ANSWER", {"ask-id": ask_id, **table}, data))
+            )
+        net.requester.handle("g2", from_guest(Envelope("ANSWER", {"ask-id": ask_id, "result": {}})))
+        assert net.requester.counts["not asked"] == 1
         net.loses = 0.0
         await net.beat()
         assert (await asked).table == {"said": None}
@@ -317,7 +321,7 @@ async def test_a_guest_that_makes_no_sense(table: dict[str, object], data: bytes
 )
 def test_errors_of_guests_are_not_trusted(code: object, expected: ExitCode) -> None:
     error = {"message": "a\n\x1b[2Jb" + "c" * 5000, "hint": 7, "code": code}
-    made = requests.read_answer(Word("ANSWER", {"ask-id": "a", "error": error}, b""))
+    made = Answer.read(Envelope("ANSWER", {"ask-id": "a", "error": error})).outcome
     assert isinstance(made, BoincvmError)
     assert made.exit_code is expected
     assert made.message.startswith("a [2Jb")
@@ -326,13 +330,13 @@ def test_errors_of_guests_are_not_trusted(code: object, expected: ExitCode) -> N
 
 
 async def test_beats_say_what_still_runs() -> None:
-    verbs, said = Verbs(), list[Word]()
+    verbs, said = Verbs(), list[Envelope]()
     async with asyncio.TaskGroup() as tasks:
         made = end(said, tasks, verbs)
-        made.take(asked_word("a", verb="wait"))
+        made.handle(to_guest(asked_word("a", verb="wait")))
         await settle(3)
         made.beat()
-        made.take(asked_word("a", verb="wait"))
+        made.handle(to_guest(asked_word("a", verb="wait")))
         assert [word.name for word in said] == ["ASK_TAKEN", "ASK_TAKEN"]
         verbs.go.set()
     assert [word.name for word in said][2:] == ["ANSWER"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller.commands.command import Answer, Command, Result, State
+from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.events import Event
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.store import Store
 from boincvm.errors import HostError

@@ -10,12 +10,13 @@ import pytest
 import pytest_asyncio
 
 from boincvm.controller.protocol.commands import Request
-from boincvm.controller.protocol.messages import Word, decode_word, encode_word
+from boincvm.controller.protocol.envelope import Envelope, pack, unpack
+from boincvm.controller.protocol.messages import read_to_guest
 from boincvm.errors import BoincvmError, ProgramStartError, UsageError
 from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.program import WINDOW, ProgramEnd
 from boincvm.host.process_tree import children
-from boincvm.node.commands import GuestCommands
+from boincvm.node.commands import NodeCommands
 from boincvm.node.host_programs import HostProgram, HostPrograms
 
 pytestmark = pytest.mark.timeout(120)
@@ -386,23 +387,23 @@ class Told:
     """What a guest's commands say."""
 
     def __init__(self, host: Host, group: asyncio.TaskGroup) -> None:
-        self.words: list[Word] = []
-        self._results: asyncio.Queue[Word] = asyncio.Queue()
-        self.commands = GuestCommands("1", host.programs.start, self._hear, group)
+        self.words: list[Envelope] = []
+        self._results: asyncio.Queue[Envelope] = asyncio.Queue()
+        self.commands = NodeCommands("1", host.programs.start, self._hear, group)
 
     def _hear(self, body: bytes) -> None:
-        word = decode_word(body)
+        word = unpack(body)
         self.words.append(word)
         if word.name == "CMD_RESULT":
             self._results.put_nowait(word)
 
     def run(self, *argv: str, **more: object) -> None:
         table = {"cmd-id": "c", "instance": "1", "argv": argv, "stdout": 0, "stderr": 0, **more}
-        self.commands.take(decode_word(encode_word("CMD_RUN", table)))
+        self.commands.handle(read_to_guest(pack("CMD_RUN", table)))
 
     async def result(self) -> dict[str, object]:
         async with asyncio.timeout(LIMIT):
-            return dict((await self._results.get()).table)
+            return dict((await self._results.get()).fields)
 
 
 async def test_its_time_is_over(host: Host) -> None:

@@ -1,21 +1,7 @@
 """The commands that guests were given, and what became of them.
 
-Words to a guest (a message may be lost, so whatever is not answered is said again):
-
-    CMD_RUN {"cmd-id", "instance", "argv", "env", "directory", "timeout", "stdout", "stderr"}
-            run it, with the word's data as standard input; or, if it runs already or has ended,
-            say its output again from there
-    CMD_TAKEN {"cmd-id", "stdout", "stderr", "again"}
-            so much has come of each; with `again`: say what follows once more
-    CMD_SIGNAL {"cmd-id", "signal"}     to the program
-    CMD_FORGET {"cmd-id"}               the result has come
-    CMD_INPUT                           see command_input.py
-
-and from it: CMD_STARTED {"cmd-id"}, CMD_OUTPUT {"cmd-id", "stream", "offset", "first"} with
-the bytes from `offset` on (the guest has none before `first` any more),
-CMD_PROGRESS {"cmd-id", "fraction"},
-CMD_RESULT {"cmd-id", "code" or "signal" or "error", "resources", "stdout", "stderr"}. An id is run
-at most once in a guest's life, and `instance` says which life is meant.
+The messages are in protocol/commands.py. CMD_RUN is sent until the guest has answered, and again
+when it has connected again; missing input is sent again at its beats.
 """
 
 import asyncio
@@ -23,37 +9,79 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import assert_never
 
-from boincvm.controller.commands.command import Answer, Command, State, read_result
-from boincvm.controller.commands.input import CommandInput
+from boincvm.controller.commands.command import Answer, Command, State
+from boincvm.controller.commands.input import InputFeed
 from boincvm.controller.commands.journal import Journal, NoJournal
 from boincvm.controller.commands.retention import MOST_COMMANDS, KeptCommands
-from boincvm.controller.protocol.commands import LONGEST_ID, Request, check_request, run_table
+from boincvm.controller.delivery import Delivery, Parcel
+from boincvm.controller.protocol.commands import (
+    LONGEST_ID,
+    CommandEnded,
+    CommandOutput,
+    CommandProgress,
+    CommandStarted,
+    ForgetCommand,
+    GiveInput,
+    InputTaken,
+    OutputTaken,
+    Request,
+    RunCommand,
+    SignalCommand,
+    check_request,
+)
+from boincvm.controller.protocol.envelope import Send
 from boincvm.controller.protocol.guest import Guest
-from boincvm.controller.protocol.messages import Post, Word, encode_word
+from boincvm.controller.protocol.messages import CommandMessage
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.guestlink import signals
 
 
+class _Assignment(Parcel):
+    """A command that a guest was given and has not answered."""
+
+    def __init__(self, table: "CommandTable", command: Command, answer: Answer) -> None:
+        super().__init__(answer.guest_id, answer.instance, command.id)
+        self.command = command
+        self.answer = answer
+        self._table = table
+
+    def message(self) -> bytes:
+        return self._table.run_message(self.command, self.answer).encode()
+
+    def overdue(self) -> Iterable[bytes]:
+        if self.answer.state is State.SENT:
+            yield self.message()
+        missing = self._table.missing_input(self.command, self.answer)
+        if missing is not None:
+            yield missing.encode()
+
+    def give_up(self, why: str) -> None:
+        self._table.lose(self.command, self.answer, why)
+
+
 class CommandTable:
-    """Of what is known of them see retention.py. `counts`: what was heard and not believed."""
+    """All commands that are known (retention.py says which ones)."""
 
     def __init__(
         self,
-        post: Post,
+        send: Send,
         clock: Callable[[], float] = time.monotonic,
         journal: Journal | None = None,
         owner: str = "",
     ) -> None:
         """`owner`: on the bus all ids begin with it, and what others asked is left to them."""
-        self._post = post
+        self._send = send
+        # No waits: a command may go to thousands of guests, and a beat is time enough.
+        self._delivery: Delivery[_Assignment] = Delivery(send)
         self._owner = owner
         self._journal = journal or NoJournal()
         self._kept = KeptCommands(self._journal, clock)
-        self._open: dict[str, dict[str, Command]] = {}  # by guest, then by the command's id
-        self._inputs: dict[str, CommandInput] = {}
+        self._inputs: dict[str, InputFeed] = {}
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         self.counts: Counter[str] = Counter()
+        """What was heard and not believed."""
 
     def submit(
         self,
@@ -66,7 +94,7 @@ class CommandTable:
         keep_input: bool = False,
         refused: Mapping[str, str] = {},
     ) -> Command:
-        """Sends `request` to all `guests`, and returns at once.
+        """Send `request` to all `guests`, and return at once.
 
         `command_id`: the client's own; the same request under the same id is the same command,
         and runs no second time. `first`: so many answers are enough. `within`: seconds, after
@@ -90,8 +118,9 @@ class CommandTable:
         made.ends_at = None if within is None else time.time() + within
         self._journal.submitted(made)
         for answer in made.answers.values():
-            if answer.is_open:
-                self._say_run(made, answer)
+            parcel = self._delivery.get(answer.guest_id, made.id)
+            if parcel is not None:
+                self._delivery.send(parcel)
         self._set_alarm(made)
         self._see_end(made)
         return made
@@ -109,10 +138,10 @@ class CommandTable:
         made = Command(chosen, request, wanted)
         self._kept.add(made)
         if request.keep_input:
-            self._inputs[chosen] = CommandInput(len(request.stdin))
+            self._inputs[chosen] = InputFeed(len(request.stdin))
         for guest in guests:
-            made.answers[guest.id] = Answer(guest.id, guest.instance)
-            self._open.setdefault(guest.id, {})[chosen] = made
+            answer = made.answers[guest.id] = Answer(guest.id, guest.instance)
+            self._delivery.add(_Assignment(self, made, answer))
         return made
 
     def _set_alarm(self, command: Command) -> None:
@@ -122,26 +151,28 @@ class CommandTable:
             self._alarms[command.id] = loop.call_later(wait, self.drop, command.id, "too late")
 
     def load(self, commands: Iterable[Command]) -> None:
-        """Those of a former life, the oldest one first; who has not answered yet may do so."""
+        """Take up those of a former life, the oldest one first; who has not answered yet may do
+        so."""
         for command in commands:
             self._kept.add(command)
             if command.is_finished:
                 continue
             for answer in command.answers.values():
                 if answer.is_open:
-                    self._open.setdefault(answer.guest_id, {})[command.id] = command
+                    self._delivery.add(_Assignment(self, command, answer))
             self._set_alarm(command)
             self._see_end(command)
 
     def open_in(self, guest_id: str) -> int:
-        """How many commands that guest has not answered yet."""
-        return len(self._open.get(guest_id, {}))
+        """Return how many commands that guest has not answered yet."""
+        return self._delivery.count(guest_id)
 
     def knows(self, command_id: str | None) -> bool:
+        """Tell whether there is such a command."""
         return self._kept.get(command_id or "") is not None
 
     def find(self, command_id: str) -> Command:
-        """Raises UsageError."""
+        """Return a command. Raises UsageError where there is none."""
         found = self._kept.get(command_id)
         if found is None:
             raise UsageError(
@@ -151,26 +182,26 @@ class CommandTable:
         return found
 
     def all(self) -> list[Command]:
-        """The oldest one first."""
+        """Return all commands, the oldest one first."""
         return self._kept.all()
 
     def signal(self, command_id: str, number: int) -> None:
-        """To the programs that still run. Raises UsageError."""
+        """Send a signal to the programs that still run. Raises UsageError."""
         for answer in self.find(command_id).answers.values():
             if answer.is_open:
-                self._say(answer.guest_id, "CMD_SIGNAL", command_id, signal=number)
+                self._send_signal(answer, command_id, number)
 
     def drop(self, command_id: str, why: str = "cancelled") -> None:
-        """Kills what still runs, and waits for no answer. Raises UsageError."""
+        """Kill what still runs, and wait for no answer. Raises UsageError."""
         command = self.find(command_id)
         for answer in command.answers.values():
             if answer.is_open:
-                self._say(answer.guest_id, "CMD_SIGNAL", command_id, signal=signals.KILL)
+                self._send_signal(answer, command_id, signals.KILL)
                 self._close(command, answer, State.DROPPED, why)
         self._see_end(command)
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
-        """Standard input of a command of which it was kept open; with `ends` the last of it.
+        """Give standard input to a command of which it was kept open; with `ends` the last of it.
 
         Waits until each guest has room; what none wants any more is dropped. Raises UsageError.
         """
@@ -178,7 +209,7 @@ class CommandTable:
         given = self._inputs.get(command_id)
         if given is not None:
             async with given.turn:
-                await given.give(command, data, lambda one: self._say_input(command, one), ends)
+                await given.give(command, data, lambda one: self._send_input(command, one), ends)
         elif not command.request.keep_input:
             raise UsageError(
                 f"the command {command_id!r} takes no input", hint="submit it with keep_input"
@@ -191,105 +222,93 @@ class CommandTable:
 
     # What guests say, and what happens to them.
 
-    def take(self, guest_id: str, word: Word) -> None:
-        """A word of a guest's that begins with CMD_. Raises GuestProtocolError."""
-        if not word.text("cmd-id").startswith(self._owner):
+    def handle(self, guest_id: str, message: CommandMessage) -> None:
+        """Take what a guest says of a command. Raises GuestProtocolError."""
+        if not message.command_id.startswith(self._owner):
             self.counts["asked by another"] += 1
             return
-        command_id = word.text("cmd-id").removeprefix(self._owner)
-        command = self._open.get(guest_id, {}).get(command_id)
-        if command is None:
+        command_id = message.command_id.removeprefix(self._owner)
+        parcel = self._delivery.get(guest_id, command_id)
+        if parcel is None:
             # It answers late, or again, or what nobody asked it.
             self.counts["not asked"] += 1
-            if word.name == "CMD_RESULT":
-                self._say(guest_id, "CMD_FORGET", command_id)
+            if isinstance(message, CommandEnded):
+                self._send(guest_id, ForgetCommand(message.command_id).encode())
             return
-        answer = command.answers[guest_id]
-        if word.name == "CMD_STARTED":
-            answer.state = State.RUNNING
-        elif word.name == "CMD_INPUT_TAKEN":
-            self._take_input_taken(command, answer, word)
-        elif word.name == "CMD_PROGRESS":
-            answer.progress = word.number("fraction", 1.0)
-        elif word.name == "CMD_OUTPUT":
-            self._take_output(command, answer, word)
-        elif word.name == "CMD_RESULT":
-            answer.result = read_result(word)
-            self._end_if_whole(command, answer, again=True)
-        else:
-            raise GuestProtocolError(f"a guest said {word.name}")
-        command.tell()
+        command, answer = parcel.command, parcel.answer
+        match message:
+            case CommandStarted():
+                answer.state = State.RUNNING
+            case InputTaken():
+                self._handle_input_taken(command, answer, message)
+            case CommandProgress():
+                answer.progress = message.fraction
+            case CommandOutput():
+                self._handle_output(command, answer, message)
+            case CommandEnded():
+                answer.result = message.result
+                self._end_if_whole(command, answer, again=True)
+            case _:
+                assert_never(message)
+        command.notify()
 
-    def _take_output(self, command: Command, answer: Answer, word: Word) -> None:
-        stream, offset = word.text("stream"), word.whole("offset")
-        log = answer.outputs.get(stream)
-        if log is None:
-            raise GuestProtocolError("output of a stream that there is not")
+    def _handle_output(self, command: Command, answer: Answer, message: CommandOutput) -> None:
+        offset, log = message.offset, answer.outputs[message.stream]
         answer.state = State.RUNNING
         begin = log.end
-        if offset > begin and word.whole("first") == offset:
+        if offset > begin and message.first == offset:
             begin = offset  # the guest has no more: another controller has taken it
-        fresh = word.data[begin - offset :] if offset <= begin else b""
-        self._kept.take_output(answer, stream, begin, fresh)
+        fresh = message.data[begin - offset :] if offset <= begin else b""
+        self._kept.take_output(answer, message.stream, begin, fresh)
         if fresh:
-            self._journal.has_output(command, answer, stream, begin)
-        self._say_taken(command, answer, again=offset > begin)
+            self._journal.has_output(command, answer, message.stream, begin)
+        self._send_output_taken(command, answer, again=offset > begin)
         self._end_if_whole(command, answer, again=False)
 
-    def _take_input_taken(self, command: Command, answer: Answer, word: Word) -> None:
+    def _handle_input_taken(self, command: Command, answer: Answer, message: InputTaken) -> None:
         given = self._inputs.get(command.id)
         if given is None:
             raise GuestProtocolError("a guest has taken input that there is not")
-        given.take(answer, word)
-        if word.table.get("again") is True:
-            self._say_input(command, answer)
+        given.handle(answer, message)
+        if message.again:
+            self._send_input(command, answer)
 
     def _end_if_whole(self, command: Command, answer: Answer, *, again: bool) -> None:
         if answer.result is None:
             return
         if answer.has_all_output:
-            self._say(answer.guest_id, "CMD_FORGET", command.id)
+            self._send(answer.guest_id, ForgetCommand(self._owner + command.id).encode())
             self._close(command, answer, State.ENDED)
             self._see_end(command)
         elif again:
-            self._say_taken(command, answer, again=True)
+            self._send_output_taken(command, answer, again=True)
 
     def guest_beats(self, guest_id: str) -> None:
-        """What it has said nothing of may have been lost on its way."""
-        for command in list(self._open.get(guest_id, {}).values()):
-            answer = command.answers[guest_id]
-            if answer.state is State.SENT:
-                self._say_run(command, answer)
-            given = self._inputs.get(command.id)
-            if given is not None and answer.wants_input and not given.is_whole(answer):
-                self._say_input(command, answer)
+        """Send again what a guest has said nothing of: it may have been lost on its way."""
+        self._delivery.beats(guest_id)
 
     def guest_says_hello(self, guest: Guest) -> None:
-        """It has connected again, or was started anew."""
-        for command in list(self._open.get(guest.id, {}).values()):
-            answer = command.answers[guest.id]
-            if answer.instance == guest.instance:
-                self._say_run(command, answer)
-            else:
-                self._close(command, answer, State.LOST, "the guest was started anew")
-                self._see_end(command)
+        """Notice that a guest has connected again, or was started anew."""
+        self._delivery.says_hello(guest, "the guest was started anew")
 
     def guest_is_lost(self, guest_id: str, why: str) -> None:
-        """It has gone: its answers will not come."""
-        for command in list(self._open.get(guest_id, {}).values()):
-            self._close(command, command.answers[guest_id], State.LOST, why)
-            self._see_end(command)
+        """Notice that a guest has gone: its answers will not come."""
+        self._delivery.is_lost(guest_id, why)
+
+    def lose(self, command: Command, answer: Answer, why: str) -> None:
+        """Give up one guest's answer."""
+        self._close(command, answer, State.LOST, why)
+        self._see_end(command)
 
     # The end.
 
     def _close(self, command: Command, answer: Answer, state: State, why: str = "") -> None:
         answer.state, answer.why = state, why
         self._journal.answered(command, answer)
-        command.tell()
-        still_open = self._open.get(answer.guest_id, {})
-        still_open.pop(command.id, None)
-        if not still_open:
-            self._open.pop(answer.guest_id, None)
+        command.notify()
+        parcel = self._delivery.get(answer.guest_id, command.id)
+        if parcel is not None:
+            self._delivery.settle(parcel)
 
     def _see_end(self, command: Command) -> None:
         answers = command.answers.values()
@@ -305,33 +324,38 @@ class CommandTable:
             alarm = self._alarms.pop(command.id, None)
             if alarm is not None:
                 alarm.cancel()
-        command.tell()
+        command.notify()
 
     def close(self) -> None:
-        """No alarm rings any more; again is harmless."""
+        """Let no alarm ring any more; again is harmless."""
         for alarm in self._alarms.values():
             alarm.cancel()
         self._alarms.clear()
 
     # What guests are told.
 
-    def _say_run(self, command: Command, answer: Answer) -> None:
-        table = {**run_table(command.request), "instance": answer.instance, **_ends(answer)}
-        body = encode_word(
-            "CMD_RUN", {"cmd-id": self._owner + command.id, **table}, command.request.stdin
-        )
-        self._post(answer.guest_id, body)
+    def run_message(self, command: Command, answer: Answer) -> RunCommand:
+        """Return what tells a guest to run a command, or to say again how far it is."""
+        stdout, stderr = answer.outputs["stdout"].end, answer.outputs["stderr"].end
+        command_id = self._owner + command.id
+        return RunCommand(command_id, answer.instance, command.request, stdout, stderr)
 
-    def _say_input(self, command: Command, answer: Answer) -> None:
-        given = self._inputs[command.id]
-        self._post(answer.guest_id, given.word(self._owner + command.id, answer))
+    def missing_input(self, command: Command, answer: Answer) -> GiveInput | None:
+        """Return the input that a guest seems not to have; None where nothing is missing."""
+        given = self._inputs.get(command.id)
+        if given is None or not answer.wants_input or given.is_whole(answer):
+            return None
+        return given.message(self._owner + command.id, answer)
 
-    def _say_taken(self, command: Command, answer: Answer, *, again: bool) -> None:
-        self._say(answer.guest_id, "CMD_TAKEN", command.id, again=again, **_ends(answer))
+    def _send_input(self, command: Command, answer: Answer) -> None:
+        message = self._inputs[command.id].message(self._owner + command.id, answer)
+        self._send(answer.guest_id, message.encode())
 
-    def _say(self, guest_id: str, name: str, command_id: str, **values: int) -> None:
-        self._post(guest_id, encode_word(name, {"cmd-id": self._owner + command_id, **values}))
+    def _send_output_taken(self, command: Command, answer: Answer, *, again: bool) -> None:
+        stdout, stderr = answer.outputs["stdout"].end, answer.outputs["stderr"].end
+        message = OutputTaken(self._owner + command.id, stdout, stderr, again)
+        self._send(answer.guest_id, message.encode())
 
-
-def _ends(answer: Answer) -> dict[str, int]:
-    return {name: log.end for name, log in answer.outputs.items()}
+    def _send_signal(self, answer: Answer, command_id: str, number: int) -> None:
+        message = SignalCommand(self._owner + command_id, int(number))
+        self._send(answer.guest_id, message.encode())

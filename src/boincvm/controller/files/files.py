@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from boincvm.controller.files.spool import Spooled
 from boincvm.controller.files.transfer import Download, Traffic, Transfer
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.protocol.transfer_rules import MOST_MODE, check_transfer_id, guest_path
@@ -46,17 +46,17 @@ class Files:
     """`spool`: where sources lie while they are sent, as files without a name; None: where the
     system has such files. To be closed at the end."""
 
-    def __init__(self, desk: Desk, spool: Path | None = None, find: Find | None = None) -> None:
+    def __init__(self, hub: Hub, spool: Path | None = None, find: Find | None = None) -> None:
         """`find`: who of those that a selector matches can answer, see reach.py; by default all
         that are on the bus."""
-        self._desk = desk
+        self._hub = hub
         self._find = find or self._on_the_bus
         self._spool = spool
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
-        self._traffic = Traffic(desk.asker)
+        self._traffic = Traffic(hub.requester)
 
     async def _on_the_bus(self, vms: str) -> Reached:
-        found = self._desk.registry.find(parse_selector(vms))
+        found = self._hub.registry.find(parse_selector(vms))
         if not found:
             raise UsageError(f"there is no guest that {vms[:100]!r} means")
         return Reached(found, {})

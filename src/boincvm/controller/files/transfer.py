@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import NamedTuple, Self
 
 from boincvm.controller.files.spool import Spooled
-from boincvm.controller.guests.requests import Asker
+from boincvm.controller.guests.requests import Requester
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.transfer_rules import (
@@ -44,8 +44,8 @@ class Ready(NamedTuple):
 class Traffic:
     """What all transfers share."""
 
-    def __init__(self, asker: Asker) -> None:
-        self.asker = asker
+    def __init__(self, requester: Requester) -> None:
+        self.requester = requester
         self._active = 0
         self._dropping: set[asyncio.Task[None]] = set()
 
@@ -89,7 +89,7 @@ class Transfer:
         self, verb: str, table: Mapping[str, object] | None = None, data: bytes = b""
     ) -> Reply:
         told = {**(table or {}), "transfer": self.id}
-        return await self.traffic.asker.ask(self.guest, verb, told, data, within=PATIENCE)
+        return await self.traffic.requester.ask(self.guest, verb, told, data, within=PATIENCE)
 
     async def put(self, table: Mapping[str, object], content: Spooled) -> None:
         """Raises BoincvmError."""

@@ -1,67 +1,91 @@
-"""Registry, presence, commands and requests on one bus."""
+"""The controller's end of the bus: everything that guests say arrives here and is handed on.
 
-from collections.abc import Callable
+A guest sends to `/topic/host.ID`, and receives what is sent to `/topic/guest.ID`.
+"""
 
-from boincvm.bus.transport import Bus
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import assert_never
+
+from boincvm.bus.transport import Bus, Message
 from boincvm.controller.commands.command import Command
 from boincvm.controller.commands.journal import Journal
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.guests.pings import Pings
-from boincvm.controller.guests.presence import PresenceWords
 from boincvm.controller.guests.registry import Change, Registry
-from boincvm.controller.guests.requests import Asker
-from boincvm.controller.protocol.commands import Request
-from boincvm.controller.protocol.guest import Guest
-from boincvm.controller.protocol.messages import GUEST, Word, belongs
-from boincvm.controller.protocol.report import Report, read_report
+from boincvm.controller.guests.requests import Requester
+from boincvm.controller.protocol.commands import (
+    CommandEnded,
+    CommandOutput,
+    CommandProgress,
+    CommandStarted,
+    InputTaken,
+    Request,
+)
+from boincvm.controller.protocol.envelope import GUEST, HOST, is_part_of
+from boincvm.controller.protocol.guest import (
+    Bye,
+    Guest,
+    Hello,
+    HelloWanted,
+    Pong,
+    StillAlive,
+    Unsupported,
+)
+from boincvm.controller.protocol.messages import FromGuest, UnknownMessageError, read_from_guest
+from boincvm.controller.protocol.report import Report
+from boincvm.controller.protocol.requests import Answer, AskTaken
 from boincvm.controller.protocol.selector import parse_selector
+from boincvm.errors import GuestProtocolError
 
 
-class Desk:
-    """Everything that guests say comes here, and everything that they are told leaves here.
+class Hub:
+    """Guests, commands, requests and pings on one bus.
 
-    `tell` hears what happens to guests. A guest that is dropped for its silence keeps its
-    commands: it may come back and answer.
+    A guest that is dropped for its silence keeps its commands: it may come back and answer.
     """
 
     def __init__(
         self,
         bus: Bus,
-        tell: Callable[[Guest, Change], None] = lambda _guest, _change: None,
-        report: Callable[[str, Report], None] = lambda _guest_id, _report: None,
+        on_change: Callable[[Guest, Change], None] = lambda _guest, _change: None,
+        on_report: Callable[[str, Report], None] = lambda _guest_id, _report: None,
         journal: Journal | None = None,
         *,
         owner: str = "",
         part: str = "",
     ) -> None:
-        """`report` hears what guests that are known tell of their state. `owner`: of commands,
-        where other controllers are on the same bus (commands/table.py); `part`: see presence.py."""
-        self._tell = tell
-        self._report = report
-        self.registry = Registry(self._see)
-
-        def post(guest_id: str, body: bytes) -> None:
-            if not part or belongs(guest_id, part):  # else the broker ends the connection
-                bus.post(GUEST + guest_id, {}, body)
-
-        self.commands = CommandTable(post, journal=journal, owner=owner)
-        self.pings = Pings(post)
-        self.asker = Asker(post)
-        self.presence = PresenceWords(bus, self.registry, self._take, part)
+        """`on_change` is told what happens to guests, `on_report` what known guests tell of their
+        state. `owner`: of commands, where other controllers are on the same bus (CommandTable);
+        `part`: only guests whose ids begin with it and a dot are heard, and told anything."""
+        self._bus = bus
+        self._part = part
+        self._on_change = on_change
+        self._on_report = on_report
+        self._unsubscribe: Callable[[], Awaitable[None]] | None = None
+        self.registry = Registry(self._guest_changed)
+        self.commands = CommandTable(self._send, journal=journal, owner=owner)
+        self.pings = Pings(self._send)
+        self.requester = Requester(self._send)
+        self.counts: Counter[str] = Counter()
+        """What was heard, by name, and what was not believed."""
         self.reason: Callable[[str], str] = lambda _guest_id: ""
-        """Of a guest that is gone, by its id: more than it said itself, if that is known."""
+        """Why a guest is gone, by its id: more than it said itself, if that is known."""
 
     async def open(self) -> None:
-        """From now on guests are heard. Raises BusError."""
-        await self.presence.open()
+        """Listen to guests. Raises BusError."""
+        pattern = f"{HOST}{self._part}.**" if self._part else f"{HOST}**"
+        self._unsubscribe = await self._bus.subscribe(pattern, self._receive)
         self.registry.watch()
 
     async def close(self) -> None:
-        """Guests are not heard any more; their programs go on. Again is harmless."""
+        """Listen to guests no longer; their programs go on. Again is harmless."""
         self.registry.close()
         self.commands.close()
-        self.asker.close()
-        await self.presence.close()
+        self.requester.close()
+        unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if unsubscribe is not None:
+            await unsubscribe()
 
     def run(
         self,
@@ -73,7 +97,7 @@ class Desk:
         within: float | None = None,
         keep_input: bool = False,
     ) -> Command:
-        """`request` to all guests that `selector` matches now, see addressing.py and
+        """Send `request` to all guests that `selector` matches now: see protocol/selector.py and
         `CommandTable.submit`. Raises UsageError."""
         guests = self.registry.find(parse_selector(selector))
         return self.commands.submit(
@@ -86,40 +110,81 @@ class Desk:
         )
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
-        """To every guest of a command whose input was kept open: see `CommandTable.give_input`.
-        Raises UsageError."""
+        """Give input to every guest of a command whose input was kept open: see
+        `CommandTable.give_input`. Raises UsageError."""
         await self.commands.give_input(command_id, data, ends=ends)
 
-    def _see(self, guest: Guest, change: Change) -> None:
-        if change in (Change.LEFT, Change.ASLEEP):
-            self._give_up(guest.id, comes_back=change is Change.ASLEEP)
-        self._tell(guest, change)
-
     def guest_is_gone(self, guest_id: str, *, comes_back: bool = False) -> None:
-        """It cannot say so itself any more. `comes_back`: the same life goes on later."""
+        """Notice that a guest has gone which cannot say so itself any more. `comes_back`: the same
+        life goes on later."""
         self._give_up(guest_id, comes_back=comes_back)
         self.registry.bye(guest_id, comes_back=comes_back)
+
+    def _guest_changed(self, guest: Guest, change: Change) -> None:
+        if change in (Change.LEFT, Change.ASLEEP):
+            self._give_up(guest.id, comes_back=change is Change.ASLEEP)
+        self._on_change(guest, change)
 
     def _give_up(self, guest_id: str, *, comes_back: bool) -> None:
         reason = self.reason(guest_id)
         if not comes_back:
             self.commands.guest_is_lost(guest_id, reason or "the guest has left")
-        self.asker.guest_is_lost(guest_id, f"has left ({reason})" if reason else "has left")
+        self.requester.guest_is_lost(guest_id, f"has left ({reason})" if reason else "has left")
 
-    def _take(self, guest_id: str, word: Word) -> None:
-        if word.name == "HELLO":
-            guest = self.registry.get(guest_id)
-            if guest is not None:
+    def _send(self, guest_id: str, body: bytes) -> None:
+        # The broker ends the connection of whoever sends to another's part.
+        if not self._part or is_part_of(guest_id, self._part):
+            self._bus.post(GUEST + guest_id, {}, body)
+
+    # What guests say.
+
+    def _receive(self, message: Message) -> None:
+        guest_id = message.destination.removeprefix(HOST)
+        # A host that was invited speaks for all of its machines.
+        if message.sender and not is_part_of(guest_id, message.sender):
+            self.counts["lied about its id"] += 1
+            return
+        account = message.sender if message.sender != guest_id else ""
+        try:
+            said = read_from_guest(message.body)
+            self._handle(guest_id, account, said)
+            self.counts[said.NAME] += 1
+        except UnknownMessageError:
+            self.counts["unknown"] += 1
+        except GuestProtocolError:
+            self.counts["invalid"] += 1
+
+    def _handle(self, guest_id: str, account: str, message: FromGuest) -> None:
+        """Hand a message to whom it concerns. Raises GuestProtocolError."""
+        match message:
+            case Hello():
+                guest = message.guest(guest_id)
+                self.registry.hello(guest, account)
                 self.commands.guest_says_hello(guest)
-                self.asker.guest_says_hello(guest)
-        elif word.name == "STILL_ALIVE":
-            self.commands.guest_beats(guest_id)
-            self.asker.guest_beats(guest_id)
-        elif word.name.startswith("CMD_"):
-            self.commands.take(guest_id, word)
-        elif word.name in ("ANSWER", "ASK_TAKEN"):
-            self.asker.take(guest_id, word)
-        elif word.name == "PONG":
-            self.pings.take(guest_id, word)
-        elif word.name == "STATE" and self.registry.presence(guest_id) is not None:
-            self._report(guest_id, read_report(word.table))
+                self.requester.guest_says_hello(guest)
+            case StillAlive():
+                if not self.registry.still_alive(guest_id):
+                    self._send(guest_id, HelloWanted().encode())
+                self.commands.guest_beats(guest_id)
+                self.requester.guest_beats(guest_id)
+            case Bye():
+                self.registry.bye(guest_id, comes_back=message.comes_back)
+            case Report():
+                if self.registry.get(guest_id) is not None:
+                    self._on_report(guest_id, message)
+            case Pong():
+                self.pings.handle(guest_id, message)
+            case AskTaken() | Answer():
+                self.requester.handle(guest_id, message)
+            case (
+                CommandStarted()
+                | CommandOutput()
+                | CommandProgress()
+                | CommandEnded()
+                | InputTaken()
+            ):
+                self.commands.handle(guest_id, message)
+            case Unsupported():
+                pass  # counted: it is an older guest, and whoever waits for it has a time limit
+            case _:
+                assert_never(message)

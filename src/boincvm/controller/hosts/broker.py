@@ -11,7 +11,7 @@ from boincvm.bus.broker import Broker
 from boincvm.bus.broker_address import BrokerAddress, open_bus
 from boincvm.bus.client import StompBus
 from boincvm.controller.hosts.invitations import Invitations
-from boincvm.controller.protocol.messages import GUEST_FRAMES
+from boincvm.controller.protocol.envelope import GUEST_FRAMES
 from boincvm.errors import UsageError
 
 SOCKET = "bus.sock"

@@ -10,7 +10,7 @@ from boincvm.controller.events import EventLog
 from boincvm.controller.guests.registry import Registry
 from boincvm.controller.hosts.broker import BusSide
 from boincvm.controller.hosts.invitations import Invitations
-from boincvm.controller.protocol.messages import belongs
+from boincvm.controller.protocol.envelope import is_part_of
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError
 from boincvm.json_value import Json
@@ -52,7 +52,7 @@ class Hosts:
                 {
                     "name": one.name,
                     "made": one.made,
-                    "guests": sum(belongs(guest, one.name) for guest in guests),
+                    "guests": sum(is_part_of(guest, one.name) for guest in guests),
                 }
                 for one in self._invitations().all()
             ]
@@ -63,7 +63,7 @@ class Hosts:
         self._invitations().remove(name)
         self._events.add("host_revoked", None, f"the host {name} is not invited any more")
         for guest in self._registry.find(parse_selector("all")):
-            if belongs(guest.id, name):
+            if is_part_of(guest.id, name):
                 self._registry.bye(guest.id)
 
     def check_is_free(self, machine_id: str) -> None:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from boincvm.bus.access import LOGIN, Account, digest_of_passcode, new_passcode
 from boincvm.bus.broker import Broker
+from boincvm.controller.protocol.envelope import GUEST, GUEST_FRAMES, HOST, is_part_of
 from boincvm.controller.protocol.guest import check_id
-from boincvm.controller.protocol.messages import GUEST, GUEST_FRAMES, HOST, belongs
 from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.own_files import open_own
@@ -49,7 +49,7 @@ class Invitations:
 
     def host_of(self, machine_id: str) -> str | None:
         """The invited host whose machine that would be."""
-        return next((name for name in self._known if belongs(machine_id, name)), None)
+        return next((name for name in self._known if is_part_of(machine_id, name)), None)
 
     def add(self, name: str, machines: list[str]) -> str:
         """A passcode, which nobody is told again. `machines`: ids that are taken. Raises
@@ -61,7 +61,7 @@ class Invitations:
                 hint=f"for another passcode: boincvm invite --revoke {name}, then invite it again",
             )
         for other in (*self._known, *machines):
-            if belongs(other, name) or (other in self._known and belongs(name, other)):
+            if is_part_of(other, name) or (other in self._known and is_part_of(name, other)):
                 raise UsageError(
                     f"ids that begin with {name}. are not free: there is {other} already",
                     hint="choose another name for the host",

@@ -38,7 +38,7 @@ from boincvm.machine.session import Session
 from boincvm.machine.settings import Settings
 from boincvm.machine.spec import machine_spec
 from boincvm.machine.start_source import Boot, Clone, Restore, StartSource
-from boincvm.node.commands import GuestCommands
+from boincvm.node.commands import NodeCommands
 from boincvm.side_thread import in_side_thread
 
 _SETTINGS = Settings(Limits(boot=300.0, silence=120.0, stop=20.0), report_period=1.0)
@@ -56,7 +56,7 @@ class KeptMachine:
         self.definition = definition
         self.snapshots = Snapshots(place)
         self.programs = KeptPrograms(lambda: self.session)
-        self.commands: GuestCommands | None = None
+        self.commands: NodeCommands | None = None
         self.status = place.status()
         self.progress: float | None = None
         self.cold_because = ""
@@ -110,7 +110,7 @@ class KeptMachine:
 
     # Its beginning.
 
-    def begin_life(self, commands: GuestCommands, *, goes_on: bool) -> None:
+    def begin_life(self, commands: NodeCommands, *, goes_on: bool) -> None:
         """Its keeper is there. `goes_on`: with the life in which it was saved."""
         self.commands = commands
         commands.hold()  # until there is a machine to run them in

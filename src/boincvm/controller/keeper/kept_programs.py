@@ -19,7 +19,7 @@ class KeptPrograms:
         self._running: set[GuestProgram] = set()
 
     def start(self, request: Request, listener: Listener) -> RunningProgram:
-        """For GuestCommands. Raises BoincvmError."""
+        """For NodeCommands. Raises BoincvmError."""
         session = self._session()
         if session is None:
             raise HypervisorError("the machine does not run yet, or not any more")

@@ -26,9 +26,9 @@ from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.inherited import heeded, reset_inherited_state
 from boincvm.host.signals import ASKING_SIGNALS, call_on_signals
-from boincvm.node.files import GuestFiles
+from boincvm.node.files import NodeFiles
 from boincvm.node.machine_files import MachinePlace
-from boincvm.node.node import BusGuest
+from boincvm.node.node import Node
 
 
 def say(line: str) -> None:
@@ -75,22 +75,22 @@ async def keep(place: Place, snapshot: str | None) -> None:
     try:
         # The group ends first: what was asked is answered before the guest says BYE.
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            files = GuestFiles(MachinePlace(lambda: kept.session), place.spool)
+            files = NodeFiles(MachinePlace(lambda: kept.session), place.spool)
             stack.push_async_callback(files.close)
-            guest = BusGuest(
+            guest = Node(
                 bus,
                 guest_of(definition, instance),
                 kept.programs.start,
                 group,
                 verbs={**verbs.table(), **files.verbs},
-                report=lambda: kept.report().table(),
+                report=kept.report,
             )
             try:
                 kept.begin_life(guest.commands, goes_on=goes_on)
             except (BoincvmError, KeyError, TypeError, ValueError) as error:
                 await _did_not_start(kept, _of_commands(error))
                 return
-            tell[0] = guest.say_state
+            tell[0] = guest.send_report
             await guest.open()
             stack.push_async_callback(_say_goodbye, guest, kept)
             _listen_for_signals(verbs, group)
@@ -107,7 +107,7 @@ def _listen_for_signals(verbs: KeeperVerbs, group: asyncio.TaskGroup) -> None:
     call_on_signals(heeded(ASKING_SIGNALS), end)
 
 
-async def _say_goodbye(guest: BusGuest, kept: KeptMachine) -> None:
+async def _say_goodbye(guest: Node, kept: KeptMachine) -> None:
     await guest.close(comes_back=kept.status.state is VmState.SAVED)
 
 

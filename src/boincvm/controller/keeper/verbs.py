@@ -26,7 +26,7 @@ class KeeperVerbs:
         self._turn = asyncio.Lock()
 
     def table(self) -> dict[str, Verb]:
-        """For the Answerer."""
+        """For the Responder."""
         acts: dict[str, Act] = {
             "pause": lambda _: self._simply(self._kept.pause),
             "resume": lambda _: self._simply(self._kept.resume),

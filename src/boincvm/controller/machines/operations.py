@@ -4,7 +4,7 @@ import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Mapping
 
-from boincvm.controller.guests.hub import Desk
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.keeper.snapshots import Snapshots
 from boincvm.controller.keeper.verbs import ENDS
 from boincvm.controller.machines.local_machine import LocalMachine
@@ -25,12 +25,12 @@ Table = dict[str, Json]
 _REMOTE = ("pause", "resume", "save", "stop", "power_off", "snapshot_take", "snapshot_remove")
 
 
-class Life:
+class MachineOperations:
     """`machines` are this host's; keepers of others are reached by the bus."""
 
-    def __init__(self, machines: Machines, desk: Desk) -> None:
+    def __init__(self, machines: Machines, hub: Hub) -> None:
         self._machines = machines
-        self._desk = desk
+        self._hub = hub
         self._local: dict[str, Callable[[LocalMachine, Asked], Awaitable[Table]]] = {
             "start": self._start,
             "reset": self._reset,
@@ -48,7 +48,7 @@ class Life:
         """Ids of all that it matches: machines of this host, and guests that can be told."""
         local = [one.id for one in self._machines.all() if selector.matches(as_guest(one))]
         known = set(local)
-        found = self._desk.registry.find(selector)
+        found = self._hub.registry.find(selector)
         return sorted([*local, *(guest.id for guest in found if guest.id not in known)])
 
     async def each(self, vms: str, verb: str, asked: Asked) -> Table:
@@ -92,11 +92,11 @@ class Life:
                 f"{vm} is no machine of this host, and cannot be told to {verb.replace('_', ' ')}",
                 hint="ask the controller of its own host",
             )
-        reply = await self._desk.asker.ask(guest, verb, asked, within=ASK_LIMIT)
+        reply = await self._hub.requester.ask(guest, verb, asked, within=ASK_LIMIT)
         return _plain(reply.table)
 
     def _guest(self, vm: str) -> Guest:
-        guest = self._desk.registry.get(vm)
+        guest = self._hub.registry.get(vm)
         if guest is None:
             raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
         return guest
@@ -136,13 +136,13 @@ class Life:
             await machine.until(lambda: machine.state is not VmState.STARTING)
         try:
             async with asyncio.timeout(ASK_LIMIT):
-                guest = await self._desk.registry.wait_for(machine.id)
+                guest = await self._hub.registry.wait_for(machine.id)
         except TimeoutError:
             raise HostError(
                 f"the keeper of the machine {machine.id} has not come to the bus",
                 hint=f"see boincvm logs {machine.id}; boincvm stop --now {machine.id} ends it",
             ) from None
-        reply = await self._desk.asker.ask(guest, verb, asked, within=ASK_LIMIT)
+        reply = await self._hub.requester.ask(guest, verb, asked, within=ASK_LIMIT)
         return _plain(reply.table)
 
     # What concerns this host's own.
@@ -199,7 +199,7 @@ class Life:
 
     async def _discard(self, machine: LocalMachine, _asked: Asked) -> Table:
         self._machines.discard(machine)
-        self._desk.commands.guest_is_lost(machine.id, "the machine's saved state was discarded")
+        self._hub.commands.guest_is_lost(machine.id, "the machine's saved state was discarded")
         return {}
 
     async def _remove(self, machine: LocalMachine, asked: Asked) -> Table:

@@ -1,11 +1,12 @@
-"""What a guest is on the bus: its id, and how it describes itself."""
+"""A guest on the bus: its id, how it describes itself, and what it says of its presence."""
 
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Self
 
 from boincvm.bus.topics import is_destination
-from boincvm.controller.protocol.messages import GUEST
+from boincvm.controller.protocol.envelope import GUEST, Envelope, pack
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.job.values import describe
 
@@ -18,36 +19,38 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Guest(NamedTuple):
-    """As it described itself. labels: whatever its owner wants to address it by;
-    capabilities: what its agent can do; instance: another one each time that it was started."""
+    """A guest, as it described itself."""
 
     id: str
     name: str
     host: str = ""
     labels: Mapping[str, str] = {}
+    """Whatever its owner wants to address it by."""
     capabilities: frozenset[str] = frozenset()
+    """What its agent can do."""
     instance: str = ""
+    """Another one each time that it was started: which of its lives this is."""
 
 
 def check_guest(guest: Guest) -> None:
-    """Raises GuestProtocolError."""
-    words = [
+    """Check that a guest's description is within its limits. Raises GuestProtocolError."""
+    texts = [
         guest.id,
         guest.name,
         guest.host,
         guest.instance,
         *guest.labels,
         *guest.labels.values(),
+        *guest.capabilities,
     ]
-    words += guest.capabilities
     if not guest.id or len(guest.labels) > _MOST_LABELS or len(guest.capabilities) > _MOST_LABELS:
-        raise GuestProtocolError("a guest without an id, or with too many labels")
-    if any(len(word) > _LONGEST or not word.isprintable() for word in words):
-        raise GuestProtocolError("a guest describes itself with words that are too long, or none")
+        raise GuestProtocolError("a guest has no id, or too many labels or capabilities")
+    if any(len(text) > _LONGEST or not text.isprintable() for text in texts):
+        raise GuestProtocolError("a guest's labels or other texts are too long or unprintable")
 
 
 def check_id(value: object) -> str:
-    """A machine's id; it becomes a file name and a word on the bus. Raises UsageError."""
+    """Return a machine's id, which becomes a file name and part of a topic. Raises UsageError."""
     if not isinstance(value, str) or _ID.fullmatch(value) is None:
         raise UsageError(
             f"found {describe(value)}, expected a machine's name:"
@@ -59,3 +62,147 @@ def check_id(value: object) -> str:
             hint="all means everybody; dots stand between words, of which there are 15 at most",
         )
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A guest announces itself: on each connection, and when it is asked to."""
+
+    NAME: ClassVar[str] = "HELLO"
+    name: str | None
+    """None: the guest's id."""
+    host: str
+    labels: Mapping[str, str]
+    capabilities: frozenset[str]
+    instance: str
+
+    @classmethod
+    def of(cls, guest: Guest) -> Self:
+        """Return the message that announces `guest`."""
+        return cls(guest.name, guest.host, guest.labels, guest.capabilities, guest.instance)
+
+    def guest(self, guest_id: str) -> Guest:
+        """Return the guest that is described; its id comes from where the message was sent."""
+        name = guest_id if self.name is None else self.name
+        return Guest(guest_id, name, self.host, self.labels, self.capabilities, self.instance)
+
+    def encode(self) -> bytes:
+        fields: dict[str, object] = {
+            "name": self.name,
+            "host": self.host,
+            "labels": dict(self.labels),
+            "capabilities": sorted(self.capabilities),
+            "instance": self.instance,
+        }
+        return pack(self.NAME, fields)
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        labels = envelope.fields.get("labels", {})
+        capabilities = envelope.fields.get("capabilities", [])
+        if not isinstance(labels, dict) or not _are_texts(labels.values()):
+            raise envelope.invalid("labels")
+        if not isinstance(capabilities, list) or not _are_texts(capabilities):
+            raise envelope.invalid("capabilities")
+        return cls(
+            envelope.any_text("name") if "name" in envelope.fields else None,
+            envelope.any_text("host"),
+            labels,
+            frozenset(capabilities),
+            envelope.any_text("instance"),
+        )
+
+
+def _are_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+@dataclass(frozen=True, slots=True)
+class StillAlive:
+    """A guest is there: it says so every BEAT seconds."""
+
+    NAME: ClassVar[str] = "STILL_ALIVE"
+
+    def encode(self) -> bytes:
+        return pack(self.NAME)
+
+    @classmethod
+    def read(cls, _envelope: Envelope) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """A guest leaves."""
+
+    NAME: ClassVar[str] = "BYE"
+    comes_back: bool = False
+    """The same life goes on later, and its commands with it."""
+
+    def encode(self) -> bytes:
+        return pack(self.NAME, {"comes-back": True} if self.comes_back else None)
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        return cls(envelope.flag("comes-back"))
+
+
+@dataclass(frozen=True, slots=True)
+class HelloWanted:
+    """To a guest that was heard and is not known: it is to say HELLO."""
+
+    NAME: ClassVar[str] = "HELLO_WANTED"
+
+    def encode(self) -> bytes:
+        return pack(self.NAME)
+
+    @classmethod
+    def read(cls, _envelope: Envelope) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """To a guest: it is to answer with PONG at once."""
+
+    NAME: ClassVar[str] = "PING"
+    fields: Mapping[str, object]
+    """Whatever the sender likes, such as a `sign`; the PONG repeats it."""
+
+    def encode(self) -> bytes:
+        return pack(self.NAME, self.fields)
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        return cls(envelope.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """A guest answers a PING."""
+
+    NAME: ClassVar[str] = "PONG"
+    fields: Mapping[str, object]
+
+    def encode(self) -> bytes:
+        return pack(self.NAME, self.fields)
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        return cls(envelope.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A guest was told something that it does not know."""
+
+    NAME: ClassVar[str] = "AINT"
+    message: str
+    """The name of what it was told."""
+
+    def encode(self) -> bytes:
+        return pack(self.NAME, {"word": self.message})
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        return cls(envelope.any_text("word"))

@@ -1,8 +1,9 @@
-"""What a machine's keeper tells of its state, as it travels on the bus."""
+"""What a guest tells of its state and its load: STATE."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
+from boincvm.controller.protocol.envelope import Envelope, pack
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import GuestProtocolError
 
@@ -10,47 +11,48 @@ _LONGEST = 500
 _MOST_BYTES = float(1 << 53)
 
 
-class Report(NamedTuple):
-    """cpu: processor seconds per second since the report before. memory: bytes that the
-    hypervisor has of the host's. progress: from 0 to 1, what a program said of itself.
-    started_at: seconds since 1970. None: not known."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A guest's state, told at each beat and when it changes. None stands for what is not known."""
 
+    NAME: ClassVar[str] = "STATE"
     state: VmState
     why: str = ""
     cpu: float | None = None
+    """Processor seconds per second since the report before."""
     memory: int | None = None
+    """Bytes that the hypervisor has of the host's."""
     progress: float | None = None
+    """From 0 to 1: what a program said of itself."""
     started_at: float | None = None
+    """Seconds since 1970."""
+
+    def encode(self) -> bytes:
+        return pack(self.NAME, self.table())
 
     def table(self) -> dict[str, object]:
-        """For `read_report`."""
-        return {**self._asdict(), "state": str(self.state)}
+        """Return the fields, fit for JSON."""
+        return {
+            "state": str(self.state),
+            "why": self.why,
+            "cpu": self.cpu,
+            "memory": self.memory,
+            "progress": self.progress,
+            "started_at": self.started_at,
+        }
 
-
-def read_report(table: Mapping[str, object]) -> Report:
-    """Raises GuestProtocolError."""
-    why = table.get("why", "")
-    try:
-        state = VmState(str(table.get("state")))
-    except ValueError:
-        raise GuestProtocolError("a guest is in a state that there is not") from None
-    if not isinstance(why, str):
-        raise GuestProtocolError("a guest says in no words why it is in its state")
-    memory = _number(table, "memory", _MOST_BYTES)
-    return Report(
-        state,
-        "".join(filter(str.isprintable, why[:_LONGEST])),
-        _number(table, "cpu", 4096.0),
-        None if memory is None else int(memory),
-        _number(table, "progress", 1.0),
-        _number(table, "started_at", 1e12),
-    )
-
-
-def _number(table: Mapping[str, object], name: str, most: float) -> float | None:
-    value = table.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
-        raise GuestProtocolError(f"a guest tells a {name} that cannot be")
-    return float(value)
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        try:
+            state = VmState(str(envelope.fields.get("state")))
+        except ValueError:
+            raise GuestProtocolError("a guest tells a state that there is not") from None
+        memory = envelope.optional_number("memory", _MOST_BYTES)
+        return cls(
+            state,
+            "".join(filter(str.isprintable, envelope.any_text("why")[:_LONGEST])),
+            envelope.optional_number("cpu", 4096.0),
+            None if memory is None else int(memory),
+            envelope.optional_number("progress", 1.0),
+            envelope.optional_number("started_at", 1e12),
+        )

@@ -1,28 +1,24 @@
-"""Requests to one guest, and its answers, as they travel on the bus.
+"""Requests to one guest, and its answers.
 
-To a guest, and from it:
-
-    ASK {"ask-id", "instance", "verb", "arguments", "heard"} and data
-            `heard`: ids whose answers have come, and need not be kept any more
-    ASK_TAKEN {"ask-id"}                it was heard, and takes its time
-    ANSWER {"ask-id", "result"} and data
-    ANSWER {"ask-id", "error": {"message", "hint", "code"}}
+A guest does what it is asked at most once in each of its lives. It keeps an answer until the
+controller has it, and gives it again when it is asked again.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Self
 
 from boincvm import errors
-from boincvm.controller.protocol.messages import Word
+from boincvm.controller.protocol.envelope import Envelope, pack
 from boincvm.errors import BoincvmError, GuestProtocolError
 from boincvm.exit_codes import ExitCode
 
 MOST_DATA = 256 << 10
-"""Bytes beside the table, of a question and of an answer."""
+"""Bytes beside the fields, of a request and of an answer."""
 MOST_OPEN = 256
-"""Questions to one guest at once."""
+"""Requests to one guest at once."""
 MOST_HEARD = 64
-"""Ids in one word."""
+"""Ids of answers that have come, in one message."""
 LONGEST_ID = 64
 _LONGEST_TEXT = 1000
 _KINDS = {
@@ -33,20 +29,100 @@ _KINDS = {
 
 
 class Reply(NamedTuple):
-    """What a verb gives: `table` must be fit for JSON; `data` is at most MOST_DATA bytes."""
+    """What a guest replies to a request that it has done."""
 
     table: Mapping[str, object]
+    """Fit for JSON."""
+    data: bytes = b""
+    """At most MOST_DATA bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """To a guest: it is to do something, and to answer."""
+
+    NAME: ClassVar[str] = "ASK"
+    ask_id: str
+    instance: str
+    """The guest's life that is meant."""
+    verb: str
+    arguments: Mapping[str, object]
+    heard: tuple[str, ...] = ()
+    """Ids of requests whose answers have come, and need not be kept any more."""
     data: bytes = b""
 
+    def encode(self) -> bytes:
+        """Raises ValueError where it is too large."""
+        fields: dict[str, object] = {
+            "ask-id": self.ask_id,
+            "instance": self.instance,
+            "verb": self.verb,
+            "arguments": dict(self.arguments),
+            "heard": list(self.heard),
+        }
+        return pack(self.NAME, fields, self.data)
 
-def read_answer(word: Word) -> Reply | BoincvmError:
-    """Of an ANSWER. Raises GuestProtocolError."""
-    error, result = word.table.get("error"), word.table.get("result")
-    if isinstance(error, dict) and result is None:
-        return _read_error(error)
-    if not isinstance(result, dict) or error is not None or len(word.data) > MOST_DATA:
-        raise GuestProtocolError("an answer on the bus makes no sense")
-    return Reply(result, word.data)
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        ask_id, verb = envelope.text("ask-id"), envelope.text("verb")
+        arguments, heard = envelope.fields.get("arguments", {}), envelope.fields.get("heard", [])
+        if (
+            not isinstance(arguments, dict)
+            or not isinstance(heard, list)
+            or len(heard) > MOST_HEARD
+            or max(len(ask_id), len(verb)) > LONGEST_ID
+            or len(envelope.data) > MOST_DATA
+        ):
+            raise GuestProtocolError("an ASK on the bus has invalid fields, or is too large")
+        names = tuple(name for name in heard if isinstance(name, str))
+        return cls(ask_id, envelope.any_text("instance"), verb, arguments, names, envelope.data)
+
+
+@dataclass(frozen=True, slots=True)
+class AskTaken:
+    """A guest has a request, and takes its time for it."""
+
+    NAME: ClassVar[str] = "ASK_TAKEN"
+    ask_id: str
+
+    def encode(self) -> bytes:
+        return pack(self.NAME, {"ask-id": self.ask_id})
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        return cls(envelope.text("ask-id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A guest has done what it was asked, or has failed at it."""
+
+    NAME: ClassVar[str] = "ANSWER"
+    ask_id: str
+    outcome: Reply | BoincvmError
+    """An error is of the kind that has its exit code."""
+
+    def encode(self) -> bytes:
+        outcome = self.outcome
+        if isinstance(outcome, Reply):
+            fields = {"ask-id": self.ask_id, "result": dict(outcome.table)}
+            return pack(self.NAME, fields, outcome.data)
+        told = {
+            "message": outcome.message[:_LONGEST_TEXT],
+            "hint": outcome.hint[:_LONGEST_TEXT],
+            "code": int(outcome.exit_code),
+        }
+        return pack(self.NAME, {"ask-id": self.ask_id, "error": told})
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        ask_id = envelope.text("ask-id")
+        error, result = envelope.fields.get("error"), envelope.fields.get("result")
+        if isinstance(error, dict) and result is None:
+            return cls(ask_id, _read_error(error))
+        if not isinstance(result, dict) or error is not None or len(envelope.data) > MOST_DATA:
+            raise GuestProtocolError("an ANSWER on the bus has invalid fields, or is too large")
+        return cls(ask_id, Reply(result, envelope.data))
 
 
 def _read_error(table: Mapping[str, object]) -> BoincvmError:

@@ -94,7 +94,7 @@ class Streams:
         }
         if request.query_params.get("follow") != "yes":
             return JSONResponse(begun)
-        command = self._controller.desk.commands.find(str(begun["result"]["command"]))
+        command = self._controller.hub.commands.find(str(begun["result"]["command"]))
 
         async def all_of_it() -> AsyncGenerator[dict[str, Json], None]:
             yield dict(begun)
@@ -105,7 +105,7 @@ class Streams:
         return Flow(_lines(all_of_it()), self._ending, _LINES)
 
     async def output(self, request: Request) -> Response:
-        command = self._controller.desk.commands.find(request.path_params["id"])
+        command = self._controller.hub.commands.find(request.path_params["id"])
         begin = _whole(request, "from")
         follow = request.query_params.get("follow") == "yes"
         return Flow(_lines(command_output(command, begin, follow=follow)), self._ending, _LINES)

@@ -57,7 +57,7 @@ class CommandMethods:
 
     async def list_finished(self) -> list[str]:
         """Ids of commands that have ended, and whose results nobody has read yet."""
-        known = self._controller.desk.commands.all()
+        known = self._controller.hub.commands.all()
         self._read &= {command.id for command in known}
         return [
             command.id
@@ -78,7 +78,7 @@ class CommandMethods:
 
     async def details(self, cmdId: str) -> object:  # noqa: N803
         """What was to be run."""
-        command = self._controller.desk.commands.find(cmdId)
+        command = self._controller.hub.commands.find(cmdId)
         request = command.request
         return {
             "timestamp": command.submitted_at,

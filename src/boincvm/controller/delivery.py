@@ -1,0 +1,121 @@
+"""Deliver messages to guests reliably, over a bus that may lose them.
+
+A parcel is what a guest was told and has not settled. It is sent again when the guest has
+connected again and at its beats and, where `first_wait` says so, after growing waits until the
+guest has acknowledged it. A parcel for a former life of the guest, or for one that has left, is
+given up, and its sender is told why.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from boincvm.controller.protocol.envelope import Send
+from boincvm.controller.protocol.guest import Guest
+
+LONGEST_WAIT = 30.0
+"""Seconds: waits do not grow beyond it."""
+
+
+class Parcel(ABC):
+    """What one guest was told, in one of its lives, and has not settled."""
+
+    def __init__(self, guest_id: str, instance: str, parcel_id: str) -> None:
+        """`instance`: the guest's life; `parcel_id`: one of a kind among those of the guest."""
+        self.guest_id = guest_id
+        self.instance = instance
+        self.id = parcel_id
+        self.wait = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+
+    @abstractmethod
+    def message(self) -> bytes:
+        """Return what the guest is told, as things stand now."""
+
+    def overdue(self) -> Iterable[bytes]:
+        """Return what may have been lost, at a beat of the guest."""
+        return (self.message(),)
+
+    @abstractmethod
+    def give_up(self, why: str) -> None:
+        """Notice that it will not be settled. It is no parcel any more."""
+
+
+AnyParcel = TypeVar("AnyParcel", bound=Parcel)
+
+
+class Delivery(Generic[AnyParcel]):
+    """The parcels of one kind, for all guests."""
+
+    def __init__(self, send: Send, first_wait: float | None = None) -> None:
+        """`first_wait`: seconds after which an unacknowledged parcel is sent again for the first
+        time; None: only at beats, as is right for what goes to thousands of guests at once."""
+        self._send = send
+        self._first_wait = first_wait
+        self._open: dict[str, dict[str, AnyParcel]] = {}  # by guest, then by the parcel's id
+
+    def add(self, parcel: AnyParcel) -> None:
+        """Take a parcel up, without sending it."""
+        self._open.setdefault(parcel.guest_id, {})[parcel.id] = parcel
+
+    def send(self, parcel: AnyParcel) -> None:
+        """Send a parcel that was added."""
+        self._send(parcel.guest_id, parcel.message())
+        if self._first_wait is not None:
+            parcel.wait = min(2 * parcel.wait or self._first_wait, LONGEST_WAIT)
+            loop = asyncio.get_running_loop()
+            parcel.timer = loop.call_later(parcel.wait, self.send, parcel)
+
+    def get(self, guest_id: str, parcel_id: str) -> AnyParcel | None:
+        """Return a parcel that is not settled; None where there is no such one."""
+        return self._open.get(guest_id, {}).get(parcel_id)
+
+    def count(self, guest_id: str) -> int:
+        """Return how many parcels the guest has not settled."""
+        return len(self._open.get(guest_id, {}))
+
+    def acknowledge(self, parcel: AnyParcel) -> None:
+        """Notice that the guest has the parcel: it is not sent again after a wait."""
+        if parcel.timer is not None:
+            parcel.timer.cancel()
+            parcel.timer = None
+
+    def settle(self, parcel: AnyParcel) -> None:
+        """Notice that nothing is left to do for a parcel; again is harmless."""
+        self.acknowledge(parcel)
+        parcels = self._open.get(parcel.guest_id, {})
+        if parcels.get(parcel.id) is parcel:
+            del parcels[parcel.id]
+            if not parcels:
+                del self._open[parcel.guest_id]
+
+    # What happens to guests.
+
+    def beats(self, guest_id: str) -> None:
+        """Send what may have been lost."""
+        for parcel in list(self._open.get(guest_id, {}).values()):
+            for body in parcel.overdue():
+                self._send(guest_id, body)
+
+    def says_hello(self, guest: Guest, why: str) -> None:
+        """Send all parcels of the guest's present life again, and give up those of a former one.
+        `why`: see `give_up`."""
+        for parcel in list(self._open.get(guest.id, {}).values()):
+            if parcel.instance == guest.instance:
+                self._send(guest.id, parcel.message())
+            else:
+                self._give_up(parcel, why)
+
+    def is_lost(self, guest_id: str, why: str) -> None:
+        """Give up all parcels of a guest that has left."""
+        for parcel in list(self._open.get(guest_id, {}).values()):
+            self._give_up(parcel, why)
+
+    def all(self) -> list[AnyParcel]:
+        """Return all parcels that are not settled."""
+        return [parcel for parcels in self._open.values() for parcel in parcels.values()]
+
+    def _give_up(self, parcel: AnyParcel, why: str) -> None:
+        self.settle(parcel)
+        parcel.give_up(why)
