@@ -27,7 +27,8 @@ from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.acceleration import probe
 from boincvm.hypervisor.qemu.command import layer_node
-from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.driver import QemuDriver
+from boincvm.hypervisor.qemu.machine import QemuMachine
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.image.store import Image, ImageStore
 from boincvm.machine.managed import opened

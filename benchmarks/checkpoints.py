@@ -141,7 +141,7 @@ async def _resume(laboratory: Laboratory, saved: _Saved) -> float:
     spoke = asyncio.Event()
     begin = monotonic()
     check_files(directory, checkpoint.files)  # as the wrapper does
-    again = QemuDriver(laboratory.accelerator).saved_machine(saved.spec, checkpoint)
+    again = QemuDriver(laboratory.accelerator).restore(saved.spec, checkpoint)
     link = await GuestLink.open(await again.start(), attach_to=saved.link)
     try:
         GuestProgram.attached(link, saved.program, output=lambda *_: spoke.set())

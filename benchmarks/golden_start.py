@@ -66,11 +66,11 @@ async def _copies(laboratory: Laboratory, count: int) -> tuple[list[float], list
             directory = tempfile.TemporaryDirectory(dir=laboratory.directory)
             place = Path(stack.enter_context(directory))
             spec = machine_spec(SHAPE, image, place)
-            found = find_golden(image, spec, driver.identity())
+            found = find_golden(image, spec, driver.golden_snapshots.identity())
             golden = found.golden
             assert golden is not None, found.why
             begin = monotonic()
-            made = driver.clone(spec, golden.directory)
+            made = driver.golden_snapshots.clone(spec, golden.directory)
             stack.push_async_callback(made.destroy)
             link = await GuestLink.open(await made.start(), attach_to=golden.link)
             stack.callback(link.close)

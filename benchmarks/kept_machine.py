@@ -13,7 +13,8 @@ from benchmarks.booted import start_program
 from benchmarks.guest_overhead import NUMBER
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
-from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.driver import QemuDriver
+from boincvm.hypervisor.qemu.machine import QemuMachine
 from boincvm.image.store import Image
 from boincvm.machine.managed import opened
 from boincvm.machine.session import Session

@@ -12,7 +12,8 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, Usage
 from boincvm.guestlink.voice import Word
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
-from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.driver import QemuDriver
+from boincvm.hypervisor.qemu.machine import QemuMachine
 
 LIMIT = 60.0
 """Seconds for anything that a machine is waited for."""
@@ -135,7 +136,7 @@ async def restored(
     spec: MachineSpec, link_state: dict[str, object], checkpoint: Checkpoint
 ) -> AsyncIterator[tuple[QemuMachine, GuestLink]]:
     """The machine that `save` left, running again; its agent still waits for `attach`."""
-    machine = QemuDriver("tcg").saved_machine(spec, checkpoint)
+    machine = QemuDriver("tcg").restore(spec, checkpoint)
     try:
         channel = await machine.start()
         link = await GuestLink.open(channel, silence_limit=2, attach_to=link_state)

@@ -13,7 +13,7 @@ from boincvm.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("guest/**/*.py")])
-LONGEST_FILE = 450
+LONGEST_FILE = 600
 CONTRACTS = (
     "imports go downwards",
     "the controller stands on the machine engine, not on the wrapper",

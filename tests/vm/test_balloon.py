@@ -11,7 +11,7 @@ from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.guestlink.link import GuestLink
 from boincvm.host.process_tree import own_usage
-from boincvm.hypervisor.qemu.driver import QemuMachine
+from boincvm.hypervisor.qemu.machine import QemuMachine
 from support.booted import LIMIT, Listener, booted, spec_in
 from support.slot import Slot
 

@@ -23,7 +23,7 @@ while True:
 
 async def freeze(driver: QemuDriver, spec: MachineSpec) -> dict[str, object]:
     """Makes `spec.directory` a golden snapshot; its guest link's state."""
-    machine = driver.golden_machine(spec)
+    machine = driver.golden_snapshots.machine(spec)
     try:
         link = await GuestLink.open(await machine.start(), silence_limit=LIMIT)
         await link.ready
@@ -51,12 +51,12 @@ async def test_a_copy_is_kept_and_goes_on_twice(
     golden = spec_in(tmp_path / "golden", base_image)._replace(balloon=balloon)
     link_state = await freeze(driver, golden)
     spec = spec_in(tmp_path / "machine", base_image)._replace(balloon=balloon)
-    machine = driver.clone(spec, golden.directory)
+    machine = driver.golden_snapshots.clone(spec, golden.directory)
     kept: Checkpoint | None = None
     program: dict[str, object] = {}
     for number in (1, 2, 3):
         if kept is not None:
-            machine = driver.saved_machine(spec, kept)
+            machine = driver.restore(spec, kept)
         try:
             channel = await machine.start()
             link = await GuestLink.open(channel, silence_limit=LIMIT, attach_to=link_state)

@@ -144,4 +144,4 @@ async def test_a_checkpoint_that_says_more_than_its_machine_type(spec: MachineSp
     }
     files = {"memory-000001": seal, "disk-000001.qcow2": seal}
     with pytest.raises(HypervisorError, match="type makes no sense"):
-        QemuDriver("tcg").saved_machine(spec, Checkpoint(1, files, table))
+        QemuDriver("tcg").restore(spec, Checkpoint(1, files, table))

@@ -18,7 +18,8 @@ from boincvm.guestlink.put import put_tree
 from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.qemu import acceleration
-from boincvm.hypervisor.qemu.driver import QemuDriver, QemuMachine
+from boincvm.hypervisor.qemu.driver import QemuDriver
+from boincvm.hypervisor.qemu.machine import QemuMachine
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER
 from boincvm.machine.managed import opened
 

@@ -1,53 +1,26 @@
 """What `boincvm doctor` looks at: one function, one check, one line of the report."""
 
-import asyncio
 import os
-import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from boincvm import paths
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode
 from boincvm.host.resources import available_memory
-from boincvm.host.users import group_of
-from boincvm.hypervisor.qemu import command as qemu_command
+from boincvm.hypervisor.doctor import Check, Status
+from boincvm.hypervisor.registry import driver_names, find_driver
 from boincvm.sizes import format_size
 
 MIB = 1 << 20
 OLDEST_PYTHON = (3, 11)
-OLDEST_QEMU = (7, 2)
 LEAST_DISK = 256 * MIB
 COMFORTABLE_DISK = 4096 * MIB
 COMFORTABLE_MEMORY = 768 * MIB
 """The default machine's 512 MiB and what QEMU itself takes."""
-
-_PROGRAM_LIMIT = 20.0
-
-
-class Status(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. `failed`: no job can run. `remedy`: what to type or do about it.
-
-    `exit_code` is what doctor ends with if this is the first that failed.
-    """
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str = ""
-    exit_code: ExitCode = ExitCode.HYPERVISOR_MISSING
 
 
 def python() -> Check:
@@ -58,42 +31,6 @@ def python() -> Check:
     return Check("python", Status.FAILED, found, f"install Python {wanted} or newer")
 
 
-def qemu() -> Check:
-    name = qemu_command.PROGRAM
-    path = shutil.which(name)
-    if path is None:
-        return Check("qemu", Status.FAILED, f"no {name}", qemu_command.INSTALL_HINT)
-    status, text = _output_of(path, "--version")
-    found = re.search(r"version (\d+)\.(\d+)(?:\.\d+)*", text)
-    if status != 0 or found is None:
-        detail = f"{path} does not tell its version: {_last_line(text)}"
-        return Check("qemu", Status.FAILED, detail, qemu_command.INSTALL_HINT)
-    if (int(found[1]), int(found[2])) < OLDEST_QEMU:
-        wanted = ".".join(map(str, OLDEST_QEMU))
-        remedy = f"install QEMU {wanted} or newer"
-        return Check("qemu", Status.FAILED, f"{path}, {found[0]}, is too old", remedy)
-    return Check("qemu", Status.OK, f"{path}, {found[0]}")
-
-
-def qemu_img() -> Check:
-    path = shutil.which("qemu-img")
-    if path is None:
-        return Check("qemu-img", Status.FAILED, "no qemu-img", qemu_command.INSTALL_HINT)
-    return Check("qemu-img", Status.OK, path)
-
-
-def sandbox() -> Check:
-    path = shutil.which(qemu_command.PROGRAM)
-    if path is None:
-        return Check("sandbox", Status.FAILED, "not tried: there is no QEMU")
-    # QEMU enters its sandbox before it answers this, and ends without making a machine.
-    status, text = _output_of(path, "-sandbox", qemu_command.SANDBOX, "-cpu", "help")
-    if status != 0:
-        remedy = "install a QEMU that is built with seccomp, and a kernel with CONFIG_SECCOMP"
-        return Check("sandbox", Status.FAILED, _last_line(text), remedy)
-    return Check("sandbox", Status.OK, "QEMU runs under its seccomp filter")
-
-
 def setpriv() -> Check:
     path = shutil.which("setpriv")
     if path is None:
@@ -102,40 +39,8 @@ def setpriv() -> Check:
     return Check("setpriv", Status.OK, path)
 
 
-def acceleration() -> list[Check]:
-    """The verdict and, where it is emulation, what that means for safety."""
-    from boincvm.hypervisor.qemu.acceleration import probe
-
-    kernel = _kernel_of_an_image()
-    verdict = asyncio.run(probe(kernel))
-    took = "known from before" if verdict.cached else f"found out in {verdict.seconds:.1f} s"
-    detail = f"{verdict.accelerator}: {verdict.reason} ({took})"
-    if verdict.accelerator != "tcg":
-        return [Check("acceleration", Status.OK, detail)]
-    return [
-        Check("acceleration", Status.WARNING, f"{detail}; emulation is slow", _kvm_remedy(kernel)),
-        Check(
-            "isolation",
-            Status.WARNING,
-            "emulation is no security boundary, QEMU says; so QEMU runs under -sandbox on, "
-            "with no device that is not needed and no network unless asked",
-            "run programs that you do not trust where KVM works",
-        ),
-    ]
-
-
-def _kvm_remedy(kernel: Path | None) -> str:
-    device = Path("/dev/kvm")
-    if not device.exists():
-        return "turn virtualization on in the firmware, then: modprobe kvm_intel (or kvm_amd)"
-    if not os.access(device, os.R_OK | os.W_OK):
-        return f'usermod -aG {group_of(device)} "$USER", as root; then log in again'
-    if kernel is None:
-        return "boincvm image build base; then boincvm doctor tries KVM"
-    return "nothing to do here: jobs run, only slower; a host whose KVM works is faster"
-
-
-def _kernel_of_an_image() -> Path | None:
+def kernel_of_an_image() -> Path | None:
+    """Return the kernel of an image that is here and whole; None if there is none."""
     from boincvm.image.store import ImageStore
 
     store = ImageStore()
@@ -219,40 +124,27 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-def _output_of(*argv: str) -> tuple[int, str]:
-    """The exit status and all that the program prints; a fault to start it counts as -1."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_PROGRAM_LIMIT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return -1, str(error)
-    return done.returncode, done.stdout.decode(errors="replace")
+LookUps = tuple[tuple[str, Callable[[], Check | list[Check]]], ...]
 
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1][:200] if lines else "it printed nothing"
-
-
-ALL: tuple[tuple[str, Callable[[], Check | list[Check]]], ...] = (
-    ("python", python),
-    ("qemu", qemu),
-    ("qemu-img", qemu_img),
-    ("sandbox", sandbox),
+_BEFORE: LookUps = (("python", python),)
+_AFTER: LookUps = (
     ("setpriv", setpriv),
-    ("acceleration", acceleration),
     ("images", images),
     ("image tools", build_tools),
     ("room for runs", run_space),
     ("room for images", image_space),
     ("memory", memory),
 )
+
+
+def look_ups() -> LookUps:
+    """Return all that is looked at, in order, the drivers' among it."""
+    drivers: list[tuple[str, Callable[[], Check | list[Check]]]] = [
+        (name, partial(look, kernel_of_an_image))
+        for driver in driver_names()
+        for name, look in find_driver(driver).look_ups
+    ]
+    return (*_BEFORE, *drivers, *_AFTER)
 
 
 def examine(name: str, function: Callable[[], Check | list[Check]]) -> list[Check]:

@@ -5,9 +5,9 @@ import shutil
 import textwrap
 
 from boincvm.cli import checks
-from boincvm.cli.checks import Check, Status
 from boincvm.cli.output import can_encode, print_json
 from boincvm.exit_codes import ExitCode
+from boincvm.hypervisor.doctor import Check, Status
 
 _DESCRIPTION = """\
 Look at all that a job needs on this host and say what is missing, with the command that
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine the host and print what was found; 0 if a job can run."""
-    found = [check for name, look in checks.ALL for check in checks.examine(name, look)]
+    found = [check for name, look in checks.look_ups() for check in checks.examine(name, look)]
     failed = [check for check in found if check.status is Status.FAILED]
     if arguments.json:
         print_json({"can_run_jobs": not failed, "checks": [_told(check) for check in found]})

@@ -6,6 +6,7 @@ from boincvm.cli.job_arguments import COMMAND_ADVICE, job_from_arguments
 from boincvm.cli.parser import Parser, option
 from boincvm.cli.shared_input import SharedInput
 from boincvm.exit_codes import ExitCode
+from boincvm.hypervisor.registry import DEFAULT
 from boincvm.job import values
 from boincvm.job.files import unsent_files
 from boincvm.job.model import Job, Limits, MachineShape
@@ -75,6 +76,13 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether the guest can reach the network (default: it cannot)",
     )
+    group.add_argument(
+        "--driver",
+        default=DEFAULT,
+        metavar="NAME",
+        help=f"what runs the machine (default: {DEFAULT}); uml is User-mode Linux: the host's own"
+        " speed without hardware virtualization, but no boundary against a hostile program",
+    )
 
 
 def _add_file_options(group: argparse._ArgumentGroup) -> None:
@@ -132,7 +140,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     show_progress = not arguments.quiet and not arguments.json and is_terminal()
     shared = SharedInput()
-    code = run_standalone(job, json_output=arguments.json, show_progress=show_progress)
+    code = run_standalone(
+        job,
+        json_output=arguments.json,
+        show_progress=show_progress,
+        driver=arguments.driver,
+    )
     if not arguments.json and not arguments.quiet:
         shared.tell_if_taken("run")
     if code != ExitCode.SUCCESS and not arguments.json:

@@ -1,34 +1,55 @@
-"""The drivers there are. A new one is one file and one line here."""
+"""The drivers there are: ours by their names, others' by entry points. One is imported when it is
+used."""
 
-from enum import StrEnum
+import importlib
 from pathlib import Path
+from typing import cast
 
-from boincvm.hypervisor.contract import Driver, Prestart
-from boincvm.hypervisor.qemu.acceleration import probe
+from boincvm.errors import UsageError
+from boincvm.hypervisor.contract import Driver, DriverPackage, Prestart
 
-
-class DriverName(StrEnum):
-    QEMU = "qemu"
-    FAKE = "fake"
-
-
-async def open_driver(name: DriverName, kernel: Path | None) -> Driver:
-    """The driver `name`, ready for machines that boot `kernel`.
-
-    Raises HypervisorMissingError.
-    """
-    if name is DriverName.FAKE:
-        from boincvm.hypervisor.fake.driver import FakeDriver
-
-        return FakeDriver()
-    from boincvm.hypervisor.qemu.driver import QemuDriver
-
-    verdict = await probe(kernel)
-    return QemuDriver(verdict.accelerator)
+DEFAULT = "qemu"
+"""The driver that is taken where none is asked for."""
+BUILT_IN = {
+    "qemu": "boincvm.hypervisor.qemu.package",
+    "uml": "boincvm.hypervisor.uml.package",
+    "fake": "boincvm.hypervisor.fake.package",
+}
+"""Modules with a `PACKAGE`."""
+ENTRY_POINTS = "boincvm.drivers"
+"""The group of entry points; each leads to a `contract.DriverPackage`, and has its name."""
+_TESTS_ALONE = "fake"
 
 
-def prestart(kernel: Path) -> Prestart:
-    """QEMU's, for a machine that boots `kernel`. Raises HypervisorMissingError."""
-    from boincvm.hypervisor.qemu.prestarted import QemuPrestart
+def find_driver(name: str = DEFAULT) -> DriverPackage:
+    """Return the package of the driver `name`. Raises UsageError where there is none."""
+    module = BUILT_IN.get(name)
+    if module is not None:
+        return cast(DriverPackage, importlib.import_module(module).PACKAGE)
+    from importlib.metadata import entry_points  # slow, and rarely needed
 
-    return QemuPrestart(kernel)
+    for found in entry_points(group=ENTRY_POINTS, name=name):
+        return cast(DriverPackage, found.load())
+    raise UsageError(
+        f"there is no driver {ascii(name)[:40]}", hint=f"choose one of: {', '.join(driver_names())}"
+    )
+
+
+def driver_names() -> list[str]:
+    """Return the names of all drivers that can run a guest, the default one first."""
+    from importlib.metadata import entry_points
+
+    ours = [name for name in BUILT_IN if name != _TESTS_ALONE]
+    return ours + sorted({found.name for found in entry_points(group=ENTRY_POINTS)} - set(BUILT_IN))
+
+
+async def open_driver(name: str, kernel: Path | None) -> Driver:
+    """Return the driver `name`, ready for machines that boot `kernel`. Raises UsageError,
+    HypervisorMissingError."""
+    return await find_driver(name).open(kernel)
+
+
+def prestart(name: str, kernel: Path) -> Prestart | None:
+    """Return what begins a machine of the driver `name` before there is an event loop; None where
+    it cannot. Raises UsageError, HypervisorMissingError."""
+    return find_driver(name).prestart(kernel)

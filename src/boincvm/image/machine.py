@@ -8,7 +8,7 @@ from boincvm.errors import GuestNeverBootedError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.registry import DriverName, open_driver
+from boincvm.hypervisor.registry import DEFAULT, open_driver
 
 _SILENCE_LIMIT = 120.0
 
@@ -20,7 +20,7 @@ async def booted(spec: MachineSpec, limit: float) -> AsyncIterator[GuestLink]:
     limit: seconds that the boot may take. Raises GuestError, HypervisorError,
     HypervisorMissingError, HostDiskFullError.
     """
-    driver = await open_driver(DriverName.QEMU, spec.kernel)
+    driver = await open_driver(DEFAULT, spec.kernel)
     machine = driver.machine(spec)
     try:
         link = await GuestLink.open(await machine.start(), silence_limit=_SILENCE_LIMIT)

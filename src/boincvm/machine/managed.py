@@ -80,6 +80,11 @@ class ManagedMachine:
         return self._is_answering
 
     @property
+    def can_be_kept(self) -> bool:
+        """Whether its guest has been heard, and its driver can put it on disk."""
+        return self._is_answering and self._required().checkpointing is not None
+
+    @property
     def is_saved(self) -> bool:
         """Whether it sleeps on disk. A clone that has not begun has nothing to sleep on."""
         is_unborn = isinstance(self._source, Clone) and self._session is None
@@ -297,6 +302,9 @@ class ManagedMachine:
         """
         async with self._busy:
             machine, link = self._required(), self.session.link
+            checkpointing = machine.checkpointing
+            if checkpointing is None:
+                raise HypervisorError(f"a machine of the driver {self.driver.name} cannot be saved")
             await machine.resume()  # a paused agent cannot finish its last frame
             self._is_quiet = True
             begin = time.monotonic()
@@ -313,10 +321,10 @@ class ManagedMachine:
                 if last:
                     await self._stop_watching()
                     self.host_seconds()  # the last chance to look
-                    kept = await machine.save(number)
+                    kept = await checkpointing.save(number)
                     link.close()
                 else:
-                    kept = await machine.checkpoint(number)
+                    kept = await checkpointing.checkpoint(number)
             except BaseException:
                 if last:
                     self._watch_session()
@@ -349,7 +357,10 @@ class ManagedMachine:
     async def freeze(self) -> None:
         """Make the machine, whose guest is quiet, a golden snapshot, and end it. Only one that
         started from `Boot(freezable=True)`."""
-        await self._required().freeze()
+        freezing = self._required().freezing
+        if freezing is None:
+            raise HypervisorError("this machine cannot become a golden snapshot")
+        await freezing.freeze()
 
     # Its end.
 
@@ -417,14 +428,16 @@ class ManagedMachine:
         not within `settling` seconds of what it was given before. Returns what it has now, None
         where it was left alone. Raises HypervisorError."""
         async with self._busy:
-            if not self._is_running_or_paused:
+            balloon = self._machine.balloon if self._machine is not None else None
+            if balloon is None or not self._is_running_or_paused:
                 return None
-            return await self._memory.hold(self._required(), choose, settling)
+            return await self._memory.hold(balloon, choose, settling)
 
     async def connect_network(self, *, connected: bool) -> None:
         """Plug the guest's network cable in or pull it, if it has a card."""
-        if self.spec.network and self._session is not None:
-            await self._required().connect_network(connected=connected)
+        card = self._machine.network if self._machine is not None else None
+        if card is not None and self._session is not None:
+            await card.connect(connected=connected)
 
 
 async def _ready(link: GuestLink) -> None:

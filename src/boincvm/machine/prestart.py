@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from boincvm.guestlink.first_word import first_word
-from boincvm.hypervisor.contract import MachineSpec, Prestart
-from boincvm.hypervisor.registry import prestart
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.registry import open_driver, prestart
 from boincvm.image.store import Image
 from boincvm.machine.golden.snapshots import Found, find_golden
 from boincvm.machine.golden.switch import is_wanted
@@ -22,13 +22,19 @@ from boincvm.machine.settings import Settings
 class Prestarted:
     """A machine like `spec`, begun as a copy of a golden snapshot of `image` or as a boot."""
 
-    def __init__(self, image: Image, spec: MachineSpec, silence_limit: float) -> None:
-        """`silence_limit`: that of the settings with which it will be managed, in seconds.
+    def __init__(self, driver: str, image: Image, spec: MachineSpec, silence_limit: float) -> None:
+        """`driver`: its name; one that cannot begin so early begins in `machine`. `silence_limit`:
+        that of the settings with which it will be managed, in seconds.
 
-        Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
+        Raises UsageError, HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
         self._spec = spec
-        self._prestart: Prestart = prestart(image.kernel)
+        self._driver, self._image = driver, image
+        self._prestart = prestart(driver, image.kernel)
+        self.sources: list[StartSource] = [Clone(image), Boot()]
+        """For `ManagedMachine.start`."""
+        if self._prestart is None:
+            return
         found = Found(None)
         if is_wanted():
             found = find_golden(image, spec, self._prestart.identity())
@@ -36,15 +42,19 @@ class Prestarted:
         if found.golden is not None:
             with suppress(OSError):  # should it be gone already, the driver tells why
                 self._prestart.say(first_word(silence_limit, fresh_for(spec)))
-        self.sources: list[StartSource] = [Clone(image, found, is_asked=True), Boot()]
-        """For `ManagedMachine.start`."""
+        self.sources = [Clone(image, found, is_asked=True), Boot()]
 
-    def machine(self, settings: Settings) -> ManagedMachine:
-        """Return the machine, to be started with `sources`."""
+    async def machine(self, settings: Settings) -> ManagedMachine:
+        """Return the machine, to be started with `sources`. Raises HypervisorMissingError."""
         from boincvm.machine.managed import ManagedMachine
 
-        return ManagedMachine(self._prestart.driver(), self._spec, settings)
+        if self._prestart is not None:
+            driver = self._prestart.driver()
+        else:
+            driver = await open_driver(self._driver, self._image.kernel)
+        return ManagedMachine(driver, self._spec, settings)
 
     def end(self) -> None:
         """End what has begun, if nobody has; after the machine's end it is harmless."""
-        self._prestart.end()
+        if self._prestart is not None:
+            self._prestart.end()

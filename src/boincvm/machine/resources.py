@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable
 
-from boincvm.host.process_tree import own_usage
-from boincvm.hypervisor.contract import GuestMemory, Machine
+from boincvm.hypervisor.contract import Balloon, GuestMemory, Machine
 
 _LITTLE = 16 << 20
 """Bytes."""
@@ -18,9 +17,9 @@ class Usage:
 
     def seconds(self, machine: Machine | None) -> float:
         """Return the CPU time so far; once a process has ended it tells nothing any more."""
-        if machine is not None:
-            used = sum(own_usage(pid)[0] for pid in machine.process_ids())
-            self._now = max(self._now, used)
+        usage = machine.usage() if machine is not None else None
+        if usage is not None:
+            self._now = max(self._now, usage.cpu_seconds)
         return self._before + self._now
 
     def begin_anew(self) -> None:
@@ -29,8 +28,9 @@ class Usage:
 
 
 def resident(machine: Machine) -> int:
-    """Return the bytes of memory that the machine's processes have now."""
-    return sum(own_usage(pid)[1] for pid in machine.process_ids())
+    """Return the bytes of memory that the machine has now."""
+    usage = machine.usage()
+    return usage.resident if usage is not None else 0
 
 
 class MemoryHold:
@@ -43,14 +43,14 @@ class MemoryHold:
 
     async def hold(
         self,
-        machine: Machine,
+        balloon: Balloon,
         choose: Callable[[GuestMemory | None], int | None],
         settling: float,
     ) -> int | None:
         """See `ManagedMachine.hold_memory`."""
         size = choose(None)
         if size is None:
-            guest = await machine.memory()
+            guest = await balloon.memory()
             if guest is None or guest.at < self._set_at + settling:
                 return None
             size = choose(guest)
@@ -58,6 +58,6 @@ class MemoryHold:
             return None
         # A little less is not worth the guest's time.
         if self._size is None or not self._size - _LITTLE < size <= self._size:
-            await machine.set_memory(size)
+            await balloon.set_memory(size)
             self._size, self._set_at = size, time.time()
         return self._size

@@ -22,8 +22,8 @@ class Session:
     def __init__(self, machine: Machine, link: GuestLink) -> None:
         self.machine = machine
         self.link = link
-        window = machine.transfer_window
-        self.window = TransferWindow(window) if window is not None else None
+        disk = machine.transfer_disk
+        self.window = TransferWindow(disk.descriptor) if disk is not None else None
         self.end: MachineEnd | None = None
         """How the machine ended, once it has."""
         self._trouble: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from boincvm.errors import BoincvmError
-from boincvm.hypervisor.contract import Driver, Feature, Machine, MachineSpec
+from boincvm.errors import BoincvmError, UsageError
+from boincvm.hypervisor.contract import Driver, Machine, MachineSpec
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.golden.snapshots import Found, discard_golden, find_golden
 from boincvm.machine.golden.switch import is_wanted
@@ -50,8 +50,19 @@ class Boot:
         return "boot"
 
     def make(self, driver: Driver, spec: MachineSpec) -> Machine:
-        """Return the driver's machine, of which nothing runs yet."""
-        return driver.golden_machine(spec) if self._freezable else driver.machine(spec)
+        """Return the driver's machine, of which nothing runs yet. Raises UsageError where it lacks
+        what the spec asks for."""
+        machine = _freezable(driver, spec) if self._freezable else driver.machine(spec)
+        for asked_for, capability, what in (
+            (spec.network, machine.network, "network"),
+            (spec.display, machine.display, "screen"),
+        ):
+            if asked_for and capability is None:
+                raise UsageError(
+                    f"a machine of the driver {driver.name} has no {what}",
+                    hint="do without it, or choose another driver",
+                )
+        return machine
 
     def reraise(self, error: BoincvmError) -> NoReturn:
         """Raise what is told where the start failed with `error`, and nothing else is tried."""
@@ -82,13 +93,14 @@ class Clone:
 
     def make(self, driver: Driver, spec: MachineSpec) -> Machine:
         """Raises UnusableSourceError, HypervisorMissingError, OSError."""
-        if not can_be_cloned(driver, spec):
+        golden = driver.golden_snapshots
+        if golden is None or not can_be_cloned(driver, spec):
             raise UnusableSourceError("")
         if self._found is None:
-            self._found = find_golden(self._image, spec, driver.identity())
+            self._found = find_golden(self._image, spec, golden.identity())
         if self._found.golden is None:
             raise UnusableSourceError(self._found.why)
-        return driver.clone(spec, self._found.golden.directory)
+        return golden.clone(spec, self._found.golden.directory)
 
     def reraise(self, error: BoincvmError) -> NoReturn:
         raise error
@@ -121,9 +133,10 @@ class Restore:
 
     def make(self, driver: Driver, spec: MachineSpec) -> Machine:
         """Raises SavedMachineError, HypervisorError."""
-        if self.saved.driver != driver.name:
+        saved_machines = driver.saved_machines
+        if self.saved.driver != driver.name or saved_machines is None:
             raise SavedMachineError(f"it was saved by the driver {self.saved.driver}")
-        return driver.saved_machine(spec, self.saved.checkpoint)
+        return saved_machines.restore(spec, self.saved.checkpoint)
 
     def reraise(self, error: BoincvmError) -> NoReturn:
         """Raises SavedMachineError."""
@@ -140,8 +153,14 @@ class Restore:
 StartSource = Restore | Clone | Boot
 
 
+def _freezable(driver: Driver, spec: MachineSpec) -> Machine:
+    if driver.golden_snapshots is None:
+        raise UnusableSourceError(f"the driver {driver.name} makes no golden snapshots")
+    return driver.golden_snapshots.machine(spec)
+
+
 def can_be_cloned(driver: Driver, spec: MachineSpec) -> bool:
     """Return whether a machine like `spec` may start as a copy of a golden snapshot at all: not
     if it has a disk of its own already, or a screen."""
-    can = is_wanted() and Feature.GOLDEN in driver.features
+    can = is_wanted() and driver.golden_snapshots is not None
     return can and not spec.layers and not spec.display

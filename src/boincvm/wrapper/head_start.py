@@ -7,6 +7,7 @@ from typing import Self
 
 from boincvm.errors import BoincvmError
 from boincvm.guestlink.host_name import host_name
+from boincvm.hypervisor.registry import DEFAULT
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Job
 from boincvm.machine.prestart import Prestarted
@@ -17,7 +18,8 @@ from boincvm.machine.spec import machine_spec
 class HeadStart:
     """After the block the machine, its directory and the hold on its image are gone."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, driver: str = DEFAULT) -> None:
+        self._driver = driver
         self._job = job
         self._stack = ExitStack()
         self._prestarted: Prestarted | None = None
@@ -48,7 +50,7 @@ class HeadStart:
         self.store = image.golden.parent
         spec = machine_spec(job.machine, image, directory)
         spec = spec._replace(ephemeral=True, host_name=host_name(job.name))
-        prestarted = Prestarted(image, spec, job.limits.silence)
+        prestarted = Prestarted(self._driver, image, spec, job.limits.silence)
         stack.callback(prestarted.end)
         return prestarted
 

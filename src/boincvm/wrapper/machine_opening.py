@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.registry import DriverName, open_driver
+from boincvm.hypervisor.registry import DEFAULT, open_driver
 from boincvm.image.pack import packed_name, unpack_image
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
@@ -68,7 +68,7 @@ class MachineOpening:
         self, name: str, spec: MachineSpec, image: Image, saved: SavedMachine | None
     ) -> TaskMachine:
         """Start a machine: from where it was saved, or else a new one. Raises BoincvmError."""
-        driver = await open_driver(DriverName.QEMU, image.kernel)
+        driver = await open_driver(DEFAULT, image.kernel)
         sources: list[StartSource]
         if saved is not None:
             remove_unneeded(spec.directory, newest=saved.checkpoint.number)

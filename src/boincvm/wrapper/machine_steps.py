@@ -254,7 +254,7 @@ class MachineSteps:
         """
         if self._is_suspended and not last:
             return False
-        if not all(machine.is_answering for machine in self._machines.values()):
+        if not all(machine.can_be_kept for machine in self._machines.values()):
             return False
         if not self._machines or (self.current is not None and self.current.state() is None):
             return False

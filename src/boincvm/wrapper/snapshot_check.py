@@ -3,25 +3,13 @@
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from boincvm.errors import BoincvmError
-from boincvm.host.programs import run_quickly
-from boincvm.hypervisor.contract import Checkpoint
-from boincvm.hypervisor.qemu.command import PROGRAM, find_program
-from boincvm.hypervisor.qemu.identity import check_identity
-from boincvm.hypervisor.qemu.saved import SavedState, read_saved_state
-from boincvm.hypervisor.registry import DriverName, open_driver
+from boincvm.errors import BoincvmError, HypervisorError
+from boincvm.hypervisor.contract import Checkpoint, Finding
+from boincvm.hypervisor.registry import open_driver
 from boincvm.image.store import ImageStore
 from boincvm.machine.host_capacity import check_room
 from boincvm.wrapper.snapshot_file import Snapshot
-
-
-class Finding(NamedTuple):
-    """`is_good`: nothing is in the way. `what`: a line for people."""
-
-    is_good: bool
-    what: str
 
 
 async def check_snapshot(snapshot: Snapshot, directory: Path) -> list[Finding]:
@@ -52,11 +40,10 @@ async def _check_machine(
             else:
                 what = f"the image {image_name} is another one here ({image.digest[:12]})"
                 findings.append(Finding(is_good=False, what=f"{what}; it needs {digest[:12]}"))
-            driver = await open_driver(DriverName.QEMU, image.kernel)
-            accelerator = driver.identity()["accelerator"]
-            state = _saved_state(snapshot, machine)
-            check_identity(state, accelerator)
-        findings.append(_check_type(state.machine_type))
+            driver = await open_driver(str(machine.get("driver")), image.kernel)
+            if driver.saved_machines is None:
+                raise HypervisorError(f"the driver {driver.name} keeps no machines")
+            findings += driver.saved_machines.look(_checkpoint(snapshot, machine))
         check_room(directory, int(str(machine.get("memory"))))
         findings.append(Finding(is_good=True, what="there is memory and disk enough"))
     except (BoincvmError, ValueError, OSError) as error:
@@ -64,20 +51,11 @@ async def _check_machine(
     return findings
 
 
-def _saved_state(snapshot: Snapshot, machine: Mapping[str, object]) -> SavedState:
-    """Raises HypervisorError."""
+def _checkpoint(snapshot: Snapshot, machine: Mapping[str, object]) -> Checkpoint:
     table, place = machine.get("machine"), f"{machine.get('directory')}/"
     files = {
         name.removeprefix(place): seal
         for name, seal in snapshot.files.items()
         if name.startswith(place)
     }
-    return read_saved_state(Checkpoint(0, files, table if isinstance(table, dict) else {}))
-
-
-def _check_type(kind: str) -> Finding:
-    known = run_quickly([find_program(PROGRAM), "-machine", "help"])
-    names = {line.split()[0] for line in known.splitlines() if line}
-    if kind in names:
-        return Finding(is_good=True, what=f"QEMU knows its machine type {kind}")
-    return Finding(is_good=False, what=f"this QEMU does not know its machine type {kind}")
+    return Checkpoint(0, files, table if isinstance(table, dict) else {})

@@ -3,9 +3,8 @@
 import shutil
 from pathlib import Path
 
-from boincvm.errors import HypervisorError, InputFileError, OutputFileError, host_error
-from boincvm.hypervisor.qemu.saved import check_saved_machine
-from boincvm.hypervisor.registry import DriverName
+from boincvm.errors import HypervisorError, InputFileError, OutputFileError, UsageError, host_error
+from boincvm.hypervisor.registry import find_driver
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import manifests, read_manifest
 from boincvm.wrapper.job_trust import check_job
@@ -55,10 +54,11 @@ def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:
                 for name, seal in saved.checkpoint.files.items():
                     if snapshot.files.get(f"{place.name}/{name}") != seal:
                         raise ValueError(f"{name} is not in the snapshot as it says")
-                if saved.driver != DriverName.QEMU:
+                saved_files = find_driver(saved.driver).saved_files
+                if saved_files is None:
                     raise ValueError(f"a driver {saved.driver[:40]!r} made it")
-                check_saved_machine(place, saved.checkpoint, saved.shape.memory)
-            except (ValueError, SavedMachineError, HypervisorError) as error:
+                saved_files.check(place, saved.checkpoint, saved.shape.memory)
+            except (ValueError, SavedMachineError, HypervisorError, UsageError) as error:
                 raise InputFileError(
                     f"{path} is refused: checkpoint {number} of {place.name}: {error}",
                     hint="export it again; if it came from somebody else, ask them what it is",

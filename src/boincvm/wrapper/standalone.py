@@ -4,11 +4,14 @@ The machine begins first, and what it takes to run a job in it is imported meanw
 """
 
 from boincvm.host.signals import ASKING_SIGNALS, hold_back, hold_back_only
+from boincvm.hypervisor.registry import DEFAULT
 from boincvm.job.model import Job
 from boincvm.wrapper.head_start import HeadStart
 
 
-def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
+def run_standalone(
+    job: Job, *, json_output: bool, show_progress: bool, driver: str = DEFAULT
+) -> int:
     """Run `job`; return the exit code. With `json_output` one object on standard output says
     how it went, the program's own output in it (the first MiB of each stream).
 
@@ -17,7 +20,7 @@ def run_standalone(job: Job, *, json_output: bool, show_progress: bool) -> int:
     # They wait until there is a loop that heeds them: the machine must be tidied up.
     former = hold_back(ASKING_SIGNALS)
     try:
-        with HeadStart(job) as head_start:
+        with HeadStart(job, driver) as head_start:
             import asyncio
 
             from boincvm.wrapper.standalone_run import run_begun

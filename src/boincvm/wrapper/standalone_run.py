@@ -59,7 +59,7 @@ async def run_begun(
 async def _run_in_machine(job_run: JobRun, head_start: HeadStart) -> None:
     prestarted = head_start.result()
     job = job_run.job
-    machine = prestarted.machine(Settings(job.limits, boot_hint=_BOOT_HINT))
+    machine = await prestarted.machine(Settings(job.limits, boot_hint=_BOOT_HINT))
     await job_run.run(machine, prestarted.sources, began_at=head_start.at)
     if machine.lacks_golden:
         make_in_background(job.machine, head_start.store)

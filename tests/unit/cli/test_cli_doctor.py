@@ -10,12 +10,14 @@ import pytest
 
 from boincvm import paths
 from boincvm.cli import checks, doctor
-from boincvm.cli.checks import Check, Status
 from boincvm.cli.main import main
 from boincvm.errors import HypervisorMissingError
 from boincvm.exit_codes import ExitCode
 from boincvm.host import resources_posix
+from boincvm.hypervisor.doctor import Check, Status
+from boincvm.hypervisor.qemu import doctor as qemu_doctor
 from boincvm.hypervisor.qemu.acceleration import Verdict
+from boincvm.hypervisor.uml import doctor as uml_doctor
 from boincvm.image.store import ImageStore
 
 FINE = Check("one", Status.OK, "all is well")
@@ -27,7 +29,7 @@ BROKEN = Check("three", Status.FAILED, "broken", "do that", ExitCode.IMAGE_MISSI
 def found(monkeypatch):
     def install(*findings):
         looks = tuple((check.name, lambda check=check: check) for check in findings)
-        monkeypatch.setattr(checks, "ALL", looks)
+        monkeypatch.setattr(checks, "look_ups", lambda: looks)
 
     return install
 
@@ -44,6 +46,10 @@ def programs(monkeypatch, tmp_path):
         (directory / name).chmod(0o755)
 
     return write
+
+
+def no_kernel():
+    """There is no image here."""
 
 
 @pytest.fixture
@@ -109,7 +115,7 @@ def test_a_check_that_cannot_be_made_is_a_finding(monkeypatch, capsys):
     def breaks_too():
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checks, "ALL", (("a", breaks), ("b", breaks_too)))
+    monkeypatch.setattr(checks, "look_ups", lambda: (("a", breaks), ("b", breaks_too)))
     assert main(["doctor"]) == ExitCode.HYPERVISOR_MISSING
     out = capsys.readouterr().out
     assert "a  no QEMU" in out
@@ -134,27 +140,28 @@ def test_python():
 )
 def test_qemu(programs, script, status, detail):
     programs("qemu-system-x86_64", script)
-    check = checks.qemu()
+    (check,) = qemu_doctor.program(no_kernel)
     assert check.status is status
     assert detail in check.detail
     assert bool(check.remedy) is (status is not Status.OK)
 
 
 def test_a_host_without_anything(programs, home):
-    for look in (checks.qemu, checks.qemu_img, checks.sandbox):
-        assert look().status is Status.FAILED
+    for look in (qemu_doctor.program, qemu_doctor.image_tool, qemu_doctor.sandbox):
+        (finding,) = look(no_kernel)
+        assert finding.status is Status.FAILED
     assert checks.setpriv().status is Status.WARNING
-    assert "apt-get" in checks.qemu().remedy
-    (finding,) = checks.examine("acceleration", checks.acceleration)
+    assert "apt-get" in qemu_doctor.program(no_kernel)[0].remedy
+    (finding,) = checks.examine("acceleration", lambda: qemu_doctor.acceleration(no_kernel))
     assert finding.status is Status.FAILED
     assert finding.exit_code is ExitCode.HYPERVISOR_MISSING
 
 
 def test_the_sandbox(programs):
     programs("qemu-system-x86_64", 'test "$1" = -sandbox && echo fine')
-    assert checks.sandbox().status is Status.OK
+    assert qemu_doctor.sandbox(no_kernel)[0].status is Status.OK
     programs("qemu-system-x86_64", "echo -sandbox support is not enabled >&2; exit 1")
-    check = checks.sandbox()
+    (check,) = qemu_doctor.sandbox(no_kernel)
     assert check.status is Status.FAILED
     assert check.detail == "-sandbox support is not enabled"
 
@@ -171,13 +178,13 @@ def verdict_is(monkeypatch, verdict):
 
 def test_acceleration(monkeypatch, home):
     verdict_is(monkeypatch, Verdict("kvm", "a kernel booted", 0.31))
-    (check,) = checks.acceleration()
+    (check,) = qemu_doctor.acceleration(no_kernel)
     assert check == Check("acceleration", Status.OK, "kvm: a kernel booted (found out in 0.3 s)")
 
 
 def test_emulation_is_named_as_what_it_is(monkeypatch, home):
     verdict_is(monkeypatch, Verdict("tcg", "it hung", 2.5, cached=True))
-    speed, safety = checks.acceleration()
+    speed, safety = qemu_doctor.acceleration(no_kernel)
     assert speed.status is safety.status is Status.WARNING
     assert "tcg: it hung (known from before)" in speed.detail
     assert "no security boundary" in safety.detail
@@ -241,8 +248,30 @@ def test_memory(monkeypatch, tmp_path, text, status):
 
 def test_every_check_of_this_host_gives_findings(monkeypatch, home):
     verdict_is(monkeypatch, Verdict("tcg", "not tried", 0.0))
-    for name, look in checks.ALL:
+    for name, look in checks.look_ups():
         findings = checks.examine(name, look)
-        assert findings
+        assert findings or name == "user-mode linux"  # which is of use only where it is
         assert all(finding.name and finding.detail for finding in findings)
     assert not Path(home).exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "detail"),
+    [
+        ("echo 6.1.176", Status.OK, "version 6.1.176"),
+        (
+            "echo unshare failed: Operation not permitted; exit 1",
+            Status.WARNING,
+            "not permitted",
+        ),
+    ],
+)
+def test_user_mode_linux(programs, script, status, detail):
+    assert uml_doctor.program(no_kernel) == []
+    programs("linux.uml", "exit 1")
+    (missing,) = uml_doctor.program(no_kernel)
+    assert "unshare is not installed" in missing.detail
+    programs("unshare", script)
+    (check,) = uml_doctor.program(no_kernel)
+    assert check.status is status
+    assert detail in check.detail

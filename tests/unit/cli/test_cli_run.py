@@ -24,7 +24,8 @@ class Started:
 def started(monkeypatch, tmp_path):
     calls = Started()
 
-    def run_standalone(job, *, json_output, show_progress):
+    def run_standalone(job, *, json_output, show_progress, driver):
+        calls.driver = driver
         calls.job, calls.json_output, calls.show_progress = job, json_output, show_progress
         calls.times += 1
         return 7

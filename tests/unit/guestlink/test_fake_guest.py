@@ -65,7 +65,7 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
         states = link.state(), program.state()
         checkpoint = await machine.save(1)
         link.close()
-        machine = driver.saved_machine(spec, checkpoint)
+        machine = driver.restore(spec, checkpoint)
         assert machine.state is MachineState.SAVED
         link = await GuestLink.open(await machine.start(), attach_to=states[0])
         program = GuestProgram.attached(

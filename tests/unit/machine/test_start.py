@@ -13,11 +13,11 @@ from boincvm.errors import (
     GuestNeverBootedError,
     HostDiskFullError,
     HypervisorError,
+    UsageError,
 )
 from boincvm.hypervisor.contract import (
     Checkpoint,
     EndCause,
-    Feature,
     MachineSpec,
     MachineState,
 )
@@ -39,10 +39,9 @@ SNAPSHOT = "golden snapshot"
 class Driver(FakeDriver):
     """Its machines can be cloned; `fault` is raised when one of them starts, by its number."""
 
-    features = FakeDriver.features | {Feature.GOLDEN}
-
     def __init__(self) -> None:
         super().__init__()
+        self.golden_snapshots = self
         self.faults: dict[int, BoincvmError] = {}
         self.silent: set[int] = set()
         """Numbers of machines whose guests never speak."""
@@ -52,6 +51,7 @@ class Driver(FakeDriver):
         number = len(self.machines)
         machine = super().machine(spec)
         machine._boots = number not in self.silent
+        machine.display = Mock() if spec.display else None
         start = machine.start
 
         async def start_or_fail() -> object:
@@ -63,6 +63,9 @@ class Driver(FakeDriver):
 
         machine.start = start_or_fail  # type: ignore[method-assign,assignment]
         return machine
+
+    def identity(self) -> dict[str, str]:
+        return {}
 
     def clone(self, spec: MachineSpec, golden: Path) -> FakeMachine:
         assert (golden / TABLE).exists()
@@ -315,3 +318,42 @@ async def test_paused_time_is_no_part_of_the_limit(driver: Driver, spec: Machine
 async def test_there_must_be_a_source(driver: Driver, spec: MachineSpec) -> None:
     with pytest.raises(HypervisorError, match="nothing to start the machine from"):
         await ManagedMachine(driver, spec).start([clone("")])
+
+
+@pytest.mark.parametrize("wanted", ["network", "display"])
+async def test_what_the_driver_has_not_is_told_before_anything_starts(
+    wanted: str, spec: MachineSpec
+) -> None:
+    driver = FakeDriver()
+    asked = spec._replace(**{wanted: True})
+    if wanted == "network":
+        make = driver.machine
+        driver.machine = lambda spec: _without_network(make(spec))  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match=r"a machine of the driver fake has no (network|screen)"):
+        await ManagedMachine(driver, asked).start([Boot()])
+    assert driver.machines[0].state is MachineState.DEFINED
+
+
+def _without_network(machine: FakeMachine) -> FakeMachine:
+    class Without(FakeMachine):
+        network = None
+
+    machine.__class__ = Without
+    return machine
+
+
+async def test_one_that_cannot_be_kept_says_so_and_runs_on(spec: MachineSpec) -> None:
+    driver = FakeDriver()
+    machine = await start(driver, spec, Boot())
+    assert machine.can_be_kept
+
+    class Without(FakeMachine):
+        checkpointing = None  # type: ignore[assignment]
+
+    driver.machines[0].__class__ = Without
+    assert not machine.can_be_kept
+    for last in (False, True):
+        with pytest.raises(HypervisorError, match="cannot be saved"):
+            await machine.keep(1, lambda: None, last=last)
+    assert driver.machines[0].state is MachineState.RUNNING
+    await machine.close()

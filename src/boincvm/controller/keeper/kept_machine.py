@@ -25,7 +25,7 @@ from boincvm.errors import (
 from boincvm.guestlink.host_name import host_name
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import EndCause, MachineEnd
-from boincvm.hypervisor.registry import DriverName, open_driver
+from boincvm.hypervisor.registry import DEFAULT, open_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
 from boincvm.machine.checkpointing import Identity, keep_on_disk
@@ -133,7 +133,7 @@ class KeptMachine:
         check_room(self.place.disk, self.definition.memory)
         found = self.snapshots.find(snapshot) if snapshot is not None else None
         number = found.number if found else self.status.saved
-        driver = await open_driver(DriverName.QEMU, image.kernel)
+        driver = await open_driver(DEFAULT, image.kernel)
         defined = self.definition
         spec = machine_spec(defined.shape, image, self.place.disk)
         spec = spec._replace(display=defined.display, host_name=host_name(defined.id))

@@ -7,14 +7,14 @@ the test brings about.
 import asyncio
 import socket
 import time
-from pathlib import Path
 
 from boincvm.errors import HypervisorError
+from boincvm.hypervisor import contract
 from boincvm.hypervisor.channel import Channel, SocketChannel
 from boincvm.hypervisor.contract import (
     Checkpoint,
     EndCause,
-    Feature,
+    Finding,
     GuestMemory,
     MachineEnd,
     MachineSpec,
@@ -30,7 +30,7 @@ class FakeDriver:
     """
 
     name = "fake"
-    features = frozenset({Feature.PAUSE, Feature.CHECKPOINT, Feature.BALLOON})
+    golden_snapshots: contract.GoldenSnapshots | None = None
 
     def __init__(
         self, programs: dict[str, FakeProgram] | None = None, *, boots: bool = True
@@ -44,27 +44,27 @@ class FakeDriver:
         self.machines.append(machine)
         return machine
 
-    def saved_machine(self, spec: MachineSpec, checkpoint: Checkpoint) -> "FakeMachine":
+    @property
+    def saved_machines(self) -> "FakeDriver":
+        return self
+
+    def restore(self, spec: MachineSpec, checkpoint: Checkpoint) -> "FakeMachine":
         for machine in reversed(self.machines):
             is_here = machine.spec.directory == spec.directory
             if is_here and machine.state is MachineState.SAVED:
                 return machine
         raise HypervisorError(f"checkpoint {checkpoint.number} is not in {spec.directory}")
 
-    def identity(self) -> dict[str, str]:
-        return {}
-
-    def golden_machine(self, spec: MachineSpec) -> "FakeMachine":  # noqa: ARG002
-        raise HypervisorError(f"{self.name} machines have no golden snapshots")
-
-    def clone(self, spec: MachineSpec, golden: Path) -> "FakeMachine":  # noqa: ARG002
-        raise HypervisorError(f"{self.name} machines have no golden snapshots")
+    def look(self, checkpoint: Checkpoint) -> list[Finding]:  # noqa: ARG002
+        return [Finding(is_good=True, what="it is in memory")]
 
 
 class FakeMachine:
     """`guest` is what runs in it, for the test to inspect and to make trouble with."""
 
-    transfer_window = None
+    freezing = None
+    display: contract.Display | None = None
+    transfer_disk = None
 
     def __init__(self, spec: MachineSpec, guest: FakeGuest, *, boots: bool) -> None:
         self.spec = spec
@@ -77,8 +77,24 @@ class FakeMachine:
         self._boots = boots
         self._ended: asyncio.Future[MachineEnd] | None = None
         self._far_end: socket.socket | None = None
+        guest.on_power_off = lambda: self.end(EndCause.POWERED_OFF, "")
 
     disk_layers: tuple[str, ...] = ()
+
+    @property
+    def checkpointing(self) -> contract.Checkpointing:
+        return self
+
+    @property
+    def balloon(self) -> contract.Balloon | None:
+        return self if self.spec.balloon else None
+
+    @property
+    def network(self) -> contract.NetworkCard | None:
+        return self if self.spec.network else None
+
+    def usage(self) -> None:
+        """Nobody can tell it from that of this process."""
 
     def process_ids(self) -> tuple[int, ...]:
         return ()
@@ -90,6 +106,8 @@ class FakeMachine:
     async def start(self) -> Channel:
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError("the machine is already running, and its link is taken")
+        if self.state is MachineState.DESTROYED:
+            raise HypervisorError("the machine was destroyed, so it cannot start")
         goes_on = self.state is MachineState.SAVED
         await self.create()
         loop = asyncio.get_running_loop()
@@ -102,28 +120,27 @@ class FakeMachine:
 
     async def pause(self) -> None:
         self._check_started("paused")
+        self.guest.pause()
         self.state = MachineState.PAUSED
 
     async def resume(self) -> None:
         self._check_started("resumed")
+        self.guest.resume()
         self.state = MachineState.RUNNING
 
     def _check_started(self, wanted: str) -> None:
         if self.state not in (MachineState.RUNNING, MachineState.PAUSED):
             raise HypervisorError(f"the machine is not running, so it cannot be {wanted}")
 
-    async def connect_network(self, *, connected: bool) -> None:
+    async def connect(self, *, connected: bool) -> None:
         self.network_connected = connected
 
     async def set_memory(self, size: int) -> None:
         self._check_started("given other memory")
-        if self.spec.balloon:
-            self.memory_size = min(size, self.spec.memory)
+        self.memory_size = min(size, self.spec.memory)
 
     async def memory(self) -> GuestMemory | None:
         self._check_started("asked for its memory")
-        if not self.spec.balloon:
-            return None
         available = max(self.memory_size - self.needed, 0)
         return GuestMemory(self.memory_size, available, time.time())
 
@@ -141,9 +158,6 @@ class FakeMachine:
 
     def files_in_use(self) -> frozenset[str]:
         return frozenset()
-
-    async def freeze(self) -> None:
-        raise HypervisorError("fake machines have no golden snapshots")
 
     async def stop(self) -> None:
         if self.state is not MachineState.SAVED:

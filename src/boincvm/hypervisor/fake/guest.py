@@ -66,6 +66,8 @@ class FakeGuest(asyncio.Protocol):
         self._puts: dict[str, tuple[bytes, FakeFile]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: list[bytes] | None = None  # while the host wants to hear nothing
+        self._paused: list[bytes] | None = None  # while the machine stands still
+        self.on_power_off: Callable[[], None] = self.close
 
     @property
     def is_quiet(self) -> bool:
@@ -89,6 +91,8 @@ class FakeGuest(asyncio.Protocol):
         """Sends any bytes at all, for tests of what the host makes of them."""
         if self._held is not None:
             self._held.append(data)
+        elif self._paused is not None:
+            self._paused.append(data)
         elif self._transport is not None:
             self._transport.write(data)
 
@@ -96,6 +100,20 @@ class FakeGuest(asyncio.Protocol):
         """Says one word to the host."""
         head = {"destination": "/host", "word": word, "call": call, **headers}
         self.send_raw(encode("SEND", head, body))
+
+    def pause(self) -> None:
+        """The machine stands still: nothing comes in or goes out. (Its functions run on.)"""
+        if self._paused is None:
+            self._paused = []
+            if self._transport is not None:
+                self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """The opposite of `pause`."""
+        paused, self._paused = self._paused, None
+        if paused is not None and self._transport is not None:
+            self._transport.write(b"".join(paused))
+            self._transport.resume_reading()
 
     def hang_up(self) -> None:
         """The machine is saved with all that runs in it."""
@@ -118,7 +136,7 @@ class FakeGuest(asyncio.Protocol):
         elif word == "get":
             self._give(call, frame.body)
         elif word == "power-off":
-            self.close()
+            self.on_power_off()
         elif word == "quiesce":
             self.send("quiet", "0", {})
             self._held = []

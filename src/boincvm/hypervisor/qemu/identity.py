@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boincvm.errors import HypervisorError
+from boincvm.host.programs import run_quickly
 from boincvm.host.resources import processor_name
 from boincvm.hypervisor.qemu import command as qemu_command
 
@@ -47,3 +48,10 @@ def check_identity(state: SavedState, accelerator: str) -> str:
             f"the machine was saved on another processor ({ascii(state.processor)[:80]})"
         )
     return accelerator
+
+
+def known_machine_types() -> set[str]:
+    """Return the names of the machine types that QEMU here knows. Raises HypervisorMissingError,
+    OSError."""
+    known = run_quickly([qemu_command.find_program(qemu_command.PROGRAM), "-machine", "help"])
+    return {line.split()[0] for line in known.splitlines() if line}

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from boincvm.errors import HypervisorError
 from boincvm.host.files import open_descriptor
@@ -9,10 +10,10 @@ from boincvm.hypervisor.channel import Channel
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import (
     EndCause,
-    Feature,
     MachineEnd,
     MachineSpec,
     MachineState,
+    Usage,
 )
 from boincvm.hypervisor.uml import command
 from boincvm.hypervisor.uml.disks import DISK, WINDOW, Disks
@@ -26,21 +27,27 @@ class UmlDriver:
     """Makes machines on User-mode Linux."""
 
     name = "uml"
-    features = frozenset({Feature.PAUSE, Feature.TRANSFER_DISK, Feature.DISK})
+    saved_machines = None
+    golden_snapshots = None
 
     def machine(self, spec: MachineSpec) -> "UmlMachine":
-        """Raises HypervisorError where the spec asks for what no such machine has."""
-        for wanted, what in ((spec.network, "network"), (spec.display, "screen")):
-            if wanted:
-                raise HypervisorError(
-                    f"a machine on User-mode Linux has no {what} yet",
-                    hint="do without, or choose --driver qemu",
-                )
         return UmlMachine(spec)
+
+
+class TransferDisk(NamedTuple):
+    """See `contract.TransferDisk`."""
+
+    descriptor: int
 
 
 class UmlMachine:
     """A User-mode Linux and the two files of its disks."""
+
+    checkpointing = None
+    freezing = None
+    balloon = None
+    network = None
+    display = None
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
@@ -51,12 +58,18 @@ class UmlMachine:
         self._asked_to_end = False
 
     @property
-    def transfer_window(self) -> int | None:
-        return self._disks.window if self._disks is not None else None
+    def transfer_disk(self) -> TransferDisk | None:
+        return TransferDisk(self._disks.window) if self._disks is not None else None
 
     @property
     def disk_layers(self) -> tuple[str, ...]:
         return () if self.spec.ephemeral else (DISK,)
+
+    def files_in_use(self) -> frozenset[str]:
+        return frozenset() if self.spec.ephemeral else frozenset((DISK, WINDOW))
+
+    def usage(self) -> Usage | None:
+        return self._process.usage() if self._process is not None else None
 
     def process_ids(self) -> tuple[int, ...]:
         kernel = self._process.kernel if self._process is not None else None

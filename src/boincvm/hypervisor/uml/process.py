@@ -24,6 +24,7 @@ from boincvm.host.process_tree import (
     usage,
 )
 from boincvm.host.processes import ChildProcess, yield_processor
+from boincvm.hypervisor.contract import Usage
 
 _MOST_LOOKS = 100_000
 """At processes that are to stop. Each takes 20 µs, and a stop less than 20 ms on a busy host."""
@@ -88,12 +89,13 @@ class UmlProcess:
         else:
             self.child.kill()
 
-    def usage(self) -> tuple[float, int]:
-        """CPU time in seconds of all its processes, and bytes of memory: what the kernel has, for
-        the guest's memory is all in one mapping of it."""
+    def usage(self) -> Usage | None:
+        """CPU time of all its processes, and the memory that the kernel has: the guest's is all in
+        one mapping of it, of which the others have parts. None if it does not run."""
         kernel = self.kernel
-        seconds, _ = usage(self.child.pid)
-        return seconds, 0 if kernel is None else own_usage(kernel)[1]
+        if kernel is None:
+            return None
+        return Usage(usage(self.child.pid)[0], own_usage(kernel)[1])
 
 
 def _until_it_stands_still(pids: Sequence[int]) -> None:

@@ -13,8 +13,8 @@ from boincvm.guestlink.program import GuestProgram
 from boincvm.host.files import sync_directory, sync_file
 from boincvm.host.locks import try_exclusive
 from boincvm.host.own_files import make_directory
-from boincvm.hypervisor.contract import Driver, Feature, MachineSpec
-from boincvm.hypervisor.registry import DriverName, open_driver
+from boincvm.hypervisor.contract import Driver, MachineSpec
+from boincvm.hypervisor.registry import DEFAULT, open_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits, MachineShape
 from boincvm.machine.golden.snapshots import (
@@ -44,12 +44,13 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
 
     Whether it was made. Raises BoincvmError, OSError.
     """
-    if Feature.GOLDEN not in driver.features:
+    golden = driver.golden_snapshots
+    if golden is None:
         return False
     together = image.golden
     make_directory(together)
     with try_exclusive(together / "lock") as is_ours:
-        if not is_ours or find_golden(image, spec, driver.identity()).golden is not None:
+        if not is_ours or find_golden(image, spec, golden.identity()).golden is not None:
             return False
         _remove_leftovers(together)
         place = together / snapshot_name(image.digest, spec)
@@ -57,7 +58,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
         new.mkdir(mode=0o700)
         try:
             link = await _boot_and_freeze(driver, spec._replace(directory=new), limits)
-            _write_table(new, {"needs": needs(image.digest, spec, driver.identity()), "link": link})
+            _write_table(new, {"needs": needs(image.digest, spec, golden.identity()), "link": link})
             discard_golden(place)
             new.rename(place)
             sync_directory(together)
@@ -74,7 +75,7 @@ async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -
     Raises BoincvmError, OSError.
     """
     with store.open(shape.image) as image:
-        driver = await open_driver(DriverName.QEMU, image.kernel)
+        driver = await open_driver(DEFAULT, image.kernel)
         # Each snapshot has a directory of its own in this one.
         spec = machine_spec(shape, image, store.golden)._replace(balloon=balloon)
         return await make_golden(driver, image, spec, Limits())

@@ -1,0 +1,24 @@
+"""What the registry finds of the fake driver."""
+
+from pathlib import Path
+
+from boincvm.hypervisor.contract import DriverPackage
+from boincvm.hypervisor.doctor import LookUp
+from boincvm.hypervisor.fake.driver import FakeDriver
+
+
+class FakePackage:
+    """See `contract.DriverPackage`."""
+
+    name = "fake"
+    look_ups: tuple[tuple[str, LookUp], ...] = ()
+    saved_files = None
+
+    async def open(self, kernel: Path | None) -> FakeDriver:  # noqa: ARG002
+        return FakeDriver()
+
+    def prestart(self, kernel: Path) -> None:
+        """There is nothing to begin."""
+
+
+PACKAGE: DriverPackage = FakePackage()

@@ -1,0 +1,347 @@
+"""One QEMU process as a machine, spoken to by QMP over an inherited socket pair."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from boincvm.errors import HypervisorError
+from boincvm.host.process_tree import own_usage
+from boincvm.hypervisor import contract
+from boincvm.hypervisor.channel import Channel, SocketChannel
+from boincvm.hypervisor.console import Console
+from boincvm.hypervisor.contract import (
+    DISPLAY_SOCKET,
+    Checkpoint,
+    EndCause,
+    GuestMemory,
+    MachineEnd,
+    MachineSpec,
+    MachineState,
+    Usage,
+)
+from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
+from boincvm.hypervisor.qemu.command import NETWORK_CARD
+from boincvm.hypervisor.qemu.command import WINDOW as WINDOW
+from boincvm.hypervisor.qemu.launch import Launch
+from boincvm.hypervisor.qemu.monitor import Monitor
+from boincvm.hypervisor.qemu.prestarted import BegunProcess
+from boincvm.hypervisor.qemu.process import LOG as LOG
+from boincvm.hypervisor.qemu.process import QemuProcess, remove_directory
+from boincvm.hypervisor.qemu.saving import Saving
+from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Origin, Restored
+
+T = TypeVar("T")
+
+
+class TransferDisk(NamedTuple):
+    """See `contract.TransferDisk`."""
+
+    descriptor: int
+
+
+class QemuDisplay(NamedTuple):
+    """See `contract.Display`."""
+
+    socket: Path
+
+
+class QemuMachine:
+    """One QEMU process and what it has on disk: layers of the root disk, `window`, `qemu.log`,
+    and the files of its checkpoints. It is itself all that it can do."""
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        accelerator: str,
+        begin: Callable[[], Origin],
+        *,
+        kept: Checkpoint | None = None,
+        is_clone: bool = False,
+        is_freezable: bool = False,
+        begun: BegunProcess | None = None,
+    ) -> None:
+        """`kept`: the checkpoint that it begins from; `begun`: its process, if that runs."""
+        self.spec = spec
+        self.state = MachineState.SAVED if kept or is_clone else MachineState.DEFINED
+        self._accelerator = accelerator
+        self._begin_from = begin
+        self._origin: Origin | None = None
+        self._launch = Launch(())
+        self._layers: tuple[str, ...] = ()
+        self._kept = kept
+        self._is_freezable = is_freezable
+        self._process: QemuProcess | None = None
+        self._begun = begun
+        if begun is not None:
+            self._origin, self._process = begun.origin, begun.process
+            self._launch, self._layers = begun.launch, begun.launch.layers
+        self._monitor: Monitor | None = None
+        self._console: Console | None = None
+        self._asked_to_end = False
+
+    @property
+    def checkpointing(self) -> contract.Checkpointing:
+        return self
+
+    @property
+    def freezing(self) -> contract.Freezing | None:
+        return self if self._is_freezable else None
+
+    @property
+    def balloon(self) -> contract.Balloon | None:
+        return self if self.spec.balloon else None
+
+    @property
+    def network(self) -> contract.NetworkCard | None:
+        return self if self.spec.network else None
+
+    @property
+    def display(self) -> contract.Display | None:
+        return QemuDisplay(self.spec.directory / DISPLAY_SOCKET) if self.spec.display else None
+
+    @property
+    def transfer_disk(self) -> contract.TransferDisk | None:
+        window = self._process.window if self._process else -1
+        return TransferDisk(window) if window >= 0 else None
+
+    def usage(self) -> Usage | None:
+        pids = self.process_ids()
+        return Usage(*own_usage(pids[0])) if pids else None
+
+    def process_ids(self) -> tuple[int, ...]:
+        if self._process is None or not self._process.child.is_running:
+            return ()
+        return (self._process.child.pid,)
+
+    async def create(self) -> None:
+        if self.state is not MachineState.DEFINED:
+            return
+        self._prepare()
+        self.state = MachineState.CREATED
+
+    def _prepare(self) -> Origin:
+        origin = self._origin
+        if origin is None:
+            origin = self._origin = self._begin_from()
+            try:
+                self._launch = origin.prepare(self.spec)
+                self._layers = self._launch.layers
+            except BaseException:
+                self._close_origin()
+                raise
+        return origin
+
+    async def start(self) -> Channel:
+        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
+            raise HypervisorError("the machine is already running, and its link is taken")
+        if self.state is MachineState.DESTROYED:
+            raise HypervisorError("the machine was destroyed, so it cannot start")
+        await self.create()
+        origin = self._prepare()
+        try:
+            process = self._process = self._take_process(origin)
+            self._asked_to_end = False
+            self._console = Console(process.console)
+            try:
+                await self._begin(process, origin)
+            except BaseException:
+                process.link.close()
+                raise
+        finally:
+            self._close_origin()
+        stands_still = self._launch.stands_still
+        self.state = MachineState.PAUSED if stands_still else MachineState.RUNNING
+        return SocketChannel(process.link)
+
+    def _take_process(self, origin: Origin) -> QemuProcess:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            return begun.process
+        return QemuProcess(self.spec, self._accelerator, self._launch, origin.descriptors)
+
+    def _close_origin(self) -> None:
+        if self._origin is not None:
+            self._origin.close()
+            self._origin = None
+
+    async def _begin(self, process: QemuProcess, origin: Origin) -> None:
+        """Once QEMU answers: gives it the saved state, and takes its files away."""
+        try:
+            self._monitor = await Monitor.open(process.qmp)
+            await self._while_it_lives("loading its state", origin.load(self._monitor))
+        except HypervisorError as error:
+            process.child.kill()
+            await process.child.wait()
+            reason = process.last_words() or error
+            await self.stop()
+            raise HypervisorError(
+                f"QEMU did not start: {reason}",
+                hint="`boincvm doctor` tests this host",
+            ) from error
+        if self.spec.ephemeral:
+            self._unlink_files()
+            remove_directory(self.spec.directory)
+
+    def _unlink_files(self) -> None:
+        for name in (*self._layers, WINDOW, LOG):
+            if "/" not in name:  # a golden snapshot's is not ours
+                (self.spec.directory / name).unlink(missing_ok=True)
+
+    def _running(self, wanted: str) -> Monitor:
+        if self._monitor is None:
+            raise HypervisorError(f"the machine is not running, so {wanted}")
+        return self._monitor
+
+    async def _execute(self, command: str) -> None:
+        await self._running(f"there was no {command}").execute(command)
+
+    async def _while_it_lives(self, what: str, work: Coroutine[None, None, T]) -> T:
+        """The result of `work`, unless QEMU ends in the middle of it."""
+        task = asyncio.ensure_future(work)
+        if self._process is None:
+            raise RuntimeError("there is no process")
+        end = asyncio.ensure_future(self._process.child.wait())
+        try:
+            await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                if self._monitor is not None:
+                    await self._monitor.close()  # nobody shall wait for its answers
+                raise HypervisorError(f"QEMU ended in the middle of {what}")
+            return task.result()
+        finally:
+            task.cancel()
+            end.cancel()
+            await asyncio.gather(task, end, return_exceptions=True)
+
+    async def pause(self) -> None:
+        if self.state is not MachineState.PAUSED:
+            await self._execute("stop")
+            self.state = MachineState.PAUSED
+
+    async def resume(self) -> None:
+        if self.state is not MachineState.RUNNING:
+            await self._execute("cont")
+            self.state = MachineState.RUNNING
+
+    async def connect(self, *, connected: bool) -> None:
+        if self._monitor is not None:
+            await self._monitor.execute("set_link", {"name": NETWORK_CARD, "up": connected})
+
+    async def set_memory(self, size: int) -> None:
+        await self._balloon().set_size(min(size, self.spec.memory))
+        if size >= self.spec.memory:
+            await self._balloon().ask_every(0)
+
+    async def memory(self) -> GuestMemory | None:
+        was_asked = await self._balloon().ask_every(ASK_PERIOD)
+        return await self._balloon().said() if was_asked else None
+
+    def _balloon(self) -> Balloon:
+        return Balloon(self._running("its memory cannot be looked at"))
+
+    async def checkpoint(self, number: int) -> Checkpoint:
+        return await self._keep(number, last=False)
+
+    async def save(self, number: int) -> Checkpoint:
+        if self.state is MachineState.SAVED and self._kept is not None:
+            return self._kept
+        kept = await self._keep(number, last=True)
+        self._asked_to_end = True
+        await self._execute("quit")
+        if self._process is not None:
+            await self._process.child.wait()
+        await self._let_go()
+        self._begin_from = lambda: Restored(kept)
+        self.state = MachineState.SAVED
+        return kept
+
+    async def _keep(self, number: int, *, last: bool) -> Checkpoint:
+        monitor = self._running("there is nothing to save")
+        saving = Saving(self.spec, monitor, self._accelerator, self._layers, self._kept)
+        try:
+            self._kept = await self._while_it_lives("a checkpoint", saving.run(number, last=last))
+        finally:
+            self._layers = saving.layers
+        return self._kept
+
+    @property
+    def disk_layers(self) -> tuple[str, ...]:
+        return self._layers
+
+    def files_in_use(self) -> frozenset[str]:
+        return frozenset((*self._layers, WINDOW, LOG))
+
+    async def freeze(self) -> None:
+        monitor = self._running("it cannot become a golden snapshot")
+        await self.pause()
+        where: dict[str, object] = {"filename": str(self.spec.directory / GOLDEN_STATE)}
+        await self._while_it_lives(
+            "freezing", monitor.execute("xen-save-devices-state", {**where, "live": False})
+        )
+        await self.stop()
+        for name in (WINDOW, LOG):
+            (self.spec.directory / name).unlink()
+        self.state = MachineState.DESTROYED  # what is left is the snapshot's
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            self._asked_to_end = True
+            self._process.child.kill()
+            await self._process.child.wait()
+            await self._let_go()
+        self._close_origin()
+        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
+            self.state = MachineState.STOPPED
+
+    async def _let_go(self) -> None:
+        """Closes our ends of what led to a process that is gone."""
+        if self._monitor is not None:
+            await self._monitor.close()
+            self._monitor = None
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+        if self._process is not None:
+            self._process.release()
+        if self.spec.display:
+            (self.spec.directory / DISPLAY_SOCKET).unlink(missing_ok=True)
+
+    async def destroy(self) -> None:
+        if self.state is MachineState.DESTROYED:
+            return
+        await self.stop()
+        self._unlink_files()
+        for kind in ("memory-*", "disk-*.qcow2"):
+            for path in self.spec.directory.glob(kind):
+                path.unlink(missing_ok=True)
+        self.state = MachineState.DESTROYED
+
+    async def ended(self) -> MachineEnd:
+        process, monitor = self._process, self._monitor
+        if process is None:
+            raise HypervisorError("the machine was never started")
+        disk_full = False
+
+        async def end_when_disk_full(monitor: Monitor) -> None:
+            # QEMU has stopped the guest then, and nobody would ever wake it.
+            nonlocal disk_full
+            await monitor.disk_full()
+            disk_full = True
+            process.child.kill()
+
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(end_when_disk_full(monitor)) if monitor else None
+            status = await process.child.wait()
+            if watcher is not None:
+                watcher.cancel()
+        if self._asked_to_end:
+            return MachineEnd(EndCause.ASKED, "")
+        if disk_full:
+            return MachineEnd(EndCause.HOST_DISK_FULL, "the host's disk is full")
+        if status < 0:
+            return MachineEnd(EndCause.KILLED, f"signal {-status} ended QEMU")
+        if status > 0:
+            return MachineEnd(EndCause.FAILED, process.last_words() or f"QEMU ended with {status}")
+        panic = self._console.panic_line() if self._console else ""
+        return MachineEnd(EndCause.PANICKED if panic else EndCause.POWERED_OFF, panic)

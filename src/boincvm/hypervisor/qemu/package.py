@@ -1,0 +1,54 @@
+"""What the registry finds of the driver for QEMU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from boincvm.hypervisor.contract import Checkpoint, DriverPackage
+    from boincvm.hypervisor.doctor import LookUp
+    from boincvm.hypervisor.qemu.driver import QemuDriver
+    from boincvm.hypervisor.qemu.prestarted import QemuPrestart
+
+
+class QemuPackage:
+    """See `contract.DriverPackage`."""
+
+    name = "qemu"
+
+    @property
+    def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
+        from boincvm.hypervisor.qemu.doctor import LOOK_UPS
+
+        return LOOK_UPS
+
+    @property
+    def saved_files(self) -> QemuSavedFiles:
+        return QemuSavedFiles()
+
+    async def open(self, kernel: Path | None) -> QemuDriver:
+        """Raises HypervisorMissingError."""
+        from boincvm.hypervisor.qemu.acceleration import probe
+        from boincvm.hypervisor.qemu.driver import QemuDriver
+
+        return QemuDriver((await probe(kernel)).accelerator)
+
+    def prestart(self, kernel: Path) -> QemuPrestart:
+        """Raises HypervisorMissingError."""
+        from boincvm.hypervisor.qemu.prestarted import QemuPrestart
+
+        return QemuPrestart(kernel)
+
+
+class QemuSavedFiles:
+    """See `contract.SavedFiles`."""
+
+    def check(self, directory: Path, checkpoint: Checkpoint, memory: int) -> None:
+        """Raises HypervisorError, OSError."""
+        from boincvm.hypervisor.qemu.saved import check_saved_machine
+
+        check_saved_machine(directory, checkpoint, memory)
+
+
+PACKAGE: DriverPackage = QemuPackage()
