@@ -1,6 +1,7 @@
 """Jobs run on the fake driver: the whole wrapper, no virtual machine."""
 
 import asyncio
+import signal
 import stat
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -116,23 +117,28 @@ async def test_no_such_program(tmp_path: Path) -> None:
         await run(FakeDriver(PROGRAMS), job(tmp_path, "nothing"))
 
 
-async def test_the_time_limit_ends_the_program(tmp_path: Path) -> None:
-    """What it has written until then comes back, and what it has said."""
+@pytest.mark.parametrize("heeds", [True, False])
+async def test_the_time_limit_ends_the_program(tmp_path: Path, heeds: bool) -> None:
+    """It is asked first, and killed where it does not heed that. What it has written until then
+    comes back, and what it has said; an output that is missing is named."""
 
     async def writes_and_waits(guest: FakeGuest, call: FakeCall) -> int:
         guest.files[b"result"] = FakeFile("file", 0o644, b"half\n")
         call.write("stdout", b"said")
-        return -(await call.signals.get())
+        first = await call.signals.get()
+        assert first == signal.SIGTERM
+        return -(first if heeds else await call.signals.get())
 
-    work = job(tmp_path, "slow", limits=Limits(run=0.2), outputs=outputs("none", "result"))
+    limits = Limits(run=0.2, stop=60.0 if heeds else 0.1)
+    work = job(tmp_path, "slow", limits=limits, outputs=outputs("none", "result"))
     plan = StreamPlan(capture=True)
     job_run = JobRun(work, plan, Observer())
-    with pytest.raises(LimitError, match=r"0\.2 s"):
+    with pytest.raises(LimitError, match=r"0\.2 s; output none: "):
         async with asyncio.timeout(10):
             await job_run.run(machine(FakeDriver({"slow": writes_and_waits}), work), [Boot()])
     assert (tmp_path / "result").read_bytes() == b"half\n"
     assert bytes(plan.captured["stdout"].data) == b"said"
-    assert [end.signal for end in job_run.outcome.ends] == [9]
+    assert [end.signal for end in job_run.outcome.ends] == [15 if heeds else 9]
 
 
 async def test_a_killed_program_that_does_not_end(
@@ -144,8 +150,9 @@ async def test_a_killed_program_that_does_not_end(
         return 0
 
     monkeypatch.setattr(run_job, "_KILL_LIMIT", 0.1)
+    work = job(tmp_path, "slow", limits=Limits(run=0.2, stop=0.1))
     with pytest.raises(LimitError, match=r"0\.2 s"):
-        await run(FakeDriver({"slow": waits}), job(tmp_path, "slow", limits=Limits(run=0.2)))
+        await run(FakeDriver({"slow": waits}), work)
 
 
 async def test_outputs_that_are_missing(tmp_path: Path) -> None:
