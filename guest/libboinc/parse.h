@@ -392,15 +392,9 @@ struct XML_PARSER {
         return integer(tag, strtoull, value);
     }
     bool parse_double(const char *tag, double &value) {
-        std::string text;
-        if (is_empty(tag) || !match_tag(tag) || !parse_string(tag, text)) {
-            return false;
-        }
-        if (text.empty()) {
-            value = 0;
-            return true;
-        }
-        return boincvm_number(text.c_str(), true, value);
+        return number(tag, value, [&value](const char *text) {
+            return boincvm_number(text, true, value);
+        });
     }
     bool parse_bool(const char *tag, bool &value) { /* <tag/>, or a number */
         int number;
@@ -472,6 +466,12 @@ struct XML_PARSER {
 
     template <typename Number, typename Reader>
     bool integer(const char *tag, Reader reader, Number &value) {
+        return number(tag, value, [&value, reader](const char *text) {
+            return boincvm_integer(text, true, reader, value);
+        });
+    }
+    template <typename Number, typename Convert>
+    bool number(const char *tag, Number &value, Convert convert) {
         std::string text;
         if (is_empty(tag) || !match_tag(tag) || !parse_string(tag, text)) {
             return false;
@@ -480,7 +480,7 @@ struct XML_PARSER {
             value = 0;
             return true;
         }
-        return boincvm_integer(text.c_str(), true, reader, value);
+        return convert(text.c_str());
     }
     static bool is_blank(int letter) { return letter > 0 && strchr(" \t\n\v\f\r", letter); }
 

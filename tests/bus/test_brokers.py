@@ -1,6 +1,7 @@
 """The same client, unchanged, on the embedded broker, a real RabbitMQ and a real ActiveMQ."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -204,6 +205,41 @@ async def test_what_the_broker_cannot_bear(broker: RunningBroker) -> None:
         with pytest.raises(BusError, match=r"went away 5 times: .+"):
             await host.send("/topic/x", {"priority": "none"}, b"x")
         await host.send("/topic/x", {}, b"it works again")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"SEND\ndestination:/topic/x\ncontent-length:x\n\nabc\0",
+        b"SEND\ndestination:/topic/x\ncontent-length:9\n\nabc\0\n",
+        b"SEND\ndestination:/topic/x\ncontent-length:0\n\nabc\0",
+        b"SEND\npriority:1\n\nabc\0",
+        b"SENT\ndestination:/topic/x\n\nabc\0",
+    ],
+    ids=["no length", "too long", "too short", "no destination", "no command"],
+)
+async def test_a_frame_that_is_wrong(broker: RunningBroker, bad: bytes) -> None:
+    """Every broker refuses it. What our client says next is taken, or refused with a reason: to
+    ActiveMQ its beginning may be the end of the wrong frame. Nobody waits, and all goes on. (What
+    they do with each fault: test_same_bytes.py.)"""
+    async with two(broker) as (host, guest):
+        messages = await heard(guest, "/topic/x")
+        assert host._connection is not None
+        assert host._connection._transport is not None
+        host._connection._transport.write(bad)
+        refused = "the broker refuses: something"
+        async with asyncio.timeout(LIMIT):
+            try:
+                await host.send("/topic/x", {}, b"next")
+            except BusError as error:
+                refused = error.message
+            await host.send("/topic/x", {}, b"right")
+            while (await messages.get()).body != b"right":
+                pass  # of a wrong frame ActiveMQ passes on what it takes for its body
+        assert re.match("the broker refuses: .+", refused)
+        assert host.connections <= 2
+        assert guest.connections == 1
+        assert not host.failure.done()
 
 
 @stock

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.host import locks
 from boincvm.image.store import ImageStore
 from support.bench import Bench, machines_beneath, until, wait_for_end
 from support.image_home import boincvm_image, new_home
@@ -65,12 +66,15 @@ print(f"{optimize.brentq(lambda x: x * x - 2, 0, 2):.6f} {linalg.det([[1.0, 2], 
 
 
 @pytest.fixture(scope="module")
-def image() -> None:
+def image(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The image, which is built only where it is missing or out of date: it takes minutes."""
     command = [sys.executable, "-m", "boincvm.cli.main", "image", "build", "--if-missing"]
     for package in PACKAGES:
         command += ["--package", package]
-    subprocess.run([*command, NAME], check=True, stdout=subprocess.DEVNULL, timeout=BUILD_LIMIT)
+    # By one worker of pytest-xdist; another one finds it built.
+    lock = tmp_path_factory.getbasetemp().parent / "boincvm-science.lock"
+    with locks.exclusive(lock):
+        subprocess.run([*command, NAME], check=True, stdout=subprocess.DEVNULL, timeout=BUILD_LIMIT)
 
 
 @pytest.fixture(scope="module")

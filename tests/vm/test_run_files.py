@@ -132,12 +132,15 @@ def test_an_unsafe_or_missing_output_is_refused(bench: Bench, script: str) -> No
     assert list(bench.work.iterdir()) == []
 
 
-@pytest.mark.parametrize(("code", "end"), [(0, 213), (3, 3)])
-def test_what_is_there_comes_back_beside_what_is_missing(bench: Bench, code: int, end: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "code"), [("exit 0", 213), ("exit 3", 3), ("kill -9 $$", 137), ("tail /dev/zero", 198)]
+)
+def test_what_is_there_comes_back_beside_what_is_missing(bench: Bench, how: str, code: int) -> None:
     names = ("a", "none", "tree/b", "neither")
     options = [word for name in names for word in ("--output", name)]
-    done = bench.sh(f"mkdir tree; echo A >a; echo B >tree/b; exit {code}", *options)
-    done.says(end, "output none: ", "output neither: ")
+    script = f"mkdir tree; echo A >a; echo B >tree/b; {how}"
+    done = bench.sh(script, "--memory", "192M", *options)
+    done.says(code, "output none: ", "output neither: ")
     assert (bench.work / "a").read_text() == "A\n"
     assert (bench.work / "tree/b").read_text() == "B\n"
 

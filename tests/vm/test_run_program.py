@@ -95,9 +95,22 @@ def test_time_limit(bench: Bench) -> None:
     script = "echo partial >out; echo said; exec sleep 1000"
     options = ("--time-limit", "1", "--output", "none", "--output", "out")
     done = bench.sh(script, *options)
-    done.says(197, "its limit of 1 s")
+    done.says(197, "its limit of 1 s; output none: ")
     assert done.stdout == b"said\n"
     assert (bench.work / "out").read_text() == "partial\n"
+
+
+@pytest.mark.parametrize(
+    ("stop", "saved"), [(10, ["begun", "saved"]), (1, ["begun"])], ids=["in time", "too late"]
+)
+def test_a_time_limit_leaves_time_to_save(bench: Bench, stop: int, saved: list[str]) -> None:
+    script = "trap 'sleep 3; echo saved >>out; exit' TERM; echo begun >out; while :; do :; done"
+    limits = f"[limits]\nrun = 1\nstop = {stop}\n"
+    files = "[files]\noutput = ['out']\n"
+    task = f"[[task]]\ncommand = {['sh', '-c', script]}\n"
+    (bench.work / "job.toml").write_text(limits + files + task)
+    bench.run("job.toml").says(197, "its limit of 1 s")
+    assert (bench.work / "out").read_text().split() == saved
 
 
 def test_disk_full_in_the_guest(bench: Bench) -> None:

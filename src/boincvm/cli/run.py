@@ -112,7 +112,10 @@ def _add_file_options(group: argparse._ArgumentGroup) -> None:
 def _add_limit_options(group: argparse._ArgumentGroup) -> None:
     limit = option(values.duration)
     group.add_argument(
-        "--time-limit", type=limit, metavar="TIME", help="for each task (default: none)"
+        "--time-limit",
+        type=limit,
+        metavar="TIME",
+        help=f"for each task; then it has {_LIMITS.stop:g} s to save what it has (default: none)",
     )
     group.add_argument(
         "--boot-limit",

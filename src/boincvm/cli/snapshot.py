@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     back.add_argument("file", metavar="FILE")
     back.add_argument("directory", metavar="DIRECTORY", nargs="?")
     back.add_argument(
-        "--check", action="store_true", help="say whether it can go on here, and do nothing"
+        "--check",
+        action="store_true",
+        help="say whether it can go on here and what would need --trust, and do nothing",
     )
     back.add_argument(
         "--trust",
@@ -149,9 +151,10 @@ def _import(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from boincvm.errors import UsageError
+    from boincvm.wrapper.job_trust import summary
     from boincvm.wrapper.snapshot_check import check_snapshot
     from boincvm.wrapper.snapshot_file import read_snapshot
-    from boincvm.wrapper.snapshot_import import import_snapshot
+    from boincvm.wrapper.snapshot_import import import_snapshot, needs_trust
 
     path = Path(arguments.file)
     if not arguments.check and arguments.directory is None:
@@ -159,15 +162,26 @@ def _import(arguments: argparse.Namespace) -> int:
     snapshot = read_snapshot(path)
     findings = asyncio.run(check_snapshot(snapshot, Path(arguments.directory or ".").parent))
     goes_on = all(finding.is_good for finding in findings)
+    untrusted: list[str] = []
     if not arguments.check:
         import_snapshot(path, Path(arguments.directory), trusted=arguments.trust)
+    elif not arguments.trust:
+        untrusted = needs_trust(path)
     if arguments.json:
-        told = {"goes_on": goes_on, "findings": [finding._asdict() for finding in findings]}
+        told = {
+            "goes_on": goes_on,
+            "findings": [finding._asdict() for finding in findings],
+            "needs_trust": untrusted,
+        }
         print(json.dumps(told))
     else:
         _print_findings(goes_on, [(finding.is_good, finding.what) for finding in findings])
+        if untrusted:
+            say(f"its job would {summary(untrusted)}: that needs --trust")
         if not arguments.check:
             print(f"{arguments.directory} is made; boincvm-wrapper there goes on")
+    if untrusted:
+        return ExitCode.INPUT_FILE
     return 0 if goes_on or not arguments.check else ExitCode.HYPERVISOR_FAILED
 
 

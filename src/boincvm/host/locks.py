@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,12 +41,18 @@ def open_lock(path: Path) -> int:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` in the block, after waiting for it. Raises OSError."""
+def exclusive(path: Path, waits: Callable[[], object] | None = None) -> Iterator[None]:
+    """Hold the lock file `path` in the block, after waiting for it.
+
+    `waits` is called once if somebody else holds it. Raises OSError.
+    """
     make_directory(path.parent)
     descriptor = open_lock(path)
     try:
-        lock(descriptor)
+        if not try_lock(descriptor):
+            if waits is not None:
+                waits()
+            lock(descriptor)
         yield
     finally:
         os.close(descriptor)

@@ -180,7 +180,8 @@ def _fetch(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
     the Essential ones, which their scripts take for granted."""
 
     def fetch(*packages: str) -> list[Path]:
-        return fetch_packages((*_BASE, "python3", *packages), recipe.suite, mirror, directory)
+        wanted = (*_BASE, "python3", *packages)
+        return fetch_packages(wanted, recipe.suite, mirror, directory, progress)
 
     with progress.step(f"fetching packages of Debian {recipe.suite}"):
         files = fetch(*recipe.packages)

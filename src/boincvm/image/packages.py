@@ -14,9 +14,11 @@ from boincvm.errors import ImageBuildError
 from boincvm.host import locks
 from boincvm.host.own_files import make_directory
 from boincvm.host.users import is_root
+from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
 from boincvm.paths import cache_directory
 
+_WAITS = "waiting for another build, which fetches packages"
 _DOWNLOAD = Path(__file__).with_name("download.sh")
 _UNKNOWN = re.compile(
     r"^E: (?:Unable to locate package (\S+)|Package '(\S+)' has no installation candidate)",
@@ -26,18 +28,25 @@ _CONFLICT = re.compile(r"^ (\S+ : .*)$", re.MULTILINE)
 
 
 def fetch_packages(
-    packages: tuple[str, ...], suite: str, mirror: str | None, directory: Path
+    packages: tuple[str, ...],
+    suite: str,
+    mirror: str | None,
+    directory: Path,
+    progress: Progress,
 ) -> list[Path]:
     """The package files (.deb) of `packages` and of all that they depend on, sorted by name.
 
-    directory: for temporary files. Raises ImageBuildError.
+    directory: for temporary files. One build fetches at a time. Raises ImageBuildError.
     """
     cache = cache_directory() / "packages"
     source = hashlib.sha256(f"{suite} {mirror or ''}".encode()).hexdigest()[:16]
     archives = cache / "archives"
     lists = cache / "lists" / source
     make_directory(archives)
-    with locks.exclusive(cache / "lock"), tempfile.TemporaryDirectory(dir=directory) as temporary:
+    with (
+        locks.exclusive(cache / "lock", lambda: progress.detail(_WAITS)),
+        tempfile.TemporaryDirectory(dir=directory) as temporary,
+    ):
         make_directory(lists)
         chosen = Path(temporary) / "chosen"
         environment = {

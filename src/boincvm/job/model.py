@@ -62,13 +62,14 @@ class OutputFile(NamedTuple):
 class Limits(NamedTuple):
     """All in seconds. `run`: a task's wall time, None for no limit. `boot`: from start to the
     agent's first word. `silence`: how long a running guest may say nothing at all before it
-    counts as hung. `stop`: how long a program has to end after it was asked to.
+    counts as hung. `stop`: how long a program has to end after it was asked to, by a signal or at
+    its time limit.
     """
 
     run: float | None = None
     boot: float = 120.0
     silence: float = 60.0
-    stop: float = 5.0
+    stop: float = 10.0
 
 
 class Job(NamedTuple):

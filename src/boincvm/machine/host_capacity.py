@@ -1,8 +1,9 @@
-"""Whether the host has room for a machine just now, before anything is begun."""
+"""Whether the host has room just now, for a machine or for files, before anything is begun."""
 
 import os
 from pathlib import Path
 
+from boincvm.errors import HostDiskFullError
 from boincvm.host.files import allocated_size, free_space
 from boincvm.host.resources import available_memory
 from boincvm.machine.errors import NoRoomForCheckpointError, NotEnoughRoomError
@@ -13,12 +14,14 @@ HYPERVISOR_MEMORY = 128 << 20
 LEAST_DISK = 256 << 20
 """Bytes that a machine writes to its disk and its log without having done much."""
 KEPT_FREE = 16 << 20
-"""Bytes of the disk that no checkpoint takes."""
+"""Bytes of the disk that a checkpoint leaves free."""
 
 
 def check_room(slot: Path, memory: int) -> None:
-    """For a machine with `memory` bytes whose files lie in `slot`; what its memory takes on
-    disk when it is put to sleep counts too. Raises NotEnoughRoomError."""
+    """Check that the host has room for a machine with `memory` bytes whose files lie in `slot`.
+
+    What its memory takes on disk when the machine is saved counts too. Raises NotEnoughRoomError.
+    """
     _compare("memory", available_memory(), memory + HYPERVISOR_MEMORY)
     _compare("disk", free_space(slot), memory + LEAST_DISK)
 
@@ -31,9 +34,23 @@ def _compare(what: str, free: int, needed: int) -> None:
         )
 
 
+def check_fits(what: str, size: int, directory: Path, *, hint: str) -> None:
+    """Raise HostDiskFullError unless `what`, files of `size` bytes, fit on the disk of
+    `directory`. Raises OSError."""
+    free = free_space(directory)
+    if size > free:
+        raise HostDiskFullError(
+            f"{what} have {format_size(size)}, and the disk has {format_size(free)} left",
+            hint=hint,
+        )
+
+
 def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: float) -> None:
-    """For a checkpoint of `needed` bytes in `directory`; `disk_bound`: bytes that the slot may
-    have by the project's word, 0 for no such bound. Raises NoRoomForCheckpointError."""
+    """Check that there is room for a checkpoint of `needed` bytes in `directory`.
+
+    `disk_bound`: bytes that `slot` may have by the project's word, 0 for no such bound. Raises
+    NoRoomForCheckpointError.
+    """
     free = max(free_space(directory) - KEPT_FREE, 0)
     if free < needed:
         raise NoRoomForCheckpointError(
@@ -51,7 +68,7 @@ def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: 
 
 
 def disk_usage(directory: Path) -> int:
-    """Bytes that the files beneath `directory` take on the disk; links are not followed."""
+    """Return the bytes that files beneath `directory` take on the disk; follow no links."""
     total = 0
     for place, _, names in os.walk(directory):
         for name in names:

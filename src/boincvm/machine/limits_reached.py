@@ -13,8 +13,11 @@ DISK_FULL = 1 << 20
 
 
 def check_limits(end: ProgramEnd, program: str, memory: int, options: tuple[str, str]) -> None:
-    """For a `program` that failed in a machine with `memory` bytes. `options`: where to ask for
-    more memory, and for more disk. Raises LimitError."""
+    """Raise LimitError where memory or disk of the machine is why `program` has failed.
+
+    `memory`: bytes that the machine has; `options`: where to ask for more memory, and for more
+    disk.
+    """
     name = shown(PurePosixPath(program))
     if end.out_of_memory_kills:
         raise LimitError(

@@ -42,8 +42,10 @@ _KILLED_BY_OWNER = MachineEnd(EndCause.ASKED, "")
 
 
 class ManagedMachine:
-    """A machine of `driver` like `spec`. It can be told to pause or to end before it has started,
-    and while it starts."""
+    """Manage one machine of `driver`, made as `spec` says.
+
+    It can be told to pause or to end at any time, also before it has started or while it starts.
+    """
 
     def __init__(self, driver: Driver, spec: MachineSpec, settings: Settings | None = None) -> None:
         self.driver = driver
@@ -159,7 +161,7 @@ class ManagedMachine:
         return self.is_cold and self._wants_golden and can_be_cloned(self.driver, self.spec)
 
     async def _begin(self, source: StartSource, machine: Machine) -> None:
-        """Until the agent has answered; what stands still until `wake` need not."""
+        """Start from `source`; wait for the agent, unless the guest stands still until `wake`."""
         settings = self._settings
         self._source, self._machine = source, machine
         async with self._busy:
@@ -199,7 +201,7 @@ class ManagedMachine:
             raise end_error(_KILLED_BY_OWNER)
 
     async def _abandon(self, source: StartSource) -> None:
-        """The start from it failed: what it has begun goes, and itself too."""
+        """End what the failed start from `source` has begun, and discard the source."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to look
         self._usage.begin_anew()
@@ -213,17 +215,16 @@ class ManagedMachine:
         self.spec.directory.mkdir(mode=0o700, exist_ok=True)
 
     async def wake(self) -> None:
-        """Let the restored guest go on, with what is new in it. Raises GuestError,
-        HypervisorError."""
-        word = self.session.link.attach(None, fresh_for(self.spec), self._let_run)
-        await self._wait_for(word)
+        """Let the restored guest go on. Raises GuestError, HypervisorError."""
+        fresh = fresh_for(self.spec)
+        await self._wait_for(self.session.link.attach(None, fresh, self._let_run))
 
     async def _let_run(self) -> None:
         self._must_wake = False
         await self._apply()
 
     async def _wait_for(self, word: Coroutine[None, None, object]) -> None:
-        """The agent's first word, within a limit that does not pass while the machine is paused."""
+        """Wait for the agent's first `word`; its limit stands still while the machine is paused."""
         await self.guard(self._within_limit(word))
         self._is_answering = True
         if not self._should_pause:
@@ -355,8 +356,7 @@ class ManagedMachine:
         await self.resume()
 
     async def freeze(self) -> None:
-        """Make the machine, whose guest is quiet, a golden snapshot, and end it. Only one that
-        started from `Boot(freezable=True)`."""
+        """Make one that started from `Boot(freezable=True)`, and is quiet, a golden snapshot."""
         freezing = self._required().freezing
         if freezing is None:
             raise HypervisorError("this machine cannot become a golden snapshot")
@@ -412,7 +412,7 @@ class ManagedMachine:
 
     @property
     def process_id(self) -> int | None:
-        """The hypervisor's."""
+        """The process id of the hypervisor, to be told to others."""
         ids = self._machine.process_ids() if self._machine is not None else ()
         return next(iter(ids), None)
 

@@ -20,7 +20,7 @@ from boincvm.machine.settings import Settings
 
 
 class Prestarted:
-    """A machine like `spec`, begun as a copy of a golden snapshot of `image` or as a boot."""
+    """Begin a machine like `spec` at once: a copy of a golden snapshot of `image`, or a boot."""
 
     def __init__(self, driver: str, image: Image, spec: MachineSpec, silence_limit: float) -> None:
         """`driver`: its name; one that cannot begin so early begins in `machine`. `silence_limit`:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from boincvm.hypervisor.contract import Balloon, GuestMemory, Machine
 
 _LITTLE = 16 << 20
-"""Bytes."""
+"""Bytes by which less memory is not worth the guest's time."""
 
 
 class Usage:
-    """CPU time of a machine's processes, which may be several, one after the other."""
+    """Add up the CPU time of a machine's processes, of which one may follow the other."""
 
     def __init__(self) -> None:
         self._before = self._now = 0.0
@@ -34,7 +34,7 @@ def resident(machine: Machine) -> int:
 
 
 class MemoryHold:
-    """How much memory a guest was given."""
+    """Remember how much memory a guest was given, and give it more or less."""
 
     def __init__(self, size: int | None) -> None:
         """`size`: bytes that it has; None: it was saved, and has what it had then."""
@@ -47,7 +47,7 @@ class MemoryHold:
         choose: Callable[[GuestMemory | None], int | None],
         settling: float,
     ) -> int | None:
-        """See `ManagedMachine.hold_memory`."""
+        """Do what `ManagedMachine.hold_memory` says."""
         size = choose(None)
         if size is None:
             guest = await balloon.memory()
@@ -56,7 +56,6 @@ class MemoryHold:
             size = choose(guest)
         if size is None:
             return None
-        # A little less is not worth the guest's time.
         if self._size is None or not self._size - _LITTLE < size <= self._size:
             await balloon.set_memory(size)
             self._size, self._set_at = size, time.time()

@@ -17,7 +17,7 @@ from boincvm.paths import runs_directory
 
 @contextmanager
 def run_directory() -> Iterator[Path]:
-    """A new, empty directory while the block lasts. Raises HostDiskFullError, HostError."""
+    """Yield a new, empty directory, gone after the block. Raises HostDiskFullError, HostError."""
     try:
         runs = runs_directory()
         make_directory(runs)
@@ -43,7 +43,7 @@ def _remove(directory: Path) -> None:
 
 
 def _make(runs: Path) -> tuple[Path, int]:
-    """A new directory and its lock; what dead runs left is removed."""
+    """Return a new directory and its lock; remove what dead runs have left."""
     together = open_lockable_directory(runs)
     try:
         # Held for an instant: nobody may see a new directory that is not yet locked.
@@ -60,7 +60,7 @@ def _make(runs: Path) -> tuple[Path, int]:
 
 
 def _lock(directory: Path) -> int | None:
-    """A descriptor that holds the lock, or None where another process holds it."""
+    """Return a descriptor that holds the lock, or None where another process holds it."""
     descriptor = open_lockable_directory(directory)
     if try_lock(descriptor):
         return descriptor

@@ -44,44 +44,57 @@ _LEFTOVER = re.compile(r"\..*\.part|saved\.json")
 
 
 class SavedTask(NamedTuple):
-    """The program that ran. `number`: of the task in the job; `program`: its end of the guest
-    link; `stdin`: bytes read of it; `files`: sizes of the files of its output, by path;
-    `guest` and `wall`: seconds that it had used."""
+    """The task whose program ran in the machine when the checkpoint was made."""
 
     number: int
+    """Of the task in the job."""
     program: dict[str, object]
+    """The program's end of the guest link (guestlink/state.py)."""
     stdin: int
+    """Bytes of its standard input that had been read."""
     files: dict[str, int]
+    """Sizes of the files of its output, by path."""
     guest: float
+    """CPU seconds that it had used in the guest."""
     wall: float
+    """Seconds that it had run."""
     fraction_done: float
 
 
 class SavedMachine(NamedTuple):
-    """One checkpoint. `driver`: whose it is. `shape` and `image` (its digest) must be the job's
-    still. `link`: the guest link's state; `steps`: the tasks that the machine has run so far;
-    `task`: the one whose program runs in it, None between two. `made`: seconds since 1970."""
+    """One checkpoint, as its manifest has it."""
 
     checkpoint: Checkpoint
     driver: str
+    """The name of the driver that made it."""
     image: str
+    """The digest of the image, which must still be the same."""
     shape: MachineShape
+    """Of the machine, which must still be the same."""
     link: dict[str, object]
+    """The guest link's state (guestlink/state.py)."""
     steps: tuple[int, ...]
+    """The tasks that the machine has run so far, by their numbers in the job."""
     task: SavedTask | None
+    """The one whose program ran in it; None between two."""
     made: float = 0.0
+    """Seconds since 1970."""
 
 
 class Found(NamedTuple):
-    """`saved`: the newest whole checkpoint. `lost`: why newer ones are of no use, a line each."""
+    """What `find_saved` has found."""
 
     saved: SavedMachine | None
+    """The newest whole checkpoint."""
     lost: tuple[str, ...]
+    """Why newer ones are unusable, a line each."""
 
 
 def write_saved(directory: Path, saved: SavedMachine) -> None:
-    """The files of the checkpoint are on the disk already. Raises OSError, also where `find_saved`
-    would refuse the manifest for its size."""
+    """Write the manifest of a checkpoint whose files are on the disk already.
+
+    Raises OSError, also where `find_saved` would refuse the manifest for its size.
+    """
     checkpoint = saved.checkpoint
     table: dict[str, object] = {
         "schema": SCHEMA,
@@ -104,12 +117,12 @@ def write_saved(directory: Path, saved: SavedMachine) -> None:
 
 
 def manifest_path(directory: Path, number: int) -> Path:
-    """Where the manifest of the checkpoint with that number is."""
+    """Return where the manifest of the checkpoint with that number is."""
     return directory / f"checkpoint-{number:06d}.json"
 
 
 def find_saved(directory: Path) -> Found:
-    """The newest checkpoint of which everything is there and as it was written."""
+    """Find the newest checkpoint of which everything is there and as it was written."""
     lost: list[str] = []
     for number, path in manifests(directory)[:_MOST_MANIFESTS]:
         try:
@@ -118,7 +131,7 @@ def find_saved(directory: Path) -> Found:
                 raise ValueError("its number is another one")
             check_files(directory, saved.checkpoint.files)
         except SavedMachineError as error:
-            lost.append(f"checkpoint {number} is of no use: {error.message}")
+            lost.append(f"checkpoint {number} is unusable: {error.message}")
         except (OSError, ValueError) as error:
             lost.append(f"checkpoint {number} is damaged: {error}")
         else:
@@ -127,7 +140,7 @@ def find_saved(directory: Path) -> Found:
 
 
 def read_manifest(path: Path) -> SavedMachine:
-    """Raises OSError, ValueError, and SavedMachineError for one of a newer boincvm."""
+    """Read a manifest. Raises OSError, ValueError, SavedMachineError for one of a newer boincvm."""
     with BufferedReader(open_regular(path)) as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
@@ -147,7 +160,7 @@ def read_manifest(path: Path) -> SavedMachine:
 
 
 def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
-    """Raises ValueError, OSError unless each is what it was sealed as."""
+    """Check that each of `files` is what it was sealed as. Raises ValueError, OSError."""
     for name, seal in files.items():
         path = directory / name
         if not path.is_file() or path.is_symlink():
@@ -160,7 +173,7 @@ def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
 
 
 def next_number(directory: Path) -> int:
-    """Greater than that of any checkpoint or file there is."""
+    """Return a number greater than that of any checkpoint or file there is."""
     names = [path.name for path in directory.iterdir()]
     matches = [_MANIFEST.fullmatch(name) or _DATA.fullmatch(name) for name in names]
     return max((int(match[1]) for match in matches if match), default=0) + 1
@@ -173,7 +186,7 @@ def remove_unneeded(
     kept: int = KEPT,
     in_use: frozenset[str] = frozenset(),
 ) -> None:
-    """Removes all but the last `kept` checkpoints, those that are newer than `newest`, and the
+    """Remove all but the last `kept` checkpoints, those that are newer than `newest`, and the
     files that none of the others names, but for those `in_use`. Raises OSError."""
     found = manifests(directory)
     good = [(number, path) for number, path in found if newest is None or number <= newest]
@@ -207,7 +220,7 @@ def discard_machine(directory: Path) -> None:
 
 
 def manifests(directory: Path) -> list[tuple[int, Path]]:
-    """Number and path of each checkpoint's manifest, the newest one first."""
+    """Return number and path of each checkpoint's manifest, the newest one first."""
     if not directory.is_dir():
         return []
     found = [(_MANIFEST.fullmatch(path.name), path) for path in directory.iterdir()]
@@ -220,7 +233,7 @@ def _checksum(table: Mapping[str, object]) -> str:
 
 
 def _saved(table: dict[str, object]) -> SavedMachine:
-    """Raises ValueError, KeyError, TypeError."""
+    """Return what the table of a manifest says. Raises ValueError, KeyError, TypeError."""
     task, files, steps = table["task"], table["files"], table["steps"]
     shape, machine, link = table["shape"], table["machine"], table["link"]
     for one in (files, shape, machine, link):

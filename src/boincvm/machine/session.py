@@ -17,7 +17,7 @@ END_LIMIT = 10.0
 
 
 class Session:
-    """What is done with the machine goes through `guard`, so that it ends when the machine does."""
+    """Guard all work in a machine that runs: the work ends when the machine or its link does."""
 
     def __init__(self, machine: Machine, link: GuestLink) -> None:
         self.machine = machine

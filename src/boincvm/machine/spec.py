@@ -1,4 +1,4 @@
-"""The hypervisor's word for the machine that a job asks for."""
+"""From the machine that a job asks for to what a driver is told."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ which takes time to read, need not be asked."""
 
 
 def check_memory(memory: int, image: Image) -> None:
-    """Whether a machine with `memory` bytes can boot `image`. Raises UsageError."""
+    """Check that a machine with `memory` bytes can boot `image`. Raises UsageError."""
     if memory >= ENOUGH_MEMORY:
         return
     least = image.manifest.least_memory
@@ -28,7 +28,10 @@ def check_memory(memory: int, image: Image) -> None:
 
 
 def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineSpec:
-    """A machine of that shape, its files in `directory`. Raises UsageError: too little memory."""
+    """Return what a driver is told of a machine of that shape, whose files lie in `directory`.
+
+    Raises UsageError: too little memory.
+    """
     check_memory(shape.memory, image)
     return MachineSpec(
         directory=directory,
@@ -43,5 +46,5 @@ def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineS
 
 
 def fresh_for(spec: MachineSpec) -> Fresh:
-    """What a machine like `spec` gets when it goes on from what is on disk."""
+    """Return what a machine like `spec` gets when it goes on from what is on disk."""
     return fresh(network=spec.network, host_name=spec.host_name)

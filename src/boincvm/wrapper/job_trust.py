@@ -20,10 +20,27 @@ class UntrustedJobError(InputFileError):
 def check_job(directory: Path, source: Path) -> None:
     """Raises UntrustedJobError where the job in `directory`, which came with the file `source`,
     may do anything outside of a machine, and InputFileError where that cannot be told."""
+    found = what_needs_trust(directory, source)
+    if found:
+        raise UntrustedJobError(
+            f"{source} is refused, for its job would {summary(found)}",
+            hint="if you know who made it, and would run that as your own job: --trust",
+        )
+
+
+def summary(found: list[str]) -> str:
+    """What `what_needs_trust` has found, in a line: of many things the first ones."""
+    more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
+    return ", ".join(found[:_MOST_SHOWN]) + more
+
+
+def what_needs_trust(directory: Path, source: Path) -> list[str]:
+    """All that the job in `directory`, which came with the file `source`, would do outside of a
+    machine. Raises InputFileError where that cannot be told."""
     try:
         path = resolve(directory, JOB_FILE, None)
         if not path.exists():
-            return  # nothing runs
+            return []  # nothing runs
         with path.open("rb") as file:
             content = file.read(LARGEST_JOB_FILE + 1)
         if len(content) > LARGEST_JOB_FILE:
@@ -34,13 +51,7 @@ def check_job(directory: Path, source: Path) -> None:
             f"{source} is refused, for its {JOB_FILE} cannot be read: {error.message}",
             hint="if you know who made it, and still want it: --trust",
         ) from error
-    found = list(dict.fromkeys(_reaches(job)))
-    if found:
-        more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
-        raise UntrustedJobError(
-            f"{source} is refused, for its job would {', '.join(found[:_MOST_SHOWN])}{more}",
-            hint="if you know who made it, and would run that as your own job: --trust",
-        )
+    return list(dict.fromkeys(_reaches(job)))
 
 
 def _reaches(job: BoincJob) -> Iterator[str]:

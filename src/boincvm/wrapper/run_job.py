@@ -98,11 +98,14 @@ class JobRun:
                         break
             except LimitError as error:
                 limit = error
+        missing = ""
         if self.job.outputs:
             with self._phase("copy out"):
-                await self._copy_out(session, failed=limit is not None)
+                missing = await self._copy_out(session, failed=limit is not None)
         if limit is not None:
-            raise limit
+            message = f"{limit.message}; {missing}" if missing else limit.message
+            raise LimitError(message, hint=limit.hint, exit_code=limit.exit_code)
+        self.outcome.note = "; ".join(filter(None, (self.outcome.note, missing)))
 
     @contextmanager
     def _phase(self, name: str, began_at: float | None = None) -> Iterator[None]:
@@ -133,9 +136,9 @@ class JobRun:
                 progress=self._observer.moved,
             )
 
-    async def _copy_out(self, session: Session, *, failed: bool) -> None:
-        """Brings back all that is there. Of a program that has `failed`, or ended with an error,
-        not all need be there. Raises OutputFileError, which names each that is not."""
+    async def _copy_out(self, session: Session, *, failed: bool) -> str:
+        """Brings back all that is there, and names each output that is not. Raises OutputFileError
+        where one is missing, unless the program `failed` or ended with an error."""
         missing: list[OutputFileError] = []
         for item in self.job.outputs:
             try:
@@ -151,11 +154,11 @@ class JobRun:
             except OutputFileError as error:
                 missing.append(error)
         if not missing:
-            return
+            return ""
         all_missing = all_of(missing)
         if not failed and self.outcome.exit_code == ExitCode.SUCCESS:
             raise all_missing
-        self.outcome.note = self.outcome.note or all_missing.message
+        return all_missing.message
 
     # Tasks.
 
@@ -203,16 +206,22 @@ class JobRun:
         return self.outcome.exit_code == ExitCode.SUCCESS and not self._interrupted
 
     async def _wait(self, program: GuestProgram) -> tuple[ProgramEnd | None, bool]:
-        """How it ended, and whether it had run for too long and was killed; None if even so it
-        does not end."""
+        """How it ended, and whether it had run for too long: then it is asked to end by SIGTERM,
+        and killed when its time to do so is over. None if even so it does not end."""
         end = asyncio.ensure_future(program.wait())
         try:
             await asyncio.wait((end,), timeout=self.job.limits.run)
             if end.done():
                 return end.result(), False
-            program.signal(signals.KILL)
-            await asyncio.wait((end,), timeout=_KILL_LIMIT)
-            return (end.result() if end.done() else None), True
+            for number, patience in (
+                (signals.TERMINATE, self.job.limits.stop),
+                (signals.KILL, _KILL_LIMIT),
+            ):
+                program.signal(number)
+                await asyncio.wait((end,), timeout=patience)
+                if end.done():
+                    return end.result(), True
+            return None, True
         finally:
             end.cancel()
             await asyncio.gather(end, return_exceptions=True)
@@ -221,14 +230,14 @@ class JobRun:
         """The exit code, and the limits that may lie behind it."""
         outcome = self.outcome
         name = shown(PurePosixPath(task.argv[0]))
+        outcome.exit_code = end.code or ExitCode.SUCCESS
         if end.signal is not None:
             outcome.exit_code = exit_code_for_signal(end.signal)
-            outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {name}"
-        else:
-            outcome.exit_code = end.code or ExitCode.SUCCESS
         if outcome.exit_code != ExitCode.SUCCESS:
             options = ("--memory", "--disk")
             check_limits(end, task.argv[0], self.job.machine.memory, options)
+        if end.signal is not None:
+            outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {name}"
 
     def signal_program(self, number: int) -> bool:
         """Hands `number` to the program that runs, the job's last then; False where none does."""

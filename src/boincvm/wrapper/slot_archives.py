@@ -27,7 +27,6 @@ from boincvm.errors import (
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.files import (
     create_new,
-    free_space,
     open_descriptor,
     open_regular,
     read_regular,
@@ -36,6 +35,7 @@ from boincvm.host.files import (
 )
 from boincvm.host.filetree import open_directory, open_parent, rename, unlink
 from boincvm.job.name_pattern import NamePattern, NamePatternError, compile_name_pattern
+from boincvm.machine.host_capacity import check_fits
 from boincvm.sizes import format_size
 from boincvm.tree_entries import UnsafePathError, components, shown
 from boincvm.wrapper.job_state import STATE_FILE
@@ -153,13 +153,8 @@ def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
 def _check_room(entries: Sequence[zipfile.ZipInfo], directory: Path, archive: Path) -> None:
     """A small archive may hold petabytes of zeros: that is told before the disk is full."""
     size = sum(info.file_size for info in entries)
-    free = free_space(directory)
-    if size > free:
-        raise HostDiskFullError(
-            f"{archive} cannot be unpacked: its files have {format_size(size)}, and the disk has"
-            f" {format_size(free)} left",
-            hint="free some space",
-        )
+    what = f"{archive} cannot be unpacked: its files"
+    check_fits(what, size, directory, hint="free some space")
 
 
 def _path(info: zipfile.ZipInfo) -> bytes:

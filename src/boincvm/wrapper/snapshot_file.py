@@ -11,23 +11,22 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from boincvm.errors import (
-    HostDiskFullError,
     InputFileError,
     host_error,
 )
-from boincvm.host.files import free_space, open_descriptor
+from boincvm.host.files import open_descriptor
 from boincvm.host.filetree import set_time
 from boincvm.hypervisor.contract import FileSeal
+from boincvm.machine.host_capacity import check_fits
 from boincvm.machine.saved_machine import (
     LATEST,
 )
-from boincvm.sizes import format_size
 from boincvm.tar_reader import TarError, TarReader
 
 SCHEMA = 1
@@ -65,15 +64,18 @@ def read_snapshot(path: Path) -> Snapshot:
         return _read_table(archive, path)
 
 
-def read_all(path: Path, directory: Path | None = None) -> Snapshot:
-    """Reads all of it, and writes it into `directory`, which is new, if that is given.
+def read_all(
+    path: Path, directory: Path | None = None, *, only: Collection[str] | None = None
+) -> Snapshot:
+    """Reads all of it, and writes it into `directory`, which is new, if that is given: of its
+    files those that `only` names, if that is.
 
     Raises InputFileError where anything is not as the file says, HostDiskFullError, HostError.
     """
     with _opened(path) as archive:
         snapshot = _read_table(archive, path)
         if directory is not None:
-            _check_room(directory, snapshot)
+            _check_room(directory, snapshot, only)
         left = dict(snapshot.files)
         try:
             for member in archive:
@@ -81,7 +83,9 @@ def read_all(path: Path, directory: Path | None = None) -> Snapshot:
                 seal = left.pop(name, None)
                 if seal is None or member.kind != "file" or member.size != seal.size:
                     raise damaged(path, f"{name[:80]!r} does not belong in it")
-                _read_member(archive, name, seal, path, directory, member.mtime)
+                is_wanted = only is None or name in only
+                target = directory if is_wanted else None
+                _read_member(archive, name, seal, path, target, member.mtime)
         except TarError as error:
             raise damaged(path, str(error)) from error
     if left:
@@ -200,15 +204,11 @@ def _time(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def _check_room(directory: Path, snapshot: Snapshot) -> None:
-    size = sum(seal.size for seal in snapshot.files.values())
-    free = free_space(directory)
-    if size > free:
-        raise HostDiskFullError(
-            f"the snapshot's files have {format_size(size)}, and the disk has"
-            f" {format_size(free)} left",
-            hint="free some space, or name a directory on another disk",
-        )
+def _check_room(directory: Path, snapshot: Snapshot, only: Collection[str] | None) -> None:
+    wanted = snapshot.files if only is None else snapshot.files.keys() & only
+    size = sum(snapshot.files[name].size for name in wanted)
+    hint = "free some space, or name a directory on another disk"
+    check_fits("the snapshot's files", size, directory, hint=hint)
 
 
 def _read_member(

@@ -2,13 +2,16 @@
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from boincvm.boinc.soft_link import target
 from boincvm.errors import HypervisorError, InputFileError, OutputFileError, UsageError, host_error
 from boincvm.hypervisor.registry import find_driver
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import manifests, read_manifest
-from boincvm.wrapper.job_trust import check_job
+from boincvm.wrapper.job_trust import check_job, what_needs_trust
 from boincvm.wrapper.snapshot_file import MACHINES, Snapshot, read_all
+from boincvm.wrapper.task_plan import JOB_FILE
 
 _LONGEST = 300
 """Characters of a path in a message."""
@@ -41,6 +44,27 @@ def import_snapshot(path: Path, directory: Path, *, trusted: bool = False) -> Sn
             f"{str(directory)[:_LONGEST]} cannot be made", error, OutputFileError
         ) from error
     return snapshot
+
+
+def needs_trust(path: Path) -> list[str]:
+    """All for which `import_snapshot` would have to be told that the file `path` is trusted: what
+    its job would do outside of a machine. The file is read as a whole, so damage is found, too.
+
+    Raises InputFileError, HostDiskFullError, HostError.
+    """
+    try:
+        with TemporaryDirectory(prefix="boincvm-") as place:
+            first, second = Path(place) / "first", Path(place) / "second"
+            first.mkdir()
+            read_all(path, first, only={JOB_FILE})
+            linked = target(first / JOB_FILE)
+            if linked is None:
+                return what_needs_trust(first, path)
+            second.mkdir()
+            read_all(path, second, only={JOB_FILE, linked})
+            return what_needs_trust(second, path)
+    except OSError as error:
+        raise host_error(f"{path} cannot be checked", error) from error
 
 
 def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.host import locks
+from support.bench import until
 
 HOLDER = """
 import sys
@@ -110,3 +112,18 @@ def test_a_slot_s_lock_is_a_file(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"regular|symbolic|No such device"):
             locks.lock_slot_file(tmp_path / name)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_who_waits_for_a_lock_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    with locks.exclusive(tmp_path / "lock", lambda: told.append("waits")):
+        waiter = threading.Thread(target=wait_for, args=(tmp_path / "lock", told))
+        waiter.start()
+        until(lambda: told == ["waits"])
+    waiter.join(20)
+    assert told == ["waits", "has it"]
+
+
+def wait_for(path: Path, told: list[str]) -> None:
+    with locks.exclusive(path, lambda: told.append("waits")):
+        told.append("has it")

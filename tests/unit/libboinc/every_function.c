@@ -19,19 +19,11 @@
 #include "str_util.h"
 #include "util.h"
 
+#include "check.h"
+
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static int failures;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            printf("%d: %s\n", __LINE__, #condition);                                              \
-            failures++;                                                                            \
-        }                                                                                          \
-    } while (0)
 
 static volatile int ticks;
 static void tick(void) { ticks++; }

@@ -21,18 +21,10 @@
 #include "url.h"
 #include "util.h"
 
+#include "check.h"
+
 using std::string;
 using std::vector;
-
-static int failures;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            printf("%d: %s\n", __LINE__, #condition);                                              \
-            failures++;                                                                            \
-        }                                                                                          \
-    } while (0)
 
 static void write_file(const char *path, string const &content) {
     MFILE file;

@@ -222,6 +222,66 @@ def test_the_command_says_what_would_run(
     assert main(words) == 0
 
 
+@pytest.mark.parametrize(
+    ("job", "needed"),
+    [
+        (JOB, []),
+        (ON_HOST.format("app.sh", ""), ["run 'app.sh' on this computer"]),
+        (
+            JOB.replace("<memory_mb>", "<network>1</network><memory_mb>"),
+            ["give the machine 'vm' a network"],
+        ),
+        (
+            ON_HOST.format("a", "</task><task><application>b</application>"),
+            ["run 'a' on this computer", "run 'b' on this computer"],
+        ),
+        ("<soft_link>other.xml</soft_link>", ["run 'evil' on this computer"]),
+        ("<soft_link>none.xml</soft_link>", []),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_check_says_what_needs_trust(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    job: str,
+    needed: list[str],
+    as_json: bool,
+) -> None:
+    def change(directory: Path) -> None:
+        (directory / "other.xml").write_text(ON_HOST.format("evil", ""))
+
+    snapshot = make_snapshot(tmp_path, change)
+    contents = members(snapshot)
+    contents["job.xml"] = job.encode()
+    write_members(snapshot, contents)
+    size, digest = len(job), hashlib.blake2b(job.encode(), digest_size=32).hexdigest()
+    change_table(
+        snapshot,
+        lambda table: table["files"].update({"job.xml": {"size": size, "digest": digest}}),  # type: ignore[attr-defined]
+    )
+    before = sorted(tmp_path.rglob("*"))
+    options = ["--check", *(["--json"] if as_json else [])]
+    code = main(["snapshot", "import", *options, str(snapshot)])
+    told = capsys.readouterr()
+    # It is of another image, so it does not go on either.
+    assert code == (ExitCode.INPUT_FILE if needed else ExitCode.HYPERVISOR_FAILED)
+    if as_json:
+        assert json.loads(told.out)["needs_trust"] == needed
+    else:
+        line = f"its job would {', '.join(needed)}: that needs --trust"
+        assert ("--trust" in told.err, line in told.err) == (bool(needed), bool(needed))
+    main(["snapshot", "import", *options, "--trust", str(snapshot)])
+    assert not [line for line in capsys.readouterr().err.splitlines() if "--trust" in line]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_check_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    snapshot = make_snapshot(tmp_path)
+    write_members(snapshot, {**members(snapshot), "app.sh": b"#!/bin/no\n"})
+    assert main(["snapshot", "import", "--check", str(snapshot)]) == ExitCode.INPUT_FILE
+    assert "'app.sh' is not what was written" in capsys.readouterr().err
+
+
 # What is no snapshot, or a damaged one.
 
 

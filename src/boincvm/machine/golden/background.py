@@ -12,7 +12,7 @@ from boincvm.job.model import MachineShape
 
 
 def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
-    """The command that makes the snapshot for machines of this shape, unless there is one."""
+    """Return the command that makes the snapshot for such machines, unless there is one."""
     options = [
         "--memory", f"{shape.memory >> 20}M",
         "--cpus", str(shape.cpus),
@@ -27,19 +27,19 @@ def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
 
 
 class Warmers:
-    """Processes that make snapshots and end with this one."""
+    """Run processes that make snapshots, and that end with this one."""
 
     def __init__(self) -> None:
         self._processes: list[ChildProcess] = []
 
     def make(self, image: Image, spec: MachineSpec) -> None:
-        """Begins to make the snapshot for machines like `spec`. Raises OSError."""
+        """Begin to make the snapshot for machines like `spec`. Raises OSError."""
         shape = MachineShape(image.name, spec.memory, spec.cpus, spec.disk_size, spec.network)
         argv = command(shape, image.golden.parent, balloon=spec.balloon)
         self._processes.append(ChildProcess(argv, directory=Path("/"), environment=os.environ))
 
     async def close(self) -> None:
-        """Ends those that are not done."""
+        """End those that are not done."""
         for process in self._processes:
             process.kill()
             await process.wait()
@@ -47,7 +47,7 @@ class Warmers:
 
 
 def make_in_background(shape: MachineShape, store: Path) -> None:
-    """Begins to make the snapshot, at the least priority; it takes seconds and outlives us.
+    """Begin to make the snapshot, at the least priority; it takes seconds and outlives us.
 
     Raises OSError.
     """

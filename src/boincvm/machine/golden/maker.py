@@ -32,15 +32,15 @@ from boincvm.machine.start_source import Boot
 MOST = 4
 """Snapshots that are kept, those that were used last: each takes some 90 MiB of disk."""
 PRACTICE = 16
-"""Times that a machine does, before it is kept, what each of its copies does first. What that
-brings into its memory is there then, and Python takes shorter ways after a few times."""
+"""How often a machine does, before it is frozen, what each of its copies will do first: then what
+that needs is in its memory, and Python has specialized the code."""
 REST = 0.5
-"""Seconds in which the kernel ends what it has put off. Each copy would have to do it anew."""
+"""Seconds in which the guest's kernel finishes deferred work, which each copy would have to do."""
 _NEW = ".new-"
 
 
 async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: Limits) -> bool:
-    """Makes the snapshot for machines like `spec`, unless it is there or somebody makes one.
+    """Make the snapshot for machines like `spec`, unless it is there or somebody makes one.
 
     Whether it was made. Raises BoincvmError, OSError.
     """
@@ -70,7 +70,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
 
 
 async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -> bool:
-    """Makes the snapshot for machines of that shape, unless there is one; whether it did.
+    """Make the snapshot for machines of that shape, unless there is one; say whether it did.
 
     Raises BoincvmError, OSError.
     """
@@ -82,14 +82,14 @@ async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -
 
 
 def remove_goldens(store: ImageStore, digest: str) -> None:
-    """All of the image with that digest."""
+    """Remove all snapshots of the image with that digest."""
     for path in _snapshots(store.golden):
         if path.name.startswith(digest[:16]):
             discard_golden(path)
 
 
 async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) -> dict[str, object]:
-    """Returns the guest link's state."""
+    """Make the snapshot in `spec.directory`; return the guest link's state."""
     spec = spec._replace(ephemeral=False)
     async with opened(driver, spec, [Boot(freezable=True)], Settings(limits)) as machine:
         session, link = machine.session, machine.session.link
@@ -118,7 +118,7 @@ async def _run(link: GuestLink, program: str) -> None:
 
 
 def _write_table(directory: Path, table: dict[str, object]) -> None:
-    """What is in the directory, all of it on the disk."""
+    """Write down what is in the directory, when all of it is on the disk."""
     files: dict[str, list[int]] = {}
     for path in directory.iterdir():
         status = sync_file(path)
@@ -131,13 +131,13 @@ def _write_table(directory: Path, table: dict[str, object]) -> None:
 
 
 def _remove_leftovers(together: Path) -> None:
-    """Of makers that were killed: we hold the lock, so none is at work."""
+    """Remove what makers left that were killed: we hold the lock, so none is at work."""
     for path in together.glob(f"{_NEW}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _snapshots(together: Path) -> list[Path]:
-    """Those used last come first."""
+    """Return the snapshots, those used last first."""
     if not together.is_dir():
         return []
     found: list[tuple[float, Path]] = []

@@ -24,22 +24,24 @@ _MOST_BYTES = 1 << 16
 
 
 class Golden(NamedTuple):
-    """One to start from. `link`: the guest link's state (`GuestLink.open`)."""
+    """A snapshot to start from."""
 
     directory: Path
     link: dict[str, object]
+    """The guest link's state, for `GuestLink.open`."""
 
 
 class Found(NamedTuple):
-    """What came of a search. `golden`: None, there is none that can be used, and then `why` says
-    why; it is empty where there simply is none."""
+    """What came of a search."""
 
     golden: Golden | None
+    """None: there is none that can be used."""
     why: str = ""
+    """Why the one that is there cannot be used; empty where there simply is none."""
 
 
 def snapshot_name(digest: str, spec: MachineSpec) -> str:
-    """Of the snapshot for a machine like `spec`, whose image has that digest."""
+    """Return the name of the snapshot for a machine like `spec`, whose image has that digest."""
     size = f"-{spec.disk_size >> 20}" if spec.disk_size else ""
     devices = ("-network" if spec.network else "") + ("-balloon" if spec.balloon else "")
     devices += "-display" if spec.display else ""
@@ -47,7 +49,7 @@ def snapshot_name(digest: str, spec: MachineSpec) -> str:
 
 
 def needs(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> dict[str, object]:
-    """All that a snapshot depends on; `identity` is the driver's."""
+    """Return all that a snapshot depends on; `identity` is the driver's."""
     return {
         "version": VERSION,
         "image": digest,
@@ -85,7 +87,7 @@ def find_golden(image: Image, spec: MachineSpec, identity: Mapping[str, str]) ->
 
 
 def discard_golden(directory: Path) -> None:
-    """Remove a snapshot that is of no use. Machines that have started from it run on."""
+    """Remove a snapshot that is unusable. Machines that have started from it run on."""
     import shutil
 
     # The table first: nobody may take up what is left if we are interrupted.

@@ -7,5 +7,5 @@ SWITCH = "BOINCVM_GOLDEN"
 
 
 def is_wanted() -> bool:
-    """Whether machines may start from golden snapshots."""
+    """Return whether machines may start from golden snapshots."""
     return os.environ.get(SWITCH) != "no"
