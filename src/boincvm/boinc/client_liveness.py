@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from boincvm.host.processes import open_process
+from boincvm.host.processes import open_process, process_exists
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without a heartbeat after which a client of unknown process counts as gone."""
@@ -51,15 +51,10 @@ class Presence:
         return True
 
     def _ask(self) -> None:
-        try:
-            os.kill(self._pid, 0)
-        except ProcessLookupError:
-            # Never from within the constructor.
+        if process_exists(self._pid):
+            self._timer = self._loop.call_later(_ASK_PERIOD, self._ask)
+        else:  # never from within the constructor
             self._timer = self._loop.call_later(0, self._end)
-            return
-        except PermissionError:
-            pass  # it is there, and another user's
-        self._timer = self._loop.call_later(_ASK_PERIOD, self._ask)
 
     def _check_heartbeat(self) -> None:
         left = self._heard + HEARTBEAT_LIMIT - self._loop.time()

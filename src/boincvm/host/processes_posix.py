@@ -25,6 +25,7 @@ __all__ = [
     "kill_opened",
     "lower_priority",
     "open_process",
+    "process_exists",
     "signal_group",
     "spawn_detached",
     "terminate_group",
@@ -125,6 +126,17 @@ async def _until_ended(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def process_exists(pid: int) -> bool:
+    """Whether there is a process `pid`, anybody's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is there, and another user's
+    return True
 
 
 def spawn_detached(argv: Sequence[str], log: int) -> int:

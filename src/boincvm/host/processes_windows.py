@@ -17,6 +17,9 @@ assert sys.platform == "win32"
 _WHAT = "child processes that end with boincvm"
 _GROUPS = "groups of processes"
 _IDLE_PRIORITY_CLASS = 0x40
+_SYNCHRONIZE = 0x0010_0000
+_ACCESS_DENIED, _INVALID_PARAMETER = 5, 87
+_WAIT_TIMEOUT = 258
 
 
 class ChildProcess:
@@ -65,6 +68,26 @@ def open_process(pid: int) -> int | None:
 def kill_opened(process: int) -> None:
     """Kill the process that `open_process` has opened."""
     raise not_yet("handles of processes")
+
+
+def process_exists(pid: int) -> bool:
+    """Whether there is a process `pid`, anybody's. Raises OSError."""
+    library = ctypes.WinDLL("kernel32", use_last_error=True)
+    library.OpenProcess.restype = ctypes.c_void_p
+    opened = library.OpenProcess(_SYNCHRONIZE, False, pid)
+    if not opened:
+        number = ctypes.get_last_error()
+        if number == _ACCESS_DENIED:
+            return True  # it is there, and another user's
+        if number == _INVALID_PARAMETER:
+            return False
+        raise ctypes.WinError(number)
+    handle = ctypes.c_void_p(opened)
+    try:
+        # A process that has ended is there while somebody has it open.
+        return bool(library.WaitForSingleObject(handle, 0) == _WAIT_TIMEOUT)
+    finally:
+        library.CloseHandle(handle)
 
 
 def spawn_detached(argv: Sequence[str], log: int) -> int:

@@ -8,10 +8,10 @@ from boincvm.errors import HostError
 
 assert sys.platform != "win32"
 
-_MEMORY_TABLE = Path("/proc/meminfo")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_CPU_TABLE = Path("/proc/cpuinfo")
-_TIMES = Path("/proc/stat")
+_MEMORY_TABLE = "/proc/meminfo"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_CPU_TABLE = "/proc/cpuinfo"
+_TIMES = "/proc/stat"
 
 
 def most_open_files() -> int:
@@ -37,7 +37,7 @@ def total_memory() -> int:
 def available_memory() -> int:
     """Bytes that could be had without swapping (proc(5), meminfo). Raises OSError, HostError."""
     if sys.platform == "linux":
-        with _MEMORY_TABLE.open("rb") as file:
+        with Path(_MEMORY_TABLE).open("rb") as file:
             for line in file:
                 if line.startswith(b"MemAvailable:"):
                     return int(line.split()[1]) << 10
@@ -51,7 +51,7 @@ def available_memory() -> int:
 def used_memory() -> int:
     """Bytes that no new program could have. Raises OSError."""
     if sys.platform == "linux":
-        lines = _MEMORY_TABLE.read_text().splitlines()
+        lines = Path(_MEMORY_TABLE).read_text().splitlines()
         found = {
             name: int(text.split()[0]) << 10 for name, _, text in (x.partition(":") for x in lines)
         }
@@ -65,7 +65,7 @@ def used_memory() -> int:
 def busy_seconds() -> float:
     """CPU time of all processors since the host's start, but for idle time. Raises OSError."""
     if sys.platform == "linux":
-        first = _TIMES.read_text().split("\n", 1)[0]
+        first = Path(_TIMES).read_text().split("\n", 1)[0]
         user, nice, system, _idle, _waiting, *rest = map(int, first.split()[1:9])
         return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
     else:
@@ -77,7 +77,7 @@ def busy_seconds() -> float:
 def boot_id() -> str:
     """What is another one after each start of the host. Raises OSError."""
     if sys.platform == "linux":
-        return _BOOT_ID.read_text().strip()
+        return Path(_BOOT_ID).read_text().strip()
     else:
         from boincvm.host.not_yet import not_yet
 
@@ -87,7 +87,7 @@ def boot_id() -> str:
 def processor_name() -> str:
     """The host's processor, as its kernel names it; empty where it does not. Raises OSError."""
     if sys.platform == "linux":
-        with _CPU_TABLE.open("rb") as file:
+        with Path(_CPU_TABLE).open("rb") as file:
             for line in file.read(4096).splitlines():
                 if line.startswith((b"model name", b"Model")):
                     return line.partition(b":")[2].strip().decode(errors="replace")

@@ -28,7 +28,7 @@ MODULES = {
 }  # fmt: skip
 FUNCTIONS = re.compile(
     r"os\.(O_\w+|SEEK_DATA|SEEK_HOLE|WNOHANG|PRIO_\w+|chroot|copy_file_range|fchmod|fork\w*|"
-    r"get(e?[ug]id|pgrp|priority)|killpg|memfd_create|mkfifo|nice|pidfd_open|pipe2|posix_\w+|p(read|write)v?|"
+    r"get(e?[ug]id|pgrp|priority)|kill|killpg|memfd_create|mkfifo|nice|pidfd_open|pipe2|posix_\w+|p(read|write)v?|"
     r"sched_\w+|sendfile|set_blocking|setpriority|setsid|statvfs|sync|sysconf|tcgetpgrp)$"
     r"|signal\.(SIG(?!INT$|TERM$|_IGN$|_DFL$)\w+|pthread_sigmask|pidfd_send_signal)$"
     r"|select\.(poll|epoll|kqueue|POLL\w+|PIPE_BUF)$"

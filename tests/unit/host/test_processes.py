@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.host.processes import ChildProcess, guarded
+from boincvm.host.processes import ChildProcess, guarded, process_exists
 from boincvm.host.programs import run_quickly
 
 LIMIT = 20.0
@@ -123,3 +123,14 @@ def test_a_quick_helper() -> None:
     assert failure.value.stderr == "why\n"
     with pytest.raises(subprocess.TimeoutExpired):
         run_quickly(["sleep", "100"], timeout=0.05)
+
+
+def test_whether_a_process_exists():
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        assert process_exists(process.pid)
+        assert process_exists(1)
+    finally:
+        process.kill()
+        process.wait(20)
+    assert not process_exists(process.pid)
