@@ -18,7 +18,7 @@ from boincvm.bus.topics import QUEUE, Subscriptions
 from boincvm.bus.versions import encode_lines
 from boincvm.errors import BusError, host_error
 from boincvm.host.resources import most_open_files
-from boincvm.host.sockets import own_listener
+from boincvm.host.sockets import private_listener
 
 _SPARE_DESCRIPTORS = 64
 _TLS_BUFFER = 16384
@@ -110,7 +110,7 @@ class Broker:
 
         loop = asyncio.get_running_loop()
         try:
-            listener = own_listener(path)
+            listener = private_listener(path)
             server = await loop.create_server(lambda: BrokerConnection(self), sock=listener)
         except OSError as error:
             raise host_error(

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from boincvm import paths
 from boincvm.errors import HostError, UsageError
-from boincvm.host.sockets import connect_at_once, keep_alive
+from boincvm.host.sockets import connect_blocking, keep_alive
 
 SOCKET = "http.sock"
 _PORT = 8080
@@ -55,7 +55,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = connect_at_once(self._path, self.timeout)
+        self.sock = connect_blocking(self._path, self.timeout)
 
 
 class _TcpConnection(http.client.HTTPConnection):

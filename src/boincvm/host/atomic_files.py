@@ -8,7 +8,7 @@ from boincvm.host.files import create_new, sync_directory
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """`content`, a text as UTF-8, becomes that of `path`, on the disk when this returns.
+    """Replace the content of `path` by `content`, a text as UTF-8; it is on the disk then.
 
     One process at a time may write it. Raises OSError; then nothing has changed.
     """

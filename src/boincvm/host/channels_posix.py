@@ -19,7 +19,7 @@ def wait_until_writable(descriptor: int, milliseconds: int) -> bool:
     return bool(poll.poll(milliseconds))
 
 
-def has_lost_its_reader(descriptor: int) -> bool:
+def reader_has_gone(descriptor: int) -> bool:
     """Whether nobody reads the pipe any more."""
     poll = select.poll()
     poll.register(descriptor, 0)

@@ -14,7 +14,7 @@ def wait_until_writable(descriptor: int, milliseconds: int) -> bool:
     raise not_yet(_WHAT)
 
 
-def has_lost_its_reader(descriptor: int) -> bool:
+def reader_has_gone(descriptor: int) -> bool:
     """Whether nobody reads the pipe any more."""
     raise not_yet(_WHAT)
 

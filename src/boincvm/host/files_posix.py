@@ -75,7 +75,8 @@ def set_mode(descriptor: int, mode: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """What was made, renamed or removed in the directory stays so. Raises OSError."""
+    """Have what was made, renamed or removed in the directory outlive a power cut. Raises
+    OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -37,8 +37,8 @@ def reset_inherited_state() -> None:
 
 
 def fill_closed_descriptors() -> None:
-    """Descriptors 0 to 2 that are closed become /dev/null: what is opened later would take
-    their numbers, and a program's output would go there. Python's own streams follow."""
+    """Open /dev/null for each of the descriptors 0 to 2 that is closed, and Python's stream of it:
+    what is opened later would take its number, and a program's output would go there."""
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
@@ -58,6 +58,6 @@ def _pass_over(_number: int, _frame: object) -> None:
 
 
 def heeded(numbers: Iterable[int]) -> list[int]:
-    """Those of these signals that whoever started us did not have us ignore. A program takes no
-    others for a wish that it should end."""
+    """Return those of these signals that whoever started us did not have us ignore: a program takes
+    no others for a wish that it should end."""
     return [number for number in numbers if _handler(number) not in (_pass_over, _signal.SIG_IGN)]

@@ -22,8 +22,8 @@ else:
 
 
 def check_directory(path: Path) -> Path:
-    """`path`, which need not exist. Raises HostError where it is a directory that is not this
-    user's own, or that others can write to."""
+    """Return `path`, which need not exist. Raises HostError where it is a directory that is not
+    this user's own, or that others can write to."""
     try:
         link, status = path.lstat(), path.stat()
     except OSError:
@@ -34,7 +34,7 @@ def check_directory(path: Path) -> Path:
 
 
 def open_own(path: Path) -> FileIO:
-    """The regular file `path`, for reading; no link is followed, nothing waited for.
+    """Open the regular file `path` for reading; no link is followed, nothing waited for.
 
     Raises OSError, and HostError where it is not this user's own, or others can write to it.
     """
@@ -51,7 +51,7 @@ def open_own(path: Path) -> FileIO:
 
 
 def make_directory(path: Path) -> None:
-    """Makes the directory `path`, and those above that are missing, for this user alone. Raises
+    """Make the directory `path`, and those above that are missing, for this user alone. Raises
     OSError."""
     missing = []
     while not path.exists():

@@ -5,7 +5,7 @@ import sys
 if sys.platform == "win32":
     from boincvm.host.processes_windows import (
         ChildProcess,
-        guarded,
+        die_with_parent,
         kill_group,
         kill_opened,
         lower_priority,
@@ -14,14 +14,14 @@ if sys.platform == "win32":
         signal_group,
         spawn_detached,
         terminate_group,
+        use_idle_io,
         wait_for_child,
-        yield_disk,
         yield_processor,
     )
 else:
     from boincvm.host.processes_posix import (
         ChildProcess,
-        guarded,
+        die_with_parent,
         kill_group,
         kill_opened,
         lower_priority,
@@ -30,14 +30,14 @@ else:
         signal_group,
         spawn_detached,
         terminate_group,
+        use_idle_io,
         wait_for_child,
-        yield_disk,
         yield_processor,
     )
 
 __all__ = [
     "ChildProcess",
-    "guarded",
+    "die_with_parent",
     "kill_group",
     "kill_opened",
     "lower_priority",
@@ -47,6 +47,6 @@ __all__ = [
     "spawn_detached",
     "terminate_group",
     "wait_for_child",
-    "yield_disk",
+    "use_idle_io",
     "yield_processor",
 ]

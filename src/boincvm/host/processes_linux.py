@@ -16,8 +16,8 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system call numbers
 _IDLE_CLASS = 3 << 13
 
 
-def guarded(argv: Sequence[str]) -> list[str]:
-    """The command with which the kernel ends `argv` when the thread that starts it dies.
+def die_with_parent(argv: Sequence[str]) -> list[str]:
+    """Return the command with which the kernel ends `argv` when the thread that starts it dies.
 
     `setpriv` asks for the signal between fork and exec, where Python should not run; had we died
     before that, nobody would send it, so a shell looks whether we are still there.
@@ -50,7 +50,7 @@ def kill_opened(process: int) -> None:
     signal.pidfd_send_signal(process, signal.SIGKILL)
 
 
-def yield_disk() -> None:
+def use_idle_io() -> None:
     """Have this process use the disk only while nobody else does."""
     import ctypes
     import platform

@@ -8,7 +8,7 @@ from boincvm.host.not_yet import not_yet
 assert sys.platform == "darwin"
 
 
-def guarded(argv: Sequence[str]) -> list[str]:
+def die_with_parent(argv: Sequence[str]) -> list[str]:
     """The command `argv` itself: nothing there ends a process with its parent."""
     return [*argv]
 
@@ -23,5 +23,5 @@ def kill_opened(process: int) -> None:
     raise not_yet("handles of processes")
 
 
-def yield_disk() -> None:
+def use_idle_io() -> None:
     """Leave the disk's priority as it is."""

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from boincvm.host.programs import quiet_environment
-from boincvm.host.signals import ASKING_SIGNALS
+from boincvm.host.signals import TERMINATION_SIGNALS
 
 assert sys.platform != "win32"
 
 if sys.platform == "darwin":
-    from boincvm.host.processes_macos import guarded, kill_opened, open_process, yield_disk
+    from boincvm.host.processes_macos import die_with_parent, kill_opened, open_process, use_idle_io
 else:
-    from boincvm.host.processes_linux import guarded, kill_opened, open_process, yield_disk
+    from boincvm.host.processes_linux import die_with_parent, kill_opened, open_process, use_idle_io
 
 __all__ = [
     "ChildProcess",
-    "guarded",
+    "die_with_parent",
     "kill_group",
     "kill_opened",
     "lower_priority",
@@ -30,7 +30,7 @@ __all__ = [
     "spawn_detached",
     "terminate_group",
     "wait_for_child",
-    "yield_disk",
+    "use_idle_io",
     "yield_processor",
 ]
 
@@ -40,7 +40,7 @@ _LEAST_PRIORITY = 19
 class ChildProcess:
     """A running child. Linux: the kernel kills it when the thread that started it dies.
 
-    It is deaf to ASKING_SIGNALS: a service manager that stops everything sends them to all
+    It is deaf to TERMINATION_SIGNALS: a service manager that stops everything sends them to all
     processes alike, and what is to be saved must outlive them until we have saved it.
     """
 
@@ -53,14 +53,14 @@ class ChildProcess:
         stderr: BinaryIO | int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts `argv` in a session of its own, so that a terminal's Ctrl-C passes it by.
+        """Start `argv` in a session of its own, so that a terminal's Ctrl-C passes it by.
 
         `descriptors` are inherited under their own numbers. Raises OSError.
         """
-        former = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_SIGNALS)  # which exec keeps
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATION_SIGNALS)  # which exec keeps
         try:
             process = subprocess.Popen(
-                guarded(argv),
+                die_with_parent(argv),
                 cwd=directory,
                 env=dict(quiet_environment() if environment is None else environment),
                 pass_fds=descriptors,
@@ -90,17 +90,18 @@ class ChildProcess:
         return self._wait(os.WNOHANG) is None
 
     def kill(self) -> None:
-        """Ends it now; a stopped process too."""
+        """End it now; a stopped process too."""
         if self.is_running:
             os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Ends it, and waits until the kernel has: an instant."""
+        """End it, and wait until the kernel has: an instant."""
         self.kill()
         self._wait(0)
 
     async def wait(self) -> int:
-        """Its exit status; minus the signal's number where one killed it."""
+        """Wait for its end; return its exit status, or minus the number of the signal that killed
+        it."""
         if self._status is None:
             await _until_ended(self.pid)
         status = self._wait(0)

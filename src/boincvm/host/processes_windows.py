@@ -55,7 +55,7 @@ class ChildProcess:
         raise not_yet(_WHAT)
 
 
-def guarded(argv: Sequence[str]) -> list[str]:
+def die_with_parent(argv: Sequence[str]) -> list[str]:
     """The command that ends with its parent."""
     raise not_yet(_WHAT)
 
@@ -129,5 +129,5 @@ def lower_priority() -> None:
         raise ctypes.WinError(ctypes.get_last_error())
 
 
-def yield_disk() -> None:
+def use_idle_io() -> None:
     """Leave the disk's priority as it is."""

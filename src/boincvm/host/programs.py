@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def quiet_environment() -> dict[str, str]:
-    """The environment for a helper program: nothing of the caller's that could change what it
-    does. A BOINC client, for one, prepends its own directories to LD_LIBRARY_PATH."""
+    """Return the environment for a helper program: nothing of the caller's that could change what
+    it does. A BOINC client, for one, prepends its own directories to LD_LIBRARY_PATH."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
 def find_program(name: str) -> str | None:
-    """The path of the program `name`, by PATH. (`shutil.which` would bring in compressors.)"""
+    """Find the path of the program `name` by PATH. (`shutil.which` would bring in compressors.)"""
     for directory in os.get_exec_path():
         path = Path(directory, name)
         if path.is_file() and os.access(path, os.X_OK):
@@ -22,7 +22,7 @@ def find_program(name: str) -> str | None:
 
 
 def run_quickly(argv: Sequence[str], *, timeout: float = 30.0) -> str:
-    """Runs a short helper program and returns its output.
+    """Run a short helper program and return its output.
 
     Raises subprocess.CalledProcessError (with `stderr`), subprocess.TimeoutExpired, OSError.
     """

@@ -5,20 +5,20 @@ import sys
 from collections.abc import Callable, Iterable
 
 if sys.platform == "win32":
-    ASKING_SIGNALS = (signal.SIGBREAK, signal.SIGINT, signal.SIGTERM)
+    TERMINATION_SIGNALS = (signal.SIGBREAK, signal.SIGINT, signal.SIGTERM)
     """They ask a program to end; SIGBREAK also comes when the console is closed."""
-    ENDING_SIGNALS: tuple[int, ...] = ASKING_SIGNALS
+    ENDING_SIGNALS: tuple[int, ...] = TERMINATION_SIGNALS
 else:
-    ASKING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    TERMINATION_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     """They ask a program to end; SIGHUP also comes when the terminal has gone."""
-    ENDING_SIGNALS: tuple[int, ...] = (*ASKING_SIGNALS, signal.SIGQUIT, signal.SIGKILL)
+    ENDING_SIGNALS: tuple[int, ...] = (*TERMINATION_SIGNALS, signal.SIGQUIT, signal.SIGKILL)
     """By one of these somebody else ends a program: it has not itself to blame."""
 
 
 # On Windows there are none but those of the console, which Python keeps for its main thread.
 
 
-def hold_back(numbers: Iterable[int]) -> set[int]:
+def block_signals(numbers: Iterable[int]) -> set[int]:
     """Have these signals wait from now on; return those that waited before."""
     if sys.platform == "win32":
         return set()
@@ -26,19 +26,19 @@ def hold_back(numbers: Iterable[int]) -> set[int]:
         return set(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, set(numbers))))
 
 
-def let_through(numbers: Iterable[int]) -> None:
+def unblock_signals(numbers: Iterable[int]) -> None:
     """Have these signals come, those that waited among them."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(numbers))
 
 
-def hold_back_only(numbers: Iterable[int]) -> None:
-    """Have these signals wait and no others: to undo `hold_back` with what it returned."""
+def restore_signal_mask(numbers: Iterable[int]) -> None:
+    """Have these signals wait and no others: to undo `block_signals` with what it returned."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_SETMASK, set(numbers))
 
 
-def call_on_signals(numbers: Iterable[int], handler: Callable[[int], object]) -> None:
+def add_signal_handlers(numbers: Iterable[int], handler: Callable[[int], object]) -> None:
     """Have the running event loop call `handler` with the number of each of these that comes."""
     import asyncio
 
@@ -50,8 +50,8 @@ def call_on_signals(numbers: Iterable[int], handler: Callable[[int], object]) ->
             loop.add_signal_handler(number, handler, number)
 
 
-def forget_signals(numbers: Iterable[int]) -> None:
-    """Undo `call_on_signals`: the signals do again what they do by themselves."""
+def remove_signal_handlers(numbers: Iterable[int]) -> None:
+    """Undo `add_signal_handlers`: the signals do again what they do by themselves."""
     import asyncio
 
     for number in numbers:

@@ -5,27 +5,27 @@ import sys
 if sys.platform == "win32":
     from boincvm.host.sockets_windows import (
         connect,
-        connect_at_once,
-        is_owners,
+        connect_blocking,
         keep_alive,
-        own_listener,
+        peer_is_this_user,
+        private_listener,
         short_path,
     )
 else:
     from boincvm.host.sockets_posix import (
         connect,
-        connect_at_once,
-        is_owners,
+        connect_blocking,
         keep_alive,
-        own_listener,
+        peer_is_this_user,
+        private_listener,
         short_path,
     )
 
 __all__ = [
     "connect",
-    "connect_at_once",
-    "is_owners",
+    "connect_blocking",
+    "peer_is_this_user",
     "keep_alive",
-    "own_listener",
+    "private_listener",
     "short_path",
 ]

@@ -34,7 +34,7 @@ def short_path(path: Path) -> Iterator[str]:
         yield str(path)
 
 
-def own_listener(path: Path) -> socket.socket:
+def private_listener(path: Path) -> socket.socket:
     """A UNIX socket there, bound and not yet listening, for this user alone, in place of what was
     there. Raises OSError."""
     listener = socket.socket(socket.AF_UNIX)
@@ -49,7 +49,7 @@ def own_listener(path: Path) -> socket.socket:
     return listener
 
 
-def connect_at_once(path: Path, timeout: float | None) -> socket.socket:
+def connect_blocking(path: Path, timeout: float | None) -> socket.socket:
     """A connection to the UNIX socket at `path`; `timeout`: seconds of all its waits. Raises
     OSError."""
     connection = socket.socket(socket.AF_UNIX)
@@ -78,7 +78,7 @@ async def connect(path: Path) -> socket.socket:
     return connection
 
 
-def is_owners(peer: socket.socket) -> bool:
+def peer_is_this_user(peer: socket.socket) -> bool:
     """Whether the process at the other end of a UNIX socket is this user's, or root's."""
     if sys.platform == "linux":
         told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

@@ -17,12 +17,12 @@ def short_path(path: Path) -> AbstractContextManager[str]:
     raise not_yet(_WHAT)
 
 
-def own_listener(path: Path) -> socket.socket:
+def private_listener(path: Path) -> socket.socket:
     """A socket there for this user alone."""
     raise not_yet(_WHAT)
 
 
-def connect_at_once(path: Path, timeout: float | None) -> socket.socket:
+def connect_blocking(path: Path, timeout: float | None) -> socket.socket:
     """A connection to the socket at `path`."""
     raise not_yet(_WHAT)
 
@@ -32,7 +32,7 @@ async def connect(path: Path) -> socket.socket:
     raise not_yet(_WHAT)
 
 
-def is_owners(peer: socket.socket) -> bool:
+def peer_is_this_user(peer: socket.socket) -> bool:
     """Whether the process at the other end is this user's."""
     raise not_yet(_WHAT)
 

@@ -82,7 +82,7 @@ class Attempt(NamedTuple):
         )
 
 
-class Guarded(NamedTuple):
+class Supervised(NamedTuple):
     """control: where the guard's words come, non-blocking; to end its writing side is to kill all
     that came of the program. program: its process id, and that of its group and session. words:
     what the guard has said already."""
@@ -94,7 +94,7 @@ class Guarded(NamedTuple):
     attempt: Attempt
 
 
-class GuardedEnd(NamedTuple):
+class SupervisedEnd(NamedTuple):
     """`code`, or `signal` if one killed it. Seconds of all its processes, and the bytes of memory
     of the largest one (the guard's own few MiB at least)."""
 
@@ -105,7 +105,7 @@ class GuardedEnd(NamedTuple):
     largest: int = 0
 
 
-def start_guarded(
+def start_supervised(
     program: Path,
     argv: Sequence[str],
     *,
@@ -113,7 +113,7 @@ def start_guarded(
     environment: Mapping[str, str],
     streams: tuple[Stream, Stream, Stream],
     nice: int | None = None,
-) -> Guarded:
+) -> Supervised:
     """Returns when it runs or waits for a stream, some 15 ms later. `program` is relative to
     `directory`; `streams` are standard input, output and error.
 
@@ -141,25 +141,25 @@ def start_guarded(
         guard.wait()
         raise
     ours.setblocking(False)
-    return Guarded(guard, ours, started, said, attempt)
+    return Supervised(guard, ours, started, said, attempt)
 
 
-def guarded_end(guarded: Guarded, words: bytes) -> GuardedEnd:
-    """`words`: all that the guard has said. Raises what `start_guarded` raises: the program waited
-    for a stream and could not start then."""
-    program = guarded.program
+def supervised_end(supervised: Supervised, words: bytes) -> SupervisedEnd:
+    """Tell how it ended. `words`: all that the supervisor has said. Raises what `start_supervised`
+    raises: the program waited for a stream and could not start then."""
+    program = supervised.program
     said = words.split()
     if said[:1] == [b"failed"]:
-        raise guarded.attempt.error(said)
+        raise supervised.attempt.error(said)
     if len(said) != 5:
         # Somebody killed the guard: the kernel kills the program, and here goes its session.
         with suppress(ProcessLookupError):
             kill_group(program)
-        return GuardedEnd(None, KILL)
+        return SupervisedEnd(None, KILL)
     status, user, system, largest = said[1:]
     code = os.waitstatus_to_exitcode(int(status))
     used = float(user), float(system), int(largest) << 10
-    return GuardedEnd(code, None, *used) if code >= 0 else GuardedEnd(None, -code, *used)
+    return SupervisedEnd(code, None, *used) if code >= 0 else SupervisedEnd(None, -code, *used)
 
 
 def _descriptor(number: int, stream: Stream, stack: ExitStack) -> int | Path | None:

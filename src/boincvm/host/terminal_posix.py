@@ -13,7 +13,7 @@ assert sys.platform != "win32"
 RESIZE_SIGNAL: int | None = signal.SIGWINCH
 
 
-def is_anothers(terminal: int) -> bool:
+def is_background_job(terminal: int) -> bool:
     """Whether the descriptor is a terminal that another job of its shell has. Raises OSError."""
     return os.isatty(terminal) and os.tcgetpgrp(terminal) != os.getpgrp()
 

@@ -7,7 +7,7 @@ from boincvm.host.not_yet import not_yet
 RESIZE_SIGNAL: int | None = None
 
 
-def is_anothers(terminal: int) -> bool:
+def is_background_job(terminal: int) -> bool:
     """Whether another job of its shell has the terminal: never on Windows."""
     return False
 

@@ -8,7 +8,7 @@ from types import FrameType
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
 from boincvm.host.inherited import heeded
-from boincvm.host.signals import ASKING_SIGNALS
+from boincvm.host.signals import TERMINATION_SIGNALS
 
 
 class TerminatedError(BaseException):
@@ -25,7 +25,7 @@ def terminable() -> Iterator[None]:
 
     For the main thread.
     """
-    numbers = heeded(number for number in ASKING_SIGNALS if number != signal.SIGINT)
+    numbers = heeded(number for number in TERMINATION_SIGNALS if number != signal.SIGINT)
     before = {number: signal.signal(number, _raise) for number in numbers}
     try:
         yield

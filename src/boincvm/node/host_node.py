@@ -29,7 +29,7 @@ from boincvm.errors import BoincvmError, GuestProtocolError, HostError, UsageErr
 from boincvm.host import resources
 from boincvm.host.inherited import heeded
 from boincvm.host.locks import open_lock, try_lock
-from boincvm.host.signals import ASKING_SIGNALS, call_on_signals
+from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.node.files import NodeFiles
 from boincvm.node.host_directory import HostDirectory
 from boincvm.node.host_programs import HostPrograms
@@ -91,7 +91,7 @@ async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) 
     """Until a signal ends it. `directory`: where commands run, else a fresh one. Raises
     BoincvmError."""
     ended = asyncio.Event()
-    call_on_signals(heeded(ASKING_SIGNALS), lambda _: ended.set())
+    add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
     state = data_directory() / "guest" / guest.id
     with _held(state, directory) as work:
         bus = await open_bus(place)

@@ -18,7 +18,7 @@ from boincvm.guestlink.voice import FractionDone, VoiceReader
 from boincvm.host.channels import capacity, make_named_pipe, set_blocking
 from boincvm.host.process_tree import CONTINUE, children, send
 from boincvm.host.processes import signal_group
-from boincvm.host.supervised import GRACE, Guarded, guarded_end, start_guarded
+from boincvm.host.supervised import GRACE, Supervised, start_supervised, supervised_end
 from boincvm.node.command import Listener
 
 KILL_LIMIT = 5.0
@@ -49,9 +49,9 @@ class HostPrograms:
         own = {"PWD": str(directory), "BOINCVM_VOICE": str(voice)}
         environment = {**ours, **own, **request.environment}
 
-        def begin(streams: tuple[int, int, int]) -> Guarded:
+        def begin(streams: tuple[int, int, int]) -> Supervised:
             path = _find(request.argv[0], directory, environment.get("PATH", os.defpath))
-            return start_guarded(
+            return start_supervised(
                 path, request.argv, directory=directory, environment=environment, streams=streams
             )
 
@@ -93,7 +93,7 @@ class HostProgram:
 
     def __init__(
         self,
-        begin: Callable[[tuple[int, int, int]], Guarded],
+        begin: Callable[[tuple[int, int, int]], Supervised],
         listener: Listener,
         voice: Path,
     ) -> None:
@@ -238,7 +238,7 @@ class HostProgram:
             left = capacity(descriptor)
             while left > 0 and (count := self._take(descriptor, min(left, _CHUNK))):
                 left -= count
-        end = guarded_end(self._guarded, self._said)
+        end = supervised_end(self._guarded, self._said)
         times = end.user_time, end.system_time
         # What the kernel killed for want of memory, and the disk's room, nobody counts here.
         self.ended.set_result(ProgramEnd(end.code, end.signal, *times, end.largest, 0, 0))

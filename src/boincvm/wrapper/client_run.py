@@ -9,7 +9,7 @@ from boincvm.boinc.init_data import InitDataError
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import exit_code_for_signal
 from boincvm.host.inherited import heeded
-from boincvm.host.signals import ASKING_SIGNALS, call_on_signals
+from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.host.supervised import ABORT_GRACE
 from boincvm.wrapper.client_ends import (
     End,
@@ -60,7 +60,9 @@ class ClientRun:
         """How it ended. What is a defect of ours is raised."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
-        call_on_signals(heeded(ASKING_SIGNALS), self._receive)  # the computer is shut down, say
+        add_signal_handlers(
+            heeded(TERMINATION_SIGNALS), self._receive
+        )  # the computer is shut down, say
         self._client.on_heartbeat = self._beat
         ticks = asyncio.ensure_future(self._tick())
         work = asyncio.ensure_future(self._steps.run())

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from boincvm.errors import BoincvmError, HostError
-from boincvm.host.sockets import connect, own_listener
+from boincvm.host.sockets import connect, private_listener
 
 SOCKET = "boincvm.sock"
 _LONGEST = 4096
@@ -33,7 +33,7 @@ class ControlSocket:
 
     async def open(self) -> None:
         """Listens. Raises OSError."""
-        listener = own_listener(self._path)
+        listener = private_listener(self._path)
         try:
             self._server = await asyncio.start_server(self._serve, sock=listener, limit=_LONGEST)
         except BaseException:

@@ -20,7 +20,7 @@ from boincvm.host.process_tree import (
     stop_round,
     usage,
 )
-from boincvm.host.supervised import GRACE, Guarded, guarded_end, start_guarded
+from boincvm.host.supervised import GRACE, Supervised, start_supervised, supervised_end
 from boincvm.wrapper.worker import Worker, WorkerEnd
 
 _KILL_LIMIT = 2.5
@@ -34,11 +34,11 @@ class HostTask(Worker):
     Should this process die, be it by SIGKILL, the guard (host/supervisor_linux.py) ends all of it.
     """
 
-    def __init__(self, guarded: Guarded, *, stop_signal: int, stops_all: bool) -> None:
+    def __init__(self, supervised: Supervised, *, stop_signal: int, stops_all: bool) -> None:
         loop = asyncio.get_running_loop()
-        self._guarded = guarded
-        self._guard, self._control = guarded.guard, guarded.control
-        self._program, self._words = guarded.program, guarded.words
+        self._guarded = supervised
+        self._guard, self._control = supervised.guard, supervised.control
+        self._program, self._words = supervised.program, supervised.words
         self._stop_signal = stop_signal
         self._stops_all = stops_all
         self._cpu_time = 0.0
@@ -70,7 +70,7 @@ class HostTask(Worker):
         handle the signal and see to them itself. Raises ProgramStartError, InputFileError,
         OutputFileError, HostError.
         """
-        guarded = start_guarded(
+        supervised = start_supervised(
             Path(argv[0]),
             argv,
             directory=directory,
@@ -79,7 +79,7 @@ class HostTask(Worker):
             nice=nice,
         )
         return cls(
-            guarded,
+            supervised,
             stop_signal=STOP_REQUEST if use_tstp else STOP,
             stops_all=multi_process or not use_tstp,
         )
@@ -168,7 +168,7 @@ class HostTask(Worker):
 
     def _conclude(self) -> None:
         try:
-            end = guarded_end(self._guarded, self._words)
+            end = supervised_end(self._guarded, self._words)
         except BoincvmError as error:
             self._end.set_exception(error)
             self._end.exception()  # of a daemon nobody may wait for it

@@ -3,7 +3,7 @@
 The machine begins first, and what it takes to run a job in it is imported meanwhile.
 """
 
-from boincvm.host.signals import ASKING_SIGNALS, hold_back, hold_back_only
+from boincvm.host.signals import TERMINATION_SIGNALS, block_signals, restore_signal_mask
 from boincvm.hypervisor.registry import DEFAULT
 from boincvm.job.model import Job
 from boincvm.wrapper.head_start import HeadStart
@@ -18,7 +18,7 @@ def run_standalone(
     Raises BoincvmError.
     """
     # They wait until there is a loop that heeds them: the machine must be tidied up.
-    former = hold_back(ASKING_SIGNALS)
+    former = block_signals(TERMINATION_SIGNALS)
     try:
         with HeadStart(job, driver) as head_start:
             import asyncio
@@ -29,4 +29,4 @@ def run_standalone(
                 run_begun(job, head_start, json_output=json_output, show_progress=show_progress)
             )
     finally:
-        hold_back_only(former)
+        restore_signal_mask(former)

@@ -8,7 +8,12 @@ from collections.abc import Coroutine
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.host.inherited import heeded
-from boincvm.host.signals import ASKING_SIGNALS, call_on_signals, forget_signals, let_through
+from boincvm.host.signals import (
+    TERMINATION_SIGNALS,
+    add_signal_handlers,
+    remove_signal_handlers,
+    unblock_signals,
+)
 from boincvm.job.model import Job
 from boincvm.machine.golden.background import make_in_background
 from boincvm.machine.settings import Settings
@@ -82,13 +87,13 @@ class _Interruption:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
         self._task = asyncio.ensure_future(work)
-        numbers = heeded(ASKING_SIGNALS)
-        call_on_signals(numbers, self._receive)
-        let_through(ASKING_SIGNALS)  # see standalone.py
+        numbers = heeded(TERMINATION_SIGNALS)
+        add_signal_handlers(numbers, self._receive)
+        unblock_signals(TERMINATION_SIGNALS)  # see standalone.py
         try:
             await asyncio.wait((self._task,))
         finally:
-            forget_signals(numbers)
+            remove_signal_handlers(numbers)
         if self._fault is not None:
             self._look_at_result()
             raise self._fault

@@ -11,7 +11,7 @@ from typing import Protocol
 from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, HostError, InputFileError
 from boincvm.exit_codes import ExitCode
 from boincvm.host.channels import ATOMIC_WRITE, wait_until_writable
-from boincvm.host.terminal import is_anothers
+from boincvm.host.terminal import is_background_job
 
 READ_SIZE = 1 << 16
 """Bytes of standard input that are read at once, at most."""
@@ -205,7 +205,7 @@ class Source:
 def readable_stdin() -> int | None:
     """Descriptor 0, unless it is closed, or a terminal that another job has."""
     try:
-        if is_anothers(0):
+        if is_background_job(0):
             return None
         os.fstat(0)
     except OSError:

@@ -23,7 +23,7 @@ from boincvm.client.terminal.protocol import Size, shell_argv
 from boincvm.image.tools import run_tool
 from boincvm.host.processes import ChildProcess
 from boincvm.host.programs import run_quickly
-from boincvm.host.supervised import start_guarded
+from boincvm.host.supervised import start_supervised
 
 script, found = sys.argv[1], {}
 shell = ["/bin/sh", "-c", script]
@@ -44,7 +44,7 @@ def child(writer):
     return lambda: asyncio.run(process.wait())
 
 def guarded(writer):
-    running = start_guarded(
+    running = start_supervised(
         Path("/bin/sh"), shell, directory=Path("/"), environment=dict(os.environ),
         streams=(os.open(os.devnull, os.O_RDONLY), writer, None),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.host.processes import ChildProcess, guarded, process_exists
+from boincvm.host.processes import ChildProcess, die_with_parent, process_exists
 from boincvm.host.programs import run_quickly
 
 LIMIT = 20.0
@@ -66,8 +66,8 @@ def test_a_child_whose_parent_died_before_it_could_ask_for_its_death(tmp_path: P
     """It stops before the guard is reached, and goes on when its parent is gone."""
     program = (
         "import subprocess, sys, os\n"
-        "from boincvm.host.processes import guarded\n"
-        "guard = guarded(['sh', '-c', 'echo lived >lived'])\n"
+        "from boincvm.host.processes import die_with_parent\n"
+        "guard = die_with_parent(['sh', '-c', 'echo lived >lived'])\n"
         "stop = 'kill -STOP $$; exec \"$@\"'\n"
         "child = subprocess.Popen(['sh', '-c', stop, '--', *guard], stdout=2)\n"
         "os.waitid(os.P_PID, child.pid, os.WSTOPPED)\n"
@@ -86,7 +86,7 @@ def test_a_child_whose_parent_died_before_it_could_ask_for_its_death(tmp_path: P
 
 def test_the_guard_lets_a_childs_arguments_and_status_pass() -> None:
     words = ["a b", "$0", "", "'\"\\"]
-    command = guarded(["/bin/sh", "-c", 'printf "%s|" "$@"; exit 7', "name", *words])
+    command = die_with_parent(["/bin/sh", "-c", 'printf "%s|" "$@"; exit 7', "name", *words])
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stdout.split("|")[:-1]) == (7, words)
 

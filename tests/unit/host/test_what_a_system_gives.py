@@ -23,12 +23,12 @@ def test_a_pipe_takes_what_it_holds() -> None:
         assert channels.wait_until_writable(writer, 0)
         assert os.write(writer, bytes(1 << 18)) == 1 << 17
         assert not channels.wait_until_writable(writer, 0)
-        assert not channels.has_lost_its_reader(writer)
+        assert not channels.reader_has_gone(writer)
         assert len(os.read(reader, channels.ATOMIC_WRITE)) == channels.ATOMIC_WRITE
         assert channels.wait_until_writable(writer, 0)
     finally:
         os.close(reader)
-    assert channels.has_lost_its_reader(writer)
+    assert channels.reader_has_gone(writer)
     os.close(writer)
 
 
@@ -65,20 +65,20 @@ def long_path(tmp_path: Path) -> Path:
 
 def test_a_socket_lies_wherever_it_is_to(long_path: Path) -> None:
     long_path.write_text("something else")
-    with sockets.own_listener(long_path) as listener:
+    with sockets.private_listener(long_path) as listener:
         assert stat.S_IMODE(long_path.stat().st_mode) == 0o600
         with pytest.raises(ConnectionRefusedError):
-            sockets.connect_at_once(long_path, 1.0)
+            sockets.connect_blocking(long_path, 1.0)
         listener.listen()
-        with sockets.connect_at_once(long_path, 5.0) as near, listener.accept()[0] as far:
+        with sockets.connect_blocking(long_path, 5.0) as near, listener.accept()[0] as far:
             assert near.gettimeout() == 5.0
-            assert sockets.is_owners(far)
+            assert sockets.peer_is_this_user(far)
             near.sendall(b"word")
             assert far.recv(10) == b"word"
 
 
 async def test_an_event_loop_connects(long_path: Path) -> None:
-    with sockets.own_listener(long_path) as listener:
+    with sockets.private_listener(long_path) as listener:
         listener.listen()
         with await sockets.connect(long_path) as near, listener.accept()[0] as far:
             far.sendall(b"word")
@@ -142,15 +142,15 @@ def test_what_the_host_has() -> None:
 HOLDS_BACK = """
 import os, signal, sys
 from boincvm.host import signals
-former = signals.hold_back(signals.ASKING_SIGNALS)
+former = signals.block_signals(signals.TERMINATION_SIGNALS)
 assert former == set()
-for number in signals.ASKING_SIGNALS:
+for number in signals.TERMINATION_SIGNALS:
     os.kill(os.getpid(), number)
 print("still here", flush=True)
 if sys.argv[1] == "through":
-    signals.let_through([signal.SIGTERM])
+    signals.unblock_signals([signal.SIGTERM])
 else:
-    signals.hold_back_only(former)
+    signals.restore_signal_mask(former)
 print("never said", flush=True)
 """
 
@@ -165,7 +165,9 @@ def test_signals_wait(how: str) -> None:
         check=False,
     )
     assert done.stdout == "still here\n"
-    ended_by = {-signal.SIGTERM} if how == "through" else {-one for one in signals.ASKING_SIGNALS}
+    ended_by = (
+        {-signal.SIGTERM} if how == "through" else {-one for one in signals.TERMINATION_SIGNALS}
+    )
     assert done.returncode in ended_by
 
 
@@ -178,12 +180,12 @@ async def test_a_loop_hears_of_signals() -> None:
         came.set()
 
     former = signal.getsignal(signal.SIGUSR1)
-    signals.call_on_signals([signal.SIGUSR1], hear)
+    signals.add_signal_handlers([signal.SIGUSR1], hear)
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
         await asyncio.wait_for(came.wait(), 10)
         assert heard == [signal.SIGUSR1]
     finally:
-        signals.forget_signals([signal.SIGUSR1])
+        signals.remove_signal_handlers([signal.SIGUSR1])
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
         signal.signal(signal.SIGUSR1, former)

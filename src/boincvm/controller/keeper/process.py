@@ -25,7 +25,7 @@ from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.inherited import heeded, reset_inherited_state
-from boincvm.host.signals import ASKING_SIGNALS, call_on_signals
+from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.node.files import NodeFiles
 from boincvm.node.machine_files import MachinePlace
 from boincvm.node.node import Node
@@ -104,7 +104,7 @@ def _listen_for_signals(verbs: KeeperVerbs, group: asyncio.TaskGroup) -> None:
     def end(_number: int) -> None:
         group.create_task(verbs.end_with_host())
 
-    call_on_signals(heeded(ASKING_SIGNALS), end)
+    add_signal_handlers(heeded(TERMINATION_SIGNALS), end)
 
 
 async def _say_goodbye(guest: Node, kept: KeptMachine) -> None:

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
-from boincvm.host.sockets import is_owners
+from boincvm.host.sockets import peer_is_this_user
 
 MOST_STRANGERS = 256
 MOST_KNOWN = 1024
@@ -92,7 +92,7 @@ class Caller:
 def is_owner(transport: asyncio.Transport) -> bool:
     """Whether the process at the other end of a UNIX socket is this user's, or root's."""
     peer: socket.socket = transport.get_extra_info("socket")
-    return is_owners(peer)
+    return peer_is_this_user(peer)
 
 
 class HttpConnection(H11Protocol):

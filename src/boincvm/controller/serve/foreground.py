@@ -11,7 +11,7 @@ from boincvm.controller.serve.auth import Policy, token_in
 from boincvm.controller.serve.server import Place, Server
 from boincvm.errors import BoincvmError
 from boincvm.host.inherited import heeded
-from boincvm.host.signals import ASKING_SIGNALS, call_on_signals
+from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.paths import controller_directory
 from boincvm.standard_error import say
 
@@ -31,7 +31,7 @@ async def run_in_foreground(
     """`place`: where to serve by TCP; `listen`, `broker`: of the bus (`run_controller`);
     `any_host`, `shared`: see Policy. Says where it can be reached. Raises BoincvmError."""
     ended = asyncio.Event()
-    call_on_signals(heeded(ASKING_SIGNALS), lambda _: ended.set())
+    add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
     directory = controller_directory()
     async with run_controller(directory, listen=listen, broker=broker) as controller:
         servers = [Server(controller, Place(directory / SOCKET), _OWNER)]

@@ -20,7 +20,7 @@ from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.connections import Crowd, protocol_factory
 from boincvm.controller.serve.shutdown import Ending
 from boincvm.errors import host_error
-from boincvm.host.sockets import own_listener
+from boincvm.host.sockets import private_listener
 
 GRACE = 2.0
 """Seconds that requests have to end in when we do."""
@@ -60,7 +60,7 @@ class Server:
         place = self._place
         try:
             security = _security(place)
-            listener = own_listener(place.path) if place.path else _tcp(place.host, place.port)
+            listener = private_listener(place.path) if place.path else _tcp(place.host, place.port)
         except OSError as error:  # SSLError is one
             raise host_error(
                 f"the controller cannot listen at {place.path or f'{place.host}:{place.port}'}",

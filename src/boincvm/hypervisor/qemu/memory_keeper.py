@@ -24,7 +24,7 @@ from boincvm.file_digest import digest_of
 from boincvm.host.files import open_descriptor
 from boincvm.host.locks import lock, open_lock
 from boincvm.host.own_files import make_directory
-from boincvm.host.processes import lower_priority, yield_disk
+from boincvm.host.processes import lower_priority, use_idle_io
 from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryWriter, Summary
 from boincvm.hypervisor.qemu.qcow2_merge import MergeError, merge
 from boincvm.hypervisor.qemu.stream import StreamError, read_stream
@@ -59,7 +59,7 @@ def _say(result: int, told: dict[str, object]) -> None:
 def _give_way() -> None:
     """To all other work on the processors, and on the disk."""
     lower_priority()
-    yield_disk()
+    use_idle_io()
 
 
 class _Turn:
