@@ -1,6 +1,7 @@
 """A machine starts from the first source that works, and tells why others did not."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 from unittest.mock import Mock
@@ -15,6 +16,7 @@ from boincvm.errors import (
     HypervisorError,
     UsageError,
 )
+from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import (
     Checkpoint,
     EndCause,
@@ -246,6 +248,34 @@ async def test_a_checkpoint_whose_owner_wakes_it(driver: Driver, spec: MachineSp
     assert fake(again).state is MachineState.RUNNING
     assert again.is_answering
     await again.close()
+
+
+async def test_whatever_goes_on_from_a_disk_is_given_what_is_its_own(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    """Copies of one machine would get the same random numbers, and have one card's address."""
+    spec = spec._replace(network=True, host_name="fold-7")
+
+    async def restore(attach: Callable[[GuestLink], None] | None) -> Restore:
+        first = await start(driver, spec, Boot())
+        checkpoint, link, _ = await first.keep(7, lambda: None, last=True)
+        return Restore(saved()._replace(checkpoint=checkpoint, link=link), attach)
+
+    given: list[dict[str, str]] = []
+    for way in ("at once", "woken", "copied") * 2:
+        attach = _nothing if way == "at once" else None
+        source = clone(golden) if way == "copied" else await restore(attach)
+        machine = ManagedMachine(driver, spec)
+        await machine.start([source])
+        if way == "woken":
+            await machine.wake()
+        given.append(fake(machine).guest.attached_with)
+        await machine.close()
+        spec.directory.mkdir(exist_ok=True)
+    assert {len(bytes.fromhex(one["entropy"])) for one in given} == {64}
+    assert {one["host-name"] for one in given} == {"fold-7"}
+    for name in ("entropy", "hardware-address"):
+        assert len({one[name] for one in given}) == len(given)
 
 
 async def test_what_is_no_source_s_fault_ends_the_start(

@@ -67,6 +67,8 @@ class FakeGuest(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: list[bytes] | None = None  # while the host wants to hear nothing
         self._paused: list[bytes] | None = None  # while the machine stands still
+        self.attached_with: dict[str, str] = {}
+        """The headers of the last `attach`: what the host gave it when it went on."""
         self.on_power_off: Callable[[], None] = self.close
 
     @property
@@ -141,6 +143,7 @@ class FakeGuest(asyncio.Protocol):
             self.send("quiet", "0", {})
             self._held = []
         elif word == "attach":
+            self.attached_with = dict(frame.headers)
             self._go_on()
         elif call in self._puts:
             self._take_put(word, call, frame)
