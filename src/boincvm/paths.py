@@ -1,40 +1,34 @@
-"""Where boincvm keeps its things, by the XDG base directory specification.
+"""Where boincvm keeps its things: where the system has programs keep theirs (host/users.py).
 
 `BOINCVM_HOME`, if set, holds all of it beneath one directory. Directories that are not this user's
 own, or that others can write to, are refused (own_files.py).
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from boincvm.host.own_files import check_directory
+from boincvm.host.users import cache_home, data_home
 
 
-def _directory(variable: str, default: str, own: str) -> Path:
+def _directory(root: Callable[[], Path], own: str) -> Path:
     """Raises RuntimeError: this user has no home directory; HostError."""
     home = os.environ.get("BOINCVM_HOME")
     if home:
-        directory = check_directory(
-            Path(home).absolute()
-        )  # not `resolve`: it would ask for every link
-        return check_directory(directory / own)
-    root = os.environ.get(variable, "")
-    if root.startswith("/"):
-        return check_directory(Path(root) / "boincvm")
-    user = Path("~").expanduser()
-    if not user.is_absolute():
-        raise RuntimeError("this user has no home directory")
-    return check_directory(user / default / "boincvm")
+        # Not `resolve`: it would ask for every link.
+        return check_directory(check_directory(Path(home).absolute()) / own)
+    return check_directory(root() / "boincvm")
 
 
 def data_directory() -> Path:
     """Images: kept until somebody removes them."""
-    return _directory("XDG_DATA_HOME", ".local/share", "data")
+    return _directory(data_home, "data")
 
 
 def cache_directory() -> Path:
     """What can be made again: downloaded packages, the acceleration probe's verdict."""
-    return _directory("XDG_CACHE_HOME", ".cache", "cache")
+    return _directory(cache_home, "cache")
 
 
 def runs_directory() -> Path:

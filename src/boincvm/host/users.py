@@ -1,13 +1,31 @@
-"""Users: who this is, and where the system says that he is at home."""
+"""Users: who this is, and where the system has his home and what programs keep for him."""
 
 import sys
 
 if sys.platform == "win32":
-    from boincvm.host.users_windows import group_of, home_directory, is_root, user_id, user_name
+    from boincvm.host.users_windows import (
+        cache_home,
+        data_home,
+        group_of,
+        home_directory,
+        is_root,
+        user_id,
+        user_name,
+    )
 else:
-    from boincvm.host.users_posix import group_of, home_directory, is_root, user_id, user_name
+    from boincvm.host.users_posix import (
+        cache_home,
+        data_home,
+        group_of,
+        home_directory,
+        is_root,
+        user_id,
+        user_name,
+    )
 
 __all__ = [
+    "cache_home",
+    "data_home",
     "group_of",
     "home_directory",
     "is_root",

@@ -27,6 +27,32 @@ def home_directory() -> str:
         return ""
 
 
+def data_home() -> Path:
+    """The directory for what programs keep for this user (XDG base directory specification).
+
+    Raises RuntimeError: this user has no home directory.
+    """
+    return _of_xdg("XDG_DATA_HOME", ".local/share")
+
+
+def cache_home() -> Path:
+    """The directory for what programs can make again (XDG base directory specification).
+
+    Raises RuntimeError: this user has no home directory.
+    """
+    return _of_xdg("XDG_CACHE_HOME", ".cache")
+
+
+def _of_xdg(variable: str, default: str) -> Path:
+    given = os.environ.get(variable, "")
+    if given.startswith("/"):
+        return Path(given)
+    home = Path("~").expanduser()
+    if not home.is_absolute():
+        raise RuntimeError("this user has no home directory")
+    return home / default
+
+
 def user_name(number: int) -> str:
     """The name of a user, for messages."""
     import pwd

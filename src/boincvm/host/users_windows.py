@@ -21,6 +21,22 @@ def home_directory() -> str:
     return os.environ.get("USERPROFILE", "")
 
 
+def data_home() -> Path:
+    """The directory for what programs keep for this user, on this computer alone.
+
+    Raises RuntimeError: this user has none.
+    """
+    given = os.environ.get("LOCALAPPDATA")
+    if not given:
+        raise RuntimeError("this user has no directory for programs' data")
+    return Path(given)
+
+
+def cache_home() -> Path:
+    """The same: Windows has none for what can be made again. Raises RuntimeError."""
+    return data_home() / "cache"
+
+
 def user_name(number: int) -> str:
     """The name of a user, for messages."""
     raise not_yet("names of other users")
