@@ -39,11 +39,18 @@ def open_descriptor(
     """Open `path` and return its descriptor; see files_posix.py."""
     if parent is not None:
         raise not_yet("files beneath a directory that is held open")
-    descriptor = os.open(path, _FLAGS[mode] | os.O_BINARY | os.O_NOINHERIT, permissions)
-    # What was opened is what the name means, and no link: whoever puts one there later is late.
-    if not follow_links and not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+    flags = _FLAGS[mode] | os.O_BINARY | os.O_NOINHERIT
+    if follow_links:
+        return os.open(path, flags, permissions)
+    if os.path.islink(path):  # noqa: PTH114 - it may be bytes
+        raise OSError(errno.ELOOP, "it is a symbolic link")
+    descriptor = os.open(path, flags & ~os.O_TRUNC, permissions)
+    # What was opened must be what the name means now, and no link that was put there meanwhile.
+    if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
         os.close(descriptor)
         raise OSError(errno.ELOOP, "it is a symbolic link")
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 
