@@ -417,7 +417,8 @@ async def test_the_cpu_time_is_that_of_all(start: Start) -> None:
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     python = f"{sys.executable} -I -S -c '{burn}'"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    task = start(f'{python}; (setsid {python} &); {SH} -c "{python}"; sleep 0.3')
+    aside = f'mkfifo over; (setsid {SH} -c "{python}; echo >over" &)'
+    task = start(f'{python}; {aside}; {SH} -c "{python}"; read word <over')
     times = []
     while task.process_id in below(task):
         times.append(task.cpu_time())
