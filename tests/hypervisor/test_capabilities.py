@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +17,7 @@ from boincvm.guestlink.window import TransferWindow
 from boincvm.hypervisor.contract import (
     Checkpoint,
     Driver,
+    EndCause,
     Machine,
     MachineSpec,
     MachineState,
@@ -171,3 +173,36 @@ async def test_golden_snapshots(driver: Driver, spec_in: SpecIn, made: Made) -> 
             said.add(await shell(link, script + " 2>/dev/null"))
     assert len(said) == 2
     assert not any("mine" in text for text in said)
+
+
+# 16-bit code that a computer's firmware loads from the first sector of a disk and jumps to: it
+# resets the computer by its keyboard controller's port and, where there is none, by a triple fault.
+BOOT_SECTOR = (
+    b"\xfa"  # cli
+    b"\xb0\xfe\xe6\x64"  # mov al, 0xfe; out 0x64, al
+    b"\x0f\x01\x1e\x10\x7c"  # lidt [0x7c10]: no interrupt table
+    b"\xcc"  # int3, which nobody handles
+    b"\xf4\xeb\xfd"  # hlt; jmp to it
+    b"\x00\x00" + bytes(6)  # at 0x7c10: a table of length 0
+)
+
+
+@pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
+async def test_firmware_boots_a_disk(
+    linux: Driver, spec: MachineSpec, made: Made, tmp_path: Path, disk_format: str
+) -> None:
+    """Without a kernel of ours, and without an agent: it ends as what is on the disk says."""
+    if not linux.has_firmware:
+        pytest.skip("its machines have no firmware")
+    raw, disk = tmp_path / "raw", tmp_path / "disk"
+    raw.write_bytes(BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 20))
+    convert = ["qemu-img", "convert", "-f", "raw", "-O", disk_format, raw, disk]
+    await asyncio.to_thread(subprocess.run, convert, check=True)
+    spec = spec._replace(kernel=None, initrd=None, root=disk, root_format=disk_format)  # type: ignore[arg-type]
+    machine = made(linux.machine(spec))
+    channel = await machine.start()
+    try:
+        async with asyncio.timeout(LIMIT):
+            assert (await machine.ended()).cause is EndCause.POWERED_OFF
+    finally:
+        channel.close()

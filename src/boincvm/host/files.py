@@ -96,6 +96,15 @@ def create_new(path: Path) -> BinaryIO:
     return os.fdopen(open_descriptor(path, "x", follow_links=False), "wb")
 
 
+def remove_if_empty(directory: Path) -> None:
+    """Remove a directory if nothing is in it, and it is still there. Raises OSError."""
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise  # what else is there is somebody else's
+
+
 def sync_file(path: Path) -> os.stat_result:
     """Have the content of `path` outlive a power cut; return its status. Raises OSError."""
     # Windows syncs only what may be written to.

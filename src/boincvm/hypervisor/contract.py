@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.channel import Channel
@@ -37,12 +37,14 @@ class MachineSpec(NamedTuple):
 
     directory: Path
     """Exists, mode 0700, the machine's own; all that the machine writes lies here."""
-    kernel: Path
-    """The image's; a driver may have a kernel of its own."""
-    initrd: Path
+    kernel: Path | None
+    """The image's; a driver may have a kernel of its own. None, and no initrd: the machine's
+    firmware boots what is on the root disk, with or without an agent in it (`Driver.has_firmware`).
+    """
+    initrd: Path | None
     """The image's, which mounts the root disk and starts the agent."""
     root: Path
-    """The image's read-only disk (qcow2), of which the machine gets a copy that it may change."""
+    """The image's read-only disk, of which the machine gets a copy that it may change."""
     memory: int
     """Bytes."""
     cpus: int
@@ -62,6 +64,8 @@ class MachineSpec(NamedTuple):
     `Machine.disk_layers` told them; it boots from that disk. Empty: it gets a new one."""
     display: bool = False
     """It has a screen and a keyboard, where the driver has any: see `Machine.display`."""
+    root_format: Literal["qcow2", "raw"] = "qcow2"
+    """Of `root`. Others may name further files of the host, so nothing of theirs is opened."""
     host_name: str = ""
     """What its guest is to call itself, a label of RFC 1123; empty: the image's own."""
 
@@ -331,6 +335,10 @@ class Driver(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def has_firmware(self) -> bool:
+        """Whether its machines boot a disk as a computer does, where the spec has no kernel."""
 
     @property
     def saved_machines(self) -> SavedMachines | None: ...

@@ -63,6 +63,17 @@ def check_disk(path: Path) -> int:
         os.close(descriptor)
 
 
+def check_root(path: Path, disk_format: str) -> int:
+    """`check_disk` for an image's root disk, "qcow2" or "raw". Raises OSError, DiskRefusedError."""
+    if disk_format == "qcow2":
+        return check_disk(path)
+    with open_regular(path) as file:
+        size = file.seek(0, os.SEEK_END)
+    if not size or size % _SECTOR:
+        raise DiskRefusedError(f"{path} is no disk: its size makes no sense")
+    return size
+
+
 def check_header(head: bytes, length: int, name: str) -> int:
     """`check_disk` for a file of `length` bytes that begins with `head`, its first cluster or all
     of it; `name` is for messages. Raises DiskRefusedError."""
@@ -216,15 +227,18 @@ def table(file: int, offset: int, entries: int) -> "array[int]":
     return read
 
 
-def write_raw(path: Path, target: int) -> int:
+def write_raw(path: Path, target: int, disk_format: str = "qcow2") -> int:
     """Write the disk that the file `path` holds to the new file with the descriptor `target`, as
     it is, with holes where nothing is; returns its size in bytes.
 
-    Raises OSError, DiskRefusedError: what `check_disk` refuses, and a disk with compressed parts.
+    Raises OSError, DiskRefusedError: what `check_root` refuses, and a disk with compressed parts.
     """
-    size = check_disk(path)
+    size = check_root(path, disk_format)
     with open_regular(path) as file:
         source = file.fileno()
+        if disk_format == "raw":
+            _copy(source, 0, target, 0, size)
+            return size
         room = os.fstat(source).st_size + CLUSTER  # the last cluster of a file may be short
         entries, offset = struct.unpack(">IQ", read_at(source, 12, 36))
         os.ftruncate(target, size)

@@ -56,6 +56,7 @@ class Boot:
         for asked_for, capability, what in (
             (spec.network, machine.network, "network"),
             (spec.display, machine.display, "screen"),
+            (spec.kernel is None, driver.has_firmware or None, "firmware to boot a disk"),
         ):
             if asked_for and capability is None:
                 raise UsageError(

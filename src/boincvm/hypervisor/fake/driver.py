@@ -30,6 +30,7 @@ class FakeDriver:
     """
 
     name = "fake"
+    has_firmware = True
     golden_snapshots: contract.GoldenSnapshots | None = None
 
     def __init__(

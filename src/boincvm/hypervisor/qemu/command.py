@@ -19,6 +19,9 @@ WINDOW = "window"
 """In the machine's directory: the transfer disk."""
 WINDOW_SERIAL = "boincvm-window"
 NETWORK_CARD = "network-card"
+_ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
+"""The guest's, its gateway's and its name server's in QEMU's user-mode network, as it gives them
+(docs/system/devices/net.rst); guest/init reads them."""
 MEMORY = "memory"
 IMAGE_NODE = "image"
 # What the guest frees goes to the host by itself, and a guest that would have to kill a program
@@ -129,14 +132,16 @@ def _memory(size: int, launch: Launch) -> list[str]:
 
 
 def _boot(spec: MachineSpec) -> list[str]:
+    if spec.kernel is None:
+        return []  # the firmware boots the root disk
     arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
     if spec.network:
-        arguments.append("boincvm.network")
+        arguments.append(f"boincvm.network={_ADDRESSES}")
     if spec.balloon:
         arguments.append("boincvm.balloon")
     return [
         "-kernel", str(spec.kernel),
-        "-initrd", str(spec.initrd),
+        *(["-initrd", str(spec.initrd)] if spec.initrd is not None else []),
         "-append", " ".join(arguments),
     ]  # fmt: skip
 
@@ -181,17 +186,21 @@ def layer_options(path: Path, below: str | None) -> dict[str, object]:
 
 def read_only_layer(path: Path, node: str, below: str | None) -> dict[str, object]:
     """A layer that others have above them, for `-blockdev` and `blockdev-add`."""
+    return {**_root_layer(path, node, "qcow2"), "backing": below}
+
+
+def _root_layer(path: Path, node: str, disk_format: str) -> dict[str, object]:
     return {
-        "driver": "qcow2",
+        "driver": disk_format,
         "node-name": node,
         "read-only": True,
         "file": {"driver": "file", "filename": str(path), "read-only": True},
-        "backing": below,
     }
 
 
 def _root_disk(spec: MachineSpec, launch: Launch) -> list[str]:
-    nodes = [read_only_layer(spec.root, IMAGE_NODE, None)]
+    root = _root_layer(spec.root, IMAGE_NODE, spec.root_format)
+    nodes = [root if spec.root_format == "raw" else {**root, "backing": None}]
     below = IMAGE_NODE
     for name in launch.layers[:-1]:
         nodes.append(read_only_layer(spec.directory / name, layer_node(name), below))

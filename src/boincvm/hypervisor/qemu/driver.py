@@ -14,6 +14,7 @@ class QemuDriver:
     """Machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg"."""
 
     name = "qemu"
+    has_firmware = True
 
     def __init__(self, accelerator: str, begun: BegunProcess | None = None) -> None:
         """`begun`: a process that runs already, for the first of the machines; whoever began it

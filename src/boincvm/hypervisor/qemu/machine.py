@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from boincvm.errors import HypervisorError
+from boincvm.host.files import remove_if_empty
 from boincvm.host.process_tree import own_usage
 from boincvm.hypervisor import contract
 from boincvm.hypervisor.channel import Channel, SocketChannel
@@ -27,7 +28,7 @@ from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.hypervisor.qemu.prestarted import BegunProcess
 from boincvm.hypervisor.qemu.process import LOG as LOG
-from boincvm.hypervisor.qemu.process import QemuProcess, remove_directory
+from boincvm.hypervisor.qemu.process import QemuProcess
 from boincvm.hypervisor.qemu.saving import Saving
 from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Origin, Restored
 
@@ -181,7 +182,7 @@ class QemuMachine:
             ) from error
         if self.spec.ephemeral:
             self._unlink_files()
-            remove_directory(self.spec.directory)
+            remove_if_empty(self.spec.directory)
 
     def _unlink_files(self) -> None:
         for name in (*self._layers, WINDOW, LOG):

@@ -1,6 +1,5 @@
 """A QEMU process, the channels and files that lead to it, and the disks that it needs."""
 
-import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -105,7 +104,8 @@ def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
     """The root disk's layer to write to, named `layer`, over the file `below`, and a new transfer
     disk. Raises HypervisorError, HostDiskFullError, UsageError."""
     try:
-        size = qcow2.check_disk(below)
+        kind = spec.root_format if below == spec.root else "qcow2"
+        size = qcow2.check_root(below, kind)
         wanted = size if spec.disk_size is None else spec.disk_size
         if wanted < size:
             raise UsageError(
@@ -127,8 +127,9 @@ def check_disks(spec: MachineSpec, launch: Launch) -> None:
     in the store of images (paths.py). Raises HypervisorError, HostDiskFullError.
     """
     try:
-        for path in (spec.root, *(spec.directory / name for name in launch.layers)):
-            qcow2.check_disk(path)
+        qcow2.check_root(spec.root, spec.root_format)
+        for name in launch.layers:
+            qcow2.check_disk(spec.directory / name)
     except OSError as error:
         raise failure_of_disks(error) from error
     except qcow2.DiskRefusedError as error:
@@ -146,15 +147,6 @@ def make_window(spec: MachineSpec) -> None:
             window.truncate(WINDOW_SIZE)
     except OSError as error:
         raise failure_of_disks(error) from error
-
-
-def remove_directory(directory: Path) -> None:
-    """If nothing is in it any more. Raises OSError."""
-    try:
-        directory.rmdir()
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-            raise  # what else is there is somebody else's
 
 
 def failure_of_disks(error: OSError) -> HypervisorError | HostDiskFullError:

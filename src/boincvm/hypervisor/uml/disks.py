@@ -65,14 +65,14 @@ def _open_kept(spec: MachineSpec) -> int:
 
 
 def _fill(disk: int, spec: MachineSpec) -> None:
-    size = qcow2.check_disk(spec.root)
+    size = qcow2.check_root(spec.root, spec.root_format)
     wanted = size if spec.disk_size is None else spec.disk_size
     if wanted < size:
         raise UsageError(
             f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
             hint="ask for as much or more, or leave the disk's size out",
         )
-    qcow2.write_raw(spec.root, disk)
+    qcow2.write_raw(spec.root, disk, spec.root_format)
     os.ftruncate(disk, wanted)
 
 

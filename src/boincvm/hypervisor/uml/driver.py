@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.errors import HypervisorError
-from boincvm.host.files import open_descriptor
+from boincvm.host.files import open_descriptor, remove_if_empty
 from boincvm.hypervisor.channel import Channel
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import (
@@ -27,6 +27,7 @@ class UmlDriver:
     """Makes machines on User-mode Linux."""
 
     name = "uml"
+    has_firmware = False
     saved_machines = None
     golden_snapshots = None
 
@@ -89,6 +90,8 @@ class UmlMachine:
         disks = self._disks
         if disks is None:
             raise RuntimeError("a machine that was created has no disks")
+        if self.spec.initrd is None:
+            raise HypervisorError("a User-mode Linux has no firmware, and was given no initrd")
         initrd = open_descriptor(self.spec.initrd)
         try:
             process = self._process = UmlProcess(
@@ -105,6 +108,8 @@ class UmlMachine:
             )
         finally:
             os.close(initrd)
+        if self.spec.ephemeral:
+            remove_if_empty(self.spec.directory)
         # One that has panicked stands there for ever.
         self._console = Console(process.console, on_panic=process.kill)
         self.state = MachineState.RUNNING

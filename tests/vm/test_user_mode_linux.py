@@ -1,0 +1,143 @@
+"""`boincvm run --driver uml`: the same images, options and results, at the host's own speed."""
+
+import asyncio
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from boincvm.exit_codes import ExitCode
+from boincvm.host.process_tree import descendants
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.registry import open_driver
+from boincvm.image.store import ImageStore
+from support.bench import Bench, read_line, wait_for_end
+from support.driven import answering, shell
+
+BOINCVM = Path(sys.executable).with_name("boincvm")
+NUMBER = "(2^293-1)/1"
+CURVE = ["-sigma", "0:1234", "1000000"]
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+NEEDED = [
+    "usr/bin/ecm",
+    "lib64/ld-linux-x86-64.so.2",
+    *(f"{LIBRARIES}/{name}" for name in ("libecm.so.1", "libgmp.so.10", "libm.so.6", "libc.so.6")),
+]
+pytestmark = pytest.mark.timeout(200)
+
+
+def run(*arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BOINCVM, "run", "--driver", "uml", *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def science_image() -> str:
+    build = ["image", "build", "--if-missing", "--package", "gmp-ecm", "sci"]
+    subprocess.run([BOINCVM, *build], check=True, stdout=subprocess.DEVNULL, timeout=900)
+    return "sci"
+
+
+def without_times(said: str) -> str:
+    return re.sub(r"took \d+ms", "", said)
+
+
+async def test_ecm_at_the_speed_of_the_host(science_image: str, tmp_path: Path) -> None:
+    """The image's own program, in a machine and on the host. Processor time is what the host says:
+    on a busy host a guest counts for its own what others had."""
+    (tmp_path / "number").write_text(NUMBER)
+    script = f"ecm {' '.join(CURVE)} <number; tar -chf ecm.tar -C / {' '.join(NEEDED)}"
+    options = ["--image", science_image, "--input", "number", "--output", "ecm.tar", "--json"]
+    done = run(*options, "--", "sh", "-c", script, directory=tmp_path)
+    told = json.loads(done.stdout)
+    assert told["exit_code"] == 0, told
+    with tarfile.open(tmp_path / "ecm.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    program, loader = (tmp_path / name for name in NEEDED[:2])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    native = await asyncio.to_thread(
+        subprocess.run,
+        [loader, "--library-path", tmp_path / LIBRARIES, program, *CURVE],
+        input=NUMBER,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert without_times(told["stdout"]) == without_times(native.stdout)
+
+    directory = tmp_path / "machine"
+    directory.mkdir(mode=0o700)
+    with ImageStore().open(science_image) as image:
+        files = (directory, image.kernel, image.initrd, image.root)
+        machine = (await open_driver("uml", None)).machine(
+            MachineSpec(*files, memory=256 << 20, cpus=1)
+        )
+        try:
+            async with answering(machine) as link:
+                begin = machine.usage()
+                await shell(link, f"echo '{NUMBER}' | ecm {' '.join(CURVE)}")
+                end = machine.usage()
+        finally:
+            await machine.destroy()
+    assert begin is not None
+    assert end is not None
+    on_host = after.ru_utime - before.ru_utime
+    in_machine = end.cpu_seconds - begin.cpu_seconds
+    assert on_host > 0.3
+    assert in_machine < 1.4 * on_host + 0.3, (in_machine, on_host)
+
+
+def test_files_streams_and_exit_code(base_image: Path, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/large").write_bytes(b"0123456789" * 300_000)
+    script = "cat; sha256sum tree/large >sum; cp -r tree again; echo no >&2; exit 7"
+    files = ["--input", "tree", "--output", "again", "--output", "sum"]
+    done = subprocess.run(
+        [BOINCVM, "run", "--driver", "uml", *files, "--", "sh", "-c", script],
+        cwd=tmp_path,
+        input="x" * 10_000,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (7, "x" * 10_000), done.stderr
+    assert "no\n" in done.stderr
+    assert (tmp_path / "again/large").read_bytes() == (tmp_path / "tree/large").read_bytes()
+    assert len((tmp_path / "sum").read_text().split()[0]) == 64
+
+
+def test_what_it_has_not_is_said_before_anything_runs(base_image: Path) -> None:
+    done = run("--network", "--", "true")
+    assert done.returncode == ExitCode.USAGE
+    assert "a machine of the driver uml has no network" in done.stderr
+
+
+def test_a_panic_is_told_as_such(base_image: Path) -> None:
+    done = run("--", "sh", "-c", "echo c >/proc/sysrq-trigger")
+    assert done.returncode == ExitCode.GUEST_DIED
+    assert "kernel panicked: sysrq triggered crash" in done.stderr
+
+
+def test_a_run_that_is_killed_leaves_nothing(bench: Bench) -> None:
+    """`bench` looks for what is left."""
+    process = bench.start("--driver", "uml", "--", "sh", "-c", "echo begun; while :; do :; done")
+    assert read_line(process.stdout) == b"begun\n"
+    handles = [os.pidfd_open(pid) for pid in descendants(process.pid)]
+    assert len(handles) > 2  # the kernel, its helpers, the guest's programs
+    process.kill()
+    for handle in handles:
+        wait_for_end(handle)
