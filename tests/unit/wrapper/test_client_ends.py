@@ -46,6 +46,7 @@ ENDS: dict[str, End] = {
     "GuestPanickedError": MACHINE,
     "GuestProtocolError": MACHINE,
     "HostError": MACHINE,
+    "UnsupportedHostError": MACHINE,
 }
 
 
