@@ -25,7 +25,9 @@ from boincvm.wrapper.worker import Worker, WorkerEnd
 
 _KILL_LIMIT = 2.5
 _MOST_WORDS = 4096
-_STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+_STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
+"""Seconds between two looks whether all stand still. On a busy host a process may wait some tenths
+of a second for a processor before it can stop."""
 
 
 class HostTask(Worker):

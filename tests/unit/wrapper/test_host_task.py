@@ -377,19 +377,27 @@ async def test_somebody_stops_the_guard(start: Start) -> None:
 def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
     """kill -9 of the process that stands for the wrapper, while a daemon, a stopped child and
     one that ignores all it can are alive."""
-    script = (
-        f"{SH} -c 'kill -STOP $$' & (setsid {SH} -c 'trap \"\" TERM HUP; {BURN}' &) ; sleep 100"
-    )
+    daemon = f'trap "" TERM HUP; echo >ignores; {BURN}'
+    script = f"{SH} -c 'kill -STOP $$' & (setsid {SH} -c '{daemon}' &) ; sleep 100"
     program = (
         "import asyncio, os, sys\n"
         "from pathlib import Path\n"
-        "from boincvm.host.process_tree import descendants\n"
+        "from boincvm.host.process_tree import children, descendants
+"
         "from boincvm.wrapper.host_task import HostTask\n"
+        "def state(pid):\n"
+        "    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]\n"
+        "def are_there(guard):\n"
+        "    # The shell that starts the daemon has gone: the daemon is the guard's child.\n"
+        "    if len(children(guard)) != 2 or not Path('ignores').exists():\n"
+        "        return False\n"
+        "    pids = list(descendants(guard))\n"
+        "    return len(pids) == 4 and 'T' in map(state, pids)\n"
         "async def main():\n"
         f"    task = HostTask.start(({SH!r}, '-c', sys.argv[1]), directory=Path(),\n"
         "        environment=dict(os.environ), stdin=None, stdout=Path('out'), stderr=None,\n"
         "        multi_process=False)\n"
-        "    while len(list(descendants(task._guard.pid))) < 4:\n"
+        "    while not are_there(task._guard.pid):\n"
         "        await asyncio.sleep(0.01)\n"
         "    print(*descendants(os.getpid()), flush=True)\n"
         "    await task.wait()\n"
@@ -401,7 +409,7 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
     with wrapper:
         assert wrapper.stdout is not None
         pids = [int(word) for word in wrapper.stdout.readline().split()]
-        assert len(pids) >= 5
+        assert len(pids) == 5
         descriptors = [os.pidfd_open(pid) for pid in pids]
         wrapper.kill()
     try:
