@@ -5,11 +5,13 @@
 
 Each round makes a machine, begins an operation on it through the controller's HTTP face, kills the
 keeper, the hypervisor or the controller at a random moment, and then looks: is what `list` says of
-the machine true, does it start, does `exec` answer with what was on its disk, and is nothing left?
+the machine true, does it start, does `exec` answer with what was on its disk, are its snapshots
+whole, and is nothing left? A program in the machine writes a number all the time, syncs it and says
+it: what has been heard of it must be on the disk. At the end it is told how many rounds each pair
+had, and how many of them went wrong.
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +30,7 @@ from typing import Any, NamedTuple
 from boincvm.client.address import ControllerAddress
 from boincvm.client.client import Client
 from boincvm.controller.keeper.place import Place
+from boincvm.controller.keeper.snapshots import Snapshots, read_checkpoint
 from boincvm.errors import BoincvmError
 from boincvm.paths import data_directory
 
@@ -37,6 +41,10 @@ PROMPT = 20.0
 """Seconds within which whoever asked has heard, after something was killed."""
 SETTLED = {"powered_off", "running", "paused", "saved", "aborted"}
 _NEVER = "it did not come to an end"
+_COUNTS = """i=0
+while [ ! -e stop ]; do
+    i=$((i+1)); echo $i >counted.new; mv counted.new counted; sync; echo $i; sleep 0.02
+done"""
 
 
 class Operation(NamedTuple):
@@ -120,6 +128,18 @@ class Fleet:
         answer = command["answers"][vm]  # type: ignore[index,call-overload]
         return answer["code"], answer["output"]["stdout"]  # type: ignore[index,call-overload,return-value]
 
+    def begin_to_count(self, vm: str) -> str:
+        """Until it has said something; the command's id."""
+        told, output = self.client.run(vms=vm, argv=["sh", "-c", _COUNTS])
+        assert "data" in next(output)
+        return str(told["command"])
+
+    def heard_of(self, command: str, vm: str) -> int:
+        """The last number that it has said."""
+        told: Any = self.client.call("command", id=command, output=True)
+        lines = str(told["answers"][vm]["output"]["stdout"]).split("\n")
+        return int(lines[-2])
+
     def put(self, vm: str) -> object:
         data = bytes(24 << 20)
         outcome: Any = self.client.put(
@@ -199,10 +219,11 @@ def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
     """One round with a machine of its own. Raises AssertionError, with all that is known."""
     operation = OPERATIONS[name]
     fleet.client.call("create", name=vm, memory="256M")
-    is_new = operation.prepare == ("-new",)
+    is_new, counting = operation.prepare == ("-new",), ""
     if not is_new:
         fleet.do("start", vm)
         fleet.run(vm, "echo kept >kept; head -c 24000000 /dev/zero >large; sync")
+        counting = fleet.begin_to_count(vm)
     for verb in () if is_new else operation.prepare:
         named = {"name": "s"} if verb == "snapshot_take" else {}
         fleet.do("power_off" if verb == "-start" else verb, vm, **named)
@@ -220,7 +241,7 @@ def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
         state = settles(fleet, vm, where)
         assert took < PROMPT, (where, took)
     if state != "removed":
-        goes_on(fleet, vm, state, where, "" if is_new else "kept\n")
+        goes_on(fleet, vm, state, where, counting, goes_back=name == "snapshot restore")
     return Killed(name, victim, delay, state, took, said)
 
 
@@ -253,19 +274,25 @@ def settles(fleet: Fleet, vm: str, where: str) -> str:
     return state
 
 
-def goes_on(fleet: Fleet, vm: str, state: str, where: str, kept: str) -> None:
-    """It starts, is what it was, and leaves nothing."""
+def goes_on(
+    fleet: Fleet, vm: str, state: str, where: str, counting: str, *, goes_back: bool
+) -> None:
+    """It starts, is what it was, and leaves nothing. `counting`: the command in it that counts, if
+    there is one. `goes_back`: it may be what it was earlier."""
     assert fleet.do("start", vm)["state"] == "running", where
+    heard = fleet.heard_of(counting, vm) if counting else 0
+    kept = "kept\n" if counting else ""
     assert fleet.run(vm, "cat kept 2>/dev/null; true") == (0, kept), where
+    code, counted = fleet.run(vm, "touch stop; cat counted 2>/dev/null || echo 0")
+    assert code == 0, where
+    assert goes_back or int(counted) >= heard, (where, counted, heard)
     fleet.until_commands_end(vm)  # a command outlives its controller
     assert fleet.client.call("list", vms=vm)["vms"][0]["commands"] == 0, where  # type: ignore[index,call-overload]
     place = fleet.place(vm)
-    snapshots = [one["number"] for one in place.snapshots()]
-    allowed = {f"checkpoint-{number:06d}.json" for number in snapshots}
-    for number in snapshots:
-        table = json.loads((place.disk / f"checkpoint-{number:06d}.json").read_text())
-        allowed |= set(table["files"] if "files" in table else table["checkpoint"]["files"])
-    allowed |= {*place.status().layers, "window", "qemu.log"}
+    allowed = {*place.status().layers, "window", "qemu.log"}
+    for one in Snapshots(place).all():
+        saved = read_checkpoint(place, one.number)  # which looks whether it is whole
+        allowed |= {f"checkpoint-{one.number:06d}.json", *saved.checkpoint.files}
     found = {path.name for path in place.disk.iterdir()}
     assert found <= allowed, (where, state, sorted(found - allowed))
     fleet.do("power_off", vm)
@@ -329,18 +356,21 @@ def main() -> int:
     given = parser.parse_args()
     wanted, _, victim = given.only.partition(":")
     pairs = tuple(pair for pair in PAIRS if wanted in ("", pair[0]) and victim in ("", pair[1]))
-    bad = 0
+    played, bad = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     with fleet_in(given.directory) as fleet:
         for number, (name, who, delay) in enumerate(rounds(given.seed, given.rounds, pairs)):
+            played[name, who] += 1
             try:
                 print(number, play(fleet, f"m{number}", name, who, delay), flush=True)
             except (AssertionError, BoincvmError, OSError) as error:
-                bad += 1
+                bad[name, who] += 1
                 print(number, "BAD", name, who, f"{delay:.3f}", error, flush=True)
                 if fleet.process is None or fleet.process.poll() is not None:
                     fleet.begin()
-    print(f"{given.rounds} rounds, {bad} of them bad")
-    return int(bad > 0)
+    for pair in pairs:
+        print(f"{', '.join(pair)} killed: {played[pair]} rounds, {bad[pair]} of them bad")
+    print(f"{played.total()} rounds, {bad.total()} of them bad")
+    return int(bad.total() > 0)
 
 
 if __name__ == "__main__":
