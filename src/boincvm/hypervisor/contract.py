@@ -10,7 +10,7 @@ cannot do, and whoever wants it has to ask. docs/drivers.md tells how to write a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -68,6 +68,9 @@ class MachineSpec(NamedTuple):
     """Of `root`. Others may name further files of the host, so nothing of theirs is opened."""
     host_name: str = ""
     """What its guest is to call itself, a label of RFC 1123; empty: the image's own."""
+    durable: bool = False
+    """What the guest has synced outlives a power cut of the host, as on a real disk. Without it the
+    guest may wait for no disk, and only what belongs to a checkpoint outlives a power cut."""
 
 
 DISPLAY_SOCKET = "display.sock"
@@ -158,20 +161,34 @@ class Usage(NamedTuple):
 # What a machine may be able to do.
 
 
+RecordLayers = Callable[[tuple[str, ...]], Awaitable[None]]
+"""Writes down, on the disk, which files are a machine's disk: see `Checkpointing.checkpoint`."""
+
+
 class Checkpointing(Protocol):
     """Keeps a machine on disk. Everything may raise HypervisorError, HostDiskFullError."""
 
-    async def checkpoint(self, number: int) -> Checkpoint:
+    async def checkpoint(
+        self, number: int, record_layers: RecordLayers | None = None
+    ) -> Checkpoint:
         """Keep memory and disk as they are at one moment from now, while the guest runs on.
 
         `number` is greater than that of any checkpoint in the directory. Other machines'
         checkpoints on this host come first if they were asked for first. What an earlier
         checkpoint needs stays; files that no checkpoint needs are the caller's to remove, but for
         those in `Machine.files_in_use`.
+
+        A checkpoint may put a new layer over the disk, to which the guest writes from then on.
+        Before it can, `record_layers` is awaited with the names of the layers, the new one among
+        them: it is on the disk by then, and empty, so that the list is right before the guest
+        writes to it and after. A machine that is killed at any moment boots from the layers that
+        were recorded last, with all that its guest had synced. What `record_layers` raises ends
+        the attempt, and the machine runs on as it was.
         """
 
-    async def save(self, number: int) -> Checkpoint:
-        """Make a last checkpoint, at once, and end; the machine is SAVED then, and can start."""
+    async def save(self, number: int, record_layers: RecordLayers | None = None) -> Checkpoint:
+        """Make a last checkpoint, at once, and end; the machine is SAVED then, and can start.
+        `record_layers`: as above, for the guest runs on where this fails."""
 
 
 class Freezing(Protocol):

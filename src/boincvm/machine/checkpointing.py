@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from boincvm.hypervisor.contract import RecordLayers
 from boincvm.job.model import MachineShape
 from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.saved_machine import SavedMachine, SavedTask, next_number, write_saved
@@ -26,17 +27,18 @@ async def keep_on_disk(
     *,
     last: bool,
     hold: bool = False,
+    record_layers: RecordLayers | None = None,
     steps: Sequence[int] = (),
 ) -> tuple[SavedMachine, T]:
     """Make a checkpoint of `machine`: its files and then its manifest are on the disk.
 
     `look` is called while the guest is quiet: it gives the task that runs, for the manifest, and
-    what else the caller wants to know of that moment. `last`, `hold`: see `ManagedMachine.keep`;
-    `steps`: see `SavedMachine`. Raises HypervisorError, GuestError, OSError.
+    what else the caller wants to know of that moment. `last`, `hold`, `record_layers`: see
+    `ManagedMachine.keep`; `steps`: see `SavedMachine`. Raises HypervisorError, GuestError, OSError.
     """
     directory = machine.spec.directory
     checkpoint, link, (task, seen) = await machine.keep(
-        next_number(directory), look, last=last, hold=hold
+        next_number(directory), look, last=last, hold=hold, record_layers=record_layers
     )
     saved = SavedMachine(
         checkpoint=checkpoint,

@@ -18,6 +18,7 @@ from boincvm.hypervisor.contract import (
     MachineEnd,
     MachineSpec,
     MachineState,
+    RecordLayers,
 )
 from boincvm.machine.end import end_error
 from boincvm.machine.errors import SavedMachineError
@@ -291,11 +292,18 @@ class ManagedMachine:
             self.session.link.set_clock()
 
     async def keep(
-        self, number: int, look: Callable[[], T], *, last: bool, hold: bool = False
+        self,
+        number: int,
+        look: Callable[[], T],
+        *,
+        last: bool,
+        hold: bool = False,
+        record_layers: RecordLayers | None = None,
     ) -> tuple[Checkpoint, dict[str, object], T]:
         """Put the machine on disk as it is now; with `last` it ends, else it goes on. `hold`: its
         programs stand still meanwhile, as they do anyway if it is the last time; what then goes
-        on from the checkpoint repeats nothing that another copy has done.
+        on from the checkpoint repeats nothing that another copy has done. `record_layers`: for a
+        machine whose disk is to outlive its processes (contract.py, `Machine.checkpoint`).
 
         Returns the checkpoint, which has that number, the guest link's state, and what `look`
         gives while the guest is quiet. Raises HypervisorError, GuestError: then it is watched as
@@ -322,10 +330,10 @@ class ManagedMachine:
                 if last:
                     await self._stop_watching()
                     self.host_seconds()  # the last chance to look
-                    kept = await checkpointing.save(number)
+                    kept = await checkpointing.save(number, record_layers)
                     link.close()
                 else:
-                    kept = await checkpointing.checkpoint(number)
+                    kept = await checkpointing.checkpoint(number, record_layers)
             except BaseException:
                 if last:
                     self._watch_session()

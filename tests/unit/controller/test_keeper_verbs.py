@@ -15,7 +15,7 @@ from boincvm.controller.keeper.place import Definition, Place
 from boincvm.controller.keeper.verbs import LONGEST_STOP, KeeperVerbs
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
-from boincvm.hypervisor.contract import Checkpoint
+from boincvm.hypervisor.contract import Checkpoint, RecordLayers
 from boincvm.machine.saved_machine import SavedMachine, manifests, write_saved
 from boincvm.node.commands import NodeCommands
 from support.controller.lossy import FakeProgram
@@ -156,7 +156,8 @@ async def test_the_host_ends_before_it_is_up(kept: Told) -> None:
 
 
 class Stub:
-    """In place of a ManagedMachine: `keep` does what `fault` says. `calls`: what it was told."""
+    """In place of a ManagedMachine: `keep` puts `new_layer` over its disk and does what `fault`
+    says. `calls`: what it was told."""
 
     def __init__(self, directory: Path) -> None:
         self.session = Mock()
@@ -166,6 +167,7 @@ class Stub:
         self.fault: BoincvmError | OSError = HypervisorError("it does not want to")
         self.calls: list[str] = []
         self.disk_layers = ("disk-000000.qcow2",)
+        self.new_layer = ""
 
     @property
     def is_up(self) -> bool:
@@ -177,7 +179,9 @@ class Stub:
     def resident(self) -> int:
         return 0
 
-    async def keep(self, *_: object, **__: object) -> object:
+    async def keep(self, *_: object, record_layers: RecordLayers, **__: object) -> object:
+        if self.new_layer:
+            await record_layers((*self.disk_layers, self.new_layer))
         raise self.fault
 
     async def go_on(self) -> None:
@@ -233,6 +237,32 @@ async def test_one_that_dies_while_it_is_saved_is_aborted_with_its_cause(
         await saving
     told = kept.place.status()
     assert (told.state, told.why) == (VmState.ABORTED, "it was struck by lightning")
+
+
+@pytest.mark.parametrize("verb", ["save", "snapshot_take"])
+async def test_a_layer_to_which_it_may_have_written_is_its_disk_when_it_dies(
+    verb: str, up: tuple[KeptMachine, Stub]
+) -> None:
+    kept, stub = up
+    layers = ("disk-000000.qcow2", "disk-000001.qcow2")
+    for name in layers:
+        (kept.place.disk / name).touch()
+    stub.is_running, stub.new_layer = False, layers[1]
+    saving = asyncio.ensure_future(KeeperVerbs(kept).table()[verb]({}, b""))
+    await asyncio.sleep(0)
+    assert kept.place.status().layers == layers  # so also if the keeper were killed now
+    await kept.fail(HypervisorError("it was struck by lightning"))
+    with pytest.raises(HypervisorError, match="does not want to"):
+        await saving
+    assert kept.place.status().layers == layers
+
+
+async def test_a_layer_that_was_not_taken_into_use(up: tuple[KeptMachine, Stub]) -> None:
+    kept, stub = up
+    stub.new_layer = "disk-000001.qcow2"
+    with pytest.raises(HypervisorError, match="does not want to"):
+        await KeeperVerbs(kept).table()["snapshot_take"]({}, b"")
+    assert kept.place.status().layers == stub.disk_layers
 
 
 async def test_one_whose_state_cannot_be_written_down_is_aborted_at_once(

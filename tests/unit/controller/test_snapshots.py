@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from boincvm.controller.keeper.place import Place
+from boincvm.controller.keeper.place import Place, Status
 from boincvm.controller.keeper.snapshots import Snapshots, read_checkpoint
 from boincvm.errors import HostError, UsageError
 from boincvm.file_digest import digest_of
@@ -33,6 +33,7 @@ GOOD: dict[str, object] = {
 def place(tmp_path: Path) -> Place:
     made = Place(tmp_path)
     made.disk.mkdir()
+    made.write_status(Status())
     return made
 
 
@@ -135,6 +136,16 @@ def test_what_somebody_left_who_was_killed(place: Place, monkeypatch: pytest.Mon
     Snapshots(place).sweep(frozenset())
     assert files(place) == {"checkpoint-000001.json", "memory-000001", "disk-000001.qcow2"}
     read_checkpoint(place, 1)
+
+
+def test_what_is_the_machine_s_disk_stays(place: Place) -> None:
+    """Whatever the caller says of it: it boots from what state.json names."""
+    take(place, "one")
+    layers = ("disk-000001.qcow2", "disk-000002.qcow2")
+    (place.disk / layers[1]).write_bytes(b"to be written to")
+    place.write_status(Status(layers=layers))
+    Snapshots(place).remove("one", frozenset(), None)
+    assert files(place) == set(layers)
 
 
 def test_a_full_disk_takes_no_snapshot_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

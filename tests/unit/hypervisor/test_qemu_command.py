@@ -66,9 +66,17 @@ def test_the_format_of_each_disk_is_said_and_what_lies_beneath_it(spec: MachineS
     assert {node["file"]["driver"] for node in nodes} == {"file"}
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_only_a_durable_disk_waits_for_the_host_s(spec: MachineSpec, *, durable: bool) -> None:
+    words = command(spec._replace(durable=durable), Launch(LAYERS))
+    nodes = [json.loads(words[at + 1]) for at, word in enumerate(words) if word == "-blockdev"]
+    (top,) = [node for node in nodes if node["node-name"] == "disk-000002"]
+    assert top["cache"] == top["file"]["cache"] == {"no-flush": not durable}
+
+
 def test_so_it_is_for_disks_that_come_later() -> None:
     for node in (
-        layer_options(Path("/d/disk-1.qcow2"), None),
+        layer_options(Path("/d/disk-1.qcow2"), None, durable=True),
         read_only_layer(Path("/x"), "n", "b"),
     ):
         assert node["driver"] == "qcow2"

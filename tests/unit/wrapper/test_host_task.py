@@ -382,8 +382,7 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
     program = (
         "import asyncio, os, sys\n"
         "from pathlib import Path\n"
-        "from boincvm.host.process_tree import children, descendants
-"
+        "from boincvm.host.process_tree import children, descendants\n"
         "from boincvm.wrapper.host_task import HostTask\n"
         "def state(pid):\n"
         "    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]\n"

@@ -131,12 +131,14 @@ class KeptMachine:
                 hint="make a new machine, or bring the former image back",
             )
         check_room(self.place.disk, self.definition.memory)
+        if not self.status.layers:  # a first life may have been cut off
+            self.snapshots.sweep(frozenset(), self.status.saved)
         found = self.snapshots.find(snapshot) if snapshot is not None else None
         number = found.number if found else self.status.saved
         driver = await open_driver(DEFAULT, image.kernel)
         defined = self.definition
         spec = machine_spec(defined.shape, image, self.place.disk)
-        spec = spec._replace(display=defined.display, host_name=host_name(defined.id))
+        spec = spec._replace(display=defined.display, host_name=host_name(defined.id), durable=True)
         sources: list[StartSource] = [Clone(image), Boot()]
         if number is None:
             self._set(VmState.STARTING, started_at=time.time())
@@ -153,11 +155,13 @@ class KeptMachine:
         if machine.lacks_golden:
             self._warmers.make(image, spec)
         self._is_up = True
+        await in_side_thread(self.place.sync_disk, machine.disk_layers)
         self.come_up(image.digest, machine.disk_layers, machine.files_in_use())
 
     def come_up(self, image: str, layers: tuple[str, ...], in_use: frozenset[str]) -> None:
-        """It runs. `in_use`: files that it needs; nothing else is left, of what it was restored
-        from or of what was killed, when others hear that it runs. Raises HostError, OSError."""
+        """It runs. `layers`: of its disk, which are on the disk. `in_use`: files that it needs;
+        nothing else is left, of what it was restored from or of what was killed, when others hear
+        that it runs. Raises HostError, OSError."""
         self._set(self.status.state, layers=layers, saved=None)
         self.snapshots.sweep(in_use)
         self.place.write_commands([])
@@ -291,6 +295,7 @@ class KeptMachine:
                 lambda: (None, (self.programs.states(), commands.states())),
                 last=last,
                 hold=True,  # a snapshot may be gone back to many times
+                record_layers=self._record_layers,
             )
         except BaseException:
             commands.release()
@@ -300,6 +305,10 @@ class KeptMachine:
         if last:
             await in_side_thread(self.place.write_commands, told)
         return saved, programs
+
+    async def _record_layers(self, layers: tuple[str, ...]) -> None:
+        """Its disk is these from now on, whatever is killed. Raises OSError."""
+        self._set(self.status.state, layers=layers)
 
     async def stop(self, within: float) -> None:
         """The guest writes out its disk and ends; after `within` seconds it is ended."""
@@ -347,15 +356,15 @@ class KeptMachine:
         if self.commands is not None:
             self.commands.give_up("the machine did not come back")
             self.commands.release()
-        machine, layers = self._machine, self.status.layers
-        if machine is not None:
-            await machine.kill()
-            layers = machine.disk_layers or layers
+        if self._machine is not None:
+            await self._machine.kill()
+            # Not the layers that the driver tells: a snapshot that is cut off just now may not
+            # have told it yet of a new one, and one that did not come up is still what it was.
             try:
-                await in_side_thread(self.place.sync_disk, machine.disk_layers)
+                await in_side_thread(self.place.sync_disk, self.status.layers)
             except OSError as error:
                 state, why = VmState.ABORTED, why or f"its disk cannot be written: {error}"
-        self._finish(state, why, layers=layers)
+        self._finish(state, why)
 
     def _finish(self, state: VmState, why: str = "", **changes: object) -> None:
         self._is_ending = True

@@ -30,7 +30,7 @@ from boincvm.controller.protocol.guest import check_id
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import write_atomically
-from boincvm.host.files import open_descriptor, sync_file
+from boincvm.host.files import open_descriptor, sync_directory, sync_file
 from boincvm.host.locks import try_lock
 from boincvm.host.own_files import open_own
 from boincvm.job import values
@@ -188,6 +188,7 @@ class Place:
         """What the guest has written there outlives a power cut from now on. Raises OSError."""
         for name in layers:
             sync_file(self.disk / name)
+        sync_directory(self.disk)
 
     def _write(self, name: str, table: Mapping[str, object]) -> None:
         write_atomically(self.directory / name, json.dumps(table, indent=1))

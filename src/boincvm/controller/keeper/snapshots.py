@@ -117,12 +117,13 @@ class Snapshots:
 
     def sweep(self, in_use: frozenset[str], saved: int | None = None) -> None:
         """Removes all checkpoints but those of snapshots and the one where the machine is saved:
-        former saved states, and what somebody has left who was killed. Raises HostError,
-        OSError."""
+        former saved states, and what somebody has left who was killed. The files that are the
+        machine's disk by state.json stay, too. Raises HostError, OSError."""
         needed = {saved, *(one.number for one in self.all())}
         for number, path in manifests(self._place.disk):
             if number not in needed:
                 path.unlink(missing_ok=True)
+        in_use |= set(self._place.status().layers)
         remove_unneeded(self._place.disk, kept=_EVERY, in_use=in_use)
 
 

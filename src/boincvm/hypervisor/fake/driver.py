@@ -19,6 +19,7 @@ from boincvm.hypervisor.contract import (
     MachineEnd,
     MachineSpec,
     MachineState,
+    RecordLayers,
 )
 from boincvm.hypervisor.fake.guest import FakeGuest, FakeProgram
 
@@ -145,12 +146,20 @@ class FakeMachine:
         available = max(self.memory_size - self.needed, 0)
         return GuestMemory(self.memory_size, available, time.time())
 
-    async def checkpoint(self, number: int) -> Checkpoint:
+    async def checkpoint(
+        self,
+        number: int,
+        record_layers: RecordLayers | None = None,  # noqa: ARG002 - it has no disk
+    ) -> Checkpoint:
         """As if: what goes on in the guest's functions cannot be gone back to."""
         self._check_started("kept")
         return Checkpoint(number, {}, {})
 
-    async def save(self, number: int) -> Checkpoint:
+    async def save(
+        self,
+        number: int,
+        record_layers: RecordLayers | None = None,  # noqa: ARG002
+    ) -> Checkpoint:
         if self.state is not MachineState.SAVED:
             self._check_started("saved")
             self.end(EndCause.ASKED, "", keep_guest=self.guest.is_quiet)

@@ -163,22 +163,23 @@ def file_node(name: str) -> str:
     return f"{layer_node(name)}-file"
 
 
-def layer_options(path: Path, below: str | None) -> dict[str, object]:
+def layer_options(path: Path, below: str | None, *, durable: bool) -> dict[str, object]:
     """A layer of the root disk that is written to, for `-blockdev` and `blockdev-add`.
 
-    Nothing waits for the disk: what is to outlive a power cut is synced when a checkpoint has
-    it, and the layer in use is part of none.
+    `durable`: see MachineSpec. Without it QEMU gives the host's kernel all that the guest syncs,
+    and does not wait for the disk.
     """
+    cache = {"no-flush": not durable}
     return {
         "driver": "qcow2",
         "node-name": layer_node(path.name),
         "discard": "unmap",
-        "cache": {"no-flush": True},
+        "cache": cache,
         "file": {
             "driver": "file",
             "node-name": file_node(path.name),
             "filename": str(path),
-            "cache": {"no-flush": True},
+            "cache": cache,
         },
         "backing": below,
     }
@@ -206,7 +207,7 @@ def _root_disk(spec: MachineSpec, launch: Launch) -> list[str]:
         nodes.append(read_only_layer(spec.directory / name, layer_node(name), below))
         below = layer_node(name)
     top = launch.layers[-1]
-    nodes.append(layer_options(spec.directory / top, below))
+    nodes.append(layer_options(spec.directory / top, below, durable=spec.durable))
     options = [part for node in nodes for part in ("-blockdev", json.dumps(node))]
     return [*options, "-device", f"virtio-blk-pci,drive={layer_node(top)}"]
 

@@ -19,6 +19,7 @@ from boincvm.hypervisor.contract import (
     MachineEnd,
     MachineSpec,
     MachineState,
+    RecordLayers,
     Usage,
 )
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
@@ -241,13 +242,15 @@ class QemuMachine:
     def _balloon(self) -> Balloon:
         return Balloon(self._running("its memory cannot be looked at"))
 
-    async def checkpoint(self, number: int) -> Checkpoint:
-        return await self._keep(number, last=False)
+    async def checkpoint(
+        self, number: int, record_layers: RecordLayers | None = None
+    ) -> Checkpoint:
+        return await self._keep(number, record_layers, last=False)
 
-    async def save(self, number: int) -> Checkpoint:
+    async def save(self, number: int, record_layers: RecordLayers | None = None) -> Checkpoint:
         if self.state is MachineState.SAVED and self._kept is not None:
             return self._kept
-        kept = await self._keep(number, last=True)
+        kept = await self._keep(number, record_layers, last=True)
         self._asked_to_end = True
         await self._execute("quit")
         if self._process is not None:
@@ -257,9 +260,13 @@ class QemuMachine:
         self.state = MachineState.SAVED
         return kept
 
-    async def _keep(self, number: int, *, last: bool) -> Checkpoint:
+    async def _keep(
+        self, number: int, record_layers: RecordLayers | None, *, last: bool
+    ) -> Checkpoint:
         monitor = self._running("there is nothing to save")
-        saving = Saving(self.spec, monitor, self._accelerator, self._layers, self._kept)
+        saving = Saving(
+            self.spec, monitor, self._accelerator, self._layers, self._kept, record_layers
+        )
         try:
             self._kept = await self._while_it_lives("a checkpoint", saving.run(number, last=last))
         finally:

@@ -1,12 +1,15 @@
 """One checkpoint of a QEMU machine, step by step."""
 
+import asyncio
 from contextlib import suppress
+from pathlib import Path
 
 from boincvm import checkpoint_steps
 from boincvm.errors import HypervisorError, host_error
+from boincvm.host.files import sync_directory, sync_file
 from boincvm.host.resources import processor_name
 from boincvm.hypervisor import qcow2
-from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
+from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec, RecordLayers
 from boincvm.hypervisor.qemu.checkpoint import (
     DOWNTIMES,
     Keeper,
@@ -43,13 +46,16 @@ class Saving:
         accelerator: str,
         layers: tuple[str, ...],
         former: Checkpoint | None,
+        record_layers: RecordLayers | None,
     ) -> None:
-        """`former`: the checkpoint before, of which only the changes are to be written."""
+        """`former`: the checkpoint before, of which only the changes are to be written.
+        `record_layers`: see contract.py."""
         self.layers = layers
         self._spec = spec
         self._monitor = monitor
         self._accelerator = accelerator
         self._former = former
+        self._record_layers = record_layers
         self._seals = dict(former.files) if former else {}
 
     async def run(self, number: int, *, last: bool) -> Checkpoint:
@@ -95,17 +101,22 @@ class Saving:
         return kept, pause
 
     async def _add_layer(self) -> str:
-        """A new layer, which QEMU has open and does not use yet."""
+        """A new layer, which QEMU has open and does not use yet, and which is recorded."""
         directory = self._spec.directory
         name = free_layer(directory)
-        below = directory / self.layers[-1]
         try:
-            qcow2.write_overlay(directory / name, qcow2.check_disk(below))
+            size = qcow2.check_disk(directory / self.layers[-1])
+            qcow2.write_overlay(directory / name, size)
+            if self._record_layers is not None:  # what is recorded must be there after a power cut
+                await asyncio.to_thread(_sync, directory / name)
         except qcow2.DiskRefusedError as error:
             raise HypervisorError(f"the disk cannot be kept: {error}") from error
         except OSError as error:
             raise failure_of_disks(error) from error
-        await self._monitor.execute("blockdev-add", layer_options(directory / name, None))
+        if self._record_layers is not None:
+            await self._record_layers((*self.layers, name))
+        options = layer_options(directory / name, None, durable=self._spec.durable)
+        await self._monitor.execute("blockdev-add", options)
         return name
 
     def _merge(self, new_layer: str) -> Merge | None:
@@ -119,7 +130,8 @@ class Saving:
         path, top = self._spec.directory / merge.into, self._spec.directory / self.layers[-1]
         node = layer_node(merge.into)
         await self._monitor.execute("blockdev-add", read_only_layer(path, node, IMAGE_NODE))
-        changed = {**layer_options(top, node), "file": file_node(top.name)}
+        options = layer_options(top, node, durable=self._spec.durable)
+        changed = {**options, "file": file_node(top.name)}
         await self._monitor.execute("blockdev-reopen", {"options": [changed]})
         for name in reversed(merge.layers):
             await self._monitor.execute("blockdev-del", {"node-name": layer_node(name)})
@@ -196,3 +208,9 @@ class Saving:
         told = await self._monitor.execute("query-version")
         parts = told["qemu"] if isinstance(told, dict) else {}
         return ".".join(str(parts[name]) for name in ("major", "minor", "micro"))
+
+
+def _sync(path: Path) -> None:
+    """Have the file on the disk, and its name in its directory. Raises OSError."""
+    sync_file(path)
+    sync_directory(path.parent)

@@ -90,7 +90,8 @@ def remove_goldens(store: ImageStore, digest: str) -> None:
 
 async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) -> dict[str, object]:
     """Make the snapshot in `spec.directory`; return the guest link's state."""
-    spec = spec._replace(ephemeral=False)
+    # It is synced when it is whole.
+    spec = spec._replace(ephemeral=False, durable=False)
     async with opened(driver, spec, [Boot(freezable=True)], Settings(limits)) as machine:
         session, link = machine.session, machine.session.link
         for _ in range(PRACTICE):

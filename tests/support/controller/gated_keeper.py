@@ -1,0 +1,68 @@
+"""Run by a test as a machine's keeper: one that asks before each step of a snapshot.
+
+It says the step's name to the UNIX socket that `BOINCVM_TEST_GATE` names, and goes on when it has
+been answered. Before the steps of checkpoint_steps.py and after them there are these, of which
+the first two do not keep the keeper from anything else:
+
+    manifest to be written   the guest's programs run again
+    manifest written
+    snapshot named           it is in snapshots.json, and state.json is as it was
+
+It does not write a state.json that names a disk of which a power cut would leave nothing.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from boincvm import checkpoint_steps
+from boincvm.controller.keeper import kept_machine, process
+from boincvm.controller.keeper.place import Place, Status
+from boincvm.controller.keeper.snapshots import Snapshots
+from boincvm.machine.saved_machine import SavedMachine
+
+write_saved, add, write_status = kept_machine.write_saved, Snapshots.add, Place.write_status
+fsync = os.fsync
+synced: list[Path] = []
+"""In the order in which they were."""
+
+
+def note_sync(descriptor: int) -> None:
+    fsync(descriptor)
+    synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+
+def check_sync(self: Place, status: Status) -> None:
+    """Of a new top layer, for those below it were synced by others; and then of its name."""
+    if status.layers != self.status().layers:
+        file = synced.index(self.disk / status.layers[-1])
+        assert self.disk in synced[file:]
+    write_status(self, status)
+
+
+def passed(step: str) -> None:
+    with socket.socket(socket.AF_UNIX) as gate:
+        gate.connect(os.environ["BOINCVM_TEST_GATE"])
+        gate.sendall(f"{step}\n".encode())
+        gate.recv(1)
+
+
+def write(directory: Path, saved: SavedMachine) -> None:
+    passed("manifest to be written")
+    write_saved(directory, saved)
+    passed("manifest written")
+
+
+def name_it(self: Snapshots, *given: object) -> None:
+    add(self, *given)  # type: ignore[arg-type]
+    passed("snapshot named")
+
+
+if __name__ == "__main__":
+    checkpoint_steps.passed = passed
+    os.fsync = note_sync
+    Place.write_status = check_sync  # type: ignore[method-assign]
+    kept_machine.write_saved = write  # type: ignore[attr-defined]
+    Snapshots.add = name_it  # type: ignore[assignment]
+    sys.exit(process.main())

@@ -1,0 +1,134 @@
+"""A keeper or its hypervisor is killed at each step of a snapshot: what the guest had synced is
+there at the next start, and so are the snapshots that were there."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from boincvm.controller.keeper.place import Place
+from boincvm.controller.keeper.snapshots import Snapshots, read_checkpoint
+from boincvm.controller.machines import local_machine
+from support import with_support
+from support.controller.controlled import LIMIT, Controlled, children_of, controlled
+
+pytestmark = pytest.mark.timeout(280)
+RUNS_AGAIN = "manifest to be written"
+STEPS = (
+    "begun",
+    "helper ready",
+    "guest stopped",
+    "disk switched",
+    "memory sent",
+    "guest runs",
+    "memory kept",
+    RUNS_AGAIN,
+    "manifest written",
+    "snapshot named",
+)
+
+
+class Gate:
+    """Where gated keepers ask. `closed_at`: steps that are not let pass."""
+
+    def __init__(self) -> None:
+        self.closed_at: set[str] = set()
+        self._waiting: dict[str, asyncio.StreamWriter] = {}
+        self._news = asyncio.Event()
+
+    async def ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        step = (await reader.readline()).decode().strip()
+        if step in self.closed_at:
+            self._waiting[step] = writer
+            self._news.set()
+        else:
+            writer.close()
+
+    async def reached(self, step: str) -> None:
+        async with asyncio.timeout(LIMIT):
+            while step not in self._waiting:
+                self._news.clear()
+                await self._news.wait()
+
+    def open(self, *steps: str) -> None:
+        """For good: whoever waits there goes on."""
+        self.closed_at -= set(steps)
+        for step in steps:
+            if step in self._waiting:
+                self._waiting.pop(step).close()
+
+
+@pytest.fixture
+async def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
+    gate, path = Gate(), tmp_path / "gate"
+    monkeypatch.setattr(local_machine, "_KEEPER", "support.controller.gated_keeper")
+    monkeypatch.setenv("PYTHONPATH", with_support()["PYTHONPATH"])
+    monkeypatch.setenv("BOINCVM_TEST_GATE", str(path))
+    async with await asyncio.start_unix_server(gate.ask, path):
+        yield gate
+        gate.open(*STEPS)
+
+
+@asynccontextmanager
+async def cut_off(
+    asked: Controlled, gate: Gate, name: str, step: str, late: str
+) -> AsyncIterator[str]:
+    """A snapshot `name` stands still at `step` in the block. The guest syncs a file `late` if it
+    runs by then; the value is that name, or nothing."""
+    runs = STEPS.index(step) >= STEPS.index(RUNS_AGAIN)
+    gate.closed_at = {step, *([RUNS_AGAIN] if runs else [])}
+    async with asyncio.TaskGroup() as group:
+        taken = group.create_task(asked.outcome("snapshot_take", "a", name=name))
+        if runs:
+            await gate.reached(RUNS_AGAIN)
+            assert await asked.run("a", "sh", "-c", f"echo {late} >{late}; sync") == {"a": (0, "")}
+            if step != RUNS_AGAIN:
+                gate.open(RUNS_AGAIN)
+        await gate.reached(step)
+        assert not taken.done()
+        yield late if runs else ""
+        gate.open(*STEPS)
+
+
+def whole_snapshots(place: Place) -> list[str]:
+    """Their names, each found to be what was written."""
+    found = Snapshots(place).all()
+    for one in found:
+        read_checkpoint(place, one.number)
+    return [one.name for one in found]
+
+
+@pytest.mark.parametrize("victim", ["keeper", "hypervisor"])
+async def test_what_was_synced_outlives_a_snapshot_that_is_cut_off(
+    gate: Gate, base_image: Path, tmp_path: Path, victim: str
+) -> None:
+    """At each step, and of one machine, so that its layers become one meanwhile."""
+    async with controlled(tmp_path / "c") as asked:
+        await asked("create", name="a", memory="256M")
+        await asked.outcome("start", "a")
+        await asked.outcome("snapshot_take", "a", name="first")
+        expected: list[str] = []
+        for number, step in enumerate(STEPS):
+            early, late = f"early-{number}", f"late-{number}"
+            await asked.run("a", "sh", "-c", f"echo {early} >{early}; sync")
+            keeper = asked.keeper("a")
+            (qemu, *_) = children_of(keeper)
+            async with cut_off(asked, gate, f"cut-{number}", step, late) as written:
+                os.kill(keeper if victim == "keeper" else qemu, signal.SIGKILL)
+            expected += [early, *([written] if written else [])]
+            assert (await asked.outcome("start", "a"))["state"] == "running", step
+            ((code, text),) = (
+                await asked.run("a", "sh", "-c", "cat early-* late-* 2>/dev/null; true")
+            ).values()
+            assert (code, sorted(text.split())) == (0, sorted(expected)), step
+            assert whole_snapshots(asked.place("a"))[0] == "first", step
+        names = whole_snapshots(asked.place("a"))
+        assert "cut-9" in names
+        await asked.outcome("snapshot_restore", "a", name="first")
+        assert await asked.run("a", "sh", "-c", "ls early-* 2>/dev/null | wc -l") == {
+            "a": (0, "0\n")
+        }
