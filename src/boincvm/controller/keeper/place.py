@@ -101,6 +101,7 @@ class Place:
             self.write_bus(bus)
             self.write_status(Status())
             self._write("machine.json", definition._asdict())  # the last one: now it is whole
+            sync_directory(self.directory.parent)
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
