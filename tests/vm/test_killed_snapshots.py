@@ -13,6 +13,7 @@ import pytest
 from boincvm.controller.keeper.place import Place
 from boincvm.controller.keeper.snapshots import Snapshots, read_checkpoint
 from boincvm.controller.machines import local_machine
+from boincvm.controller.protocol.vm_state import VmState
 from support import with_support
 from support.controller.controlled import LIMIT, Controlled, children_of, controlled
 
@@ -109,8 +110,10 @@ async def test_what_was_synced_outlives_a_snapshot_that_is_cut_off(
     """At each step, and of one machine, so that its layers become one meanwhile."""
     async with controlled(tmp_path / "c") as asked:
         await asked("create", name="a", memory="256M")
-        await asked.outcome("start", "a")
-        await asked.outcome("snapshot_take", "a", name="first")
+        machine = asked.controller.machines.find("a")
+        assert machine is not None
+        assert await asked.outcome("start", "a") == {"state": "running"}
+        assert (await asked.outcome("snapshot_take", "a", name="first"))["snapshot"] == "first"
         expected: list[str] = []
         for number, step in enumerate(STEPS):
             early, late = f"early-{number}", f"late-{number}"
@@ -119,6 +122,8 @@ async def test_what_was_synced_outlives_a_snapshot_that_is_cut_off(
             (qemu, *_) = children_of(keeper)
             async with cut_off(asked, gate, f"cut-{number}", step, late) as written:
                 os.kill(keeper if victim == "keeper" else qemu, signal.SIGKILL)
+            async with asyncio.timeout(LIMIT):
+                await machine.until(lambda: machine.state is VmState.ABORTED)
             expected += [early, *([written] if written else [])]
             assert (await asked.outcome("start", "a"))["state"] == "running", step
             ((code, text),) = (
