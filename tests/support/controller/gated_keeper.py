@@ -17,12 +17,13 @@ import sys
 from pathlib import Path
 
 from boincvm import checkpoint_steps
-from boincvm.controller.keeper import kept_machine, process
+from boincvm.controller.keeper import process
 from boincvm.controller.keeper.place import Place, Status
 from boincvm.controller.keeper.snapshots import Snapshots
+from boincvm.machine import checkpointing
 from boincvm.machine.saved_machine import SavedMachine
 
-write_saved, add, write_status = kept_machine.write_saved, Snapshots.add, Place.write_status
+write_saved, add, write_status = checkpointing.write_saved, Snapshots.add, Place.write_status
 fsync = os.fsync
 synced: list[Path] = []
 """In the order in which they were."""
@@ -63,6 +64,6 @@ if __name__ == "__main__":
     checkpoint_steps.passed = passed
     os.fsync = note_sync
     Place.write_status = check_sync  # type: ignore[method-assign]
-    kept_machine.write_saved = write  # type: ignore[attr-defined]
+    checkpointing.write_saved = write  # type: ignore[attr-defined]
     Snapshots.add = name_it  # type: ignore[assignment]
     sys.exit(process.main())
