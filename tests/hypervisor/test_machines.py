@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import HypervisorError, UsageError
+from boincvm.host.process_tree import descendants
+from boincvm.host.processes import process_exists
 from boincvm.hypervisor.contract import (
     Driver,
     DriverPackage,
@@ -184,11 +186,14 @@ async def test_a_machine_that_is_killed(driver: Driver, spec: MachineSpec, made:
     async with answering(machine) as link:
         if not machine.process_ids():
             pytest.skip("it has no process of its own")
-        os.kill(machine.process_ids()[0], signal.SIGKILL)
+        killed = machine.process_ids()[0]
+        tree = [killed, *descendants(killed)]
+        os.kill(killed, signal.SIGKILL)
         async with asyncio.timeout(LIMIT):
             assert (await machine.ended()).cause is EndCause.KILLED
             await link.failure
     assert machine.process_ids() == ()
+    assert not any(map(process_exists, tree))  # nothing of it runs on
 
 
 async def test_a_disk_outlives_its_machine(linux: Driver, spec: MachineSpec, made: Made) -> None:

@@ -97,7 +97,8 @@ async def test_ecm_at_the_speed_of_the_host(science_image: str, tmp_path: Path) 
     on_host = after.ru_utime - before.ru_utime
     in_machine = end.cpu_seconds - begin.cpu_seconds
     assert on_host > 0.3
-    assert in_machine < 1.4 * on_host + 0.3, (in_machine, on_host)
+    # Emulated it would be fifteen times as much; a crowded cache costs both.
+    assert in_machine < 2 * on_host + 0.5, (in_machine, on_host)
 
 
 def test_files_streams_and_exit_code(base_image: Path, tmp_path: Path) -> None:
