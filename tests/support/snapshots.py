@@ -14,7 +14,7 @@ from boincvm.hypervisor.qemu.memory_file import MemoryWriter
 from boincvm.hypervisor.qemu.stream import PAGE, Block, Frame
 from boincvm.job.model import MachineShape
 from boincvm.machine.saved_machine import SavedMachine, write_saved
-from boincvm.wrapper.snapshot_export import export
+from boincvm.wrapper.snapshot.archive import export
 
 MIB = 1 << 20
 MACHINE = "boincvm-machine-0"

@@ -17,6 +17,7 @@ LONGEST_FILE = 600
 CONTRACTS = (
     "imports go downwards",
     "the controller stands on the machine engine, not on the wrapper",
+    "a slot's files know nothing of tasks that run",
     "the guest's agent takes the codec and nothing else of ours",
     "a driver's package is the registry's alone",
 )

@@ -221,7 +221,7 @@ if kind == "tree":
     from boincvm.tar_trees import unpack as work
     arguments = (source, target.parent, target.name, threading.Event())
 elif kind == "snapshot":
-    from boincvm.wrapper.snapshot_import import import_snapshot as work
+    from boincvm.wrapper.snapshot.importer import import_snapshot as work
     arguments = (source, target)
 else:
     from boincvm.image.pack import unpack_image as work

@@ -10,7 +10,7 @@ from typing import TypeVar
 from boincvm.errors import UsageError
 from boincvm.job import values
 from boincvm.job.files import input_file, output_file, repeated_destination
-from boincvm.job.model import InputFile, Job, Limits, MachineShape, Task
+from boincvm.job.model import InputFile, Job, Limits, MachineShape, MachineTask
 
 COMMAND_ADVICE = "a command goes after --, like: boincvm run -- PROGRAM ARGUMENT; "
 
@@ -19,7 +19,7 @@ _WHAT_A_JOB_FILE_SAYS_ITSELF = ("input", "output", "env", "stdin")
 Value = TypeVar("Value")
 
 
-def job_from_arguments(arguments: argparse.Namespace) -> Job:
+def job_from_arguments(arguments: argparse.Namespace) -> Job[MachineTask]:
     """The whole job. Raises UsageError and, for a job file, JobFileError."""
     if arguments.command is None:
         job = _job_of_file(arguments)
@@ -29,12 +29,15 @@ def job_from_arguments(arguments: argparse.Namespace) -> Job:
         job = _job_of_command(arguments)
     if arguments.no_stdin:
         job = _without_stdin(job, is_given=arguments.stdin is not None)
+    if arguments.time_limit is not None:
+        limit: float = arguments.time_limit
+        job = job._replace(tasks=tuple(task._replace(time_limit=limit) for task in job.tasks))
     return job._replace(
-        machine=_machine(arguments, job.machine), limits=_limits(arguments, job.limits)
+        machines={"": _machine(arguments, job.machine)}, limits=_limits(arguments, job.limits)
     )
 
 
-def _without_stdin(job: Job, *, is_given: bool) -> Job:
+def _without_stdin(job: Job[MachineTask], *, is_given: bool) -> Job[MachineTask]:
     if is_given:
         raise _usage("found both --stdin and --no-stdin, expected one of them")
     nothing = Path(os.devnull)
@@ -42,7 +45,7 @@ def _without_stdin(job: Job, *, is_given: bool) -> Job:
     return job._replace(tasks=tuple(tasks))
 
 
-def _job_of_file(arguments: argparse.Namespace) -> Job:
+def _job_of_file(arguments: argparse.Namespace) -> Job[MachineTask]:
     given: list[str] = arguments.job_file
     if not given:
         raise _usage("found nothing to run, expected -- and a command, or a job file")
@@ -59,7 +62,7 @@ def _job_of_file(arguments: argparse.Namespace) -> Job:
     return read_job(path)
 
 
-def _job_of_command(arguments: argparse.Namespace) -> Job:
+def _job_of_command(arguments: argparse.Namespace) -> Job[MachineTask]:
     argv: list[str] = arguments.command
     if not argv or not argv[0]:
         raise _usage("found nothing after --, expected a command")
@@ -76,7 +79,7 @@ def _job_of_command(arguments: argparse.Namespace) -> Job:
     _refuse_repetition("--input", [file.destination for file in inputs])
     _refuse_repetition("--output", [file.destination for file in outputs])
     stdin = None if arguments.stdin is None else Path(arguments.stdin)
-    task = Task(argv=tuple(argv), environment=environment, stdin=stdin)
+    task = MachineTask(argv=tuple(argv), environment=environment, stdin=stdin)
     return Job(tasks=(task,), directory=directory, inputs=tuple(inputs), outputs=outputs)
 
 
@@ -114,7 +117,6 @@ def _machine(arguments: argparse.Namespace, base: MachineShape) -> MachineShape:
 
 def _limits(arguments: argparse.Namespace, base: Limits) -> Limits:
     return base._replace(
-        run=_given_or(arguments.time_limit, base.run),
         boot=_given_or(arguments.boot_limit, base.boot),
         silence=_given_or(arguments.silence_limit, base.silence),
     )

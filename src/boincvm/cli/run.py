@@ -9,7 +9,7 @@ from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.registry import DEFAULT
 from boincvm.job import values
 from boincvm.job.files import unsent_files
-from boincvm.job.model import Job, Limits, MachineShape
+from boincvm.job.model import Job, Limits, MachineShape, MachineTask
 from boincvm.standard_error import is_terminal, say
 
 _SHAPE = MachineShape()
@@ -156,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _tell_of_unsent_files(job: Job) -> None:
+def _tell_of_unsent_files(job: Job[MachineTask]) -> None:
     import shlex
 
     for name in unsent_files(job)[:3]:

@@ -119,7 +119,7 @@ def _take(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from boincvm.wrapper.snapshot_listing import list_checkpoints
+    from boincvm.wrapper.snapshot.listing import list_checkpoints
 
     found = list_checkpoints(Path(arguments.target))
     if arguments.json:
@@ -134,7 +134,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from boincvm.wrapper.snapshot_export import check_directory, export
+    from boincvm.wrapper.snapshot.archive import check_directory, export
 
     directory, target = Path(arguments.directory), Path(arguments.file)
     check_directory(directory)
@@ -151,10 +151,10 @@ def _import(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from boincvm.errors import UsageError
-    from boincvm.wrapper.job_trust import summary
-    from boincvm.wrapper.snapshot_check import check_snapshot
-    from boincvm.wrapper.snapshot_file import read_snapshot
-    from boincvm.wrapper.snapshot_import import import_snapshot, needs_trust
+    from boincvm.wrapper.snapshot.archive import read_snapshot
+    from boincvm.wrapper.snapshot.check import check_snapshot
+    from boincvm.wrapper.snapshot.importer import import_snapshot, needs_trust
+    from boincvm.wrapper.snapshot.trust import summary
 
     path = Path(arguments.file)
     if not arguments.check and arguments.directory is None:

@@ -1,8 +1,8 @@
 """Where in a guest a job's files lie, and what its programs find in their environment."""
 
-from pathlib import PurePosixPath
+from boincvm.job.model import GUEST_DIRECTORY
 
-WORK = PurePosixPath("/work")
+WORK = GUEST_DIRECTORY
 ENVIRONMENT = {
     "HOME": "/root",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -10,7 +10,7 @@ _WORD = re.compile(r"""'([^']*)'?|"([^"]*)"?|([^ \t\n\v\f\r]+)""")
 
 
 def split(text: str) -> list[str]:
-    """The words of `text`.
+    """Split `text` into words.
 
     A quote that is not closed reaches to the end. Two quotes with nothing between them are an
     empty word; BOINC itself takes the second for the word's first character.

@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from boincvm.job.model import InputFile, Job, OutputFile
+from boincvm.job.model import InputFile, Job, MachineTask, OutputFile
 from boincvm.job.values import UnexpectedValueError, describe, filled_text
 
 
 def relative_path(value: object) -> PurePosixPath:
-    """A path beneath a directory: not absolute, no `..`, and not the directory itself."""
+    """Read a path beneath a directory: not absolute, no `..`, and not the directory itself."""
     text = filled_text(value)
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or not path.parts:
@@ -24,7 +24,7 @@ def relative_path(value: object) -> PurePosixPath:
 
 
 def input_file(text: str, directory: Path) -> InputFile:
-    """The host's file `text`, relative to `directory`, and its place in the guest.
+    """Make of `text` a file of the host, relative to `directory`, and its place in the guest.
 
     A path beneath `directory` keeps its place; an absolute one, or one that leads out, lands
     in the job's directory under its last name. Raises UnexpectedValueError.
@@ -42,7 +42,7 @@ def input_file(text: str, directory: Path) -> InputFile:
 
 
 def output_file(text: str) -> OutputFile:
-    """The guest's file `text` beneath the job's directory, back to the same place on the host.
+    """Make of `text` a file beneath the guest's directory, back to the same place on the host.
 
     Raises UnexpectedValueError.
     """
@@ -51,7 +51,7 @@ def output_file(text: str) -> OutputFile:
 
 
 def repeated_destination(destinations: Iterable[PurePosixPath]) -> int | None:
-    """The index of the first destination that was there before, or None."""
+    """Find the index of the first destination that was there before; None: there is none."""
     seen: set[PurePosixPath] = set()
     for index, destination in enumerate(destinations):
         if destination in seen:
@@ -60,8 +60,8 @@ def repeated_destination(destinations: Iterable[PurePosixPath]) -> int | None:
     return None
 
 
-def unsent_files(job: Job) -> list[str]:
-    """Arguments that name a file of the host which the job does not send: often forgotten."""
+def unsent_files(job: Job[MachineTask]) -> list[str]:
+    """Find arguments that name a file of the host which the job does not send: often forgotten."""
     sent = [item.destination for item in job.inputs]
     words = {word for task in job.tasks for word in task.argv[1:] if "\0" not in word}
     return sorted(

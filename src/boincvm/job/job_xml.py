@@ -1,17 +1,32 @@
-"""Reads job.xml, of BOINC's wrapper and of VMWrapper, with our additions (docs/job-xml.md)."""
+"""Reads job.xml, of BOINC's wrapper and of VMWrapper, with our additions (docs/job-xml.md).
+
+What comes out has no macros in it any more, and each machine has a size. Names of files stay
+names: what a soft link leads to is looked up when a task starts.
+"""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from boincvm.job.boinc_job import (
-    BoincJob,
-    CpuTimeSource,
-    MachineUse,
-    TaskDescription,
-    ZipOutput,
+from boincvm.errors import JobFileError
+from boincvm.job.boinc_settings import BoincSettings, CpuTimeSource, ZipOutput
+from boincvm.job.command_line import split
+from boincvm.job.macros import Macros, expand, resolve_names
+from boincvm.job.model import (
+    GUEST_DIRECTORY,
+    MIB,
+    HostTask,
+    InputFile,
+    Job,
+    MachineShape,
+    MachineTask,
+    OutputFile,
+    Task,
 )
-from boincvm.job.job_xml_fields import Fields, Source, is_directory
-from boincvm.job.job_xml_machines import OF_VMWRAPPER, OURS, Machines, check_host_task
-from boincvm.job.values import describe
+from boincvm.job.values import DISK_BOUNDS, MEMORY_BOUNDS, MOST_CPUS, describe
+from boincvm.job.wrapper_arguments import WrapperArguments, arguments_of_children
+from boincvm.job.xml_fields import Fields, Source, is_directory
 from boincvm.lenient_xml import Element, XmlError, parse
 
 LARGEST_JOB_FILE = 1 << 20
@@ -48,13 +63,38 @@ _PROGRAM = (
     "priority",
     "forward_slashes",
 )
-_TASK = (*_PROGRAM, *OF_VMWRAPPER, *OURS)
+_OF_VMWRAPPER = (
+    "virtualmachine",
+    "image",
+    "app_pathVM",
+    "copy_app_to_VM",
+    "copy_file_to_VM",
+    "copy_file_from_VM",
+)
+_OURS = ("memory_mb", "cpus", "disk_mb", "network", "install")
+_TASK = (*_PROGRAM, *_OF_VMWRAPPER, *_OURS)
 
 
-def read_job_xml(data: bytes, name: str) -> BoincJob:
-    """The job that the file `name` with the content `data` describes.
+class Expansion(NamedTuple):
+    """What stands in a job for what its file leaves open."""
 
-    Raises JobFileError with `NAME:LINE: found X, expected Y`, whatever the bytes are.
+    macros: Macros | None = None
+    """On the host; None: they stay as they are. In a guest they are always known."""
+    arguments: WrapperArguments = WrapperArguments()
+    """What the client gives the wrapper: arguments of the tasks, the size of machines."""
+
+
+AS_WRITTEN = Expansion()
+"""For whoever only looks at a job, and does not run it."""
+
+
+def read_job_xml(
+    data: bytes, name: str, directory: Path = Path(), expansion: Expansion = AS_WRITTEN
+) -> tuple[Job[Task], BoincSettings]:
+    """Read the job that the file `name` with the content `data` describes; it runs in `directory`.
+
+    Raises JobFileError with `NAME:LINE: found X, expected Y`, whatever the bytes are, and
+    UsageError for an argument that is neither the wrapper's nor its tasks'.
     """
     source = Source(name)
     try:
@@ -63,116 +103,290 @@ def read_job_xml(data: bytes, name: str) -> BoincJob:
         raise source.fault(error.line, error.found, error.expected) from error
     if root.name != "job_desc":
         raise source.fault(root.line, f"the element {describe(root.name)}", "<job_desc>")
-    return _job(Fields(source, root, _JOB))
-
-
-def _job(job: Fields) -> BoincJob:
+    job = Fields(source, root, _JOB)
     count = sum(len(job.all(name)) for name in _TASK_LISTS)
     if count > MOST_TASKS:
-        raise job.source.fault(job.line, f"{count} tasks", f"at most {MOST_TASKS}")
-    tasks = _tasks(job)
-    unzip_tasks = tuple(_host_task(job.source, element) for element in job.all("unzip_task"))
-    managers = tuple(_host_task(job.source, element) for element in job.all("VMmanage_task"))
-    unzip_input, zip_output = _archives(job)
-    return BoincJob(
-        tasks=_with_weights([task for task in tasks if not task.is_daemon]),
-        daemons=tuple(task for task in tasks if task.is_daemon),
-        unzip_input=unzip_input,
-        zip_output=zip_output,
-        graphics=job.switch("enable_graphics_support") or False,
-        unzip_tasks=unzip_tasks,
-        machine_managers=managers,
-        cpu_time=_cpu_time(job),
-        cpu_time_scale=_cpu_time_scale(job),
-        ignored=tuple(job.source.ignored),
-    )
+        raise source.fault(job.line, f"{count} tasks", f"at most {MOST_TASKS}")
+    return _Reader(job, expansion).read(directory)
 
 
-def _tasks(job: Fields) -> list[TaskDescription]:
-    """All of `<task>`, daemons too."""
-    elements = job.all("task")
-    all_fields = [Fields(job.source, element, _TASK) for element in elements]
-    # VMWrapper appends its arguments to every task, unasked.
-    uses_machines = any(task.last("virtualmachine") for task in all_fields)
-    appends = uses_machines or bool(job.all("unzip_task") or job.all("VMmanage_task"))
-    machines = Machines()
-    tasks = [_task(task, machines.use(task), appends) for task in all_fields]
-    if all(task.is_daemon for task in tasks):
-        found = "daemons only" if tasks else "no task"
-        raise job.source.fault(job.line, found, "at least one <task> that is not a <daemon/>")
-    return tasks
+class _Reader:
+    """Reads one file, whose outermost element is `job`."""
+
+    def __init__(self, job: Fields, expansion: Expansion) -> None:
+        self._job = job
+        self._elements = [Fields(job.source, element, _TASK) for element in job.all("task")]
+        uses_machines = any(task.last("virtualmachine") for task in self._elements)
+        is_for_vmwrapper = bool(uses_machines or job.all("unzip_task") or job.all("VMmanage_task"))
+        self._is_for_vmwrapper = is_for_vmwrapper
+        self._arguments = arguments_of_children(
+            expansion.arguments, is_for_vmwrapper=is_for_vmwrapper
+        )
+        self._macros = expansion.macros
+        self._machines = _Machines(expansion.arguments)
+
+    def read(self, directory: Path) -> tuple[Job[Task], BoincSettings]:
+        """Read all. Raises JobFileError."""
+        job = self._job
+        daemons: list[HostTask] = []
+        tasks: list[Task] = []
+        for element in self._elements:
+            is_daemon = element.switch("daemon") or False
+            machine = self._machines.machine_of(element)
+            if machine is not None:
+                if is_daemon:
+                    expected = "a daemon of the host, or a task"
+                    raise job.source.fault(element.line, "a daemon in a virtual machine", expected)
+                tasks.append(self._machine_task(element, machine))
+            elif is_daemon:
+                daemons.append(self._host_task(element, appends=False))
+            else:
+                tasks.append(self._host_task(element, appends=self._is_for_vmwrapper))
+        if not tasks:
+            found = "daemons only" if daemons else "no task"
+            raise job.source.fault(job.line, found, "at least one <task> that is not a <daemon/>")
+        unzip_tasks = tuple(map(self._task_of_vmwrapper, job.all("unzip_task")))
+        managers = tuple(map(self._task_of_vmwrapper, job.all("VMmanage_task")))
+        unzip_input, zip_output = _archives(job)
+        settings = BoincSettings(
+            daemons=tuple(daemons),
+            unzip_tasks=unzip_tasks,
+            machine_managers=managers,
+            unzip_input=unzip_input,
+            zip_output=zip_output,
+            graphics=job.switch("enable_graphics_support") or False,
+            cpu_time=_cpu_time(job),
+            cpu_time_scale=job.strict_real("cpu_time_scale", LARGEST_SCALE) or 1.0,
+            is_for_vmwrapper=self._is_for_vmwrapper,
+            ignored=tuple(job.source.ignored),
+        )
+        return Job(_with_weights(tasks), directory, self._machines.shapes), settings
+
+    def _task_of_vmwrapper(self, element: Element) -> HostTask:
+        """Read one of VMWrapper's tasks that always run on the host."""
+        task = Fields(self._job.source, element, _TASK)
+        machine = task.last("virtualmachine")
+        if machine is not None:
+            expected = f"none: a <{element.name}> runs on the host"
+            raise task.source.fault(machine.line, "<virtualmachine>", expected)
+        _check_host_task(task)
+        return self._host_task(task, appends=False)
+
+    def _host_task(self, task: Fields, *, appends: bool) -> HostTask:
+        """Read a task of the host. `appends`: unless it says otherwise, it gets arguments."""
+
+        def expanded(text: str) -> str:
+            return text if self._macros is None else expand(text, self._macros)
+
+        element, directory = task.last("exec_dir"), task.text("exec_dir")
+        if element is not None and directory and not is_directory(directory):
+            expected = "a directory: relative, or from $PROJECT_DIR or $PWD, and without '..'"
+            raise task.fault(element, expected)
+        application = task.text("application")
+        if not application:
+            raise _no_application(task)
+        return HostTask(
+            application=application,
+            command_line=expanded(task.text("command_line")),
+            arguments=self._own_arguments(task, appends=appends),
+            directory=expanded(directory) or None,
+            environment={
+                expanded(name): expanded(value) for name, value in _environment(task).items()
+            },
+            stdin=_file(task, "stdin_filename"),
+            stdout=_file(task, "stdout_filename"),
+            stderr=_file(task, "stderr_filename"),
+            checkpoint=_file(task, "checkpoint_filename"),
+            fraction_done=_file(task, "fraction_done_filename"),
+            multi_process=task.switch("multi_process") or False,
+            priority=task.integer("priority"),
+            time_limit=_time_limit(task),
+            weight=_weight(task),
+            forward_slashes=task.switch("forward_slashes") or False,
+        )
+
+    def _machine_task(self, task: Fields, machine: str) -> MachineTask:
+        """Read a task in a machine. Files have their logical names in the guest, so there a name
+        resolves to itself."""
+        work = str(GUEST_DIRECTORY)
+        macros = Macros(work, self._machines.shapes[machine].cpus, work, None)
+
+        def resolved(text: str) -> str:
+            return resolve_names(text, lambda name: name)
+
+        program, application = _program(task)
+        inputs = [
+            InputFile(Path(name), PurePosixPath(name))
+            for name in task.file_names("copy_file_to_VM")
+        ]
+        if application is not None:
+            inputs.append(application)
+        own = map(resolved, self._own_arguments(task, appends=True))
+        told = task.text("exec_dir")
+        directory = PurePosixPath(expand(told, macros)) if told else None
+        # What has no effect in a machine is looked at all the same: it may be a slip.
+        task.switch("multi_process")
+        task.switch("forward_slashes")
+        task.integer("priority")
+        task.file_name("checkpoint_filename")
+        return MachineTask(
+            argv=(program, *split(resolved(expand(task.text("command_line"), macros))), *own),
+            environment={
+                expand(name, macros): expand(value, macros)
+                for name, value in _environment(task).items()
+            },
+            directory=directory,
+            stdin=_file(task, "stdin_filename"),
+            stdout=_file(task, "stdout_filename"),
+            stderr=_file(task, "stderr_filename"),
+            machine=machine,
+            inputs=tuple(inputs),
+            outputs=tuple(
+                OutputFile(PurePosixPath(name), PurePosixPath(name))
+                for name in task.file_names("copy_file_from_VM")
+            ),
+            packages=tuple(map(Path, task.file_names("install"))),
+            fraction_done=_fraction_done(task, directory),
+            time_limit=_time_limit(task),
+            weight=_weight(task),
+        )
+
+    def _own_arguments(self, task: Fields, *, appends: bool) -> tuple[str, ...]:
+        told = task.switch("append_cmdline_args")
+        return self._arguments if (appends if told is None else told) else ()
 
 
-def _host_task(source: Source, element: Element) -> TaskDescription:
-    """One of VMWrapper's tasks that always run on the host."""
-    task = Fields(source, element, _TASK)
-    machine = task.last("virtualmachine")
-    if machine is not None:
-        expected = f"none: a <{element.name}> runs on the host"
-        raise source.fault(machine.line, "<virtualmachine>", expected)
-    check_host_task(task)
-    return _task(task, None, appends=False)
+class _Described(NamedTuple):
+    """What one task says of its machine, by the names of the elements."""
+
+    image: str
+    memory_mb: int | None
+    cpus: int | None
+    disk_mb: int | None
+    network: bool
 
 
-def _task(task: Fields, machine: MachineUse | None, appends: bool) -> TaskDescription:
-    is_daemon = task.switch("daemon") or False
-    if is_daemon and machine is not None:
-        expected = "a daemon of the host, or a task"
-        raise task.source.fault(task.line, "a daemon in a virtual machine", expected)
-    time_limit = task.real("time_limit")
-    appends_as_told = task.switch("append_cmdline_args")
-    appends = appends and not is_daemon if appends_as_told is None else appends_as_told
-    return TaskDescription(
-        application=_application(task, machine),
-        line=task.line,
-        command_line=task.text("command_line"),
-        exec_dir=_exec_dir(task, machine),
-        environment=_environment(task),
-        stdin_filename=task.file_name("stdin_filename"),
-        stdout_filename=task.file_name("stdout_filename"),
-        stderr_filename=task.file_name("stderr_filename"),
-        checkpoint_filename=task.file_name("checkpoint_filename"),
-        fraction_done_filename=task.file_name("fraction_done_filename"),
-        weight=_weight(task),
-        is_daemon=is_daemon,
-        multi_process=task.switch("multi_process") or False,
-        append_command_line=appends,
-        time_limit=time_limit if time_limit and 0 < time_limit < math.inf else None,
-        priority=task.integer("priority"),
-        forward_slashes=task.switch("forward_slashes") or False,
-        machine=machine,
-    )
+class _Machines:
+    """The virtual machines of the tasks read so far. The first task of each describes it."""
+
+    def __init__(self, arguments: WrapperArguments) -> None:
+        self._arguments = arguments
+        self._first: dict[str, tuple[_Described, Fields]] = {}
+        self.shapes: dict[str, MachineShape] = {}
+
+    def machine_of(self, task: Fields) -> str | None:
+        """The name of the machine that `task` runs in; None: on the host. Raises JobFileError."""
+        element = task.last("virtualmachine")
+        if element is None:
+            _check_host_task(task)
+            return None
+        name = task.machine_name(element)
+        described = _Described(
+            image=task.file_name("image") or MachineShape().image,
+            memory_mb=task.strict_integer("memory_mb", *(bound // MIB for bound in MEMORY_BOUNDS)),
+            cpus=task.strict_integer("cpus", 1, MOST_CPUS),
+            disk_mb=task.strict_integer("disk_mb", *(bound // MIB for bound in DISK_BOUNDS)),
+            network=task.strict_switch("network") or False,
+        )
+        if name in self._first:
+            self._refuse_contradiction(name, described, task)
+        else:
+            self._first[name] = described, task
+            self.shapes[name] = self._shape(described)
+        return name
+
+    def _shape(self, described: _Described) -> MachineShape:
+        memory, disk = described.memory_mb, described.disk_mb
+        given = self._arguments.memory or MachineShape().memory
+        return MachineShape(
+            image=described.image,
+            memory=given if memory is None else memory * MIB,
+            cpus=described.cpus or self._arguments.threads,
+            disk=None if disk is None else disk * MIB,
+            network=described.network,
+        )
+
+    def _refuse_contradiction(self, machine: str, described: _Described, task: Fields) -> None:
+        """Raise if `task` says of the machine what its first task does not."""
+        first, first_task = self._first[machine]
+        before_values = first._asdict()
+        for name, value in described._asdict().items():
+            element = task.last(name)
+            if element is None or value == before_values[name]:
+                continue
+            before = first_task.last(name)
+            said = f"nothing of <{name}>" if before is None else describe(before.text)
+            line = first_task.line if before is None else before.line
+            found = f"<{name}> {describe(element.text)} for the machine {describe(machine)}"
+            raise task.source.fault(element.line, found, f"what line {line} says: {said}")
 
 
-def _application(task: Fields, machine: MachineUse | None) -> str:
-    application = task.text("application")
-    element = task.last("application")
-    if not application and (machine is None or machine.application_path is None):
-        raise task.source.fault(task.line, "a task without an application", "<application>")
-    if element is not None and machine is not None and machine.copy_application:
+def _check_host_task(task: Fields) -> None:
+    """For a task with no machine: VMWrapper passes over what it says of one, ours is a fault."""
+    for name in _OURS:
+        element = task.last(name)
+        if element is not None:
+            raise task.source.fault(element.line, f"<{name}>", "<virtualmachine> in the same task")
+    for name in _OF_VMWRAPPER:
+        for element in task.all(name):
+            task.source.ignore(element.line, f"<{name}>", "<virtualmachine> in the same task")
+
+
+def _program(task: Fields) -> tuple[str, InputFile | None]:
+    """The program of a task in a machine, and the file of the host that it comes from, if any."""
+    application, element = task.text("application"), task.last("application")
+    path, is_copied = task.text("app_pathVM"), task.strict_switch("copy_app_to_VM")
+    if not application and (is_copied or not path):
+        raise _no_application(task)
+    place = GUEST_DIRECTORY / path
+    if not path or path.endswith("/"):
+        place /= PurePosixPath(application).name
+    if not is_copied:
+        return (str(place) if path else application), None  # the latter by the guest's PATH
+    if element is not None:
         task.file_name_of(element)
-    return application
+    # One that is to go elsewhere is refused when the task starts.
+    is_beneath = place.is_relative_to(GUEST_DIRECTORY)
+    destination = place.relative_to(GUEST_DIRECTORY) if is_beneath else place
+    return str(place), InputFile(Path(application), destination)
 
 
-def _exec_dir(task: Fields, machine: MachineUse | None) -> str | None:
-    element = task.last("exec_dir")
-    text = task.text("exec_dir")
-    # Where a program runs in its own machine is not the host's concern.
-    if element is not None and text and machine is None and not is_directory(text):
-        expected = "a directory: relative, or from $PROJECT_DIR or $PWD, and without '..'"
-        raise task.fault(element, expected)
-    return text or None
+def _no_application(task: Fields) -> JobFileError:
+    return task.source.fault(task.line, "a task without an application", "<application>")
 
 
-def _environment(task: Fields) -> tuple[tuple[str, str], ...]:
-    environment: list[tuple[str, str]] = []
+def _file(task: Fields, element: str) -> Path | None:
+    name = task.file_name(element)
+    return None if name is None else Path(name)
+
+
+def _fraction_done(task: Fields, directory: PurePosixPath | None) -> PurePosixPath | None:
+    """The file of a task in a machine: it is watched from where the program starts."""
+    element, name = task.last("fraction_done_filename"), task.file_name("fraction_done_filename")
+    if element is None or name is None:
+        return None
+    path, start = GUEST_DIRECTORY / name, GUEST_DIRECTORY / (directory or "")
+    if path != start and path.is_relative_to(start):
+        return path.relative_to(start)
+    what = f"<{element.name}> {describe(name)}"
+    task.source.ignore(element.line, what, "a file beneath the directory that the task starts in")
+    return None
+
+
+def _time_limit(task: Fields) -> float | None:
+    seconds = task.real("time_limit")
+    return seconds if seconds and 0 < seconds < math.inf else None
+
+
+def _environment(task: Fields) -> Mapping[str, str]:
+    environment: dict[str, str] = {}
     for element in task.all("setenv"):
         name, equals, value = task.text_of(element).partition("=")
         if name and equals:
-            environment.append((name, value))
+            environment[name] = value
         else:
             task.source.ignore(element.line, f"<setenv> {describe(element.text)}", "NAME=VALUE")
-    return tuple(environment)
+    return environment
 
 
 def _weight(task: Fields) -> float:
@@ -183,7 +397,7 @@ def _weight(task: Fields) -> float:
     return 1.0
 
 
-def _with_weights(tasks: list[TaskDescription]) -> tuple[TaskDescription, ...]:
+def _with_weights(tasks: list[Task]) -> tuple[Task, ...]:
     """`tasks`, all alike where none has any weight: what is done is a share of the sum."""
     if sum(task.weight for task in tasks) > 0:
         return tuple(tasks)
@@ -212,8 +426,3 @@ def _cpu_time(job: Fields) -> CpuTimeSource:
         return CpuTimeSource(job.text_of(element))
     except ValueError as error:
         raise job.fault(element, "guest, host or wall") from error
-
-
-def _cpu_time_scale(job: Fields) -> float:
-    scale = job.sure_real("cpu_time_scale", LARGEST_SCALE)
-    return 1.0 if scale is None else scale

@@ -14,7 +14,7 @@ _RESOLVE = "boinc_resolve("
 
 
 class Macros(NamedTuple):
-    """`project_directory` "" stands for `.`, as with BOINC.
+    """What macros stand for. `project_directory` "" stands for `.`, as with BOINC.
 
     `gpu_device_number` None: there is no such device, and its macro stays as it is.
     """
@@ -26,7 +26,7 @@ class Macros(NamedTuple):
 
 
 def expand(text: str, macros: Macros) -> str:
-    """`text` with its macros replaced, once: what a macro stands for is not searched again.
+    """Replace the macros of `text`, once: what a macro stands for is not searched again.
 
     A macro needs no end: with 4 threads `$NTHREADS_x` is `4_x`.
     """
@@ -41,7 +41,7 @@ def expand(text: str, macros: Macros) -> str:
 
 
 def resolve_names(text: str, resolve: Callable[[str], str]) -> str:
-    """`text` with each `boinc_resolve(name)` replaced by what `resolve` gives for the name.
+    """Replace each `boinc_resolve(name)` in `text` by what `resolve` gives for the name.
 
     Blanks around a name do not belong to it. Without a `)` or a name it stays as it is, and
     what `resolve` gives is not searched again: one inside another is as good as the inner one
@@ -67,7 +67,7 @@ def resolve_names(text: str, resolve: Callable[[str], str]) -> str:
 
 
 def words_with_physical_names(words: Iterable[str], resolve: Callable[[str], str]) -> list[str]:
-    """VMWrapper's rule: a word that begins with `./` is a logical name, and is resolved whole.
+    """Resolve words by VMWrapper's rule: one that begins with `./` is a logical name.
 
     It holds for what runs on the host; to a guest such a word is a file of its own. `./` alone
     is a directory and stays. What `resolve` raises passes through.

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from boincvm.job import values
 from boincvm.job.files import input_file, output_file, relative_path, repeated_destination
-from boincvm.job.model import InputFile, Job, Limits, MachineShape, OutputFile, Task
+from boincvm.job.model import InputFile, Job, Limits, MachineShape, MachineTask, OutputFile
 from boincvm.job.toml_table import Entry, Table, read_table
 
 MOST_TASKS = 1000
@@ -26,8 +26,8 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def read_job(path: Path) -> Job:
-    """The job that the file at `path` describes.
+def read_job(path: Path) -> Job[MachineTask]:
+    """Read the job that the file at `path` describes.
 
     Raises JobFileError with `FILE:LINE: found X, expected Y`, whatever the file holds.
     """
@@ -36,13 +36,15 @@ def read_job(path: Path) -> Job:
     directory = path.absolute().parent
     files = top.table("files")
     files.check_keys(_FILES, _ELSEWHERE)
+    limits = top.table("limits")
+    limits.check_keys(_LIMITS, _ELSEWHERE)
     return Job(
-        tasks=_tasks(top),
+        tasks=_tasks(top, limits.get("run", values.duration, None)),
         directory=directory,
-        machine=_machine(top.table("machine")),
+        machines={"": _machine(top.table("machine"))},
         inputs=_inputs(files, directory),
         outputs=_outputs(files),
-        limits=_limits(top.table("limits")),
+        limits=_limits(limits),
         name=top.get("name", values.any_text, ""),
     )
 
@@ -60,24 +62,22 @@ def _machine(table: Table) -> MachineShape:
 
 
 def _limits(table: Table) -> Limits:
-    table.check_keys(_LIMITS, _ELSEWHERE)
     default = Limits()
     return Limits(
-        run=table.get("run", values.duration, default.run),
         boot=table.get("boot", values.duration, default.boot),
         silence=table.get("silence", values.duration, default.silence),
         stop=table.get("stop", values.duration, default.stop),
     )
 
 
-def _tasks(top: Table) -> tuple[Task, ...]:
+def _tasks(top: Table, time_limit: float | None) -> tuple[MachineTask, ...]:
     entries = top.entries("task", "tables, each beginning with [[task]]", MOST_TASKS)
     if not entries:
         raise top.fault("task", "no task", "at least one [[task]]")
-    return tuple(_task(entry.table()) for entry in entries)
+    return tuple(_task(entry.table(), time_limit) for entry in entries)
 
 
-def _task(table: Table) -> Task:
+def _task(table: Table, time_limit: float | None) -> MachineTask:
     table.check_keys(_TASK, _ELSEWHERE)
 
     def read_from(value: object) -> Path:
@@ -89,13 +89,14 @@ def _task(table: Table) -> Task:
     def guest_directory(value: object) -> PurePosixPath:
         return PurePosixPath(values.filled_text(value))
 
-    return Task(
+    return MachineTask(
         argv=table.require("command", values.command),
         environment=_environment(table.table("environment")),
         directory=table.get("directory", guest_directory, None),
         stdin=table.get("stdin", read_from, None),
         stdout=table.get("stdout", write_to, None),
         stderr=table.get("stderr", write_to, None),
+        time_limit=time_limit,
     )
 
 

@@ -23,28 +23,27 @@ PASS_ALL = "--passthrough_all"  # noqa: S105 - no password
 
 
 class WrapperArguments(NamedTuple):
-    """`trickle_period` in seconds of run time, None for no trickle messages. `device` None: not
-    said.
-
-    `child_arguments` are what a task with `append_command_line` gets after its own words: all
-    that follows `--passthrough_child`; with `--passthrough_all` whatever the wrapper was given,
-    its own arguments too, as with BOINC's wrapper before October 2023. `unknown` are those that
-    are neither the wrapper's own nor, by that, its children's.
-    """
+    """What the wrapper was given."""
 
     threads: int = 1
     device: int | None = None
     memory: int | None = None
+    """Bytes, of machines whose job file does not say."""
     trickle_period: float | None = None
+    """Seconds of run time; None: no trickle messages."""
     is_sporadic: bool = False
     use_tstp: bool = False
     show_version: bool = False
     child_arguments: tuple[str, ...] = ()
+    """What tasks with `append_cmdline_args` get after their own words: all that follows
+    `--passthrough_child`; with `--passthrough_all` whatever the wrapper was given, its own
+    arguments too, as with BOINC's wrapper before October 2023."""
     unknown: tuple[str, ...] = ()
+    """Those that are neither the wrapper's own nor, by that, its tasks'."""
 
 
 def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
-    """`argv` is what follows the program's name. Of a repeated argument the last one counts.
+    """Read `argv`, what follows the program's name. Of a repeated argument the last one counts.
 
     Raises UsageError where a number is missing or is none.
     """
@@ -83,8 +82,9 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
 def arguments_of_children(
     arguments: WrapperArguments, *, is_for_vmwrapper: bool
 ) -> tuple[str, ...]:
-    """What tasks that want them get. VMWrapper has no arguments of its own, and hands on what it
-    is given: unknown ones are its tasks'. For other jobs they are a fault, as with BOINC's.
+    """Tell which arguments go to tasks that want any. VMWrapper has no arguments of its own, and
+    hands on what it is given: unknown ones are its tasks'. For other jobs they are a fault, as
+    with BOINC's.
 
     Raises UsageError.
     """

@@ -1,9 +1,9 @@
 """What the client hears of a job once a second: progress, CPU time, memory, trickles."""
 
 from boincvm.boinc import Client, Status
-from boincvm.wrapper.graphics_status import write_graphics_status
-from boincvm.wrapper.job_progress import JobProgress
-from boincvm.wrapper.job_steps import JobSteps
+from boincvm.wrapper.slot.graphics_status import write_graphics_status
+from boincvm.wrapper.slot.progress import JobProgress
+from boincvm.wrapper.tasks.sequence import TaskSequence
 
 TAKEN_LIMIT = 2.5
 """Seconds that the client may take to hear of the last checkpoint: it listens once a second."""
@@ -18,7 +18,7 @@ class ClientReport:
     def __init__(
         self,
         client: Client,
-        steps: JobSteps,
+        steps: TaskSequence,
         progress: JobProgress,
         *,
         trickle_period: float | None,
@@ -56,7 +56,7 @@ class ClientReport:
 
     def send(self) -> None:
         """The state of things as they are now. Raises BoincvmError, OSError."""
-        self._steps.look()
+        self._steps.note_checkpoint()
         step = self._steps.current
         total = self._progress.total(step.seconds()) if step else self._steps.used
         operations = self._steps.operations

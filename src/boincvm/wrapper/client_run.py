@@ -22,9 +22,9 @@ from boincvm.wrapper.client_ends import (
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.client_report import ClientReport
 from boincvm.wrapper.clock_watch import ClockWatch
-from boincvm.wrapper.job_progress import JobProgress
-from boincvm.wrapper.job_steps import JobSteps
+from boincvm.wrapper.slot.progress import JobProgress
 from boincvm.wrapper.task_errors import TemporaryExitError
+from boincvm.wrapper.tasks.sequence import TaskSequence
 
 STANDALONE_PERIOD = 1.0
 """Seconds; as a client's."""
@@ -41,7 +41,7 @@ class ClientRun:
     """One run of a job, which may be its first or go on from an earlier one."""
 
     def __init__(
-        self, client: Client, steps: JobSteps, progress: JobProgress, report: ClientReport
+        self, client: Client, steps: TaskSequence, progress: JobProgress, report: ClientReport
     ) -> None:
         self._client = client
         self._steps = steps
@@ -144,7 +144,7 @@ class ClientRun:
                 case Event.NETWORK_RESUMED:
                     self._network = True
                 case Event.TRICKLE_DOWN | Event.UPLOAD_STATUS:
-                    self._steps.tell_guest()
+                    self._steps.notify_guest()
                 case Event.REREAD_PREFERENCES:
                     self._steps.preferences_changed()
                 case Event.QUIT:

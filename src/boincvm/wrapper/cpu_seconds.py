@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from boincvm.job.boinc_job import CpuTimeSource
+from boincvm.job.boinc_settings import CpuTimeSource
 
 
 class CpuSeconds(NamedTuple):

@@ -9,7 +9,7 @@ from boincvm.errors import BoincvmError
 from boincvm.guestlink.host_name import host_name
 from boincvm.hypervisor.registry import DEFAULT
 from boincvm.image.store import ImageStore
-from boincvm.job.model import Job
+from boincvm.job.model import Job, MachineTask
 from boincvm.machine.prestart import Prestarted
 from boincvm.machine.run_directory import run_directory
 from boincvm.machine.spec import machine_spec
@@ -18,7 +18,7 @@ from boincvm.machine.spec import machine_spec
 class HeadStart:
     """After the block the machine, its directory and the hold on its image are gone."""
 
-    def __init__(self, job: Job, driver: str = DEFAULT) -> None:
+    def __init__(self, job: Job[MachineTask], driver: str = DEFAULT) -> None:
         self._driver = driver
         self._job = job
         self._stack = ExitStack()

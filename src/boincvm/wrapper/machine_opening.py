@@ -16,9 +16,9 @@ from boincvm.machine.start_source import Boot, Clone, Restore, StartSource
 from boincvm.side_thread import in_side_thread
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.guest_init_data import guest_init_data
-from boincvm.wrapper.guest_requests import Messenger
 from boincvm.wrapper.task_machine import TaskMachine
-from boincvm.wrapper.task_plan import Surroundings
+from boincvm.wrapper.tasks.guest_requests import Messenger
+from boincvm.wrapper.tasks.resolve import JobContext
 
 SETTINGS = Settings(
     # A volunteer's own work goes first, and may leave a guest no processor for minutes.
@@ -35,12 +35,12 @@ class MachineOpening:
 
     def __init__(
         self,
-        around: Surroundings,
+        context: JobContext,
         client: Messenger,
         machines: dict[str, TaskMachine],
         is_suspended: Callable[[], bool],
     ) -> None:
-        self._around = around
+        self._context = context
         self._client = client
         self._machines = machines
         self._is_suspended = is_suspended
@@ -57,7 +57,7 @@ class MachineOpening:
         """One that came as a file of the app version, or one of this user's."""
         path = self._client.resolve(name)
         if path.is_file():
-            store = ImageStore(self._around.project_directory / IMAGE_DIRECTORY)
+            store = ImageStore(self._context.project_directory / IMAGE_DIRECTORY)
             # By the logical name, so that a new version takes the place of the former one.
             own_name = packed_name(Path(name))
             unpack_image(path, own_name, store)

@@ -4,64 +4,65 @@ import asyncio
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import PurePosixPath
 from time import monotonic
 
 from boincvm.errors import LimitError, OutputFileError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.guestlink import signals
-from boincvm.guestlink.get import all_of, check_destination, get_tree
-from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
-from boincvm.guestlink.program import STDIN_WINDOW, GuestProgram, ProgramEnd
-from boincvm.guestlink.put import check_source, put_tree
+from boincvm.guestlink.program import GuestProgram, ProgramEnd
 from boincvm.guestlink.reports import shown
-from boincvm.job.model import Job, Task
+from boincvm.job.model import Job, MachineTask
+from boincvm.machine.job_files import MAXIMUM_OUTPUT, check_files, copy_in, copy_out
 from boincvm.machine.limits_reached import check_limits
 from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.session import Session
 from boincvm.machine.start_source import StartSource
-from boincvm.wrapper.streams import Source
-from boincvm.wrapper.task_streams import StreamPlan
+from boincvm.machine.task_run import TaskRun
+from boincvm.wrapper.task_streams import RunStreams
 
 _KILL_LIMIT = 10.0
 """Seconds in which a killed program must have ended, before its outputs are looked for anyhow."""
-MAXIMUM_OUTPUT = 1 << 40
-"""Bytes that one output may claim to have, where the job does not bound the disk."""
 
 
 class Outcome:
-    """How the job went. `phases`: seconds by name, in order; `ends`: one for each task run;
-    `note`: what a person should know though nothing failed of ours. `is_cold`: the machine
-    booted; `cold_because`: why no copy of the golden snapshot that there is could be used."""
+    """How a job went."""
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
+        """Seconds by name, in order."""
         self.ends: list[ProgramEnd] = []
+        """One for each task that ran."""
         self.exit_code: int = ExitCode.SUCCESS
         self.note = ""
+        """What a person should know though nothing failed of ours."""
         self.is_cold = True
+        """Whether the machine booted."""
         self.cold_because = ""
+        """Why it is no copy of the golden snapshot that there is."""
 
 
 class Observer:
-    """Is told what goes on; this one does nothing with it."""
+    """Sees what goes on; this one does nothing with it."""
 
     def phase(self, name: str) -> None:
-        """`name` begins: start, copy in, run, copy out."""
+        """Take note that the phase `name` begins: start, copy in, run, copy out."""
 
     def moved(self, count: int) -> None:
-        """`count` more bytes of files have moved."""
+        """Take note that `count` more bytes of files have moved."""
 
 
 class JobRun:
-    """One run of `job`; `outcome` fills as it goes, and stays when an error ends the run."""
+    """Runs `job`, once; `outcome` fills as it goes, and stays when an error ends the run."""
 
-    def __init__(self, job: Job, plan: StreamPlan, observer: Observer) -> None:
+    def __init__(self, job: Job[MachineTask], streams: RunStreams, observer: Observer) -> None:
         self.job = job
         self.outcome = Outcome()
-        self._plan = plan
+        self._streams = streams
         self._observer = observer
-        self._program: GuestProgram | None = None
+        self._run: TaskRun | None = None
+        self._missing: list[str] = []
         self._interrupted = False
 
     async def run(
@@ -77,7 +78,7 @@ class JobRun:
         how the program itself ended is in `outcome`.
         """
         try:
-            self._check_files()
+            check_files(self.job.directory, self.job.inputs, self.job.outputs)
             with self._phase("start", began_at):
                 await machine.start(sources)
             await machine.guard(self._run_in(machine.session))
@@ -98,14 +99,13 @@ class JobRun:
                         break
             except LimitError as error:
                 limit = error
-        missing = ""
         if self.job.outputs:
             with self._phase("copy out"):
-                missing = await self._copy_out(session, failed=limit is not None)
+                await self._copy_out(session, failed=limit is not None)
         if limit is not None:
-            message = f"{limit.message}; {missing}" if missing else limit.message
+            message = "; ".join((limit.message, *self._missing))
             raise LimitError(message, hint=limit.hint, exit_code=limit.exit_code)
-        self.outcome.note = "; ".join(filter(None, (self.outcome.note, missing)))
+        self.outcome.note = "; ".join(filter(None, (self.outcome.note, *self._missing)))
 
     @contextmanager
     def _phase(self, name: str, began_at: float | None = None) -> Iterator[None]:
@@ -116,136 +116,100 @@ class JobRun:
         finally:
             self.outcome.phases[name] = round(monotonic() - begin, 3)
 
-    # Files.
-
-    def _check_files(self) -> None:
-        """What cannot go in or be brought back is told before anybody waits for the machine."""
-        for item in self.job.inputs:
-            check_source(self.job.directory, item.source)
-        for output in self.job.outputs:
-            check_destination(self.job.directory, output.destination)
-
     async def _copy_in(self, session: Session) -> None:
-        for item in self.job.inputs:
-            await put_tree(
-                session.link,
-                session.window,
-                item.source,
-                item.destination,
-                directory=self.job.directory,
-                progress=self._observer.moved,
-            )
+        job = self.job
+        await copy_in(session, job.directory, job.inputs, self._observer.moved)
 
-    async def _copy_out(self, session: Session, *, failed: bool) -> str:
-        """Brings back all that is there, and names each output that is not. Raises OutputFileError
-        where one is missing, unless the program `failed` or ended with an error."""
-        missing: list[OutputFileError] = []
-        for item in self.job.outputs:
-            try:
-                await get_tree(
-                    session.link,
-                    session.window,
-                    item.source,
-                    item.destination,
-                    directory=self.job.directory,
-                    maximum_bytes=self.job.machine.disk or MAXIMUM_OUTPUT,
-                    progress=self._observer.moved,
-                )
-            except OutputFileError as error:
-                missing.append(error)
-        if not missing:
-            return ""
-        all_missing = all_of(missing)
+    async def _copy_out(self, session: Session, *, failed: bool) -> None:
+        """Bring back all that is there. Raises OutputFileError where an output is missing, unless
+        the program `failed` or ended with an error."""
+        missing = await copy_out(
+            session,
+            self.job.directory,
+            self.job.outputs,
+            maximum_bytes=self.job.machine.disk or MAXIMUM_OUTPUT,
+            progress=self._observer.moved,
+        )
+        self._note_missing(missing, failed=failed)
+
+    def _note_missing(self, missing: OutputFileError | None, *, failed: bool) -> None:
+        """Raise `missing` where the program should have written it, else name it at the end."""
+        if missing is None:
+            return
         if not failed and self.outcome.exit_code == ExitCode.SUCCESS:
-            raise all_missing
-        return all_missing.message
+            raise missing
+        self._missing.append(missing.message)
 
-    # Tasks.
-
-    async def _run_task(self, session: Session, task: Task) -> bool:
-        """Whether the job may go on."""
-        source: Source | None = None
-
-        def stdin_taken(count: int) -> None:
-            if source is not None:
-                source.add_room(count)
-
-        with self._plan.open(task, self.job.directory, session.fail) as streams:
-            program = GuestProgram(
-                session.link,
-                task.argv,
-                directory=str(WORK / (task.directory or "")),
-                environment={**ENVIRONMENT, **task.environment},
-                output=streams.write,
-                on_stdin_room=stdin_taken,
-            )
-            streams.taken = program.grant
-            self._program = program
-            if streams.stdin is None:
-                program.end_input()
-            else:
-                source = Source(
-                    streams.stdin, program.feed, program.end_input, STDIN_WINDOW, session.fail
-                )
-            try:
-                end, is_late = await self._wait(program)
-                await streams.flush()
-            finally:
-                self._program = None
-                if source is not None:
-                    source.close()
+    async def _run_task(self, session: Session, task: MachineTask) -> bool:
+        """Run `task`; tell whether the job may go on."""
+        self._run = run = TaskRun(session, task, self.job.directory, self._streams.open)
+        limits = task.time_limit, self.job.limits.stop
+        try:
+            await run.prepare()
+            end, is_late = await run.run(partial(_wait, limits))
+        finally:
+            self._run = None
+        missing = await run.conclude()
         if end is not None:
             self.outcome.ends.append(end)
         if end is None or is_late:
+            self._note_missing(missing, failed=True)
             raise LimitError(
-                f"the program ran longer than its limit of {self.job.limits.run:g} s",
+                f"the program ran longer than its limit of {task.time_limit:g} s",
                 hint="give it more with --time-limit",
                 exit_code=ExitCode.TIME_LIMIT_EXCEEDED,
             )
         self._judge(task, end)
+        self._note_missing(missing, failed=False)
         return self.outcome.exit_code == ExitCode.SUCCESS and not self._interrupted
 
-    async def _wait(self, program: GuestProgram) -> tuple[ProgramEnd | None, bool]:
-        """How it ended, and whether it had run for too long: then it is asked to end by SIGTERM,
-        and killed when its time to do so is over. None if even so it does not end."""
-        end = asyncio.ensure_future(program.wait())
-        try:
-            await asyncio.wait((end,), timeout=self.job.limits.run)
-            if end.done():
-                return end.result(), False
-            for number, patience in (
-                (signals.TERMINATE, self.job.limits.stop),
-                (signals.KILL, _KILL_LIMIT),
-            ):
-                program.signal(number)
-                await asyncio.wait((end,), timeout=patience)
-                if end.done():
-                    return end.result(), True
-            return None, True
-        finally:
-            end.cancel()
-            await asyncio.gather(end, return_exceptions=True)
-
-    def _judge(self, task: Task, end: ProgramEnd) -> None:
-        """The exit code, and the limits that may lie behind it."""
+    def _judge(self, task: MachineTask, end: ProgramEnd) -> None:
+        """Set the exit code. Raises LimitError where a limit of the machine lies behind it."""
         outcome = self.outcome
-        name = shown(PurePosixPath(task.argv[0]))
+        name = shown(PurePosixPath(task.name))
         outcome.exit_code = end.code or ExitCode.SUCCESS
         if end.signal is not None:
             outcome.exit_code = exit_code_for_signal(end.signal)
         if outcome.exit_code != ExitCode.SUCCESS:
             options = ("--memory", "--disk")
-            check_limits(end, task.argv[0], self.job.machine.memory, options)
+            check_limits(end, task.name, self.job.machine.memory, options)
         if end.signal is not None:
             outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {name}"
 
     def signal_program(self, number: int) -> bool:
-        """Hands `number` to the program that runs, the job's last then; False where none does."""
-        if self._program is None:
+        """Send the signal `number` to the program that runs, which is the job's last then; tell
+        whether there is one."""
+        program = self._run.program if self._run is not None else None
+        if program is None:
             return False
         self._interrupted = True
-        self._program.signal(number)
+        program.signal(number)
         return True
+
+
+async def _wait(
+    limits: tuple[float | None, float], program: GuestProgram
+) -> tuple[ProgramEnd | None, bool]:
+    """Wait for the end of `program`; tell how it ended, and whether it had run for too long.
+
+    `limits`: seconds that it may run; then it is asked to end by SIGTERM, and killed when the
+    second number of seconds is over, too. None if even so it does not end.
+    """
+    run, stop = limits
+    end = asyncio.ensure_future(program.wait())
+    try:
+        await asyncio.wait((end,), timeout=run)
+        if end.done():
+            return end.result(), False
+        for number, patience in ((signals.TERMINATE, stop), (signals.KILL, _KILL_LIMIT)):
+            program.signal(number)
+            await asyncio.wait((end,), timeout=patience)
+            if end.done():
+                return end.result(), True
+        return None, True
+    finally:
+        end.cancel()
+        await asyncio.gather(end, return_exceptions=True)
 
 
 def _signal_name(number: int) -> str:

@@ -5,12 +5,12 @@ The machine begins first, and what it takes to run a job in it is imported meanw
 
 from boincvm.host.signals import TERMINATION_SIGNALS, block_signals, restore_signal_mask
 from boincvm.hypervisor.registry import DEFAULT
-from boincvm.job.model import Job
+from boincvm.job.model import Job, MachineTask
 from boincvm.wrapper.head_start import HeadStart
 
 
 def run_standalone(
-    job: Job, *, json_output: bool, show_progress: bool, driver: str = DEFAULT
+    job: Job[MachineTask], *, json_output: bool, show_progress: bool, driver: str = DEFAULT
 ) -> int:
     """Run `job`; return the exit code. With `json_output` one object on standard output says
     how it went, the program's own output in it (the first MiB of each stream).

@@ -14,29 +14,29 @@ from boincvm.host.signals import (
     remove_signal_handlers,
     unblock_signals,
 )
-from boincvm.job.model import Job
+from boincvm.job.model import Job, MachineTask
 from boincvm.machine.golden.background import make_in_background
 from boincvm.machine.settings import Settings
+from boincvm.machine.streams import OutputClosedError
 from boincvm.standard_error import say
 from boincvm.wrapper.head_start import HeadStart
 from boincvm.wrapper.run_job import JobRun, Observer
-from boincvm.wrapper.streams import OutputClosedError
-from boincvm.wrapper.task_streams import StreamPlan
+from boincvm.wrapper.task_streams import RunStreams
 
 _BOOT_HINT = "give it more time with --boot-limit"
 
 
 async def run_begun(
-    job: Job, head_start: HeadStart, *, json_output: bool, show_progress: bool
+    job: Job[MachineTask], head_start: HeadStart, *, json_output: bool, show_progress: bool
 ) -> int:
     """Runs `job` in the machine that has a head start. Raises BoincvmError."""
-    plan = StreamPlan(capture=json_output)
+    streams = RunStreams(job.directory, capture=json_output)
     line = None
     if show_progress:
         from boincvm.wrapper.progress import ProgressLine
 
         line = ProgressLine()
-    job_run = JobRun(job, plan, line or Observer())
+    job_run = JobRun(job, streams, line or Observer())
     interruption = _Interruption(job_run)
     failure: BoincvmError | None = None
     try:
@@ -47,7 +47,7 @@ async def run_begun(
         if line is not None:
             line.clear()
     if json_output:
-        print(json.dumps(_result(job_run, plan, failure)))
+        print(json.dumps(_result(job_run, streams, failure)))
         return failure.exit_code if failure else job_run.outcome.exit_code
     if isinstance(failure, OutputClosedError):
         return failure.exit_code
@@ -132,7 +132,9 @@ class _Interruption:
             self._task.cancel()
 
 
-def _result(job_run: JobRun, plan: StreamPlan, failure: BoincvmError | None) -> dict[str, object]:
+def _result(
+    job_run: JobRun, streams: RunStreams, failure: BoincvmError | None
+) -> dict[str, object]:
     outcome = job_run.outcome
     result: dict[str, object] = {
         "exit_code": int(failure.exit_code if failure else outcome.exit_code),
@@ -150,7 +152,7 @@ def _result(job_run: JobRun, plan: StreamPlan, failure: BoincvmError | None) -> 
             "hint": failure.hint,
             "exit_code": int(failure.exit_code),
         }
-    for name, sink in plan.captured.items():
+    for name, sink in streams.captured.items():
         result[name] = sink.data.decode(errors="replace")
         if sink.truncated:
             result[f"{name}_truncated"] = True

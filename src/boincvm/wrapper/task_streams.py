@@ -1,8 +1,8 @@
-"""Which file or descriptor of the host each stream of a task is."""
+"""Where the streams of a program that `boincvm run` runs lead to."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from boincvm import tree_entries
@@ -11,74 +11,69 @@ from boincvm.guestlink.reports import shown
 from boincvm.guestlink.source import open_source
 from boincvm.host import filetree
 from boincvm.host.files import open_descriptor
-from boincvm.job.model import Task
+from boincvm.job.model import MachineTask
+from boincvm.machine.streams import (
+    DescriptorSink,
+    Fail,
+    MemorySink,
+    ProgramStreams,
+    Sink,
+    Taken,
+    readable_stdin,
+)
 from boincvm.tree_entries import UnsafePathError
-from boincvm.wrapper.streams import DescriptorSink, Fail, MemorySink, Sink, readable_stdin
 
 CAPTURED = 1 << 20
 """Bytes of each stream that a captured run keeps."""
 
 
-class TaskStreams:
-    """The open streams of one task. `taken` is told of output that has found its place."""
+class RunStreams:
+    """Opens streams: the files that a task names, beneath `directory`, reached without following
+    links; for what it does not name our own, or memory if `capture`."""
 
-    def __init__(self, stdin: int | None) -> None:
-        self.stdin = stdin
-        self.taken: Callable[[int], None] = lambda _: None
-        self.sinks: dict[str, Sink] = {}
-
-    def write(self, stream: str, data: bytes) -> None:
-        """Takes `data` of `stream`: "stdout" or "stderr"."""
-        self.sinks[stream].write(data)
-
-    async def flush(self) -> None:
-        """Waits until all output has found its place."""
-        for sink in self.sinks.values():
-            await sink.flush()
-
-
-class StreamPlan:
-    """Where streams go that the task does not name: our own, or memory if `capture`."""
-
-    def __init__(self, *, capture: bool) -> None:
+    def __init__(self, directory: Path, *, capture: bool) -> None:
+        self._directory = directory
         self._capture = capture
         self.captured: dict[str, MemorySink] = {}
+        """What programs have written into memory, by stream; one after the other."""
 
-    @contextmanager
-    def open(self, task: Task, directory: Path, fail: Fail) -> Iterator[TaskStreams]:
-        """The streams of `task`; relative paths start from `directory`.
+    @asynccontextmanager
+    async def open(
+        self, task: MachineTask, taken: Taken, fail: Fail
+    ) -> AsyncIterator[ProgramStreams]:
+        """Open the streams of `task`; it is a StreamOpener.
 
-        Raises InputFileError, OutputFileError.
+        Raises InputFileError, OutputFileError, also for a FIFO that nobody reads.
         """
         with ExitStack() as stack:
-            streams = TaskStreams(self._open_stdin(task, directory, stack))
-
-            def taken(count: int) -> None:
-                streams.taken(count)
-
+            stdin = self._open_stdin(task, stack)
+            sinks: dict[str, Sink] = {}
             for name, path, own in (("stdout", task.stdout, 1), ("stderr", task.stderr, 2)):
                 if path is not None:
-                    descriptor = _open_output(directory, path, stack)
-                    streams.sinks[name] = DescriptorSink(descriptor, taken, fail)
+                    descriptor = _open_output(self._directory, path, stack)
+                    sinks[name] = DescriptorSink(descriptor, taken, fail)
                 elif self._capture:
-                    sink = self.captured.setdefault(name, MemorySink(CAPTURED, taken))
-                    sink.taken = taken
-                    streams.sinks[name] = sink
+                    sinks[name] = self._memory(name, taken)
                 else:
-                    streams.sinks[name] = DescriptorSink(own, taken, fail)
-            yield streams
+                    sinks[name] = DescriptorSink(own, taken, fail)
+            yield ProgramStreams(stdin, sinks)
 
-    def _open_stdin(self, task: Task, directory: Path, stack: ExitStack) -> int | None:
+    def _memory(self, name: str, taken: Taken) -> MemorySink:
+        sink = self.captured.setdefault(name, MemorySink(CAPTURED, taken))
+        sink.taken = taken
+        return sink
+
+    def _open_stdin(self, task: MachineTask, stack: ExitStack) -> int | None:
         if task.stdin is None:
             return readable_stdin()
         try:
-            descriptor = _open_input(directory, task.stdin)
+            descriptor = _open_input(self._directory, task.stdin)
         except UnsafePathError as error:
             raise InputFileError(f"standard input {shown(task.stdin)}: {error}") from error
         except OSError as error:
             raise InputFileError(
                 f"standard input {shown(task.stdin)}: {error.strerror}",
-                hint=f"paths are relative to {directory}",
+                hint=f"paths are relative to {self._directory}",
             ) from error
         stack.callback(os.close, descriptor)
         return descriptor

@@ -11,24 +11,25 @@ from boincvm.boinc.exits import remove_end_files
 from boincvm.boinc.init_data import InitDataError
 from boincvm.errors import DISK_FULL, BoincvmError, HostError, InputFileError, JobFileError
 from boincvm.host.files import read_regular
-from boincvm.job.boinc_job import BoincJob
-from boincvm.job.job_xml import LARGEST_JOB_FILE, read_job_xml
+from boincvm.job.boinc_settings import BoincSettings
+from boincvm.job.job_xml import LARGEST_JOB_FILE, Expansion, read_job_xml
 from boincvm.job.macros import Macros
-from boincvm.job.wrapper_arguments import WrapperArguments, arguments_of_children
+from boincvm.job.model import Job, MachineTask, Task
+from boincvm.job.wrapper_arguments import WrapperArguments
 from boincvm.redaction import hide
 from boincvm.wrapper.client_ends import End, Finished, Left, Postponed, end_of
 from boincvm.wrapper.client_log import log
 from boincvm.wrapper.client_report import ClientReport
 from boincvm.wrapper.client_run import ClientRun
-from boincvm.wrapper.job_progress import JobProgress
-from boincvm.wrapper.job_state import STATE_FILE
-from boincvm.wrapper.job_steps import JobSteps
 from boincvm.wrapper.signed_files import is_signed_content
-from boincvm.wrapper.task_plan import JOB_FILE, Surroundings
+from boincvm.wrapper.slot.progress import JobProgress
+from boincvm.wrapper.slot.state import STATE_FILE
+from boincvm.wrapper.tasks.resolve import JOB_FILE, JobContext
+from boincvm.wrapper.tasks.sequence import TaskSequence
 from boincvm.wrapper.visible_paths import VisiblePaths
 
 if TYPE_CHECKING:
-    from boincvm.wrapper.machine_steps import MachineSteps
+    from boincvm.wrapper.tasks.machines import JobMachines
 
 
 def run_under_client(arguments: WrapperArguments) -> int:
@@ -71,19 +72,20 @@ def _hide_directories(client: Client) -> None:
 async def _run_job(client: Client, arguments: WrapperArguments) -> End:
     try:
         content = _read_job_file(client)
-        job = read_job_xml(content, JOB_FILE)
-        own_arguments = arguments_of_children(arguments, is_for_vmwrapper=job.is_for_vmwrapper)
+        expansion = Expansion(_macros(client, arguments), arguments)
+        job, settings = read_job_xml(content, JOB_FILE, client.slot, expansion)
     except BoincvmError as error:
         return end_of(error, failures=1)
-    for line in job.ignored:
+    for line in settings.ignored:
         log(line)
     remove_end_files(client.slot)  # of a task whose wrapper was killed
-    around = _surroundings(client, arguments, own_arguments, job, content)
-    progress = JobProgress(client.slot, job)
-    steps = JobSteps(
+    context = _context(client, settings, content)
+    progress = JobProgress(client.slot, len(job.tasks), settings)
+    steps = TaskSequence(
         job,
-        around,
-        _machines(job, around, client),
+        settings,
+        context,
+        _machines(job, context, client),
         progress,
         client.init_data,
         use_tstp=arguments.use_tstp,
@@ -93,24 +95,24 @@ async def _run_job(client: Client, arguments: WrapperArguments) -> End:
         steps,
         progress,
         trickle_period=arguments.trickle_period,
-        graphics=job.graphics,
+        graphics=settings.graphics,
     )
     end = await ClientRun(client, steps, progress, report).run()
     used = steps.used
     log(
         f"CPU time: guest {used.guest:.1f} s, host {used.host:.1f} s; wall time"
         f" {used.wall:.1f} s; reported: {progress.reported(used):.1f} s"
-        f" ({job.cpu_time.value} x {job.cpu_time_scale:g})"
+        f" ({settings.cpu_time.value} x {settings.cpu_time_scale:g})"
     )
     return end
 
 
-def _machines(job: BoincJob, around: Surroundings, client: Client) -> "MachineSteps | None":
-    if not any(task.machine for task in job.tasks):
+def _machines(job: Job[Task], context: JobContext, client: Client) -> "JobMachines | None":
+    if not any(isinstance(task, MachineTask) for task in job.tasks):
         return None
-    from boincvm.wrapper.machine_steps import MachineSteps
+    from boincvm.wrapper.tasks.machines import JobMachines
 
-    return MachineSteps(job, around, client)
+    return JobMachines(job, context, client)
 
 
 def _read_job_file(client: Client) -> bytes:
@@ -124,31 +126,27 @@ def _read_job_file(client: Client) -> bytes:
     return content
 
 
-def _surroundings(
-    client: Client,
-    arguments: WrapperArguments,
-    own_arguments: tuple[str, ...],
-    job: BoincJob,
-    job_file: bytes,
-) -> Surroundings:
+def _macros(client: Client, arguments: WrapperArguments) -> Macros:
+    """What the macros of the job file stand for on the host."""
     project = client.init_data.project_path or client.slot
-    # The client has checked the signatures of the app version's files: a job.xml among them may
-    # start anything on the host, one that came with the workunit only what is signed itself.
-    app_files = _app_files(client)
     device: int | None = client.init_data.gpu_device
     if client.init_data.gpu_device < 0:
         device = arguments.device
-    return Surroundings(
+    return Macros(str(project), arguments.threads, str(client.slot), device)
+
+
+def _context(client: Client, settings: BoincSettings, job_file: bytes) -> JobContext:
+    # The client has checked the signatures of the app version's files: a job.xml among them may
+    # start anything on the host, one that came with the workunit only what is signed itself.
+    app_files = _app_files(client)
+    return JobContext(
         slot=client.slot,
-        project_directory=project,
+        project_directory=client.init_data.project_path or client.slot,
         resolve=client.resolve,
-        macros=Macros(str(project), arguments.threads, str(client.slot), device),
-        arguments=own_arguments,
         environment=dict(os.environ),
-        is_for_vmwrapper=job.is_for_vmwrapper,
+        is_for_vmwrapper=settings.is_for_vmwrapper,
         app_files=app_files,
         signed=None if not app_files or is_signed_content(job_file, app_files) else app_files,
-        memory=arguments.memory,
     )
 
 

@@ -8,7 +8,16 @@ import pytest
 
 from boincvm.cli.main import main
 from boincvm.exit_codes import ExitCode
-from boincvm.job.model import GIB, MIB, InputFile, Job, Limits, MachineShape, OutputFile, Task
+from boincvm.job.model import (
+    GIB,
+    MIB,
+    InputFile,
+    Job,
+    Limits,
+    MachineShape,
+    MachineTask,
+    OutputFile,
+)
 
 
 class Started:
@@ -43,7 +52,7 @@ def lands(path: str) -> InputFile:
 
 def test_a_bare_command_has_the_models_defaults(started, tmp_path):
     assert main(["run", "--", "uname", "-a"]) == 7
-    assert started.job == Job(tasks=(Task(argv=("uname", "-a")),), directory=tmp_path)
+    assert started.job == Job(tasks=(MachineTask(argv=("uname", "-a")),), directory=tmp_path)
     assert started.json_output is False
 
 
@@ -57,20 +66,21 @@ def test_every_option(started, tmp_path):
     assert main(["run", *options.split(), "--", "prog", "--memory", "--", "x"]) == 7
     assert started.job == Job(
         tasks=(
-            Task(
+            MachineTask(
                 argv=("prog", "--memory", "--", "x"),
                 environment={"A": "b=c", "D": ""},
                 stdin=Path("in.txt"),
+                time_limit=7200.0,
             ),
         ),
         directory=tmp_path,
-        machine=MachineShape(image="sci", memory=1536 * MIB, cpus=2, disk=8 * GIB, network=True),
+        machines={"": MachineShape("sci", 1536 * MIB, cpus=2, disk=8 * GIB, network=True)},
         inputs=(lands("data.txt"), InputFile(Path("/etc/hosts"), PurePosixPath("hosts"))),
         outputs=(
             OutputFile(PurePosixPath("r.txt"), PurePosixPath("r.txt")),
             OutputFile(PurePosixPath("logs/x"), PurePosixPath("logs/x")),
         ),
-        limits=Limits(run=7200.0, boot=300.0, silence=90.0),
+        limits=Limits(boot=300.0, silence=90.0),
     )
     assert started.json_output is True
 
@@ -129,10 +139,10 @@ def test_a_job_file(started, job_file):
     assert main(["run", "sub/job.toml"]) == 7
     job = started.job
     assert job.directory == job_file.parent
-    assert job.tasks == (Task(argv=("x", "y")),)
+    assert job.tasks == (MachineTask(argv=("x", "y"), time_limit=60.0),)
     assert job.inputs == (lands("a"),)
     assert job.machine == MachineShape(image="sci", memory=GIB, network=True)
-    assert job.limits == Limits(run=60.0, stop=9.0)
+    assert job.limits == Limits(stop=9.0)
 
 
 @pytest.mark.parametrize("option", ["-n", "--no-stdin"])
@@ -149,7 +159,8 @@ def test_options_override_a_job_file(started, job_file):
     options = ["--memory=2G", "--cpus=3", "--no-network", "--time-limit=5", "--boot-limit=6"]
     assert main(["run", *options, "sub/job.toml"]) == 7
     assert started.job.machine == MachineShape(image="sci", memory=2 * GIB, cpus=3, network=False)
-    assert started.job.limits == Limits(run=5.0, boot=6.0, stop=9.0)
+    assert started.job.limits == Limits(boot=6.0, stop=9.0)
+    assert [task.time_limit for task in started.job.tasks] == [5.0]
     main(["run", "sub/job.toml", *options])
     assert started.job.machine.cpus == 3
 

@@ -22,13 +22,13 @@ from boincvm.hypervisor.channel import SocketChannel
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeFile, FakeGuest
-from boincvm.job.model import InputFile, Job, Limits, OutputFile, Task
+from boincvm.job.model import InputFile, Job, Limits, MachineTask, OutputFile
 from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.settings import Settings
 from boincvm.machine.start_source import Boot
 from boincvm.wrapper import run_job
 from boincvm.wrapper.run_job import JobRun, Observer
-from boincvm.wrapper.task_streams import StreamPlan
+from boincvm.wrapper.task_streams import RunStreams
 
 
 async def upper(guest: FakeGuest, call: FakeCall) -> int:
@@ -56,8 +56,12 @@ def spec(directory: Path) -> MachineSpec:
     return MachineSpec(directory, nowhere, nowhere, nowhere, memory=1 << 28, cpus=1)
 
 
-def job(directory: Path, *programs: str, **rest: object) -> Job:
-    tasks = tuple(Task((name,), stdin=Path("in")) for name in programs)
+def job(
+    directory: Path, *programs: str, time_limit: float | None = None, **rest: object
+) -> Job[MachineTask]:
+    tasks = tuple(
+        MachineTask((name,), stdin=Path("in"), time_limit=time_limit) for name in programs
+    )
     (directory / "in").write_bytes(b"hello")
     return Job(tasks=tasks, directory=directory, **rest)  # type: ignore[arg-type]
 
@@ -66,18 +70,16 @@ def outputs(*names: str) -> tuple[OutputFile, ...]:
     return tuple(OutputFile(PurePosixPath(name), PurePosixPath(name)) for name in names)
 
 
-def machine(driver: FakeDriver, work: Job) -> ManagedMachine:
+def machine(driver: FakeDriver, work: Job[MachineTask]) -> ManagedMachine:
     return ManagedMachine(driver, spec(work.directory), Settings(work.limits))
 
 
-async def run(driver: FakeDriver, work: Job) -> tuple[JobRun, StreamPlan]:
-    plan = StreamPlan(capture=True)
-    job_run = JobRun(work, plan, Observer())
+async def run(driver: FakeDriver, work: Job[MachineTask]) -> tuple[JobRun, RunStreams]:
+    streams = RunStreams(work.directory, capture=True)
+    job_run = JobRun(work, streams, Observer())
     async with asyncio.timeout(10):
-        await job_run.run(
-            ManagedMachine(driver, spec(work.directory), Settings(work.limits)), [Boot()]
-        )
-    return job_run, plan
+        await job_run.run(machine(driver, work), [Boot()])
+    return job_run, streams
 
 
 async def test_a_job_goes_in_runs_and_comes_out(tmp_path: Path) -> None:
@@ -94,9 +96,9 @@ async def test_a_job_goes_in_runs_and_comes_out(tmp_path: Path) -> None:
         ),
     )
     driver = FakeDriver(PROGRAMS)
-    job_run, plan = await run(driver, work)
+    job_run, streams = await run(driver, work)
     assert job_run.outcome.exit_code == 0
-    assert bytes(plan.captured["stdout"].data) == b"HELLO"
+    assert bytes(streams.captured["stdout"].data) == b"HELLO"
     result = tmp_path / "out" / "result"
     assert result.read_bytes() == b"done\n"
     assert stat.S_IMODE(result.stat().st_mode) == 0o640
@@ -105,11 +107,33 @@ async def test_a_job_goes_in_runs_and_comes_out(tmp_path: Path) -> None:
     assert driver.machines[0].state is MachineState.DESTROYED
 
 
+async def test_a_task_has_files_of_its_own(tmp_path: Path) -> None:
+    """They go in before it and come out after it, also where it fails."""
+    (tmp_path / "own").write_bytes(b"of the task")
+    seen: list[bytes] = []
+
+    async def writes_and_fails(guest: FakeGuest, _: FakeCall) -> int:
+        seen.append(guest.files[b"d/own"].data)
+        guest.files[b"half"] = FakeFile("file", 0o644, b"half\n")
+        return 3
+
+    task = MachineTask(
+        ("fails",),
+        inputs=(InputFile(Path("own"), PurePosixPath("d/own")),),
+        outputs=outputs("half", "whole"),
+    )
+    job_run, _ = await run(FakeDriver({"fails": writes_and_fails}), Job((task,), tmp_path))
+    assert seen == [b"of the task"]
+    assert (tmp_path / "half").read_bytes() == b"half\n"
+    assert job_run.outcome.exit_code == 3
+    assert "output whole: " in job_run.outcome.note
+
+
 async def test_the_first_task_that_fails_ends_the_job(tmp_path: Path) -> None:
-    job_run, plan = await run(FakeDriver(PROGRAMS), job(tmp_path, "fail", "upper"))
+    job_run, streams = await run(FakeDriver(PROGRAMS), job(tmp_path, "fail", "upper"))
     assert job_run.outcome.exit_code == 3
     assert len(job_run.outcome.ends) == 1
-    assert bytes(plan.captured["stderr"].data) == b"no luck\n"
+    assert bytes(streams.captured["stderr"].data) == b"no luck\n"
 
 
 async def test_no_such_program(tmp_path: Path) -> None:
@@ -129,15 +153,16 @@ async def test_the_time_limit_ends_the_program(tmp_path: Path, heeds: bool) -> N
         assert first == signal.SIGTERM
         return -(first if heeds else await call.signals.get())
 
-    limits = Limits(run=0.2, stop=60.0 if heeds else 0.1)
-    work = job(tmp_path, "slow", limits=limits, outputs=outputs("none", "result"))
-    plan = StreamPlan(capture=True)
-    job_run = JobRun(work, plan, Observer())
+    limits = Limits(stop=60.0 if heeds else 0.1)
+    wanted = outputs("none", "result")
+    work = job(tmp_path, "slow", time_limit=0.2, limits=limits, outputs=wanted)
+    streams = RunStreams(tmp_path, capture=True)
+    job_run = JobRun(work, streams, Observer())
     with pytest.raises(LimitError, match=r"0\.2 s; output none: "):
         async with asyncio.timeout(10):
             await job_run.run(machine(FakeDriver({"slow": writes_and_waits}), work), [Boot()])
     assert (tmp_path / "result").read_bytes() == b"half\n"
-    assert bytes(plan.captured["stdout"].data) == b"said"
+    assert bytes(streams.captured["stdout"].data) == b"said"
     assert [end.signal for end in job_run.outcome.ends] == [15 if heeds else 9]
 
 
@@ -150,7 +175,7 @@ async def test_a_killed_program_that_does_not_end(
         return 0
 
     monkeypatch.setattr(run_job, "_KILL_LIMIT", 0.1)
-    work = job(tmp_path, "slow", limits=Limits(run=0.2, stop=0.1))
+    work = job(tmp_path, "slow", time_limit=0.2, limits=Limits(stop=0.1))
     with pytest.raises(LimitError, match=r"0\.2 s"):
         await run(FakeDriver({"slow": waits}), work)
 

@@ -14,7 +14,7 @@ from boincvm.job.files import (
     repeated_destination,
     unsent_files,
 )
-from boincvm.job.model import Job, Task
+from boincvm.job.model import Job, MachineShape, MachineTask
 from boincvm.job.values import UnexpectedValueError
 
 HERE = Path("/home/ann/jobs")
@@ -87,11 +87,26 @@ def test_repetition():
     assert repeated_destination(paths[:3]) is None
 
 
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("ecm", "ecm"), ("./a", "./a"), ("/usr/bin/a", "/usr/bin/a"), ("/work/d/a", "d/a")],
+)
+def test_a_program_is_called_as_its_job_calls_it(program, name):
+    assert MachineTask((program, "x")).name == name
+
+
+def test_a_job_with_one_machine_has_the_machine():
+    job = Job((), Path(), {"a": MachineShape(cpus=2)})
+    assert job.machine == MachineShape(cpus=2)
+    with pytest.raises(ValueError, match="unpack"):
+        _ = job._replace(machines={**job.machines, "b": MachineShape()}).machine
+
+
 def test_files_that_were_forgotten(tmp_path):
     for name in ("sent.txt", "forgotten.txt", "tree/in.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     argv = ("cat", "sent.txt", "forgotten.txt", "tree/in.txt", "nowhere.txt", "-n", "a\0b")
     sent = tuple(input_file(name, tmp_path) for name in ("sent.txt", "tree"))
-    job = Job(tasks=(Task(argv),), directory=tmp_path, inputs=sent)
+    job = Job(tasks=(MachineTask(argv),), directory=tmp_path, inputs=sent)
     assert unsent_files(job) == ["forgotten.txt"]

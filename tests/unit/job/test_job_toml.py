@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from boincvm.errors import JobFileError
 from boincvm.exit_codes import ExitCode
 from boincvm.job import toml
-from boincvm.job.model import GIB, MIB, InputFile, Job, Limits, MachineShape, OutputFile, Task
+from boincvm.job.model import (
+    GIB,
+    MIB,
+    InputFile,
+    Job,
+    Limits,
+    MachineShape,
+    MachineTask,
+    OutputFile,
+)
 from boincvm.job.toml import read_job
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -29,7 +38,7 @@ def written(tmp_path):
 
 def test_the_smallest_job_has_the_models_defaults(written):
     path = written('[[task]]\ncommand = ["uname", "-a"]\n')
-    assert read_job(path) == Job(tasks=(Task(argv=("uname", "-a")),), directory=path.parent)
+    assert read_job(path) == Job(tasks=(MachineTask(argv=("uname", "-a")),), directory=path.parent)
 
 
 def test_the_manuals_whole_example(written):
@@ -37,22 +46,24 @@ def test_the_manuals_whole_example(written):
     path = written(example)
     assert read_job(path) == Job(
         tasks=(
-            Task(
+            MachineTask(
                 argv=("ecm", "-c", "10", "1e5"),
                 stdin=Path("number.txt"),
                 stdout=Path("factors.txt"),
+                time_limit=7200.0,
             ),
-            Task(
+            MachineTask(
                 argv=(
                     "sh",
                     "-c",
                     "wc -c tables/small.bin > result.txt; mkdir logs; date > logs/end",
                 ),
                 environment={"LC_ALL": "C", "OMP_NUM_THREADS": "2"},
+                time_limit=7200.0,
             ),
         ),
         directory=path.parent,
-        machine=MachineShape(image="sci", memory=GIB, cpus=2, disk=8 * GIB, network=False),
+        machines={"": MachineShape(image="sci", memory=GIB, cpus=2, disk=8 * GIB, network=False)},
         inputs=(
             InputFile(Path("number.txt"), PurePosixPath("number.txt")),
             InputFile(Path("/data/tables/small.bin"), PurePosixPath("tables/small.bin")),
@@ -61,7 +72,7 @@ def test_the_manuals_whole_example(written):
             OutputFile(PurePosixPath("result.txt"), PurePosixPath("result.txt")),
             OutputFile(PurePosixPath("logs"), PurePosixPath("results/logs")),
         ),
-        limits=Limits(run=7200.0, boot=120.0),
+        limits=Limits(boot=120.0),
         name="factors-1e5",
     )
 
@@ -81,13 +92,14 @@ def test_every_other_key(written):
         )
     )
     assert job.machine == MachineShape(memory=64 * MIB, network=True)
-    assert job.limits == Limits(run=0.5, boot=90.0, silence=3.0, stop=250.0)
+    assert job.limits == Limits(boot=90.0, silence=3.0, stop=250.0)
     assert job.tasks == (
-        Task(
+        MachineTask(
             argv=("a", "b c", ""),
             environment={"EMPTY": ""},
             directory=PurePosixPath("/srv/x"),
             stderr=Path("e/f"),
+            time_limit=0.5,
         ),
     )
 

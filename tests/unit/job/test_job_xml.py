@@ -1,7 +1,7 @@
 """job.xml: single elements, what is refused, and whatever else a file may hold."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from time import process_time
 
 import pytest
@@ -11,23 +11,58 @@ from hypothesis import strategies as st
 from boincvm.errors import JobFileError
 from boincvm.exit_codes import ExitCode
 from boincvm.job import job_xml
-from boincvm.job.boinc_job import BoincJob, TaskDescription
-from boincvm.job.job_xml import MOST_TASKS, read_job_xml
-from boincvm.job.job_xml_fields import MOST_IGNORED
+from boincvm.job.boinc_settings import BoincSettings
+from boincvm.job.job_xml import MOST_TASKS, Expansion, read_job_xml
+from boincvm.job.macros import Macros
+from boincvm.job.model import (
+    GUEST_DIRECTORY,
+    MIB,
+    HostTask,
+    InputFile,
+    Job,
+    MachineShape,
+    MachineTask,
+    OutputFile,
+    Task,
+)
+from boincvm.job.wrapper_arguments import WrapperArguments
+from boincvm.job.xml_fields import MOST_IGNORED
 
 MESSAGE = re.compile(r"job\.xml:(\d+): found [^\n]+, expected [^\n]+")
 DOCS = Path(__file__).parents[3] / "docs" / "job-xml.md"
 
 
-def read(text: str) -> BoincJob:
-    return read_job_xml(text.encode(), "job.xml")
+GIVEN = Expansion(
+    Macros("/projects/p", 3, "/slots/0"),
+    WrapperArguments(threads=3, memory=700 * MIB, child_arguments=("--own", "$PWD x")),
+)
 
 
-def read_task(elements: str) -> TaskDescription:
+def read(text: str) -> Job[Task]:
+    return read_job_xml(text.encode(), "job.xml")[0]
+
+
+def settings_of(text: str) -> BoincSettings:
+    return read_job_xml(text.encode(), "job.xml")[1]
+
+
+def read_task(elements: str) -> HostTask:
     (task,) = read(
         f"<job_desc><task><application>a</application>{elements}</task></job_desc>"
     ).tasks
+    assert isinstance(task, HostTask)
     return task
+
+
+def read_in_machine(
+    elements: str, expansion: Expansion = GIVEN
+) -> tuple[MachineTask, MachineShape]:
+    """A task in a machine, and the machine."""
+    text = f"<job_desc><task><virtualmachine>v</virtualmachine>{elements}</task></job_desc>"
+    job, _ = read_job_xml(text.encode(), "job.xml", Path("/slots/0"), expansion)
+    (task,) = job.tasks
+    assert isinstance(task, MachineTask)
+    return task, job.machines[task.machine]
 
 
 def refused(text: str | bytes) -> str:
@@ -51,6 +86,7 @@ TASK = "<task><application>a</application></task>"
 IN_MACHINE = "<task><virtualmachine>v</virtualmachine><application>a</application>"
 FILE_ELEMENTS = ["stdin_filename", "stdout_filename", "stderr_filename", "checkpoint_filename",
                  "fraction_done_filename"]  # fmt: skip
+FILE_FIELDS = ["stdin", "stdout", "stderr", "checkpoint", "fraction_done"]
 MACHINE_FILES = ["image", "copy_file_to_VM", "copy_file_from_VM", "install"]
 LEAVING = ["/etc/passwd", "..", "../x", "a/../../x", "a/..", "a//b", "a/", "/", ".", "a/.",
            r"..\x", r"a\..\b", r"\x", r"\\host\share", r"C:\x", "c:x", "x" * 5000]  # fmt: skip
@@ -81,18 +117,14 @@ def test_an_archives_name_that_leaves_the_slot(name):
 @pytest.mark.parametrize("name", STAYING)
 def test_a_file_name_that_stays(name):
     tasks = [read_task(f"<{element}>{name}</{element}>") for element in FILE_ELEMENTS]
-    assert [getattr(task, element) for task, element in zip(tasks, FILE_ELEMENTS, strict=True)] == [
-        name
-    ] * len(FILE_ELEMENTS)
+    found = [getattr(task, field) for task, field in zip(tasks, FILE_FIELDS, strict=True)]
+    assert found == [Path(name)] * len(FILE_FIELDS)
     files = "".join(f"<{element}>{name}</{element}>" for element in MACHINE_FILES)
-    machine = read_task(f"<virtualmachine>v</virtualmachine>{files}").machine
-    assert machine is not None
-    assert (machine.image, machine.copy_in, machine.copy_out, machine.packages) == (
-        name,
-        (name,),
-        (name,),
-        (name,),
-    )
+    task, machine = read_in_machine(f"<application>a</application>{files}")
+    assert machine.image == name
+    assert task.inputs == (InputFile(Path(name), PurePosixPath(name)),)
+    assert task.outputs == (OutputFile(PurePosixPath(name), PurePosixPath(name)),)
+    assert task.packages == (Path(name),)
 
 
 @pytest.mark.parametrize("name", ["/bin/sh", "../x", "a/"])
@@ -110,14 +142,15 @@ def test_an_application_that_is_copied_is_a_file_of_the_slot(name):
     "name", ["work", "work/", "a//b", "$PROJECT_DIR/x", "$PWD", "$PWD/a", r"a\b", "."]
 )
 def test_a_working_directory(name):
-    assert read_task(f"<exec_dir>{name}</exec_dir>").exec_dir == name
+    assert read_task(f"<exec_dir>{name}</exec_dir>").directory == name
 
 
 @pytest.mark.parametrize("name", ["/tmp", "..", "$PROJECT_DIR/../x", r"C:\x", r"\x", "a/.."])
 def test_a_working_directory_that_leads_away(name):
     assert refused_task(f"<exec_dir>{name}</exec_dir>").startswith("found <exec_dir>")
-    text = f"<virtualmachine>v</virtualmachine><exec_dir>{name}</exec_dir>"
-    assert read_task(text).exec_dir == name
+    text = f"<application>a</application><exec_dir>{name}</exec_dir>"
+    expected = PurePosixPath(name.replace("$PROJECT_DIR", "/work"))
+    assert read_in_machine(text)[0].directory == expected
 
 
 @pytest.mark.parametrize(
@@ -222,7 +255,7 @@ def test_an_archive_without_a_name_is_none():
     text = (
         "<zip_output><filename>x</filename></zip_output><task><application>a</application></task>"
     )
-    assert read(f"<job_desc>{text}</job_desc>").zip_output is None
+    assert settings_of(f"<job_desc>{text}</job_desc>").zip_output is None
 
 
 @pytest.mark.parametrize(
@@ -249,7 +282,8 @@ def test_a_machine_described_twice_and_differently(first, second, expected):
 def test_a_machine_described_twice_and_alike(second):
     both = f"{IN_MACHINE}<cpus>3</cpus></task>{IN_MACHINE}{second}</task>"
     job = read(f"<job_desc>{both}</job_desc>")
-    assert job.tasks[0].machine == job.tasks[1].machine
+    assert len(job.tasks) == 2
+    assert job.machines == {"v": MachineShape(cpus=3)}
 
 
 @pytest.mark.parametrize(
@@ -264,26 +298,126 @@ def test_a_machine_described_twice_and_alike(second):
 def test_a_job_of_vmwrapper_appends_arguments_unasked(beside, is_for_vmwrapper):
     daemon = "<task><application>d</application><daemon/></task>"
     told = "<task><application>c</application><append_cmdline_args>0</append_cmdline_args></task>"
-    job = read(f"<job_desc>{TASK}{told}{daemon}{beside}</job_desc>")
-    assert job.is_for_vmwrapper == is_for_vmwrapper
-    appends = [task.append_command_line for task in job.tasks[:2]]
-    assert appends == [is_for_vmwrapper, False]
-    others = (*job.daemons, *job.unzip_tasks, *job.machine_managers)
-    assert not any(task.append_command_line for task in others)
+    text = f"<job_desc>{TASK}{told}{daemon}{beside}</job_desc>"
+    job, settings = read_job_xml(text.encode(), "job.xml", Path(), GIVEN)
+    assert settings.is_for_vmwrapper == is_for_vmwrapper
+    host_tasks = [task for task in job.tasks if isinstance(task, HostTask)]
+    own = GIVEN.arguments.child_arguments
+    assert [task.arguments for task in host_tasks] == [own if is_for_vmwrapper else (), ()]
+    others = (*settings.daemons, *settings.unzip_tasks, *settings.machine_managers)
+    assert not any(task.arguments for task in others)
+    machine_tasks = [task for task in job.tasks if isinstance(task, MachineTask)]
+    assert all(task.argv == ("a", *own) for task in machine_tasks)
+
+
+def test_what_is_expanded_in_a_task_of_the_host():
+    """Names of files are not: what they stand for shows when the task starts."""
+    text = (
+        "<command_line>$NTHREADS boinc_resolve($PWD/in) $GPU_DEVICE_NUM</command_line>"
+        "<exec_dir>$PWD/d$NTHREADS</exec_dir><setenv>A$NTHREADS=$PROJECT_DIR:$PWD</setenv>"
+        "<append_cmdline_args/>"
+    )
+    job = f"<job_desc><task><application>$PROJECT_DIR/a</application>{text}</task></job_desc>"
+    (task,) = read_job_xml(job.encode(), "job.xml", Path("/slots/0"), GIVEN)[0].tasks
+    assert task == HostTask(
+        application="$PROJECT_DIR/a",
+        command_line="3 boinc_resolve(/slots/0/in) $GPU_DEVICE_NUM",
+        arguments=("--own", "$PWD x"),
+        directory="/slots/0/d3",
+        environment={"A3": "/projects/p:/slots/0"},
+    )
+
+
+def test_what_is_expanded_in_a_task_in_a_machine():
+    """There the files have their logical names, and nothing of the host's is known."""
+    task, machine = read_in_machine(
+        "<application>a</application><copy_app_to_VM/><copy_file_to_VM>in</copy_file_to_VM>"
+        "<command_line>boinc_resolve(in) $PROJECT_DIR $PWD $NTHREADS $GPU_DEVICE_NUM ./in"
+        "</command_line><exec_dir>inside</exec_dir><setenv>A=$PWD</setenv><cpus>2</cpus>"
+        "<fraction_done_filename>inside/done</fraction_done_filename>"
+    )
+    words = ("in", "/work", "/work", "2", "$GPU_DEVICE_NUM", "./in", "--own", "$PWD x")
+    assert task.argv == ("/work/a", *words)
+    assert task.name == "a"
+    assert task.directory == PurePosixPath("inside")
+    assert task.environment == {"A": "/work"}
+    assert task.inputs == (
+        InputFile(Path("in"), PurePosixPath("in")),
+        InputFile(Path("a"), PurePosixPath("a")),
+    )
+    assert task.fraction_done == PurePosixPath("done")
+    assert machine.cpus == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "directory", "watched"),
+    [
+        ("done", None, "done"),
+        ("d/done", "d", "done"),
+        ("d/done", "/work", "d/done"),
+        ("done", "d", None),
+        ("d", "d", None),
+        ("done", "/srv", None),
+    ],
+)
+def test_a_file_that_is_watched_in_a_machine(name, directory, watched):
+    text = f"<application>a</application><fraction_done_filename>{name}</fraction_done_filename>"
+    if directory:
+        text += f"<exec_dir>{directory}</exec_dir>"
+    task = f"<task><virtualmachine>v</virtualmachine>{text}</task>"
+    job, settings = read_job_xml(f"<job_desc>{task}</job_desc>".encode(), "job.xml")
+    assert isinstance(job.tasks[0], MachineTask)
+    assert job.tasks[0].fraction_done == (watched and PurePosixPath(watched))
+    assert len(settings.ignored) == (watched is None)
+
+
+@pytest.mark.parametrize(
+    ("path", "copied", "program"),
+    [
+        (None, False, "a"),
+        ("/usr/bin/", False, "/usr/bin/a"),
+        ("/usr/bin/other", False, "/usr/bin/other"),
+        ("bin/", True, f"{GUEST_DIRECTORY}/bin/a"),
+        (f"{GUEST_DIRECTORY}/other", True, f"{GUEST_DIRECTORY}/other"),
+    ],
+)
+def test_where_the_application_is_in_a_machine(path, copied, program):
+    text = f"<application>a</application><copy_app_to_VM>{copied:d}</copy_app_to_VM>"
+    if path:
+        text += f"<app_pathVM>{path}</app_pathVM>"
+    task, _ = read_in_machine(text, Expansion())
+    assert task.argv == (program,)
+
+
+def test_an_application_that_is_copied_has_a_name():
+    text = "<virtualmachine>v</virtualmachine><copy_app_to_VM/><app_pathVM>x</app_pathVM>"
+    assert "a task without an application" in refused(f"<job_desc><task>{text}</task></job_desc>")
+
+
+def test_the_machine():
+    application = "<application>a</application>"
+    _, machine = read_in_machine(application, Expansion())
+    assert machine == MachineShape()
+    _, machine = read_in_machine(application)
+    assert (machine.memory, machine.cpus) == (700 * MIB, 3)
+    own = "<memory_mb>64</memory_mb><cpus>1</cpus><disk_mb>64</disk_mb><network/><image>sci</image>"
+    _, machine = read_in_machine(application + own)
+    assert machine == MachineShape("sci", 64 * MIB, 1, 64 * MIB, network=True)
 
 
 @pytest.mark.parametrize("text", ["FOO", "=x", "="])
 def test_a_variable_that_is_none_has_no_effect(text):
-    job = read(
-        f"<job_desc><task><application>a</application><setenv>{text}</setenv></task></job_desc>"
+    job, settings = read_job_xml(
+        f"<job_desc><task><application>a</application><setenv>{text}</setenv></task></job_desc>".encode(),
+        "job.xml",
     )
-    assert job.tasks[0].environment == ()
-    assert job.ignored == (f"job.xml:1: <setenv> {text!r} has no effect, expected NAME=VALUE",)
+    assert job.tasks[0].environment == {}
+    assert settings.ignored == (f"job.xml:1: <setenv> {text!r} has no effect, expected NAME=VALUE",)
 
 
 def test_remarks_are_not_endless():
-    job = read(f"<job_desc>{'<x/>' * 1000}{TASK}</job_desc>")
-    assert len(job.ignored) == MOST_IGNORED
+    settings = settings_of(f"<job_desc>{'<x/>' * 1000}{TASK}</job_desc>")
+    assert len(settings.ignored) == MOST_IGNORED
 
 
 def test_a_files_name_stays_on_one_line():
@@ -299,9 +433,9 @@ def test_weights_add_up_to_a_number():
 
 def test_the_manuals_examples():
     examples = re.findall(r"```xml\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    jobs = [read(example) for example in examples]
-    assert len(jobs) >= 3
-    assert all(not job.ignored for job in jobs)
+    settings = [settings_of(example) for example in examples]
+    assert len(settings) >= 3
+    assert all(not one.ignored for one in settings)
 
 
 def test_the_manual_has_every_element():
@@ -336,7 +470,8 @@ def mutations(draw: st.DrawFn) -> bytes:
 def test_any_bytes_are_a_job_or_a_job_file_error_with_a_line(content):
     start = process_time()
     try:
-        line, message = read_job_xml(content, "job.xml").tasks[0].line, ""
+        read_job_xml(content, "job.xml")
+        line, message = 1, ""
     except JobFileError as error:
         message = error.message
         match = MESSAGE.fullmatch(message)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.boinc.testing import EndKind
-from boincvm.wrapper.slot_archives import LIST_FILE
+from boincvm.wrapper.slot.archives import LIST_FILE
 from support.host_slot import HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)

@@ -100,7 +100,7 @@ async def test_no_room_to_say_that_it_is_over(
 
 
 async def test_no_room_for_a_checkpoint(slot: HostSlot) -> None:
-    slot.patched(full_at_will("boincvm.wrapper.job_state"))
+    slot.patched(full_at_will("boincvm.wrapper.slot.state"))
     wait = "while [ ! -e go ]; do sleep 0.01; done"
     slot.job(
         task(f"echo begin; {wait}", OUT, "<checkpoint_filename>saved</checkpoint_filename>"),

@@ -7,15 +7,16 @@ from typing import cast
 import pytest
 
 from boincvm.boinc import Client, InitData, Status
-from boincvm.job.boinc_job import BoincJob, CpuTimeSource, MachineUse, TaskDescription
+from boincvm.job.boinc_settings import BoincSettings, CpuTimeSource
+from boincvm.job.model import HostTask, Job, MachineShape, MachineTask, Task
 from boincvm.wrapper.client_report import ClientReport
 from boincvm.wrapper.cpu_seconds import CpuSeconds
-from boincvm.wrapper.job_progress import JobProgress
-from boincvm.wrapper.job_steps import JobSteps
-from boincvm.wrapper.step import Step
-from boincvm.wrapper.task_plan import Surroundings
+from boincvm.wrapper.slot.progress import JobProgress
+from boincvm.wrapper.tasks.resolve import JobContext
+from boincvm.wrapper.tasks.sequence import TaskSequence
+from boincvm.wrapper.tasks.step import Step
 
-JOB = BoincJob((TaskDescription("app", line=1),) * 2, cpu_time_scale=2.0)
+SETTINGS = BoincSettings(cpu_time_scale=2.0)
 
 
 class Bench:
@@ -32,7 +33,7 @@ class Bench:
             send_trickle_up=lambda variety, text: self.trickles.append((variety, text)),
         )
         self.steps = SimpleNamespace(
-            look=lambda: None,
+            note_checkpoint=lambda: None,
             current=None,
             used=CpuSeconds(),
             operations=None,
@@ -42,10 +43,10 @@ class Bench:
             has_network=True,
             waits_for_network=False,
         )
-        self.progress = JobProgress(slot, JOB)
+        self.progress = JobProgress(slot, 2, SETTINGS)
         self.report = ClientReport(
             cast(Client, self.client),
-            cast(JobSteps, self.steps),
+            cast(TaskSequence, self.steps),
             self.progress,
             trickle_period=trickle_period,
             graphics=False,
@@ -77,7 +78,7 @@ def test_between_tasks_and_in_one(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_just_found_is_in_the_same_report(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.runs(CpuSeconds(3, 3, 3))
-    bench.steps.look = lambda: bench.progress.checkpoint(0, CpuSeconds(3, 3, 3))
+    bench.steps.note_checkpoint = lambda: bench.progress.checkpoint(0, CpuSeconds(3, 3, 3))
     assert bench.send() == Status(6, 6, 0.5, 123)
 
 
@@ -116,22 +117,24 @@ def test_the_client_hears_who_waits_for_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("machine", "has_network", "runs", "waits"),
     [
-        (MachineUse("vm", network=True), False, True, True),
-        (MachineUse("vm", network=True), True, True, False),
-        (MachineUse("vm", network=True), False, False, False),
-        (MachineUse("vm"), False, True, False),
+        (MachineShape(network=True), False, True, True),
+        (MachineShape(network=True), True, True, False),
+        (MachineShape(network=True), False, False, False),
+        (MachineShape(), False, True, False),
         (None, False, True, False),
     ],
 )
 def test_a_machine_waits_for_the_network_that_the_client_suspends(
-    tmp_path: Path, machine: MachineUse | None, has_network: bool, runs: bool, waits: bool
+    tmp_path: Path, machine: MachineShape | None, has_network: bool, runs: bool, waits: bool
 ) -> None:
-    job = BoincJob((TaskDescription("app", line=1, machine=machine),))
-    steps = JobSteps(
+    task: Task = HostTask("app") if machine is None else MachineTask(("app",), machine="vm")
+    job = Job((task,), tmp_path, {"vm": machine} if machine else {})
+    steps = TaskSequence(
         job,
-        cast(Surroundings, None),
+        BoincSettings(),
+        cast(JobContext, None),
         None,
-        JobProgress(tmp_path, job),
+        JobProgress(tmp_path, 1, BoincSettings()),
         InitData(),
         use_tstp=False,
     )

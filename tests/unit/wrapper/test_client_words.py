@@ -31,7 +31,7 @@ async def counts(slot: HostSlot) -> None:
 def held(function: str) -> str:
     """Has the wrapper hold before a step of its archives, until the slot has a file `go`."""
     return f"""
-import os, time, boincvm.wrapper.slot_archives as archives
+import os, time, boincvm.wrapper.slot.archives as archives
 def hold(*arguments, original=archives.{function}):
     open("holds", "w").close()
     while not os.path.exists("go"):

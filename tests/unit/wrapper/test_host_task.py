@@ -17,8 +17,8 @@ import pytest_asyncio
 from boincvm.errors import InputFileError, OutputFileError, ProgramStartError
 from boincvm.host.process_tree import children, descendants
 from boincvm.host.supervised import ABORT_GRACE, GRACE
-from boincvm.wrapper.host_task import HostTask
-from boincvm.wrapper.worker import WorkerEnd
+from boincvm.wrapper.tasks.host_program import HostProgram
+from boincvm.wrapper.tasks.step import TaskEnd
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -26,15 +26,15 @@ LIMIT = 30.0
 SH = "/bin/sh"
 BURN = "while :; do :; done"
 
-Start = Callable[..., HostTask]
+Start = Callable[..., HostProgram]
 
 
 @pytest_asyncio.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a shell script, or `argv`, as a task; after the test nothing of any may be left."""
-    tasks: list[HostTask] = []
+    tasks: list[HostProgram] = []
 
-    def started(script: str = "", *, argv: tuple[str, ...] = (), **options: object) -> HostTask:
+    def started(script: str = "", *, argv: tuple[str, ...] = (), **options: object) -> HostProgram:
         settings: dict[str, object] = {
             "directory": tmp_path,
             "environment": {"PATH": os.environ["PATH"]},
@@ -44,7 +44,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             "multi_process": False,
             **options,
         }
-        task = HostTask.start(argv or (SH, "-c", script), **settings)  # type: ignore[arg-type]
+        task = HostProgram.start(argv or (SH, "-c", script), **settings)  # type: ignore[arg-type]
         tasks.append(task)
         return task
 
@@ -55,7 +55,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     assert children(os.getpid()) == before
 
 
-async def end(task: HostTask) -> WorkerEnd:
+async def end(task: HostProgram) -> TaskEnd:
     async with asyncio.timeout(LIMIT):
         return await task.wait()
 
@@ -67,7 +67,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.002)
 
 
-def below(task: HostTask) -> list[int]:
+def below(task: HostProgram) -> list[int]:
     return list(descendants(task._guard.pid))
 
 
@@ -89,13 +89,13 @@ def said(path: Path) -> str:
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("exit 0", WorkerEnd(0, None)),
-        ("exit 7", WorkerEnd(7, None)),
-        ("kill -SEGV $$", WorkerEnd(None, signal.SIGSEGV)),
-        ("kill -KILL $$", WorkerEnd(None, signal.SIGKILL)),
+        ("exit 0", TaskEnd(0, None)),
+        ("exit 7", TaskEnd(7, None)),
+        ("kill -SEGV $$", TaskEnd(None, signal.SIGSEGV)),
+        ("kill -KILL $$", TaskEnd(None, signal.SIGKILL)),
     ],
 )
-async def test_the_end_of_a_task(start: Start, script: str, expected: WorkerEnd) -> None:
+async def test_the_end_of_a_task(start: Start, script: str, expected: TaskEnd) -> None:
     task = start(script)
     both = asyncio.gather(end(task), end(task))
     assert await both == [expected, expected]
@@ -118,7 +118,7 @@ async def test_streams_directory_environment_and_arguments(start: Start, tmp_pat
         stdout=tmp_path / "out",
         stderr=tmp_path / "err",
     )
-    assert await end(task) == WorkerEnd(0, None)
+    assert await end(task) == TaskEnd(0, None)
     lines = said(tmp_path / "out").splitlines()
     assert lines[:3] == ["former", "input", str(tmp_path / "run")]
     assert {"LD_LIBRARY_PATH=.:..", "V=a=b c"} <= set(lines)
@@ -136,7 +136,7 @@ async def test_our_streams_are_shared_and_input_is_empty(start: Start, tmp_path:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-    assert await end(task) == WorkerEnd(0, None)
+    assert await end(task) == TaskEnd(0, None)
     assert said(tmp_path / "stderr.txt").split() == ["to", "stderr", "0"]
 
 
@@ -213,7 +213,7 @@ async def test_what_a_program_leaves_behind_is_ended(start: Start, tmp_path: Pat
     await until(lambda: len(below(task)) == 6)
     pids = below(task)
     (tmp_path / "go").write_text("\n")
-    assert await end(task) == WorkerEnd(3, None)
+    assert await end(task) == TaskEnd(3, None)
     assert [state(pid) for pid in pids] == [""] * 6
 
 
@@ -310,7 +310,7 @@ async def test_a_program_may_end_by_itself_when_it_is_killed(start: Start, tmp_p
             await task.suspend()
         await task.kill()
         assert said(tmp_path / "state") == "saved\n"
-        assert await end(task) == WorkerEnd(4, None)
+        assert await end(task) == TaskEnd(4, None)
 
 
 @pytest.mark.parametrize("suspended", [False, True])
@@ -324,7 +324,7 @@ async def test_one_that_ignores_the_request_is_killed(start: Start, suspended: b
     await asyncio.gather(task.kill(), task.kill(ABORT_GRACE))
     assert ABORT_GRACE <= time.monotonic() - started < 5
     assert [state(pid) for pid in pids] == [""] * 3
-    assert await end(task) == WorkerEnd(None, signal.SIGKILL)
+    assert await end(task) == TaskEnd(None, signal.SIGKILL)
 
 
 async def test_one_that_ignores_the_request_has_the_time_of_boincs_wrapper(
@@ -336,7 +336,7 @@ async def test_one_that_ignores_the_request_has_the_time_of_boincs_wrapper(
     await task.kill()
     assert GRACE <= time.monotonic() - started < 13
     assert GRACE == 10
-    assert await end(task) == WorkerEnd(None, signal.SIGKILL)
+    assert await end(task) == TaskEnd(None, signal.SIGKILL)
 
 
 async def test_what_a_script_started_is_asked_too(start: Start, tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ async def test_somebody_kills_the_guard(start: Start) -> None:
     await until(lambda: len(below(task)) == 2)
     pids = [os.pidfd_open(pid) for pid in below(task)]
     os.kill(task._guard.pid, signal.SIGKILL)
-    assert await end(task) == WorkerEnd(None, signal.SIGKILL)
+    assert await end(task) == TaskEnd(None, signal.SIGKILL)
     for descriptor in pids:
         assert select.select([descriptor], [], [], LIMIT)[0]
         os.close(descriptor)
@@ -383,7 +383,7 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
         "import asyncio, os, sys\n"
         "from pathlib import Path\n"
         "from boincvm.host.process_tree import children, descendants\n"
-        "from boincvm.wrapper.host_task import HostTask\n"
+        "from boincvm.wrapper.tasks.host_program import HostProgram\n"
         "def state(pid):\n"
         "    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]\n"
         "def are_there(guard):\n"
@@ -393,7 +393,7 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
         "    pids = list(descendants(guard))\n"
         "    return len(pids) == 4 and 'T' in map(state, pids)\n"
         "async def main():\n"
-        f"    task = HostTask.start(({SH!r}, '-c', sys.argv[1]), directory=Path(),\n"
+        f"    task = HostProgram.start(({SH!r}, '-c', sys.argv[1]), directory=Path(),\n"
         "        environment=dict(os.environ), stdin=None, stdout=Path('out'), stderr=None,\n"
         "        multi_process=False)\n"
         "    while not are_there(task._guard.pid):\n"

@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boincvm.errors import HostDiskFullError, HostError
-from boincvm.job.boinc_job import BoincJob, CpuTimeSource, TaskDescription
+from boincvm.job.boinc_settings import BoincSettings, CpuTimeSource
 from boincvm.wrapper.cpu_seconds import CpuSeconds
-from boincvm.wrapper.job_progress import JobProgress
-from boincvm.wrapper.job_state import STATE_FILE, JobState, read_state, write_state
-from boincvm.wrapper.wrapper_checkpoint import CHECKPOINT_FILE
+from boincvm.wrapper.slot.progress import JobProgress
+from boincvm.wrapper.slot.state import STATE_FILE, JobState, read_state, write_state
+from boincvm.wrapper.slot.wrapper_checkpoint import CHECKPOINT_FILE
 
 USED = CpuSeconds(1.5, 2.5, 3.5)
 KEPT = {"version": 1, "tasks_done": 1, "failures": 2, "guest": 1.5, "host": 2.5, "wall": 3.5}
 
 
-def job(tasks: int = 3, scale: float = 1.0) -> BoincJob:
-    task = TaskDescription("app", line=1)
-    return BoincJob((task,) * tasks, cpu_time=CpuTimeSource.HOST, cpu_time_scale=scale)
+def progress_in(slot: Path, tasks: int = 3, scale: float = 1.0) -> JobProgress:
+    settings = BoincSettings(cpu_time=CpuTimeSource.HOST, cpu_time_scale=scale)
+    return JobProgress(slot, tasks, settings)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -81,16 +81,16 @@ def test_what_is_no_file_is_not_followed_or_waited_for(tmp_path: Path) -> None:
 
 
 def test_progress_over_runs(tmp_path: Path) -> None:
-    first = JobProgress(tmp_path, job(scale=2))
+    first = progress_in(tmp_path, scale=2)
     assert first.is_first_run
     first.note_first_run()
-    assert not JobProgress(tmp_path, job()).is_first_run
+    assert not progress_in(tmp_path).is_first_run
     first.checkpoint(0, USED)
     assert first.total(USED.plus(USED)) == USED.plus(USED)  # both since its start
     first.task_done(0, USED.plus(USED))
     assert first.checkpointed == USED.plus(USED)
     first.checkpoint(1, USED)
-    second = JobProgress(tmp_path, job(scale=2))
+    second = progress_in(tmp_path, scale=2)
     assert (second.tasks_done, second.is_first_run) == (1, False)
     assert second.checkpointed == CpuSeconds(4.5, 7.5, 10.5)
     assert second.total(USED) == CpuSeconds(6, 10, 14)
@@ -99,10 +99,10 @@ def test_progress_over_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("checkpoint", ["1 5.000000 9.0\n", "0 2.500000 3.5\n"])
 def test_the_stock_wrapper_went_on(tmp_path: Path, checkpoint: str) -> None:
-    JobProgress(tmp_path, job()).task_done(0, USED)
+    progress_in(tmp_path).task_done(0, USED)
     (tmp_path / CHECKPOINT_FILE).write_text(checkpoint)
     done, cpu, elapsed = map(float, checkpoint.split())
-    progress = JobProgress(tmp_path, job())
+    progress = progress_in(tmp_path)
     assert progress.tasks_done == done
     assert progress.checkpointed == CpuSeconds(cpu, cpu, elapsed)
 
@@ -110,10 +110,10 @@ def test_the_stock_wrapper_went_on(tmp_path: Path, checkpoint: str) -> None:
 def test_failures_in_succession(tmp_path: Path) -> None:
     """A task that is done ends the count; that one is begun once more does not."""
     for count in (1, 2):
-        assert JobProgress(tmp_path, job()).count_failure() == count
-    JobProgress(tmp_path, job()).task_done(0, USED)
+        assert progress_in(tmp_path).count_failure() == count
+    progress_in(tmp_path).task_done(0, USED)
     for count in (1, 2, 3):
-        progress = JobProgress(tmp_path, job())
+        progress = progress_in(tmp_path)
         progress.begin_with(0)
         assert progress.tasks_done == 0
         assert progress.count_failure() == count
@@ -121,7 +121,7 @@ def test_failures_in_succession(tmp_path: Path) -> None:
 
 
 def test_to_begin_where_it_is_writes_nothing(tmp_path: Path) -> None:
-    JobProgress(tmp_path, job()).begin_with(0)
+    progress_in(tmp_path).begin_with(0)
     assert os.listdir(tmp_path) == []
 
 
@@ -131,12 +131,12 @@ def test_to_begin_where_it_is_writes_nothing(tmp_path: Path) -> None:
 def test_progress_that_cannot_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
-    progress = JobProgress(tmp_path, job())
+    progress = progress_in(tmp_path)
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("boincvm.wrapper.job_state.write_atomically", refuse)
+    monkeypatch.setattr("boincvm.wrapper.slot.state.write_atomically", refuse)
     with pytest.raises(kind, match="progress could not be kept"):
         progress.task_done(0, USED)
     assert progress.tasks_done == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.wrapper.output_sizes import SIZES_FILE, sizes_at_begin
+from boincvm.wrapper.slot.state import SIZES_FILE, sizes_at_begin
 
 
 def test_a_task_that_is_begun_again_hears_of_its_first_beginning(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from boincvm.errors import (
     JobFileError,
     OutputFileError,
 )
-from boincvm.wrapper import slot_archives
-from boincvm.wrapper.slot_archives import (
+from boincvm.wrapper.slot import archives
+from boincvm.wrapper.slot.archives import (
     LIST_FILE,
     compile_patterns,
     remember_files,
@@ -219,7 +219,7 @@ def test_more_than_the_disk_has(slot: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_too_many_files(tmp_path: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot_archives, "MOST_FILES", 2)
+    monkeypatch.setattr(archives, "MOST_FILES", 2)
     archive = make(tmp_path / "in.zip", {"a": "", "b": "", "c": ""})
     with pytest.raises(InputFileError, match="more than 2 files"):
         unzip_input(archive, archive, slot)

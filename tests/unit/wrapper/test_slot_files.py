@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boincvm.wrapper import slot_files
-from boincvm.wrapper.priority import nice_value
-from boincvm.wrapper.slot_files import CheckpointFile, FractionFile
+from boincvm.wrapper.slot import files as slot_files
+from boincvm.wrapper.slot.files import CheckpointFile, FractionFile
+from boincvm.wrapper.tasks.priority import nice_value
 
 
 @pytest.mark.parametrize(

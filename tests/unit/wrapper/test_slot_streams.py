@@ -3,14 +3,14 @@
 import asyncio
 import os
 import threading
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
 from boincvm.errors import BoincvmError, InputFileError, OutputFileError
-from boincvm.wrapper.slot_streams import open_streams
-from boincvm.wrapper.streams import Source
-from boincvm.wrapper.task_plan import MachineCommand
+from boincvm.job.model import MachineTask
+from boincvm.machine.streams import StdinFeed
+from boincvm.wrapper.slot.streams import open_streams
 from support.odd_nodes import make_node
 
 pytestmark = pytest.mark.timeout(60)
@@ -18,19 +18,8 @@ pytestmark = pytest.mark.timeout(60)
 LIMIT = 20.0
 
 
-def command(**streams: Path) -> MachineCommand:
-    return MachineCommand(
-        argv=("true",),
-        directory=PurePosixPath("/work"),
-        environment={},
-        stdin=streams.get("stdin"),
-        stdout=streams.get("stdout"),
-        stderr=streams.get("stderr"),
-        fraction_done=None,
-        inputs=(),
-        outputs=(),
-        packages=(),
-    )
+def task(**streams: Path) -> MachineTask:
+    return MachineTask(("true",))._replace(**streams)  # type: ignore[arg-type]
 
 
 def fail(error: BoincvmError) -> None:
@@ -45,7 +34,7 @@ async def test_an_output_that_is_read_later(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "out")
 
     async def use() -> None:
-        async with open_streams(command(stdout=tmp_path / "out"), taken, fail, sizes={}) as streams:
+        async with open_streams(task(stdout=tmp_path / "out"), taken, fail, sizes={}) as streams:
             streams.write("stdout", b"x" * (1 << 20))  # more than a FIFO holds
             await streams.flush()
 
@@ -60,7 +49,7 @@ async def test_an_output_that_is_read_later(tmp_path: Path) -> None:
 async def test_who_gives_up_leaves_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "out")
     descriptors, threads = os.listdir("/proc/self/fd"), threading.active_count()
-    streams = open_streams(command(stdout=tmp_path / "out"), taken, fail, sizes={})
+    streams = open_streams(task(stdout=tmp_path / "out"), taken, fail, sizes={})
     waiting = asyncio.ensure_future(streams.__aenter__())
     await asyncio.wait((waiting,), timeout=0.1)
     waiting.cancel()
@@ -76,11 +65,11 @@ async def test_who_gives_up_leaves_nothing(tmp_path: Path) -> None:
 async def test_an_input_whose_writer_comes_later(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "in")
     fed, ended = bytearray(), asyncio.Event()
-    opened = command(stdin=tmp_path / "in")
+    opened = task(stdin=tmp_path / "in")
     # One that goes on where it was saved reads on: what was read of a FIFO does not come again.
     async with open_streams(opened, taken, fail, stdin_offset=3, sizes={}) as streams:
         assert streams.stdin is not None
-        source = Source(streams.stdin, fed.extend, ended.set, 1 << 20, fail)
+        source = StdinFeed(streams.stdin, fed.extend, ended.set, 1 << 20, fail)
         done, _ = await asyncio.wait((asyncio.create_task(ended.wait()),), timeout=0.1)
         assert not done  # nobody having written yet is no end
         async with asyncio.timeout(LIMIT):
@@ -97,6 +86,6 @@ async def test_what_is_no_stream(tmp_path: Path, stream: str, kind: str) -> None
     descriptors = os.listdir("/proc/self/fd")
     error = InputFileError if stream == "stdin" else OutputFileError
     with pytest.raises(error, match=r"/f cannot be (read|written): "):
-        async with open_streams(command(**{stream: tmp_path / "f"}), taken, fail, sizes={}):
+        async with open_streams(task(**{stream: tmp_path / "f"}), taken, fail, sizes={}):
             raise AssertionError
     assert os.listdir("/proc/self/fd") == descriptors

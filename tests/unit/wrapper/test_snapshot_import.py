@@ -18,10 +18,9 @@ from boincvm.exit_codes import ExitCode
 from boincvm.file_digest import digest_of
 from boincvm.hypervisor.qcow2 import CLUSTER
 from boincvm.machine.saved_machine import find_saved
-from boincvm.wrapper.job_trust import UntrustedJobError
-from boincvm.wrapper.snapshot_export import export
-from boincvm.wrapper.snapshot_file import read_snapshot
-from boincvm.wrapper.snapshot_import import import_snapshot
+from boincvm.wrapper.snapshot.archive import export, read_snapshot
+from boincvm.wrapper.snapshot.importer import import_snapshot
+from boincvm.wrapper.snapshot.trust import UntrustedJobError
 from support.snapshots import (
     DISK,
     JOB,

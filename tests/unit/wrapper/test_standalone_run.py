@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import BoincvmError
-from boincvm.job.model import Job, Limits, Task
+from boincvm.job.model import Job, Limits, MachineTask
 from boincvm.wrapper.run_job import JobRun, Observer
 from boincvm.wrapper.standalone_run import _Interruption
-from boincvm.wrapper.task_streams import StreamPlan
+from boincvm.wrapper.task_streams import RunStreams
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -20,8 +20,8 @@ class Work:
     """Stands for a run whose program may listen to signals; `tidied`: its end was undisturbed."""
 
     def __init__(self, *, has_program: bool = False, stop: float = 60.0) -> None:
-        job = Job((Task(("x",)),), Path(), limits=Limits(stop=stop))
-        self.job_run = JobRun(job, StreamPlan(capture=True), Observer())
+        job = Job((MachineTask(("x",)),), Path(), limits=Limits(stop=stop))
+        self.job_run = JobRun(job, RunStreams(Path(), capture=True), Observer())
         self.signals: list[int] = []
         self.tidied = False
         if has_program:

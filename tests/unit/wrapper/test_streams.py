@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, OutputFileError
-from boincvm.job.model import Task
-from boincvm.wrapper.streams import DescriptorSink, MemorySink, OutputClosedError, Source
-from boincvm.wrapper.task_streams import StreamPlan
+from boincvm.job.model import MachineTask
+from boincvm.machine.streams import DescriptorSink, MemorySink, OutputClosedError, StdinFeed
+from boincvm.wrapper.task_streams import RunStreams
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -99,7 +99,7 @@ async def test_memory_keeps_the_beginning() -> None:
 async def test_a_source_reads_no_more_than_there_is_room_for(pipe: tuple[int, int]) -> None:
     fed: list[bytes] = []
     ended: list[bool] = []
-    source = Source(pipe[0], fed.append, lambda: ended.append(True), 4, no_failure)
+    source = StdinFeed(pipe[0], fed.append, lambda: ended.append(True), 4, no_failure)
     os.write(pipe[1], b"abcdefgh")
     await until(lambda: fed)
     await asyncio.sleep(0.02)  # nothing more may come of itself
@@ -113,7 +113,7 @@ async def test_a_source_reads_no_more_than_there_is_room_for(pipe: tuple[int, in
 
 async def test_a_source_that_is_closed_reads_no_more(pipe: tuple[int, int]) -> None:
     fed: list[bytes] = []
-    source = Source(pipe[0], fed.append, lambda: None, 100, no_failure)
+    source = StdinFeed(pipe[0], fed.append, lambda: None, 100, no_failure)
     source.close()
     source.add_room(5)
     os.write(pipe[1], b"late")
@@ -125,7 +125,7 @@ async def test_a_source_that_is_closed_reads_no_more(pipe: tuple[int, int]) -> N
 async def test_a_source_that_cannot_be_read(tmp_path: Path) -> None:
     failures: list[BoincvmError] = []
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    source = Source(descriptor, lambda _: None, lambda: None, 100, failures.append)
+    source = StdinFeed(descriptor, lambda _: None, lambda: None, 100, failures.append)
     os.close(descriptor)
     assert [type(failure) for failure in failures] == [InputFileError]
     source.close()
@@ -136,39 +136,42 @@ async def test_a_source_that_is_a_file(tmp_path: Path) -> None:
     fed: list[bytes] = []
     ended: list[bool] = []
     descriptor = os.open(tmp_path / "in", os.O_RDONLY)
-    source = Source(descriptor, fed.append, lambda: ended.append(True), 150_000, no_failure)
+    source = StdinFeed(descriptor, fed.append, lambda: ended.append(True), 150_000, no_failure)
     assert sum(map(len, fed)) == 150_000
     source.add_room(100_000)
     os.close(descriptor)
     assert (sum(map(len, fed)), ended) == (200_000, [True])
 
 
-def open_streams(directory: Path, *, stdin: Path | None = None, stdout: Path | None = None) -> None:
-    task = Task(("x",), stdin=stdin, stdout=stdout)
-    with StreamPlan(capture=True).open(task, directory, no_failure):
+async def open_streams(
+    directory: Path, *, stdin: Path | None = None, stdout: Path | None = None
+) -> None:
+    task = MachineTask(("x",), stdin=stdin, stdout=stdout)
+    streams = RunStreams(directory, capture=True)
+    async with streams.open(task, lambda _: None, no_failure):
         pass
 
 
 @pytest.mark.parametrize("name", ["link", "up/file"])
-def test_streams_of_a_task_follow_no_link(tmp_path: Path, name: str) -> None:
+async def test_streams_of_a_task_follow_no_link(tmp_path: Path, name: str) -> None:
     (tmp_path / "target").write_bytes(b"untouched")
     (tmp_path / "work").mkdir()
     (tmp_path / "work/link").symlink_to("../target")
     (tmp_path / "work/up").symlink_to("..")
     (tmp_path / "file").write_bytes(b"untouched")
     with pytest.raises(OutputFileError):
-        open_streams(tmp_path / "work", stdout=Path(name))
+        await open_streams(tmp_path / "work", stdout=Path(name))
     with pytest.raises(InputFileError):
-        open_streams(tmp_path / "work", stdin=Path(name))
+        await open_streams(tmp_path / "work", stdin=Path(name))
     assert (tmp_path / "target").read_bytes() == b"untouched"
     assert (tmp_path / "file").read_bytes() == b"untouched"
 
 
-def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputFileError):
-        open_streams(tmp_path, stdout=Path("pipe"))
-    open_streams(tmp_path, stdin=Path("pipe"))
+        await open_streams(tmp_path, stdout=Path("pipe"))
+    await open_streams(tmp_path, stdin=Path("pipe"))
 
 
 def test_closed_descriptors_are_filled() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boincvm.wrapper.wrapper_checkpoint import (
+from boincvm.wrapper.slot.wrapper_checkpoint import (
     CHECKPOINT_FILE,
     LONGEST_TIME,
     Checkpoint,

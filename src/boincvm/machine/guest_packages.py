@@ -1,0 +1,62 @@
+"""Packages that come with the workunit: installed in the guest before a task, removed after."""
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from boincvm.errors import ProgramStartError
+from boincvm.guestlink.put import put_tree
+from boincvm.image.guest import guest_directory
+from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.session import Session
+
+SCRIPT = "boincvm_guest_package.py"
+_PLACE = PurePosixPath(".boincvm-packages")
+
+
+class GuestPackages:
+    """`files` of the host, in the order of their installation."""
+
+    def __init__(
+        self, session: Session, files: tuple[Path, ...], log: Callable[[str], None]
+    ) -> None:
+        """`log` is told what is installed."""
+        self._session = session
+        self._files = files
+        self._log = log
+
+    async def install(self) -> None:
+        """Install all. Raises ProgramStartError where one cannot be installed, GuestError."""
+        if not self._files:
+            return
+        await self._put(guest_directory() / SCRIPT, SCRIPT)
+        for number, path in enumerate(self._files):
+            name = f"{number}-{path.name}"
+            await self._put(path, name)
+            self._log(f"installing {path.name} in the guest")
+            await self._run("install", f"{_PLACE / name}", self._record(number))
+
+    async def remove(self) -> None:
+        """Remove all, the last first. Raises ProgramStartError, GuestError."""
+        for number in reversed(range(len(self._files))):
+            await self._run("remove", self._record(number))
+
+    def _record(self, number: int) -> str:
+        return f"{_PLACE}/{number}.record"
+
+    async def _put(self, path: Path, name: str) -> None:
+        await put_tree(
+            self._session.link,
+            self._session.window,
+            Path(path.name),
+            _PLACE / name,
+            directory=path.parent,
+        )
+
+    async def _run(self, *arguments: str) -> None:
+        command = ["python3", "-I", "-S", str(_PLACE / SCRIPT), *arguments]
+        said = await run_in_guest(self._session, command)
+        if said is not None:
+            raise ProgramStartError(
+                f"the guest could not {arguments[0]} a package: {said}",
+                hint="it must be a .deb or a tarball, and fit in the machine's disk",
+            )

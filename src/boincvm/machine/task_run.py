@@ -1,0 +1,205 @@
+"""The one place that runs a task in a machine: its files go in, its program runs, and what it
+made comes out. Where its streams lead to, and when it has run long enough, others say."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from boincvm.errors import OutputFileError
+from boincvm.guestlink import signals
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
+from boincvm.guestlink.program import (
+    STDIN_WINDOW,
+    GuestProgram,
+    OnChange,
+    OnUsage,
+    OnVoice,
+)
+from boincvm.job.model import MachineTask
+from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.guest_packages import GuestPackages
+from boincvm.machine.job_files import copy_in, copy_out
+from boincvm.machine.session import Session
+from boincvm.machine.streams import ProgramStreams, StdinFeed, StreamOpener
+
+T = TypeVar("T")
+
+
+class Listeners(NamedTuple):
+    """Whom a program's own reports go to."""
+
+    on_voice: OnVoice | None = None
+    """None: the program has no voice. Whoever hears it calls `TaskRun.grant`."""
+    on_usage: OnUsage | None = None
+    """None: the guest does not report what the program uses."""
+    on_change: OnChange = lambda *_: None
+    """Told of the file `MachineTask.fraction_done`, where there is one."""
+
+
+class RunningProgram(NamedTuple):
+    """What it takes to go on with a program whose machine was put on disk."""
+
+    program: Mapping[str, object]
+    """Its end of the guest link."""
+    fed: int
+    """Bytes of its standard input that had been read."""
+
+
+_NOBODY = Listeners()
+
+
+class TaskRun:
+    """One run of `task`: `prepare`, then `run` or `go_on`, then `conclude`."""
+
+    def __init__(
+        self,
+        session: Session,
+        task: MachineTask,
+        directory: Path,
+        open_streams: StreamOpener,
+        listeners: Listeners = _NOBODY,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`directory`: of the host, where relative paths of `task` start. `log` is told what is
+        done in the guest beside the program."""
+        self._session = session
+        self._task = task
+        self._directory = directory
+        self._packages = GuestPackages(session, task.packages, log)
+        self._open_streams = open_streams
+        self._listeners = listeners
+        self._program: GuestProgram | None = None
+        self._streams: ProgramStreams | None = None
+        self._source: StdinFeed | None = None
+        self._fed = 0
+        self._has_begun = False
+        self._is_killed = False
+
+    async def prepare(self, *, replace: bool = False) -> None:
+        """Put into the machine what the program needs. `replace`: an earlier task may have left
+        files where the inputs go; they are removed first.
+
+        Raises InputFileError, LimitError, ProgramStartError, GuestError.
+        """
+        inputs = self._task.inputs
+        if inputs and replace:
+            paths = [str(item.destination) for item in inputs]
+            await run_in_guest(self._session, ["rm", "-rf", "--", *paths])
+        await copy_in(self._session, self._directory, inputs)
+        await self._packages.install()
+
+    async def conclude(self) -> OutputFileError | None:
+        """Take out of the machine what the program needed, and bring back what it has made; the
+        error that is returned names all outputs that are missing.
+
+        Raises ProgramStartError, HostDiskFullError, GuestError.
+        """
+        await self._packages.remove()
+        return await copy_out(self._session, self._directory, self._task.outputs)
+
+    async def run(self, wait: Callable[[GuestProgram], Awaitable[T]]) -> T:
+        """Start the program and return what `wait` returns: by then the program has ended, and
+        all its output has found its place.
+
+        Raises InputFileError, OutputFileError, ProgramStartError, GuestError.
+        """
+        task, listeners = self._task, self._listeners
+        async with self._open_streams(task, self.grant, self._session.fail) as streams:
+            program = GuestProgram(
+                self._session.link,
+                task.argv,
+                directory=str(WORK / (task.directory or "")),
+                environment={**ENVIRONMENT, **task.environment},
+                output=streams.write,
+                on_stdin_room=self._add_room,
+                on_voice=listeners.on_voice,
+                on_usage=listeners.on_usage,
+            )
+            if task.fraction_done is not None:
+                program.watch(str(task.fraction_done), listeners.on_change)
+            return await self._to_the_end(program, streams, wait)
+
+    async def go_on(
+        self,
+        saved: RunningProgram,
+        wake: Callable[[], Awaitable[None]],
+        wait: Callable[[GuestProgram], Awaitable[T]],
+    ) -> T:
+        """Go on with a program that was saved with its machine, which `wake` lets run. Else as
+        `run`."""
+        listeners = self._listeners
+        self._fed = saved.fed
+        async with self._open_streams(self._task, self.grant, self._session.fail) as streams:
+            program = GuestProgram.attached(
+                self._session.link,
+                saved.program,
+                output=streams.write,
+                on_stdin_room=self._add_room,
+                on_voice=listeners.on_voice,
+                on_usage=listeners.on_usage,
+                on_change=listeners.on_change,
+            )
+            return await self._to_the_end(program, streams, wait, wake)
+
+    async def _to_the_end(
+        self,
+        program: GuestProgram,
+        streams: ProgramStreams,
+        wait: Callable[[GuestProgram], Awaitable[T]],
+        wake: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
+        self._program, self._streams = program, streams
+        try:
+            if wake is not None:
+                await wake()
+            self._feed(program, streams.stdin)
+            self._has_begun = True
+            if self._is_killed:
+                program.signal(signals.KILL)
+            end = await wait(program)
+            await streams.flush()
+            return end
+        finally:
+            self._has_begun = False
+            self._program = self._streams = None
+            if self._source is not None:
+                self._source.close()
+
+    def _feed(self, program: GuestProgram, stdin: int | None) -> None:
+        if stdin is None:
+            program.end_input()
+            return
+
+        def feed(data: bytes) -> None:
+            self._fed += len(data)
+            program.feed(data)
+
+        room = STDIN_WINDOW - program.untaken
+        self._source = StdinFeed(stdin, feed, program.end_input, room, self._session.fail)
+
+    def _add_room(self, count: int) -> None:
+        if self._source is not None:
+            self._source.add_room(count)
+
+    def grant(self, count: int) -> None:
+        """Let the program send `count` bytes more, as many as have been dealt with."""
+        if self._program is not None:
+            self._program.grant(count)
+
+    @property
+    def program(self) -> GuestProgram | None:
+        """The program while it runs; not yet when its machine has still to wake."""
+        return self._program if self._has_begun else None
+
+    def kill(self) -> None:
+        """End the program by SIGKILL; where it has not begun yet, as soon as it has."""
+        self._is_killed = True
+        if self.program is not None:
+            self.program.signal(signals.KILL)
+
+    def state(self) -> tuple[RunningProgram, dict[str, int]] | None:
+        """Tell what `go_on` needs to go on from here, and how many bytes each file of output has;
+        None: the program does not run. To be asked while the guest is quiet."""
+        if self._program is None or self._streams is None or not self._has_begun:
+            return None
+        return RunningProgram(self._program.state(), self._fed), self._streams.sizes()

@@ -1,0 +1,119 @@
+"""What the wrapper keeps in the slot beside BOINC's own wrapper_checkpoint.txt.
+
+`boincvm_state.json`: {"version": 1, "tasks_done": N, "failures": N, "guest": s, "host": s,
+"wall": s}. It says more than wrapper_checkpoint.txt and counts only while both agree on the
+tasks that are done: the stock wrapper may have gone on with the job meanwhile.
+
+`boincvm_outputs.json`: {"INDEX": {"stdout": bytes, "stderr": bytes}, …}, what the output files had
+when each task in a machine began. Outputs are appended to. A task that is begun anew, for its
+machine was lost with all that it did, must not find in them what it wrote the first time.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.errors import OutputFileError
+from boincvm.host.atomic_files import write_atomically
+from boincvm.host.files import read_regular
+from boincvm.wrapper.client_ends import error_of_system
+from boincvm.wrapper.cpu_seconds import CpuSeconds
+
+STATE_FILE = "boincvm_state.json"
+SIZES_FILE = "boincvm_outputs.json"
+_LARGEST_STATE = 4096
+_LARGEST_SIZES = 1 << 20
+_LONGEST_TIME = 1e10
+"""Seconds; what is more was not measured, and sums of it might be infinite."""
+
+
+class JobState(NamedTuple):
+    """How far a job has come."""
+
+    tasks_done: int = 0
+    failures: int = 0
+    """Machines that failed in succession, with no task done between them."""
+    seconds: CpuSeconds = CpuSeconds()
+
+
+Sizes = dict[str, int]
+"""Bytes by stream."""
+
+
+def read_state(slot: Path) -> JobState | None:
+    """Read the job's state; None: there is none that makes sense, and wrapper_checkpoint.txt
+    alone counts."""
+    try:
+        kept = json.loads(read_regular(slot / STATE_FILE, _LARGEST_STATE))
+        seconds = CpuSeconds(*(_seconds(kept[name]) for name in ("guest", "host", "wall")))
+        return JobState(_count(kept["tasks_done"]), _count(kept["failures"]), seconds)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def write_state(slot: Path, state: JobState) -> None:
+    """Write the job's state, whole or not at all. Raises OSError."""
+    kept = {
+        "version": 1,
+        "tasks_done": state.tasks_done,
+        "failures": state.failures,
+        **state.seconds._asdict(),
+    }
+    write_atomically(slot / STATE_FILE, json.dumps(kept).encode())
+
+
+def sizes_at_begin(slot: Path, index: int, outputs: Mapping[str, Path]) -> Sizes:
+    """Tell what the files `outputs` of task `index`, by stream, had when it first began: now, if
+    it was not begun before. What later tasks had is forgotten, for they begin after it.
+
+    Raises OutputFileError, HostDiskFullError, HostError.
+    """
+    known = _read_sizes(slot)
+    sizes = known.get(index)
+    if sizes is None:
+        sizes = {stream: _size(path) for stream, path in outputs.items()}
+    earlier = {task: kept for task, kept in known.items() if task < index}
+    table = {str(task): kept for task, kept in {**earlier, index: sizes}.items()}
+    try:
+        write_atomically(slot / SIZES_FILE, json.dumps(table).encode())
+    except OSError as error:
+        raise error_of_system("the outputs' sizes could not be kept", error) from error
+    return sizes
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise OutputFileError(f"output {path}: {error.strerror}") from error
+
+
+def _read_sizes(slot: Path) -> dict[int, Sizes]:
+    """Nothing where there is no file that makes sense: then all is appended to."""
+    try:
+        table = json.loads(read_regular(slot / SIZES_FILE, _LARGEST_SIZES))
+        return {
+            int(index): {str(stream): _count(size) for stream, size in sizes.items()}
+            for index, sizes in table.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(value)
+    if not 0 <= value <= _LONGEST_TIME:  # false for NaN, too
+        raise ValueError(value)
+    return float(value)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(value)
+    if value < 0:
+        raise ValueError(value)
+    return value

@@ -1,0 +1,1 @@
+"""A job with its saved machines, as one file that goes to another computer."""

@@ -1,0 +1,376 @@
+"""A job with its saved machines, in one file: to go on somewhere else, or to be put by.
+
+A gzip-compressed tar. First comes `snapshot.json`: what it is, and size and digest of every file;
+then the files, by their names in the job's directory. Nothing else: no directories, links, owners.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import stat
+import tarfile
+import time
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from boincvm import __version__
+from boincvm.boinc.init_data import InitDataError, read_init_data
+from boincvm.boinc.soft_link import SoftLinkError, resolve
+from boincvm.errors import (
+    HostError,
+    InputFileError,
+    OutputFileError,
+    host_error,
+)
+from boincvm.file_digest import digest_of
+from boincvm.host.files import open_descriptor
+from boincvm.host.filetree import set_time
+from boincvm.hypervisor.contract import FileSeal
+from boincvm.machine.host_capacity import check_fits
+from boincvm.machine.saved_machine import LATEST, SavedMachine, find_saved, manifest_path
+from boincvm.tar_reader import TarError, TarReader, pax_time
+from boincvm.tree_entries import clamp_time
+
+SCHEMA = 1
+TABLE = "snapshot.json"
+MACHINES = "boincvm-machine-*"
+NOT_OURS = frozenset(
+    {
+        *("boincvm.sock", "stderr.txt", "init_data.xml", "boinc_lockfile", "boinc_mmap_file"),
+        *("boinc_finish_called", "boinc_temporary_exit", "boinc_setup_complete"),
+    }
+)
+"""What tells a running job where it is, and from whom it takes orders: in no snapshot."""
+_MACHINE = re.compile(r"boincvm-machine-[A-Za-z0-9._-]{1,200}")
+_MACHINE_FILE = re.compile(r"checkpoint-\d{6,9}\.json|memory-\d{6,9}|disk-\d{6,9}\.qcow2", re.ASCII)
+_LONGEST_NAME = 255
+_LONGEST_WORD = 255
+_LARGEST_TABLE = 1 << 20
+_MOST_FILES = 10_000
+_CHUNK = 1 << 20
+_LEVEL = 1
+"""Of compression: the next levels take far longer and save little of a machine's memory."""
+
+
+class Snapshot(NamedTuple):
+    """What a file says of itself. `machines`: for each its directory's name, the image's digest,
+    and the driver's table."""
+
+    files: dict[str, FileSeal]
+    machines: list[dict[str, object]]
+    architecture: str
+    made: float
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """What the file `path` says of itself; its files are not looked at. Raises InputFileError."""
+    with _opened(path) as archive:
+        return _read_table(archive, path)
+
+
+def read_all(
+    path: Path, directory: Path | None = None, *, only: Collection[str] | None = None
+) -> Snapshot:
+    """Reads all of it, and writes it into `directory`, which is new, if that is given: of its
+    files those that `only` names, if that is.
+
+    Raises InputFileError where anything is not as the file says, HostDiskFullError, HostError.
+    """
+    with _opened(path) as archive:
+        snapshot = _read_table(archive, path)
+        if directory is not None:
+            _check_room(directory, snapshot, only)
+        left = dict(snapshot.files)
+        try:
+            for member in archive:
+                name = os.fsdecode(member.name)
+                seal = left.pop(name, None)
+                if seal is None or member.kind != "file" or member.size != seal.size:
+                    raise damaged(path, f"{name[:80]!r} does not belong in it")
+                is_wanted = only is None or name in only
+                target = directory if is_wanted else None
+                _read_member(archive, name, seal, path, target, member.mtime)
+        except TarError as error:
+            raise damaged(path, str(error)) from error
+    if left:
+        raise damaged(path, f"{next(iter(left))!r} is missing")
+    return snapshot
+
+
+class _Unpacked:
+    """What a gzip stream holds; a damaged one is a TarError."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = gzip.GzipFile(fileobj=stream)
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise TarError(f"its compressed data are not sound: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TarReader]:
+    """Raises InputFileError."""
+    try:
+        # A pipe that nobody writes to must not hold us for ever.
+        descriptor = open_descriptor(path, wait=False)
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"{path} cannot be read: {error}") from error
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputFileError(f"{path} is no regular file")
+        try:
+            yield TarReader(_Unpacked(stream), most_members=_MOST_FILES + 1)
+        except OSError as error:
+            raise host_error(f"{path} cannot be imported", error) from error
+
+
+def _read_table(archive: TarReader, path: Path) -> Snapshot:
+    try:
+        member = archive.next()
+        if member is None or member.name != TABLE.encode() or member.kind != "file":
+            raise ValueError(f"it does not begin with {TABLE}")
+        if member.size > _LARGEST_TABLE:
+            raise ValueError(f"{TABLE} in it is too large")
+        table = json.loads(archive.read())
+        schema = _integer(table["schema"])
+        if schema != SCHEMA:
+            raise ValueError(f"another boincvm made it (schema {schema})")
+        if not 1 <= len(table["files"]) <= _MOST_FILES or len(table["machines"]) > _MOST_FILES:
+            raise ValueError("it says too much, or nothing")
+        files = {
+            _checked(name): FileSeal(_integer(seal["size"]), _text(seal["digest"]))
+            for name, seal in table["files"].items()
+        }
+        machines = [_checked_machine(machine) for machine in table["machines"]]
+        made = _time(table["made"])
+        return Snapshot(files, machines, _text(table["architecture"])[:_LONGEST_WORD], made)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
+        raise InputFileError(
+            f"{path} is no snapshot that can be used: {what}",
+            hint="make it with boincvm snapshot export",
+        ) from error
+
+
+def _checked(name: str) -> str:
+    """A file's name: a job's in the directory itself, or a machine's in a directory there. Raises
+    ValueError."""
+    directory, slash, file = name.rpartition("/")
+    encoded = os.fsencode(file)
+    if slash:
+        is_good = bool(_MACHINE.fullmatch(directory) and _MACHINE_FILE.fullmatch(file))
+    else:
+        is_good = (
+            not name.startswith(("boincvm-machine-", "."))
+            and name not in NOT_OURS
+            and b"\0" not in encoded
+            and 1 <= len(encoded) <= _LONGEST_NAME
+        )
+    if not is_good:
+        raise ValueError(f"the name {name[:80]!r}")
+    return name
+
+
+def _checked_machine(machine: object) -> dict[str, object]:
+    """Raises ValueError, KeyError, TypeError."""
+    if not isinstance(machine, dict) or not isinstance(machine["machine"], dict):
+        raise TypeError("a machine is no table")
+    if not _MACHINE.fullmatch(_text(machine["directory"])):
+        raise ValueError("a machine's directory")
+    for name in ("image", "image_name", "driver"):
+        if len(_text(machine[name])) > _LONGEST_WORD or not machine[name].isprintable():
+            raise ValueError(f"a machine's {name}")
+    for name in ("checkpoint", "memory"):
+        _integer(machine[name])
+    return machine
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
+        raise TypeError("a number is none")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is none")
+    return value
+
+
+def _time(value: object) -> float:
+    """Seconds since 1970, before the year 10000."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= LATEST:  # type: ignore[operator]
+        raise TypeError("a time is none")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _check_room(directory: Path, snapshot: Snapshot, only: Collection[str] | None) -> None:
+    wanted = snapshot.files if only is None else snapshot.files.keys() & only
+    size = sum(snapshot.files[name].size for name in wanted)
+    hint = "free some space, or name a directory on another disk"
+    check_fits("the snapshot's files", size, directory, hint=hint)
+
+
+def _read_member(
+    archive: TarReader,
+    name: str,
+    seal: FileSeal,
+    path: Path,
+    directory: Path | None,
+    modified: int,
+) -> None:
+    digest = hashlib.blake2b(digest_size=32)
+    with ExitStack() as stack:
+        target = None
+        if directory is not None:
+            place = directory / name
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            target = stack.enter_context(place.open("xb"))
+        while data := archive.read(_CHUNK):
+            digest.update(data)
+            if target is not None:
+                target.write(data)
+        if digest.hexdigest() != seal.digest:
+            raise damaged(path, f"{name!r} is not what was written")
+        if target is not None:
+            target.flush()
+            set_time(target.fileno(), modified or None)  # earlier versions wrote 0
+            os.fsync(target.fileno())
+
+
+def damaged(path: Path, why: str) -> InputFileError:
+    """The error that says `why` the file `path` is not what was written."""
+    return InputFileError(f"{path} is damaged: {why}", hint="export it again")
+
+
+# How one is made.
+
+
+def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
+    """Writes the job in `directory`, which does not run, with the newest whole checkpoint of each
+    machine. Raises InputFileError where there is none, OutputFileError, HostDiskFullError."""
+    if os.path.lexists(target) and not force:
+        raise OutputFileError(f"{target} exists", hint="--force replaces it")
+    machines = dict(_saved_machines(directory))
+    if not machines:
+        raise InputFileError(
+            f"no machine is saved in {directory}",
+            hint="name the directory in which boincvm-wrapper ran, after it has ended",
+        )
+    places = {**_job_files(directory), **_machine_files(machines)}
+    seals = {name: FileSeal(*digest_of(path)) for name, path in places.items()}
+    snapshot = Snapshot(
+        seals,
+        [_described(place, saved) for place, saved in machines.items()],
+        platform.machine(),
+        time.time(),
+    )
+    _write(target, snapshot, places)
+    return snapshot
+
+
+def _write(target: Path, snapshot: Snapshot, places: dict[str, Path]) -> None:
+    """The archive, whole or not at all, and read back."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with tarfile.open(part, "w:gz", compresslevel=_LEVEL) as archive:
+            _add(archive, TABLE, json.dumps(_table(snapshot), indent=1).encode())
+            for name, path in places.items():
+                with path.open("rb") as file:
+                    information = tarfile.TarInfo(name)
+                    information.size = snapshot.files[name].size
+                    modified = clamp_time(os.fstat(file.fileno()).st_mtime_ns)
+                    information.pax_headers = {"mtime": pax_time(modified)}
+                    archive.addfile(information, file)
+        read_all(part)
+        part.replace(target)
+    except OSError as error:
+        raise host_error(
+            f"{str(target)[:300]} cannot be written", error, OutputFileError
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _saved_machines(directory: Path) -> Iterator[tuple[Path, SavedMachine]]:
+    for place in sorted(directory.glob(MACHINES)):
+        saved = find_saved(place).saved
+        if saved is not None:
+            yield place, saved
+
+
+def _described(place: Path, saved: SavedMachine) -> dict[str, object]:
+    return {
+        "directory": place.name,
+        "checkpoint": saved.checkpoint.number,
+        "image": saved.image,
+        "image_name": saved.shape.image,
+        "memory": saved.shape.memory,
+        "driver": saved.driver,
+        "machine": dict(saved.checkpoint.machine),
+    }
+
+
+def _machine_files(machines: dict[Path, SavedMachine]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for place, saved in machines.items():
+        manifest = manifest_path(place, saved.checkpoint.number)
+        names = [manifest.name, *saved.checkpoint.files]
+        files |= {f"{place.name}/{name}": place / name for name in names}
+    return files
+
+
+def _job_files(directory: Path) -> dict[str, Path]:
+    """What lies beside the machines; a BOINC link counts as what it leads to."""
+    try:
+        known = read_init_data(directory) if (directory / "init_data.xml").exists() else None
+    except InitDataError as error:
+        raise InputFileError(f"init_data.xml makes no sense: {error.message}") from error
+    files: dict[str, Path] = {}
+    for path in sorted(directory.iterdir()):
+        if path.name in NOT_OURS or path.name.startswith(".") or not path.is_file():
+            continue
+        try:
+            real = resolve(directory, path.name, known)
+        except SoftLinkError as error:
+            raise InputFileError(f"{path.name} leads out of the job: {error.message}") from error
+        if real.is_file():
+            files[path.name] = real
+    return files
+
+
+def _table(snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "boincvm": __version__,
+        "made": snapshot.made,
+        "architecture": snapshot.architecture,
+        "machines": snapshot.machines,
+        "files": {name: seal._asdict() for name, seal in snapshot.files.items()},
+    }
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    information = tarfile.TarInfo(name)
+    information.size = len(data)
+    archive.addfile(information, io.BytesIO(data))
+
+
+def check_directory(directory: Path) -> None:
+    """Raises HostError where a job runs in it."""
+    if (directory / "boincvm.sock").exists():
+        raise HostError(
+            f"a job runs in {directory}", hint="end it first: it is saved when it is told to quit"
+        )

@@ -1,0 +1,61 @@
+"""Whether a saved machine can go on here, said before it is tried."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+from boincvm.errors import BoincvmError, HypervisorError
+from boincvm.hypervisor.contract import Checkpoint, Finding
+from boincvm.hypervisor.registry import open_driver
+from boincvm.image.store import ImageStore
+from boincvm.machine.host_capacity import check_room
+from boincvm.wrapper.snapshot.archive import Snapshot
+
+
+async def check_snapshot(snapshot: Snapshot, directory: Path) -> list[Finding]:
+    """For a job that is to run in `directory`."""
+    here = platform.machine()
+    if snapshot.architecture != here:
+        what = f"it was made on {snapshot.architecture}, and this is {here}"
+        return [Finding(is_good=False, what=what)]
+    findings = [Finding(is_good=True, what=f"the architecture is the same: {here}")]
+    for machine in snapshot.machines:
+        name = str(machine.get("directory"))
+        findings += [
+            finding._replace(what=f"{name}: {finding.what}")
+            for finding in await _check_machine(snapshot, machine, directory)
+        ]
+    return findings
+
+
+async def _check_machine(
+    snapshot: Snapshot, machine: Mapping[str, object], directory: Path
+) -> list[Finding]:
+    findings: list[Finding] = []
+    image_name, digest = str(machine.get("image_name")), str(machine.get("image"))
+    try:
+        with ImageStore().open(image_name) as image:
+            if image.digest == digest:
+                findings.append(Finding(is_good=True, what=f"its image {image_name} is here"))
+            else:
+                what = f"the image {image_name} is another one here ({image.digest[:12]})"
+                findings.append(Finding(is_good=False, what=f"{what}; it needs {digest[:12]}"))
+            driver = await open_driver(str(machine.get("driver")), image.kernel)
+            if driver.saved_machines is None:
+                raise HypervisorError(f"the driver {driver.name} keeps no machines")
+            findings += driver.saved_machines.look(_checkpoint(snapshot, machine))
+        check_room(directory, int(str(machine.get("memory"))))
+        findings.append(Finding(is_good=True, what="there is memory and disk enough"))
+    except (BoincvmError, ValueError, OSError) as error:
+        findings.append(Finding(is_good=False, what=str(error)))
+    return findings
+
+
+def _checkpoint(snapshot: Snapshot, machine: Mapping[str, object]) -> Checkpoint:
+    table, place = machine.get("machine"), f"{machine.get('directory')}/"
+    files = {
+        name.removeprefix(place): seal
+        for name, seal in snapshot.files.items()
+        if name.startswith(place)
+    }
+    return Checkpoint(0, files, table if isinstance(table, dict) else {})

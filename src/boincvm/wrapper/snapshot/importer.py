@@ -1,0 +1,89 @@
+"""A directory in which a job goes on, made of a snapshot that somebody else may have made."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from boincvm.boinc.soft_link import target
+from boincvm.errors import HypervisorError, InputFileError, OutputFileError, UsageError, host_error
+from boincvm.hypervisor.registry import find_driver
+from boincvm.machine.errors import SavedMachineError
+from boincvm.machine.saved_machine import manifests, read_manifest
+from boincvm.wrapper.snapshot.archive import MACHINES, Snapshot, read_all
+from boincvm.wrapper.snapshot.trust import check_job, what_needs_trust
+from boincvm.wrapper.tasks.resolve import JOB_FILE
+
+_LONGEST = 300
+"""Characters of a path in a message."""
+
+
+def import_snapshot(path: Path, directory: Path, *, trusted: bool = False) -> Snapshot:
+    """Makes `directory`, which does not exist or is empty, of the file. Nothing is left of it if
+    anything fails. `trusted`: whoever imports it knows who made it, so its job may do what a job
+    of one's own may.
+
+    Raises InputFileError, OutputFileError, UntrustedJobError, HostDiskFullError, HostError.
+    """
+    new = directory.with_name(f".{directory.name}.part")
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise OutputFileError(f"{directory} is not empty", hint="name a new directory")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        try:
+            snapshot = read_all(path, new)
+            _check_machines(path, new, snapshot)
+            if not trusted:
+                check_job(new, path)
+            new.replace(directory)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise host_error(
+            f"{str(directory)[:_LONGEST]} cannot be made", error, OutputFileError
+        ) from error
+    return snapshot
+
+
+def needs_trust(path: Path) -> list[str]:
+    """All for which `import_snapshot` would have to be told that the file `path` is trusted: what
+    its job would do outside of a machine. The file is read as a whole, so damage is found, too.
+
+    Raises InputFileError, HostDiskFullError, HostError.
+    """
+    try:
+        with TemporaryDirectory(prefix="boincvm-") as place:
+            first, second = Path(place) / "first", Path(place) / "second"
+            first.mkdir()
+            read_all(path, first, only={JOB_FILE})
+            linked = target(first / JOB_FILE)
+            if linked is None:
+                return what_needs_trust(first, path)
+            second.mkdir()
+            read_all(path, second, only={JOB_FILE, linked})
+            return what_needs_trust(second, path)
+    except OSError as error:
+        raise host_error(f"{path} cannot be checked", error) from error
+
+
+def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:
+    """Nothing that a hypervisor will be given may say more than a machine of ours does."""
+    for place in sorted(directory.glob(MACHINES)):
+        for number, manifest in manifests(place):
+            try:
+                saved = read_manifest(manifest)
+                if saved.checkpoint.number != number:
+                    raise ValueError("its number is another one")
+                for name, seal in saved.checkpoint.files.items():
+                    if snapshot.files.get(f"{place.name}/{name}") != seal:
+                        raise ValueError(f"{name} is not in the snapshot as it says")
+                saved_files = find_driver(saved.driver).saved_files
+                if saved_files is None:
+                    raise ValueError(f"a driver {saved.driver[:40]!r} made it")
+                saved_files.check(place, saved.checkpoint, saved.shape.memory)
+            except (ValueError, SavedMachineError, HypervisorError, UsageError) as error:
+                raise InputFileError(
+                    f"{path} is refused: checkpoint {number} of {place.name}: {error}",
+                    hint="export it again; if it came from somebody else, ask them what it is",
+                ) from error

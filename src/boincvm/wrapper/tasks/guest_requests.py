@@ -1,0 +1,178 @@
+"""What a guest's program asks of the BOINC client on its status channel."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from boincvm.boinc import InitData
+from boincvm.errors import OutputFileError
+from boincvm.guestlink import voice
+from boincvm.guestlink.get import get_tree
+from boincvm.guestlink.guest_paths import WORK
+from boincvm.guestlink.put import put_tree
+from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.session import Session
+from boincvm.wrapper.client_log import log
+from boincvm.wrapper.task_errors import TemporaryExitError
+
+MOST_WAITING = 100
+"""Requests for files that a guest may have open at once; more are dropped, and that is logged."""
+LARGEST_TRICKLE = 64 << 10
+"""Bytes of a trickle-up message."""
+
+
+class Messenger(Protocol):
+    """What of the BOINC client a guest's program may use."""
+
+    slot: Path
+    init_data: InitData
+
+    @property
+    def is_standalone(self) -> bool: ...
+
+    def resolve(self, name: str) -> Path: ...
+
+    def send_trickle_up(self, variety: str, text: str | bytes) -> None: ...
+
+    def trickle_downs(self) -> list[Path]: ...
+
+    def request_upload(self, name: str) -> None: ...
+
+    def upload_status(self, name: str) -> int | None: ...
+
+
+Request = Callable[[Session], Coroutine[None, None, None]]
+
+
+class GuestRequests:
+    """Does what one task's program asks for. Files that it wants sent are fetched one at a time."""
+
+    def __init__(
+        self,
+        client: Messenger,
+        place: Path,
+        outputs: frozenset[PurePosixPath],
+        want_checkpoint: Callable[[], None],
+    ) -> None:
+        """`place` is a directory of ours, for files on their way; `outputs` are the only files
+        that the guest may have uploaded, by their logical names. `want_checkpoint` is called when
+        the program wants its machine saved."""
+        self._outputs = outputs
+        self._want_checkpoint = want_checkpoint
+        self._client = client
+        self._place = place
+        self._waiting: deque[Request] = deque()
+        self._news = asyncio.Event()
+        self._uploads: set[str] = set()
+        self.fraction_done: float | None = None
+        """From 0 to 1; None: the program has not told."""
+        self.operations: tuple[float, float] | None = None
+        """Floating-point and integer operations that the program says it has done."""
+        self.finish_message = ""
+        self.temporary_exit: TemporaryExitError | None = None
+
+    def handle(self, word: voice.Word) -> None:
+        """Take note of one message of the program's; nothing here waits."""
+        match word:
+            case voice.FractionDone(fraction):
+                self.fraction_done = min(fraction, 1.0)
+            case voice.CheckpointWanted():
+                self._want_checkpoint()
+            case voice.Operations(floating, integer):
+                self.operations = (floating, integer)
+            case voice.TemporaryExit(seconds, notice, reason):
+                self.temporary_exit = TemporaryExitError(seconds, reason, notice=notice)
+            case voice.Finish(_, _, message):
+                self.finish_message = message
+            case voice.TrickleUp(variety, path):
+                self._queue(lambda session: self._send_trickle(session, variety, path))
+            case voice.Upload(name):
+                self._queue(lambda session: self._upload(session, name))
+
+    def _queue(self, request: Request) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            log(f"the program asks for more than {MOST_WAITING} files at once: one was dropped")
+            return
+        self._waiting.append(request)
+        self._news.set()
+
+    def notify(self) -> None:
+        """Tell the guest what is new for it: trickles that came, uploads that are done."""
+        self._queue(self._deliver)
+
+    async def serve(self, session: Session) -> None:
+        """Do what is asked, one thing after the other, until this is cancelled."""
+        while True:
+            await self._news.wait()
+            await self.finish(session)
+
+    async def finish(self, session: Session) -> None:
+        """Do what has been asked so far."""
+        self._news.clear()
+        while self._waiting:
+            try:
+                await self._waiting[0](session)
+            except (OutputFileError, ValueError, OSError) as error:
+                log(f"what the program asked for was not done: {error}")
+            self._waiting.popleft()
+
+    async def _send_trickle(self, session: Session, variety: str, path: str) -> None:
+        content = self._place / "trickle"
+        try:
+            await get_tree(
+                session.link,
+                session.window,
+                beneath_work(path),
+                PurePosixPath(content.name),
+                directory=self._place,
+                maximum_bytes=LARGEST_TRICKLE,
+            )
+            text = content.read_bytes()
+        finally:
+            content.unlink(missing_ok=True)
+        self._client.send_trickle_up(variety, text)
+
+    async def _upload(self, session: Session, name: str) -> None:
+        if PurePosixPath(name) not in self._outputs:
+            raise ValueError(f"{name} is no <copy_file_from_VM> of the task")
+        target = self._client.resolve(name)
+        await get_tree(
+            session.link,
+            session.window,
+            beneath_work(name),
+            PurePosixPath(target.name),
+            directory=target.parent,
+            maximum_bytes=1 << 40,
+        )
+        self._uploads.add(name)
+        self._client.request_upload(name)
+
+    async def _deliver(self, session: Session) -> None:
+        for name in tuple(self._uploads):
+            if self._client.upload_status(name) is not None:
+                await self._put(session, self._client.slot / f"boinc_ufs_{name}")
+                self._uploads.remove(name)
+        for path in self._client.trickle_downs():
+            await self._put(session, path)
+            path.unlink()
+
+    async def _put(self, session: Session, path: Path) -> None:
+        await run_in_guest(session, ["rm", "-f", "--", path.name])  # there may be a former one
+        await put_tree(
+            session.link,
+            session.window,
+            Path(path.name),
+            PurePosixPath(path.name),
+            directory=path.parent,
+        )
+
+
+def beneath_work(path: str) -> PurePosixPath:
+    """Give `path` as the guest link wants it: relative to the job's directory in the guest.
+
+    Raises ValueError for one that is elsewhere.
+    """
+    place = PurePosixPath(path)
+    return place.relative_to(WORK) if place.is_absolute() else place
