@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import HypervisorError, UsageError
+from boincvm.guestlink.link import GuestLink
 from boincvm.host.process_tree import descendants
 from boincvm.host.processes import process_exists
 from boincvm.hypervisor.contract import (
@@ -117,6 +118,28 @@ async def test_nothing_goes_on_while_it_is_paused(
                     await cat.until(int(word))
             await machine.resume()
             assert (await cat.until(int(word)))[-1:] == word
+
+
+async def test_a_pause_before_the_guest_has_spoken(
+    linux: Driver, spec: MachineSpec, made: Made
+) -> None:
+    machine = made(linux.machine(spec))
+    channel = await machine.start()
+    await machine.pause()
+    link = await GuestLink.open(channel)
+    try:
+        await asyncio.wait((link.ready, link.failure), timeout=PROBE)
+        assert not link.ready.done()
+        for _ in range(3):  # at several moments of its boot
+            await machine.resume()
+            await asyncio.wait((link.ready, link.failure), timeout=PROBE / 10)
+            await machine.pause()
+        await machine.resume()
+        async with asyncio.timeout(LIMIT):
+            await asyncio.wait((link.ready, link.failure), return_when=asyncio.FIRST_COMPLETED)
+        assert link.ready.done(), link.failure.result()
+    finally:
+        link.close()
 
 
 async def test_nothing_is_used_while_it_is_paused(

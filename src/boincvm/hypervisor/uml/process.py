@@ -26,7 +26,7 @@ from boincvm.host.process_tree import (
 from boincvm.host.processes import ChildProcess, yield_processor
 from boincvm.hypervisor.contract import Usage
 
-_MOST_LOOKS = 100_000
+_MOST_LOOKS, _FEW_LOOKS = 100_000, 50
 """At processes that are to stop. Each takes 20 µs, and a stop less than 20 ms on a busy host."""
 
 CommandLine = Callable[[int, int], list[str]]
@@ -64,18 +64,32 @@ class UmlProcess:
 
     def pause(self) -> None:
         """Let nothing of it run. Raises HypervisorError."""
-        kernel = self.kernel
-        if kernel is None:
-            raise HypervisorError("the machine is not running, so it cannot be paused")
+        kernel = self._kernel_or_wait()
         send(kernel, STOP)
-        _until_it_stands_still([kernel])
+        if not _stand_still([kernel], _MOST_LOOKS):
+            raise HypervisorError("the machine's kernel does not stop")
         # What a program of the guest computes goes on without the kernel, until it is interrupted.
         # SIGALRM, the guest's clock, is what the kernel expects of these processes: they wait with
-        # it until the kernel goes on. (A SIGSTOP of theirs would be a fault to it.)
+        # it until the kernel goes on. (A SIGSTOP of theirs would be a fault to it.) Those that are
+        # about to stop anyway are left alone: while it boots, the kernel tries what tracing does.
         programs = [pid for pid in children(kernel) if is_traced(pid)]
+        if _stand_still(programs, _FEW_LOOKS):
+            return
         for pid in programs:
-            send(pid, ALARM)
-        _until_it_stands_still(programs)
+            if not stands_still(pid):
+                send(pid, ALARM)
+        if not _stand_still(programs, _MOST_LOOKS):
+            raise HypervisorError("the machine's programs do not stop")
+
+    def _kernel_or_wait(self) -> int:
+        """The process id of the kernel, which begins some milliseconds after our child."""
+        for _ in range(_MOST_LOOKS):
+            if (kernel := self.kernel) is not None:
+                return kernel
+            if not self.child.is_running:
+                break
+            yield_processor()
+        raise HypervisorError("the machine is not running, so it cannot be paused")
 
     def resume(self) -> None:
         """Let it run again."""
@@ -98,9 +112,10 @@ class UmlProcess:
         return Usage(usage(self.child.pid)[0], own_usage(kernel)[1])
 
 
-def _until_it_stands_still(pids: Sequence[int]) -> None:
-    for _ in range(_MOST_LOOKS):
+def _stand_still(pids: Sequence[int], looks: int) -> bool:
+    """Whether all of them stand still, within so many looks."""
+    for _ in range(looks):
         if all(map(stands_still, pids)):
-            return
+            return True
         yield_processor()
-    raise HypervisorError("the machine's processes do not stop")
+    return False
