@@ -17,7 +17,7 @@ LIMIT = 60.0
 _IMPORTS = """
 from boincvm.gc_freeze import defer_collection, freeze_imports
 defer_collection()
-import boincvm.wrapper.standalone, boincvm.wrapper.standalone_run, boincvm.image.store
+import boincvm.runner.run, boincvm.runner.loop, boincvm.image.store
 freeze_imports()
 """
 

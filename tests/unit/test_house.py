@@ -16,7 +16,7 @@ FILES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("guest/**/*.py")])
 LONGEST_FILE = 600
 CONTRACTS = (
     "imports go downwards",
-    "the controller stands on the machine engine, not on the wrapper",
+    "the controller stands on the machine engine, not on runner or wrapper",
     "a slot's files know nothing of tasks that run",
     "the guest's agent takes the codec and nothing else of ours",
     "a driver's package is the registry's alone",

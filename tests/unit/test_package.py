@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).parents[2]
 PROGRAM = """
 import boincvm.image.guest as guest
 from boincvm.image import build
-import boincvm.wrapper.standalone
+import boincvm.runner.run
 names = guest.agent_sources()
 assert "boincvm_agent/agent.py" in names and "boincvm/bus/stomp.py" in names, names
 assert guest.init_script().startswith(b"#!")

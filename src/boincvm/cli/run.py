@@ -139,11 +139,11 @@ def _number(text: object) -> object:
 def run(arguments: argparse.Namespace) -> int:
     """Run the job. Returns the program's exit code; raises BoincvmError for all that is ours."""
     job = job_from_arguments(arguments)
-    from boincvm.wrapper.standalone import run_standalone
+    from boincvm.runner.run import run_job
 
     show_progress = not arguments.quiet and not arguments.json and is_terminal()
     shared = SharedInput()
-    code = run_standalone(
+    code = run_job(
         job,
         json_output=arguments.json,
         show_progress=show_progress,

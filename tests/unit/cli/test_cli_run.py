@@ -21,7 +21,7 @@ from boincvm.job.model import (
 
 
 class Started:
-    """What run_standalone was called with."""
+    """What run_job was called with."""
 
     job: Job
     json_output: bool
@@ -33,15 +33,15 @@ class Started:
 def started(monkeypatch, tmp_path):
     calls = Started()
 
-    def run_standalone(job, *, json_output, show_progress, driver):
+    def run_job(job, *, json_output, show_progress, driver):
         calls.driver = driver
         calls.job, calls.json_output, calls.show_progress = job, json_output, show_progress
         calls.times += 1
         return 7
 
-    module = ModuleType("boincvm.wrapper.standalone")
-    module.run_standalone = run_standalone
-    monkeypatch.setitem(sys.modules, "boincvm.wrapper.standalone", module)
+    module = ModuleType("boincvm.runner.run")
+    module.run_job = run_job
+    monkeypatch.setitem(sys.modules, "boincvm.runner.run", module)
     monkeypatch.chdir(tmp_path)
     return calls
 

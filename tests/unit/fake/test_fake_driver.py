@@ -26,9 +26,9 @@ from boincvm.job.model import InputFile, Job, Limits, MachineTask, OutputFile
 from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.settings import Settings
 from boincvm.machine.start_source import Boot
-from boincvm.wrapper import run_job
-from boincvm.wrapper.run_job import JobRun, Observer
-from boincvm.wrapper.task_streams import RunStreams
+from boincvm.runner import job_run as job_run_module
+from boincvm.runner.job_run import JobRun, Observer
+from boincvm.runner.streams import RunStreams
 
 
 async def upper(guest: FakeGuest, call: FakeCall) -> int:
@@ -174,7 +174,7 @@ async def test_a_killed_program_that_does_not_end(
         await asyncio.Event().wait()
         return 0
 
-    monkeypatch.setattr(run_job, "_KILL_LIMIT", 0.1)
+    monkeypatch.setattr(job_run_module, "_KILL_LIMIT", 0.1)
     work = job(tmp_path, "slow", time_limit=0.2, limits=Limits(stop=0.1))
     with pytest.raises(LimitError, match=r"0\.2 s"):
         await run(FakeDriver({"slow": waits}), work)

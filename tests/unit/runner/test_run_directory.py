@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import HostError
-from boincvm.machine.run_directory import run_directory
 from boincvm.paths import runs_directory
+from boincvm.runner.run_directory import run_directory
 
 
 @pytest.fixture(autouse=True)

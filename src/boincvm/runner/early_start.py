@@ -1,4 +1,4 @@
-"""The start of a standalone run, before there is an event loop: its directory, image, machine."""
+"""What a run begins before there is an event loop: its directory, image and machine."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,12 +11,13 @@ from boincvm.hypervisor.registry import DEFAULT
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Job, MachineTask
 from boincvm.machine.prestart import Prestarted
-from boincvm.machine.run_directory import run_directory
 from boincvm.machine.spec import machine_spec
+from boincvm.runner.run_directory import run_directory
 
 
-class HeadStart:
-    """After the block the machine, its directory and the hold on its image are gone."""
+class EarlyStart:
+    """Begin the machine of `job`; after the block it, its directory and the hold on its image
+    are gone."""
 
     def __init__(self, job: Job[MachineTask], driver: str = DEFAULT) -> None:
         self._driver = driver

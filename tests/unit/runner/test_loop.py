@@ -9,9 +9,9 @@ import pytest
 
 from boincvm.errors import BoincvmError
 from boincvm.job.model import Job, Limits, MachineTask
-from boincvm.wrapper.run_job import JobRun, Observer
-from boincvm.wrapper.standalone_run import _Interruption
-from boincvm.wrapper.task_streams import RunStreams
+from boincvm.runner.job_run import JobRun, Observer
+from boincvm.runner.loop import _Interruption
+from boincvm.runner.streams import RunStreams
 
 pytestmark = pytest.mark.timeout(30)
 

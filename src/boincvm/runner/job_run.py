@@ -20,7 +20,7 @@ from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.session import Session
 from boincvm.machine.start_source import StartSource
 from boincvm.machine.task_run import TaskRun
-from boincvm.wrapper.task_streams import RunStreams
+from boincvm.runner.streams import RunStreams
 
 _KILL_LIMIT = 10.0
 """Seconds in which a killed program must have ended, before its outputs are looked for anyhow."""

@@ -1,4 +1,4 @@
-"""The rest of `standalone.py`: all that needs an event loop."""
+"""The part of a run that needs an event loop: signals, the job, and what is said of it."""
 
 import asyncio
 import json
@@ -18,29 +18,29 @@ from boincvm.job.model import Job, MachineTask
 from boincvm.machine.golden.background import make_in_background
 from boincvm.machine.settings import Settings
 from boincvm.machine.streams import OutputClosedError
+from boincvm.runner.early_start import EarlyStart
+from boincvm.runner.job_run import JobRun, Observer
+from boincvm.runner.streams import RunStreams
 from boincvm.standard_error import say
-from boincvm.wrapper.head_start import HeadStart
-from boincvm.wrapper.run_job import JobRun, Observer
-from boincvm.wrapper.task_streams import RunStreams
 
 _BOOT_HINT = "give it more time with --boot-limit"
 
 
 async def run_begun(
-    job: Job[MachineTask], head_start: HeadStart, *, json_output: bool, show_progress: bool
+    job: Job[MachineTask], early_start: EarlyStart, *, json_output: bool, show_progress: bool
 ) -> int:
-    """Runs `job` in the machine that has a head start. Raises BoincvmError."""
+    """Run `job` in the machine that has begun; return the exit code. Raises BoincvmError."""
     streams = RunStreams(job.directory, capture=json_output)
     line = None
     if show_progress:
-        from boincvm.wrapper.progress import ProgressLine
+        from boincvm.runner.progress_line import ProgressLine
 
         line = ProgressLine()
     job_run = JobRun(job, streams, line or Observer())
     interruption = _Interruption(job_run)
     failure: BoincvmError | None = None
     try:
-        await interruption.run(_run_in_machine(job_run, head_start))
+        await interruption.run(_run_in_machine(job_run, early_start))
     except BoincvmError as error:
         failure = error
     finally:
@@ -61,13 +61,13 @@ async def run_begun(
     return job_run.outcome.exit_code
 
 
-async def _run_in_machine(job_run: JobRun, head_start: HeadStart) -> None:
-    prestarted = head_start.result()
+async def _run_in_machine(job_run: JobRun, early_start: EarlyStart) -> None:
+    prestarted = early_start.result()
     job = job_run.job
     machine = await prestarted.machine(Settings(job.limits, boot_hint=_BOOT_HINT))
-    await job_run.run(machine, prestarted.sources, began_at=head_start.at)
+    await job_run.run(machine, prestarted.sources, began_at=early_start.at)
     if machine.lacks_golden:
-        make_in_background(job.machine, head_start.store)
+        make_in_background(job.machine, early_start.store)
 
 
 class _Interruption:
@@ -89,7 +89,7 @@ class _Interruption:
         self._task = asyncio.ensure_future(work)
         numbers = heeded(TERMINATION_SIGNALS)
         add_signal_handlers(numbers, self._receive)
-        unblock_signals(TERMINATION_SIGNALS)  # see standalone.py
+        unblock_signals(TERMINATION_SIGNALS)  # see run.py
         try:
             await asyncio.wait((self._task,))
         finally:

@@ -14,7 +14,7 @@ import pytest
 from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, OutputFileError
 from boincvm.job.model import MachineTask
 from boincvm.machine.streams import DescriptorSink, MemorySink, OutputClosedError, StdinFeed
-from boincvm.wrapper.task_streams import RunStreams
+from boincvm.runner.streams import RunStreams
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -4,9 +4,9 @@ import asyncio
 import os
 from time import monotonic
 
+from boincvm.runner.job_run import Observer
 from boincvm.sizes import format_size
 from boincvm.standard_error import show
-from boincvm.wrapper.run_job import Observer
 
 _WORDS = {
     "start": "starting the machine",

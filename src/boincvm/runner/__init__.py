@@ -1,0 +1,1 @@
+"""`boincvm run`: a job in one machine, with no BOINC."""
