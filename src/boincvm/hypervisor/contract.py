@@ -358,6 +358,10 @@ class Driver(Protocol):
         """Whether its machines boot a disk as a computer does, where the spec has no kernel."""
 
     @property
+    def most_cpus(self) -> int | None:
+        """Processors that one of its machines can have; None: as many as the host."""
+
+    @property
     def saved_machines(self) -> SavedMachines | None: ...
 
     @property

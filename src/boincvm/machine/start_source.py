@@ -63,6 +63,12 @@ class Boot:
                     f"a machine of the driver {driver.name} has no {what}",
                     hint="do without it, or choose another driver",
                 )
+        if driver.most_cpus is not None and spec.cpus > driver.most_cpus:
+            raise UsageError(
+                f"a machine of the driver {driver.name} has at most {driver.most_cpus} processors,"
+                f" and was to have {spec.cpus}",
+                hint=f"ask for --cpus {driver.most_cpus}, or choose another driver",
+            )
         return machine
 
     def reraise(self, error: BoincvmError) -> NoReturn:

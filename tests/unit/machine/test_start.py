@@ -364,6 +364,15 @@ async def test_what_the_driver_has_not_is_told_before_anything_starts(
     assert driver.machines[0].state is MachineState.DEFINED
 
 
+async def test_more_processors_than_the_driver_has(spec: MachineSpec) -> None:
+    driver = FakeDriver()
+    driver.most_cpus = 2
+    machine = await start(driver, spec._replace(cpus=2), Boot())
+    await machine.close()
+    with pytest.raises(UsageError, match="at most 2 processors, and was to have 3"):
+        await ManagedMachine(driver, spec._replace(cpus=3)).start([Boot()])
+
+
 def _without_network(machine: FakeMachine) -> FakeMachine:
     class Without(FakeMachine):
         network = None

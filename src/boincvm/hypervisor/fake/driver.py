@@ -32,6 +32,7 @@ class FakeDriver:
 
     name = "fake"
     has_firmware = True
+    most_cpus: int | None = None
     golden_snapshots: contract.GoldenSnapshots | None = None
 
     def __init__(

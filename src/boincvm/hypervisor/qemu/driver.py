@@ -15,6 +15,7 @@ class QemuDriver:
 
     name = "qemu"
     has_firmware = True
+    most_cpus = None
 
     def __init__(self, accelerator: str, begun: BegunProcess | None = None) -> None:
         """`begun`: a process that runs already, for the first of the machines; whoever began it

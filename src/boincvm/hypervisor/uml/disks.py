@@ -31,8 +31,10 @@ class Disks:
             if spec.layers:
                 self.root = _open_kept(spec)
             else:
+                size = _wanted_size(spec)
                 self.root = _new(spec.directory / DISK, spec.ephemeral)
-                _fill(self.root, spec)
+                qcow2.write_raw(spec.root, self.root, spec.root_format)
+                os.ftruncate(self.root, size)
             self.window = _new(spec.directory / WINDOW, spec.ephemeral)
             os.ftruncate(self.window, WINDOW_SIZE)
         except BaseException as error:
@@ -64,7 +66,7 @@ def _open_kept(spec: MachineSpec) -> int:
     return open_descriptor(spec.directory / DISK, "r+", follow_links=False)
 
 
-def _fill(disk: int, spec: MachineSpec) -> None:
+def _wanted_size(spec: MachineSpec) -> int:
     size = qcow2.check_root(spec.root, spec.root_format)
     wanted = size if spec.disk_size is None else spec.disk_size
     if wanted < size:
@@ -72,8 +74,7 @@ def _fill(disk: int, spec: MachineSpec) -> None:
             f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
             hint="ask for as much or more, or leave the disk's size out",
         )
-    qcow2.write_raw(spec.root, disk, spec.root_format)
-    os.ftruncate(disk, wanted)
+    return wanted
 
 
 def _failure(error: OSError) -> HypervisorError | HostDiskFullError:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.errors import HypervisorError
-from boincvm.host.files import open_descriptor, remove_if_empty
+from boincvm.host.files import free_space, open_descriptor, remove_if_empty
 from boincvm.hypervisor.channel import Channel
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import (
@@ -19,7 +19,10 @@ from boincvm.hypervisor.uml import command
 from boincvm.hypervisor.uml.disks import DISK, WINDOW, Disks
 from boincvm.hypervisor.uml.process import UmlProcess
 from boincvm.hypervisor.uml.serial_line import SerialChannel
+from boincvm.sizes import format_size
 
+_MEMORY = Path("/dev/shm")  # noqa: S108 - it is the kernel that chooses this place
+"""Where a User-mode Linux keeps its guest's memory, in a file without a name."""
 _RUNS = (MachineState.RUNNING, MachineState.PAUSED)
 
 
@@ -28,11 +31,22 @@ class UmlDriver:
 
     name = "uml"
     has_firmware = False
+    most_cpus = 1
     saved_machines = None
     golden_snapshots = None
 
     def machine(self, spec: MachineSpec) -> "UmlMachine":
         return UmlMachine(spec)
+
+
+def _check_room(memory: int) -> None:
+    """Raises HypervisorError where the guest would end for want of memory at some moment."""
+    if _MEMORY.is_dir() and (free := free_space(_MEMORY)) < memory:
+        raise HypervisorError(
+            f"a machine's memory of {format_size(memory)} lies in {_MEMORY}, "
+            f"where {format_size(free)} are free",
+            hint=f"give it less with --memory; or, as root: mount -o remount,size=80% {_MEMORY}",
+        )
 
 
 class TransferDisk(NamedTuple):
@@ -78,6 +92,7 @@ class UmlMachine:
 
     async def create(self) -> None:
         if self.state is MachineState.DEFINED:
+            _check_room(self.spec.memory)
             self._disks = Disks(self.spec)
             self.state = MachineState.CREATED
 
