@@ -37,8 +37,8 @@ for number in range({LINES}):
     time.sleep({PAUSE})
 """
 WRAPPER = f"""#!{sys.executable} -P
-from boincvm.wrapper import checkpoint_times
-checkpoint_times.LEAST_PERIOD = {PERIOD}
+from boincvm.wrapper import checkpoint_schedule
+checkpoint_schedule.LEAST_PERIOD = {PERIOD}
 from boincvm.cli.boinc_wrapper import main
 main()
 """

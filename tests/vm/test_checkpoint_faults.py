@@ -27,7 +27,7 @@ SCRIPT = (
     " case $i in *0) echo checkpoint-wanted > $BOINCVM_VOICE;; esac; done"
 )
 LINES = "".join(f"line {i}\n" for i in range(1, COUNT + 1))
-OFTEN = "from boincvm.wrapper import checkpoint_times; checkpoint_times.LEAST_PAUSE = 0.3"
+OFTEN = "from boincvm.wrapper import checkpoint_schedule; checkpoint_schedule.LEAST_PAUSE = 0.3"
 WRAP = "from boincvm.cli.boinc_wrapper import main; main()"
 
 

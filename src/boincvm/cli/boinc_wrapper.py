@@ -19,7 +19,7 @@ def main() -> int:
     hide(os.getcwd(), "")  # noqa: PTH109 - the slot, as text
     from boincvm.errors import UsageError
     from boincvm.job.wrapper_arguments import parse_wrapper_arguments
-    from boincvm.wrapper.client_log import log
+    from boincvm.wrapper.log import log
 
     try:
         arguments = parse_wrapper_arguments(sys.argv[1:])
@@ -29,10 +29,10 @@ def main() -> int:
     if arguments.show_version:
         print(f"boincvm-wrapper {__version__}")
         return 0
-    from boincvm.wrapper.under_client import run_under_client
+    from boincvm.wrapper.main import run_task
 
     freeze_imports()
-    return run_under_client(arguments)
+    return run_task(arguments)
 
 
 if __name__ == "__main__":

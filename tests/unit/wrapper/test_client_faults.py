@@ -135,7 +135,7 @@ async def test_what_the_host_refuses_is_tried_again(slot: HostSlot) -> None:
 
 async def test_a_defect_of_ours_is_no_success(slot: HostSlot) -> None:
     slot.patched(
-        "from boincvm.wrapper.client_report import ClientReport\n"
+        "from boincvm.wrapper.report import ClientReport\n"
         "def send(self): raise RuntimeError('a defect')\nClientReport.send = send"
     )
     slot.job(task("sleep 1000"))

@@ -17,8 +17,8 @@ from boincvm.machine.checkpointing import Identity, keep_on_disk
 from boincvm.machine.saved_machine import SavedMachine, SavedTask
 from boincvm.machine.settings import Settings
 from boincvm.machine.start_source import Boot, Restore
-from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.tasks.guest_requests import GuestRequests, Messenger
+from boincvm.wrapper.tasks.machine_start import TaskMachine
 from boincvm.wrapper.tasks.machine_step import MachineStep
 from boincvm.wrapper.tasks.step import TaskEnd
 

@@ -127,13 +127,13 @@ async def test_no_hypervisor(hidden: HostSlot, tmp_path: Path) -> None:
 async def test_a_defect_of_ours(hidden: HostSlot) -> None:
     """The trace says what a project's developer needs, and no folders."""
     hidden.patched(
-        "import os\nfrom boincvm.wrapper.client_report import ClientReport\n"
+        "import os\nfrom boincvm.wrapper.report import ClientReport\n"
         "def send(self): raise RuntimeError(os.getcwd() + '/a')\nClientReport.send = send"
     )
     hidden.job(task("sleep 1000"))
     text = await keeps_it(hidden)
     assert "RuntimeError: a" in text
-    assert 'File "boincvm/wrapper/client_run.py", line ' in text
+    assert 'File "boincvm/wrapper/run.py", line ' in text
 
 
 async def test_a_slot_that_is_not_ours(hidden: HostSlot) -> None:

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from boincvm.host.files import open_descriptor, read_at
-from boincvm.wrapper.client_log import log
+from boincvm.wrapper.log import log
 
 _TAIL = 4096
 _NUMBER = re.compile(rb"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")

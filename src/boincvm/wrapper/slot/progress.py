@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 
 from boincvm.job.boinc_settings import BoincSettings
-from boincvm.wrapper.client_ends import error_of_system
-from boincvm.wrapper.client_log import log
 from boincvm.wrapper.cpu_seconds import CpuSeconds
+from boincvm.wrapper.log import log
+from boincvm.wrapper.outcome import error_of_system
 from boincvm.wrapper.slot.state import JobState, read_state, write_state
 from boincvm.wrapper.slot.wrapper_checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from boincvm.errors import OutputFileError
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.files import read_regular
-from boincvm.wrapper.client_ends import error_of_system
 from boincvm.wrapper.cpu_seconds import CpuSeconds
+from boincvm.wrapper.outcome import error_of_system
 
 STATE_FILE = "boincvm_state.json"
 SIZES_FILE = "boincvm_outputs.json"

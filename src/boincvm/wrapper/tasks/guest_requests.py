@@ -14,7 +14,7 @@ from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.put import put_tree
 from boincvm.machine.guest_commands import run_in_guest
 from boincvm.machine.session import Session
-from boincvm.wrapper.client_log import log
+from boincvm.wrapper.log import log
 from boincvm.wrapper.task_errors import TemporaryExitError
 
 MOST_WAITING = 100

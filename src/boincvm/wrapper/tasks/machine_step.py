@@ -19,12 +19,12 @@ from boincvm.machine.saved_machine import SavedTask
 from boincvm.machine.streams import Fail, ProgramStreams, Taken
 from boincvm.machine.task_run import Listeners, RunningProgram, TaskRun
 from boincvm.stopwatch import Stopwatch
-from boincvm.wrapper.client_log import log
 from boincvm.wrapper.cpu_seconds import CpuSeconds
+from boincvm.wrapper.log import log
 from boincvm.wrapper.slot.files import last_number
 from boincvm.wrapper.slot.streams import open_streams
-from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.tasks.guest_requests import GuestRequests
+from boincvm.wrapper.tasks.machine_start import TaskMachine
 from boincvm.wrapper.tasks.step import Step, TaskEnd
 
 

@@ -25,14 +25,13 @@ from boincvm.machine.saved_machine import (
 from boincvm.machine.spec import machine_spec
 from boincvm.side_thread import in_side_thread
 from boincvm.sizes import format_size
-from boincvm.wrapper.checkpoint_times import CheckpointTimes
-from boincvm.wrapper.client_log import log
-from boincvm.wrapper.machine_memory import MachineMemory
-from boincvm.wrapper.machine_opening import INIT_DATA, MachineOpening
+from boincvm.wrapper.checkpoint_schedule import CheckpointSchedule
+from boincvm.wrapper.log import log
+from boincvm.wrapper.memory_limit import MemoryLimit
 from boincvm.wrapper.slot.state import sizes_at_begin
 from boincvm.wrapper.slot.streams import output_files
-from boincvm.wrapper.task_machine import TaskMachine
 from boincvm.wrapper.tasks.guest_requests import GuestRequests, Messenger
+from boincvm.wrapper.tasks.machine_start import INIT_DATA, MachineStarter, TaskMachine
 from boincvm.wrapper.tasks.machine_step import MachineStep
 from boincvm.wrapper.tasks.resolve import JobContext, physical_task
 
@@ -50,11 +49,11 @@ class JobMachines:
         self._saved: dict[str, SavedMachine] = {}
         self._kept: dict[str, SavedMachine] = {}
         self._unsaved_since: dict[str, float] = {}  # by the watch that stands while suspended
-        self._opening = MachineOpening(context, client, self._machines, self._is_suspended_now)
+        self._opening = MachineStarter(context, client, self._machines, self._is_suspended_now)
         self._is_suspended = False
         self._network = True
-        self.memory = MachineMemory(lambda: client.init_data, self._machines)
-        self.times = CheckpointTimes(client.init_data.checkpoint_period)
+        self.memory = MemoryLimit(lambda: client.init_data, self._machines)
+        self.times = CheckpointSchedule(client.init_data.checkpoint_period)
         self.current: MachineStep | None = None
         self._operations: tuple[float, float] | None = None
         self.finish_message = ""

@@ -13,7 +13,7 @@ from boincvm.host.supervised import ABORT_GRACE, GRACE
 from boincvm.job.boinc_settings import BoincSettings
 from boincvm.job.model import HostTask, Job, MachineTask, Task
 from boincvm.side_thread import in_side_thread
-from boincvm.wrapper.client_log import log
+from boincvm.wrapper.log import log
 from boincvm.wrapper.slot.progress import JobProgress
 from boincvm.wrapper.tasks.archives import JobArchives
 from boincvm.wrapper.tasks.host_step import HostStep

@@ -11,7 +11,9 @@ from boincvm.exit_codes import exit_code_for_signal
 from boincvm.host.inherited import heeded
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.host.supervised import ABORT_GRACE
-from boincvm.wrapper.client_ends import (
+from boincvm.wrapper.clock_watch import ClockWatch
+from boincvm.wrapper.log import log
+from boincvm.wrapper.outcome import (
     End,
     Finished,
     Left,
@@ -19,9 +21,7 @@ from boincvm.wrapper.client_ends import (
     end_of,
     error_of_system,
 )
-from boincvm.wrapper.client_log import log
-from boincvm.wrapper.client_report import ClientReport
-from boincvm.wrapper.clock_watch import ClockWatch
+from boincvm.wrapper.report import ClientReport
 from boincvm.wrapper.slot.progress import JobProgress
 from boincvm.wrapper.task_errors import TemporaryExitError
 from boincvm.wrapper.tasks.sequence import TaskSequence

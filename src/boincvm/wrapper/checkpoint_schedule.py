@@ -20,7 +20,7 @@ def _random() -> float:
     return int.from_bytes(os.urandom(2)) / (1 << 16)
 
 
-class CheckpointTimes:
+class CheckpointSchedule:
     """`period`: the client's, in seconds; what is suspended does not count."""
 
     def __init__(self, period: float, random: Callable[[], float] = _random) -> None:

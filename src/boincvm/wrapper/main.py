@@ -17,10 +17,10 @@ from boincvm.job.macros import Macros
 from boincvm.job.model import Job, MachineTask, Task
 from boincvm.job.wrapper_arguments import WrapperArguments
 from boincvm.redaction import hide
-from boincvm.wrapper.client_ends import End, Finished, Left, Postponed, end_of
-from boincvm.wrapper.client_log import log
-from boincvm.wrapper.client_report import ClientReport
-from boincvm.wrapper.client_run import ClientRun
+from boincvm.wrapper.log import log
+from boincvm.wrapper.outcome import End, Finished, Left, Postponed, end_of
+from boincvm.wrapper.report import ClientReport
+from boincvm.wrapper.run import ClientRun
 from boincvm.wrapper.signed_files import is_signed_content
 from boincvm.wrapper.slot.progress import JobProgress
 from boincvm.wrapper.slot.state import STATE_FILE
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from boincvm.wrapper.tasks.machines import JobMachines
 
 
-def run_under_client(arguments: WrapperArguments) -> int:
+def run_task(arguments: WrapperArguments) -> int:
     """Runs the job of the working directory, a BOINC slot; returns the exit status.
 
     Without init_data.xml the job runs standalone, as with BOINC's own wrapper.

@@ -19,7 +19,7 @@ from boincvm.machine.host_capacity import HYPERVISOR_MEMORY
 from boincvm.machine.managed import ManagedMachine, opened
 from boincvm.machine.saved_machine import SavedMachine
 from boincvm.machine.start_source import Restore
-from boincvm.wrapper.machine_memory import LEAST, ROOM, MachineMemory, allowed_memory, memory_for
+from boincvm.wrapper.memory_limit import LEAST, ROOM, MemoryLimit, allowed_memory, memory_for
 
 ENDLESS = float("inf")
 SIZE = 512 * MIB
@@ -163,7 +163,7 @@ async def test_a_hypervisor_that_refuses_is_not_asked_again(
 
     machine.memory = refuse  # type: ignore[method-assign]
     known = InitData(host_memory=400.0 * MIB)
-    memory = MachineMemory(lambda: known, {"vm": managed})
+    memory = MemoryLimit(lambda: known, {"vm": managed})
     holding = asyncio.ensure_future(memory.run())
     async with asyncio.timeout(10):
         memory.look()

@@ -9,8 +9,8 @@ import pytest
 from boincvm.boinc import Client, InitData, Status
 from boincvm.job.boinc_settings import BoincSettings, CpuTimeSource
 from boincvm.job.model import HostTask, Job, MachineShape, MachineTask, Task
-from boincvm.wrapper.client_report import ClientReport
 from boincvm.wrapper.cpu_seconds import CpuSeconds
+from boincvm.wrapper.report import ClientReport
 from boincvm.wrapper.slot.progress import JobProgress
 from boincvm.wrapper.tasks.resolve import JobContext
 from boincvm.wrapper.tasks.sequence import TaskSequence

@@ -10,7 +10,7 @@ from boincvm.errors import BoincvmError, HostDiskFullError, HostError, LimitErro
 from boincvm.exit_codes import ExitCode
 from boincvm.machine import errors as machine_errors
 from boincvm.wrapper import task_errors
-from boincvm.wrapper.client_ends import (
+from boincvm.wrapper.outcome import (
     MOST_FAILURES,
     End,
     Finished,
@@ -57,7 +57,7 @@ def all_errors() -> Iterator[type[BoincvmError]]:
                 yield value
 
 
-# What a program asks for is no error of anybody's: client_run.py takes it apart.
+# What a program asks for is no error of anybody's: run.py takes it apart.
 # A task is on no bus, and asks no controller.
 OTHERS = {
     BoincvmError,

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from boincvm.stopwatch import Stopwatch
-from boincvm.wrapper import checkpoint_times
-from boincvm.wrapper.checkpoint_times import CheckpointTimes
+from boincvm.wrapper import checkpoint_schedule
+from boincvm.wrapper.checkpoint_schedule import CheckpointSchedule
 
 LIMIT = 10.0
 """Seconds for what comes without any waiting."""
@@ -38,14 +38,14 @@ class Watch(Stopwatch):
             await self._set.wait()
 
 
-def times(period: float, random: float = 0.0) -> tuple[CheckpointTimes, Watch]:
-    made, watch = CheckpointTimes(period, lambda: random), Watch()
+def times(period: float, random: float = 0.0) -> tuple[CheckpointSchedule, Watch]:
+    made, watch = CheckpointSchedule(period, lambda: random), Watch()
     made.watch = watch
     return made, watch
 
 
 @asynccontextmanager
-async def waiting(times: CheckpointTimes) -> AsyncIterator["asyncio.Task[None]"]:
+async def waiting(times: CheckpointSchedule) -> AsyncIterator["asyncio.Task[None]"]:
     """Somebody who waits for the next checkpoint."""
     task = asyncio.create_task(times.due())
     try:
@@ -60,7 +60,7 @@ async def is_due(task: "asyncio.Task[None]", limit: float) -> bool:
     return bool(done)
 
 
-async def due_at_once(times: CheckpointTimes) -> None:
+async def due_at_once(times: CheckpointSchedule) -> None:
     async with asyncio.timeout(LIMIT):
         await times.due()
 
@@ -94,21 +94,21 @@ async def test_a_period_begins_when_the_one_before_was_due() -> None:
 
 
 def test_what_is_added_differs() -> None:
-    numbers = {checkpoint_times._random() for _ in range(20)}
+    numbers = {checkpoint_schedule._random() for _ in range(20)}
     assert len(numbers) > 10
     assert all(0 <= number < 1 for number in numbers)
 
 
 async def test_the_real_watch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_times, "LEAST_PERIOD", 0.2)
-    timer = CheckpointTimes(0.1, lambda: 1.0)
+    monkeypatch.setattr(checkpoint_schedule, "LEAST_PERIOD", 0.2)
+    timer = CheckpointSchedule(0.1, lambda: 1.0)
     await due_at_once(timer)
     assert 0.22 <= timer.watch.elapsed < LIMIT
 
 
 async def test_what_is_suspended_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_times, "LEAST_PERIOD", 0.2)
-    timer = CheckpointTimes(0.0, lambda: 0.0)
+    monkeypatch.setattr(checkpoint_schedule, "LEAST_PERIOD", 0.2)
+    timer = CheckpointSchedule(0.0, lambda: 0.0)
     timer.watch.pause()
     async with waiting(timer) as task:
         assert not await is_due(task, 0.5)
@@ -118,8 +118,8 @@ async def test_what_is_suspended_does_not_count(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_suspended_watch_holds_a_wish_up_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_times, "LEAST_PAUSE", 0.2)
-    timer = CheckpointTimes(1000.0)
+    monkeypatch.setattr(checkpoint_schedule, "LEAST_PAUSE", 0.2)
+    timer = CheckpointSchedule(1000.0)
     timer.wish()
     await due_at_once(timer)
     timer.watch.pause()
@@ -195,7 +195,7 @@ async def test_an_order_counts_at_once_without_any_pause() -> None:
 
 
 async def test_an_order_counts_while_the_watch_is_paused() -> None:
-    timer = CheckpointTimes(1000.0)
+    timer = CheckpointSchedule(1000.0)
     timer.watch.pause()
     async with waiting(timer) as task, asyncio.timeout(LIMIT):
         order = asyncio.create_task(timer.order())

@@ -1,22 +1,22 @@
 """How machines come up under the client: from a checkpoint, a golden snapshot or a boot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.hypervisor.registry import DEFAULT, open_driver
 from boincvm.image.pack import packed_name, unpack_image
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
 from boincvm.machine.golden.background import Warmers
+from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.saved_machine import SavedMachine, discard_machine, remove_unneeded
 from boincvm.machine.settings import Settings
 from boincvm.machine.start_source import Boot, Clone, Restore, StartSource
 from boincvm.side_thread import in_side_thread
-from boincvm.wrapper.client_log import log
 from boincvm.wrapper.guest_init_data import guest_init_data
-from boincvm.wrapper.task_machine import TaskMachine
+from boincvm.wrapper.log import log
 from boincvm.wrapper.tasks.guest_requests import Messenger
 from boincvm.wrapper.tasks.resolve import JobContext
 
@@ -30,7 +30,18 @@ IMAGE_DIRECTORY = "boincvm-images"
 """In the project's directory: images that came as files of an app version, unpacked."""
 
 
-class MachineOpening:
+class TaskMachine(ManagedMachine):
+    """A machine of a job in its slot: it serves one task or several."""
+
+    def __init__(
+        self, driver: Driver, spec: MachineSpec, settings: Settings, steps: Iterable[int] = ()
+    ) -> None:
+        super().__init__(driver, spec, settings)
+        self.steps = list(steps)
+        """The tasks that have run in it so far, by their numbers in the job."""
+
+
+class MachineStarter:
     """Each machine stands in `machines`, by its name, from the moment that it is begun."""
 
     def __init__(

@@ -15,7 +15,7 @@ from boincvm.hypervisor.contract import GuestMemory
 from boincvm.machine.host_capacity import HYPERVISOR_MEMORY
 from boincvm.machine.managed import ManagedMachine
 from boincvm.sizes import format_size
-from boincvm.wrapper.client_log import log
+from boincvm.wrapper.log import log
 
 LOOK_PERIOD = 5.0
 """Seconds between two looks at guests that are held below their size; others are left alone."""
@@ -53,7 +53,7 @@ def memory_for(size: int, allowed: float, guest: GuestMemory | None) -> int | No
     return min(max(int(allowed), needed, LEAST), size) & -(1 << 20)
 
 
-class MachineMemory:
+class MemoryLimit:
     """Holds all of `machines`, by their names, within what `init_data` allows, while it runs."""
 
     def __init__(
