@@ -5,7 +5,6 @@ from pathlib import Path, PurePosixPath
 
 from boincvm.errors import ProgramStartError
 from boincvm.guestlink.put import put_tree
-from boincvm.image.guest import guest_directory
 from boincvm.machine.guest_commands import run_in_guest
 from boincvm.machine.session import Session
 
@@ -28,6 +27,8 @@ class GuestPackages:
         """Install all. Raises ProgramStartError where one cannot be installed, GuestError."""
         if not self._files:
             return
+        from boincvm.image.guest import guest_directory  # few tasks have packages
+
         await self._put(guest_directory() / SCRIPT, SCRIPT)
         for number, path in enumerate(self._files):
             name = f"{number}-{path.name}"
