@@ -1,7 +1,7 @@
 """Rounds in which something is killed while a machine of a controller is at work.
 
     PYTHONPATH=tests python -m support.controller.killed_operations DIRECTORY \
-        [--rounds N] [--seed N] [--only NAME[:VICTIM]]
+        [--rounds N] [--minutes N] [--seed N] [--only NAME[:VICTIM]]
 
 Each round makes a machine, begins an operation on it through the controller's HTTP face, kills the
 keeper, the hypervisor or the controller at a random moment, and then looks: is what `list` says of
@@ -351,14 +351,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=len(PAIRS))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no round begins later")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
     given = parser.parse_args()
     wanted, _, victim = given.only.partition(":")
     pairs = tuple(pair for pair in PAIRS if wanted in ("", pair[0]) and victim in ("", pair[1]))
     played, bad = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    end = time.monotonic() + given.minutes * 60
     with fleet_in(given.directory) as fleet:
         for number, (name, who, delay) in enumerate(rounds(given.seed, given.rounds, pairs)):
+            if time.monotonic() > end:
+                break
             played[name, who] += 1
             try:
                 print(number, play(fleet, f"m{number}", name, who, delay), flush=True)
