@@ -28,7 +28,7 @@ from typing import Protocol
 from benchmarks.environment import PYTHON
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.boinc import Client, Heartbeat, Status
-from boincvm.boinc.channel_poller import Watch
+from boincvm.boinc.channel_poller import ChannelPoller
 from boincvm.boinc.channels import CONTROL, HEARTBEAT, Channel
 from boincvm.boinc.messages import Control
 from boincvm.boinc.segment import FILE_NAME, MappedFile
@@ -110,7 +110,7 @@ async def _app(way: str, period: float) -> None:
 
     watcher: Watcher
     if way == "rhythm":
-        watcher = Watch(memory, handle)
+        watcher = ChannelPoller(memory, handle)
     else:
         watcher = (Timer if way == "timer" else Thread)(look, handle, period)
     await _end_of_input()

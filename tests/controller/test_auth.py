@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from boincvm.controller.serve import auth, check_extra
 from boincvm.controller.serve.auth import Policy, token_in
-from boincvm.controller.serve.server import Place
+from boincvm.controller.serve.server import ListenAddress
 from boincvm.errors import HostError
 from support.certificates import Authority
 from support.controller.faces import BEARER, LIMIT, TOKEN, Faces, Talk, bounded
@@ -99,7 +99,7 @@ async def test_tokens_are_compared_in_constant_time(faces, monkeypatch):
 
 async def test_no_token_is_not_an_empty_one(tmp_path):
     async with Faces.open(tmp_path) as faces:
-        await faces.serve(Place(), Policy())
+        await faces.serve(ListenAddress(), Policy())
         for headers in ({}, {"Authorization": "Bearer "}, basic("x", "")):
             assert (await faces.ask("POST", "/api/version", headers)).status == 401
 
@@ -167,7 +167,7 @@ async def test_a_request_to_another_name_is_refused(faces, host, path):
 async def test_a_strange_host_opens_nothing(tmp_path):
     """Who takes the path from an address that the host is part of finds another one."""
     async with Faces.open(tmp_path) as faces:
-        await faces.serve(Place(), Policy(token=TOKEN, hosts=()))
+        await faces.serve(ListenAddress(), Policy(token=TOKEN, hosts=()))
         for host in ("localhost:1/x?y", "localhost/?", "a#b", "localhost:1/\\"):
             for path in ("/api/version", "/api/openapi.json"):
                 for method in ("POST", "GET"):
@@ -288,7 +288,7 @@ async def test_a_socket_at_a_long_path(tmp_path):
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
     async with Faces.open(tmp_path) as faces:
-        await faces.serve(Place(deep / "http.sock"), Policy(trusts_all=True))
+        await faces.serve(ListenAddress(deep / "http.sock"), Policy(trusts_all=True))
         assert (deep / "http.sock").is_socket()
 
 
@@ -393,7 +393,7 @@ async def test_a_websocket_with_a_certificate(secure, authorities):
 
 async def test_an_address_that_is_taken(faces, tmp_path):
     with pytest.raises(HostError, match="cannot listen") as caught:
-        await faces.serve(Place(port=faces.port), Policy(token=TOKEN))
+        await faces.serve(ListenAddress(port=faces.port), Policy(token=TOKEN))
     assert "free" in caught.value.hint
 
 
@@ -401,7 +401,7 @@ async def test_certificates_that_are_none(faces, tmp_path):
     (tmp_path / "none.pem").write_text("none")
     for name in ("none.pem", "missing.pem"):
         with pytest.raises(HostError, match="cannot listen"):
-            await faces.serve(Place(certificate=str(tmp_path / name)), Policy(token=TOKEN))
+            await faces.serve(ListenAddress(certificate=str(tmp_path / name)), Policy(token=TOKEN))
 
 
 def test_without_the_packages_it_says_which_to_install(monkeypatch):
@@ -418,7 +418,7 @@ async def test_ipv6(tmp_path):
     except OSError:
         pytest.skip("this host has no IPv6")
     async with Faces.open(tmp_path) as faces:
-        await faces.serve(Place(host="::1"), Policy(token=TOKEN))
+        await faces.serve(ListenAddress(host="::1"), Policy(token=TOKEN))
         talk: Talk = await faces.talk_over(*await asyncio.open_connection("::1", faces.port))
         await talk.ask("POST", "/api/version", {**BEARER, "Host": f"[::1]:{faces.port}"})
         assert (await talk.answer()).status == 200

@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from boincvm.controller import operations
 from boincvm.controller.serve import bodies, connections
 from boincvm.controller.serve.auth import Policy
-from boincvm.controller.serve.server import Place, Server
+from boincvm.controller.serve.server import ListenAddress, Server
 from support.controller.faces import BEARER, JSON, TOKEN, Faces, bounded
 
 pytestmark = pytest.mark.timeout(60)
@@ -283,7 +283,7 @@ async def test_nobody_waits_for_anything_while_nothing_happens(faces):
 
 async def test_a_server_that_was_never_opened_closes(tmp_path):
     async with Faces.open(tmp_path) as faces:
-        await Server(faces.controller, Place(), Policy()).close()
+        await Server(faces.controller, ListenAddress(), Policy()).close()
 
 
 async def test_two_servers_of_one_controller(tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from boincvm import __version__
 from boincvm.controller.serve.auth import Policy
-from boincvm.controller.serve.server import Place
+from boincvm.controller.serve.server import ListenAddress
 from boincvm.controller.serve.xml_rpc import MOST_BYTES, read_call
 from boincvm.controller.serve.xml_rpc_calls import check_call
 from boincvm.controller.serve.xml_rpc_methods import STATES, Methods
@@ -302,7 +302,7 @@ async def test_files_of_this_host_that_are_not_shared(faces, old, tmp_path):
 
 
 async def test_where_nothing_is_shared_no_file_is_named(faces, tmp_path):
-    await faces.serve(Place(), Policy(token=TOKEN))
+    await faces.serve(ListenAddress(), Policy(token=TOKEN))
     old = Old(faces)
     (tmp_path / "a").write_text("a")
     assert "cannot be named from elsewhere" in await old.fault("cpFileToVM", "1.1.1", "a", "x")

@@ -15,7 +15,7 @@ from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.controller import run_controller
 from boincvm.controller.operations import call
 from boincvm.controller.serve.auth import Policy
-from boincvm.controller.serve.server import Place, Server
+from boincvm.controller.serve.server import ListenAddress, Server
 from support.bus.brokers import running_broker
 
 pytestmark = pytest.mark.timeout(280)

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 
 from boincvm.boinc.channels import CHANNEL_SIZE, CONTROL, HEARTBEAT, TRICKLE_DOWN
-from boincvm.boinc.poll_schedule import Rhythm
+from boincvm.boinc.poll_schedule import PollSchedule
 
 _CONTROL = CONTROL * CHANNEL_SIZE
 _HEARTBEAT = HEARTBEAT * CHANNEL_SIZE
 _TRICKLE_DOWN = TRICKLE_DOWN * CHANNEL_SIZE
 
 
-class Watch:
+class ChannelPoller:
     """Calls `handle` in the event loop that made it, each time that there is something to do:
 
     a message has come, or one of the channels in `outgoing` has become free.
@@ -38,7 +38,7 @@ class Watch:
         self._thread.start()
 
     def _run(self) -> None:
-        rhythm = Rhythm(time.monotonic(), time.thread_time())
+        rhythm = PollSchedule(time.monotonic(), time.thread_time())
         wait = 0.0
         while not self._stop.acquire(timeout=wait):
             beat = False

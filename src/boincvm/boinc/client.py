@@ -6,9 +6,9 @@ from enum import Enum, auto
 from pathlib import Path
 
 from boincvm.boinc import channels, exits, messages, trickles, uploads
-from boincvm.boinc.channel_poller import Watch
+from boincvm.boinc.channel_poller import ChannelPoller
 from boincvm.boinc.channels import Channel
-from boincvm.boinc.client_liveness import Presence
+from boincvm.boinc.client_liveness import ClientLiveness
 from boincvm.boinc.init_data import InitData, read_init_data
 from boincvm.boinc.lock import USUAL_WAIT, SlotLock
 from boincvm.boinc.messages import Control, Heartbeat, Status
@@ -76,15 +76,15 @@ class Client:
         self._taken: asyncio.Event | None = None
         self._outbox = Outbox(None if segment is None else segment.memory)
         self._segment = segment
-        self._watch: Watch | None = None
-        self._presence: Presence | None = None
+        self._watch: ChannelPoller | None = None
+        self._presence: ClientLiveness | None = None
         if segment is None:
             return
         self._control = Channel(segment.memory, channels.CONTROL)
         self._heartbeat = Channel(segment.memory, channels.HEARTBEAT)
         self._trickle_down = Channel(segment.memory, channels.TRICKLE_DOWN)
-        self._presence = Presence(self.init_data.client_pid, self._lose_client)
-        self._watch = Watch(segment.memory, self._look)
+        self._presence = ClientLiveness(self.init_data.client_pid, self._lose_client)
+        self._watch = ChannelPoller(segment.memory, self._look)
 
     @classmethod
     async def open(cls, slot: Path | None = None, *, lock_wait: float = USUAL_WAIT) -> "Client":

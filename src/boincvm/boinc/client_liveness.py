@@ -18,7 +18,7 @@ _ASK_PERIOD = 10.0
 """Seconds between questions where the kernel does not tell of a process's end."""
 
 
-class Presence:
+class ClientLiveness:
     """Calls `gone` once, when the client of process `pid` is no more; 0: not known."""
 
     def __init__(self, pid: int, gone: Callable[[], None]) -> None:

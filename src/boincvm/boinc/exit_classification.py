@@ -49,7 +49,7 @@ class End:
     notice: bool = False
 
 
-def verdict(slot: Path, return_code: int, sent: Collection[Control]) -> End:
+def classify_exit(slot: Path, return_code: int, sent: Collection[Control]) -> End:
     """`return_code`: minus the signal's number where one ended the process; `sent`: what the
     client has told the app. Raises OSError."""
     number = -return_code if return_code < 0 else None

@@ -24,7 +24,7 @@ _LEAST_SAMPLE = 0.9
 """Seconds over which the looks' cost is measured."""
 
 
-class Rhythm:
+class PollSchedule:
     """All times are seconds on one monotonic clock."""
 
     def __init__(self, now: float, cpu: float) -> None:

@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 
 from boincvm.boinc import channels, messages, segment
 from boincvm.boinc.channels import Channel
-from boincvm.boinc.exit_classification import End, EndKind, verdict
+from boincvm.boinc.exit_classification import End, EndKind, classify_exit
 from boincvm.boinc.exits import TEMPORARY_EXIT_FILE
 from boincvm.boinc.messages import Control, Heartbeat, Status
 from boincvm.boinc.testing_slot import PROJECT, FakeSlot, Value
@@ -151,7 +151,7 @@ class FakeClient:
         async with asyncio.timeout(limit):
             return_code = await process.wait()
         self.read()  # the last words
-        return verdict(self.slot.path, return_code, [said.value for said in self.sent])
+        return classify_exit(self.slot.path, return_code, [said.value for said in self.sent])
 
     def kill(self, number: int | None = None) -> None:
         """Kills the app's process alone, or sends it that signal."""

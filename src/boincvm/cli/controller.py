@@ -9,7 +9,7 @@ from boincvm.errors import UsageError
 
 if TYPE_CHECKING:
     from boincvm.controller.hosts.broker import Listen
-    from boincvm.controller.serve.server import Place
+    from boincvm.controller.serve.server import ListenAddress
 
 _EPILOG = """\
 It runs in the foreground; Ctrl-C ends it. Machines run on without it, and the next one finds
@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _place(arguments: argparse.Namespace) -> "Place | None":
-    from boincvm.controller.serve.server import Place
+def _place(arguments: argparse.Namespace) -> "ListenAddress | None":
+    from boincvm.controller.serve.server import ListenAddress
 
     # Without its own certificate there is no TLS, and nobody is asked for another one.
     if (arguments.tls_key or arguments.client_ca) and not arguments.tls_certificate:
@@ -90,7 +90,7 @@ def _place(arguments: argparse.Namespace) -> "Place | None":
         return None
     host, port = _host_and_port(arguments.listen)
     files = (arguments.tls_certificate, arguments.tls_key, arguments.client_ca)
-    return Place(None, host, port, *files)
+    return ListenAddress(None, host, port, *files)
 
 
 def _listen(arguments: argparse.Namespace) -> "Listen | None":

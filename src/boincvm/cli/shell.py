@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Until it has ended. Raises BoincvmError."""
-    from boincvm.client.terminal.local import Attendance, check_terminal, size_of
+    from boincvm.client.terminal.local import TerminalSession, check_terminal, size_of
     from boincvm.client.terminal.protocol import shell_argv, shell_environment
 
     check_terminal(_STANDARD_INPUT)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         keep_input=True,
     )
     far = _Shell(client, str(told["command"]))
-    if not Attendance(far, _STANDARD_INPUT).attend():
+    if not TerminalSession(far, _STANDARD_INPUT).run():
         say(f"\nleft {vm}")
         return ExitCode.HUNG_UP
     return _end(far.command)

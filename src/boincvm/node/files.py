@@ -37,7 +37,7 @@ from boincvm.controller.protocol.transfer_rules import (
     told_as_host_faults,
 )
 from boincvm.errors import BoincvmError, UsageError
-from boincvm.node.machine_files import Place
+from boincvm.node.machine_files import FileRoot
 from boincvm.node.responder import Verb
 from boincvm.node.transfers import GetTransfer, PutTransfer, Transfer
 from boincvm.tar_trees import MOST_BYTES
@@ -55,7 +55,7 @@ AnyTransfer = TypeVar("AnyTransfer", bound=Transfer)
 class NodeFiles:
     """`verbs`: by name. To be closed at the end."""
 
-    def __init__(self, place: Place, spool: Path) -> None:
+    def __init__(self, place: FileRoot, spool: Path) -> None:
         """`spool` is made, or emptied of what a killed process has left. Raises HostError,
         HostDiskFullError."""
         self._place = place

@@ -27,7 +27,7 @@ _CHUNK = 1 << 20
 
 
 class HostDirectory:
-    """A `machine_place.Place`. No link is followed on the way to a file, nor within a tree."""
+    """A `FileRoot`. No link is followed on the way to a file, nor within a tree."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -19,7 +19,7 @@ SessionProvider = Callable[[], Session | None]
 its `watch`, so that what waits for the machine ends when the machine does."""
 
 
-class Place(Protocol):
+class FileRoot(Protocol):
     """What a guest's files are read from and written to. All raise BoincvmError."""
 
     def check(self) -> None:
@@ -33,8 +33,8 @@ class Place(Protocol):
         """`destination` must not be there yet."""
 
 
-class MachinePlace:
-    """A `Place`: the machine of whatever session there is when something is asked."""
+class MachineFileRoot:
+    """A `FileRoot`: the machine of whatever session there is when something is asked."""
 
     def __init__(self, provider: SessionProvider) -> None:
         self._provider = provider

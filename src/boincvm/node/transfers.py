@@ -22,7 +22,7 @@ from boincvm.errors import InputFileError, OutputFileError, UsageError
 from boincvm.file_digest import digest_of
 from boincvm.host.files import open_descriptor, read_at
 from boincvm.host.filetree import set_time
-from boincvm.node.machine_files import Place
+from boincvm.node.machine_files import FileRoot
 from boincvm.tar_trees import MOST_BYTES, pack, unpack
 from boincvm.tree_entries import UnsafePathError, clamp_time
 
@@ -46,7 +46,7 @@ class Transfer:
     """`directory` is its own, made here and removed by `close`. `work`: what is done with all of
     it, once that has begun."""
 
-    def __init__(self, place: Place, directory: Path) -> None:
+    def __init__(self, place: FileRoot, directory: Path) -> None:
         self._place = place
         self._directory = directory
         self._descriptor = -1
@@ -80,7 +80,7 @@ class Transfer:
 class PutTransfer(Transfer):
     """One on its way to the guest; `offset`: so many bytes of it have come."""
 
-    def __init__(self, place: Place, directory: Path, asked: Asked) -> None:
+    def __init__(self, place: FileRoot, directory: Path, asked: Asked) -> None:
         super().__init__(place, directory)
         self.asked = asked
         self.offset = 0
@@ -156,7 +156,7 @@ class PutTransfer(Transfer):
 class GetTransfer(Transfer):
     """One on its way from the guest; `work` fetches it all and says what it is."""
 
-    def __init__(self, place: Place, directory: Path, path: PurePosixPath) -> None:
+    def __init__(self, place: FileRoot, directory: Path, path: PurePosixPath) -> None:
         super().__init__(place, directory)
         self.path = path
         self.work: asyncio.Task[Fetched] | None = None

@@ -17,13 +17,13 @@ from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.controller.serve.auth import Policy
-from boincvm.controller.serve.server import Place, Server
+from boincvm.controller.serve.server import ListenAddress, Server
 from boincvm.node.command import Listener
 from boincvm.node.files import NodeFiles
 from boincvm.node.node import Node
 from boincvm.node.responder import Verb
 from support.controller.lossy import FakeProgram
-from support.controller.lossy_files import DirectoryPlace
+from support.controller.lossy_files import DirectoryFileRoot
 
 LIMIT = 20.0
 TOKEN = "the-token-of-this-test"
@@ -120,7 +120,7 @@ class FakeGuest:
 
     def __init__(self, guest: Guest, directory: Path) -> None:
         self.guest = guest
-        self.place = DirectoryPlace(directory / "work")
+        self.place = DirectoryFileRoot(directory / "work")
         self.place.root.mkdir(parents=True)
         self.files = NodeFiles(self.place, directory / "spool")
         self.programs: list[FakeProgram] = []
@@ -175,7 +175,7 @@ class Faces:
         self._group: asyncio.TaskGroup | None = None
         self.guests: dict[str, FakeGuest] = {}
 
-    async def serve(self, place: Place, policy: Policy) -> Server:
+    async def serve(self, place: ListenAddress, policy: Policy) -> Server:
         server = Server(self.controller, place, policy)
         _, port = await server.open()
         self.port = port or self.port
@@ -183,10 +183,12 @@ class Faces:
         return server
 
     async def serve_unix(self) -> Server:
-        return await self.serve(Place(self.socket), Policy(trusts_all=True, shared=Path("/")))
+        return await self.serve(
+            ListenAddress(self.socket), Policy(trusts_all=True, shared=Path("/"))
+        )
 
     async def serve_tcp(self, **place: str) -> Server:
-        return await self.serve(Place(**place), Policy(token=TOKEN, shared=self.directory))  # type: ignore[arg-type]
+        return await self.serve(ListenAddress(**place), Policy(token=TOKEN, shared=self.directory))  # type: ignore[arg-type]
 
     async def talk(self) -> Talk:
         """By TCP if that is served, and by the UNIX socket else."""

@@ -18,7 +18,7 @@ from boincvm.node.responder import Verb
 from support.controller.lossy_asks import AskNet, ask_net
 
 
-class DirectoryPlace:
+class DirectoryFileRoot:
     """As a machine of which `root` is the work directory."""
 
     def __init__(self, root: Path) -> None:
@@ -62,7 +62,7 @@ class Hosted:
     def __init__(self, directory: Path) -> None:
         self.root, self.spool = directory / "work", directory / "spool"
         self.root.mkdir(parents=True)
-        self.place = DirectoryPlace(self.root)
+        self.place = DirectoryFileRoot(self.root)
         self.files = NodeFiles(self.place, self.spool)
         self.pieces = 0
         self.lies: dict[str, Verb] = {}

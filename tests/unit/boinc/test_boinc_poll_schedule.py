@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from boincvm.boinc.poll_schedule import LONGEST, SHORTEST, Rhythm
+from boincvm.boinc.poll_schedule import LONGEST, SHORTEST, PollSchedule
 
 COST = 60e-6
 """Seconds of processor time for a look."""
@@ -19,7 +19,7 @@ def simulate(
     chance = random.Random(1)
     ticks = [0.3 + period * n + chance.uniform(0, jitter) for n in range(int(seconds / period))]
     ticks = [tick for n, tick in enumerate(ticks) if n not in silent]
-    rhythm = Rhythm(0.0, 0.0)
+    rhythm = PollSchedule(0.0, 0.0)
     now, cpu = 0.0, 0.0
     latencies: list[float] = []
     looks: list[float] = []

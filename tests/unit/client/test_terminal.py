@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boincvm.client.terminal.local import Leaving
+from boincvm.client.terminal.local import EscapeDetector
 from boincvm.client.terminal.protocol import (
     Size,
     keys,
@@ -160,7 +160,7 @@ def test_whoever_says_nothing_for_long_is_gone():
 
 _NEAR = """
 import os, subprocess, sys
-from boincvm.client.terminal.local import Attendance, size_of
+from boincvm.client.terminal.local import TerminalSession, size_of
 from boincvm.client.terminal.protocol import shell_argv
 
 class Far:
@@ -180,7 +180,7 @@ class Far:
 
 far = Far()
 print("there", flush=True)
-ended = Attendance(far, 0).attend()
+ended = TerminalSession(far, 0).run()
 print("ended", ended, far.far.poll(), flush=True)
 """
 
@@ -254,14 +254,14 @@ async def test_the_far_end_is_gone_at_once():
     ],
 )
 def test_how_one_leaves(typed, sent, leaves):
-    leaving, got, has_left = Leaving(), b"", False
+    leaving, got, has_left = EscapeDetector(), b"", False
     for key in typed.encode():
         data, has_left = leaving.feed(bytes([key]))
         got += data
         if has_left:
             break
     assert (got.decode(), has_left) == (sent, leaves)
-    assert Leaving().feed(typed.encode()) == (sent.encode(), leaves)
+    assert EscapeDetector().feed(typed.encode()) == (sent.encode(), leaves)
 
 
 def test_what_a_shell_is_told_of_the_terminal():

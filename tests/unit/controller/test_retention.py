@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from boincvm.controller.commands import retention
 from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.commands.journal import NoJournal
-from boincvm.controller.commands.retention import KeptCommands
+from boincvm.controller.commands.retention import RetainedCommands
 from boincvm.controller.protocol.commands import Request
 from boincvm.controller.store import Store
 
@@ -28,7 +28,7 @@ def command(command_id: str) -> Command:
     return made
 
 
-def say(kept: KeptCommands, told: Command, count: int, stream: str = "stdout") -> None:
+def say(kept: RetainedCommands, told: Command, count: int, stream: str = "stdout") -> None:
     log = told.answers["g"].outputs[stream]
     kept.take_output(told.answers["g"], stream, log.end, b"x" * count)
 
@@ -47,7 +47,7 @@ class Told(NoJournal):
 
 async def test_output_of_those_that_ended_first_goes_first() -> None:
     journal = Told()
-    kept = KeptCommands(journal)
+    kept = RetainedCommands(journal)
     a, b, runs = command("a"), command("b"), command("runs")
     for one in (runs, a, b):
         kept.add(one)
@@ -69,7 +69,7 @@ async def test_output_of_those_that_ended_first_goes_first() -> None:
 
 async def test_those_that_run_lose_their_older_half() -> None:
     journal = Told()
-    kept = KeptCommands(journal)
+    kept = RetainedCommands(journal)
     ended, one, two = command("ended"), command("one"), command("two")
     for told in (ended, one, two):
         kept.add(told)
@@ -85,7 +85,7 @@ async def test_those_that_run_lose_their_older_half() -> None:
 
 
 async def test_a_command_of_a_former_life_counts() -> None:
-    kept = KeptCommands(Told())
+    kept = RetainedCommands(Told())
     former = command("former")
     former.answers["g"].outputs["stdout"].append(b"x" * 700)
     former.answers["g"].state = State.ENDED
@@ -110,7 +110,7 @@ async def test_a_command_of_a_former_life_counts() -> None:
 )
 async def test_what_is_counted_is_what_there_is(steps: list[tuple[str, int, int]]) -> None:
     now = 0.0
-    kept = KeptCommands(Told(), lambda: now)
+    kept = RetainedCommands(Told(), lambda: now)
     for number, (step, which, count) in enumerate(steps):
         known = kept.all()
         told = known[which % len(known)] if known else None

@@ -24,7 +24,7 @@ _LEAVING_LIMIT = 3.0
 _LEAVE, _RESIZED, _GO_ON = b"l", b"w", b"g"
 
 
-class FarEnd(Protocol):
+class RemoteEnd(Protocol):
     """Each of these may wait, and raise what it likes; each has a thread of its own."""
 
     def show(self) -> None:
@@ -37,7 +37,7 @@ class FarEnd(Protocol):
         """Ends it at once."""
 
 
-class Leaving:
+class EscapeDetector:
     """Finds `~.` after a line's end: the user wants to leave, whatever the far end does."""
 
     def __init__(self) -> None:
@@ -76,14 +76,14 @@ def size_of(terminal: int) -> Size:
     return Size(rows or Size().rows, columns or Size().columns)
 
 
-class Attendance:
+class TerminalSession:
     """One remote shell on the terminal `keyboard`; only in the main thread.
 
     This thread waits for nothing but keys, window sizes and signals; what may take its time is
     done by others, so that one can always leave.
     """
 
-    def __init__(self, far: FarEnd, keyboard: int) -> None:
+    def __init__(self, far: RemoteEnd, keyboard: int) -> None:
         self._far = far
         self._keyboard = keyboard
         self._waiting = bytearray()
@@ -96,7 +96,7 @@ class Attendance:
         for descriptor in (self._bell, self._ringer):
             set_blocking(descriptor, False)
 
-    def attend(self) -> bool:
+    def run(self) -> bool:
         """Until the far end has ended: True; or, False, until the user leaves by `~.` after
         Enter, the keyboard is gone, or one of SIGINT, SIGTERM and SIGHUP comes. Raises what the
         far end raises."""
@@ -140,7 +140,7 @@ class Attendance:
 
     def _type(self) -> None:
         """Until it is over."""
-        leaving = Leaving()
+        leaving = EscapeDetector()
         self._say(window_size(size_of(self._keyboard)))  # it may be another one by now
         while True:
             has_room = len(self._waiting) < _ROOM

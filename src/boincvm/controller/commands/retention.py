@@ -14,7 +14,7 @@ MOST_OUTPUT = 256 << 20
 """Bytes, of all commands together."""
 
 
-class KeptCommands:
+class RetainedCommands:
     """In the order in which they were given. Those that have ended stay for KEPT_FOR seconds,
     fewer of them if there are too many. Where there is too much output, all that of those that
     ended first goes; and if that is not enough, the older half of what others have."""

@@ -14,7 +14,7 @@ from typing import assert_never
 from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.commands.input import InputFeed
 from boincvm.controller.commands.journal import Journal, NoJournal
-from boincvm.controller.commands.retention import MOST_COMMANDS, KeptCommands
+from boincvm.controller.commands.retention import MOST_COMMANDS, RetainedCommands
 from boincvm.controller.delivery import Delivery, Parcel
 from boincvm.controller.protocol.commands import (
     LONGEST_ID,
@@ -77,7 +77,7 @@ class CommandTable:
         self._delivery: Delivery[_Assignment] = Delivery(send)
         self._owner = owner
         self._journal = journal or NoJournal()
-        self._kept = KeptCommands(self._journal, clock)
+        self._kept = RetainedCommands(self._journal, clock)
         self._inputs: dict[str, InputFeed] = {}
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         self.counts: Counter[str] = Counter()

@@ -27,7 +27,7 @@ from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.inherited import heeded, reset_inherited_state
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.node.files import NodeFiles
-from boincvm.node.machine_files import MachinePlace
+from boincvm.node.machine_files import MachineFileRoot
 from boincvm.node.node import Node
 
 
@@ -75,7 +75,7 @@ async def keep(place: Place, snapshot: str | None) -> None:
     try:
         # The group ends first: what was asked is answered before the guest says BYE.
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            files = NodeFiles(MachinePlace(lambda: kept.session), place.spool)
+            files = NodeFiles(MachineFileRoot(lambda: kept.session), place.spool)
             stack.push_async_callback(files.close)
             guest = Node(
                 bus,

@@ -15,10 +15,10 @@ from starlette.websockets import WebSocket
 
 from boincvm.controller import operations
 from boincvm.controller.controller import Controller
-from boincvm.controller.serve.auth import Gate, Policy, refuse
+from boincvm.controller.serve.auth import Authentication, Policy, refuse
 from boincvm.controller.serve.bodies import answer_error, json_object
 from boincvm.controller.serve.open_api import document
-from boincvm.controller.serve.shutdown import Ending
+from boincvm.controller.serve.shutdown import Shutdown
 from boincvm.controller.serve.streams import Streams
 from boincvm.controller.serve.xml_rpc import XmlRpc
 from boincvm.errors import BoincvmError
@@ -27,9 +27,9 @@ NOVNC = Path("/usr/share/novnc")
 """Debian's package novnc."""
 
 
-def make_app(controller: Controller, policy: Policy, ending: Ending | None = None) -> ASGIApp:
-    """For those whom `policy` lets in. `ending` ends what goes on for ever."""
-    streams = Streams(controller, ending or Ending())
+def make_app(controller: Controller, policy: Policy, shutdown: Shutdown | None = None) -> ASGIApp:
+    """For those whom `policy` lets in. `shutdown` ends what goes on for ever."""
+    streams = Streams(controller, shutdown or Shutdown())
     routes: list[BaseRoute] = [
         Route("/api/openapi.json", _open_api, methods=["GET"]),
         Route("/api/events", streams.events, methods=["GET"]),
@@ -51,7 +51,7 @@ def make_app(controller: Controller, policy: Policy, ending: Ending | None = Non
     page = Path(str(resources.files("boincvm.controller"))) / "web"
     routes.append(Mount("/", StaticFiles(directory=page, html=True)))
     handlers = {HTTPException: _no_such, BoincvmError: answer_error, Exception: answer_error}
-    return Gate(Starlette(routes=routes, exception_handlers=handlers), policy)
+    return Authentication(Starlette(routes=routes, exception_handlers=handlers), policy)
 
 
 def _operation(controller: Controller) -> Callable[[Request], Awaitable[Response]]:

@@ -123,7 +123,7 @@ def is_public(scope: Scope) -> bool:
     return is_read and not scope["path"].startswith(("/api/", "/RPC2"))
 
 
-class Gate:
+class Authentication:
     """Around the app."""
 
     def __init__(self, app: ASGIApp, policy: Policy) -> None:

@@ -26,7 +26,7 @@ CALLER = "caller"
 """The key of `Caller` in a scope's state."""
 
 
-class Crowd:
+class ConnectionLimits:
     """All connections of one server."""
 
     def __init__(self, most_strangers: int = MOST_STRANGERS) -> None:
@@ -71,22 +71,22 @@ class Crowd:
 class Caller:
     """Who is at the other end of a connection. has_certificate: one that was verified."""
 
-    def __init__(self, crowd: Crowd, transport: asyncio.Transport) -> None:
-        self._crowd = crowd
+    def __init__(self, limits: ConnectionLimits, transport: asyncio.Transport) -> None:
+        self._limits = limits
         self._transport = transport
         security = transport.get_extra_info("ssl_object")
         self.has_certificate = bool(security and security.getpeercert())
 
     def is_known(self) -> None:
         """From now on it is no stranger."""
-        self._crowd.know(self)
+        self._limits.know(self)
 
     def drop(self) -> None:
-        self._crowd.leave(self)
+        self._limits.leave(self)
         self._transport.abort()
 
     def leave(self) -> None:
-        self._crowd.leave(self)
+        self._limits.leave(self)
 
 
 def is_owner(transport: asyncio.Transport) -> bool:
@@ -100,14 +100,14 @@ class HttpConnection(H11Protocol):
 
     def __init__(
         self,
-        crowd: Crowd,
+        limits: ConnectionLimits,
         may_enter: Callable[[asyncio.Transport], bool],
         config: Config,
         server_state: ServerState,
     ) -> None:
         super().__init__(config, server_state, {})
         self.ws_protocol_class = SocketConnection
-        self._crowd = crowd
+        self._limits = limits
         self._may_enter = may_enter
         self._caller: Caller | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -117,10 +117,10 @@ class HttpConnection(H11Protocol):
         if not self._may_enter(transport):
             transport.abort()
             return
-        self._caller = Caller(self._crowd, transport)
+        self._caller = Caller(self._limits, transport)
         self.app_state = {CALLER: self._caller}
         super().connection_made(transport)
-        self._crowd.enter(self._caller)
+        self._limits.enter(self._caller)
         self._look()
 
     def data_received(self, data: bytes) -> None:
@@ -170,11 +170,11 @@ class SocketConnection(WebSocketsSansIOProtocol):
 
 
 def protocol_factory(
-    crowd: Crowd, config: Config, state: ServerState, *, owners_only: bool
+    limits: ConnectionLimits, config: Config, state: ServerState, *, owners_only: bool
 ) -> Callable[[], HttpConnection]:
     """For asyncio's servers."""
     may_enter: Any = is_owner if owners_only else _anybody
-    return functools.partial(HttpConnection, crowd, may_enter, config, state)
+    return functools.partial(HttpConnection, limits, may_enter, config, state)
 
 
 def _anybody(_transport: asyncio.Transport) -> bool:

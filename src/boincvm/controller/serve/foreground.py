@@ -8,7 +8,7 @@ from boincvm.bus.broker_address import BrokerAddress, is_elsewhere
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.hosts.broker import Listen
 from boincvm.controller.serve.auth import Policy, token_in
-from boincvm.controller.serve.server import Place, Server
+from boincvm.controller.serve.server import ListenAddress, Server
 from boincvm.errors import BoincvmError
 from boincvm.host.inherited import heeded
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
@@ -21,7 +21,7 @@ _OWNER = Policy(trusts_all=True, shared=Path("/"))
 
 
 async def run_in_foreground(
-    place: Place | None,
+    place: ListenAddress | None,
     listen: Listen | None,
     broker: BrokerAddress | None,
     *,
@@ -34,7 +34,7 @@ async def run_in_foreground(
     add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
     directory = controller_directory()
     async with run_controller(directory, listen=listen, broker=broker) as controller:
-        servers = [Server(controller, Place(directory / SOCKET), _OWNER)]
+        servers = [Server(controller, ListenAddress(directory / SOCKET), _OWNER)]
         address = ""
         try:
             await servers[0].open()
@@ -61,7 +61,7 @@ async def run_in_foreground(
 
 
 def warnings(
-    place: Place | None, listen: Listen | None, broker: BrokerAddress | None
+    place: ListenAddress | None, listen: Listen | None, broker: BrokerAddress | None
 ) -> Iterator[str]:
     """What the network can read along."""
     if place is not None and not place.certificate and is_elsewhere(place.host):

@@ -17,8 +17,8 @@ from uvicorn.server import ServerState
 from boincvm.controller.controller import Controller
 from boincvm.controller.serve.app import make_app
 from boincvm.controller.serve.auth import Policy
-from boincvm.controller.serve.connections import Crowd, protocol_factory
-from boincvm.controller.serve.shutdown import Ending
+from boincvm.controller.serve.connections import ConnectionLimits, protocol_factory
+from boincvm.controller.serve.shutdown import Shutdown
 from boincvm.errors import host_error
 from boincvm.host.sockets import private_listener
 
@@ -29,7 +29,7 @@ _LONGEST_HEAD = 64 << 10
 _LONGEST_MESSAGE = 1 << 20
 
 
-class Place(NamedTuple):
+class ListenAddress(NamedTuple):
     """Where to listen: `path` of a UNIX socket, or host and port (0 lets one be chosen).
     certificate, key: files, for TLS; client_authority: of the certificates that let clients in."""
 
@@ -44,15 +44,15 @@ class Place(NamedTuple):
 class Server:
     """Serves `controller` at `place` to whom `policy` lets in, from `open` to `close`."""
 
-    def __init__(self, controller: Controller, place: Place, policy: Policy) -> None:
+    def __init__(self, controller: Controller, place: ListenAddress, policy: Policy) -> None:
         self._place = place
         if place.path is None and policy.hosts:
             own = (place.host.lower(), socket.gethostname().lower())
             policy = policy._replace(hosts=(*policy.hosts, *own))
-        self._ending = Ending()
-        self._crowd = Crowd()
+        self._shutdown = Shutdown()
+        self._limits = ConnectionLimits()
         self._state = ServerState()
-        self._app = make_app(controller, policy, self._ending)
+        self._app = make_app(controller, policy, self._shutdown)
         self._server: asyncio.Server | None = None
 
     async def open(self) -> tuple[str, int]:
@@ -68,7 +68,7 @@ class Server:
                 hint="is the address this host's, and free? do the certificate's files fit?",
             ) from error
         factory = protocol_factory(
-            self._crowd, self._config(), self._state, owners_only=place.path is not None
+            self._limits, self._config(), self._state, owners_only=place.path is not None
         )
         loop = asyncio.get_running_loop()
         limit = _TLS_LIMIT if security else None
@@ -106,14 +106,14 @@ class Server:
         server.close()
         if self._place.path:
             self._place.path.unlink(missing_ok=True)
-        self._ending.end()
+        self._shutdown.end()
         await self._tasks_end(GRACE)
         for connection in list(self._state.connections):
             connection.shutdown()
         with suppress(TimeoutError):  # what they are still sent may be on its way
             async with asyncio.timeout(GRACE / 2):
-                await self._crowd.until_empty()
-        self._crowd.drop_all()
+                await self._limits.until_empty()
+        self._limits.drop_all()
         for task in self._state.tasks:
             task.cancel()
         await self._tasks_end(GRACE)
@@ -123,7 +123,7 @@ class Server:
             await asyncio.wait(set(self._state.tasks), timeout=limit)
 
 
-def _security(place: Place) -> ssl.SSLContext | None:
+def _security(place: ListenAddress) -> ssl.SSLContext | None:
     """Raises OSError."""
     if not place.certificate:
         return None

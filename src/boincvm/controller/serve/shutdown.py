@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from boincvm.controller.serve.bodies import error_table
 
 
-class Ending:
+class Shutdown:
     """Of a server: ends all blocks of `until` that are open, and those to come."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Ending:
 
 
 def stop(limit: asyncio.Timeout) -> None:
-    """Ends a block of `Ending.until`; harmless where it has ended."""
+    """Ends a block of `Shutdown.until`; harmless where it has ended."""
     if not limit.expired():
         limit.reschedule(asyncio.get_running_loop().time())
 
@@ -52,7 +52,7 @@ class Flow(Response):
     def __init__(
         self,
         pieces: AsyncGenerator[bytes, None],
-        ending: Ending,
+        shutdown: Shutdown,
         media_type: str,
         headers: dict[str, str] | None = None,
         *,
@@ -62,13 +62,13 @@ class Flow(Response):
         del self.headers["content-length"]
         self.headers.update(headers or {})
         self._pieces = pieces
-        self._ending = ending
+        self._shutdown = shutdown
         self._is_whole = is_whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = {"status": self.status_code, "headers": self.raw_headers}
         has_ended = False
-        async with aclosing(self._pieces) as pieces, self._ending.until() as limit:
+        async with aclosing(self._pieces) as pieces, self._shutdown.until() as limit:
             await send({"type": "http.response.start", **head})
             if scope["method"] == "HEAD":
                 stop(limit)

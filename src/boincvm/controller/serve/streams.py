@@ -17,7 +17,7 @@ from boincvm.controller.controller import Controller
 from boincvm.controller.files.transfer import Download
 from boincvm.controller.serve.auth import TOKEN_PROTOCOL
 from boincvm.controller.serve.bodies import body, error_table, json_object, pieces
-from boincvm.controller.serve.shutdown import Ending, Flow
+from boincvm.controller.serve.shutdown import Flow, Shutdown
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.json_value import Json
 from boincvm.tree_entries import time_of
@@ -29,18 +29,18 @@ _LINES = "application/x-ndjson"
 
 
 class Streams:
-    """Handlers for Starlette's routes. Those that follow something go on until `ending`."""
+    """Handlers for Starlette's routes. Those that follow something go on until `shutdown`."""
 
-    def __init__(self, controller: Controller, ending: Ending) -> None:
+    def __init__(self, controller: Controller, shutdown: Shutdown) -> None:
         self._controller = controller
-        self._ending = ending
+        self._shutdown = shutdown
 
     # Events.
 
     async def events(self, request: Request) -> Response:
         after = _whole(request, "after")
         if request.query_params.get("follow") == "yes":
-            return Flow(_lines(self._tables(after)), self._ending, _LINES)
+            return Flow(_lines(self._tables(after)), self._shutdown, _LINES)
         found = [event.table() for event in self._controller.events.after(after)]
         return Response(b"".join(map(_line, found)), media_type=_LINES)
 
@@ -72,14 +72,14 @@ class Streams:
         """Until one of them has ended, or the server ends."""
         tasks = [asyncio.ensure_future(work) for work in works]
         try:
-            async with self._ending.until():
+            async with self._shutdown.until():
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(WebSocketDisconnect, RuntimeError):  # it has been closed already
-            await socket.close(1012 if self._ending.is_now else 1000)
+            await socket.close(1012 if self._shutdown.is_now else 1000)
         for end in ends:
             # Whoever hangs up, on either side, does so at any moment.
             if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect | OSError):
@@ -102,13 +102,13 @@ class Streams:
                 async for table in output:
                     yield table
 
-        return Flow(_lines(all_of_it()), self._ending, _LINES)
+        return Flow(_lines(all_of_it()), self._shutdown, _LINES)
 
     async def output(self, request: Request) -> Response:
         command = self._controller.hub.commands.find(request.path_params["id"])
         begin = _whole(request, "from")
         follow = request.query_params.get("follow") == "yes"
-        return Flow(_lines(command_output(command, begin, follow=follow)), self._ending, _LINES)
+        return Flow(_lines(command_output(command, begin, follow=follow)), self._shutdown, _LINES)
 
     async def input(self, request: Request) -> Response:
         data = await body(request, MOST_INPUT)
@@ -155,7 +155,7 @@ class Streams:
         if gotten.modified is not None:
             headers["x-boincvm-modified"] = str(gotten.modified)
         chunks = _last_when_right(gotten.chunks)
-        return Flow(chunks, self._ending, "application/octet-stream", headers, is_whole=True)
+        return Flow(chunks, self._shutdown, "application/octet-stream", headers, is_whole=True)
 
     # Screens.
 
