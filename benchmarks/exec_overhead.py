@@ -2,8 +2,8 @@
 
 Ours is one command to one machine of a controller: `POST /api/exec?follow=yes` by a connection
 that is kept, as HTTP clients do it, until the answer says how it ended. So it has the HTTP
-server, the registry, the store, the bus, the keeper and the way back. The guest's own time is
-what the answer says of it (`wall_time`): from the moment at which the keeper gave the program to
+server, the registry, the store, the bus, the shim and the way back. The guest's own time is
+what the answer says of it (`wall_time`): from the moment at which the shim gave the program to
 the guest's link until it heard of its end. The result is the median of the differences.
 """
 

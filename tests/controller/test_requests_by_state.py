@@ -16,9 +16,9 @@ from websockets.exceptions import ConnectionClosed
 from boincvm.client.address import ControllerAddress
 from boincvm.client.client import Client
 from boincvm.client.terminal.protocol import shell_argv
-from boincvm.controller.keeper.place import Place
 from boincvm.controller.protocol.vm_state import MEANINGS, Requests, VmState
 from boincvm.errors import BoincvmError
+from boincvm.shim.machine_directory import MachineDirectory
 from support.controller.faces import BEARER, TOKEN, Faces
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 
@@ -36,8 +36,8 @@ class Asked:
         self.starting: asyncio.Task[object] | None = None
 
     @property
-    def place(self) -> Place:
-        return Place(self.faces.directory / "controller" / "machines" / "m")
+    def place(self) -> MachineDirectory:
+        return MachineDirectory(self.faces.directory / "controller" / "machines" / "m")
 
     async def do(self, operation: str, **asked: object) -> Any:
         told = (await self.faces.call(operation, vms="m", **asked)).result
@@ -159,7 +159,7 @@ REQUESTS = (*WITH_HINT, "cp_to", "console")
 REFUSED = {
     VmState.POWERED_OFF: ("the machine m is powered off", "boincvm start m"),
     VmState.SAVED: ("the machine m is saved", "boincvm start m"),
-    VmState.ABORTED: ("the machine m is aborted: its keeper was killed", "boincvm start m"),
+    VmState.ABORTED: ("the machine m is aborted: its shim was killed", "boincvm start m"),
     VmState.PAUSED: ("the machine m is paused", "boincvm resume m"),
     VmState.STUCK: ("the machine m is stuck", "boincvm reset m"),
 }
@@ -207,9 +207,9 @@ async def test_what_cannot_be_answered_is_refused_at_once(state: VmState, asked:
         assert await asked.do("start") == {"state": "running"}
 
 
-async def test_what_waits_for_a_machine_hears_when_its_keeper_dies(asked: Asked) -> None:
+async def test_what_waits_for_a_machine_hears_when_its_shim_dies(asked: Asked) -> None:
     await asked.bring_to(VmState.STARTING)
-    for name in PINGS:  # its keeper answers for it
+    for name in PINGS:  # its shim answers for it
         assert await getattr(asked, name)()
     waiting = {
         name: asyncio.ensure_future(getattr(asked, name)())
@@ -230,7 +230,7 @@ async def test_what_waits_for_a_machine_hears_when_its_keeper_dies(asked: Asked)
         error = task.exception()
         assert isinstance(error, BoincvmError), name
         assert "the machine" in error.message, name
-        assert "aborted: its keeper was killed" in error.message, name
+        assert "aborted: its shim was killed" in error.message, name
     assert asked.starting is not None
     assert "did not start" in (await asked.starting)["error"]["message"]  # type: ignore[index]
 

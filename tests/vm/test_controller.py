@@ -78,9 +78,9 @@ async def test_another_controller_finds_its_machines(base_image: Path, tmp_path:
         ended = await asked.begin("a", "echo", "before")
         await asked.ends(ended)
         command = await asked.begin("a", "sh", "-c", "echo one; sleep 2; echo two")
-        keeper = asked.keeper("a")
+        shim = asked.shim("a")
     async with controlled(tmp_path) as asked:
-        assert asked.keeper("a") == keeper
+        assert asked.shim("a") == shim
         assert (await asked.vm("a"))["state"] == "running"
         assert (await asked("command", id=ended.id, output=True))["answers"]["a"]["output"] == {
             "stdout": "before\n",
@@ -96,8 +96,8 @@ async def test_what_is_killed_is_told_and_starts_again(base_image: Path, tmp_pat
         await asked("create", name="a", memory="256M")
         await asked.outcome("start", "a")
         await asked.run("a", "sh", "-c", "echo kept >file; sync")
-        keeper = asked.keeper("a")
-        (qemu,) = children_of(keeper)
+        shim = asked.shim("a")
+        (qemu,) = children_of(shim)
         running = await asked.begin("a", "sleep", "100")
         os.kill(qemu, signal.SIGKILL)
         await asked.until_event("vm_state", "killed from outside")
@@ -108,10 +108,10 @@ async def test_what_is_killed_is_told_and_starts_again(base_image: Path, tmp_pat
         assert await asked.outcome("start", "a") == {"state": "running"}
         assert await asked.run("a", "cat", "file") == {"a": (0, "kept\n")}
 
-        keeper = asked.keeper("a")
-        (qemu,) = children_of(keeper)
-        os.kill(keeper, signal.SIGKILL)
-        await asked.until_event("vm_state", "its keeper was killed")
+        shim = asked.shim("a")
+        (qemu,) = children_of(shim)
+        os.kill(shim, signal.SIGKILL)
+        await asked.until_event("vm_state", "its shim was killed")
         assert (await asked.vm("a"))["state"] == "aborted"
         assert (
             not Path(f"/proc/{qemu}/cmdline").exists()
@@ -126,7 +126,7 @@ async def test_the_host_is_shut_down(base_image: Path, tmp_path: Path) -> None:
         await asked("create", name="a", memory="256M")
         await asked.outcome("start", "a")
         command = await asked.begin("a", "sh", "-c", "sleep 1; echo done")
-        os.kill(asked.keeper("a"), signal.SIGTERM)
+        os.kill(asked.shim("a"), signal.SIGTERM)
         await asked.until_event("vm_state", "it is saved")
         assert await asked.outcome("start", "a") == {"state": "running"}
         assert await asked.ends(command) == {"a": (0, "done\n")}

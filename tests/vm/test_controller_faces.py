@@ -27,7 +27,7 @@ NAMES = ("1.1.1", "1.2.1", "1.2.2")
 async def served(directory: Path, broker: BrokerAddress | None) -> AsyncIterator[str]:
     """The address for an old client."""
     async with run_controller(directory, broker=broker) as controller:
-        server = Server(controller, Place(), Policy(token=TOKEN, shared=directory.parent))
+        server = Server(controller, ListenAddress(), Policy(token=TOKEN, shared=directory.parent))
         host, port = await server.open()
         try:
             yield f"http://x:{TOKEN}@{host}:{port}/RPC2"

@@ -1,5 +1,5 @@
 """Faults of the controller of real machines: it is killed while files are on their way, and a
-keeper stands still for a while."""
+shim stands still for a while."""
 
 import asyncio
 import hashlib
@@ -44,14 +44,14 @@ async def killed(directory: Path, way: str, offset: int, transfer: str, file: Pa
 
 @asynccontextmanager
 async def machine_of(directory: Path) -> AsyncIterator[tuple[int, "Left"]]:
-    """The keeper of a machine `a` that runs while there is no controller."""
+    """The shim of a machine `a` that runs while there is no controller."""
     try:
         async with controlled(directory, ends_all=False) as asked:
             await asked("create", name="a", memory="256M")
             await asked.outcome("start", "a")
             await asked.run("a", "sh", "-c", "printf 'former\\n' >large")
-            keeper, left = asked.keeper("a"), Left(directory)
-        yield keeper, left
+            shim, left = asked.shim("a"), Left(directory)
+        yield shim, left
     finally:
         async with controlled(directory):
             pass
@@ -93,7 +93,7 @@ async def test_the_controller_is_killed_while_a_file_goes_to_a_machine(
     directory, file = tmp_path / "c", tmp_path / "file"
     data = os.urandom(SIZE)
     file.write_bytes(data)
-    async with machine_of(directory) as (keeper, left):
+    async with machine_of(directory) as (shim, left):
         await killed(directory, "put", SIZE // 2, "mine", file)
         # What has come need not come again: the next one reads from there on, and is killed later.
         (part,) = left.files()
@@ -102,7 +102,7 @@ async def test_the_controller_is_killed_while_a_file_goes_to_a_machine(
         assert left.files() == {part}
         assert Path(part).stat().st_size > SIZE // 2
         async with controlled(directory, ends_all=False) as asked:
-            assert asked.keeper("a") == keeper
+            assert asked.shim("a") == shim
             assert (await asked.vm("a"))["state"] == "running"
             assert await in_guest(asked) == [digest(b"former\n"), "large"]
             for transfer in ("mine", None):  # goes on; and all of it once more
@@ -119,26 +119,26 @@ async def test_the_controller_is_killed_while_a_file_comes_from_a_machine(
     base_image: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "c"
-    async with machine_of(directory) as (keeper, left):
+    async with machine_of(directory) as (shim, left):
         async with controlled(directory, ends_all=False) as asked:
             await asked.run("a", "sh", "-c", f"head -c {SIZE} /dev/urandom >large")
         await killed(directory, "get", SIZE // 2, "mine", tmp_path)
         async with controlled(directory, ends_all=False) as asked:
-            assert asked.keeper("a") == keeper
+            assert asked.shim("a") == shim
             expected = await in_guest(asked)
             for transfer in ("mine", None):
                 async with asyncio.timeout(LIMIT):
                     gotten = await asked.controller.files.get("a", "large", transfer=transfer)
                     data = b"".join([piece async for piece in gotten.chunks])
                 assert [digest(data), "large"] == expected
-            # It is told to the keeper, and heard in its turn.
+            # It is told to the shim, and heard in its turn.
             await asked.controller.files.get("a", "large")
         async with controlled(directory, ends_all=False) as asked:
             assert await asked.outcome("power_off", "a") == {"state": "powered_off"}
             assert left.files() == set()
 
 
-async def test_a_keeper_stands_still_for_a_while(
+async def test_a_shim_stands_still_for_a_while(
     base_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is silent, then dropped, and is heard again: what it was told is done once."""
@@ -155,7 +155,7 @@ async def test_a_keeper_stands_still_for_a_while(
             async with asyncio.timeout(LIMIT):
                 while not meanwhile.answers["a"].outputs["stdout"].end:
                     await meanwhile.changed()
-            os.kill(asked.keeper("a"), signal.SIGSTOP)
+            os.kill(asked.shim("a"), signal.SIGSTOP)
             try:
                 told = await asked.begin("a", "sh", "-c", "echo once >>told; wc -l <told")
                 again = await asked.begin(
@@ -165,7 +165,7 @@ async def test_a_keeper_stands_still_for_a_while(
                 assert (await asked.vm("a"))["state"] == "stuck"
                 assert not told.is_finished
             finally:
-                os.kill(asked.keeper("a"), signal.SIGCONT)
+                os.kill(asked.shim("a"), signal.SIGCONT)
             assert await asked.ends(told) == {"a": (0, f"{number}\n")}
             assert await asked.ends(again) == {"a": (0, f"{number}\n")}
             assert await asked.ends(meanwhile) == {"a": (0, "1\n2\n3\n4\n5\n6\n")}

@@ -1,4 +1,4 @@
-"""A machine is at work, and its keeper, its hypervisor or the controller is killed.
+"""A machine is at work, and its shim, its hypervisor or the controller is killed.
 
 Some rounds of killed_operations.py, which plays as many as one likes; `SEED` is printed by it.
 """

@@ -1,4 +1,4 @@
-"""A keeper or its hypervisor is killed at each step of a snapshot: what the guest had synced is
+"""A shim or its hypervisor is killed at each step of a snapshot: what the guest had synced is
 there at the next start, and so are the snapshots that were there."""
 
 import asyncio
@@ -12,10 +12,10 @@ from typing import Self
 import pytest
 
 from boincvm.controller.commands.command import Command
-from boincvm.controller.keeper.place import Place
-from boincvm.controller.keeper.snapshots import Snapshots, read_checkpoint
 from boincvm.controller.machines import local_machine
 from boincvm.controller.protocol.vm_state import VmState
+from boincvm.shim.machine_directory import MachineDirectory
+from boincvm.shim.snapshots import Snapshots, read_checkpoint
 from support import with_support
 from support.controller.controlled import LIMIT, Controlled, children_of, controlled
 
@@ -41,7 +41,7 @@ STEPS = (
 
 
 class Gate:
-    """Where gated keepers ask. `closed_at`: steps that are not let pass."""
+    """Where gated shims ask. `closed_at`: steps that are not let pass."""
 
     def __init__(self) -> None:
         self.closed_at: set[str] = set()
@@ -73,7 +73,7 @@ class Gate:
 @pytest.fixture
 async def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
     gate, path = Gate(), tmp_path / "gate"
-    monkeypatch.setattr(local_machine, "_KEEPER", "support.controller.gated_keeper")
+    monkeypatch.setattr(local_machine, "_SHIM", "support.controller.gated_shim")
     monkeypatch.setenv("PYTHONPATH", with_support()["PYTHONPATH"])
     monkeypatch.setenv("BOINCVM_TEST_GATE", str(path))
     async with await asyncio.start_unix_server(gate.ask, path):
@@ -129,7 +129,7 @@ async def cut_off(
         gate.open(*STEPS)
 
 
-def whole_snapshots(place: Place) -> list[str]:
+def whole_snapshots(place: MachineDirectory) -> list[str]:
     """Their names, each found to be what was written."""
     found = Snapshots(place).all()
     for one in found:
@@ -137,7 +137,7 @@ def whole_snapshots(place: Place) -> list[str]:
     return [one.name for one in found]
 
 
-@pytest.mark.parametrize("victim", ["keeper", "hypervisor"])
+@pytest.mark.parametrize("victim", ["shim", "hypervisor"])
 async def test_what_was_synced_outlives_a_snapshot_that_is_cut_off(
     gate: Gate, base_image: Path, tmp_path: Path, victim: str
 ) -> None:
@@ -150,10 +150,10 @@ async def test_what_was_synced_outlives_a_snapshot_that_is_cut_off(
         assert (await asked.outcome("snapshot_take", "a", name="first"))["snapshot"] == "first"
         for number, step in enumerate(STEPS):
             counting = await Counting.begin(asked)
-            keeper = asked.keeper("a")
-            (qemu, *_) = children_of(keeper)
+            shim = asked.shim("a")
+            (qemu, *_) = children_of(shim)
             async with cut_off(asked, gate, f"cut-{number}", step, counting):
-                os.kill(keeper if victim == "keeper" else qemu, signal.SIGKILL)
+                os.kill(shim if victim == "shim" else qemu, signal.SIGKILL)
             async with asyncio.timeout(LIMIT):
                 await machine.until(lambda: machine.state is VmState.ABORTED)
             assert await asked.outcome("start", "a") == {"state": "running"}, step

@@ -1,4 +1,4 @@
-"""`boincvm logs`: what a machine's keeper had to say."""
+"""`boincvm logs`: what a machine's shim had to say."""
 
 import argparse
 

@@ -26,7 +26,7 @@ from boincvm.json_value import Json
 from boincvm.tree_entries import time_of
 
 CALL_LIMIT = 660.0
-"""Seconds of silence; a keeper may take ten minutes for what it is told."""
+"""Seconds of silence; a shim may take ten minutes for what it is told."""
 _LARGEST_RESULT = 256 << 20
 _LONGEST_LINE = 16 << 20
 _LARGEST_ERROR = 1 << 20

@@ -75,7 +75,7 @@ class Controller:
         """Finds what a former controller has left. Raises BoincvmError."""
         for line in self.machines.load():
             self.events.add("trouble", None, line)
-        for machine in self.machines.all():  # their keepers may come back
+        for machine in self.machines.all():  # their shims may come back
             try:
                 machine.place.bus()
                 self._bus_for(machine.id)
@@ -143,7 +143,7 @@ class Controller:
             # One of a broker elsewhere is not its own.
             known = place.passcode if place is not None and place.path else ""
         except BoincvmError:
-            if machine is not None and machine.is_kept:  # else its next keeper has a new one
+            if machine is not None and machine.is_kept:  # else its next shim has a new one
                 raise
         return self.side.place_for(machine_id, known)
 
@@ -167,7 +167,7 @@ class Controller:
         if machine is not None:
             machine.hear(is_silent=change in (Change.SILENT, Change.DROPPED))
             if machine.is_silent is False and change in (Change.SILENT, Change.DROPPED):
-                self._see_end(machine)  # its keeper could not say so
+                self._see_end(machine)  # its shim could not say so
 
     def _take_report(self, guest_id: str, report: Report) -> None:
         before = self.overview.take_report(guest_id, report)
@@ -184,7 +184,7 @@ class Controller:
         machine = self.machines.find(machine_id)
         if machine is None:
             self.hub.commands.guest_is_lost(machine_id, "the machine was removed")
-            self.hub.registry.bye(machine_id)  # its keeper's word may be on its way still
+            self.hub.registry.bye(machine_id)  # its shim's word may be on its way still
             self.overview.forget(machine_id)
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
@@ -193,7 +193,7 @@ class Controller:
                 self._see_end(machine)
 
     def _see_end(self, machine: LocalMachine) -> None:
-        """Whoever waits for a machine whose keeper has gone hears at once."""
+        """Whoever waits for a machine whose shim has gone hears at once."""
         if not machine.is_kept:
             self.hub.guest_is_gone(machine.id, comes_back=machine.state is VmState.SAVED)
 

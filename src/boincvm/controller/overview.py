@@ -52,7 +52,7 @@ class Overview:
         return former.state if former else None
 
     def forget(self, guest_id: str) -> None:
-        """One that has gone; its history goes when it is no machine of ours. What a keeper that
+        """One that has gone; its history goes when it is no machine of ours. What a shim that
         runs has said shows that it has been heard once."""
         machine = self._machines.find(guest_id)
         if machine is None or not machine.is_kept:

@@ -48,7 +48,7 @@ class Reach:
         self._state_of = state_of
 
     async def find(self, vms: str, *, held_too: bool = True) -> Reached:
-        """At once, but for machines whose keepers are just coming to the bus. `held_too`: also
+        """At once, but for machines whose shims are just coming to the bus. `held_too`: also
         those that hold what they are asked until they are up; else that is waited for. Raises
         UsageError where `vms` matches nobody."""
         targets = self._operations.targets(parse_selector(vms))
@@ -69,7 +69,7 @@ class Reach:
         until = loop.time() + SILENT_AFTER
         while True:
             if machine is not None:
-                machine.find_keeper()
+                machine.find_shim()
             state, why = self._state_of(vm)
             guest = registry.get(vm)
             requests = state.meaning.requests

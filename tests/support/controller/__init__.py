@@ -1,1 +1,1 @@
-"""Controllers for tests, and guests, keepers and networks that are none."""
+"""Controllers for tests, and guests, shims and networks that are none."""

@@ -9,8 +9,8 @@ from typing import Any
 from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.commands.command import Command
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.keeper.place import Place
 from boincvm.controller.operations import call
+from boincvm.shim.machine_directory import MachineDirectory
 
 LIMIT = 60.0
 
@@ -58,12 +58,12 @@ class Controlled:
                 if event.kind == kind and text in event.text:
                     return
 
-    def place(self, vm: str) -> Place:
+    def place(self, vm: str) -> MachineDirectory:
         machine = self.controller.machines.find(vm)
         assert machine is not None
         return machine.place
 
-    def keeper(self, vm: str) -> int:
+    def shim(self, vm: str) -> int:
         """Its process."""
         return self.place(vm).status().pid
 

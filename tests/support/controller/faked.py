@@ -1,4 +1,4 @@
-"""A controller whose machines have keepers of their own, and are none."""
+"""A controller whose machines have shims of their own, and are none."""
 
 import pytest
 
@@ -9,5 +9,5 @@ from support import with_support
 @pytest.fixture
 def fake_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of controllers of this process from now on."""
-    monkeypatch.setattr(local_machine, "_KEEPER", "support.controller.fake_keeper")
+    monkeypatch.setattr(local_machine, "_SHIM", "support.controller.fake_shim")
     monkeypatch.setenv("PYTHONPATH", with_support()["PYTHONPATH"])

@@ -4,7 +4,7 @@
         [--rounds N] [--minutes N] [--seed N] [--only NAME[:VICTIM]]
 
 Each round makes a machine, begins an operation on it through the controller's HTTP face, kills the
-keeper, the hypervisor or the controller at a random moment, and then looks: is what `list` says of
+shim, the hypervisor or the controller at a random moment, and then looks: is what `list` says of
 the machine true, does it start, does `exec` answer with what was on its disk, are its snapshots
 whole, and is nothing left? A program in the machine writes a number all the time, syncs it and says
 it: what has been heard of it must be on the disk. At the end it is told how many rounds each pair
@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 
 from boincvm.client.address import ControllerAddress
 from boincvm.client.client import Client
-from boincvm.controller.keeper.place import Place
-from boincvm.controller.keeper.snapshots import Snapshots, read_checkpoint
 from boincvm.errors import BoincvmError
 from boincvm.paths import data_directory
+from boincvm.shim.machine_directory import MachineDirectory
+from boincvm.shim.snapshots import Snapshots, read_checkpoint
 
-VICTIMS = ("keeper", "hypervisor", "controller")
+VICTIMS = ("shim", "hypervisor", "controller")
 LIMIT = 60.0
 """Seconds for anything, when nothing is wrong."""
 PROMPT = 20.0
@@ -105,8 +105,8 @@ class Fleet:
             self.process.stderr.close()
             self.process = None
 
-    def place(self, vm: str) -> Place:
-        return Place(self.directory / "machines" / vm)
+    def place(self, vm: str) -> MachineDirectory:
+        return MachineDirectory(self.directory / "machines" / vm)
 
     def do(self, operation: str, vm: str, **asked: object) -> Mapping[str, Any]:
         """Its outcome; one that is an error is raised."""
@@ -298,7 +298,7 @@ def goes_on(
     fleet.do("power_off", vm)
     assert not place.spool.exists() or list(place.spool.iterdir()) == [], where
     assert processes_of(place.directory) == [], where
-    known = {"machine.json", "bus.json", "state.json", "snapshots.json", "lock", "keeper.log"}
+    known = {"machine.json", "bus.json", "state.json", "snapshots.json", "lock", "shim.log"}
     left = {path.name for path in place.directory.iterdir()} - known - {"disk", "spool"}
     assert left == set(), (where, left)
     fleet.do("remove", vm)
@@ -318,7 +318,7 @@ def kill(fleet: Fleet, vm: str, victim: str) -> None:
 
 
 def processes_of(directory: Path) -> list[tuple[int, list[str]]]:
-    """Keepers and hypervisors of machines beneath that directory, and their helpers."""
+    """Shims and hypervisors of machines beneath that directory, and their helpers."""
     found = []
     for path in Path("/proc").iterdir():
         try:

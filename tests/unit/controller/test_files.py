@@ -353,7 +353,7 @@ async def test_a_source_that_breaks(tmp_path: Path) -> None:
         assert made.host.pieces == 0
 
 
-async def test_a_spool_is_emptied_when_the_keeper_starts(tmp_path: Path) -> None:
+async def test_a_spool_is_emptied_when_the_shim_starts(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     (spool / "7" / "tree").mkdir(parents=True)
     (spool / "7" / "tree" / "f").write_bytes(b"left")

@@ -1,5 +1,5 @@
 """Whatever is said on the bus, nothing but GuestProtocolError comes of it: what else a receiver
-raises ends the bus, and with it the controller, or a keeper's only way to be told anything."""
+raises ends the bus, and with it the controller, or a shim's only way to be told anything."""
 
 import asyncio
 import json
@@ -112,7 +112,7 @@ def take(guest: NodeCommands, responder: Responder, word: bytes) -> None:
     some.lists(some.tuples(some.sampled_from(TO_A_GUEST), TABLES, DATA), min_size=1, max_size=6),
     some.booleans(),
 )
-def test_nothing_ends_a_keeper_s_bus(
+def test_nothing_ends_a_shim_s_bus(
     words: list[tuple[str, dict[str, object], bytes]], is_held: bool
 ) -> None:
     async def hear() -> None:

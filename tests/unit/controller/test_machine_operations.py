@@ -1,4 +1,4 @@
-"""Each verb in each state of a machine, with real keepers of machines that are none."""
+"""Each verb in each state of a machine, with real shims of machines that are none."""
 
 import asyncio
 import errno
@@ -105,7 +105,7 @@ async def make(asked: Controlled, name: str, state: str, **labels: str) -> None:
     await asked("create", name=name, memory="256M", labels=labels)
     for verb in SETS_OUT[state]:
         if verb == "kill":
-            os.kill(asked.keeper(name), signal.SIGKILL)
+            os.kill(asked.shim(name), signal.SIGKILL)
             machine = asked.controller.machines.find(name)
             assert machine is not None
             await machine.until(lambda one=machine: not one.is_kept)
@@ -188,13 +188,13 @@ async def test_several_tell_one_machine_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["pause", "save"])
-async def test_a_keeper_that_dies_meanwhile_has_not_done_it(verb: str, tmp_path: Path) -> None:
+async def test_a_shim_that_dies_meanwhile_has_not_done_it(verb: str, tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         await make(asked, "a", "running", fake=f"dies-in-{verb}")
         refused = (await asked.outcome(verb, "a"))["error"]
         assert refused["message"] == (
             f"the machine a gave no answer to {verb}: it is aborted:"
-            " its keeper was killed, and the machine with it"
+            " its shim was killed, and the machine with it"
         )
         assert (await asked.vm("a"))["state"] == "aborted"
 
@@ -208,7 +208,7 @@ async def test_one_that_dies_while_it_is_stopped_is_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("dies-in-start", "its keeper was killed, and the machine with it"),
+        ("dies-in-start", "its shim was killed, and the machine with it"),
         ("refuses", "there is no hypervisor for it"),
     ],
 )
@@ -223,7 +223,7 @@ async def test_one_that_does_not_start_says_why(fault: str, why: str, tmp_path: 
 
 
 @pytest.mark.parametrize("fault", ["hangs-in-pause", "stopped"])
-async def test_a_keeper_that_does_not_answer_is_killed_at_last(
+async def test_a_shim_that_does_not_answer_is_killed_at_last(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else would ever end its machine."""
@@ -233,7 +233,7 @@ async def test_a_keeper_that_does_not_answer_is_killed_at_last(
         pausing = asyncio.ensure_future(asked.outcome("pause", "a"))
         await asked.until_event("vm_state", "it is paused")
         if fault == "stopped":
-            os.kill(asked.keeper("a"), signal.SIGSTOP)
+            os.kill(asked.shim("a"), signal.SIGSTOP)
         ended = await asked.outcome("power_off", "a")
         assert ended == {"state": "powered_off"}
         assert "error" in await pausing or fault == "stopped"
@@ -247,13 +247,13 @@ async def test_one_that_never_comes_to_the_bus(
     async with controlled(tmp_path) as asked:
         await make(asked, "a", "running")
         guest = await asked.controller.hub.registry.wait_for("a")
-        os.kill(asked.keeper("a"), signal.SIGSTOP)
+        os.kill(asked.shim("a"), signal.SIGSTOP)
         asked.controller.hub.registry.bye(guest.id)
         refused = (await asked.outcome("pause", "a"))["error"]
-        assert refused["message"] == "the keeper of the machine a has not come to the bus"
+        assert refused["message"] == "the shim of the machine a has not come to the bus"
         machine = asked.controller.machines.find("a")
         assert machine is not None
-        machine.kill_keeper()
+        machine.kill_shim()
         await machine.until(lambda: not machine.is_kept)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from boincvm.bus.broker_address import BrokerAddress
-from boincvm.controller.keeper.place import Place
 from boincvm.controller.machines import machines
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
@@ -25,6 +24,7 @@ from boincvm.image.manifest import (
     Recipe,
 )
 from boincvm.image.store import ImageStore
+from boincvm.shim.machine_directory import MachineDirectory
 
 BUS = BrokerAddress("login", "passcode", path="/nowhere")
 
@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_no_half_machine(
     all_of_them = known(tmp_path)
     all_of_them.load()
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Place, fails, full_disk)
+        meanwhile.setattr(MachineDirectory, fails, full_disk)
         with pytest.raises(OSError, match="No space"):
             make(all_of_them, "a")
     make(all_of_them, "a")

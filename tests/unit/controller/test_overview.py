@@ -28,7 +28,7 @@ FIELDS = {
 
 
 class World:
-    """A hub whose time is ours, and machines whose keepers we say that there are."""
+    """A hub whose time is ours, and machines whose shims we say that there are."""
 
     def __init__(self, directory: Path) -> None:
         self.now = 1000.0
@@ -61,7 +61,7 @@ class World:
         )
 
     def keep(self, machine: LocalMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It has a keeper that has just begun."""
+        """It has a shim that has just begun."""
         monkeypatch.setattr(LocalMachine, "is_kept", property(lambda one: one is machine))
         machine.report = Report(VmState.STARTING)
 
@@ -100,7 +100,7 @@ def test_a_machine_that_is_off(world: World) -> None:
         "network": False,
         "display": True,
     }
-    # Only what a keeper that runs says of it is believed.
+    # Only what a shim that runs says of it is believed.
     world.hear("a", Report(VmState.RUNNING, cpu=1.0))
     assert world.overview.vm("a") == vm
 
@@ -144,7 +144,7 @@ def test_one_that_a_former_controller_knew_is_not_stuck_yet(world: World) -> Non
     assert (vm["presence"], vm["state"]) == ("silent", "unknown")
 
 
-def test_a_machine_whose_keeper_was_dropped_is_stuck_still(
+def test_a_machine_whose_shim_was_dropped_is_stuck_still(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.keep(world.make("a"), monkeypatch)

@@ -50,7 +50,7 @@ def guarded(writer):
     )
     return lambda: (running.guard.wait(), running.control.close())
 
-def keeper(writer):
+def shim(writer):
     # As LocalMachine.spawn does it.
     pid = os.posix_spawn(shell[0], shell, os.environ, setsid=True,
                          file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1)])
@@ -58,7 +58,7 @@ def keeper(writer):
 
 found["QEMU"] = of_descriptor(child)
 found["host program"] = of_descriptor(guarded)
-found["keeper"] = of_descriptor(keeper)
+found["shim"] = of_descriptor(shim)
 far = [sys.executable, *shell_argv(Size(), shell)[1:]]
 with subprocess.Popen(far, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
     found["shell"] = process.stdout.read()
@@ -76,7 +76,7 @@ def test_what_programs_begin_with(odd: Odd) -> None:
         "tool of a build": clean(0o022),
         "QEMU": clean(odd.sane, blocked=f"{mask(*ASKING):016x}"),  # see ChildProcess
         "host program": clean(odd.sane),
-        "keeper": clean(odd.sane),
+        "shim": clean(odd.sane),
         "shell": clean(odd.sane),
     }
 

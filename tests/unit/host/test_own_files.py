@@ -9,7 +9,6 @@ import pytest
 
 from boincvm import paths
 from boincvm.cli.main import main
-from boincvm.controller.keeper.place import Place
 from boincvm.controller.serve.auth import token_in
 from boincvm.controller.store import Store
 from boincvm.errors import BoincvmError, HostError
@@ -20,6 +19,7 @@ from boincvm.hypervisor.qemu import acceleration
 from boincvm.image import verify
 from boincvm.image.layout import FILES
 from boincvm.image.store import ImageStore
+from boincvm.shim.machine_directory import MachineDirectory
 
 NOBODY = 65534
 
@@ -188,9 +188,9 @@ def test_files_that_others_can_write_to(home: Path) -> None:
         home / "data" / "images" / "names" / "base": lambda: ImageStore().digest_of("base"),
         controller / "token": lambda: token_in(controller / "token"),
         controller / "store.sqlite": lambda: Store(controller / "store.sqlite"),
-        controller / "state.json": lambda: Place(controller).status(),
-        controller / "machine.json": lambda: Place(controller).definition(),
-        controller / "bus.json": lambda: Place(controller).bus(),
+        controller / "state.json": lambda: MachineDirectory(controller).status(),
+        controller / "machine.json": lambda: MachineDirectory(controller).definition(),
+        controller / "bus.json": lambda: MachineDirectory(controller).bus(),
     }
     for path, use in uses.items():
         if path != stamp:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.boinc.testing import End, EndKind, verdict
+from boincvm.boinc.testing import End, EndKind, classify_exit
 from support.host_slot import HostSlot, task
 from support.slot import WRAPPER
 
@@ -56,7 +56,7 @@ def run_on_small_disk(slot: HostSlot, tmp_path: Path) -> End:
     command = [*UNSHARE, "sh", "-c", ON_SMALL_DISK, "sh", str(slot.path), *WRAPPER]
     status = subprocess.run(command, cwd=tmp_path, timeout=30, check=False).returncode
     assert slot.below() == []
-    return verdict(slot.path, status, [])
+    return classify_exit(slot.path, status, [])
 
 
 @needs_namespaces

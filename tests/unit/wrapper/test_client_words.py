@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from boincvm.boinc import Control
-from boincvm.boinc.testing import EndKind, verdict
+from boincvm.boinc.testing import EndKind, classify_exit
 from boincvm.host.supervised import GRACE
 from support.host_slot import LIMIT, HostSlot, task
 
@@ -292,7 +292,7 @@ async def test_two_in_one_slot(slot: HostSlot) -> None:
     second = await asyncio.create_subprocess_exec(*slot.launcher, cwd=slot.path)
     async with asyncio.timeout(10):
         status = await second.wait()
-    end = verdict(slot.path, status, [])
+    end = classify_exit(slot.path, status, [])
     assert (end.kind, end.delay) == (EndKind.TEMPORARY_EXIT, 600)
     assert "another process has locked the slot" in end.text
     (slot.path / "boinc_temporary_exit").unlink()

@@ -1,6 +1,6 @@
-"""One machine of this host, as its controller sees it, and its keeper.
+"""One machine of this host, as its controller sees it, and its shim.
 
-A keeper is a process of its own (keeper/process.py). It goes on while there is no controller, and
+A shim is a process of its own (shim/process.py). It goes on while there is no controller, and
 a controller that begins finds it again by the lock that it holds.
 """
 
@@ -11,26 +11,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from boincvm.controller.keeper.place import Place, Status
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError
 from boincvm.host.process_tree import command_line
 from boincvm.host.processes import kill_opened, open_process, spawn_detached, wait_for_child
+from boincvm.shim.machine_directory import MachineDirectory, Status
 
-_KEEPER = "boincvm.controller.keeper.process"
+_SHIM = "boincvm.shim.process"
 
 Changed = Callable[[str], None]
 """Takes the id of a machine whose state is another one."""
 
 
 class LocalMachine:
-    """report: what its keeper told last, None while none runs. is_silent: the keeper runs, and
-    has not been heard for so long that nobody knows how its machine is. ended_unasked: no keeper
+    """report: what its shim told last, None while none runs. is_silent: the shim runs, and
+    has not been heard for so long that nobody knows how its machine is. ended_unasked: no shim
     runs, and the last one could not say that it was ending. was_killed: by a signal, if it was
     ours."""
 
-    def __init__(self, place: Place, changed: Changed) -> None:
+    def __init__(self, place: MachineDirectory, changed: Changed) -> None:
         self.place = place
         self.definition = place.definition()
         self.status = place.status()
@@ -49,12 +49,12 @@ class LocalMachine:
 
     @property
     def is_kept(self) -> bool:
-        """Whether its keeper runs."""
+        """Whether its shim runs."""
         return self._pidfd >= 0
 
     @property
     def is_ending(self) -> bool:
-        """Whether its keeper runs, and has nothing to keep any more."""
+        """Whether its shim runs, and has nothing to keep any more."""
         return self.is_kept and self.state.is_off
 
     @property
@@ -82,24 +82,24 @@ class LocalMachine:
         self._changed(self.id)
 
     def hear(self, *, is_silent: bool) -> None:
-        """Its keeper has not been heard for a while, or is heard again."""
+        """Its shim has not been heard for a while, or is heard again."""
         if self.is_kept and self.is_silent is not is_silent:
             self.is_silent = is_silent
             self.tell()
 
     def take_report(self, report: Report) -> None:
-        """What its keeper says."""
+        """What its shim says."""
         was_kept = self.is_kept
-        if self.find_keeper():
+        if self.find_shim():
             before, self.report = self.state, report
             if not was_kept or before is not report.state:
                 self.tell()
 
-    # Its keeper.
+    # Its shim.
 
     def spawn(self, snapshot: str | None) -> None:
-        """Begins a keeper, which nobody ends with us. Raises OSError."""
-        argv = [sys.executable, "-P", "-m", _KEEPER, str(self.place.directory)]
+        """Begins a shim, which nobody ends with us. Raises OSError."""
+        argv = [sys.executable, "-P", "-m", _SHIM, str(self.place.directory)]
         if snapshot is not None:
             argv += ["--snapshot", snapshot]
         with self.place.log.open("ab") as log:
@@ -108,17 +108,17 @@ class LocalMachine:
         self.is_silent = self.ended_unasked = self._is_killed = False
         self._child = pid
         self._watch(pid)
-        # Another controller, should we be killed before the keeper has said who it is, finds it.
-        with suppress(BoincvmError, OSError):  # what is wrong there the keeper tells
+        # Another controller, should we be killed before the shim has said who it is, finds it.
+        with suppress(BoincvmError, OSError):  # what is wrong there the shim tells
             self.set_status(self.place.status()._replace(pid=pid))
         self.tell()
 
     def adopt(self) -> bool:
-        """Takes up the keeper that a former controller has begun; whether there is one. One that
+        """Takes up the shim that a former controller has begun; whether there is one. One that
         has not said yet who it is is taken up later. Raises BoincvmError."""
         self.status = self.place.status()
         try:
-            if not self._is_keeper(self.status.pid):
+            if not self._is_shim(self.status.pid):
                 if not self.place.is_kept():
                     self._settle()
                 return False
@@ -129,8 +129,8 @@ class LocalMachine:
         self.report = Report(self.status.state, self.status.why, started_at=self.status.started_at)
         return True
 
-    def find_keeper(self) -> bool:
-        """Whether its keeper runs, be it one that had only just begun when `adopt` looked."""
+    def find_shim(self) -> bool:
+        """Whether its shim runs, be it one that had only just begun when `adopt` looked."""
         if not self.is_kept:
             try:
                 return self.place.is_kept() and self.adopt()
@@ -138,19 +138,19 @@ class LocalMachine:
                 return False  # whoever needs its files is told
         return True
 
-    def _is_keeper(self, pid: int) -> bool:
+    def _is_shim(self, pid: int) -> bool:
         """Numbers of processes that have ended are given to others."""
         names = {Path(os.fsdecode(word)).name for word in command_line(pid)}
-        return {_KEEPER, self.place.directory.name} <= names
+        return {_SHIM, self.place.directory.name} <= names
 
     def _watch(self, pid: int) -> None:
         opened = open_process(pid)
         if opened is None:
-            raise HostError("this system does not tell when a machine's keeper ends")
+            raise HostError("this system does not tell when a machine's shim ends")
         self._pidfd = opened
         asyncio.get_running_loop().add_reader(opened, self._ended)
 
-    def kill_keeper(self) -> None:
+    def kill_shim(self) -> None:
         """And the machine with it, at once: that is how it is powered off."""
         if self.is_kept:
             self._is_killed = True
@@ -169,7 +169,7 @@ class LocalMachine:
         self.tell()
 
     def _settle(self) -> None:
-        """No keeper runs: what it wrote last holds, unless it was killed."""
+        """No shim runs: what it wrote last holds, unless it was killed."""
         self.report = None
         try:
             self.status = self.place.status()
@@ -177,7 +177,7 @@ class LocalMachine:
             self.status = self.status._replace(state=VmState.ABORTED, why=error.message)
             return
         if not self.status.state.is_off:
-            state, why = VmState.ABORTED, "its keeper was killed, and the machine with it"
+            state, why = VmState.ABORTED, "its shim was killed, and the machine with it"
             if self._is_killed:
                 state, why = VmState.POWERED_OFF, ""
             self.ended_unasked = True
@@ -186,12 +186,12 @@ class LocalMachine:
                 self.place.write_status(self.status)
 
     def set_status(self, status: Status) -> None:
-        """Only while no keeper runs. Raises OSError."""
+        """Only while no shim runs. Raises OSError."""
         self.place.write_status(status)
         self.status = status
 
     def let_go(self) -> None:
-        """Its keeper, if any, runs on, unwatched; again is harmless."""
+        """Its shim, if any, runs on, unwatched; again is harmless."""
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)

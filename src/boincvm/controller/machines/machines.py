@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from boincvm.bus.broker_address import BrokerAddress
-from boincvm.controller.keeper.place import Definition, Place
-from boincvm.controller.keeper.snapshots import Snapshots
 from boincvm.controller.machines.local_machine import Changed, LocalMachine
 from boincvm.controller.protocol.guest import check_id
 from boincvm.controller.protocol.vm_state import VmState, refusal
@@ -26,6 +24,8 @@ from boincvm.image.store import ImageStore
 from boincvm.job import values
 from boincvm.job.values import UnexpectedValueError
 from boincvm.machine.spec import check_memory
+from boincvm.shim.machine_directory import Definition, MachineDirectory
+from boincvm.shim.snapshots import Snapshots
 
 MOST = 1000
 _MOST_LABELS = 48
@@ -34,7 +34,7 @@ _MOST_LOG_BYTES = 4 << 20
 
 
 class Machines:
-    """Those in `directory`. `bus_for`: how a keeper with that id reaches the bus."""
+    """Those in `directory`. `bus_for`: how a shim with that id reaches the bus."""
 
     def __init__(
         self, directory: Path, bus_for: Callable[[str], BrokerAddress], changed: Changed
@@ -45,24 +45,24 @@ class Machines:
         self._machines: dict[str, LocalMachine] = {}
 
     def load(self) -> list[str]:
-        """Finds all that there are, and takes up their keepers; what could not be read, a line
+        """Finds all that there are, and takes up their shims; what could not be read, a line
         each. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         troubles = []
         for path in sorted(self._directory.iterdir()):
             try:
-                self._load(Place(path))
+                self._load(MachineDirectory(path))
             except BoincvmError as error:
                 troubles.append(error.message)
             except OSError as error:
                 troubles.append(f"{str(path)!r} cannot be read: {error.strerror}")
         return troubles
 
-    def _load(self, place: Place) -> None:
+    def _load(self, place: MachineDirectory) -> None:
         """Raises BoincvmError, OSError."""
         path = place.directory
         if not (path / "machine.json").exists():
-            with place.held():  # not by a keeper
+            with place.held():  # not by a shim
                 shutil.rmtree(path)  # it was being made, or removed
             return
         machine = LocalMachine(place, self._changed)
@@ -109,7 +109,7 @@ class Machines:
         except UnexpectedValueError as error:
             raise UsageError(str(error)) from error
         _check_memory(definition)
-        place = Place(self._directory / machine_id)
+        place = MachineDirectory(self._directory / machine_id)
         place.make(definition, self._bus_for(machine_id))
         machine = self._machines[machine_id] = LocalMachine(place, self._changed)
         machine.tell()
@@ -125,7 +125,7 @@ class Machines:
         await machine.until(lambda: not machine.is_kept or machine.state not in begins)
         await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept:
-            reason = "its keeper was killed" if machine.was_killed else "see its log"
+            reason = "its shim was killed" if machine.was_killed else "see its log"
             raise HostError(
                 f"the machine {machine.id} did not start: {machine.why or reason}",
                 hint=f"boincvm logs {machine.id}",
@@ -134,7 +134,7 @@ class Machines:
             raise refusal(machine.id, machine.state, machine.why)
 
     def remove(self, machine: LocalMachine) -> None:
-        """One whose keeper does not run. Raises UsageError, OSError."""
+        """One whose shim does not run. Raises UsageError, OSError."""
         with machine.place.held():
             # Without its definition it is no machine any more, should we be interrupted.
             (machine.place.directory / "machine.json").unlink(missing_ok=True)
@@ -154,13 +154,13 @@ class Machines:
         machine.tell()
 
     def remove_snapshot(self, machine: LocalMachine, name: str) -> None:
-        """Of one whose keeper does not run. Raises UsageError, OSError."""
+        """Of one whose shim does not run. Raises UsageError, OSError."""
         with machine.place.held():
             status = machine.status
             Snapshots(machine.place).remove(name, frozenset(status.layers), status.saved)
 
     def log_lines(self, machine_id: str, count: int) -> list[str]:
-        """The last ones of its keeper's log. Raises UsageError, HostError."""
+        """The last ones of its shim's log. Raises UsageError, HostError."""
         machine = self._machines.get(machine_id)
         if machine is None:
             raise UsageError(
@@ -179,7 +179,7 @@ class Machines:
         return [line.decode("utf-8", "replace") for line in lines[wanted:]]
 
     def close(self) -> None:
-        """Keepers and their machines run on."""
+        """Shims and their machines run on."""
         for machine in self._machines.values():
             machine.let_go()
 

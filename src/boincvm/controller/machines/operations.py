@@ -5,8 +5,6 @@ import platform
 from collections.abc import Awaitable, Callable, Mapping
 
 from boincvm.controller.guests.hub import Hub
-from boincvm.controller.keeper.snapshots import Snapshots
-from boincvm.controller.keeper.verbs import ENDS
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.protocol.guest import Guest
@@ -14,11 +12,13 @@ from boincvm.controller.protocol.selector import Selector, parse_selector
 from boincvm.controller.protocol.vm_state import VmState, refusal
 from boincvm.errors import BoincvmError, GuestDiedError, HostError, UsageError, host_error
 from boincvm.json_value import Json
+from boincvm.shim.snapshots import Snapshots
+from boincvm.shim.verbs import ENDS
 
 ASK_LIMIT = 600.0
-"""Seconds that a keeper may take for anything."""
+"""Seconds that a shim may take for anything."""
 PATIENCE = 60.0
-"""Seconds after which a keeper that was told to power off is killed, and its machine with it."""
+"""Seconds after which a shim that was told to power off is killed, and its machine with it."""
 
 Asked = Mapping[str, Json]
 Table = dict[str, Json]
@@ -26,7 +26,7 @@ _REMOTE = ("pause", "resume", "save", "stop", "power_off", "snapshot_take", "sna
 
 
 class MachineOperations:
-    """`machines` are this host's; keepers of others are reached by the bus."""
+    """`machines` are this host's; shims of others are reached by the bus."""
 
     def __init__(self, machines: Machines, hub: Hub) -> None:
         self._machines = machines
@@ -71,7 +71,7 @@ class MachineOperations:
         machine = self._machines.find(vm)
         if machine is None:
             return await self._ask_elsewhere(vm, verb, asked)
-        machine.find_keeper()
+        machine.find_shim()
         try:
             act = self._local.get(verb)
             told = await (act(machine, asked) if act else self._ask(machine, verb, asked))
@@ -102,7 +102,7 @@ class MachineOperations:
         return guest
 
     async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
-        """Its keeper; it may end with or without an answer."""
+        """Its shim; it may end with or without an answer."""
         await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept or (machine.state is VmState.STUCK and verb != "power_off"):
             raise refusal(machine.id, machine.state, machine.why)
@@ -139,7 +139,7 @@ class MachineOperations:
                 guest = await self._hub.registry.wait_for(machine.id)
         except TimeoutError:
             raise HostError(
-                f"the keeper of the machine {machine.id} has not come to the bus",
+                f"the shim of the machine {machine.id} has not come to the bus",
                 hint=f"see boincvm logs {machine.id}; boincvm stop --now {machine.id} ends it",
             ) from None
         reply = await self._hub.requester.ask(guest, verb, asked, within=ASK_LIMIT)
@@ -179,7 +179,7 @@ class MachineOperations:
                 await self._ask(machine, "power_off", {})
                 await machine.until(lambda: not machine.is_kept)
         except TimeoutError:
-            machine.kill_keeper()
+            machine.kill_shim()
 
     async def _save(self, machine: LocalMachine, asked: Asked) -> Table:
         if not machine.is_kept and machine.state is VmState.SAVED:
@@ -226,7 +226,7 @@ class MachineOperations:
 
 
 def _is_lost(machine: LocalMachine) -> bool:
-    """Whether its keeper has gone, or nobody knows whether it will be heard again."""
+    """Whether its shim has gone, or nobody knows whether it will be heard again."""
     return not machine.is_kept or machine.state is VmState.STUCK
 
 

@@ -1,4 +1,4 @@
-"""`python -m boincvm.controller.keeper.process DIRECTORY [--snapshot NAME]`: keeps one machine.
+"""`python -m boincvm.shim.process DIRECTORY [--snapshot NAME]`: keeps one machine.
 
 Started by the controller, and not ended with it. It holds the directory's lock (place.py), starts
 the machine, is its guest on the bus, and ends when the machine does. Asked to end by a signal, as
@@ -18,9 +18,6 @@ from pathlib import Path
 
 from boincvm import standard_error
 from boincvm.bus.broker_address import open_bus
-from boincvm.controller.keeper.kept_machine import KeptMachine
-from boincvm.controller.keeper.place import Definition, Place
-from boincvm.controller.keeper.verbs import KeeperVerbs, failure
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
@@ -29,10 +26,13 @@ from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.node.files import NodeFiles
 from boincvm.node.machine_files import MachineFileRoot
 from boincvm.node.node import Node
+from boincvm.shim.machine import ShimMachine
+from boincvm.shim.machine_directory import Definition, MachineDirectory
+from boincvm.shim.verbs import ShimVerbs, failure
 
 
 def say(line: str) -> None:
-    """A line of the keeper's log."""
+    """A line of the shim's log."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
     standard_error.say(f"{stamp} {line}")
 
@@ -56,17 +56,17 @@ def guest_of(definition: Definition, instance: str) -> Guest:
     )
 
 
-async def keep(place: Place, snapshot: str | None) -> None:
+async def keep(place: MachineDirectory, snapshot: str | None) -> None:
     """From the machine's beginning to its end. What goes wrong is in its status, and logged."""
     definition = place.definition()
     # A controller that begins now finds us by it.
     place.write_status(place.status()._replace(pid=os.getpid()))
     # Its changes of state are told once there is somebody to tell them.
     tell: list[Callable[[], None]] = [lambda: None]
-    kept = KeptMachine(place, definition, lambda: tell[0]())
+    kept = ShimMachine(place, definition, lambda: tell[0]())
     goes_on = snapshot is None and kept.status.saved is not None
     instance = kept.status.instance if goes_on else secrets.token_hex(8)
-    verbs = KeeperVerbs(kept)
+    verbs = ShimVerbs(kept)
     try:
         bus = await open_bus(place.bus())
     except BoincvmError as error:
@@ -100,18 +100,18 @@ async def keep(place: Place, snapshot: str | None) -> None:
         await bus.close()
 
 
-def _listen_for_signals(verbs: KeeperVerbs, group: asyncio.TaskGroup) -> None:
+def _listen_for_signals(verbs: ShimVerbs, group: asyncio.TaskGroup) -> None:
     def end(_number: int) -> None:
         group.create_task(verbs.end_with_host())
 
     add_signal_handlers(heeded(TERMINATION_SIGNALS), end)
 
 
-async def _say_goodbye(guest: Node, kept: KeptMachine) -> None:
+async def _say_goodbye(guest: Node, kept: ShimMachine) -> None:
     await guest.close(comes_back=kept.status.state is VmState.SAVED)
 
 
-async def _did_not_start(kept: KeptMachine, error: BoincvmError) -> None:
+async def _did_not_start(kept: ShimMachine, error: BoincvmError) -> None:
     await kept.fail(error)
     say(f"it did not start: {error}")
 
@@ -125,7 +125,7 @@ def _of_commands(error: Exception) -> BoincvmError:
     )
 
 
-async def _live(kept: KeptMachine, snapshot: str | None) -> None:
+async def _live(kept: ShimMachine, snapshot: str | None) -> None:
     begin = asyncio.ensure_future(kept.begin(snapshot))
     ended = asyncio.ensure_future(kept.has_ended())
     try:
@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--snapshot")
     given = parser.parse_args()
-    place = Place(given.directory.absolute())
+    place = MachineDirectory(given.directory.absolute())
     reset_inherited_state()
     os.umask(0o077)
     os.chdir("/")
@@ -166,7 +166,7 @@ def main() -> int:
         with place.held():
             asyncio.run(keep(place, given.snapshot))
     except UsageError as error:
-        say(f"there is another keeper: {error.message}")
+        say(f"there is another shim: {error.message}")
         return error.exit_code
     except BoincvmError as error:
         say(f"{error.message}; {error.hint}")

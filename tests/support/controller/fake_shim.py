@@ -1,6 +1,6 @@
-"""A keeper whose machine is none; all else is as it is.
+"""A shim whose machine is none; all else is as it is.
 
-    python -m support.controller.fake_keeper DIRECTORY
+    python -m support.controller.fake_shim DIRECTORY
 
 The machine's label `fake` says what goes wrong: `dies-in-VERB` is killed there, `hangs-in-VERB`
 never comes to an end there, `refuses` does not begin.
@@ -12,16 +12,16 @@ import signal
 import sys
 import time
 
-from boincvm.controller.keeper import process
-from boincvm.controller.keeper.kept_machine import KeptMachine
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.job.model import MachineShape
 from boincvm.machine.saved_machine import SavedMachine, next_number, write_saved
+from boincvm.shim import process
+from boincvm.shim.machine import ShimMachine
 
 
-class FakeMachine(KeptMachine):
+class FakeMachine(ShimMachine):
     async def _come_to(self, verb: str) -> None:
         fault = self.definition.labels.get("fake", "")
         if fault == f"dies-in-{verb}":
@@ -76,5 +76,5 @@ class FakeMachine(KeptMachine):
 
 
 if __name__ == "__main__":
-    process.KeptMachine = FakeMachine  # type: ignore[misc]
+    process.ShimMachine = FakeMachine  # type: ignore[misc]
     sys.exit(process.main())

@@ -8,10 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from boincvm.controller.keeper.kept_programs import KeptPrograms, drain
-from boincvm.controller.keeper.place import Definition, Place
-from boincvm.controller.keeper.screen import open_screen
-from boincvm.controller.keeper.snapshots import Snapshot, Snapshots, read_checkpoint
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import (
@@ -39,23 +35,29 @@ from boincvm.machine.settings import Settings
 from boincvm.machine.spec import machine_spec
 from boincvm.machine.start_source import Boot, Clone, Restore, StartSource
 from boincvm.node.commands import NodeCommands
+from boincvm.shim.machine_directory import Definition, MachineDirectory
+from boincvm.shim.programs import MachinePrograms, drain
+from boincvm.shim.screen import open_screen
+from boincvm.shim.snapshots import Snapshot, Snapshots, read_checkpoint
 from boincvm.side_thread import in_side_thread
 
 _SETTINGS = Settings(Limits(boot=300.0, silence=120.0, stop=20.0), report_period=1.0)
 _KEPT_FOR_LAST = 30.0
 """Seconds that saving may take where the host is being shut down."""
-_LOG = logging.getLogger("boincvm.controller.keeper")
+_LOG = logging.getLogger("boincvm.shim")
 
 
-class KeptMachine:
+class ShimMachine:
     """`tell` is called at each change of state; `commands`: those that its guest was given. Its
     verbs are called one after the other."""
 
-    def __init__(self, place: Place, definition: Definition, tell: Callable[[], None]) -> None:
+    def __init__(
+        self, place: MachineDirectory, definition: Definition, tell: Callable[[], None]
+    ) -> None:
         self.place = place
         self.definition = definition
         self.snapshots = Snapshots(place)
-        self.programs = KeptPrograms(lambda: self.session)
+        self.programs = MachinePrograms(lambda: self.session)
         self.commands: NodeCommands | None = None
         self.status = place.status()
         self.progress: float | None = None
@@ -111,7 +113,7 @@ class KeptMachine:
     # Its beginning.
 
     def begin_life(self, commands: NodeCommands, *, goes_on: bool) -> None:
-        """Its keeper is there. `goes_on`: with the life in which it was saved."""
+        """Its shim is there. `goes_on`: with the life in which it was saved."""
         self.commands = commands
         commands.hold()  # until there is a machine to run them in
         if goes_on:

@@ -12,36 +12,36 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from boincvm.bus.broker_address import BrokerAddress
-from boincvm.controller.keeper import place as place_module
-from boincvm.controller.keeper.place import Definition, Place, Status
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
+from boincvm.shim import machine_directory
+from boincvm.shim.machine_directory import Definition, MachineDirectory, Status
 from support.anything import ANYTHING, HUGE
 
 DEFINITION = Definition("a", "base", 1 << 28, 2, None, False, True, {"site": "cern"}, 1.5)
 BUS = BrokerAddress("a", "secret", path="/run/bus.sock")
-READERS: dict[str, Callable[[Place], object]] = {
-    "machine.json": Place.definition,
-    "bus.json": Place.bus,
-    "state.json": Place.status,
-    "snapshots.json": Place.snapshots,
-    "commands.json": Place.commands,
+READERS: dict[str, Callable[[MachineDirectory], object]] = {
+    "machine.json": MachineDirectory.definition,
+    "bus.json": MachineDirectory.bus,
+    "state.json": MachineDirectory.status,
+    "snapshots.json": MachineDirectory.snapshots,
+    "commands.json": MachineDirectory.commands,
 }
 each_file = pytest.mark.parametrize("name", READERS)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path / "machines" / "a")
+def place(tmp_path: Path) -> MachineDirectory:
+    made = MachineDirectory(tmp_path / "machines" / "a")
     made.make(DEFINITION, BUS)
     return made
 
 
-def write(place: Place, name: str, content: bytes) -> None:
+def write(place: MachineDirectory, name: str, content: bytes) -> None:
     (place.directory / name).write_bytes(content)
 
 
-def test_it_is_read_as_it_was_written(place: Place) -> None:
+def test_it_is_read_as_it_was_written(place: MachineDirectory) -> None:
     assert (place.definition(), place.bus()) == (DEFINITION, BUS)
     assert place.status()._replace(at=0) == Status()
     status = Status(VmState.SAVED, "why", "digest", ("one", "two"), 7, "life", 1.5, pid=99)
@@ -56,7 +56,7 @@ def test_it_is_read_as_it_was_written(place: Place) -> None:
     assert not (place.directory / "commands.json").exists()
 
 
-def test_it_is_its_owner_s_alone(place: Place) -> None:
+def test_it_is_its_owner_s_alone(place: MachineDirectory) -> None:
     assert stat.S_IMODE(place.directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((place.directory / "bus.json").stat().st_mode) == 0o600
     place.write_bus(BUS)
@@ -72,7 +72,7 @@ def test_it_is_its_owner_s_alone(place: Place) -> None:
     ],
     ids=lambda content: str(content[:9]),
 )
-def test_what_makes_no_sense(name: str, content: bytes, place: Place) -> None:
+def test_what_makes_no_sense(name: str, content: bytes, place: MachineDirectory) -> None:
     write(place, name, content)
     with pytest.raises(HostError, match="makes no sense") as told:
         READERS[name](place)
@@ -82,7 +82,7 @@ def test_what_makes_no_sense(name: str, content: bytes, place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", list(READERS)[:3])
-def test_a_file_that_is_torn_at_any_place(name: str, place: Place) -> None:
+def test_a_file_that_is_torn_at_any_place(name: str, place: MachineDirectory) -> None:
     whole = (place.directory / name).read_bytes()
     for end in range(len(whole) - 1):
         write(place, name, whole[:end])
@@ -92,9 +92,9 @@ def test_a_file_that_is_torn_at_any_place(name: str, place: Place) -> None:
 
 @each_file
 def test_a_file_that_is_too_large_is_not_read_whole(
-    name: str, place: Place, monkeypatch: pytest.MonkeyPatch
+    name: str, place: MachineDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place_module, "_MOST_BYTES", {"snapshots.json": 1 << 20})
+    monkeypatch.setattr(machine_directory, "_MOST_BYTES", {"snapshots.json": 1 << 20})
     with (place.directory / name).open("wb") as file:
         file.write(b'{"snapshots": [], "commands": []}')
         file.truncate(1 << 40)
@@ -103,7 +103,7 @@ def test_a_file_that_is_too_large_is_not_read_whole(
 
 
 @pytest.mark.parametrize("name", list(READERS)[:3])
-def test_spaces_do_not_hide_what_is_too_large(name: str, place: Place) -> None:
+def test_spaces_do_not_hide_what_is_too_large(name: str, place: MachineDirectory) -> None:
     write(place, name, (place.directory / name).read_bytes() + b" " * (1 << 20))
     with pytest.raises(HostError, match="too large"):
         READERS[name](place)
@@ -111,7 +111,7 @@ def test_spaces_do_not_hide_what_is_too_large(name: str, place: Place) -> None:
 
 @each_file
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory", "loop"])
-def test_what_is_no_file(name: str, kind: str, place: Place, tmp_path: Path) -> None:
+def test_what_is_no_file(name: str, kind: str, place: MachineDirectory, tmp_path: Path) -> None:
     """No link is followed, and nobody waits for who would write into a pipe."""
     path, elsewhere = place.directory / name, tmp_path / "elsewhere"
     if path.exists():
@@ -167,7 +167,9 @@ def test_what_is_no_file(name: str, kind: str, place: Place, tmp_path: Path) -> 
         ("state.json", "pid", -1),
     ],
 )
-def test_a_value_that_cannot_be(name: str, key: str, value: object, place: Place) -> None:
+def test_a_value_that_cannot_be(
+    name: str, key: str, value: object, place: MachineDirectory
+) -> None:
     table = json.loads((place.directory / name).read_bytes())
     write(place, name, json.dumps({**table, key: value}).encode())
     with pytest.raises(HostError, match="makes no sense"):
@@ -175,7 +177,7 @@ def test_a_value_that_cannot_be(name: str, key: str, value: object, place: Place
 
 
 @pytest.mark.parametrize("name", list(READERS)[:3])
-def test_a_value_that_is_missing(name: str, place: Place) -> None:
+def test_a_value_that_is_missing(name: str, place: MachineDirectory) -> None:
     table = json.loads((place.directory / name).read_bytes())
     optional = set(BrokerAddress._field_defaults) - {"port"} if name == "bus.json" else set()
     for key in table.keys() - optional:
@@ -187,7 +189,9 @@ def test_a_value_that_is_missing(name: str, place: Place) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(some.sampled_from(list(READERS)), some.data())
-def test_anything_is_read_or_refused(place: Place, name: str, data: some.DataObject) -> None:
+def test_anything_is_read_or_refused(
+    place: MachineDirectory, name: str, data: some.DataObject
+) -> None:
     table = {**DEFINITION._asdict(), **BUS._asdict(), **Status()._asdict()}
     keys = some.sampled_from([*table, "snapshots", "commands"])
     changed = {**table, **data.draw(some.dictionaries(keys, ANYTHING))}
@@ -200,7 +204,7 @@ def test_anything_is_read_or_refused(place: Place, name: str, data: some.DataObj
 
 
 def test_where_there_is_none(tmp_path: Path) -> None:
-    nowhere = Place(tmp_path / "none")
+    nowhere = MachineDirectory(tmp_path / "none")
     for name, read in READERS.items():
         if name in ("snapshots.json", "commands.json"):
             assert read(nowhere) == []
@@ -214,7 +218,7 @@ def test_where_there_is_none(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_leaves_what_was_there(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: MachineDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -233,7 +237,7 @@ def test_what_cannot_be_written_leaves_what_was_there(
     assert after == before
 
 
-def test_no_machine_twice(place: Place) -> None:
+def test_no_machine_twice(place: MachineDirectory) -> None:
     with pytest.raises(UsageError, match="a machine a already"):
         place.make(DEFINITION._replace(cpus=9), BUS)
     assert place.definition() == DEFINITION
@@ -242,11 +246,14 @@ def test_no_machine_twice(place: Place) -> None:
 # The lock.
 
 
-def test_the_lock_is_one_s_alone(place: Place) -> None:
+def test_the_lock_is_one_s_alone(place: MachineDirectory) -> None:
     assert not place.is_kept()
     with place.held():
         assert place.is_kept()
-        with pytest.raises(UsageError, match="a is running"), Place(place.directory).held():
+        with (
+            pytest.raises(UsageError, match="a is running"),
+            MachineDirectory(place.directory).held(),
+        ):
             pass
         assert place.is_kept()
     assert not place.is_kept()
@@ -255,13 +262,13 @@ def test_the_lock_is_one_s_alone(place: Place) -> None:
     assert not place.is_kept()
 
 
-def test_no_program_that_is_begun_has_the_lock(place: Place) -> None:
+def test_no_program_that_is_begun_has_the_lock(place: MachineDirectory) -> None:
     with place.held() as descriptor:
         assert not os.get_inheritable(descriptor)
     assert stat.S_IMODE((place.directory / "lock").stat().st_mode) == 0o600
 
 
-def test_the_lock_is_no_link(place: Place, tmp_path: Path) -> None:
+def test_the_lock_is_no_link(place: MachineDirectory, tmp_path: Path) -> None:
     (place.directory / "lock").unlink(missing_ok=True)
     (place.directory / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError):

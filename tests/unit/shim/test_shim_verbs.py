@@ -1,4 +1,4 @@
-"""What a keeper can be told: in turn, checked, and in words when it cannot be done."""
+"""What a shim can be told: in turn, checked, and in words when it cannot be done."""
 
 import asyncio
 import errno
@@ -10,25 +10,25 @@ from unittest.mock import Mock
 import pytest
 
 from boincvm.bus.broker_address import BrokerAddress
-from boincvm.controller.keeper.kept_machine import KeptMachine
-from boincvm.controller.keeper.place import Definition, Place
-from boincvm.controller.keeper.verbs import LONGEST_STOP, KeeperVerbs
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
 from boincvm.hypervisor.contract import Checkpoint, RecordLayers
 from boincvm.machine.saved_machine import SavedMachine, manifests, write_saved
 from boincvm.node.commands import NodeCommands
+from boincvm.shim.machine import ShimMachine
+from boincvm.shim.machine_directory import Definition, MachineDirectory
+from boincvm.shim.verbs import LONGEST_STOP, ShimVerbs
 from support.controller.lossy import FakeProgram
 
 DEFINITION = Definition("a", "base", 1 << 28, 1, None, False, False, {}, 1.0)
 VERBS = ["pause", "resume", "save", "power_off", "stop", "snapshot_take", "snapshot_remove"]
 
 
-class Told(KeptMachine):
+class Told(ShimMachine):
     """Has no machine. `done`: what came to an end, in that order. `heard`: each change of state,
     and how many checkpoints there were then."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: MachineDirectory) -> None:
         super().__init__(place, DEFINITION, self._heard)
         self.done: list[str] = []
         self.heard: list[tuple[VmState, int]] = []
@@ -51,7 +51,7 @@ class Told(KeptMachine):
 @pytest.fixture
 async def kept(tmp_path: Path) -> AsyncIterator[Told]:
     """It starts."""
-    place = Place(tmp_path / "a")
+    place = MachineDirectory(tmp_path / "a")
     place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         made = Told(place)
@@ -64,7 +64,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Told]:
 async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, kept: Told) -> None:
     kept._set(state)
     with pytest.raises(UsageError, match="not up"):
-        await KeeperVerbs(kept).table()[verb]({"name": "x"}, b"")
+        await ShimVerbs(kept).table()[verb]({"name": "x"}, b"")
     assert kept.status.state is state
     assert kept.place.status().state is state
 
@@ -80,7 +80,7 @@ async def test_where_it_was_saved_has_gone_when_it_runs(kept: Told) -> None:
 
 
 async def test_each_waits_for_its_turn(kept: Told) -> None:
-    verbs = KeeperVerbs(kept).table()
+    verbs = ShimVerbs(kept).table()
     first = asyncio.ensure_future(verbs["pause"]({}, b""))
     second = asyncio.ensure_future(verbs["resume"]({}, b""))
     await asyncio.sleep(0)
@@ -92,7 +92,7 @@ async def test_each_waits_for_its_turn(kept: Told) -> None:
 
 async def test_what_waited_while_it_ended(kept: Told) -> None:
     kept._finish(VmState.ABORTED, "it was struck by lightning")
-    verbs = KeeperVerbs(kept).table()
+    verbs = ShimVerbs(kept).table()
     assert set(verbs) == set(VERBS)
     for name, verb in verbs.items():
         if name in ("stop", "power_off", "save"):
@@ -102,20 +102,20 @@ async def test_what_waited_while_it_ended(kept: Told) -> None:
                 await verb({}, b"")
     assert kept.place.status().state is VmState.ABORTED
     assert kept.place.status().why == "it was struck by lightning"
-    await KeeperVerbs(kept).end_with_host()
+    await ShimVerbs(kept).end_with_host()
     assert kept.place.status().state is VmState.ABORTED
 
 
 @pytest.mark.parametrize("within", [-1, LONGEST_STOP + 1, "1", None, [], float("nan"), 10**400])
 async def test_times_that_there_are_not(within: object, kept: Told) -> None:
     with pytest.raises(UsageError, match="0 to 3600 s"):
-        await KeeperVerbs(kept).table()["stop"]({"within": within}, b"")
+        await ShimVerbs(kept).table()["stop"]({"within": within}, b"")
     assert kept.done == []
 
 
 async def test_times_that_there_are(kept: Told) -> None:
     for given in ({}, {"within": 0}, {"within": LONGEST_STOP}):
-        await KeeperVerbs(kept).table()["stop"](given, b"")
+        await ShimVerbs(kept).table()["stop"](given, b"")
     assert kept.done == ["stop 20", "stop 0", "stop 3600"]
 
 
@@ -130,22 +130,22 @@ async def test_times_that_there_are(kept: Told) -> None:
 )
 async def test_names_that_are_none(verb: str, given: dict[str, object], kept: Told) -> None:
     with pytest.raises(UsageError):
-        await KeeperVerbs(kept).table()[verb](given, b"")
+        await ShimVerbs(kept).table()[verb](given, b"")
 
 
 async def test_a_host_that_refuses(kept: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Place, "write_status", full)
+    monkeypatch.setattr(MachineDirectory, "write_status", full)
     # What is to end ends, if that can be written down or not.
-    told = await KeeperVerbs(kept).table()["power_off"]({}, b"")
+    told = await ShimVerbs(kept).table()["power_off"]({}, b"")
     assert told.table == {"state": "aborted"}
     assert "cannot be written down: No space left" in kept.status.why
 
 
 async def test_the_host_ends_before_it_is_up(kept: Told) -> None:
-    await KeeperVerbs(kept).end_with_host()
+    await ShimVerbs(kept).end_with_host()
     status = kept.place.status()
     assert (status.state, status.why) == (
         VmState.ABORTED,
@@ -198,12 +198,12 @@ class Stub:
 
 
 @pytest.fixture
-async def up(tmp_path: Path) -> AsyncIterator[tuple[KeptMachine, Stub]]:
+async def up(tmp_path: Path) -> AsyncIterator[tuple[ShimMachine, Stub]]:
     """A machine that runs, with a stub for it."""
-    place = Place(tmp_path / "a")
+    place = MachineDirectory(tmp_path / "a")
     place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-        made, stub = KeptMachine(place, DEFINITION, lambda: None), Stub(place.disk)
+        made, stub = ShimMachine(place, DEFINITION, lambda: None), Stub(place.disk)
         made.begin_life(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
         made._machine, made._image, made._is_up = stub, Mock(digest="none"), True  # type: ignore[assignment]
         made.come_up("none", (), frozenset())
@@ -213,23 +213,23 @@ async def up(tmp_path: Path) -> AsyncIterator[tuple[KeptMachine, Stub]]:
 @pytest.mark.parametrize("verb", ["save", "snapshot_take"])
 @pytest.mark.parametrize("before", [VmState.RUNNING, VmState.PAUSED])
 async def test_what_cannot_be_saved_is_as_before(
-    verb: str, before: VmState, up: tuple[KeptMachine, Stub]
+    verb: str, before: VmState, up: tuple[ShimMachine, Stub]
 ) -> None:
     kept, stub = up
     kept._set(before)
     with pytest.raises(HypervisorError, match="does not want to"):
-        await KeeperVerbs(kept).table()[verb]({}, b"")
+        await ShimVerbs(kept).table()[verb]({}, b"")
     assert kept.place.status().state is before
     assert stub.calls == ["go on"] + ["suspend"] * (before is VmState.PAUSED)
 
 
 @pytest.mark.parametrize("verb", ["save", "snapshot_take"])
 async def test_one_that_dies_while_it_is_saved_is_aborted_with_its_cause(
-    verb: str, up: tuple[KeptMachine, Stub]
+    verb: str, up: tuple[ShimMachine, Stub]
 ) -> None:
     kept, stub = up
     stub.is_running = False
-    saving = asyncio.ensure_future(KeeperVerbs(kept).table()[verb]({}, b""))
+    saving = asyncio.ensure_future(ShimVerbs(kept).table()[verb]({}, b""))
     await asyncio.sleep(0)
     assert kept.status.state is VmState.SAVING
     await kept.fail(HypervisorError("it was struck by lightning"))
@@ -241,44 +241,44 @@ async def test_one_that_dies_while_it_is_saved_is_aborted_with_its_cause(
 
 @pytest.mark.parametrize("verb", ["save", "snapshot_take"])
 async def test_a_layer_to_which_it_may_have_written_is_its_disk_when_it_dies(
-    verb: str, up: tuple[KeptMachine, Stub]
+    verb: str, up: tuple[ShimMachine, Stub]
 ) -> None:
     kept, stub = up
     layers = ("disk-000000.qcow2", "disk-000001.qcow2")
     for name in layers:
         (kept.place.disk / name).touch()
     stub.is_running, stub.new_layer = False, layers[1]
-    saving = asyncio.ensure_future(KeeperVerbs(kept).table()[verb]({}, b""))
+    saving = asyncio.ensure_future(ShimVerbs(kept).table()[verb]({}, b""))
     await asyncio.sleep(0)
-    assert kept.place.status().layers == layers  # so also if the keeper were killed now
+    assert kept.place.status().layers == layers  # so also if the shim were killed now
     await kept.fail(HypervisorError("it was struck by lightning"))
     with pytest.raises(HypervisorError, match="does not want to"):
         await saving
     assert kept.place.status().layers == layers
 
 
-async def test_a_layer_that_was_not_taken_into_use(up: tuple[KeptMachine, Stub]) -> None:
+async def test_a_layer_that_was_not_taken_into_use(up: tuple[ShimMachine, Stub]) -> None:
     kept, stub = up
     stub.new_layer = "disk-000001.qcow2"
     with pytest.raises(HypervisorError, match="does not want to"):
-        await KeeperVerbs(kept).table()["snapshot_take"]({}, b"")
+        await ShimVerbs(kept).table()["snapshot_take"]({}, b"")
     assert kept.place.status().layers == stub.disk_layers
 
 
 async def test_one_whose_state_cannot_be_written_down_is_aborted_at_once(
-    up: tuple[KeptMachine, Stub],
+    up: tuple[ShimMachine, Stub],
 ) -> None:
     kept, stub = up
     stub.is_running, stub.is_saved = False, True
     stub.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(HostDiskFullError, match="No space left"):
-        await KeeperVerbs(kept).table()["save"]({}, b"")
+        await ShimVerbs(kept).table()["save"]({}, b"")
     assert kept.is_over
     assert kept.place.status().state is VmState.ABORTED
     assert "No space left" in kept.place.status().why
 
 
-async def test_the_first_cause_of_an_end_counts(up: tuple[KeptMachine, Stub]) -> None:
+async def test_the_first_cause_of_an_end_counts(up: tuple[ShimMachine, Stub]) -> None:
     kept, stub = up
     async with asyncio.TaskGroup() as group:
         group.create_task(kept.power_off())
@@ -291,8 +291,8 @@ async def test_the_first_cause_of_an_end_counts(up: tuple[KeptMachine, Stub]) ->
     assert kept.place.status().state is VmState.POWERED_OFF
 
 
-async def test_pulling_the_plug_waits_for_nothing(up: tuple[KeptMachine, Stub]) -> None:
+async def test_pulling_the_plug_waits_for_nothing(up: tuple[ShimMachine, Stub]) -> None:
     kept, _ = up
-    verbs = KeeperVerbs(kept)
+    verbs = ShimVerbs(kept)
     async with verbs._turn:
         assert (await verbs.table()["power_off"]({}, b"")).table == {"state": "powered_off"}

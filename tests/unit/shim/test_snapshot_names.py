@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller.keeper.place import Place
-from boincvm.controller.keeper.snapshots import MOST, Snapshots
 from boincvm.errors import HostError, UsageError
+from boincvm.shim.machine_directory import MachineDirectory
+from boincvm.shim.snapshots import MOST, Snapshots
 
 
 def table(number: int, programs: int = 0) -> dict[str, object]:
@@ -22,7 +22,7 @@ def table(number: int, programs: int = 0) -> dict[str, object]:
 
 
 def test_a_name_is_chosen_that_is_free(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = MachineDirectory(tmp_path)
     assert Snapshots(place).choose_name(None, "") == "snapshot-1"
     place.write_snapshots([table(2)])
     assert Snapshots(place).choose_name(None, "a line") == "snapshot-3"
@@ -33,19 +33,19 @@ def test_a_name_is_chosen_that_is_free(tmp_path: Path) -> None:
 @pytest.mark.parametrize("description", ["x" * 256, "two\nlines", "\x1b[2J"])
 def test_descriptions_that_are_none(tmp_path: Path, name: str | None, description: str) -> None:
     with pytest.raises(UsageError, match="one line"):
-        Snapshots(Place(tmp_path)).choose_name(name, description)
+        Snapshots(MachineDirectory(tmp_path)).choose_name(name, description)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".a", "x" * 65, "snapshot-1"])
 def test_names_that_are_none_or_taken(tmp_path: Path, name: str) -> None:
-    place = Place(tmp_path)
+    place = MachineDirectory(tmp_path)
     place.write_snapshots([table(1)])
     with pytest.raises(UsageError):
         Snapshots(place).choose_name(name, "")
 
 
 def test_as_many_as_there_may_be_can_be_read_again(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = MachineDirectory(tmp_path)
     place.write_snapshots([table(number, programs=64) for number in range(1, MOST + 1)])
     assert len(Snapshots(place).all()) == MOST
     with pytest.raises(UsageError, match="64 snapshots"):
@@ -55,4 +55,4 @@ def test_as_many_as_there_may_be_can_be_read_again(tmp_path: Path) -> None:
 def test_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "snapshots.json").write_text('{"snapshots": [1]}')
     with pytest.raises(HostError, match="makes no sense"):
-        Snapshots(Place(tmp_path)).all()
+        Snapshots(MachineDirectory(tmp_path)).all()

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from boincvm.controller.keeper.place import Place, Status
-from boincvm.controller.keeper.snapshots import Snapshots, read_checkpoint
 from boincvm.errors import HostError, UsageError
 from boincvm.file_digest import digest_of
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import SavedMachine, manifest_path, next_number, write_saved
+from boincvm.shim.machine_directory import MachineDirectory, Status
+from boincvm.shim.snapshots import Snapshots, read_checkpoint
 from support.anything import ANYTHING, HUGE
 
 GOOD: dict[str, object] = {
@@ -30,14 +30,14 @@ GOOD: dict[str, object] = {
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
+def place(tmp_path: Path) -> MachineDirectory:
+    made = MachineDirectory(tmp_path)
     made.disk.mkdir()
     made.write_status(Status())
     return made
 
 
-def checkpoint(place: Place, *shared: str) -> SavedMachine:
+def checkpoint(place: MachineDirectory, *shared: str) -> SavedMachine:
     """On the disk: its memory, its disk, and others' files that it has, too."""
     number = next_number(place.disk)
     names = (f"memory-{number:06d}", f"disk-{number:06d}.qcow2")
@@ -50,17 +50,17 @@ def checkpoint(place: Place, *shared: str) -> SavedMachine:
     return saved
 
 
-def take(place: Place, name: str, *shared: str) -> SavedMachine:
+def take(place: MachineDirectory, name: str, *shared: str) -> SavedMachine:
     saved = checkpoint(place, *shared)
     Snapshots(place).add(name, f"the {name}", saved, [{"call": 1}])
     return saved
 
 
-def files(place: Place) -> set[str]:
+def files(place: MachineDirectory) -> set[str]:
     return {path.name for path in place.disk.iterdir()}
 
 
-def test_what_was_taken_is_found(place: Place) -> None:
+def test_what_was_taken_is_found(place: MachineDirectory) -> None:
     one, two = take(place, "one"), take(place, "two")
     snapshots = Snapshots(place)
     assert [(found.name, found.number) for found in snapshots.all()] == [("one", 1), ("two", 2)]
@@ -79,7 +79,7 @@ def test_what_was_taken_is_found(place: Place) -> None:
     assert told.value.hint == "there are: one, two"
 
 
-def test_where_there_is_none(place: Place) -> None:
+def test_where_there_is_none(place: MachineDirectory) -> None:
     assert Snapshots(place).all() == []
     with pytest.raises(UsageError, match="no snapshot at all"):
         Snapshots(place).find(None)
@@ -87,7 +87,7 @@ def test_where_there_is_none(place: Place) -> None:
         Snapshots(place).remove("one", frozenset(), None)
 
 
-def test_files_go_with_the_last_who_has_them(place: Place) -> None:
+def test_files_go_with_the_last_who_has_them(place: MachineDirectory) -> None:
     take(place, "one")
     take(place, "two", "disk-000001.qcow2")
     checkpoint(place, "disk-000002.qcow2")  # where the machine is saved
@@ -110,7 +110,7 @@ def test_files_go_with_the_last_who_has_them(place: Place) -> None:
     assert files(place) == {"disk-000009.qcow2"}
 
 
-def test_a_snapshot_where_the_machine_is_saved(place: Place) -> None:
+def test_a_snapshot_where_the_machine_is_saved(place: MachineDirectory) -> None:
     """Only its name goes: the machine goes on from there."""
     take(place, "one")
     Snapshots(place).remove("one", frozenset(), 1)
@@ -118,7 +118,9 @@ def test_a_snapshot_where_the_machine_is_saved(place: Place) -> None:
     read_checkpoint(place, 1)
 
 
-def test_what_somebody_left_who_was_killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_somebody_left_who_was_killed(
+    place: MachineDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between a checkpoint and its name, or a name and its checkpoint, and nothing is lost."""
 
     def killed(*_: object) -> None:
@@ -138,7 +140,7 @@ def test_what_somebody_left_who_was_killed(place: Place, monkeypatch: pytest.Mon
     read_checkpoint(place, 1)
 
 
-def test_what_is_the_machine_s_disk_stays(place: Place) -> None:
+def test_what_is_the_machine_s_disk_stays(place: MachineDirectory) -> None:
     """Whatever the caller says of it: it boots from what state.json names."""
     take(place, "one")
     layers = ("disk-000001.qcow2", "disk-000002.qcow2")
@@ -148,7 +150,9 @@ def test_what_is_the_machine_s_disk_stays(place: Place) -> None:
     assert files(place) == set(layers)
 
 
-def test_a_full_disk_takes_no_snapshot_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_takes_no_snapshot_away(
+    place: MachineDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -165,7 +169,7 @@ def test_a_full_disk_takes_no_snapshot_away(place: Place, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("fault", ["gone", "cut", "changed", "link", "manifest", "no manifest"])
-def test_a_checkpoint_that_is_damaged(fault: str, place: Place) -> None:
+def test_a_checkpoint_that_is_damaged(fault: str, place: MachineDirectory) -> None:
     take(place, "one")
     memory = place.disk / "memory-000001"
     if fault == "gone":
@@ -200,7 +204,7 @@ def test_a_checkpoint_that_is_damaged(fault: str, place: Place) -> None:
     ],
     ids=lambda value: str(value)[:9],
 )
-def test_a_table_that_makes_no_sense(key: str, value: object, place: Place) -> None:
+def test_a_table_that_makes_no_sense(key: str, value: object, place: MachineDirectory) -> None:
     take(place, "zero")
     before = files(place)
     place.write_snapshots([GOOD, {**GOOD, "name": "two", key: value}])
@@ -221,7 +225,9 @@ def test_a_table_that_makes_no_sense(key: str, value: object, place: Place) -> N
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(some.lists(some.dictionaries(some.sampled_from([*GOOD, "more"]), ANYTHING), max_size=3))
-def test_any_table_is_read_or_refused(place: Place, tables: list[dict[str, object]]) -> None:
+def test_any_table_is_read_or_refused(
+    place: MachineDirectory, tables: list[dict[str, object]]
+) -> None:
     place.write_snapshots([{**GOOD, **table} for table in tables])
     try:
         found = Snapshots(place).all()

@@ -1,13 +1,13 @@
-"""What a keeper can be asked on the bus."""
+"""What a shim can be asked on the bus."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 
-from boincvm.controller.keeper.kept_machine import KeptMachine
 from boincvm.controller.protocol.requests import Reply
 from boincvm.errors import BoincvmError, HostError, MachineStateError, UsageError, host_error
 from boincvm.node.responder import Verb
+from boincvm.shim.machine import ShimMachine
 
 LONGEST_STOP = 3600.0
 """Seconds that a guest may be given to shut down."""
@@ -18,10 +18,10 @@ ENDS = ("stop", "power_off", "save")
 Act = Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]
 
 
-class KeeperVerbs:
+class ShimVerbs:
     """One after the other, so that nothing is paused while it is being saved."""
 
-    def __init__(self, kept: KeptMachine) -> None:
+    def __init__(self, kept: ShimMachine) -> None:
         self._kept = kept
         self._turn = asyncio.Lock()
 

@@ -11,7 +11,7 @@ from boincvm.node.command import Listener, RunningProgram
 from boincvm.node.machine_programs import attached_to, programs_of
 
 
-class KeptPrograms:
+class MachinePrograms:
     """`session`: gives the machine's, None while there is none to run programs in."""
 
     def __init__(self, session: Callable[[], Session | None]) -> None:

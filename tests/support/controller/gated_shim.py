@@ -1,8 +1,8 @@
-"""Run by a test as a machine's keeper: one that asks before each step of a snapshot.
+"""Run by a test as a machine's shim: one that asks before each step of a snapshot.
 
 It says the step's name to the UNIX socket that `BOINCVM_TEST_GATE` names, and goes on when it has
 been answered. Before the steps of checkpoint_steps.py and after them there are these, of which
-the first two do not keep the keeper from anything else:
+the first two do not keep the shim from anything else:
 
     manifest to be written   the guest's programs run again
     manifest written
@@ -17,13 +17,17 @@ import sys
 from pathlib import Path
 
 from boincvm import checkpoint_steps
-from boincvm.controller.keeper import process
-from boincvm.controller.keeper.place import Place, Status
-from boincvm.controller.keeper.snapshots import Snapshots
 from boincvm.machine import checkpointing
 from boincvm.machine.saved_machine import SavedMachine
+from boincvm.shim import process
+from boincvm.shim.machine_directory import MachineDirectory, Status
+from boincvm.shim.snapshots import Snapshots
 
-write_saved, add, write_status = checkpointing.write_saved, Snapshots.add, Place.write_status
+write_saved, add, write_status = (
+    checkpointing.write_saved,
+    Snapshots.add,
+    MachineDirectory.write_status,
+)
 fsync = os.fsync
 synced: list[Path] = []
 """In the order in which they were."""
@@ -34,7 +38,7 @@ def note_sync(descriptor: int) -> None:
     synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
-def check_sync(self: Place, status: Status) -> None:
+def check_sync(self: MachineDirectory, status: Status) -> None:
     """Of a new top layer, for those below it were synced by others; and then of its name."""
     if status.layers != self.status().layers:
         file = synced.index(self.disk / status.layers[-1])
@@ -63,7 +67,7 @@ def name_it(self: Snapshots, *given: object) -> None:
 if __name__ == "__main__":
     checkpoint_steps.passed = passed
     os.fsync = note_sync
-    Place.write_status = check_sync  # type: ignore[method-assign]
+    MachineDirectory.write_status = check_sync  # type: ignore[method-assign]
     checkpointing.write_saved = write  # type: ignore[attr-defined]
     Snapshots.add = name_it  # type: ignore[assignment]
     sys.exit(process.main())

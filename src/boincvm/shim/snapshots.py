@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from boincvm.controller.keeper.place import Place
 from boincvm.errors import HostError, UsageError
 from boincvm.json_value import LARGEST, Json
 from boincvm.machine.errors import SavedMachineError
@@ -17,6 +16,7 @@ from boincvm.machine.saved_machine import (
     read_manifest,
     remove_unneeded,
 )
+from boincvm.shim.machine_directory import MachineDirectory
 
 MOST = 64
 _LONGEST = 255
@@ -48,7 +48,7 @@ class Snapshot(NamedTuple):
 class Snapshots:
     """Of the machine at `place`. The caller sees to it that nobody else changes them."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: MachineDirectory) -> None:
         self._place = place
 
     def all(self) -> list[Snapshot]:
@@ -143,7 +143,7 @@ def _snapshot(table: Mapping[str, object]) -> Snapshot:
     return Snapshot(name, number, description, float(made), size, tuple(programs))  # type: ignore[arg-type]
 
 
-def read_checkpoint(place: Place, number: int) -> SavedMachine:
+def read_checkpoint(place: MachineDirectory, number: int) -> SavedMachine:
     """Found whole. Raises SavedMachineError."""
     try:
         saved = read_manifest(manifest_path(place.disk, number))

@@ -1,4 +1,4 @@
-"""A controller and the keepers of its machines: one dies at once, is found again, or is not."""
+"""A controller and the shims of its machines: one dies at once, is found again, or is not."""
 
 import asyncio
 import errno
@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller.keeper.place import Place
 from boincvm.controller.machines import local_machine
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.protocol.vm_state import VmState
+from boincvm.shim.machine_directory import MachineDirectory
 from support.controller.controlled import Controlled, controlled
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(120)
-with_keepers = pytest.mark.usefixtures("fake_machines")
+with_shims = pytest.mark.usefixtures("fake_machines")
 
 
 def full_disk(*_: object) -> None:
@@ -39,10 +39,10 @@ async def ends(machine: LocalMachine) -> None:
 
 
 @pytest.mark.parametrize("command", ["no_such_module", "__main__", "boincvm.errors"])
-async def test_a_keeper_that_dies_at_once(
+async def test_a_shim_that_dies_at_once(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_machine, "_KEEPER", command)
+    monkeypatch.setattr(local_machine, "_SHIM", command)
     async with controlled(tmp_path) as asked:
         await asked("create", name="a", memory="256M")
         for _ in range(3):
@@ -51,20 +51,20 @@ async def test_a_keeper_that_dies_at_once(
         assert (await asked.vm("a"))["state"] == "powered_off"
 
 
-@with_keepers
-async def test_another_controller_finds_the_keeper(tmp_path: Path) -> None:
+@with_shims
+async def test_another_controller_finds_the_shim(tmp_path: Path) -> None:
     async with controlled(tmp_path, ends_all=False) as asked:
         await running(asked)
-        keeper = asked.keeper("a")
+        shim = asked.shim("a")
     async with controlled(tmp_path) as asked:
-        assert asked.keeper("a") == keeper
+        assert asked.shim("a") == shim
         assert (await asked.vm("a"))["state"] == "running"
         assert await asked.outcome("pause", "a") == {"state": "paused"}
 
 
-@with_keepers
+@with_shims
 @pytest.mark.parametrize("pid", [0, 1, (1 << 22) - 1, None], ids=["none", "other", "gone", "ours"])
-async def test_a_keeper_that_had_not_said_who_it_is(pid: int | None, tmp_path: Path) -> None:
+async def test_a_shim_that_had_not_said_who_it_is(pid: int | None, tmp_path: Path) -> None:
     """A controller was killed when it had just begun one; or the number is another's now."""
     async with controlled(tmp_path, ends_all=False) as asked:
         machine = await running(asked)
@@ -79,16 +79,16 @@ async def test_a_keeper_that_had_not_said_who_it_is(pid: int | None, tmp_path: P
         found.place.write_status(status)
         # Nobody starts a second one beside it.
         assert await asked.outcome("start", "a") == {"state": "running"}
-        assert asked.keeper("a") == status.pid
+        assert asked.shim("a") == status.pid
         assert found.is_kept
 
 
-@with_keepers
-async def test_a_keeper_is_found_by_what_it_says(tmp_path: Path) -> None:
+@with_shims
+async def test_a_shim_is_found_by_what_it_says(tmp_path: Path) -> None:
     async with controlled(tmp_path, ends_all=False) as asked:
         status = (await running(asked)).place.status()
         asked.place("a").write_status(status._replace(pid=0))
-    Place(tmp_path / "machines" / "a").write_status(status._replace(pid=0))
+    MachineDirectory(tmp_path / "machines" / "a").write_status(status._replace(pid=0))
     async with controlled(tmp_path) as asked:
         found = asked.controller.machines.find("a")
         assert found is not None
@@ -98,48 +98,48 @@ async def test_a_keeper_is_found_by_what_it_says(tmp_path: Path) -> None:
             await found.until(lambda: found.is_kept)
 
 
-@with_keepers
+@with_shims
 async def test_one_that_was_killed_while_nobody_looked(tmp_path: Path) -> None:
     async with controlled(tmp_path, ends_all=False) as asked:
         machine = await running(asked)
-        keeper = asked.keeper("a")
-    os.kill(keeper, signal.SIGKILL)
-    await asyncio.to_thread(os.waitpid, keeper, 0)
+        shim = asked.shim("a")
+    os.kill(shim, signal.SIGKILL)
+    await asyncio.to_thread(os.waitpid, shim, 0)
     async with controlled(tmp_path) as asked:
         told = await asked.vm("a")
         assert (told["state"], told["why"]) == (
             "aborted",
-            "its keeper was killed, and the machine with it",
+            "its shim was killed, and the machine with it",
         )
         assert machine.place.status().state is VmState.ABORTED
         await running(asked)
 
 
-@with_keepers
-async def test_a_keeper_killed_on_a_full_disk(
+@with_shims
+async def test_a_shim_killed_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with controlled(tmp_path) as asked:
         machine = await running(asked)
         with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(Place, "write_status", full_disk)
-            os.kill(asked.keeper("a"), signal.SIGKILL)
+            meanwhile.setattr(MachineDirectory, "write_status", full_disk)
+            os.kill(asked.shim("a"), signal.SIGKILL)
             await ends(machine)
             assert (await asked.vm("a"))["state"] == "aborted"
         await running(asked)
 
 
-@with_keepers
+@with_shims
 @pytest.mark.parametrize("fault", ["damaged", "removed"])
-async def test_a_keeper_killed_and_its_files_too(fault: str, tmp_path: Path) -> None:
+async def test_a_shim_killed_and_its_files_too(fault: str, tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         machine = await running(asked)
-        keeper = asked.keeper("a")
+        shim = asked.shim("a")
         if fault == "damaged":
             (machine.place.directory / "state.json").write_text("{")
         else:
             shutil.rmtree(machine.place.directory)
-        os.kill(keeper, signal.SIGKILL)
+        os.kill(shim, signal.SIGKILL)
         await ends(machine)
         assert (await asked.vm("a"))["state"] == "aborted"
         refused = (await asked.outcome("start", "a"))["error"]["message"]
@@ -150,7 +150,7 @@ async def test_a_keeper_killed_and_its_files_too(fault: str, tmp_path: Path) -> 
             asked.controller.machines._machines.clear()
 
 
-@with_keepers
+@with_shims
 async def test_damaged_words_for_the_bus_are_written_anew(tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         await asked("create", name="a", memory="256M")
@@ -158,7 +158,7 @@ async def test_damaged_words_for_the_bus_are_written_anew(tmp_path: Path) -> Non
         await running(asked)
 
 
-@with_keepers
+@with_shims
 @pytest.mark.parametrize("content", ["{", '{"commands": [{}]}', '{"commands": [{"request": 1}]}'])
 async def test_commands_that_are_damaged_are_told(content: str, tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:

@@ -1,17 +1,17 @@
 """What lies on disk for one machine of the controller.
 
     machine.json     what the machine is; written once, by the controller
-    bus.json         how its keeper reaches the bus, with a passcode (0600); by the controller
-    state.json       where it is in its life; by its keeper, and by the controller while none runs
+    bus.json         how its shim reaches the bus, with a passcode (0600); by the controller
+    state.json       where it is in its life; by its shim, and by the controller while none runs
     snapshots.json   names and words for checkpoints in disk/; like state.json
-    lock             held by the keeper while it runs, and by the controller while it changes things
-    keeper.log       what the keeper had to say
+    lock             held by the shim while it runs, and by the controller while it changes things
+    shim.log       what the shim had to say
     disk/            the hypervisor's files, and the checkpoints (wrapper/saved_machine.py)
     commands.json    commands that were running when the machine was saved; like state.json
-    spool/           files on their way; of no use to the next keeper
+    spool/           files on their way; of no use to the next shim
 
 The directory has mode 0700. After a crash whoever holds `lock` is right: a state.json that says
-"running" while nobody holds it is that of a keeper that was killed, and its machine with it.
+"running" while nobody holds it is that of a shim that was killed, and its machine with it.
 """
 
 import json
@@ -66,7 +66,7 @@ class Definition(NamedTuple):
 class Status(NamedTuple):
     """image: the digest of the one that its disk lies over, empty before its first start.
     layers: of its disk. saved: the checkpoint to go on from, None if it is to boot. instance: of
-    its guest's present life. started_at, at: seconds since 1970; pid: of the keeper."""
+    its guest's present life. started_at, at: seconds since 1970; pid: of the shim."""
 
     state: VmState = VmState.POWERED_OFF
     why: str = ""
@@ -79,14 +79,14 @@ class Status(NamedTuple):
     pid: int = 0
 
 
-class Place:
+class MachineDirectory:
     """The directory of one machine."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.disk = directory / "disk"
         self.spool = directory / "spool"
-        self.log = directory / "keeper.log"
+        self.log = directory / "shim.log"
 
     def make(self, definition: Definition, bus: BrokerAddress) -> None:
         """Raises UsageError where there is such a machine, OSError."""
@@ -234,7 +234,7 @@ class Place:
     # Who is at it.
 
     def is_kept(self) -> bool:
-        """Whether a keeper runs (or somebody changes things at this moment)."""
+        """Whether a shim runs (or somebody changes things at this moment)."""
         descriptor = self._open_lock()
         try:
             return not try_lock(descriptor)
