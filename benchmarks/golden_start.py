@@ -18,7 +18,7 @@ from benchmarks.environment import BOINCVM, clean_environment
 from benchmarks.interleave import interleaved_medians
 from benchmarks.results import Benchmark, Laboratory, Result
 from benchmarks.whole_process import seconds_of
-from boincvm.guestlink.fresh import fresh
+from boincvm.guestlink.clone_identity import clone_identity
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.job.model import Limits, MachineShape
@@ -74,7 +74,7 @@ async def _copies(laboratory: Laboratory, count: int) -> tuple[list[float], list
             stack.push_async_callback(made.destroy)
             link = await GuestLink.open(await made.start(), attach_to=golden.link)
             stack.callback(link.close)
-            await link.attach(LIMIT, fresh(network=False))
+            await link.attach(LIMIT, clone_identity(network=False))
             taken.append(monotonic() - begin)
             machines.append(made)
         for made in machines:

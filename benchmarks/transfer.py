@@ -20,7 +20,7 @@ from benchmarks.pump import pump_seconds
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.window import TransferWindow
+from boincvm.guestlink.transfer_disk import TransferWindow
 from boincvm.machine.session import Session
 
 SIZE, QUICK_SIZE = 256 << 20, 64 << 20

@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from boincvm.guestlink.fresh import fresh
+from boincvm.guestlink.clone_identity import clone_identity
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.window import TransferWindow
+from boincvm.guestlink.transfer_disk import TransferWindow
 from boincvm.hypervisor.contract import (
     Checkpoint,
     Driver,
@@ -168,7 +168,7 @@ async def test_golden_snapshots(driver: Driver, spec_in: SpecIn, made: Made) -> 
     for name in ("one", "two"):
         copy = made(golden.clone(spec_in(name), pattern.directory))
         async with answering(copy, state) as link:
-            await link.attach(LIMIT, fresh(network=False))
+            await link.attach(LIMIT, clone_identity(network=False))
             script = "cat /root/file /proc/sys/kernel/random/uuid; echo mine >/root/file"
             said.add(await shell(link, script + " 2>/dev/null"))
     assert len(said) == 2

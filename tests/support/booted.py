@@ -10,7 +10,7 @@ from typing import cast
 
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, Usage
-from boincvm.guestlink.voice import Word
+from boincvm.guestlink.status_channel import Word
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.hypervisor.qemu.machine import QemuMachine

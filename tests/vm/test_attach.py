@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import GuestHungError
-from boincvm.guestlink.voice import FractionDone
+from boincvm.guestlink.status_channel import FractionDone
 from boincvm.hypervisor.contract import MachineSpec, MachineState
 from support.booted import LIMIT, NUMBERS, Listener, booted, restored, save, spec_in, through_a_file
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.machine.spec import fresh_for
+from boincvm.machine.spec import clone_identity_for
 from support.booted import LIMIT, Listener, booted, restored, spec_in, through_a_file
 from support.controller.controlled import Controlled, controlled
 from support.fresh_program import SCRIPT, Told, check_copies
@@ -42,7 +42,7 @@ async def test_a_checkpoint_from_which_two_go_on(
             again = Listener()
             async with restored(spec, states[0], checkpoint) as (machine, link):
                 program = again.attach(link, states[1])
-                await link.attach(LIMIT, fresh_for(spec), machine.resume)
+                await link.attach(LIMIT, clone_identity_for(spec), machine.resume)
                 async with asyncio.timeout(LIMIT):
                     assert (await program.wait()).code == 0
             copies.append(Told("begun\n" + again.output["stdout"].decode()))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.guestlink.fresh import fresh
+from boincvm.guestlink.clone_identity import clone_identity
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
@@ -61,7 +61,7 @@ async def test_a_copy_is_kept_and_goes_on_twice(
             channel = await machine.start()
             link = await GuestLink.open(channel, silence_limit=LIMIT, attach_to=link_state)
             if kept is None:
-                await link.attach(LIMIT, fresh(network=False))
+                await link.attach(LIMIT, clone_identity(network=False))
                 listener.start(link, COUNTS)
             else:
                 listener.attach(link, program)

@@ -9,7 +9,7 @@ import pytest
 
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import WINDOW
-from boincvm.guestlink.voice import Finish, FractionDone
+from boincvm.guestlink.status_channel import Finish, FractionDone
 from support.booted import LIMIT, Listener, booted, spec_in
 
 pytestmark = pytest.mark.timeout(200)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.voice import CheckpointWanted, Finish, FractionDone, TrickleUp, Word
+from boincvm.guestlink.status_channel import CheckpointWanted, Finish, FractionDone, TrickleUp, Word
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import ImageStore

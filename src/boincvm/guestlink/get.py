@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from boincvm import tree_entries
 from boincvm.bus.stomp import Frame, StompError
 from boincvm.errors import DISK_FULL, HostDiskFullError, OutputFileError, host_error
+from boincvm.guestlink.display import Progress, no_progress, printable, shown
+from boincvm.guestlink.headers import number
 from boincvm.guestlink.link import GuestLink
-from boincvm.guestlink.numbers import number
-from boincvm.guestlink.reports import Progress, no_progress, printable, shown
-from boincvm.guestlink.window import SLOT, TransferWindow
+from boincvm.guestlink.transfer_disk import SLOT, TransferWindow
 from boincvm.host import filetree
 from boincvm.host.filetree import TreeWriter
 from boincvm.tree_entries import Entry, UnsafePathError

@@ -18,11 +18,11 @@ from boincvm.errors import (
     GuestProtocolError,
     HostError,
 )
-from boincvm.guestlink.first_word import BEAT, attach_headers, beat_within, word_head
-from boincvm.guestlink.fresh import Fresh
-from boincvm.guestlink.numbers import number
-from boincvm.guestlink.quiet import HeldWord, Phase, Quiet
-from boincvm.guestlink.reports import printable
+from boincvm.guestlink.attach_frame import BEAT, attach_headers, beat_within, word_head
+from boincvm.guestlink.clone_identity import CloneIdentity
+from boincvm.guestlink.display import printable
+from boincvm.guestlink.headers import number
+from boincvm.guestlink.quiesce import HeldWord, Phase, Quiet
 from boincvm.guestlink.state import LinkState
 from boincvm.hypervisor.channel import Channel
 
@@ -111,7 +111,7 @@ class GuestLink(asyncio.Protocol):
         The guest is asked for a heart-beat every `beat` seconds, and for several within
         `silence_limit` seconds. `attach_to`:
         what `state` gave before the machine was saved; its agent waits for `attach`, whose word
-        it has been sent already (`first_word`) if `is_asked`. `host_name`: of a guest that boots,
+        it has been sent already (`attach_frame`) if `is_asked`. `host_name`: of a guest that boots,
         empty for the image's own.
         Raises HostError where that is no such state.
         """
@@ -276,13 +276,13 @@ class GuestLink(asyncio.Protocol):
     async def attach(
         self,
         limit: float | None,
-        fresh: Fresh | None = None,
+        identity: CloneIdentity | None = None,
         let_run: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Lets a quiet guest go on: after `quiesce`, or after `open` with `attach_to`, once the
         programs that are expected have been attached. One that it has lost ends with an error.
-        `fresh`: for one that goes on from what is on disk; the first word has its own. `let_run`:
-        for a machine that stands still until its guest has been told.
+        `identity`: for one that goes on from what is on disk; the first word has its own.
+        `let_run`: for a machine that stands still until its guest has been told.
 
         Raises GuestHungError where the guest says nothing for `limit` seconds, and what has
         ended the link.
@@ -291,7 +291,7 @@ class GuestLink(asyncio.Protocol):
         answer, self._asked = self._asked, None
         if answer is None:
             answer = self._quiet.ask(Phase.ATTACHING)
-            self.send("attach", "0", attach_headers(self._beat, fresh))
+            self.send("attach", "0", attach_headers(self._beat, identity))
         for word in held:
             self.send(word.word, word.call, word.headers, word.body)
         if let_run is not None:

@@ -12,11 +12,11 @@ from boincvm.bus.stomp import MAXIMUM_BODY, Frame, StompError
 from boincvm.errors import BoincvmError, GuestDiedError, ProgramStartError
 from boincvm.exec_errors import advice_for
 from boincvm.exit_codes import ExitCode
+from boincvm.guestlink.display import shown
+from boincvm.guestlink.headers import LARGEST, number
 from boincvm.guestlink.link import GuestLink
-from boincvm.guestlink.numbers import LARGEST, number
-from boincvm.guestlink.reports import shown
 from boincvm.guestlink.state import MOST_WATCHES, ProgramState
-from boincvm.guestlink.voice import VoiceReader, Word
+from boincvm.guestlink.status_channel import VoiceReader, Word
 from boincvm.sizes import format_size
 
 WINDOW = 1 << 20
@@ -71,7 +71,7 @@ class ProgramEnd(NamedTuple):
 class GuestProgram:
     """Starts with the constructor. `on_stdin_room` is told how many bytes the program took.
 
-    With `on_voice` the program finds a FIFO in BOINCVM_VOICE (guestlink/voice.py has the
+    With `on_voice` the program finds a FIFO in BOINCVM_VOICE (guestlink/status_channel.py has the
     words); with `on_usage` the guest's heart-beats tell what it has used.
     """
 

@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from boincvm.bus.stomp import Frame, StompError
 from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, InputFileError, LimitError
 from boincvm.exit_codes import ExitCode
+from boincvm.guestlink.display import Progress, no_progress, printable, shown
+from boincvm.guestlink.headers import number
 from boincvm.guestlink.link import Call, GuestLink
-from boincvm.guestlink.numbers import number
-from boincvm.guestlink.reports import Progress, no_progress, printable, shown
-from boincvm.guestlink.source import open_source
-from boincvm.guestlink.window import SLOT, TransferWindow
+from boincvm.guestlink.safe_open import open_source
+from boincvm.guestlink.transfer_disk import SLOT, TransferWindow
 from boincvm.host import filetree
 from boincvm.host.files import read_at
 from boincvm.tree_entries import Entry, UnsafePathError

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.errors import HostError
-from boincvm.guestlink.numbers import LARGEST
-from boincvm.guestlink.reports import printable
+from boincvm.guestlink.display import printable
+from boincvm.guestlink.headers import LARGEST
 
 MOST_WATCHES = 64
 _LONGEST_LINE = 4096

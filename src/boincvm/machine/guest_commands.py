@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from boincvm.guestlink.display import printable
 from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import GuestProgram
-from boincvm.guestlink.reports import printable
 from boincvm.machine.session import Session
 
 _MOST_SAID = 4096

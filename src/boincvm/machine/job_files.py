@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from boincvm.errors import OutputFileError
+from boincvm.guestlink.display import Progress, no_progress
 from boincvm.guestlink.get import all_of, check_destination, get_tree
 from boincvm.guestlink.put import check_source, put_tree
-from boincvm.guestlink.reports import Progress, no_progress
 from boincvm.job.model import InputFile, OutputFile
 from boincvm.machine.session import Session
 

@@ -4,8 +4,8 @@ from pathlib import PurePosixPath
 
 from boincvm.errors import LimitError
 from boincvm.exit_codes import ExitCode
+from boincvm.guestlink.display import shown
 from boincvm.guestlink.program import ProgramEnd
-from boincvm.guestlink.reports import shown
 from boincvm.sizes import format_size
 
 DISK_FULL = 1 << 20

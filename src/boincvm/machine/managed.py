@@ -25,7 +25,7 @@ from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.resources import MemoryHold, Usage, resident
 from boincvm.machine.session import Session
 from boincvm.machine.settings import Settings
-from boincvm.machine.spec import fresh_for
+from boincvm.machine.spec import clone_identity_for
 from boincvm.machine.start_source import (
     Boot,
     Clone,
@@ -192,7 +192,7 @@ class ManagedMachine:
             case Boot():
                 await self._wait_for(_ready(link))
             case Clone():
-                await self._wait_for(link.attach(None, fresh_for(self.spec)))
+                await self._wait_for(link.attach(None, clone_identity_for(self.spec)))
             case Restore(attach=attach) if attach is not None:
                 attach(link)
                 await self.wake()
@@ -217,8 +217,8 @@ class ManagedMachine:
 
     async def wake(self) -> None:
         """Let the restored guest go on. Raises GuestError, HypervisorError."""
-        fresh = fresh_for(self.spec)
-        await self._wait_for(self.session.link.attach(None, fresh, self._let_run))
+        identity = clone_identity_for(self.spec)
+        await self._wait_for(self.session.link.attach(None, identity, self._let_run))
 
     async def _let_run(self) -> None:
         self._must_wake = False

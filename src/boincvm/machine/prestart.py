@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from boincvm.guestlink.first_word import first_word
+from boincvm.guestlink.attach_frame import attach_frame
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import open_driver, prestart
 from boincvm.image.store import Image
 from boincvm.machine.golden.snapshots import Found, find_golden
 from boincvm.machine.golden.switch import is_wanted
-from boincvm.machine.spec import fresh_for
+from boincvm.machine.spec import clone_identity_for
 from boincvm.machine.start_source import Boot, Clone, StartSource
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Prestarted:
         self._prestart.begin(spec, found.golden.directory if found.golden else None)
         if found.golden is not None:
             with suppress(OSError):  # should it be gone already, the driver tells why
-                self._prestart.say(first_word(silence_limit, fresh_for(spec)))
+                self._prestart.say(attach_frame(silence_limit, clone_identity_for(spec)))
         self.sources = [Clone(image, found, is_asked=True), Boot()]
 
     async def machine(self, settings: Settings) -> ManagedMachine:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from boincvm.errors import GuestDiedError
 from boincvm.guestlink.link import GuestLink
-from boincvm.guestlink.window import TransferWindow
+from boincvm.guestlink.transfer_disk import TransferWindow
 from boincvm.hypervisor.contract import Machine, MachineEnd
 from boincvm.machine.end import end_error, end_of_guest, end_of_link
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from boincvm.guestlink.first_word import BEAT
+from boincvm.guestlink.attach_frame import BEAT
 from boincvm.job.model import Limits
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from boincvm.errors import UsageError
-from boincvm.guestlink.fresh import Fresh, fresh
+from boincvm.guestlink.clone_identity import CloneIdentity, clone_identity
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
@@ -45,6 +45,6 @@ def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineS
     )
 
 
-def fresh_for(spec: MachineSpec) -> Fresh:
+def clone_identity_for(spec: MachineSpec) -> CloneIdentity:
     """Return what a machine like `spec` gets when it goes on from what is on disk."""
-    return fresh(network=spec.network, host_name=spec.host_name)
+    return clone_identity(network=spec.network, host_name=spec.host_name)

@@ -16,7 +16,7 @@ from boincvm.errors import (
     InputFileError,
     OutputFileError,
 )
-from boincvm.guestlink.reports import shown
+from boincvm.guestlink.display import shown
 from boincvm.host import filetree
 from boincvm.host.files import read_at
 from boincvm.host.filetree import TreeWriter

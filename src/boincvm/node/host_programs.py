@@ -12,9 +12,9 @@ from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.transfer_rules import guest_path
 from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageError, host_error
 from boincvm.guestlink import signals
+from boincvm.guestlink.display import shown
 from boincvm.guestlink.program import WINDOW, ProgramEnd
-from boincvm.guestlink.reports import shown
-from boincvm.guestlink.voice import FractionDone, VoiceReader
+from boincvm.guestlink.status_channel import FractionDone, VoiceReader
 from boincvm.host.channels import capacity, make_named_pipe, set_blocking
 from boincvm.host.process_tree import CONTINUE, children, send
 from boincvm.host.processes import signal_group

@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from boincvm.errors import BoincvmError, InputFileError, UsageError
+from boincvm.guestlink.display import shown
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.reports import shown
 from boincvm.machine.guest_commands import run_in_guest
 from boincvm.machine.session import Session
 from boincvm.tar_trees import MOST_BYTES

@@ -6,7 +6,7 @@ from boincvm.controller.protocol.commands import Request
 from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, OnVoice
-from boincvm.guestlink.voice import FractionDone, Word
+from boincvm.guestlink.status_channel import FractionDone, Word
 from boincvm.node.command import Listener
 
 

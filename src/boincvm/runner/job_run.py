@@ -11,8 +11,8 @@ from time import monotonic
 from boincvm.errors import LimitError, OutputFileError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.guestlink import signals
+from boincvm.guestlink.display import shown
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
-from boincvm.guestlink.reports import shown
 from boincvm.job.model import Job, MachineTask
 from boincvm.machine.job_files import MAXIMUM_OUTPUT, check_files, copy_in, copy_out
 from boincvm.machine.limits_reached import check_limits

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from boincvm import tree_entries
 from boincvm.errors import InputFileError, OutputFileError, host_error
-from boincvm.guestlink.reports import shown
-from boincvm.guestlink.source import open_source
+from boincvm.guestlink.display import shown
+from boincvm.guestlink.safe_open import open_source
 from boincvm.host import filetree
 from boincvm.host.files import open_descriptor
 from boincvm.job.model import MachineTask

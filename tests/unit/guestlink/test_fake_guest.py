@@ -6,7 +6,7 @@ from pathlib import Path
 
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, Usage
-from boincvm.guestlink.voice import FractionDone, Word
+from boincvm.guestlink.status_channel import FractionDone, Word
 from boincvm.hypervisor.contract import MachineSpec, MachineState
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeGuest

@@ -24,7 +24,7 @@ from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import STDIN_WINDOW, WINDOW, GuestProgram
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.window import SLOT, TransferWindow
+from boincvm.guestlink.transfer_disk import SLOT, TransferWindow
 from boincvm.hypervisor.channel import SocketChannel
 
 LIMIT = 10.0

@@ -18,8 +18,8 @@ from boincvm.errors import (
     HostError,
     OutputFileError,
 )
-from boincvm.guestlink.first_word import first_word
-from boincvm.guestlink.fresh import Fresh
+from boincvm.guestlink.attach_frame import attach_frame
+from boincvm.guestlink.clone_identity import CloneIdentity
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import WINDOW, GuestProgram
@@ -297,8 +297,8 @@ async def test_a_guest_that_was_asked_before_there_was_a_link() -> None:
 
 
 def test_the_first_word_is_what_attach_would_have_said() -> None:
-    new = Fresh(b"\x01" * 64, b"")
-    (frame,) = Parser().feed(first_word(8.0, new))
+    new = CloneIdentity(b"\x01" * 64, b"")
+    (frame,) = Parser().feed(attach_frame(8.0, new))
     head = frame.headers
     assert (frame.command, head["word"], head["call"]) == ("MESSAGE", "attach", "0")
     assert (head["message-id"], head["heart-beat"]) == ("1", "2000")

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from boincvm.guestlink.fresh import fresh
+from boincvm.guestlink.clone_identity import clone_identity
 from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
@@ -96,7 +96,7 @@ async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) ->
         session, link = machine.session, machine.session.link
         for _ in range(PRACTICE):
             await session.guard(link.quiesce(limits.boot))
-            await session.guard(link.attach(limits.boot, fresh(network=False)))
+            await session.guard(link.attach(limits.boot, clone_identity(network=False)))
             await session.guard(_run(link, "true"))
         await session.guard(_run(link, "sync"))
         await session.guard(link.quiesce(limits.boot))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from boincvm.boinc import InitData
 from boincvm.errors import OutputFileError
-from boincvm.guestlink import voice
+from boincvm.guestlink import status_channel
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.put import put_tree
@@ -73,22 +73,22 @@ class GuestRequests:
         self.finish_message = ""
         self.temporary_exit: TemporaryExitError | None = None
 
-    def handle(self, word: voice.Word) -> None:
+    def handle(self, word: status_channel.Word) -> None:
         """Take note of one message of the program's; nothing here waits."""
         match word:
-            case voice.FractionDone(fraction):
+            case status_channel.FractionDone(fraction):
                 self.fraction_done = min(fraction, 1.0)
-            case voice.CheckpointWanted():
+            case status_channel.CheckpointWanted():
                 self._want_checkpoint()
-            case voice.Operations(floating, integer):
+            case status_channel.Operations(floating, integer):
                 self.operations = (floating, integer)
-            case voice.TemporaryExit(seconds, notice, reason):
+            case status_channel.TemporaryExit(seconds, notice, reason):
                 self.temporary_exit = TemporaryExitError(seconds, reason, notice=notice)
-            case voice.Finish(_, _, message):
+            case status_channel.Finish(_, _, message):
                 self.finish_message = message
-            case voice.TrickleUp(variety, path):
+            case status_channel.TrickleUp(variety, path):
                 self._queue(lambda session: self._send_trickle(session, variety, path))
-            case voice.Upload(name):
+            case status_channel.Upload(name):
                 self._queue(lambda session: self._upload(session, name))
 
     def _queue(self, request: Request) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from boincvm.errors import GuestError, HypervisorError, OutputFileError
 from boincvm.guestlink import signals
 from boincvm.guestlink.program import GuestProgram, ProgramEnd, Usage
-from boincvm.guestlink.voice import Word
+from boincvm.guestlink.status_channel import Word
 from boincvm.host.supervised import GRACE
 from boincvm.job.model import MachineTask
 from boincvm.machine.errors import SavedMachineError

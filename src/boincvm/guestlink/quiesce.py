@@ -5,7 +5,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.guestlink.numbers import number
+from boincvm.guestlink.headers import number
 
 
 class Phase(Enum):

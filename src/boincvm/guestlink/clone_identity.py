@@ -4,17 +4,18 @@ import os
 from typing import NamedTuple
 
 
-class Fresh(NamedTuple):
-    """entropy: bytes that nobody else has, from which the guest's kernel makes all its random
-    numbers from then on. hardware_address: of the network card, 6 bytes, empty without one.
-    host_name: the guest's, empty: as it is."""
+class CloneIdentity(NamedTuple):
+    """What no other machine has."""
 
     entropy: bytes
+    """From which the guest's kernel makes all its random numbers from then on."""
     hardware_address: bytes
+    """Of the network card, 6 bytes; empty without one."""
     host_name: str = ""
+    """Empty: as it is."""
 
     def headers(self) -> dict[str, str]:
-        """For the word `attach`."""
+        """Return the headers for the word `attach`."""
         headers = {"entropy": self.entropy.hex()}
         if self.hardware_address:
             headers["hardware-address"] = self.hardware_address.hex()
@@ -23,8 +24,8 @@ class Fresh(NamedTuple):
         return headers
 
 
-def fresh(*, network: bool, host_name: str = "") -> Fresh:
-    """A new one."""
+def clone_identity(*, network: bool, host_name: str = "") -> CloneIdentity:
+    """Return a new one."""
     # Locally administered, and of one card (IEEE 802).
     address = bytes([0x52, *os.urandom(5)]) if network else b""
-    return Fresh(os.urandom(64), address, host_name)
+    return CloneIdentity(os.urandom(64), address, host_name)

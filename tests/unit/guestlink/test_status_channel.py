@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boincvm.guestlink.voice import (
+from boincvm.guestlink.status_channel import (
     LONGEST,
     CheckpointCompleted,
     CheckpointWanted,

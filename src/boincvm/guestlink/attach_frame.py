@@ -1,0 +1,42 @@
+"""The frame with which a saved guest goes on, for whoever sends it before asyncio is there."""
+
+import time
+from collections.abc import Mapping
+
+from boincvm.bus.stomp import encode
+from boincvm.guestlink.clone_identity import CloneIdentity
+
+BEAT = 5.0
+"""Seconds between the guest's heart-beats, unless it counts as hung earlier than that."""
+
+
+def beat_within(silence_limit: float | None, most: float = BEAT) -> float:
+    """Return the seconds between beats, at most `most`: several beats fit in `silence_limit`."""
+    return most if silence_limit is None else min(most, silence_limit / 4)
+
+
+def word_head(number: int, word: str, call: str, headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of the message with that number to the guest."""
+    return {
+        "subscription": "0",
+        "message-id": str(number),
+        "destination": "/guest",
+        "word": word,
+        "call": call,
+        **headers,
+    }
+
+
+def attach_headers(beat: float, identity: CloneIdentity | None) -> dict[str, str]:
+    """Return those of the word `attach`, with the host's clock as it is now."""
+    wanted = {"clock-ns": str(time.time_ns()), "heart-beat": str(round(beat * 1000))}
+    return {**wanted, **(identity.headers() if identity else {})}
+
+
+def attach_frame(silence_limit: float, identity: CloneIdentity) -> bytes:
+    """Return what may be written to the channel of a golden snapshot's copy as soon as it begins.
+
+    `GuestLink.open` is told so then.
+    """
+    headers = attach_headers(beat_within(silence_limit), identity)
+    return encode("MESSAGE", word_head(1, "attach", "0", headers))
