@@ -421,7 +421,7 @@ async def test_an_id_that_another_host_has(tmp_path: Path) -> None:
 async def test_a_damaged_file_lets_nobody_in(text: str, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/invitations.json").write_text(text)
-    with pytest.raises(HostError, match="makes no sense") as caught:
+    with pytest.raises(HostError, match="is damaged") as caught:
         async with run_controller(tmp_path / "a"):
             pass
     assert "invite all hosts anew" in caught.value.hint

@@ -53,7 +53,7 @@ class ChirpNonsenseError(GuestProtocolError):
     """The server said what it may not say."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"the Chirp server makes no sense: {what}")
+        super().__init__(f"the Chirp server's answer is invalid: {what}")
 
 
 class ChirpRefusedError(BoincvmError):

@@ -241,9 +241,9 @@ def _table(data: bytes) -> Table:
     try:
         table = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise HostError("the controller says what makes no sense") from error
+        raise HostError("the controller's answer is invalid") from error
     if not isinstance(table, dict):
-        raise HostError("the controller says what makes no sense")
+        raise HostError("the controller's answer is invalid")
     return table
 
 

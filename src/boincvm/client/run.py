@@ -77,7 +77,7 @@ def follow(output: Iterable[Table], screen: Screen) -> Table:
         try:
             data = base64.b64decode(str(table["data"]), validate=True)
         except (KeyError, binascii.Error) as error:
-            raise HostError("the controller says what makes no sense") from error
+            raise HostError("the controller's answer is invalid") from error
         if isinstance(offset, int):
             screen.show(str(table.get("vm")), str(table.get("stream")), offset, data)
     screen.end()

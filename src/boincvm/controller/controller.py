@@ -40,7 +40,7 @@ _NUMBERS = 1000
 _IDENTITY = re.compile(rb"[0-9a-f]{16}")
 _CHANGES = {
     Change.FOUND: ("guest_found", "it is there"),
-    Change.CHANGED: ("guest_changed", "it describes itself with other words"),
+    Change.CHANGED: ("guest_changed", "its description has changed"),
     Change.SILENT: ("guest_silent", "it has said nothing for a while"),
     Change.HEARD_AGAIN: ("guest_heard_again", "it is heard again"),
     Change.DROPPED: ("guest_dropped", "it has been silent for too long"),

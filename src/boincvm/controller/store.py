@@ -20,6 +20,7 @@ from boincvm.controller.protocol.guest import Guest, check_guest
 from boincvm.errors import GuestProtocolError, HostDiskFullError, HostError
 from boincvm.host.files import free_space, has_free_entries
 from boincvm.host.own_files import open_own
+from boincvm.json_value import fault_of
 
 _LOG = logging.getLogger("boincvm.controller")
 SCHEMA = 1
@@ -85,7 +86,7 @@ class Store:
                     f"{self._path} {trouble}: the disk is full", hint="free some space on it"
                 ) from error
             raise HostError(
-                f"{self._path} {trouble}: {error!r}"[:500],
+                f"{self._path} {trouble}: {fault_of(error)}"[:500],
                 hint="if it is damaged, move the file away, and what it knows of commands with it",
             ) from error
 
@@ -148,7 +149,7 @@ class Store:
     def events(self) -> list[Event]:
         """The oldest one first. Raises HostError."""
         statement = "SELECT * FROM events ORDER BY number DESC LIMIT ?"
-        with self._in_words("makes no sense"):
+        with self._in_words("is damaged"):
             rows = self._base.execute(statement, (KEPT,))
             found = [
                 Event(number, at, kind, vm, text, dict(json.loads(more).items()))
@@ -168,7 +169,7 @@ class Store:
     def guests(self) -> list[Guest]:
         """Those that had not left. Raises HostError."""
         found = []
-        with self._in_words("makes no sense"):
+        with self._in_words("is damaged"):
             for (told,) in self._base.execute("SELECT told FROM guests"):
                 table = json.loads(told)
                 guest = Guest(**{**table, "capabilities": frozenset(table["capabilities"])})
@@ -217,7 +218,7 @@ class Store:
 
     def commands(self) -> list[Command]:
         """The oldest one first. Of their input nothing more can be given. Raises HostError."""
-        with self._in_words("makes no sense"):
+        with self._in_words("is damaged"):
             rows = self._base.execute(
                 "SELECT id, request, stdin, wanted, submitted_at, ends_at, is_finished"
                 " FROM commands ORDER BY place"

@@ -35,7 +35,7 @@ from boincvm.host.locks import try_lock
 from boincvm.host.own_files import open_own
 from boincvm.job import values
 from boincvm.job.model import MachineShape
-from boincvm.json_value import LARGEST
+from boincvm.json_value import LARGEST, fault_of
 
 _COMMANDS = "commands.json"
 _SNAPSHOTS = "snapshots.json"
@@ -133,7 +133,7 @@ class MachineDirectory:
         except (KeyError, ValueError, TypeError) as error:
             raise self._damaged("bus.json", error) from error
         if bus.dialect not in DIALECTS:
-            raise self._damaged("bus.json", ValueError("a dialect that there is not"))
+            raise self._damaged("bus.json", ValueError("its dialect is unknown"))
         return bus
 
     def write_bus(self, bus: BrokerAddress) -> None:
@@ -202,7 +202,7 @@ class MachineDirectory:
         except FileNotFoundError:
             return []
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise self._damaged(name, TypeError("no list of tables"))
+            raise self._damaged(name, TypeError("no list of objects"))
         return found
 
     def _read(self, name: str) -> dict[str, object]:
@@ -222,12 +222,12 @@ class MachineDirectory:
         except (OSError, ValueError, RecursionError) as error:
             raise self._damaged(name, error) from error
         if not isinstance(table, dict):
-            raise self._damaged(name, TypeError("no table"))
+            raise self._damaged(name, TypeError("no object"))
         return table
 
     def _damaged(self, name: str, error: Exception) -> HostError:
         return HostError(
-            f"{str(self.directory / name)!r} makes no sense: {error!r}"[:_LONGEST],
+            f"{str(self.directory / name)!r} is damaged: {fault_of(error)}"[:_LONGEST],
             hint="restore the file, or remove the directory that it is in",
         )
 

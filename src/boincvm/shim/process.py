@@ -23,6 +23,7 @@ from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.inherited import heeded, reset_inherited_state
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
+from boincvm.json_value import fault_of
 from boincvm.node.files import NodeFiles
 from boincvm.node.machine_files import MachineFileRoot
 from boincvm.node.node import Node
@@ -120,7 +121,7 @@ def _of_commands(error: Exception) -> BoincvmError:
     if isinstance(error, BoincvmError):
         return error
     return HostError(
-        f"commands.json makes no sense: {error!r}"[:500],
+        f"commands.json is damaged: {fault_of(error)}"[:500],
         hint="forget where the machine was saved: boincvm stop --discard",
     )
 

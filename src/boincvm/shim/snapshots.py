@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from boincvm.errors import HostError, UsageError
-from boincvm.json_value import LARGEST, Json
+from boincvm.json_value import LARGEST, Json, fault_of
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import (
     SavedMachine,
@@ -59,7 +59,7 @@ class Snapshots:
                 found.append(_snapshot(table))
             except (KeyError, ValueError, TypeError) as error:
                 raise HostError(
-                    f"snapshots.json makes no sense: {error!r}"[:500],
+                    f"snapshots.json is damaged: {fault_of(error)}"[:500],
                     hint="restore the file, or remove it, and with it all snapshots",
                 ) from error
         return found

@@ -65,7 +65,7 @@ async def test_a_damaged_file_of_one_machine_keeps_no_other_from_starting(tmp_pa
     (directory / "machines/a/bus.json").write_text("{")
     async with run_controller(directory) as controller:
         troubles = [event for event in controller.events.after(0) if event.kind == "trouble"]
-        assert [(event.vm, "makes no sense" in event.text) for event in troubles] == [("a", True)]
+        assert [(event.vm, "is damaged" in event.text) for event in troubles] == [("a", True)]
         assert [machine.id for machine in controller.machines.all()] == ["a", "b"]
 
 

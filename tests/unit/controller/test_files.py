@@ -430,7 +430,7 @@ async def test_a_guest_that_has_what_cannot_be(tmp_path: Path, offset: object) -
             return Reply({"offset": offset})
 
         made.host.lies["file-put-begin"] = lie
-        assert "makes no sense" in message(await put(made, DATA))
+        assert "is invalid" in message(await put(made, DATA))
 
 
 async def test_a_controller_that_lies(tmp_path: Path) -> None:

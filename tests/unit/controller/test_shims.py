@@ -167,7 +167,7 @@ async def test_commands_that_are_damaged_are_told(content: str, tmp_path: Path) 
         (asked.place("a").directory / "commands.json").write_text(content)
         refused = (await asked.outcome("start", "a"))["error"]["message"]
         assert "commands.json" in refused
-        assert "makes no sense" in refused
+        assert "is damaged" in refused
         assert (await asked.vm("a"))["state"] == "aborted"
         assert await asked.outcome("discard", "a") == {"state": "powered_off"}
         await running(asked)

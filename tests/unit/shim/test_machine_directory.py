@@ -74,7 +74,7 @@ def test_it_is_its_owner_s_alone(place: MachineDirectory) -> None:
 )
 def test_what_makes_no_sense(name: str, content: bytes, place: MachineDirectory) -> None:
     write(place, name, content)
-    with pytest.raises(HostError, match="makes no sense") as told:
+    with pytest.raises(HostError, match="is damaged") as told:
         READERS[name](place)
     assert name in told.value.message
     assert len(told.value.message) <= 500
@@ -86,7 +86,7 @@ def test_a_file_that_is_torn_at_any_place(name: str, place: MachineDirectory) ->
     whole = (place.directory / name).read_bytes()
     for end in range(len(whole) - 1):
         write(place, name, whole[:end])
-        with pytest.raises(HostError, match="makes no sense"):
+        with pytest.raises(HostError, match="is damaged"):
             READERS[name](place)
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_file(name: str, kind: str, place: MachineDirectory, tmp_path
         path.mkdir()
     else:
         path.symlink_to(path)
-    with pytest.raises(HostError, match="makes no sense"):
+    with pytest.raises(HostError, match="is damaged"):
         READERS[name](place)
 
 
@@ -172,7 +172,7 @@ def test_a_value_that_cannot_be(
 ) -> None:
     table = json.loads((place.directory / name).read_bytes())
     write(place, name, json.dumps({**table, key: value}).encode())
-    with pytest.raises(HostError, match="makes no sense"):
+    with pytest.raises(HostError, match="is damaged"):
         READERS[name](place)
 
 
@@ -183,7 +183,7 @@ def test_a_value_that_is_missing(name: str, place: MachineDirectory) -> None:
     for key in table.keys() - optional:
         rest = {other: value for other, value in table.items() if other != key}
         write(place, name, json.dumps(rest).encode())
-        with pytest.raises(HostError, match="makes no sense"):
+        with pytest.raises(HostError, match="is damaged"):
             READERS[name](place)
 
 

@@ -209,7 +209,7 @@ def test_a_table_that_makes_no_sense(key: str, value: object, place: MachineDire
     before = files(place)
     place.write_snapshots([GOOD, {**GOOD, "name": "two", key: value}])
     snapshots = Snapshots(place)
-    with pytest.raises(HostError, match="makes no sense") as told:
+    with pytest.raises(HostError, match="is damaged") as told:
         snapshots.all()
     assert told.value.hint
     # Nothing is removed while nobody knows what is needed.

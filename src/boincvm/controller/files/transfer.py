@@ -213,4 +213,4 @@ def _whole(reply: Reply, key: str, most: int) -> int:
 
 
 def _nonsense(error: UsageError) -> GuestProtocolError:
-    return GuestProtocolError(f"a guest makes no sense: {error.message}")
+    return GuestProtocolError(f"a guest's answer is invalid: {error.message}")

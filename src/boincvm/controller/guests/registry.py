@@ -31,7 +31,7 @@ class Change(Enum):
 
     FOUND = auto()
     CHANGED = auto()
-    """It said HELLO once more, with other words."""
+    """It said HELLO once more, and described itself differently."""
     SILENT = auto()
     HEARD_AGAIN = auto()
     DROPPED = auto()

@@ -18,6 +18,7 @@ from boincvm.controller.protocol.guest import check_id
 from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.own_files import open_own
+from boincvm.json_value import fault_of
 
 MOST = 256
 _MOST_BYTES = 1 << 20
@@ -107,7 +108,7 @@ def _read(path: Path) -> Iterator[Invitation]:
         for name, one in json.loads(data).items():
             digest = bytes.fromhex(one["digest"])
             if len(digest) != len(digest_of_passcode("")):
-                raise ValueError("a digest that is none")
+                raise ValueError("a digest has the wrong length")
             yield Invitation(check_id(name), digest, float(one["made"]))
     except FileNotFoundError:
         return
@@ -115,6 +116,6 @@ def _read(path: Path) -> Iterator[Invitation]:
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError
     ) as error:  # fmt: skip
         raise HostError(
-            f"{str(path)!r} makes no sense: {error!r}"[:500],
+            f"{str(path)!r} is damaged: {fault_of(error)}"[:500],
             hint="restore the file; or remove it, and invite all hosts anew",
         ) from error
