@@ -41,7 +41,7 @@ class ControllerAddress(NamedTuple):
         return f"{'https' if self.security else 'http'}://{host}:{self.port}"
 
     def connection(self, limit: float | None) -> http.client.HTTPConnection:
-        """Not connected yet. limit: seconds that it may be silent; None is for ever."""
+        """Return one, not connected. limit: seconds that it may be silent; None: for ever."""
         if self.path is not None:
             return _UnixConnection(self.path, limit)
         if self.security is not None:
@@ -73,7 +73,7 @@ class _TlsConnection(http.client.HTTPSConnection):
 def find_address(
     given: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> ControllerAddress:
-    """`given` takes the place of BOINCVM_CONTROLLER. Raises UsageError, HostError."""
+    """Find the controller; `given` goes before BOINCVM_CONTROLLER. Raises UsageError, HostError."""
     text = given or environment.get("BOINCVM_CONTROLLER", "")
     if not text:
         return ControllerAddress(paths.controller_directory() / SOCKET)

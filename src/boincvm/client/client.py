@@ -51,19 +51,19 @@ class Gotten(NamedTuple):
 
 
 class Client:
-    """Each request has a connection of its own, so threads may share one."""
+    """A client of one controller. Each request has its own connection: threads may share it."""
 
     def __init__(self, address: ControllerAddress) -> None:
         self.address = address
 
     def call(self, operation: str, **arguments: object) -> Table:
-        """What came of it. Arguments that are None are not given. Raises BoincvmError."""
+        """Call an operation; arguments that are None are not given. Raises BoincvmError."""
         path = f"/api/{quote(operation)}"
         with self._asked("POST", path, _given(arguments), _JSON) as response:
             return _result(response)
 
     def events(self, after: int = 0, *, follow: bool = False) -> Iterator[Table]:
-        """Those after the one with that number; with `follow` all that come, too, until the
+        """Yield events after the one with that number; with `follow` all that come, too, until the
         controller ends. Raises BoincvmError."""
         query = {"after": str(after), **({"follow": "yes"} if follow else {})}
         yield from self._lines("/api/events", query, is_endless=follow)
@@ -92,7 +92,7 @@ class Client:
         raise self._has_gone()
 
     def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
-        """Waits until there is room for it. Raises BoincvmError."""
+        """Give a command more input, and wait until there is room. Raises BoincvmError."""
         path = f"/api/commands/{quote(command_id, safe='')}/input"
         path += "?ends=yes" if ends else ""
         with self._asked("POST", path, data, _BYTES, limit=None) as response:
@@ -166,7 +166,7 @@ class Client:
         *,
         limit: float | None = CALL_LIMIT,
     ) -> Iterator[http.client.HTTPResponse]:
-        """The answer, if it is a good one. Raises BoincvmError, in the block too."""
+        """Ask, and yield the answer if it is a good one. Raises BoincvmError, in the block too."""
         token = self.address.token
         own = {"Authorization": f"Bearer {token}"} if token else {}
         connection = self.address.connection(limit)
@@ -269,7 +269,7 @@ def _no_controller(address: ControllerAddress, what: str = "") -> BoincvmError:
 
 
 def error_of(told: Json) -> BoincvmError:
-    """The error that the controller tells of: of a whole request, or of one machine."""
+    """Return the error that the controller tells of: of a whole request, or of one machine."""
     table = told if isinstance(told, dict) else {}
     try:
         code = ExitCode(table.get("code") or ExitCode.HOST)  # type: ignore[arg-type]

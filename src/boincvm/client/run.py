@@ -54,7 +54,7 @@ class Screen:
             self._write(stream, b"".join(prefix + line + b"\n" for line in lines))
 
     def end(self) -> None:
-        """Shows lines that have no end."""
+        """Show lines that have no end."""
         for (vm, stream), rest in self._rest.items():
             if rest:
                 self._write(stream, self._prefix(vm) + rest + b"\n")
@@ -65,7 +65,7 @@ class Screen:
 
 
 def follow(output: Iterable[Table], screen: Screen) -> Table:
-    """Shows all output of a command, as `Client.output` has it, until its end; returns it as the
+    """Show all output of a command, as `Client.output` has it, until its end; return it as the
     operation `command` tells it. Raises BoincvmError, and what `screen` raises."""
     told: Table = {}
     for table in output:

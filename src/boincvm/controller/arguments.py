@@ -37,7 +37,7 @@ class Parameter(NamedTuple):
 
 
 class Arguments:
-    """One value for each parameter, of its kind or None."""
+    """The arguments of a call: one value for each parameter, of its kind or None."""
 
     def __init__(self, parameters: tuple[Parameter, ...], given: Mapping[str, object]) -> None:
         """Raises UsageError."""
@@ -61,7 +61,7 @@ class Arguments:
             self._values[parameter.name] = value
 
     def text(self, name: str) -> str:
-        """Of a parameter that always has one."""
+        """Return a text of a parameter that always has one."""
         return str(self._values[name])
 
     def maybe_text(self, name: str) -> str | None:

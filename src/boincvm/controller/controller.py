@@ -72,7 +72,7 @@ class Controller:
         self.files = Files(self.hub, directory, partial(self.reach.find, held_too=False))
 
     async def open(self) -> None:
-        """Finds what a former controller has left. Raises BoincvmError."""
+        """Take up what a former controller has left. Raises BoincvmError."""
         for line in self.machines.load():
             self.events.add("trouble", None, line)
         for machine in self.machines.all():  # their shims may come back
@@ -90,7 +90,7 @@ class Controller:
         await self.hub.open()
 
     async def close(self) -> None:
-        """Machines run on."""
+        """Let go of everything; machines run on."""
         await self.files.close()
         await self.hub.close()
         self.machines.close()
@@ -109,11 +109,11 @@ class Controller:
         }
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool) -> None:
-        """More input of a command; waits until there is room. Raises UsageError."""
+        """Give a command more input, and wait until there is room. Raises UsageError."""
         await self.hub.give_input(command_id, data, ends=ends)
 
     async def console(self, vm: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A machine's screen and keyboard, as RFB. Raises UsageError, HostError."""
+        """Connect to a machine's screen and keyboard, as RFB. Raises UsageError, HostError."""
         machine = self.machines.find(vm)
         if machine is None or not machine.definition.display:
             raise UsageError(
@@ -148,7 +148,7 @@ class Controller:
         return self.side.place_for(machine_id, known)
 
     def commit(self) -> None:
-        """What has happened so far is in the store, and not only on its way there."""
+        """Write what has happened so far into the store: it is not only on its way there."""
         self._store.commit()
 
     def _keep_event(self, event: Event) -> None:
@@ -193,7 +193,7 @@ class Controller:
                 self._see_end(machine)
 
     def _see_end(self, machine: LocalMachine) -> None:
-        """Whoever waits for a machine whose shim has gone hears at once."""
+        """Tell whoever waits for a machine whose shim has gone."""
         if not machine.is_kept:
             self.hub.guest_is_gone(machine.id, comes_back=machine.state is VmState.SAVED)
 
@@ -212,7 +212,7 @@ class Controller:
 async def run_controller(
     directory: Path, *, listen: Listen | None = None, broker: BrokerAddress | None = None
 ) -> AsyncIterator[Controller]:
-    """The controller whose things lie in `directory`, for as long as the block lasts.
+    """Run the controller whose things lie in `directory`, for as long as the block lasts.
 
     `listen`: where guests of other hosts reach its broker; `broker`: one that runs elsewhere, in
     place of it. Raises BoincvmError, OSError.
@@ -232,12 +232,12 @@ async def run_controller(
 
 
 def _next_number(former: list[Event]) -> int:
-    """No event had it before: of each _NUMBERS numbers one at least is on disk."""
+    """Return a number that no event has had: of each _NUMBERS one at least is on disk."""
     return (former[-1].number // _NUMBERS + 1) * _NUMBERS if former else 1
 
 
 def _identity(path: Path) -> str:
-    """Of this controller in all its lives; no other one on the same bus has it. Raises OSError."""
+    """Return what names this controller alone on the bus, in all its lives. Raises OSError."""
     with suppress(FileNotFoundError):
         known = path.read_bytes()
         if _IDENTITY.fullmatch(known):

@@ -25,13 +25,13 @@ class Event(NamedTuple):
     more: Mapping[str, Json] = {}
 
     def table(self) -> dict[str, Json]:
-        """Fit for JSON."""
+        """Return it fit for JSON."""
         first: dict[str, Json] = {"number": self.number, "at": self.at, "kind": self.kind}
         return {**first, "vm": self.vm, "text": self.text, **self.more}
 
 
 class EventLog:
-    """`add` never waits; whoever follows too slowly misses what is not kept any more."""
+    """The last events. `add` never waits; who follows too slowly misses what is not kept."""
 
     def __init__(self, first: int = 1, keep: Callable[[Event], None] = lambda _event: None) -> None:
         """`first`: the number of the next one; `keep` is told of each."""
@@ -43,7 +43,7 @@ class EventLog:
 
     @property
     def last(self) -> int:
-        """The number of the newest one; 0 where there was none."""
+        """Return the number of the newest event; 0 where there was none."""
         return self._next - 1
 
     def add(
@@ -56,17 +56,17 @@ class EventLog:
         self._wake()
 
     def load(self, events: list[Event]) -> None:
-        """Those of a former life, the oldest one first."""
+        """Take up those of a former life, the oldest one first."""
         self._events.extend(events)
 
     def after(self, number: int, most: int = KEPT) -> list[Event]:
-        """At most so many of those that came after it, the oldest ones first."""
+        """Return at most so many of those that came after it, the oldest ones first."""
         # Those of a former life have gaps: not all are kept on disk.
         begin = bisect_right(self._events, number, key=lambda event: event.number)
         return [self._events[at] for at in range(begin, min(begin + most, len(self._events)))]
 
     async def follow(self, after: int) -> AsyncGenerator[Event, None]:
-        """Those after number `after`, and all that come, until the log is closed."""
+        """Yield those after number `after`, and all that come, until the log is closed."""
         while True:
             found = self.after(after, 256)
             for event in found:
@@ -78,7 +78,7 @@ class EventLog:
                 await self._news.wait()
 
     def close(self) -> None:
-        """Nothing comes any more: who follows has come to the end."""
+        """Notice that nothing comes any more: who follows has come to the end."""
         self._is_closed = True
         self._wake()
 

@@ -22,7 +22,7 @@ SAMPLES = 360
 
 
 class Sample(NamedTuple):
-    """At a moment, in seconds since 1970; else as in Report."""
+    """The load at a moment, in seconds since 1970; else as in Report."""
 
     at: float
     cpu: float | None
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 
 class Overview:
-    """`take_report` feeds it."""
+    """What everybody is told of machines and guests; `take_report` feeds it."""
 
     def __init__(self, machines: Machines, hub: Hub, life: MachineOperations, host: str) -> None:
         """`host`: this one's name."""
@@ -43,7 +43,7 @@ class Overview:
         self._samples: dict[str, deque[Sample]] = {}
 
     def take_report(self, guest_id: str, report: Report) -> VmState | None:
-        """What a guest tells; the state that it had before."""
+        """Take what a guest tells; return the state that it had before."""
         former = self._reports.get(guest_id)
         self._reports[guest_id] = report
         if report.cpu is not None or report.memory is not None:
@@ -61,12 +61,12 @@ class Overview:
             self._samples.pop(guest_id, None)
 
     def vms(self, selector: str) -> Iterator[Json]:
-        """A table for each. Raises UsageError."""
+        """Describe each that a selector matches. Raises UsageError."""
         for one in self._operations.targets(parse_selector(selector)):
             yield self.vm(one)
 
     def vm(self, vm: str) -> dict[str, Json]:
-        """One. Raises UsageError."""
+        """Describe one. Raises UsageError."""
         machine = self._machines.find(vm)
         guest = self._hub.registry.get(vm)
         if machine is None and guest is None:
@@ -118,7 +118,7 @@ class Overview:
         }
 
     def state(self, vm: str) -> tuple[VmState, str]:
-        """Of one that is known, and why it is in it."""
+        """Return the state of one that is known, and why it is in it."""
         machine, report = self._machines.find(vm), self._reports.get(vm)
         if machine is not None:
             return machine.state, machine.why
@@ -129,7 +129,7 @@ class Overview:
         return report.state, report.why
 
     def history(self, vm: str) -> Iterator[Json]:
-        """Samples, the oldest one first. Raises UsageError."""
+        """Return a guest's samples, the oldest one first. Raises UsageError."""
         self.vm(vm)
         for sample in self._samples.get(vm, ()):
             yield dict(sample._asdict())

@@ -26,14 +26,14 @@ class Reached(NamedTuple):
     none can answer, for a pattern means those that are there."""
 
     def required(self, vms: str) -> "Reached":
-        """Itself. Raises MachineStateError where nobody can answer."""
+        """Return itself. Raises MachineStateError where nobody can answer."""
         if not self.guests:
             raise _nobody(vms, self.refused)
         return self
 
 
 class Reach:
-    """`state_of` gives a machine's state, and why it is in it."""
+    """Finds out who can answer. `state_of` gives a machine's state, and why it is in it."""
 
     def __init__(
         self,

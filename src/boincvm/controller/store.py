@@ -133,7 +133,7 @@ class Store:
             _LOG.error("what happens cannot be kept on disk, and is not for now: %s", error)
 
     def close(self) -> None:
-        """Again is harmless."""
+        """Let go of it; again is harmless."""
         self.commit()
         self._base.close()
 

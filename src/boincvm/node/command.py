@@ -32,7 +32,7 @@ _KILL = 9
 
 
 class RunningProgram(Protocol):
-    """As `guestlink.program.GuestProgram` is one."""
+    """A program that runs, as `guestlink.program.GuestProgram` is one."""
 
     def grant(self, count: int) -> None: ...
 
@@ -43,23 +43,23 @@ class RunningProgram(Protocol):
     def end_input(self) -> None: ...
 
     def state(self) -> dict[str, object]:
-        """For whoever attaches to it again; to be asked while its guest is quiet."""
+        """Return it for whoever attaches to it again; only while its guest stands still."""
 
     async def wait(self) -> ProgramEnd:
         """Raises BoincvmError."""
 
 
 class Listener(Protocol):
-    """Hears of one program."""
+    """Whoever is told what one program does."""
 
     def output(self, stream: str, data: bytes) -> None:
-        """Of "stdout" or "stderr"; to be granted."""
+        """Take output of "stdout" or "stderr", which is to be granted."""
 
     def input_taken(self, count: int) -> None:
-        """The program has taken so many more bytes of its standard input."""
+        """Notice that the program has taken so many more bytes of its standard input."""
 
     def voice(self, fraction: float | None, count: int) -> None:
-        """It says how much it has done, or nothing of that, in `count` bytes, to be granted."""
+        """Take how much it says it has done, if it says so, in `count` bytes, to be granted."""
 
 
 StartProgram = Callable[[Request, Listener], RunningProgram]
@@ -113,7 +113,7 @@ class NodeCommand:
     # Saved and restored with its machine.
 
     def state(self) -> dict[str, object]:
-        """For `restored`, fit for JSON; to be asked while its guest is quiet."""
+        """Return it for `restored`, fit for JSON; only while its guest stands still."""
         loop = asyncio.get_running_loop()
         outputs = {
             name: {"first": log.first, "data": base64.b64encode(log.read(0, log.end)[1]).decode()}
@@ -152,7 +152,7 @@ class NodeCommand:
         return made
 
     def attach(self, program: RunningProgram) -> None:
-        """Its program runs on."""
+        """Take up its program, which runs on."""
         self._program, self.program_state = program, None
         loop = asyncio.get_running_loop()
         self._runs_since = loop.time()
@@ -179,7 +179,7 @@ class NodeCommand:
         self.signal(_KILL)
 
     def signal(self, number: int) -> None:
-        """To the program, if it still runs."""
+        """Send the program a signal, if it still runs."""
         if self._program is not None and self.result is None:
             self._program.signal(number)
 
@@ -208,7 +208,7 @@ class NodeCommand:
             self._hear_voice()
 
     def _hear_voice(self) -> None:
-        """Says what is new; whoever says more than there is time for waits for credit."""
+        """Send what is new; who says more than there is time for waits for credit."""
         self._voice_timer = None
         self._send_progress()
         count, self._ungranted = self._ungranted, 0

@@ -53,7 +53,7 @@ AnyTransfer = TypeVar("AnyTransfer", bound=Transfer)
 
 
 class NodeFiles:
-    """`verbs`: by name. To be closed at the end."""
+    """A node's end of transfers. `verbs`: by name. To be closed at the end."""
 
     def __init__(self, place: FileRoot, spool: Path) -> None:
         """`spool` is made, or emptied of what a killed process has left. Raises HostError,
@@ -79,7 +79,7 @@ class NodeFiles:
         }
 
     async def close(self) -> None:
-        """Ends all transfers and removes the spool. Raises HostError."""
+        """End all transfers and remove the spool. Raises HostError."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

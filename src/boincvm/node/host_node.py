@@ -73,7 +73,7 @@ def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[s
 
 
 class HostLoad:
-    """Of all that runs on this host, as /proc has it (proc(5))."""
+    """The load of all that runs on this host."""
 
     def __init__(self) -> None:
         self._started_at = time.time()
@@ -88,7 +88,7 @@ class HostLoad:
 
 
 async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) -> None:
-    """Until a signal ends it. `directory`: where commands run, else a fresh one. Raises
+    """Be a guest until a signal ends it. `directory`: where commands run, else a fresh one. Raises
     BoincvmError."""
     ended = asyncio.Event()
     add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
@@ -111,7 +111,7 @@ async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) 
 
 
 async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asyncio.Event) -> int:
-    """How many programs did not end with it."""
+    """Live on the bus; return how many programs did not end with it."""
     programs = HostPrograms(work, state / _VOICES)
     # The group ends first: what was asked is answered before the guest says BYE.
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:

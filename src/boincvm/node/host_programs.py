@@ -40,7 +40,7 @@ class HostPrograms:
         self._is_ending = False
 
     def start(self, request: Request, listener: Listener) -> "HostProgram":
-        """For `NodeCommands`; takes some 15 ms. Raises BoincvmError."""
+        """Start a program, for `NodeCommands`; takes some 15 ms. Raises BoincvmError."""
         if self._is_ending:
             raise UsageError("the guest is about to end, and starts nothing any more")
         directory = self._work / guest_path(request.directory)

@@ -23,14 +23,14 @@ class FileRoot(Protocol):
     """What a guest's files are read from and written to. All raise BoincvmError."""
 
     def check(self) -> None:
-        """Whether it can be used now."""
+        """Check that it can be used now."""
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
-        """The file or tree `source` becomes `destination`, at once; a file that is there is
+        """Put the file or tree `source` at `destination`, at once; a file that is there is
         replaced. `mode`: of a file."""
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
-        """`destination` must not be there yet."""
+        """Get `source`; `destination` must not be there yet."""
 
 
 class MachineFileRoot:

@@ -11,7 +11,7 @@ from boincvm.node.command import Listener
 
 
 def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
-    """For `NodeCommands`: they run in the machine at the other end of `link`."""
+    """Return what starts programs in the machine at the other end of `link`."""
 
     def start(request: Request, listener: Listener) -> GuestProgram:
         program = GuestProgram(
@@ -33,7 +33,7 @@ def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
 
 
 def attached_to(link: GuestLink, state: Mapping[str, object], listener: Listener) -> GuestProgram:
-    """A program that runs already, as `state` left it; to be called before `link.attach`. Raises
+    """Attach to a program that runs, as `state` left it; only before `link.attach`. Raises
     HostError where `state` is damaged."""
     return GuestProgram.attached(
         link,

@@ -68,7 +68,7 @@ class Transfer:
             raise
 
     async def close(self) -> None:
-        """Nothing is left of it. Raises HostError."""
+        """Remove all that is left of it. Raises HostError."""
         self._stop.set()
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -93,7 +93,7 @@ class PutTransfer(Transfer):
             self._descriptor = open_descriptor(self._file, "x", permissions=0o600)
 
     async def take(self, offset: int, data: bytes) -> None:
-        """A piece, which waits until all before it have come; again is harmless.
+        """Take a piece, which waits until all before it have come; again is harmless.
 
         Raises UsageError, HostDiskFullError, HostError.
         """
@@ -117,7 +117,7 @@ class PutTransfer(Transfer):
         self._news = asyncio.Event()
 
     async def deliver(self) -> None:
-        """All has come: it is looked at, and goes into the guest. Raises BoincvmError."""
+        """Check all that has come, and put it into the guest. Raises BoincvmError."""
         asked = self.asked
         if self.offset != asked.size or self._hash.hexdigest() != asked.digest:
             raise InputFileError(
@@ -176,7 +176,7 @@ class GetTransfer(Transfer):
         return fetched
 
     def _look(self) -> Fetched:
-        """Leaves one file to be sent. Runs in a thread."""
+        """Make one file of it, to be sent. Runs in a thread."""
         file, tree = self._directory / _CONTENT, self._directory / _TREE
         status = file.lstat()
         is_tree, mode = stat.S_ISDIR(status.st_mode), stat.S_IMODE(status.st_mode) & 0o777
@@ -193,7 +193,7 @@ class GetTransfer(Transfer):
         return Fetched(is_tree, mode, size, digest, clamp_time(status.st_mtime_ns))
 
     def piece(self, offset: int) -> bytes:
-        """PIECE bytes from `offset` on, fewer at the end. Raises UsageError, HostError."""
+        """Return PIECE bytes from `offset` on, fewer at the end. Raises UsageError, HostError."""
         if self._descriptor < 0 or offset > self._size:
             raise UsageError("a piece of a file that is not ready, or outside of it")
         with told_as_host_faults():

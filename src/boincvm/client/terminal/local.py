@@ -28,13 +28,13 @@ class RemoteEnd(Protocol):
     """Each of these may wait, and raise what it likes; each has a thread of its own."""
 
     def show(self) -> None:
-        """Puts on the screen what it says, until it has ended."""
+        """Put on the screen what it says, until it has ended."""
 
     def send(self, data: bytes, *, ends: bool) -> None:
-        """`data` is what it is to read next; `ends`: and then no more."""
+        """Send `data`, which it is to read next; `ends`: and then no more."""
 
     def cancel(self) -> None:
-        """Ends it at once."""
+        """End it at once."""
 
 
 class EscapeDetector:
@@ -62,7 +62,7 @@ class EscapeDetector:
 
 
 def check_terminal(terminal: int) -> None:
-    """Raises UsageError where it is none."""
+    """Check that it is a terminal. Raises UsageError."""
     if not os.isatty(terminal):
         raise UsageError(
             "a shell needs a terminal, and standard input is none",
@@ -71,7 +71,7 @@ def check_terminal(terminal: int) -> None:
 
 
 def size_of(terminal: int) -> Size:
-    """The default where it does not say."""
+    """Return a terminal's size; the default where it does not say."""
     columns, rows = os.get_terminal_size(terminal)
     return Size(rows or Size().rows, columns or Size().columns)
 
@@ -97,7 +97,7 @@ class TerminalSession:
             set_blocking(descriptor, False)
 
     def run(self) -> bool:
-        """Until the far end has ended: True; or, False, until the user leaves by `~.` after
+        """Run until the remote end has ended: True; or, False, until the user leaves by `~.` after
         Enter, the keyboard is gone, or one of SIGINT, SIGTERM and SIGHUP comes. Raises what the
         far end raises."""
         # Signals only ring the bell: none can keep the terminal from being put right again.

@@ -19,13 +19,13 @@ class Size(NamedTuple):
 
 
 def shell_argv(size: Size, program: Sequence[str] = ()) -> list[str]:
-    """The command, to be run with `keep_input`. `program`: without one, bash or sh."""
+    """Return the command, to be run with `keep_input`. `program`: without one, bash or sh."""
     script = Path(__file__).with_name("remote.py").read_text(encoding="utf-8")
     return ["python3", "-IS", "-c", script, *map(str, size), *program]
 
 
 def shell_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of the user's own `environment` the shell should know: of the terminal's kind."""
+    """Return what of the user's `environment` the shell should know: of the terminal's kind."""
     told = {"TERM": "xterm"}
     for name in _PASSED_ON:
         value = environment.get(name, "")
@@ -35,10 +35,10 @@ def shell_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def keys(data: bytes) -> bytes:
-    """What is typed, as it is sent."""
+    """Return what is typed, as it is sent."""
     return data.replace(b"\0", b"\0\0")
 
 
 def window_size(size: Size) -> bytes:
-    """The window's size now, as it is sent among the keys; also a sign of life."""
+    """Return the window's size, as it is sent among the keys; also a sign of life."""
     return b"\0w" + struct.pack(">HH", *(min(one, _LARGEST) for one in size))

@@ -40,7 +40,7 @@ class Frames:
         self._rest = b""
 
     def feed(self, data: bytes) -> tuple[bytes, tuple[int, int] | None]:
-        """The keys, and the last window size if there was one."""
+        """Return the keys, and the last window size if there was one."""
         data, self._rest = self._rest + data, b""
         keys, size, at = b"", None, 0
         while (mark := data.find(b"\0", at)) >= 0:
@@ -184,7 +184,7 @@ class Bridge:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the shell; returns its exit code."""
+    """Run the shell; return its exit code."""
     rows, columns, *argv = arguments
     argv = argv or ["/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"]
     bridge = Bridge(*start(argv, int(rows), int(columns)))

@@ -38,11 +38,11 @@ class RetainedCommands:
 
     @property
     def are_too_many(self) -> bool:
-        """There is no room for one more."""
+        """Whether there is no room for one more."""
         return len(self._commands) >= MOST_COMMANDS
 
     def add(self, command: Command) -> None:
-        """A new one, or one of a former life."""
+        """Take up a new one, or one of a former life."""
         self._commands[command.id] = command
         self._size += _size((command,))
         if command.is_finished:
@@ -50,13 +50,13 @@ class RetainedCommands:
         self._make_room()
 
     def end(self, command: Command) -> None:
-        """It has ended."""
+        """Notice that a command has ended."""
         command.finished_at = self._clock()
         self._ended.append(command)
         self._with_output.append(command)
 
     def take_output(self, answer: Answer, stream: str, offset: int, data: bytes) -> None:
-        """`data` is its output from `offset` on, and what is missing before will not come."""
+        """Keep `data`, output from `offset` on; what is missing before will not come."""
         log = answer.outputs[stream]
         before = log.size
         if offset > log.end:
@@ -66,7 +66,7 @@ class RetainedCommands:
         self._make_room()
 
     def expire(self) -> None:
-        """Forgets those whose time is over."""
+        """Forget those whose time is over."""
         oldest = self._clock() - KEPT_FOR
         while self._ended and (self.are_too_many or (self._ended[0].finished_at or 0) < oldest):
             command = self._ended.popleft()

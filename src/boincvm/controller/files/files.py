@@ -62,7 +62,7 @@ class Files:
         return Reached(found, {})
 
     async def close(self) -> None:
-        """Guests are not told any more what is not wanted; again is harmless."""
+        """Tell guests no longer what is not wanted; again is harmless."""
         await self._traffic.close()
 
     async def put(
@@ -77,7 +77,7 @@ class Files:
         modified: int | None = None,
         transfer: str | None = None,
     ) -> Outcomes:
-        """The bytes of `source` become `path` in all guests that `vm_selector` matches now.
+        """Put the bytes of `source` at `path` in all guests that `vm_selector` matches now.
 
         `path`: see `guest_path`; directories on the way are made; a file that is there is
         replaced, a directory is not. A tree is a tar stream that is not compressed. `size`: of
@@ -132,7 +132,7 @@ class Files:
     async def get(
         self, vm: str, path: str, *, transfer: str | None = None, offset: int = 0
     ) -> Gotten:
-        """The file or tree `path` of the guest `vm`, once it lies ready in the guest's host.
+        """Get the file or tree `path` of the guest `vm`, once it lies ready in the guest's host.
 
         `transfer`, `offset`: who asks again under the same id goes on, from that byte on; then
         the digest is for the caller to compare (`chunks.digest`). Raises BoincvmError.

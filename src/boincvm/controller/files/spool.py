@@ -25,7 +25,7 @@ class Spooled:
     async def take(
         cls, source: AsyncIterator[bytes], directory: Path | None, size: int | None, most: int
     ) -> Self:
-        """All of `source`, on the disk of `directory`. `size`: what it should have.
+        """Keep all of `source`, on the disk of `directory`. `size`: what it should have.
 
         Raises UsageError where it has more than `most` bytes or not `size`; HostDiskFullError,
         HostError; and whatever `source` does.
@@ -68,7 +68,7 @@ class Spooled:
             return read_at(self._descriptor, length, offset)
 
     def close(self) -> None:
-        """Again is harmless."""
+        """Let go of it; again is harmless."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

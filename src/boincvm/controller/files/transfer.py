@@ -51,7 +51,7 @@ class Traffic:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """One more transfer has pieces on their way."""
+        """Count one more transfer that has pieces on their way, in the block."""
         self._active += 1
         try:
             yield
@@ -60,24 +60,24 @@ class Traffic:
 
     @property
     def window(self) -> int:
-        """So many pieces may each transfer have on their way."""
+        """How many pieces each transfer may have on their way."""
         return max(1, min(WINDOW, MOST_ON_WAY // max(self._active, 1)))
 
     def drop(self, transfer: "Transfer") -> None:
-        """Its guest is told that it is not wanted; if it does not hear, it gives up in time."""
+        """Tell the guest of a transfer that it is not wanted; else it gives up in time."""
         task = asyncio.ensure_future(transfer.drop())
         self._dropping.add(task)
         task.add_done_callback(self._dropping.discard)
 
     async def close(self) -> None:
-        """Guests are told nothing more; again is harmless."""
+        """Tell guests nothing more; again is harmless."""
         for task in self._dropping:
             task.cancel()
         await asyncio.gather(*self._dropping, return_exceptions=True)
 
 
 class Transfer:
-    """One of one guest. `is_kept`: it may go on later, so the guest is not told to drop it."""
+    """One transfer of one guest. `is_kept`: it may go on later; the guest is not to drop it."""
 
     def __init__(self, traffic: Traffic, guest: Guest, transfer_id: str, *, is_kept: bool) -> None:
         self.traffic = traffic
@@ -114,7 +114,7 @@ class Transfer:
             pass  # the guest takes its time to say so
 
     async def get_begin(self, path: str) -> Ready:
-        """What lies ready. Raises BoincvmError."""
+        """Wait until what is wanted lies ready. Raises BoincvmError."""
         while True:
             table = (await self._ask("file-get-begin", {"path": path})).table
             if table.get("is_ready") is True:
@@ -135,13 +135,13 @@ class Transfer:
         return reply.data
 
     def end(self) -> None:
-        """No more is wanted of it, unless it is kept; again is harmless."""
+        """Drop it, unless it is kept; again is harmless."""
         if not self._is_kept:
             self._is_kept = True
             self.traffic.drop(self)
 
     def finish(self) -> None:
-        """All of it has come: it is not kept any more."""
+        """Notice that all of it has come: it is not kept any more."""
         self._is_kept = False
         self.end()
 

@@ -51,7 +51,7 @@ class _Entry:
 
 
 class Registry:
-    """`tell` hears of each change. However many guests there are, there is one timer, and a beat
+    """The guests that are known. However many there are, there is one timer, and a beat
     costs the same."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Registry:
         return self._present.get(guest_id) or self._silent.get(guest_id)
 
     async def wait_for(self, guest_id: str) -> Guest:
-        """The guest with that id, as soon as it is known."""
+        """Wait for the guest with that id, and return it."""
         while True:
             guest = self.get(guest_id)
             if guest is not None:
@@ -94,14 +94,14 @@ class Registry:
             await self._found.wait()
 
     def load(self, guests: Iterable[Guest]) -> None:
-        """Those that a former life knew: silent until they are heard."""
+        """Take up those that a former life knew: silent until they are heard."""
         for guest in guests:
             entry = _Entry(guest, self._clock())
             entry.presence = Presence.SILENT
             self._silent[guest.id] = entry
 
     def find(self, selector: Selector) -> list[Guest]:
-        """All that it matches, those that are silent too."""
+        """Return all that a selector matches, those that are silent too."""
         if selector.only is not None:
             guest = self.get(selector.only)
             return [guest] if guest else []
@@ -131,11 +131,11 @@ class Registry:
             self._tell(guest, Change.CHANGED)
 
     def still_alive(self, guest_id: str) -> bool:
-        """Whether it is known; one that is not is to be asked for its HELLO."""
+        """Notice a beat; tell whether the guest is known: else it is to be asked for its HELLO."""
         return self._hear(guest_id) is not None
 
     def bye(self, guest_id: str, *, comes_back: bool = False) -> None:
-        """Of one that is not known: harmless. `comes_back`: the same life goes on later."""
+        """Forget a guest that leaves. `comes_back`: the same life goes on later."""
         entry = self._present.pop(guest_id, None) or self._silent.pop(guest_id, None)
         if entry is not None:
             self._forget(entry)
@@ -161,7 +161,7 @@ class Registry:
     # The passing of time.
 
     def look(self) -> None:
-        """Marks and drops those for which it is time."""
+        """Mark and drop those for which it is time."""
         now = self._clock()
         for entry in _older(self._present, now - SILENT_AFTER):
             entry.presence = Presence.SILENT
@@ -172,19 +172,19 @@ class Registry:
             self._tell(entry.guest, Change.DROPPED)
 
     def watch(self) -> None:
-        """From now on `look` is called when it is time, until `close`."""
+        """Call `look` from now on when it is time, until `close`."""
         self.look()
         self._timer = asyncio.get_running_loop().call_later(BEAT / 2, self.watch)
 
     def close(self) -> None:
-        """Time does not matter any more; again is harmless."""
+        """Stop the timer; again is harmless."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
 def _older(entries: OrderedDict[str, _Entry], than: float) -> list[_Entry]:
-    """Takes out those that were heard before."""
+    """Take out those that were heard before, and return them."""
     found = []
     while entries:
         first = next(iter(entries.values()))

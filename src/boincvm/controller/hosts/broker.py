@@ -46,7 +46,7 @@ class BusSide(NamedTuple):
 
 @asynccontextmanager
 async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusSide]:
-    """A broker that lives as long as the block. Raises BusError, HostError."""
+    """Run a broker for as long as the block lasts. Raises BusError, HostError."""
     passcode = new_passcode()
     ours = Account(_OUR_LOGIN, digest_of_passcode(passcode), _EVERYTHING, _EVERYTHING)
     accounts = Accounts([ours])
@@ -98,7 +98,7 @@ def _security(listen: Listen) -> ssl.SSLContext | None:
 
 @asynccontextmanager
 async def elsewhere(place: BrokerAddress) -> AsyncIterator[BusSide]:
-    """A broker that runs already, where all guests have the same login: another controller's, by
+    """Use a broker that runs already, where all guests have the same login: another's, by
     its invitation, or RabbitMQ or ActiveMQ. Raises BusError."""
     part = place.login if place.dialect == "embedded" else ""
 

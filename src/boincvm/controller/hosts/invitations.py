@@ -49,7 +49,7 @@ class Invitations:
         return sorted(self._known.values())
 
     def host_of(self, machine_id: str) -> str | None:
-        """The invited host whose machine that would be."""
+        """Return the invited host whose machine that would be."""
         return next((name for name in self._known if is_part_of(machine_id, name)), None)
 
     def add(self, name: str, machines: list[str]) -> str:
@@ -76,7 +76,7 @@ class Invitations:
         return passcode
 
     def remove(self, name: str) -> None:
-        """Who has logged in by it is cut off. Raises UsageError, HostError."""
+        """Revoke an invitation, and cut off who uses it. Raises UsageError, HostError."""
         if name not in self._known:
             raise UsageError(f"no host {name[:64]!r} is invited", hint="boincvm invite lists them")
         self._broker.expel(name)  # even if the disk is full

@@ -67,28 +67,28 @@ class LocalMachine:
         return self.report.why if self.report else self.status.why
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Until it is so."""
+        """Wait until it is so."""
         while not condition():
             await self._news.wait()
 
     async def until_not(self, state: VmState) -> None:
-        """Until it is in another one."""
+        """Wait until it is in another state."""
         await self.until(lambda: self.state is not state)
 
     def tell(self) -> None:
-        """Something is another than it was."""
+        """Notify whoever waits that something has changed."""
         self._news.set()
         self._news = asyncio.Event()
         self._changed(self.id)
 
     def hear(self, *, is_silent: bool) -> None:
-        """Its shim has not been heard for a while, or is heard again."""
+        """Notice that its shim has not been heard for a while, or is heard again."""
         if self.is_kept and self.is_silent is not is_silent:
             self.is_silent = is_silent
             self.tell()
 
     def take_report(self, report: Report) -> None:
-        """What its shim says."""
+        """Take what its shim tells."""
         was_kept = self.is_kept
         if self.find_shim():
             before, self.report = self.state, report
@@ -98,7 +98,7 @@ class LocalMachine:
     # Its shim.
 
     def spawn(self, snapshot: str | None) -> None:
-        """Begins a shim, which nobody ends with us. Raises OSError."""
+        """Start a shim, which does not end with us. Raises OSError."""
         argv = [sys.executable, "-P", "-m", _SHIM, str(self.place.directory)]
         if snapshot is not None:
             argv += ["--snapshot", snapshot]
@@ -114,7 +114,7 @@ class LocalMachine:
         self.tell()
 
     def adopt(self) -> bool:
-        """Takes up the shim that a former controller has begun; whether there is one. One that
+        """Take up the shim that a former controller has started; tell if there is one. One that
         has not said yet who it is is taken up later. Raises BoincvmError."""
         self.status = self.place.status()
         try:
@@ -151,7 +151,7 @@ class LocalMachine:
         asyncio.get_running_loop().add_reader(opened, self._ended)
 
     def kill_shim(self) -> None:
-        """And the machine with it, at once: that is how it is powered off."""
+        """Kill its shim, and the machine with it: that is how it is powered off at once."""
         if self.is_kept:
             self._is_killed = True
             kill_opened(self._pidfd)
@@ -186,12 +186,12 @@ class LocalMachine:
                 self.place.write_status(self.status)
 
     def set_status(self, status: Status) -> None:
-        """Only while no shim runs. Raises OSError."""
+        """Change its status; only while no shim runs. Raises OSError."""
         self.place.write_status(status)
         self.status = status
 
     def let_go(self) -> None:
-        """Its shim, if any, runs on, unwatched; again is harmless."""
+        """Watch its shim no longer; it runs on. Again is harmless."""
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)

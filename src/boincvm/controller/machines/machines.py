@@ -34,7 +34,7 @@ _MOST_LOG_BYTES = 4 << 20
 
 
 class Machines:
-    """Those in `directory`. `bus_for`: how a shim with that id reaches the bus."""
+    """The machines in `directory`. `bus_for`: how a shim with that id reaches the bus."""
 
     def __init__(
         self, directory: Path, bus_for: Callable[[str], BrokerAddress], changed: Changed
@@ -89,7 +89,7 @@ class Machines:
         display: bool,
         labels: Mapping[str, str],
     ) -> LocalMachine:
-        """One that is powered off. Raises UsageError, OSError."""
+        """Make a machine, which is powered off. Raises UsageError, OSError."""
         machine_id = check_id(name)
         if len(self._machines) >= MOST:
             raise UsageError(f"there are {MOST} machines", hint="remove some first")
@@ -116,7 +116,7 @@ class Machines:
         return machine
 
     async def start(self, machine: LocalMachine, snapshot: str | None = None) -> None:
-        """Until it runs. Raises HostError, with what went wrong."""
+        """Start a machine, and wait until it runs. Raises HostError, with what went wrong."""
         await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept:
             machine.place.write_bus(self._bus_for(machine.id))
@@ -134,7 +134,7 @@ class Machines:
             raise refusal(machine.id, machine.state, machine.why)
 
     def remove(self, machine: LocalMachine) -> None:
-        """One whose shim does not run. Raises UsageError, OSError."""
+        """Remove a machine whose shim does not run. Raises UsageError, OSError."""
         with machine.place.held():
             # Without its definition it is no machine any more, should we be interrupted.
             (machine.place.directory / "machine.json").unlink(missing_ok=True)
@@ -143,7 +143,7 @@ class Machines:
         machine.tell()
 
     def discard(self, machine: LocalMachine) -> None:
-        """Forgets where it was saved: it will boot. Raises UsageError, OSError."""
+        """Forget where a machine was saved: it will boot. Raises UsageError, OSError."""
         with machine.place.held():
             saved = machine.status.saved
             machine.set_status(
@@ -154,13 +154,13 @@ class Machines:
         machine.tell()
 
     def remove_snapshot(self, machine: LocalMachine, name: str) -> None:
-        """Of one whose shim does not run. Raises UsageError, OSError."""
+        """Remove a snapshot of a machine whose shim does not run. Raises UsageError, OSError."""
         with machine.place.held():
             status = machine.status
             Snapshots(machine.place).remove(name, frozenset(status.layers), status.saved)
 
     def log_lines(self, machine_id: str, count: int) -> list[str]:
-        """The last ones of its shim's log. Raises UsageError, HostError."""
+        """Return the last lines of a machine's log. Raises UsageError, HostError."""
         machine = self._machines.get(machine_id)
         if machine is None:
             raise UsageError(
@@ -179,13 +179,14 @@ class Machines:
         return [line.decode("utf-8", "replace") for line in lines[wanted:]]
 
     def close(self) -> None:
-        """Shims and their machines run on."""
+        """Let go of the shims, which run on with their machines."""
         for machine in self._machines.values():
             machine.let_go()
 
 
 def _check_memory(definition: Definition) -> None:
-    """Unless the image is missing or damaged, which `start` tells. Raises UsageError."""
+    """Check that a machine has the memory that its image needs, unless the image is missing or
+    damaged, which `start` tells. Raises UsageError."""
     with (
         suppress(ImageMissingError, ImageDamagedError),
         ImageStore().open_unverified(definition.image) as image,

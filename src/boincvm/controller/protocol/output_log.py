@@ -12,7 +12,7 @@ class OutputLog:
 
     @property
     def size(self) -> int:
-        """Bytes that are kept."""
+        """Return how many bytes are kept."""
         return len(self._kept)
 
     @property
@@ -20,24 +20,24 @@ class OutputLog:
         return self.first + len(self._kept)
 
     def append(self, data: bytes | memoryview) -> None:
-        """What goes beyond the capacity pushes out the oldest."""
+        """Keep more; what goes beyond the capacity pushes out the oldest."""
         self._kept += data
         self.drop(self.end - self._capacity)
 
     def drop(self, before: int) -> None:
-        """Forgets what comes before that offset."""
+        """Forget what comes before that offset."""
         count = min(max(before - self.first, 0), len(self._kept))
         del self._kept[:count]
         self.first += count
 
     def skip(self, offset: int) -> None:
-        """Nothing is kept of what came before `offset`, which is not before `end`; the next byte
+        """Keep nothing of what came before `offset`, which is not before `end`; the next byte
         is the one there."""
         self._kept.clear()
         self.first = offset
 
     def read(self, offset: int, most: int) -> tuple[int, bytes]:
-        """At most so many bytes from there on, or from `first` where that is later; and where
+        """Return at most so many bytes from there on, or from `first` if that is later; and where
         they begin."""
         begin = min(max(offset, self.first), self.end)
         at = begin - self.first

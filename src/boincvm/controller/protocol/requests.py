@@ -32,7 +32,7 @@ class Reply(NamedTuple):
     """What a guest replies to a request that it has done."""
 
     table: Mapping[str, object]
-    """Fit for JSON."""
+    """Return it fit for JSON."""
     data: bytes = b""
     """At most MOST_DATA bytes."""
 

@@ -42,7 +42,7 @@ class Addressed(Protocol):
 
 
 class Condition(NamedTuple):
-    """`sign`: an operator, "has" or "lacks"."""
+    """What a label must be. `sign`: an operator, "has" or "lacks"."""
 
     label: str
     sign: str
@@ -79,7 +79,7 @@ class Selector(NamedTuple):
 
 
 def parse_selector(text: str) -> Selector:
-    """Raises UsageError, which says where the fault is."""
+    """Read a selector. Raises UsageError, which says where the fault is."""
     if not text or len(text) > LONGEST:
         raise _fault(text, 0, f"1 to {LONGEST} characters")
     if text == "all":

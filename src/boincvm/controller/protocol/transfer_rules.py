@@ -68,7 +68,7 @@ def check_transfer_id(value: object) -> str:
 
 
 def check_whole(table: Mapping[str, object], key: str, most: int = LARGEST) -> int:
-    """A number from 0 to `most` of a word's table. Raises UsageError."""
+    """Return a number from 0 to `most` of a request's arguments. Raises UsageError."""
     value = table.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
@@ -94,21 +94,21 @@ def check_digest(value: object) -> str:
 
 
 def check_kind(value: object) -> bool:
-    """Whether it is that of a tree. Raises UsageError."""
+    """Tell whether a kind is that of a tree. Raises UsageError."""
     if value in ("file", "tree"):
         return value == "tree"
     raise UsageError("what is sent is a file or a tree")
 
 
 def check_room(directory: Path, size: int) -> None:
-    """Whether so many bytes fit on the disk of `directory`. Raises HostDiskFullError."""
+    """Check that so many bytes fit on the disk of `directory`. Raises HostDiskFullError."""
     if free_space(directory) < size:
         raise _disk_full()
 
 
 @contextmanager
 def told_as_host_faults() -> Iterator[None]:
-    """OSError becomes HostDiskFullError or HostError."""
+    """Raise HostDiskFullError or HostError in place of OSError, in the block."""
     try:
         yield
     except OSError as error:
@@ -128,7 +128,7 @@ def _disk_full() -> HostDiskFullError:
 
 
 def open_up(top: Path, *, files: int, directories: int) -> None:
-    """Adds these bits to the modes of what is at `top`, a place that nobody else can write to;
+    """Add these bits to the modes of what is at `top`, where nobody else can write;
     links are left alone. Raises OSError."""
     mode = top.lstat().st_mode
     if stat.S_ISLNK(mode):
@@ -142,7 +142,7 @@ def open_up(top: Path, *, files: int, directories: int) -> None:
 
 
 def remove(top: Path) -> None:
-    """All that is at `top`, whatever its modes; again is harmless. Raises OSError."""
+    """Remove all that is at `top`, whatever its modes; again is harmless. Raises OSError."""
     import shutil
 
     while os.path.lexists(top):

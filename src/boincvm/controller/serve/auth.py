@@ -66,7 +66,7 @@ class Policy(NamedTuple):
         )
 
     def is_addressed(self, headers: Headers) -> bool:
-        """Whether the request is meant for us. One that names two hosts is not."""
+        """Tell whether the request is meant for us. One that names two hosts is not."""
         named = headers.getlist("host")
         found = _HOST.fullmatch(named[0]) if len(named) == 1 else None
         if self.trusts_all or found is None:
@@ -118,13 +118,13 @@ def _tokens(headers: Headers) -> Iterable[str]:
 
 
 def is_public(scope: Scope) -> bool:
-    """The page's own files, which tell nothing."""
+    """Tell whether it is one of the page's own files, which tell nothing."""
     is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
     return is_read and not scope["path"].startswith(("/api/", "/RPC2"))
 
 
 class Authentication:
-    """Around the app."""
+    """Lets in, around the app, whom the policy lets in."""
 
     def __init__(self, app: ASGIApp, policy: Policy) -> None:
         self._app = app
@@ -166,7 +166,7 @@ class Authentication:
 
 
 def refuse(status: int, message: str, hint: str) -> JSONResponse:
-    """An answer that says why not."""
+    """Return an answer that says why not."""
     headers = {"www-authenticate": 'Bearer realm="boincvm"'} if status == 401 else None
     told = {"error": {"message": message, "hint": hint, "code": int(ExitCode.USAGE)}}
     return JSONResponse(told, status, headers)
@@ -191,7 +191,7 @@ def _with_headers(send: Send, host: str, *, is_page: bool) -> Send:
 
 
 def token_in(path: Path) -> str:
-    """The token in that file, which is made if there is none. Raises OSError, HostError."""
+    """Return the token in that file, which is made if there is none. Raises OSError, HostError."""
     try:
         descriptor = open_descriptor(path, "x", permissions=0o600)
     except FileExistsError:

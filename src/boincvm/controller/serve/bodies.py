@@ -61,7 +61,7 @@ class BodyError(UsageError):
 
 
 async def body(request: Request, most: int) -> bytes:
-    """All of it. Raises BodyError before more than `most` bytes were taken."""
+    """Read all of it. Raises BodyError before more than `most` bytes were taken."""
     data = bytearray()
     async for piece in pieces(request, most):
         data += piece
@@ -69,7 +69,7 @@ async def body(request: Request, most: int) -> bytes:
 
 
 async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
-    """As they come. Raises BodyError."""
+    """Yield the pieces as they come. Raises BodyError."""
     told, count = request.headers.get("content-length", "0"), 0
     if told.isdecimal() and int(told) > most:
         raise BodyError(413, f"a body of {told} bytes, where {most} are the most")
@@ -92,7 +92,7 @@ async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
 
 
 async def json_object(request: Request) -> dict[str, object]:
-    """An empty body is an empty object. Raises UsageError."""
+    """Read a JSON object; an empty body is an empty one. Raises UsageError."""
     kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
     if kind != _JSON:
         raise BodyError(415, f"a body of the type {kind[:80]!r}", hint=f"content-type: {_JSON}")
@@ -115,7 +115,7 @@ def _no_number(text: str) -> None:
 
 
 def error_table(error: BaseException) -> dict[str, Json]:
-    """What a client is told of it; what is no fault of ours in words is only logged."""
+    """Return what a client is told of an error; an unexpected one is only logged."""
     if isinstance(error, BoincvmError):
         return {**error.table()}
     _LOG.error("a request failed", exc_info=error)
@@ -124,7 +124,7 @@ def error_table(error: BaseException) -> dict[str, Json]:
 
 
 def error_answer(error: BaseException) -> JSONResponse:
-    """With a fitting status."""
+    """Return an error as an answer with a fitting status."""
     headers = None
     if isinstance(error, BodyError):
         # What follows of the body is not to be taken for the next request, or waited for.
@@ -137,5 +137,5 @@ def error_answer(error: BaseException) -> JSONResponse:
 
 
 async def answer_error(_request: Request, error: Exception) -> Response:
-    """For Starlette."""
+    """Answer an error, for Starlette."""
     return error_answer(error)

@@ -37,14 +37,14 @@ class ConnectionLimits:
         self._is_empty.set()
 
     def enter(self, caller: "Caller") -> None:
-        """A new one, which takes the oldest stranger's place where there is none left."""
+        """Take up a new one, in the oldest stranger's place where there is none left."""
         self._strangers[caller] = None
         self._is_empty.clear()
         if len(self._strangers) > self._most_strangers:
             next(iter(self._strangers)).drop()
 
     def know(self, caller: "Caller") -> None:
-        """It may do everything."""
+        """Notice that it may do everything."""
         if caller in self._strangers:
             del self._strangers[caller]
             self._known.add(caller)
@@ -52,19 +52,19 @@ class ConnectionLimits:
                 caller.drop()
 
     def leave(self, caller: "Caller") -> None:
-        """Again is harmless."""
+        """Let go of it; again is harmless."""
         self._strangers.pop(caller, None)
         self._known.discard(caller)
         if not self._strangers and not self._known:
             self._is_empty.set()
 
     def drop_all(self) -> None:
-        """At once, whatever they do."""
+        """End all connections at once, whatever they do."""
         for caller in (*self._strangers, *self._known):
             caller.drop()
 
     async def until_empty(self) -> None:
-        """Until the last one has left."""
+        """Wait until the last one has left."""
         await self._is_empty.wait()
 
 
@@ -78,7 +78,7 @@ class Caller:
         self.has_certificate = bool(security and security.getpeercert())
 
     def is_known(self) -> None:
-        """From now on it is no stranger."""
+        """Notice that it is no stranger."""
         self._limits.know(self)
 
     def drop(self) -> None:
@@ -90,7 +90,7 @@ class Caller:
 
 
 def is_owner(transport: asyncio.Transport) -> bool:
-    """Whether the process at the other end of a UNIX socket is this user's, or root's."""
+    """Tell whether the process at the other end of a UNIX socket is this user's, or root's."""
     peer: socket.socket = transport.get_extra_info("socket")
     return peer_is_this_user(peer)
 
@@ -113,7 +113,7 @@ class HttpConnection(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Whoever may not enter is closed, unread."""
+        """Take up a connection; whoever may not enter is closed, unread."""
         if not self._may_enter(transport):
             transport.abort()
             return

@@ -33,14 +33,14 @@ class Shutdown:
                 raise
 
     def end(self) -> None:
-        """Now; again is harmless."""
+        """End all blocks now; again is harmless."""
         self.is_now = True
         for limit in list(self._open):
             stop(limit)
 
 
 def stop(limit: asyncio.Timeout) -> None:
-    """Ends a block of `Shutdown.until`; harmless where it has ended."""
+    """End a block of `Shutdown.until`; harmless where it has ended."""
     if not limit.expired():
         limit.reschedule(asyncio.get_running_loop().time())
 
