@@ -22,6 +22,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 OF_WRAPPER = {"wrapper_checkpoint.txt", "boincvm_state.json"}
 """What it leaves in the slot for its next run."""
+SHORT_GRACE = 3.0
+SHORTENED = f"from boincvm.host import supervised; supervised.GRACE = {SHORT_GRACE}"
+"""For `HostSlot.patched`: programs that are told to end have less time, where a test is of what
+else comes of one that uses all of it."""
 OF_CLIENT = {
     "init_data.xml",
     "boinc_mmap_file",

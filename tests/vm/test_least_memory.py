@@ -15,6 +15,8 @@ from support.booted import booted, spec_in
 from support.slot import Slot
 
 TOO_LITTLE = 64
+BOOT_LIMIT = 20.0
+"""Seconds: several times what the boot of a machine with enough takes."""
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_the_figure_is_not_much_more_than_enough(tmp_path: Path, base_image: Pat
 
     async def boot() -> None:
         spec = spec_in(tmp_path / "machine", base_image)._replace(memory=TOO_LITTLE << 20)
-        async with booted(spec):
+        async with asyncio.timeout(BOOT_LIMIT), booted(spec):
             pass
 
     with pytest.raises((GuestError, TimeoutError)):

@@ -8,7 +8,7 @@ import pytest
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
-from support.host_slot import HostSlot, task
+from support.host_slot import SHORTENED, HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -140,6 +140,7 @@ async def test_the_time_limit(slot: HostSlot, script: str) -> None:
     slot.job(
         task(f"echo begin; {script}", OUT, "<time_limit>0.6</time_limit>"), task("echo next", OUT)
     )
+    slot.patched(SHORTENED)
     await slot.begin()
     await slot.says("out", "begin")
     await slot.suspend()

@@ -10,7 +10,7 @@ import pytest
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind, classify_exit
 from boincvm.host.supervised import GRACE
-from support.host_slot import LIMIT, HostSlot, task
+from support.host_slot import LIMIT, SHORT_GRACE, SHORTENED, HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -120,6 +120,8 @@ async def test_told_to_go(
 ) -> None:
     beside = task(daemon, DAEMON, "<stdout_filename>ticks</stdout_filename>")
     slot.job(task(script, OUT), task("echo > next"), beside, beside)
+    if not suspended:
+        slot.patched(SHORTENED)
     await slot.begin()
     await counts(slot)
     if suspended:
@@ -135,10 +137,11 @@ async def test_a_program_that_ends_well_when_it_is_told_to_go(
     slot: HostSlot, control: Control
 ) -> None:
     """It is not done for that, and no other follows while a daemon takes its time."""
+    slot.patched(SHORTENED)
     slot.job(task(f"trap 'exit 0' TERM; {COUNT}", OUT), task("echo > next"), task(STUBBORN, DAEMON))
     await slot.begin()
     await counts(slot)
-    await leaves(slot, control, GRACE + 5 if control is Control.QUIT else 5)
+    await leaves(slot, control, SHORT_GRACE + 5 if control is Control.QUIT else 5)
     assert slot.left() == {"job.xml", "out"}
     if control is Control.QUIT:
         assert slot.text("wrapper_checkpoint.txt").startswith("0 ")
@@ -147,13 +150,14 @@ async def test_a_program_that_ends_well_when_it_is_told_to_go(
 @pytest.mark.parametrize("control", CONTROLS)
 async def test_all_are_told_once_and_at_the_same_time(slot: HostSlot, control: Control) -> None:
     """So that each may take all the time that there is to save what it has."""
+    slot.patched(SHORTENED)
     slot.job(*(
         task(f"trap 'date +%s.%N >> {name}' TERM; echo > up_{name}; {COUNT}", element, OUT)
         for name, element in (("task", ""), ("daemon1", DAEMON), ("daemon2", DAEMON))
     ))  # fmt: skip
     await slot.begin()
     await slot.holds(lambda: len(list(slot.path.glob("up_*"))) == 3)
-    await leaves(slot, control, GRACE + 5 if control is Control.QUIT else 5)
+    await leaves(slot, control, SHORT_GRACE + 5 if control is Control.QUIT else 5)
     told = [slot.text(name).split() for name in ("task", "daemon1", "daemon2")]
     assert [len(times) for times in told] == [1, 1, 1]
     moments = [float(times[0]) for times in told]

@@ -1,0 +1,282 @@
+"""With what a QEMU process begins: a boot, a checkpoint, a copy of a golden snapshot."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from boincvm.errors import HypervisorError, UsageError
+from boincvm.host import memory_files
+from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
+from boincvm.hypervisor.qcow2 import check_disk, write_overlay
+from boincvm.hypervisor.qemu import command as qemu_command
+from boincvm.hypervisor.qemu.launch import Launch, Memory
+from boincvm.hypervisor.qemu.start_source import (
+    FIRST_LAYER,
+    GOLDEN_MEMORY,
+    GOLDEN_STATE,
+    Boot,
+    Cloned,
+    Origin,
+    Restored,
+    after,
+    free_layer,
+)
+from support.snapshots import DISK, MACHINE, MEMORY, MIB, TABLE, make_job
+
+SIZE = 8 << 30
+"""Of the image's disk."""
+WINDOW = qemu_command.WINDOW
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> MachineSpec:
+    """A machine of an image, whose directory is still empty."""
+    (tmp_path / "machine").mkdir()
+    write_overlay(tmp_path / "root.qcow2", SIZE)
+    files = (tmp_path / name for name in ("kernel", "initrd", "root.qcow2"))
+    return MachineSpec(tmp_path / "machine", *files, memory=64 * MIB, cpus=1)
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    """What a golden snapshot has on disk."""
+    directory = tmp_path / "golden"
+    directory.mkdir()
+    write_overlay(directory / FIRST_LAYER, SIZE)
+    with (directory / GOLDEN_MEMORY).open("wb") as memory:
+        memory.seek(MIB)
+        memory.write(b"in the middle")
+        memory.truncate(64 * MIB)
+    (directory / GOLDEN_STATE).write_bytes(b"devices")
+    return directory
+
+
+def files_of(spec: MachineSpec) -> set[str]:
+    return {path.name for path in spec.directory.iterdir()}
+
+
+def words_of(spec: MachineSpec, launch: Launch, option: str) -> list[str]:
+    """What stands after `option` in QEMU's command line."""
+    words = qemu_command.machine_command(spec, "tcg", launch, qmp=3, link=4, console=5)
+    return [words[at + 1] for at, word in enumerate(words) if word == option]
+
+
+def content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+# A boot.
+
+
+def test_a_boot_has_a_new_layer_over_the_image(spec: MachineSpec) -> None:
+    boot = Boot()
+    launch = boot.prepare(spec)
+    assert launch == Launch((FIRST_LAYER,))
+    assert (launch.memory, launch.incoming, launch.stands_still) == (Memory.OWN, "", False)
+    assert files_of(spec) == {FIRST_LAYER, WINDOW}
+    assert check_disk(spec.directory / FIRST_LAYER) == SIZE
+    assert boot.descriptors == ()
+    assert words_of(spec, launch, "-kernel") == [str(spec.kernel)]
+    assert words_of(spec, launch, "-incoming") == []
+
+
+def test_a_boot_of_a_machine_that_has_run_takes_its_layers(spec: MachineSpec) -> None:
+    layers = ("disk-000000.qcow2", "disk-000007.qcow2")
+    assert Boot().prepare(spec._replace(layers=layers)) == Launch(layers)
+    assert files_of(spec) == {WINDOW}
+
+
+@pytest.mark.parametrize("name", ["../disk-000000.qcow2", "/dev/sda", "disk-1.qcow2", ""])
+def test_a_boot_refuses_layers_that_are_none(spec: MachineSpec, name: str) -> None:
+    with pytest.raises(HypervisorError, match="is no layer"):
+        Boot().prepare(spec._replace(layers=(name,)))
+
+
+def test_a_boot_for_copies_has_its_memory_in_a_file(spec: MachineSpec) -> None:
+    launch = Boot(golden=True).prepare(spec)
+    memory = str(spec.directory / GOLDEN_MEMORY)
+    assert (launch.memory, launch.memory_file) == (Memory.SHARED, memory)
+
+
+def test_a_disk_grows_and_does_not_shrink(spec: MachineSpec) -> None:
+    with pytest.raises(UsageError, match="less than the image's"):
+        Boot().prepare(spec._replace(disk_size=SIZE - 1))
+    Boot().prepare(spec._replace(disk_size=SIZE + MIB))
+    assert check_disk(spec.directory / FIRST_LAYER) == SIZE + MIB
+
+
+# A checkpoint.
+
+
+@pytest.fixture
+def saved(spec: MachineSpec, tmp_path: Path) -> MachineSpec:
+    """A machine whose directory has a checkpoint of it."""
+    return spec._replace(directory=make_job(tmp_path / "job") / MACHINE)
+
+
+def checkpoint(saved: MachineSpec, **changes: object) -> Checkpoint:
+    files = {name: FileSeal(1, "0" * 64) for name in (MEMORY, DISK)}
+    return Checkpoint(1, files, {**TABLE, **changes})
+
+
+def test_a_restored_one_stands_still_over_the_layers_that_it_had(saved: MachineSpec) -> None:
+    source = Restored(checkpoint(saved))
+    try:
+        launch = source.prepare(saved)
+        assert launch.layers == (DISK, "disk-000002.qcow2")
+        assert check_disk(saved.directory / launch.layers[-1]) == SIZE
+        assert (launch.incoming, launch.stands_still) == ("defer", True)
+        assert (launch.memory, launch.machine) == (Memory.OWN, "pc-q35-7.2")
+        assert WINDOW in files_of(saved)
+        assert words_of(saved, launch, "-incoming") == ["defer"]
+        assert words_of(saved, launch, "-kernel") == []
+        (stream,) = source.descriptors
+        os.set_blocking(stream, False)
+        with pytest.raises(BlockingIOError):  # nobody may see an end before it begins
+            os.read(stream, 1)
+    finally:
+        source.close()
+    assert source.descriptors == (-1,)
+
+
+def test_a_machine_type_begins_the_state_unless_it_was_a_copy(saved: MachineSpec) -> None:
+    source = Restored(checkpoint(saved))
+    try:
+        launch = source.prepare(saved)
+    finally:
+        source.close()
+    options = words_of(saved, launch, "-global")
+    assert launch.has_configuration is ("migration.send-configuration=off" not in options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"type": "microvm"}, "type makes no sense"),
+        ({"type": "pc-q35-7.2,accel=kvm"}, "type makes no sense"),
+        ({"accelerator": "hax"}, "accelerator makes no sense"),
+        ({"memory": "../memory-000001"}, "memory makes no sense"),
+        ({"memory": "memory-000009"}, "is not among the files"),
+        ({"layers": []}, "does not say its layers"),
+        ({"layers": [DISK, DISK]}, "is named twice"),
+        ({"layers": ["disk-000009.qcow2"]}, "is not among the files"),
+    ],
+)
+def test_a_manifest_that_says_what_it_may_not(
+    saved: MachineSpec, changes: dict[str, object], complaint: str
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(HypervisorError, match=complaint):
+        Restored(checkpoint(saved, **changes))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_memory_that_cannot_be_loaded_is_told_before_qemu_starts(
+    saved: MachineSpec, damage: str
+) -> None:
+    path = saved.directory / MEMORY
+    if damage == "gone":
+        path.unlink()
+    else:
+        os.truncate(path, path.stat().st_size - 1)
+    source = Restored(checkpoint(saved))
+    try:
+        with pytest.raises(HypervisorError, match="the saved memory cannot be loaded"):
+            source.prepare(saved)
+    finally:
+        source.close()
+    assert not (saved.directory / "disk-000002.qcow2").exists()
+
+
+# A copy.
+
+
+def test_an_ephemeral_copy_maps_the_memory_and_leaves_the_disk_where_it_is(
+    spec: MachineSpec, golden: Path
+) -> None:
+    spec = spec._replace(ephemeral=True)
+    source = Cloned(golden)
+    try:
+        launch = source.prepare(spec)
+        assert launch.layers == (str(golden / FIRST_LAYER), "disk-000001.qcow2")
+        assert (launch.memory, launch.memory_file) == (Memory.CLONE, str(golden / GOLDEN_MEMORY))
+        assert files_of(spec) == {"disk-000001.qcow2", WINDOW}
+        (state,) = source.descriptors
+        assert content(state) == b"devices"
+        assert launch.incoming == f"fd:{state}"
+        assert (launch.has_memory, launch.has_configuration) == (False, False)
+        assert not launch.stands_still
+        assert words_of(spec, launch, "-global") == ["migration.send-configuration=off"]
+    finally:
+        source.close()
+    assert source.descriptors == ()
+
+
+def test_a_copy_that_may_outlive_its_snapshot_has_all_of_the_disk(
+    spec: MachineSpec, golden: Path
+) -> None:
+    source = Cloned(golden)
+    try:
+        launch = source.prepare(spec)
+    finally:
+        source.close()
+    assert launch.layers == (FIRST_LAYER, "disk-000001.qcow2")
+    assert files_of(spec) == {*launch.layers, WINDOW}
+    assert check_disk(spec.directory / FIRST_LAYER) == SIZE
+
+
+def test_a_copy_that_gives_memory_back_has_its_own(spec: MachineSpec, golden: Path) -> None:
+    """QEMU would punch holes into the file that all others have mapped."""
+    source = Cloned(golden)
+    try:
+        launch = source.prepare(spec._replace(balloon=True))
+        state, memory = source.descriptors
+        assert launch.incoming == f"fd:{state}"
+        assert (launch.memory, launch.memory_file) == (Memory.SHARED, f"/dev/fd/{memory}")
+        assert content(memory) == (golden / GOLDEN_MEMORY).read_bytes()
+        os.pwrite(memory, b"changed", 0)
+        assert (golden / GOLDEN_MEMORY).read_bytes()[:7] == bytes(7)
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize("name", [FIRST_LAYER, GOLDEN_STATE])
+def test_a_snapshot_that_has_gone_meanwhile(spec: MachineSpec, golden: Path, name: str) -> None:
+    """And no descriptor is left of what was there."""
+    (golden / name).unlink()
+    source = Cloned(golden)
+    with pytest.raises(HypervisorError, match="No such file"):
+        source.prepare(spec)
+    assert source.descriptors == ()
+
+
+def test_holes_stay_holes(golden: Path) -> None:
+    copy = memory_files.copy(golden / GOLDEN_MEMORY, "copy")
+    try:
+        assert os.fstat(copy).st_size == 64 * MIB
+        assert os.fstat(copy).st_blocks * 512 <= MIB
+    finally:
+        os.close(copy)
+
+
+# Names.
+
+
+def test_names_of_layers_go_upwards(spec: MachineSpec) -> None:
+    assert free_layer(spec.directory) == FIRST_LAYER
+    (spec.directory / "disk-000041.qcow2").touch()
+    assert free_layer(spec.directory) == "disk-000042.qcow2" == after("disk-000041.qcow2")
+
+
+@pytest.mark.parametrize("kind", ["boot", "restored", "cloned"])
+def test_to_close_twice_is_harmless(saved: MachineSpec, golden: Path, kind: str) -> None:
+    sources: dict[str, Origin] = {
+        "boot": Boot(), "cloned": Cloned(golden), "restored": Restored(checkpoint(saved))
+    }  # fmt: skip
+    for source in sources.values():
+        source.close()
+    before = len(os.listdir("/proc/self/fd"))
+    sources[kind].close()
+    assert len(os.listdir("/proc/self/fd")) == before
