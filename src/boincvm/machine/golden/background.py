@@ -9,6 +9,7 @@ from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
+from boincvm.machine.golden.switch import makes_more
 
 
 def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
@@ -33,7 +34,12 @@ class Warmers:
         self._processes: list[ChildProcess] = []
 
     def make(self, image: Image, spec: MachineSpec) -> None:
-        """Begin to make the snapshot for machines like `spec`. Raises OSError."""
+        """Begin to make the snapshot for machines like `spec`, if more are to be made.
+
+        Raises OSError.
+        """
+        if not makes_more():
+            return
         shape = MachineShape(image.name, spec.memory, spec.cpus, spec.disk_size, spec.network)
         argv = command(shape, image.golden.parent, balloon=spec.balloon)
         self._processes.append(ChildProcess(argv, directory=Path("/"), environment=os.environ))
@@ -47,10 +53,12 @@ class Warmers:
 
 
 def make_in_background(shape: MachineShape, store: Path) -> None:
-    """Begin to make the snapshot, at the least priority; it takes seconds and outlives us.
+    """Begin to make the snapshot, if more are to be made, at the least priority.
 
-    Raises OSError.
+    It takes seconds and outlives us. Raises OSError.
     """
+    if not makes_more():
+        return
     subprocess.Popen(
         command(shape, store, balloon=False),
         cwd="/",
