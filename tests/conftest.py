@@ -1,9 +1,6 @@
 """What tests of all kinds share."""
 
-import fcntl
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,44 +8,41 @@ import pytest
 from hypothesis import settings
 
 from boincvm.host.inherited import reset_inherited_state
-from boincvm.image.store import ImageStore
+from boincvm.machine.golden.switch import SWITCH
 from support.bench import Bench
+from support.images import ready_image
 
 # The tests' programs begin as from a terminal, though the tests may not: `nohup make test &`.
 reset_inherited_state()
 
-# Tests boot their machines, and nothing is made behind their backs; those of golden snapshots
-# say otherwise.
-os.environ["BOINCVM_GOLDEN"] = "no"
+# Machines start as users' machines do, from golden snapshots; none is made behind a test's back
+# (`base_image` makes those that most tests use).
+os.environ[SWITCH] = "existing"
 
 # How long an example takes says something of the host alone.
 settings.register_profile("boincvm", deadline=None)
 settings.load_profile("boincvm")
 
-BUILD_LIMIT = 900.0
-"""Seconds that building the base image may take where nothing is downloaded yet."""
+WARMED = ((), ("--memory", "256M"), ("--balloon",))
+"""Machines of these shapes start from golden snapshots; of another they boot."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what takes longest first: the image of scientists' packages, while others run."""
-    items.sort(key=lambda item: item.path.name != "test_image_science.py")
+    """Whoever takes longest begins first: then no worker of pytest-xdist has it left at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 @pytest.fixture(scope="session")
 def base_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the base image, which is built where it is missing or out of date."""
-    # One for all workers of pytest-xdist: their base directories have a common parent.
-    lock = tmp_path_factory.getbasetemp().parent / "boincvm-image.lock"
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        subprocess.run(
-            [sys.executable, "-m", "boincvm.cli.main", "image", "build", "--if-missing", "base"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            timeout=BUILD_LIMIT,
-        )
-    with ImageStore().open("base") as image:
-        return image.directory
+    """The directory of the base image, which is built where it is missing or out of date, and so
+    are its golden snapshots."""
+    return ready_image(tmp_path_factory, "base", shapes=WARMED)
+
+
+@pytest.fixture
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines boot, though there are golden snapshots: the test is of the boot."""
+    monkeypatch.setenv(SWITCH, "no")
 
 
 @pytest.fixture

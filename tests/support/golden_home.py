@@ -9,10 +9,29 @@ import sys
 from pathlib import Path
 
 from boincvm.image.layout import MANIFEST
+from boincvm.machine.golden.snapshots import TABLE
+from boincvm.machine.golden.switch import SWITCH
 from boincvm.paths import data_directory
 
 BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
 LIMIT = 120.0
+
+
+def link_images(images: Path) -> None:
+    """Make a store of images there that has the base image of this user."""
+    for name in ("names", "objects"):
+        (images / name).mkdir(parents=True)
+    store = data_directory() / "images"
+    digest = (store / "names" / "base").read_text().strip()
+    (images / "names" / "base").write_text(digest)
+    # Links, for an image is large and read only.
+    (images / "objects" / digest).mkdir()
+    for path in (store / "objects" / digest).iterdir():
+        place = images / "objects" / digest / path.name
+        if path.name == MANIFEST:  # whoever uses an image has a lock on it
+            shutil.copy2(path, place)
+        else:
+            os.link(path, place)
 
 
 class GoldenHome:
@@ -20,22 +39,9 @@ class GoldenHome:
 
     def __init__(self, directory: Path) -> None:
         self.images = directory / "boincvm" / "images"
-        self.images.mkdir(parents=True)
-        for name in ("names", "objects"):
-            (self.images / name).mkdir()
-        store = data_directory() / "images"
-        digest = (store / "names" / "base").read_text().strip()
-        (self.images / "names" / "base").write_text(digest)
-        # Links, for an image is large and read only.
-        (self.images / "objects" / digest).mkdir()
-        for path in (store / "objects" / digest).iterdir():
-            place = self.images / "objects" / digest / path.name
-            if path.name == MANIFEST:  # whoever uses an image has a lock on it
-                shutil.copy2(path, place)
-            else:
-                os.link(path, place)
+        link_images(self.images)
         self.environment = {
-            **{name: word for name, word in os.environ.items() if name != "BOINCVM_GOLDEN"},
+            **{name: word for name, word in os.environ.items() if name != SWITCH},
             "XDG_DATA_HOME": str(directory),
         }
 
@@ -57,6 +63,19 @@ class GoldenHome:
         result = json.loads(done.stdout)
         assert isinstance(result, dict)
         return result
+
+    def take_snapshot(self) -> Path:
+        """Copy the snapshot that the tests have made for this user's machines; its directory."""
+        golden = self.images / "golden"
+        golden.mkdir(mode=0o700, exist_ok=True)
+        (digest,) = [path.name for path in (self.images / "objects").iterdir()]
+        name = f"{digest[:16]}-256-1"
+        source = data_directory() / "images" / "golden" / name
+        if not (source / TABLE).exists():  # a test that ends a copy at its start takes it away
+            warm = ["image", "warm", "--memory", "256M", "base"]
+            subprocess.run([*BOINCVM, *warm], check=True, timeout=LIMIT, stdout=subprocess.DEVNULL)
+        subprocess.run(["cp", "-a", "--sparse=always", source, golden], check=True, timeout=LIMIT)
+        return golden / name
 
     def warm(self, *options: str) -> Path:
         """Makes the snapshot; its directory."""

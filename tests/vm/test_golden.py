@@ -13,6 +13,7 @@ import pytest
 
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER, GOLDEN_MEMORY, GOLDEN_STATE
 from boincvm.machine.golden.snapshots import TABLE
+from boincvm.machine.golden.switch import SWITCH
 from support.bench import Bench, kill, until, wait_for_end
 from support.golden_home import BOINCVM, LIMIT, GoldenHome, wait_for_maker
 
@@ -45,7 +46,7 @@ print("clock", time.time_ns())
 
 
 def test_no_two_copies_share_a_random_number_and_their_clocks_are_right(home: GoldenHome) -> None:
-    home.warm()
+    home.take_snapshot()
     seen: set[str] = set()
     for _ in range(4):
         result = home.run("python3", "-c", RANDOM)
@@ -59,7 +60,7 @@ def test_no_two_copies_share_a_random_number_and_their_clocks_are_right(home: Go
 
 
 def test_copies_at_the_same_time_share_nothing_that_they_write(home: GoldenHome) -> None:
-    home.warm()
+    home.take_snapshot()
     script = "cat /work/mine 2>/dev/null; echo $0 > /work/mine; sync; sleep 1; cat /work/mine"
     processes = [
         subprocess.Popen(
@@ -95,21 +96,23 @@ def test_a_network_card_has_an_address_of_its_own(home: GoldenHome) -> None:
 @pytest.mark.parametrize("name", [GOLDEN_MEMORY, GOLDEN_STATE, FIRST_LAYER, TABLE])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_snapshot_is_not_used(home: GoldenHome, name: str, damage: str) -> None:
-    path = home.warm() / name
+    path = home.take_snapshot() / name
     if damage == "gone":
         path.unlink()
     else:
         os.truncate(path, path.stat().st_size // 2)
-    result = home.run("true", BOINCVM_GOLDEN="")
+    makes_another = (name, damage) in ((GOLDEN_MEMORY, "cut"), (TABLE, "gone"))
+    result = home.run("true", **{SWITCH: "" if makes_another else "existing"})
     assert result["start"] == "cold"
     assert name in str(result["cold_because"])
-    wait_for_maker(home)
-    assert home.run("true")["start"] == "golden"  # a new one was made
+    if makes_another:
+        wait_for_maker(home)
+        assert home.run("true")["start"] == "golden"
 
 
 def test_a_copy_that_does_not_start_is_followed_by_a_boot(home: GoldenHome) -> None:
     """The state is another machine's, though nobody could tell by its size and time."""
-    directory = home.warm()
+    directory = home.take_snapshot()
     path = directory / GOLDEN_STATE
     before = path.stat()
     data = bytearray(path.read_bytes())
@@ -124,21 +127,22 @@ def test_a_copy_that_does_not_start_is_followed_by_a_boot(home: GoldenHome) -> N
 
 @pytest.mark.parametrize("what", ["qemu", "processor", "machine"])
 def test_another_qemu_or_processor(home: GoldenHome, what: str) -> None:
-    table = home.warm() / TABLE
+    table = home.take_snapshot() / TABLE
     content = json.loads(table.read_text())
     content["needs"][what] += " and newer"
     table.write_text(json.dumps(content))
-    result = home.run("true")
+    result = home.run("true", **{SWITCH: "" if what == "qemu" else "existing"})
     assert (result["start"], result["cold_because"]) == (
         "cold",
         "QEMU, the CPU or boincvm has changed since the snapshot was made",
     )
-    wait_for_maker(home)
-    assert home.run("true")["start"] == "golden"
+    if what == "qemu":  # another is made
+        wait_for_maker(home)
+        assert home.run("true")["start"] == "golden"
 
 
 def test_a_removed_image_takes_its_snapshots_along(home: GoldenHome) -> None:
-    directory = home.warm()
+    directory = home.take_snapshot()
     done = home.boincvm("image", "rm", "base")
     assert done.returncode == 0, done.stderr
     assert not directory.exists()
@@ -167,15 +171,24 @@ def test_a_maker_that_is_killed_leaves_nothing_that_counts(home: GoldenHome) -> 
 
 
 def test_a_switch_turns_them_off(home: GoldenHome) -> None:
-    home.warm()
+    home.take_snapshot()
     assert home.run("true", BOINCVM_GOLDEN="no")["start"] == "cold"
+
+
+def test_a_switch_keeps_others_from_being_made(home: GoldenHome) -> None:
+    only_existing = {SWITCH: "existing"}
+    assert home.run("true", **only_existing)["start"] == "cold"
+    wait_for_maker(home)
+    assert not list(home.images.glob("golden/*"))
+    home.take_snapshot()
+    assert home.run("true", **only_existing)["start"] == "golden"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_as_soon_as_its_machine_begins(
     home: GoldenHome, bench: Bench, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home.warm()
+    home.take_snapshot()
     monkeypatch.setenv("BOINCVM_GOLDEN", "")
     bench.data = home.images.parents[1]
     process = bench.start("--memory", "256M", "--", "sleep", "1000")

@@ -25,7 +25,7 @@ STARTS = {"cold": "no", "golden": "yes"}
 def home(tmp_path_factory: pytest.TempPathFactory, base_image: Path) -> GoldenHome:
     """With a golden snapshot, which serves all names."""
     home = GoldenHome(tmp_path_factory.mktemp("home") / "data")
-    home.warm()
+    home.take_snapshot()
     return home
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.host import locks
 from boincvm.image.store import ImageStore
 from support.bench import Bench, machines_beneath, until, wait_for_end
 from support.image_home import boincvm_image, new_home
+from support.images import ready_image
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.first]
 
 NAME = "test-science"
 PACKAGES = (
@@ -68,13 +68,7 @@ print(f"{optimize.brentq(lambda x: x * x - 2, 0, 2):.6f} {linalg.det([[1.0, 2], 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The image, which is built only where it is missing or out of date: it takes minutes."""
-    command = [sys.executable, "-m", "boincvm.cli.main", "image", "build", "--if-missing"]
-    for package in PACKAGES:
-        command += ["--package", package]
-    # By one worker of pytest-xdist; another one finds it built.
-    lock = tmp_path_factory.getbasetemp().parent / "boincvm-science.lock"
-    with locks.exclusive(lock):
-        subprocess.run([*command, NAME], check=True, stdout=subprocess.DEVNULL, timeout=BUILD_LIMIT)
+    ready_image(tmp_path_factory, NAME, packages=PACKAGES, limit=BUILD_LIMIT)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from support.controller.killed_operations import PAIRS, fleet_in, play, rounds
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.timeout(280), pytest.mark.first]
 SEED = 14
 # Those that have failed once, at a moment at which they did.
 KNOWN = [("suspend --to-disk", "hypervisor", 0.3)]

@@ -188,6 +188,7 @@ def test_disk_full_on_the_host_under_the_machine(bench: Bench) -> None:
 
 
 @needs_namespaces
+@pytest.mark.usefixtures("cold")
 def test_disk_full_on_the_host_before_the_start(bench: Bench) -> None:
     done = bench.run("--", "true", before=small_disk("64k", bench.cache))
     done.says(223, "the host's disk is full")

@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 from boincvm.client.address import ControllerAddress
 from boincvm.client.client import Client
 from boincvm.errors import BoincvmError
-from boincvm.paths import data_directory
 from boincvm.shim.machine_directory import MachineDirectory
 from boincvm.shim.snapshots import Snapshots, read_checkpoint
+from support.golden_home import BOINCVM, link_images
 
 VICTIMS = ("shim", "hypervisor", "controller")
 LIMIT = 60.0
@@ -75,19 +75,21 @@ class Fleet:
 
     def __init__(self, directory: Path) -> None:
         self.home = directory / "home"
-        (self.home / "data").mkdir(parents=True)
-        (self.home / "data" / "images").symlink_to(data_directory() / "images")
+        # Whoever kills a machine that begins as a copy takes the golden snapshot away.
+        link_images(self.home / "data" / "images")
         self.directory = self.home / "data" / "controller"
         self.files = directory
         self.client = Client(ControllerAddress(self.directory / "http.sock"))
         self.process: subprocess.Popen[str] | None = None
+        self.environment = {**os.environ, "BOINCVM_HOME": str(self.home)}
+        warm = ["image", "warm", "--memory", "256M", "base"]
+        subprocess.run([*BOINCVM, *warm], env=self.environment, check=True, timeout=LIMIT)
 
     def begin(self) -> None:
         """Until it answers."""
-        environment = {**os.environ, "BOINCVM_HOME": str(self.home)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "boincvm.cli.main", "controller"],
-            env=environment,
+            [*BOINCVM, "controller"],
+            env=self.environment,
             stderr=subprocess.PIPE,
             text=True,
         )

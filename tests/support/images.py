@@ -1,0 +1,45 @@
+"""Images that tests use, with golden snapshots for the machines that most of them start."""
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from boincvm.image.store import ImageStore
+
+BUILD_LIMIT = 900.0
+"""Seconds that building an image may take where nothing is downloaded yet."""
+
+
+def ready_image(
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    *,
+    packages: Iterable[str] = (),
+    shapes: Iterable[tuple[str, ...]] = (),
+    limit: float = BUILD_LIMIT,
+) -> Path:
+    """Return the image's directory; build it where it is missing or out of date.
+
+    `shapes`: options of `image warm`; machines of these shapes start from golden snapshots
+    afterwards, and no others do. Of all tests' together there may be four, which is what is kept.
+    """
+    named = [word for package in packages for word in ("--package", package)]
+    # One for all workers of pytest-xdist: their base directories have a common parent.
+    with (tmp_path_factory.getbasetemp().parent / f"image-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for arguments in (
+            ["build", "--if-missing", *named, name],
+            *(["warm", *shape, name] for shape in shapes),
+        ):
+            subprocess.run(
+                [sys.executable, "-m", "boincvm.cli.main", "image", *arguments],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                timeout=limit,
+            )
+    with ImageStore().open(name) as image:
+        return image.directory
