@@ -2,89 +2,16 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from boincvm.exit_codes import ExitCode
-from boincvm.paths import data_directory
-from support.on_terminal import on_terminal, session
+from support.controller.home import Home
+from support.on_terminal import session
 
 pytestmark = pytest.mark.timeout(280)
-LIMIT = 60
-BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
-
-
-class Home:
-    """A user's own, with the images of this host."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        (directory / "data").mkdir(parents=True)
-        (directory / "data" / "images").symlink_to(data_directory() / "images")
-        self.environment = {**os.environ, "BOINCVM_HOME": str(directory), "TERM": "linux"}
-
-    @contextmanager
-    def controller(self) -> Iterator[None]:
-        process = subprocess.Popen(
-            [*BOINCVM, "controller"], env=self.environment, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stderr is not None
-        try:
-            line = process.stderr.readline()
-            assert "the controller runs" in line, line
-            yield
-        finally:
-            self.run("rm", "--force", "**", code=None)
-            process.send_signal(signal.SIGTERM)
-            said = process.stderr.read()
-            process.stderr.close()
-            assert process.wait(LIMIT) == 0, said
-        assert "0 machines run on" in said
-
-    def run(
-        self, *arguments: str, code: int | None = 0, stdin: bytes = b""
-    ) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(
-            [*BOINCVM, *arguments],
-            env=self.environment,
-            cwd=self.directory,
-            input=stdin,
-            capture_output=True,
-            timeout=LIMIT,
-            check=False,
-        )
-        assert code in (None, done.returncode), done.stderr.decode()
-        return done
-
-    def told(self, *arguments: str) -> Any:
-        return json.loads(self.run(*arguments, "--json").stdout)
-
-    def shell(self, *arguments: str):
-        return on_terminal(*BOINCVM, "shell", *arguments, environment=self.environment)
-
-    def state(self, vm: str) -> str:
-        (only,) = self.told("ls", vm)["vms"]
-        return only["state"]
-
-    def processes(self) -> list[str]:
-        """Command lines of all that belong to this home."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (process / "cmdline").read_bytes()
-                around = (process / "environ").read_bytes()
-            except OSError:  # it has just ended
-                continue
-            if os.fsencode(self.directory) in words + around:
-                found.append(words.replace(b"\0", b" ").decode())
-        return found
 
 
 @pytest.fixture

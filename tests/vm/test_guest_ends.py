@@ -1,7 +1,6 @@
 """A guest that ends while a program runs in it: the cause and the code are the same whether its
 machine booted, is a copy of a golden snapshot, or goes on from where it was saved."""
 
-import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ def script(word: str) -> str:
 def home(tmp_path_factory: pytest.TempPathFactory, base_image: Path) -> GoldenHome:
     """With a golden snapshot."""
     home = GoldenHome(tmp_path_factory.mktemp("home") / "data")
-    home.warm()
+    home.take_snapshot()
     return home
 
 
@@ -57,28 +56,6 @@ def test_a_run(home: GoldenHome, source: str, word: str) -> None:
     assert result["start"] == ("golden" if source == "cloned" else "cold")
     assert result["error"]["message"] == ENDS[word]
     assert done.returncode == result["exit_code"] == 218
-
-
-@pytest.mark.parametrize("source", [*SOURCES, "restored"])
-async def test_a_machine_of_the_controller(
-    home: GoldenHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", home.environment["XDG_DATA_HOME"])
-    monkeypatch.setenv(SWITCH, SOURCES.get(source, "yes"))
-    async with controlled(tmp_path / "c") as asked:
-        for word in ENDS:
-            await asked("create", name=word, memory="256M")
-            await asked.outcome("start", word)
-            if source == "restored":
-                await asked.outcome("snapshot_take", word, name="s")
-                await asked.outcome("snapshot_restore", word, name="s")
-            await asked.ends(await asked.begin(word, "sh", "-c", script(word)))
-            wanted = ("aborted", PANIC) if word == "c" else ("powered_off", "")
-            machine = asked.controller.machines.find(word)
-            assert machine is not None
-            async with asyncio.timeout(LIMIT):
-                await machine.until(lambda m=machine: not m.is_kept)  # type: ignore[misc]
-            assert (str(machine.state), machine.why) == wanted
 
 
 async def test_a_task_that_goes_on_from_the_disk(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""A machine of the controller that came up in any of the ways in which machines do.
+
+What a program, its files and its faults are like may not depend on the way. A test that takes the
+fixture `machine_any` runs once for each, in a machine that it shares with the tests of its module;
+with `own_machine_any` it has one of its own, to end it.
+"""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from boincvm.image.store import ImageStore
+from boincvm.machine.golden.snapshots import TABLE
+from support.controller.home import Home
+
+SOURCES = ("booted", "cloned", "restored")
+"""By its kernel; as a copy of a golden snapshot; where a snapshot of its own has left it."""
+_MEMORY = {"booted": 272, "cloned": 256, "restored": 256}
+"""MiB. The tests make a golden snapshot of machines of 256 MiB, and of 272 there is none."""
+_NUMBERS = itertools.count(1)
+
+
+class AnyMachine:
+    """The machine, as a user of the controller commands it; `source` is one of SOURCES."""
+
+    def __init__(self, home: Home, source: str) -> None:
+        self.home = home
+        self.source = source
+        self.name = f"{source}.{next(_NUMBERS)}"
+
+    @property
+    def here(self) -> Path:
+        """Where the user's files lie."""
+        return self.home.directory
+
+    def exec(
+        self, *argv: str, options: tuple[str, ...] = (), code: int | None = 0, stdin: bytes = b""
+    ) -> CompletedProcess[bytes]:
+        """Run a program in it; `code` is what it must end with, None: whatever it is."""
+        return self.home.run("exec", *options, self.name, "--", *argv, code=code, stdin=stdin)
+
+    def sh(self, script: str, *, code: int | None = 0, stdin: bytes = b"") -> bytes:
+        """What a shell script writes to its standard output."""
+        return self.exec("sh", "-c", script, code=code, stdin=stdin).stdout
+
+    def put(self, source: str, path: str) -> None:
+        """Copy a file or tree of the user into it."""
+        self.home.run("cp", source, f"{self.name}:{path}")
+
+    def get(self, path: str, destination: str) -> None:
+        """Copy a file or tree of it to the user."""
+        self.home.run("cp", f"{self.name}:{path}", destination)
+
+
+@contextmanager
+def machine_from(home: Home, source: str) -> Iterator[AnyMachine]:
+    """Within the block it runs, or has been ended by the test; then it is removed."""
+    machine = AnyMachine(home, source)
+    home.run("create", machine.name, "--memory", f"{_MEMORY[source]}M")
+    if source == "cloned":
+        home.run("image", "warm", "--memory", f"{_MEMORY[source]}M", "base")
+    before = _last_uses()
+    home.run("start", machine.name)
+    if source == "cloned":
+        assert _last_uses() > before, "there was no golden snapshot, or it was of no use"
+    if source == "restored":
+        home.run("snapshot", "take", machine.name, "here")
+        home.run("snapshot", "restore", machine.name, "here")
+    try:
+        yield machine
+    finally:
+        home.run("rm", "--force", machine.name, code=None)
+
+
+def _last_uses() -> list[int]:
+    """When golden snapshots for machines of 256 MiB were used last."""
+    tables = ImageStore().golden.glob(f"*-{_MEMORY['cloned']}-1/{TABLE}")
+    return [table.stat().st_mtime_ns for table in tables]
