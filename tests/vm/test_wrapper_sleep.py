@@ -36,6 +36,11 @@ def manifests(slot: Slot) -> list[Path]:
     return sorted((slot.path / MACHINE).glob("checkpoint-*.json"))
 
 
+def number_of(manifest: Path) -> int:
+    """The checkpoint's: the first of a machine that booted is 1, and of a copy 2."""
+    return int(manifest.stem.removeprefix("checkpoint-"))
+
+
 async def quits(slot: Slot) -> None:
     slot.send(Control.QUIT)
     end = await slot.wait(50)
@@ -121,7 +126,7 @@ async def test_a_damaged_sleep_is_not_fatal(slot: Slot, damage: str) -> None:
     await slot.begin()
     await finishes(slot)
     assert slot.text("out") == "begin\nend\n"
-    assert "checkpoint 1 is " in slot.stderr
+    assert re.search(r"checkpoint \d+ is ", slot.stderr)
     assert "has no checkpoint that can be used" in slot.stderr
 
 
@@ -144,7 +149,7 @@ async def test_a_flipped_bit_costs_one_checkpoint(slot: Slot, kind: str) -> None
     await finishes(slot)
     assert slot.text("out") == LINES
     assert "is damaged: " in slot.stderr
-    assert "goes on from checkpoint 1, which was made" in slot.stderr
+    assert f"goes on from checkpoint {number_of(older)}, which was made" in slot.stderr
 
 
 def flip_a_bit(path: Path) -> None:
@@ -158,7 +163,7 @@ async def test_a_flipped_bit_in_what_both_need_costs_the_task_s_work(slot: Slot)
     await slot.begin()
     await slot.says("out", "line 25\n")
     await quits(slot)
-    flip_a_bit(slot.path / MACHINE / "memory-000001")
+    flip_a_bit(min((slot.path / MACHINE).glob("memory-*")))
     await slot.begin()
     await finishes(slot)
     assert slot.text("out").endswith(LINES)
@@ -231,8 +236,8 @@ async def test_a_checkpoint_that_the_program_asked_for(slot: Slot) -> None:
 async def test_an_end_in_the_middle_of_a_checkpoint(slot: Slot, *, kill: bool) -> None:
     slot.machine_job(ASKS)
     await slot.begin()
-    memory = slot.path / MACHINE / "memory-000001"
-    await slot.holds(memory.exists)  # it is being written
+    machine = slot.path / MACHINE
+    await slot.holds(lambda: any(machine.glob("memory-*")))  # it is being written
     if kill:
         slot.kill(signal.SIGKILL)
         await slot.wait(LIMIT)
@@ -256,7 +261,7 @@ async def test_a_quit_that_cannot_save_says_what_it_costs(slot: Slot, *, kept: b
     (pid,) = slot.machines()
     os.kill(pid, signal.SIGSTOP)
     await quits(slot)
-    origin = "goes on from checkpoint 1" if kept else "begins anew"
+    origin = r"goes on from checkpoint \d+" if kept else "begins anew"
     assert re.search(rf"the machine vm {origin}: \d+(\.\d)?s of its running are lost", slot.stderr)
     await slot.begin()
     await finishes(slot)
