@@ -20,6 +20,7 @@ CONTRACTS = (
     "a slot's files know nothing of tasks that run",
     "the guest's agent takes the codec and nothing else of ours",
     "a driver's package is the registry's alone",
+    "drivers know nothing of each other",
 )
 
 
