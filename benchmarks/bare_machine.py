@@ -25,6 +25,16 @@ POWER_OFF = "echo b > /proc/sysrq-trigger"
 
 
 @dataclass(frozen=True, slots=True)
+class GuestSystem:
+    """What a bare machine boots in place of the image's kernel, and QEMU's options for devices
+    that it has besides."""
+
+    kernel: Path
+    initrd: Path
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BareMachine:
     """`port` and `console`: the host's ends of the virtio-serial port and of the serial line,
     blocking, with LIMIT as their timeout. `begin`: when QEMU was started, by perf_counter."""
@@ -49,17 +59,25 @@ def make_overlay(image: Image, directory: Path) -> Path:
 
 
 def bare_command(
-    image: Image, accelerator: str, overlay: Path, shell: str, *, port: int, console: int
+    image: Image,
+    accelerator: str,
+    overlay: Path,
+    shell: str,
+    *,
+    port: int,
+    console: int,
+    system: GuestSystem | None = None,
 ) -> list[str]:
-    """QEMU's command line; `shell` has no double quote in it."""
+    """Return QEMU's command line; `shell` has no double quote in it."""
+    system = system or GuestSystem(image.kernel, image.initrd)
     arguments = [*qemu_command.KERNEL_ARGUMENTS, f'boincvm.shell="{shell}"']
     return [
         qemu_command.find_program(qemu_command.PROGRAM),
         *qemu_command.base_options(accelerator),
         "-m", f"{MEMORY >> 20}M",
         "-smp", "1",
-        "-kernel", str(image.kernel),
-        "-initrd", str(image.initrd),
+        "-kernel", str(system.kernel),
+        "-initrd", str(system.initrd),
         "-append", " ".join(arguments),
         "-drive", f"if=none,id=root,file={overlay},format=qcow2,discard=unmap,cache=unsafe",
         "-device", "virtio-blk-pci,drive=root",
@@ -68,12 +86,13 @@ def bare_command(
         "-device", "virtserialport,chardev=link,name=bare",
         "-chardev", f"socket,id=console,fd={console}",
         "-serial", "chardev:console",
+        *system.devices,
     ]  # fmt: skip
 
 
 @asynccontextmanager
 async def bare_machine(
-    image: Image, accelerator: str, shell: str, scratch: Path
+    image: Image, accelerator: str, shell: str, scratch: Path, system: GuestSystem | None = None
 ) -> AsyncIterator[BareMachine]:
     """A machine that has just been started, on an overlay made beforehand; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="bare-", dir=scratch) as name:
@@ -85,7 +104,13 @@ async def bare_machine(
             with port_far, console_far:
                 ends = (port_far.fileno(), console_far.fileno())
                 command = bare_command(
-                    image, accelerator, overlay, shell, port=ends[0], console=ends[1]
+                    image,
+                    accelerator,
+                    overlay,
+                    shell,
+                    port=ends[0],
+                    console=ends[1],
+                    system=system,
                 )
                 begin = perf_counter()
                 process = ChildProcess(command, directory=directory, descriptors=ends)

@@ -1,9 +1,11 @@
-"""put_file, get_file: a file to the guest and back, in seconds, against a bare byte pump.
+"""put_file, get_file: a file to the guest and back, in seconds, against a directory shared by 9p.
 
 Ours: put_tree and get_tree of a booted machine, as `boincvm run` uses them: from the host's
-file to the guest's disk and from there to a file of the host. The pump moves as many bytes
-over the virtio-serial port, from no file and to none. `put_frames` and `get_frames` are the
-same without the transfer disk, all by frames over the port: why there is the disk.
+file to the guest's disk and from there to a file of the host. 9p is the best way that needs no
+root (shared_directory.py); `put_virtiofs` and `get_virtiofs` are virtiofs against the same 9p,
+where this host has its daemon and we are root. `put_frames` and `get_frames` are ours without the
+transfer disk, all by frames over the port, against a bare pump, which moves as many bytes over the
+virtio-serial port from no file and to none: why there is the disk.
 
 After each way in the guest's own SHA-256 is compared, after each way out the host's.
 """
@@ -11,6 +13,7 @@ After each way in the guest's own SHA-256 is compared, after each way out the ho
 import asyncio
 import hashlib
 import os
+import tempfile
 from pathlib import Path, PurePosixPath
 from statistics import median
 from time import perf_counter
@@ -18,6 +21,14 @@ from time import perf_counter
 from benchmarks.booted import booted, start_program
 from benchmarks.pump import pump_seconds
 from benchmarks.results import Benchmark, Laboratory, Result
+from benchmarks.shared_directory import (
+    NINE_P,
+    VIRTIOFS,
+    SharingKernel,
+    share_seconds,
+    sharing_kernel,
+    virtiofs_daemon,
+)
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.transfer_disk import TransferWindow
@@ -87,23 +98,48 @@ def _transfer(laboratory: Laboratory) -> list[Result]:
         for _ in range(size >> 20):
             stream.write(os.urandom(1 << 20))
     digest = _digest(source)
-    rounds: list[list[tuple[float, float]]] = []
+    system = sharing_kernel(laboratory.base, laboratory.directory)
+    kinds = [NINE_P] if virtiofs_daemon() is None else [NINE_P, VIRTIOFS]
+    rounds: list[dict[str, tuple[float, float]]] = []
     times = laboratory.times(3, 1)
     for turn in range(times):
         laboratory.say(f"{turn + 1} of {times}")
         pump = pump_seconds(laboratory.base, laboratory.accelerator, laboratory.directory, size)
-        rounds.append([pump, *asyncio.run(_ours(laboratory, digest))])
+        disk, frames = asyncio.run(_ours(laboratory, digest))
+        shared = {kind: _shared(laboratory, system, kind, digest) for kind in kinds}
+        rounds.append({"pump": pump, "file": disk, "frames": frames, **shared})
     source.unlink()
     return list(_results(rounds))
 
 
-def _results(rounds: list[list[tuple[float, float]]]) -> list[Result]:
+def _shared(
+    laboratory: Laboratory, system: SharingKernel, kind: str, digest: str
+) -> tuple[float, float]:
+    """Seconds for put and get by a shared directory."""
+    with tempfile.TemporaryDirectory(prefix="share-", dir=laboratory.directory) as name:
+        share = Path(name)
+        (share / "source").hardlink_to(laboratory.directory / "source")
+        seconds = share_seconds(
+            laboratory.base, laboratory.accelerator, laboratory.directory, system, kind, share
+        )
+        if _digest(share / "back") != digest:
+            raise TransferError(f"what came back by {kind} is not what was sent")
+    return seconds
+
+
+def _results(rounds: list[dict[str, tuple[float, float]]]) -> list[Result]:
     results = []
     for way, name in enumerate(("put", "get")):
-        pump, disk, frames = (median(one[side][way] for one in rounds) for side in range(3))
-        results.append(Result(f"{name}_file", disk, "s", pump, "bare byte pump", 1.5))
-        results.append(Result(f"{name}_frames", frames, "s", pump, "bare byte pump"))
+        seconds = {kind: median(one[kind][way] for one in rounds) for kind in rounds[0]}
+        best, pump = seconds[NINE_P], seconds["pump"]
+        results.append(Result(f"{name}_file", seconds["file"], "s", best, "9p", 0.5))
+        if VIRTIOFS in seconds:
+            results.append(Result(f"{name}_virtiofs", seconds[VIRTIOFS], "s", best, "9p"))
+        results.append(Result(f"{name}_frames", seconds["frames"], "s", pump, "bare byte pump"))
     return results
 
 
-BENCHMARK = Benchmark(("put_file", "put_frames", "get_file", "get_frames"), _transfer)
+BENCHMARK = Benchmark(
+    tuple(f"{way}_{what}" for way in ("put", "get") for what in ("file", "virtiofs", "frames")),
+    _transfer,
+)

@@ -25,6 +25,7 @@ TABLE: dict[str, object] = {
     "qemu": "7.2.22",
     "type": "pc-q35-7.2",
     "accelerator": "tcg",
+    "cpu": "max,-erms,-fsrm",
     "processor": "one",
     "memory": MEMORY,
     "layers": [DISK],

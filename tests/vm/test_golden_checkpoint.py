@@ -6,9 +6,11 @@ import pytest
 
 from boincvm.guestlink.clone_identity import clone_identity
 from boincvm.guestlink.link import GuestLink
+from boincvm.host.process_tree import command_line
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
+from boincvm.hypervisor.qemu.command import CPUS
 from boincvm.hypervisor.qemu.driver import QemuDriver
-from support.booted import LIMIT, Listener, spec_in
+from support.booted import LIMIT, Listener, booted, restored, save, spec_in
 
 pytestmark = pytest.mark.timeout(200)
 COUNTS = """
@@ -82,3 +84,27 @@ async def test_a_copy_is_kept_and_goes_on_twice(
     numbers = [int(line) for line in listener.output["stdout"].split(b"\n")[:-1]]
     assert numbers == list(range(len(numbers)))
     assert listener.output["stderr"] == b""
+
+
+async def test_a_machine_of_a_former_version_goes_on_with_the_cpu_that_it_had(
+    base_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint does not say the CPU; emulation had ERMS then, and the next checkpoint says
+    so."""
+    spec, listener = spec_in(tmp_path / "machine", base_image), Listener()
+    monkeypatch.setitem(CPUS, "tcg", "max")
+    async with booted(spec) as (former, link):
+        listener.start(link, COUNTS)
+        await run_on(listener)
+        link_state, program, kept = await save(former, link, listener)
+        assert kept.machine["cpu"] == "max"
+        silent = {name: value for name, value in kept.machine.items() if name != "cpu"}
+        monkeypatch.undo()
+        async with restored(spec, link_state, kept._replace(machine=silent)) as (machine, link):
+            (pid,) = machine.process_ids()
+            words = command_line(pid)
+            assert words[words.index(b"-cpu") + 1] == b"max"
+            listener.attach(link, program)
+            await link.attach(LIMIT, let_run=machine.resume)
+            await run_on(listener)
+            assert (await save(machine, link, listener))[2].machine["cpu"] == "max"

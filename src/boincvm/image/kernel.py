@@ -21,6 +21,8 @@ _PAYLOAD = 0x248
 """Offsets in vmlinuz: the Linux/x86 boot protocol (Documentation/arch/x86/boot.rst), 2.08."""
 
 _SIZE_TRAILER = 4
+MODULE_FOLDERS = ("virtio", "block", "char", "net", "core")
+"""The folders in which the modules lie that a machine needs."""
 _MODULE = re.compile(r"(?:usr/)?lib/modules/([^/]+)/kernel/.*/([^/]+)\.ko(\.xz|\.zst|\.gz)?")
 
 
@@ -34,12 +36,23 @@ class KernelPackage:
     modules: Mapping[str, bytes]
 
 
-def read_kernel(package: Path, wanted_modules: tuple[str, ...]) -> KernelPackage:
-    """The kernel in Debian's linux-image package. Raises ImageBuildError."""
+def read_kernel(
+    package: Path, wanted_modules: tuple[str, ...], folders: tuple[str, ...] = MODULE_FOLDERS
+) -> KernelPackage:
+    """Return the kernel in Debian's linux-image package, with modules that lie in `folders`.
+
+    Raises ImageBuildError.
+    """
+
+    def is_wanted(name: str) -> bool:
+        if name.startswith("boot/vmlinuz-"):
+            return True
+        return _MODULE.fullmatch(name) is not None and PurePosixPath(name).parts[-2] in folders
+
     vmlinuz = b""
     release = ""
     modules: dict[str, bytes] = {}
-    for name, member, content in files_of(package, _is_wanted):
+    for name, member, content in files_of(package, is_wanted):
         if content is None:
             continue
         match = _MODULE.fullmatch(name)
@@ -52,14 +65,6 @@ def read_kernel(package: Path, wanted_modules: tuple[str, ...]) -> KernelPackage
         raise ImageBuildError(f"{package.name} holds no kernel")
     ordered = _in_order(wanted_modules, modules, package)
     return KernelPackage(release, extract_kernel(vmlinuz), ordered)
-
-
-def _is_wanted(name: str) -> bool:
-    if name.startswith("boot/vmlinuz-"):
-        return True
-    parts = PurePosixPath(name).parts
-    folders = ("virtio", "block", "char", "net", "core")
-    return _MODULE.fullmatch(name) is not None and parts[-2] in folders
 
 
 def _in_order(

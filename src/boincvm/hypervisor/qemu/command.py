@@ -37,6 +37,9 @@ MACHINE = "q35"
 MACHINE_OPTIONS = "vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,smm=off,hpet=off"
 # The firmware brings up the screen's text mode, which is all that the kernel needs.
 _DISPLAY_OPTIONS = MACHINE_OPTIONS.replace("i8042=off", "i8042=on").replace("graphics=off,", "")
+CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm"}
+"""The guest's CPU, by accelerator. With ERMS (or FSRM) the guest's kernel clears and copies memory
+byte by byte, for which emulation takes six times as long as for words (docs/benchmarks.md)."""
 KERNEL_ARGUMENTS = [
     "quiet",
     "loglevel=1",  # with 0 the kernel would not even say why it panics
@@ -70,22 +73,21 @@ def find_program(name: str) -> str:
     return path
 
 
-def acceleration_options(accelerator: str) -> list[str]:
-    """For "kvm" or "tcg" (emulation)."""
-    if accelerator == "kvm":
-        return ["-accel", "kvm", "-cpu", "host"]
-    return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
+def acceleration_options(accelerator: str, cpu: str = "") -> list[str]:
+    """Return the options for "kvm" or "tcg" (emulation); `cpu`: another than the usual one."""
+    how = "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=256"
+    return ["-accel", how, "-cpu", cpu or CPUS[accelerator]]
 
 
 def base_options(
-    accelerator: str, machine: str = MACHINE, options: str = MACHINE_OPTIONS
+    accelerator: str, machine: str = MACHINE, options: str = MACHINE_OPTIONS, cpu: str = ""
 ) -> list[str]:
-    """What every QEMU of ours is started with."""
+    """Return what every QEMU of ours is started with."""
     return [
         "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
         "-sandbox", SANDBOX,
         "-machine", f"{machine},{options}",
-        *acceleration_options(accelerator),
+        *acceleration_options(accelerator, cpu),
     ]  # fmt: skip
 
 
@@ -96,7 +98,9 @@ def machine_command(
     options = _DISPLAY_OPTIONS if spec.display else MACHINE_OPTIONS
     return [
         find_program(PROGRAM),
-        *base_options(accelerator, f"{launch.machine},memory-backend={MEMORY}", options),
+        *base_options(
+            accelerator, f"{launch.machine},memory-backend={MEMORY}", options, launch.cpu
+        ),
         "-m", f"{spec.memory >> 20}M",
         *_memory(spec.memory, launch),
         "-smp", str(spec.cpus),

@@ -21,8 +21,9 @@ class Launch(NamedTuple):
     incoming: whence the machine's state is read, "fd:N" or "defer" (QMP will say), empty if it
     boots; has_memory: whether that state has the memory too; has_configuration: whether it begins
     with the machine type's name, as what this process will save then does too. machine: the name
-    of QEMU's machine type, with its version where a state depends on it. stands_still: until QMP
-    says `cont`.
+    of QEMU's machine type, with its version where a state depends on it. cpu: the guest's, as
+    `-cpu` takes it, where a state depends on it, and empty for the accelerator's usual one.
+    stands_still: until QMP says `cont`.
     """
 
     layers: tuple[str, ...]
@@ -32,4 +33,5 @@ class Launch(NamedTuple):
     has_memory: bool = True
     has_configuration: bool = True
     machine: str = "q35"
+    cpu: str = ""
     stands_still: bool = False

@@ -23,7 +23,7 @@ from boincvm.hypervisor.contract import (
     Usage,
 )
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
-from boincvm.hypervisor.qemu.command import NETWORK_CARD
+from boincvm.hypervisor.qemu.command import CPUS, NETWORK_CARD
 from boincvm.hypervisor.qemu.command import WINDOW as WINDOW
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.monitor import Monitor
@@ -265,7 +265,13 @@ class QemuMachine:
     ) -> Checkpoint:
         monitor = self._running("there is nothing to save")
         saving = Saving(
-            self.spec, monitor, self._accelerator, self._layers, self._kept, record_layers
+            self.spec,
+            monitor,
+            self._accelerator,
+            self._launch.cpu or CPUS[self._accelerator],
+            self._layers,
+            self._kept,
+            record_layers,
         )
         try:
             self._kept = await self._while_it_lives("a checkpoint", saving.run(number, last=last))

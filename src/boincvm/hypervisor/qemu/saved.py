@@ -12,10 +12,14 @@ from typing import NamedTuple
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
+from boincvm.hypervisor.qemu.command import CPUS
 from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryImage
 
 _MACHINE_TYPE = re.compile(r"pc-q35-[0-9]{1,2}\.[0-9]{1,2}")
 _ACCELERATOR = re.compile(r"tcg|kvm")
+_CPUS = {"kvm": (CPUS["kvm"],), "tcg": ("max", CPUS["tcg"])}
+"""The CPUs that a machine may have been saved with, by accelerator, the first one by a boincvm that
+did not say it yet."""
 _LAYER = re.compile(r"disk-[0-9]{6,9}\.qcow2")
 _MEMORY = re.compile(r"memory-[0-9]{6,9}")
 _LONGEST_SHOWN = 80
@@ -23,13 +27,14 @@ _MOST_LAYERS = 64
 
 
 class SavedState(NamedTuple):
-    """machine_type: with its version, like `pc-q35-7.2`. accelerator: "tcg" or "kvm". processor:
-    the host's, as its kernel named it. memory: the name of the newest memory file. layers: names
-    of the root disk's layers, the lowest first. All files are in the machine's directory, and
-    among those that the checkpoint has sealed."""
+    """machine_type: with its version, like `pc-q35-7.2`. accelerator: "tcg" or "kvm". cpu: the
+    guest's, as `-cpu` takes it. processor: the host's, as its kernel named it. memory: the name of
+    the newest memory file. layers: names of the root disk's layers, the lowest first. All files
+    are in the machine's directory, and among those that the checkpoint has sealed."""
 
     machine_type: str
     accelerator: str
+    cpu: str
     processor: str
     memory: str
     layers: tuple[str, ...]
@@ -43,9 +48,11 @@ def read_saved_state(checkpoint: Checkpoint) -> SavedState:
         raise HypervisorError("the checkpoint does not say its layers")
     check_layers(layers)
     memory = _matched(table, "memory", _MEMORY)
+    accelerator = _matched(table, "accelerator", _ACCELERATOR)
     state = SavedState(
         machine_type=_matched(table, "type", _MACHINE_TYPE),
-        accelerator=_matched(table, "accelerator", _ACCELERATOR),
+        accelerator=accelerator,
+        cpu=_cpu(table, accelerator),
         processor=_text(table, "processor"),
         memory=memory,
         layers=tuple(layers),
@@ -97,6 +104,16 @@ def _matched(table: Mapping[str, object], name: str, pattern: re.Pattern[str]) -
     value = _text(table, name)
     if not pattern.fullmatch(value):
         raise HypervisorError(f"the checkpoint's {name} makes no sense: {_shown(value)}")
+    return value
+
+
+def _cpu(table: Mapping[str, object], accelerator: str) -> str:
+    known = _CPUS[accelerator]
+    if "cpu" not in table:
+        return known[0]
+    value = _text(table, "cpu")
+    if value not in known:
+        raise HypervisorError(f"the checkpoint's cpu makes no sense: {_shown(value)}")
     return value
 
 

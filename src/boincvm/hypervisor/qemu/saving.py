@@ -44,16 +44,18 @@ class Saving:
         spec: MachineSpec,
         monitor: Monitor,
         accelerator: str,
+        cpu: str,
         layers: tuple[str, ...],
         former: Checkpoint | None,
         record_layers: RecordLayers | None,
     ) -> None:
-        """`former`: the checkpoint before, of which only the changes are to be written.
-        `record_layers`: see contract.py."""
+        """`cpu`: the guest's, as QEMU was told it. `former`: the checkpoint before, of which only
+        the changes are to be written. `record_layers`: see contract.py."""
         self.layers = layers
         self._spec = spec
         self._monitor = monitor
         self._accelerator = accelerator
+        self._cpu = cpu
         self._former = former
         self._record_layers = record_layers
         self._seals = dict(former.files) if former else {}
@@ -190,6 +192,7 @@ class Saving:
                 "qemu": await self._version(),
                 "type": await self._machine_type(),
                 "accelerator": self._accelerator,
+                "cpu": self._cpu,
                 "processor": processor_name(),
                 "memory": memory,
                 "layers": list(layers),

@@ -107,6 +107,7 @@ class Restored:
             (*state.layers, new),
             incoming="defer",
             machine=state.machine_type,
+            cpu=state.cpu,
             # There is none if its machine was a golden one's copy.
             has_configuration=image.frame.has_configuration,
             stands_still=True,
