@@ -39,7 +39,8 @@ MOUNT_OPTIONS = {
     NINE_P: "-t 9p -o trans=virtio,version=9p2000.L,cache=loose,msize=512000",
     VIRTIOFS: "-t virtiofs",
 }
-"""Those with which a file arrived soonest (docs/benchmarks.md)."""
+"""Of 9p's caches `loose` does the most: it reads ahead, keeps what it has read and writes late
+(Documentation/filesystems/9p.rst). 500 KiB is the largest message that virtio takes."""
 _PUT = "cp /run/share/source /there"
 _GET = "cp /there /run/share/back; umount /run/share"
 """The host has the whole file when the directory has been unmounted."""
@@ -74,8 +75,10 @@ def sharing_kernel(image: Image, scratch: Path) -> SharingKernel:
 
 def virtiofs_daemon() -> str | None:
     """The path of virtiofsd, where there is one and we may start it."""
+    if not is_root():
+        return None
     found = [name for name in _DAEMONS if Path(name).exists()]
-    return found[0] if found and is_root() else shutil.which("virtiofsd") if is_root() else None
+    return found[0] if found else shutil.which("virtiofsd")
 
 
 def share_seconds(

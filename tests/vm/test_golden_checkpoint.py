@@ -92,6 +92,7 @@ async def test_a_machine_of_a_former_version_goes_on_with_the_cpu_that_it_had(
     """Its checkpoint does not say the CPU; emulation had ERMS then, and the next checkpoint says
     so."""
     spec, listener = spec_in(tmp_path / "machine", base_image), Listener()
+    usual = CPUS["tcg"]
     monkeypatch.setitem(CPUS, "tcg", "max")
     async with booted(spec) as (former, link):
         listener.start(link, COUNTS)
@@ -99,7 +100,7 @@ async def test_a_machine_of_a_former_version_goes_on_with_the_cpu_that_it_had(
         link_state, program, kept = await save(former, link, listener)
         assert kept.machine["cpu"] == "max"
         silent = {name: value for name, value in kept.machine.items() if name != "cpu"}
-        monkeypatch.undo()
+        monkeypatch.setitem(CPUS, "tcg", usual)
         async with restored(spec, link_state, kept._replace(machine=silent)) as (machine, link):
             (pid,) = machine.process_ids()
             words = command_line(pid)
