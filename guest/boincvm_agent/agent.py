@@ -10,9 +10,9 @@ import time
 from boincvm.bus.stomp import Frame, StompError
 from boincvm_agent import machine
 from boincvm_agent.link import HostGoneError, Link
+from boincvm_agent.prepared import Prepared
 from boincvm_agent.program import Program
-from boincvm_agent.starting import CannotStartError
-from boincvm_agent.stock import Stock
+from boincvm_agent.spawn import CannotStartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from boincvm_agent import transfer
     from boincvm_agent.port import Port
-    from boincvm_agent.quiet import Quiet
-    from boincvm_agent.voice import Voice
+    from boincvm_agent.quiesce import Quiesce
+    from boincvm_agent.status_channel import StatusChannel
     from boincvm_agent.watch import Watches
 
 BEAT_SECONDS = 5.0
@@ -40,9 +40,9 @@ class Agent:
         self._senders: dict[str, transfer.Sender] = {}
         self._groups: list[Program] = []  # ended, their control group not yet removed
         self._watches: Watches | None = None
-        self._quiet: Quiet | None = None
+        self._quiet: Quiesce | None = None
         self._random: machine.RandomNumbers | None = None
-        self._stock = Stock()
+        self._prepared = Prepared()
         self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
         _signal.set_wakeup_fd(wake_write)
@@ -87,7 +87,7 @@ class Agent:
         self._link.beat()
         self._groups = [program for program in self._groups if not program.clean_up()]
 
-    def _listen(self, quiet: Quiet) -> None:
+    def _listen(self, quiet: Quiesce) -> None:
         """One wait while quiet: children are buried and the host is heard, no more."""
         woken, frames = quiet.wait()
         if woken:
@@ -261,7 +261,7 @@ class Agent:
         too. So programs are held until `attach` has come; or, where they are to run on for now,
         we are the first to run when it comes, which on one processor is as good.
         """
-        from boincvm_agent.quiet import Quiet
+        from boincvm_agent.quiesce import Quiesce
 
         if hold:
             for program in self._programs.values():
@@ -269,9 +269,9 @@ class Agent:
         elif self._programs:
             machine.put_first(first=True)
         if self._quiet is None:
-            self._quiet = Quiet(self._link, self._wake_read)
+            self._quiet = Quiesce(self._link, self._wake_read)
             self._random = machine.RandomNumbers()
-        self._stock.prepare()
+        self._prepared.prepare()
         self._send_beat()  # what programs have used so far belongs to what is kept
         if not self._quiet.is_on:
             self._quiet.begin()
@@ -307,33 +307,35 @@ class Agent:
         count = int(frame.headers["arguments"])
         argv, environment = words[:count], words[count:]
         credit = int(frame.headers["credit"])
-        voice = self._make_voice(call, environment) if "voice" in frame.headers else None
+        status_channel = (
+            self._make_status_channel(call, environment) if "voice" in frame.headers else None
+        )
         try:
             return Program(
                 self._link,
-                self._stock,
+                self._prepared,
                 call,
                 directory,
                 argv,
                 environment,
                 credit,
-                voice,
+                status_channel,
                 reports_usage="usage" in frame.headers,
             )
         except CannotStartError:
-            if voice is not None:
-                voice.end()
-                os.close(voice.descriptor)
+            if status_channel is not None:
+                status_channel.end()
+                os.close(status_channel.descriptor)
             raise
 
-    def _make_voice(self, call: str, environment: list[bytes]) -> Voice:
-        from boincvm_agent import voice
+    def _make_status_channel(self, call: str, environment: list[bytes]) -> StatusChannel:
+        from boincvm_agent import status_channel
 
         try:
-            made = voice.Voice(call)
+            made = status_channel.StatusChannel(call)
         except OSError as error:
             raise CannotStartError(error.errno or 0, "agent") from None
-        name = voice.VARIABLE + b"="
+        name = status_channel.VARIABLE + b"="
         environment[:] = [pair for pair in environment if not pair.startswith(name)]
         environment.append(name + made.path.encode())
         return made

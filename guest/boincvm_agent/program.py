@@ -5,13 +5,13 @@ from __future__ import annotations
 import posix as os  # see __init__.py
 
 from boincvm_agent.machine import disk_free
-from boincvm_agent.starting import CHUNK, CannotStartError, start
+from boincvm_agent.spawn import CHUNK, CannotStartError, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from boincvm_agent.link import Link
-    from boincvm_agent.stock import Stock
-    from boincvm_agent.voice import Voice
+    from boincvm_agent.prepared import Prepared
+    from boincvm_agent.status_channel import StatusChannel
 
 STDIN_CREDIT = 1 << 16
 """How many bytes of standard input the host may send before the program has read any."""
@@ -27,13 +27,13 @@ class Program:
     def __init__(
         self,
         link: Link,
-        stock: Stock,
+        prepared: Prepared,
         call: str,
         directory: bytes,
         argv: list[bytes],
         environment: list[bytes],
         credit: int,
-        voice: Voice | None = None,
+        status_channel: StatusChannel | None = None,
         *,
         reports_usage: bool = False,
     ) -> None:
@@ -41,23 +41,23 @@ class Program:
         self.directory = directory
         self.reports_usage = reports_usage
         self._link = link
-        self._stock = stock
+        self._prepared = prepared
         self._credit = credit
         self._input: list[bytes] = []
         self._input_ends = False
         self._ended: tuple[int, int] | None = None
-        self._voice = voice
+        self._status_channel = status_channel
         try:
-            self._kills_before = stock.out_of_memory_kills()
-            process = start(stock, directory, argv, environment)
+            self._kills_before = prepared.out_of_memory_kills()
+            process = start(prepared, directory, argv, environment)
         except OSError as error:
             raise CannotStartError(error.errno or 0, "agent") from None
         self.pid = process.pid
         self._group = process.group
         self._stdin = process.pipes.stdin[1]
         self.outputs = {process.pipes.stdout[0]: "stdout", process.pipes.stderr[0]: "stderr"}
-        if voice is not None:
-            self.outputs[voice.descriptor] = "voice"
+        if status_channel is not None:
+            self.outputs[status_channel.descriptor] = "voice"
 
     @property
     def stdin_waiting(self) -> int:
@@ -156,8 +156,8 @@ class Program:
         self._ended = (status, largest)
         self._group.kill()
         self.close_input()
-        if self._voice is not None:
-            self._voice.end()
+        if self._status_channel is not None:
+            self._status_channel.end()
 
     @property
     def is_over(self) -> bool:
@@ -179,7 +179,7 @@ class Program:
             "user-us": str(user),
             "system-us": str(system),
             "max-rss-kib": str(largest),
-            "oom-kills": str(self._stock.out_of_memory_kills() - self._kills_before),
+            "oom-kills": str(self._prepared.out_of_memory_kills() - self._kills_before),
             "disk-free": str(disk_free()),
         }
         code = os.waitstatus_to_exitcode(status)
@@ -189,8 +189,8 @@ class Program:
     def close(self) -> None:
         """Given up: lets go of the descriptors and kills what runs, as far as that works."""
         self.close_input()
-        if self._voice is not None:
-            self._voice.end()
+        if self._status_channel is not None:
+            self._status_channel.end()
         _close(*self.outputs)
         self.outputs.clear()
         try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from boincvm.bus.stomp import Frame
     from boincvm_agent.link import Link
-    from boincvm_agent.window import Window
+    from boincvm_agent.transfer_disk import Window
 
 FRAME_CHUNK = 1 << 17
 _NO_LIMIT = 1 << 62  # the guest's disk is the limit
@@ -30,7 +30,7 @@ class TransferDisk:
     def open(self) -> Window:
         """Raises FileNotFoundError where the machine has none."""
         if self._window is None:
-            from boincvm_agent.window import Window
+            from boincvm_agent.transfer_disk import Window
 
             self._window = Window()
         return self._window

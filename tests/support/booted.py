@@ -56,7 +56,7 @@ class Listener:
         self._news = asyncio.Event()
 
     def start(
-        self, link: GuestLink, script: str, *, voice: bool = False, usage: bool = False
+        self, link: GuestLink, script: str, *, status_channel: bool = False, usage: bool = False
     ) -> GuestProgram:
         """Runs `script`, of Python, in the guest."""
         self.program = GuestProgram(
@@ -65,7 +65,7 @@ class Listener:
             directory="/work",
             environment=ENVIRONMENT,
             output=self.take_output,
-            on_voice=self.take_words if voice else None,
+            on_voice=self.take_words if status_channel else None,
             on_usage=self.take_usage if usage else None,
         )
         return self.program

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from boincvm.image.layout import MANIFEST
+from boincvm.image.filenames import MANIFEST
 from boincvm.machine.golden.snapshots import TABLE
 from boincvm.machine.golden.switch import SWITCH
 from boincvm.paths import data_directory

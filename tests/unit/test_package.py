@@ -9,7 +9,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAM = """
-import boincvm.image.guest as guest
+import boincvm.image.agent_files as guest
 from boincvm.image import build
 import boincvm.runner.run
 names = guest.agent_sources()

@@ -47,7 +47,7 @@ def sort_lines(listener: Listener) -> tuple[list[int], list[str], int]:
 async def test_a_program_goes_on_in_another_process(spec: MachineSpec) -> None:
     listener = Listener()
     async with booted(spec) as (machine, link):
-        program = listener.start(link, COUNTS, voice=True, usage=True)
+        program = listener.start(link, COUNTS, status_channel=True, usage=True)
         program.feed(b"at first\n")
         await listener.until(lambda: b"echo at first\n" in listener.output["stdout"])
         states = await save(machine, link, listener)
@@ -91,7 +91,7 @@ async def test_the_same_link_goes_on_and_nothing_comes_meanwhile(spec: MachineSp
     listener, ends = Listener(), Listener()
     async with booted(spec) as (machine, link):
         link.expect_beats(1)
-        program = listener.start(link, COUNTS, voice=True)
+        program = listener.start(link, COUNTS, status_channel=True)
         ending = ends.start(link, WAITS)
         await listener.until(lambda: listener.output["stdout"].count(b"\n") > 100)
         await link.quiesce(LIMIT)
@@ -150,7 +150,7 @@ async def test_a_program_that_ends_and_a_host_that_hangs_up_while_it_is_quiet(
 async def test_a_restored_guest_that_stays_silent(spec: MachineSpec) -> None:
     listener = Listener()
     async with booted(spec) as (machine, link):
-        listener.start(link, COUNTS, voice=True)
+        listener.start(link, COUNTS, status_channel=True)
         states = await save(machine, link, listener)
         async with restored(spec, states[0], states[2]) as (machine, link):
             assert machine.state is MachineState.PAUSED

@@ -35,7 +35,7 @@ raise SystemExit(3)
 
 async def test_all_words_come_in_order_and_before_the_end(link: GuestLink) -> None:
     heard = Listener()
-    program = heard.start(link, SPEAKS, voice=True)
+    program = heard.start(link, SPEAKS, status_channel=True)
     async with asyncio.timeout(LIMIT):
         end = await program.wait()
     assert end.code == 3
@@ -65,7 +65,7 @@ print("through")
 async def test_a_flood_of_words_is_held_back(link: GuestLink) -> None:
     heard = Listener()
     heard.grants = False
-    program = heard.start(link, FLOOD, voice=True)
+    program = heard.start(link, FLOOD, status_channel=True)
     await heard.until(lambda: heard.voiced == WINDOW)
     # Had it not been held back by its credit, it would be through by the second beat.
     probe = Listener()

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _sources() -> dict[str, bytes]:
-    from boincvm.image.guest import guest_directory
+    from boincvm.image.agent_files import guest_directory
 
     directory = guest_directory() / "libboinc"
     return {

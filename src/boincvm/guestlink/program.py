@@ -16,7 +16,7 @@ from boincvm.guestlink.display import shown
 from boincvm.guestlink.headers import LARGEST, number
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.state import MOST_WATCHES, ProgramState
-from boincvm.guestlink.status_channel import VoiceReader, Word
+from boincvm.guestlink.status_channel import StatusReader, Word
 from boincvm.sizes import format_size
 
 WINDOW = 1 << 20
@@ -99,7 +99,7 @@ class GuestProgram:
                 hint="write them to a file and hand it in with --input",
                 exit_code=ExitCode.CANNOT_EXECUTE,
             )
-        self._voice = None if on_voice is None else VoiceReader()
+        self._status_channel = None if on_voice is None else StatusReader()
         headers = {"arguments": str(len(argv)), "credit": str(WINDOW)}
         if on_voice is not None:
             headers["voice"] = "1"
@@ -134,8 +134,8 @@ class GuestProgram:
         program._untaken = kept.untaken
         program._watched = list(kept.watched)
         program._on_change = on_change
-        program._voice = None if kept.unfinished is None else VoiceReader(kept.unfinished)
-        if program._voice is not None and on_voice is None:
+        program._status_channel = None if kept.unfinished is None else StatusReader(kept.unfinished)
+        if program._status_channel is not None and on_voice is None:
             raise ValueError("a program that may speak needs somebody to hear it")
         program._call = link.call_again(kept.call, program._take)
         program.grant(0)
@@ -180,7 +180,7 @@ class GuestProgram:
             input=unsent,
             input_ends=any("ends" in word.headers for word in held),
             watched=tuple(self._watched),
-            unfinished=None if self._voice is None else self._voice.unfinished,
+            unfinished=None if self._status_channel is None else self._status_channel.unfinished,
         ).table()
 
     @property
@@ -215,8 +215,8 @@ class GuestProgram:
     def _hear(self, stream: str, data: bytes) -> None:
         if stream != "voice":
             self._output(stream, data)
-        elif self._voice is not None and self._on_voice is not None:
-            self._on_voice(self._voice.feed(data), len(data))
+        elif self._status_channel is not None and self._on_voice is not None:
+            self._on_voice(self._status_channel.feed(data), len(data))
         else:
             raise StompError("a program speaks that has no voice")
 

@@ -96,7 +96,7 @@ Word = (
 )
 
 
-class VoiceReader:
+class StatusReader:
     """Makes words of the bytes of a voice. `unfinished`: the beginning of a line, as it was
     left by another reader; `dropped`: how many lines were too long."""
 

@@ -15,19 +15,20 @@ import boincvm
 from boincvm.errors import BoincvmError, ImageBuildError
 from boincvm.host import locks
 from boincvm.image import (
-    additions,
+    agent_files,
     alternatives,
     bytecode,
     certificates,
     disk,
     dpkg_database,
-    guest,
     initrd,
     least_memory,
+    postinst_files,
     tools,
     unpack,
 )
 from boincvm.image.configure import ConfiguringLines, configure
+from boincvm.image.exclude import is_for_kernel, trim
 from boincvm.image.kernel import KernelPackage, read_kernel
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, ContentFile, Manifest, Recipe
 from boincvm.image.names import check_image_name, check_mirror, check_package_names
@@ -35,7 +36,6 @@ from boincvm.image.packages import fetch_packages
 from boincvm.image.progress import Progress
 from boincvm.image.store import ImageStore
 from boincvm.image.tree import Tree
-from boincvm.image.trim import is_for_kernel, trim
 from boincvm.image.unpack import Control
 
 RECIPE_VERSION = 5
@@ -112,7 +112,7 @@ def make_recipe(packages: tuple[str, ...], suite: str) -> Recipe:
             f"images of Debian {suite!r} cannot be built",
             hint=f"choose one of: {', '.join(PYTHON_OF_SUITE)}",
         )
-    return Recipe(RECIPE_VERSION, suite, checked, guest.guest_digest())
+    return Recipe(RECIPE_VERSION, suite, checked, agent_files.guest_digest())
 
 
 def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
@@ -127,12 +127,12 @@ def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
     packages = _fetch(directory, recipe, mirror, progress)
     files, controls = packages.files, packages.controls
     tree = Tree.create(directory / "root")
-    additions.add_links_before(tree)
+    postinst_files.add_links_before(tree)
     with progress.step(f"unpacking {len(files)} packages"):
         kernel, names = _unpack(files, controls, tree)
     with progress.step("adding what an installed Debian has"):
         in_root = [control for control in controls if not is_for_kernel(control.package.name)]
-        additions.add_system_files(tree)
+        postinst_files.add_system_files(tree)
         certificates.add_certificates(tree)
         if packages.are_configured:
             dpkg_database.add_database(tree, in_root, names)
@@ -141,23 +141,27 @@ def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
             alternatives.add_alternatives(tree, [_postinst(control) for control in controls])
     with progress.step("compiling Python's library and the agent"):
         bytecode.compile_library(tree)
-        modules = bytecode.compile_modules(tree, guest.agent_sources(), f"/{guest.AGENT}")
-        agent = guest.agent_archive(modules)
-        start = bytecode.compile_modules(tree, {guest.START: guest.START_SOURCE}, "/")
-        guest.add_agent(tree, agent, start[f"{guest.START}c"])
+        modules = bytecode.compile_modules(
+            tree, agent_files.agent_sources(), f"/{agent_files.AGENT}"
+        )
+        agent = agent_files.agent_archive(modules)
+        start = bytecode.compile_modules(tree, {agent_files.START: agent_files.START_SOURCE}, "/")
+        agent_files.add_agent(tree, agent, start[f"{agent_files.START}c"])
     target = directory / "object"
     target.mkdir()
     with progress.step("writing kernel and initrd"):
         (target / KERNEL).write_bytes(kernel.image)
         busybox = (tree.directory / "usr/bin/busybox").read_bytes()
-        (target / INITRD).write_bytes(initrd.build_initrd(guest.init_script(), busybox, kernel))
+        (target / INITRD).write_bytes(
+            initrd.build_initrd(agent_files.init_script(), busybox, kernel)
+        )
     if packages.are_configured:
         with progress.step(f"configuring {len(in_root)} packages in a machine"):
             lines = ConfiguringLines(progress, len(in_root))
             configure(tree, target / KERNEL, target / INITRD, directory, lines.take)
     with progress.step("leaving out what nobody needs"):
         trim(tree)
-        additions.add_busybox_commands(tree)
+        postinst_files.add_busybox_commands(tree)
     with progress.step("writing the root disk"):
         disk.write_root_disk(tree, target / ROOT)
     with progress.step("measuring how much memory a machine needs"):

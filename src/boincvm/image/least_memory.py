@@ -7,7 +7,7 @@ from pathlib import Path
 
 from boincvm.errors import GuestError, ImageBuildError
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.image.layout import INITRD, KERNEL, ROOT
+from boincvm.image.filenames import INITRD, KERNEL, ROOT
 from boincvm.image.machine import booted, run
 from boincvm.job.model import MIB
 from boincvm.sizes import format_size

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from boincvm.errors import ImageDamagedError
-from boincvm.image.layout import INITRD as INITRD
-from boincvm.image.layout import KERNEL as KERNEL
-from boincvm.image.layout import MANIFEST as MANIFEST
-from boincvm.image.layout import ROOT as ROOT
+from boincvm.image.filenames import INITRD as INITRD
+from boincvm.image.filenames import KERNEL as KERNEL
+from boincvm.image.filenames import MANIFEST as MANIFEST
+from boincvm.image.filenames import ROOT as ROOT
 
 FORMAT = 1
 MOST_BYTES = 2 << 20

@@ -21,7 +21,7 @@ from boincvm.host import locks
 from boincvm.host.files import sync_directory
 from boincvm.host.own_files import check_directory, make_directory, open_own
 from boincvm.image import verify
-from boincvm.image.layout import INITRD, KERNEL, MANIFEST, ROOT
+from boincvm.image.filenames import INITRD, KERNEL, MANIFEST, ROOT
 from boincvm.image.names import check_image_name
 from boincvm.paths import data_directory
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from boincvm.errors import ImageBuildError
+from boincvm.image.exclude import is_unread
 from boincvm.image.manifest import Package
 from boincvm.image.tools import search_path
 from boincvm.image.tree import Tree, clean_name
-from boincvm.image.trim import is_unread
 from boincvm.tar_reader import Member, Readable, TarError, TarReader
 
 _CHUNK = 1 << 20
@@ -118,7 +118,7 @@ def files_of(
 
 
 def unpack(package: Path, tree: Tree) -> list[str]:
-    """Put the files of `package` into `tree`, but for those that trim.py drops; their names."""
+    """Put the files of `package` into `tree`, but for those that exclude.py drops; their names."""
     names = []
     for name, member, content in files_of(package, lambda name: not is_unread(name)):
         tree.add_member(name, member, content)

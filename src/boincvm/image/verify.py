@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from boincvm.errors import ImageDamagedError
 from boincvm.host.own_files import make_directory, open_own
-from boincvm.image.layout import FILES
+from boincvm.image.filenames import FILES
 from boincvm.paths import cache_directory
 
 if TYPE_CHECKING:

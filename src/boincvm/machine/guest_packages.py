@@ -27,7 +27,7 @@ class GuestPackages:
         """Install all. Raises ProgramStartError where one cannot be installed, GuestError."""
         if not self._files:
             return
-        from boincvm.image.guest import guest_directory  # few tasks have packages
+        from boincvm.image.agent_files import guest_directory  # few tasks have packages
 
         await self._put(guest_directory() / SCRIPT, SCRIPT)
         for number, path in enumerate(self._files):

@@ -58,7 +58,7 @@ class Listener(Protocol):
     def input_taken(self, count: int) -> None:
         """Notice that the program has taken so many more bytes of its standard input."""
 
-    def voice(self, fraction: float | None, count: int) -> None:
+    def status_channel(self, fraction: float | None, count: int) -> None:
         """Take how much it says it has done, if it says so, in `count` bytes, to be granted."""
 
 
@@ -200,7 +200,7 @@ class NodeCommand:
         if self._request.keep_input:
             self._send_input_taken()
 
-    def voice(self, fraction: float | None, count: int) -> None:
+    def status_channel(self, fraction: float | None, count: int) -> None:
         if fraction is not None and fraction != self._fraction:
             self._fraction, self._is_told = fraction, False
         self._ungranted += count

@@ -14,7 +14,7 @@ from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageErro
 from boincvm.guestlink import signals
 from boincvm.guestlink.display import shown
 from boincvm.guestlink.program import WINDOW, ProgramEnd
-from boincvm.guestlink.status_channel import FractionDone, VoiceReader
+from boincvm.guestlink.status_channel import FractionDone, StatusReader
 from boincvm.host.channels import capacity, make_named_pipe, set_blocking
 from boincvm.host.process_tree import CONTINUE, children, send
 from boincvm.host.processes import signal_group
@@ -31,10 +31,10 @@ _OURS = "BOINCVM_"
 class HostPrograms:
     """Those of one guest. They find the environment that the guest has, without what is its own."""
 
-    def __init__(self, work: Path, voices: Path) -> None:
+    def __init__(self, work: Path, status_channels: Path) -> None:
         """`work`: beneath which they run; `voices`: a directory for their FIFOs, empty."""
         self._work = work
-        self._voices = voices
+        self._status_channels = status_channels
         self._names = itertools.count(1)
         self._running: set[HostProgram] = set()
         self._is_ending = False
@@ -44,9 +44,9 @@ class HostPrograms:
         if self._is_ending:
             raise UsageError("the guest is about to end, and starts nothing any more")
         directory = self._work / guest_path(request.directory)
-        voice = self._voices / str(next(self._names))
+        status_channel = self._status_channels / str(next(self._names))
         ours = {name: text for name, text in os.environ.items() if not name.startswith(_OURS)}
-        own = {"PWD": str(directory), "BOINCVM_VOICE": str(voice)}
+        own = {"PWD": str(directory), "BOINCVM_VOICE": str(status_channel)}
         environment = {**ours, **own, **request.environment}
 
         def begin(streams: tuple[int, int, int]) -> Supervised:
@@ -56,7 +56,7 @@ class HostPrograms:
             )
 
         try:
-            program = HostProgram(begin, listener, voice)
+            program = HostProgram(begin, listener, status_channel)
         except ValueError as error:  # no character of this host's encoding
             raise ProgramStartError(f"the guest cannot execute that: {error}"[:500]) from error
         except OSError as error:
@@ -95,7 +95,7 @@ class HostProgram:
         self,
         begin: Callable[[tuple[int, int, int]], Supervised],
         listener: Listener,
-        voice: Path,
+        status_channel: Path,
     ) -> None:
         """`begin` starts it with these streams. Raises what that does, and OSError."""
         self._loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ class HostProgram:
         self._credit = WINDOW
         self._ungranted = 0
         self._is_reading = False
-        self._words = VoiceReader()
+        self._words = StatusReader()
         self._input = bytearray()
         self._input_ends = False
         with ExitStack() as its, ExitStack() as ours:
@@ -112,7 +112,7 @@ class HostProgram:
             stdin, self._stdin = _pipe(its, self._input_held)
             from_stdout, stdout = _pipe(ours, its)
             from_stderr, stderr = _pipe(ours, its)
-            from_voice = _fifo(voice, ours)
+            from_voice = _fifo(status_channel, ours)
             self._outputs = {from_stdout: "stdout", from_stderr: "stderr", from_voice: _VOICE}
             for descriptor in (self._stdin, *self._outputs):
                 set_blocking(descriptor, False)
@@ -179,7 +179,7 @@ class HostProgram:
         if stream == _VOICE:
             words = self._words.feed(data)
             done = [word.fraction for word in words if isinstance(word, FractionDone)]
-            self._listener.voice(done[-1] if done else None, len(data))
+            self._listener.status_channel(done[-1] if done else None, len(data))
         elif data:
             self._listener.output(stream, data)
         return len(data)

@@ -47,6 +47,6 @@ def attached_to(link: GuestLink, state: Mapping[str, object], listener: Listener
 def _hearer(listener: Listener) -> OnVoice:
     def hear(words: Sequence[Word], count: int) -> None:
         done = [word.fraction for word in words if isinstance(word, FractionDone)]
-        listener.voice(done[-1] if done else None, count)
+        listener.status_channel(done[-1] if done else None, count)
 
     return hear

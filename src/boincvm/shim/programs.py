@@ -58,7 +58,7 @@ class _Nobody:
 
     def input_taken(self, _count: int) -> None: ...
 
-    def voice(self, _fraction: float | None, count: int) -> None:
+    def status_channel(self, _fraction: float | None, count: int) -> None:
         self._grant(count)
 
     def _grant(self, count: int) -> None:

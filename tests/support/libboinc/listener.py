@@ -27,14 +27,14 @@ def run(
     command: Sequence[str | bytes | Path],
     directory: Path,
     *,
-    voice: bool = True,
+    status_channel: bool = True,
     environment: dict[str, str] | None = None,
 ) -> Heard:
     """Runs a program in `directory` to its end, and hears every line that it says."""
     fifo = directory.parent / "voice"
     surroundings = {**os.environ, **(environment or {})}
     surroundings.pop("BOINCVM_VOICE", None)
-    if not voice:
+    if not status_channel:
         return _run(command, directory, surroundings, [])
     fifo.unlink(missing_ok=True)
     os.mkfifo(fifo)

@@ -14,9 +14,9 @@ from boincvm_agent import machine
 from boincvm_agent.control_group import ControlGroup
 from boincvm_agent.link import HostGoneError, Link
 from boincvm_agent.port import Port
+from boincvm_agent.prepared import Prepared
 from boincvm_agent.program import Program
-from boincvm_agent.starting import CannotStartError
-from boincvm_agent.stock import Stock
+from boincvm_agent.spawn import CannotStartError
 from support.bench import until
 
 pytestmark = pytest.mark.timeout(30)
@@ -44,7 +44,7 @@ class NoGroup(ControlGroup):
         return True
 
 
-class NoStock(Stock):
+class Unprepared(Prepared):
     """Has no control groups to give; `kills` is what the kernel would tell."""
 
     kills = 0
@@ -70,14 +70,16 @@ class Recorder(Link):
         return Parser().feed(data)
 
 
-def start(link: Link, *argv: bytes, directory: bytes = b"/", stock: Stock | None = None) -> Program:
+def start(
+    link: Link, *argv: bytes, directory: bytes = b"/", prepared: Prepared | None = None
+) -> Program:
     path = [b"PATH=/usr/bin:/bin"]
-    return Program(link, stock or NoStock(), "1", directory, list(argv), path, 1 << 20)
+    return Program(link, prepared or Unprepared(), "1", directory, list(argv), path, 1 << 20)
 
 
 @pytest.fixture(params=["unprepared", "prepared"])
-def stock(request: pytest.FixtureRequest) -> Stock:
-    made = NoStock()
+def prepared(request: pytest.FixtureRequest) -> Prepared:
+    made = Unprepared()
     if request.param == "prepared":
         made.prepare()
     return made
@@ -111,14 +113,14 @@ def children() -> set[str]:
     ],
 )
 def test_why_a_program_does_not_start(
-    argv: bytes, directory: bytes, number: int, where: str, stock: Stock
+    argv: bytes, directory: bytes, number: int, where: str, prepared: Prepared
 ) -> None:
     with pytest.raises(CannotStartError) as failure:
-        start(Recorder(), argv, directory=directory, stock=stock)
+        start(Recorder(), argv, directory=directory, prepared=prepared)
     assert (failure.value.number, failure.value.where) == (number, where)
 
 
-def test_what_the_kernel_says_of_a_file(tmp_path: Path, stock: Stock) -> None:
+def test_what_the_kernel_says_of_a_file(tmp_path: Path, prepared: Prepared) -> None:
     (tmp_path / "empty").touch(0o755)
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "open").touch(0o755)
@@ -132,31 +134,31 @@ def test_what_the_kernel_says_of_a_file(tmp_path: Path, stock: Stock) -> None:
             ("empty/in", errno.ENOTDIR),
         ):
             with pytest.raises(CannotStartError) as failure:
-                start(Recorder(), os.fsencode(tmp_path / name), stock=stock)
+                start(Recorder(), os.fsencode(tmp_path / name), prepared=prepared)
             assert (name, failure.value.number) == (name, number)
             assert failure.value.where == "program"
 
 
 @pytest.mark.parametrize("is_prepared", [False, True])
 def test_nothing_is_left_of_what_does_not_start(is_prepared: bool) -> None:
-    before, stock = (open_descriptors(), children()), NoStock()
+    before, prepared = (open_descriptors(), children()), Unprepared()
     if is_prepared:
-        stock.prepare()
+        prepared.prepare()
     with pytest.raises(CannotStartError):
-        start(Recorder(), b"no-such-program", stock=stock)
+        start(Recorder(), b"no-such-program", prepared=prepared)
     assert (open_descriptors(), children()) == before
 
 
-def test_a_missing_interpreter(tmp_path: Path, stock: Stock) -> None:
+def test_a_missing_interpreter(tmp_path: Path, prepared: Prepared) -> None:
     path = tmp_path / "prog"
     path.write_text("#!/no/such/interpreter\n")
     path.chmod(0o755)
     with pytest.raises(CannotStartError) as failure:
-        start(Recorder(), os.fsencode(path), stock=stock)
+        start(Recorder(), os.fsencode(path), prepared=prepared)
     assert (failure.value.number, failure.value.where) == (errno.ENOENT, "interpreter")
 
 
-def test_the_first_that_may_be_executed_is(tmp_path: Path, stock: Stock) -> None:
+def test_the_first_that_may_be_executed_is(tmp_path: Path, prepared: Prepared) -> None:
     for number, mode in enumerate((0o644, 0o755, 0o755)):
         place = tmp_path / str(number)
         place.mkdir()
@@ -165,7 +167,7 @@ def test_the_first_that_may_be_executed_is(tmp_path: Path, stock: Stock) -> None
     path = b":".join(os.fsencode(tmp_path / name) for name in ("none", "0", "1", "2"))
     environment = [b"WORD=a=b\xff", b"PATH=" + path]
     link, argv = Recorder(), [b"prog", b"one two"]
-    program = Program(link, stock, "1", b"/usr", argv, environment, 1 << 20)
+    program = Program(link, prepared, "1", b"/usr", argv, environment, 1 << 20)
     stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
     end = time.monotonic() + 20
     while stdout in program.outputs:
@@ -175,8 +177,8 @@ def test_the_first_that_may_be_executed_is(tmp_path: Path, stock: Stock) -> None
     reap(program)
 
 
-def test_what_a_program_finds(stock: Stock) -> None:
-    program = start(Recorder(), b"sleep", b"100", stock=stock)
+def test_what_a_program_finds(prepared: Prepared) -> None:
+    program = start(Recorder(), b"sleep", b"100", prepared=prepared)
     place = Path(f"/proc/{program.pid}")
     not_ours = {name for name in open_descriptors() if is_inherited(int(name))}
     expected = {"0", "1", "2"} | not_ours
@@ -218,7 +220,7 @@ def test_a_signal_to_a_program_that_has_just_gone() -> None:
 def test_output_is_read_no_further_than_its_credit() -> None:
     link = Recorder()
     argv = [b"echo", b"0123456789"]
-    program = Program(link, NoStock(), "1", b"/", argv, [b"PATH=/bin"], 4)
+    program = Program(link, Unprepared(), "1", b"/", argv, [b"PATH=/bin"], 4)
     stdout = next(fd for fd, name in program.outputs.items() if name == "stdout")
     end = time.monotonic() + 20
     while not link.frames():
@@ -265,13 +267,13 @@ def test_what_cannot_be_killed_does_not_stop_the_agent(monkeypatch: pytest.Monke
 def test_what_is_reported_of_an_end(
     script: bytes, ends: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, stock, directory = Recorder(), NoStock(), os.fsencode(tmp_path)
+    link, prepared, directory = Recorder(), Unprepared(), os.fsencode(tmp_path)
     monkeypatch.setattr(machine, "WORK", directory)
     argv, path = [b"sh", b"-c", script], [b"PATH=/bin"]
-    stock.kills = 3
-    program = Program(link, stock, "1", directory, argv, path, 1 << 20)
+    prepared.kills = 3
+    program = Program(link, prepared, "1", directory, argv, path, 1 << 20)
     _, status = os.waitpid(program.pid, 0)
-    stock.kills = 5
+    prepared.kills = 5
     program.end(status, 900)
     program.report()
     (frame,) = link.frames()

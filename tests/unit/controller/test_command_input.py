@@ -224,11 +224,11 @@ async def test_progress() -> None:
     async with net() as made:
         command = made.table.submit(made.guests.values(), DEAF)
         await made.settle()
-        made.programs[0]._listener.voice(0.25, 20)
+        made.programs[0]._listener.status_channel(0.25, 20)
         await made.settle()
         assert command.answers["g1"].progress == 0.25
-        made.programs[0]._listener.voice(0.5, 20)
-        made.programs[0]._listener.voice(None, 20)
+        made.programs[0]._listener.status_channel(0.5, 20)
+        made.programs[0]._listener.status_channel(None, 20)
         await made.settle()
         assert command.answers["g1"].progress == 0.25  # once a second
         made.programs[0].signal(15)
@@ -241,7 +241,7 @@ async def test_progress_that_was_lost_is_said_again() -> None:
         command = made.table.submit(made.guests.values(), DEAF)
         await made.settle()
         made.loses = 1.0
-        made.programs[0]._listener.voice(0.25, 20)
+        made.programs[0]._listener.status_channel(0.25, 20)
         made.loses = 0.0
         assert command.answers["g1"].progress is None
         await made.beat()
@@ -258,7 +258,7 @@ async def test_a_program_that_floods_its_voice_waits(monkeypatch: pytest.MonkeyP
         loop = asyncio.get_running_loop()
         begin = loop.time()
         for _ in range(10):
-            program._listener.voice(None, 100)
+            program._listener.status_channel(None, 100)
         assert program.granted == 100
         while program.granted < 1000:
             program.was_granted.clear()

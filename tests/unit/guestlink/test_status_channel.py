@@ -13,10 +13,10 @@ from boincvm.guestlink.status_channel import (
     Finish,
     FractionDone,
     Operations,
+    StatusReader,
     TemporaryExit,
     TrickleUp,
     Upload,
-    VoiceReader,
     Word,
     read_word,
 )
@@ -79,7 +79,7 @@ def test_what_is_ignored(line: bytes) -> None:
 
 @given(st.binary(max_size=300), st.sampled_from(WORDS))
 def test_any_bytes_between_words_are_ignored(noise: bytes, known: tuple[bytes, Word]) -> None:
-    words = VoiceReader().feed(noise + b"\n" + known[0] + b"\n")
+    words = StatusReader().feed(noise + b"\n" + known[0] + b"\n")
     assert words[-1] == known[1]
 
 
@@ -91,14 +91,14 @@ def test_words_that_come_in_pieces_and_over_two_readers(
     words: list[Word] = []
     unfinished = b""
     for start in range(0, len(data), size):
-        reader = VoiceReader(unfinished)
+        reader = StatusReader(unfinished)
         words += reader.feed(data[start : start + size])
         unfinished = reader.unfinished
     assert words == [word for _, word in known]
 
 
 def test_a_line_that_is_too_long_is_dropped_whatever_pieces_it_comes_in() -> None:
-    reader = VoiceReader()
+    reader = StatusReader()
     for _ in range(100):
         assert reader.feed(b"fraction-done 0.1 " * 100) == []
         assert len(reader.unfinished) <= LONGEST + 1

@@ -17,7 +17,7 @@ from boincvm.host import own_files_posix
 from boincvm.host.own_files import check_directory, make_directory, open_own
 from boincvm.hypervisor.qemu import acceleration
 from boincvm.image import verify
-from boincvm.image.layout import FILES
+from boincvm.image.filenames import FILES
 from boincvm.image.store import ImageStore
 from boincvm.shim.machine_directory import MachineDirectory
 

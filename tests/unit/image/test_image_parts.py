@@ -18,7 +18,8 @@ import pytest
 
 from boincvm.errors import BoincvmError, HostDiskFullError, ImageBuildError, UsageError
 from boincvm.exit_codes import ExitCode
-from boincvm.image import bytecode, guest, tools
+from boincvm.image import agent_files, bytecode, tools
+from boincvm.image.exclude import is_for_kernel, is_unread, is_unused
 from boincvm.image.initrd import Entry, cpio
 from boincvm.image.interruption import terminable
 from boincvm.image.kernel import decompress, extract_kernel, module_needs
@@ -26,7 +27,6 @@ from boincvm.image.names import check_mirror, check_package_names
 from boincvm.image.packages import _explained
 from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
-from boincvm.image.trim import is_for_kernel, is_unread, is_unused
 
 ELF = b"\x7fELF" + bytes(range(256)) * 40
 
@@ -92,21 +92,21 @@ def test_the_archive_is_one_that_cpio_reads(tmp_path):
 
 
 def test_the_agent_and_the_codec_are_among_the_sources():
-    sources = guest.agent_sources()
+    sources = agent_files.agent_sources()
     assert {"__main__.py", "boincvm/bus/stomp.py", "boincvm_agent/__init__.py"} <= set(sources)
-    assert guest.guest_digest() == guest.guest_digest()
+    assert agent_files.guest_digest() == agent_files.guest_digest()
 
 
 def test_the_agents_archive_does_not_depend_on_order_or_time():
-    one = guest.agent_archive({"b.pyc": b"2", "a.pyc": b"1"})
-    assert one == guest.agent_archive({"a.pyc": b"1", "b.pyc": b"2"})
+    one = agent_files.agent_archive({"b.pyc": b"2", "a.pyc": b"1"})
+    assert one == agent_files.agent_archive({"a.pyc": b"1", "b.pyc": b"2"})
     with zipfile.ZipFile(io.BytesIO(one)) as archive:
         assert archive.namelist() == ["a.pyc", "b.pyc"]
         assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def test_the_init_script_is_shell(tmp_path):
-    (tmp_path / "init").write_bytes(guest.init_script())
+    (tmp_path / "init").write_bytes(agent_files.init_script())
     subprocess.run(["sh", "-n", tmp_path / "init"], check=True)
 
 
@@ -237,8 +237,8 @@ def test_a_terminal_sees_a_step_while_it_lasts():
 
 
 def test_the_guests_sources_are_found():
-    assert (guest.guest_directory() / "init").is_file()
-    assert isinstance(guest.guest_directory(), Path)
+    assert (agent_files.guest_directory() / "init").is_file()
+    assert isinstance(agent_files.guest_directory(), Path)
 
 
 @pytest.mark.parametrize(("place", "status"), [("cache", 0), ("beside", 1)])

@@ -63,7 +63,7 @@ def every_function(
 
 
 def test_every_function_does_what_it_says(every_function: Path, work: Path) -> None:
-    done = run([every_function], work, voice=False)
+    done = run([every_function], work, status_channel=False)
     assert (done.code, done.stdout) == (0, "")
 
 
@@ -154,7 +154,7 @@ def test_python_reads_the_archives(zipper: Path, work: Path) -> None:
     for name, content in contents().items():
         (work / name).write_bytes(content)
     (work / "letter").chmod(0o750)
-    done = run([zipper, "1", "a.zip", *contents()], work, voice=False)
+    done = run([zipper, "1", "a.zip", *contents()], work, status_channel=False)
     assert (done.code, done.stderr) == (0, "")
     with zipfile.ZipFile(work / "a.zip") as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == contents()
@@ -169,7 +169,7 @@ def test_the_archives_of_others_are_read(zipper: Path, work: Path, method: int) 
         archive.writestr("inner/", "")
         for name, content in contents().items():
             archive.writestr(f"inner/{name}", content)
-    done = run([zipper, "0", "a.zip", "out"], work, voice=False)
+    done = run([zipper, "0", "a.zip", "out"], work, status_channel=False)
     assert (done.code, done.stderr) == (0, "")
     found = {path.name: path.read_bytes() for path in (work / "out/inner").iterdir()}
     assert found == contents()
@@ -179,7 +179,7 @@ def test_the_archives_of_others_are_read(zipper: Path, work: Path, method: int) 
 def test_a_name_that_leads_out_is_refused(zipper: Path, work: Path, name: str) -> None:
     with zipfile.ZipFile(work / "a.zip", "w") as archive:
         archive.writestr(name, "x")
-    assert run([zipper, "0", "a.zip", "inner"], work, voice=False).code == 2
+    assert run([zipper, "0", "a.zip", "inner"], work, status_channel=False).code == 2
     assert sorted(path.name for path in work.rglob("*")) == ["a.zip", "inner"]
 
 

@@ -58,7 +58,7 @@ def test_an_application_runs_and_says_what_it_does(upper_case: Path, slot: Path)
 def test_the_same_without_anybody_who_listens(upper_case: Path, slot: Path) -> None:
     (slot / "init_data.xml").unlink()
     before = set(slot.iterdir())
-    heard = run([upper_case], slot, voice=False)
+    heard = run([upper_case], slot, status_channel=False)
     assert (heard.code, heard.stdout, heard.stderr) == (0, f"{len(UPPER)} letters", "")
     assert (slot.parent / "project/out_17").read_bytes() == UPPER
     assert set(slot.iterdir()) == before
@@ -125,7 +125,7 @@ def test_what_is_known_of_the_task(calls: Path, work: Path) -> None:
     (work / "init_data.xml").write_text(INIT_DATA)
     expected = "wu <1> & more|Ann|7|0.500|12.5|2147483647|1|2|<userid>13</userid>|1|12.5\n0\n"
     assert run([calls, "data"], work).stdout == f"0 standalone\n{expected}"
-    assert run([calls, "data"], work, voice=False).stdout == f"1 standalone\n{expected}"
+    assert run([calls, "data"], work, status_channel=False).stdout == f"1 standalone\n{expected}"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,9 @@ def test_a_voice_that_is_none(calls: Path, work: Path, kind: str) -> None:
     elif kind == "unread":
         os.mkfifo(place)
     heard = run(
-        ["env", f"BOINCVM_VOICE={place}", str(calls), "finish", "message"], work, voice=False
+        ["env", f"BOINCVM_VOICE={place}", str(calls), "finish", "message"],
+        work,
+        status_channel=False,
     )
     assert (heard.code, heard.stderr) == (3, "")
     if kind == "file":

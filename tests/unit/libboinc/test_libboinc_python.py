@@ -39,9 +39,9 @@ boinc.finish(0)
 """
 
 
-def python(work: Path, program: str, *arguments: str, voice: bool = True) -> Heard:
+def python(work: Path, program: str, *arguments: str, status_channel: bool = True) -> Heard:
     command = [sys.executable, "-W", "error::SyntaxWarning", "-c", program, *arguments]
-    return run(command, work, voice=voice, environment=ISOLATED)
+    return run(command, work, status_channel=status_channel, environment=ISOLATED)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_an_application_says_what_it_does(slot: Path) -> None:
 
 
 def test_the_same_without_anybody_who_listens(slot: Path) -> None:
-    heard = python(slot, UPPER_CASE, voice=False)
+    heard = python(slot, UPPER_CASE, status_channel=False)
     assert (heard.code, heard.stdout, heard.stderr) == (0, "done", "")
     assert (slot.parent / "out_17").read_bytes() == b"ABCDEFGHIJ" * 10_000
 
@@ -144,4 +144,4 @@ def test_what_is_known_of_the_task(work: Path) -> None:
     )
     heard = python(work, program)
     assert heard.stdout == "7 a&lt; <userid>5</userid> True\nFalse pipe . none\n"
-    assert python(work, program, voice=False).stdout.splitlines()[1].startswith("True ")
+    assert python(work, program, status_channel=False).stdout.splitlines()[1].startswith("True ")

@@ -49,7 +49,7 @@ class Heard:
         self.taken += count
         self._news.set()
 
-    def voice(self, fraction: float | None, count: int) -> None:
+    def status_channel(self, fraction: float | None, count: int) -> None:
         self.fraction = self.fraction if fraction is None else fraction
         self.voiced += count
         self._granted(count)
@@ -70,10 +70,10 @@ class Host:
     """Its programs, each with who hears of it."""
 
     def __init__(self, directory: Path) -> None:
-        self.work, self.voices = directory / "work", directory / "voices"
+        self.work, self.status_channels = directory / "work", directory / "voices"
         self.work.mkdir()
-        self.voices.mkdir()
-        self.programs = HostPrograms(self.work, self.voices)
+        self.status_channels.mkdir()
+        self.programs = HostPrograms(self.work, self.status_channels)
 
     def start(self, *argv: str, grants: bool = True, **more: object) -> tuple[HostProgram, Heard]:
         heard = Heard()
@@ -96,7 +96,7 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
     assert await made.programs.end() == 0
     assert children(os.getpid()) == processes
     assert set(os.listdir("/proc/self/fd")) == before
-    assert list(made.voices.iterdir()) == []
+    assert list(made.status_channels.iterdir()) == []
 
 
 async def end(program: HostProgram) -> ProgramEnd:

@@ -11,7 +11,7 @@ import pytest
 
 from boincvm_agent import control_group
 from boincvm_agent.control_group import ControlGroup
-from boincvm_agent.stock import Stock
+from boincvm_agent.prepared import Prepared
 
 USAGE = b"usage_usec 30\nuser_usec 10\nsystem_usec 20\nnr_periods 0\n"
 FILES = {"cgroup.procs": b"", "cgroup.kill": b"", "cpu.stat": USAGE}
@@ -85,25 +85,25 @@ def test_a_group_that_cannot_be_opened_is_gone(
 
 
 def test_a_group_made_beforehand_is_used_once(groups: Path) -> None:
-    stock = Stock()
-    stock.prepare()
-    stock.prepare()
+    prepared = Prepared()
+    prepared.prepare()
+    prepared.prepare()
     assert names(groups) == ["program-1"]
-    first, second = stock.take_group(), stock.take_group()
+    first, second = prepared.take_group(), prepared.take_group()
     assert names(groups) == ["program-1", "program-2"]
     assert first is not second
     assert first.remove()
-    stock.prepare()
+    prepared.prepare()
     assert names(groups) == ["program-2", "program-3"]
     assert second.remove()
-    assert stock.take_group().remove()
+    assert prepared.take_group().remove()
     assert names(groups) == []
 
 
 def test_pipes_made_beforehand_are_used_once(groups: Path) -> None:
-    stock = Stock()
-    stock.prepare()
-    with closing(stock.take_pipes()) as first, closing(stock.take_pipes()) as second:
+    prepared = Prepared()
+    prepared.prepare()
+    with closing(prepared.take_pipes()) as first, closing(prepared.take_pipes()) as second:
         os.write(first.stdout[1], b"x")
         os.write(second.stdout[1], b"y")
         assert os.read(first.stdout[0], 2) == b"x"
@@ -152,15 +152,15 @@ def test_kills_for_want_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     kernel = Kernel(tmp_path, monkeypatch)
     with closing(kernel):
         kernel.tell(42)
-        stock = Stock()
-        assert [stock.out_of_memory_kills() for _ in range(3)] == [42, 42, 42]
+        prepared = Prepared()
+        assert [prepared.out_of_memory_kills() for _ in range(3)] == [42, 42, 42]
         assert kernel.looks == 1
         kernel.tell(43)
         kernel.tell(44)
-        assert [stock.out_of_memory_kills() for _ in range(3)] == [44, 44, 44]
+        assert [prepared.out_of_memory_kills() for _ in range(3)] == [44, 44, 44]
         assert kernel.looks == 2
         kernel.tell(None)
-        assert stock.out_of_memory_kills() == 0
+        assert prepared.out_of_memory_kills() == 0
 
 
 def test_the_kernels_own_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_the_kernels_own_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with closing(kernel):
         kernel.tell(None)
         kernel.counters = Path("/proc/vmstat")
-        assert Stock().out_of_memory_kills() >= int(counts["oom_kill"])
+        assert Prepared().out_of_memory_kills() >= int(counts["oom_kill"])
         assert kernel.looks == 1
 
 

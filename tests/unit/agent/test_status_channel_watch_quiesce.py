@@ -13,15 +13,15 @@ from threading import Thread
 import pytest
 
 from boincvm.bus.stomp import Frame, Parser, encode
-from boincvm_agent import voice as voice_module
+from boincvm_agent import status_channel as status_channel_module
 from boincvm_agent import watch as watch_module
 from boincvm_agent.control_group import ControlGroup
 from boincvm_agent.link import READ_SIZE, Link
 from boincvm_agent.port import Port
+from boincvm_agent.prepared import Prepared
 from boincvm_agent.program import Program
-from boincvm_agent.quiet import Quiet
-from boincvm_agent.stock import Stock
-from boincvm_agent.voice import Voice
+from boincvm_agent.quiesce import Quiesce
+from boincvm_agent.status_channel import StatusChannel
 from boincvm_agent.watch import Watch, Watches
 
 pytestmark = pytest.mark.timeout(30)
@@ -56,7 +56,7 @@ class NoGroup(ControlGroup):
         return True
 
 
-class NoStock(Stock):
+class Unprepared(Prepared):
     """Has no control groups to give."""
 
     def take_group(self) -> ControlGroup:
@@ -71,17 +71,17 @@ class NoStock(Stock):
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(voice_module, "PLACE", str(tmp_path / "run"))
+    monkeypatch.setattr(status_channel_module, "PLACE", str(tmp_path / "run"))
     return tmp_path / "run"
 
 
 def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(place: Path) -> None:
-    voice = Voice("7")
+    status_channel = StatusChannel("7")
     link = Recorder()
-    script = b"for n in 1 2; do echo $n >%b; done" % os.fsencode(voice.path)
+    script = b"for n in 1 2; do echo $n >%b; done" % os.fsencode(status_channel.path)
     path = [b"PATH=/bin"]
     argv = [b"sh", b"-c", script]
-    program = Program(link, NoStock(), "7", b"/", argv, path, 1 << 20, voice)
+    program = Program(link, Unprepared(), "7", b"/", argv, path, 1 << 20, status_channel)
     os.waitpid(program.pid, 0)
     program.end(0, 0)
     assert os.listdir(place) == []
@@ -101,18 +101,18 @@ def test_a_voice_that_cannot_be_made_leaves_nothing(
     before = os.listdir("/proc/self/fd")
     monkeypatch.setattr(os, "chmod", no_room)
     with pytest.raises(OSError, match="No space"):
-        Voice("7")
+        StatusChannel("7")
     assert os.listdir(place) == []
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_voice_that_the_program_has_taken_away(place: Path) -> None:
-    voice = Voice("7")
+    status_channel = StatusChannel("7")
     (place / "7/voice").unlink()
     (place / "7/other").touch()
-    voice.end()
-    voice.end()
-    os.close(voice.descriptor)
+    status_channel.end()
+    status_channel.end()
+    os.close(status_channel.descriptor)
     assert os.listdir(place / "7") == ["other"]
 
 
@@ -241,7 +241,7 @@ def test_quiet_is_the_last_word_and_a_host_that_hangs_up_costs_nothing() -> None
     far.setblocking(False)
     link = Link(Port(near.fileno()))
     link.send("stdout", "7", {}, bytes(1 << 20))  # more than the socket takes at once
-    quiet = Quiet(link, wake)
+    quiet = Quiesce(link, wake)
     quiet.begin()
     link.send("exit", "7", {})
     heard: list[Frame] = []
@@ -279,7 +279,7 @@ def test_quiet_again_and_again() -> None:
     wake, waker = os.pipe()
     near.setblocking(False)
     link = Link(Port(near.fileno()))
-    quiet = Quiet(link, wake)
+    quiet = Quiesce(link, wake)
     before = os.listdir("/proc/self/fd")
     for number in range(3):
         quiet.begin()
@@ -311,7 +311,7 @@ def test_words_before_attach_are_not_the_last() -> None:
     words = ["stdin", "stdin", "attach"]
     body = bytes(READ_SIZE // 2)  # so they are more than is read at once
     far.sendall(b"".join(encode("MESSAGE", {"word": word}, body) for word in words))
-    quiet = Quiet(link, wake)
+    quiet = Quiesce(link, wake)
     quiet.begin()
     _, frames = quiet.wait()
     assert [frame.headers["word"] for frame in frames] == words

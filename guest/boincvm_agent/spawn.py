@@ -9,7 +9,7 @@ import posix as os  # see __init__.py
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from boincvm_agent.control_group import ControlGroup
-    from boincvm_agent.stock import Stock
+    from boincvm_agent.prepared import Prepared
 
 CHUNK = 1 << 18
 """Bytes that a pipe holds."""
@@ -72,14 +72,16 @@ class Process:
         self.pipes = pipes
 
 
-def start(stock: Stock, directory: bytes, argv: list[bytes], environment: list[bytes]) -> Process:
+def start(
+    prepared: Prepared, directory: bytes, argv: list[bytes], environment: list[bytes]
+) -> Process:
     """In a control group and a session of its own; `environment`: NAME=VALUE each.
 
     Raises CannotStartError, OSError.
     """
-    group = stock.take_group()
+    group = prepared.take_group()
     try:
-        process = _spawn(group, stock.take_pipes(), directory, argv, environment)
+        process = _spawn(group, prepared.take_pipes(), directory, argv, environment)
     except OSError:
         group.remove()
         raise

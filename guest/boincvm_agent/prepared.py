@@ -12,12 +12,12 @@ import select
 
 from boincvm_agent.control_group import ControlGroup
 from boincvm_agent.machine import SEEK_END
-from boincvm_agent.starting import Pipes
+from boincvm_agent.spawn import Pipes
 
 _SIZE = 1 << 14
 
 
-class Stock:
+class Prepared:
     """One for all programs of a machine. Everything may raise OSError."""
 
     def __init__(self) -> None:

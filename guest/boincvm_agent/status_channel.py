@@ -9,7 +9,7 @@ VARIABLE = b"BOINCVM_VOICE"
 """The environment variable that has the FIFO's path."""
 
 
-class Voice:
+class StatusChannel:
     """The FIFO of one call. Raises OSError.
 
     `descriptor` is to be read like a pipe from the program. We hold a writing end as well, so

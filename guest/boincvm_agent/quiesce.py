@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 
 
-class Quiet:
+class Quiesce:
     """Made once; each time begins with `begin`. `wake`: a descriptor that wakes the agent.
 
     A machine is kept as soon as the host hears `quiet`, so whatever follows that word, each copy
