@@ -20,7 +20,7 @@ from benchmarks.bare_machine import LIMIT, MEMORY, BareMachine, GuestSystem, bar
 from boincvm.host.processes import ChildProcess
 from boincvm.host.users import is_root
 from boincvm.image import initrd
-from boincvm.image.guest import init_script
+from boincvm.image.agent_files import init_script
 from boincvm.image.kernel import MODULE_FOLDERS, read_kernel
 from boincvm.image.packages import fetch_packages
 from boincvm.image.progress import Progress
