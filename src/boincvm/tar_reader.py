@@ -176,7 +176,7 @@ def _records(data: bytes) -> dict[bytes, bytes]:
         end = at + int(length) if _DECIMAL.fullmatch(length) else 0
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not space < end <= len(data) or data[end - 1 : end] != b"\n" or not (key and equals):
-            raise TarError("a header makes no sense")
+            raise TarError("a header is invalid")
         records[key] = value
         at = end
     return records

@@ -361,7 +361,7 @@ async def test_it_has_so_many_guests_and_no_more(
         await peer.close()
 
 
-# What makes no sense.
+# What is invalid.
 
 
 @pytest.mark.parametrize("name", ["", "all", "a b", "*", "a/b", "ä", "a" * 63, ".".join("a" * 15)])

@@ -143,5 +143,5 @@ async def test_a_checkpoint_that_says_more_than_its_machine_type(spec: MachineSp
         "layers": ["disk-000001.qcow2"],
     }
     files = {"memory-000001": seal, "disk-000001.qcow2": seal}
-    with pytest.raises(HypervisorError, match="type makes no sense"):
+    with pytest.raises(HypervisorError, match="type is invalid"):
         QemuDriver("tcg").restore(spec, Checkpoint(1, files, table))

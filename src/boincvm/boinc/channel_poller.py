@@ -38,7 +38,7 @@ class ChannelPoller:
         self._thread.start()
 
     def _run(self) -> None:
-        rhythm = PollSchedule(time.monotonic(), time.thread_time())
+        schedule = PollSchedule(time.monotonic(), time.thread_time())
         wait = 0.0
         while not self._stop.acquire(timeout=wait):
             beat = False
@@ -49,7 +49,7 @@ class ChannelPoller:
                     self._loop.call_soon_threadsafe(self._work)
                 except RuntimeError:  # the loop was closed and we were not: nobody listens
                     return
-            wait = rhythm.looked(time.monotonic(), time.thread_time(), beat=beat)
+            wait = schedule.looked(time.monotonic(), time.thread_time(), beat=beat)
 
     def _has_work(self) -> bool:
         memory = self._memory

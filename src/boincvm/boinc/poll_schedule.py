@@ -19,7 +19,7 @@ _LEAST_MARGIN, _MOST_MARGIN = 0.002, 0.05
 _LEAST_PERIOD, _MOST_PERIOD = 0.9, 1.2
 """Seconds from tick to tick."""
 _MOST_MISSES = 10
-"""Ticks that did not come, after which there is no rhythm any more."""
+"""Ticks that did not come, after which the schedule is reset."""
 _LEAST_SAMPLE = 0.9
 """Seconds over which the looks' cost is measured."""
 

@@ -80,7 +80,7 @@ class BrokerConnection(asyncio.Protocol):
             self._backlog += error.frames
             self._obey_backlog()
             if self.is_open:
-                self._refuse(f"that is no STOMP: {error}")
+                self._refuse(f"this is not STOMP: {error}")
         else:
             self._obey_backlog()
 
@@ -203,7 +203,7 @@ class BrokerConnection(asyncio.Protocol):
             return
         verb = _VERBS.get(frame.command)
         if verb is None:
-            self._refuse(f"{frame.command} makes no sense here", frame)
+            self._refuse(f"{frame.command} is not allowed here", frame)
             return
         try:
             verb(self, frame)

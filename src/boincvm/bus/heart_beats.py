@@ -37,7 +37,7 @@ class HeartBeats:
         cls, theirs: str | None, ours: int, beat: Callable[[], None], silent: Callable[[], None]
     ) -> Self | None:
         """`theirs`: the other side's header; `ours`: milliseconds that we can and want, 0: none.
-        None if the header makes no sense."""
+        None if the header is invalid."""
         match = _HEADER.fullmatch(theirs or "0,0")
         if match is None:
             return None

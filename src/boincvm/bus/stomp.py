@@ -224,7 +224,7 @@ def _parse_head(
 
 
 def _length_alone(head: bytes | bytearray) -> dict[str, str]:
-    """Where the body ends, as a head says that makes no sense otherwise."""
+    """Where the body ends, as a head says that is invalid otherwise."""
     for line in head.decode("ascii", "replace").split("\n"):
         name, _, value = line.partition(":")
         if name == "content-length":

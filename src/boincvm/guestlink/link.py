@@ -196,7 +196,7 @@ class GuestLink(asyncio.Protocol):
         return call
 
     def call_again(self, number: int, receiver: Receiver) -> Call:
-        """A lasting call of the host's process before this one. Raises HostError."""
+        """A call that was open of the host's process before this one. Raises HostError."""
         if number >= self._next_call or number in self._calls:
             raise HostError(
                 f"the saved state has a call {number} that cannot be",

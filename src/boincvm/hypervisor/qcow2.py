@@ -70,7 +70,7 @@ def check_root(path: Path, disk_format: str) -> int:
     with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
     if not size or size % _SECTOR:
-        raise DiskRefusedError(f"{path} is no disk: its size makes no sense")
+        raise DiskRefusedError(f"{path} is no disk: its size is invalid")
     return size
 
 
@@ -132,7 +132,7 @@ def _why_not(header: _Header, length: int) -> str:
         return "it has features that are not used here"
     needed = -(-header.size // _PER_L2_TABLE)
     if not header.size or header.size % _SECTOR or needed > header.l1_entries:
-        return "its size makes no sense"
+        return "its size is invalid"
     if header.l1_entries > _MOST_L1_ENTRIES:
         return "it is too large"
     for table, size in (

@@ -156,7 +156,7 @@ def read_manifest(path: Path) -> SavedMachine:
             raise ValueError("its manifest is not what was written")
         return _saved(table)
     except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"its manifest makes no sense: {type(error).__name__}") from error
+        raise ValueError(f"its manifest is invalid: {type(error).__name__}") from error
 
 
 def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:

@@ -229,8 +229,8 @@ def test_a_page_is_filled_with_zeros_only() -> None:
 
 
 WRONG_BEGINNINGS = {
-    "old version": (b"QEVM\0\0\0\x02" + setup(), "mark"),
-    "other mark": (b"QFI\xfb\0\0\0\x03" + setup(), "mark"),
+    "old version": (b"QEVM\0\0\0\x02" + setup(), "magic number"),
+    "other mark": (b"QFI\xfb\0\0\0\x03" + setup(), "magic number"),
     "long machine name": (MARK + b"\x07\0\0\x01\x01" + bytes(257) + setup(), "too long a name"),
     "endless machine name": (MARK + b"\x07\xff\xff\xff\xff" + setup(), "too long a name"),
     "subsection": (HEAD + b"\x05" + setup(), "configuration"),

@@ -61,10 +61,10 @@ def test_what_the_stock_wrapper_reads_is_read(
         (b"2.5 1 2\n", Checkpoint(), "number of tasks"),
         (b"9" * 900 + b" 1 2\n", Checkpoint(), "number of tasks"),
         (b"6 1 2\n", Checkpoint(), "6 tasks are done; the job has 5"),
-        (b"3 -1 2\n", Checkpoint(3, 0.0, 2.0), "makes no sense"),
-        (b"3 1 nan\n", Checkpoint(3, 1.0, 0.0), "makes no sense"),
-        (b"3 inf 1e300\n", Checkpoint(3), "makes no sense"),
-        (b"3 1_0 x\n", Checkpoint(3), "makes no sense"),
+        (b"3 -1 2\n", Checkpoint(3, 0.0, 2.0), "is invalid"),
+        (b"3 1 nan\n", Checkpoint(3, 1.0, 0.0), "is invalid"),
+        (b"3 inf 1e300\n", Checkpoint(3), "is invalid"),
+        (b"3 1_0 x\n", Checkpoint(3), "is invalid"),
     ],
 )
 def test_nonsense_is_told_and_not_believed(

@@ -103,7 +103,7 @@ def _text(table: Mapping[str, object], name: str) -> str:
 def _matched(table: Mapping[str, object], name: str, pattern: re.Pattern[str]) -> str:
     value = _text(table, name)
     if not pattern.fullmatch(value):
-        raise HypervisorError(f"the checkpoint's {name} makes no sense: {_shown(value)}")
+        raise HypervisorError(f"the checkpoint's {name} is invalid: {_shown(value)}")
     return value
 
 
@@ -113,7 +113,7 @@ def _cpu(table: Mapping[str, object], accelerator: str) -> str:
         return known[0]
     value = _text(table, "cpu")
     if value not in known:
-        raise HypervisorError(f"the checkpoint's cpu makes no sense: {_shown(value)}")
+        raise HypervisorError(f"the checkpoint's cpu is invalid: {_shown(value)}")
     return value
 
 

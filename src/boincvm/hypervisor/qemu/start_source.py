@@ -1,4 +1,4 @@
-"""Whence a QEMU machine begins: from its boot, from a checkpoint, or as a copy of a golden one."""
+"""What a QEMU machine starts from: its boot, a checkpoint, or a golden snapshot."""
 
 from __future__ import annotations
 

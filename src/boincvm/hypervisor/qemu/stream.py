@@ -113,7 +113,7 @@ class _Reader:
     def _head(self) -> bytes:
         head = self._take(_MARK_SIZE)
         if struct.unpack(">II", head) != (_MAGIC, _VERSION):
-            raise StreamError("it has not QEMU's mark")
+            raise StreamError("it does not begin with QEMU's magic number")
         kind = self._take(1)
         if kind[0] == _CONFIGURATION:
             length = self._take(4)

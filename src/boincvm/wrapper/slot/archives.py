@@ -277,7 +277,7 @@ def _chosen(slot: Path, patterns: Sequence[NamePattern]) -> list[bytes]:
             and stat.S_ISREG(os.lstat(os.fsencode(slot) + b"/" + name).st_mode)
         )
     except NamePatternError as error:
-        raise OutputFileError(f"zip_output's filename is of no use: {error}") from error
+        raise OutputFileError(f"zip_output's filename cannot be used: {error}") from error
 
 
 def _names(slot: Path) -> list[bytes]:

@@ -46,9 +46,9 @@ def write_checkpoint(slot: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(slot: Path, tasks: int) -> Restored:
-    """Find where a job of `tasks` tasks goes on: at its beginning where the file makes no sense.
+    """Find where a job of `tasks` tasks goes on: at its beginning where the file is invalid.
 
-    A time that makes no sense is 0. Never raises.
+    A time that is invalid is 0. Never raises.
     """
     try:
         data = read_regular(slot / CHECKPOINT_FILE, _MOST_BYTES)
@@ -66,7 +66,7 @@ def read_checkpoint(slot: Path, tasks: int) -> Restored:
         return _from_the_beginning(f"says that {done} tasks are done; the job has {tasks}")
     times = [_seconds(field) for field in fields[1:]]
     cpu_time, elapsed = (time or 0.0 for time in times)
-    fault = f"{CHECKPOINT_FILE} holds a time that makes no sense" if None in times else ""
+    fault = f"{CHECKPOINT_FILE} holds a time that is invalid" if None in times else ""
     return Restored(Checkpoint(done, cpu_time, elapsed), fault=fault)
 
 

@@ -337,7 +337,7 @@ def _job_files(directory: Path) -> dict[str, Path]:
     try:
         known = read_init_data(directory) if (directory / "init_data.xml").exists() else None
     except InitDataError as error:
-        raise InputFileError(f"init_data.xml makes no sense: {error.message}") from error
+        raise InputFileError(f"init_data.xml is invalid: {error.message}") from error
     files: dict[str, Path] = {}
     for path in sorted(directory.iterdir()):
         if path.name in NOT_OURS or path.name.startswith(".") or not path.is_file():
