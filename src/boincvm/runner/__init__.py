@@ -1,1 +1,1 @@
-"""`boincvm run`: a job in one machine, with no BOINC."""
+"""`boincvm run`: runs a job in one machine, without BOINC."""

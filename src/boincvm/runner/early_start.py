@@ -1,4 +1,4 @@
-"""What a run begins before there is an event loop: its directory, image and machine."""
+"""What a run starts before there is an event loop: its directory, image and machine."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +16,10 @@ from boincvm.runner.run_directory import run_directory
 
 
 class EarlyStart:
-    """Begin the machine of `job`; after the block it, its directory and the hold on its image
-    are gone."""
+    """A context that starts the machine of `job` early.
+
+    After the block the machine and its directory are removed, and the image is released.
+    """
 
     def __init__(self, job: Job[MachineTask], driver: str = DEFAULT) -> None:
         self._driver = driver
@@ -26,9 +28,9 @@ class EarlyStart:
         self._prestarted: Prestarted | None = None
         self._failure: BoincvmError | None = None
         self.at = 0.0
-        """When it began, by the monotonic clock."""
+        """When the start began, by the monotonic clock."""
         self.store = Path()
-        """The images' directory."""
+        """The directory of the images."""
 
     def __enter__(self) -> Self:
         self.at = monotonic()
@@ -36,7 +38,9 @@ class EarlyStart:
             try:
                 self._prestarted = self._begin(stack)
             except BoincvmError as error:
-                self._failure = error  # for `machine`, where all failures of a run are told
+                self._failure = (
+                    error  # raised by `result`, where all failures of a run are reported
+                )
             self._stack = stack.pop_all()
         return self
 
@@ -45,7 +49,7 @@ class EarlyStart:
 
     def _begin(self, stack: ExitStack) -> Prestarted:
         job = self._job
-        # First: whoever has nowhere to write shall hear just that.
+        # The directory comes first: if there is nowhere to write, that is the error to report.
         directory = stack.enter_context(run_directory())
         image = stack.enter_context(ImageStore().open(job.machine.image))
         self.store = image.golden.parent
@@ -56,7 +60,7 @@ class EarlyStart:
         return prestarted
 
     def result(self) -> Prestarted:
-        """Return what has begun. Raises BoincvmError, what came of it instead."""
+        """Return what was started. Raises the BoincvmError that prevented it."""
         if self._prestarted is None:
             raise self._failure or RuntimeError("there was no beginning")
         return self._prestarted

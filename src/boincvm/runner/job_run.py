@@ -1,4 +1,4 @@
-"""A job, run to its end in one machine: inputs in, tasks in order, outputs out."""
+"""Runs a job in one machine: copies inputs in, runs tasks in order, copies outputs out."""
 
 import asyncio
 import signal
@@ -23,28 +23,28 @@ from boincvm.machine.task_run import TaskRun
 from boincvm.runner.streams import RunStreams
 
 _KILL_LIMIT = 10.0
-"""Seconds in which a killed program must have ended, before its outputs are looked for anyhow."""
+"""Seconds that a killed program has to end before its outputs are copied anyway."""
 
 
 class Outcome:
-    """How a job went."""
+    """The outcome of a job."""
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
-        """Seconds by name, in order."""
+        """Seconds by the phase's name, in order."""
         self.ends: list[ProgramEnd] = []
         """One for each task that ran."""
         self.exit_code: int = ExitCode.SUCCESS
         self.note = ""
-        """What a person should know though nothing failed of ours."""
+        """What the user should know although nothing of ours failed."""
         self.is_cold = True
-        """Whether the machine booted."""
+        """Whether the machine booted instead of starting from the golden snapshot."""
         self.cold_because = ""
-        """Why it is no copy of the golden snapshot that there is."""
+        """Why the golden snapshot that exists was not used."""
 
 
 class Observer:
-    """Sees what goes on; this one does nothing with it."""
+    """Observes the progress of a run; this one ignores it."""
 
     def phase(self, name: str) -> None:
         """Take note that the phase `name` begins: start, copy in, run, copy out."""
@@ -54,7 +54,7 @@ class Observer:
 
 
 class JobRun:
-    """Runs `job`, once; `outcome` fills as it goes, and stays when an error ends the run."""
+    """Runs `job` once; `outcome` fills as it goes, and remains when an error ends the run."""
 
     def __init__(self, job: Job[MachineTask], streams: RunStreams, observer: Observer) -> None:
         self.job = job
@@ -72,10 +72,10 @@ class JobRun:
         *,
         began_at: float | None = None,
     ) -> None:
-        """Start `machine` from the first of `sources` that works, run the job, and end it.
+        """Start `machine` from the first of `sources` that works, run the job, and end the machine.
 
-        `began_at`: when its start began, if it has, by the monotonic clock. Raises BoincvmError;
-        how the program itself ended is in `outcome`.
+        `began_at`: when the start began, by the monotonic clock, if it already has. Raises
+        BoincvmError; how the program itself ended is in `outcome`.
         """
         try:
             check_files(self.job.directory, self.job.inputs, self.job.outputs)
@@ -121,8 +121,11 @@ class JobRun:
         await copy_in(session, job.directory, job.inputs, self._observer.moved)
 
     async def _copy_out(self, session: Session, *, failed: bool) -> None:
-        """Bring back all that is there. Raises OutputFileError where an output is missing, unless
-        the program `failed` or ended with an error."""
+        """Copy out all outputs that exist.
+
+        Raises OutputFileError if one is missing, unless the program `failed` or ended with an
+        error.
+        """
         missing = await copy_out(
             session,
             self.job.directory,
@@ -133,7 +136,7 @@ class JobRun:
         self._note_missing(missing, failed=failed)
 
     def _note_missing(self, missing: OutputFileError | None, *, failed: bool) -> None:
-        """Raise `missing` where the program should have written it, else name it at the end."""
+        """Raise `missing` if the program should have written it; otherwise report it at the end."""
         if missing is None:
             return
         if not failed and self.outcome.exit_code == ExitCode.SUCCESS:
@@ -141,7 +144,7 @@ class JobRun:
         self._missing.append(missing.message)
 
     async def _run_task(self, session: Session, task: MachineTask) -> bool:
-        """Run `task`; tell whether the job may go on."""
+        """Run `task`; tell whether the job may continue."""
         self._run = run = TaskRun(session, task, self.job.directory, self._streams.open)
         limits = task.time_limit, self.job.limits.stop
         try:
@@ -164,7 +167,7 @@ class JobRun:
         return self.outcome.exit_code == ExitCode.SUCCESS and not self._interrupted
 
     def _judge(self, task: MachineTask, end: ProgramEnd) -> None:
-        """Set the exit code. Raises LimitError where a limit of the machine lies behind it."""
+        """Set the exit code. Raises LimitError if a limit of the machine made the program fail."""
         outcome = self.outcome
         name = shown(PurePosixPath(task.name))
         outcome.exit_code = end.code or ExitCode.SUCCESS
@@ -177,8 +180,10 @@ class JobRun:
             outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {name}"
 
     def signal_program(self, number: int) -> bool:
-        """Send the signal `number` to the program that runs, which is the job's last then; tell
-        whether there is one."""
+        """Send the signal `number` to the running program; no task follows it then.
+
+        Returns False if no program is running.
+        """
         program = self._run.program if self._run is not None else None
         if program is None:
             return False
@@ -190,10 +195,10 @@ class JobRun:
 async def _wait(
     limits: tuple[float | None, float], program: GuestProgram
 ) -> tuple[ProgramEnd | None, bool]:
-    """Wait for the end of `program`; tell how it ended, and whether it had run for too long.
+    """Wait for `program` to end; return how it ended, and whether it ran too long.
 
-    `limits`: seconds that it may run; then it is asked to end by SIGTERM, and killed when the
-    second number of seconds is over, too. None if even so it does not end.
+    `limits`: seconds until the program gets SIGTERM, and seconds from then until it is killed. The
+    end is None if even that does not end it.
     """
     run, stop = limits
     end = asyncio.ensure_future(program.wait())

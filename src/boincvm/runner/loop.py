@@ -1,4 +1,4 @@
-"""The part of a run that needs an event loop: signals, the job, and what is said of it."""
+"""The part of a run that needs an event loop: signals, the job, and its report."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ _BOOT_HINT = "give it more time with --boot-limit"
 async def run_begun(
     job: Job[MachineTask], early_start: EarlyStart, *, json_output: bool, show_progress: bool
 ) -> int:
-    """Run `job` in the machine that has begun; return the exit code. Raises BoincvmError."""
+    """Run `job` in the machine started early; return the exit code. Raises BoincvmError."""
     streams = RunStreams(job.directory, capture=json_output)
     line = None
     if show_progress:
@@ -71,9 +71,9 @@ async def _run_in_machine(job_run: JobRun, early_start: EarlyStart) -> None:
 
 
 class _Interruption:
-    """The first signal goes to the program; the second, or its silence, ends the machine.
+    """Passes the first signal to the program; a second one, or a timeout, ends the machine.
 
-    So does a fault in what the event loop calls: nobody else would hear of it.
+    So does an error in a callback of the event loop, which would go unnoticed otherwise.
     """
 
     def __init__(self, job_run: JobRun) -> None:
@@ -83,7 +83,7 @@ class _Interruption:
         self._fault: BaseException | None = None
 
     async def run(self, work: Coroutine[None, None, None]) -> None:
-        """Raises BoincvmError with code 128+N where signal N ended the run."""
+        """Run `work`. Raises BoincvmError with code 128+N if signal N ended the run."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
         self._task = asyncio.ensure_future(work)
@@ -105,7 +105,7 @@ class _Interruption:
         self._task.result()
 
     def _look_at_result(self) -> None:
-        """Something else is the cause, whatever came of the task."""
+        """Discard the task's exception, because something else is the cause."""
         if self._task is not None and not self._task.cancelled():
             self._task.exception()
 
@@ -119,7 +119,7 @@ class _Interruption:
 
     def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
-        # What comes with a future was raised where somebody else could have looked at it.
+        # An exception that comes with a future is left to whoever holds the future.
         if not isinstance(error, BaseException) or "future" in context:
             loop.default_exception_handler(context)
             return
@@ -127,7 +127,7 @@ class _Interruption:
         self._end()
 
     def _end(self) -> None:
-        # Once only: a second cancellation would interrupt the tidying up after the first.
+        # Only once: a second cancellation would interrupt the cleanup after the first.
         if self._task is not None and not self._task.cancelling():
             self._task.cancel()
 

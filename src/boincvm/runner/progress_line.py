@@ -1,4 +1,4 @@
-"""One line on a terminal that says what goes on until the program itself speaks."""
+"""A line on the terminal that shows progress until the program itself writes something."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ _CLEAR = "\r\x1b[K"
 
 
 class ProgressLine(Observer):
-    """Redrawn once a second, on standard error, by a timer of the event loop."""
+    """Draws the line on standard error once a second, by a timer of the event loop."""
 
     def __init__(self) -> None:
         self._phase = ""
@@ -55,7 +55,7 @@ class ProgressLine(Observer):
             self._timer = None
 
     def clear(self) -> None:
-        """Takes the line away."""
+        """Remove the line."""
         self._cancel()
         if self._shown:
             show(_CLEAR)

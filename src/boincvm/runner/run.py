@@ -1,6 +1,6 @@
-"""`boincvm run`: a job with no BOINC, its streams and signals those of this process.
+"""`boincvm run`: runs a job without BOINC, with the streams and signals of this process.
 
-The machine begins first, and what it takes to run a job in it is imported meanwhile.
+The machine starts first; the modules that run a job in it are imported meanwhile.
 """
 
 from boincvm.host.signals import TERMINATION_SIGNALS, block_signals, restore_signal_mask
@@ -12,12 +12,12 @@ from boincvm.runner.early_start import EarlyStart
 def run_job(
     job: Job[MachineTask], *, json_output: bool, show_progress: bool, driver: str = DEFAULT
 ) -> int:
-    """Run `job`; return the exit code. With `json_output` one object on standard output says
-    how it went, the program's own output in it (the first MiB of each stream).
+    """Run `job`; return the exit code. Raises BoincvmError.
 
-    Raises BoincvmError.
+    With `json_output` one object on standard output describes the result. It includes the program's
+    own output (the first MiB of each stream).
     """
-    # They wait until there is a loop that heeds them: the machine must be tidied up.
+    # Signals wait until the event loop handles them, so that the machine is cleaned up.
     former = block_signals(TERMINATION_SIGNALS)
     try:
         with EarlyStart(job, driver) as early_start:

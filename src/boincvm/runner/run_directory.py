@@ -1,6 +1,6 @@
-"""One directory a run, mode 0700, locked while the run lives, gone when it ends.
+"""A directory for each run, mode 0700, locked while the run lives, removed when it ends.
 
-A run that is killed cannot tidy up; the next run removes what is no longer locked.
+A run that is killed cannot clean up; the next run removes directories that are not locked.
 """
 
 import errno
@@ -17,7 +17,7 @@ from boincvm.paths import runs_directory
 
 @contextmanager
 def run_directory() -> Iterator[Path]:
-    """Yield a new, empty directory, gone after the block. Raises HostDiskFullError, HostError."""
+    """Yield a new, empty directory; remove it afterwards. Raises HostDiskFullError, HostError."""
     try:
         runs = runs_directory()
         make_directory(runs)
@@ -37,16 +37,16 @@ def _remove(directory: Path) -> None:
     except FileNotFoundError:
         return
     except OSError:
-        import shutil  # rarely: it brings in compressors, which takes as long as the run's rest
+        import shutil  # rarely needed; importing it takes as long as the rest of the run
 
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def _make(runs: Path) -> tuple[Path, int]:
-    """Return a new directory and its lock; remove what dead runs have left."""
+    """Return a new directory and its lock's descriptor; remove what dead runs have left."""
     together = open_lockable_directory(runs)
     try:
-        # Held for an instant: nobody may see a new directory that is not yet locked.
+        # Held briefly, so that no other run sees a new directory before it is locked.
         lock(together)
         _remove_stale(runs)
         directory = runs / os.urandom(8).hex()
@@ -60,7 +60,7 @@ def _make(runs: Path) -> tuple[Path, int]:
 
 
 def _lock(directory: Path) -> int | None:
-    """Return a descriptor that holds the lock, or None where another process holds it."""
+    """Return a descriptor that holds the lock, or None if another process holds it."""
     descriptor = open_lockable_directory(directory)
     if try_lock(descriptor):
         return descriptor

@@ -1,4 +1,4 @@
-"""Where the streams of a program that `boincvm run` runs lead to."""
+"""The streams of a program that `boincvm run` runs."""
 
 import os
 from collections.abc import AsyncIterator
@@ -28,22 +28,25 @@ CAPTURED = 1 << 20
 
 
 class RunStreams:
-    """Opens streams: the files that a task names, beneath `directory`, reached without following
-    links; for what it does not name our own, or memory if `capture`."""
+    """Opens the streams of tasks.
+
+    Files that a task names are beneath `directory` and are reached without following links. Other
+    streams are our own, or memory if `capture` is set.
+    """
 
     def __init__(self, directory: Path, *, capture: bool) -> None:
         self._directory = directory
         self._capture = capture
         self.captured: dict[str, MemorySink] = {}
-        """What programs have written into memory, by stream; one after the other."""
+        """What programs have written to memory, one after the other, by stream."""
 
     @asynccontextmanager
     async def open(
         self, task: MachineTask, taken: Taken, fail: Fail
     ) -> AsyncIterator[ProgramStreams]:
-        """Open the streams of `task`; it is a StreamOpener.
+        """Open the streams of `task`. This is a StreamOpener.
 
-        Raises InputFileError, OutputFileError, also for a FIFO that nobody reads.
+        Raises InputFileError, OutputFileError; the latter also for a FIFO that nobody reads.
         """
         with ExitStack() as stack:
             stdin = self._open_stdin(task, stack)
@@ -106,7 +109,7 @@ def _open_output(directory: Path, path: Path, stack: ExitStack) -> int:
 
 
 def _open_beneath(root: int, path: bytes, mode: str) -> int:
-    """Opens `path` beneath the directory `root`, with no link on the way or at its end."""
+    """Open `path` beneath the directory `root`; it may not be or lead through a link."""
     parts = tree_entries.components(path)
     parent = filetree.open_parent(root, parts)
     try:

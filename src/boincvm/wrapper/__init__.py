@@ -1,1 +1,1 @@
-"""A job, run to its end."""
+"""`boincvm-wrapper`: runs a job in a BOINC slot."""

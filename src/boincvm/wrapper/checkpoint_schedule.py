@@ -1,4 +1,4 @@
-"""When machines are kept on disk while they run."""
+"""The times at which running machines are checkpointed."""
 
 import asyncio
 import os
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from boincvm.stopwatch import Stopwatch
 
 LEAST_PERIOD = 60.0
-"""Seconds of running between two checkpoints: the guest runs on meanwhile, and what is written
-is what has changed, but a volunteer's disk is not ours to wear out."""
+"""Seconds of running between two periodic checkpoints, at least. The guest runs on meanwhile and
+only changes are written, but a volunteer's disk must not be worn out."""
 LEAST_PAUSE = 10.0
-"""Seconds between two that a program has asked for."""
+"""Seconds after a checkpoint before one that a program requests, at least."""
 JITTER = 0.1
-"""A period is lengthened by up to so much of it, so that tasks that were started together do not
-all want the disk at once."""
+"""Largest fraction by which a period is lengthened at random, so that tasks that were started
+together do not all use the disk at the same time."""
 
 
 def _random() -> float:
@@ -21,10 +21,13 @@ def _random() -> float:
 
 
 class CheckpointSchedule:
-    """`period`: the client's, in seconds; what is suspended does not count."""
+    """Decides when the next checkpoint is due: periodically, or on request."""
 
     def __init__(self, period: float, random: Callable[[], float] = _random) -> None:
-        """`random`: from 0 to 1."""
+        """Take the client's checkpoint `period` in seconds; suspended time does not count.
+
+        `random` returns a number from 0 to 1.
+        """
         self.watch = Stopwatch()
         self._period = max(period, LEAST_PERIOD)
         self._random = random
@@ -35,23 +38,24 @@ class CheckpointSchedule:
         self._taken: list[asyncio.Future[None]] = []
 
     def wish(self) -> None:
-        """The program says that this is a good moment."""
+        """Take note that the program considers this a good moment for a checkpoint."""
         self._wish.set()
 
     async def order(self) -> None:
-        """The user wants one now; until it is made. Raises what `conclude` is given."""
+        """Request a checkpoint for the user; wait until it is made. Raises what `conclude` is
+        given."""
         made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._orders.append(made)
         self._order.set()
         await made
 
     def end(self, error: Exception) -> None:
-        """None will be made any more."""
+        """Fail all requests with `error`, because no more checkpoints will be made."""
         self._taken, self._orders = [*self._taken, *self._orders], []
         self.conclude(error)
 
     def conclude(self, error: Exception | None) -> None:
-        """The one that was due is made, or `error` is why it is not."""
+        """Answer those who requested the checkpoint: it is made, or `error` says why it is not."""
         taken, self._taken = self._taken, []
         for made in taken:
             if made.done():
@@ -62,7 +66,7 @@ class CheckpointSchedule:
                 made.set_exception(error)
 
     async def due(self) -> None:
-        """Until it is time for the next one."""
+        """Wait until it is time for the next checkpoint."""
         period = self._period * (1 + JITTER * self._random())
         ways = [
             asyncio.ensure_future(self.watch.reach(self._last + period)),
@@ -78,7 +82,7 @@ class CheckpointSchedule:
         self._last = self.watch.elapsed
         self._wish.clear()
         self._order.clear()
-        # What is ordered from now on is not answered by the one that begins now.
+        # Requests made from now on are answered by the next checkpoint, not by this one.
         self._taken, self._orders = [*self._taken, *self._orders], []
 
     async def _wished(self) -> None:

@@ -1,9 +1,9 @@
-"""Notices that the host's clock went on without us: the computer slept, or somebody set it."""
+"""Detects that the host's clock has jumped: the computer slept, or somebody set it."""
 
 import time
 
 LEAST = 2.0
-"""Seconds by which a clock that is corrected little by little does not differ."""
+"""Smallest jump, in seconds; gradual corrections of the clock are smaller."""
 
 
 class ClockWatch:
@@ -13,7 +13,7 @@ class ClockWatch:
         self._difference = self._now()
 
     def has_jumped(self) -> bool:
-        """Whether it has, since the clocks were last found apart or the watch began."""
+        """Tell whether the clock has jumped since the last jump, or since the watch began."""
         difference = self._now()
         if abs(difference - self._difference) < LEAST:
             return False

@@ -1,7 +1,7 @@
-"""The wrapper's ear for its user: a socket in the slot, by which a checkpoint is asked for.
+"""The wrapper's control socket in the slot, on which its user requests checkpoints.
 
-One request a connection, a line of JSON; one answer, a line of JSON. Only the user whose task it
-is may connect.
+A connection carries one request and one answer, each a line of JSON. Only the user who runs the
+task may connect.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from boincvm.host.sockets import connect, private_listener
 SOCKET = "boincvm.sock"
 _LONGEST = 4096
 _LIMIT = 10.0
-"""Seconds in which a request must have come."""
+"""Seconds within which a request must arrive."""
 
 Take = Callable[[], Awaitable[dict[str, object]]]
-"""Makes a checkpoint; what is to be told of it."""
+"""Makes a checkpoint; returns what the user is told about it."""
 
 
 class ControlSocket:
-    """Made by `open`."""
+    """The server's side of the socket; `open` makes it."""
 
     def __init__(self, slot: Path, take: Take) -> None:
         self._path = slot / SOCKET
@@ -32,7 +32,7 @@ class ControlSocket:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Listens. Raises OSError."""
+        """Start listening. Raises OSError."""
         listener = private_listener(self._path)
         try:
             self._server = await asyncio.start_server(self._serve, sock=listener, limit=_LONGEST)
@@ -48,7 +48,7 @@ class ControlSocket:
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         except (TimeoutError, ValueError, ConnectionError):
-            pass  # it said nothing of use, or has gone
+            pass  # the peer sent nothing usable, or is gone
         finally:
             writer.close()
 
@@ -66,7 +66,7 @@ class ControlSocket:
             return {"error": error.message, "hint": error.hint}
 
     async def close(self) -> None:
-        """Nobody is heard any more, and the socket is gone; again is harmless."""
+        """Stop listening and remove the socket. Calling it again is harmless."""
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
@@ -74,9 +74,9 @@ class ControlSocket:
 
 
 async def ask_for_checkpoint(slot: Path, limit: float) -> dict[str, object]:
-    """Has the wrapper that runs in `slot` make one now; what it tells of it.
+    """Ask the wrapper that runs in `slot` for a checkpoint; return what it says about it.
 
-    Raises HostError where none runs there, or it could not.
+    Raises HostError if no wrapper runs there, or it could not make one.
     """
     path = slot / SOCKET
     try:

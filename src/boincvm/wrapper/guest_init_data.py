@@ -1,7 +1,7 @@
-"""The init_data.xml that a guest's program sees: about its task, nothing about the volunteer.
+"""The init_data.xml that a guest's program sees: it describes the task, not the volunteer.
 
-The client's own file has the account's authenticator, the proxy's password and the host's
-directories in it, none of which is a guest's business.
+The client's own file contains the account's authenticator, the proxy's password and the host's
+directories, none of which is a guest's business.
 """
 
 from boincvm.boinc import InitData
@@ -10,7 +10,8 @@ from boincvm.byte_text import encoded
 
 
 def guest_init_data(data: InitData, processors: int) -> bytes:
-    """In the client's own format (lib/app_ipc.cpp), for a machine with so many processors."""
+    """Return the file in the client's format (lib/app_ipc.cpp), for a guest with `processors`
+    CPUs."""
     fields: list[tuple[str, object]] = [
         ("major_version", data.major_version),
         ("minor_version", data.minor_version),
@@ -36,6 +37,6 @@ def guest_init_data(data: InitData, processors: int) -> bytes:
         ("computation_deadline", f"{data.deadline:f}"),
     ]
     lines = [f"<{name}>{escape(str(value))}</{name}>" for name, value in fields]
-    # XML of the project's own, meant for its app.
+    # The project's own XML, meant for its app.
     lines.append(f"<project_preferences>{data.project_preferences}</project_preferences>")
     return encoded("\n".join(["<app_init_data>", *lines, "</app_init_data>", ""]))

@@ -1,4 +1,4 @@
-"""`boincvm-wrapper`: what a BOINC client starts, from the slot's files to the exit status."""
+"""`boincvm-wrapper`, which a BOINC client starts: from the slot's files to the exit status."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def run_task(arguments: WrapperArguments) -> int:
-    """Runs the job of the working directory, a BOINC slot; returns the exit status.
+    """Run the job in the working directory, a BOINC slot; return the exit status.
 
     Without init_data.xml the job runs standalone, as with BOINC's own wrapper.
     """
@@ -61,7 +61,7 @@ async def _run(arguments: WrapperArguments) -> int:
 
 
 def _hide_directories(client: Client) -> None:
-    """What the project reads of us has BOINC's own names in place of the volunteer's folders."""
+    """Replace the volunteer's directories by BOINC's own names in all that the project can read."""
     data = client.init_data
     project = data.project_path
     if project is not None:
@@ -127,7 +127,7 @@ def _read_job_file(client: Client) -> bytes:
 
 
 def _macros(client: Client, arguments: WrapperArguments) -> Macros:
-    """What the macros of the job file stand for on the host."""
+    """Return what the job file's macros stand for on the host."""
     project = client.init_data.project_path or client.slot
     device: int | None = client.init_data.gpu_device
     if client.init_data.gpu_device < 0:
@@ -159,10 +159,10 @@ def _app_files(client: Client) -> frozenset[Path]:
 
 
 def _say(client: Client, end: End) -> None:
-    """The last words: to the client by its files, to the project by stderr.txt.
+    """Report the end: to the client by its files, to the project in stderr.txt.
 
-    On a disk without any room our own state makes some: wrapper_checkpoint.txt says enough.
-    Where even that does not help the client starts the task again: no false success.
+    If the disk is full, our own state file is removed to make room: wrapper_checkpoint.txt says
+    enough. If even that does not help, the client starts the task again: there is no false success.
     """
     match end:
         case Finished(status, message) if status:
@@ -190,7 +190,7 @@ def _tell(client: Client, end: End) -> None:
         case Postponed(delay, reason, notice):
             client.temporary_exit(delay, f"boincvm: {reason}", notice=notice)
         case Left():
-            client.leave()  # neither file: that is what tells it to start the task again
+            client.leave()  # writes neither file, so that the client starts the task again
 
 
 def _postpone_without_slot(error: HostError) -> int:

@@ -1,8 +1,8 @@
-"""The volunteer's memory preference, held by machines that run.
+"""Keeps running machines within the volunteer's memory preferences.
 
-The client suspends tasks that take more than the preference for the moment allows (in use, or
-idle). Machines are held within the larger of the two, so that they give back what is never
-theirs, and do not shrink and grow with every touch of the keyboard.
+The client suspends tasks that use more than the preference of the moment allows (computer in use,
+or idle). Machines are kept within the larger of the two, so that they give back what they may never
+have, but do not shrink and grow with every touch of the keyboard.
 """
 
 import asyncio
@@ -18,31 +18,36 @@ from boincvm.sizes import format_size
 from boincvm.wrapper.log import log
 
 LOOK_PERIOD = 5.0
-"""Seconds between two looks at guests that are held below their size; others are left alone."""
+"""Seconds between two checks of guests that are held below their size; others are not checked."""
 ROOM = 48 << 20
-"""Bytes that a guest has beside what it cannot do without: with 18 MiB an idle one still
-answered, and one that was to give up what its program used did nothing else for minutes."""
+"""Bytes that a guest gets in addition to what it needs. With 18 MiB an idle one still answered, but
+one that had to give up what its program used did nothing else for minutes."""
 LEAST = 96 << 20
-"""Bytes; an idle guest of the base image uses 78 MiB, its kernel with it."""
+"""Smallest size, in bytes; an idle guest of the base image uses 78 MiB, including its kernel."""
 SETTLING = 2.0
-"""Seconds in which a guest gives or takes what it was told to, and its figures do not agree."""
+"""Seconds that a guest takes to reach a new size; until then its figures do not agree."""
 
 
 def allowed_memory(init_data: InitData, machines: int) -> float:
-    """Bytes that each guest of `machines` may have by the volunteer's preferences, at least 0;
-    infinity where the client said nothing of use. Hypervisors' own memory counts."""
+    """Return the bytes that each of `machines` guests may have by the volunteer's preferences.
+
+    At least 0; infinity if the client gave no usable figure. Includes the hypervisors' own memory.
+    """
     preferences = init_data.preferences
     share = max(preferences.ram_busy_fraction, preferences.ram_idle_fraction)
     allowed = init_data.host_memory * min(share, 1.0)
-    if not allowed > 0:  # not a number is none either
+    if not allowed > 0:  # true for NaN, too
         return float("inf")
     return max(allowed / max(machines, 1) - HYPERVISOR_MEMORY, 0.0)
 
 
 def memory_for(size: int, allowed: float, guest: GuestMemory | None) -> int | None:
-    """Bytes for a guest made with `size` that says `guest` of itself: what is allowed, or more
-    if it needs more; all if it is in need now, for it may need far more than it shows. None: it
-    has said nothing, and stays as it is."""
+    """Return how many of its `size` bytes a guest should have now, or None to leave it as it is.
+
+    That is what is allowed, or more if the guest needs more by its own figures, `guest`. A guest
+    that is short of memory gets all, because it may need far more than it shows. None means that it
+    has reported nothing yet.
+    """
     if allowed >= size:
         return size
     if guest is None:
@@ -54,7 +59,7 @@ def memory_for(size: int, allowed: float, guest: GuestMemory | None) -> int | No
 
 
 class MemoryLimit:
-    """Holds all of `machines`, by their names, within what `init_data` allows, while it runs."""
+    """Keeps all `machines`, by their names, within what `init_data` allows."""
 
     def __init__(
         self, init_data: Callable[[], InitData], machines: Mapping[str, ManagedMachine]
@@ -66,14 +71,14 @@ class MemoryLimit:
         self._refused: set[ManagedMachine] = set()
 
     def look(self) -> None:
-        """There are other preferences, or other machines."""
+        """Take note that the preferences or the machines have changed."""
         self._news.set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Adjust the machines' memory until cancelled."""
         while True:
             allowed = self._allowed()
-            # The guest's needs are looked at only where they may be in the way.
+            # Guests are checked periodically only if one of them is held below its size.
             is_held = any(allowed < machine.size for machine in self._machines.values())
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_PERIOD if is_held else None):

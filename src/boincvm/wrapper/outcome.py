@@ -21,34 +21,36 @@ from boincvm.errors import (
 from boincvm.machine.errors import NotEnoughRoomError, SavedMachineError
 
 MOST_FAILURES = 5
-"""How often in succession a machine may fail before the task does."""
+"""Successive failures of a machine at which the task itself fails."""
 _FIRST_DELAY, _LONGEST_DELAY = 60.0, 3600.0
 
 
 class Finished(NamedTuple):
-    """The task is over; `status` 0 is success, else one of BOINC's codes."""
+    """The task is over."""
 
     status: int
+    """0 is success, any other value one of BOINC's codes."""
     message: str = ""
     keeps_machines: bool = False
 
 
 class Postponed(NamedTuple):
-    """The client starts the task again after `delay` seconds; `notice`: the volunteer is told."""
+    """The client starts the task again later."""
 
     delay: float
+    """Seconds until then."""
     reason: str
     notice: bool
+    """Whether the volunteer is notified."""
     keeps_machines: bool = True
 
 
 class Left(NamedTuple):
-    """Asked to go: neither file is written, and the client starts the task again some day.
-
-    `status`: the process's exit status.
-    """
+    """The wrapper was told to end: it writes no file, so the client starts the task again some
+    day."""
 
     status: int
+    """The process's exit status."""
     keeps_machines: bool = True
 
 
@@ -56,7 +58,7 @@ End = Finished | Postponed | Left
 
 
 def end_of(error: BoincvmError, failures: int) -> End:
-    """How `error` ends the task, after `failures` (this one included) in succession."""
+    """Return how `error` ends the task; `failures` counts successive ones, including this one."""
     text = f"{error.message}; {error.hint}" if error.hint else error.message
     match error:
         case HypervisorMissingError():
@@ -82,7 +84,8 @@ def end_of(error: BoincvmError, failures: int) -> End:
 
 
 def error_of_system(what: str, error: OSError) -> BoincvmError:
-    """`what` did not work: because the disk is full, or for another reason of the host's."""
+    """Return the error for `what`, which failed on a full disk or for another reason of the
+    host's."""
     if error.errno in DISK_FULL:
         return HostDiskFullError(f"the host's disk is full: {what}", hint="free some space")
     return HostError(f"{what}: {error.strerror or error}")

@@ -1,4 +1,4 @@
-"""What the client hears of a job once a second: progress, CPU time, memory, trickles."""
+"""What the client is told about a job once a second: progress, CPU time, memory, trickles."""
 
 from boincvm.boinc import Client, Status
 from boincvm.wrapper.slot.graphics_status import write_graphics_status
@@ -6,14 +6,17 @@ from boincvm.wrapper.slot.progress import JobProgress
 from boincvm.wrapper.tasks.sequence import TaskSequence
 
 TAKEN_LIMIT = 2.5
-"""Seconds that the client may take to hear of the last checkpoint: it listens once a second."""
+"""Seconds that the client has to read the last checkpoint's report; it reads once a second."""
 TRICKLE_VARIETY = "cpu_time"
-"""What BOINC's wrapper calls the message that `--trickle` asks for; its value is elapsed time."""
+"""BOINC's wrapper's name for the message that `--trickle` requests; its value is elapsed time."""
 
 
 class ClientReport:
-    """`trickle_period` in seconds of running time, None for no trickles; `graphics`: the file
-    for a graphics program is kept up to date."""
+    """Reports a job's state to the client.
+
+    `trickle_period`: seconds of running time, None for no trickles. `graphics`: keep the file for a
+    graphics program up to date.
+    """
 
     def __init__(
         self,
@@ -35,15 +38,15 @@ class ClientReport:
 
     @property
     def has_untold_checkpoint(self) -> bool:
-        """Whether the client has not yet taken what the last report says of a checkpoint."""
+        """Tell whether the client has yet to read the checkpoint in the last report."""
         self._note_taken()
         return self._checkpoint != self._heard_checkpoint
 
     async def hand_over_checkpoint(self) -> None:
-        """See to it that the client knows the last report's checkpoint when it starts us again.
+        """Ensure that the client knows the last report's checkpoint when it starts us again.
 
-        It counts the time of running up to a checkpoint of which it hears while we are there;
-        once we have ended it takes only the CPU time from what it finds. Raises OSError.
+        The client counts the running time up to a checkpoint that it hears of while we run; once we
+        have ended it takes only the CPU time from what it finds. Raises OSError.
         """
         if not self.has_untold_checkpoint or await self._client.report_taken(TAKEN_LIMIT):
             return
@@ -55,7 +58,7 @@ class ClientReport:
             self._heard_checkpoint = self._checkpoint
 
     def send(self) -> None:
-        """The state of things as they are now. Raises BoincvmError, OSError."""
+        """Report the current state. Raises BoincvmError, OSError."""
         self._steps.note_checkpoint()
         step = self._steps.current
         total = self._progress.total(step.seconds()) if step else self._steps.used

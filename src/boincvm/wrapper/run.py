@@ -1,4 +1,4 @@
-"""A job.xml under a BOINC client: tasks in order, and the client's word obeyed at any moment."""
+"""Runs a job.xml under a BOINC client: its tasks in order, obeying the client at any moment."""
 
 import asyncio
 import signal
@@ -27,9 +27,9 @@ from boincvm.wrapper.task_errors import TemporaryExitError
 from boincvm.wrapper.tasks.sequence import TaskSequence
 
 STANDALONE_PERIOD = 1.0
-"""Seconds; as a client's."""
+"""Seconds between two reports without a client; with one it is the same."""
 SAVE_LIMIT = 45.0
-"""Seconds from the client's word to quit to our end; the client waits 60."""
+"""Seconds from the client's quit message to our end; the client waits 60."""
 
 
 class _Order(Enum):
@@ -38,7 +38,7 @@ class _Order(Enum):
 
 
 class ClientRun:
-    """One run of a job, which may be its first or go on from an earlier one."""
+    """One run of a job, either the first or one that continues an earlier run."""
 
     def __init__(
         self, client: Client, steps: TaskSequence, progress: JobProgress, report: ClientReport
@@ -57,12 +57,10 @@ class ClientRun:
         self._signal = 0
 
     async def run(self) -> End:
-        """How it ended. What is a defect of ours is raised."""
+        """Run the job; return how it ended. Our own defects are raised."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
-        add_signal_handlers(
-            heeded(TERMINATION_SIGNALS), self._receive
-        )  # the computer is shut down, say
+        add_signal_handlers(heeded(TERMINATION_SIGNALS), self._receive)  # for example at shutdown
         self._client.on_heartbeat = self._beat
         ticks = asyncio.ensure_future(self._tick())
         work = asyncio.ensure_future(self._steps.run())
@@ -79,7 +77,7 @@ class ClientRun:
             self._client.on_heartbeat = None
             for future in (*everything, ticks):
                 future.cancel()
-            # Daemons at once, too: a program may take all the time that it has to end.
+            # Daemons end at the same time: a program may use all the time that it has to end.
             ended = asyncio.ensure_future(self._steps.end_on_host())
             hurry = asyncio.ensure_future(self._hurry())
             await asyncio.gather(ended, ticks, *everything, return_exceptions=True)
@@ -90,7 +88,7 @@ class ClientRun:
         return end
 
     async def _report_last(self, end: End) -> None:
-        """Tell the client what the task has used in all, and how far a restart would go back."""
+        """Tell the client the task's total use, and how far a restart would go back."""
         goes_on = isinstance(end, Postponed) or end == Left(BoincExit.SUCCESS)
         try:
             self._report.send()
@@ -102,7 +100,7 @@ class ClientRun:
     async def _close(self, *, keep: bool) -> None:
         try:
             await self._steps.close(keep=keep)
-        except (BoincvmError, OSError) as error:  # how the task ended does not change by it
+        except (BoincvmError, OSError) as error:  # it does not change how the task ended
             log(f"something of the task could not be ended: {error}")
 
     async def _outcome(
@@ -111,12 +109,12 @@ class ClientRun:
         orders: asyncio.Future[_Order],
         others: tuple[asyncio.Future[None], ...],
     ) -> End:
-        """What comes of the task, one of these having ended. `others` end only by an error."""
+        """Return the end of the task once one of these is done. `others` end only by an error."""
         try:
             if not work.done():
                 for wanted in (orders, self._signalled):
                     if wanted.done():
-                        orders.cancel()  # an abort that follows is for whoever leaves
+                        orders.cancel()  # `_leave` handles a later abort
                         return await self._leave(wanted.result())
             next(future for future in (work, *others) if future.done()).result()
             self._report.send()
@@ -129,10 +127,10 @@ class ClientRun:
             failure = error_of_system("the host's system refused something", error)
             return end_of(failure, self._progress.count_failure())
 
-    # What the client says.
+    # Messages from the client.
 
     async def _obey(self) -> _Order:
-        """Until the client wants us gone."""
+        """Obey the client's messages until it wants us to end; return how."""
         while True:
             match await self._next_event():
                 case Event.SUSPEND:
@@ -158,7 +156,7 @@ class ClientRun:
             self._wish_changed.set()
 
     async def _hear_abort(self) -> None:
-        """Until the client, which has told us to quit, wants us gone at once."""
+        """Wait until the client, which has told us to quit, aborts the task."""
         while await self._next_event() is not Event.ABORT:
             pass
         log("aborted by the client")
@@ -168,7 +166,7 @@ class ClientRun:
         await self._steps.end_on_host(ABORT_GRACE)
 
     def _receive(self, number: int) -> None:
-        """A signal wants us gone; we take the time to save, once."""
+        """Handle a signal that tells us to end: save once, and ignore further signals."""
         if not self._signalled.done():
             log(f"told to end by {signal.Signals(number).name}")
             self._signal = number
@@ -182,7 +180,7 @@ class ClientRun:
             return Event.REREAD_PREFERENCES
 
     async def _keep_wishes(self) -> None:
-        """Apart from `_obey`: a machine that is slow to pause must not delay an abort."""
+        """Suspend and resume apart from `_obey`, so that a slow pause does not delay an abort."""
         while True:
             await self._wish_changed.wait()
             self._wish_changed.clear()
@@ -197,7 +195,7 @@ class ClientRun:
                 order = _Order.ABORT
             if order is _Order.ABORT:
                 await self._steps.kill()
-        except (BoincvmError, OSError) as error:  # the client wants us gone all the same
+        except (BoincvmError, OSError) as error:  # the client wants us to end anyway
             log(f"not all could be kept: {error}")
         if order is _Order.ABORT:
             return Left(BoincExit.ABORTED_BY_CLIENT, keeps_machines=False)
@@ -208,7 +206,10 @@ class ClientRun:
         return Left(BoincExit.SUCCESS)
 
     async def _save_unless_aborted(self) -> bool:
-        """False where the client aborts the task meanwhile. Raises BoincvmError, OSError."""
+        """Save the machines; return False if the client aborts the task meanwhile.
+
+        Raises BoincvmError, OSError.
+        """
         saved = asyncio.ensure_future(self._steps.save())
         aborted = asyncio.ensure_future(self._hear_abort())
         try:
@@ -238,7 +239,8 @@ class ClientRun:
             self._fail(error)
 
     async def _tick(self) -> None:
-        """Standalone there is no heartbeat, and a program makes checkpoints all the same."""
+        """Report once a second when standalone: no heartbeat does it, but programs make
+        checkpoints."""
         while self._client.is_standalone:
             await asyncio.sleep(STANDALONE_PERIOD)
             self._beat(Heartbeat())

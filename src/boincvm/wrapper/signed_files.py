@@ -1,7 +1,7 @@
-"""Which files of a task are the app version's: the client has checked their signatures.
+"""Identifies the files of the app version, whose signatures the client has checked.
 
-The client links them into the slot or, with `<copy_file/>`, copies them there. A copy has its
-original's bytes; its name proves nothing, for a file of the workunit may have it.
+The client links them into the slot or, with `<copy_file/>`, copies them there. A copy has the same
+bytes as the original; its name proves nothing, because a file of the workunit may have it.
 """
 
 import os
@@ -15,9 +15,9 @@ _CHUNK = 1 << 20
 
 
 def is_signed(path: Path, app_files: Iterable[Path]) -> bool:
-    """Tell whether `path`, without links in it, is one of `app_files` or has the bytes of one.
+    """Tell whether `path`, which contains no links, is one of `app_files` or a copy of one.
 
-    May take as long as it takes to read the file, and one that cannot be read is none.
+    May read the whole file; a file that cannot be read is not signed.
     """
     if path in app_files:
         return True
@@ -29,7 +29,7 @@ def is_signed(path: Path, app_files: Iterable[Path]) -> bool:
 
 
 def is_signed_content(content: bytes, app_files: Iterable[Path]) -> bool:
-    """Tell whether one of `app_files` has just these bytes."""
+    """Tell whether one of `app_files` has exactly this content."""
     for original in app_files:
         try:
             with open_regular(original) as file:

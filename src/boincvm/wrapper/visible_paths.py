@@ -1,8 +1,8 @@
-"""How a program that runs on the host, and whoever reads what it says, sees the job's files.
+"""The paths by which a program on the host, and whoever reads its output, sees the job's files.
 
-As under BOINC's own wrapper: by their names in the slot, and as `../../projects/X/…` in the
-project's directory. Where a volunteer's BOINC lies concerns nobody, and results of different
-hosts must be the same, also those of a program that prints its arguments.
+As with BOINC's own wrapper these are names in the slot, and `../../projects/X/…` for the project's
+directory. Where a volunteer's BOINC is installed is nobody's business, and results of different
+hosts must be the same, even those of a program that prints its arguments.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class VisiblePaths:
-    """The paths of a slot and of its project, which is the slot itself without a client."""
+    """The visible paths of a slot and its project; without a client, the project is the slot."""
 
     def __init__(self, slot: Path, project: Path) -> None:
         self._slot = os.path.realpath(slot)
@@ -18,7 +18,7 @@ class VisiblePaths:
         usual = os.path.join("..", "..", "projects", project.name)  # noqa: PTH118 - a text
         is_there = os.path.realpath(slot / usual) == self._project
         self.project = usual if is_there else os.path.relpath(self._project, self._slot)
-        """The project's directory, from the slot."""
+        """The project's directory, relative to the slot."""
         self._roots = (
             (str(slot), ""),
             (self._slot, ""),
@@ -27,15 +27,17 @@ class VisiblePaths:
         )
 
     def of(self, path: Path, directory: Path) -> str:
-        """Return `path` as a program in `directory` may be told of it. One that is neither the
-        slot's nor the project's, a program of the system's, stays as it is."""
+        """Return `path` as a program in `directory` may see it.
+
+        A path outside the slot and the project, such as a system program's, is returned unchanged.
+        """
         for root, seen in self._roots:
             if path.is_relative_to(root):
                 return self._from(os.path.join(seen, path.relative_to(root)), directory)  # noqa: PTH118
         return str(path)
 
     def _from(self, seen: str, directory: Path) -> str:
-        """What is `seen` from the slot, from `directory`."""
+        """Return the path from `directory` to what is `seen` from the slot."""
         where = os.path.realpath(directory)
         if where == self._slot:
             return seen
@@ -43,5 +45,5 @@ class VisiblePaths:
             depth = len(Path(where).relative_to(self._slot).parts)
             return os.path.join(*[".."] * depth, seen)  # noqa: PTH118
         parent, name = os.path.split(os.path.join(self._slot, seen))  # noqa: PTH118
-        # A link at the end keeps its name, by which a program may know what it is to be.
+        # A link at the end keeps its name, which may tell a program what to do.
         return os.path.relpath(os.path.join(os.path.realpath(parent), name), where)  # noqa: PTH118
