@@ -42,8 +42,7 @@ class CheckpointSchedule:
         self._wish.set()
 
     async def order(self) -> None:
-        """Request a checkpoint for the user; wait until it is made. Raises what `conclude` is
-        given."""
+        """Request a checkpoint for the user and wait for it. Raises what `conclude` is given."""
         made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._orders.append(made)
         self._order.set()

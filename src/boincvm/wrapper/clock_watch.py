@@ -13,7 +13,7 @@ class ClockWatch:
         self._difference = self._now()
 
     def has_jumped(self) -> bool:
-        """Tell whether the clock has jumped since the last jump, or since the watch began."""
+        """Tell whether the clock has jumped since the last jump found, or since the watch began."""
         difference = self._now()
         if abs(difference - self._difference) < LEAST:
             return False

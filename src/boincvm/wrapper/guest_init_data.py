@@ -10,8 +10,10 @@ from boincvm.byte_text import encoded
 
 
 def guest_init_data(data: InitData, processors: int) -> bytes:
-    """Return the file in the client's format (lib/app_ipc.cpp), for a guest with `processors`
-    CPUs."""
+    """Return the file for a guest with `processors` CPUs, in the client's own format.
+
+    Source: BOINC's lib/app_ipc.cpp.
+    """
     fields: list[tuple[str, object]] = [
         ("major_version", data.major_version),
         ("minor_version", data.minor_version),

@@ -31,7 +31,8 @@ SETTLING = 2.0
 def allowed_memory(init_data: InitData, machines: int) -> float:
     """Return the bytes that each of `machines` guests may have by the volunteer's preferences.
 
-    At least 0; infinity if the client gave no usable figure. Includes the hypervisors' own memory.
+    At least 0; infinity if the client gave no usable figure. The hypervisors' own memory is already
+    subtracted.
     """
     preferences = init_data.preferences
     share = max(preferences.ram_busy_fraction, preferences.ram_idle_fraction)

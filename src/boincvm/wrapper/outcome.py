@@ -46,8 +46,10 @@ class Postponed(NamedTuple):
 
 
 class Left(NamedTuple):
-    """The wrapper was told to end: it writes no file, so the client starts the task again some
-    day."""
+    """The wrapper was told to end: the client starts the task again some day.
+
+    Neither of the client's files is written.
+    """
 
     status: int
     """The process's exit status."""
@@ -84,8 +86,7 @@ def end_of(error: BoincvmError, failures: int) -> End:
 
 
 def error_of_system(what: str, error: OSError) -> BoincvmError:
-    """Return the error for `what`, which failed on a full disk or for another reason of the
-    host's."""
+    """Return the error to report when `what` failed: a full disk, or another fault of the host."""
     if error.errno in DISK_FULL:
         return HostDiskFullError(f"the host's disk is full: {what}", hint="free some space")
     return HostError(f"{what}: {error.strerror or error}")

@@ -88,7 +88,7 @@ class ClientRun:
         return end
 
     async def _report_last(self, end: End) -> None:
-        """Tell the client the task's total use, and how far a restart would go back."""
+        """Tell the client what the task used in total, and how far a restart would go back."""
         goes_on = isinstance(end, Postponed) or end == Left(BoincExit.SUCCESS)
         try:
             self._report.send()
@@ -239,8 +239,10 @@ class ClientRun:
             self._fail(error)
 
     async def _tick(self) -> None:
-        """Report once a second when standalone: no heartbeat does it, but programs make
-        checkpoints."""
+        """Report once a second without a client, because there is no heartbeat then.
+
+        Programs make checkpoints all the same.
+        """
         while self._client.is_standalone:
             await asyncio.sleep(STANDALONE_PERIOD)
             self._beat(Heartbeat())

@@ -1,1 +1,1 @@
-"""What a job has in its BOINC slot: its files, streams and archives, and how far it has come."""
+"""A job's data in its BOINC slot: its files, streams and archives, and its progress."""

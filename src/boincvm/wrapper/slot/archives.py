@@ -1,7 +1,7 @@
-"""`<unzip_input>` and `<zip_output>` of job.xml: a job's files that travel as one archive.
+"""`<unzip_input>` and `<zip_output>` of job.xml: files of a job that travel as one archive.
 
-Both block for as long as their files take: call them in a thread. Imported only by jobs that
-have archives, since `zipfile` is slow to import.
+Both functions block while the files are copied: call them in a thread. Imported only by jobs that
+have archives, because `zipfile` is slow to import.
 """
 
 import os
@@ -42,12 +42,12 @@ from boincvm.wrapper.slot.state import SIZES_FILE, STATE_FILE
 from boincvm.wrapper.slot.wrapper_checkpoint import CHECKPOINT_FILE
 
 LIST_FILE = "initial_file_list"
-"""Which files were there before the job began, one name a line, as BOINC's wrapper keeps it."""
+"""The files that existed before the job began, one name a line, as BOINC's wrapper writes it."""
 MOST_FILES = 100_000
 MOST_BYTES = 1 << 40
 _LARGEST_INDEX = 8 << 20
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
-"""Those that need little memory: an LZMA stream may want gigabytes to be unpacked."""
+"""Methods that need little memory; unpacking an LZMA stream may take gigabytes."""
 _COPY_SIZE = 1 << 20
 _PART = b".boincvm-part"
 _MADE_ON_UNIX = 3
@@ -61,12 +61,12 @@ _CLIENT_FILES = frozenset(
         "boinc_setup_complete",
     }
 )
-"""What client and wrapper tell each other by: in no archive, neither way."""
+"""Files by which client and wrapper communicate; they are never packed or unpacked."""
 _OWN_FILES = frozenset({LIST_FILE, CHECKPOINT_FILE, STATE_FILE, SIZES_FILE})
 _BYTES = "latin-1"
-"""Names in an archive are bytes; this encoding gives each of them a character."""
+"""Names in an archive are bytes; this encoding maps each of them to a character."""
 _UTF_8 = 0x800
-"""The flag of a member whose name is UTF-8 for certain."""
+"""The flag of a member whose name is declared to be UTF-8."""
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -82,14 +82,13 @@ _DAMAGED = (
 def unzip_input(
     name: Path, archive: Path, directory: Path, *, maximum_bytes: int = MOST_BYTES
 ) -> None:
-    """Unpacks `archive`, the file that `name` in the slot stands for, into `directory`; then
-    removes `name`: where that is gone, all was done before.
+    """Unpack `archive`, which `name` in the slot stands for, into `directory`; remove `name`.
 
-    Interrupted, it is done again from the start. Only plain files and directories come out of
-    an archive, beneath `directory`, with exactly the permissions that an archive of Unix
-    gives, no set-user-id, else those of any new file; their times are those of the unpacking.
-    `maximum_bytes` caps their sizes together.
-    Raises InputFileError, HostDiskFullError.
+    Does nothing if `name` does not exist: all was done before. After an interruption it is done
+    again from the start. Only regular files and directories are unpacked, beneath `directory`, with
+    exactly the permissions that an archive made on Unix gives, but no set-user-id, or else those of
+    any new file. Their times are those of the unpacking. `maximum_bytes` limits the sum of their
+    sizes. Raises InputFileError, HostDiskFullError.
     """
     if not os.path.lexists(name):
         return
@@ -106,7 +105,7 @@ def unzip_input(
                     _unpack(opened, info, root)
             finally:
                 os.close(root)
-        sync_all()  # what came out must be on the disk before the archive goes
+        sync_all()  # the files must be on the disk before the archive is removed
         name.unlink()
     except UnsafePathError as error:
         raise InputFileError(f"{archive} is refused: {error}") from error
@@ -124,7 +123,7 @@ def _open_plain(path: Path) -> int:
 
 
 class _CappedFile(FileIO):
-    """A file of which no more is read at once than an archive's index may have bytes."""
+    """A file that refuses to read more at once than the largest size of an archive's index."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _LARGEST_INDEX:
@@ -150,7 +149,7 @@ def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
 
 
 def _check_room(entries: Sequence[zipfile.ZipInfo], directory: Path, archive: Path) -> None:
-    """A small archive may hold petabytes of zeros: that is told before the disk is full."""
+    """Check that the files fit on the disk: a small archive may hold petabytes of zeros."""
     size = sum(info.file_size for info in entries)
     what = f"{archive} cannot be unpacked: its files"
     check_fits(what, size, directory, hint="free some space")
@@ -188,7 +187,7 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, root: int) -> None:
 
 
 def _mode(info: zipfile.ZipInfo) -> int:
-    """What Unix calls a file's mode; 0 where another system made the archive, or it has none."""
+    """Return the file's Unix mode; 0 if another system made the archive, or it has none."""
     return info.external_attr >> 16 if info.create_system == _MADE_ON_UNIX else 0
 
 
@@ -200,8 +199,10 @@ def _remove(name: bytes, directory: int) -> None:
 
 
 def remember_files(slot: Path) -> None:
-    """Before the first task of a job with zip_output starts: what is in the slot now is none
-    of the job's output. Keeps a list that is there. Raises HostDiskFullError, HostError.
+    """Record what is in the slot before the first task starts: it is not the job's output.
+
+    Needed only by jobs with zip_output. An existing list stays. Raises HostDiskFullError,
+    HostError.
     """
     if os.path.lexists(slot / LIST_FILE):
         return
@@ -213,7 +214,7 @@ def remember_files(slot: Path) -> None:
 
 
 def compile_patterns(patterns: Iterable[str]) -> tuple[NamePattern, ...]:
-    """The `<filename>`s of zip_output. Raises JobFileError: do it before the job runs."""
+    """Compile the `<filename>`s of zip_output. Raises JobFileError: do it before the job runs."""
     return tuple(_compiled(pattern) for pattern in patterns)
 
 
@@ -227,11 +228,11 @@ def _compiled(pattern: str) -> NamePattern:
 
 
 def zip_output(slot: Path, archive: Path, patterns: Sequence[NamePattern]) -> None:
-    """Makes `archive` of the files in the slot whose names match one of `patterns` anywhere in
-    them, except for those that were there before the job. One that is there stays as it is.
+    """Make `archive` of the job's new files whose names contain a match of a pattern.
 
-    Only plain files directly in the slot count, as for BOINC's wrapper; a link does not. The
-    archive is whole or is not there. Raises OutputFileError, HostDiskFullError, HostError.
+    New files are those that did not exist before the job. An existing archive stays as it is. Only
+    regular files directly in the slot count, as for BOINC's wrapper; a link does not. The archive
+    is written whole or not at all. Raises OutputFileError, HostDiskFullError, HostError.
     """
     if archive.is_file():
         return
@@ -286,12 +287,12 @@ def _names(slot: Path) -> list[bytes]:
 
 
 def _is_plain(name: bytes) -> bool:
-    """No control characters, which a list of lines could not hold."""
+    """Tell whether `name` has no control characters, which a list of lines could not hold."""
     return min(name) >= ord(" ")
 
 
 class _Member(zipfile.ZipInfo):
-    """A member whose name is bytes: they are marked as UTF-8 where they are UTF-8."""
+    """A member whose name is bytes; it is marked as UTF-8 if the bytes are valid UTF-8."""
 
     def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - zipfile calls it
         name = self.filename.encode(_BYTES)

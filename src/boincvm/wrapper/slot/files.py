@@ -1,6 +1,7 @@
-"""Files by which a task on the host says how far it is: written by the program, read by us.
+"""Files by which a task on the host reports its progress: written by the program, read by us.
 
-The program may do with them what it likes, so nothing is followed, waited for or read whole.
+The program may do anything with them, so no link is followed, no read waits, and no file is read
+whole.
 """
 
 import math
@@ -17,12 +18,12 @@ _NUMBER = re.compile(rb"[ \t]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9
 
 
 class FractionFile:
-    """Reads how much of a task is done from the last line of a file that begins with a number."""
+    """Reads the fraction done from the last line of a file that begins with a number."""
 
     def __init__(self, path: Path) -> None:
-        """Remove the file at the start of a task, because it is of an earlier start.
+        """Remove the file that an earlier start of the task has left.
 
-        What cannot be removed, a directory for one, stays and tells nothing.
+        What cannot be removed, a directory for example, stays and reports nothing.
         """
         try:
             path.unlink(missing_ok=True)
@@ -33,11 +34,12 @@ class FractionFile:
         self._fraction: float | None = None
 
     def read(self) -> float | None:
-        """Return 0.0 to 1.0, or None while the file has told nothing; read only what is new."""
+        """Return 0.0 to 1.0, or None before the first number; read the file only if it has
+        changed."""
         try:
             status = self._path.lstat()
         except OSError:
-            return self._fraction  # it is being replaced, perhaps
+            return self._fraction  # perhaps it is being replaced
         version = (status.st_mtime_ns, status.st_size, status.st_ino)
         if version != self._version and stat.S_ISREG(status.st_mode):
             self._version = version
@@ -47,7 +49,7 @@ class FractionFile:
         return self._fraction
 
     def _tail(self) -> bytes:
-        """The lines that are whole among the last bytes of the file."""
+        """Return the complete lines among the last bytes of the file."""
         try:
             descriptor = open_descriptor(self._path, follow_links=False, wait=False)
         except OSError:
@@ -64,10 +66,10 @@ class FractionFile:
 
 
 class CheckpointFile:
-    """Sees a checkpoint in each new time of modification of a file."""
+    """Takes each new modification time of a file for a checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        """Begin at the start of a task: what is there now is no news."""
+        """Begin at the start of a task; the file as it is now is not a new checkpoint."""
         self._path = path
         self._time = self._modified()
 
@@ -87,7 +89,7 @@ class CheckpointFile:
 
 
 def last_number(data: bytes) -> float | None:
-    """Return the number of the last line that begins with one; None where no line does."""
+    """Return the number of the last line that begins with one, or None."""
     for line in reversed(data.splitlines()):
         if match := _NUMBER.match(line):
             value = float(match[1])

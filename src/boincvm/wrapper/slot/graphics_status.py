@@ -1,6 +1,6 @@
-"""graphics_status.xml: what a graphics program, started by the client beside us, reads of a job.
+"""graphics_status.xml, which tells a graphics program, started by the client, about a job.
 
-(BOINC's api/graphics2_util.cpp; such a program reads it about once a second.)
+Source: BOINC's api/graphics2_util.cpp. Such a program reads the file about once a second.
 """
 
 import time
@@ -20,9 +20,9 @@ def write_graphics_status(
     suspended: bool,
     network_suspended: bool,
 ) -> None:
-    """Write the file, whole or not at all, but without a wait for the disk. Times in seconds.
+    """Write the file, whole or not at all, but without waiting for the disk.
 
-    Raises OSError.
+    Times are in seconds. Raises OSError.
     """
     text = (
         "<graphics_status>\n"

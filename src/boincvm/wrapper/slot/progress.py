@@ -1,7 +1,7 @@
-"""How far a job has come, on disk: what the next run of the wrapper begins with.
+"""A job's progress on disk, with which the next run of the wrapper begins.
 
-`wrapper_checkpoint.txt` is BOINC's own, so that the stock wrapper can go on with a job of ours
-and the other way round; `boincvm_state.json` beside it says what that has no room for.
+`wrapper_checkpoint.txt` is BOINC's own, so that the stock wrapper can continue a job of ours and
+vice versa; `boincvm_state.json` beside it holds what that format cannot.
 """
 
 import math
@@ -16,11 +16,13 @@ from boincvm.wrapper.slot.wrapper_checkpoint import Checkpoint, read_checkpoint,
 
 
 class JobProgress:
-    """Keeps how far a job has come, as of the last task done or checkpoint made."""
+    """Keeps the job's progress as of the last task done or checkpoint made."""
 
     def __init__(self, slot: Path, tasks: int, settings: BoincSettings) -> None:
-        """Read what an earlier run, of ours or of the stock wrapper, has left in the slot of a
-        job with so many `tasks`."""
+        """Read what an earlier run, ours or the stock wrapper's, has left in the slot.
+
+        `tasks`: how many tasks the job has.
+        """
         self._slot = slot
         self._settings = settings
         restored = read_checkpoint(slot, tasks)
@@ -37,7 +39,7 @@ class JobProgress:
         self._before = self._state.seconds
 
     def _agree(self, kept: JobState, checkpoint: Checkpoint) -> bool:
-        """Whether nobody but we has gone on with the job since `kept` was written."""
+        """Tell whether nobody else has continued the job since `kept` was written."""
         return kept.tasks_done == checkpoint.tasks_done and math.isclose(
             self.reported(kept.seconds), checkpoint.cpu_time, rel_tol=1e-9, abs_tol=1e-5
         )
@@ -48,19 +50,19 @@ class JobProgress:
 
     @property
     def checkpointed(self) -> CpuSeconds:
-        """What had been used at the last checkpoint, which a restart would not lose."""
+        """What had been used at the last checkpoint; a restart would not lose it."""
         return self._state.seconds
 
     def total(self, used: CpuSeconds) -> CpuSeconds:
-        """Add what the task that runs has used since it was started in this process."""
+        """Return the job's total; `used` is the running task's since its start in this process."""
         return self._before.plus(used)
 
     def reported(self, seconds: CpuSeconds) -> float:
-        """Tell which time of `seconds` the client is told."""
+        """Return the CPU time that the client is told."""
         return seconds.reported(self._settings.cpu_time, self._settings.cpu_time_scale)
 
     def begin_with(self, index: int) -> None:
-        """Take note that tasks from `index` on are to be done, be it once more.
+        """Take note that the tasks from `index` on are to be done, possibly once more.
 
         Raises HostDiskFullError, HostError.
         """
@@ -68,7 +70,7 @@ class JobProgress:
             self._write(self._state._replace(tasks_done=index))
 
     def note_first_run(self) -> None:
-        """Take note that what is done only once has been done.
+        """Take note that what is done only once per job has been done.
 
         Raises HostDiskFullError, HostError.
         """
@@ -76,7 +78,10 @@ class JobProgress:
         self.is_first_run = False
 
     def checkpoint(self, index: int, used: CpuSeconds) -> None:
-        """Take note that task `index` can go on from here. Raises HostDiskFullError, HostError."""
+        """Take note that task `index` can continue from here.
+
+        Raises HostDiskFullError, HostError.
+        """
         self._write(JobState(index, 0, self._before.plus(used)))
 
     def task_done(self, index: int, used: CpuSeconds) -> None:
@@ -85,7 +90,7 @@ class JobProgress:
         self._before = self._state.seconds
 
     def count_failure(self) -> int:
-        """Take note that a machine has failed; return how many have in succession."""
+        """Take note that a machine has failed; return the number of successive failures."""
         state = self._state
         self._state = JobState(state.tasks_done, state.failures + 1, state.seconds)
         try:

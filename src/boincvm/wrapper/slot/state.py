@@ -1,12 +1,12 @@
-"""What the wrapper keeps in the slot beside BOINC's own wrapper_checkpoint.txt.
+"""The wrapper's own state in the slot, beside BOINC's wrapper_checkpoint.txt.
 
-`boincvm_state.json`: {"version": 1, "tasks_done": N, "failures": N, "guest": s, "host": s,
-"wall": s}. It says more than wrapper_checkpoint.txt and counts only while both agree on the
-tasks that are done: the stock wrapper may have gone on with the job meanwhile.
+`boincvm_state.json`: {"version": 1, "tasks_done": N, "failures": N, "guest": s, "host": s, "wall":
+s}. It holds more than wrapper_checkpoint.txt, and is valid only while both agree on the tasks that
+are done: the stock wrapper may have continued the job meanwhile.
 
-`boincvm_outputs.json`: {"INDEX": {"stdout": bytes, "stderr": bytes}, …}, what the output files had
-when each task in a machine began. Outputs are appended to. A task that is begun anew, for its
-machine was lost with all that it did, must not find in them what it wrote the first time.
+`boincvm_outputs.json`: {"INDEX": {"stdout": bytes, "stderr": bytes}, …}, the sizes of the output
+files when each task in a machine first began. Outputs are appended to. A task that starts over,
+because its machine was lost, must not find in them what it wrote the first time.
 """
 
 import json
@@ -25,25 +25,27 @@ SIZES_FILE = "boincvm_outputs.json"
 _LARGEST_STATE = 4096
 _LARGEST_SIZES = 1 << 20
 _LONGEST_TIME = 1e10
-"""Seconds; what is more was not measured, and sums of it might be infinite."""
+"""Seconds. A larger value was never measured, and sums of such might be infinite."""
 
 
 class JobState(NamedTuple):
-    """How far a job has come."""
+    """A job's progress."""
 
     tasks_done: int = 0
     failures: int = 0
-    """Machines that failed in succession, with no task done between them."""
+    """Successive failures of machines, with no task done in between."""
     seconds: CpuSeconds = CpuSeconds()
 
 
 Sizes = dict[str, int]
-"""Bytes by stream."""
+"""Sizes in bytes, by stream."""
 
 
 def read_state(slot: Path) -> JobState | None:
-    """Read the job's state; None: there is none that makes sense, and wrapper_checkpoint.txt
-    alone counts."""
+    """Read the job's state; return None if there is no valid one.
+
+    In that case wrapper_checkpoint.txt alone counts.
+    """
     try:
         kept = json.loads(read_regular(slot / STATE_FILE, _LARGEST_STATE))
         seconds = CpuSeconds(*(_seconds(kept[name]) for name in ("guest", "host", "wall")))
@@ -64,10 +66,11 @@ def write_state(slot: Path, state: JobState) -> None:
 
 
 def sizes_at_begin(slot: Path, index: int, outputs: Mapping[str, Path]) -> Sizes:
-    """Tell what the files `outputs` of task `index`, by stream, had when it first began: now, if
-    it was not begun before. What later tasks had is forgotten, for they begin after it.
+    """Return the sizes of the output files when task `index` first began.
 
-    Raises OutputFileError, HostDiskFullError, HostError.
+    `outputs`: the files by stream. If the task was not begun before, these are the present sizes.
+    The sizes of later tasks are forgotten, because they begin after this one. Raises
+    OutputFileError, HostDiskFullError, HostError.
     """
     known = _read_sizes(slot)
     sizes = known.get(index)
@@ -92,7 +95,7 @@ def _size(path: Path) -> int:
 
 
 def _read_sizes(slot: Path) -> dict[int, Sizes]:
-    """Nothing where there is no file that makes sense: then all is appended to."""
+    """Return the sizes by task; empty if there is no valid file: then all is appended to."""
     try:
         table = json.loads(read_regular(slot / SIZES_FILE, _LARGEST_SIZES))
         return {

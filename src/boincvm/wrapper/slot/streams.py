@@ -1,6 +1,7 @@
-"""A guest program's streams under the client: files of the slot, opened for append.
+"""A guest program's streams under the client: files in the slot, opened for appending.
 
-What the task does not name goes where ours goes: standard error to the client's stderr.txt.
+A stream that the task does not name goes where ours goes: standard error to the client's
+stderr.txt.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from boincvm.side_thread import in_side_thread
 
 
 def output_files(task: MachineTask) -> dict[str, Path]:
-    """Tell which outputs of `task` are files, by stream."""
+    """Return those outputs of `task` that are files, by stream."""
     named = {"stdout": task.stdout, "stderr": task.stderr}
     return {stream: path for stream, path in named.items() if path is not None}
 
@@ -33,12 +34,11 @@ async def open_streams(
     stdin_offset: int = 0,
     sizes: Mapping[str, int],
 ) -> AsyncIterator[ProgramStreams]:
-    """Open the streams of `task`; it is a StreamOpener, but for its options. A program that goes
-    on from where it was saved goes on at `stdin_offset`; its outputs lose what they have beyond
-    `sizes`, written by a former start.
+    """Open the streams of `task`. This is a StreamOpener once its options are bound.
 
-    An output that is a FIFO is waited for, until somebody reads it. Raises InputFileError,
-    OutputFileError.
+    `stdin_offset`: where a restored program continues to read. `sizes`: outputs lose what they have
+    beyond these, which an earlier start wrote. Waits for an output that is a FIFO until somebody
+    reads it. Raises InputFileError, OutputFileError.
     """
     opened: list[int] = []
     try:
@@ -64,7 +64,7 @@ async def open_streams(
 
 def _open_input(path: Path) -> int:
     try:
-        # Should it be a FIFO, `Source` waits until somebody writes into it.
+        # If it is a FIFO, `Source` waits until somebody writes to it.
         descriptor = open_descriptor(path, follow_links=False, wait=False)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -91,14 +91,16 @@ async def _open_output(path: Path, size: int | None) -> int:
 
 
 async def _open_when_it_is_read(fifo: Path) -> int:
-    """Wait until somebody has opened it for reading, which the kernel tells only those who wait
-    for it in open(2). Raises OSError."""
+    """Wait until somebody has opened the FIFO for reading; return its descriptor.
+
+    The kernel reports that only to those who wait in open(2). Raises OSError.
+    """
     waiting = asyncio.ensure_future(in_side_thread(open_descriptor, fifo, "a", follow_links=False))
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
         waiting.add_done_callback(_close_result)
-        with suppress(OSError):  # a reader for a moment: the thread goes on
+        with suppress(OSError):  # this reader of a moment releases the thread
             os.close(open_descriptor(fifo, follow_links=False, wait=False))
         raise
 

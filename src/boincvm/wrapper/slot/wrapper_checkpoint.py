@@ -1,8 +1,8 @@
-"""`wrapper_checkpoint.txt`: how far a job is, as BOINC's own wrapper writes and reads it.
+"""`wrapper_checkpoint.txt`: a job's progress, as BOINC's own wrapper writes and reads it.
 
-One line, `TASKS CPU RUNTIME\\n`: how many tasks are done, seconds of CPU time and of running
-time, the latter two with six decimals (BOINC's samples/wrapper/wrapper.cpp). Either wrapper goes
-on with a job that the other began; that the file is there tells both that it was begun.
+One line, `TASKS CPU RUNTIME\\n`: the number of tasks done, and seconds of CPU time and of running
+time with six decimals (BOINC's samples/wrapper/wrapper.cpp). Either wrapper can continue a job that
+the other began; the file's existence tells both that it has begun.
 """
 
 import math
@@ -14,29 +14,29 @@ from boincvm.host.files import read_regular
 
 CHECKPOINT_FILE = "wrapper_checkpoint.txt"
 LONGEST_TIME = 1e10
-"""Seconds; 300 years. What is more was not measured."""
+"""Seconds, about 300 years. A larger value was never measured."""
 _MOST_BYTES = 1024
 _MOST_DIGITS = 9
 
 
 class Checkpoint(NamedTuple):
-    """How far a job has come, in BOINC's words."""
+    """A job's progress as BOINC's wrapper records it."""
 
     tasks_done: int = 0
     cpu_time: float = 0.0
-    """Seconds, of all the job, as is `elapsed`."""
+    """Seconds of CPU time of the whole job."""
     elapsed: float = 0.0
+    """Seconds of running time of the whole job."""
 
 
 class Restored(NamedTuple):
-    """Where a job goes on."""
+    """Where a job continues."""
 
     checkpoint: Checkpoint = Checkpoint()
     is_new: bool = False
-    """Whether the job was never begun before."""
+    """Whether the job has never been begun."""
     fault: str = ""
-    """Why something in the file was not believed, one line for the log; empty if nothing was
-    wrong."""
+    """Why something in the file was rejected, a line for the log; empty if all was valid."""
 
 
 def write_checkpoint(slot: Path, checkpoint: Checkpoint) -> None:
@@ -46,9 +46,9 @@ def write_checkpoint(slot: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(slot: Path, tasks: int) -> Restored:
-    """Find where a job of `tasks` tasks goes on: at its beginning where the file is invalid.
+    """Return where a job of `tasks` tasks continues: at its beginning if the file is invalid.
 
-    A time that is invalid is 0. Never raises.
+    An invalid time counts as 0. Never raises.
     """
     try:
         data = read_regular(slot / CHECKPOINT_FILE, _MOST_BYTES)
@@ -76,7 +76,7 @@ def _from_the_beginning(why: str) -> Restored:
 
 def _seconds(field: bytes) -> float | None:
     try:
-        value = float(field.replace(b"_", b"?"))  # digits that Python lets one group
+        value = float(field.replace(b"_", b"?"))  # Python would accept 1_000
     except ValueError:
         return None
     return value if math.isfinite(value) and 0 <= value <= LONGEST_TIME else None

@@ -1,1 +1,1 @@
-"""A job with its saved machines, as one file that goes to another computer."""
+"""Snapshots: a job with its saved machines, as one file that can go to another computer."""

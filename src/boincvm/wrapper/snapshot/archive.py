@@ -1,7 +1,8 @@
-"""A job with its saved machines, in one file: to go on somewhere else, or to be put by.
+"""A snapshot: a job with its saved machines in one file, to continue elsewhere or be stored.
 
-A gzip-compressed tar. First comes `snapshot.json`: what it is, and size and digest of every file;
-then the files, by their names in the job's directory. Nothing else: no directories, links, owners.
+A gzip-compressed tar. First comes `snapshot.json`, which describes the snapshot and holds the size
+and digest of every file; then the files, by their names in the job's directory. There are no
+directories, links or owners.
 """
 
 import gzip
@@ -47,7 +48,7 @@ NOT_OURS = frozenset(
         *("boinc_finish_called", "boinc_temporary_exit", "boinc_setup_complete"),
     }
 )
-"""What tells a running job where it is, and from whom it takes orders: in no snapshot."""
+"""Files that tell a running job where it is and who controls it; no snapshot contains them."""
 _MACHINE = re.compile(r"boincvm-machine-[A-Za-z0-9._-]{1,200}")
 _MACHINE_FILE = re.compile(r"checkpoint-\d{6,9}\.json|memory-\d{6,9}|disk-\d{6,9}\.qcow2", re.ASCII)
 _LONGEST_NAME = 255
@@ -56,21 +57,22 @@ _LARGEST_TABLE = 1 << 20
 _MOST_FILES = 10_000
 _CHUNK = 1 << 20
 _LEVEL = 1
-"""Of compression: the next levels take far longer and save little of a machine's memory."""
+"""Compression level. Higher ones take far longer and save little of a machine's memory."""
 
 
 class Snapshot(NamedTuple):
-    """What a file says of itself. `machines`: for each its directory's name, the image's digest,
-    and the driver's table."""
+    """What a snapshot says about itself."""
 
     files: dict[str, FileSeal]
     machines: list[dict[str, object]]
+    """For each machine the name of its directory, its image's digest, and the driver's table."""
     architecture: str
     made: float
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """What the file `path` says of itself; its files are not looked at. Raises InputFileError."""
+    """Return what the file `path` says about itself; its files are not read. Raises
+    InputFileError."""
     with _opened(path) as archive:
         return _read_table(archive, path)
 
@@ -78,10 +80,10 @@ def read_snapshot(path: Path) -> Snapshot:
 def read_all(
     path: Path, directory: Path | None = None, *, only: Collection[str] | None = None
 ) -> Snapshot:
-    """Reads all of it, and writes it into `directory`, which is new, if that is given: of its
-    files those that `only` names, if that is.
+    """Read and verify the whole snapshot, and extract it into `directory` if that is given.
 
-    Raises InputFileError where anything is not as the file says, HostDiskFullError, HostError.
+    `directory` is new. `only`: the names of the files to extract; None for all. Raises
+    InputFileError if anything differs from what the file says, HostDiskFullError, HostError.
     """
     with _opened(path) as archive:
         snapshot = _read_table(archive, path)
@@ -105,7 +107,7 @@ def read_all(
 
 
 class _Unpacked:
-    """What a gzip stream holds; a damaged one is a TarError."""
+    """The content of a gzip stream; damaged data raises TarError."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = gzip.GzipFile(fileobj=stream)
@@ -119,9 +121,9 @@ class _Unpacked:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TarReader]:
-    """Raises InputFileError."""
+    """Open the snapshot `path`. Raises InputFileError."""
     try:
-        # A pipe that nobody writes to must not hold us for ever.
+        # A FIFO that nobody writes to must not block us forever.
         descriptor = open_descriptor(path, wait=False)
     except (OSError, ValueError) as error:
         raise InputFileError(f"{path} cannot be read: {error}") from error
@@ -163,8 +165,10 @@ def _read_table(archive: TarReader, path: Path) -> Snapshot:
 
 
 def _checked(name: str) -> str:
-    """A file's name: a job's in the directory itself, or a machine's in a directory there. Raises
-    ValueError."""
+    """Return `name` if it is valid. Raises ValueError.
+
+    Valid names are a job's file in the directory itself, or a machine's file in a directory there.
+    """
     directory, slash, file = name.rpartition("/")
     encoded = os.fsencode(file)
     if slash:
@@ -182,7 +186,7 @@ def _checked(name: str) -> str:
 
 
 def _checked_machine(machine: object) -> dict[str, object]:
-    """Raises ValueError, KeyError, TypeError."""
+    """Return `machine` if it is valid. Raises ValueError, KeyError, TypeError."""
     if not isinstance(machine, dict) or not isinstance(machine["machine"], dict):
         raise TypeError("a machine is no table")
     if not _MACHINE.fullmatch(_text(machine["directory"])):
@@ -208,7 +212,7 @@ def _text(value: object) -> str:
 
 
 def _time(value: object) -> float:
-    """Seconds since 1970, before the year 10000."""
+    """Return `value`, seconds since 1970, before the year 10000. Raises TypeError."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= LATEST:  # type: ignore[operator]
         raise TypeError("a time is none")
@@ -250,16 +254,19 @@ def _read_member(
 
 
 def damaged(path: Path, why: str) -> InputFileError:
-    """The error that says `why` the file `path` is not what was written."""
+    """Return the error that says `why` the file `path` is damaged."""
     return InputFileError(f"{path} is damaged: {why}", hint="export it again")
 
 
-# How one is made.
+# Export.
 
 
 def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
-    """Writes the job in `directory`, which does not run, with the newest whole checkpoint of each
-    machine. Raises InputFileError where there is none, OutputFileError, HostDiskFullError."""
+    """Write the job in `directory` to `target`, with each machine's newest complete checkpoint.
+
+    The job must not be running. Raises InputFileError if no machine is saved, OutputFileError,
+    HostDiskFullError.
+    """
     if os.path.lexists(target) and not force:
         raise OutputFileError(f"{target} exists", hint="--force replaces it")
     machines = dict(_saved_machines(directory))
@@ -281,7 +288,7 @@ def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
 
 
 def _write(target: Path, snapshot: Snapshot, places: dict[str, Path]) -> None:
-    """The archive, whole or not at all, and read back."""
+    """Write the archive, whole or not at all, and read it back to verify it."""
     part = target.with_name(f".{target.name}.part")
     try:
         with tarfile.open(part, "w:gz", compresslevel=_LEVEL) as archive:
@@ -333,7 +340,7 @@ def _machine_files(machines: dict[Path, SavedMachine]) -> dict[str, Path]:
 
 
 def _job_files(directory: Path) -> dict[str, Path]:
-    """What lies beside the machines; a BOINC link counts as what it leads to."""
+    """Return the files beside the machines; a BOINC link counts as its target."""
     try:
         known = read_init_data(directory) if (directory / "init_data.xml").exists() else None
     except InitDataError as error:
@@ -369,7 +376,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def check_directory(directory: Path) -> None:
-    """Raises HostError where a job runs in it."""
+    """Raise HostError if a job runs in `directory`."""
     if (directory / "boincvm.sock").exists():
         raise HostError(
             f"a job runs in {directory}", hint="end it first: it is saved when it is told to quit"

@@ -1,4 +1,4 @@
-"""Whether a saved machine can go on here, said before it is tried."""
+"""Checks whether saved machines can continue on this computer, before it is tried."""
 
 import platform
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from boincvm.wrapper.snapshot.archive import Snapshot
 
 
 async def check_snapshot(snapshot: Snapshot, directory: Path) -> list[Finding]:
-    """For a job that is to run in `directory`."""
+    """Return what speaks for or against running the job in `directory`."""
     here = platform.machine()
     if snapshot.architecture != here:
         what = f"it was made on {snapshot.architecture}, and this is {here}"

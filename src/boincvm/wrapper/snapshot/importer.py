@@ -1,4 +1,4 @@
-"""A directory in which a job goes on, made of a snapshot that somebody else may have made."""
+"""Creates a job's directory from a snapshot that somebody else may have made."""
 
 import shutil
 from pathlib import Path
@@ -18,11 +18,11 @@ _LONGEST = 300
 
 
 def import_snapshot(path: Path, directory: Path, *, trusted: bool = False) -> Snapshot:
-    """Makes `directory`, which does not exist or is empty, of the file. Nothing is left of it if
-    anything fails. `trusted`: whoever imports it knows who made it, so its job may do what a job
-    of one's own may.
+    """Create `directory`, which does not exist or is empty, from the snapshot `path`.
 
-    Raises InputFileError, OutputFileError, UntrustedJobError, HostDiskFullError, HostError.
+    Nothing is left of it if anything fails. `trusted`: the user knows who made the snapshot, so its
+    job may do what the user's own jobs may. Raises InputFileError, OutputFileError,
+    UntrustedJobError, HostDiskFullError, HostError.
     """
     new = directory.with_name(f".{directory.name}.part")
     try:
@@ -47,10 +47,10 @@ def import_snapshot(path: Path, directory: Path, *, trusted: bool = False) -> Sn
 
 
 def needs_trust(path: Path) -> list[str]:
-    """All for which `import_snapshot` would have to be told that the file `path` is trusted: what
-    its job would do outside of a machine. The file is read as a whole, so damage is found, too.
+    """Return all that the job in the snapshot `path` would do outside of a machine.
 
-    Raises InputFileError, HostDiskFullError, HostError.
+    For these `import_snapshot` must be told that the file is trusted. The whole file is read, so
+    damage is found, too. Raises InputFileError, HostDiskFullError, HostError.
     """
     try:
         with TemporaryDirectory(prefix="boincvm-") as place:
@@ -68,7 +68,7 @@ def needs_trust(path: Path) -> list[str]:
 
 
 def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:
-    """Nothing that a hypervisor will be given may say more than a machine of ours does."""
+    """Check that no file for a hypervisor says more than one of our own machines' would."""
     for place in sorted(directory.glob(MACHINES)):
         for number, manifest in manifests(place):
             try:

@@ -1,4 +1,4 @@
-"""The checkpoints of a job, for people."""
+"""Lists the checkpoints of a job for the user."""
 
 from datetime import datetime
 from pathlib import Path
@@ -10,18 +10,23 @@ from boincvm.wrapper.snapshot.archive import MACHINES
 
 
 class Listed(NamedTuple):
-    """`size`: bytes of all that it needs, also where others need it too. `made`: local time.
-    `state`: whole, or what is wrong."""
+    """A checkpoint as the user sees it."""
 
     machine: str
     number: int
     made: str
+    """Local time."""
     size: int
+    """Bytes of all files that it needs, including those that other checkpoints need, too."""
     state: str
+    """"whole", or what is wrong."""
 
 
 def list_checkpoints(directory: Path) -> list[Listed]:
-    """Those of the job in `directory`, all of their files read. Raises InputFileError."""
+    """Return the checkpoints of the job in `directory`, and read all of their files.
+
+    Raises InputFileError.
+    """
     if not directory.is_dir():
         raise InputFileError(f"there is no directory {directory}")
     return [

@@ -1,4 +1,4 @@
-"""What a job that came from somebody else could do outside of a machine, before it is taken."""
+"""Finds what a job from somebody else could do outside of a machine, before it is imported."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +16,14 @@ _LONGEST_SHOWN = 60
 
 
 class UntrustedJobError(InputFileError):
-    """The job does more than to run programs in machines without a network."""
+    """The job does more than run programs in machines without a network."""
 
 
 def check_job(directory: Path, source: Path) -> None:
-    """Raises UntrustedJobError where the job in `directory`, which came with the file `source`,
-    may do anything outside of a machine, and InputFileError where that cannot be told."""
+    """Raise UntrustedJobError if the job in `directory` may do anything outside of a machine.
+
+    `source`: the file that the job came with. Raises InputFileError if that cannot be determined.
+    """
     found = what_needs_trust(directory, source)
     if found:
         raise UntrustedJobError(
@@ -31,14 +33,16 @@ def check_job(directory: Path, source: Path) -> None:
 
 
 def summary(found: list[str]) -> str:
-    """What `what_needs_trust` has found, in a line: of many things the first ones."""
+    """Return one line about what `what_needs_trust` has found: of many things, the first ones."""
     more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
     return ", ".join(found[:_MOST_SHOWN]) + more
 
 
 def what_needs_trust(directory: Path, source: Path) -> list[str]:
-    """All that the job in `directory`, which came with the file `source`, would do outside of a
-    machine. Raises InputFileError where that cannot be told."""
+    """Return all that the job in `directory` would do outside of a machine.
+
+    `source`: the file that the job came with. Raises InputFileError if that cannot be determined.
+    """
     try:
         path = resolve(directory, JOB_FILE, None)
         if not path.exists():
@@ -57,7 +61,7 @@ def what_needs_trust(directory: Path, source: Path) -> list[str]:
 
 
 def _reaches(job: Job[Task], settings: BoincSettings) -> Iterator[str]:
-    """What the job does outside of machines, and what it opens to them."""
+    """Yield what the job does outside of machines, and what it opens to them."""
     beside = (*settings.unzip_tasks, *settings.machine_managers, *settings.daemons)
     for task in (*beside, *job.tasks):
         match task:

@@ -1,1 +1,1 @@
-"""The tasks of a job: in which order they run, and how each is started, watched and ended."""
+"""The tasks of a job: their order, and how each is started, watched and ended."""

@@ -1,4 +1,4 @@
-"""When a job's archives are unpacked and packed. Most jobs have none, and load nothing for it."""
+"""Unpacks and packs a job's archives. Most jobs have none, and import nothing for it."""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:  # few jobs have patterns
 
 
 class JobArchives:
-    """Unpacks what came in archives, and packs what is to go out in one."""
+    """Unpacks the input archives of a job, and packs its output archive."""
 
     def __init__(self, settings: BoincSettings, context: JobContext) -> None:
-        """Raises JobFileError for a pattern that is no regular expression."""
+        """Compile the patterns. Raises JobFileError for an invalid regular expression."""
         self._settings = settings
         self._context = context
         self._patterns: tuple[NamePattern, ...] = ()
@@ -24,7 +24,7 @@ class JobArchives:
             self._patterns = compile_patterns(settings.zip_output.patterns)
 
     async def unpack(self) -> None:
-        """Unpack, before the first task of the first run.
+        """Unpack the input archives, before the first task of the first run.
 
         Raises InputFileError, HostDiskFullError.
         """
@@ -39,7 +39,10 @@ class JobArchives:
             remember_files(slot)
 
     async def pack(self) -> None:
-        """Pack, after the last task. Raises OutputFileError, HostDiskFullError, HostError."""
+        """Pack the outputs, after the last task.
+
+        Raises OutputFileError, HostDiskFullError, HostError.
+        """
         if self._settings.zip_output is None:
             return
         from boincvm.wrapper.slot.archives import zip_output

@@ -1,4 +1,4 @@
-"""What a guest's program asks of the BOINC client on its status channel."""
+"""Handles what a guest's program requests of the BOINC client on its status channel."""
 
 import asyncio
 from collections import deque
@@ -18,13 +18,13 @@ from boincvm.wrapper.log import log
 from boincvm.wrapper.task_errors import TemporaryExitError
 
 MOST_WAITING = 100
-"""Requests for files that a guest may have open at once; more are dropped, and that is logged."""
+"""Pending requests for files that a guest may have; more are dropped, and that is logged."""
 LARGEST_TRICKLE = 64 << 10
-"""Bytes of a trickle-up message."""
+"""Largest size of a trickle-up message, in bytes."""
 
 
 class Messenger(Protocol):
-    """What of the BOINC client a guest's program may use."""
+    """The part of the BOINC client that a guest's program may use."""
 
     slot: Path
     init_data: InitData
@@ -47,7 +47,7 @@ Request = Callable[[Session], Coroutine[None, None, None]]
 
 
 class GuestRequests:
-    """Does what one task's program asks for. Files that it wants sent are fetched one at a time."""
+    """Carries out the requests of one task's program; files are fetched one at a time."""
 
     def __init__(
         self,
@@ -56,9 +56,12 @@ class GuestRequests:
         outputs: frozenset[PurePosixPath],
         want_checkpoint: Callable[[], None],
     ) -> None:
-        """`place` is a directory of ours, for files on their way; `outputs` are the only files
-        that the guest may have uploaded, by their logical names. `want_checkpoint` is called when
-        the program wants its machine saved."""
+        """Set what the program may use.
+
+        `place`: a directory of ours for files in transit. `outputs`: the only files that the guest
+        may have uploaded, by their logical names. `want_checkpoint` is called when the program
+        wants its machine saved.
+        """
         self._outputs = outputs
         self._want_checkpoint = want_checkpoint
         self._client = client
@@ -67,14 +70,14 @@ class GuestRequests:
         self._news = asyncio.Event()
         self._uploads: set[str] = set()
         self.fraction_done: float | None = None
-        """From 0 to 1; None: the program has not told."""
+        """From 0 to 1; None if the program has not reported it."""
         self.operations: tuple[float, float] | None = None
-        """Floating-point and integer operations that the program says it has done."""
+        """Floating-point and integer operations that the program reports to have done."""
         self.finish_message = ""
         self.temporary_exit: TemporaryExitError | None = None
 
     def handle(self, word: status_channel.Word) -> None:
-        """Take note of one message of the program's; nothing here waits."""
+        """Handle one message from the program, without waiting for anything."""
         match word:
             case status_channel.FractionDone(fraction):
                 self.fraction_done = min(fraction, 1.0)
@@ -99,17 +102,17 @@ class GuestRequests:
         self._news.set()
 
     def notify(self) -> None:
-        """Tell the guest what is new for it: trickles that came, uploads that are done."""
+        """Tell the guest about new trickle-downs and finished uploads."""
         self._queue(self._deliver)
 
     async def serve(self, session: Session) -> None:
-        """Do what is asked, one thing after the other, until this is cancelled."""
+        """Carry out requests, one after the other, until cancelled."""
         while True:
             await self._news.wait()
             await self.finish(session)
 
     async def finish(self, session: Session) -> None:
-        """Do what has been asked so far."""
+        """Carry out the requests made so far."""
         self._news.clear()
         while self._waiting:
             try:
@@ -159,7 +162,7 @@ class GuestRequests:
             path.unlink()
 
     async def _put(self, session: Session, path: Path) -> None:
-        await run_in_guest(session, ["rm", "-f", "--", path.name])  # there may be a former one
+        await run_in_guest(session, ["rm", "-f", "--", path.name])  # an older one may exist
         await put_tree(
             session.link,
             session.window,
@@ -170,9 +173,9 @@ class GuestRequests:
 
 
 def beneath_work(path: str) -> PurePosixPath:
-    """Give `path` as the guest link wants it: relative to the job's directory in the guest.
+    """Return `path` relative to the job's directory in the guest, as the guest link needs it.
 
-    Raises ValueError for one that is elsewhere.
+    Raises ValueError if it lies elsewhere.
     """
     place = PurePosixPath(path)
     return place.relative_to(WORK) if place.is_absolute() else place

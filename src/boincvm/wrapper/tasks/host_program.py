@@ -1,4 +1,4 @@
-"""A program that runs on the host, all that it starts, and the guard over them."""
+"""A program that runs on the host, all processes that it starts, and their guard."""
 
 import asyncio
 import socket
@@ -26,14 +26,14 @@ from boincvm.wrapper.tasks.step import TaskEnd
 _KILL_LIMIT = 2.5
 _MOST_WORDS = 4096
 _STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
-"""Seconds between two looks whether all stand still. On a busy host a process may wait some tenths
-of a second for a processor before it can stop."""
+"""Seconds between checks whether all processes have stopped. On a busy host a process may wait some
+tenths of a second for a CPU before it can stop."""
 
 
 class HostProgram:
-    """Runs one program; made by `start`. When it ends, what it leaves behind is killed.
+    """Runs one program; made by `start`. When it ends, the processes that it leaves are killed.
 
-    Should this process die, be it by SIGKILL, the guard (host/supervisor_linux.py) ends all of it.
+    If this process dies, even by SIGKILL, the guard (host/supervisor_linux.py) ends all of them.
     """
 
     def __init__(self, supervised: Supervised, *, stop_signal: int, stops_all: bool) -> None:
@@ -62,15 +62,15 @@ class HostProgram:
         use_tstp: bool = False,
         nice: int | None = None,
     ) -> Self:
-        """Start a program. Returns when it runs, or waits for the other end of a stream that is a
-        FIFO. `argv[0]` is its path, which starts from `directory`; PATH is not searched.
+        """Start a program. Its path, `argv[0]`, starts from `directory`; PATH is not searched.
 
-        The environment is all that the program gets. Output files are appended to; without
-        them the program shares our streams; its input is empty without a file. `nice`: see
-        priority.py. Suspending stops all processes of the task; but with `use_tstp` the
-        program is told by SIGTSTP, and only with `multi_process` the others too: it may
-        handle the signal and see to them itself. Raises ProgramStartError, InputFileError,
-        OutputFileError, HostError.
+        Returns when the program runs, or while it waits for the other end of a stream that is a
+        FIFO. The program gets no other environment. Output files are appended to; without them the
+        program shares our streams; without an input file its input is empty. `nice`: see
+        priority.py. Suspending stops all processes of the task. With `use_tstp` the program gets
+        SIGTSTP, and the other processes only with `multi_process`: the program may handle the
+        signal and suspend them itself. Raises ProgramStartError, InputFileError, OutputFileError,
+        HostError.
         """
         supervised = start_supervised(
             Path(argv[0]),
@@ -91,42 +91,43 @@ class HostProgram:
         return self._program
 
     async def wait(self) -> TaskEnd:
-        """Wait until the program has ended and nothing of it is left.
+        """Wait until the program and all of its processes have ended.
 
-        Raises what `start` raises, where the program waited for a stream.
+        Raises what `start` raises, if the program waited for a stream.
         """
         return await asyncio.shield(self._end)
 
     @property
     def failure(self) -> BaseException | None:
-        """Why the program, which waited for a stream, could not be started then."""
+        """Why the program could not be started after it had waited for a stream."""
         return self._end.exception() if self._end.done() else None
 
     async def suspend(self) -> None:
-        """Suspend all: nothing of it computes when this returns; again is harmless."""
+        """Suspend all processes: none computes when this returns. Calling it again is harmless."""
         if not self._stops_all:
             if self._program in children(self._guard.pid):
                 send(self._program, self._stop_signal)
             return
         told: set[int] = set()
-        # The kernel has no event for "all stand still"; usually the second look finds it so.
-        # One that cannot stop now, on a dead network file system say, will when it goes on.
+        # The kernel has no event for "all have stopped"; usually the second check finds it so.
+        # A process that cannot stop now (on a dead network file system, say) stops later.
         for pause in _STOP_PAUSES:
             if self._end.done() or stop_round(self._guard.pid, self._stop_signal, told):
                 return
             await asyncio.sleep(pause)
 
     async def resume(self) -> None:
-        """Let all go on; again is harmless."""
+        """Resume all processes. Calling it again is harmless."""
         if not self._end.done():
             signal_tree(self._guard.pid, CONTINUE)
 
     async def kill(self, grace: float = GRACE) -> None:
-        """End all: nothing of it is left when this returns.
+        """End all processes: none is left when this returns.
 
-        The program is asked by SIGTERM first, as BOINC's wrapper does it: it may want to write a
-        checkpoint. So is what it leaves behind when it has ended. All that is left after
-        `grace` seconds is killed. Asks once: a second SIGTERM may mean haste."""
+        The program gets SIGTERM first, as from BOINC's wrapper: it may want to write a checkpoint.
+        So do the processes that it leaves when it has ended. Whatever is left after `grace` seconds
+        is killed. SIGTERM is sent only once: a second one may mean haste.
+        """
         if not self._end.done() and not self._is_killed:
             self._ask()
             await self._ends_within(grace)
@@ -154,13 +155,13 @@ class HostProgram:
         return bool(done)
 
     def cpu_time(self) -> float:
-        """Tell the seconds, user and system, that all of it has used; it never goes down."""
+        """Return the seconds, user and system, that all processes have used; it never decreases."""
         if not self._end.done():
             self._cpu_time = max(self._cpu_time, usage(self._guard.pid)[0])
         return self._cpu_time
 
     def resident(self) -> int:
-        """Tell how many bytes of memory all of it occupies now."""
+        """Return how many bytes of memory all processes occupy now."""
         return 0 if self._end.done() else usage(self._guard.pid)[1]
 
     def _listen(self) -> None:
@@ -182,7 +183,7 @@ class HostProgram:
             end = supervised_end(self._supervised, self._words)
         except BoincvmError as error:
             self._end.set_exception(error)
-            self._end.exception()  # of a daemon nobody may wait for it
+            self._end.exception()  # retrieved, because nobody may wait for a daemon
             return
         self._cpu_time = max(self._cpu_time, end.user_time + end.system_time)
         self._end.set_result(TaskEnd(end.code, end.signal))

@@ -1,4 +1,4 @@
-"""A task that runs on the host, and the files by which it says how far it is."""
+"""A task that runs on the host, and the files by which it reports its progress."""
 
 from typing import Self
 
@@ -27,7 +27,7 @@ class HostStep(Step):
     def start(
         cls, task: HostTask, command: HostCommand, *, use_tstp: bool, nice: int | None
     ) -> Self:
-        """Start `command`, which `task` has become. `nice`: see priority.py.
+        """Start `command`, which `task` resolves to. `nice`: see priority.py.
 
         Raises ProgramStartError, InputFileError, OutputFileError, HostError.
         """
@@ -52,7 +52,7 @@ class HostStep(Step):
 
     @property
     def failure(self) -> BaseException | None:
-        """Why the program, which waited for a stream, could not be started then."""
+        """Why the program could not be started after it had waited for a stream."""
         return self._program.failure
 
     @property

@@ -1,4 +1,4 @@
-"""How machines come up under the client: from a checkpoint, a golden snapshot or a boot."""
+"""Starts machines under the client: from a checkpoint, a golden snapshot or by a boot."""
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -27,22 +27,22 @@ SETTINGS = Settings(
 )
 INIT_DATA = "init_data.xml"
 IMAGE_DIRECTORY = "boincvm-images"
-"""In the project's directory: images that came as files of an app version, unpacked."""
+"""The directory, in the project's, of images that came as files of an app version, unpacked."""
 
 
 class TaskMachine(ManagedMachine):
-    """A machine of a job in its slot: it serves one task or several."""
+    """A machine of a job in its slot, which serves one task or several."""
 
     def __init__(
         self, driver: Driver, spec: MachineSpec, settings: Settings, steps: Iterable[int] = ()
     ) -> None:
         super().__init__(driver, spec, settings)
         self.steps = list(steps)
-        """The tasks that have run in it so far, by their numbers in the job."""
+        """The tasks that have run in it so far, by their index in the job."""
 
 
 class MachineStarter:
-    """Each machine stands in `machines`, by its name, from the moment that it is begun."""
+    """Starts machines; each is in `machines`, by its name, as soon as its start begins."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class MachineStarter:
         self._warmers = Warmers()
 
     async def image(self, name: str) -> Image:
-        """Held until `close`. Raises BoincvmError."""
+        """Open an image and hold it until `close`. Raises BoincvmError."""
         image = await in_side_thread(self._open_image, name)
         self._held.enter_context(image)
         return image
 
     def _open_image(self, name: str) -> Image:
-        """One that came as a file of the app version, or one of this user's."""
+        """Open an image that is a file of the app version, or else one of this user's."""
         path = self._client.resolve(name)
         if path.is_file():
             store = ImageStore(self._context.project_directory / IMAGE_DIRECTORY)
-            # By the logical name, so that a new version takes the place of the former one.
+            # Named by the logical name, so that a new version replaces the former one.
             own_name = packed_name(Path(name))
             unpack_image(path, own_name, store)
             return store.open(own_name)
@@ -78,7 +78,7 @@ class MachineStarter:
     async def open(
         self, name: str, spec: MachineSpec, image: Image, saved: SavedMachine | None
     ) -> TaskMachine:
-        """Start a machine: from where it was saved, or else a new one. Raises BoincvmError."""
+        """Start a machine: where it was saved, or else a new one. Raises BoincvmError."""
         driver = await open_driver(DEFAULT, image.kernel)
         sources: list[StartSource]
         if saved is not None:
@@ -106,6 +106,6 @@ class MachineStarter:
         return machine
 
     async def close(self) -> None:
-        """Lets go of the images, and of the making of snapshots."""
+        """Release the images, and end the processes that make snapshots."""
         await self._warmers.close()
         self._held.close()

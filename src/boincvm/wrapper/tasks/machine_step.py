@@ -1,5 +1,7 @@
-"""A task that runs in a machine, as the BOINC client wishes: saved with the machine, and gone on
-with in another run of the wrapper."""
+"""A task that runs in a machine under the BOINC client.
+
+It is saved with the machine, and continues in another run of the wrapper.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,10 +46,12 @@ class MachineStep(Step):
         *,
         is_first: bool,
     ) -> None:
-        """`task` has physical paths. `open_machine` gives the machine, and `give_up` removes one
-        that is of no use. `sizes_at_begin`: what the output files had when the task first began,
-        by stream. `saved`: where the program was when the machine was put on disk. `is_first`: no
-        earlier task has run in the machine."""
+        """Take the job's task number `index`; `task` has physical paths.
+
+        `open_machine` starts the machine, and `give_up` removes an unusable one. `sizes_at_begin`:
+        the sizes of the output files when the task first began, by stream. `saved`: where the
+        program was when the machine was saved. `is_first`: no earlier task has run in the machine.
+        """
         self._index = index
         self._task = task
         self._slot = slot
@@ -65,7 +69,7 @@ class MachineStep(Step):
         self._is_first = is_first
         self._is_expired = False
 
-    # What the client is told of it.
+    # Reports to the client.
 
     @property
     def fraction_done(self) -> float:
@@ -88,17 +92,17 @@ class MachineStep(Step):
 
     @property
     def machine(self) -> TaskMachine | None:
-        """Where it runs, once that is up."""
+        """The machine in which the task runs, or None before it is up."""
         return self._machine
 
     @property
     def process_id(self) -> int | None:
         return self._machine.process_id if self._machine else None
 
-    # What the client wants. The machine itself is paused by whoever owns it.
+    # Requests from the client. The machine itself is paused by its owner.
 
     def start_suspended(self) -> None:
-        """Take note that the client wants it suspended before it has begun."""
+        """Take note that the client wants the task suspended before it has begun."""
         self._watch.pause()
 
     async def suspend(self) -> None:
@@ -117,8 +121,10 @@ class MachineStep(Step):
         await self.ask_to_end()
 
     async def ask_to_end(self) -> None:
-        """End the program, if it runs: by SIGTERM, and what has not ended GRACE seconds of
-        running later by SIGKILL, as a task of the host."""
+        """End the program, if it runs: by SIGTERM, then by SIGKILL after GRACE seconds of running.
+
+        A task on the host ends the same way.
+        """
         program, machine = self._run.program if self._run else None, self._machine
         if program is None or machine is None or machine.is_saved or not machine.is_answering:
             return
@@ -139,8 +145,10 @@ class MachineStep(Step):
             await self._machine.kill()
 
     def state(self) -> SavedTask | None:
-        """Tell what `saved` must be when the machine wakes; None where the task cannot go on from
-        here, because its program does not run: the task then begins anew."""
+        """Return what `saved` must be when the machine wakes.
+
+        None if the program does not run: the task cannot continue from here, and starts over.
+        """
         state = self._run.state() if self._run else None
         if state is None:
             return None
@@ -155,10 +163,10 @@ class MachineStep(Step):
             fraction_done=self.fraction_done,
         )
 
-    # What it does.
+    # Running the task.
 
     async def wait(self) -> TaskEnd:
-        """Do all of it; a saved program that cannot go on is begun anew.
+        """Run the task to its end; a saved program that cannot continue starts over.
 
         Raises BoincvmError; SavedMachineError if more than this task was lost.
         """
@@ -193,7 +201,7 @@ class MachineStep(Step):
         if self._saved is None:
             await run.prepare(replace=len(machine.steps) > 1)
         self._run = run
-        if self._is_expired:  # while its files went in
+        if self._is_expired:  # while its files were copied in
             run.kill()
         serving = asyncio.ensure_future(self.requests.serve(machine.session))
         try:
@@ -225,8 +233,10 @@ class MachineStep(Step):
         return await run.go_on(running, partial(_wake, machine), GuestProgram.wait)
 
     def _judge(self, end: ProgramEnd, missing: OutputFileError | None, memory: int) -> None:
-        """Raise LimitError where a limit of the machine made the program fail, and `missing` where
-        it did not fail: one that did need not have written all."""
+        """Raise LimitError if a machine's limit made the program fail; `missing` if it succeeded.
+
+        A program that failed need not have written all of its outputs.
+        """
         failed = end.code != 0 and not self._is_expired
         if missing is not None:
             if not failed:
@@ -253,7 +263,7 @@ class MachineStep(Step):
 
 
 async def _wake(machine: TaskMachine) -> None:
-    """Raises SavedMachineError."""
+    """Wake the saved guest. Raises SavedMachineError."""
     try:
         await machine.wake()
     except (GuestError, HypervisorError) as error:

@@ -1,7 +1,7 @@
 """The machines of a job under a BOINC client: which task runs in which, and how long they live.
 
-A machine's files lie in the slot, in `boincvm-machine-N/`, mode 0700, N counting the machines'
-names in the order of the job file.
+A machine's files are in the slot, in `boincvm-machine-N/`, mode 0700; N is the index of the
+machine's name in the order of the job file.
 """
 
 import time
@@ -48,7 +48,7 @@ class JobMachines:
         self._images: dict[str, Image] = {}
         self._saved: dict[str, SavedMachine] = {}
         self._kept: dict[str, SavedMachine] = {}
-        self._unsaved_since: dict[str, float] = {}  # by the watch that stands while suspended
+        self._unsaved_since: dict[str, float] = {}  # by the watch that stops while suspended
         self._opening = MachineStarter(context, client, self._machines, self._is_suspended_now)
         self._is_suspended = False
         self._network = True
@@ -62,7 +62,7 @@ class JobMachines:
         return self._is_suspended
 
     def _tasks_of(self, name: str) -> list[int]:
-        """The tasks that run in the machine."""
+        """Return the indices of the tasks that run in the machine."""
         return [
             index
             for index, task in enumerate(self._job.tasks)
@@ -74,7 +74,7 @@ class JobMachines:
         return self._context.slot
 
     def kept(self) -> list[dict[str, object]]:
-        """Describe the last checkpoint of each machine, for people."""
+        """Describe the last checkpoint of each machine, for the user."""
         return [
             {
                 "machine": name,
@@ -90,15 +90,18 @@ class JobMachines:
 
     @property
     def operations(self) -> tuple[float, float] | None:
-        """What the last program that said anything of it has done."""
+        """Floating-point and integer operations, as the last program to report any has done."""
         said = self.current.requests.operations if self.current else None
         return said or self._operations
 
     # Where to begin.
 
     def first_step(self, done: int) -> int:
-        """Find the task to begin with where `done` are done: a machine that is lost takes with it
-        what its tasks have done in it, unless no later task needs the machine."""
+        """Return the index of the task to begin with when `done` tasks are done.
+
+        A machine that is lost takes with it what its tasks did in it, so they are done again,
+        unless no later task needs the machine.
+        """
         first = done
         for name in self._names:
             steps = self._tasks_of(name)
@@ -115,8 +118,10 @@ class JobMachines:
         return first
 
     def _read_saved(self, name: str, steps: list[int]) -> SavedMachine | None:
-        """Find the newest checkpoint of the machine that can be used; without one its files are
-        removed. The log says what was lost."""
+        """Return the machine's newest usable checkpoint; without one, remove the machine's files.
+
+        Logs what was lost.
+        """
         directory = self._directory(name)
         found = find_saved(directory)
         for line in found.lost:
@@ -147,7 +152,7 @@ class JobMachines:
     # Tasks.
 
     def step(self, index: int, task: MachineTask) -> MachineStep:
-        """Make a step of `task`, the job's task `index`. Raises JobFileError, InputFileError."""
+        """Return a step for `task`, the job's task `index`. Raises JobFileError, InputFileError."""
         name, slot = task.machine, self._context.slot
         saved = self._saved.get(name)
         was_running = saved.task if saved and saved.task and saved.task.number == index else None
@@ -173,7 +178,7 @@ class JobMachines:
         return self.current
 
     async def release(self, index: int) -> None:
-        """Take note that task `index` is done: its machine ends, unless a later task needs it."""
+        """Take note that task `index` is done; end its machine unless a later task needs it."""
         if self.current is not None:
             is_last = index == len(self._job.tasks) - 1
             self.finish_message = self.current.requests.finish_message if is_last else ""
@@ -188,7 +193,7 @@ class JobMachines:
         self._discard(task.machine)
 
     async def _open(self, name: str) -> TaskMachine:
-        """Start the machine, unless it is up. Raises BoincvmError."""
+        """Return the machine; start it unless it is up. Raises BoincvmError."""
         shape = self._job.machines[name]
         machine = self._machines.get(name)
         if machine is not None:
@@ -198,8 +203,8 @@ class JobMachines:
         if saved is not None and saved.image != image.digest:
             raise SavedMachineError("its image has changed since it was saved")
         spec = machine_spec(shape, image, self._directory(name))
-        # The work unit's name is the same on every host that has a result of it, so it tells
-        # nothing of this one, and programs that print it still agree.
+        # The workunit's name is the same on every host that runs it, so it reveals
+        # nothing about this one, and programs that print it produce the same output.
         own_name = host_name(self._client.init_data.work_unit_name or name)
         spec = spec._replace(balloon=not self._client.is_standalone, host_name=own_name)
         check_room(self._context.slot, shape.memory)
@@ -213,7 +218,7 @@ class JobMachines:
         return machine
 
     async def _give_up(self, name: str) -> None:
-        """Remove the machine, whose checkpoint is of no use; again is harmless."""
+        """Remove the machine, whose checkpoint is unusable. Calling it again is harmless."""
         machine = self._machines.pop(name, None)
         if machine is not None:
             await machine.kill()
@@ -221,10 +226,10 @@ class JobMachines:
         self._kept.pop(name, None)
         self._discard(name)
 
-    # What the client wants.
+    # Requests from the client.
 
     async def apply(self, *, suspended: bool, network: bool) -> None:
-        """Pause all machines or let them go on, with network or without."""
+        """Suspend or resume all machines, and connect or disconnect their network."""
         self._is_suspended = suspended
         (self.times.watch.pause if suspended else self.times.watch.resume)()
         if self.current is not None:
@@ -236,15 +241,15 @@ class JobMachines:
         self._network = network
 
     def set_clocks(self) -> None:
-        """Give guests that run the host's time; one that goes on later gets it then."""
+        """Give running guests the host's time; a suspended one gets it when it resumes."""
         for machine in self._machines.values():
             machine.set_clock()
 
     async def keep(self, *, last: bool) -> bool:
-        """Make a checkpoint of each machine, if all are where they can go on from; with `last` the
-        machines end. Tell whether it was done.
+        """Make a checkpoint of each machine if all can be resumed; tell whether that was done.
 
-        Raises HypervisorError, GuestError, OSError: the former checkpoints stay then.
+        With `last` the machines end. Raises HypervisorError, GuestError, OSError: the former
+        checkpoints remain then.
         """
         if self._is_suspended and not last:
             return False
@@ -286,7 +291,7 @@ class JobMachines:
         )
 
     def losses(self) -> list[str]:
-        """Tell what it costs if machines end as they are now, a line for each."""
+        """Describe what is lost if the machines end now, a line for each."""
         lines = []
         for name, since in self._unsaved_since.items():
             if name not in self._machines:
@@ -306,12 +311,12 @@ class JobMachines:
         check_checkpoint_room(machine.spec.directory, needed, self._context.slot, bound)
 
     async def kill(self) -> None:
-        """End all machines at once, and save nothing."""
+        """End all machines immediately, without saving them."""
         for machine in tuple(self._machines.values()):
             await machine.kill()
 
     async def close(self, *, keep: bool) -> None:
-        """End what runs. `keep`: the machines' checkpoints stay for the next run."""
+        """End what runs. `keep`: the machines' checkpoints remain for the next run."""
         for name, machine in self._machines.items():
             stays = keep and name in self._kept
             await machine.close(keep=stays)
@@ -322,7 +327,10 @@ class JobMachines:
 
 
 def _first_after(saved: SavedMachine, steps: list[int], done: int) -> int:
-    """Find the task to go on with where the machine is as it was saved; `steps` are all of its."""
+    """Return the index of the task to continue with in the machine as it was saved.
+
+    `steps`: all tasks of the machine.
+    """
     if saved.task is not None:
         return saved.task.number
     return min([step for step in steps if step not in saved.steps], default=done)

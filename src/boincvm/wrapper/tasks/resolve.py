@@ -1,4 +1,4 @@
-"""Looks up what the names of a task's files stand for in a BOINC slot, when the task starts."""
+"""Resolves the names of a task's files in a BOINC slot, when the task starts."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -18,28 +18,27 @@ PROJECT_DIRECTORY = "$PROJECT_DIR"
 
 
 class JobContext(NamedTuple):
-    """Where a job runs, and what the client says of its files."""
+    """Where a job runs, and what the client says about its files."""
 
     slot: Path
     project_directory: Path
     resolve: Callable[[str], Path]
-    """Gives the physical path of a logical name, which never leads out of the slot and the
+    """Returns the physical path of a logical name, which never leads out of the slot and the
     project's directory. Raises InputFileError."""
     environment: Mapping[str, str]
-    """What programs of the host have in their environment."""
+    """The environment of programs on the host."""
     is_for_vmwrapper: bool
-    """Whether words of a host task's command line that begin with `./` are logical names."""
+    """Whether words that begin with `./` on a host task's command line are logical names."""
     app_files: frozenset[Path] = frozenset()
     """Files of the app version, which no output may replace."""
     signed: frozenset[Path] | None = None
-    """They and copies of them are the only programs that may be started on the host; None: any
-    may be."""
+    """The only files that may be started on the host, with copies of them; None allows any."""
 
     def output(self, name: str) -> Path:
-        """Give the physical path of the logical name of an output.
+        """Return the physical path of an output, given its logical name.
 
-        Raises JobFileError for a file of the app version: it is signed, and shared by all tasks
-        of the application. Raises InputFileError.
+        Raises JobFileError for a file of the app version: it is signed, and shared by all tasks of
+        the application. Raises InputFileError.
         """
         path = self.resolve(name)
         if path in self.app_files:
@@ -48,10 +47,10 @@ class JobContext(NamedTuple):
 
 
 class HostCommand(NamedTuple):
-    """A program of the host, ready to be started. All paths are physical."""
+    """A program on the host, ready to be started. All paths are physical."""
 
     argv: tuple[str, ...]
-    """The program's path first; it starts from `directory`."""
+    """Begins with the program's path, which starts from `directory`."""
     directory: Path
     environment: Mapping[str, str]
     stdin: Path | None
@@ -62,7 +61,7 @@ class HostCommand(NamedTuple):
 
 
 def host_command(task: HostTask, context: JobContext) -> HostCommand:
-    """Look up all that `task` names. With `context.signed` it may have to read the program.
+    """Resolve all that `task` names. With `context.signed` it may have to read the program.
 
     Raises JobFileError, InputFileError.
     """
@@ -99,13 +98,13 @@ def host_command(task: HostTask, context: JobContext) -> HostCommand:
         stdin=_if_any(context.resolve, task.stdin),
         stdout=_if_any(context.output, task.stdout),
         stderr=_if_any(context.output, task.stderr),
-        fraction_done=_if_any(context.output, task.fraction_done),  # which goes at the start
+        fraction_done=_if_any(context.output, task.fraction_done),  # removed at the start
         checkpoint=_if_any(context.resolve, task.checkpoint),
     )
 
 
 def physical_task(task: MachineTask, context: JobContext) -> MachineTask:
-    """Give `task` with physical paths for all that it names on the host.
+    """Return `task` with physical paths for all that it names on the host.
 
     Raises JobFileError, InputFileError.
     """
@@ -138,8 +137,10 @@ def _input(item: InputFile, context: JobContext) -> InputFile:
 
 
 def _physical(name: str, context: JobContext) -> Path:
-    """What `boinc_resolve(name)` stands for. A macro in it may have made a path of it, which is
-    a file of the project itself, or the slot's."""
+    """Return the path that `boinc_resolve(name)` stands for.
+
+    A macro may have made the name a path, of a file of the project or of the slot.
+    """
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         path = Path(os.path.normpath(context.slot / name))
         if path != context.slot and path.is_relative_to(context.slot):
@@ -150,8 +151,11 @@ def _physical(name: str, context: JobContext) -> Path:
 
 
 def _started_as(name: str, application: Path, context: JobContext) -> Path:
-    """The path by which the application is started: a symbolic link keeps its own name, by which
-    one program that is many (busybox, say) knows what it is to be."""
+    """Return the path by which the application is started.
+
+    A symbolic link keeps its own name, because a multi-call program (busybox, for example) chooses
+    by it what to do.
+    """
     path = context.slot / name
     try:
         leads_to = None if path.is_symlink() else target(path)
@@ -170,13 +174,14 @@ def _application(name: str, context: JobContext) -> Path:
     _, macro, rest = name.partition(PROJECT_DIRECTORY)
     if macro:
         return _inside(context.project_directory / rest.lstrip("/"), context)
-    # BOINC's wrapper starts whatever program it is told to, and one that we start may start any
-    # other: to refuse /usr/bin/python3 would protect nobody.
+    # BOINC's wrapper starts any program it is told to, and one that we start may start any
+    # other: refusing /usr/bin/python3 would protect nobody.
     return Path(name) if name.startswith("/") else context.resolve(name)
 
 
 def _inside(path: Path, context: JobContext) -> Path:
-    """`path` unless it leads out of the slot and the project's directory."""
+    """Return `path`. Raises JobFileError if it leads out of the slot and the project's
+    directory."""
     real = Path(os.path.realpath(path))
     roots = (context.slot, context.project_directory)
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):

@@ -1,4 +1,4 @@
-"""The tasks of a job in their order, with the daemons beside them."""
+"""Runs the tasks of a job in order, with the daemons beside them."""
 
 import asyncio
 import math
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # a job without machines starts sooner without this
 
 
 class TaskSequence:
-    """Runs what is still to be done of a job."""
+    """Runs the tasks of a job that are still to be done."""
 
     def __init__(
         self,
@@ -39,8 +39,11 @@ class TaskSequence:
         *,
         use_tstp: bool,
     ) -> None:
-        """`machines`: None where no task runs in one. `use_tstp`: programs of the host are
-        suspended by SIGTSTP."""
+        """Take the job and what it runs with.
+
+        `machines`: None if no task runs in one. `use_tstp`: suspend programs on the host by
+        SIGTSTP.
+        """
         self._job = job
         self._settings = settings
         self._context = context
@@ -53,16 +56,16 @@ class TaskSequence:
         self._may_start.set()
         self._index = 0
         self.current: Step | None = None
-        """The task that runs now."""
+        """The task that is running."""
         self.is_suspended = False
         self.has_network = True
         self.used = progress.checkpointed
-        """What the job had used when its last task of this run ended, however that was."""
+        """What the job had used when its last task of this run ended, in whatever way."""
 
     # The order of the tasks.
 
     async def run(self) -> None:
-        """Run all, to the end of the last task. Raises BoincvmError."""
+        """Run all tasks to the end of the last one. Raises BoincvmError."""
         job, settings = self._job, self._settings
         archives = JobArchives(settings, self._context)
         first = self._progress.tasks_done
@@ -84,7 +87,7 @@ class TaskSequence:
         await archives.pack()
 
     async def _unzip_tasks(self) -> None:
-        """Run VMWrapper's tasks that run once, before the first task of the first run."""
+        """Run VMWrapper's unzip tasks, once, before the first task of the first run."""
         for task in self._settings.unzip_tasks:
             step = await self._start_on_host(task)
             _check_end(task, await self._wait(step, task))
@@ -152,7 +155,7 @@ class TaskSequence:
         return step
 
     async def _permission(self) -> None:
-        while not self._may_start.is_set():  # it may be gone again when we are woken
+        while not self._may_start.is_set():  # it may be cleared again before we wake
             await self._may_start.wait()
 
     def _nice(self, task: HostTask) -> int | None:
@@ -163,7 +166,7 @@ class TaskSequence:
         )
 
     async def _wait(self, step: Step, task: Task) -> TaskEnd:
-        """Wait until the task has ended; an end that its time limit caused counts as success."""
+        """Wait until the task has ended; if its time limit ended it, that counts as success."""
         ended = asyncio.ensure_future(step.wait())
         limit = asyncio.ensure_future(step.reach(task.time_limit or math.inf))
         try:
@@ -186,7 +189,7 @@ class TaskSequence:
     # What the client wants.
 
     async def apply(self, *, suspended: bool, network: bool) -> None:
-        """Suspend all that runs, or let it go on; connect machines to the network, or not."""
+        """Suspend or resume all that runs; connect or disconnect the machines' network."""
         self.is_suspended, self.has_network = suspended, network
         if suspended:
             self._may_start.clear()
@@ -199,7 +202,7 @@ class TaskSequence:
 
     @property
     def waits_for_network(self) -> bool:
-        """Whether the task that runs is in a machine with a network that the client suspends."""
+        """Tell whether the running task's machine has a network, which the client suspends."""
         task = self._job.tasks[self._index]
         if self.current is None or not isinstance(task, MachineTask):
             return False
@@ -208,8 +211,8 @@ class TaskSequence:
     async def save(self) -> None:
         """Save the machines and end them, so that the next run of the wrapper restores them.
 
-        Where one cannot be saved, its program is asked to end, as one of the host is. Raises the
-        BoincvmError or OSError that was in the way.
+        If one cannot be saved, its program is asked to end, like one on the host. Raises the
+        BoincvmError or OSError that prevented it.
         """
         try:
             is_kept = await self._keep(last=True)
@@ -224,11 +227,11 @@ class TaskSequence:
             await self._machines.current.ask_to_end()
 
     def losses(self) -> list[str]:
-        """Tell what ending now would cost, a line for each machine that is not saved."""
+        """Describe what is lost if the job ends now, a line for each machine that is not saved."""
         return self._machines.losses() if self._machines else []
 
     async def keep_checkpoints(self) -> None:
-        """Make checkpoints of the machines from time to time, for as long as the job runs."""
+        """Make checkpoints of the machines periodically and on request, while the job runs."""
         if self._machines is None:
             await asyncio.Future()
             return
@@ -256,7 +259,7 @@ class TaskSequence:
             await control.close()
 
     async def _take_checkpoint(self) -> dict[str, object]:
-        """Make a checkpoint that a person asks for; return what the person is told of it."""
+        """Make a checkpoint for the user; return what the user is told about it."""
         if self._machines is None:
             raise HostError("the job has no machine")
         await self._machines.times.order()
@@ -268,7 +271,7 @@ class TaskSequence:
             self._machines.set_clocks()
 
     async def hold_memory(self) -> None:
-        """Keep machines within the volunteer's memory preference, for as long as the job runs."""
+        """Keep machines within the volunteer's memory preference while the job runs."""
         if self._machines is None:
             await asyncio.Future()
             return
@@ -280,28 +283,30 @@ class TaskSequence:
             self._machines.memory.look()
 
     async def _keep(self, *, last: bool) -> bool:
-        """Make checkpoints of the machines; tell whether there were any to make."""
+        """Make checkpoints of the machines; tell whether any were made."""
         if self._machines is None or not await self._machines.keep(last=last):
             return False
-        # A task of the host is where its own last checkpoint was, however the machines are kept.
+        # A task on the host restarts from its own last checkpoint, whatever machines are saved.
         if self.current is not None and not isinstance(self.current, HostStep):
             self._progress.checkpoint(self._index, self.current.seconds())
         return True
 
     async def kill(self) -> None:
-        """End all at once, and save nothing."""
-        self._may_start.clear()  # a program that ends well by SIGTERM is followed by no other
+        """End everything immediately, without saving."""
+        self._may_start.clear()  # no program follows one that SIGTERM ends successfully
         if self._machines is not None:
             await self._machines.kill()
         await self.end_on_host(ABORT_GRACE)
 
     async def end_on_host(self, grace: float = GRACE) -> None:
-        """End tasks and daemons on the host, all of them at the same time."""
+        """End all tasks and daemons on the host at the same time."""
         await _kill_all(self._host_steps, grace)
 
     async def close(self, *, keep: bool) -> None:
-        """End all that still runs of the job. `keep`: the checkpoints of its machines stay for the
-        next run."""
+        """End what still runs of the job.
+
+        `keep`: the checkpoints of its machines remain for the next run.
+        """
         await self.end_on_host()
         if self._machines is not None:
             await self._machines.close(keep=keep)
@@ -309,12 +314,12 @@ class TaskSequence:
     # What the client is told.
 
     def note_checkpoint(self) -> None:
-        """Take note of a checkpoint that the program has made of itself."""
+        """Take note of a checkpoint that the program has made itself."""
         if self.current is not None and self.current.has_checkpointed():
             self._progress.checkpoint(self._index, self.current.seconds())
 
     def fraction_done(self) -> float:
-        """Tell how much of the whole job is done, from 0 to 1."""
+        """Return the fraction of the whole job that is done, from 0 to 1."""
         weights = [task.weight for task in self._job.tasks]
         done = sum(weights[: self._progress.tasks_done])
         if self.current is not None:
@@ -323,23 +328,23 @@ class TaskSequence:
 
     @property
     def operations(self) -> tuple[float, float] | None:
-        """Floating-point and integer operations that a guest's program says it has done."""
+        """Floating-point and integer operations that a guest's program reports to have done."""
         return self._machines.operations if self._machines else None
 
     @property
     def finish_message(self) -> str:
-        """What a guest's program wants the project to read at the end."""
+        """The message for the project with which a guest's program finished."""
         return self._machines.finish_message if self._machines else ""
 
     def resident(self) -> int:
-        """Tell how many bytes of memory all of the job has now."""
+        """Return how many bytes of memory the whole job occupies now."""
         steps: list[Step] = [*self._host_steps]
         if self._machines is not None and self._machines.current is not None:
             steps.append(self._machines.current)
         return sum(step.resident() for step in steps)
 
     def notify_guest(self) -> None:
-        """Tell a guest's program what is new for it: trickles that came, uploads that are done."""
+        """Tell a guest's program about new trickle-downs and finished uploads."""
         if self._machines is not None and self._machines.current is not None:
             self._machines.current.requests.notify()
 
@@ -354,6 +359,6 @@ def _check_end(task: Task, end: TaskEnd) -> None:
 
 
 async def _kill_all(steps: Sequence[HostStep], grace: float = GRACE) -> None:
-    """End all at the same time: each has some time to end by itself, and the client does not
-    wait long."""
+    """End all at the same time: each has some time to end by itself, and the client waits
+    briefly."""
     await asyncio.gather(*(step.kill(grace) for step in steps))
