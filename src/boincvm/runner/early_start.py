@@ -38,9 +38,8 @@ class EarlyStart:
             try:
                 self._prestarted = self._begin(stack)
             except BoincvmError as error:
-                self._failure = (
-                    error  # raised by `result`, where all failures of a run are reported
-                )
+                # Raised by `result`, where all failures of a run are reported.
+                self._failure = error
             self._stack = stack.pop_all()
         return self
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from boincvm.stopwatch import Stopwatch
 
 LEAST_PERIOD = 60.0
-"""Seconds of running between two periodic checkpoints, at least. The guest runs on meanwhile and
-only changes are written, but a volunteer's disk must not be worn out."""
+"""Minimum time between two periodic checkpoints, in seconds of running.
+
+The guest runs on meanwhile and only changes are written, but a volunteer's disk must not be worn
+out.
+"""
 LEAST_PAUSE = 10.0
-"""Seconds after a checkpoint before one that a program requests, at least."""
+"""Minimum time in seconds between a checkpoint and one that a program requests."""
 JITTER = 0.1
 """Largest fraction by which a period is lengthened at random, so that tasks that were started
 together do not all use the disk at the same time."""

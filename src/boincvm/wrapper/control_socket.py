@@ -24,7 +24,7 @@ Take = Callable[[], Awaitable[dict[str, object]]]
 
 
 class ControlSocket:
-    """The server's side of the socket; `open` makes it."""
+    """The server side of the socket, created by `open`."""
 
     def __init__(self, slot: Path, take: Take) -> None:
         self._path = slot / SOCKET

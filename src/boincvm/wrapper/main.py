@@ -61,7 +61,7 @@ async def _run(arguments: WrapperArguments) -> int:
 
 
 def _hide_directories(client: Client) -> None:
-    """Replace the volunteer's directories by BOINC's own names in all that the project can read."""
+    """Show the volunteer's directories by BOINC's own names in all that the project reads."""
     data = client.init_data
     project = data.project_path
     if project is not None:

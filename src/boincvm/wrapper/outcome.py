@@ -21,7 +21,7 @@ from boincvm.errors import (
 from boincvm.machine.errors import NotEnoughRoomError, SavedMachineError
 
 MOST_FAILURES = 5
-"""Successive failures of a machine at which the task itself fails."""
+"""How many successive failures of a machine make the task itself fail."""
 _FIRST_DELAY, _LONGEST_DELAY = 60.0, 3600.0
 
 

@@ -57,7 +57,7 @@ class ClientRun:
         self._signal = 0
 
     async def run(self) -> End:
-        """Run the job; return how it ended. Our own defects are raised."""
+        """Run the job; return how it ended. Unexpected exceptions propagate."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
         add_signal_handlers(heeded(TERMINATION_SIGNALS), self._receive)  # for example at shutdown
@@ -109,7 +109,7 @@ class ClientRun:
         orders: asyncio.Future[_Order],
         others: tuple[asyncio.Future[None], ...],
     ) -> End:
-        """Return the end of the task once one of these is done. `others` end only by an error."""
+        """Return how the task ends, once a future is done. `others` end only by an error."""
         try:
             if not work.done():
                 for wanted in (orders, self._signalled):

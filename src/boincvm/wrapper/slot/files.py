@@ -34,8 +34,10 @@ class FractionFile:
         self._fraction: float | None = None
 
     def read(self) -> float | None:
-        """Return 0.0 to 1.0, or None before the first number; read the file only if it has
-        changed."""
+        """Return 0.0 to 1.0, or None before the first number.
+
+        Reads the file only if it has changed.
+        """
         try:
             status = self._path.lstat()
         except OSError:

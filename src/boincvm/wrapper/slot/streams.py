@@ -100,7 +100,7 @@ async def _open_when_it_is_read(fifo: Path) -> int:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
         waiting.add_done_callback(_close_result)
-        with suppress(OSError):  # this reader of a moment releases the thread
+        with suppress(OSError):  # a short-lived reader releases the thread
             os.close(open_descriptor(fifo, follow_links=False, wait=False))
         raise
 

@@ -71,8 +71,10 @@ class Snapshot(NamedTuple):
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Return what the file `path` says about itself; its files are not read. Raises
-    InputFileError."""
+    """Return what the file `path` says about itself. Raises InputFileError.
+
+    The files in it are not read.
+    """
     with _opened(path) as archive:
         return _read_table(archive, path)
 

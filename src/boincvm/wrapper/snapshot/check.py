@@ -13,7 +13,7 @@ from boincvm.wrapper.snapshot.archive import Snapshot
 
 
 async def check_snapshot(snapshot: Snapshot, directory: Path) -> list[Finding]:
-    """Return what speaks for or against running the job in `directory`."""
+    """Return the findings for and against running the job in `directory`."""
     here = platform.machine()
     if snapshot.architecture != here:
         what = f"it was made on {snapshot.architecture}, and this is {here}"

@@ -19,7 +19,7 @@ class Listed(NamedTuple):
     size: int
     """Bytes of all files that it needs, including those that other checkpoints need, too."""
     state: str
-    """"whole", or what is wrong."""
+    """Either `whole`, or what is wrong."""
 
 
 def list_checkpoints(directory: Path) -> list[Listed]:

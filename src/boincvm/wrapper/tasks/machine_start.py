@@ -78,7 +78,7 @@ class MachineStarter:
     async def open(
         self, name: str, spec: MachineSpec, image: Image, saved: SavedMachine | None
     ) -> TaskMachine:
-        """Start a machine: where it was saved, or else a new one. Raises BoincvmError."""
+        """Start a machine: restored from `saved`, or else a new one. Raises BoincvmError."""
         driver = await open_driver(DEFAULT, image.kernel)
         sources: list[StartSource]
         if saved is not None:

@@ -90,7 +90,7 @@ class JobMachines:
 
     @property
     def operations(self) -> tuple[float, float] | None:
-        """Floating-point and integer operations, as the last program to report any has done."""
+        """Floating-point and integer operations, from the last program that reported any."""
         said = self.current.requests.operations if self.current else None
         return said or self._operations
 

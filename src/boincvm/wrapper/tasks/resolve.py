@@ -180,8 +180,10 @@ def _application(name: str, context: JobContext) -> Path:
 
 
 def _inside(path: Path, context: JobContext) -> Path:
-    """Return `path`. Raises JobFileError if it leads out of the slot and the project's
-    directory."""
+    """Return `path` if it does not lead out of the slot and the project's directory.
+
+    Raises JobFileError otherwise.
+    """
     real = Path(os.path.realpath(path))
     roots = (context.slot, context.project_directory)
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):

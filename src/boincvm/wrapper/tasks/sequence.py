@@ -186,7 +186,7 @@ class TaskSequence:
                 self._host_steps.remove(step)
                 remove_end_files(self._context.slot)  # of this part of the job, not of all of it
 
-    # What the client wants.
+    # Requests from the client.
 
     async def apply(self, *, suspended: bool, network: bool) -> None:
         """Suspend or resume all that runs; connect or disconnect the machines' network."""
@@ -286,7 +286,7 @@ class TaskSequence:
         """Make checkpoints of the machines; tell whether any were made."""
         if self._machines is None or not await self._machines.keep(last=last):
             return False
-        # A task on the host restarts from its own last checkpoint, whatever machines are saved.
+        # A task on the host restarts from its own last checkpoint, even if machines are saved.
         if self.current is not None and not isinstance(self.current, HostStep):
             self._progress.checkpoint(self._index, self.current.seconds())
         return True
@@ -311,7 +311,7 @@ class TaskSequence:
         if self._machines is not None:
             await self._machines.close(keep=keep)
 
-    # What the client is told.
+    # Reports to the client.
 
     def note_checkpoint(self) -> None:
         """Take note of a checkpoint that the program has made itself."""
@@ -359,6 +359,8 @@ def _check_end(task: Task, end: TaskEnd) -> None:
 
 
 async def _kill_all(steps: Sequence[HostStep], grace: float = GRACE) -> None:
-    """End all at the same time: each has some time to end by itself, and the client waits
-    briefly."""
+    """End all at the same time.
+
+    Each has some time to end by itself, and the client does not wait long.
+    """
     await asyncio.gather(*(step.kill(grace) for step in steps))

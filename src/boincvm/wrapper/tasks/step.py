@@ -24,8 +24,10 @@ class Step(Protocol):
         """
 
     async def suspend(self) -> None:
-        """Suspend the task: nothing of it computes when this returns. Calling it again is
-        harmless."""
+        """Suspend the task: nothing of it computes when this returns.
+
+        Calling it again is harmless.
+        """
 
     async def resume(self) -> None:
         """Resume the task. Calling it again is harmless."""
@@ -54,7 +56,7 @@ class Step(Protocol):
 
     @property
     def fraction_done(self) -> float:
-        """From 0 to 1, as last reported by the program."""
+        """The fraction done, from 0 to 1, as last reported by the program."""
 
     @property
     def process_id(self) -> int | None:
