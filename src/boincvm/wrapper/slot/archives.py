@@ -228,7 +228,7 @@ def _compiled(pattern: str) -> NamePattern:
 
 
 def zip_output(slot: Path, archive: Path, patterns: Sequence[NamePattern]) -> None:
-    """Make `archive` of the job's new files whose names contain a match of a pattern.
+    """Make `archive` of the job's new files whose names match one of `patterns` anywhere.
 
     New files are those that did not exist before the job. An existing archive stays as it is. Only
     regular files directly in the slot count, as for BOINC's wrapper; a link does not. The archive

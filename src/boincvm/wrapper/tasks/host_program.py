@@ -65,7 +65,7 @@ class HostProgram:
         """Start a program. Its path, `argv[0]`, starts from `directory`; PATH is not searched.
 
         Returns when the program runs, or while it waits for the other end of a stream that is a
-        FIFO. The program gets no other environment. Output files are appended to; without them the
+        FIFO. The program gets exactly `environment`. Output files are appended to; without them the
         program shares our streams; without an input file its input is empty. `nice`: see
         priority.py. Suspending stops all processes of the task. With `use_tstp` the program gets
         SIGTSTP, and the other processes only with `multi_process`: the program may handle the

@@ -202,7 +202,7 @@ class TaskSequence:
 
     @property
     def waits_for_network(self) -> bool:
-        """Tell whether the running task's machine has a network, which the client suspends."""
+        """Tell whether the running task's machine has a network that the client suspends."""
         task = self._job.tasks[self._index]
         if self.current is None or not isinstance(task, MachineTask):
             return False
