@@ -1,1 +1,1 @@
-"""Many machines at once: who is there, and whom a request is for."""
+"""Control many machines at once, on this host and on others."""

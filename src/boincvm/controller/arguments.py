@@ -1,4 +1,4 @@
-"""The arguments of an operation: which there are, of what kind, and their values once checked."""
+"""The parameters of an operation, their kinds, and the checked arguments of a call."""
 
 import re
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from boincvm.json_value import LARGEST, Json
 
 LONGEST_TEXT = 1 << 17
 MOST_ITEMS = 4096
-# Half of a character, which can be written nowhere.
+# Half of a surrogate pair, which cannot be encoded.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Kind(Enum):
-    """Of a parameter; the value says how it is called in messages."""
+    """The kind of a parameter; its value describes it in messages."""
 
     TEXT = "a text"
     WHOLE = "a whole number, not negative"
@@ -27,17 +27,18 @@ class Kind(Enum):
 
 
 class Parameter(NamedTuple):
-    """`default`: what holds where it is not given; None is "nothing"."""
+    """A parameter of an operation."""
 
     name: str
     kind: Kind
     help: str
     is_required: bool = False
     default: Json = None
+    """The value where none is given; None stands for no value."""
 
 
 class Arguments:
-    """The arguments of a call: one value for each parameter, of its kind or None."""
+    """The arguments of a call: for each parameter a value of its kind, or None."""
 
     def __init__(self, parameters: tuple[Parameter, ...], given: Mapping[str, object]) -> None:
         """Raises UsageError."""
@@ -61,7 +62,7 @@ class Arguments:
             self._values[parameter.name] = value
 
     def text(self, name: str) -> str:
-        """Return a text of a parameter that always has one."""
+        """Return the text of a parameter that always has one."""
         return str(self._values[name])
 
     def maybe_text(self, name: str) -> str | None:

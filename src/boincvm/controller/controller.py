@@ -1,4 +1,4 @@
-"""Everything of one host in one place: its bus, guests, machines, commands, events and store."""
+"""The controller of one host: its bus, guests, machines, commands, events and store."""
 
 import asyncio
 import os
@@ -50,8 +50,11 @@ _CHANGES = {
 
 
 class Controller:
-    """Made by `run_controller`. What the faces use: `operations.call`, and for streams `events`,
-    `hub`, `files`, `give_input` and `console`."""
+    """Everything that one controller holds; created by `run_controller`.
+
+    The interfaces (HTTP, XML-RPC) use `operations.call`, and for streams `events`, `hub`, `files`,
+    `give_input` and `console`.
+    """
 
     def __init__(self, directory: Path, side: BusSide, store: Store) -> None:
         self.directory = directory
@@ -72,10 +75,10 @@ class Controller:
         self.files = Files(self.hub, directory, partial(self.reach.find, held_too=False))
 
     async def open(self) -> None:
-        """Take up what a former controller has left. Raises BoincvmError."""
+        """Take over what an earlier controller left behind. Raises BoincvmError."""
         for line in self.machines.load():
             self.events.add("trouble", None, line)
-        for machine in self.machines.all():  # their shims may come back
+        for machine in self.machines.all():  # their shims may connect again
             try:
                 machine.place.bus()
                 self._bus_for(machine.id)
@@ -84,21 +87,24 @@ class Controller:
         self.hub.commands.load(self._store.commands())
         self.hub.registry.load(self._store.guests())
         for machine in self.machines.all():
-            if not machine.place.is_kept():  # its end may have come while nobody looked
+            if not machine.place.is_kept():  # it may have ended while no controller ran
                 self._see_end(machine)
         self.side.bus.on_trouble = lambda why: self.events.add("trouble", None, why)
         await self.hub.open()
 
     async def close(self) -> None:
-        """Let go of everything; machines run on."""
+        """Release everything; machines keep running."""
         await self.files.close()
         await self.hub.close()
         self.machines.close()
         self.events.close()
 
     async def ping(self, vms: str, timeout: float) -> dict[str, Json]:
-        """`answers`: seconds by id, None where there was no answer; `refused`: of those that were
-        not asked, for they are in no state to answer, errors. Raises UsageError."""
+        """Ping the guests that `vms` selects. Raises UsageError.
+
+        `answers` has the seconds by id, None where no answer came; `refused` has, by id, the
+        errors of machines that were not asked because their state does not let them answer.
+        """
         if not self.machine_operations.targets(parse_selector(vms)):
             return {"answers": {}, "refused": {}}
         guests, refused = await self.reach.find(vms)
@@ -109,11 +115,11 @@ class Controller:
         }
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool) -> None:
-        """Give a command more input, and wait until there is room. Raises UsageError."""
+        """Give a command more input, waiting until there is room. Raises UsageError."""
         await self.hub.give_input(command_id, data, ends=ends)
 
     async def console(self, vm: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to a machine's screen and keyboard, as RFB. Raises UsageError, HostError."""
+        """Connect to a machine's screen and keyboard (RFB). Raises UsageError, HostError."""
         machine = self.machines.find(vm)
         if machine is None or not machine.definition.display:
             raise UsageError(
@@ -131,7 +137,7 @@ class Controller:
                 hint=f"is it running? boincvm ls {vm}",
             ) from error
 
-    # What happens.
+    # Events.
 
     def _machine_ids(self) -> list[str]:
         return [machine.id for machine in self.machines.all()]
@@ -140,15 +146,15 @@ class Controller:
         machine, known = self.machines.find(machine_id), ""
         try:
             place = machine.place.bus() if machine else None
-            # One of a broker elsewhere is not its own.
+            # The passcode of an external broker is not the machine's own.
             known = place.passcode if place is not None and place.path else ""
         except BoincvmError:
-            if machine is not None and machine.is_kept:  # else its next shim has a new one
+            if machine is not None and machine.is_kept:  # otherwise its next shim gets a new one
                 raise
         return self.side.place_for(machine_id, known)
 
     def commit(self) -> None:
-        """Write what has happened so far into the store: it is not only on its way there."""
+        """Commit everything that has happened so far to the store."""
         self._store.commit()
 
     def _keep_event(self, event: Event) -> None:
@@ -167,7 +173,7 @@ class Controller:
         if machine is not None:
             machine.hear(is_silent=change in (Change.SILENT, Change.DROPPED))
             if machine.is_silent is False and change in (Change.SILENT, Change.DROPPED):
-                self._see_end(machine)  # its shim could not say so
+                self._see_end(machine)  # its shim could not report it
 
     def _take_report(self, guest_id: str, report: Report) -> None:
         before = self.overview.take_report(guest_id, report)
@@ -184,7 +190,7 @@ class Controller:
         machine = self.machines.find(machine_id)
         if machine is None:
             self.hub.commands.guest_is_lost(machine_id, "the machine was removed")
-            self.hub.registry.bye(machine_id)  # its shim's word may be on its way still
+            self.hub.registry.bye(machine_id)  # its shim's message may still be on its way
             self.overview.forget(machine_id)
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
@@ -193,7 +199,7 @@ class Controller:
                 self._see_end(machine)
 
     def _see_end(self, machine: LocalMachine) -> None:
-        """Tell whoever waits for a machine whose shim has gone."""
+        """Notify whoever waits for a machine that its shim has gone."""
         if not machine.is_kept:
             self.hub.guest_is_gone(machine.id, comes_back=machine.state is VmState.SAVED)
 
@@ -212,10 +218,10 @@ class Controller:
 async def run_controller(
     directory: Path, *, listen: Listen | None = None, broker: BrokerAddress | None = None
 ) -> AsyncIterator[Controller]:
-    """Run the controller whose things lie in `directory`, for as long as the block lasts.
+    """Run the controller whose files are in `directory` for as long as the block lasts.
 
-    `listen`: where guests of other hosts reach its broker; `broker`: one that runs elsewhere, in
-    place of it. Raises BoincvmError, OSError.
+    `listen`: where guests of other hosts reach its broker; `broker`: an external broker to use
+    instead. Raises BoincvmError, OSError.
     """
     make_directory(directory)
     directory.chmod(0o700)
@@ -232,12 +238,12 @@ async def run_controller(
 
 
 def _next_number(former: list[Event]) -> int:
-    """Return a number that no event has had: of each _NUMBERS one at least is on disk."""
+    """Return a number that no event has had: at least one of every _NUMBERS is on disk."""
     return (former[-1].number // _NUMBERS + 1) * _NUMBERS if former else 1
 
 
 def _identity(path: Path) -> str:
-    """Return what names this controller alone on the bus, in all its lives. Raises OSError."""
+    """Return the id that is this controller's alone on the bus, across restarts. Raises OSError."""
     with suppress(FileNotFoundError):
         known = path.read_bytes()
         if _IDENTITY.fullmatch(known):

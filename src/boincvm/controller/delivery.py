@@ -1,9 +1,9 @@
 """Deliver messages to guests reliably, over a bus that may lose them.
 
-A parcel is what a guest was told and has not settled. It is sent again when the guest has
-connected again and at its beats and, where `first_wait` says so, after growing waits until the
-guest has acknowledged it. A parcel for a former life of the guest, or for one that has left, is
-given up, and its sender is told why.
+A parcel is a message that a guest has not settled yet. It is sent again when the guest has
+reconnected, at the guest's beats and, where `first_wait` is set, after growing waits until the
+guest has acknowledged it. A parcel for an earlier life of the guest, or for a guest that has left,
+is given up, and its sender is told why.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from boincvm.controller.protocol.envelope import Send
 from boincvm.controller.protocol.guest import Guest
 
 LONGEST_WAIT = 30.0
-"""Seconds: waits do not grow beyond it."""
+"""Seconds beyond which waits do not grow."""
 
 
 class Parcel(ABC):
-    """What one guest was told, in one of its lives, and has not settled."""
+    """A message to one guest, in one of its lives, that is not settled yet."""
 
     def __init__(self, guest_id: str, instance: str, parcel_id: str) -> None:
-        """`instance`: the guest's life; `parcel_id`: one of a kind among those of the guest."""
+        """Address a parcel to one life (`instance`) of a guest; its id is unique for the guest."""
         self.guest_id = guest_id
         self.instance = instance
         self.id = parcel_id
@@ -31,32 +31,35 @@ class Parcel(ABC):
 
     @abstractmethod
     def message(self) -> bytes:
-        """Return what the guest is told, as things stand now."""
+        """Return the message to the guest, as of now."""
 
     def overdue(self) -> Iterable[bytes]:
-        """Return what may have been lost, at a beat of the guest."""
+        """Return the messages to send again at a beat of the guest: they may have been lost."""
         return (self.message(),)
 
     @abstractmethod
     def give_up(self, why: str) -> None:
-        """Notice that it will not be settled. It is no parcel any more."""
+        """Handle that the parcel will never be settled; it has been removed already."""
 
 
 AnyParcel = TypeVar("AnyParcel", bound=Parcel)
 
 
 class Delivery(Generic[AnyParcel]):
-    """The parcels of one kind, for all guests."""
+    """The open parcels of one kind, for all guests."""
 
     def __init__(self, send: Send, first_wait: float | None = None) -> None:
-        """`first_wait`: seconds after which an unacknowledged parcel is sent again for the first
-        time; None: only at beats, as is right for what goes to thousands of guests at once."""
+        """Deliver parcels by `send`.
+
+        `first_wait`: seconds until an unacknowledged parcel is sent again for the first time; None
+        sends again at beats only, which suits parcels that go to thousands of guests at once.
+        """
         self._send = send
         self._first_wait = first_wait
         self._open: dict[str, dict[str, AnyParcel]] = {}  # by guest, then by the parcel's id
 
     def add(self, parcel: AnyParcel) -> None:
-        """Take a parcel up, without sending it."""
+        """Add a parcel without sending it."""
         self._open.setdefault(parcel.guest_id, {})[parcel.id] = parcel
 
     def send(self, parcel: AnyParcel) -> None:
@@ -68,7 +71,7 @@ class Delivery(Generic[AnyParcel]):
             parcel.timer = loop.call_later(parcel.wait, self.send, parcel)
 
     def get(self, guest_id: str, parcel_id: str) -> AnyParcel | None:
-        """Return a parcel that is not settled; None where there is no such one."""
+        """Return an unsettled parcel, or None if it does not exist."""
         return self._open.get(guest_id, {}).get(parcel_id)
 
     def count(self, guest_id: str) -> int:
@@ -76,13 +79,13 @@ class Delivery(Generic[AnyParcel]):
         return len(self._open.get(guest_id, {}))
 
     def acknowledge(self, parcel: AnyParcel) -> None:
-        """Notice that the guest has the parcel: it is not sent again after a wait."""
+        """Stop sending a parcel again after waits: the guest has it."""
         if parcel.timer is not None:
             parcel.timer.cancel()
             parcel.timer = None
 
     def settle(self, parcel: AnyParcel) -> None:
-        """Notice that nothing is left to do for a parcel; again is harmless."""
+        """Remove a parcel, for which nothing is left to do; calling this again is harmless."""
         self.acknowledge(parcel)
         parcels = self._open.get(parcel.guest_id, {})
         if parcels.get(parcel.id) is parcel:
@@ -93,14 +96,16 @@ class Delivery(Generic[AnyParcel]):
     # What happens to guests.
 
     def beats(self, guest_id: str) -> None:
-        """Send what may have been lost."""
+        """Send again what may have been lost: the guest has sent a beat."""
         for parcel in list(self._open.get(guest_id, {}).values()):
             for body in parcel.overdue():
                 self._send(guest_id, body)
 
     def says_hello(self, guest: Guest, why: str) -> None:
-        """Send all parcels of the guest's present life again, and give up those of a former one.
-        `why`: see `give_up`."""
+        """Send all parcels of the guest's present life again, and give up those of earlier lives.
+
+        `why`: see `give_up`.
+        """
         for parcel in list(self._open.get(guest.id, {}).values()):
             if parcel.instance == guest.instance:
                 self._send(guest.id, parcel.message())
@@ -113,7 +118,7 @@ class Delivery(Generic[AnyParcel]):
             self._give_up(parcel, why)
 
     def all(self) -> list[AnyParcel]:
-        """Return all parcels that are not settled."""
+        """Return all unsettled parcels."""
         return [parcel for parcels in self._open.values() for parcel in parcels.values()]
 
     def _give_up(self, parcel: AnyParcel, why: str) -> None:

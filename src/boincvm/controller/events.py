@@ -1,4 +1,4 @@
-"""What happens to guests, machines and commands, in one numbered row that anybody can follow."""
+"""The numbered log of what happens to guests, machines and commands, which can be followed."""
 
 import asyncio
 import time
@@ -10,31 +10,35 @@ from typing import NamedTuple
 from boincvm.json_value import Json
 
 KEPT = 10_000
-"""The last events; who asks for older ones is told from which number on there are some."""
+"""How many of the last events are kept."""
 
 
 class Event(NamedTuple):
-    """number: grows by one. at: seconds since 1970. vm: the guest's id, None where it is about
-    none. text: one line for people; more: the same for programs."""
+    """Something that has happened."""
 
     number: int
+    """Grows by one with each event."""
     at: float
+    """Seconds since 1970."""
     kind: str
     vm: str | None
+    """The guest's id, or None if the event is not about a guest."""
     text: str
+    """One line for people."""
     more: Mapping[str, Json] = {}
+    """The same for programs."""
 
     def table(self) -> dict[str, Json]:
-        """Return it fit for JSON."""
+        """Return the event as a JSON object."""
         first: dict[str, Json] = {"number": self.number, "at": self.at, "kind": self.kind}
         return {**first, "vm": self.vm, "text": self.text, **self.more}
 
 
 class EventLog:
-    """The last events. `add` never waits; who follows too slowly misses what is not kept."""
+    """The last events. `add` never waits; a reader that is too slow misses events."""
 
     def __init__(self, first: int = 1, keep: Callable[[Event], None] = lambda _event: None) -> None:
-        """`first`: the number of the next one; `keep` is told of each."""
+        """Start a log whose next event has the number `first`; `keep` is called with each event."""
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._next = first
         self._keep = keep
@@ -43,7 +47,7 @@ class EventLog:
 
     @property
     def last(self) -> int:
-        """Return the number of the newest event; 0 where there was none."""
+        """Return the number of the newest event, or 0 if there is none."""
         return self._next - 1
 
     def add(
@@ -56,17 +60,17 @@ class EventLog:
         self._wake()
 
     def load(self, events: list[Event]) -> None:
-        """Take up those of a former life, the oldest one first."""
+        """Add the stored events of an earlier controller, oldest first."""
         self._events.extend(events)
 
     def after(self, number: int, most: int = KEPT) -> list[Event]:
-        """Return at most so many of those that came after it, the oldest ones first."""
-        # Those of a former life have gaps: not all are kept on disk.
+        """Return up to `most` of the events after that number, oldest first."""
+        # Stored events have gaps in their numbers: not all are kept on disk.
         begin = bisect_right(self._events, number, key=lambda event: event.number)
         return [self._events[at] for at in range(begin, min(begin + most, len(self._events)))]
 
     async def follow(self, after: int) -> AsyncGenerator[Event, None]:
-        """Yield those after number `after`, and all that come, until the log is closed."""
+        """Yield the events after number `after`, and new ones until the log is closed."""
         while True:
             found = self.after(after, 256)
             for event in found:
@@ -78,7 +82,7 @@ class EventLog:
                 await self._news.wait()
 
     def close(self) -> None:
-        """Notice that nothing comes any more: who follows has come to the end."""
+        """End the log, and with it every `follow`."""
         self._is_closed = True
         self._wake()
 

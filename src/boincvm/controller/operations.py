@@ -1,7 +1,7 @@
-"""What the controller can be asked to do: one table, from which all its faces are made.
+"""The controller's operations: one table, from which all its interfaces are built.
 
-A face (JSON, XML-RPC, the command line) names an operation and gives its arguments; `call` checks
-them. All that goes in and comes out is plain JSON; docs/controller-api.md has the results.
+An interface (JSON, XML-RPC, the command line) names an operation and gives its arguments; `call`
+checks them. Arguments and results are plain JSON; docs/controller-api.md describes the results.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ Result = Awaitable[dict[str, Json]]
 
 
 class Operation(NamedTuple):
-    """`changes`: whether anything is another afterwards."""
+    """An operation of the controller."""
 
     name: str
     summary: str
     parameters: tuple[Parameter, ...]
     run: Callable[[Controller, Arguments], Result]
     changes: bool = True
+    """Whether it may change anything."""
 
 
 async def call(
     controller: Controller, name: str, arguments: Mapping[str, object]
 ) -> dict[str, Json]:
-    """Does what it says; returns what came of it. Raises BoincvmError."""
+    """Run an operation and return its result. Raises BoincvmError."""
     operation = OPERATIONS.get(name)
     if operation is None:
         raise UsageError(f"there is no operation {name[:64]!r}", hint="see openapi.json for all")
     result = await operation.run(controller, Arguments(operation.parameters, arguments))
-    controller.commit()  # what is told as done outlives us
+    controller.commit()  # what is reported as done survives a crash
     return result
 
 

@@ -1,4 +1,4 @@
-"""All machines and guests as everybody is told them, and how their load has been."""
+"""Describe machines and guests to clients, and keep the history of their load."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -18,23 +18,24 @@ from boincvm.errors import UsageError
 from boincvm.json_value import Json
 
 SAMPLES = 360
-"""Of each guest that tells its load: an hour, with a beat of 10 s."""
+"""Samples kept of each guest that reports its load: an hour, at one every 10 s."""
 
 
 class Sample(NamedTuple):
-    """The load at a moment, in seconds since 1970; else as in Report."""
+    """The load at one moment; the fields but `at` are those of Report."""
 
     at: float
+    """Seconds since 1970."""
     cpu: float | None
     memory: int | None
     progress: float | None
 
 
 class Overview:
-    """What everybody is told of machines and guests; `take_report` feeds it."""
+    """The descriptions of machines and guests; `take_report` updates them."""
 
     def __init__(self, machines: Machines, hub: Hub, life: MachineOperations, host: str) -> None:
-        """`host`: this one's name."""
+        """Describe the machines and guests of `machines` and `hub`; `host` is this host's name."""
         self._machines = machines
         self._hub = hub
         self._operations = life
@@ -43,7 +44,7 @@ class Overview:
         self._samples: dict[str, deque[Sample]] = {}
 
     def take_report(self, guest_id: str, report: Report) -> VmState | None:
-        """Take what a guest tells; return the state that it had before."""
+        """Store a guest's report; return the state that it had before."""
         former = self._reports.get(guest_id)
         self._reports[guest_id] = report
         if report.cpu is not None or report.memory is not None:
@@ -52,8 +53,10 @@ class Overview:
         return former.state if former else None
 
     def forget(self, guest_id: str) -> None:
-        """One that has gone; its history goes when it is no machine of ours. What a shim that
-        runs has said shows that it has been heard once."""
+        """Forget a guest that has gone, and its history unless it is a machine of this host.
+
+        The report of a shim that still runs is kept: it shows that the shim was heard once.
+        """
         machine = self._machines.find(guest_id)
         if machine is None or not machine.is_kept:
             self._reports.pop(guest_id, None)
@@ -61,12 +64,12 @@ class Overview:
             self._samples.pop(guest_id, None)
 
     def vms(self, selector: str) -> Iterator[Json]:
-        """Describe each that a selector matches. Raises UsageError."""
+        """Describe every machine and guest that a selector matches. Raises UsageError."""
         for one in self._operations.targets(parse_selector(selector)):
             yield self.vm(one)
 
     def vm(self, vm: str) -> dict[str, Json]:
-        """Describe one. Raises UsageError."""
+        """Describe one machine or guest. Raises UsageError."""
         machine = self._machines.find(vm)
         guest = self._hub.registry.get(vm)
         if machine is None and guest is None:
@@ -118,7 +121,7 @@ class Overview:
         }
 
     def state(self, vm: str) -> tuple[VmState, str]:
-        """Return the state of one that is known, and why it is in it."""
+        """Return the state of a known machine or guest, and the reason for it."""
         machine, report = self._machines.find(vm), self._reports.get(vm)
         if machine is not None:
             return machine.state, machine.why

@@ -1,4 +1,4 @@
-"""Who of those that a selector matches can answer a request now, and what the others are told."""
+"""Find out which of the machines that a selector matches can answer a request now."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,23 +17,26 @@ _MOST_NAMED = 5
 
 
 class Reached(NamedTuple):
-    """Whom a selector has reached."""
+    """The guests that a selector has reached."""
 
     guests: list[Guest]
-    """They can answer."""
+    """Those that can answer."""
     refused: dict[str, MachineStateError]
-    """By id: they cannot, and what would help. Machines that are off are among them only where
-    none can answer, for a pattern means those that are there."""
+    """By id, why those that cannot answer cannot, and what would help.
+
+    Machines that are off are included only if no machine can answer: a pattern means the machines
+    that run.
+    """
 
     def required(self, vms: str) -> "Reached":
-        """Return itself. Raises MachineStateError where nobody can answer."""
+        """Return itself. Raises MachineStateError if no guest can answer."""
         if not self.guests:
             raise _nobody(vms, self.refused)
         return self
 
 
 class Reach:
-    """Finds out who can answer. `state_of` gives a machine's state, and why it is in it."""
+    """Finds the guests that can answer; `state_of` returns a machine's state and the reason."""
 
     def __init__(
         self,
@@ -48,9 +51,12 @@ class Reach:
         self._state_of = state_of
 
     async def find(self, vms: str, *, held_too: bool = True) -> Reached:
-        """At once, but for machines whose shims are just coming to the bus. `held_too`: also
-        those that hold what they are asked until they are up; else that is waited for. Raises
-        UsageError where `vms` matches nobody."""
+        """Return the guests that can answer, and errors for the others.
+
+        This waits only for machines whose shims are just joining the bus and, unless `held_too`,
+        for machines that hold requests until they are up. Raises UsageError if `vms` matches no
+        machine.
+        """
         targets = self._operations.targets(parse_selector(vms))
         if not targets:
             raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")

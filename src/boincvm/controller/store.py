@@ -1,8 +1,8 @@
-"""What the controller knows, on disk (SQLite): events, guests, commands and their answers.
+"""Store on disk (SQLite) what the controller knows: events, guests, commands and their answers.
 
-It is written as things happen and synced now and then: a controller that is killed loses nothing
-of it, a power cut the last moments. On a full disk what happens is not kept. `schema` is the
-version of what is written here.
+Everything is written as it happens and synced now and then: a killed controller loses nothing, a
+power cut loses the last moments. While the disk is full, nothing is stored. SCHEMA is the version
+of the format.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from boincvm.json_value import fault_of
 _LOG = logging.getLogger("boincvm.controller")
 SCHEMA = 1
 _LEAST_ROOM = 1 << 16
-"""Bytes on the disk, with less of which SQLite cannot begin."""
+"""Bytes of free space on the disk without which SQLite cannot begin."""
 _NONSENSE = (GuestProtocolError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
 _TABLES = """
 CREATE TABLE events (number INTEGER PRIMARY KEY, at REAL, kind TEXT, vm TEXT, text TEXT, more TEXT);
@@ -43,8 +43,10 @@ CREATE TABLE outputs (
 
 
 class Store:
-    """Is the Journal of commands, too. What is told in one turn of the event loop is one
-    transaction."""
+    """The controller's database, which is also the Journal of commands.
+
+    Whatever is written in one turn of the event loop is one transaction.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises HostError, HostDiskFullError."""
@@ -63,7 +65,7 @@ class Store:
         self._has_failed = False
 
     def _prepare(self) -> None:
-        # First, so that one of another boincvm stays as it is.
+        # Checked first, so that the file of another boincvm version stays unchanged.
         (version,) = self._base.execute("PRAGMA user_version").fetchone()
         if version not in (0, SCHEMA):
             raise HostError(
@@ -77,7 +79,7 @@ class Store:
 
     @contextmanager
     def _in_words(self, trouble: str) -> Iterator[None]:
-        """A damaged file is a HostError, a full disk a HostDiskFullError."""
+        """Raise HostError for a damaged file and HostDiskFullError for a full disk, in the block."""
         try:
             yield
         except (sqlite3.Error, OSError, *_NONSENSE) as error:
@@ -91,7 +93,7 @@ class Store:
             ) from error
 
     def _is_disk_full(self, error: sqlite3.Error) -> bool:
-        """SQLite says so, or something else where it has no room for its other files."""
+        """Tell whether the disk is full, which SQLite also reports as other errors."""
         primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if primary not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
             return primary == sqlite3.SQLITE_FULL
@@ -109,7 +111,7 @@ class Store:
             self._fail(error)
 
     def commit(self) -> None:
-        """What was told is written; again is harmless."""
+        """Commit the open transaction, if any."""
         if not self._is_open:
             return
         self._is_open = False
@@ -123,17 +125,17 @@ class Store:
                 _LOG.warning("what happens is kept on disk again")
 
     def _fail(self, error: sqlite3.DatabaseError) -> None:
-        """The disk is full, or broken: machines and commands go on without it."""
+        """Roll back and log an error of the disk; machines and commands go on without it."""
         self._is_open = False
         if self._base.in_transaction:
-            with suppress(sqlite3.DatabaseError):  # `error` says it already
+            with suppress(sqlite3.DatabaseError):  # `error` already tells what is wrong
                 self._base.execute("ROLLBACK")
         if not self._has_failed:
             self._has_failed = True
             _LOG.error("what happens cannot be kept on disk, and is not for now: %s", error)
 
     def close(self) -> None:
-        """Let go of it; again is harmless."""
+        """Commit and close the database; calling this again is harmless."""
         self.commit()
         self._base.close()
 
@@ -147,7 +149,7 @@ class Store:
             self._do("DELETE FROM events WHERE number <= ?", (event.number - KEPT,))
 
     def events(self) -> list[Event]:
-        """The oldest one first. Raises HostError."""
+        """Return the last events, oldest first. Raises HostError."""
         statement = "SELECT * FROM events ORDER BY number DESC LIMIT ?"
         with self._in_words("is damaged"):
             rows = self._base.execute(statement, (KEPT,))
@@ -167,7 +169,7 @@ class Store:
         self._do("DELETE FROM guests WHERE id = ?", (guest_id,))
 
     def guests(self) -> list[Guest]:
-        """Those that had not left. Raises HostError."""
+        """Return the guests that had not left. Raises HostError."""
         found = []
         with self._in_words("is damaged"):
             for (told,) in self._base.execute("SELECT told FROM guests"):
@@ -177,7 +179,7 @@ class Store:
                 found.append(guest)
         return found
 
-    # Commands: as a Journal.
+    # Commands: the methods of a Journal.
 
     def submitted(self, command: Command) -> None:
         table = command.request._asdict()
@@ -217,7 +219,7 @@ class Store:
         self._do("DELETE FROM outputs WHERE command = ?", (command_id,))
 
     def commands(self) -> list[Command]:
-        """The oldest one first. Of their input nothing more can be given. Raises HostError."""
+        """Return all commands, oldest first; none of them takes more input. Raises HostError."""
         with self._in_words("is damaged"):
             rows = self._base.execute(
                 "SELECT id, request, stdin, wanted, submitted_at, ends_at, is_finished"

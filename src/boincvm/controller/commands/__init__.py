@@ -1,1 +1,1 @@
-"""Commands that guests are given, and what became of them."""
+"""Commands that guests are given, and their results."""

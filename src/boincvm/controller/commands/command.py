@@ -1,4 +1,4 @@
-"""A command to guests, and what each has answered so far."""
+"""A command to guests, and the answers that have come so far."""
 
 import asyncio
 import time
@@ -9,49 +9,49 @@ from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.output_log import OutputLog
 
 KEPT_OUTPUT = 1 << 20
-"""Bytes of each stream of each guest: the last of it."""
+"""Bytes kept of each output stream of each guest: the last ones."""
 
 
 class State(Enum):
-    """How far one guest's answer is; the last four are final."""
+    """The state of one guest's answer; the last four are final."""
 
     SENT = auto()
-    """The guest has said nothing of it yet."""
+    """The guest has not reacted yet."""
     RUNNING = auto()
     ENDED = auto()
-    """`result` has how."""
+    """`result` tells how."""
     LOST = auto()
-    """The guest has gone, or was started anew, and nobody knows how far it came."""
+    """The guest has gone or was restarted; how far the program came is unknown."""
     DROPPED = auto()
-    """Not wanted any more: cancelled, too late, or enough others had answered."""
+    """No longer needed: cancelled, too late, or enough others had answered."""
     REFUSED = auto()
-    """The machine was in no state for it, and the program did not begin."""
+    """The machine's state did not allow it, and the program was not started."""
 
 
 class Answer:
-    """What one guest has answered."""
+    """The answer of one guest."""
 
     def __init__(self, guest_id: str, instance: str) -> None:
         self.guest_id = guest_id
         self.instance = instance
-        """Of the guest when it was asked."""
+        """The guest's life when it was asked."""
         self.state = State.SENT
         self.result: Result | None = None
         self.why = ""
-        """Why it is in its state, where it has not ended by itself."""
+        """Why the answer is in its state, unless the program ended by itself."""
         self.progress: float | None = None
-        """From 0 to 1, if its program says so."""
+        """From 0 to 1; None if the program does not report it."""
         self.input_heard = 0
-        """Bytes of the command's input that the guest has."""
+        """Bytes of the command's input that the guest has received."""
         self.input_taken = 0
-        """Bytes of it that its program has."""
+        """Bytes of the input that the program has read."""
         self.input_ends = False
-        """The guest has the end of it."""
+        """The guest knows where the input ends."""
         self.outputs = {"stdout": OutputLog(KEPT_OUTPUT), "stderr": OutputLog(KEPT_OUTPUT)}
 
     @classmethod
     def refused(cls, guest_id: str, why: str) -> Self:
-        """Return that of a machine that cannot be asked."""
+        """Return the answer of a machine that cannot be asked."""
         answer = cls(guest_id, "")
         answer.state, answer.why = State.REFUSED, why
         return answer
@@ -66,7 +66,7 @@ class Answer:
 
     @property
     def has_all_output(self) -> bool:
-        """Whether nothing is missing of what the result says that there was."""
+        """Tell whether all output has come that the result announces."""
         result = self.result
         ends = (self.outputs["stdout"].end, self.outputs["stderr"].end)
         return result is not None and ends == (result.stdout, result.stderr)
@@ -79,14 +79,14 @@ class Command:
         self.id = command_id
         self.request = request
         self.wanted = wanted
-        """So many guests' answers are enough."""
+        """How many guests' answers are enough."""
         self.answers: dict[str, Answer] = {}
         self.finished_at: float | None = None
-        """By the table's clock."""
+        """In seconds of the table's clock; None while it runs."""
         self.submitted_at = time.time()
         """Seconds since 1970."""
         self.ends_at: float | None = None
-        """When no more answers are waited for, in seconds since 1970."""
+        """When to stop waiting for answers, in seconds since 1970; None for no limit."""
         self._news = asyncio.Event()
 
     @property
@@ -99,10 +99,10 @@ class Command:
         self._news = asyncio.Event()
 
     async def changed(self) -> None:
-        """Wait until there is more output, another state, or the end."""
+        """Wait for more output, another state, or the end."""
         await self._news.wait()
 
     async def finished(self) -> None:
-        """Wait until no answer is open any more."""
+        """Wait until no answer is open."""
         while not self.is_finished:
             await self.changed()

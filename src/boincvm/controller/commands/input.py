@@ -10,22 +10,24 @@ from boincvm.errors import GuestProtocolError, UsageError
 
 
 class InputFeed:
-    """The input of one command, to all its guests; kept until the slowest has it."""
+    """The input of one command for all its guests, kept until the slowest has received it."""
 
     def __init__(self, begin: int) -> None:
-        """`begin`: bytes that come with the request itself."""
+        """Start after the first `begin` bytes, which are part of the request itself."""
         self._log = OutputLog(WINDOW)
         self._log.skip(begin)
         self._begin = begin
         self.has_end = False
         self.turn = asyncio.Lock()
-        """Held by whoever gives input, so that what was given at once stays together."""
+        """Held while input is given, so that the data of one call stays together."""
 
     async def give(
         self, command: Command, data: bytes, send: Callable[[Answer], None], ends: bool
     ) -> None:
-        """Give `data` to all guests, and wait for room. `send` sends a guest what it has not.
-        Raises UsageError."""
+        """Give `data` to all guests, waiting for room. Raises UsageError.
+
+        `send` sends a guest the input that it does not have yet.
+        """
         if self.has_end:
             raise UsageError(f"the input of the command {command.id!r} has ended")
         left = memoryview(data)
@@ -43,19 +45,19 @@ class InputFeed:
             await command.changed()
 
     def message(self, command_id: str, answer: Answer) -> GiveInput:
-        """Return what the guest seems not to have; at least a question how far it is."""
+        """Return what the guest seems to lack; without data the message asks how much it has."""
         offset, data = self._log.read(max(answer.input_heard, self._begin), WINDOW)
         return GiveInput(command_id, offset, self.has_end, data)
 
     def is_whole(self, answer: Answer) -> bool:
-        """Tell whether a guest's program has all that was given so far."""
+        """Tell whether a guest's program has all the input given so far."""
         return answer.input_taken == self._log.end and answer.input_ends == self.has_end
 
     def handle(self, answer: Answer, message: InputTaken) -> None:
-        """Notice how much a guest has taken. Raises GuestProtocolError."""
+        """Record how much input a guest has taken. Raises GuestProtocolError."""
         if message.heard > self._log.end or (message.ends and not self.has_end):
             raise GuestProtocolError("a guest has taken input that was not given")
-        # An older message may come after a newer one.
+        # Messages may arrive out of order.
         answer.input_heard = max(answer.input_heard, message.heard)
         answer.input_taken = max(answer.input_taken, message.taken)
         answer.input_ends = answer.input_ends or message.ends

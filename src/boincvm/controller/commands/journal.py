@@ -1,4 +1,4 @@
-"""Write down what happens to commands, for a controller that is started anew, and as events."""
+"""Record what happens to commands, for the controller's next start and as events."""
 
 from typing import Protocol
 
@@ -9,26 +9,26 @@ _LONGEST = 80
 
 
 class Journal(Protocol):
-    """Is told each thing when it has happened, and must not block for long."""
+    """A record of what happens to commands; its methods must not block for long."""
 
     def submitted(self, command: Command) -> None: ...
 
     def has_output(self, command: Command, answer: Answer, stream: str, offset: int) -> None:
-        """More of it, from `offset` on."""
+        """Record that there is more output, from `offset` on."""
 
     def answered(self, command: Command, answer: Answer) -> None:
-        """The answer's state is another one."""
+        """Record that an answer's state has changed."""
 
     def finished(self, command: Command) -> None: ...
 
     def forgotten(self, command_id: str) -> None: ...
 
     def output_forgotten(self, command_id: str) -> None:
-        """And nothing else of it."""
+        """Record that a command's output was deleted, and nothing else of it."""
 
 
 class NoJournal:
-    """Nothing is written down."""
+    """A Journal that records nothing."""
 
     def submitted(self, command: Command) -> None: ...
 
@@ -44,7 +44,7 @@ class NoJournal:
 
 
 class EventJournal:
-    """A Journal that tells `events`, and passes everything on to `store`."""
+    """A Journal that adds events to `events` and passes everything on to `store`."""
 
     def __init__(self, events: EventLog, store: Journal) -> None:
         self._events = events

@@ -1,11 +1,11 @@
-"""Commands as everybody is told them: plain JSON."""
+"""Describe commands as plain JSON."""
 
 from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command
 from boincvm.json_value import Json
 
 
 def table(command: Command, *, with_output: bool = False) -> dict[str, Json]:
-    """See docs/controller-api.md."""
+    """Describe a command as docs/controller-api.md says."""
     return {
         "id": command.id,
         "argv": list(command.request.argv),

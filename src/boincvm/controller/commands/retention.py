@@ -1,4 +1,4 @@
-"""Which commands are known, and how much of their output is kept."""
+"""Decide how long commands are kept, and how much of their output."""
 
 import time
 from collections import deque
@@ -8,22 +8,25 @@ from boincvm.controller.commands.command import Answer, Command
 from boincvm.controller.commands.journal import Journal
 
 KEPT_FOR = 24 * 3600.0
-"""Seconds after its end."""
+"""Seconds for which a command is kept after its end."""
 MOST_COMMANDS = 10_000
 MOST_OUTPUT = 256 << 20
-"""Bytes, of all commands together."""
+"""Bytes of output of all commands together."""
 
 
 class RetainedCommands:
-    """In the order in which they were given. Those that have ended stay for KEPT_FOR seconds,
-    fewer of them if there are too many. Where there is too much output, all that of those that
-    ended first goes; and if that is not enough, the older half of what others have."""
+    """The commands that are kept, in the order in which they were submitted.
+
+    A command is kept for KEPT_FOR seconds after its end, or less if there are too many commands. If
+    there is too much output, that of the commands that ended first is deleted; if that is not
+    enough, so is the older half of the output of the others.
+    """
 
     def __init__(self, journal: Journal, clock: Callable[[], float] = time.monotonic) -> None:
         self._journal = journal
         self._clock = clock
         self._commands: dict[str, Command] = {}
-        # Both in the order of their ends.
+        # Both are ordered by when the commands ended.
         self._ended: deque[Command] = deque()
         self._with_output: deque[Command] = deque()
         self._size = 0
@@ -32,17 +35,17 @@ class RetainedCommands:
         return self._commands.get(command_id)
 
     def all(self) -> list[Command]:
-        """The oldest one first."""
+        """Return all commands, oldest first."""
         self.expire()
         return list(self._commands.values())
 
     @property
     def are_too_many(self) -> bool:
-        """Whether there is no room for one more."""
+        """Tell whether there is no room for another command."""
         return len(self._commands) >= MOST_COMMANDS
 
     def add(self, command: Command) -> None:
-        """Take up a new one, or one of a former life."""
+        """Add a new command, or one that was stored by an earlier controller."""
         self._commands[command.id] = command
         self._size += _size((command,))
         if command.is_finished:
@@ -50,13 +53,13 @@ class RetainedCommands:
         self._make_room()
 
     def end(self, command: Command) -> None:
-        """Notice that a command has ended."""
+        """Record that a command has ended."""
         command.finished_at = self._clock()
         self._ended.append(command)
         self._with_output.append(command)
 
     def take_output(self, answer: Answer, stream: str, offset: int, data: bytes) -> None:
-        """Keep `data`, output from `offset` on; what is missing before will not come."""
+        """Keep output from `offset` on; what is missing before it will not come."""
         log = answer.outputs[stream]
         before = log.size
         if offset > log.end:
@@ -66,7 +69,7 @@ class RetainedCommands:
         self._make_room()
 
     def expire(self) -> None:
-        """Forget those whose time is over."""
+        """Forget commands that have expired."""
         oldest = self._clock() - KEPT_FOR
         while self._ended and (self.are_too_many or (self._ended[0].finished_at or 0) < oldest):
             command = self._ended.popleft()

@@ -1,7 +1,7 @@
-"""The commands that guests were given, and what became of them.
+"""Give commands to guests and collect their answers.
 
 The messages are in protocol/commands.py. CMD_RUN is sent until the guest has answered, and again
-when it has connected again; missing input is sent again at its beats.
+when the guest has reconnected; missing input is sent again at the guest's beats.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class _Assignment(Parcel):
 
 
 class CommandTable:
-    """All commands that are known (retention.py says which ones)."""
+    """All commands that are kept (see retention.py)."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class CommandTable:
         journal: Journal | None = None,
         owner: str = "",
     ) -> None:
-        """`owner`: on the bus all ids begin with it, and what others asked is left to them."""
+        """Manage the commands whose ids on the bus begin with `owner`, ignoring all others."""
         self._send = send
-        # No waits: a command may go to thousands of guests, and a beat is time enough.
+        # Sent again at beats only: a command may go to thousands of guests.
         self._delivery: Delivery[_Assignment] = Delivery(send)
         self._owner = owner
         self._journal = journal or NoJournal()
@@ -81,7 +81,7 @@ class CommandTable:
         self._inputs: dict[str, InputFeed] = {}
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         self.counts: Counter[str] = Counter()
-        """What was heard and not believed."""
+        """Messages rejected, by reason."""
 
     def submit(
         self,
@@ -96,11 +96,10 @@ class CommandTable:
     ) -> Command:
         """Send `request` to all `guests`, and return at once.
 
-        `command_id`: the client's own; the same request under the same id is the same command,
-        and runs no second time. `first`: so many answers are enough. `within`: seconds, after
-        which what is still open is dropped. `keep_input`: more follows by `give_input`.
-        `refused`: by id, machines that were meant too and cannot answer, and why. Raises
-        UsageError.
+        `command_id`: chosen by the client; the same request with the same id is the same command
+        and does not run twice. `first`: how many answers are enough. `within`: seconds after which
+        open answers are dropped. `keep_input`: more input follows by `give_input`. `refused`: by
+        id, why other machines that were meant cannot answer. Raises UsageError.
         """
         self._kept.expire()
         request = request._replace(keep_input=request.keep_input or keep_input)
@@ -151,8 +150,7 @@ class CommandTable:
             self._alarms[command.id] = loop.call_later(wait, self.drop, command.id, "too late")
 
     def load(self, commands: Iterable[Command]) -> None:
-        """Take up those of a former life, the oldest one first; who has not answered yet may do
-        so."""
+        """Add an earlier controller's commands, oldest first; guests may still answer them."""
         for command in commands:
             self._kept.add(command)
             if command.is_finished:
@@ -164,15 +162,15 @@ class CommandTable:
             self._see_end(command)
 
     def open_in(self, guest_id: str) -> int:
-        """Return how many commands that guest has not answered yet."""
+        """Return how many commands a guest has not answered yet."""
         return self._delivery.count(guest_id)
 
     def knows(self, command_id: str | None) -> bool:
-        """Tell whether there is such a command."""
+        """Tell whether a command exists."""
         return self._kept.get(command_id or "") is not None
 
     def find(self, command_id: str) -> Command:
-        """Return a command. Raises UsageError where there is none."""
+        """Return a command. Raises UsageError if it does not exist."""
         found = self._kept.get(command_id)
         if found is None:
             raise UsageError(
@@ -182,17 +180,17 @@ class CommandTable:
         return found
 
     def all(self) -> list[Command]:
-        """Return all commands, the oldest one first."""
+        """Return all commands, oldest first."""
         return self._kept.all()
 
     def signal(self, command_id: str, number: int) -> None:
-        """Send a signal to the programs that still run. Raises UsageError."""
+        """Send a signal to the programs that are still running. Raises UsageError."""
         for answer in self.find(command_id).answers.values():
             if answer.is_open:
                 self._send_signal(answer, command_id, number)
 
     def drop(self, command_id: str, why: str = "cancelled") -> None:
-        """Kill what still runs, and wait for no answer. Raises UsageError."""
+        """Kill a command's running programs and stop waiting for answers. Raises UsageError."""
         command = self.find(command_id)
         for answer in command.answers.values():
             if answer.is_open:
@@ -201,9 +199,9 @@ class CommandTable:
         self._see_end(command)
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
-        """Give standard input to a command of which it was kept open; with `ends` the last of it.
+        """Give more standard input to a command with `keep_input`; with `ends`, the last of it.
 
-        Waits until each guest has room; what none wants any more is dropped. Raises UsageError.
+        Waits until each guest has room; input that no guest wants is dropped. Raises UsageError.
         """
         command = self.find(command_id)
         given = self._inputs.get(command_id)
@@ -220,17 +218,17 @@ class CommandTable:
                 hint="cancel it, and run it again",
             )
 
-    # What guests say, and what happens to them.
+    # Messages from guests, and events.
 
     def handle(self, guest_id: str, message: CommandMessage) -> None:
-        """Take what a guest says of a command. Raises GuestProtocolError."""
+        """Handle a guest's message about a command. Raises GuestProtocolError."""
         if not message.command_id.startswith(self._owner):
             self.counts["asked by another"] += 1
             return
         command_id = message.command_id.removeprefix(self._owner)
         parcel = self._delivery.get(guest_id, command_id)
         if parcel is None:
-            # It answers late, or again, or what nobody asked it.
+            # The answer is late, repeated, or to something that nobody asked.
             self.counts["not asked"] += 1
             if isinstance(message, CommandEnded):
                 self._send(guest_id, ForgetCommand(message.command_id).encode())
@@ -257,7 +255,7 @@ class CommandTable:
         answer.state = State.RUNNING
         begin = log.end
         if offset > begin and message.first == offset:
-            begin = offset  # the guest has no more: another controller has taken it
+            begin = offset  # the guest has no older output: another controller took it
         fresh = message.data[begin - offset :] if offset <= begin else b""
         self._kept.take_output(answer, message.stream, begin, fresh)
         if fresh:
@@ -284,15 +282,15 @@ class CommandTable:
             self._send_output_taken(command, answer, again=True)
 
     def guest_beats(self, guest_id: str) -> None:
-        """Send again what a guest has said nothing of: it may have been lost on its way."""
+        """Send again whatever a guest has not reacted to: it may have been lost."""
         self._delivery.beats(guest_id)
 
     def guest_says_hello(self, guest: Guest) -> None:
-        """Notice that a guest has connected again, or was started anew."""
+        """Handle that a guest has reconnected or was restarted."""
         self._delivery.says_hello(guest, "the guest was started anew")
 
     def guest_is_lost(self, guest_id: str, why: str) -> None:
-        """Notice that a guest has gone: its answers will not come."""
+        """Handle that a guest has gone: its answers will not come."""
         self._delivery.is_lost(guest_id, why)
 
     def lose(self, command: Command, answer: Answer, why: str) -> None:
@@ -327,21 +325,21 @@ class CommandTable:
         command.notify()
 
     def close(self) -> None:
-        """Let no alarm ring any more; again is harmless."""
+        """Stop all timers; calling this again is harmless."""
         for alarm in self._alarms.values():
             alarm.cancel()
         self._alarms.clear()
 
-    # What guests are told.
+    # Messages to guests.
 
     def run_message(self, command: Command, answer: Answer) -> RunCommand:
-        """Return what tells a guest to run a command, or to say again how far it is."""
+        """Return the message by which a guest runs a command, or reports on it again."""
         stdout, stderr = answer.outputs["stdout"].end, answer.outputs["stderr"].end
         command_id = self._owner + command.id
         return RunCommand(command_id, answer.instance, command.request, stdout, stderr)
 
     def missing_input(self, command: Command, answer: Answer) -> GiveInput | None:
-        """Return the input that a guest seems not to have; None where nothing is missing."""
+        """Return the input that a guest seems to lack, or None if it has all of it."""
         given = self._inputs.get(command.id)
         if given is None or not answer.wants_input or given.is_whole(answer):
             return None

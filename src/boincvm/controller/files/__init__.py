@@ -1,1 +1,1 @@
-"""Files to and from guests, over the bus."""
+"""Copy files to and from guests over the bus."""

@@ -1,8 +1,8 @@
-"""The controller's side of files over the bus: to many guests, and from one.
+"""The controller's side of file transfers over the bus: to many guests, and from one.
 
-The words are in node/files.py. A transfer goes on after whatever broke: within a call by
-itself, as long as the same guest answers within PATIENCE seconds (transfer.py); after a
-killed controller when the same is asked for again under the same `transfer`.
+The messages are in node/files.py. A transfer survives interruptions: within a call by itself, as
+long as the same guest answers within PATIENCE seconds (transfer.py); after the controller was
+killed, when the same transfer is requested again under the same `transfer` id.
 """
 
 import asyncio
@@ -23,32 +23,40 @@ from boincvm.tar_trees import MOST_BYTES
 from boincvm.tree_entries import clamp_time
 
 MOST_AT_ONCE = 64
-"""Guests that are sent something; the others wait."""
+"""Guests that are sent files at the same time; the others wait."""
 
 Outcomes = dict[str, dict[str, object]]
 Find = Callable[[str], Awaitable[Reached]]
 
 
 class Gotten(NamedTuple):
-    """A file, or a tree as a tar stream, of `size` bytes; `mode` of the file or of the tree's
-    root, and `modified`, in nanoseconds since 1970, None where its guest does not say. `chunks`
-    raises BoincvmError where it breaks off, and at its end OutputFileError where what came is not
-    what was there: only then may it get its final name."""
+    """A file from a guest, or a tree as a tar stream."""
 
     is_tree: bool
     mode: int
+    """Of the file, or of the tree's root."""
     size: int
+    """In bytes."""
     chunks: Download
+    """The content; it may get its final name only once all of it has been read.
+
+    Raises BoincvmError where it breaks off, and OutputFileError at the end if what came is not
+    what the guest had.
+    """
     modified: int | None = None
+    """Nanoseconds since 1970; None if the guest does not say."""
 
 
 class Files:
-    """`spool`: where sources lie while they are sent, as files without a name; None: where the
-    system has such files. To be closed at the end."""
+    """Copies files to and from guests; to be closed at the end."""
 
     def __init__(self, hub: Hub, spool: Path | None = None, find: Find | None = None) -> None:
-        """`find`: who of those that a selector matches can answer, see reach.py; by default all
-        that are on the bus."""
+        """Copy files to and from the guests of `hub`.
+
+        `spool`: the directory for sources while they are sent, as files without a name; None: the
+        system's directory for temporary files. `find`: which of the guests that a selector matches
+        can answer (reach.py); by default all that are on the bus.
+        """
         self._hub = hub
         self._find = find or self._on_the_bus
         self._spool = spool
@@ -62,7 +70,7 @@ class Files:
         return Reached(found, {})
 
     async def close(self) -> None:
-        """Tell guests no longer what is not wanted; again is harmless."""
+        """Stop telling guests which transfers to drop; calling this again is harmless."""
         await self._traffic.close()
 
     async def put(
@@ -79,12 +87,12 @@ class Files:
     ) -> Outcomes:
         """Put the bytes of `source` at `path` in all guests that `vm_selector` matches now.
 
-        `path`: see `guest_path`; directories on the way are made; a file that is there is
-        replaced, a directory is not. A tree is a tar stream that is not compressed. `size`: of
-        `source`, where it is known. `modified`: of a file, in nanoseconds since 1970. `transfer`:
-        who asks again under the same id, with the same source, goes on where it ended. Each
-        guest's outcome is {"state": "put", "size"} or {"error"}. Raises UsageError;
-        HostDiskFullError or HostError where `source` finds no room here.
+        `path`: see `guest_path`; missing directories are created; an existing file is replaced, a
+        directory is not. A tree is an uncompressed tar stream. `size`: of `source`, if known.
+        `modified`: of a file, in nanoseconds since 1970. `transfer`: an id; a call with the same
+        id and source continues an interrupted transfer. Each guest's outcome is
+        {"state": "put", "size"} or {"error"}. Raises UsageError, and HostDiskFullError or
+        HostError if `source` cannot be spooled.
         """
         place = guest_path(path)
         if not place.name:
@@ -132,10 +140,11 @@ class Files:
     async def get(
         self, vm: str, path: str, *, transfer: str | None = None, offset: int = 0
     ) -> Gotten:
-        """Get the file or tree `path` of the guest `vm`, once it lies ready in the guest's host.
+        """Get the file or tree `path` of the guest `vm`, once it is ready on the guest's host.
 
-        `transfer`, `offset`: who asks again under the same id goes on, from that byte on; then
-        the digest is for the caller to compare (`chunks.digest`). Raises BoincvmError.
+        `transfer`: an id; a call with the same id continues an interrupted transfer, from the byte
+        `offset` on. Then the caller has to compare the digest (`chunks.digest`). Raises
+        BoincvmError.
         """
         place, transfer_id = guest_path(path), check_transfer_id(transfer or secrets.token_hex(8))
         if parse_selector(vm).only is None:

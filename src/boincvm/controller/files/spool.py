@@ -1,4 +1,4 @@
-"""What can be read only once, kept in a file without a name, so that many can be sent it."""
+"""Spool a stream, which can be read only once, so that it can be sent to many guests."""
 
 import os
 import tempfile
@@ -13,22 +13,25 @@ from boincvm.host.files import read_at
 
 
 class Spooled:
-    """Made by `take`. `digest`: BLAKE2b of 256 bits in hexadecimal. When it is closed, or this
-    process ends however it may, nothing is left."""
+    """A stream's content in a file without a name; created by `take`.
+
+    Nothing is left of it when it is closed, or when this process ends in whatever way.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.size = 0
         self.digest = ""
+        """BLAKE2b of 256 bits, in hexadecimal."""
 
     @classmethod
     async def take(
         cls, source: AsyncIterator[bytes], directory: Path | None, size: int | None, most: int
     ) -> Self:
-        """Keep all of `source`, on the disk of `directory`. `size`: what it should have.
+        """Store all of `source`, which should have `size` bytes, on the disk of `directory`.
 
-        Raises UsageError where it has more than `most` bytes or not `size`; HostDiskFullError,
-        HostError; and whatever `source` does.
+        Raises UsageError if it has more than `most` bytes or not `size`; HostDiskFullError,
+        HostError; and whatever `source` raises.
         """
         if size is not None and not 0 <= size <= most:
             raise _too_large(most)
@@ -68,7 +71,7 @@ class Spooled:
             return read_at(self._descriptor, length, offset)
 
     def close(self) -> None:
-        """Let go of it; again is harmless."""
+        """Delete the content; calling this again is harmless."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

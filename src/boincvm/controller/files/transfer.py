@@ -1,4 +1,4 @@
-"""One file on its way between controller and guest, in pieces, several at a time."""
+"""Transfer a file between controller and guest in pieces, several at a time."""
 
 import asyncio
 from collections import deque
@@ -23,16 +23,16 @@ from boincvm.errors import BoincvmError, GuestProtocolError, OutputFileError, Us
 from boincvm.tar_trees import MOST_BYTES
 
 WINDOW = 8
-"""Pieces of one transfer that are on their way at once."""
+"""Pieces of one transfer in flight at once, at most."""
 MOST_ON_WAY = 128
-"""Of all transfers; each has one at least."""
+"""Pieces of all transfers in flight at once; each transfer may have at least one."""
 PATIENCE = 120.0
-"""Seconds in which a guest answers one word, however often the bus breaks meanwhile."""
+"""Seconds in which a guest must answer a message, however often the bus breaks meanwhile."""
 _DROP_WITHIN = 30.0
 
 
 class Ready(NamedTuple):
-    """What a guest says that it will send."""
+    """What a guest announces that it will send."""
 
     is_tree: bool
     mode: int
@@ -42,7 +42,7 @@ class Ready(NamedTuple):
 
 
 class Traffic:
-    """What all transfers share."""
+    """The state that all transfers share."""
 
     def __init__(self, requester: Requester) -> None:
         self.requester = requester
@@ -51,7 +51,7 @@ class Traffic:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Count one more transfer that has pieces on their way, in the block."""
+        """Count one more active transfer for as long as the block lasts."""
         self._active += 1
         try:
             yield
@@ -60,24 +60,24 @@ class Traffic:
 
     @property
     def window(self) -> int:
-        """How many pieces each transfer may have on their way."""
+        """Return how many pieces each transfer may have in flight."""
         return max(1, min(WINDOW, MOST_ON_WAY // max(self._active, 1)))
 
     def drop(self, transfer: "Transfer") -> None:
-        """Tell the guest of a transfer that it is not wanted; else it gives up in time."""
+        """Tell the guest to drop a transfer; if the message is lost, the guest times out."""
         task = asyncio.ensure_future(transfer.drop())
         self._dropping.add(task)
         task.add_done_callback(self._dropping.discard)
 
     async def close(self) -> None:
-        """Tell guests nothing more; again is harmless."""
+        """Stop telling guests to drop transfers; calling this again is harmless."""
         for task in self._dropping:
             task.cancel()
         await asyncio.gather(*self._dropping, return_exceptions=True)
 
 
 class Transfer:
-    """One transfer of one guest. `is_kept`: it may go on later; the guest is not to drop it."""
+    """One transfer to or from one guest; with `is_kept` it can continue later."""
 
     def __init__(self, traffic: Traffic, guest: Guest, transfer_id: str, *, is_kept: bool) -> None:
         self.traffic = traffic
@@ -97,7 +97,7 @@ class Transfer:
         offsets = iter(range(_whole(begun, "offset", content.size), content.size, PIECE))
 
         async def send() -> None:
-            for offset in offsets:  # all who send share it
+            for offset in offsets:  # shared by all senders
                 data = content.read(offset, PIECE)
                 await self._ask("file-put-piece", {"offset": offset}, data)
 
@@ -111,10 +111,10 @@ class Transfer:
                 first = first.exceptions[0]
             raise first from None
         while (await self._ask("file-put-end")).table.get("is_done") is not True:
-            pass  # the guest takes its time to say so
+            pass  # the guest has not finished yet
 
     async def get_begin(self, path: str) -> Ready:
-        """Wait until what is wanted lies ready. Raises BoincvmError."""
+        """Wait until the file or tree is ready to be sent. Raises BoincvmError."""
         while True:
             table = (await self._ask("file-get-begin", {"path": path})).table
             if table.get("is_ready") is True:
@@ -135,13 +135,13 @@ class Transfer:
         return reply.data
 
     def end(self) -> None:
-        """Drop it, unless it is kept; again is harmless."""
+        """Drop the transfer unless it is kept; calling this again is harmless."""
         if not self._is_kept:
             self._is_kept = True
             self.traffic.drop(self)
 
     def finish(self) -> None:
-        """Notice that all of it has come: it is not kept any more."""
+        """Drop the transfer even if it is kept: everything has arrived."""
         self._is_kept = False
         self.end()
 
@@ -150,16 +150,17 @@ class Transfer:
             async with asyncio.timeout(_DROP_WITHIN):
                 await self._ask("file-drop")
         except (BoincvmError, TimeoutError):
-            pass  # it gives up in time
+            pass  # the guest times out
 
 
 class Download:
-    """The bytes from `offset` on, in order; a few pieces are asked for ahead. `digest`: of the
-    whole, BLAKE2b of 256 bits in hexadecimal; `transfer`: its id."""
+    """The bytes of a transfer from `offset` on, in order; a few pieces are requested ahead."""
 
     def __init__(self, transfer: Transfer, ready: Ready, offset: int) -> None:
         self.digest = ready.digest
+        """Of the whole content: BLAKE2b of 256 bits, in hexadecimal."""
         self.transfer = transfer.id
+        """The transfer's id."""
         self._from = transfer
         self._size = ready.size
         self._offset = offset
@@ -172,7 +173,7 @@ class Download:
         return await self._pieces.__anext__()
 
     async def aclose(self) -> None:
-        """No more is wanted; a transfer with an id of the caller's is left to go on."""
+        """Stop; a transfer whose id the caller has chosen can continue later."""
         await self._pieces.aclose()
         self._from.end()
 
@@ -205,7 +206,7 @@ class Download:
 
 
 def _whole(reply: Reply, key: str, most: int) -> int:
-    """Of a guest's, which is not believed. Raises GuestProtocolError."""
+    """Return a number from a guest's reply, once checked. Raises GuestProtocolError."""
     try:
         return check_whole(reply.table, key, most)
     except UsageError as error:

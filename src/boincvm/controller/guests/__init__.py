@@ -1,1 +1,1 @@
-"""The guests on the bus: who they are, whether they are there, and requests to them."""
+"""The guests on the bus: their descriptions, their presence, and requests to them."""

@@ -1,6 +1,6 @@
-"""The controller's end of the bus: everything that guests say arrives here and is handed on.
+"""The controller's end of the bus: receive what guests send, and dispatch it.
 
-A guest sends to `/topic/host.ID`, and receives what is sent to `/topic/guest.ID`.
+A guest sends to `/topic/host.ID` and receives what is sent to `/topic/guest.ID`.
 """
 
 from collections import Counter
@@ -42,7 +42,7 @@ from boincvm.errors import GuestProtocolError
 class Hub:
     """Guests, commands, requests and pings on one bus.
 
-    A guest that is dropped for its silence keeps its commands: it may come back and answer.
+    A guest that is dropped because it is silent keeps its commands: it may come back and answer.
     """
 
     def __init__(
@@ -55,9 +55,13 @@ class Hub:
         owner: str = "",
         part: str = "",
     ) -> None:
-        """`on_change` is told what happens to guests, `on_report` what known guests tell of their
-        state. `owner`: of commands, where other controllers are on the same bus (CommandTable);
-        `part`: only guests whose ids begin with it and a dot are heard, and told anything."""
+        """Connect guests, commands, requests and pings to `bus`.
+
+        `on_change` is called with what happens to guests, `on_report` with the reports of known
+        guests. `owner`: whose commands these are, if other controllers use the same bus (see
+        CommandTable). `part`: only guests whose ids begin with it and a dot are listened to and
+        sent messages; empty for all.
+        """
         self._bus = bus
         self._part = part
         self._on_change = on_change
@@ -68,18 +72,18 @@ class Hub:
         self.pings = Pings(self._send)
         self.requester = Requester(self._send)
         self.counts: Counter[str] = Counter()
-        """What was heard, by name, and what was not believed."""
+        """Messages received, by name, and messages rejected, by reason."""
         self.reason: Callable[[str], str] = lambda _guest_id: ""
-        """Why a guest is gone, by its id: more than it said itself, if that is known."""
+        """Returns, by a guest's id, why the guest is gone, or "" if nothing is known of it."""
 
     async def open(self) -> None:
-        """Listen to guests. Raises BusError."""
+        """Start listening to guests. Raises BusError."""
         pattern = f"{HOST}{self._part}.**" if self._part else f"{HOST}**"
         self._unsubscribe = await self._bus.subscribe(pattern, self._receive)
         self.registry.watch()
 
     async def close(self) -> None:
-        """Listen to guests no longer; their programs go on. Again is harmless."""
+        """Stop listening to guests, whose programs go on; calling this again is harmless."""
         self.registry.close()
         self.commands.close()
         self.requester.close()
@@ -97,8 +101,10 @@ class Hub:
         within: float | None = None,
         keep_input: bool = False,
     ) -> Command:
-        """Send `request` to all guests that `selector` matches now: see protocol/selector.py and
-        `CommandTable.submit`. Raises UsageError."""
+        """Send `request` to all guests that `selector` matches now. Raises UsageError.
+
+        See protocol/selector.py and `CommandTable.submit`.
+        """
         guests = self.registry.find(parse_selector(selector))
         return self.commands.submit(
             guests,
@@ -110,13 +116,14 @@ class Hub:
         )
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
-        """Give input to every guest of a command whose input was kept open: see
-        `CommandTable.give_input`. Raises UsageError."""
+        """Give more input to a command, see `CommandTable.give_input`. Raises UsageError."""
         await self.commands.give_input(command_id, data, ends=ends)
 
     def guest_is_gone(self, guest_id: str, *, comes_back: bool = False) -> None:
-        """Notice that a guest has gone which cannot say so itself any more. `comes_back`: the same
-        life goes on later."""
+        """Handle that a guest has gone without being able to say so itself.
+
+        `comes_back`: the same life goes on later.
+        """
         self._give_up(guest_id, comes_back=comes_back)
         self.registry.bye(guest_id, comes_back=comes_back)
 
@@ -132,15 +139,15 @@ class Hub:
         self.requester.guest_is_lost(guest_id, f"has left ({reason})" if reason else "has left")
 
     def _send(self, guest_id: str, body: bytes) -> None:
-        # The broker ends the connection of whoever sends to another's part.
+        # The broker disconnects whoever sends to another host's part.
         if not self._part or is_part_of(guest_id, self._part):
             self._bus.post(GUEST + guest_id, {}, body)
 
-    # What guests say.
+    # Messages from guests.
 
     def _receive(self, message: Message) -> None:
         guest_id = message.destination.removeprefix(HOST)
-        # A host that was invited speaks for all of its machines.
+        # An invited host sends the messages of all of its machines.
         if message.sender and not is_part_of(guest_id, message.sender):
             self.counts["lied about its id"] += 1
             return
@@ -155,7 +162,7 @@ class Hub:
             self.counts["invalid"] += 1
 
     def _handle(self, guest_id: str, account: str, message: FromGuest) -> None:
-        """Hand a message to whom it concerns. Raises GuestProtocolError."""
+        """Dispatch a message. Raises GuestProtocolError."""
         match message:
             case Hello():
                 guest = message.guest(guest_id)
@@ -185,6 +192,6 @@ class Hub:
             ):
                 self.commands.handle(guest_id, message)
             case Unsupported():
-                pass  # counted: it is an older guest, and whoever waits for it has a time limit
+                pass  # only counted: the guest is older, and whoever waits for it has a time limit
             case _:
                 assert_never(message)

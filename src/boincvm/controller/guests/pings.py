@@ -10,15 +10,14 @@ from boincvm.controller.protocol.guest import Ping, Pong
 
 
 class Pings:
-    """The pings that are on their way."""
+    """The pings that are not answered yet."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._open: dict[tuple[str, str], asyncio.Future[float]] = {}
 
     async def ping(self, guests: Iterable[str], within: float) -> dict[str, float | None]:
-        """Return the seconds until each answered; None for those that did not within `within`
-        seconds."""
+        """Ping guests; return the seconds until each answered, None if not within `within`."""
         loop = asyncio.get_running_loop()
         waiting: dict[str, asyncio.Future[float]] = {}
         sign, begin = secrets.token_hex(8), time.perf_counter()
@@ -37,7 +36,7 @@ class Pings:
         }
 
     def handle(self, guest_id: str, pong: Pong) -> None:
-        """Take an answer; one that nobody waits for is harmless."""
+        """Take an answer, ignoring one that nobody waits for."""
         answer = self._open.get((guest_id, str(pong.fields.get("sign"))))
         if answer is not None and not answer.done():
             answer.set_result(time.perf_counter())

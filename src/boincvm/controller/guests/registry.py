@@ -1,7 +1,8 @@
-"""The guests that have announced themselves, and whether they are still there.
+"""Keep track of the guests that have announced themselves, and of their presence.
 
-A guest says HELLO, then STILL_ALIVE every BEAT seconds, at last BYE. One that falls silent is
-marked, then dropped; when it is heard again it is there again. What guests say is checked.
+A guest sends HELLO, then STILL_ALIVE every BEAT seconds, and finally BYE. A guest that falls silent
+is first marked as silent, then dropped; it is present again as soon as it is heard again. What
+guests send is checked.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ SILENT_AFTER = 30.0
 DROPPED_AFTER = 90.0
 MOST_GUESTS = 20_000
 MOST_OF_ACCOUNT = 1000
-"""As many machines as a controller has at most."""
+"""Guests of one account: as many machines as a controller may have."""
 
 
 class Presence(Enum):
@@ -31,13 +32,13 @@ class Change(Enum):
 
     FOUND = auto()
     CHANGED = auto()
-    """It said HELLO once more, and described itself differently."""
+    """It sent another HELLO with a different description."""
     SILENT = auto()
     HEARD_AGAIN = auto()
     DROPPED = auto()
     LEFT = auto()
     ASLEEP = auto()
-    """It has left, to come back in the same life."""
+    """It has left and will come back in the same life."""
 
 
 class _Entry:
@@ -51,18 +52,17 @@ class _Entry:
 
 
 class Registry:
-    """The guests that are known. However many there are, there is one timer, and a beat
-    costs the same."""
+    """The known guests. However many there are, one timer serves all, and a beat costs O(1)."""
 
     def __init__(
         self,
         tell: Callable[[Guest, Change], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: seconds that never go back."""
+        """Report changes to `tell`; `clock` returns seconds that never go back."""
         self._tell = tell
         self._clock = clock
-        # Both in the order in which they were last heard.
+        # Both are ordered by when the guests were last heard.
         self._present: OrderedDict[str, _Entry] = OrderedDict()
         self._silent: OrderedDict[str, _Entry] = OrderedDict()
         self._of_account: Counter[str] = Counter()
@@ -73,12 +73,12 @@ class Registry:
         return len(self._present) + len(self._silent)
 
     def get(self, guest_id: str) -> Guest | None:
-        """Return the guest with that id, silent or not; None where it is not known."""
+        """Return the guest with that id, silent or not, or None if it is unknown."""
         entry = self._entry(guest_id)
         return entry.guest if entry else None
 
     def presence(self, guest_id: str) -> Presence | None:
-        """Return whether that guest is present or silent; None where it is not known."""
+        """Return whether that guest is present or silent, or None if it is unknown."""
         entry = self._entry(guest_id)
         return entry.presence if entry else None
 
@@ -86,7 +86,7 @@ class Registry:
         return self._present.get(guest_id) or self._silent.get(guest_id)
 
     async def wait_for(self, guest_id: str) -> Guest:
-        """Wait for the guest with that id, and return it."""
+        """Wait for the guest with that id and return it."""
         while True:
             guest = self.get(guest_id)
             if guest is not None:
@@ -94,25 +94,28 @@ class Registry:
             await self._found.wait()
 
     def load(self, guests: Iterable[Guest]) -> None:
-        """Take up those that a former life knew: silent until they are heard."""
+        """Add the guests that an earlier controller knew, as silent until they are heard."""
         for guest in guests:
             entry = _Entry(guest, self._clock())
             entry.presence = Presence.SILENT
             self._silent[guest.id] = entry
 
     def find(self, selector: Selector) -> list[Guest]:
-        """Return all that a selector matches, those that are silent too."""
+        """Return all guests that a selector matches, including silent ones."""
         if selector.only is not None:
             guest = self.get(selector.only)
             return [guest] if guest else []
         entries = (*self._present.values(), *self._silent.values())
         return [entry.guest for entry in entries if selector.matches(entry.guest)]
 
-    # What guests say.
+    # Messages from guests.
 
     def hello(self, guest: Guest, account: str = "") -> None:
-        """Again is harmless. `account`: that it shares with others, if the broker tells. Raises
-        GuestProtocolError."""
+        """Register a guest that has sent HELLO; doing so again is harmless.
+
+        `account`: the one that it shares with other guests, if the broker names it. Raises
+        GuestProtocolError.
+        """
         check_guest(guest)
         entry = self._hear(guest.id)
         if entry is None:
@@ -131,11 +134,11 @@ class Registry:
             self._tell(guest, Change.CHANGED)
 
     def still_alive(self, guest_id: str) -> bool:
-        """Notice a beat; tell whether the guest is known: else it is to be asked for its HELLO."""
+        """Record a beat; return False if the guest is unknown and must be asked for its HELLO."""
         return self._hear(guest_id) is not None
 
     def bye(self, guest_id: str, *, comes_back: bool = False) -> None:
-        """Forget a guest that leaves. `comes_back`: the same life goes on later."""
+        """Remove a guest that leaves. `comes_back`: the same life goes on later."""
         entry = self._present.pop(guest_id, None) or self._silent.pop(guest_id, None)
         if entry is not None:
             self._forget(entry)
@@ -158,10 +161,10 @@ class Registry:
             self._tell(entry.guest, Change.HEARD_AGAIN)
         return entry
 
-    # The passing of time.
+    # Time.
 
     def look(self) -> None:
-        """Mark and drop those for which it is time."""
+        """Mark guests that have fallen silent, and drop those that were silent for too long."""
         now = self._clock()
         for entry in _older(self._present, now - SILENT_AFTER):
             entry.presence = Presence.SILENT
@@ -172,19 +175,19 @@ class Registry:
             self._tell(entry.guest, Change.DROPPED)
 
     def watch(self) -> None:
-        """Call `look` from now on when it is time, until `close`."""
+        """Look now, and regularly from now on until `close`."""
         self.look()
         self._timer = asyncio.get_running_loop().call_later(BEAT / 2, self.watch)
 
     def close(self) -> None:
-        """Stop the timer; again is harmless."""
+        """Stop the timer; calling this again is harmless."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
 def _older(entries: OrderedDict[str, _Entry], than: float) -> list[_Entry]:
-    """Take out those that were heard before, and return them."""
+    """Remove and return the entries that were last heard at `than` or before."""
     found = []
     while entries:
         first = next(iter(entries.values()))

@@ -1,7 +1,7 @@
-"""Ask one guest for something over the bus, and get one answer, whatever is lost on the way.
+"""Send a request to one guest over the bus and get one answer, whatever is lost on the way.
 
 An ASK is sent again after 1, 2, 4 … seconds until the guest has taken it, and at the guest's beats
-and its HELLO until it is answered. The guest does what it is asked at most once in its life.
+and its HELLO until it is answered. The guest executes a request at most once in its life.
 """
 
 import asyncio
@@ -50,13 +50,13 @@ class Requester:
 
     def __init__(self, send: Send) -> None:
         self._delivery: Delivery[_Question] = Delivery(send, FIRST_WAIT)
-        self._heard: dict[str, list[str]] = {}  # what a guest has not been told yet, by guest
-        self._gone: OrderedDict[str, str] = OrderedDict()  # why, by guest
+        self._heard: dict[str, list[str]] = {}  # answers to confirm, by guest
+        self._gone: OrderedDict[str, str] = OrderedDict()  # why, by guest that has gone
         self._prefix = secrets.token_hex(8)
         self._number = 0
         self._is_closed = False
         self.counts: Counter[str] = Counter()
-        """Answers that nobody waited for."""
+        """Answers that nobody waited for, by reason."""
 
     async def ask(
         self,
@@ -67,12 +67,12 @@ class Requester:
         *,
         within: float | None = None,
     ) -> Reply:
-        """Ask `guest`, in this life of it and no other, and return its answer.
+        """Send a request to `guest`, to its present life only, and return its answer.
 
-        `within`: seconds; None waits as long as the guest may come back. A guest that is too late
-        may have done it all the same. Raises BoincvmError: what the guest says, of the kind that
-        has its exit code; GuestDiedError if it has left or was started anew; UsageError for what
-        is too large or too much.
+        `within`: seconds; None waits for as long as the guest may come back. A guest that answers
+        too late may have executed the request all the same. Raises BoincvmError: the guest's
+        error, of the class that has its exit code; GuestDiedError if the guest has left or was
+        restarted; UsageError if the request is too large or too many are open.
         """
         question = self._open(guest, verb, arguments or {}, data)
         try:
@@ -88,7 +88,7 @@ class Requester:
         finally:
             self._delivery.settle(question)
             if question.reply.done() and not question.reply.cancelled():
-                question.reply.exception()  # looked at, if an error of another kind came first
+                question.reply.exception()  # marks it as retrieved, if another error came first
 
     def _open(
         self, guest: Guest, verb: str, arguments: Mapping[str, object], data: bytes
@@ -112,13 +112,13 @@ class Requester:
         self._delivery.add(question)
         return question
 
-    # What guests say, and what happens to them.
+    # Messages from guests, and events.
 
     def handle(self, guest_id: str, message: AskTaken | Answer) -> None:
-        """Take what a guest says of a request."""
+        """Handle a guest's message about a request."""
         question = self._delivery.get(guest_id, message.ask_id)
         if question is None:
-            self.counts["not asked"] += 1  # late, again, or a lie
+            self.counts["not asked"] += 1  # late, repeated, or a lie
         elif isinstance(message, AskTaken):
             self._delivery.acknowledge(question)
         else:
@@ -132,17 +132,19 @@ class Requester:
                 heard.append(message.ask_id)
 
     def guest_beats(self, guest_id: str) -> None:
-        """Ask again what a guest has not answered: that may have been lost, or its answer."""
+        """Send unanswered requests again: they or their answers may have been lost."""
         self._delivery.beats(guest_id)
 
     def guest_says_hello(self, guest: Guest) -> None:
-        """Notice that a guest has connected again, or was started anew."""
+        """Handle that a guest has reconnected or was restarted."""
         self._gone.pop(guest.id, None)
         self._delivery.says_hello(guest, "was started anew")
 
     def guest_is_lost(self, guest_id: str, why: str = "has left") -> None:
-        """Wait for a guest's answers no longer, and ask it nothing until it says HELLO. `why`
-        follows the guest's id in the error's message."""
+        """Stop waiting for a guest's answers, and send it no request until its next HELLO.
+
+        `why` follows the guest's id in the error message.
+        """
         self._heard.pop(guest_id, None)
         self._gone[guest_id] = why
         while len(self._gone) > _MOST_GONE:
@@ -150,7 +152,7 @@ class Requester:
         self._delivery.is_lost(guest_id, why)
 
     def close(self) -> None:
-        """Ask nobody any more, and tell whoever waits; again is harmless."""
+        """Fail all open requests and refuse new ones; calling this again is harmless."""
         self._is_closed = True
         for question in self._delivery.all():
             question.fail(_closed())

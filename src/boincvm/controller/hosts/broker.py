@@ -15,38 +15,46 @@ from boincvm.controller.protocol.envelope import GUEST_FRAMES
 from boincvm.errors import UsageError
 
 SOCKET = "bus.sock"
-_OUR_LOGIN = "/controller"  # which is no machine's id
+_OUR_LOGIN = "/controller"  # cannot be a machine's id
 _EVERYTHING = ("/topic/**",)
 
 
 class Listen(NamedTuple):
-    """Where guests of other hosts reach the embedded broker. certificate, key: files, for TLS."""
+    """Where guests of other hosts reach the embedded broker."""
 
     host: str
     port: int
     certificate: str = ""
+    """A file, for TLS; empty for no TLS."""
     key: str = ""
+    """The file of its key; empty if `certificate` contains the key."""
 
 
 class BusSide(NamedTuple):
-    """bus: the controller's connection. place_for: how the guest with an id reaches it, given the
-    passcode that it had, or an empty one; raises UsageError for an id that none of this host's
-    machines may have. address: where guests of other hosts do, or None; `listen`: as it was asked
-    for. invitations: None where the broker is another's. part: with which, and a dot, all ids
-    begin that we may speak of; empty for all."""
+    """The controller's side of the bus."""
 
     bus: StompBus
+    """The controller's connection."""
     place_for: Callable[[str, str], BrokerAddress]
+    """Returns how the guest with an id reaches the bus, given its previous passcode or "".
+
+    Raises UsageError for an id that no machine of this host may have.
+    """
     broker: Broker | None = None
+    """The embedded broker, or None if the broker is external."""
     address: tuple[str, int] | None = None
+    """Where guests of other hosts reach the bus, if they can."""
     listen: Listen | None = None
+    """The address that was requested for them."""
     invitations: Invitations | None = None
+    """None if the broker is external."""
     part: str = ""
+    """All ids that this controller may use begin with it and a dot; empty allows all ids."""
 
 
 @asynccontextmanager
 async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusSide]:
-    """Run a broker for as long as the block lasts. Raises BusError, HostError."""
+    """Run an embedded broker for as long as the block lasts. Raises BusError, HostError."""
     passcode = new_passcode()
     ours = Account(_OUR_LOGIN, digest_of_passcode(passcode), _EVERYTHING, _EVERYTHING)
     accounts = Accounts([ours])
@@ -98,8 +106,10 @@ def _security(listen: Listen) -> ssl.SSLContext | None:
 
 @asynccontextmanager
 async def elsewhere(place: BrokerAddress) -> AsyncIterator[BusSide]:
-    """Use a broker that runs already, where all guests have the same login: another's, by
-    its invitation, or RabbitMQ or ActiveMQ. Raises BusError."""
+    """Use an external broker, where all guests share one login. Raises BusError.
+
+    It is another controller's, which has invited this host, or RabbitMQ or ActiveMQ.
+    """
     part = place.login if place.dialect == "embedded" else ""
 
     def place_for(guest_id: str, _known: str) -> BrokerAddress:

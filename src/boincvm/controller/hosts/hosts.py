@@ -17,7 +17,7 @@ from boincvm.json_value import Json
 
 
 class Hosts:
-    """The hosts that were invited to the bus, and their guests that are on it."""
+    """The hosts that were invited to the bus, and their guests on it."""
 
     def __init__(
         self,
@@ -26,15 +26,14 @@ class Hosts:
         events: EventLog,
         machine_ids: Callable[[], list[str]],
     ) -> None:
-        """`machine_ids`: of this host's own machines."""
+        """Manage the hosts on the bus; `machine_ids` returns the ids of this host's machines."""
         self._side = side
         self._registry = registry
         self._events = events
         self._machine_ids = machine_ids
 
     def invite(self, name: str) -> dict[str, Json]:
-        """Invite a host; return its passcode, and what is to be done with it. Raises UsageError,
-        HostError."""
+        """Invite a host; return its passcode and how to use it. Raises UsageError, HostError."""
         passcode = self._invitations().add(name, self._machine_ids())
         self._events.add("host_invited", None, f"the host {name} is invited")
         return {
@@ -45,7 +44,7 @@ class Hosts:
         }
 
     def table(self) -> dict[str, Json]:
-        """List the invitations that hold, and how many guests each has. Raises UsageError."""
+        """List the valid invitations, and how many guests each has. Raises UsageError."""
         guests = [guest.id for guest in self._registry.find(parse_selector("all"))]
         return {
             "invitations": [
@@ -59,7 +58,7 @@ class Hosts:
         }
 
     def revoke(self, name: str) -> None:
-        """Cut a host off; its machines are gone from here. Raises UsageError, HostError."""
+        """Cut a host off and forget its machines. Raises UsageError, HostError."""
         self._invitations().remove(name)
         self._events.add("host_revoked", None, f"the host {name} is not invited any more")
         for guest in self._registry.find(parse_selector("all")):
@@ -67,9 +66,9 @@ class Hosts:
                 self._registry.bye(guest.id)
 
     def check_is_free(self, machine_id: str) -> None:
-        """Raises UsageError where a guest of another host has that id."""
+        """Raises UsageError if a guest of another host has that id."""
         guest = self._registry.get(machine_id)
-        # One of this host may be a machine that has just been removed here.
+        # A guest of this host may be a machine that has just been removed.
         if guest is not None and guest.host != platform.node():
             raise UsageError(
                 f"{guest.id} is on the bus already, of the host {guest.host or 'without a name'}",

@@ -1,7 +1,7 @@
 """Hosts that were invited to the embedded broker, each with its own part of the ids.
 
-The host NAME has the ids that begin with `NAME.`: its account may say and hear what is said by
-and to machines with these, and nothing else. Of passcodes only digests are kept, in a file.
+The host NAME has the ids that begin with `NAME.`: its account may send and receive the messages of
+machines with these ids, and no others. Only digests of the passcodes are stored, in a file.
 """
 
 import json
@@ -26,15 +26,17 @@ _PART = (f"{HOST}{LOGIN}.**", f"{GUEST}{LOGIN}.**")
 
 
 class Invitation(NamedTuple):
-    """digest: of the passcode; made: seconds since 1970."""
+    """The invitation of one host."""
 
     name: str
     digest: bytes
+    """Of the passcode."""
     made: float
+    """Seconds since 1970."""
 
 
 class Invitations:
-    """Those in the file `path`; each has an account of `broker`."""
+    """The invitations in the file `path`; each has an account of `broker`."""
 
     def __init__(self, path: Path, broker: Broker) -> None:
         """Raises HostError."""
@@ -45,16 +47,18 @@ class Invitations:
             self._let_in(one)
 
     def all(self) -> list[Invitation]:
-        """By name."""
+        """Return all invitations, sorted by name."""
         return sorted(self._known.values())
 
     def host_of(self, machine_id: str) -> str | None:
-        """Return the invited host whose machine that would be."""
+        """Return the invited host to which that id belongs, if any."""
         return next((name for name in self._known if is_part_of(machine_id, name)), None)
 
     def add(self, name: str, machines: list[str]) -> str:
-        """A passcode, which nobody is told again. `machines`: ids that are taken. Raises
-        UsageError, HostError."""
+        """Invite a host and return its passcode, which is not stored.
+
+        `machines`: ids that are taken. Raises UsageError, HostError.
+        """
         check_id(f"{check_id(name)}.1")
         if name in self._known:
             raise UsageError(
@@ -76,7 +80,7 @@ class Invitations:
         return passcode
 
     def remove(self, name: str) -> None:
-        """Revoke an invitation, and cut off who uses it. Raises UsageError, HostError."""
+        """Revoke an invitation and disconnect whoever uses it. Raises UsageError, HostError."""
         if name not in self._known:
             raise UsageError(f"no host {name[:64]!r} is invited", hint="boincvm invite lists them")
         self._broker.expel(name)  # even if the disk is full

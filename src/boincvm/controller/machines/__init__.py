@@ -1,1 +1,1 @@
-"""The machines of the controller's own host."""
+"""The machines of the controller's host."""

@@ -1,7 +1,7 @@
 """One machine of this host, as its controller sees it, and its shim.
 
-A shim is a process of its own (shim/process.py). It goes on while there is no controller, and
-a controller that begins finds it again by the lock that it holds.
+A shim is a separate process (shim/process.py). It keeps running while there is no controller, and
+the next controller finds it by the lock that it holds.
 """
 
 import asyncio
@@ -21,26 +21,29 @@ from boincvm.shim.machine_directory import MachineDirectory, Status
 _SHIM = "boincvm.shim.process"
 
 Changed = Callable[[str], None]
-"""Takes the id of a machine whose state is another one."""
+"""Called with the id of a machine whose state has changed."""
 
 
 class LocalMachine:
-    """report: what its shim told last, None while none runs. is_silent: the shim runs, and
-    has not been heard for so long that nobody knows how its machine is. ended_unasked: no shim
-    runs, and the last one could not say that it was ending. was_killed: by a signal, if it was
-    ours."""
+    """A machine of this host.
+
+    `ended_unasked`: no shim runs, and the last one could not announce its end; `was_killed`: the
+    last shim was started by this controller and ended by a signal.
+    """
 
     def __init__(self, place: MachineDirectory, changed: Changed) -> None:
         self.place = place
         self.definition = place.definition()
         self.status = place.status()
         self.report: Report | None = None
+        """The last report of its shim; None while no shim runs."""
         self.is_silent = False
+        """Its shim runs but has not been heard for too long: the machine's state is unknown."""
         self.ended_unasked = self.was_killed = False
         self._changed = changed
         self._news = asyncio.Event()
         self._pidfd = -1
-        self._child = 0  # its process, if it is ours
+        self._child = 0  # the shim's process id, if this controller started it
         self._is_killed = False
 
     @property
@@ -49,12 +52,12 @@ class LocalMachine:
 
     @property
     def is_kept(self) -> bool:
-        """Whether its shim runs."""
+        """Tell whether its shim runs."""
         return self._pidfd >= 0
 
     @property
     def is_ending(self) -> bool:
-        """Whether its shim runs, and has nothing to keep any more."""
+        """Tell whether its shim still runs although the machine is off."""
         return self.is_kept and self.state.is_off
 
     @property
@@ -67,28 +70,28 @@ class LocalMachine:
         return self.report.why if self.report else self.status.why
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it is so."""
+        """Wait until `condition` holds."""
         while not condition():
             await self._news.wait()
 
     async def until_not(self, state: VmState) -> None:
-        """Wait until it is in another state."""
+        """Wait until the machine is in another state."""
         await self.until(lambda: self.state is not state)
 
     def tell(self) -> None:
-        """Notify whoever waits that something has changed."""
+        """Notify whoever waits of a change."""
         self._news.set()
         self._news = asyncio.Event()
         self._changed(self.id)
 
     def hear(self, *, is_silent: bool) -> None:
-        """Notice that its shim has not been heard for a while, or is heard again."""
+        """Record that its shim has fallen silent, or is heard again."""
         if self.is_kept and self.is_silent is not is_silent:
             self.is_silent = is_silent
             self.tell()
 
     def take_report(self, report: Report) -> None:
-        """Take what its shim tells."""
+        """Take a report of its shim."""
         was_kept = self.is_kept
         if self.find_shim():
             before, self.report = self.state, report
@@ -98,7 +101,7 @@ class LocalMachine:
     # Its shim.
 
     def spawn(self, snapshot: str | None) -> None:
-        """Start a shim, which does not end with us. Raises OSError."""
+        """Start a shim, which outlives this controller. Raises OSError."""
         argv = [sys.executable, "-P", "-m", _SHIM, str(self.place.directory)]
         if snapshot is not None:
             argv += ["--snapshot", snapshot]
@@ -108,14 +111,16 @@ class LocalMachine:
         self.is_silent = self.ended_unasked = self._is_killed = False
         self._child = pid
         self._watch(pid)
-        # Another controller, should we be killed before the shim has said who it is, finds it.
-        with suppress(BoincvmError, OSError):  # what is wrong there the shim tells
+        # So that the next controller finds the shim if we are killed before it has announced itself.
+        with suppress(BoincvmError, OSError):  # the shim reports what is wrong there
             self.set_status(self.place.status()._replace(pid=pid))
         self.tell()
 
     def adopt(self) -> bool:
-        """Take up the shim that a former controller has started; tell if there is one. One that
-        has not said yet who it is is taken up later. Raises BoincvmError."""
+        """Take over the shim that an earlier controller started; return True if there is one.
+
+        A shim that has not announced itself yet is taken over later. Raises BoincvmError.
+        """
         self.status = self.place.status()
         try:
             if not self._is_shim(self.status.pid):
@@ -123,23 +128,23 @@ class LocalMachine:
                     self._settle()
                 return False
             self._watch(self.status.pid)
-        except ProcessLookupError:  # just now
+        except ProcessLookupError:  # it has just ended
             self._settle()
             return False
         self.report = Report(self.status.state, self.status.why, started_at=self.status.started_at)
         return True
 
     def find_shim(self) -> bool:
-        """Whether its shim runs, be it one that had only just begun when `adopt` looked."""
+        """Tell whether its shim runs, even one that was too new for `adopt` before."""
         if not self.is_kept:
             try:
                 return self.place.is_kept() and self.adopt()
             except BoincvmError:
-                return False  # whoever needs its files is told
+                return False  # reported to whoever needs its files
         return True
 
     def _is_shim(self, pid: int) -> bool:
-        """Numbers of processes that have ended are given to others."""
+        """Tell whether a process is this machine's shim: process ids are reused."""
         names = {Path(os.fsdecode(word)).name for word in command_line(pid)}
         return {_SHIM, self.place.directory.name} <= names
 
@@ -151,7 +156,7 @@ class LocalMachine:
         asyncio.get_running_loop().add_reader(opened, self._ended)
 
     def kill_shim(self) -> None:
-        """Kill its shim, and the machine with it: that is how it is powered off at once."""
+        """Kill its shim and with it the machine, which is thus powered off at once."""
         if self.is_kept:
             self._is_killed = True
             kill_opened(self._pidfd)
@@ -163,13 +168,13 @@ class LocalMachine:
             self._child = 0
         self.report, self.is_silent = None, False
         try:
-            self.adopt()  # ours may have ended because there was another one
+            self.adopt()  # ours may have ended because another one runs
         except BoincvmError:
             self._settle()
         self.tell()
 
     def _settle(self) -> None:
-        """No shim runs: what it wrote last holds, unless it was killed."""
+        """Read the final status: what the shim wrote last, unless the shim was killed."""
         self.report = None
         try:
             self.status = self.place.status()
@@ -182,16 +187,16 @@ class LocalMachine:
                 state, why = VmState.POWERED_OFF, ""
             self.ended_unasked = True
             self.status = self.status._replace(state=state, why=why, started_at=None)
-            with suppress(OSError):  # the next controller finds it out as this one did
+            with suppress(OSError):  # the next controller finds out as this one did
                 self.place.write_status(self.status)
 
     def set_status(self, status: Status) -> None:
-        """Change its status; only while no shim runs. Raises OSError."""
+        """Change the stored status, only while no shim runs. Raises OSError."""
         self.place.write_status(status)
         self.status = status
 
     def let_go(self) -> None:
-        """Watch its shim no longer; it runs on. Again is harmless."""
+        """Stop watching its shim, which keeps running; calling this again is harmless."""
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)

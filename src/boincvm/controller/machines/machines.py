@@ -1,4 +1,4 @@
-"""The machines of this host: made, found, started and removed."""
+"""Create, find, start and remove the machines of this host."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ _MOST_LOG_BYTES = 4 << 20
 
 
 class Machines:
-    """The machines in `directory`. `bus_for`: how a shim with that id reaches the bus."""
+    """The machines in `directory`; `bus_for` returns how the shim with an id reaches the bus."""
 
     def __init__(
         self, directory: Path, bus_for: Callable[[str], BrokerAddress], changed: Changed
@@ -45,8 +45,10 @@ class Machines:
         self._machines: dict[str, LocalMachine] = {}
 
     def load(self) -> list[str]:
-        """Finds all that there are, and takes up their shims; what could not be read, a line
-        each. Raises OSError."""
+        """Load all machines and take over their shims.
+
+        Returns a line for each machine that could not be read. Raises OSError.
+        """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         troubles = []
         for path in sorted(self._directory.iterdir()):
@@ -62,8 +64,8 @@ class Machines:
         """Raises BoincvmError, OSError."""
         path = place.directory
         if not (path / "machine.json").exists():
-            with place.held():  # not by a shim
-                shutil.rmtree(path)  # it was being made, or removed
+            with place.held():  # so that no shim holds it
+                shutil.rmtree(path)  # its creation or removal was interrupted
             return
         machine = LocalMachine(place, self._changed)
         if machine.id != path.name:
@@ -89,7 +91,7 @@ class Machines:
         display: bool,
         labels: Mapping[str, str],
     ) -> LocalMachine:
-        """Make a machine, which is powered off. Raises UsageError, OSError."""
+        """Create a machine, which is powered off. Raises UsageError, OSError."""
         machine_id = check_id(name)
         if len(self._machines) >= MOST:
             raise UsageError(f"there are {MOST} machines", hint="remove some first")
@@ -116,7 +118,7 @@ class Machines:
         return machine
 
     async def start(self, machine: LocalMachine, snapshot: str | None = None) -> None:
-        """Start a machine, and wait until it runs. Raises HostError, with what went wrong."""
+        """Start a machine and wait until it runs. Raises HostError if it does not start."""
         await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept:
             machine.place.write_bus(self._bus_for(machine.id))
@@ -136,14 +138,14 @@ class Machines:
     def remove(self, machine: LocalMachine) -> None:
         """Remove a machine whose shim does not run. Raises UsageError, OSError."""
         with machine.place.held():
-            # Without its definition it is no machine any more, should we be interrupted.
+            # Without its definition it is not a machine any more, should we be interrupted.
             (machine.place.directory / "machine.json").unlink(missing_ok=True)
             shutil.rmtree(machine.place.directory)
         del self._machines[machine.id]
         machine.tell()
 
     def discard(self, machine: LocalMachine) -> None:
-        """Forget where a machine was saved: it will boot. Raises UsageError, OSError."""
+        """Discard a machine's saved state: it will boot. Raises UsageError, OSError."""
         with machine.place.held():
             saved = machine.status.saved
             machine.set_status(
@@ -179,14 +181,16 @@ class Machines:
         return [line.decode("utf-8", "replace") for line in lines[wanted:]]
 
     def close(self) -> None:
-        """Let go of the shims, which run on with their machines."""
+        """Stop watching the shims, which keep running with their machines."""
         for machine in self._machines.values():
             machine.let_go()
 
 
 def _check_memory(definition: Definition) -> None:
-    """Check that a machine has the memory that its image needs, unless the image is missing or
-    damaged, which `start` tells. Raises UsageError."""
+    """Check that a machine has the memory that its image needs. Raises UsageError.
+
+    A missing or damaged image is not an error here: `start` reports it.
+    """
     with (
         suppress(ImageMissingError, ImageDamagedError),
         ImageStore().open_unverified(definition.image) as image,

@@ -1,4 +1,4 @@
-"""The life of machines, as operations tell it: each of those that a selector matches, by itself."""
+"""Run lifecycle operations on machines: on each that a selector matches, independently."""
 
 import asyncio
 import platform
@@ -16,7 +16,7 @@ from boincvm.shim.snapshots import Snapshots
 from boincvm.shim.verbs import ENDS
 
 ASK_LIMIT = 600.0
-"""Seconds that a shim may take for anything."""
+"""Seconds that a shim may take for any request."""
 PATIENCE = 60.0
 """Seconds after which a shim that was told to power off is killed, and its machine with it."""
 
@@ -26,7 +26,7 @@ _REMOTE = ("pause", "resume", "save", "stop", "power_off", "snapshot_take", "sna
 
 
 class MachineOperations:
-    """`machines` are this host's; shims of others are reached by the bus."""
+    """Operations on `machines` of this host, and on those of other hosts over the bus."""
 
     def __init__(self, machines: Machines, hub: Hub) -> None:
         self._machines = machines
@@ -45,14 +45,14 @@ class MachineOperations:
         }
 
     def targets(self, selector: Selector) -> list[str]:
-        """Ids of all that it matches: machines of this host, and guests that can be told."""
+        """Return the ids of all machines of this host and guests on the bus that it matches."""
         local = [one.id for one in self._machines.all() if selector.matches(as_guest(one))]
         known = set(local)
         found = self._hub.registry.find(selector)
         return sorted([*local, *(guest.id for guest in found if guest.id not in known)])
 
     async def each(self, vms: str, verb: str, asked: Asked) -> Table:
-        """What came of it, by id. Raises UsageError where `vms` matches nobody."""
+        """Return the outcomes by id. Raises UsageError if `vms` matches no machine."""
         targets = self.targets(parse_selector(vms))
         if not targets:
             raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
@@ -67,7 +67,7 @@ class MachineOperations:
             return {"error": {**error.table()}}
 
     async def one(self, vm: str, verb: str, asked: Asked) -> Table:
-        """What came of it. Raises BoincvmError."""
+        """Run an operation on one machine and return its result. Raises BoincvmError."""
         machine = self._machines.find(vm)
         if machine is None:
             return await self._ask_elsewhere(vm, verb, asked)
@@ -102,7 +102,7 @@ class MachineOperations:
         return guest
 
     async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
-        """Its shim; it may end with or without an answer."""
+        """Send a request to a machine's shim, which may end without an answer."""
         await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept or (machine.state is VmState.STUCK and verb != "power_off"):
             raise refusal(machine.id, machine.state, machine.why)
@@ -110,7 +110,7 @@ class MachineOperations:
         answer = asyncio.ensure_future(self._ask_when_there(machine, verb, asked))
         try:
             await asyncio.wait((ended, answer), return_when=asyncio.FIRST_COMPLETED)
-            # Where it has ended, that says more than its missing answer.
+            # If the shim has ended, that tells more than its missing answer.
             if answer.done() and not (
                 isinstance(answer.exception(), GuestDiedError) and _is_lost(machine)
             ):
@@ -145,10 +145,10 @@ class MachineOperations:
         reply = await self._hub.requester.ask(guest, verb, asked, within=ASK_LIMIT)
         return _plain(reply.table)
 
-    # What concerns this host's own.
+    # Operations on machines of this host.
 
     async def _start(self, machine: LocalMachine, _asked: Asked) -> Table:
-        """Until it runs, whatever it does now."""
+        """Make a machine run, whatever state it is in."""
         while True:
             await machine.until(lambda: not machine.is_ending)
             state = machine.state
@@ -226,12 +226,12 @@ class MachineOperations:
 
 
 def _is_lost(machine: LocalMachine) -> bool:
-    """Whether its shim has gone, or nobody knows whether it will be heard again."""
+    """Tell whether a machine's shim has gone or is stuck."""
     return not machine.is_kept or machine.state is VmState.STUCK
 
 
 def as_guest(machine: LocalMachine) -> Guest:
-    """What selectors look at, of one that may not be on the bus."""
+    """Return a machine as the guest that selectors see, even if it is not on the bus."""
     defined = machine.definition
     labels = {
         "image": defined.image,
@@ -243,5 +243,5 @@ def as_guest(machine: LocalMachine) -> Guest:
 
 
 def _plain(table: Mapping[str, object]) -> Table:
-    """A guest's answer: JSON by its way here."""
+    """Return a guest's answer as a JSON object, which it is already: it came as JSON."""
     return dict(table)  # type: ignore[arg-type]

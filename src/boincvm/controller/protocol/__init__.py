@@ -1,1 +1,1 @@
-"""What controller and nodes say to each other on the bus."""
+"""The messages between controller and nodes on the bus."""

@@ -1,7 +1,7 @@
 """All messages of the bus, typed: the one place where bytes become messages.
 
 A message is a dataclass with its name (`NAME`), its fields, `encode()`, which returns its bytes,
-and `read(envelope)`, which checks what has come and raises GuestProtocolError.
+and `read(envelope)`, which checks a received message and raises GuestProtocolError.
 """
 
 from typing import get_args
@@ -33,16 +33,16 @@ from boincvm.controller.protocol.requests import Answer, Ask, AskTaken
 from boincvm.errors import GuestProtocolError
 
 CommandMessage = CommandStarted | CommandOutput | CommandProgress | CommandEnded | InputTaken
-"""What a guest says of a command."""
+"""The messages from a guest about a command."""
 FromGuest = (
     Hello | StillAlive | Bye | Report | Pong | Unsupported | AskTaken | Answer | CommandMessage
 )
-"""What a guest says."""
+"""The messages from a guest."""
 
 CommandOrder = RunCommand | OutputTaken | GiveInput | SignalCommand | ForgetCommand
-"""What a guest is told of a command."""
+"""The messages to a guest about a command."""
 ToGuest = HelloWanted | Ping | Ask | CommandOrder
-"""What a guest is told."""
+"""The messages to a guest."""
 
 _FROM_GUEST: dict[str, type[FromGuest]] = {kind.NAME: kind for kind in get_args(FromGuest)}
 _TO_GUEST: dict[str, type[ToGuest]] = {kind.NAME: kind for kind in get_args(ToGuest)}
@@ -57,24 +57,24 @@ class UnknownMessageError(GuestProtocolError):
 
 
 def read_from_guest(body: bytes) -> FromGuest:
-    """Read what a guest says. Raises UnknownMessageError, GuestProtocolError."""
+    """Read a message from a guest. Raises UnknownMessageError, GuestProtocolError."""
     return from_guest(unpack(body))
 
 
 def from_guest(envelope: Envelope) -> FromGuest:
-    """Check what a guest says. Raises UnknownMessageError, GuestProtocolError."""
+    """Check a message from a guest. Raises UnknownMessageError, GuestProtocolError."""
     if envelope.name not in _FROM_GUEST:
         raise UnknownMessageError(envelope.name)
     return _FROM_GUEST[envelope.name].read(envelope)
 
 
 def read_to_guest(body: bytes) -> ToGuest:
-    """Read what a guest is told. Raises UnknownMessageError, GuestProtocolError."""
+    """Read a message to a guest. Raises UnknownMessageError, GuestProtocolError."""
     return to_guest(unpack(body))
 
 
 def to_guest(envelope: Envelope) -> ToGuest:
-    """Check what a guest is told. Raises UnknownMessageError, GuestProtocolError."""
+    """Check a message to a guest. Raises UnknownMessageError, GuestProtocolError."""
     if envelope.name not in _TO_GUEST:
         raise UnknownMessageError(envelope.name)
     return _TO_GUEST[envelope.name].read(envelope)

@@ -1,14 +1,14 @@
-"""The last of a program's output, by its offsets from the beginning."""
+"""Keep the last part of a program's output, addressed by offsets from the beginning."""
 
 
 class OutputLog:
-    """Keeps the last `capacity` bytes. `first`: the offset of the first one that is kept;
-    `end`: of the next one to come."""
+    """The last `capacity` bytes of an output."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._kept = bytearray()
         self.first = 0
+        """The offset of the first byte that is kept."""
 
     @property
     def size(self) -> int:
@@ -17,28 +17,30 @@ class OutputLog:
 
     @property
     def end(self) -> int:
+        """Return the offset of the next byte to come."""
         return self.first + len(self._kept)
 
     def append(self, data: bytes | memoryview) -> None:
-        """Keep more; what goes beyond the capacity pushes out the oldest."""
+        """Append data, dropping the oldest bytes beyond the capacity."""
         self._kept += data
         self.drop(self.end - self._capacity)
 
     def drop(self, before: int) -> None:
-        """Forget what comes before that offset."""
+        """Drop everything before that offset."""
         count = min(max(before - self.first, 0), len(self._kept))
         del self._kept[:count]
         self.first += count
 
     def skip(self, offset: int) -> None:
-        """Keep nothing of what came before `offset`, which is not before `end`; the next byte
-        is the one there."""
+        """Drop everything and go on at `offset`, which must not be before `end`."""
         self._kept.clear()
         self.first = offset
 
     def read(self, offset: int, most: int) -> tuple[int, bytes]:
-        """Return at most so many bytes from there on, or from `first` if that is later; and where
-        they begin."""
+        """Return up to `most` bytes from `offset` on, or from `first` if later, and their offset.
+
+        The offset comes first.
+        """
         begin = min(max(offset, self.first), self.end)
         at = begin - self.first
         return begin, bytes(self._kept[at : at + most])

@@ -1,4 +1,4 @@
-"""What a guest tells of its state and its load: STATE."""
+"""The message STATE, by which a guest reports its state and load."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -13,17 +13,17 @@ _MOST_BYTES = float(1 << 53)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A guest's state, told at each beat and when it changes. None stands for what is not known."""
+    """A guest's state, sent at each beat and when it changes. None stands for unknown."""
 
     NAME: ClassVar[str] = "STATE"
     state: VmState
     why: str = ""
     cpu: float | None = None
-    """Processor seconds per second since the report before."""
+    """Processor seconds per second since the previous report."""
     memory: int | None = None
-    """Bytes that the hypervisor has of the host's."""
+    """Bytes of the host's memory that the hypervisor uses."""
     progress: float | None = None
-    """From 0 to 1: what a program said of itself."""
+    """From 0 to 1, as a program reported it."""
     started_at: float | None = None
     """Seconds since 1970."""
 
@@ -31,7 +31,7 @@ class Report:
         return pack(self.NAME, self.table())
 
     def table(self) -> dict[str, object]:
-        """Return the fields, fit for JSON."""
+        """Return the fields as a JSON object."""
         return {
             "state": str(self.state),
             "why": self.why,

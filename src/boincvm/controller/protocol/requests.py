@@ -1,7 +1,7 @@
 """Requests to one guest, and its answers.
 
-A guest does what it is asked at most once in each of its lives. It keeps an answer until the
-controller has it, and gives it again when it is asked again.
+A guest executes a request at most once in each of its lives. It keeps the answer until the
+controller has received it, and sends it again when asked again.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from boincvm.errors import BoincvmError, GuestProtocolError
 from boincvm.exit_codes import ExitCode
 
 MOST_DATA = 256 << 10
-"""Bytes beside the fields, of a request and of an answer."""
+"""Bytes of data, beside the fields, of a request or an answer."""
 MOST_OPEN = 256
-"""Requests to one guest at once."""
+"""Open requests to one guest at the same time."""
 MOST_HEARD = 64
-"""Ids of answers that have come, in one message."""
+"""Ids of received answers in one message."""
 LONGEST_ID = 64
 _LONGEST_TEXT = 1000
 _KINDS = {
@@ -29,17 +29,17 @@ _KINDS = {
 
 
 class Reply(NamedTuple):
-    """What a guest replies to a request that it has done."""
+    """A guest's reply to a request that it has executed."""
 
     table: Mapping[str, object]
-    """Return it fit for JSON."""
+    """The fields, as a JSON object."""
     data: bytes = b""
     """At most MOST_DATA bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """To a guest: it is to do something, and to answer."""
+    """Asks a guest to do something and to answer."""
 
     NAME: ClassVar[str] = "ASK"
     ask_id: str
@@ -48,11 +48,11 @@ class Ask:
     verb: str
     arguments: Mapping[str, object]
     heard: tuple[str, ...] = ()
-    """Ids of requests whose answers have come, and need not be kept any more."""
+    """Ids of requests whose answers were received and need not be kept any more."""
     data: bytes = b""
 
     def encode(self) -> bytes:
-        """Raises ValueError where it is too large."""
+        """Return the message's bytes. Raises ValueError if they are too many."""
         fields: dict[str, object] = {
             "ask-id": self.ask_id,
             "instance": self.instance,
@@ -80,7 +80,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class AskTaken:
-    """A guest has a request, and takes its time for it."""
+    """Says that a guest has received a request and is working on it."""
 
     NAME: ClassVar[str] = "ASK_TAKEN"
     ask_id: str
@@ -95,12 +95,12 @@ class AskTaken:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A guest has done what it was asked, or has failed at it."""
+    """Says that a guest has executed a request, or has failed to."""
 
     NAME: ClassVar[str] = "ANSWER"
     ask_id: str
     outcome: Reply | BoincvmError
-    """An error is of the kind that has its exit code."""
+    """An error is of the class that has its exit code."""
 
     def encode(self) -> bytes:
         outcome = self.outcome

@@ -1,4 +1,4 @@
-"""Whom a request is for: `1.2.7`, `1.2.*`, `site=cern,cpus>=2`, or `all`.
+"""Select the guests that a request is for: `1.2.7`, `1.2.*`, `site=cern,cpus>=2`, or `all`.
 
     selector   = "all" | ids | conditions
     ids        = words between dots; in a word `*` is any part of it, the word `**` any words
@@ -6,8 +6,9 @@
     condition  = label | "!" label | label operator value       it has the label, or has it not
     operator   = "=" | "!=" | ">=" | "<=" | ">" | "<"
 
-The last four compare numbers: a label that is none does not fit. `!=` fits what has no such label.
-A single word is an id; a label alone needs company, such as `gpu,site=cern`, or `gpu!=`.
+The last four compare numbers and do not match a label that is not a number. `!=` also matches
+guests without the label. A single word is an id; a label alone must be part of a longer selector,
+such as `gpu,site=cern`, or be written `gpu!=`.
 """
 
 import operator
@@ -32,7 +33,7 @@ _ORDERS: dict[str, Callable[[float, float], bool]] = {
 
 
 class Addressed(Protocol):
-    """What a selector looks at."""
+    """Anything that a selector can match."""
 
     @property
     def id(self) -> str: ...
@@ -42,10 +43,11 @@ class Addressed(Protocol):
 
 
 class Condition(NamedTuple):
-    """What a label must be. `sign`: an operator, "has" or "lacks"."""
+    """A condition on one label."""
 
     label: str
     sign: str
+    """An operator, "has" or "lacks"."""
     value: str = ""
 
     def holds(self, labels: Mapping[str, str]) -> bool:
@@ -63,10 +65,12 @@ class Condition(NamedTuple):
 
 
 class Selector(NamedTuple):
-    """text: as it was written. only: the one id that it can mean, if it is one."""
+    """A parsed selector."""
 
     text: str
+    """The selector as it was written."""
     only: str | None = None
+    """The id, if the selector is a single id."""
     ids: re.Pattern[str] | None = None
     conditions: tuple[Condition, ...] = ()
 
@@ -79,7 +83,7 @@ class Selector(NamedTuple):
 
 
 def parse_selector(text: str) -> Selector:
-    """Read a selector. Raises UsageError, which says where the fault is."""
+    """Parse a selector. Raises UsageError, which says where the error is."""
     if not text or len(text) > LONGEST:
         raise _fault(text, 0, f"1 to {LONGEST} characters")
     if text == "all":

@@ -1,4 +1,4 @@
-"""What controller and guest agree upon about files on the bus: names, sizes, faults."""
+"""The rules of file transfers that controller and guest share: names, sizes, errors."""
 
 import errno
 import os
@@ -24,22 +24,26 @@ _DIGEST = 64
 
 
 class Asked(NamedTuple):
-    """A put as the guest is asked for it. `mode`: of a file; `digest`: of the whole content,
-    BLAKE2b of 256 bits in hexadecimal; a tree's content is a tar stream. `modified`: when a file
-    was, in nanoseconds since 1970; a tree's stream has that for all of it."""
+    """A request to put a file, or a tree as a tar stream, into the guest."""
 
     path: str
     is_tree: bool
     mode: int
+    """Of a file."""
     size: int
+    """Bytes of the content."""
     digest: str
+    """Of the whole content: BLAKE2b of 256 bits, in hexadecimal."""
     modified: int | None = None
+    """When a file was modified, in nanoseconds since 1970; the tar stream has it for a tree."""
 
 
 def guest_path(text: object) -> PurePosixPath:
-    """A path beneath the guest's work directory, which is where the guest's agent reads and
-    writes and nowhere else. `/work/a` is `a`; any other absolute path is refused. Whether there
-    are links on the way the agent looks at itself. Raises UsageError."""
+    """Return a path relative to the guest's work directory. Raises UsageError.
+
+    The guest's agent reads and writes nowhere else. `/work/a` becomes `a`; any other absolute path
+    is refused. The agent itself checks for links on the way.
+    """
     if not isinstance(text, str):
         raise UsageError("a path in the guest must be a text")
     try:
@@ -48,7 +52,7 @@ def guest_path(text: object) -> PurePosixPath:
         if path.is_absolute():
             path = path.relative_to(WORK)
         parts = tree_entries.components(os.fsencode(path))
-    except ValueError:  # UnsafePathError and UnicodeError are such
+    except ValueError:  # including UnsafePathError and UnicodeError
         raise UsageError(
             f"{text[:100]!r} is no path in the guest's {WORK}",
             hint=f"give one that is relative to {WORK}, without `..`",
@@ -59,7 +63,7 @@ def guest_path(text: object) -> PurePosixPath:
 
 
 def check_transfer_id(value: object) -> str:
-    """Raises UsageError."""
+    """Return a valid transfer id. Raises UsageError."""
     if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isprintable():
         return value
     raise UsageError(
@@ -68,7 +72,7 @@ def check_transfer_id(value: object) -> str:
 
 
 def check_whole(table: Mapping[str, object], key: str, most: int = LARGEST) -> int:
-    """Return a number from 0 to `most` of a request's arguments. Raises UsageError."""
+    """Return the number from 0 to `most` under `key`. Raises UsageError."""
     value = table.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
@@ -76,8 +80,10 @@ def check_whole(table: Mapping[str, object], key: str, most: int = LARGEST) -> i
 
 
 def check_time(table: Mapping[str, object]) -> int | None:
-    """When a file was modified, in nanoseconds since 1970: what no system could set is brought
-    back to what it can; None where nobody says. Raises UsageError."""
+    """Return when a file was modified, in nanoseconds since 1970; None if that is not given.
+
+    Times that no system could set are clamped. Raises UsageError.
+    """
     value = table.get("modified")
     if value is None:
         return None
@@ -87,28 +93,28 @@ def check_time(table: Mapping[str, object]) -> int | None:
 
 
 def check_digest(value: object) -> str:
-    """Raises UsageError."""
+    """Return a valid digest. Raises UsageError."""
     if isinstance(value, str) and len(value) == _DIGEST and set(value) <= set("0123456789abcdef"):
         return value
     raise UsageError("a transfer of files has no proper digest")
 
 
 def check_kind(value: object) -> bool:
-    """Tell whether a kind is that of a tree. Raises UsageError."""
+    """Return True if a kind is "tree", False if it is "file". Raises UsageError."""
     if value in ("file", "tree"):
         return value == "tree"
     raise UsageError("what is sent is a file or a tree")
 
 
 def check_room(directory: Path, size: int) -> None:
-    """Check that so many bytes fit on the disk of `directory`. Raises HostDiskFullError."""
+    """Check that `size` bytes fit on the disk of `directory`. Raises HostDiskFullError."""
     if free_space(directory) < size:
         raise _disk_full()
 
 
 @contextmanager
 def told_as_host_faults() -> Iterator[None]:
-    """Raise HostDiskFullError or HostError in place of OSError, in the block."""
+    """Turn OSError into HostDiskFullError or HostError, in the block."""
     try:
         yield
     except OSError as error:
@@ -128,8 +134,10 @@ def _disk_full() -> HostDiskFullError:
 
 
 def open_up(top: Path, *, files: int, directories: int) -> None:
-    """Add these bits to the modes of what is at `top`, where nobody else can write;
-    links are left alone. Raises OSError."""
+    """Add these bits to the modes of everything at `top`, except links. Raises OSError.
+
+    Nobody else may be able to write there.
+    """
     mode = top.lstat().st_mode
     if stat.S_ISLNK(mode):
         return
@@ -142,7 +150,7 @@ def open_up(top: Path, *, files: int, directories: int) -> None:
 
 
 def remove(top: Path) -> None:
-    """Remove all that is at `top`, whatever its modes; again is harmless. Raises OSError."""
+    """Remove everything at `top`, whatever its modes, if it exists. Raises OSError."""
     import shutil
 
     while os.path.lexists(top):
@@ -153,4 +161,4 @@ def remove(top: Path) -> None:
             else:
                 top.unlink()
         except FileNotFoundError:
-            continue  # somebody else was removing a part of it
+            continue  # something else was removing a part of it
