@@ -79,7 +79,7 @@ class Store:
 
     @contextmanager
     def _in_words(self, trouble: str) -> Iterator[None]:
-        """Raise HostError for a damaged file and HostDiskFullError for a full disk, in the block."""
+        """Turn the errors of a damaged file or a full disk into errors of ours, in the block."""
         try:
             yield
         except (sqlite3.Error, OSError, *_NONSENSE) as error:

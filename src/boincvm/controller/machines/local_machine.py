@@ -111,7 +111,7 @@ class LocalMachine:
         self.is_silent = self.ended_unasked = self._is_killed = False
         self._child = pid
         self._watch(pid)
-        # So that the next controller finds the shim if we are killed before it has announced itself.
+        # Lets the next controller find a shim that had not announced itself when we were killed.
         with suppress(BoincvmError, OSError):  # the shim reports what is wrong there
             self.set_status(self.place.status()._replace(pid=pid))
         self.tell()

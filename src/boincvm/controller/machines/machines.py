@@ -64,7 +64,7 @@ class Machines:
         """Raises BoincvmError, OSError."""
         path = place.directory
         if not (path / "machine.json").exists():
-            with place.held():  # so that no shim holds it
+            with place.held():  # fails while a shim runs
                 shutil.rmtree(path)  # its creation or removal was interrupted
             return
         machine = LocalMachine(place, self._changed)

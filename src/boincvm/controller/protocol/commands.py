@@ -1,7 +1,7 @@
-"""A command in a guest: the program that it runs, how that ends, and what is said of it.
+"""A command in a guest: the program to run, its result, and the messages about it.
 
 A message may get lost, so whatever is not acknowledged is sent again; offsets count bytes from the
-beginning. An id is run at most once in each life of a guest.
+beginning. The command with an id runs at most once in each life of a guest.
 """
 
 import json
@@ -17,15 +17,15 @@ from boincvm.json_value import LARGEST
 MOST_STDIN = 1 << 16
 LONGEST_ID = 128
 WINDOW = 1 << 16
-"""Bytes of input that a program has not taken, at most."""
+"""Bytes of input that a program has not read yet, at most."""
 _OUR_SHARE = 4096
-"""Bytes of a CMD_RUN's fields that are not the request's."""
+"""Bytes of a CMD_RUN's fields that do not belong to the request."""
 _LARGEST_CODE, _LARGEST_SIGNAL = 255, 64
 _LONGEST_ERROR = 1000
 _MOST_RESOURCES = 32
 _STREAMS = ("stdout", "stderr")
 
-# Half of a character, which no program can be given; those of PEP 383 stand for bytes.
+# Half of a surrogate pair, which cannot be encoded; those of PEP 383 stand for bytes.
 _SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -35,16 +35,16 @@ class Request(NamedTuple):
     argv: tuple[str, ...]
     environment: Mapping[str, str] = {}
     directory: str = ""
-    """Where it runs, beneath the guest's own directory; empty is that one."""
+    """The working directory, beneath the guest's own; empty stands for that one."""
     timeout: float | None = None
     """Seconds after which the guest kills it."""
     stdin: bytes = b""
-    """Its standard input; with `keep_input` the beginning of it."""
+    """Its standard input, or the beginning of it with `keep_input`."""
     keep_input: bool = False
     """More input follows."""
 
     def fields(self) -> dict[str, object]:
-        """Return the fields of a CMD_RUN; the standard input is the message's data."""
+        """Return the fields of a CMD_RUN, whose data is the standard input."""
         return {
             "argv": list(self.argv),
             "env": dict(self.environment),
@@ -55,7 +55,7 @@ class Request(NamedTuple):
 
     @classmethod
     def read(cls, envelope: Envelope) -> Self:
-        """Read that of a CMD_RUN. Raises GuestProtocolError."""
+        """Read the request of a CMD_RUN. Raises GuestProtocolError."""
         fields = envelope.fields
         argv, environment = fields.get("argv"), fields.get("env", {})
         directory, timeout = fields.get("directory", ""), fields.get("timeout")
@@ -89,8 +89,7 @@ def _is_argument(value: object) -> bool:
 
 
 def check_request(request: Request, command_id: str | None) -> None:
-    """Check a request before it is sent, and the id that its client has chosen. Raises
-    UsageError."""
+    """Check a request, and the id that its client has chosen. Raises UsageError."""
     if not request.argv or not request.argv[0]:
         raise UsageError("a command without a program", hint="name the program, then its arguments")
     if request.timeout is not None and not request.timeout > 0:
@@ -115,22 +114,22 @@ def check_request(request: Request, command_id: str | None) -> None:
 
 
 class Result(NamedTuple):
-    """How a program ended: by `code` or by `signal`; or why it did not start: `error`."""
+    """How a program ended (`code` or `signal`), or why it did not start (`error`)."""
 
     code: int | None
     signal: int | None
     error: str
     resources: Mapping[str, float]
-    """What it used, by name: seconds and bytes."""
+    """The resources that it used, by name, in seconds or bytes."""
     stdout: int = 0
-    """How many bytes it wrote there."""
+    """Bytes that it wrote there."""
     stderr: int = 0
     timed_out: bool = False
-    """The guest killed it when its time was over."""
+    """The guest killed it because it exceeded its timeout."""
 
     @classmethod
     def failed(cls, error: str, stdout: int = 0, stderr: int = 0) -> Self:
-        """Return that of a program that did not start, or did not come back."""
+        """Return the result of a program that did not start, or whose end is unknown."""
         return cls(None, None, error, {}, stdout, stderr)
 
     def fields(self) -> dict[str, object]:
@@ -152,7 +151,7 @@ class Result(NamedTuple):
 
     @classmethod
     def read(cls, envelope: Envelope) -> Self:
-        """Read that of a CMD_RESULT. Raises GuestProtocolError."""
+        """Read the result of a CMD_RESULT. Raises GuestProtocolError."""
         fields = envelope.fields
         code = envelope.whole("code", _LARGEST_CODE) if "code" in fields else None
         signal = envelope.whole("signal", _LARGEST_SIGNAL) if "signal" in fields else None
@@ -176,7 +175,7 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunCommand:
-    """Run a program; or, if it runs already or has ended, send its output again from there."""
+    """Run a program; if it runs already or has ended, send its output again from the offsets."""
 
     NAME: ClassVar[str] = "CMD_RUN"
     command_id: str
@@ -184,7 +183,7 @@ class RunCommand:
     """The guest's life that is meant."""
     request: Request
     stdout: int = 0
-    """So much has come of it."""
+    """Bytes of the output that have been received."""
     stderr: int = 0
 
     def encode(self) -> bytes:
@@ -209,14 +208,14 @@ class RunCommand:
 
 @dataclass(frozen=True, slots=True)
 class OutputTaken:
-    """So much of the output has come, and need not be kept any more."""
+    """Output up to these offsets was received and need not be kept any more."""
 
     NAME: ClassVar[str] = "CMD_TAKEN"
     command_id: str
     stdout: int
     stderr: int
     again: bool = False
-    """Send what follows once more."""
+    """Send the output after the offsets again."""
 
     def encode(self) -> bytes:
         fields = {
@@ -233,22 +232,25 @@ class OutputTaken:
 
 
 def _offsets(envelope: Envelope) -> tuple[int, int]:
-    """Return those of both streams; one that is not told is 0."""
+    """Return the offsets of both streams; a missing one is 0."""
     found = [envelope.whole(name) if name in envelope.fields else 0 for name in _STREAMS]
     return found[0], found[1]
 
 
 @dataclass(frozen=True, slots=True)
 class GiveInput:
-    """More of the standard input; without data a question how far it is."""
+    """More standard input; without data it asks how much the guest has."""
 
     NAME: ClassVar[str] = "CMD_INPUT"
     command_id: str
     offset: int
-    """Where `data` begins, with what came in CMD_RUN. What a guest has already is dropped there,
-    and nothing is left out, so the program gets each byte once and in order."""
+    """Where `data` begins, counting the input that came in CMD_RUN.
+
+    The guest drops what it has already, and nothing is left out, so that the program gets each
+    byte once and in order.
+    """
     ends: bool
-    """No more follows."""
+    """No more input follows."""
     data: bytes
 
     def encode(self) -> bytes:
@@ -279,7 +281,7 @@ class SignalCommand:
 
 @dataclass(frozen=True, slots=True)
 class ForgetCommand:
-    """The result has come, and need not be kept any more."""
+    """The result was received and need not be kept any more."""
 
     NAME: ClassVar[str] = "CMD_FORGET"
     command_id: str
@@ -297,7 +299,7 @@ class ForgetCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandStarted:
-    """The program runs."""
+    """The program has started."""
 
     NAME: ClassVar[str] = "CMD_STARTED"
     command_id: str
@@ -321,7 +323,7 @@ class CommandOutput:
     offset: int
     """Where `data` begins."""
     first: int
-    """The guest has nothing before it any more."""
+    """The guest does not keep output before this offset any more."""
     data: bytes
 
     def encode(self) -> bytes:
@@ -344,7 +346,7 @@ class CommandOutput:
 
 @dataclass(frozen=True, slots=True)
 class CommandProgress:
-    """The program says how much it has done."""
+    """The program reports its progress."""
 
     NAME: ClassVar[str] = "CMD_PROGRESS"
     command_id: str
@@ -361,7 +363,7 @@ class CommandProgress:
 
 @dataclass(frozen=True, slots=True)
 class CommandEnded:
-    """The program has ended, or did not start."""
+    """The program has ended or did not start."""
 
     NAME: ClassVar[str] = "CMD_RESULT"
     command_id: str
@@ -377,18 +379,18 @@ class CommandEnded:
 
 @dataclass(frozen=True, slots=True)
 class InputTaken:
-    """How much of the standard input has come."""
+    """How much of the standard input has arrived."""
 
     NAME: ClassVar[str] = "CMD_INPUT_TAKEN"
     command_id: str
     taken: int
-    """The program has taken what is before it."""
+    """The program has read the input before this offset."""
     heard: int
-    """The guest has what is before it."""
+    """The guest has received the input before this offset."""
     ends: bool
-    """The guest has the end, too."""
+    """The guest knows where the input ends."""
     again: bool = False
-    """Send what follows once more."""
+    """Send the input after `heard` again."""
 
     def encode(self) -> bytes:
         fields = {

@@ -1,4 +1,4 @@
-"""A guest on the bus: its id, how it describes itself, and what it says of its presence."""
+"""A guest on the bus: its id, its description, and the messages about its presence."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.job.values import describe
 
 BEAT = 10.0
-"""Seconds between two STILL_ALIVE of a guest."""
+"""Seconds between two STILL_ALIVE messages of a guest."""
 _MOST_LABELS = 64
 _LONGEST = 255
 _EVERYBODY = "all"
@@ -19,17 +19,17 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Guest(NamedTuple):
-    """A guest, as it described itself."""
+    """A guest as it describes itself."""
 
     id: str
     name: str
     host: str = ""
     labels: Mapping[str, str] = {}
-    """Whatever its owner wants to address it by."""
+    """Chosen by its owner, to address it by."""
     capabilities: frozenset[str] = frozenset()
     """What its agent can do."""
     instance: str = ""
-    """Another one each time that it was started: which of its lives this is."""
+    """Identifies one life of the guest: it differs after each start."""
 
 
 def check_guest(guest: Guest) -> None:
@@ -66,11 +66,11 @@ def check_id(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A guest announces itself: on each connection, and when it is asked to."""
+    """Announces a guest: sent on each connection, and when the guest is asked to."""
 
     NAME: ClassVar[str] = "HELLO"
     name: str | None
-    """None: the guest's id."""
+    """None stands for the guest's id."""
     host: str
     labels: Mapping[str, str]
     capabilities: frozenset[str]
@@ -82,7 +82,7 @@ class Hello:
         return cls(guest.name, guest.host, guest.labels, guest.capabilities, guest.instance)
 
     def guest(self, guest_id: str) -> Guest:
-        """Return the guest that is described; its id comes from where the message was sent."""
+        """Return the guest described; its id comes from the topic of the message."""
         name = guest_id if self.name is None else self.name
         return Guest(guest_id, name, self.host, self.labels, self.capabilities, self.instance)
 
@@ -119,7 +119,7 @@ def _are_texts(values: Iterable[object]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StillAlive:
-    """A guest is there: it says so every BEAT seconds."""
+    """Says that a guest is present: sent every BEAT seconds."""
 
     NAME: ClassVar[str] = "STILL_ALIVE"
 
@@ -133,11 +133,11 @@ class StillAlive:
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """A guest leaves."""
+    """Says that a guest leaves."""
 
     NAME: ClassVar[str] = "BYE"
     comes_back: bool = False
-    """The same life goes on later, and its commands with it."""
+    """The same life, with its commands, goes on later."""
 
     def encode(self) -> bytes:
         return pack(self.NAME, {"comes-back": True} if self.comes_back else None)
@@ -149,7 +149,7 @@ class Bye:
 
 @dataclass(frozen=True, slots=True)
 class HelloWanted:
-    """To a guest that was heard and is not known: it is to say HELLO."""
+    """Asks an unknown guest that was heard to send HELLO."""
 
     NAME: ClassVar[str] = "HELLO_WANTED"
 
@@ -163,11 +163,11 @@ class HelloWanted:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """To a guest: it is to answer with PONG at once."""
+    """Asks a guest to answer with PONG at once."""
 
     NAME: ClassVar[str] = "PING"
     fields: Mapping[str, object]
-    """Whatever the sender likes, such as a `sign`; the PONG repeats it."""
+    """Any fields that the sender chooses, such as `sign`; the PONG repeats them."""
 
     def encode(self) -> bytes:
         return pack(self.NAME, self.fields)
@@ -179,7 +179,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """A guest answers a PING."""
+    """Answers a PING."""
 
     NAME: ClassVar[str] = "PONG"
     fields: Mapping[str, object]
@@ -194,11 +194,11 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """A guest was told something that it does not know."""
+    """Says that a guest does not know a message that it was sent."""
 
     NAME: ClassVar[str] = "AINT"
     message: str
-    """The name of what it was told."""
+    """The name of the unknown message."""
 
     def encode(self) -> bytes:
         return pack(self.NAME, {"word": self.message})

@@ -1,6 +1,7 @@
-"""The states of a virtual machine, and what each of them means: for requests, and what leads on.
+"""The states of a virtual machine: what becomes of requests in each, and what can be done.
 
-This is the one place where that stands. Faces and pages ask here, or are told by `operations`.
+This is the only place that defines it; everything else uses this module, or the `operations` of a
+machine's description.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from boincvm.errors import MachineStateError
 
 
 class VmState(StrEnum):
-    """The names are those of CERN's VM Controller of 2009, in small letters."""
+    """A machine's state, named as in CERN's VM Controller of 2009, in lower case."""
 
     UNKNOWN = "unknown"
     POWERED_OFF = "powered_off"
@@ -23,9 +24,9 @@ class VmState(StrEnum):
     RESTORING = "restoring"
     STOPPING = "stopping"
     ABORTED = "aborted"
-    """It ended and nobody had asked for it; `why` says what happened."""
+    """The machine ended without being asked to; `why` says what happened."""
     STUCK = "stuck"
-    """It runs, and its guest does not answer."""
+    """The machine runs, but its guest does not answer."""
     DISCARDING = "discarding"
 
     @property
@@ -34,23 +35,23 @@ class VmState(StrEnum):
 
     @property
     def words(self) -> str:
-        """Its name, for people."""
+        """Return the state's name for people."""
         return self.replace("_", " ")
 
     @property
     def is_off(self) -> bool:
-        """Whether no process runs for it."""
+        """Return True if no process runs for the machine."""
         return self.meaning.is_off
 
 
 class Requests(Enum):
-    """What becomes of a request that the guest itself has to answer: a program, a file, a ping."""
+    """What happens to a request that the guest itself must answer: a program, a file, a ping."""
 
     ANSWERED = auto()
     HELD = auto()
-    """It is answered when the state, which passes by itself, is over."""
+    """It is answered after the state has ended, which happens by itself."""
     REFUSED = auto()
-    """At once, with what leads to a state in which it would be answered."""
+    """It is refused at once, with a hint about how it could be answered."""
 
 
 class Meaning(NamedTuple):
@@ -58,11 +59,11 @@ class Meaning(NamedTuple):
 
     requests: Requests
     operations: frozenset[str] = frozenset()
-    """Operations that make sense in it, beside those that need no machine."""
+    """The operations that are possible, beside those that need no machine."""
     remedy: str = ""
-    """What a person can do whose request is refused; {vm} stands for the machine's id."""
+    """What to do about a refused request; {vm} stands for the machine's id."""
     is_off: bool = False
-    """Whether no process runs for the machine."""
+    """No process runs for the machine."""
 
 
 _ENDS = ("stop", "power_off", "reset")
@@ -106,7 +107,7 @@ MEANINGS: Mapping[VmState, Meaning] = {
 
 
 def refusal(vm: str, state: VmState, why: str = "") -> MachineStateError:
-    """What is said of a request that `vm` cannot answer in this state. `why`: it is in it."""
+    """Return the error for a request that `vm` cannot answer in `state`; `why` it is in it."""
     reason = f": {why}" if why else ""
     return MachineStateError(
         f"the machine {vm} is {state.words}{reason}", hint=state.meaning.remedy.format(vm=vm)

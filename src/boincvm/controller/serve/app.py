@@ -1,4 +1,4 @@
-"""All paths of the controller's HTTP server in one ASGI application."""
+"""The ASGI application with all paths of the controller's HTTP server."""
 
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -24,17 +24,17 @@ from boincvm.controller.serve.xml_rpc import XmlRpc
 from boincvm.errors import BoincvmError
 
 NOVNC = Path("/usr/share/novnc")
-"""Debian's package novnc."""
+"""Where Debian's package novnc installs it."""
 
 
 def make_app(controller: Controller, policy: Policy, shutdown: Shutdown | None = None) -> ASGIApp:
-    """For those whom `policy` lets in. `shutdown` ends what goes on for ever."""
+    """Return the application for callers that `policy` lets in; `shutdown` ends its streams."""
     streams = Streams(controller, shutdown or Shutdown())
     routes: list[BaseRoute] = [
         Route("/api/openapi.json", _open_api, methods=["GET"]),
         Route("/api/events", streams.events, methods=["GET"]),
         WebSocketRoute("/api/events", streams.events_socket),
-        # An id is its client's own, and may have a slash.
+        # An id is chosen by a client and may contain a slash.
         Route("/api/commands/{id:path}/output", streams.output, methods=["GET"]),
         Route("/api/commands/{id:path}/input", streams.input, methods=["POST"]),
         Route("/api/files", streams.put_file, methods=["PUT"]),
@@ -81,5 +81,5 @@ async def _no_such(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     answer = refuse(status, f"nothing is here ({status})", "see /api/openapi.json")
     if isinstance(error, HTTPException):
-        answer.headers.update(error.headers or {})  # such as what may be asked
+        answer.headers.update(error.headers or {})  # such as the allowed methods
     return answer

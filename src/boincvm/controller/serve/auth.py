@@ -1,4 +1,4 @@
-"""Who may come in: checked before anything else of a request is looked at."""
+"""Check who may use the server, before anything else of a request is looked at."""
 
 import asyncio
 import base64
@@ -22,14 +22,14 @@ from boincvm.exit_codes import ExitCode
 from boincvm.host.files import open_descriptor
 from boincvm.host.own_files import open_own
 
-TOKEN_PROTOCOL = "boincvm.token."  # noqa: S105 - what stands before one
+TOKEN_PROTOCOL = "boincvm.token."  # noqa: S105 - the prefix of a token
 _LONGEST_TOKEN = 1000
 _LOG = logging.getLogger("boincvm.controller")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 _ORIGIN = re.compile(r"(https?)://((?:\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?)")
 _PAGE_SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
-"""Of the page that asks by it."""
+"""The scheme of the page, by the scheme of its request."""
 _FIXED_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -45,18 +45,22 @@ _PAGE = (
 
 
 class Policy(NamedTuple):
-    """trusts_all: the socket has been checked already. token: one that opens everything.
-    hosts: names that a request may be addressed to, beside addresses in numbers, so that no name
-    of somebody else's leads a browser here (DNS rebinding); empty for any. shared: a directory of
-    this host's, of which XML-RPC's callers may name files to be read and written."""
+    """Who may use a server, and how it may be addressed."""
 
     trusts_all: bool = False
+    """Every caller may do everything: the socket checks callers itself."""
     token: str = ""
+    """A caller with this token may do everything."""
     hosts: tuple[str, ...] = _LOOPBACK
+    """Host names that requests may be addressed to, beside numeric addresses; empty for any.
+
+    This keeps foreign names from leading a browser here (DNS rebinding).
+    """
     shared: Path | None = None
+    """A directory of this host in which XML-RPC callers may read and write files."""
 
     def knows(self, caller: Caller | None, headers: Headers) -> bool:
-        """Whether it may do everything."""
+        """Tell whether the caller may do everything."""
         if self.trusts_all or (caller is not None and caller.has_certificate):
             return True
         return any(
@@ -66,7 +70,7 @@ class Policy(NamedTuple):
         )
 
     def is_addressed(self, headers: Headers) -> bool:
-        """Tell whether the request is meant for us. One that names two hosts is not."""
+        """Tell whether a request is addressed to this server; one with two hosts is not."""
         named = headers.getlist("host")
         found = _HOST.fullmatch(named[0]) if len(named) == 1 else None
         if self.trusts_all or found is None:
@@ -75,8 +79,11 @@ class Policy(NamedTuple):
         return not self.hosts or name in self.hosts or _is_number(name)
 
     def is_from_here(self, scheme: str, headers: Headers) -> bool:
-        """Whether a browser's page that asks, if it is one, is ours: of this very scheme, host and
-        port. Whoever names two origins is nobody's page. `scheme`: of the request."""
+        """Tell whether a request comes from no page, or from our own page in a browser.
+
+        Our own page has the same scheme, host and port. A request with two origins is not from our
+        page. `scheme`: of the request.
+        """
         named = headers.getlist("origin")
         if not named:
             return True
@@ -89,8 +96,10 @@ class Policy(NamedTuple):
 
 
 def _origin(text: str) -> tuple[str, str]:
-    """Its scheme, and its host with the port as `Host` has it; empty for what is none, `null`
-    among them."""
+    """Return an origin's scheme, and its host and port as in `Host`; both empty if invalid.
+
+    The origin `null` counts as invalid.
+    """
     found = _ORIGIN.fullmatch(text.lower())
     return (found[1], found[2]) if found else ("", "")
 
@@ -118,13 +127,13 @@ def _tokens(headers: Headers) -> Iterable[str]:
 
 
 def is_public(scope: Scope) -> bool:
-    """Tell whether it is one of the page's own files, which tell nothing."""
+    """Tell whether a request is for the web page's own files, which contain no secrets."""
     is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
     return is_read and not scope["path"].startswith(("/api/", "/RPC2"))
 
 
 class Authentication:
-    """Lets in, around the app, whom the policy lets in."""
+    """Wraps the app, and passes on the requests that the policy allows."""
 
     def __init__(self, app: ASGIApp, policy: Policy) -> None:
         self._app = app
@@ -145,7 +154,7 @@ class Authentication:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            # Of other requests the app has told and logged it itself.
+            # For other requests the app itself has answered and logged the error.
             if scope["type"] == "websocket":
                 _LOG.error("a WebSocket failed", exc_info=error)
 
@@ -166,14 +175,14 @@ class Authentication:
 
 
 def refuse(status: int, message: str, hint: str) -> JSONResponse:
-    """Return an answer that says why not."""
+    """Return the answer to a refused request, with the reason."""
     headers = {"www-authenticate": 'Bearer realm="boincvm"'} if status == 401 else None
     told = {"error": {"message": message, "hint": hint, "code": int(ExitCode.USAGE)}}
     return JSONResponse(told, status, headers)
 
 
 def _with_headers(send: Send, host: str, *, is_page: bool) -> Send:
-    # 'self' does not mean WebSockets in older browsers.
+    # In older browsers 'self' does not include WebSockets.
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     added = (
         *_FIXED_HEADERS,
@@ -191,7 +200,7 @@ def _with_headers(send: Send, host: str, *, is_page: bool) -> Send:
 
 
 def token_in(path: Path) -> str:
-    """Return the token in that file, which is made if there is none. Raises OSError, HostError."""
+    """Return the token in a file, which is created if needed. Raises OSError, HostError."""
     try:
         descriptor = open_descriptor(path, "x", permissions=0o600)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Bodies of requests, never longer than they may be; and errors as answers."""
+"""Read request bodies of limited size, and turn errors into answers."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ from boincvm.json_value import Json
 MOST_JSON = 1 << 20
 _JSON = "application/json"
 BODY_LIMIT = 60.0
-"""Seconds in which some more of a body must come."""
+"""Seconds within which more of a body must arrive."""
 _STATUS: tuple[tuple[type[BoincvmError], int], ...] = (
     (MachineStateError, 409),
     (UsageError, 400),
@@ -47,21 +47,22 @@ _STATUS: tuple[tuple[type[BoincvmError], int], ...] = (
     (HypervisorMissingError, 503),
     (HostDiskFullError, 507),
 )
-"""Others are 409: the host, or the machine, is in no state for it."""
+"""The HTTP status of errors; all others are 409: the state of host or machine is to blame."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LOG = logging.getLogger("boincvm.controller")
 
 
 class BodyError(UsageError):
-    """A body that is not even looked at. status: of the answer, whose connection ends with it."""
+    """A body that is not read to its end; the connection is closed after the answer."""
 
     def __init__(self, status: int, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        """The HTTP status of the answer."""
 
 
 async def body(request: Request, most: int) -> bytes:
-    """Read all of it. Raises BodyError before more than `most` bytes were taken."""
+    """Read the whole body. Raises BodyError if it has more than `most` bytes."""
     data = bytearray()
     async for piece in pieces(request, most):
         data += piece
@@ -69,7 +70,7 @@ async def body(request: Request, most: int) -> bytes:
 
 
 async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
-    """Yield the pieces as they come. Raises BodyError."""
+    """Yield a body's pieces as they arrive. Raises BodyError."""
     told, count = request.headers.get("content-length", "0"), 0
     if told.isdecimal() and int(told) > most:
         raise BodyError(413, f"a body of {told} bytes, where {most} are the most")
@@ -92,14 +93,14 @@ async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
 
 
 async def json_object(request: Request) -> dict[str, object]:
-    """Read a JSON object; an empty body is an empty one. Raises UsageError."""
+    """Read a JSON object; an empty body stands for an empty object. Raises UsageError."""
     kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
     if kind != _JSON:
         raise BodyError(415, f"a body of the type {kind[:80]!r}", hint=f"content-type: {_JSON}")
     data = await body(request, MOST_JSON)
     try:
         table = json.loads(data or b"{}", parse_constant=_no_number)
-        if _SURROGATE.search(data):  # a half of a character, which nothing can write again
+        if _SURROGATE.search(data):  # half of a surrogate pair, which cannot be encoded
             json.dumps(table, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the body is no JSON: {error}"[:200]) from error
@@ -115,7 +116,7 @@ def _no_number(text: str) -> None:
 
 
 def error_table(error: BaseException) -> dict[str, Json]:
-    """Return what a client is told of an error; an unexpected one is only logged."""
+    """Return an error as a client sees it; the details of unexpected ones are only logged."""
     if isinstance(error, BoincvmError):
         return {**error.table()}
     _LOG.error("a request failed", exc_info=error)
@@ -124,10 +125,10 @@ def error_table(error: BaseException) -> dict[str, Json]:
 
 
 def error_answer(error: BaseException) -> JSONResponse:
-    """Return an error as an answer with a fitting status."""
+    """Return an error as an answer with the right status."""
     headers = None
     if isinstance(error, BodyError):
-        # What follows of the body is not to be taken for the next request, or waited for.
+        # The rest of the body must not be taken for the next request, or waited for.
         status, headers = error.status, {"connection": "close"}
     elif isinstance(error, BoincvmError):
         status = next((number for kind, number in _STATUS if isinstance(error, kind)), 409)
@@ -137,5 +138,5 @@ def error_answer(error: BaseException) -> JSONResponse:
 
 
 async def answer_error(_request: Request, error: Exception) -> Response:
-    """Answer an error, for Starlette."""
+    """Answer an error, as an exception handler of Starlette."""
     return error_answer(error)

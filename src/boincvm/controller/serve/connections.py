@@ -1,7 +1,7 @@
-"""The connections of a server: who they are, how many, and how long they may ask for nothing.
+"""Limit the connections of a server: who may connect, how many, and for how long they may idle.
 
-Those that have not shown yet that they may come in are strangers. When there are too many of them
-the oldest one goes, so that nobody who only holds connections keeps others out.
+Callers that have not authenticated yet are strangers. When there are too many of them, the oldest
+one is dropped, so that nobody can keep others out by merely holding connections.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from boincvm.host.sockets import peer_is_this_user
 MOST_STRANGERS = 256
 MOST_KNOWN = 1024
 REQUEST_LIMIT = 10.0
-"""Seconds for the head of a request to come, and for what is sent after a refusal."""
+"""Seconds for the head of a request to arrive, and for what a client sends after a refusal."""
 CALLER = "caller"
-"""The key of `Caller` in a scope's state."""
+"""The key of the Caller in a scope's state."""
 
 
 class ConnectionLimits:
-    """All connections of one server."""
+    """The connections of one server, and how many there may be."""
 
     def __init__(self, most_strangers: int = MOST_STRANGERS) -> None:
         self._most_strangers = most_strangers
@@ -37,14 +37,14 @@ class ConnectionLimits:
         self._is_empty.set()
 
     def enter(self, caller: "Caller") -> None:
-        """Take up a new one, in the oldest stranger's place where there is none left."""
+        """Add a new caller, dropping the oldest stranger if there are too many."""
         self._strangers[caller] = None
         self._is_empty.clear()
         if len(self._strangers) > self._most_strangers:
             next(iter(self._strangers)).drop()
 
     def know(self, caller: "Caller") -> None:
-        """Notice that it may do everything."""
+        """Record that a caller has authenticated."""
         if caller in self._strangers:
             del self._strangers[caller]
             self._known.add(caller)
@@ -52,33 +52,34 @@ class ConnectionLimits:
                 caller.drop()
 
     def leave(self, caller: "Caller") -> None:
-        """Let go of it; again is harmless."""
+        """Remove a caller; calling this again is harmless."""
         self._strangers.pop(caller, None)
         self._known.discard(caller)
         if not self._strangers and not self._known:
             self._is_empty.set()
 
     def drop_all(self) -> None:
-        """End all connections at once, whatever they do."""
+        """Close all connections at once, whatever they are doing."""
         for caller in (*self._strangers, *self._known):
             caller.drop()
 
     async def until_empty(self) -> None:
-        """Wait until the last one has left."""
+        """Wait until the last caller has left."""
         await self._is_empty.wait()
 
 
 class Caller:
-    """Who is at the other end of a connection. has_certificate: one that was verified."""
+    """Whoever is at the other end of a connection."""
 
     def __init__(self, limits: ConnectionLimits, transport: asyncio.Transport) -> None:
         self._limits = limits
         self._transport = transport
         security = transport.get_extra_info("ssl_object")
         self.has_certificate = bool(security and security.getpeercert())
+        """The caller has a verified client certificate."""
 
     def is_known(self) -> None:
-        """Notice that it is no stranger."""
+        """Record that the caller has authenticated."""
         self._limits.know(self)
 
     def drop(self) -> None:
@@ -90,13 +91,13 @@ class Caller:
 
 
 def is_owner(transport: asyncio.Transport) -> bool:
-    """Tell whether the process at the other end of a UNIX socket is this user's, or root's."""
+    """Tell whether the process at the other end of a UNIX socket is this user's or root's."""
     peer: socket.socket = transport.get_extra_info("socket")
     return peer_is_this_user(peer)
 
 
 class HttpConnection(H11Protocol):
-    """uvicorn's, for callers that are not trusted to ask, or to end what they have begun."""
+    """uvicorn's HTTP connection, with a time limit for callers that send no request."""
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class HttpConnection(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take up a connection; whoever may not enter is closed, unread."""
+        """Accept a connection, or close it unread if the caller may not enter."""
         if not self._may_enter(transport):
             transport.abort()
             return
@@ -139,14 +140,14 @@ class HttpConnection(H11Protocol):
             super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Ends it when it has answered what was asked."""
+        """Close the connection after the current request has been answered."""
         try:
             super().shutdown()
-        except h11.LocalProtocolError:  # it has gone wrong before
+        except h11.LocalProtocolError:  # the connection has failed before
             self.transport.close()
 
     def _look(self) -> None:
-        """A caller has a request to ask, or time runs."""
+        """Start the deadline if the caller owes us data, or stop it."""
         is_idle = self.conn.their_state is h11.IDLE
         is_refused = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
         if not is_idle and not is_refused:
@@ -161,7 +162,7 @@ class HttpConnection(H11Protocol):
 
 
 class SocketConnection(WebSocketsSansIOProtocol):
-    """A WebSocket; it begins as HTTP, and has the same caller."""
+    """uvicorn's WebSocket; it begins as HTTP, and keeps that connection's caller."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         caller: Caller = self.app_state[CALLER]
@@ -172,7 +173,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
 def protocol_factory(
     limits: ConnectionLimits, config: Config, state: ServerState, *, owners_only: bool
 ) -> Callable[[], HttpConnection]:
-    """For asyncio's servers."""
+    """Return a protocol factory for asyncio's servers."""
     may_enter: Any = is_owner if owners_only else _anybody
     return functools.partial(HttpConnection, limits, may_enter, config, state)
 

@@ -1,4 +1,4 @@
-"""A controller with its servers, in the foreground, until a signal ends it."""
+"""Run a controller with its servers in the foreground until a signal ends it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from boincvm.paths import controller_directory
 from boincvm.standard_error import say
 
 SOCKET, TOKEN = "http.sock", "token"
-# Whoever it lets in is this user, or root, and may read and write all of it anyway.
+# Callers of the UNIX socket are this user or root, who have access to these files anyway.
 _OWNER = Policy(trusts_all=True, shared=Path("/"))
 
 
@@ -28,8 +28,11 @@ async def run_in_foreground(
     any_host: bool,
     shared: Path | None,
 ) -> None:
-    """`place`: where to serve by TCP; `listen`, `broker`: of the bus (`run_controller`);
-    `any_host`, `shared`: see Policy. Says where it can be reached. Raises BoincvmError."""
+    """Run the controller until a signal, and say where it can be reached. Raises BoincvmError.
+
+    `place`: where to serve over TCP, if at all; `listen`, `broker`: see `run_controller`;
+    `any_host`: accept requests that are addressed to any host name; `shared`: see Policy.
+    """
     ended = asyncio.Event()
     add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
     directory = controller_directory()
@@ -63,7 +66,7 @@ async def run_in_foreground(
 def warnings(
     place: ListenAddress | None, listen: Listen | None, broker: BrokerAddress | None
 ) -> Iterator[str]:
-    """What the network can read along."""
+    """Yield a warning for each secret that the network can read."""
     if place is not None and not place.certificate and is_elsewhere(place.host):
         yield "without --tls-certificate whoever listens on the network has the token"
     if listen is not None and not listen.certificate and is_elsewhere(listen.host):
@@ -73,7 +76,7 @@ def warnings(
 
 
 async def _until(ended: asyncio.Event, controller: Controller) -> None:
-    """Until it is to end, or its bus has failed. Raises BoincvmError."""
+    """Wait until the controller is to end. Raises BoincvmError if its bus fails."""
     signalled = asyncio.ensure_future(ended.wait())
     failure = controller.side.bus.failure
     try:

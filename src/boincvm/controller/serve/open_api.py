@@ -1,4 +1,4 @@
-"""The OpenAPI document of the JSON face, made of the table of operations."""
+"""Build the OpenAPI document of the JSON interface from the table of operations."""
 
 from boincvm import __version__
 from boincvm.controller.arguments import Kind, Parameter
@@ -18,7 +18,7 @@ _BYTES: dict[str, Json] = {"application/octet-stream": {"schema": {"type": "stri
 
 
 def document() -> dict[str, Json]:
-    """For `/api/openapi.json`."""
+    """Return the document for `/api/openapi.json`."""
     paths = _streams()
     for name, one in OPERATIONS.items():
         path = f"/api/{name}"

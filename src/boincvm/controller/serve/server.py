@@ -1,6 +1,6 @@
-"""The controller's HTTP server: uvicorn's connections, in the caller's event loop.
+"""The controller's HTTP server: uvicorn's connections in the caller's event loop.
 
-uvicorn's own server is not used: it looks ten times a second whether it is to end.
+uvicorn's own server is not used: it checks ten times a second whether it must stop.
 """
 
 import asyncio
@@ -23,26 +23,30 @@ from boincvm.errors import host_error
 from boincvm.host.sockets import private_listener
 
 GRACE = 2.0
-"""Seconds that requests have to end in when we do."""
+"""Seconds that requests are given to end when the server stops."""
 _TLS_LIMIT = 10.0
 _LONGEST_HEAD = 64 << 10
 _LONGEST_MESSAGE = 1 << 20
 
 
 class ListenAddress(NamedTuple):
-    """Where to listen: `path` of a UNIX socket, or host and port (0 lets one be chosen).
-    certificate, key: files, for TLS; client_authority: of the certificates that let clients in."""
+    """Where to listen: at a UNIX socket, or at a host and port."""
 
     path: Path | None = None
+    """Of a UNIX socket."""
     host: str = "127.0.0.1"
     port: int = 0
+    """0 lets the system choose one."""
     certificate: str = ""
+    """A file, for TLS; empty for no TLS."""
     key: str = ""
+    """The file of its key; empty if `certificate` contains the key."""
     client_authority: str = ""
+    """The file of the authority whose certificates let clients in."""
 
 
 class Server:
-    """Serves `controller` at `place` to whom `policy` lets in, from `open` to `close`."""
+    """Serves `controller` at `place` to callers that `policy` lets in, from `open` to `close`."""
 
     def __init__(self, controller: Controller, place: ListenAddress, policy: Policy) -> None:
         self._place = place
@@ -56,12 +60,12 @@ class Server:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> tuple[str, int]:
-        """Listens; host and port, or the path and 0. Raises HostError."""
+        """Listen; return host and port, or the path and 0. Raises HostError."""
         place = self._place
         try:
             security = _security(place)
             listener = private_listener(place.path) if place.path else _tcp(place.host, place.port)
-        except OSError as error:  # SSLError is one
+        except OSError as error:  # including SSLError
             raise host_error(
                 f"the controller cannot listen at {place.path or f'{place.host}:{place.port}'}",
                 error,
@@ -93,13 +97,15 @@ class Server:
             h11_max_incomplete_event_size=_LONGEST_HEAD,
         )
         config.load()
-        # What it says is either of clients, who may fill no log, or was logged by our app.
+        # It logs what clients do, who must not fill the log, or errors that our app has logged.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         return config
 
     async def close(self) -> None:
-        """Nobody is served any more: what goes on for ever ends, other requests are given GRACE
-        seconds. Again is harmless."""
+        """Stop serving: end all streams, and give other requests GRACE seconds.
+
+        Calling this again is harmless.
+        """
         server, self._server = self._server, None
         if server is None:
             return
@@ -110,7 +116,7 @@ class Server:
         await self._tasks_end(GRACE)
         for connection in list(self._state.connections):
             connection.shutdown()
-        with suppress(TimeoutError):  # what they are still sent may be on its way
+        with suppress(TimeoutError):  # data for them may still be on its way
             async with asyncio.timeout(GRACE / 2):
                 await self._limits.until_empty()
         self._limits.drop_all()

@@ -1,4 +1,4 @@
-"""What goes on for ever, until its client goes or the server ends."""
+"""End streams that go on until their client leaves or the server stops."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,7 +11,7 @@ from boincvm.controller.serve.bodies import error_table
 
 
 class Shutdown:
-    """Of a server: ends all blocks of `until` that are open, and those to come."""
+    """The shutdown of a server: it ends all blocks of `until`, open ones and later ones."""
 
     def __init__(self) -> None:
         self._open: set[asyncio.Timeout] = set()
@@ -19,8 +19,10 @@ class Shutdown:
 
     @asynccontextmanager
     async def until(self) -> AsyncIterator[asyncio.Timeout]:
-        """A block that goes on until then, or until `stop` is called with what this gives; then
-        execution goes on after it."""
+        """Run a block until the shutdown, or until `stop` is called with the yielded value.
+
+        Execution then continues after the block.
+        """
         try:
             async with asyncio.timeout(0 if self.is_now else None) as limit:
                 self._open.add(limit)
@@ -33,21 +35,24 @@ class Shutdown:
                 raise
 
     def end(self) -> None:
-        """End all blocks now; again is harmless."""
+        """End all blocks now; calling this again is harmless."""
         self.is_now = True
         for limit in list(self._open):
             stop(limit)
 
 
 def stop(limit: asyncio.Timeout) -> None:
-    """End a block of `Shutdown.until`; harmless where it has ended."""
+    """End a block of `Shutdown.until`, unless it has ended."""
     if not limit.expired():
         limit.reschedule(asyncio.get_running_loop().time())
 
 
 class Flow(Response):
-    """A body that comes bit by bit, as fast as the client takes it. Where it breaks off the client
-    sees no proper end; `is_whole`: nor when the server ends, for a part is of no use."""
+    """A response whose body is streamed, as fast as the client reads it.
+
+    If the stream fails, the client sees an incomplete body; with `is_whole`, also if the server
+    stops, because a part of the body would be useless.
+    """
 
     def __init__(
         self,
@@ -77,7 +82,7 @@ class Flow(Response):
                 async for piece in pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 has_ended = True
-            except Exception as error:  # there is no other way left to tell the client
+            except Exception as error:  # the client cannot be told any more
                 error_table(error)
                 return
             finally:

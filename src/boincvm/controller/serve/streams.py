@@ -1,4 +1,4 @@
-"""What comes bit by bit: events, output and input of commands, files, screens."""
+"""Serve streams: events, output and input of commands, files, screens."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ _LINES = "application/x-ndjson"
 
 
 class Streams:
-    """Handlers for Starlette's routes. Those that follow something go on until `shutdown`."""
+    """Handlers for Starlette's routes; those that follow something run until `shutdown`."""
 
     def __init__(self, controller: Controller, shutdown: Shutdown) -> None:
         self._controller = controller
@@ -45,7 +45,7 @@ class Streams:
         return Response(b"".join(map(_line, found)), media_type=_LINES)
 
     async def _tables(self, after: int) -> AsyncGenerator[dict[str, Json], None]:
-        """Whoever is too slow is told how many it has missed."""
+        """Yield events as JSON objects, and how many a client that is too slow has missed."""
         async with aclosing(self._controller.events.follow(after)) as follow:
             async for event in follow:
                 if after and event.number > after + 1:
@@ -69,7 +69,7 @@ class Streams:
         await self._speak(socket, tell(), _until_gone(socket))
 
     async def _speak(self, socket: WebSocket, *works: Coroutine[None, None, None]) -> None:
-        """Until one of them has ended, or the server ends."""
+        """Run `works` until one of them ends or the server stops."""
         tasks = [asyncio.ensure_future(work) for work in works]
         try:
             async with self._shutdown.until():
@@ -78,17 +78,17 @@ class Streams:
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(WebSocketDisconnect, RuntimeError):  # it has been closed already
+        with suppress(WebSocketDisconnect, RuntimeError):  # the socket is closed already
             await socket.close(1012 if self._shutdown.is_now else 1000)
         for end in ends:
-            # Whoever hangs up, on either side, does so at any moment.
+            # Either side may hang up at any moment.
             if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect | OSError):
                 raise end
 
     # Commands.
 
     async def exec(self, request: Request) -> Response:
-        """The operation, and with `follow` its output in the same answer."""
+        """Run the operation `exec`, with `follow` including its output in the answer."""
         begun = {
             "result": await operations.call(self._controller, "exec", await json_object(request))
         }
@@ -163,7 +163,7 @@ class Streams:
         try:
             reader, writer = await self._controller.console(socket.path_params["vm"])
         except BoincvmError as error:
-            # Only who has been accepted is told a reason.
+            # A reason can be given only after the socket was accepted.
             await socket.accept(_protocol(socket))
             await socket.close(4404, _reason(error))
             return
@@ -187,8 +187,10 @@ class Streams:
 
 
 async def _last_when_right(chunks: Download) -> AsyncGenerator[bytes, None]:
-    """What comes is found to be wrong only after its last piece: the client must not have got
-    it all then."""
+    """Yield pieces, holding back the last one until the whole content has been verified.
+
+    The client must not have received everything if it turns out to be wrong.
+    """
     held = b""
     async with aclosing(chunks):
         async for data in chunks:
@@ -202,8 +204,10 @@ async def _last_when_right(chunks: Download) -> AsyncGenerator[bytes, None]:
 async def command_output(
     command: Command, begin: int, *, follow: bool
 ) -> AsyncGenerator[dict[str, Json], None]:
-    """What there is of it from byte `begin` of each stream on, and with `follow` what comes, in
-    pieces; at last the command itself."""
+    """Yield a command's output from byte `begin` of each stream on, and finally the command.
+
+    With `follow`, new output is yielded too, until the command has ended.
+    """
     told: dict[tuple[str, str], int] = {}
     while True:
         is_news = False
@@ -245,12 +249,12 @@ async def _until_gone(socket: WebSocket) -> None:
 
 
 def _reason(error: BoincvmError) -> str:
-    """As much of it as a WebSocket's end takes."""
+    """Return as much of an error's message as fits into a WebSocket's close frame."""
     return error.message.encode(errors="replace")[:120].decode(errors="ignore")
 
 
 def _protocol(socket: WebSocket) -> str | None:
-    """The one to speak: browsers want one of those that they have offered."""
+    """Return the subprotocol to use: browsers expect one of those that they offered."""
     offered: list[str] = socket.scope["subprotocols"]
     ours = [one for one in offered if not one.startswith(TOKEN_PROTOCOL)]
     return next(iter([*ours, *offered]), None)

@@ -1,6 +1,6 @@
-"""XML-RPC with the names that CERN's VM Controller had, so that its old clients work.
+"""Serve XML-RPC with the names of CERN's VM Controller, so that its old clients work.
 
-http://xmlrpc.com/spec.md; the methods are in xml_rpc_methods.py.
+See http://xmlrpc.com/spec.md; the methods are in xml_rpc_methods.py.
 """
 
 import re
@@ -32,14 +32,14 @@ class XmlRpc:
         self._methods = Methods(controller, shared)
 
     async def answer(self, request: Request) -> Response:
-        """Faults are answers, too; only a body that is too large is refused by HTTP."""
+        """Answer a call, with a fault for an error; only a bad body gets an HTTP error."""
         try:
             text = await self._answer(await body(request, MOST_BYTES))
         except BodyError as error:
             return Response(error.message, error.status, {"connection": "close"})
         except BoincvmError as error:
             text = _fault(f"{error.message}{'; ' + error.hint if error.hint else ''}")
-        except Exception as error:  # the last place where it can be told
+        except Exception as error:  # the last place where it can be reported
             text = _fault(str(error_table(error)["message"]))
         return Response(text, media_type="text/xml")
 
@@ -49,7 +49,7 @@ class XmlRpc:
 
 
 def read_call(data: bytes) -> tuple[tuple[object, ...], str]:
-    """The parameters and the method's name. Raises UsageError."""
+    """Return the parameters and the method's name of a call. Raises UsageError."""
     # Declarations could define entities that grow to any size; no call needs one.
     if _DECLARATION.search(data) or b"\0" in data:
         raise UsageError("the call has a declaration, or is in no encoding that is taken")
@@ -58,12 +58,12 @@ def read_call(data: bytes) -> tuple[tuple[object, ...], str]:
         return reader.read(data)
     except UsageError:
         raise
-    except Exception as error:  # Unmarshaller raises whatever its steps do
+    except Exception as error:  # Unmarshaller raises errors of any class
         raise UsageError(f"the call is no XML-RPC: {error}"[:200]) from error
 
 
 class _Reader:
-    """Python's own, with limits."""
+    """Python's own XML-RPC reader, with limits."""
 
     def __init__(self) -> None:
         self._target = xmlrpc.client.Unmarshaller(use_builtin_types=True)
@@ -99,8 +99,10 @@ class _Reader:
 
 
 def _plain(value: object) -> object:
-    """What XML-RPC has no way to say becomes what is nearest: it has whole numbers of 32 bits,
-    and XML has no control characters."""
+    """Return the nearest value that XML-RPC can express.
+
+    Its integers have 32 bits, and XML has no control characters.
+    """
     if isinstance(value, str):
         return _NO_XML.sub("\ufffd", value)
     if isinstance(value, int) and not -_LARGEST_WHOLE <= value <= _LARGEST_WHOLE:
@@ -114,7 +116,7 @@ def _plain(value: object) -> object:
 
 def _write(values: tuple[object]) -> str:
     text = xmlrpc.client.dumps(values, methodresponse=True, allow_none=True)  # type: ignore[arg-type]
-    return text.replace("\r", "&#13;")  # a bare one is read as a line's end
+    return text.replace("\r", "&#13;")  # a bare one would be read as a line feed
 
 
 def _fault(text: str) -> str:

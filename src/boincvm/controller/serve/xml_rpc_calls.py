@@ -1,4 +1,4 @@
-"""Calls of Python methods by strangers: as many parameters as there are, each of its type."""
+"""Check the parameters of remote calls to Python methods: their number and types."""
 
 import inspect
 import types
@@ -19,8 +19,10 @@ _NAMES: dict[object, str] = {
 
 
 def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> tuple[object, ...]:
-    """The parameters to call `method` with: nil in place of an optional one is its default.
-    Raises UsageError."""
+    """Return the parameters to call `method` with. Raises UsageError.
+
+    nil stands for the default of an optional parameter.
+    """
     signature = inspect.signature(method)
     try:
         given = signature.bind(*parameters).arguments
@@ -43,7 +45,7 @@ def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> tup
 
 
 def shown_signature(method: Method) -> str:
-    """Without the types, which are Python's."""
+    """Return a method's signature without the types, which are Python's."""
     signature = inspect.signature(method)
     bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
@@ -66,5 +68,5 @@ def _fits(hint: object, value: object) -> bool:
 
 
 def _is_word(value: object) -> bool:
-    """What has a plain form as a text, as old clients expected."""
+    """Tell whether a value is a text or a number, which old clients use as texts."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)

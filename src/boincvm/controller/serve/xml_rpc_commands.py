@@ -1,4 +1,4 @@
-"""Commands, as an old client of the VM Controller knows them."""
+"""The XML-RPC methods for commands, as old clients of the VM Controller know them."""
 
 import secrets
 from typing import Any
@@ -9,7 +9,7 @@ from boincvm.controller.controller import Controller
 from boincvm.json_value import Json
 
 _PREFIX = "rpc-"
-"""Of the ids that are given here, so that commands of other faces are not listed."""
+"""The prefix of ids chosen here, so that commands of other interfaces are not listed."""
 _RESOURCES = (
     "ru_utime", "ru_stime", "ru_maxrss", "ru_ixrss", "ru_idrss", "ru_isrss", "ru_minflt",
     "ru_majflt", "ru_nswap", "ru_inblock", "ru_oublock", "ru_msgsnd", "ru_msgrcv", "ru_nsignals",
@@ -17,12 +17,12 @@ _RESOURCES = (
 )  # fmt: skip
 _NOT_STARTED = 127
 
-# Whichever server of a controller's was asked.
+# Shared by all servers of a controller.
 _READ: WeakKeyDictionary[Controller, set[str]] = WeakKeyDictionary()
 
 
 class CommandMethods:
-    """Their names are in xml_rpc_methods.py."""
+    """Methods for commands; their XML-RPC names are in xml_rpc_methods.py."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
@@ -38,9 +38,9 @@ class CommandMethods:
         args: str | list[str] = "",
         env: dict[str, str] | None = None,
         path: str | None = None,
-        fileForStdin: str | None = None,  # noqa: N803 - as it was called
+        fileForStdin: str | None = None,  # noqa: N803 - the original name
     ) -> str:
-        """Runs a program, and returns the command's id at once. fileForStdin: of the machine's."""
+        """Run a program; return the command's id at once. fileForStdin: a file in the machine."""
         words = args.split() if isinstance(args, str) else [str(word) for word in args]
         argv = [cmd, *words]
         if fileForStdin:
@@ -56,7 +56,7 @@ class CommandMethods:
         return str(told["command"])
 
     async def list_finished(self) -> list[str]:
-        """Ids of commands that have ended, and whose results nobody has read yet."""
+        """Return the ids of ended commands whose results nobody has read yet."""
         known = self._controller.hub.commands.all()
         self._read &= {command.id for command in known}
         return [
@@ -68,8 +68,10 @@ class CommandMethods:
         ]
 
     async def results(self, cmdId: str) -> object:  # noqa: N803
-        """What a command has written, and how it ended; as often as one likes. Of several
-        machines: a table by name."""
+        """Return a command's output and how it ended, any number of times.
+
+        For several machines the result is a table by name.
+        """
         told = await self._do("command", id=cmdId, output=True)
         if told["is_finished"]:
             self._read.add(cmdId)
@@ -77,7 +79,7 @@ class CommandMethods:
         return next(iter(answers.values())) if len(answers) == 1 else answers
 
     async def details(self, cmdId: str) -> object:  # noqa: N803
-        """What was to be run."""
+        """Return what the command was to run."""
         command = self._controller.hub.commands.find(cmdId)
         request = command.request
         return {

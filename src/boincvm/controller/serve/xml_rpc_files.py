@@ -1,4 +1,4 @@
-"""Files of the controller's host, to and from machines, as an old client knows it."""
+"""The XML-RPC methods that copy files between the controller's host and machines."""
 
 import os
 import stat
@@ -18,15 +18,17 @@ _ALL = Path("/")
 
 
 class FileMethods:
-    """Their names are in xml_rpc_methods.py. `shared`: where those files must lie; None lets
-    no file be named."""
+    """Methods for files; their XML-RPC names are in xml_rpc_methods.py.
+
+    `shared`: the directory in which the host's files must be; None allows no files.
+    """
 
     def __init__(self, controller: Controller, shared: Path | None) -> None:
         self._controller = controller
         self._shared = shared
 
     async def copy_to(self, vm: str, local: str, remote: str | None = None) -> object:
-        """A file of this host goes to the machine, by default under its own name."""
+        """Copy a file of this host to the machine, by default under the same name."""
         path = self._host_path(local)
         try:
             file = open_regular(path)
@@ -50,8 +52,11 @@ class FileMethods:
         return True
 
     async def copy_from(self, vm: str, remote: str, local: str | None = None) -> object:
-        """A file of the machine's comes to this host: `local` is a file or a directory; by
-        default the one that is shared, or the one for temporary files."""
+        """Copy a file of the machine to this host.
+
+        `local`: a file or a directory; by default the shared directory, or the directory for
+        temporary files if everything is shared.
+        """
         target = self._host_path(local or (tempfile.gettempdir() if self._shared == _ALL else "."))
         if target.is_dir():
             target /= PurePosixPath(remote).name
@@ -63,7 +68,7 @@ class FileMethods:
         return True
 
     def _host_path(self, text: str) -> Path:
-        """Without links; raises UsageError where it is not shared."""
+        """Return a path with links resolved. Raises UsageError if it is not shared."""
         if self._shared is None:
             raise UsageError(
                 "files of the controller's host cannot be named from elsewhere",

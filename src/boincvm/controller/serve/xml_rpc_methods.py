@@ -1,7 +1,7 @@
-"""What an old client of the VM Controller can call, in the words of the operations.
+"""The XML-RPC methods of the old VM Controller, implemented by the controller's operations.
 
-Where a machine's name is wanted a selector does, too: then the result is a table by name. Unlike
-then, results can be read more than once.
+Wherever a machine's name is expected, a selector is accepted, too; the result is then a table by
+name. Unlike in the old VM Controller, results can be read more than once.
 """
 
 import inspect
@@ -35,7 +35,7 @@ _STATISTICS = ("cpu", "memory_used", "memory", "cpus", "progress", "started_at")
 
 
 class Methods:
-    """`call` finds one by its name. `shared`: see FileMethods."""
+    """All methods, called by name with `call`. `shared`: see FileMethods."""
 
     def __init__(self, controller: Controller, shared: Path | None) -> None:
         self._controller = controller
@@ -77,7 +77,7 @@ class Methods:
         return table
 
     async def call(self, name: str, parameters: tuple[object, ...]) -> object:
-        """Its result. Raises BoincvmError."""
+        """Call a method and return its result. Raises BoincvmError."""
         method = self._methods.get(name)
         if method is None:
             raise UsageError(f"there is no method {name[:64]!r}", hint="system.listMethods()")
@@ -111,46 +111,46 @@ class Methods:
         return _one_or_all(vm, told)
 
     async def start(self, vm: str, guiMode: object = False) -> object:  # noqa: ARG002, N803
-        """Starts a machine. Its screen, if it has one, is on the web page."""
+        """Start a machine. Its screen, if it has one, is on the web page."""
         return await self._each("start", vm)
 
-    # Who is there.
+    # Machines.
 
     async def _vms(self, vms: str = "all") -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await self._do("list", vms=vms))["vms"]
         return found
 
     async def list_registered(self) -> list[str]:
-        """Names of the machines that have announced themselves."""
+        """Return the names of the machines that have announced themselves."""
         return [vm["id"] for vm in await self._vms() if vm["presence"] != "absent"]
 
     async def list_all(self) -> list[str]:
-        """Names of all machines."""
+        """Return the names of all machines."""
         return [vm["id"] for vm in await self._vms()]
 
     async def list_running(self) -> list[str]:
-        """Names of those that run."""
+        """Return the names of all running machines."""
         return [vm["id"] for vm in await self._vms() if vm["state"] == VmState.RUNNING]
 
     async def list_with_state(self, state: str | None = None) -> object:
-        """Names and states; or the names of those in `state`."""
+        """Return all names and states, or the names of the machines in `state`."""
         found = {vm["id"]: _state(vm) for vm in await self._vms()}
         return found if state is None else [name for name, one in found.items() if one == state]
 
     async def names_to_ids(self) -> dict[str, str]:
-        """Both are the same."""
+        """Return a table of names and ids, which are the same."""
         return {vm["id"]: vm["id"] for vm in await self._vms()}
 
     async def state(self, vm: str) -> object:
-        """A machine's state, a word of `states`."""
+        """Return a machine's state, one of `states`."""
         return _one_or_all(vm, {one["id"]: _state(one) for one in await self._vms(vm)})
 
     async def states(self) -> list[str]:
-        """All states that there are."""
+        """Return all possible states."""
         return list(STATES.values())
 
     async def ping(self, vm: str, timeout_secs: float = 5.0) -> object:
-        """Whether the machine answers. Of several: those that do."""
+        """Ping a machine; of several, return those that answer."""
         asked = await self._do("ping", vms=vm, timeout=timeout_secs)
         answers, refused = asked["answers"], asked["refused"]
         told = {one: f"PONG from {one}" for one, took in answers.items() if took is not None}
@@ -161,16 +161,16 @@ class Methods:
         return _one_or_all(vm, told)
 
     async def create(self, name: str, image: str = "base") -> object:
-        """Makes a machine from an image."""
+        """Create a machine from an image."""
         await self._do("create", name=name, image=image)
         return True
 
     async def list_snapshots(self, vm: str) -> list[str]:
-        """Their names, the oldest one first."""
+        """Return the names of a machine's snapshots, oldest first."""
         return [one["name"] for one in (await self._do("snapshot_list", vm=vm))["snapshots"]]
 
     async def performance(self, vm: str, key: str | None = None) -> object:
-        """Its load and its size; or one value of it."""
+        """Return a machine's load and size, or one value of them."""
         names = _STATISTICS if key in (None, "*") else (key,)
         if not set(names) <= set(_STATISTICS):
             raise UsageError(f"found {names[0]!r}, expected one of {', '.join(_STATISTICS)}")
@@ -180,18 +180,18 @@ class Methods:
             told[one["id"]] = values if len(names) > 1 else values[str(key)]
         return _one_or_all(vm, told)
 
-    # Itself.
+    # The controller.
 
     async def version(self) -> str:
-        """boincvm's."""
+        """Return boincvm's version."""
         return __version__
 
     async def list_methods(self) -> list[str]:
-        """All names that can be called."""
+        """Return the names of all methods."""
         return sorted(self._methods)
 
     async def help(self, methodName: str | None = None) -> str:  # noqa: N803
-        """A method's signature, and a line about it; or those of all."""
+        """Return a method's signature and description, or those of all methods."""
         if not methodName:
             return "\n\n".join([await self.help(name) for name in await self.list_methods()])
         found = self._methods.get(methodName)
@@ -222,7 +222,7 @@ def _state(vm: dict[str, Any]) -> str:
 
 
 def _one_or_all(vm: str, told: dict[str, Any]) -> object:
-    """Raises UsageError where nobody was meant."""
+    """Return the value of `vm`, or the whole table. Raises UsageError if it is empty."""
     if not told:
         raise UsageError(f"there is no machine {vm[:64]!r}", hint="listVMs() has all names")
     return told[vm] if set(told) == {vm} else told
