@@ -79,7 +79,7 @@ class Store:
 
     @contextmanager
     def _in_words(self, trouble: str) -> Iterator[None]:
-        """Turn the errors of a damaged file or a full disk into errors of ours, in the block."""
+        """Raise HostError or, if the disk is full, HostDiskFullError in place of other errors."""
         try:
             yield
         except (sqlite3.Error, OSError, *_NONSENSE) as error:

@@ -17,7 +17,7 @@ MOST_OUTPUT = 256 << 20
 class RetainedCommands:
     """The commands that are kept, in the order in which they were submitted.
 
-    A command is kept for KEPT_FOR seconds after its end, or less if there are too many commands. If
+    Each is kept for KEPT_FOR seconds after its end, or less if there are too many commands. If
     there is too much output, that of the commands that ended first is deleted; if that is not
     enough, so is the older half of the output of the others.
     """

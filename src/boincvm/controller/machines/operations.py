@@ -243,5 +243,5 @@ def as_guest(machine: LocalMachine) -> Guest:
 
 
 def _plain(table: Mapping[str, object]) -> Table:
-    """Return a guest's answer as a JSON object, which it is already: it came as JSON."""
+    """Return a guest's answer as a JSON object: it arrived as JSON, so it is one."""
     return dict(table)  # type: ignore[arg-type]

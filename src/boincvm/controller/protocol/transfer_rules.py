@@ -29,7 +29,7 @@ class Asked(NamedTuple):
     path: str
     is_tree: bool
     mode: int
-    """Of a file."""
+    """The file's mode."""
     size: int
     """Bytes of the content."""
     digest: str

@@ -33,7 +33,7 @@ class ListenAddress(NamedTuple):
     """Where to listen: at a UNIX socket, or at a host and port."""
 
     path: Path | None = None
-    """Of a UNIX socket."""
+    """A UNIX socket; None to listen at host and port."""
     host: str = "127.0.0.1"
     port: int = 0
     """0 lets the system choose one."""
