@@ -74,7 +74,7 @@ class Hub:
         self.counts: Counter[str] = Counter()
         """Messages received, by name, and messages rejected, by reason."""
         self.reason: Callable[[str], str] = lambda _guest_id: ""
-        """Returns, by a guest's id, why it is gone, if more is known than it said itself; else ""."""
+        """Returns, by a guest's id, why it is gone; "" if no more is known than it said itself."""
 
     async def open(self) -> None:
         """Start listening to guests. Raises BusError."""
