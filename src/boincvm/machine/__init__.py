@@ -1,1 +1,1 @@
-"""One machine engine: a machine begins, is watched, paused, put on disk, and ends."""
+"""The machine engine: starts, watches, pauses, saves and ends a virtual machine."""

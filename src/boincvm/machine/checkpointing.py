@@ -1,4 +1,4 @@
-"""A machine is put on disk, with the manifest by which it is found again."""
+"""Saves a machine to disk, with the manifest by which it is found again."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Identity(NamedTuple):
-    """What a checkpoint must agree with when somebody goes on from it."""
+    """What must match before a machine is resumed from a checkpoint."""
 
     image: str
     """The image's digest."""
@@ -30,11 +30,12 @@ async def keep_on_disk(
     record_layers: RecordLayers | None = None,
     steps: Sequence[int] = (),
 ) -> tuple[SavedMachine, T]:
-    """Make a checkpoint of `machine`: its files and then its manifest are on the disk.
+    """Write a checkpoint of `machine` to disk: its files first, then its manifest.
 
-    `look` is called while the guest is quiet: it gives the task that runs, for the manifest, and
-    what else the caller wants to know of that moment. `last`, `hold`, `record_layers`: see
-    `ManagedMachine.keep`; `steps`: see `SavedMachine`. Raises HypervisorError, GuestError, OSError.
+    `look` is called while the guest is quiet. It returns the running task, for the manifest, and
+    anything else that the caller wants to know about that moment. `last`, `hold`, `record_layers`:
+    see `ManagedMachine.keep`; `steps`: see `SavedMachine`. Raises HypervisorError, GuestError,
+    OSError.
     """
     directory = machine.spec.directory
     checkpoint, link, (task, seen) = await machine.keep(

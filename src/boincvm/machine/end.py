@@ -1,6 +1,6 @@
-"""Why a machine ended, as data, and what follows from it: the error, and with it the exit code.
+"""Maps the reason why a machine ended to an error, and so to an exit code.
 
-This is the one place where that stands: `run`, the wrapper and the controller all ask here.
+This is the only place that does so: `run`, the wrapper and the controller all use it.
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ from boincvm.hypervisor.contract import EndCause, MachineEnd
 
 
 class EndMeaning(NamedTuple):
-    """What follows from a cause."""
+    """The error, message and hint for one cause."""
 
     error: type[BoincvmError]
-    """Raised for whoever worked in the machine; its class has the exit code."""
+    """Raised for the machine's user; its class has the exit code."""
     message: str
-    """For people; {detail} stands for the end's own detail."""
+    """For people; {detail} is replaced by the end's own detail."""
     hint: str = ""
-    """What to do, where the end itself has no hint."""
+    """What to do, if the end itself has no hint."""
     is_orderly: bool = False
-    """Whether the machine is powered off then, and not broken."""
+    """Whether the machine counts as powered off rather than broken."""
 
 
 MEANINGS: Mapping[EndCause, EndMeaning] = {
@@ -59,22 +59,22 @@ MEANINGS: Mapping[EndCause, EndMeaning] = {
 
 
 def end_error(end: MachineEnd) -> BoincvmError:
-    """Return the error for whoever worked in a machine that ended so."""
+    """Return the error for the user of a machine that ended this way."""
     meaning = MEANINGS[end.cause]
     message = meaning.message.format(detail=end.detail)
     return meaning.error(message, hint=end.hint or meaning.hint)
 
 
 def is_orderly(end: MachineEnd) -> bool:
-    """Return whether a machine that ended so is powered off, and not broken."""
+    """Tell whether a machine that ended this way is powered off rather than broken."""
     return MEANINGS[end.cause].is_orderly
 
 
 def end_of_guest(end: MachineEnd, *, has_answered: bool) -> MachineEnd:
-    """Return the end of a machine as its driver tells it, with what the link knows.
+    """Return the end that the driver reports, corrected by what the link knows.
 
-    `has_answered`: whether the guest's agent was ever heard. A guest that ended before that has
-    never booted, however it ended.
+    `has_answered`: whether the guest's agent has ever answered. If it has not, a guest that powered
+    off or panicked has never booted.
     """
     is_guests = end.cause in (EndCause.POWERED_OFF, EndCause.PANICKED)
     if has_answered or not is_guests:
@@ -84,7 +84,7 @@ def end_of_guest(end: MachineEnd, *, has_answered: bool) -> MachineEnd:
 
 
 def end_of_link(error: GuestError) -> MachineEnd:
-    """Return the end of a machine that runs, and whose guest link has failed with `error`."""
+    """Return the end of a running machine whose guest link has failed with `error`."""
     cause = EndCause.LINK_LOST
     if isinstance(error, GuestHungError):
         cause = EndCause.HUNG

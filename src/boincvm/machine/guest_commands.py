@@ -1,4 +1,4 @@
-"""Small commands of our own in the guest, between a job's programs."""
+"""Runs small commands of our own in the guest, between a job's programs."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,10 @@ _MOST_SAID = 4096
 
 
 async def run_in_guest(session: Session, command: Sequence[str]) -> str | None:
-    """None if it went well, else what it said, one line. Raises ProgramStartError, GuestError."""
+    """Run `command`; return None on success, else its output as one line.
+
+    Raises ProgramStartError, GuestError.
+    """
     said = bytearray()
 
     def take(_: str, data: bytes) -> None:

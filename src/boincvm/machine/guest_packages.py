@@ -1,4 +1,4 @@
-"""Packages that come with the workunit: installed in the guest before a task, removed after."""
+"""Installs a workunit's packages in the guest before a task and removes them afterwards."""
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -13,18 +13,19 @@ _PLACE = PurePosixPath(".boincvm-packages")
 
 
 class GuestPackages:
-    """`files` of the host, in the order of their installation."""
+    """The packages `files` of the host, in the order of their installation."""
 
     def __init__(
         self, session: Session, files: tuple[Path, ...], log: Callable[[str], None]
     ) -> None:
-        """`log` is told what is installed."""
+        """Prepare only; `log` is called with a line for each package that is installed."""
         self._session = session
         self._files = files
         self._log = log
 
     async def install(self) -> None:
-        """Install all. Raises ProgramStartError where one cannot be installed, GuestError."""
+        """Install all packages. Raises GuestError, or ProgramStartError if one cannot be
+        installed."""
         if not self._files:
             return
         from boincvm.image.agent_files import guest_directory  # few tasks have packages
@@ -37,7 +38,7 @@ class GuestPackages:
             await self._run("install", f"{_PLACE / name}", self._record(number))
 
     async def remove(self) -> None:
-        """Remove all, the last first. Raises ProgramStartError, GuestError."""
+        """Remove all packages in reverse order. Raises ProgramStartError, GuestError."""
         for number in reversed(range(len(self._files))):
             await self._run("remove", self._record(number))
 

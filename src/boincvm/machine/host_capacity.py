@@ -1,4 +1,4 @@
-"""Whether the host has room just now, for a machine or for files, before anything is begun."""
+"""Checks that the host has room for a machine or for files before anything is started."""
 
 import os
 from pathlib import Path
@@ -10,17 +10,17 @@ from boincvm.machine.errors import NoRoomForCheckpointError, NotEnoughRoomError
 from boincvm.sizes import format_size
 
 HYPERVISOR_MEMORY = 128 << 20
-"""Bytes that the hypervisor itself needs beside the guest's memory."""
+"""Bytes that the hypervisor needs in addition to the guest's memory."""
 LEAST_DISK = 256 << 20
-"""Bytes that a machine writes to its disk and its log without having done much."""
+"""Bytes that even an almost idle machine writes to its disk and its log."""
 KEPT_FREE = 16 << 20
 """Bytes of the disk that a checkpoint leaves free."""
 
 
 def check_room(slot: Path, memory: int) -> None:
-    """Check that the host has room for a machine with `memory` bytes whose files lie in `slot`.
+    """Check that the host has room for a machine of `memory` bytes with its files in `slot`.
 
-    What its memory takes on disk when the machine is saved counts too. Raises NotEnoughRoomError.
+    This includes the disk space for its memory when it is saved. Raises NotEnoughRoomError.
     """
     _compare("memory", available_memory(), memory + HYPERVISOR_MEMORY)
     _compare("disk", free_space(slot), memory + LEAST_DISK)
@@ -35,8 +35,10 @@ def _compare(what: str, free: int, needed: int) -> None:
 
 
 def check_fits(what: str, size: int, directory: Path, *, hint: str) -> None:
-    """Raise HostDiskFullError unless `what`, files of `size` bytes, fit on the disk of
-    `directory`. Raises OSError."""
+    """Check that `what`, files of `size` bytes, fit on the disk of `directory`.
+
+    Raises HostDiskFullError, OSError.
+    """
     free = free_space(directory)
     if size > free:
         raise HostDiskFullError(
@@ -48,7 +50,7 @@ def check_fits(what: str, size: int, directory: Path, *, hint: str) -> None:
 def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: float) -> None:
     """Check that there is room for a checkpoint of `needed` bytes in `directory`.
 
-    `disk_bound`: bytes that `slot` may have by the project's word, 0 for no such bound. Raises
+    `disk_bound`: bytes that the project allows for `slot`, 0 for no bound. Raises
     NoRoomForCheckpointError.
     """
     free = max(free_space(directory) - KEPT_FREE, 0)

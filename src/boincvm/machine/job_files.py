@@ -1,4 +1,4 @@
-"""A job's files on their way into a machine and back."""
+"""Copies a job's files into a machine and back."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -11,15 +11,15 @@ from boincvm.job.model import InputFile, OutputFile
 from boincvm.machine.session import Session
 
 MAXIMUM_OUTPUT = 1 << 40
-"""Bytes that one output may claim to have, where the job does not bound the disk."""
+"""Bytes allowed for one output if the job does not limit the disk."""
 
 
 def check_files(
     directory: Path, inputs: Sequence[InputFile], outputs: Sequence[OutputFile]
 ) -> None:
-    """Look whether each of `inputs` can go in and each of `outputs` may be written, so that it is
-    told before anybody waits for a machine. Relative paths start from `directory`.
+    """Check that all `inputs` can be sent and all `outputs` may be written.
 
+    Called early, so that nobody waits for a machine in vain. Relative paths start from `directory`.
     Raises InputFileError, OutputFileError.
     """
     for item in inputs:
@@ -54,8 +54,10 @@ async def copy_out(
     maximum_bytes: int = MAXIMUM_OUTPUT,
     progress: Progress = no_progress,
 ) -> OutputFileError | None:
-    """Bring back those of `outputs` that are there, each of at most `maximum_bytes`; the error
-    that is returned names all others. Raises HostDiskFullError, GuestError."""
+    """Bring back all `outputs` that exist, each of at most `maximum_bytes`.
+
+    Returns an error that names all others, or None. Raises HostDiskFullError, GuestError.
+    """
     missing: list[OutputFileError] = []
     for item in outputs:
         root, destination = _beneath(directory, item.destination)
@@ -75,7 +77,7 @@ async def copy_out(
 
 
 def _beneath(directory: Path, path: PurePosixPath) -> tuple[Path, PurePosixPath]:
-    """The directory that `path` is reached from without links, and the path from there."""
+    """Return the directory from which `path` is reached without links, and the path from there."""
     if path.is_absolute():  # it was looked up, and has no links in it
         return Path(path.parent), PurePosixPath(path.name)
     return directory, path

@@ -1,4 +1,4 @@
-"""Whether a limit of its machine is why a program failed."""
+"""Recognizes programs that failed because of a limit of their machine."""
 
 from pathlib import PurePosixPath
 
@@ -9,14 +9,14 @@ from boincvm.guestlink.program import ProgramEnd
 from boincvm.sizes import format_size
 
 DISK_FULL = 1 << 20
-"""A program that fails with less than this free on the guest's disk has run out of it."""
+"""A program that fails with fewer bytes than this free on the guest's disk has filled it."""
 
 
 def check_limits(end: ProgramEnd, program: str, memory: int, options: tuple[str, str]) -> None:
-    """Raise LimitError where memory or disk of the machine is why `program` has failed.
+    """Raise LimitError if `program` failed for lack of the machine's memory or disk.
 
-    `memory`: bytes that the machine has; `options`: where to ask for more memory, and for more
-    disk.
+    `memory`: bytes that the machine has. `options`: the names of the options that ask for more
+    memory and for more disk.
     """
     name = shown(PurePosixPath(program))
     if end.out_of_memory_kills:

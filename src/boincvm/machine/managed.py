@@ -1,5 +1,8 @@
-"""One virtual machine from its start to its end: started from the first source that works, paused
-and resumed as its owner says, put on disk while it runs or when it ends."""
+"""Manages one virtual machine from start to end.
+
+It starts from the first source that works, is paused and resumed by its owner, and can be saved to
+disk while it runs or when it ends.
+"""
 
 import asyncio
 import time
@@ -43,9 +46,9 @@ _KILLED_BY_OWNER = MachineEnd(EndCause.ASKED, "")
 
 
 class ManagedMachine:
-    """Manage one machine of `driver`, made as `spec` says.
+    """One machine of `driver`, made from `spec`.
 
-    It can be told to pause or to end at any time, also before it has started or while it starts.
+    It can be paused or killed at any time, even before or during its start.
     """
 
     def __init__(self, driver: Driver, spec: MachineSpec, settings: Settings | None = None) -> None:
@@ -53,7 +56,8 @@ class ManagedMachine:
         self.spec = spec
         self._settings = settings or Settings()
         self.rejected: list[Rejected] = []
-        """Sources that were tried and of no use, in order; one that was not there is none."""
+        """Sources that were tried and unusable, in order; sources that did not exist are not
+        listed."""
         self._source: StartSource | None = None
         self._machine: Machine | None = None
         self._session: Session | None = None
@@ -64,7 +68,7 @@ class ManagedMachine:
         self._is_killed = False
         self._is_quiet = False
         self._must_wake = False
-        """It stands still until its guest has been told what is new."""
+        """The machine stays paused until its guest has been given its new identity."""
         self._watch = Stopwatch()
         self._busy = asyncio.Lock()  # held while the machine goes from one state to another
         self._usage = Usage()
@@ -72,39 +76,39 @@ class ManagedMachine:
 
     @property
     def session(self) -> Session:
-        """The machine that runs and the link to its guest, once `start` has opened it."""
+        """Return the running machine and its guest link; `start` must have opened them."""
         if self._session is None:
             raise RuntimeError("the machine was not started")
         return self._session
 
     @property
     def is_answering(self) -> bool:
-        """Whether its guest has been heard, and so can be kept."""
+        """Tell whether the guest has answered, and so can be saved."""
         return self._is_answering
 
     @property
     def can_be_kept(self) -> bool:
-        """Whether its guest has been heard, and its driver can put it on disk."""
+        """Tell whether the guest has answered and the driver can save the machine."""
         return self._is_answering and self._required().checkpointing is not None
 
     @property
     def is_saved(self) -> bool:
-        """Whether it sleeps on disk. A clone that has not begun has nothing to sleep on."""
+        """Tell whether it is saved on disk. A clone that has not started yet is not."""
         is_unborn = isinstance(self._source, Clone) and self._session is None
         return self._state is MachineState.SAVED and not is_unborn
 
     @property
     def is_up(self) -> bool:
-        """Whether a process of the host runs for it."""
+        """Tell whether a process on the host is running it."""
         return self._machine is not None and bool(self._machine.process_ids())
 
     @property
     def disk_layers(self) -> tuple[str, ...]:
-        """Names of the files in the directory that are its disk, for `MachineSpec.layers`."""
+        """Return the names of the files that make up its disk, for `MachineSpec.layers`."""
         return self._machine.disk_layers if self._machine is not None else ()
 
     def files_in_use(self) -> frozenset[str]:
-        """Return the names of the files in the directory that the running machine needs."""
+        """Return the names of the files in its directory that the running machine needs."""
         return self._machine.files_in_use() if self._machine is not None else frozenset()
 
     @property
@@ -119,12 +123,13 @@ class ManagedMachine:
     # Its start.
 
     async def start(self, sources: Sequence[StartSource]) -> None:
-        """Start from the first of `sources` that works, until the guest's agent has answered.
+        """Start from the first of `sources` that works, and wait until the guest's agent has
+        answered.
 
-        One that fails is discarded, and `rejected` tells why. Nothing else is tried when the
-        machine has been killed, or where it is no source's fault: HostDiskFullError,
-        HypervisorMissingError, UsageError and OSError are raised at once. Raises HypervisorError,
-        GuestError or SavedMachineError, which came of the last source.
+        A source that fails is discarded, and `rejected` tells why. No other source is tried if the
+        machine has been killed or the failure is not the source's fault: HostDiskFullError,
+        HypervisorMissingError, UsageError and OSError are raised at once. Raises the last source's
+        HypervisorError, GuestError or SavedMachineError.
         """
         self._wants_golden = any(isinstance(source, Clone) for source in sources)
         for source in sources:
@@ -148,21 +153,22 @@ class ManagedMachine:
 
     @property
     def is_cold(self) -> bool:
-        """Whether nothing that had run before was there to start from."""
+        """Tell whether it booted rather than starting from a snapshot or a checkpoint."""
         return not isinstance(self._source, Clone | Restore)
 
     @property
     def cold_because(self) -> str:
-        """Why it booted, where there was something else to start from; empty where not."""
+        """Return why it booted although there was another source; empty otherwise."""
         return self.rejected[-1].reason if self.is_cold and self.rejected else ""
 
     @property
     def lacks_golden(self) -> bool:
-        """Whether it booted although a golden snapshot would have served: make one."""
+        """Tell whether it booted although it could have been cloned: a golden snapshot should be
+        made."""
         return self.is_cold and self._wants_golden and can_be_cloned(self.driver, self.spec)
 
     async def _begin(self, source: StartSource, machine: Machine) -> None:
-        """Start from `source`; wait for the agent, unless the guest stands still until `wake`."""
+        """Start from `source`; wait for the agent, unless the guest stays paused until `wake`."""
         settings = self._settings
         self._source, self._machine = source, machine
         async with self._busy:
@@ -202,7 +208,7 @@ class ManagedMachine:
             raise end_error(_KILLED_BY_OWNER)
 
     async def _abandon(self, source: StartSource) -> None:
-        """End what the failed start from `source` has begun, and discard the source."""
+        """Undo the failed start from `source`, and discard the source."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to look
         self._usage.begin_anew()
@@ -216,7 +222,7 @@ class ManagedMachine:
         self.spec.directory.mkdir(mode=0o700, exist_ok=True)
 
     async def wake(self) -> None:
-        """Let the restored guest go on. Raises GuestError, HypervisorError."""
+        """Let the restored guest run. Raises GuestError, HypervisorError."""
         identity = clone_identity_for(self.spec)
         await self._wait_for(self.session.link.attach(None, identity, self._let_run))
 
@@ -225,7 +231,7 @@ class ManagedMachine:
         await self._apply()
 
     async def _wait_for(self, word: Coroutine[None, None, object]) -> None:
-        """Wait for the agent's first `word`; its limit stands still while the machine is paused."""
+        """Wait for the agent's first `word`; time while the machine is paused does not count."""
         await self.guard(self._within_limit(word))
         self._is_answering = True
         if not self._should_pause:
@@ -255,13 +261,13 @@ class ManagedMachine:
         return await self.session.guard(work)
 
     async def suspend(self) -> None:
-        """Pause the machine, as soon as there is one; again is harmless."""
+        """Pause the machine as soon as it exists; calling it again is harmless."""
         self._should_pause = True
         self._watch.pause()
         await self._apply()
 
     async def resume(self) -> None:
-        """Do the opposite of `suspend`."""
+        """Undo `suspend`."""
         self._should_pause = False
         self._watch.resume()
         await self._apply()
@@ -287,7 +293,7 @@ class ManagedMachine:
         return self._state in (MachineState.RUNNING, MachineState.PAUSED)
 
     def set_clock(self) -> None:
-        """Give the guest the host's time, if it runs."""
+        """Set the guest's clock to the host's time, if the guest is running."""
         if self._is_answering and self._state is MachineState.RUNNING:
             self.session.link.set_clock()
 
@@ -300,14 +306,15 @@ class ManagedMachine:
         hold: bool = False,
         record_layers: RecordLayers | None = None,
     ) -> tuple[Checkpoint, dict[str, object], T]:
-        """Put the machine on disk as it is now; with `last` it ends, else it goes on. `hold`: its
-        programs stand still meanwhile, as they do anyway if it is the last time; what then goes
-        on from the checkpoint repeats nothing that another copy has done. `record_layers`: for a
-        machine whose disk is to outlive its processes (contract.py, `Machine.checkpoint`).
+        """Save the machine to disk as it is now; with `last` it ends, otherwise it runs on.
 
-        Returns the checkpoint, which has that number, the guest link's state, and what `look`
-        gives while the guest is quiet. Raises HypervisorError, GuestError: then it is watched as
-        before, and after a `last` that failed `go_on` lets it run.
+        `hold` stops its programs meanwhile, which `last` always does: then a machine that is
+        resumed from the checkpoint repeats nothing that another copy has done. `record_layers`: for
+        a machine whose disk outlives its processes (contract.py, `Machine.checkpoint`).
+
+        Returns the checkpoint with this number, the guest link's state, and what `look` returns
+        while the guest is quiet. Raises HypervisorError, GuestError: the machine is then watched as
+        before, and after a failed `last`, `go_on` lets it run.
         """
         async with self._busy:
             machine, link = self._required(), self.session.link
@@ -356,7 +363,7 @@ class ManagedMachine:
             link.expect_beats(self._settings.limits.silence)
 
     async def go_on(self) -> None:
-        """Let it run, whatever had been begun with it. Raises HypervisorError, GuestError."""
+        """Let it run again after a save that failed. Raises HypervisorError, GuestError."""
         async with self._busy:
             if self._is_quiet:
                 await self._go_on(self.session.link)
@@ -364,7 +371,8 @@ class ManagedMachine:
         await self.resume()
 
     async def freeze(self) -> None:
-        """Make one that started from `Boot(freezable=True)`, and is quiet, a golden snapshot."""
+        """Turn this quiet machine into a golden snapshot; it must have started from
+        `Boot(freezable=True)`."""
         freezing = self._required().freezing
         if freezing is None:
             raise HypervisorError("this machine cannot become a golden snapshot")
@@ -373,11 +381,11 @@ class ManagedMachine:
     # Its end.
 
     async def ended(self) -> MachineEnd:
-        """Wait until it has ended, or its link; say how. Raises what the session failed with."""
+        """Wait until the machine or its link ends; return how. Raises the session's error."""
         return await self.session.ended()
 
     async def close(self, *, keep: bool = False) -> None:
-        """End the machine, and unless `keep` or it sleeps remove what it had on disk."""
+        """End the machine, and remove its files unless `keep` is set or it is saved."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to look
         if self._session is not None:
@@ -390,7 +398,7 @@ class ManagedMachine:
             await self._machine.destroy()
 
     async def kill(self) -> None:
-        """End the machine at once, whatever else is being done to it."""
+        """End the machine immediately, whatever else is in progress."""
         self._is_killed = True
         await self._stop_watching()
         self.host_seconds()
@@ -411,30 +419,32 @@ class ManagedMachine:
     # What it takes of the host.
 
     def host_seconds(self) -> float:
-        """Return the CPU time that the hypervisor has used for it in this process's life."""
+        """Return the CPU time that the hypervisor has used for it since this process started."""
         return self._usage.seconds(self._machine)
 
     def resident(self) -> int:
-        """Return the bytes of memory that it has now."""
+        """Return the bytes of host memory that it uses now."""
         return resident(self._machine) if self._machine is not None else 0
 
     @property
     def process_id(self) -> int | None:
-        """The process id of the hypervisor, to be told to others."""
+        """Return the hypervisor's process id, for display."""
         ids = self._machine.process_ids() if self._machine is not None else ()
         return next(iter(ids), None)
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it was made with."""
+        """Return the bytes of memory that it was created with."""
         return self.spec.memory
 
     async def hold_memory(
         self, choose: Callable[[GuestMemory | None], int | None], settling: float
     ) -> int | None:
-        """Give the guest as many bytes as `choose` says, seeing what the guest says of itself;
-        not within `settling` seconds of what it was given before. Returns what it has now, None
-        where it was left alone. Raises HypervisorError."""
+        """Resize the guest's memory to what `choose` returns for the guest's own statistics.
+
+        Does nothing within `settling` seconds of the last change. Returns the bytes that the guest
+        has now, or None if it was left alone. Raises HypervisorError.
+        """
         async with self._busy:
             balloon = self._machine.balloon if self._machine is not None else None
             if balloon is None or not self._is_running_or_paused:
@@ -442,7 +452,7 @@ class ManagedMachine:
             return await self._memory.hold(balloon, choose, settling)
 
     async def connect_network(self, *, connected: bool) -> None:
-        """Plug the guest's network cable in or pull it, if it has a card."""
+        """Plug in or unplug the guest's network cable, if it has a card."""
         card = self._machine.network if self._machine is not None else None
         if card is not None and self._session is not None:
             await card.connect(connected=connected)
@@ -459,7 +469,7 @@ async def opened(
     sources: Sequence[StartSource] = (),
     settings: Settings | None = None,
 ) -> AsyncIterator[ManagedMachine]:
-    """Yield a machine that has started; it is gone after the block. Without `sources` it boots.
+    """Yield a started machine and destroy it after the block. Without `sources` it boots.
 
     Raises HypervisorError, HypervisorMissingError, HostDiskFullError, GuestError.
     """

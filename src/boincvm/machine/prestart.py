@@ -1,4 +1,4 @@
-"""A machine that is begun before there is an event loop: its boot, or its copy, takes longest."""
+"""Starts a machine before there is an event loop, because its boot or copy takes longest."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from boincvm.machine.settings import Settings
 
 
 class Prestarted:
-    """Begin a machine like `spec` at once: a copy of a golden snapshot of `image`, or a boot."""
+    """A machine like `spec` that starts immediately: a golden snapshot's copy, or a boot of
+    `image`."""
 
     def __init__(self, driver: str, image: Image, spec: MachineSpec, silence_limit: float) -> None:
-        """`driver`: its name; one that cannot begin so early begins in `machine`. `silence_limit`:
-        that of the settings with which it will be managed, in seconds.
+        """Start the machine, unless its driver cannot do so this early: then `machine` starts it.
+
+        `driver`: the driver's name. `silence_limit`: the limit, in seconds, of the settings that it
+        will be managed with.
 
         Raises UsageError, HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
@@ -55,6 +58,6 @@ class Prestarted:
         return ManagedMachine(driver, self._spec, settings)
 
     def end(self) -> None:
-        """End what has begun, if nobody has; after the machine's end it is harmless."""
+        """End what was started, unless something else has ended it already."""
         if self._prestart is not None:
             self._prestart.end()

@@ -1,4 +1,4 @@
-"""What a machine takes of the host: CPU time, and memory, which a balloon can make less."""
+"""Tracks the host resources of a machine: CPU time, and memory that a balloon can reduce."""
 
 import time
 from collections.abc import Callable
@@ -6,38 +6,39 @@ from collections.abc import Callable
 from boincvm.hypervisor.contract import Balloon, GuestMemory, Machine
 
 _LITTLE = 16 << 20
-"""Bytes by which less memory is not worth the guest's time."""
+"""Reductions of memory by fewer bytes than this are not worth the guest's time."""
 
 
 class Usage:
-    """Add up the CPU time of a machine's processes, of which one may follow the other."""
+    """The total CPU time of a machine's successive processes."""
 
     def __init__(self) -> None:
         self._before = self._now = 0.0
 
     def seconds(self, machine: Machine | None) -> float:
-        """Return the CPU time so far; once a process has ended it tells nothing any more."""
+        """Return the CPU time so far; a process that has ended can no longer be measured."""
         usage = machine.usage() if machine is not None else None
         if usage is not None:
             self._now = max(self._now, usage.cpu_seconds)
         return self._before + self._now
 
     def begin_anew(self) -> None:
-        """Count the next process's time from nothing, in addition."""
+        """Count the next process from zero, on top of the total so far."""
         self._before, self._now = self._before + self._now, 0.0
 
 
 def resident(machine: Machine) -> int:
-    """Return the bytes of memory that the machine has now."""
+    """Return the bytes of host memory that the machine uses now."""
     usage = machine.usage()
     return usage.resident if usage is not None else 0
 
 
 class MemoryHold:
-    """Remember how much memory a guest was given, and give it more or less."""
+    """The memory that a guest was given, with a way to change it."""
 
     def __init__(self, size: int | None) -> None:
-        """`size`: bytes that it has; None: it was saved, and has what it had then."""
+        """Start from `size` bytes; None: a restored machine that has what it had when it was
+        saved."""
         self._size = size
         self._set_at = 0.0
 
@@ -47,7 +48,7 @@ class MemoryHold:
         choose: Callable[[GuestMemory | None], int | None],
         settling: float,
     ) -> int | None:
-        """Do what `ManagedMachine.hold_memory` says."""
+        """Change the guest's memory as described at `ManagedMachine.hold_memory`."""
         size = choose(None)
         if size is None:
             guest = await balloon.memory()

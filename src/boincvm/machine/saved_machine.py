@@ -1,12 +1,12 @@
-"""Machines that lie on disk: what belongs to a checkpoint, and which one is to be used.
+"""Machines saved on disk: which files belong to a checkpoint, and which checkpoint to use.
 
     checkpoint-000007.json      the manifest of one checkpoint
     memory-000007, disk-…       files that manifests name; they never change
-    disk-000008.qcow2, window   what the running machine has; of no use to the next one
+    disk-000008.qcow2, window   files of the running machine; useless to the next one
 
-All in the machine's directory. A manifest is written when everything that it names is on the
-disk, and the two newest ones stay: while one is written, and should one be damaged, there is
-another. docs/checkpoints.md says what each file means after a crash.
+All are in the machine's directory. A manifest is written once everything that it names is on the
+disk. The two newest manifests are kept, so that one remains if the other is damaged or only half
+written. docs/checkpoints.md says what each file means after a crash.
 """
 
 import errno
@@ -32,9 +32,9 @@ from boincvm.machine.errors import SavedMachineError
 
 SCHEMA = 2
 LATEST = 253402300799.0
-"""The end of the year 9999, in seconds since 1970: no file of ours was made after it."""
+"""The end of the year 9999, in seconds since 1970: no file of ours is newer."""
 KEPT = 2
-"""Checkpoints that stay."""
+"""Checkpoints to keep."""
 _MOST_BYTES = 1 << 20
 _MOST_MANIFESTS = 64
 _MOST_FILES = 256
@@ -44,16 +44,16 @@ _LEFTOVER = re.compile(r"\..*\.part|saved\.json")
 
 
 class SavedTask(NamedTuple):
-    """The task whose program ran in the machine when the checkpoint was made."""
+    """The task whose program was running when the checkpoint was made."""
 
     number: int
-    """Of the task in the job."""
+    """The task's number in the job."""
     program: dict[str, object]
     """The program's end of the guest link (guestlink/state.py)."""
     stdin: int
     """Bytes of its standard input that had been read."""
     files: dict[str, int]
-    """Sizes of the files of its output, by path."""
+    """Sizes of its output files, by path."""
     guest: float
     """CPU seconds that it had used in the guest."""
     wall: float
@@ -62,38 +62,38 @@ class SavedTask(NamedTuple):
 
 
 class SavedMachine(NamedTuple):
-    """One checkpoint, as its manifest has it."""
+    """One checkpoint, as described by its manifest."""
 
     checkpoint: Checkpoint
     driver: str
     """The name of the driver that made it."""
     image: str
-    """The digest of the image, which must still be the same."""
+    """The image's digest, which must not have changed."""
     shape: MachineShape
-    """Of the machine, which must still be the same."""
+    """The machine's shape, which must not have changed."""
     link: dict[str, object]
     """The guest link's state (guestlink/state.py)."""
     steps: tuple[int, ...]
     """The tasks that the machine has run so far, by their numbers in the job."""
     task: SavedTask | None
-    """The one whose program ran in it; None between two."""
+    """The task whose program was running; None between two tasks."""
     made: float = 0.0
-    """Seconds since 1970."""
+    """When it was made, in seconds since 1970."""
 
 
 class Found(NamedTuple):
-    """What `find_saved` has found."""
+    """The result of `find_saved`."""
 
     saved: SavedMachine | None
-    """The newest whole checkpoint."""
+    """The newest complete checkpoint."""
     lost: tuple[str, ...]
-    """Why newer ones are unusable, a line each."""
+    """Why newer ones are unusable, one line each."""
 
 
 def write_saved(directory: Path, saved: SavedMachine) -> None:
     """Write the manifest of a checkpoint whose files are on the disk already.
 
-    Raises OSError, also where `find_saved` would refuse the manifest for its size.
+    Raises OSError, also if the manifest is too large for `find_saved`.
     """
     checkpoint = saved.checkpoint
     table: dict[str, object] = {
@@ -117,12 +117,12 @@ def write_saved(directory: Path, saved: SavedMachine) -> None:
 
 
 def manifest_path(directory: Path, number: int) -> Path:
-    """Return where the manifest of the checkpoint with that number is."""
+    """Return the path of the manifest of the checkpoint with this number."""
     return directory / f"checkpoint-{number:06d}.json"
 
 
 def find_saved(directory: Path) -> Found:
-    """Find the newest checkpoint of which everything is there and as it was written."""
+    """Find the newest checkpoint whose files all exist and are unchanged."""
     lost: list[str] = []
     for number, path in manifests(directory)[:_MOST_MANIFESTS]:
         try:
@@ -160,7 +160,7 @@ def read_manifest(path: Path) -> SavedMachine:
 
 
 def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
-    """Check that each of `files` is what it was sealed as. Raises ValueError, OSError."""
+    """Check that each of `files` matches its seal. Raises ValueError, OSError."""
     for name, seal in files.items():
         path = directory / name
         if not path.is_file() or path.is_symlink():
@@ -173,7 +173,7 @@ def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
 
 
 def next_number(directory: Path) -> int:
-    """Return a number greater than that of any checkpoint or file there is."""
+    """Return a number greater than that of any existing checkpoint or file."""
     names = [path.name for path in directory.iterdir()]
     matches = [_MANIFEST.fullmatch(name) or _DATA.fullmatch(name) for name in names]
     return max((int(match[1]) for match in matches if match), default=0) + 1
@@ -186,8 +186,11 @@ def remove_unneeded(
     kept: int = KEPT,
     in_use: frozenset[str] = frozenset(),
 ) -> None:
-    """Remove all but the last `kept` checkpoints, those that are newer than `newest`, and the
-    files that none of the others names, but for those `in_use`. Raises OSError."""
+    """Remove old checkpoints, and all files that no remaining one names.
+
+    Keeps the last `kept` checkpoints that are not newer than `newest`, and the files `in_use`.
+    Raises OSError.
+    """
     found = manifests(directory)
     good = [(number, path) for number, path in found if newest is None or number <= newest]
     needed = set(in_use)
@@ -211,7 +214,7 @@ def remove_unneeded(
 
 
 def discard_machine(directory: Path) -> None:
-    """Remove all that a machine has on disk, or whatever else is in its directory's place."""
+    """Remove everything that a machine has on disk, or whatever is in its directory's place."""
     if directory.is_symlink() or not directory.is_dir():
         with suppress(OSError):
             directory.unlink()
@@ -220,7 +223,7 @@ def discard_machine(directory: Path) -> None:
 
 
 def manifests(directory: Path) -> list[tuple[int, Path]]:
-    """Return number and path of each checkpoint's manifest, the newest one first."""
+    """Return the number and path of each checkpoint's manifest, newest first."""
     if not directory.is_dir():
         return []
     found = [(_MANIFEST.fullmatch(path.name), path) for path in directory.iterdir()]
@@ -233,7 +236,7 @@ def _checksum(table: Mapping[str, object]) -> str:
 
 
 def _saved(table: dict[str, object]) -> SavedMachine:
-    """Return what the table of a manifest says. Raises ValueError, KeyError, TypeError."""
+    """Return the contents of a manifest's table. Raises ValueError, KeyError, TypeError."""
     task, files, steps = table["task"], table["files"], table["steps"]
     shape, machine, link = table["shape"], table["machine"], table["link"]
     for one in (files, shape, machine, link):

@@ -1,4 +1,4 @@
-"""A machine that runs and its link to the guest, and the one place that tells why they ended."""
+"""A running machine and its guest link, and the one place that decides why they ended."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -13,11 +13,11 @@ from boincvm.machine.end import end_error, end_of_guest, end_of_link
 T = TypeVar("T")
 
 END_LIMIT = 10.0
-"""Seconds that a machine may outlive its agent before the agent's death alone is reported."""
+"""Seconds that a machine may outlive its agent before only the agent's death is reported."""
 
 
 class Session:
-    """Guard all work in a machine that runs: the work ends when the machine or its link does."""
+    """Guards all work in a running machine: the work ends when the machine or its link does."""
 
     def __init__(self, machine: Machine, link: GuestLink) -> None:
         self.machine = machine
@@ -25,16 +25,16 @@ class Session:
         disk = machine.transfer_disk
         self.window = TransferWindow(disk.descriptor) if disk is not None else None
         self.end: MachineEnd | None = None
-        """How the machine ended, once it has."""
+        """How the machine ended; None while it runs."""
         self._trouble: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: BaseException) -> None:
-        """End what is going on with `error`, unless something was wrong before."""
+        """End the work in progress with `error`, unless it has failed already."""
         if not self._trouble.done():
             self._trouble.set_result(error)
 
     def conclude(self, end: MachineEnd) -> None:
-        """Take note that the machine has ended so, unless it is known how; what goes on fails."""
+        """Record how the machine ended, unless that is already known; work in progress fails."""
         if self.end is None:
             self.end = end
         self.fail(end_error(self.end))
@@ -52,14 +52,14 @@ class Session:
             await asyncio.gather(task, return_exceptions=True)
 
     async def ended(self) -> MachineEnd:
-        """Wait for the end of the machine, of its link, or a `fail`, whose error is raised then."""
+        """Wait until the machine or its link ends, or raise the error of a `fail` before that."""
         await asyncio.wait((self._trouble,))
         if self.end is None:
             raise self._trouble.result()
         return self.end
 
     async def watch(self) -> None:
-        """Wait until the machine or its link ends, then `conclude`."""
+        """Wait until the machine or its link ends, then call `conclude`."""
         try:
             self.conclude(await self._wait_for_end())
         except Exception as error:  # whoever is in `guard` would wait for ever

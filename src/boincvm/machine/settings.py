@@ -1,4 +1,4 @@
-"""What a machine's owner wants of the engine."""
+"""Settings that a machine's owner gives the engine."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,12 @@ from boincvm.job.model import Limits
 
 
 class Settings(NamedTuple):
-    """How patient a machine's owner is, and how much it wants to hear."""
+    """How long a machine's owner waits, and how often it wants reports."""
 
     limits: Limits = Limits()
-    """Of which `boot`, `silence` and `stop` count here; time while it is paused does not."""
+    """Only `boot`, `silence` and `stop` are used here; time while the machine is paused does not
+    count."""
     report_period: float = BEAT
-    """Seconds between two times that the guest tells what its programs have used."""
+    """Seconds between two reports of what the guest's programs have used."""
     boot_hint: str = "the host may be too busy, or too slow"
-    """What to do where the guest's agent says nothing within `limits.boot`."""
+    """What to do if the guest's agent does not answer within `limits.boot`."""

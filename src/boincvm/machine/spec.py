@@ -1,4 +1,4 @@
-"""From the machine that a job asks for to what a driver is told."""
+"""Converts the machine that a job asks for into a driver's specification."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from boincvm.job.model import MachineShape
 from boincvm.sizes import format_size
 
 ENOUGH_MEMORY = 256 << 20
-"""Bytes with which a machine of any image boots (image/least_memory.py), so that the manifest,
-which takes time to read, need not be asked."""
+"""Bytes that suffice to boot any image (image/least_memory.py), so that the manifest, which is slow
+to read, need not be read."""
 
 
 def check_memory(memory: int, image: Image) -> None:
@@ -28,9 +28,9 @@ def check_memory(memory: int, image: Image) -> None:
 
 
 def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineSpec:
-    """Return what a driver is told of a machine of that shape, whose files lie in `directory`.
+    """Return the specification for a machine of this shape, with its files in `directory`.
 
-    Raises UsageError: too little memory.
+    Raises UsageError if it has too little memory.
     """
     check_memory(shape.memory, image)
     return MachineSpec(
@@ -46,5 +46,5 @@ def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineS
 
 
 def clone_identity_for(spec: MachineSpec) -> CloneIdentity:
-    """Return what a machine like `spec` gets when it goes on from what is on disk."""
+    """Return a new identity for a machine like `spec` that resumes from disk."""
     return clone_identity(network=spec.network, host_name=spec.host_name)

@@ -1,4 +1,4 @@
-"""From what a machine can start: a checkpoint, a golden snapshot, or its boot."""
+"""What a machine can start from: a checkpoint, a golden snapshot, or a boot."""
 
 from __future__ import annotations
 
@@ -19,39 +19,41 @@ if TYPE_CHECKING:
 
 
 class Rejected(NamedTuple):
-    """A source from which the machine did not start."""
+    """A source that the machine could not start from."""
 
     source: str
     reason: str
 
 
 class UnusableSourceError(Exception):
-    """Nothing was begun, for nothing can start from that source."""
+    """The source cannot be used, and nothing was started."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        """One line for people; empty where the source simply is not there."""
+        """One line for people; empty if the source does not exist."""
 
 
 class Boot:
-    """Start from the machine's kernel, with a new disk or that of an earlier life."""
+    """Starts from the machine's kernel, with a new disk or an existing one."""
 
     link_state: Mapping[str, object] | None = None
-    """Of the guest link, where the guest's agent runs already."""
+    """The guest link's state, if the guest's agent is already running."""
     keeps_files = False
-    """Whether the files in the machine's directory outlive a start that fails."""
+    """Whether the files in the machine's directory are kept after a failed start."""
 
     def __init__(self, *, freezable: bool = False) -> None:
-        """`freezable`: the machine is to become a golden snapshot."""
+        """Choose a boot; `freezable`: the machine is to become a golden snapshot."""
         self._freezable = freezable
 
     def __str__(self) -> str:
         return "boot"
 
     def make(self, driver: Driver, spec: MachineSpec) -> Machine:
-        """Return the driver's machine, of which nothing runs yet. Raises UsageError where it lacks
-        what the spec asks for."""
+        """Return the driver's machine, not started yet.
+
+        Raises UsageError if it lacks something that the spec asks for.
+        """
         machine = _freezable(driver, spec) if self._freezable else driver.machine(spec)
         for asked_for, capability, what in (
             (spec.network, machine.network, "network"),
@@ -72,21 +74,25 @@ class Boot:
         return machine
 
     def reraise(self, error: BoincvmError) -> NoReturn:
-        """Raise what is told where the start failed with `error`, and nothing else is tried."""
+        """Raise the error to report if the start failed with `error` and no other source is
+        left."""
         raise error
 
     def discard(self) -> None:
-        """See to it that nobody starts from it again. A boot can always be tried."""
+        """Make sure that nobody starts from it again; a boot can always be retried."""
 
 
 class Clone:
-    """Start as a private copy of the golden snapshot of `image`, if there is a fitting one."""
+    """Starts as a private copy of the golden snapshot of `image`, if a suitable one exists."""
 
     keeps_files = False
 
     def __init__(self, image: Image, found: Found | None = None, *, is_asked: bool = False) -> None:
-        """`found`: what came of the search, if that has been made; `is_asked`: the copy, which
-        the driver has begun, has been sent the link's first word."""
+        """Choose a copy; `found`: the result of the search, if it has been made already.
+
+        `is_asked`: the driver has started the copy, and the link's first message has been sent to
+        it.
+        """
         self._image = image
         self._found = found
         self.is_asked = is_asked
@@ -99,7 +105,7 @@ class Clone:
         return self._found.golden.link if self._found and self._found.golden else None
 
     def make(self, driver: Driver, spec: MachineSpec) -> Machine:
-        """Raises UnusableSourceError, HypervisorMissingError, OSError."""
+        """Return the copy. Raises UnusableSourceError, HypervisorMissingError, OSError."""
         golden = driver.golden_snapshots
         if golden is None or not can_be_cloned(driver, spec):
             raise UnusableSourceError("")
@@ -119,15 +125,17 @@ class Clone:
 
 
 class Restore:
-    """Go on from a checkpoint in the machine's directory, which stays, whatever happens."""
+    """Resumes from a checkpoint in the machine's directory, which is kept whatever happens."""
 
     keeps_files = True
 
     def __init__(
         self, saved: SavedMachine, attach: Callable[[GuestLink], None] | None = None
     ) -> None:
-        """`attach`: attaches the programs that run in the guest, before it goes on. None: the
-        guest stands still until its owner has done so and calls `ManagedMachine.wake`."""
+        """Choose a checkpoint; `attach` attaches the programs in the guest before it runs.
+
+        None: the guest stays paused until its owner has done so and calls `ManagedMachine.wake`.
+        """
         self.saved = saved
         self.attach = attach
 
@@ -139,14 +147,14 @@ class Restore:
         return self.saved.link
 
     def make(self, driver: Driver, spec: MachineSpec) -> Machine:
-        """Raises SavedMachineError, HypervisorError."""
+        """Return the saved machine. Raises SavedMachineError, HypervisorError."""
         saved_machines = driver.saved_machines
         if self.saved.driver != driver.name or saved_machines is None:
             raise SavedMachineError(f"it was saved by the driver {self.saved.driver}")
         return saved_machines.restore(spec, self.saved.checkpoint)
 
     def reraise(self, error: BoincvmError) -> NoReturn:
-        """Raises SavedMachineError."""
+        """Raise SavedMachineError instead of `error`."""
         if isinstance(error, SavedMachineError):
             raise error
         raise SavedMachineError(
@@ -154,7 +162,7 @@ class Restore:
         ) from error
 
     def discard(self) -> None:
-        """Leave it where it is: its owner has others, or knows what to do without."""
+        """Keep the checkpoint: its owner has others, or knows how to do without."""
 
 
 StartSource = Restore | Clone | Boot
@@ -167,7 +175,9 @@ def _freezable(driver: Driver, spec: MachineSpec) -> Machine:
 
 
 def can_be_cloned(driver: Driver, spec: MachineSpec) -> bool:
-    """Return whether a machine like `spec` may start as a copy of a golden snapshot at all: not
-    if it has a disk of its own already, or a screen."""
+    """Tell whether a machine like `spec` may start as a copy of a golden snapshot.
+
+    It may not if it has a disk of its own already, or a screen.
+    """
     can = is_wanted() and driver.golden_snapshots is not None
     return can and not spec.layers and not spec.display

@@ -1,4 +1,5 @@
-"""The host's ends of a program's streams: nothing blocks, nothing is read before it is wanted."""
+"""The host's ends of a program's streams: nothing blocks, and nothing is read before it is
+needed."""
 
 import asyncio
 import errno
@@ -17,10 +18,10 @@ from boincvm.host.terminal import is_background_job
 from boincvm.job.model import MachineTask
 
 READ_SIZE = 1 << 16
-"""Bytes of standard input that are read at once, at most."""
+"""Most bytes of standard input to read at a time."""
 
 Taken = Callable[[int], None]
-"""Told how many bytes have found their place, so that as many more may come."""
+"""Called with the number of bytes that have been written, so that as many more may be sent."""
 Fail = Callable[[BoincvmError], None]
 
 
@@ -30,11 +31,11 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None: ...
 
     async def flush(self) -> None:
-        """Wait until all has found its place."""
+        """Wait until everything is written."""
 
 
 class DescriptorSink:
-    """Writes to a descriptor that others may share, so without making it non-blocking."""
+    """Writes to a descriptor that others may share, so it does not make it non-blocking."""
 
     def __init__(self, descriptor: int, taken: Taken, fail: Fail) -> None:
         self._descriptor = descriptor
@@ -130,7 +131,7 @@ def _output_error(error: OSError) -> BoincvmError:
 
 
 class OutputClosedError(BoincvmError):
-    """As if SIGPIPE had ended us: `boincvm run … | head` is no fault."""
+    """The reader of our output has gone: we exit as if by SIGPIPE, as in `boincvm run … | head`."""
 
     exit_code = ExitCode.OUTPUT_CLOSED
 
@@ -144,28 +145,30 @@ class ProgramStreams:
     def __init__(
         self, stdin: int | None, sinks: Mapping[str, Sink], files: Mapping[str, int] = _NO_FILES
     ) -> None:
-        """`stdin`: a descriptor; None: there is no input. `sinks` take "stdout" and "stderr";
-        `files` are the descriptors of those outputs that are files, by stream."""
+        """Use `stdin`, a descriptor or None for no input; `sinks` are for "stdout" and "stderr".
+
+        `files`: descriptors of the outputs that are files, by stream.
+        """
         self.stdin = stdin
         self._sinks = sinks
         self._files = files
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take `data` of "stdout" or "stderr"."""
+        """Write `data` of the stream "stdout" or "stderr"."""
         self._sinks[stream].write(data)
 
     async def flush(self) -> None:
-        """Wait until all output has found its place."""
+        """Wait until all output is written."""
         for sink in self._sinks.values():
             await sink.flush()
 
     def sizes(self) -> dict[str, int]:
-        """Tell how many bytes each file of output has, by stream."""
+        """Return the size in bytes of each output file, by stream."""
         return {name: os.fstat(file).st_size for name, file in self._files.items()}
 
 
 class StreamOpener(Protocol):
-    """Opens the streams of a program: where they lead to is its caller's matter."""
+    """Opens the streams of a program; the caller decides where they lead."""
 
     def __call__(
         self, task: MachineTask, taken: Taken, fail: Fail
@@ -174,7 +177,7 @@ class StreamOpener(Protocol):
 
 
 class StdinFeed:
-    """Feeds a program what it reads from `descriptor`, and reads no more than there is room for."""
+    """Feeds a program from `descriptor`, and never reads more than it has room for."""
 
     def __init__(
         self,
@@ -195,7 +198,7 @@ class StdinFeed:
         self._go_on()
 
     def add_room(self, count: int) -> None:
-        """Take note that the program has taken `count` bytes."""
+        """Record that the program has taken `count` bytes."""
         self._room += count
         self._go_on()
 
@@ -232,7 +235,7 @@ class StdinFeed:
             self.pause()
 
     def pause(self) -> None:
-        """Stop reading, until there is room again."""
+        """Stop reading until there is room again."""
         if self._watching:
             asyncio.get_running_loop().remove_reader(self._descriptor)
             self._watching = False
@@ -244,7 +247,7 @@ class StdinFeed:
 
 
 def readable_stdin() -> int | None:
-    """Return descriptor 0; None: it is closed, or a terminal that another job has."""
+    """Return descriptor 0, or None if it is closed or a terminal that another job owns."""
     try:
         if is_background_job(0):
             return None

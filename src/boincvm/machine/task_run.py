@@ -1,5 +1,8 @@
-"""The one place that runs a task in a machine: its files go in, its program runs, and what it
-made comes out. Where its streams lead to, and when it has run long enough, others say."""
+"""Runs a task in a machine: sends its files, runs its program, and brings back the results.
+
+This is the only place that does so. The callers decide where its streams lead and when it has run
+long enough.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -26,18 +29,18 @@ T = TypeVar("T")
 
 
 class Listeners(NamedTuple):
-    """Whom a program's own reports go to."""
+    """The receivers of a program's own reports."""
 
     on_voice: OnVoice | None = None
-    """None: the program has no voice. Whoever hears it calls `TaskRun.grant`."""
+    """None: the program has no status channel. The receiver calls `TaskRun.grant`."""
     on_usage: OnUsage | None = None
     """None: the guest does not report what the program uses."""
     on_change: OnChange = lambda *_: None
-    """Told of the file `MachineTask.fraction_done`, where there is one."""
+    """Called with changes of the file `MachineTask.fraction_done`, if there is one."""
 
 
 class RunningProgram(NamedTuple):
-    """What it takes to go on with a program whose machine was put on disk."""
+    """What is needed to resume a program whose machine was saved."""
 
     program: Mapping[str, object]
     """Its end of the guest link."""
@@ -60,8 +63,10 @@ class TaskRun:
         listeners: Listeners = _NOBODY,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`directory`: of the host, where relative paths of `task` start. `log` is told what is
-        done in the guest beside the program."""
+        """Prepare a run; relative paths of `task` start from `directory` on the host.
+
+        `log` is called with what is done in the guest besides the program.
+        """
         self._session = session
         self._task = task
         self._directory = directory
@@ -76,10 +81,10 @@ class TaskRun:
         self._is_killed = False
 
     async def prepare(self, *, replace: bool = False) -> None:
-        """Put into the machine what the program needs. `replace`: an earlier task may have left
-        files where the inputs go; they are removed first.
+        """Send the program's inputs to the machine and install its packages.
 
-        Raises InputFileError, LimitError, ProgramStartError, GuestError.
+        `replace`: first remove files that an earlier task may have left where the inputs go. Raises
+        InputFileError, LimitError, ProgramStartError, GuestError.
         """
         inputs = self._task.inputs
         if inputs and replace:
@@ -89,19 +94,19 @@ class TaskRun:
         await self._packages.install()
 
     async def conclude(self) -> OutputFileError | None:
-        """Take out of the machine what the program needed, and bring back what it has made; the
-        error that is returned names all outputs that are missing.
+        """Remove the program's packages from the machine and bring back its outputs.
 
-        Raises ProgramStartError, HostDiskFullError, GuestError.
+        Returns an error that names all missing outputs, or None. Raises ProgramStartError,
+        HostDiskFullError, GuestError.
         """
         await self._packages.remove()
         return await copy_out(self._session, self._directory, self._task.outputs)
 
     async def run(self, wait: Callable[[GuestProgram], Awaitable[T]]) -> T:
-        """Start the program and return what `wait` returns: by then the program has ended, and
-        all its output has found its place.
+        """Start the program and return the result of `wait`, which waits until it has ended.
 
-        Raises InputFileError, OutputFileError, ProgramStartError, GuestError.
+        All its output is written by then. Raises InputFileError, OutputFileError,
+        ProgramStartError, GuestError.
         """
         task, listeners = self._task, self._listeners
         async with self._open_streams(task, self.grant, self._session.fail) as streams:
@@ -125,8 +130,10 @@ class TaskRun:
         wake: Callable[[], Awaitable[None]],
         wait: Callable[[GuestProgram], Awaitable[T]],
     ) -> T:
-        """Go on with a program that was saved with its machine, which `wake` lets run. Else as
-        `run`."""
+        """Resume a program that was saved with its machine, which `wake` lets run.
+
+        Otherwise like `run`.
+        """
         listeners = self._listeners
         self._fed = saved.fed
         async with self._open_streams(self._task, self.grant, self._session.fail) as streams:
@@ -182,24 +189,26 @@ class TaskRun:
             self._source.add_room(count)
 
     def grant(self, count: int) -> None:
-        """Let the program send `count` bytes more, as many as have been dealt with."""
+        """Let the program send `count` more bytes, as many as have been handled."""
         if self._program is not None:
             self._program.grant(count)
 
     @property
     def program(self) -> GuestProgram | None:
-        """The program while it runs; not yet when its machine has still to wake."""
+        """Return the program while it runs; None while its machine has yet to wake."""
         return self._program if self._has_begun else None
 
     def kill(self) -> None:
-        """End the program by SIGKILL; where it has not begun yet, as soon as it has."""
+        """End the program by SIGKILL, as soon as it has started."""
         self._is_killed = True
         if self.program is not None:
             self.program.signal(signals.KILL)
 
     def state(self) -> tuple[RunningProgram, dict[str, int]] | None:
-        """Tell what `go_on` needs to go on from here, and how many bytes each file of output has;
-        None: the program does not run. To be asked while the guest is quiet."""
+        """Return what `go_on` needs, and the size in bytes of each output file.
+
+        None: the program is not running. Call this while the guest is quiet.
+        """
         if self._program is None or self._streams is None or not self._has_begun:
             return None
         return RunningProgram(self._program.state(), self._fed), self._streams.sizes()

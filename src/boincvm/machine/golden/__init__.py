@@ -1,1 +1,1 @@
-"""Golden snapshots: machines that have booted, kept so that others start as copies of them."""
+"""Golden snapshots: booted machines that are kept so that others can start as copies of them."""

@@ -1,4 +1,4 @@
-"""Has golden snapshots made by another process, which nobody waits for."""
+"""Makes golden snapshots in separate processes that nobody waits for."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from boincvm.machine.golden.switch import makes_more
 
 
 def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
-    """Return the command that makes the snapshot for such machines, unless there is one."""
+    """Return the command that makes the snapshot for such machines if it does not exist yet."""
     options = [
         "--memory", f"{shape.memory >> 20}M",
         "--cpus", str(shape.cpus),
@@ -28,13 +28,13 @@ def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
 
 
 class Warmers:
-    """Run processes that make snapshots, and that end with this one."""
+    """Child processes that make snapshots and that end with this process."""
 
     def __init__(self) -> None:
         self._processes: list[ChildProcess] = []
 
     def make(self, image: Image, spec: MachineSpec) -> None:
-        """Begin to make the snapshot for machines like `spec`, if more are to be made.
+        """Start making the snapshot for machines like `spec`, unless the user has turned that off.
 
         Raises OSError.
         """
@@ -45,7 +45,7 @@ class Warmers:
         self._processes.append(ChildProcess(argv, directory=Path("/"), environment=os.environ))
 
     async def close(self) -> None:
-        """End those that are not done."""
+        """End the processes that are still running."""
         for process in self._processes:
             process.kill()
             await process.wait()
@@ -53,9 +53,9 @@ class Warmers:
 
 
 def make_in_background(shape: MachineShape, store: Path) -> None:
-    """Begin to make the snapshot, if more are to be made, at the least priority.
+    """Start making the snapshot at the lowest priority, unless the user has turned that off.
 
-    It takes seconds and outlives us. Raises OSError.
+    It takes seconds and outlives this process. Raises OSError.
     """
     if not makes_more():
         return

@@ -1,4 +1,4 @@
-"""Makes golden snapshots: boots a machine, lets it settle, and keeps it as it is then."""
+"""Makes golden snapshots: boots a machine, lets it settle, and saves it in that state."""
 
 import asyncio
 import json
@@ -30,19 +30,20 @@ from boincvm.machine.spec import machine_spec
 from boincvm.machine.start_source import Boot
 
 MOST = 4
-"""Snapshots that are kept, those that were used last: each takes some 90 MiB of disk."""
+"""Snapshots to keep, the most recently used ones: each takes some 90 MiB of disk."""
 PRACTICE = 16
-"""How often a machine does, before it is frozen, what each of its copies will do first: then what
-that needs is in its memory, and Python has specialized the code."""
+"""How often a machine rehearses, before it is frozen, what each of its copies will do first. After
+that, everything needed is in its memory, and Python has specialized the code."""
 REST = 0.5
-"""Seconds in which the guest's kernel finishes deferred work, which each copy would have to do."""
+"""Seconds for the guest's kernel to finish deferred work, which each copy would otherwise
+repeat."""
 _NEW = ".new-"
 
 
 async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: Limits) -> bool:
-    """Make the snapshot for machines like `spec`, unless it is there or somebody makes one.
+    """Make the snapshot for machines like `spec` unless it exists or is being made.
 
-    Whether it was made. Raises BoincvmError, OSError.
+    Returns True if this call made it. Raises BoincvmError, OSError.
     """
     golden = driver.golden_snapshots
     if golden is None:
@@ -70,7 +71,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
 
 
 async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -> bool:
-    """Make the snapshot for machines of that shape, unless there is one; say whether it did.
+    """Make the snapshot for machines of this shape if it is missing; return True if it was made.
 
     Raises BoincvmError, OSError.
     """
@@ -82,7 +83,7 @@ async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -
 
 
 def remove_goldens(store: ImageStore, digest: str) -> None:
-    """Remove all snapshots of the image with that digest."""
+    """Remove all snapshots of the image with this digest."""
     for path in _snapshots(store.golden):
         if path.name.startswith(digest[:16]):
             discard_golden(path)
@@ -119,7 +120,7 @@ async def _run(link: GuestLink, program: str) -> None:
 
 
 def _write_table(directory: Path, table: dict[str, object]) -> None:
-    """Write down what is in the directory, when all of it is on the disk."""
+    """Sync the directory's files to disk, then write the table that describes them."""
     files: dict[str, list[int]] = {}
     for path in directory.iterdir():
         status = sync_file(path)
@@ -132,13 +133,13 @@ def _write_table(directory: Path, table: dict[str, object]) -> None:
 
 
 def _remove_leftovers(together: Path) -> None:
-    """Remove what makers left that were killed: we hold the lock, so none is at work."""
+    """Remove what killed makers left behind: we hold the lock, so none is running."""
     for path in together.glob(f"{_NEW}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _snapshots(together: Path) -> list[Path]:
-    """Return the snapshots, those used last first."""
+    """Return the snapshots, most recently used first."""
     if not together.is_dir():
         return []
     found: list[tuple[float, Path]] = []

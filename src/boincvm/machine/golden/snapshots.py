@@ -1,11 +1,12 @@
-"""Golden snapshots: machines that have booted, kept so that others start as copies of them.
+"""Golden snapshots: booted machines that are kept so that others can start as copies of them.
 
     golden/NAME/      one snapshot: golden.json and the driver's files
-    golden/lock       held by whoever makes one
-    golden/.new-…/    one that is being made
+    golden/lock       held by the process that is making one
+    golden/.new-…/    a snapshot that is being made
 
-Beside the images (image/store.py). NAME tells the image and the machine's shape; golden.json has
-all that the snapshot depends on, and one that does not agree is removed and made anew.
+They lie beside the images (image/store.py). NAME identifies the image and the machine's shape.
+golden.json records everything that the snapshot depends on; a snapshot that does not match is
+removed and made again.
 """
 
 import json
@@ -32,16 +33,16 @@ class Golden(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What came of a search."""
+    """The result of a search for a snapshot."""
 
     golden: Golden | None
-    """None: there is none that can be used."""
+    """None: no snapshot can be used."""
     why: str = ""
-    """Why the one that is there cannot be used; empty where there simply is none."""
+    """Why the existing snapshot cannot be used; empty if there is no snapshot."""
 
 
 def snapshot_name(digest: str, spec: MachineSpec) -> str:
-    """Return the name of the snapshot for a machine like `spec`, whose image has that digest."""
+    """Return the name of the snapshot for a machine like `spec` of the image with this digest."""
     size = f"-{spec.disk_size >> 20}" if spec.disk_size else ""
     devices = ("-network" if spec.network else "") + ("-balloon" if spec.balloon else "")
     devices += "-display" if spec.display else ""
@@ -49,7 +50,7 @@ def snapshot_name(digest: str, spec: MachineSpec) -> str:
 
 
 def needs(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> dict[str, object]:
-    """Return all that a snapshot depends on; `identity` is the driver's."""
+    """Return everything that a snapshot depends on; `identity` is the driver's."""
     return {
         "version": VERSION,
         "image": digest,
@@ -65,7 +66,7 @@ def needs(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> dict[s
 
 
 def find_golden(image: Image, spec: MachineSpec, identity: Mapping[str, str]) -> Found:
-    """Find the snapshot for a machine like `spec` of a driver with that identity."""
+    """Find the snapshot for a machine like `spec` of a driver with this identity."""
     directory = image.golden / snapshot_name(image.digest, spec)
     try:
         check_directory(directory)
@@ -87,7 +88,7 @@ def find_golden(image: Image, spec: MachineSpec, identity: Mapping[str, str]) ->
 
 
 def discard_golden(directory: Path) -> None:
-    """Remove a snapshot that is unusable. Machines that have started from it run on."""
+    """Remove an unusable snapshot. Machines that have started from it keep running."""
     import shutil
 
     # The table first: nobody may take up what is left if we are interrupted.
