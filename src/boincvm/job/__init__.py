@@ -1,1 +1,1 @@
-"""What is to be done: one model, one reader per file format."""
+"""What a job is: one model, and one reader per file format."""

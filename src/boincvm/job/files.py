@@ -1,7 +1,7 @@
-"""Which file goes where: what a job's author wrote, turned into the two ends of a copy.
+"""Turns the file names that a job's author wrote into the two ends of a copy.
 
-Only texts are looked at here. Whether a path leads through a symbolic link is for the
-transfer to check, when it opens the file.
+Only text is handled here. The transfer checks whether a path leads through a symbolic link when it
+opens the file.
 """
 
 import os
@@ -13,7 +13,7 @@ from boincvm.job.values import UnexpectedValueError, describe, filled_text
 
 
 def relative_path(value: object) -> PurePosixPath:
-    """Read a path beneath a directory: not absolute, no `..`, and not the directory itself."""
+    """Read a path beneath a directory: not absolute, without `..`, and not the directory itself."""
     text = filled_text(value)
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or not path.parts:
@@ -24,10 +24,10 @@ def relative_path(value: object) -> PurePosixPath:
 
 
 def input_file(text: str, directory: Path) -> InputFile:
-    """Make of `text` a file of the host, relative to `directory`, and its place in the guest.
+    """Convert `text` to a file of the host, relative to `directory`, and its path in the guest.
 
-    A path beneath `directory` keeps its place; an absolute one, or one that leads out, lands
-    in the job's directory under its last name. Raises UnexpectedValueError.
+    A path beneath `directory` is kept; a path that is absolute or leads out of it ends up in the
+    job's directory under its last name. Raises UnexpectedValueError.
     """
     filled_text(text)
     expected = "a file or a directory with a name of its own"
@@ -42,7 +42,7 @@ def input_file(text: str, directory: Path) -> InputFile:
 
 
 def output_file(text: str) -> OutputFile:
-    """Make of `text` a file beneath the guest's directory, back to the same place on the host.
+    """Convert `text` to a file beneath the guest's directory and the same path on the host.
 
     Raises UnexpectedValueError.
     """
@@ -51,7 +51,7 @@ def output_file(text: str) -> OutputFile:
 
 
 def repeated_destination(destinations: Iterable[PurePosixPath]) -> int | None:
-    """Find the index of the first destination that was there before; None: there is none."""
+    """Return the index of the first destination that occurred before, or None."""
     seen: set[PurePosixPath] = set()
     for index, destination in enumerate(destinations):
         if destination in seen:
@@ -61,7 +61,7 @@ def repeated_destination(destinations: Iterable[PurePosixPath]) -> int | None:
 
 
 def unsent_files(job: Job[MachineTask]) -> list[str]:
-    """Find arguments that name a file of the host which the job does not send: often forgotten."""
+    """Return arguments that name a host file which the job does not send: a common mistake."""
     sent = [item.destination for item in job.inputs]
     words = {word for task in job.tasks for word in task.argv[1:] if "\0" not in word}
     return sorted(

@@ -1,7 +1,7 @@
 """Reads job.xml, of BOINC's wrapper and of VMWrapper, with our additions (docs/job-xml.md).
 
-What comes out has no macros in it any more, and each machine has a size. Names of files stay
-names: what a soft link leads to is looked up when a task starts.
+The result contains no macros, and every machine has a size. File names stay names: soft links are
+resolved when a task starts.
 """
 
 import math
@@ -33,7 +33,7 @@ LARGEST_JOB_FILE = 1 << 20
 """Bytes."""
 MOST_TASKS = 1000
 LARGEST_WEIGHT = 1e100
-"""The sum of the weights of all tasks is finite."""
+"""Chosen so that the sum of all tasks' weights is finite."""
 LARGEST_SCALE = 1e6
 
 _TASK_LISTS = ("task", "unzip_task", "VMmanage_task")
@@ -76,25 +76,25 @@ _TASK = (*_PROGRAM, *_OF_VMWRAPPER, *_OURS)
 
 
 class Expansion(NamedTuple):
-    """What stands in a job for what its file leaves open."""
+    """The values for what a job's file leaves open."""
 
     macros: Macros | None = None
-    """On the host; None: they stay as they are. In a guest they are always known."""
+    """For tasks on the host; None: macros stay as they are. In a guest they are always known."""
     arguments: WrapperArguments = WrapperArguments()
-    """What the client gives the wrapper: arguments of the tasks, the size of machines."""
+    """The wrapper's arguments from the client: arguments of the tasks, the size of machines."""
 
 
 AS_WRITTEN = Expansion()
-"""For whoever only looks at a job, and does not run it."""
+"""For code that only inspects a job and does not run it."""
 
 
 def read_job_xml(
     data: bytes, name: str, directory: Path = Path(), expansion: Expansion = AS_WRITTEN
 ) -> tuple[Job[Task], BoincSettings]:
-    """Read the job that the file `name` with the content `data` describes; it runs in `directory`.
+    """Read the job in the file `name` with the content `data`; it runs in `directory`.
 
     Raises JobFileError with `NAME:LINE: found X, expected Y`, whatever the bytes are, and
-    UsageError for an argument that is neither the wrapper's nor its tasks'.
+    UsageError for an argument that belongs to neither the wrapper nor its tasks.
     """
     source = Source(name)
     try:
@@ -126,7 +126,7 @@ class _Reader:
         self._machines = _Machines(expansion.arguments)
 
     def read(self, directory: Path) -> tuple[Job[Task], BoincSettings]:
-        """Read all. Raises JobFileError."""
+        """Read the whole file. Raises JobFileError."""
         job = self._job
         daemons: list[HostTask] = []
         tasks: list[Task] = []
@@ -173,7 +173,8 @@ class _Reader:
         return self._host_task(task, appends=False)
 
     def _host_task(self, task: Fields, *, appends: bool) -> HostTask:
-        """Read a task of the host. `appends`: unless it says otherwise, it gets arguments."""
+        """Read a task of the host. `appends`: it gets the wrapper's arguments unless it says
+        otherwise."""
 
         def expanded(text: str) -> str:
             return text if self._macros is None else expand(text, self._macros)
@@ -206,8 +207,10 @@ class _Reader:
         )
 
     def _machine_task(self, task: Fields, machine: str) -> MachineTask:
-        """Read a task in a machine. Files have their logical names in the guest, so there a name
-        resolves to itself."""
+        """Read a task in a machine.
+
+        Files have their logical names in the guest, so a name resolves to itself there.
+        """
         work = str(GUEST_DIRECTORY)
         macros = Macros(work, self._machines.shapes[machine].cpus, work, None)
 
@@ -257,7 +260,7 @@ class _Reader:
 
 
 class _Described(NamedTuple):
-    """What one task says of its machine, by the names of the elements."""
+    """What one task says about its machine, by the names of the elements."""
 
     image: str
     memory_mb: int | None
@@ -267,7 +270,7 @@ class _Described(NamedTuple):
 
 
 class _Machines:
-    """The virtual machines of the tasks read so far. The first task of each describes it."""
+    """The virtual machines of the tasks read so far; the first task of each describes it."""
 
     def __init__(self, arguments: WrapperArguments) -> None:
         self._arguments = arguments
@@ -275,7 +278,10 @@ class _Machines:
         self.shapes: dict[str, MachineShape] = {}
 
     def machine_of(self, task: Fields) -> str | None:
-        """The name of the machine that `task` runs in; None: on the host. Raises JobFileError."""
+        """Return the name of the machine that `task` runs in, or None for the host.
+
+        Raises JobFileError.
+        """
         element = task.last("virtualmachine")
         if element is None:
             _check_host_task(task)
@@ -307,7 +313,7 @@ class _Machines:
         )
 
     def _refuse_contradiction(self, machine: str, described: _Described, task: Fields) -> None:
-        """Raise if `task` says of the machine what its first task does not."""
+        """Raise JobFileError if `task` contradicts what its machine's first task says."""
         first, first_task = self._first[machine]
         before_values = first._asdict()
         for name, value in described._asdict().items():
@@ -322,7 +328,8 @@ class _Machines:
 
 
 def _check_host_task(task: Fields) -> None:
-    """For a task with no machine: VMWrapper passes over what it says of one, ours is a fault."""
+    """Check a task without a machine: elements of ours about one are faults, VMWrapper's are
+    not."""
     for name in _OURS:
         element = task.last(name)
         if element is not None:
@@ -333,7 +340,7 @@ def _check_host_task(task: Fields) -> None:
 
 
 def _program(task: Fields) -> tuple[str, InputFile | None]:
-    """The program of a task in a machine, and the file of the host that it comes from, if any."""
+    """Return the program of a task in a machine, and the host file that it comes from, if any."""
     application, element = task.text("application"), task.last("application")
     path, is_copied = task.text("app_pathVM"), task.strict_switch("copy_app_to_VM")
     if not application and (is_copied or not path):
@@ -361,7 +368,7 @@ def _file(task: Fields, element: str) -> Path | None:
 
 
 def _fraction_done(task: Fields, directory: PurePosixPath | None) -> PurePosixPath | None:
-    """The file of a task in a machine: it is watched from where the program starts."""
+    """Return the path of the progress file, relative to where the program of a machine starts."""
     element, name = task.last("fraction_done_filename"), task.file_name("fraction_done_filename")
     if element is None or name is None:
         return None
@@ -398,14 +405,14 @@ def _weight(task: Fields) -> float:
 
 
 def _with_weights(tasks: list[Task]) -> tuple[Task, ...]:
-    """`tasks`, all alike where none has any weight: what is done is a share of the sum."""
+    """Return `tasks`, with equal weights if they have none: progress is a share of the sum."""
     if sum(task.weight for task in tasks) > 0:
         return tuple(tasks)
     return tuple(task._replace(weight=1.0) for task in tasks)
 
 
 def _archives(job: Fields) -> tuple[tuple[str, ...], ZipOutput | None]:
-    """What is unpacked at the beginning and packed at the end."""
+    """Return the archives to unpack at the beginning, and the one to pack at the end."""
     unpacked: list[str] = []
     for element in job.all("unzip_input"):
         unpacked += Fields(job.source, element, ("zipfilename",)).file_names("zipfilename")

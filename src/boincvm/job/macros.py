@@ -1,8 +1,8 @@
-"""What stands for something else in a job.xml: macros, and logical names of files.
+"""Replaces macros and logical file names in a job.xml.
 
-BOINC's wrapper replaces macros in the working directory, the environment and the command line,
-then `boinc_resolve(…)` in the command line, and splits it last. VMWrapper has words that begin
-with `./` instead.
+BOINC's wrapper replaces macros in the working directory, the environment and the command line, then
+`boinc_resolve(…)` in the command line, and splits it last. VMWrapper has words that begin with `./`
+instead.
 """
 
 import re
@@ -14,21 +14,20 @@ _RESOLVE = "boinc_resolve("
 
 
 class Macros(NamedTuple):
-    """What macros stand for. `project_directory` "" stands for `.`, as with BOINC.
-
-    `gpu_device_number` None: there is no such device, and its macro stays as it is.
-    """
+    """The values of the macros."""
 
     project_directory: str
+    """Empty: `.`, as in BOINC."""
     threads: int
     working_directory: str
     gpu_device_number: int | None = None
+    """None: there is no such device, and its macro stays as it is."""
 
 
 def expand(text: str, macros: Macros) -> str:
-    """Replace the macros of `text`, once: what a macro stands for is not searched again.
+    """Replace the macros in `text` once: their values are not searched again.
 
-    A macro needs no end: with 4 threads `$NTHREADS_x` is `4_x`.
+    A macro needs no delimiter: with 4 threads `$NTHREADS_x` is `4_x`.
     """
     values = {
         "$PROJECT_DIR": macros.project_directory or ".",
@@ -41,11 +40,11 @@ def expand(text: str, macros: Macros) -> str:
 
 
 def resolve_names(text: str, resolve: Callable[[str], str]) -> str:
-    """Replace each `boinc_resolve(name)` in `text` by what `resolve` gives for the name.
+    """Replace each `boinc_resolve(name)` in `text` by what `resolve` returns for the name.
 
-    Blanks around a name do not belong to it. Without a `)` or a name it stays as it is, and
-    what `resolve` gives is not searched again: one inside another is as good as the inner one
-    alone. What `resolve` raises passes through.
+    Blanks around a name are dropped. Without a `)` or a name the text stays as it is. The result of
+    `resolve` is not searched again: nested calls act like the inner one alone. Errors of `resolve`
+    are passed on.
     """
     done: list[str] = []
     position = 0
@@ -69,8 +68,8 @@ def resolve_names(text: str, resolve: Callable[[str], str]) -> str:
 def words_with_physical_names(words: Iterable[str], resolve: Callable[[str], str]) -> list[str]:
     """Resolve words by VMWrapper's rule: one that begins with `./` is a logical name.
 
-    It holds for what runs on the host; to a guest such a word is a file of its own. `./` alone
-    is a directory and stays. What `resolve` raises passes through.
+    This applies to programs on the host; in a guest such a word is one of its own files. `./` alone
+    is a directory and stays. Errors of `resolve` are passed on.
     """
     return [
         resolve(word) if word.startswith("./") and len(word) > len("./") else word for word in words

@@ -1,11 +1,11 @@
-"""The job: what is to be done, in which machines, with which files, within which limits.
+"""The model of a job: what to do, in which machines, with which files, within which limits.
 
-Every reader of a job format (toml.py, job_xml.py, cli/job_arguments.py) makes these values, with
-all oddities of its format expanded, and nothing else is run. What matters to a BOINC client alone
-stands beside them, in boinc_settings.py.
+Every reader of a job format (toml.py, job_xml.py, cli/job_arguments.py) produces these values, with
+all oddities of its format expanded, and nothing else is run. Settings that matter only to a BOINC
+client are in boinc_settings.py.
 
-They are named tuples because a dataclass takes ten times as long to define (0.7 ms against
-0.07), which every start of the wrapper would pay.
+They are named tuples because a dataclass takes ten times as long to define (0.7 ms against 0.07),
+which every start of the wrapper would pay.
 """
 
 from collections.abc import Mapping
@@ -17,59 +17,59 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 GUEST_DIRECTORY = PurePosixPath("/work")
-"""The job's directory in a guest: the files that go in lie here, and programs start here."""
+"""The job's directory in a guest: inputs are put here, and programs start here."""
 
 _NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
 
 class InputFile(NamedTuple):
-    """A file or tree of the host that goes into a machine."""
+    """A file or tree of the host to copy into a machine."""
 
     source: Path
     """On the host; relative to `Job.directory`, or beneath `$PROJECT_DIR` under BOINC."""
     destination: PurePosixPath
-    """Where it goes beneath the job's directory in the guest."""
+    """Relative to the job's directory in the guest."""
 
 
 class OutputFile(NamedTuple):
-    """A file or tree of the guest that is brought back."""
+    """A file or tree of the guest to bring back."""
 
     source: PurePosixPath
-    """Beneath the job's directory in the guest."""
+    """Relative to the job's directory in the guest."""
     destination: PurePosixPath
-    """On the host; relative to `Job.directory`, and never out of it."""
+    """On the host; relative to `Job.directory`, and never outside it."""
 
 
 class HostTask(NamedTuple):
     """A program that runs on the host.
 
-    File names are names of the job: relative to `Job.directory`, without `..`. What stands in
-    their place under a BOINC client, a soft link, is looked up when the task starts, because an
-    earlier task may have written it.
+    File names are names within the job: relative to `Job.directory`, without `..`. Under a BOINC
+    client they are soft links, which are resolved when the task starts, because an earlier task may
+    have written them.
     """
 
     application: str
-    """A file of the job, or a path that begins with `$PROJECT_DIR`, or an absolute path."""
+    """A file of the job, a path that begins with `$PROJECT_DIR`, or an absolute path."""
     command_line: str = ""
-    """Split as BOINC splits it once each `boinc_resolve(NAME)` in it has been replaced by the
-    path of the file that NAME stands for."""
+    """Split as BOINC splits it, after each `boinc_resolve(NAME)` has been replaced by the path of
+    the file NAME."""
     arguments: tuple[str, ...] = ()
-    """Come after the words of `command_line`; names in them are replaced likewise."""
+    """Appended to the words of `command_line`; names in them are replaced likewise."""
     directory: str | None = None
-    """Where the program starts; None: in `Job.directory`."""
+    """Where the program starts; None: `Job.directory`."""
     environment: Mapping[str, str] = _NO_ENVIRONMENT
-    """Comes on top of the environment that the wrapper has."""
+    """Added to the wrapper's environment."""
     stdin: Path | None = None
-    """None: there is no input."""
+    """None: no input."""
     stdout: Path | None = None
-    """Appended to, as is `stderr`. None: the wrapper's own."""
+    """Appended to, like `stderr`. None: the wrapper's own."""
     stderr: Path | None = None
     checkpoint: Path | None = None
-    """Changes whenever the program has made a checkpoint of itself."""
+    """A file that changes whenever the program has made a checkpoint of itself."""
     fraction_done: Path | None = None
-    """The last number in it is the fraction of the task that is done."""
+    """A file; the last number in it is the completed fraction of the task."""
     multi_process: bool = False
-    """Whether its child processes are suspended with it, even if it is told by SIGTSTP."""
+    """Whether its child processes are suspended too, even if it is stopped by SIGTSTP."""
     priority: int | None = None
     """From 1, the lowest, to 5; another number leaves the nice value as it is; None is 1."""
     time_limit: float | None = None
@@ -77,43 +77,43 @@ class HostTask(NamedTuple):
     weight: float = 1.0
     """The task's share of the job's work, at least 0; a job's weights never add up to 0."""
     forward_slashes: bool = False
-    """Whether paths in `command_line` have `/` on Windows, too."""
+    """Whether paths in `command_line` use `/` on Windows, too."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Return its name for messages."""
         return self.application
 
 
 class MachineTask(NamedTuple):
-    """A program that runs in a virtual machine, and what goes in and comes out for it.
+    """A program that runs in a virtual machine, with its inputs and outputs.
 
     The host's files are relative to `Job.directory`.
     """
 
     argv: tuple[str, ...]
-    """The program first; without a `/` it is looked up in the guest's PATH."""
+    """The program and its arguments; a program without a `/` is looked up in the guest's PATH."""
     environment: Mapping[str, str] = _NO_ENVIRONMENT
-    """Comes on top of what every program of a guest gets."""
+    """Added to the environment that every program in a guest gets."""
     directory: PurePosixPath | None = None
-    """Where in the guest it starts, relative to the job's directory there; None: in that."""
+    """Where in the guest it starts, relative to the job's directory there; None: that directory."""
     stdin: Path | None = None
     """A file of the host; None: the input of the process that runs the job, if it has one."""
     stdout: Path | None = None
-    """A file of the host, as `stderr`; None: the output of the process that runs the job."""
+    """A file of the host, like `stderr`; None: the output of the process that runs the job."""
     stderr: Path | None = None
     machine: str = ""
     """The name in `Job.machines` of the machine that it runs in."""
     inputs: tuple[InputFile, ...] = ()
-    """Go in before the task starts."""
+    """Sent before the task starts."""
     outputs: tuple[OutputFile, ...] = ()
-    """Are brought back when the task has ended."""
+    """Brought back when the task has ended."""
     packages: tuple[Path, ...] = ()
     """Files of the host: `.deb` files or archives, installed in the guest before the task and
     removed after it."""
     fraction_done: PurePosixPath | None = None
-    """A file in the guest, beneath the directory that the program starts in; the last number in
-    it is the fraction of the task that is done."""
+    """A file in the guest, relative to the directory that the program starts in; the last number in
+    it is the completed fraction of the task."""
     time_limit: float | None = None
     """Seconds of running; None: no limit."""
     weight: float = 1.0
@@ -121,7 +121,7 @@ class MachineTask(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Return its name for messages."""
         path = PurePosixPath(self.argv[0])
         return str(path.relative_to(GUEST_DIRECTORY)) if _is_beneath_work(path) else self.argv[0]
 
@@ -131,8 +131,8 @@ def _is_beneath_work(path: PurePosixPath) -> bool:
 
 
 Task = HostTask | MachineTask
-"""The kinds of tasks. The third will be a whole machine as the task, an appliance: each place
-that tells one kind from another does so in a way that mypy checks."""
+"""The kinds of tasks. The third will be an appliance: a whole machine as the task. Code that
+distinguishes the kinds does so in a way that mypy checks."""
 
 AnyTask = TypeVar("AnyTask", bound=Task, covariant=True)
 
@@ -145,7 +145,7 @@ class MachineShape(NamedTuple):
     """Bytes."""
     cpus: int = 1
     disk: int | None = None
-    """Bytes; None: as many as the image has."""
+    """Bytes; None: the image's own size."""
     network: bool = False
 
 
@@ -153,37 +153,37 @@ _ONE_MACHINE: Mapping[str, MachineShape] = MappingProxyType({"": MachineShape()}
 
 
 class Limits(NamedTuple):
-    """How long a machine may take for what it does; all in seconds."""
+    """How long a machine may take for each step, in seconds."""
 
     boot: float = 120.0
     """From its start to its agent's first answer."""
     silence: float = 60.0
-    """So long a running guest may say nothing at all before it counts as hung."""
+    """How long a running guest may say nothing before it counts as hung."""
     stop: float = 10.0
-    """So long a program has to end after it was asked to, by a signal or at its time limit."""
+    """How long a program may take to end after a signal or its time limit."""
 
 
 class Job(NamedTuple, Generic[AnyTask]):
-    """What is to be done. The tasks run in order; the first that fails ends the job.
+    """A complete job. The tasks run in order; the first that fails ends the job.
 
-    `Job[MachineTask]` has nothing to run on the host.
+    A `Job[MachineTask]` runs nothing on the host.
     """
 
     tasks: tuple[AnyTask, ...]
     directory: Path
-    """The host's directory that the job's relative paths start from."""
+    """The host directory that the job's relative paths start from."""
     machines: Mapping[str, MachineShape] = _ONE_MACHINE
-    """By name, in the order in which tasks need them; the name is "" where there is but one."""
+    """By name, in the order in which tasks need them; a single machine's name is ""."""
     inputs: tuple[InputFile, ...] = ()
-    """Go in before the first task starts."""
+    """Sent before the first task starts."""
     outputs: tuple[OutputFile, ...] = ()
-    """Are brought back when the last task has ended, whichever it was."""
+    """Brought back when the last task that ran has ended."""
     limits: Limits = Limits()
     name: str = ""
-    """The machine's host name is made of it; empty: the image's own host name."""
+    """The machine's host name is derived from it; empty: the image's own host name."""
 
     @property
     def machine(self) -> MachineShape:
-        """The machine of a job that has but one; ValueError for any other job."""
+        """Return the job's only machine. Raises ValueError if it does not have exactly one."""
         (machine,) = self.machines.values()
         return machine

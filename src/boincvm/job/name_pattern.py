@@ -1,10 +1,10 @@
-"""Regular expressions for names of files, as BOINC's wrapper has them in `<zip_output>`.
+"""Regular expressions for file names, as BOINC's wrapper has them in `<zip_output>`.
 
-It matches by std::regex, whose language is ECMAScript's with POSIX's sets, on bytes. Python's
-differs in sets, escapes and repeats, and takes for ever with some expressions, like `(a+)+$`. So
-an expression becomes a list of steps here, and no step is tried twice at one place of a name: the
-time is at most the expression's length times the name's. Only a reference to a group or a
-look-ahead can take more, and those end at the same number of tries, which is an error.
+BOINC matches by std::regex, whose language is ECMAScript's with POSIX's sets, on bytes. Python's
+differs in sets, escapes and repeats, and takes exponential time with some expressions, like
+`(a+)+$`. So an expression is compiled to a list of steps here, and no step is tried twice at one
+place of a name: the time is at most the expression's length times the name's. Only a back-reference
+or a look-ahead can take more; they are stopped at the same number of tries, which is an error.
 """
 
 import os
@@ -14,14 +14,14 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 MOST_STEPS = 2000
-"""Of one expression; a repeat counts as often as it is written out: `a{5}` as five."""
+"""For one expression; a repeat counts as often as it is written out: `a{5}` as five."""
 LONGEST_NAME = 255
 """Bytes that a file's name may have on Linux."""
 _MOST_TRIES = MOST_STEPS * (LONGEST_NAME + 1)
 
 
 def _between(*ends: str) -> frozenset[int]:
-    """The bytes from each first character to its last: "az" is all small letters."""
+    """Return the bytes from each first character to its last: "az" is all small letters."""
     return frozenset(code for pair in ends for code in range(ord(pair[0]), ord(pair[1]) + 1))
 
 
@@ -56,41 +56,41 @@ commercial-at A B C D E F G H I J K L M N O P Q R S T U V W X Y Z left-square-br
 right-square-bracket circumflex underscore grave-accent a b c d e f g h i j k l m n o p q r s t u
 v w x y z left-curly-bracket vertical-line right-curly-bracket tilde DEL
 """.split()  # noqa: SIM905
-"""The names that POSIX gives to the characters of ASCII, in its order."""
+"""POSIX's names for the characters of ASCII, in their order."""
 _COLLATING = {name: chr(code) for code, name in enumerate(_NAMES)}
 _REPEATS = re.compile(r"([*+?]|\{([0-9]+)(?:(,)([0-9]*))?\})(\??)")
 _REFERENCE = re.compile("[1-9][0-9]?(?![0-9])")
 
 
 class NamePatternError(ValueError):
-    """An expression is none, is too long, or takes too many tries with a name."""
+    """An expression is invalid, is too long, or takes too many tries with a name."""
 
 
 class _Kind(Enum):
     BYTE = auto()
     """Take a byte that is among `members`."""
     CHOICE = auto()
-    """Go on at `first`; if that leads nowhere, at `second`."""
+    """Continue at `first`; if that fails, at `second`."""
     JUMP = auto()
-    """Go on at `first`."""
+    """Continue at `first`."""
     BEGIN = auto()
     END = auto()
     BOUNDARY = auto()
-    """A word begins or ends here."""
+    """Succeed where a word begins or ends."""
     NO_BOUNDARY = auto()
     AHEAD = auto()
-    """What follows matches from here, up to its MATCH; then go on at `first`."""
+    """Match what follows up to its MATCH without taking it; then continue at `first`."""
     NOT_AHEAD = auto()
     OPEN = auto()
-    """The group with the number `first` begins."""
+    """Begin the group with the number `first`."""
     CLOSE = auto()
     AGAIN = auto()
-    """What the group with the number `first` took comes once more."""
+    """Take again what the group with the number `first` took."""
     MATCH = auto()
 
 
 class _Step(NamedTuple):
-    """`first` and `second` are counted from this step, so steps can be put anywhere."""
+    """One step. `first` and `second` are relative to it, so that steps can be moved."""
 
     kind: _Kind
     members: frozenset[int] = frozenset()
@@ -100,19 +100,19 @@ class _Step(NamedTuple):
 
 _Steps = list[_Step]
 _Groups = tuple[int, ...]
-"""Where each group began and ended last; -1 where it has not."""
+"""Where each group last began and ended; -1 if it has not."""
 
 
 class NamePattern:
-    """An expression for file names, made by `compile_name_pattern`."""
+    """A compiled expression for file names, made by `compile_name_pattern`."""
 
     def __init__(self, steps: _Steps, groups: Iterable[int]) -> None:
-        """`groups`: the numbers of those that are referred to."""
+        """Use these steps; `groups`: the numbers of the groups that are referred to."""
         self._steps = steps
         self._slots = {group: 2 * slot for slot, group in enumerate(sorted(groups))}
 
     def search(self, name: bytes) -> bool:
-        """Whether the expression matches anywhere in `name`. Raises NamePatternError."""
+        """Return True if the expression matches anywhere in `name`. Raises NamePatternError."""
         search = _Search(self._steps, self._slots, name)
         none = (-1, -1) * len(self._slots)
         # What has led nowhere from one start leads nowhere from another.
@@ -123,7 +123,7 @@ class NamePattern:
 
 
 class _Search:
-    """One name, and the tries that are left for it."""
+    """A search in one name, with the tries that it has left."""
 
     def __init__(self, steps: _Steps, slots: dict[int, int], name: bytes) -> None:
         self._steps = steps
@@ -134,8 +134,10 @@ class _Search:
     def match(
         self, index: int, place: int, groups: _Groups, tried: set[tuple[int, int, _Groups]]
     ) -> _Groups | None:
-        """The groups at the MATCH that the steps from `index` lead to, from `place` in the name;
-        None where they lead to none."""
+        """Run the steps from `index` at `place` in the name; return the groups at their MATCH.
+
+        None: they do not match.
+        """
         waiting = [(index, place, groups)]
         while waiting:
             state = waiting.pop()
@@ -167,7 +169,7 @@ class _Search:
         return None
 
     def _taken(self, step: _Step, place: int, groups: _Groups) -> int | None:
-        """How many bytes the step takes; None where it does not fit."""
+        """Return how many bytes the step takes; None if it does not match."""
         name, taken = self._name, 0
         match step.kind:
             case _Kind.BYTE:
@@ -196,8 +198,11 @@ class _Search:
 
 
 def compile_name_pattern(text: str) -> NamePattern:
-    """For `search` in a name's bytes. Raises NamePatternError for what std::regex refuses, for the
-    few things that it may read in another way than is meant, and for what is too long."""
+    """Compile an expression that is searched for in a name's bytes.
+
+    Raises NamePatternError for what std::regex refuses, for the few things that it may interpret
+    differently than intended, and for what is too long.
+    """
     reader = _Reader(os.fsencode(text).decode("latin-1"))  # a character for each byte
     try:
         return NamePattern(reader.whole(), reader.referred)
@@ -225,7 +230,7 @@ _ASSERTIONS = {
 
 
 class _Reader:
-    """Makes steps of an expression. `referred`: the groups that are referred to."""
+    """Compiles an expression to steps. `referred`: the groups that are referred to."""
 
     def __init__(self, text: str) -> None:
         self.referred: set[int] = set()
@@ -273,7 +278,7 @@ class _Reader:
         return steps
 
     def _term(self) -> _Steps:
-        """An assertion, or an atom with its repeats."""
+        """Read an assertion, or an atom with its repeats."""
         for text, kind in _ASSERTIONS.items():
             if self._peek(len(text)) == text:
                 self._take(len(text))
@@ -344,7 +349,7 @@ class _Reader:
         return [_Step(_Kind.OPEN, first=number), *steps, _Step(_Kind.CLOSE, first=number)]
 
     def _escape(self) -> _Steps:
-        """What follows a backslash outside a set."""
+        """Read what follows a backslash outside a set."""
         if reference := _REFERENCE.match(self._text, self._place):
             number = int(self._take(len(reference[0])))
             if number not in self._ended:
@@ -437,6 +442,6 @@ class _Reader:
 
 
 def _number(digits: str) -> int:
-    """No more than is too much, however many digits there are."""
+    """Read a number, capped just above the largest allowed one, however many digits it has."""
     significant = digits.lstrip("0") or "0"
     return int(significant) if len(significant) <= len(str(MOST_STEPS)) else MOST_STEPS + 1

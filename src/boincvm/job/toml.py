@@ -29,7 +29,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
 def read_job(path: Path) -> Job[MachineTask]:
     """Read the job that the file at `path` describes.
 
-    Raises JobFileError with `FILE:LINE: found X, expected Y`, whatever the file holds.
+    Raises JobFileError with `FILE:LINE: found X, expected Y`, whatever the file contains.
     """
     top = read_table(path)
     top.check_keys(_TOP, _ELSEWHERE)

@@ -1,6 +1,6 @@
-"""On which line each key of a TOML text stands: what tomllib does not tell.
+"""Finds the line of each key of a TOML text, which tomllib does not report.
 
-The text is one that tomllib has accepted, so this follows the grammar without checking it.
+The text has been accepted by tomllib, so this follows the grammar without checking it.
 """
 
 import re
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 Position = tuple[str | int, ...]
-"""Where a value lies: ("task", 0, "command") is the first task's command."""
+"""The place of a value: ("task", 0, "command") is the first task's command."""
 
 DEEPEST_POSITION = 6
-"""Keys that lie deeper are not recorded; no key of ours does."""
+"""Keys that are nested more deeply are not recorded; none of ours are."""
 
 _TOKEN = re.compile(
     r"""
@@ -38,7 +38,7 @@ class Token(NamedTuple):
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """The words of any text, valid TOML or not, in linear time; blanks are left out."""
+    """Yield the tokens of any text, valid TOML or not, in linear time; skip blanks."""
     line = 1
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup or ""
@@ -48,7 +48,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 def longest_key(text: str) -> tuple[int, int]:
-    """The most dots in one dotted key, and its line.
+    """Return the largest number of dots in one dotted key, and its line.
 
     tomllib takes quadratic time for such a key (28 s for 64 KiB), so it is looked for first.
     """
@@ -64,7 +64,7 @@ def longest_key(text: str) -> tuple[int, int]:
 
 
 def line_numbers(text: str) -> dict[Position, int]:
-    """The line of each key, table and array element of a valid TOML text."""
+    """Return the line of each key, table and array element of a valid TOML text."""
     return _Reader(text).document()
 
 

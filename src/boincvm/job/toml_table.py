@@ -1,4 +1,4 @@
-"""A TOML file whose faults name the line: `FILE:LINE: found X, expected Y`."""
+"""A TOML file whose errors name the line: `FILE:LINE: found X, expected Y`."""
 
 import difflib
 import re
@@ -24,14 +24,15 @@ Default = TypeVar("Default")
 
 
 class Source:
-    """The file: its name and on which line everything stands."""
+    """The file: its name, and the line of every value."""
 
     def __init__(self, path: Path, lines: Mapping[Position, int]) -> None:
         self._path = path
         self._lines = lines
 
     def fault(self, position: Position, found: str, expected: str) -> JobFileError:
-        """The error for what stands at `position`, or, if nothing does, for what is around it."""
+        """Return the error for the value at `position`, or at what surrounds it if it does not
+        exist."""
         while position and position not in self._lines:
             position = position[:-1]
         return _fault(self._path, self._lines.get(position, 1), found, expected)
@@ -39,7 +40,7 @@ class Source:
     def convert(
         self, position: Position, value: object, convert: Callable[[object], Value]
     ) -> Value:
-        """`value`, which stands at `position`, as `convert` makes it."""
+        """Return `value`, which is at `position`, converted by `convert`."""
         try:
             return convert(value)
         except UnexpectedValueError as error:
@@ -63,7 +64,7 @@ class Table:
         return self._source.fault((*self._position, key), found, expected)
 
     def check_keys(self, known: tuple[str, ...], elsewhere: Mapping[str, tuple[str, ...]]) -> None:
-        """Refuse keys that are not `known`; `elsewhere` are other tables' keys, for advice."""
+        """Refuse keys that are not `known`; `elsewhere` are other tables' keys, for hints."""
         for key in self._values:
             if key in known:
                 continue
@@ -79,25 +80,26 @@ class Table:
     def get(
         self, key: str, convert: Callable[[object], Value], default: Default
     ) -> Value | Default:
-        """The value of `key` as `convert` makes it, or `default`."""
+        """Return the value of `key`, converted by `convert`, or `default`."""
         return self.require(key, convert) if key in self._values else default
 
     def require(self, key: str, convert: Callable[[object], Value]) -> Value:
-        """The value of `key`, which must be there."""
+        """Return the value of `key`, which must exist, converted by `convert`."""
         if key not in self._values:
             raise self._source.fault(self._position, f"no {key}", f"the key {key}")
         return self._source.convert((*self._position, key), self._values[key], convert)
 
     def key(self, key: str, convert: Callable[[object], Value]) -> Value:
-        """`key` itself, where the file's author makes the keys up."""
+        """Return `key` itself, converted, for keys that the file's author chooses."""
         return self._source.convert((*self._position, key), key, convert)
 
     def table(self, key: str) -> "Table":
-        """The table beneath `key`; an empty one if there is none."""
+        """Return the table beneath `key`, or an empty one."""
         return Table(self._source, (*self._position, key), self._values.get(key, {}))
 
     def entries(self, key: str, expected: str, most: int) -> list["Entry"]:
-        """The elements of the array beneath `key`, at most `most`; none if there is no array."""
+        """Return the elements of the array beneath `key`, at most `most`; none if it does not
+        exist."""
         value = self._values.get(key, [])
         if not isinstance(value, list):
             raise self.fault(key, describe(value), expected)
@@ -108,7 +110,7 @@ class Table:
 
 
 class Entry:
-    """One element of an array; what it is shows only when it is looked at."""
+    """One element of an array, whose type is checked only when it is used."""
 
     def __init__(self, source: Source, position: Position, value: object) -> None:
         self._source = source
@@ -130,7 +132,7 @@ class Entry:
 
 
 def read_table(path: Path) -> Table:
-    """The file's outermost table. Raises JobFileError, whatever is in the file."""
+    """Return the file's outermost table. Raises JobFileError, whatever the file contains."""
     text = _read_text(path)
     dots, line = longest_key(text)
     if dots > _MOST_DOTS:

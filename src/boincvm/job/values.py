@@ -1,7 +1,7 @@
-"""What a job's single values may be; the same for a job file and for the command line.
+"""Checks a job's single values, for job files and the command line alike.
 
-Each function takes what was found and returns what the model wants, or raises
-UnexpectedValueError. Whoever calls adds where it was found.
+Each function takes what was found and returns what the model wants, or raises UnexpectedValueError.
+The caller adds where it was found.
 """
 
 import re
@@ -23,7 +23,7 @@ _IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class UnexpectedValueError(ValueError):
-    """A value is not what it may be; `found` and `expected` are parts of a sentence."""
+    """A value is not allowed; `found` and `expected` are parts of a sentence."""
 
     def __init__(self, found: str, expected: str) -> None:
         super().__init__(f"found {found}, expected {expected}")
@@ -32,7 +32,7 @@ class UnexpectedValueError(ValueError):
 
 
 def describe(value: object) -> str:
-    """`value` for a message: one line, never long, whatever a file may hold."""
+    """Describe `value` in a message: one short line, whatever a file contains."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -56,7 +56,7 @@ def describe(value: object) -> str:
 
 
 def any_text(value: object) -> str:
-    """A text, perhaps empty. NUL ends a text in every system call, so none may be inside."""
+    """Return a string, perhaps empty, without NUL, which would end it in every system call."""
     if not isinstance(value, str):
         raise UnexpectedValueError(describe(value), "a text in quotes")
     if "\0" in value:
@@ -65,7 +65,7 @@ def any_text(value: object) -> str:
 
 
 def filled_text(value: object) -> str:
-    """A text that is not empty."""
+    """Return a string that is not empty."""
     text = any_text(value)
     if not text:
         raise UnexpectedValueError("an empty text", "one that is not empty")
@@ -73,19 +73,19 @@ def filled_text(value: object) -> str:
 
 
 def flag(value: object) -> bool:
-    """True or false."""
+    """Return a boolean."""
     if not isinstance(value, bool):
         raise UnexpectedValueError(describe(value), "true or false")
     return value
 
 
 def memory(value: object) -> int:
-    """Bytes of memory."""
+    """Return bytes of memory."""
     return _size(value, MEMORY_BOUNDS)
 
 
 def disk(value: object) -> int:
-    """Bytes of disk."""
+    """Return bytes of disk."""
     return _size(value, DISK_BOUNDS)
 
 
@@ -105,14 +105,14 @@ def _size(value: object, bounds: tuple[int, int]) -> int:
 
 
 def cpus(value: object) -> int:
-    """A number of virtual processors."""
+    """Return a number of virtual processors."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CPUS:
         raise UnexpectedValueError(describe(value), f"a whole number from 1 to {MOST_CPUS}")
     return value
 
 
 def duration(value: object) -> float:
-    """Seconds, from a number of seconds or a text like `2h`."""
+    """Return seconds, from a number of seconds or a string like `2h`."""
     expected = "a duration above 0 and up to 10 years: seconds, or a text like '90s' or '2h'"
     match value:
         case bool():
@@ -130,7 +130,7 @@ def duration(value: object) -> float:
 
 
 def image_name(value: object) -> str:
-    """The name of an image; it becomes a file name, so it is kept plain."""
+    """Return the name of an image; it becomes a file name, so few characters are allowed."""
     name = filled_text(value)
     if _IMAGE_NAME.fullmatch(name) is None:
         raise UnexpectedValueError(
@@ -140,7 +140,7 @@ def image_name(value: object) -> str:
 
 
 def command(value: object) -> tuple[str, ...]:
-    """A command's arguments, from an array or from one text split as a shell would."""
+    """Return a command's arguments, from an array or from one string split as a shell would."""
     expected = "a command: an array of texts, or one text with its quotes in pairs"
     match value:
         case str():
@@ -161,7 +161,7 @@ def command(value: object) -> tuple[str, ...]:
 
 
 def environment_name(value: object) -> str:
-    """The name of an environment variable."""
+    """Return the name of an environment variable."""
     name = filled_text(value)
     if "=" in name:
         raise UnexpectedValueError(describe(value), "a variable's name without '='")

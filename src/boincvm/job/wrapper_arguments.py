@@ -1,6 +1,6 @@
-"""The wrapper's own command line, the same as that of BOINC's wrapper (samples/wrapper).
+"""Parses the wrapper's own command line, the same as that of BOINC's wrapper (samples/wrapper).
 
-A BOINC client calls it with the work unit's arguments, then those of the app version.
+A BOINC client passes the workunit's arguments, then those of the app version.
 """
 
 import math
@@ -19,33 +19,33 @@ _HINT = (
     "--sporadic, --use_tstp, --version, --passthrough_all, --passthrough_child ARGUMENT…"
 )
 PASS_ALL = "--passthrough_all"  # noqa: S105 - no password
-"""The one of them that BOINC's wrapper has not."""
+"""The only option that BOINC's wrapper does not have."""
 
 
 class WrapperArguments(NamedTuple):
-    """What the wrapper was given."""
+    """The arguments that the wrapper was given."""
 
     threads: int = 1
     device: int | None = None
     memory: int | None = None
-    """Bytes, of machines whose job file does not say."""
+    """Bytes, for machines whose size is not in the job file."""
     trickle_period: float | None = None
     """Seconds of run time; None: no trickle messages."""
     is_sporadic: bool = False
     use_tstp: bool = False
     show_version: bool = False
     child_arguments: tuple[str, ...] = ()
-    """What tasks with `append_cmdline_args` get after their own words: all that follows
-    `--passthrough_child`; with `--passthrough_all` whatever the wrapper was given, its own
-    arguments too, as with BOINC's wrapper before October 2023."""
+    """Appended to the command lines of tasks with `append_cmdline_args`: all that follows
+    `--passthrough_child`; with `--passthrough_all` everything that the wrapper was given, even its
+    own arguments, as in BOINC's wrapper before October 2023."""
     unknown: tuple[str, ...] = ()
-    """Those that are neither the wrapper's own nor, by that, its tasks'."""
+    """Arguments that belong to neither the wrapper nor, by these rules, its tasks."""
 
 
 def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
-    """Read `argv`, what follows the program's name. Of a repeated argument the last one counts.
+    """Parse `argv`, without the program's name; the last of a repeated argument counts.
 
-    Raises UsageError where a number is missing or is none.
+    Raises UsageError if a number is missing or invalid.
     """
     numbers: dict[str, float] = {}
     flags: set[str] = set()
@@ -82,9 +82,10 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
 def arguments_of_children(
     arguments: WrapperArguments, *, is_for_vmwrapper: bool
 ) -> tuple[str, ...]:
-    """Tell which arguments go to tasks that want any. VMWrapper has no arguments of its own, and
-    hands on what it is given: unknown ones are its tasks'. For other jobs they are a fault, as
-    with BOINC's.
+    """Return the arguments for the tasks that accept some.
+
+    VMWrapper has no arguments of its own and passes on what it is given, so unknown arguments are
+    its tasks'. For other jobs they are an error, as in BOINC's wrapper.
 
     Raises UsageError.
     """
@@ -100,7 +101,7 @@ def arguments_of_children(
 
 
 def _number(option: str, text: str | None) -> float:
-    """A number; plan classes write a count of processors as `4` or as `4.000000`."""
+    """Read a number; plan classes write a count of processors as `4` or as `4.000000`."""
     found = "nothing" if text is None else describe(text)
     try:
         number = float(text) if text is not None else math.nan

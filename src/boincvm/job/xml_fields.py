@@ -1,7 +1,7 @@
-"""The single values of a job.xml, and the faults they have: `FILE:LINE: found X, expected Y`.
+"""Reads the single values of a job.xml; errors are `FILE:LINE: found X, expected Y`.
 
-BOINC's own elements are read as BOINC's parser reads them: a number or a switch that is none
-has no effect. Where an element is ours or VMWrapper's, that is a fault.
+BOINC's own elements are read as BOINC's parser reads them: an invalid number or switch has no
+effect. In elements that are ours or VMWrapper's it is an error.
 """
 
 import re
@@ -12,7 +12,7 @@ from boincvm.job.values import describe
 from boincvm.lenient_xml import Element
 
 MOST_IGNORED = 50
-"""So many remarks about what has no effect are kept."""
+"""Most remarks to keep about what has no effect."""
 
 _LONGEST_NUMBER = 100
 _LONGEST_NAME = 4096
@@ -26,7 +26,7 @@ _FILE_NAME = "the name of a file in the slot: relative, without '..' and without
 
 
 class Source:
-    """The file that is read: its name, and what in it has no effect."""
+    """The file that is read: its name, and the parts that have no effect."""
 
     def __init__(self, name: str) -> None:
         self._name = name if name.isprintable() else repr(name)
@@ -39,16 +39,16 @@ class Source:
         )
 
     def ignore(self, line: int, what: str, expected: str) -> None:
-        """Remember that `what` has no effect."""
+        """Record that `what` has no effect."""
         if len(self.ignored) < MOST_IGNORED:
             self.ignored.append(f"{self._name}:{line}: {what} has no effect, expected {expected}")
 
 
 class Fields:
-    """The elements inside one element. Of a repeated one the last that says something counts.
+    """The elements inside one element. The last non-empty one of a repeated element counts.
 
-    The methods raise JobFileError. What is not `known` has no effect, nor has text between
-    elements.
+    The methods raise JobFileError. Elements that are not `known` have no effect, nor has text
+    between elements.
     """
 
     def __init__(self, source: Source, element: Element, known: Iterable[str]) -> None:
@@ -73,12 +73,12 @@ class Fields:
         return found[-1] if found else None
 
     def fault(self, element: Element, expected: str) -> JobFileError:
-        """Make the error for a value that may not be."""
+        """Return the error for an invalid value."""
         found = f"<{element.name}> {describe(element.text)}"
         return self.source.fault(element.line, found, expected)
 
     def text(self, name: str) -> str:
-        """Read the last one's text; "" if there is none."""
+        """Return the text of the last such element, or ""."""
         element = self.last(name)
         return "" if element is None else self.text_of(element)
 
@@ -90,7 +90,8 @@ class Fields:
         return element.text
 
     def switch(self, name: str) -> bool | None:
-        """Read a switch: `<name/>` and numbers but 0 are on, 0 is off; None if nothing is said."""
+        """Read a switch: `<name/>` and nonzero numbers are on, 0 is off; None if it is not
+        given."""
         result: bool | None = None
         for element in self._children[name]:
             number = _integer(self.text_of(element))
@@ -103,7 +104,8 @@ class Fields:
         return result
 
     def strict_switch(self, name: str) -> bool | None:
-        """Read as `switch`, but anything else is a fault. For elements that are not BOINC's."""
+        """Read a switch like `switch`, but refuse anything else; for elements that are not
+        BOINC's."""
         element = self.last(name)
         if element is None:
             return None
@@ -114,7 +116,7 @@ class Fields:
         return element.text == "1"
 
     def real(self, name: str) -> float | None:
-        """Read a number, 0 for `<name></name>`, None if nothing is said; perhaps infinite."""
+        """Read a number, perhaps infinite: 0 for `<name></name>`, None if it is not given."""
         result: float | None = None
         for element in self._children[name]:
             number = _real(self.text_of(element) or ("" if element.is_closed_by_itself else "0"))
@@ -125,7 +127,7 @@ class Fields:
         return result
 
     def strict_real(self, name: str, most: float) -> float | None:
-        """Read a number above 0 and up to `most`; anything else is a fault."""
+        """Read a number above 0 and up to `most`; refuse anything else."""
         element = self.last(name)
         if element is None:
             return None
@@ -135,7 +137,7 @@ class Fields:
         return number
 
     def integer(self, name: str) -> int | None:
-        """Read a whole number; None if nothing is said, or what is none."""
+        """Read a whole number; None if it is not given or is invalid."""
         result: int | None = None
         for element in self._children[name]:
             number = _integer(self.text_of(element))
@@ -146,7 +148,7 @@ class Fields:
         return result
 
     def strict_integer(self, name: str, least: int, most: int) -> int | None:
-        """Read as `integer`, in decimal, and anything else is a fault."""
+        """Read a decimal whole number from `least` to `most`; refuse anything else."""
         element = self.last(name)
         if element is None:
             return None
@@ -157,12 +159,12 @@ class Fields:
         return number
 
     def file_name(self, name: str) -> str | None:
-        """Read the name of a file in the slot; None if there is none or it is empty."""
+        """Read the name of a file in the slot; None if it is missing or empty."""
         element = self.last(name)
         return None if element is None else self.file_name_of(element) or None
 
     def file_names(self, name: str) -> tuple[str, ...]:
-        """Read the names of all such elements; empty ones are passed over."""
+        """Read the names in all such elements, except empty ones."""
         names = (self.file_name_of(element) for element in self._children[name])
         return tuple(filter(None, names))
 
@@ -182,7 +184,7 @@ class Fields:
         return text
 
     def pattern(self, element: Element) -> str:
-        """Read a regular expression that has one meaning."""
+        """Read an unambiguous regular expression."""
         # Few jobs have one, and all jobs wait for what is imported here.
         from boincvm.job.name_pattern import compile_name_pattern
 
@@ -201,20 +203,20 @@ class Fields:
 
 
 def is_file_name(text: str) -> bool:
-    """Tell whether `text` is relative and stays where it is, for Unix and for Windows."""
+    """Tell whether `text` is relative and stays in its directory, on Unix and on Windows."""
     parts = _SEPARATOR.split(text)
     is_plain = "" not in parts and ".." not in parts and parts[-1] != "."
     return is_plain and not _DRIVE.match(text) and "\0" not in text and len(text) <= _LONGEST_NAME
 
 
 def is_directory(text: str) -> bool:
-    """Tell whether `text`, macros still in it, is relative or begins with a macro, without `..`."""
+    """Tell whether `text`, with macros, is relative or begins with a macro, and has no `..`."""
     parts = _SEPARATOR.split(text)
     return bool(parts[0]) and ".." not in parts and not _DRIVE.match(text)
 
 
 def _integer(text: str) -> int | None:
-    """As C's strtol with base 0 takes a whole text."""
+    """Convert a whole text as C's strtol does with base 0."""
     match = _INTEGER.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
     if match is None:
         return None
@@ -224,5 +226,5 @@ def _integer(text: str) -> int | None:
 
 
 def _real(text: str) -> float | None:
-    """As C's strtod takes a whole text, but for its hexadecimal, infinite and no numbers."""
+    """Convert a whole text as C's strtod does, except for hexadecimal, infinity and NaN."""
     return float(text) if len(text) <= _LONGEST_NUMBER and _REAL.fullmatch(text) else None

@@ -123,8 +123,7 @@ class ManagedMachine:
     # Its start.
 
     async def start(self, sources: Sequence[StartSource]) -> None:
-        """Start from the first of `sources` that works, and wait until the guest's agent has
-        answered.
+        """Start from the first of `sources` that works; wait until the guest's agent has answered.
 
         A source that fails is discarded, and `rejected` tells why. No other source is tried if the
         machine has been killed or the failure is not the source's fault: HostDiskFullError,
@@ -231,7 +230,8 @@ class ManagedMachine:
         await self._apply()
 
     async def _wait_for(self, word: Coroutine[None, None, object]) -> None:
-        """Wait for the agent's first `word`; time while the machine is paused does not count."""
+        """Wait for `word`, the agent's first answer; time while the machine is paused does not
+        count."""
         await self.guard(self._within_limit(word))
         self._is_answering = True
         if not self._should_pause:

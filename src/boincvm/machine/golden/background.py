@@ -28,7 +28,7 @@ def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
 
 
 class Warmers:
-    """Child processes that make snapshots and that end with this process."""
+    """Starts processes that make snapshots; they end with this process."""
 
     def __init__(self) -> None:
         self._processes: list[ChildProcess] = []
