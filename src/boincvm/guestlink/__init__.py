@@ -1,1 +1,1 @@
-"""Host to guest: commands, files and presence over any byte channel."""
+"""The link from host to guest: commands, files and heart-beats over any byte channel."""

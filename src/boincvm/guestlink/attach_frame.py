@@ -1,4 +1,4 @@
-"""The frame with which a saved guest goes on, for whoever sends it before asyncio is there."""
+"""The frame that resumes a saved guest, for senders that run before asyncio is loaded."""
 
 import time
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from boincvm.bus.stomp import encode
 from boincvm.guestlink.clone_identity import CloneIdentity
 
 BEAT = 5.0
-"""Seconds between the guest's heart-beats, unless it counts as hung earlier than that."""
+"""Seconds between the guest's heart-beats, unless the limit for a hung guest needs them sooner."""
 
 
 def beat_within(silence_limit: float | None, most: float = BEAT) -> float:
@@ -16,7 +16,7 @@ def beat_within(silence_limit: float | None, most: float = BEAT) -> float:
 
 
 def word_head(number: int, word: str, call: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of the message with that number to the guest."""
+    """Return the headers of the message with this number to the guest."""
     return {
         "subscription": "0",
         "message-id": str(number),
@@ -28,15 +28,15 @@ def word_head(number: int, word: str, call: str, headers: Mapping[str, str]) -> 
 
 
 def attach_headers(beat: float, identity: CloneIdentity | None) -> dict[str, str]:
-    """Return those of the word `attach`, with the host's clock as it is now."""
+    """Return the headers of the message `attach`, with the host's current time."""
     wanted = {"clock-ns": str(time.time_ns()), "heart-beat": str(round(beat * 1000))}
     return {**wanted, **(identity.headers() if identity else {})}
 
 
 def attach_frame(silence_limit: float, identity: CloneIdentity) -> bytes:
-    """Return what may be written to the channel of a golden snapshot's copy as soon as it begins.
+    """Return the bytes to write to the channel of a golden snapshot's copy as soon as it starts.
 
-    `GuestLink.open` is told so then.
+    `GuestLink.open` must then be called with `is_asked`.
     """
     headers = attach_headers(beat_within(silence_limit), identity)
     return encode("MESSAGE", word_head(1, "attach", "0", headers))

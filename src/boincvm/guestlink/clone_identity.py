@@ -1,21 +1,21 @@
-"""What a machine gets before anything runs in it again: nothing that another copy of it has too."""
+"""The identity that a machine gets before anything runs in it again, unlike any other copy's."""
 
 import os
 from typing import NamedTuple
 
 
 class CloneIdentity(NamedTuple):
-    """What no other machine has."""
+    """Values that no other machine has."""
 
     entropy: bytes
-    """From which the guest's kernel makes all its random numbers from then on."""
+    """The seed of all random numbers that the guest's kernel makes from then on."""
     hardware_address: bytes
-    """Of the network card, 6 bytes; empty without one."""
+    """The network card's address, 6 bytes; empty without a card."""
     host_name: str = ""
-    """Empty: as it is."""
+    """Empty: keep the current one."""
 
     def headers(self) -> dict[str, str]:
-        """Return the headers for the word `attach`."""
+        """Return the headers for the message `attach`."""
         headers = {"entropy": self.entropy.hex()}
         if self.hardware_address:
             headers["hardware-address"] = self.hardware_address.hex()
@@ -25,7 +25,7 @@ class CloneIdentity(NamedTuple):
 
 
 def clone_identity(*, network: bool, host_name: str = "") -> CloneIdentity:
-    """Return a new one."""
+    """Return a new identity."""
     # Locally administered, and of one card (IEEE 802).
     address = bytes([0x52, *os.urandom(5)]) if network else b""
     return CloneIdentity(os.urandom(64), address, host_name)

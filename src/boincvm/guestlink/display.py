@@ -1,4 +1,4 @@
-"""How names and texts that may come from the guest look in a message."""
+"""Formats names and texts that may come from the guest for messages."""
 
 import os
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from pathlib import PurePath
 from boincvm import tree_entries
 
 Progress = Callable[[int], None]
-"""Told how many bytes of file content have moved since the last time."""
+"""Called with the bytes of file content that have moved since the last call."""
 
 
 def no_progress(_: int) -> None:
-    """For callers that do not show any."""
+    """Ignore progress, for callers that do not show any."""
 
 
 def printable(text: bytes) -> str:
-    """One line of at most 300 characters, whatever the guest put in it."""
+    """Return `text` as one line of at most 300 characters, whatever the guest put in it."""
     return "".join(filter(str.isprintable, text.decode(errors="replace")))[:300]
 
 
 def shown(path: PurePath) -> str:
-    """`path` for a message."""
+    """Format `path` for a message."""
     return tree_entries.shown(os.fsencode(path))

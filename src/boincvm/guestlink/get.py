@@ -1,4 +1,4 @@
-"""Files and trees from the guest: frames over the link, written where no link leads astray."""
+"""Receives files and trees from the guest as frames, without following links on the host."""
 
 import asyncio
 import os
@@ -27,10 +27,10 @@ async def get_tree(
     maximum_bytes: int,
     progress: Progress = no_progress,
 ) -> None:
-    """Fetches the file or tree `source`, beneath the job's directory, to `destination`.
+    """Fetch the file or tree `source`, beneath the job's directory, to `destination`.
 
-    `destination` is beneath `directory`; a file that is there is replaced, at once, when all
-    has arrived. Raises OutputFileError, HostDiskFullError.
+    `destination` is beneath `directory`; an existing file is replaced atomically when all has
+    arrived. Raises OutputFileError, HostDiskFullError.
     """
     parts = tree_entries.components(os.fsencode(destination))
     root = filetree.open_directory(directory)
@@ -58,14 +58,17 @@ async def get_tree(
 
 
 def all_of(errors: Sequence[OutputFileError]) -> OutputFileError:
-    """One error that names what each of `errors`, at least one, names."""
+    """Return one error that names what each of `errors`, at least one, names."""
     first = errors[0]
     return OutputFileError("; ".join(error.message for error in errors), hint=first.hint)
 
 
 def check_destination(directory: Path, destination: PurePosixPath) -> None:
-    """Whether an output may go to `destination` beneath `directory`: no link on the way there,
-    and no directory that has something in it. Raises OutputFileError."""
+    """Check that an output may be written to `destination` beneath `directory`.
+
+    No link may be on the way there, and no directory with contents may be there. Raises
+    OutputFileError.
+    """
     target = directory / destination
     parts = tree_entries.components(os.fsencode(destination))
     root = filetree.open_directory(directory)
@@ -87,7 +90,7 @@ def check_destination(directory: Path, destination: PurePosixPath) -> None:
 
 
 class _Get:
-    """One tree on its way from the guest, under a name of its own until all is there."""
+    """One tree on its way from the guest, under a temporary name until it is complete."""
 
     def __init__(
         self,
@@ -142,7 +145,7 @@ class _Get:
             raise StompError(f"a sender does not say {word!r}")
 
     async def receive(self, source: PurePosixPath) -> None:
-        """Raises OSError, UnsafePathError."""
+        """Receive the tree. Raises OSError, UnsafePathError."""
         try:
             if self._window is None:
                 self._call.send("get", {}, os.fsencode(str(source)))

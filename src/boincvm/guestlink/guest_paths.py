@@ -1,4 +1,4 @@
-"""Where in a guest a job's files lie, and what its programs find in their environment."""
+"""Where a job's files are in a guest, and the environment of its programs."""
 
 from boincvm.job.model import GUEST_DIRECTORY
 

@@ -1,7 +1,7 @@
 """The host's end of the guest link: a STOMP 1.2 broker with one peer, the guest's agent.
 
-Nothing that the guest sends is trusted. A frame that breaks STOMP, a cap or the words' order
-ends the link with GuestProtocolError; nothing else of the host is touched by it.
+Nothing that the guest sends is trusted. A frame that violates STOMP, a size limit or the order of
+messages ends the link with GuestProtocolError, and affects nothing else on the host.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from boincvm.guestlink.state import LinkState
 from boincvm.hypervisor.channel import Channel
 
 MAXIMUM_QUEUED = 16 << 20
-"""Bytes that wait for a guest which does not read. No transfer of ours lets so many wait."""
+"""Most bytes to queue for a guest that does not read. Our own transfers never queue so many."""
 
 Receiver = Callable[[str, Frame], None]
-"""Takes each word of a call, with its frame. What it raises of StompError, ValueError or
-KeyError is the guest's fault and ends the link."""
+"""Called with each message of a call and its frame. If it raises StompError, ValueError or
+KeyError, the guest is at fault and the link ends."""
 
 
 class Call:
-    """One request to the guest and all that is said about it, in both directions.
+    """One request to the guest and all messages about it, in both directions.
 
-    `lasts`: it may go on beyond a `quiesce`, with another process of the host.
+    `lasts`: it may continue after a `quiesce`, in another process of the host.
     """
 
     def __init__(
@@ -49,20 +49,23 @@ class Call:
         self.lasts = lasts
 
     def send(self, word: str, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        """Says `word` to the guest; what the caller has to say more is up to `drain`."""
+        """Send the message `word` to the guest; the caller calls `drain` before it sends much
+        more."""
         self._link.send(word, str(self.number), headers or {}, body)
 
     def close(self) -> None:
-        """Nothing more is expected; late words of the guest are dropped."""
+        """Stop expecting messages; late ones from the guest are dropped."""
         self._link.forget(self.number)
 
 
 class GuestLink(asyncio.Protocol):
-    """Made by `open`; `ready` is set when the guest's agent has answered for the first time, be it
-    after a boot or to `attach`; `failure` is set once, when the link has ended.
+    """A link made by `open`.
 
-    Between `quiesce` and `attach` the machine may be saved, and go on with another process of
-    the host. What is sent meanwhile is held back, and is lost with this process.
+    `ready` is set when the guest's agent has answered for the first time, after a boot or to
+    `attach`; `failure` is set once, when the link has ended.
+
+    Between `quiesce` and `attach` the machine may be saved, and resumed by another process of the
+    host. Messages sent meanwhile are held back, and are lost with this process.
     """
 
     def __init__(
@@ -106,14 +109,13 @@ class GuestLink(asyncio.Protocol):
         is_asked: bool = False,
         host_name: str = "",
     ) -> Self:
-        """Takes over `channel`.
+        """Open a link on `channel`.
 
         The guest is asked for a heart-beat every `beat` seconds, and for several within
-        `silence_limit` seconds. `attach_to`:
-        what `state` gave before the machine was saved; its agent waits for `attach`, whose word
-        it has been sent already (`attach_frame`) if `is_asked`. `host_name`: of a guest that boots,
-        empty for the image's own.
-        Raises HostError where that is no such state.
+        `silence_limit` seconds. `attach_to`: the result of `state` before the machine was saved;
+        its agent waits for the message `attach`, which it has been sent already (`attach_frame`) if
+        `is_asked`. `host_name`: for a guest that boots; empty for the image's own. Raises HostError
+        if `attach_to` is invalid.
         """
         wanted = beat_within(silence_limit, beat)
         state = None if attach_to is None else LinkState.read(attach_to)
@@ -188,7 +190,7 @@ class GuestLink(asyncio.Protocol):
     # What the host says.
 
     def call(self, receiver: Receiver, *, lasts: bool = False) -> Call:
-        """A new call, whose answers go to `receiver`."""
+        """Return a new call whose answers go to `receiver`."""
         call = Call(self, self._next_call, receiver, lasts=lasts)
         self._calls[call.number] = call
         self._next_call += 1
@@ -196,7 +198,7 @@ class GuestLink(asyncio.Protocol):
         return call
 
     def call_again(self, number: int, receiver: Receiver) -> Call:
-        """A call that was open of the host's process before this one. Raises HostError."""
+        """Return a call that the previous host process left open. Raises HostError."""
         if number >= self._next_call or number in self._calls:
             raise HostError(
                 f"the saved state has a call {number} that cannot be",
@@ -216,7 +218,7 @@ class GuestLink(asyncio.Protocol):
             self._only_lasting.clear()
 
     def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
-        """Sends one word; bodies are at most MAXIMUM_BODY bytes."""
+        """Send one message; its body is at most MAXIMUM_BODY bytes."""
         if len(body) > MAXIMUM_BODY:
             raise ValueError(f"a body of {len(body)} bytes")
         if self._quiet.held is not None:
@@ -232,26 +234,26 @@ class GuestLink(asyncio.Protocol):
                 self._fail(_protocol_error("it asks for answers and does not read them"))
 
     async def drain(self) -> None:
-        """Waits until the guest has taken most of what was sent."""
+        """Wait until the guest has taken most of what was sent."""
         await self._writable.wait()
 
     def set_clock(self) -> None:
-        """Sets the guest's clock to ours: it stood still while the machine was paused."""
+        """Set the guest's clock to ours: it stood still while the machine was paused."""
         self.send("clock", "0", {"clock-ns": str(time.time_ns())})
 
     def power_off(self) -> None:
-        """Asks the guest to write out its disk and end."""
+        """Ask the guest to write out its disk and power off."""
         self.send("power-off", "0", {})
 
     # Saved and restored.
 
     async def quiesce(self, limit: float | None, *, hold: bool = False) -> None:
-        """Until the guest has nothing more to say and is quiet: the machine may be saved.
+        """Wait until the guest is quiet and has nothing more to send, so that it can be saved.
 
-        Transfers of files come to their end before; programs run on, held back by their full
-        pipes, or stand still until `attach` if `hold`; no beats are expected. Raises GuestHungError
-        if that takes more than `limit` seconds (`attach` lets the guest go on then too), and what
-        has ended the link.
+        File transfers finish first. Programs run on, held back by their full pipes, or are stopped
+        until `attach` if `hold`. No heart-beats are expected. Raises GuestHungError if this takes
+        more than `limit` seconds (`attach` lets the guest run then too), or the error that has
+        ended the link.
         """
         try:
             async with asyncio.timeout(limit):
@@ -266,11 +268,11 @@ class GuestLink(asyncio.Protocol):
         self.expect_beats(None)
 
     def held_words(self, call: int) -> list[HeldWord]:
-        """What the guest has not been told of a call, because it is quiet."""
+        """Return the messages of a call that are held back because the guest is quiet."""
         return [word for word in self._quiet.held or () if word.call == str(call)]
 
     def state(self) -> dict[str, object]:
-        """For `attach_to`, in this process or another; to be asked while the guest is quiet."""
+        """Return the state for `attach_to`, in this process or another; the guest must be quiet."""
         return LinkState(self._next_call).table()
 
     async def attach(
@@ -279,12 +281,14 @@ class GuestLink(asyncio.Protocol):
         identity: CloneIdentity | None = None,
         let_run: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Lets a quiet guest go on: after `quiesce`, or after `open` with `attach_to`, once the
-        programs that are expected have been attached. One that it has lost ends with an error.
-        `identity`: for one that goes on from what is on disk; the first word has its own.
-        `let_run`: for a machine that stands still until its guest has been told.
+        """Let a quiet guest run again, after `quiesce` or after `open` with `attach_to`.
 
-        Raises GuestHungError where the guest says nothing for `limit` seconds, and what has
+        Programs that are expected must have been attached before. One that the guest has lost ends
+        with an error. `identity`: for a machine that resumes from disk; if `attach` has been sent
+        already, it has its own. `let_run`: for a machine that stays paused until its guest has been
+        told.
+
+        Raises GuestHungError if the guest says nothing for `limit` seconds, or the error that has
         ended the link.
         """
         held = self._quiet.held or []
@@ -318,9 +322,9 @@ class GuestLink(asyncio.Protocol):
     # Presence.
 
     def expect_beats(self, silence_limit: float | None) -> None:
-        """From now on a guest silent for `silence_limit` seconds counts as hung.
+        """Treat a guest that is silent for `silence_limit` seconds as hung from now on.
 
-        None while it is paused or saved and cannot speak.
+        None: it is paused or saved, and cannot speak.
         """
         self._silence_limit = silence_limit
         self._heard = time.monotonic()
@@ -353,7 +357,7 @@ class GuestLink(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """Ends the link; nothing is said to the guest, which sees its port hang up."""
+        """End the link without a message; the guest sees its port hang up."""
         if self._silence_timer is not None:
             self._silence_timer.cancel()
             self._silence_timer = None

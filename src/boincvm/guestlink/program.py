@@ -1,4 +1,4 @@
-"""A program in the guest: started, fed, signalled, awaited."""
+"""Programs in the guest: starts, feeds, signals and awaits them."""
 
 import asyncio
 import errno
@@ -22,57 +22,61 @@ from boincvm.sizes import format_size
 WINDOW = 1 << 20
 """Bytes of output that the guest may send before the host has taken any."""
 STDIN_WINDOW = 1 << 16
-"""Bytes of standard input that may be on the way to a program that does not read."""
+"""Bytes of standard input that may be in transit to a program that does not read."""
 
 _UNASKED = 1 << 19
-"""Bytes that may come without credit: what the pipes still hold when a program ends."""
+"""Bytes that may come without credit: the remaining contents of the pipes when a program ends."""
 _LONGEST_TAIL = 4096
 _LARGEST_ERRNO = 4095
 _LARGEST_SIGNAL = 64
 
 Output = Callable[[str, bytes], None]
-"""Takes the name of the stream, "stdout" or "stderr", and what came on it."""
+"""Called with the name of the stream, "stdout" or "stderr", and its data."""
 
 
 class Usage(NamedTuple):
-    """What a program has used so far, all its processes: seconds, and bytes of memory now."""
+    """The resources that a program and all its processes have used so far."""
 
     user_time: float
+    """Seconds, like `system_time`."""
     system_time: float
     rss: int
+    """Bytes of memory at the moment."""
 
 
 OnVoice = Callable[[Sequence[Word], int], None]
-"""Takes words of a program's voice and how many bytes they were: to be granted, like output,
-when the words have been dealt with. There may be bytes without a word."""
+"""Called with messages from a program's status channel and their size in bytes, to be granted like
+output when the messages have been handled. There may be bytes without a message."""
 OnUsage = Callable[[Usage], None]
 OnChange = Callable[[str, int, bytes], None]
-"""Takes a watched path, the file's time of change in nanoseconds since 1970 and its last 4 KiB,
-none of which can be trusted."""
+"""Called with a watched path, the file's modification time in nanoseconds since 1970 and its last 4
+KiB, none of which can be trusted."""
 
 
 class ProgramEnd(NamedTuple):
-    """How a program ended: `code`, or `signal` if one killed it (the other is None).
-
-    Times in seconds, of all its processes; `max_rss` in bytes, of the largest one;
-    `out_of_memory_kills`: processes that the guest's kernel killed for want of memory
-    meanwhile; `disk_free`: bytes left on the guest's disk.
-    """
+    """How a program ended, and what it and all its processes used."""
 
     code: int | None
+    """None if a signal killed it."""
     signal: int | None
+    """The signal that killed it, or None."""
     user_time: float
+    """Seconds, like `system_time`."""
     system_time: float
     max_rss: int
+    """Bytes, of the largest process."""
     out_of_memory_kills: int
+    """Processes that the guest's kernel killed meanwhile because memory ran out."""
     disk_free: int
+    """Bytes left on the guest's disk."""
 
 
 class GuestProgram:
-    """Starts with the constructor. `on_stdin_room` is told how many bytes the program took.
+    """A program that the constructor starts in the guest.
 
-    With `on_voice` the program finds a FIFO in BOINCVM_VOICE (guestlink/status_channel.py has the
-    words); with `on_usage` the guest's heart-beats tell what it has used.
+    `on_stdin_room` is called with the number of bytes that the program took. With `on_voice` the
+    program finds a FIFO in BOINCVM_VOICE (guestlink/status_channel.py lists the messages); with
+    `on_usage` the guest's heart-beats tell what it has used.
     """
 
     def __init__(
@@ -120,10 +124,10 @@ class GuestProgram:
         on_usage: OnUsage | None = None,
         on_change: OnChange = lambda *_: None,
     ) -> Self:
-        """A program that runs already, as `state` left it; to be called before `link.attach`.
+        """Return a program that is already running, as saved by `state`; call before `link.attach`.
 
-        Output that was taken and not yet granted then counts as granted. Raises HostError
-        where `state` is damaged, ValueError where the program has a voice and nobody to hear.
+        Output that was taken and not yet granted then counts as granted. Raises HostError if
+        `state` is damaged, ValueError if the program has a status channel and `on_voice` is None.
         """
         kept = ProgramState.read(state, WINDOW)
         program = cls.__new__(cls)
@@ -167,8 +171,11 @@ class GuestProgram:
         self._end: asyncio.Future[ProgramEnd] = asyncio.get_running_loop().create_future()
 
     def state(self) -> dict[str, object]:
-        """For `attached`, in this process or another; to be asked while the link is quiet and
-        all output has found its place. What is fed while it is quiet is part of it."""
+        """Return the state for `attached`, in this process or another, with all input fed
+        meanwhile.
+
+        Call this while the link is quiet and after all output has been written.
+        """
         held = self._link.held_words(self._call.number)
         unsent = b"".join(word.body for word in held if word.word == "stdin")
         credit = sum(int(word.headers["bytes"]) for word in held if word.word == "credit")
@@ -185,7 +192,7 @@ class GuestProgram:
 
     @property
     def untaken(self) -> int:
-        """Bytes of standard input that are on their way: less than STDIN_WINDOW may follow."""
+        """Return the bytes of standard input in transit, which may be at most STDIN_WINDOW."""
         return self._untaken
 
     def _take(self, word: str, frame: Frame) -> None:
@@ -246,7 +253,7 @@ class GuestProgram:
             self._end.set_exception(error)
 
     def grant(self, count: int) -> None:
-        """`count` bytes of output have found their place; as many more may come."""
+        """Let the guest send `count` more bytes of output, as many as have been handled."""
         self._ungranted += count
         # Under emulation each frame costs the guest some time, so few of them.
         if self._ungranted >= WINDOW // 4:
@@ -255,24 +262,25 @@ class GuestProgram:
             self._ungranted = 0
 
     def feed(self, data: bytes) -> None:
-        """Standard input; no more than STDIN_WINDOW bytes that the program has not taken."""
+        """Send standard input; no more than STDIN_WINDOW bytes may be in transit."""
         self._untaken += len(data)
         self._call.send("stdin", {}, data)
 
     def end_input(self) -> None:
-        """The program sees the end of its standard input."""
+        """End the program's standard input."""
         self._call.send("stdin", {"ends": "1"})
 
     def signal(self, number: int) -> None:
-        """To the program and its children; 9 reaches all that ever came from it."""
+        """Send a signal to the program and its children; 9 reaches all its descendants."""
         self._call.send("signal", {"signal": str(number)})
 
     def watch(self, path: str, on_change: OnChange) -> None:
-        """`path`, beneath the program's directory, is reported when it has changed, at most
-        once a second and at the program's end; what is there now, at once.
+        """Report changes of `path`, beneath the program's directory, to `on_change`.
 
-        Symbolic links are not followed. `on_change` is the one that is told of all watched
-        paths from now on. Raises ValueError: no path beneath a directory, or too many.
+        A change is reported at most once a second and at the program's end; an existing file is
+        reported immediately. Symbolic links are not followed. `on_change` replaces the callback for
+        all watched paths. Raises ValueError if the path is not beneath the directory, or there are
+        too many.
         """
         name = os.fsencode(path)
         if not tree_entries.components(name) or len(self._watched) >= MOST_WATCHES:
@@ -282,12 +290,12 @@ class GuestProgram:
         self._call.send("watch", {"watch": str(len(self._watched) - 1)}, name)
 
     async def wait(self) -> ProgramEnd:
-        """Raises ProgramStartError, GuestDiedError."""
+        """Wait until the program has ended. Raises ProgramStartError, GuestDiedError."""
         return await self._end
 
 
 def _start_error(name: str, words: Sequence[bytes], frame: Frame) -> ProgramStartError:
-    """`words`: arguments and environment."""
+    """Return the error for a failed start; `words`: arguments and environment."""
     error = number(frame.headers, "reason", _LARGEST_ERRNO)
     reason, where = os.strerror(error), frame.headers.get("at", "program")
     advice = advice_for(error, name, words)

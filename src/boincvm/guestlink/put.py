@@ -1,8 +1,8 @@
-"""Files and trees to the guest.
+"""Sends files and trees to the guest.
 
-Small files go as frames over the link. What is larger goes through the transfer disk where
-the machine has one: the host writes a slot of its file, names it to the guest, and takes it
-back when the guest has copied it. The caller does not notice which.
+Small files are sent as frames over the link. Larger ones go through the transfer disk if the
+machine has one: the host writes to a slot of the disk's file, names it to the guest, and reuses it
+when the guest has copied it. The caller does not notice the difference.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from boincvm.tree_entries import Entry, UnsafePathError
 
 FRAME_CHUNK = 1 << 17
 WINDOW_WORTH = 1 << 18
-"""Bytes from which on the transfer disk is faster than frames."""
+"""Bytes from which the transfer disk is faster than frames."""
 
 
 class _Put:
@@ -131,9 +131,9 @@ async def put_tree(
     directory: Path,
     progress: Progress = no_progress,
 ) -> None:
-    """Sends the file or tree `source` to `destination` beneath the job's directory.
+    """Send the file or tree `source` to `destination` beneath the job's directory.
 
-    A `source` beneath `directory` is reached without following any link; of any other, the
+    A `source` beneath `directory` is reached without following any link; for any other, only the
     last component is not followed. Raises InputFileError, LimitError.
     """
     with _told_as_input_faults(source):
@@ -145,7 +145,7 @@ async def put_tree(
 
 
 def check_source(directory: Path, source: Path) -> None:
-    """Whether `source` is there and no link leads to it; what is in it is not looked at.
+    """Check that `source` exists and no link leads to it, without looking at its contents.
 
     Raises InputFileError.
     """

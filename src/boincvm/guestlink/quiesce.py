@@ -1,4 +1,4 @@
-"""Where a link stands between `quiesce` and `attach`: who may speak, and what is awaited."""
+"""The phase of a link between `quiesce` and `attach`: who may speak, and what is awaited."""
 
 import asyncio
 from enum import Enum, auto
@@ -11,18 +11,18 @@ from boincvm.guestlink.headers import number
 class Phase(Enum):
     TALKING = auto()
     QUIESCING = auto()
-    """The guest was asked to fall quiet, and may finish what it has to say."""
+    """The guest was asked to become quiet, and may finish what it is sending."""
     QUIET = auto()
-    """It has said that it is, and may say nothing."""
+    """The guest has become quiet, and may not send anything."""
     ATTACHING = auto()
-    """It was asked to go on."""
+    """The guest was asked to continue."""
 
 
 _ANSWERS = {"quiet": Phase.QUIESCING, "attached": Phase.ATTACHING}
 
 
 class HeldWord(NamedTuple):
-    """A word of ours that waits until the guest takes words again."""
+    """A message of ours that is held back until the guest accepts messages again."""
 
     word: str
     call: str
@@ -31,7 +31,7 @@ class HeldWord(NamedTuple):
 
 
 class Quiet:
-    """One link's phase. `held` is None while nothing is to be held back."""
+    """The phase of one link. `held` is None while nothing is held back."""
 
     def __init__(self, phase: Phase) -> None:
         self.phase = phase
@@ -39,20 +39,22 @@ class Quiet:
         self._answer: asyncio.Future[frozenset[int]] | None = None
 
     def ask(self, phase: Phase) -> asyncio.Future[frozenset[int]]:
-        """The guest is asked to enter what comes after `phase`. The future is its answer: the
-        calls that it has, if it was asked to go on."""
+        """Enter `phase`, in which the guest is asked to change; return the future of its answer.
+
+        If it was asked to continue, the answer is the calls that it has.
+        """
         self.phase = phase
         self.held = [] if phase is Phase.QUIESCING else None
         self._answer = asyncio.get_running_loop().create_future()
         return self._answer
 
     def check(self) -> None:
-        """The guest speaks. Raises StompError where it may not."""
+        """Check that the guest may speak now. Raises StompError."""
         if self.phase is Phase.QUIET:
             raise StompError("it spoke when it had to be quiet")
 
     def take(self, word: str, frame: Frame) -> None:
-        """A word that belongs to no call. Raises StompError."""
+        """Handle a message that belongs to no call. Raises StompError."""
         if word == "quiet" and self.phase is Phase.ATTACHING:
             return  # it came too late, and the host has changed its mind
         if _ANSWERS.get(word) is not self.phase or self._answer is None:

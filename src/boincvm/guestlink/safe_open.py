@@ -1,4 +1,4 @@
-"""Where an input of the host lies, and the directory from which it is reached without links."""
+"""Finds an input of the host, and the directory from which it is reached without links."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ from boincvm.host.filetree import open_directory
 
 
 def open_source(directory: Path, source: Path) -> tuple[int, bytes]:
-    """A directory's descriptor, which the caller closes, and the path of `source` beneath it.
+    """Return a directory's descriptor, which the caller closes, and `source` relative to it.
 
-    A `source` beneath `directory` is to be reached from there, so that a link on the way shows;
-    of any other only the last component is left. Raises OSError.
+    A `source` beneath `directory` is relative to that, so that a link on the way is noticed; for
+    any other only the last component is left. Raises OSError.
     """
     absolute = directory / source
     if absolute.is_relative_to(directory) and ".." not in source.parts:

@@ -1,4 +1,4 @@
-"""Signals as Linux numbers them: what goes to programs in guests, whatever the host's system."""
+"""Linux's signal numbers, for programs in guests, whatever the host's system."""
 
 INTERRUPT = 2
 KILL = 9

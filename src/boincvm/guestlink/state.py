@@ -1,6 +1,6 @@
-"""What of a link outlives the host's process: JSON-able tables, and how they are read again.
+"""The state of a link that outlives the host's process, as tables for JSON.
 
-They come from a file on the host's disk, so they are checked like any other input.
+The tables come from a file on the host's disk, so they are checked like any other input.
 """
 
 import os
@@ -17,36 +17,38 @@ _LONGEST_LINE = 4096
 
 
 class LinkState(NamedTuple):
-    """`next_call`: calls are numbered on, so that late words find no wrong one."""
+    """The state of the link itself."""
 
     next_call: int
+    """Numbering continues here, so that late messages are not taken for another call's."""
 
     def table(self) -> dict[str, object]:
         return self._asdict()
 
     @classmethod
     def read(cls, table: Mapping[str, object]) -> "LinkState":
-        """Raises HostError."""
+        """Read the state from `table`. Raises HostError."""
         return cls(_integer(table, "next_call", 1, LARGEST))
 
 
 class ProgramState(NamedTuple):
-    """A program that goes on without the host's process that started it.
-
-    name: for messages; unanswered: bytes of output that the guest may still send; untaken:
-    bytes of standard input that the program has not taken; input: what it has not been sent of
-    what was fed, and input_ends: whether nothing follows that; watched: paths, in the order of
-    their numbers; unfinished: the beginning of a line of its voice, None if it has none.
-    """
+    """A program that outlives the host's process that started it."""
 
     call: int
     name: str
+    """For messages."""
     unanswered: int
+    """Bytes of output that the guest may still send."""
     untaken: int
+    """Bytes of standard input that the program has not taken."""
     input: bytes
+    """Standard input that was fed but not sent yet."""
     input_ends: bool
+    """Whether nothing follows `input`."""
     watched: tuple[str, ...]
+    """Paths, in the order of their numbers."""
     unfinished: bytes | None
+    """The beginning of a line from its status channel; None if it has no status channel."""
 
     def table(self) -> dict[str, object]:
         return {
@@ -58,7 +60,7 @@ class ProgramState(NamedTuple):
 
     @classmethod
     def read(cls, table: Mapping[str, object], most_credit: int) -> "ProgramState":
-        """Raises HostError."""
+        """Read the state from `table`. Raises HostError."""
         name, ends = table.get("name"), table.get("input_ends")
         if not isinstance(name, str):
             raise _damaged("name")

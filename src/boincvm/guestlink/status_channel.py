@@ -1,7 +1,7 @@
-"""What a program in the guest can say: one word a line, to the FIFO that BOINCVM_VOICE names.
+"""The messages of a program in the guest: one per line, to the FIFO that BOINCVM_VOICE names.
 
-The lines are the guest's and are trusted for nothing: what is no word of ours, or has a number
-that cannot be, is ignored. So a newer guest's words are harmless too.
+The guest's lines are not trusted: an unknown message, or one with an invalid number, is ignored. So
+messages of a newer guest are harmless too.
 """
 
 import math
@@ -23,13 +23,13 @@ _LARGEST_INTEGER = (1 << 31) - 1
 
 
 class FractionDone(NamedTuple):
-    """`fraction-done 0.25`; from 0 to 1."""
+    """`fraction-done 0.25`: the completed fraction, from 0 to 1."""
 
     fraction: float
 
 
 class _WithoutValues:
-    """Equal to others of its kind. (Named tuples without values would all be equal, and false.)"""
+    """Equal to others of its class. (Named tuples without values would all be equal, and false.)"""
 
     __slots__ = ()
 
@@ -49,27 +49,27 @@ class CheckpointCompleted(_WithoutValues):
 
 
 class Operations(NamedTuple):
-    """`operations FLOATING INTEGER`: how many it has done since its start."""
+    """`operations FLOATING INTEGER`: how many the program has executed since its start."""
 
     floating: float
     integer: float
 
 
 class TrickleUp(NamedTuple):
-    """`trickle-up VARIETY PATH`: the message's text is in the guest's file `path`."""
+    """`trickle-up VARIETY PATH`: send the text in the guest's file `path` as a trickle message."""
 
     variety: str
     path: str
 
 
 class Upload(NamedTuple):
-    """`upload NAME`: an output, by its logical name, is to be sent now."""
+    """`upload NAME`: upload the output with this logical name now."""
 
     name: str
 
 
 class TemporaryExit(NamedTuple):
-    """`temporary-exit SECONDS NOTICE REASON`: wants to be started again after that time."""
+    """`temporary-exit SECONDS NOTICE REASON`: the program wants to be restarted after that time."""
 
     seconds: int
     notice: bool
@@ -77,7 +77,7 @@ class TemporaryExit(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """`finish STATUS NOTICE MESSAGE`: the program is about to end with that status."""
+    """`finish STATUS NOTICE MESSAGE`: the program is about to end with this status."""
 
     status: int
     notice: bool
@@ -97,15 +97,18 @@ Word = (
 
 
 class StatusReader:
-    """Makes words of the bytes of a voice. `unfinished`: the beginning of a line, as it was
-    left by another reader; `dropped`: how many lines were too long."""
+    """Splits a status channel's bytes into messages.
+
+    `unfinished`: the beginning of a line, as another reader left it; `dropped`: how many lines were
+    too long.
+    """
 
     def __init__(self, unfinished: bytes = b"") -> None:
         self.unfinished = unfinished
         self.dropped = 0
 
     def feed(self, data: bytes) -> list[Word]:
-        """The words that `data` completes."""
+        """Return the messages that `data` completes."""
         *lines, rest = (self.unfinished + data).split(b"\n")
         # One byte more than a line may have marks it as one to be dropped.
         self.unfinished = rest[: LONGEST + 1]
@@ -121,7 +124,7 @@ class StatusReader:
 
 
 def read_word(line: bytes) -> Word | None:
-    """The word that `line` is; None for anything else, whatever it is."""
+    """Return the message in `line`, or None if it is not valid."""
     text = os.fsdecode(line)
     name, *values = text.split(" ", 1)
     reader = _READERS.get(name)
@@ -178,7 +181,7 @@ _READERS: dict[str, Callable[[str], Word | None]] = {
 
 
 def _split(text: str, count: int) -> Sequence[str]:
-    """`count` values, of which the last has the rest; empty where there are fewer."""
+    """Return `count` values, of which the last has the rest; empty if there are fewer."""
     values = text.split(" ", count - 1)
     return values + [""] * (count - len(values))
 
@@ -188,7 +191,7 @@ def _is_name(text: str) -> bool:
 
 
 def _decimal(text: str) -> float | None:
-    """A finite number that is not negative."""
+    """Return a finite number that is not negative, or None."""
     value = float(text) if _DECIMAL.fullmatch(text) else math.inf
     return value if math.isfinite(value) else None
 

@@ -1,8 +1,8 @@
-"""The machine's transfer disk, from the host's side.
+"""The machine's transfer disk, seen from the host.
 
-A file of fixed size that the guest sees as a disk. Its first half takes what goes to the
-guest, its second half what comes from it, in slots; frames over the link say which slot holds
-what. What the guest wrote there is as little trusted as a frame.
+It is a file of fixed size that the guest sees as a disk, divided into slots. The first half carries
+data to the guest, the second half data from it; frames over the link say which slot contains what.
+The guest's data there is trusted as little as a frame.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ SLOT = 4 << 20
 
 
 class TransferWindow:
-    """`descriptor` is the disk's file, open for reading and writing."""
+    """The slots of one transfer disk; `descriptor` is its file, open for reading and writing."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -25,14 +25,14 @@ class TransferWindow:
         for slot in slots[:half]:
             self._free.put_nowait(slot)
         self.guest_slots = tuple(slots[half:])
-        """Where the slots begin that the guest fills."""
+        """The offsets of the slots that the guest fills."""
         self.guest_lock = asyncio.Lock()
-        """Held by the one transfer that the guest's slots serve."""
+        """Held by the one transfer that uses the guest's slots."""
 
     async def fill(self, source: int, offset: int, length: int) -> tuple[int, int]:
-        """Copies up to SLOT bytes of `source` into a free slot, once there is one.
+        """Copy up to SLOT bytes of `source` into a slot as soon as one is free.
 
-        Returns where the slot begins and how many bytes are in it.
+        Returns the slot's offset and the number of bytes in it.
         """
         at = await self._free.get()
         done = 0
@@ -44,13 +44,13 @@ class TransferWindow:
         return at, done
 
     def free(self, at: int) -> None:
-        """The guest has copied the slot that begins at `at`."""
+        """Free the slot at the offset `at`, which the guest has copied."""
         self._free.put_nowait(at)
 
     def empty(self, at: int, length: int, target: int, offset: int) -> None:
-        """Copies what the guest put at `at` to `offset` in the file `target`.
+        """Copy what the guest put at `at` to `offset` in the file `target`.
 
-        Raises ValueError where that is not within one of the guest's slots.
+        Raises ValueError if that is not within one of the guest's slots.
         """
         if at not in self.guest_slots or not 0 < length <= SLOT:
             raise ValueError("that is none of the guest's slots")

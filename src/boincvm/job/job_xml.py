@@ -328,8 +328,8 @@ class _Machines:
 
 
 def _check_host_task(task: Fields) -> None:
-    """Check a task without a machine: elements of ours about one are faults, VMWrapper's are
-    not."""
+    """Check a task without a machine: our elements about one are errors, VMWrapper's have no
+    effect."""
     for name in _OURS:
         element = task.last(name)
         if element is not None:
@@ -368,7 +368,7 @@ def _file(task: Fields, element: str) -> Path | None:
 
 
 def _fraction_done(task: Fields, directory: PurePosixPath | None) -> PurePosixPath | None:
-    """Return the path of the progress file, relative to where the program of a machine starts."""
+    """Return the path of the progress file, relative to where the program starts in the guest."""
     element, name = task.last("fraction_done_filename"), task.file_name("fraction_done_filename")
     if element is None or name is None:
         return None

@@ -442,6 +442,6 @@ class _Reader:
 
 
 def _number(digits: str) -> int:
-    """Read a number, capped just above the largest allowed one, however many digits it has."""
+    """Read a number, but stop where it is too large anyway, however many digits follow."""
     significant = digits.lstrip("0") or "0"
     return int(significant) if len(significant) <= len(str(MOST_STEPS)) else MOST_STEPS + 1

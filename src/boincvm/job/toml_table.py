@@ -98,8 +98,7 @@ class Table:
         return Table(self._source, (*self._position, key), self._values.get(key, {}))
 
     def entries(self, key: str, expected: str, most: int) -> list["Entry"]:
-        """Return the elements of the array beneath `key`, at most `most`; none if it does not
-        exist."""
+        """Return the elements of the array beneath `key`, at most `most`; by default none."""
         value = self._values.get(key, [])
         if not isinstance(value, list):
             raise self.fault(key, describe(value), expected)

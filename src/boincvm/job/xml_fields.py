@@ -45,7 +45,7 @@ class Source:
 
 
 class Fields:
-    """The elements inside one element. The last non-empty one of a repeated element counts.
+    """The elements inside one element. If an element is repeated, the last valid one counts.
 
     The methods raise JobFileError. Elements that are not `known` have no effect, nor has text
     between elements.
@@ -104,8 +104,7 @@ class Fields:
         return result
 
     def strict_switch(self, name: str) -> bool | None:
-        """Read a switch like `switch`, but refuse anything else; for elements that are not
-        BOINC's."""
+        """Read a switch, but refuse anything invalid; for elements that are not BOINC's."""
         element = self.last(name)
         if element is None:
             return None
@@ -210,7 +209,7 @@ def is_file_name(text: str) -> bool:
 
 
 def is_directory(text: str) -> bool:
-    """Tell whether `text`, with macros, is relative or begins with a macro, and has no `..`."""
+    """Tell whether `text` is relative or begins with a macro, and has no `..`."""
     parts = _SEPARATOR.split(text)
     return bool(parts[0]) and ".." not in parts and not _DRIVE.match(text)
 
@@ -226,5 +225,5 @@ def _integer(text: str) -> int | None:
 
 
 def _real(text: str) -> float | None:
-    """Convert a whole text as C's strtod does, except for hexadecimal, infinity and NaN."""
+    """Convert a whole text as C's strtod does, but not hexadecimal numbers, infinity or NaN."""
     return float(text) if len(text) <= _LONGEST_NUMBER and _REAL.fullmatch(text) else None
