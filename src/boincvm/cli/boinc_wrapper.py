@@ -9,7 +9,7 @@ from boincvm.host.inherited import reset_inherited_state
 
 
 def main() -> int:
-    """Run the slot's job.xml; take the arguments of BOINC's own wrapper."""
+    """Run the slot's job.xml with the arguments of BOINC's own wrapper; return the exit code."""
     defer_collection()
     reset_inherited_state()
     from boincvm.redaction import RedactedErrors, hide, hide_this_user

@@ -1,4 +1,4 @@
-"""A broker that runs elsewhere, as the command line names it."""
+"""Options for a broker that runs elsewhere."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ _KINDS = {"rabbitmq": "rabbitmq", "activemq": "activemq", "stomp": "embedded"}
 
 
 def add_arguments(options: argparse._ActionsContainer, summary: str) -> None:
-    """`summary`: of --broker."""
+    """Add the options; `summary` is the help text of --broker."""
     options.add_argument("--broker", metavar="URL", help=summary)
     options.add_argument("--passcode-file", type=Path, metavar="FILE", help="for that broker")
     options.add_argument(
@@ -24,7 +24,7 @@ def add_arguments(options: argparse._ActionsContainer, summary: str) -> None:
 
 
 def broker_of(arguments: argparse.Namespace) -> "BrokerAddress | None":
-    """None where none was named. Raises UsageError."""
+    """Return the broker that was named, or None. Raises UsageError."""
     from boincvm.bus.broker_address import BrokerAddress
 
     if arguments.broker is None:

@@ -1,4 +1,4 @@
-"""What `boincvm doctor` looks at: one function, one check, one line of the report."""
+"""The checks of `boincvm doctor`: one function and one line of the report for each."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ OLDEST_PYTHON = (3, 11)
 LEAST_DISK = 256 * MIB
 COMFORTABLE_DISK = 4096 * MIB
 COMFORTABLE_MEMORY = 768 * MIB
-"""The default machine's 512 MiB and what QEMU itself takes."""
+"""The default machine's 512 MiB, and QEMU's own share."""
 
 
 def python() -> Check:
@@ -40,7 +40,7 @@ def setpriv() -> Check:
 
 
 def kernel_of_an_image() -> Path | None:
-    """Return the kernel of an image that is here and whole; None if there is none."""
+    """Return the kernel of any stored image that is intact, or None."""
     from boincvm.image.store import ImageStore
 
     store = ImageStore()
@@ -138,7 +138,7 @@ _AFTER: LookUps = (
 
 
 def look_ups() -> LookUps:
-    """Return all that is looked at, in order, the drivers' among it."""
+    """Return all checks in order, including the drivers'."""
     drivers: list[tuple[str, Callable[[], Check | list[Check]]]] = [
         (name, partial(look, kernel_of_an_image))
         for driver in driver_names()
@@ -148,7 +148,7 @@ def look_ups() -> LookUps:
 
 
 def examine(name: str, function: Callable[[], Check | list[Check]]) -> list[Check]:
-    """The findings of one check; one that cannot be made is a finding too."""
+    """Return the results of one check; failing to make it is a result too."""
     try:
         found = function()
     except (BoincvmError, OSError) as error:

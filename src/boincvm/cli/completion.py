@@ -1,4 +1,4 @@
-"""`boincvm completion`: a script for the shell, made from the parsers themselves."""
+"""`boincvm completion`: a completion script for the shell, made from the parsers themselves."""
 
 import argparse
 
@@ -12,7 +12,7 @@ examples:
 """
 
 _LIMIT = 5
-"""Seconds that a controller may take to say which machines there are."""
+"""Seconds that a controller may take to list its machines."""
 # No word of a guest's becomes one of the shell's: what has other characters is left out.
 _BASH = f"""
 {controller_options.MACHINES}() {{
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the script. Raises HostError where shtab, which makes it, is not installed."""
+    """Print the script. Raises HostError if shtab, which makes it, is not installed."""
     try:
         import shtab
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""`boincvm controller`: controls the machines of this host, until it is interrupted."""
+"""`boincvm controller`: controls the machines of this host until it is interrupted."""
 
 import argparse
 from pathlib import Path
@@ -56,7 +56,7 @@ def _directory(text: str) -> Path:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until a signal ends it. Raises BoincvmError."""
+    """Run the controller until a signal ends it. Raises BoincvmError."""
     from boincvm.controller.serve import check_extra
 
     check_extra()

@@ -1,4 +1,4 @@
-"""What the verbs that ask a controller have in common: options, tables, outcomes."""
+"""Options, tables and outcomes that the verbs for a controller share."""
 
 import argparse
 import json
@@ -22,13 +22,13 @@ FILES_OR_MACHINES = "_boincvm_files_or_machines"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """The options that all of them have."""
+    """Add the options that all of them have."""
     add_controller(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def add_controller(parser: argparse.ArgumentParser) -> None:
-    """Which one is asked."""
+    """Add the option that selects the controller."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--controller",
@@ -39,20 +39,20 @@ def add_controller(parser: argparse.ArgumentParser) -> None:
 
 
 def add_selectors(parser: argparse.ArgumentParser) -> None:
-    """One or more, as `arguments.vms`."""
+    """Add one or more selectors of machines as `arguments.vms`."""
     completed(
         parser.add_argument("vms", metavar="SELECTOR", nargs="+", help=f"which: {SELECTOR_HELP}")
     )
 
 
 def completed(action: argparse.Action, function: str = MACHINES) -> argparse.Action:
-    """Shells complete this argument with the ids of machines, or what else `function` finds."""
+    """Make shells complete this argument with machines' ids, or with what `function` finds."""
     action.complete = {"bash": function, "zsh": function}  # type: ignore[attr-defined]
     return action
 
 
 def client_of(arguments: argparse.Namespace) -> "Client":
-    """Raises UsageError."""
+    """Return a client of the selected controller. Raises UsageError."""
     from boincvm.client.address import find_address
     from boincvm.client.client import Client
 
@@ -64,12 +64,12 @@ def print_document(document: object) -> None:
 
 
 def print_line(document: object) -> None:
-    """One of a stream's: at once."""
+    """Print one document of a stream and flush it."""
     print(json.dumps(document), flush=True)
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table with aligned columns; the last one is as long as it likes."""
+    """Print a table with aligned columns; the last one is not padded."""
     widths = [max(len(row[at]) for row in (header, *rows)) for at in range(len(header))]
     for row in (header, *rows):
         cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
@@ -78,8 +78,10 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def waiting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Says so while the block lasts, if a person looks on; what it gives takes how much of how
-    much is done."""
+    """Show what is being waited for during the block, if standard error is a terminal.
+
+    Yields a function that takes how much is done, and of how much.
+    """
     shown = ""
 
     def show(line: str) -> None:
@@ -99,7 +101,7 @@ def waiting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def known_code(code: int) -> ExitCode:
-    """As one of ours."""
+    """Return `code` as one of ours, or as CHILD_FAILED."""
     return ExitCode(code) if code in set(ExitCode) else ExitCode.CHILD_FAILED
 
 
@@ -109,8 +111,10 @@ def known_code(code: int) -> ExitCode:
 def each(
     arguments: argparse.Namespace, operation: str, what: str, done: str, **asked: object
 ) -> int:
-    """`operation` for all of `arguments.vms`, and its outcomes shown. `what`, `done`: words for
-    what goes on, and for what then is. Returns the exit code."""
+    """Call `operation` for all of `arguments.vms`, show the outcomes, and return the exit code.
+
+    `what`, `done`: words for what is going on, and for the state that results.
+    """
     client = client_of(arguments)
     with waiting(f"{what} {', '.join(arguments.vms)}"):
         told = ask_each(
@@ -120,7 +124,7 @@ def each(
 
 
 def ask_each(selectors: Sequence[str], ask: Callable[[str], object]) -> "dict[str, Table]":
-    """The outcomes by id; a selector that as a whole came to nothing has one of its own."""
+    """Return the outcomes by id; a selector that failed as a whole has an outcome of its own."""
     answers: dict[str, object] = {}
 
     def work(selector: str) -> None:
@@ -154,7 +158,7 @@ def ask_each(selectors: Sequence[str], ask: Callable[[str], object]) -> "dict[st
 def show_outcomes(
     outcomes: "Mapping[str, Table]", *, as_json: bool, describe: "Callable[[Table], str]"
 ) -> int:
-    """A line for each; returns the exit code of the first error."""
+    """Print a line for each outcome; return the exit code of the first error."""
     from boincvm.client.client import error_of
 
     if as_json:

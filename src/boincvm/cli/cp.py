@@ -1,4 +1,4 @@
-"""`boincvm cp`: files and trees to machines of the controller, and from them."""
+"""`boincvm cp`: copies files and trees to machines of the controller and from them."""
 
 import argparse
 import os
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until it is there. Raises BoincvmError."""
+    """Copy the files. Raises BoincvmError."""
     if "-" in (arguments.source, arguments.destination):
         raise UsageError(
             "cp copies files and trees, not standard input or output",
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _side(text: str) -> tuple[str, str] | None:
-    """Machines and a path; None for a local one."""
+    """Split `text` into machines and a path; None for a local path."""
     vms, sign, path = text.partition(":")
     return (vms, path) if sign and vms and "/" not in vms else None
 
@@ -101,7 +101,7 @@ def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> in
 
 
 def _content(source: Path, *, is_tree: bool) -> BinaryIO:
-    """The file, or the tree as a tar stream in a file without a name."""
+    """Open the file, or the tree as a tar stream in an unnamed file."""
     if not is_tree:
         return source.open("rb")
     from boincvm.tar_trees import pack

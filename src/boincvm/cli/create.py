@@ -1,4 +1,4 @@
-"""`boincvm create`: a machine of this host's controller, powered off."""
+"""`boincvm create`: creates a machine of this host's controller, powered off."""
 
 import argparse
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make it. Raises BoincvmError."""
+    """Create the machine. Raises BoincvmError."""
     labels = dict(label_of(text) for text in arguments.label)
     made = controller_options.client_of(arguments).call(
         "create",
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def label_of(text: str) -> tuple[str, str]:
-    """Name and value. Raises UsageError."""
+    """Split `text` into a label's name and value. Raises UsageError."""
     name, sign, value = text.partition("=")
     if not sign or not name:
         raise UsageError(f"found the label {text[:80]!r}, expected NAME=VALUE")

@@ -1,4 +1,4 @@
-"""`boincvm doctor`: what works on this host, and what to do about what does not."""
+"""`boincvm doctor`: reports what works on this host, and how to fix what does not."""
 
 import argparse
 import shutil
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine the host and print what was found; 0 if a job can run."""
+    """Examine the host and print the results; return 0 if a job can run."""
     found = [check for name, look in checks.look_ups() for check in checks.examine(name, look)]
     failed = [check for check in found if check.status is Status.FAILED]
     if arguments.json:
@@ -49,7 +49,7 @@ def _told(check: Check) -> dict[str, str]:
 
 
 def report(found: list[Check], columns: int) -> str:
-    """The list for people, with the names aligned."""
+    """Return the list for people, with the names aligned."""
     signs = _SIGNS if can_encode("".join(_SIGNS.values())) else _PLAIN_SIGNS
     width = max(len(check.name) for check in found)
     margin = " " * (width + 4)

@@ -1,4 +1,4 @@
-"""`boincvm events`: what happens to machines and commands."""
+"""`boincvm events`: shows what happens to machines and commands."""
 
 import argparse
 import time
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print them. Raises BoincvmError."""
+    """Print the events. Raises BoincvmError."""
     client = controller_options.client_of(arguments)
     after = arguments.after or 0
     try:

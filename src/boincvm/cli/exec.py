@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until it has ended. Raises BoincvmError."""
+    """Run the program until it has ended; return the exit code. Raises BoincvmError."""
     from boincvm.client.run import InputFeeder, Screen, follow, interruptible
 
     if not arguments.command:

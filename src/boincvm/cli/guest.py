@@ -1,4 +1,4 @@
-"""`boincvm guest`: this host itself becomes a guest on the bus of a controller elsewhere."""
+"""`boincvm guest`: makes this host itself a guest on the bus of a controller elsewhere."""
 
 import argparse
 from pathlib import Path
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until a signal ends it. Raises BoincvmError."""
+    """Run as a guest until a signal ends it. Raises BoincvmError."""
     if is_root() and not arguments.allow_root:
         raise UsageError(
             "as root, whoever controls the bus could do everything here",

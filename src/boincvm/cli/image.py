@@ -32,7 +32,7 @@ def _subparser(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verbs and options of `boincvm image`."""
+    """Add the verbs and options of `boincvm image`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     verbs = parser.add_subparsers(dest="image_verb", metavar="VERB", required=True)
@@ -127,7 +127,7 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what `arguments` say; returns the exit code. Raises BoincvmError."""
+    """Do what `arguments` say; return the exit code. Raises BoincvmError."""
     verb: str = arguments.image_verb
     if verb == "build":
         return _build(arguments)

@@ -1,4 +1,4 @@
-"""`boincvm image warm`: a golden snapshot of an image, made now."""
+"""`boincvm image warm`: makes a golden snapshot of an image now."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ _LEAST_PRIORITY = 19
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options; they say for what machines the snapshot is."""
+    """Add the options; they describe the machines that the snapshot is for."""
     parser.add_argument("name", metavar="NAME", nargs="?", default=_SHAPE.image)
     parser.add_argument("--memory", type=option(values.memory), default=_SHAPE.memory)
     parser.add_argument("--cpus", type=option(_cpus), default=_SHAPE.cpus)
@@ -32,7 +32,7 @@ def _cpus(text: object) -> int:
 
 
 def warm(arguments: argparse.Namespace) -> int:
-    """Returns the exit code. Raises BoincvmError."""
+    """Make the snapshot; return the exit code. Raises BoincvmError."""
     import asyncio
 
     from boincvm.image.store import ImageStore

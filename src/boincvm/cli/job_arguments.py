@@ -1,4 +1,4 @@
-"""The job that `boincvm run`'s arguments describe."""
+"""Builds a job from the arguments of `boincvm run`."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 
 
 def job_from_arguments(arguments: argparse.Namespace) -> Job[MachineTask]:
-    """The whole job. Raises UsageError and, for a job file, JobFileError."""
+    """Return the whole job. Raises UsageError and, for a job file, JobFileError."""
     if arguments.command is None:
         job = _job_of_file(arguments)
     elif arguments.job_file:
@@ -84,7 +84,10 @@ def _job_of_command(arguments: argparse.Namespace) -> Job[MachineTask]:
 
 
 def _program_of_the_host(program: str, directory: Path) -> InputFile | None:
-    """The file that `./prog` means, if it lies beneath `directory`; else the guest has it."""
+    """Return the file of the host that `./prog` names beneath `directory`.
+
+    None: the program is one of the guest's.
+    """
     is_beneath = os.path.normpath(program).split("/")[0] not in ("", "..")
     if "/" not in program or not is_beneath or not (directory / program).is_file():
         return None

@@ -1,4 +1,4 @@
-"""`boincvm libboinc`: BOINC's API for programs that run in a machine, as source to compile."""
+"""`boincvm libboinc`: writes BOINC's API for programs in a machine, as source to compile."""
 
 import argparse
 import shlex
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the files and say how to compile with them. Raises OutputFileError, OSError."""
+    """Write the files and tell how to compile with them. Raises OutputFileError, OSError."""
     directory: Path = arguments.directory
     sources = _sources()
     if not arguments.force:

@@ -1,4 +1,4 @@
-"""`boincvm logs`: what a machine's shim had to say."""
+"""`boincvm logs`: shows the log of a machine's shim."""
 
 import argparse
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print them. Raises BoincvmError."""
+    """Print the log. Raises BoincvmError."""
     told = controller_options.client_of(arguments).call(
         "logs", vm=arguments.vm, lines=arguments.lines
     )

@@ -1,4 +1,4 @@
-"""`boincvm ls`: the machines of this host, and the guests that are on the bus."""
+"""`boincvm ls`: lists the machines of this host and the guests on the bus."""
 
 import argparse
 import sys
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print them. Raises BoincvmError."""
+    """Print the list. Raises BoincvmError."""
     client = controller_options.client_of(arguments)
     if not arguments.watch:
         _show(_machines(client, arguments.vms), arguments)
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _news(client: "Client") -> Iterator[None]:
-    """At once, and after each event that is no older than what was shown last."""
+    """Yield once immediately, and after each event that is newer than what was shown last."""
     seen = client.call("events", after=_LATEST)["last"]
     yield None
     for event in client.events(int(str(seen)), follow=True):
@@ -126,7 +126,7 @@ def _size(value: object) -> str:
 
 
 def _age(seconds: float) -> str:
-    """In at most two units."""
+    """Format a duration with at most two units."""
     whole = max(int(seconds), 0)
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
     if days:

@@ -1,4 +1,4 @@
-"""`boincvm snapshot`, where it is about machines of the controller."""
+"""`boincvm snapshot` for machines of the controller."""
 
 import argparse
 import time
@@ -15,8 +15,11 @@ _HEADER = ("NAME", "MADE", "SIZE", "DESCRIPTION")
 
 
 def means_machines(arguments: argparse.Namespace) -> bool:
-    """Whether the target of `take` and `ls` is no job's directory. What is a directory here is
-    one, and so is what looks like one; but only machines have names for their snapshots."""
+    """Tell whether the target of `take` and `ls` names machines rather than a job's directory.
+
+    An existing directory is one, and so is anything that looks like a path. But an option that only
+    machines' snapshots have decides for machines.
+    """
     if arguments.vm or arguments.controller:
         return True
     if getattr(arguments, "name", None) or getattr(arguments, "description", None):
@@ -26,7 +29,7 @@ def means_machines(arguments: argparse.Namespace) -> bool:
 
 
 def take(arguments: argparse.Namespace) -> int:
-    """Of all that it means, while they run on. Raises BoincvmError."""
+    """Take snapshots of all selected machines while they run on. Raises BoincvmError."""
     told = _change(arguments, "snapshot_take", description=arguments.description)
     return controller_options.show_outcomes(
         told, as_json=arguments.json, describe=lambda one: f"has the snapshot {one['snapshot']}"
@@ -34,7 +37,7 @@ def take(arguments: argparse.Namespace) -> int:
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    """Raises BoincvmError."""
+    """Restore machines to a snapshot. Raises BoincvmError."""
     told = _change(arguments, "snapshot_restore")
     return controller_options.show_outcomes(
         told, as_json=arguments.json, describe=lambda one: f"goes on as in {one['snapshot']}"
@@ -42,7 +45,7 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 def remove(arguments: argparse.Namespace) -> int:
-    """Raises BoincvmError."""
+    """Remove a snapshot of machines. Raises BoincvmError."""
     told = _change(arguments, "snapshot_remove")
     return controller_options.show_outcomes(
         told,
@@ -64,7 +67,7 @@ def _change(arguments: argparse.Namespace, operation: str, **asked: object) -> "
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """A machine's, the oldest one first. Raises BoincvmError."""
+    """List a machine's snapshots, oldest first. Raises BoincvmError."""
     try:
         told = controller_options.client_of(arguments).call("snapshot_list", vm=arguments.target)
     except BoincvmError as error:
@@ -96,7 +99,7 @@ def _row(snapshot: "Table") -> tuple[str, ...]:
 
 
 def _also_no_directory(error: BoincvmError, arguments: argparse.Namespace) -> BoincvmError:
-    """`take` and `ls` take a job's directory too, and its name may be mistyped."""
+    """Extend the hint of `error` where the target may be a job's directory that was mistyped."""
     if arguments.snapshot_verb not in ("take", "ls") or arguments.vm or arguments.controller:
         return error
     hint = f"{error.hint}; a job's directory is given as ./{arguments.target}"

@@ -1,10 +1,10 @@
-"""The console script. Nothing is imported before it is needed: `--version` answers at once."""
+"""The console script. Nothing is imported before it is needed: `--version` answers immediately."""
 
 import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what `argv` (by default the process's own arguments) says; return the exit code."""
+    """Run the verb in `argv` (by default the process's own arguments); return the exit code."""
     is_own_process = argv is None
     arguments = sys.argv[1:] if argv is None else argv
     try:

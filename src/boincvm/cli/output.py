@@ -1,4 +1,4 @@
-"""What all verbs print alike: errors for people, errors and results for machines."""
+"""Output that all verbs share: errors for people, errors and results for machines."""
 
 import errno
 import json
@@ -17,18 +17,18 @@ _STANDARD_OUTPUT = 1
 
 
 def wants_json(arguments: list[str]) -> bool:
-    """Whether `--json` is among our own arguments, those before `--`."""
+    """Tell whether `--json` is among our own arguments, those before `--`."""
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return "--json" in own
 
 
 def print_json(value: Mapping[str, object]) -> None:
-    """`value` as one line on standard output."""
+    """Print `value` as one line on standard output."""
     print(json.dumps(value))
 
 
 def can_encode(text: str) -> bool:
-    """Whether standard output's encoding has the characters of `text`."""
+    """Tell whether standard output's encoding has the characters of `text`."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
@@ -41,7 +41,7 @@ class ReaderGoneError(Exception):
 
 
 def flush_standard_output() -> None:
-    """Write what is buffered. Raises ReaderGoneError and OSError; nothing is written then."""
+    """Flush standard output. Raises ReaderGoneError and OSError; the buffer is discarded then."""
     try:
         print(end="", flush=True)
     except BrokenPipeError as error:
@@ -53,13 +53,13 @@ def flush_standard_output() -> None:
 
 
 def write_output(data: bytes) -> None:
-    """What a program has written to standard output, at once. Raises ReaderGoneError, OSError."""
+    """Write a program's standard output immediately. Raises ReaderGoneError, OSError."""
     sys.stdout.buffer.write(data)
     flush_standard_output()
 
 
 def write_errors(data: bytes) -> None:
-    """What a program has written to standard error, at once. Raises ReaderGoneError, OSError."""
+    """Write a program's standard error immediately. Raises ReaderGoneError, OSError."""
     try:
         standard_error.write(data)
     except BrokenPipeError as error:
@@ -74,7 +74,7 @@ def _abandon_standard_output() -> None:
 
 
 def report(error: BaseException, *, as_json: bool) -> int:
-    """Tell a person (or, `as_json`, a machine) about `error`; return its exit code."""
+    """Report `error` to a person (or, if `as_json`, to a machine); return its exit code."""
     code = _report(error, as_json)
     # A fault of standard output itself is what was just told, or there is nobody to tell.
     with suppress(ReaderGoneError, OSError):
@@ -127,5 +127,5 @@ def _of_the_host(error: OSError) -> BoincvmError:
 
 
 def _reader_is_gone() -> bool:
-    """Whether standard output, and not some other pipe, is what broke."""
+    """Tell whether standard output, and not some other pipe, is broken."""
     return reader_has_gone(_STANDARD_OUTPUT)

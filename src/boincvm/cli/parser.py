@@ -1,4 +1,4 @@
-"""argparse, with errors that are ours."""
+"""An argparse parser whose errors are our own."""
 
 import argparse
 import os
@@ -13,8 +13,11 @@ Value = TypeVar("Value")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Of the terminal's width. argparse would ask `shutil`, which brings in compressors: each
-    parser makes one of these, also where nobody wants help."""
+    """A help formatter for the terminal's width.
+
+    argparse would ask `shutil`, which imports compressors, and each parser makes a formatter even
+    if nobody wants help.
+    """
 
     def __init__(self, prog: str) -> None:
         columns = os.environ.get("COLUMNS", "")
@@ -26,10 +29,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError with the next step instead of printing a usage line and exiting.
+    """Raises UsageError with a hint instead of printing a usage line and exiting.
 
-    `advice` goes in front of where to find help. Options are not to be abbreviated: a later
-    version with more options must read an old command line as before.
+    `advice` precedes the hint where to find help. Options cannot be abbreviated, so that a later
+    version with more options still reads an old command line the same way.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -46,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def option(convert: Callable[[object], Value]) -> Callable[[str], Value]:
-    """`convert` (of boincvm.job.values) as an argparse type that keeps its message."""
+    """Return `convert` (of boincvm.job.values) as an argparse type that keeps its error message."""
 
     def converted(text: str) -> Value:
         try:

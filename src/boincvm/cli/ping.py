@@ -1,4 +1,4 @@
-"""`boincvm ping`: whether guests answer, and how fast."""
+"""`boincvm ping`: shows whether guests answer, and how fast."""
 
 import argparse
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask them. Returns 0 if all answer. Raises BoincvmError."""
+    """Ping the guests; return 0 if all answer. Raises BoincvmError."""
     from boincvm.client.client import error_of
 
     client = controller_options.client_of(arguments)

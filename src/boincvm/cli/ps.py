@@ -1,4 +1,4 @@
-"""`boincvm ps`: the commands that machines were given."""
+"""`boincvm ps`: lists the commands that machines were given."""
 
 import argparse
 import shlex
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print them. Raises BoincvmError."""
+    """Print the list. Raises BoincvmError."""
     finished = None if arguments.all else False
     told = controller_options.client_of(arguments).call("commands", finished=finished)
     if arguments.json:
@@ -58,7 +58,7 @@ def _row(command: "Table") -> tuple[str, ...]:
 
 
 def _states(answers: object) -> str:
-    """Such as `2 ended, 1 running`."""
+    """Count the states, as in `2 ended, 1 running`."""
     from boincvm.client.run import end_of
 
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""`boincvm reset`: machines are switched off and boot."""
+"""`boincvm reset`: switches machines off and boots them again."""
 
 import argparse
 
@@ -19,5 +19,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until they run. Raises BoincvmError."""
+    """Reset the machines and wait until they run. Raises BoincvmError."""
     return controller_options.each(arguments, "reset", "resetting", "is running")

@@ -1,4 +1,4 @@
-"""`boincvm resume`: machines that were suspended go on."""
+"""`boincvm resume`: lets suspended machines continue."""
 
 import argparse
 
@@ -19,5 +19,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until they run. Raises BoincvmError."""
+    """Resume the machines and wait until they run. Raises BoincvmError."""
     return controller_options.each(arguments, "resume", "resuming", "is running")

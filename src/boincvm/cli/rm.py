@@ -1,4 +1,4 @@
-"""`boincvm rm`: machines, their disks and their snapshots are gone."""
+"""`boincvm rm`: removes machines with their disks and their snapshots."""
 
 import argparse
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Raises BoincvmError."""
+    """Remove the machines. Raises BoincvmError."""
     return controller_options.each(
         arguments, "remove", "removing", "is removed", force=arguments.force
     )

@@ -1,4 +1,4 @@
-"""`boincvm run`: a job from the command line or from a job file."""
+"""`boincvm run`: runs a job from the command line or from a job file."""
 
 import argparse
 
@@ -137,7 +137,7 @@ def _number(text: object) -> object:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the job. Returns the program's exit code; raises BoincvmError for all that is ours."""
+    """Run the job; return the program's exit code. Raises BoincvmError for all failures of ours."""
     job = job_from_arguments(arguments)
     from boincvm.runner.run import run_job
 

@@ -1,4 +1,4 @@
-"""Standard input that a shell's loop reads too: `while read x; do boincvm run …; done <list`."""
+"""Standard input shared with a shell's loop: `while read x; do boincvm run …; done <list`."""
 
 import os
 import stat
@@ -9,17 +9,17 @@ _STDIN = 0
 
 
 class SharedInput:
-    """A look at our standard input before a program gets it, and after.
+    """Checks how much of our standard input a program has taken.
 
-    Where it is a file that somebody has read a part of before us, as a loop has, what we take is
-    missing there. Of a pipe nobody can tell.
+    If it is a file that another process has partly read before us, as a loop does, that process
+    misses what we take. For a pipe this cannot be detected.
     """
 
     def __init__(self) -> None:
         self._begin = self._place()
 
     def tell_if_taken(self, verb: str) -> None:
-        """Say what to do, where the program was given what a loop may have wanted."""
+        """Tell the user what to do if the program took input that a loop may have wanted."""
         if self._begin > 0 and (taken := self._place() - self._begin) > 0:
             say(
                 f"boincvm: the rest of standard input, {taken} bytes, went to the program:"
@@ -29,7 +29,7 @@ class SharedInput:
 
     @staticmethod
     def _place() -> int:
-        """Bytes of the file that were read; 0 for what is no file."""
+        """Return how many bytes of the file were read; 0 if it is not a file."""
         try:
             is_file = stat.S_ISREG(os.fstat(_STDIN).st_mode)
             return os.lseek(_STDIN, 0, os.SEEK_CUR) if is_file else 0

@@ -1,4 +1,4 @@
-"""`boincvm shell`: a shell in a machine of the controller, on one's own terminal."""
+"""`boincvm shell`: opens a shell in a machine of the controller on the user's own terminal."""
 
 import argparse
 import os
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until it has ended. Raises BoincvmError."""
+    """Run the shell until it has ended. Raises BoincvmError."""
     from boincvm.client.terminal.local import TerminalSession, check_terminal, size_of
     from boincvm.client.terminal.protocol import shell_argv, shell_environment
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _only(client: "Client", selector: str) -> str:
-    """The id of the one machine that it means. Raises UsageError."""
+    """Return the id of the one machine that `selector` matches. Raises UsageError."""
     found = client.call("list", vms=selector).get("vms")
     vms = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     if not vms:
@@ -69,7 +69,7 @@ def _only(client: "Client", selector: str) -> str:
 
 
 class _Shell:
-    """A far end, as a command of the controller. `command`: how it ended."""
+    """The remote end, which is a command of the controller. `command`: how it ended."""
 
     def __init__(self, client: "Client", command_id: str) -> None:
         self._client = client

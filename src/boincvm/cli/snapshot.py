@@ -1,5 +1,7 @@
-"""`boincvm snapshot`: of the controller's machines, and checkpoints of jobs that run in a directory
-or a BOINC slot."""
+"""`boincvm snapshot`: snapshots of the controller's machines, and checkpoints of jobs.
+
+The jobs run in a directory or a BOINC slot.
+"""
 
 import argparse
 import json
@@ -29,7 +31,7 @@ _TAKE_LIMIT = 600.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verbs and options of `boincvm snapshot`."""
+    """Add the verbs and options of `boincvm snapshot`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     verbs = parser.add_subparsers(dest="snapshot_verb", metavar="VERB", required=True)
@@ -83,7 +85,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what `arguments` say; returns the exit code. Raises BoincvmError."""
+    """Do what `arguments` say; return the exit code. Raises BoincvmError."""
     of_jobs = {"take": _take, "ls": _list, "export": _export, "import": _import}
     of_machines = {
         "take": machine_snapshots.take,

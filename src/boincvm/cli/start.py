@@ -1,4 +1,4 @@
-"""`boincvm start`: machines boot, or go on from where they were saved."""
+"""`boincvm start`: boots machines, or resumes them from where they were saved."""
 
 import argparse
 
@@ -19,5 +19,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until they run. Raises BoincvmError."""
+    """Start the machines and wait until they run. Raises BoincvmError."""
     return controller_options.each(arguments, "start", "starting", "is running")

@@ -1,4 +1,4 @@
-"""`boincvm stop`: machines are shut down, or switched off."""
+"""`boincvm stop`: shuts machines down, or switches them off."""
 
 import argparse
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until they are off. Raises BoincvmError."""
+    """Stop the machines and wait until they are off. Raises BoincvmError."""
     if arguments.discard:
         return controller_options.each(
             arguments, "discard", "discarding", "will boot when it is started"

@@ -1,4 +1,4 @@
-"""`boincvm suspend`: machines stand still, in memory or on disk."""
+"""`boincvm suspend`: pauses machines in memory, or saves them to disk."""
 
 import argparse
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until they stand still. Raises BoincvmError."""
+    """Suspend the machines and wait until they are paused or saved. Raises BoincvmError."""
     if arguments.to_disk:
         return controller_options.each(arguments, "save", "saving", "is saved")
     return controller_options.each(arguments, "pause", "suspending", "is paused")

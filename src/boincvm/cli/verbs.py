@@ -12,7 +12,7 @@ from boincvm.standard_error import show
 
 
 class VerbModule(Protocol):
-    """What a file of a verb holds: boincvm/cli/VERB.py."""
+    """The contents of a verb's file, boincvm/cli/VERB.py."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -20,10 +20,12 @@ class VerbModule(Protocol):
 
 
 class Verb(NamedTuple):
-    """`takes_command`: all after `--` is not ours to read and becomes `arguments.command`."""
+    """The description of one verb."""
 
     summary: str
+    """One line for the list of verbs."""
     takes_command: bool = False
+    """Whether everything after `--` is passed on unread as `arguments.command`."""
 
 
 VERBS = {
@@ -87,16 +89,16 @@ documentation:
 
 
 def help_text() -> str:
-    """What `boincvm --help` prints."""
+    """Return the text that `boincvm --help` prints."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
     return _HELP.format(verbs=verbs)
 
 
 def prepare(arguments: list[str]) -> Callable[[], int]:
-    """Find the verb and read its arguments; return what runs it and returns the exit code.
+    """Find the verb and parse its arguments; return a function that runs it.
 
-    Raises UsageError.
+    The function returns the exit code. Raises UsageError.
     """
     if not arguments:
         show(help_text())
@@ -124,12 +126,12 @@ def prepare(arguments: list[str]) -> Callable[[], int]:
 
 
 def load(name: str) -> VerbModule:
-    """The verb's module, imported now and not before: each has its own weight."""
+    """Import and return the verb's module, only when it is needed: each has its own cost."""
     return cast(VerbModule, importlib.import_module(f"boincvm.cli.{name}"))
 
 
 def full_parser() -> Parser:
-    """One parser with every verb in it, as shell completion wants it."""
+    """Return one parser with every verb in it, for shell completion."""
     parser = Parser(prog="boincvm", description=__doc__)
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(metavar="VERB")

@@ -171,10 +171,10 @@ class GuestProgram:
         self._end: asyncio.Future[ProgramEnd] = asyncio.get_running_loop().create_future()
 
     def state(self) -> dict[str, object]:
-        """Return the state for `attached`, in this process or another, with all input fed
-        meanwhile.
+        """Return the state for `attached`, in this process or another.
 
-        Call this while the link is quiet and after all output has been written.
+        It includes input fed while the link is quiet. Call this while the link is quiet and after
+        all output has been written.
         """
         held = self._link.held_words(self._call.number)
         unsent = b"".join(word.body for word in held if word.word == "stdin")

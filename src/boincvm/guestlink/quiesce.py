@@ -39,9 +39,9 @@ class Quiet:
         self._answer: asyncio.Future[frozenset[int]] | None = None
 
     def ask(self, phase: Phase) -> asyncio.Future[frozenset[int]]:
-        """Enter `phase`, in which the guest is asked to change; return the future of its answer.
+        """Enter `phase`; return the future of the guest's answer.
 
-        If it was asked to continue, the answer is the calls that it has.
+        For `ATTACHING`, the answer is the calls that the guest has.
         """
         self.phase = phase
         self.held = [] if phase is Phase.QUIESCING else None
