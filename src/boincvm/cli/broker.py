@@ -47,7 +47,7 @@ def broker_of(arguments: argparse.Namespace) -> "BrokerAddress | None":
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the passcode cannot be read: {error}") from error
     kind, authority = _KINDS[parts.scheme], arguments.broker_ca
-    # Shims read it, too, and work elsewhere.
+    # Absolute, because shims read it too, and run in other directories.
     authority = str(Path(authority).absolute()) if authority else ""
     return BrokerAddress(
         parts.username, passcode, host=host, port=port, authority=authority, dialect=kind

@@ -49,7 +49,7 @@ def kernel_of_an_image() -> Path | None:
             with store.open_unverified(name) as image:
                 return image.kernel
         except BoincvmError:
-            continue  # damaged: `images` says so
+            continue  # damaged: the check `images` reports it
     return None
 
 

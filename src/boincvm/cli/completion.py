@@ -13,7 +13,7 @@ examples:
 
 _LIMIT = 5
 """Seconds that a controller may take to list its machines."""
-# No word of a guest's becomes one of the shell's: what has other characters is left out.
+# Guest names never become shell syntax: those with other characters are left out.
 _BASH = f"""
 {controller_options.MACHINES}() {{
   local id
@@ -30,7 +30,7 @@ _BASH = f"""
   compgen -f -- "$1"
 }}
 """
-# After the colon of a machine's name goes a path.
+# A path follows the colon after a machine's name.
 _BASH_END = """
 _boincvm() {
   _shtab_boincvm "$@"

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _place(arguments: argparse.Namespace) -> "ListenAddress | None":
     from boincvm.controller.serve.server import ListenAddress
 
-    # Without its own certificate there is no TLS, and nobody is asked for another one.
+    # Without a certificate of its own there is no TLS, so no client is asked for one either.
     if (arguments.tls_key or arguments.client_ca) and not arguments.tls_certificate:
         raise UsageError("--tls-key and --client-ca need --tls-certificate")
     if arguments.listen is None:

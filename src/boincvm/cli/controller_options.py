@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from boincvm.client.client import Client, Table
 
 SELECTOR_HELP = "an id, a pattern like 'web.*', labels like 'site=cern,cpus>=2', or all"
-# Functions of the completion scripts, see completion.py; bash's takes "_dir" and "_file" as a sign.
+# Functions of the completion scripts (completion.py); in bash, "_dir" and "_file" have a meaning.
 MACHINES = "_boincvm_machines"
 MACHINES_OR_DIRECTORIES = "_boincvm_machines_or_dirs"
 FILES_OR_MACHINES = "_boincvm_files_or_machines"
@@ -136,7 +136,7 @@ def ask_each(selectors: Sequence[str], ask: Callable[[str], object]) -> "dict[st
     if len(selectors) == 1:
         work(selectors[0])
     else:
-        # Daemons: Ctrl-C does not wait for machines that take their time.
+        # Daemon threads, so that Ctrl-C does not wait for slow machines.
         threads = [threading.Thread(target=work, args=(one,), daemon=True) for one in selectors]
         for thread in threads:
             thread.start()

@@ -104,7 +104,7 @@ def _feeds(arguments: argparse.Namespace) -> bool:
         return True
     is_pattern = any(sign in arguments.vms for sign in "*,=<>!") or arguments.vms == "all"
     try:
-        # With an id it may be a retry, and what has been read is not there a second time.
+        # With an id it may be a retry, and input can be read only once.
         return not is_pattern and arguments.id is None and not os.isatty(sys.stdin.fileno())
     except (ValueError, AttributeError):
         return False  # it is closed

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpus", type=option(_cpus), default=_SHAPE.cpus)
     parser.add_argument("--disk", type=option(values.disk))
     parser.add_argument("--network", action="store_true")
-    # As a machine is that runs under a BOINC client.
+    # Like a machine that runs under a BOINC client.
     parser.add_argument("--balloon", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--background", action="store_true", help="at the least priority")

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
             freeze_imports()
         code = run()
         flush_standard_output()
-    except BaseException as error:  # the last place where an error can be told to a person
+    except BaseException as error:  # the last place where an error can be reported
         from boincvm.cli.output import report, wants_json
 
         return report(error, as_json=wants_json(arguments))

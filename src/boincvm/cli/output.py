@@ -67,7 +67,7 @@ def write_errors(data: bytes) -> None:
 
 
 def _abandon_standard_output() -> None:
-    # Else the interpreter tries to flush again as it ends, fails, and exits with 120.
+    # Otherwise the interpreter flushes again as it ends, fails, and exits with 120.
     nowhere = open_descriptor(os.devnull, "a")
     os.dup2(nowhere, _STANDARD_OUTPUT)
     os.close(nowhere)
@@ -76,7 +76,7 @@ def _abandon_standard_output() -> None:
 def report(error: BaseException, *, as_json: bool) -> int:
     """Report `error` to a person (or, if `as_json`, to a machine); return its exit code."""
     code = _report(error, as_json)
-    # A fault of standard output itself is what was just told, or there is nobody to tell.
+    # An error of standard output itself is what is being reported, or nobody reads it.
     with suppress(ReaderGoneError, OSError):
         flush_standard_output()
     return code
@@ -90,7 +90,7 @@ def _report(error: BaseException, as_json: bool) -> int:
             return _tell(error, as_json)
         case ReaderGoneError():
             return ExitCode.OUTPUT_CLOSED
-        case BrokenPipeError() if _reader_is_gone():  # where output is not buffered
+        case BrokenPipeError() if _reader_is_gone():  # if output is not buffered
             return ExitCode.OUTPUT_CLOSED
         case OSError():
             return _tell(_of_the_host(error), as_json)
@@ -109,7 +109,7 @@ def _tell(error: BoincvmError, as_json: bool) -> int:
     code = int(error.exit_code)
     if as_json:
         told = {"message": error.message, "hint": error.hint, "exit_code": code}
-        with suppress(OSError):  # standard output's own fault is what was to be told
+        with suppress(OSError):  # the error to report may be standard output's own
             print_json({"error": told})
         return code
     standard_error.say(f"boincvm: {error.message}")

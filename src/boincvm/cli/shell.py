@@ -89,7 +89,7 @@ class _Shell:
 
 
 def _write(stream: str, data: bytes) -> None:
-    # What goes to stderr has lines of plain text, and the terminal is raw.
+    # stderr has lines of plain text, and the terminal is raw.
     left = memoryview(data if stream == "stdout" else data.replace(b"\n", b"\r\n"))
     while left:
         left = left[os.write(_STANDARD_OUTPUT, left) :]

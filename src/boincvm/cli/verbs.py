@@ -118,7 +118,7 @@ def prepare(arguments: list[str]) -> Callable[[], int]:
     module.add_arguments(parser)
     try:
         parsed = parser.parse_args(rest)
-    except SystemExit:  # argparse ends like this after a help text; errors it gives to us
+    except SystemExit:  # argparse raises this after a help text; errors go to Parser.error
         return lambda: ExitCode.SUCCESS
     if VERBS[name].takes_command:
         parsed.command = command

@@ -26,6 +26,6 @@ class CloneIdentity(NamedTuple):
 
 def clone_identity(*, network: bool, host_name: str = "") -> CloneIdentity:
     """Return a new identity."""
-    # Locally administered, and of one card (IEEE 802).
+    # A locally administered unicast address (IEEE 802).
     address = bytes([0x52, *os.urandom(5)]) if network else b""
     return CloneIdentity(os.urandom(64), address, host_name)

@@ -80,7 +80,7 @@ def check_destination(directory: Path, destination: PurePosixPath) -> None:
                 hint="move it away, or name another",
             )
     except FileNotFoundError:
-        pass  # its directories are made when it comes
+        pass  # its directories are made when it arrives
     except UnsafePathError as error:
         raise OutputFileError(f"output {shown(destination)}: {error}") from error
     except OSError as error:
@@ -167,6 +167,6 @@ class _Get:
         try:
             filetree.unlink(self._part, self._parent)
         except FileNotFoundError:
-            pass  # nothing had come yet
+            pass  # nothing had arrived yet
         except (IsADirectoryError, PermissionError):
             filetree.remove_tree(self._part, self._parent)

@@ -49,8 +49,7 @@ class Call:
         self.lasts = lasts
 
     def send(self, word: str, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        """Send the message `word` to the guest; the caller calls `drain` before it sends much
-        more."""
+        """Send the message `word` to the guest; `drain` before sending much more."""
         self._link.send(word, str(self.number), headers or {}, body)
 
     def close(self) -> None:
@@ -123,7 +122,7 @@ class GuestLink(asyncio.Protocol):
             lambda: cls(wanted, state, is_asked=is_asked, host_name=host_name)
         )
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -146,7 +145,7 @@ class GuestLink(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    # What the guest says.
+    # Messages from the guest.
 
     def _take(self, frame: Frame) -> None:
         self._quiet.check()
@@ -187,7 +186,7 @@ class GuestLink(asyncio.Protocol):
         elif not 0 < called < self._next_call:
             raise StompError(f"there is no call {called}")
 
-    # What the host says.
+    # Messages to the guest.
 
     def call(self, receiver: Receiver, *, lasts: bool = False) -> Call:
         """Return a new call whose answers go to `receiver`."""
@@ -245,7 +244,7 @@ class GuestLink(asyncio.Protocol):
         """Ask the guest to write out its disk and power off."""
         self.send("power-off", "0", {})
 
-    # Saved and restored.
+    # Saving and restoring.
 
     async def quiesce(self, limit: float | None, *, hold: bool = False) -> None:
         """Wait until the guest is quiet and has nothing more to send, so that it can be saved.
@@ -319,7 +318,7 @@ class GuestLink(asyncio.Protocol):
             return answer.result()
         raise self.failure.result()
 
-    # Presence.
+    # Heart-beats.
 
     def expect_beats(self, silence_limit: float | None) -> None:
         """Treat a guest that is silent for `silence_limit` seconds as hung from now on.

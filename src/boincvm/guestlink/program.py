@@ -255,7 +255,7 @@ class GuestProgram:
     def grant(self, count: int) -> None:
         """Let the guest send `count` more bytes of output, as many as have been handled."""
         self._ungranted += count
-        # Under emulation each frame costs the guest some time, so few of them.
+        # Each frame costs an emulated guest some time, so send few of them.
         if self._ungranted >= WINDOW // 4:
             self._unanswered += self._ungranted
             self._call.send("credit", {"bytes": str(self._ungranted)})

@@ -76,7 +76,7 @@ class _Put:
             self._call.close()
             self._free_slots()
             if not self._done.cancel() and not self._done.cancelled():
-                self._done.exception()  # looked at, if an error of our own came first
+                self._done.exception()  # retrieved, so that asyncio does not complain
 
     async def _send_content(self, entry: Entry, descriptor: int) -> None:
         for start, length in filetree.extents(descriptor, entry.size):

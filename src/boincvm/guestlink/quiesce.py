@@ -56,7 +56,7 @@ class Quiet:
     def take(self, word: str, frame: Frame) -> None:
         """Handle a message that belongs to no call. Raises StompError."""
         if word == "quiet" and self.phase is Phase.ATTACHING:
-            return  # it came too late, and the host has changed its mind
+            return  # it came too late: the host has already asked the guest to continue
         if _ANSWERS.get(word) is not self.phase or self._answer is None:
             raise StompError("there is no call 0")
         calls: frozenset[int] = frozenset()

@@ -101,7 +101,7 @@ def _bytes(table: Mapping[str, object], name: str, most: int) -> bytes:
         if isinstance(value, str) and len(value) <= 2 * most:
             return bytes.fromhex(value)
     except ValueError:
-        pass  # no hexadecimal digits
+        pass  # not hexadecimal
     raise _damaged(name)
 
 

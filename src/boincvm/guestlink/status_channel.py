@@ -110,7 +110,7 @@ class StatusReader:
     def feed(self, data: bytes) -> list[Word]:
         """Return the messages that `data` completes."""
         *lines, rest = (self.unfinished + data).split(b"\n")
-        # One byte more than a line may have marks it as one to be dropped.
+        # One byte more than a line may have marks it as too long.
         self.unfinished = rest[: LONGEST + 1]
         words = []
         for line in lines:

@@ -173,8 +173,7 @@ class _Reader:
         return self._host_task(task, appends=False)
 
     def _host_task(self, task: Fields, *, appends: bool) -> HostTask:
-        """Read a task of the host. `appends`: it gets the wrapper's arguments unless it says
-        otherwise."""
+        """Read a task of the host; with `appends` it gets the wrapper's arguments by default."""
 
         def expanded(text: str) -> str:
             return text if self._macros is None else expand(text, self._macros)
@@ -227,7 +226,7 @@ class _Reader:
         own = map(resolved, self._own_arguments(task, appends=True))
         told = task.text("exec_dir")
         directory = PurePosixPath(expand(told, macros)) if told else None
-        # What has no effect in a machine is looked at all the same: it may be a slip.
+        # Elements without effect in a machine are checked too: they may be mistakes.
         task.switch("multi_process")
         task.switch("forward_slashes")
         task.integer("priority")
@@ -328,8 +327,10 @@ class _Machines:
 
 
 def _check_host_task(task: Fields) -> None:
-    """Check a task without a machine: our elements about one are errors, VMWrapper's have no
-    effect."""
+    """Check a task without a machine.
+
+    Elements of ours that describe a machine are errors; VMWrapper's have no effect.
+    """
     for name in _OURS:
         element = task.last(name)
         if element is not None:
@@ -349,10 +350,12 @@ def _program(task: Fields) -> tuple[str, InputFile | None]:
     if not path or path.endswith("/"):
         place /= PurePosixPath(application).name
     if not is_copied:
-        return (str(place) if path else application), None  # the latter by the guest's PATH
+        return (
+            str(place) if path else application
+        ), None  # the latter is looked up in the guest's PATH
     if element is not None:
         task.file_name_of(element)
-    # One that is to go elsewhere is refused when the task starts.
+    # A destination elsewhere is refused when the task starts.
     is_beneath = place.is_relative_to(GUEST_DIRECTORY)
     destination = place.relative_to(GUEST_DIRECTORY) if is_beneath else place
     return str(place), InputFile(Path(application), destination)

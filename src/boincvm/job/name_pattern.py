@@ -115,7 +115,7 @@ class NamePattern:
         """Return True if the expression matches anywhere in `name`. Raises NamePatternError."""
         search = _Search(self._steps, self._slots, name)
         none = (-1, -1) * len(self._slots)
-        # What has led nowhere from one start leads nowhere from another.
+        # A step that failed at a place from one start fails there from any other.
         tried: set[tuple[int, int, _Groups]] = set()
         return any(
             search.match(0, start, none, tried) is not None for start in range(len(name) + 1)
@@ -203,7 +203,7 @@ def compile_name_pattern(text: str) -> NamePattern:
     Raises NamePatternError for what std::regex refuses, for the few things that it may interpret
     differently than intended, and for what is too long.
     """
-    reader = _Reader(os.fsencode(text).decode("latin-1"))  # a character for each byte
+    reader = _Reader(os.fsencode(text).decode("latin-1"))  # one character per byte
     try:
         return NamePattern(reader.whole(), reader.referred)
     except RecursionError as error:
@@ -381,7 +381,7 @@ class _Reader:
     def _set(self) -> frozenset[int]:
         is_negated = self._peek() == "^" and self._take() == "^"
         members: frozenset[int] = frozenset()
-        if self._peek() == "]":  # no character, or any: not POSIX's set that has a ] in it
+        if self._peek() == "]":  # the empty set, or its complement: unlike POSIX, `]` is no member
             self._take()
             return _ALL if is_negated else members
         while self._peek() != "]":
@@ -401,7 +401,7 @@ class _Reader:
         if first.character > last.character:
             raise self._error("a range that ends before it begins")
         members = _between(first.character + last.character)
-        if self._peek() == "-":  # one that stands for itself
+        if self._peek() == "-":  # a literal hyphen
             members |= _Item(self._take()).bytes
             if self._peek() == "-":
                 raise self._error("a second - after a range")

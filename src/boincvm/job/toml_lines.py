@@ -117,7 +117,7 @@ class _Reader:
             table = self._record(table, [key], line)
             if is_array and number == len(keys):
                 self._counts[table] = self._counts.get(table, -1) + 1
-            # A header's key that names an array of tables means the array's latest table.
+            # In a header, the key of an array of tables refers to the array's latest table.
             if table in self._counts:
                 table = (*table, self._counts[table])
                 self._lines.setdefault(table, line)

@@ -31,8 +31,7 @@ class Source:
         self._lines = lines
 
     def fault(self, position: Position, found: str, expected: str) -> JobFileError:
-        """Return the error for the value at `position`, or at what surrounds it if it does not
-        exist."""
+        """Return the error for what is at `position`, or around it if nothing is there."""
         while position and position not in self._lines:
             position = position[:-1]
         return _fault(self._path, self._lines.get(position, 1), found, expected)
@@ -143,7 +142,7 @@ def read_table(path: Path) -> Table:
         raise _fault(path, 1, "too many brackets inside brackets", "a few") from error
     except tomllib.TOMLDecodeError as error:
         raise _syntax_fault(path, text, error) from error
-    except ValueError as error:  # of int(), for a number that is too long
+    except ValueError as error:  # from int(), for a number that is too long
         line = next((t.line for t in tokens(text) if len(t.text) > _LONGEST_NUMBER), 1)
         raise _fault(path, line, "a number that is too long", "a shorter one") from error
 

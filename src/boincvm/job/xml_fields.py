@@ -90,8 +90,7 @@ class Fields:
         return element.text
 
     def switch(self, name: str) -> bool | None:
-        """Read a switch: `<name/>` and nonzero numbers are on, 0 is off; None if it is not
-        given."""
+        """Read a switch: `<name/>` and nonzero numbers are on, 0 is off; None if not given."""
         result: bool | None = None
         for element in self._children[name]:
             number = _integer(self.text_of(element))
@@ -184,7 +183,7 @@ class Fields:
 
     def pattern(self, element: Element) -> str:
         """Read an unambiguous regular expression."""
-        # Few jobs have one, and all jobs wait for what is imported here.
+        # Few jobs have one, and every job would pay for the import.
         from boincvm.job.name_pattern import compile_name_pattern
 
         text = self.text_of(element)

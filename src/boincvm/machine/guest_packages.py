@@ -24,8 +24,7 @@ class GuestPackages:
         self._log = log
 
     async def install(self) -> None:
-        """Install all packages. Raises GuestError, or ProgramStartError if one cannot be
-        installed."""
+        """Install all packages. Raises ProgramStartError if one cannot be installed, GuestError."""
         if not self._files:
             return
         from boincvm.image.agent_files import guest_directory  # few tasks have packages

@@ -77,5 +77,5 @@ def disk_usage(directory: Path) -> int:
             try:
                 total += allocated_size(os.lstat(os.path.join(place, name)))  # noqa: PTH118
             except FileNotFoundError:
-                continue  # it has just gone
+                continue  # it has just been removed
     return total

@@ -78,6 +78,6 @@ async def copy_out(
 
 def _beneath(directory: Path, path: PurePosixPath) -> tuple[Path, PurePosixPath]:
     """Return the directory from which `path` is reached without links, and the path from there."""
-    if path.is_absolute():  # it was looked up, and has no links in it
+    if path.is_absolute():  # it has been resolved, and contains no links
         return Path(path.parent), PurePosixPath(path.name)
     return directory, path

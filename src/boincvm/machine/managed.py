@@ -70,7 +70,7 @@ class ManagedMachine:
         self._must_wake = False
         """The machine stays paused until its guest has been given its new identity."""
         self._watch = Stopwatch()
-        self._busy = asyncio.Lock()  # held while the machine goes from one state to another
+        self._busy = asyncio.Lock()  # held while the machine changes its state
         self._usage = Usage()
         self._memory = MemoryHold(spec.memory)
 
@@ -120,7 +120,7 @@ class ManagedMachine:
             raise HypervisorError("the machine has not begun")
         return self._machine
 
-    # Its start.
+    # Start.
 
     async def start(self, sources: Sequence[StartSource]) -> None:
         """Start from the first of `sources` that works; wait until the guest's agent has answered.
@@ -162,7 +162,7 @@ class ManagedMachine:
 
     @property
     def lacks_golden(self) -> bool:
-        """Tell whether it booted although it could have been cloned: a golden snapshot should be
+        """Tell whether it booted only because there was no golden snapshot, so one should be
         made."""
         return self.is_cold and self._wants_golden and can_be_cloned(self.driver, self.spec)
 
@@ -188,7 +188,7 @@ class ManagedMachine:
                 )
             except BaseException:
                 channel.close()
-                await machine.stop()  # nobody watches it, nor will
+                await machine.stop()  # nothing watches it, or ever will
                 raise
             self._session = Session(machine, link)
             self._watch_session()
@@ -209,7 +209,7 @@ class ManagedMachine:
     async def _abandon(self, source: StartSource) -> None:
         """Undo the failed start from `source`, and discard the source."""
         await self._stop_watching()
-        self.host_seconds()  # the last chance to look
+        self.host_seconds()  # the last chance to measure it
         self._usage.begin_anew()
         if self._session is not None:
             self._session.link.close()
@@ -230,8 +230,7 @@ class ManagedMachine:
         await self._apply()
 
     async def _wait_for(self, word: Coroutine[None, None, object]) -> None:
-        """Wait for `word`, the agent's first answer; time while the machine is paused does not
-        count."""
+        """Wait for `word`, the agent's first answer; paused time does not count."""
         await self.guard(self._within_limit(word))
         self._is_answering = True
         if not self._should_pause:
@@ -254,7 +253,7 @@ class ManagedMachine:
             alarm.cancel()
             await asyncio.gather(answer, alarm, return_exceptions=True)
 
-    # Its life.
+    # Operation.
 
     async def guard(self, work: Coroutine[None, None, T]) -> T:
         """Return the result of `work`, or raise the error that ended the machine or its link."""
@@ -336,7 +335,7 @@ class ManagedMachine:
             try:
                 if last:
                     await self._stop_watching()
-                    self.host_seconds()  # the last chance to look
+                    self.host_seconds()  # the last chance to measure it
                     kept = await checkpointing.save(number, record_layers)
                     link.close()
                 else:
@@ -344,7 +343,7 @@ class ManagedMachine:
             except BaseException:
                 if last:
                     self._watch_session()
-                # What went wrong is the cause, not what it makes go wrong here.
+                # Report the original error, not one that it causes here.
                 with suppress(GuestError, HypervisorError):
                     await self._go_on(link)
                 raise
@@ -359,7 +358,7 @@ class ManagedMachine:
         await self._required().resume()
         try:
             await link.attach(self._settings.limits.stop)
-        finally:  # else nobody would ever miss it
+        finally:  # otherwise a silent guest would never be noticed
             link.expect_beats(self._settings.limits.silence)
 
     async def go_on(self) -> None:
@@ -371,14 +370,16 @@ class ManagedMachine:
         await self.resume()
 
     async def freeze(self) -> None:
-        """Turn this quiet machine into a golden snapshot; it must have started from
-        `Boot(freezable=True)`."""
+        """Turn this machine into a golden snapshot.
+
+        It must have started from `Boot(freezable=True)`, and be quiet.
+        """
         freezing = self._required().freezing
         if freezing is None:
             raise HypervisorError("this machine cannot become a golden snapshot")
         await freezing.freeze()
 
-    # Its end.
+    # End.
 
     async def ended(self) -> MachineEnd:
         """Wait until the machine or its link ends; return how. Raises the session's error."""
@@ -387,7 +388,7 @@ class ManagedMachine:
     async def close(self, *, keep: bool = False) -> None:
         """End the machine, and remove its files unless `keep` is set or it is saved."""
         await self._stop_watching()
-        self.host_seconds()  # the last chance to look
+        self.host_seconds()  # the last chance to measure it
         if self._session is not None:
             self._session.link.close()
         if self._machine is None:
@@ -416,7 +417,7 @@ class ManagedMachine:
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
 
-    # What it takes of the host.
+    # Host resources.
 
     def host_seconds(self) -> float:
         """Return the CPU time that the hypervisor has used for it since this process started."""

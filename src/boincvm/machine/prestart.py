@@ -20,8 +20,7 @@ from boincvm.machine.settings import Settings
 
 
 class Prestarted:
-    """A machine like `spec` that starts immediately: a golden snapshot's copy, or a boot of
-    `image`."""
+    """A machine that starts immediately, as a copy of a golden snapshot or by booting `image`."""
 
     def __init__(self, driver: str, image: Image, spec: MachineSpec, silence_limit: float) -> None:
         """Start the machine, unless its driver cannot do so this early: then `machine` starts it.
@@ -43,7 +42,7 @@ class Prestarted:
             found = find_golden(image, spec, self._prestart.identity())
         self._prestart.begin(spec, found.golden.directory if found.golden else None)
         if found.golden is not None:
-            with suppress(OSError):  # should it be gone already, the driver tells why
+            with suppress(OSError):  # if it has ended already, the driver reports why
                 self._prestart.say(attach_frame(silence_limit, clone_identity_for(spec)))
         self.sources = [Clone(image, found, is_asked=True), Boot()]
 

@@ -206,7 +206,7 @@ def remove_unneeded(
     for _, path in found:
         if path not in stays:
             path.unlink(missing_ok=True)
-    sync_directory(directory)  # no manifest may come back whose files have gone
+    sync_directory(directory)  # a crash must not bring back a manifest whose files are gone
     for path in directory.iterdir():
         is_data = _DATA.fullmatch(path.name) and path.name not in needed
         if (is_data or _LEFTOVER.fullmatch(path.name)) and not path.is_dir():

@@ -62,7 +62,7 @@ class Session:
         """Wait until the machine or its link ends, then call `conclude`."""
         try:
             self.conclude(await self._wait_for_end())
-        except Exception as error:  # whoever is in `guard` would wait for ever
+        except Exception as error:  # otherwise a caller of `guard` would wait for ever
             self.fail(error)
 
     async def _wait_for_end(self) -> MachineEnd:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from boincvm.guestlink.link import GuestLink
     from boincvm.image.store import Image
-    from boincvm.machine.saved_machine import SavedMachine  # it brings in `hashlib` and more
+    from boincvm.machine.saved_machine import SavedMachine  # it imports `hashlib` and more
 
 
 class Rejected(NamedTuple):
@@ -74,8 +74,7 @@ class Boot:
         return machine
 
     def reraise(self, error: BoincvmError) -> NoReturn:
-        """Raise the error to report if the start failed with `error` and no other source is
-        left."""
+        """Raise the error to report if this source failed with `error` and it was the last one."""
         raise error
 
     def discard(self) -> None:

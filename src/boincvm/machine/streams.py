@@ -1,5 +1,7 @@
-"""The host's ends of a program's streams: nothing blocks, and nothing is read before it is
-needed."""
+"""The host's ends of a program's streams.
+
+Nothing blocks, and nothing is read before it is needed.
+"""
 
 import asyncio
 import errno
@@ -44,7 +46,7 @@ class DescriptorSink:
         self._pending: deque[memoryview] = deque()
         self._empty = asyncio.Event()
         self._empty.set()
-        # What is not a file takes at least PIPE_BUF bytes without blocking once it is writable.
+        # Anything but a file takes at least PIPE_BUF bytes without blocking once it is writable.
         self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
 
     def write(self, data: bytes) -> None:
@@ -79,7 +81,7 @@ class DescriptorSink:
     def _write_piece(self, data: memoryview, most: int) -> bool:
         try:
             written = os.write(self._descriptor, data[:most])
-        except BlockingIOError:  # somebody made it non-blocking, and filled it meanwhile
+        except BlockingIOError:  # another process made it non-blocking and filled it meanwhile
             written = 0
         except OSError as error:
             self._pending.clear()

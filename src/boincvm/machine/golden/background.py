@@ -22,7 +22,7 @@ def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
         *(["--balloon"] if balloon else []),
         "--store", str(store),
     ]  # fmt: skip
-    # -P: no module of the directory that we happen to be in.
+    # -P: do not import modules from the current directory.
     start = [sys.executable, "-P", "-m", "boincvm.cli.main"]
     return [*start, "image", "warm", "--background", *options, "--", shape.image]
 

@@ -77,7 +77,7 @@ async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -
     """
     with store.open(shape.image) as image:
         driver = await open_driver(DEFAULT, image.kernel)
-        # Each snapshot has a directory of its own in this one.
+        # Each snapshot gets a directory of its own in this one.
         spec = machine_spec(shape, image, store.golden)._replace(balloon=balloon)
         return await make_golden(driver, image, spec, Limits())
 
@@ -91,7 +91,7 @@ def remove_goldens(store: ImageStore, digest: str) -> None:
 
 async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) -> dict[str, object]:
     """Make the snapshot in `spec.directory`; return the guest link's state."""
-    # It is synced when it is whole.
+    # It is synced once it is complete.
     spec = spec._replace(ephemeral=False, durable=False)
     async with opened(driver, spec, [Boot(freezable=True)], Settings(limits)) as machine:
         session, link = machine.session, machine.session.link
