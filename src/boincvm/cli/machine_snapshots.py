@@ -17,8 +17,8 @@ _HEADER = ("NAME", "MADE", "SIZE", "DESCRIPTION")
 def means_machines(arguments: argparse.Namespace) -> bool:
     """Tell whether the target of `take` and `ls` names machines rather than a job's directory.
 
-    An existing directory is one, and so is anything that looks like a path. But an option that only
-    machines' snapshots have decides for machines.
+    Existing directories, and names that look like paths, are job directories. An option that only
+    machines have takes precedence.
     """
     if arguments.vm or arguments.controller:
         return True
@@ -99,7 +99,7 @@ def _row(snapshot: "Table") -> tuple[str, ...]:
 
 
 def _also_no_directory(error: BoincvmError, arguments: argparse.Namespace) -> BoincvmError:
-    """Extend the hint of `error` where the target may be a job's directory that was mistyped."""
+    """Extend the hint of `error` if the target may be the mistyped name of a job's directory."""
     if arguments.snapshot_verb not in ("take", "ls") or arguments.vm or arguments.controller:
         return error
     hint = f"{error.hint}; a job's directory is given as ./{arguments.target}"

@@ -1,6 +1,6 @@
-"""`boincvm snapshot`: snapshots of the controller's machines, and checkpoints of jobs.
+"""`boincvm snapshot`: handles snapshots of the controller's machines and checkpoints of jobs.
 
-The jobs run in a directory or a BOINC slot.
+Such a job runs in a directory or a BOINC slot.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Formats names and texts that may come from the guest for messages."""
+"""Prepares names and texts that may come from the guest for display in messages."""
 
 import os
 from collections.abc import Callable
@@ -20,5 +20,5 @@ def printable(text: bytes) -> str:
 
 
 def shown(path: PurePath) -> str:
-    """Format `path` for a message."""
+    """Prepare `path` for display in a message."""
     return tree_entries.shown(os.fsencode(path))

@@ -1,4 +1,4 @@
-"""Derives the machines' own host names from the names that we have for them."""
+"""Derives the machines' host names from our names for them."""
 
 LONGEST = 63
 """Characters of a label (RFC 1123, 2.1; RFC 1034, 3.1), and of a Linux host name."""

@@ -49,8 +49,8 @@ OnVoice = Callable[[Sequence[Word], int], None]
 output when the messages have been handled. There may be bytes without a message."""
 OnUsage = Callable[[Usage], None]
 OnChange = Callable[[str, int, bytes], None]
-"""Called with a watched path, the file's modification time in nanoseconds since 1970 and its last 4
-KiB, none of which can be trusted."""
+"""Called with a watched path, the file's modification time in nanoseconds since 1970, and the last
+4 KiB of it; none of these can be trusted."""
 
 
 class ProgramEnd(NamedTuple):

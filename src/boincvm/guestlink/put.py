@@ -26,7 +26,7 @@ from boincvm.tree_entries import Entry, UnsafePathError
 
 FRAME_CHUNK = 1 << 17
 WINDOW_WORTH = 1 << 18
-"""Bytes from which the transfer disk is faster than frames."""
+"""Size in bytes from which the transfer disk is faster than frames."""
 
 
 class _Put:

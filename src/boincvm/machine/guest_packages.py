@@ -18,7 +18,7 @@ class GuestPackages:
     def __init__(
         self, session: Session, files: tuple[Path, ...], log: Callable[[str], None]
     ) -> None:
-        """Prepare only; `log` is called with a line for each package that is installed."""
+        """Take the packages; `log` is called with a line for each one that is installed."""
         self._session = session
         self._files = files
         self._log = log

@@ -162,7 +162,7 @@ class ManagedMachine:
 
     @property
     def lacks_golden(self) -> bool:
-        """Tell whether it booted only because there was no golden snapshot, so one should be
+        """Tell whether it booted for lack of a usable golden snapshot, so that one should be
         made."""
         return self.is_cold and self._wants_golden and can_be_cloned(self.driver, self.spec)
 

@@ -37,8 +37,7 @@ class MemoryHold:
     """The memory that a guest was given, with a way to change it."""
 
     def __init__(self, size: int | None) -> None:
-        """Start from `size` bytes; None: it was restored, with the memory that it had when
-        saved."""
+        """Start from `size` bytes; None: it was restored, with its memory as it was saved."""
         self._size = size
         self._set_at = 0.0
 

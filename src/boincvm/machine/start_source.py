@@ -43,7 +43,7 @@ class Boot:
     """Whether the files in the machine's directory are kept after a failed start."""
 
     def __init__(self, *, freezable: bool = False) -> None:
-        """Choose a boot; `freezable`: the machine is to become a golden snapshot."""
+        """Choose to boot; with `freezable` the machine is to become a golden snapshot."""
         self._freezable = freezable
 
     def __str__(self) -> str:
@@ -87,10 +87,9 @@ class Clone:
     keeps_files = False
 
     def __init__(self, image: Image, found: Found | None = None, *, is_asked: bool = False) -> None:
-        """Choose a copy; `found`: the result of the search, if it has been made already.
+        """Choose to clone; `found`: the result of the search, if it has been made already.
 
-        `is_asked`: the driver has started the copy, and the link's first message has been sent to
-        it.
+        `is_asked`: the driver has started the copy, and has sent it the link's first message.
         """
         self._image = image
         self._found = found
@@ -131,7 +130,7 @@ class Restore:
     def __init__(
         self, saved: SavedMachine, attach: Callable[[GuestLink], None] | None = None
     ) -> None:
-        """Choose a checkpoint; `attach` attaches the programs in the guest before it runs.
+        """Choose the checkpoint `saved`; `attach` attaches the guest's programs before it runs.
 
         None: the guest stays paused until its owner has done so and calls `ManagedMachine.wake`.
         """

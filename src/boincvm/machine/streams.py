@@ -37,7 +37,7 @@ class Sink(Protocol):
 
 
 class DescriptorSink:
-    """Writes to a descriptor that others may share, so it does not make it non-blocking."""
+    """Writes to a descriptor that others may share, without making it non-blocking."""
 
     def __init__(self, descriptor: int, taken: Taken, fail: Fail) -> None:
         self._descriptor = descriptor
@@ -147,7 +147,7 @@ class ProgramStreams:
     def __init__(
         self, stdin: int | None, sinks: Mapping[str, Sink], files: Mapping[str, int] = _NO_FILES
     ) -> None:
-        """Use `stdin`, a descriptor or None for no input; `sinks` are for "stdout" and "stderr".
+        """Take `stdin`, a descriptor or None for no input, and `sinks` for "stdout" and "stderr".
 
         `files`: descriptors of the outputs that are files, by stream.
         """

@@ -34,7 +34,7 @@ class Warmers:
         self._processes: list[ChildProcess] = []
 
     def make(self, image: Image, spec: MachineSpec) -> None:
-        """Start making the snapshot for machines like `spec`, unless the user has turned that off.
+        """Start making the snapshot for machines like `spec`, unless `BOINCVM_GOLDEN` forbids it.
 
         Raises OSError.
         """
@@ -53,7 +53,7 @@ class Warmers:
 
 
 def make_in_background(shape: MachineShape, store: Path) -> None:
-    """Start making the snapshot at the lowest priority, unless the user has turned that off.
+    """Start making the snapshot at the lowest priority, unless `BOINCVM_GOLDEN` forbids it.
 
     It takes seconds and outlives this process. Raises OSError.
     """

@@ -91,6 +91,6 @@ def discard_golden(directory: Path) -> None:
     """Remove an unusable snapshot. Machines that have started from it keep running."""
     import shutil
 
-    # The table first: if we are interrupted, nobody must use the rest.
+    # The table first: if we are interrupted, nobody may use the rest.
     (directory / TABLE).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
