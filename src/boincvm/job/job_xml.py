@@ -350,9 +350,8 @@ def _program(task: Fields) -> tuple[str, InputFile | None]:
     if not path or path.endswith("/"):
         place /= PurePosixPath(application).name
     if not is_copied:
-        return (
-            str(place) if path else application
-        ), None  # the latter is looked up in the guest's PATH
+        # Without a path, the application is looked up in the guest's PATH.
+        return (str(place) if path else application), None
     if element is not None:
         task.file_name_of(element)
     # A destination elsewhere is refused when the task starts.

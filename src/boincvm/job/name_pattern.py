@@ -21,7 +21,7 @@ _MOST_TRIES = MOST_STEPS * (LONGEST_NAME + 1)
 
 
 def _between(*ends: str) -> frozenset[int]:
-    """Return the bytes from each first character to its last: "az" is all small letters."""
+    """Return the bytes from each first character to its last: "az" is all lower-case letters."""
     return frozenset(code for pair in ends for code in range(ord(pair[0]), ord(pair[1]) + 1))
 
 

@@ -39,7 +39,7 @@ class Source:
     def convert(
         self, position: Position, value: object, convert: Callable[[object], Value]
     ) -> Value:
-        """Return `value`, which is at `position`, converted by `convert`."""
+        """Convert `value`, which is at `position`, by `convert`."""
         try:
             return convert(value)
         except UnexpectedValueError as error:

@@ -56,7 +56,7 @@ def describe(value: object) -> str:
 
 
 def any_text(value: object) -> str:
-    """Return a string, perhaps empty, without NUL, which would end it in every system call."""
+    """Read a string, perhaps empty, without NUL, which would end it in every system call."""
     if not isinstance(value, str):
         raise UnexpectedValueError(describe(value), "a text in quotes")
     if "\0" in value:
@@ -65,7 +65,7 @@ def any_text(value: object) -> str:
 
 
 def filled_text(value: object) -> str:
-    """Return a string that is not empty."""
+    """Read a string that is not empty."""
     text = any_text(value)
     if not text:
         raise UnexpectedValueError("an empty text", "one that is not empty")
@@ -73,19 +73,19 @@ def filled_text(value: object) -> str:
 
 
 def flag(value: object) -> bool:
-    """Return a boolean."""
+    """Read a boolean."""
     if not isinstance(value, bool):
         raise UnexpectedValueError(describe(value), "true or false")
     return value
 
 
 def memory(value: object) -> int:
-    """Return bytes of memory."""
+    """Read an amount of memory; return bytes."""
     return _size(value, MEMORY_BOUNDS)
 
 
 def disk(value: object) -> int:
-    """Return bytes of disk."""
+    """Read an amount of disk space; return bytes."""
     return _size(value, DISK_BOUNDS)
 
 
@@ -105,14 +105,14 @@ def _size(value: object, bounds: tuple[int, int]) -> int:
 
 
 def cpus(value: object) -> int:
-    """Return a number of virtual processors."""
+    """Read a number of virtual processors."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CPUS:
         raise UnexpectedValueError(describe(value), f"a whole number from 1 to {MOST_CPUS}")
     return value
 
 
 def duration(value: object) -> float:
-    """Return seconds, from a number of seconds or a string like `2h`."""
+    """Read a number of seconds or a string like `2h`; return seconds."""
     expected = "a duration above 0 and up to 10 years: seconds, or a text like '90s' or '2h'"
     match value:
         case bool():
@@ -130,7 +130,7 @@ def duration(value: object) -> float:
 
 
 def image_name(value: object) -> str:
-    """Return the name of an image; it becomes a file name, so few characters are allowed."""
+    """Read the name of an image; it becomes a file name, so few characters are allowed."""
     name = filled_text(value)
     if _IMAGE_NAME.fullmatch(name) is None:
         raise UnexpectedValueError(
@@ -140,7 +140,7 @@ def image_name(value: object) -> str:
 
 
 def command(value: object) -> tuple[str, ...]:
-    """Return a command's arguments, from an array or from one string split as a shell would."""
+    """Read a command's arguments, from an array or from one string split as a shell would."""
     expected = "a command: an array of texts, or one text with its quotes in pairs"
     match value:
         case str():
@@ -161,7 +161,7 @@ def command(value: object) -> tuple[str, ...]:
 
 
 def environment_name(value: object) -> str:
-    """Return the name of an environment variable."""
+    """Read the name of an environment variable."""
     name = filled_text(value)
     if "=" in name:
         raise UnexpectedValueError(describe(value), "a variable's name without '='")

@@ -214,7 +214,7 @@ def is_directory(text: str) -> bool:
 
 
 def _integer(text: str) -> int | None:
-    """Convert a whole text as C's strtol does with base 0."""
+    """Convert all of `text` as C's strtol does with base 0; None if it is not a number."""
     match = _INTEGER.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
     if match is None:
         return None
@@ -224,5 +224,5 @@ def _integer(text: str) -> int | None:
 
 
 def _real(text: str) -> float | None:
-    """Convert a whole text as C's strtod does, but not hexadecimal numbers, infinity or NaN."""
+    """Convert all of `text` as C's strtod does, but not hexadecimal numbers, infinity or NaN."""
     return float(text) if len(text) <= _LONGEST_NUMBER and _REAL.fullmatch(text) else None

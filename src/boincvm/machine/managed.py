@@ -162,8 +162,7 @@ class ManagedMachine:
 
     @property
     def lacks_golden(self) -> bool:
-        """Tell whether it booted for lack of a usable golden snapshot, so that one should be
-        made."""
+        """Tell whether it booted for lack of a golden snapshot, so that one should be made."""
         return self.is_cold and self._wants_golden and can_be_cloned(self.driver, self.spec)
 
     async def _begin(self, source: StartSource, machine: Machine) -> None:
