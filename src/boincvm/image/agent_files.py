@@ -1,4 +1,4 @@
-"""What of boincvm itself goes into an image: the agent, the codec it shares, the init script."""
+"""The files of boincvm itself that go into an image: agent, shared codec, init script."""
 
 import hashlib
 import io
@@ -11,8 +11,9 @@ from boincvm.image.tree import Attributes, Tree
 
 AGENT = "usr/lib/boincvm/agent.pyz"
 START = "usr/lib/boincvm/start.py"
-"""What Python is to run; in an image it lies compiled. To read a source, however short, costs the
-guest more than to run it: Python's parser has to be translated (docs/benchmarks.md)."""
+"""The script that Python runs in the guest; an image holds it compiled. Parsing even a short source
+costs the guest more than running it, because Python's parser has to be translated first
+(docs/benchmarks.md)."""
 START_SOURCE = (
     f"import sys\nsys.path.insert(0, '/{AGENT}')\nimport boincvm_agent.__main__\n".encode()
 )
@@ -29,9 +30,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def guest_directory() -> Path:
-    """Where the guest's sources lie: in a wheel within the package, in a checkout beside src.
+    """Return the directory of the guest's sources.
 
-    Raises ImageBuildError.
+    In a wheel it lies within the package, in a checkout beside src. Raises ImageBuildError.
     """
     package = Path(boincvm.__file__).parent
     for directory in (package / "_guest", package.parents[1] / "guest"):
@@ -44,12 +45,12 @@ def guest_directory() -> Path:
 
 
 def init_script() -> bytes:
-    """The initrd's first program. Raises ImageBuildError."""
+    """Return the initrd's first program. Raises ImageBuildError."""
     return (guest_directory() / "init").read_bytes()
 
 
 def agent_sources() -> dict[str, bytes]:
-    """The agent's modules by their path in the archive, sorted. Raises ImageBuildError."""
+    """Return the agent's modules, sorted by their path in the archive. Raises ImageBuildError."""
     directory = guest_directory()
     sources = {
         path.relative_to(directory).as_posix(): path.read_bytes()
@@ -62,7 +63,7 @@ def agent_sources() -> dict[str, bytes]:
 
 
 def guest_digest() -> str:
-    """SHA-256 over all of it: changes whenever an image should be built again."""
+    """Return the SHA-256 of all these files; a new value means that images should be rebuilt."""
     digest = hashlib.sha256()
     for name, content in {**agent_sources(), START: START_SOURCE, "init": init_script()}.items():
         digest.update(f"{name} {len(content)}\n".encode())
@@ -71,7 +72,7 @@ def guest_digest() -> str:
 
 
 def agent_archive(modules: dict[str, bytes]) -> bytes:
-    """A zipapp of compiled modules: stored, sorted, without times; equal for equal modules."""
+    """Make a zipapp of compiled modules: stored, sorted, without times; equal for equal modules."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(modules.items()):
@@ -83,6 +84,6 @@ def agent_archive(modules: dict[str, bytes]) -> bytes:
 
 
 def add_agent(tree: Tree, archive: bytes, start: bytes) -> None:
-    """`start`: the compiled START."""
+    """Add the agent's archive and its compiled START script to the tree."""
     tree.add_file(AGENT, archive, Attributes(0o644))
     tree.add_file(f"{START}c", start, Attributes(0o644))

@@ -1,7 +1,7 @@
 """Debian's alternatives (awk, libblas.so.3, editor…), which maintainer scripts would set up.
 
-The scripts are read, not run: a plain `update-alternatives --install` with literal words is
-understood, anything else is passed over. Of several providers the highest priority wins.
+The scripts are read, not run: a plain `update-alternatives --install` with literal arguments is
+understood, anything else is skipped. Of several providers the highest priority wins.
 """
 
 import re
@@ -17,15 +17,16 @@ _LITERAL = re.compile(r"[A-Za-z0-9_./+:@%~=-]+")
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """`links`: each visible path with the name and the target that it leads to."""
+    """One program or library that a package offers as an alternative."""
 
     name: str
     priority: int
     links: tuple[tuple[str, str, str], ...]
+    """Visible path, name in /etc/alternatives, and target of each link."""
 
 
 def read_alternatives(script: str) -> Iterator[Alternative]:
-    """The alternatives that a postinst script installs."""
+    """Find the alternatives that a postinst script installs."""
     for call in _CALL.findall(script.replace("\\\n", " ")):
         try:
             words = shlex.split(call, comments=True)

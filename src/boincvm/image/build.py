@@ -39,37 +39,39 @@ from boincvm.image.tree import Tree
 from boincvm.image.unpack import Control
 
 RECIPE_VERSION = 5
-"""Raise it whenever the builder's rules change what comes out."""
+"""The version of the builder's rules. Raise it whenever they change an image's content."""
 
 ARCHITECTURE = "amd64"
 PYTHON_OF_SUITE = {"bookworm": "python3.11"}
 """The suites that are known to work, and the Python that starts the agent there."""
 
 _KERNEL = re.compile(r"linux-image-\d")
-"""Not `linux-image-cloud-amd64`, which is empty and depends on the newest kernel."""
+"""Matches a kernel package, but not `linux-image-cloud-amd64`: that one is empty and depends on the
+newest kernel."""
 
 _BASE = (
     *("base-files", "base-passwd", "bash", "busybox-static", "coreutils", "dash", "findutils"),
     *("grep", "gzip", "hostname", "libc-bin", "linux-image-cloud-amd64", "mawk", "sed", "tar"),
     *("ca-certificates", "netbase", "tzdata"),
 )
-"""The agent's needs, and those Essential packages that Debian's programs take for granted."""
+"""The packages that the agent needs, and those Essential ones that Debian's programs rely on."""
 _COPIES = 3
-"""Of what is unpacked, at one time: the tree, the disk that is configured or made of it, and the
-raw disk that becomes it."""
+"""Copies of the unpacked packages that exist at the same time: the tree, the disk made of it (or
+the one to be configured), and the raw disk in between."""
 _ESSENTIAL = ("?essential", "usr-is-merged")
-"""All of the Essential ones (apt-patterns(7)), and what says that /usr is merged already: else
-apt would bring the program that merges it."""
+"""All Essential packages (apt-patterns(7)), and the one that says that /usr is merged already:
+otherwise apt would bring the program that merges it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """`fresh`: false if `if_missing` found the image as it should be."""
+    """The result of a build."""
 
     name: str
     digest: str
     manifest: Manifest
     fresh: bool
+    """False if `if_missing` was given and the image was up to date."""
 
 
 def build_image(
@@ -84,8 +86,8 @@ def build_image(
 ) -> Built:
     """Build the image `name` with the Debian packages `packages` and all they depend on.
 
-    if_missing: only if there is none of this recipe and this agent.
-    Raises UsageError, ImageBuildError, HostDiskFullError, ImageDamagedError.
+    With `if_missing`, do so only if no image of this recipe and this agent exists. Raises
+    UsageError, ImageBuildError, HostDiskFullError, ImageDamagedError.
     """
     check_image_name(name)
     if mirror is not None:
@@ -105,7 +107,10 @@ def build_image(
 
 
 def make_recipe(packages: tuple[str, ...], suite: str) -> Recipe:
-    """Raises UsageError for bad names, ImageBuildError for an unknown suite."""
+    """Check the names and make a recipe of them.
+
+    Raises UsageError for invalid names, ImageBuildError for an unknown suite.
+    """
     checked = check_package_names(packages)
     if suite not in PYTHON_OF_SUITE:
         raise ImageBuildError(
@@ -171,17 +176,19 @@ def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
 
 @dataclass(frozen=True, slots=True)
 class _Packages:
-    """The package files and what they say, in one order. are_configured: their scripts are to
-    run."""
+    """The fetched package files and their control data, in the same order."""
 
     files: list[Path]
     controls: list[Control]
     are_configured: bool
+    """The packages' scripts are to run."""
 
 
 def _fetch(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> _Packages:
-    """Fetch what is wanted; and where that brings packages that want to be configured, also
-    the Essential ones, which their scripts take for granted."""
+    """Fetch the wanted packages.
+
+    If any of them needs configuring, fetch the Essential packages too: its scripts rely on them.
+    """
 
     def fetch(*packages: str) -> list[Path]:
         wanted = (*_BASE, "python3", *packages)
@@ -212,8 +219,10 @@ def _postinst(control: Control) -> str:
 def _unpack(
     files: list[Path], controls: list[Control], tree: Tree
 ) -> tuple[KernelPackage, dict[str, list[str]]]:
-    """The kernel, and the names of the files that each other package has brought. The kernel's
-    package is half of all, so it is unpacked beside the others."""
+    """Unpack the packages; return the kernel and the names of each other package's files.
+
+    The kernel's package is half of all bytes, so it is unpacked in parallel with the others.
+    """
     kernels = [
         file
         for file, control in zip(files, controls, strict=True)
@@ -264,7 +273,10 @@ def _describe(path: Path) -> ContentFile:
 
 
 def _make_durable(directory: Path) -> None:
-    """Read-only and on the disk: after a power cut a named image is a whole one."""
+    """Make the directory's files read-only and sync them.
+
+    So a named image is complete even after a power cut.
+    """
     for path in directory.iterdir():
         path.chmod(0o444)
         with path.open("rb") as stream:
@@ -273,7 +285,7 @@ def _make_durable(directory: Path) -> None:
 
 @contextmanager
 def _build_directory(builds: Path) -> Iterator[Path]:
-    """A directory for one build; those that a killed build left behind go first."""
+    """Make a directory for one build, and first remove those that killed builds left behind."""
     builds.mkdir(parents=True, exist_ok=True)
     for stale in builds.glob("*.lock"):
         _remove_stale(stale)
@@ -292,7 +304,7 @@ def _build_directory(builds: Path) -> Iterator[Path]:
 
 
 def _remove_stale(lock: Path) -> None:
-    """Unless its build is alive, which shows in its lock."""
+    """Remove a build's directory unless its lock shows that the build is still running."""
     try:
         stream = lock.open("rb")
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Compile Python modules with the image's own Python, which runs here for it.
+"""Compile Python modules with the image's own Python, which runs here for that purpose.
 
-Debian compiles when it installs, which an image is not; and compiling at each start takes
-seconds under emulation. Byte code is bound to neither times nor this computer's paths
-(PEP 552, unchecked), so equal sources give equal images.
+Debian compiles at installation, which does not happen in an image, and compiling at each start
+takes seconds under emulation. The byte code depends on neither times nor this computer's paths (PEP
+552, unchecked), so equal sources give equal images.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ sys.exit(sys.argv[4] == "beside" and not is_whole)
 
 
 def python_of(tree: Tree) -> str:
-    """The tree's Python, like `python3.11`. Raises ImageBuildError."""
+    """Return the name of the tree's Python, such as `python3.11`. Raises ImageBuildError."""
     found = sorted(
         (path.name for path in (tree.directory / "usr/bin").glob("python3.*")),
         key=lambda name: (len(name), name),
@@ -35,10 +35,10 @@ def python_of(tree: Tree) -> str:
 
 
 def compile_library(tree: Tree) -> None:
-    """Byte code for the standard library and for Debian's Python packages.
+    """Compile the standard library and Debian's Python packages.
 
-    A module that cannot be compiled (some are tests of that) just stays a source.
-    Raises ImageBuildError.
+    A module that cannot be compiled (some exist to test that) stays a source. Raises
+    ImageBuildError.
     """
     python = python_of(tree)
     for folder in (python, "python3"):
@@ -47,7 +47,7 @@ def compile_library(tree: Tree) -> None:
 
 
 def compile_modules(tree: Tree, modules: dict[str, bytes], prefix: str) -> dict[str, bytes]:
-    """`modules` (paths ending in .py) as compiled ones (.pyc beside where the source would be).
+    """Compile `modules` (paths ending in .py); return .pyc files beside their sources' places.
 
     prefix: the path that tracebacks show. Raises ImageBuildError.
     """

@@ -14,8 +14,10 @@ _BUNDLE = "ca-certificates.crt"
 
 
 def add_certificates(tree: Tree) -> None:
-    """All certificates of the package: as a list, as one file, and by their subjects' hashes,
-    by which OpenSSL finds them. Raises ImageBuildError."""
+    """Add all certificates of the package: as a list, as one file, and by subject hash.
+
+    OpenSSL finds them by these hashes. Raises ImageBuildError.
+    """
     directory = tree.directory / _SOURCES
     sources = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*.crt"))
     bundle = bytearray()
@@ -36,7 +38,7 @@ def add_certificates(tree: Tree) -> None:
 
 
 def _pem_name(source: str) -> str:
-    """As `update-ca-certificates` makes it."""
+    """Return a certificate's file name as `update-ca-certificates` makes it."""
     name = Path(source).stem
     return (
         "".join({" ": "_", ",": "_", "(": "=", ")": "="}.get(sign, sign) for sign in name) + ".pem"

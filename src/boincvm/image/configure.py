@@ -1,8 +1,8 @@
-"""Configure the packages of an image: their own scripts run, in a machine that has no network.
+"""Configure an image's packages: their own scripts run, in a machine without a network.
 
-The tree with the unpacked packages becomes a disk; a machine boots from it once, and dpkg does
-there what it would have done on any Debian. What has changed comes back into the tree, as an
-archive that is trusted no more than a package. Nothing of a package runs on this computer.
+The tree with the unpacked packages becomes a disk; a machine boots from it once, and dpkg does what
+it would do on any Debian system. The changes come back into the tree as an archive that is trusted
+no more than a package. No program of a package runs on this computer.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from boincvm.tar_reader import TarError, TarReader
 
 MEMORY = 1 << 30
 CPUS = 1
-"""Scripts run one after the other, and what several threads write may differ each time."""
+"""One processor: scripts run one after the other, and output of several threads may vary."""
 BOOT_LIMIT = 120.0
 LIMIT = 3600.0
-"""Seconds in which all packages must be configured."""
+"""Seconds within which all packages must be configured."""
 _CONFIGURING = re.compile(r"Setting up (\S+) \(")
 _SCRIPT = Path(__file__).with_name("configure.sh")
 _MOST_BYTES = 8 << 30
@@ -50,8 +50,11 @@ _CHANGES = (
 def configure(
     tree: Tree, kernel: Path, initrd: Path, directory: Path, told: Callable[[str], None]
 ) -> None:
-    """Configure what is unpacked in `tree`. `directory`: for temporary files; `told` gets each
-    line that dpkg writes. Raises ImageBuildError, HostDiskFullError, HypervisorError."""
+    """Configure the packages that are unpacked in `tree`.
+
+    `directory` takes temporary files; `told` is called with each line that dpkg writes. Raises
+    ImageBuildError, HostDiskFullError, HypervisorError.
+    """
     place = directory / "machine"
     place.mkdir(mode=0o700)
     root = directory / "unpacked.qcow2"
@@ -78,7 +81,7 @@ def configure(
 
 
 class ConfiguringLines:
-    """Tell from dpkg's lines which package is being configured."""
+    """Tells from dpkg's lines which package is being configured."""
 
     def __init__(self, progress: Progress, count: int) -> None:
         self._progress = progress
@@ -113,7 +116,7 @@ async def _run_machine(
 
 
 async def _save(link: GuestLink, argv: Sequence[str], file: BinaryIO, most: int) -> None:
-    """What a program writes goes to `file`."""
+    """Write a guest program's standard output to `file`."""
     errors = bytearray()
 
     def take(stream: str, data: bytes) -> None:
@@ -130,7 +133,7 @@ async def _save(link: GuestLink, argv: Sequence[str], file: BinaryIO, most: int)
 
 
 class _Log:
-    """What dpkg and the scripts say, its end kept."""
+    """The output of dpkg and the scripts, of which the end is kept."""
 
     def __init__(self, told: Callable[[str], None]) -> None:
         self._told = told
@@ -172,7 +175,7 @@ def _apply(tree: Tree, names: bytes, archive: BinaryIO) -> None:
 
 _JAVA_CERTIFICATES = "etc/ssl/certs/java/cacerts"
 _DATED = {"usr/share/octave/octave_packages": re.compile(rb"\A# Created by [^\n]*\n")}
-"""Files that say in a line when they were written: what to leave out."""
+"""Files with a line that says when they were written, and the pattern of that line."""
 _TRACES = re.compile(
     r"""
       etc/(passwd|group|shadow|gshadow|subuid|subgid)-
@@ -189,7 +192,7 @@ _TRACES = re.compile(
     """,
     re.VERBOSE,
 )
-"""What says when and where the packages were configured, and secrets that were made then."""
+"""Files that say when and where the packages were configured, and secrets made at that time."""
 
 
 def _remove_traces(tree: Tree) -> None:

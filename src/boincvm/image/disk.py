@@ -1,4 +1,4 @@
-"""The root disk: a tree becomes an ext4 file system in a qcow2 file, always the same bytes."""
+"""The root disk: a tree becomes an ext4 file system in a qcow2 file, reproducibly."""
 
 import os
 import struct
@@ -12,7 +12,7 @@ EPOCH = 1704067200
 """The time of all files: 2024-01-01, in seconds since 1970, before any build."""
 
 SIZE = 8 << 30
-"""Of the disk as the guest sees it, in bytes. What is empty takes no space on the host."""
+"""Size in bytes of the disk as the guest sees it. Empty space takes none on the host."""
 
 _UUID = "7b2f4a86-94c1-4f5e-8d0e-3f6f2f9b6a10"
 _FEATURES = ",".join(
@@ -22,8 +22,8 @@ _FEATURES = ",".join(
         *("64bit", "resize_inode", "huge_file", "large_file", "metadata_csum", "sparse_super"),
     ]
 )
-"""No journal: an overlay is thrown away with its run, and a checkpoint holds memory and disk
-of one moment, so there is never a log to replay; and nothing is written twice."""
+"""No journal: an overlay is discarded with its run, and a checkpoint holds memory and disk of the
+same moment, so there is never a log to replay; and nothing is written twice."""
 
 _SUPERBLOCK = 1024
 _SUPERBLOCK_MAGIC = 0xEF53
@@ -31,7 +31,10 @@ _TIMES = ("atime", "ctime", "mtime", "crtime")
 
 
 def write_root_disk(tree: Tree, target: Path) -> None:
-    """Raises ImageBuildError. `target`'s directory takes the raw disk in passing."""
+    """Write the tree as a qcow2 disk to `target`, whose directory briefly holds the raw disk.
+
+    Raises ImageBuildError.
+    """
     raw = target.with_suffix(".raw")
     with raw.open("wb") as stream:
         stream.truncate(SIZE)
@@ -67,8 +70,11 @@ def _make_file_system(tree: Tree, raw: Path) -> None:
 
 
 def _make_reproducible(tree: Tree, raw: Path) -> None:
-    """Set what mke2fs took from this computer: times and owners of all files; and what the
-    tree could not show: special modes and owners."""
+    """Replace what mke2fs took from this computer.
+
+    Sets times and owners of all files, and the special modes and owners that the tree could not
+    show.
+    """
     script = []
     for inode in range(1, _used_inodes(raw) + 1):
         script += [f"sif <{inode}> {name} @{EPOCH}" for name in _TIMES]
@@ -95,8 +101,11 @@ def _special(tree: Tree, name: str, attributes: Attributes) -> list[str]:
 
 
 def _used_inodes(raw: Path) -> int:
-    """mke2fs hands out inodes in ascending order, from the first (ext4 superblock, kernel's
-    Documentation/filesystems/ext4/super.rst)."""
+    """Count the used inodes.
+
+    mke2fs hands them out in ascending order, from the first one (ext4 superblock, kernel's
+    Documentation/filesystems/ext4/super.rst).
+    """
     with raw.open("rb") as stream:
         stream.seek(_SUPERBLOCK)
         superblock = stream.read(1024)

@@ -1,6 +1,6 @@
-"""What dpkg keeps of packages that are unpacked and not yet configured: /var/lib/dpkg.
+"""The dpkg database, /var/lib/dpkg, of packages that are unpacked but not yet configured.
 
-So that dpkg in the guest finds them as it would have left them itself. Formats: dpkg's own
+With it, dpkg in the guest finds them as if it had unpacked them itself. Formats: dpkg's own
 documentation, deb-control(5), deb-triggers(5) and doc/triggers.txt.
 """
 
@@ -14,7 +14,7 @@ from boincvm.image.unpack import Control
 DATABASE = "var/lib/dpkg"
 _SCRIPTS = ("preinst", "postinst", "prerm", "postrm", "config")
 _NOT_KEPT = ("control",)
-"""It is in the status file."""
+"""Control files that are not copied, because the status file has their content."""
 _INTEREST = re.compile(r"interest(?P<kind>-await|-noawait)?\s+(?P<trigger>\S+)")
 
 
@@ -26,7 +26,7 @@ def add_status(tree: Tree, controls: Sequence[Control]) -> None:
 
 
 def add_database(tree: Tree, controls: Sequence[Control], files: Mapping[str, list[str]]) -> None:
-    """Write all that dpkg needs to configure them; `files`: the names that each has brought."""
+    """Write all that dpkg needs to configure the packages; `files`: the names in each package."""
     ordered = sorted(controls, key=lambda control: control.package.name)
     add_status(tree, controls)
     tree.add_file(f"{DATABASE}/available", b"")
@@ -48,7 +48,7 @@ def _stanza(tree: Tree, control: Control) -> str:
 
 
 def _configuration_files(tree: Tree, control: Control) -> list[str]:
-    """A line for each: its name, and the MD5 digest of what the package brought."""
+    """Return a line for each configuration file: its name and the MD5 digest of its content."""
     lines = []
     for line in control.files.get("conffiles", b"").decode("utf-8", "replace").splitlines():
         name = line.strip()
@@ -62,7 +62,7 @@ def _configuration_files(tree: Tree, control: Control) -> list[str]:
 
 
 def info_name(control: Control) -> str:
-    """What the package's files in /var/lib/dpkg/info are called, without their endings."""
+    """Return the base name of the package's files in /var/lib/dpkg/info, without an ending."""
     package = control.package
     return f"{package.name}:{package.architecture}" if control.is_multi_arch else package.name
 
@@ -78,7 +78,10 @@ def _add_info(tree: Tree, control: Control, files: list[str]) -> None:
 
 
 def _add_triggers(tree: Tree, controls: Sequence[Control]) -> None:
-    """Who wants to hear of which trigger: in `File` those of paths, else a file a trigger."""
+    """Write which package is interested in which trigger.
+
+    File triggers are listed in `File`; each other trigger has a file of its own.
+    """
     paths: list[str] = []
     named: dict[str, list[str]] = {}
     for control in controls:

@@ -1,4 +1,4 @@
-"""What of the packages does not go into an image: nobody reads or runs it there."""
+"""Files of the packages that do not go into an image, because nothing there reads them."""
 
 import re
 
@@ -32,24 +32,28 @@ _KERNEL = re.compile(r"linux-image-.*|linux-base|initramfs-tools(-core|-bin)?|kl
 
 
 def is_for_kernel(package: str) -> bool:
-    """Whether that package is only there because the kernel's package wants it; the kernel and
-    its modules lie outside of the root disk."""
+    """Tell whether a package is only needed by the kernel's package.
+
+    Kernel and modules lie outside of the root disk.
+    """
     return _KERNEL.fullmatch(package) is not None
 
 
 def is_unread(name: str) -> bool:
-    """Whether nobody needs the file `name` (relative, `usr/share/man/...`), not even a script of
-    a package. Copyright files stay: licenses ask for it."""
+    """Tell whether nothing, not even a package's script, needs the file `name`.
+
+    `name` is relative (`usr/share/man/...`). Copyright files stay, because licenses require them.
+    """
     return _UNREAD.match(name) is not None
 
 
 def is_unused(name: str) -> bool:
-    """Whether nobody needs the file `name` once the packages are configured."""
+    """Tell whether nothing needs the file `name` once the packages are configured."""
     return is_unread(name) or _UNUSED.match(name) is not None
 
 
 def trim(tree: Tree) -> None:
-    """Remove from `tree` what nobody needs any more. Raises ImageBuildError."""
+    """Remove from `tree` what is no longer needed. Raises ImageBuildError."""
     for name in reversed(tree.names()):
         if is_unused(name):
             tree.remove(name)

@@ -1,4 +1,5 @@
-"""The files of an image's directory. Apart from what reads them, so that a run imports no more."""
+"""The names of the files in an image's directory; a module of its own, so that a run imports
+little."""
 
 MANIFEST = "manifest.json"
 KERNEL = "kernel"

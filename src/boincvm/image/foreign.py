@@ -1,4 +1,4 @@
-"""Run a program of the image here, as the user that we are, with the image's own libraries."""
+"""Run a program of the image on this computer, as the current user, with the image's libraries."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def run(
     *arguments: str | Path,
     environment: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Run `program` of the tree's /usr/bin; returns its output. Raises ToolError."""
+    """Run `program` of the tree's /usr/bin and return its output. Raises ToolError."""
     root = tree.directory
     libraries = ":".join(str(root / folder) for folder in _LIBRARIES)
     path = root / "usr/bin" / program

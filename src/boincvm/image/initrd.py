@@ -1,4 +1,4 @@
-"""The initial RAM disk: loads the disk's driver, mounts the root, hands over to the agent."""
+"""The initial RAM disk: loads the disk's driver, mounts the root, starts the agent."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ MODULES = {
     "modules/network": ("virtio_net",),
     "modules/balloon": ("virtio_balloon",),
 }
-"""By the folder that the init script loads them from: always; if there is no disk yet (a
-machine without PCI); if the machine has a network; if it has a balloon. Each costs 20 to 100 ms
-under emulation."""
+"""Kernel modules by the folder from which the init script loads them: always, if no disk exists yet
+(a machine without PCI), if the machine has a network, or if it has a balloon. Each costs 20 to 100
+ms under emulation."""
 
 _MOUNTS = b"""\
 proc /new/proc proc nosuid,nodev,noexec 0 0
@@ -26,10 +26,11 @@ tmpfs /new/dev/shm tmpfs nosuid,nodev,mode=1777 0 0
 mqueue /new/dev/mqueue mqueue nosuid,nodev,noexec 0 0
 tmpfs /new/run tmpfs nosuid,nodev,mode=755 0 0
 """
-"""In a table so that one program mounts them all.
+"""A mount table, so that one program mounts all file systems.
 
-favordynmods: the kernel does not wait for all processors when a program gets its control group,
-which under emulation took 11 of the 36 ms in which a small program started and ended."""
+favordynmods: the kernel does not wait for all processors when a program enters its control group.
+Under emulation that wait took 11 of the 36 ms that a small program took from start to end.
+"""
 
 _DIRECTORY = 0o040755
 _PROGRAM = 0o100755
@@ -44,21 +45,23 @@ _DEVICE_LINKS = {
     "stdout": "/proc/self/fd/1",
     "stderr": "/proc/self/fd/2",
 }
-"""What belongs into /dev beside what the kernel puts there (Linux, admin-guide/devices.rst,
-"Compulsory links"): in a folder, so that one program copies it all."""
+"""Links in /dev in addition to the kernel's device nodes (Linux, admin-guide/devices.rst,
+"Compulsory links"); they lie in a folder, so that one program copies them all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of a cpio archive; `mode` with its type. A link's content is its target."""
+    """A file in a cpio archive."""
 
     name: str
     mode: int
+    """Type and permission bits."""
     content: bytes = b""
+    """For a symbolic link, its target."""
 
 
 def build_initrd(init: bytes, busybox: bytes, kernel: KernelPackage) -> bytes:
-    """The compressed archive. Equal inputs give equal bytes. Raises ImageBuildError."""
+    """Build the compressed archive. Equal inputs give equal bytes. Raises ImageBuildError."""
     entries = [Entry(name, _DIRECTORY) for name in (*_DIRECTORIES, _DEVICES)]
     entries += [Entry(f"{_DEVICES}/{name}", _DIRECTORY) for name in _DEVICE_DIRECTORIES]
     entries += [
@@ -74,12 +77,12 @@ def build_initrd(init: bytes, busybox: bytes, kernel: KernelPackage) -> bytes:
 
 
 def wanted_modules() -> tuple[str, ...]:
-    """All that read_kernel shall find, in the folders' order."""
+    """Return the names of all modules that read_kernel is to find, in the folders' order."""
     return tuple(name for names in MODULES.values() for name in names)
 
 
 def _folder(module: str, kernel: KernelPackage) -> str:
-    """The folder of the first wanted module that is, or needs, `module`."""
+    """Return the folder of the first wanted module that is, or needs, `module`."""
     ordered = list(kernel.modules)
     for folder, names in MODULES.items():
         if ordered.index(module) <= max(ordered.index(name) for name in names):
@@ -88,7 +91,7 @@ def _folder(module: str, kernel: KernelPackage) -> str:
 
 
 def cpio(entries: Iterable[Entry]) -> bytes:
-    """An archive in the kernel's `newc` format (buffer-format.rst), times zero, owner root."""
+    """Make an archive in the kernel's `newc` format (buffer-format.rst), times zero, owner root."""
     archive = bytearray()
     for number, entry in enumerate((*entries, Entry("TRAILER!!!", 0)), start=1):
         name = entry.name.encode() + b"\0"

@@ -12,7 +12,7 @@ from boincvm.host.signals import TERMINATION_SIGNALS
 
 
 class TerminatedError(BaseException):
-    """Somebody asked this process to end. Not an Exception: nobody may take it for a failure."""
+    """This process was asked to end. Not an Exception, so that nothing handles it as a failure."""
 
 
 def _raise(_number: int, _frame: FrameType | None) -> None:
@@ -21,9 +21,9 @@ def _raise(_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP unwind the stack; at the end they are a BoincvmError.
+    """Turn SIGTERM and SIGHUP into an exception that unwinds the block, then into a BoincvmError.
 
-    For the main thread.
+    Works in the main thread only.
     """
     numbers = heeded(number for number in TERMINATION_SIGNALS if number != signal.SIGINT)
     before = {number: signal.signal(number, _raise) for number in numbers}

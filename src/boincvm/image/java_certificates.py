@@ -1,4 +1,4 @@
-"""Java's trust store (JKS), which notes when each certificate was added."""
+"""Java's trust store (JKS), which records when each certificate was added."""
 
 import hashlib
 import struct
@@ -9,13 +9,16 @@ _MAGIC = 0xFEEDFEED
 _VERSION = 2
 _TRUSTED = 2
 _SALT = "changeit".encode("utf-16-be") + b"Mighty Aphrodite"
-"""The password that Debian gives it, and what the format adds."""
+"""Salt of the store's digest: the password that Debian sets, and a constant of the format."""
 _TIME = 1704067200_000
 
 
 def without_times(store: bytes) -> bytes:
-    """The same store with its entries sorted, all of one time. What is no JKS store of trusted
-    certificates stays as it is. Raises ImageBuildError for a damaged one."""
+    """Return the store with its entries sorted and all times equal.
+
+    Anything but a JKS store of trusted certificates is returned unchanged. Raises ImageBuildError
+    if the store is damaged.
+    """
     if len(store) < 32 or struct.unpack_from(">II", store) != (_MAGIC, _VERSION):
         return store
     (count,) = struct.unpack_from(">I", store, 8)

@@ -1,4 +1,4 @@
-"""How much memory a machine of an image needs: it is tried when the image is built."""
+"""The least memory with which a machine of an image works, tried when the image is built."""
 
 import asyncio
 import re
@@ -13,18 +13,22 @@ from boincvm.job.model import MIB
 from boincvm.sizes import format_size
 
 ENOUGH = 256 * MIB
-"""No image needs more, or it is not built; so a machine with that much is not checked."""
+"""The most bytes that an image may need, or it is not built; a machine with this much is not
+checked."""
 _STEP = 32 * MIB
 _SPARE = 16 * MIB
-"""For a first small program, and so that the figure is the same in each build."""
+"""Bytes for a first small program, and so that each build finds the same figure."""
 _BOOT_LIMIT = 120.0
 _MOST_SAID = 1 << 16
 _AVAILABLE = re.compile(rb"^MemAvailable: +(\d{1,12}) kB$", re.MULTILINE)
 
 
 def measure(target: Path) -> int:
-    """The bytes, in steps of 32 MiB, with which a machine of the image in `target` has been
-    seen to boot and to run a program. Raises ImageBuildError, HypervisorMissingError."""
+    """Find the memory, in bytes and in steps of 32 MiB, with which the image in `target` works.
+
+    A machine with that much was seen to boot and to run a program. Raises ImageBuildError,
+    HypervisorMissingError.
+    """
     return asyncio.run(_measure(target))
 
 
@@ -42,7 +46,7 @@ async def _measure(target: Path) -> int:
 
 
 async def _try(target: Path, memory: int) -> int | None:
-    """Bytes that are free when a machine with `memory` bytes has booted; None if it does not."""
+    """Boot a machine with `memory` bytes; return the free bytes, or None if it does not boot."""
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         Path(directory).chmod(0o700)
         files = (target / KERNEL, target / INITRD, target / ROOT)

@@ -1,4 +1,4 @@
-"""Images as people want to see them."""
+"""Images as they are shown to people."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,14 +11,16 @@ from boincvm.sizes import format_size
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """`size` in bytes; `fault` is empty for an image that can be used."""
+    """An image in a list."""
 
     name: str
     digest: str
     size: int
+    """Bytes."""
     packages: int
     built: datetime
     fault: str = ""
+    """Empty for an image that can be used."""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -32,7 +34,7 @@ class Listed:
 
 
 def list_images(store: ImageStore | None = None) -> list[Listed]:
-    """All images, sorted by name. Contents are not hashed here, and damage is only told."""
+    """List all images, sorted by name. Contents are not hashed, and damage is only reported."""
     store = ImageStore() if store is None else store
     listed = []
     for name in store.names():
@@ -58,7 +60,7 @@ def _listed(image: Image) -> Listed:
 
 
 def describe(image: Image) -> str:
-    """Several lines for people."""
+    """Describe an image in several lines for people."""
     manifest = image.manifest
     requested = ", ".join(manifest.recipe.packages) or "none"
     lines = [

@@ -1,4 +1,4 @@
-"""A machine that a build boots from what it has made so far, and programs in it."""
+"""A machine that a build boots from its intermediate results, and programs in it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ _SILENCE_LIMIT = 120.0
 
 @asynccontextmanager
 async def booted(spec: MachineSpec, limit: float) -> AsyncIterator[GuestLink]:
-    """Boot a machine; it is gone after the block.
+    """Boot a machine, which ends with the block.
 
     limit: seconds that the boot may take. Raises GuestError, HypervisorError,
     HypervisorMissingError, HostDiskFullError.
@@ -44,7 +44,7 @@ async def run(
     environment: Mapping[str, str],
     take: Callable[[str, bytes], None],
 ) -> ProgramEnd:
-    """Run a program to its end. `take`: gets the stream's name and what came on it.
+    """Run a program to its end. `take` is called with a stream's name and each piece of its output.
 
     Raises GuestError, ProgramStartError.
     """

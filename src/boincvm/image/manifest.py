@@ -1,7 +1,7 @@
-"""manifest.json: what an image is made of. Its SHA-256 is the image's digest.
+"""manifest.json: the contents of an image. Its SHA-256 is the image's digest.
 
-The bytes are canonical (sorted keys, no spaces, ASCII, a newline at the end), so equal images
-have equal digests wherever and by whomever they were built. Format: docs/images.md.
+The bytes are canonical (sorted keys, no spaces, ASCII, a newline at the end), so equal images have
+equal digests wherever they were built. Format: docs/images.md.
 """
 
 import hashlib
@@ -18,46 +18,46 @@ from boincvm.image.filenames import ROOT as ROOT
 
 FORMAT = 1
 MOST_BYTES = 2 << 20
-"""Of a manifest. What JSON of that size becomes in memory has some 40 MiB, whatever it says."""
+"""The largest manifest, in bytes. JSON of that size takes at most some 40 MiB in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A Debian package in the image. `scripts`: it has a postinst script, which was run if the
-    image is configured."""
+    """A Debian package in the image."""
 
     name: str
     version: str
     architecture: str
     scripts: bool
+    """The package has a postinst script, which has run if the image is configured."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContentFile:
-    """One file of the image; `size` in bytes, `sha256` in hexadecimal."""
+    """One file of the image."""
 
     name: str
     size: int
+    """Bytes."""
     sha256: str
+    """Hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What was asked for. Two builds of one recipe differ only in the packages' versions.
-
-    version: of the builder's own rules. guest: SHA-256 over the sources that go into the image.
-    """
+    """What was asked for. Two builds of one recipe differ only in the packages' versions."""
 
     version: int
+    """The version of the builder's own rules."""
     suite: str
     packages: tuple[str, ...]
     guest: str
+    """SHA-256 of the sources that go into the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """configured: the packages' scripts have run, in a machine. least_memory: bytes that a
-    machine of the image needs. Manifests of before that was possible lack the fields."""
+    """The contents of an image. Manifests of older versions lack the fields with a default."""
 
     architecture: str
     recipe: Recipe
@@ -67,10 +67,12 @@ class Manifest:
     packages: tuple[Package, ...]
     files: tuple[ContentFile, ...]
     configured: bool = False
+    """The packages' scripts have run, in a machine."""
     least_memory: int | None = None
+    """Bytes that a machine of the image needs."""
 
     def encode(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         document = {"format": FORMAT, **asdict(self)}
         if not self.configured:
             del document["configured"]
@@ -85,12 +87,12 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Return the total size of all files in bytes."""
         return sum(file.size for file in self.files)
 
 
 class _MalformedError(ValueError):
-    """A field is missing or is of another type."""
+    """A field is missing or has another type."""
 
 
 def _object(value: object) -> dict[str, object]:
@@ -170,7 +172,7 @@ def _decode(text: bytes) -> Manifest:
 
 
 def read_manifest(stream: BinaryIO, digest: str, path: Path) -> Manifest:
-    """The manifest in `stream`, whose SHA-256 is to be `digest`. Raises ImageDamagedError."""
+    """Read the manifest whose SHA-256 must be `digest`. Raises ImageDamagedError."""
     stream.seek(0)
     text = stream.read(MOST_BYTES)
     if hashlib.sha256(text).hexdigest() != digest:
@@ -179,7 +181,7 @@ def read_manifest(stream: BinaryIO, digest: str, path: Path) -> Manifest:
 
 
 def decode_manifest(text: bytes, path: Path) -> Manifest:
-    """The manifest that `text` is. Raises ImageDamagedError, which names `path`."""
+    """Decode a manifest. Raises ImageDamagedError, which names `path`."""
     try:
         return _decode(text)
     except (ValueError, RecursionError) as error:

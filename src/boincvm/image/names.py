@@ -1,4 +1,4 @@
-"""What a name may look like: images, packages, suites, mirrors. All of it comes from outside."""
+"""Rules for names that come from outside: images, packages, suites, mirrors."""
 
 import re
 
@@ -13,7 +13,7 @@ _MIRROR = r"(?:https?|file|copy)://[A-Za-z0-9._~:/@%+\[\]-]+"
 
 
 def check_image_name(name: str) -> str:
-    """`name` itself. Raises UsageError unless it can be a file's name everywhere."""
+    """Return `name`. Raises UsageError unless every file system accepts it as a file name."""
     if re.fullmatch(_IMAGE, name) is None:
         raise UsageError(
             f"{name!r} is not an image's name",
@@ -23,7 +23,8 @@ def check_image_name(name: str) -> str:
 
 
 def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names sorted, each once. Raises UsageError by Debian's rule (Policy, 5.6.1)."""
+    """Return the names sorted and without duplicates. Raises UsageError by Debian's rule (Policy,
+    5.6.1)."""
     if len(names) > MOST_PACKAGES:
         raise UsageError(
             f"{len(names)} packages are too many",
@@ -39,7 +40,7 @@ def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_mirror(mirror: str) -> str:
-    """`mirror` itself. Raises UsageError unless it is a plain URL that apt can use."""
+    """Return `mirror`. Raises UsageError unless it is a plain URL that apt can use."""
     if re.fullmatch(_MIRROR, mirror) is None:
         raise UsageError(
             f"{mirror!r} is not a mirror's address",

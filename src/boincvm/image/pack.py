@@ -1,9 +1,9 @@
-"""An image as one file, to be shipped, and back into a store. The format: pack_format.py.
+"""Pack an image into one file, and unpack it into a store. The format: pack_format.py.
 
-Unpacking needs two things beneath the store's root:
+Unpacking uses two paths beneath the store's root:
 
-    unpack.lock    held by whoever unpacks; others wait, and find it done
-    unpacking/     what is unpacked so far; a killed process leaves it, the next removes it
+    unpack.lock    held by the process that unpacks; others wait, and find the work done
+    unpacking/     the part unpacked so far; a killed process leaves it, the next one removes it
 """
 
 import hashlib
@@ -43,14 +43,14 @@ from boincvm.sizes import format_size
 
 _SUFFIXES = (".tar.gz", ".tgz")
 _MARGIN = 16 << 20
-"""Bytes of disk that shall be left when an image is unpacked."""
+"""Bytes of disk that must stay free when an image is unpacked."""
 
 
 def packed_name(path: Path) -> str:
-    """The image's name that goes with the packed image `path`: its own, without the suffix.
+    """Derive an image's name from the path of a packed image: its file name without the suffix.
 
-    Capital letters become small ones, other characters that no name may have become `-`, and of
-    a long name the end stays, where a version would be. Raises UsageError if nothing is left.
+    Capital letters become small ones, other invalid characters become `-`, and of a long name the
+    end stays, because a version is usually there. Raises UsageError if nothing is left.
     """
     name = path.name.lower()
     for suffix in _SUFFIXES:
@@ -61,7 +61,7 @@ def packed_name(path: Path) -> str:
 def pack_image(
     image: Image, path: Path, *, force: bool = False, progress: Progress | None = None
 ) -> None:
-    """Write `image` to `path`, whole or not at all. `force`: also where there is a file already.
+    """Write `image` to `path`, completely or not at all; `force` replaces an existing file.
 
     Raises UsageError, ImageDamagedError, HostDiskFullError, HostError.
     """
@@ -91,7 +91,8 @@ def pack_image(
 
 @contextmanager
 def _written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes are at `path`, and on the disk, once the block has ended well."""
+    """Yield a stream; its bytes are at `path`, and synced, once the block has ended without
+    error."""
     temporary = path.with_name(f".boincvm-{os.urandom(8).hex()}.new")
     try:
         with temporary.open("xb") as stream:
@@ -105,7 +106,8 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _checked_pieces(image: Image, file: ContentFile) -> Iterator[bytes]:
-    """What `file` holds: an image that was altered since it was opened must not reach anybody."""
+    """Read `file` and check its digest: an image altered since it was opened must not be
+    shipped."""
     path = image.directory / file.name
     digest = hashlib.sha256()
     left = file.size
@@ -122,7 +124,7 @@ def _checked_pieces(image: Image, file: ContentFile) -> Iterator[bytes]:
 
 
 def packed_manifest(path: Path) -> Manifest:
-    """What the packed image `path` says that it holds; only its beginning is read.
+    """Return the manifest of the packed image `path`; only its beginning is read.
 
     Raises ImageMissingError, ImageDamagedError, HostError.
     """
@@ -133,10 +135,10 @@ def packed_manifest(path: Path) -> Manifest:
 def unpack_image(
     path: Path, name: str, store: ImageStore, *, progress: Progress | None = None
 ) -> str:
-    """Put the packed image `path` into `store` as `name`, unless it is there, sound.
+    """Unpack the image `path` into `store` as `name`, unless it is already there and sound.
 
-    Waits for others that unpack into `store`. Returns the digest.
-    Raises UsageError, ImageMissingError, ImageDamagedError, HostDiskFullError, HostError.
+    Waits for other processes that unpack into `store`. Returns the digest. Raises UsageError,
+    ImageMissingError, ImageDamagedError, HostDiskFullError, HostError.
     """
     check_image_name(name)
     with _open_unpacked(path, name, store, progress) as image:
@@ -144,17 +146,20 @@ def unpack_image(
 
 
 def open_packed(path: Path, store: ImageStore, *, progress: Progress | None = None) -> Image:
-    """The packed image `path` as an image of `store`, unpacked unless it is there already.
+    """Open the packed image `path` as an image of `store`; unpack it first if it is missing there.
 
-    Its name is `packed_name(path)`. It blocks: for some milliseconds where the image is there,
-    else for seconds. Raises as `unpack_image` does.
+    Its name is `packed_name(path)`. This blocks: for some milliseconds if the image is there,
+    otherwise for seconds. Raises the same errors as `unpack_image`.
     """
     return _open_unpacked(path, packed_name(path), store, progress)
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Unpacker]:
-    """Raises ImageMissingError, ImageDamagedError if `path` is no file, HostError."""
+    """Open a packed image for reading.
+
+    Raises ImageMissingError, ImageDamagedError if `path` is not a file, HostError.
+    """
     try:
         # A pipe that nobody writes to must not hold us for ever.
         descriptor = open_descriptor(path, wait=False)
@@ -208,7 +213,7 @@ def _present(store: ImageStore, name: str, digest: str) -> Image | None:
 
 
 def _unpack(path: Path, name: str, store: ImageStore, progress: Progress) -> None:
-    """The caller holds the lock."""
+    """Unpack an image. The caller holds the lock."""
     place = store.root / "unpacking"
     _remove(place)
     with _reading(path) as unpacker:

@@ -1,8 +1,8 @@
-"""The archive that a packed image is: tar (POSIX.1-1988, ustar) within gzip (RFC 1952).
+"""The archive format of a packed image: tar (POSIX.1-1988, ustar) within gzip (RFC 1952).
 
-Nothing in it is free: manifest.json comes first, then the image's files in its order, each header
-with the one mode, owner and time that there is. So equal images have equal archives (where zlib
-is the same), and the reader interprets no headers: it knows each of them before it is read.
+Nothing in it is left open: manifest.json comes first, then the image's files in its order, and all
+headers have the same mode, owner and time. So equal images have equal archives (with the same
+zlib), and the reader interprets no headers: it knows each of them before it reads it.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from boincvm.image.manifest import MANIFEST, MOST_BYTES, ContentFile, Manifest, 
 from boincvm.sizes import format_size
 
 MOST_IMAGE_BYTES = (8 << 30) - 1
-"""Of all files of an image together; also what the size field of a header can say."""
+"""The largest total size of an image's files; also the limit of a header's size field."""
 LEVEL = 6
-"""Of gzip, by measurement: docs/images.md."""
+"""gzip's compression level, chosen by measurement: docs/images.md."""
 PIECE = 1 << 20
-"""Bytes that are handled at once, at most."""
+"""Bytes that are processed at a time, at most."""
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
@@ -34,7 +34,7 @@ _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
 
 
 def header_of(name: str, size: int) -> bytes:
-    """The tar header of a regular file of `size` bytes: mode 0444, user 0, time 0."""
+    """Return the tar header of a regular file of `size` bytes: mode 0444, user 0, time 0."""
     numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o444, 0, 0, size, 0)
     before = name.encode("ascii").ljust(100, b"\0") + numbers
     # A regular file, no link, the format and its version; no owners' names, no device, no prefix.
@@ -54,14 +54,14 @@ class Packer:
         stream.write(_GZIP_HEADER)
 
     def add(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
-        """The next member; `pieces` have `size` bytes together."""
+        """Write the next member; `pieces` have `size` bytes in total."""
         self._write(header_of(name, size))
         for piece in pieces:
             self._write(piece)
         self._write(_padding(size))
 
     def finish(self) -> None:
-        """The archive's end."""
+        """Write the archive's end."""
         self._write(_END)
         self._stream.write(self._deflate.flush())
         self._stream.write(struct.pack("<II", self._checksum, self._size & 0xFFFFFFFF))
@@ -73,9 +73,9 @@ class Packer:
 
 
 class Unpacker:
-    """Reads an archive from `stream`, which is `path` in messages.
+    """Reads an archive from `stream`, which messages call `path`.
 
-    Whatever differs from what `Packer` writes is damage: ImageDamagedError. HostError if
+    Any difference from what `Packer` writes is damage: ImageDamagedError. Raises HostError if
     `stream` cannot be read.
     """
 
@@ -85,7 +85,7 @@ class Unpacker:
         self._inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
 
     def manifest(self) -> Manifest:
-        """The first member."""
+        """Read the first member, the manifest."""
         header = b"".join(self._pieces(_BLOCK))
         field = re.fullmatch(rb"([0-7]{11})\0", header[124:136])
         size = int(field[1], 8) if field else 0
@@ -105,7 +105,7 @@ class Unpacker:
         return manifest
 
     def unpack_file(self, file: ContentFile, target: Path) -> None:
-        """The next member, to the new file `target`, read-only and on the disk."""
+        """Unpack the next member to the new file `target`, read-only and synced."""
         self._expect(header_of(file.name, file.size), f"the header of {file.name}")
         digest = hashlib.sha256()
         with target.open("xb") as stream:
@@ -118,7 +118,7 @@ class Unpacker:
         self._expect(_padding(file.size), f"what follows {file.name}")
 
     def expect_end(self) -> None:
-        """There is nothing more than the archive's end."""
+        """Check that nothing follows but the archive's end."""
         self._expect(_END, "its end")
         if self._some(1) or self._inflate.unused_data or self._read(1):
             raise damaged(self._path, "something follows its end")
@@ -128,7 +128,7 @@ class Unpacker:
             raise damaged(self._path, f"{what} is not as it should be")
 
     def _pieces(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes."""
+        """Read the next `size` bytes."""
         while size:
             piece = self._some(min(size, PIECE))
             if not piece:
@@ -137,7 +137,7 @@ class Unpacker:
             yield piece
 
     def _some(self, most: int) -> bytes:
-        """From 1 to `most` bytes; none at the end."""
+        """Read 1 to `most` bytes, or none at the end."""
         while not self._inflate.eof:
             compressed = self._inflate.unconsumed_tail or self._read(_READ_SIZE)
             if not compressed:
@@ -160,7 +160,7 @@ class Unpacker:
 
 
 def damaged(path: Path, what: str) -> ImageDamagedError:
-    """The error that says `what` is wrong with the packed image `path`."""
+    """Return an error that says `what` is wrong with the packed image `path`."""
     return ImageDamagedError(
         f"{path} is no packed image, or a damaged one: {what}",
         hint="get the file again (in BOINC: reset the project), "
@@ -169,7 +169,8 @@ def damaged(path: Path, what: str) -> ImageDamagedError:
 
 
 def finish_file(stream: BinaryIO) -> None:
-    """Make a file read-only and sync it: after a power cut a named image is a whole one."""
+    """Make a file read-only and sync it, so that a named image is complete even after a power
+    cut."""
     stream.flush()
     set_mode(stream.fileno(), 0o444)
     os.fsync(stream.fileno())

@@ -1,8 +1,8 @@
-"""Which package files an image consists of, and getting them.
+"""Resolve and fetch the package files of an image.
 
-mmdebstrap knows Debian's mirror, keys and suites; apt resolves and checks signatures; both as
-the user that we are. Package files and package lists are kept in the cache, so a second build
-asks the mirror only what is new, and works without a network if that is not to be had.
+mmdebstrap knows Debian's mirror, keys and suites; apt resolves dependencies and checks signatures;
+both run as the current user. Package files and lists are cached, so a second build asks the mirror
+only for what is new, and works offline if the mirror cannot be reached.
 """
 
 import hashlib
@@ -34,9 +34,9 @@ def fetch_packages(
     directory: Path,
     progress: Progress,
 ) -> list[Path]:
-    """The package files (.deb) of `packages` and of all that they depend on, sorted by name.
+    """Fetch the package files (.deb) of `packages` and their dependencies; return them by name.
 
-    directory: for temporary files. One build fetches at a time. Raises ImageBuildError.
+    directory: for temporary files. Only one build fetches at a time. Raises ImageBuildError.
     """
     cache = cache_directory() / "packages"
     source = hashlib.sha256(f"{suite} {mirror or ''}".encode()).hexdigest()[:16]
@@ -86,7 +86,7 @@ def _command(suite: str, mirror: str | None) -> list[str]:
 
 
 def _explained(error: ToolError, suite: str) -> ImageBuildError:
-    """The one line that matters in what mmdebstrap and apt said."""
+    """Find the one line that matters in the output of mmdebstrap and apt."""
     unknown = _UNKNOWN.search(error.log)
     if unknown is not None:
         name = unknown[1] or unknown[2]

@@ -1,11 +1,11 @@
-"""What Debian's maintainer scripts and installer would have put into the root."""
+"""Files that Debian's maintainer scripts and installer would have put into the root."""
 
 from boincvm.image.tools import run_tool
 from boincvm.image.tree import Attributes, Tree
 
 _SHADOW_GROUP = 42
 _MAIL_GROUP = 8
-"""base-passwd's, in every Debian."""
+"""The group's number in base-passwd, the same in every Debian."""
 
 _HOSTS = b"127.0.0.1 localhost guest\n::1 localhost ip6-localhost ip6-loopback\n"
 _MASTER_FILES = {
@@ -33,7 +33,7 @@ _LINKS = {
     "usr/local/man": "share/man",
 }
 _LINKS_BEFORE = {"var/run": "/run", "var/lock": "/run/lock"}
-"""In the place of directories that packages bring."""
+"""Links in place of directories that packages bring."""
 _DIRECTORIES = {
     **dict.fromkeys(("dev", "proc", "sys", "run", "work", "etc", "mnt", "opt", "srv"), 0o755),
     **dict.fromkeys(("home", "media", "var/lib/dpkg", "var/opt"), 0o755),
@@ -48,17 +48,17 @@ _DIRECTORIES = {
     "root/.local/share": 0o700,
 }
 _NOT_BUSYBOX = {"busybox", "dpkg", "dpkg-deb", "init", "linuxrc", "rpm", "rpm2cpio"}
-"""Applets that are no use in a guest, or would pass for something they are not."""
+"""Applets of no use in a guest, or easily mistaken for the real program."""
 
 
 def add_links_before(tree: Tree) -> None:
-    """What has to be there before packages are unpacked. Raises ImageBuildError."""
+    """Add the links that must exist before packages are unpacked. Raises ImageBuildError."""
     for name, target in _LINKS_BEFORE.items():
         tree.add_link(name, target)
 
 
 def add_system_files(tree: Tree) -> None:
-    """Accounts, names, empty places, /bin/sh. Raises ImageBuildError."""
+    """Add accounts, host names, empty directories and /bin/sh. Raises ImageBuildError."""
     for name, mode in _DIRECTORIES.items():
         tree.add_directory(name, Attributes(mode))
     for name, master in _MASTER_FILES.items():
@@ -82,7 +82,8 @@ def _add_shadow(tree: Tree) -> None:
 
 
 def _add_shells(tree: Tree) -> None:
-    """As `update-shells` makes it of what debianutils and each shell's package bring."""
+    """Write the list of shells as `update-shells` does, from debianutils and each shell's
+    package."""
     directory = tree.directory / "usr/share/debianutils"
     shells: list[str] = []
     for path in (directory / "shells", *sorted((directory / "shells.d").glob("*"))):
@@ -93,7 +94,7 @@ def _add_shells(tree: Tree) -> None:
 
 
 def add_busybox_commands(tree: Tree) -> None:
-    """A link for each command that busybox has and no package brought."""
+    """Add a link for each busybox command that no package provides."""
     applets = run_tool([tree.directory / "bin/busybox", "--list"]).decode().split()
     for applet in sorted(set(applets) - _NOT_BUSYBOX):
         if not any(tree.exists(f"usr/{folder}/{applet}") for folder in ("bin", "sbin")):

@@ -1,4 +1,4 @@
-"""Each step that a person sees has a name and a time; steps nest.
+"""Named and timed steps, shown to a person; steps nest.
 
 [ 2.9 s] fetching the packages
 [ 6.1 s]   unpacking 58 packages
@@ -13,7 +13,7 @@ from boincvm import standard_error
 
 
 class Progress:
-    """Gives `show` the steps as they end; if `is_live`, for a terminal, also while they last."""
+    """Passes each step to `show` when it ends; if `is_live`, for a terminal, also while it runs."""
 
     def __init__(self, show: Callable[[str], object] | None, *, is_live: bool = False) -> None:
         self._show = show or (lambda _text: None)
@@ -22,7 +22,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Name and time what happens within; a step that fails is said to have failed."""
+        """Name and time the block as a step; a step that fails is shown as failed."""
         started = time.monotonic()
         indent = "  " * self._depth
         self._live_line(f"[ ...   ] {indent}{name}")
@@ -37,7 +37,7 @@ class Progress:
         self._line(started, f"{indent}{name}")
 
     def detail(self, text: str) -> None:
-        """Tell a terminal what the step that lasts is at."""
+        """Show on a terminal what the current step is doing."""
         self._live_line(f"[ ...   ] {'  ' * self._depth}{text}")
 
     def _live_line(self, text: str) -> None:

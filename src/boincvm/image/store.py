@@ -34,13 +34,13 @@ GOLDEN = "golden"
 
 
 class Image:
-    """An image that is in use: it stays until `close`, whatever anybody removes.
+    """An image in use: it stays until `close`, even if it is removed meanwhile.
 
-    Its manifest is read when somebody asks for it, which a run does not.
+    Its manifest is only read when it is asked for, which a run does not do.
     """
 
     def __init__(self, name: str, digest: str, directory: Path, lock: BufferedReader) -> None:
-        """`lock`: the open manifest, with a lock on it."""
+        """Take over `lock`, the open manifest with a lock on it."""
         self.name = name
         self.digest = digest
         self.directory = directory
@@ -49,7 +49,7 @@ class Image:
 
     @property
     def manifest(self) -> Manifest:
-        """Raises ImageDamagedError unless it is the one whose digest the image has."""
+        """Return the manifest. Raises ImageDamagedError unless its digest is the image's."""
         if self._manifest is None:
             from boincvm.image import manifest
 
@@ -62,7 +62,7 @@ class Image:
 
     @property
     def kernel(self) -> Path:
-        """The uncompressed kernel, an ELF file."""
+        """Return the path of the uncompressed kernel, an ELF file."""
         return self.directory / KERNEL
 
     @property
@@ -71,16 +71,17 @@ class Image:
 
     @property
     def root(self) -> Path:
-        """The root disk, qcow2; read-only: a machine gets an overlay over it."""
+        """Return the path of the root disk, a read-only qcow2 file; a machine gets an overlay on
+        it."""
         return self.directory / ROOT
 
     @property
     def golden(self) -> Path:
-        """Where golden snapshots of the store's images are."""
+        """Return the directory of golden snapshots of the store's images."""
         return self.directory.parents[1] / GOLDEN
 
     def close(self) -> None:
-        """Let go of the image; again is harmless."""
+        """Release the image. Idempotent."""
         self._lock.close()
 
     def __enter__(self) -> Image:
@@ -107,13 +108,13 @@ class ImageStore:
         self._lock = self.root / "lock"
 
     def names(self) -> list[str]:
-        """The names of all images, sorted."""
+        """Return the names of all images, sorted."""
         if not self._names.is_dir():
             return []
         return sorted(path.name for path in self._names.iterdir() if not path.name.startswith("."))
 
     def digest_of(self, name: str) -> str:
-        """The digest `name` stands for.
+        """Return the digest that `name` stands for.
 
         Raises UsageError, ImageMissingError, ImageDamagedError, HostError.
         """
@@ -133,7 +134,7 @@ class ImageStore:
         return digest
 
     def open(self, name: str) -> Image:
-        """The image `name`, found sound and held until it is closed.
+        """Open the image `name`, verify it, and hold it until it is closed.
 
         Raises UsageError, ImageMissingError, ImageDamagedError.
         """
@@ -150,7 +151,7 @@ class ImageStore:
         return image
 
     def open_unverified(self, name: str) -> Image:
-        """Like `open`, but only the manifest is checked: enough to list and inspect."""
+        """Open an image and check only its manifest: enough to list and inspect it."""
         image = self._hold(name)
         try:
             _ = image.manifest
@@ -160,7 +161,7 @@ class ImageStore:
         return image
 
     def _hold(self, name: str) -> Image:
-        """The image, locked; nothing of it has been looked at."""
+        """Open and lock the image without verifying anything."""
         digest = self.digest_of(name)
         directory = self._objects / digest
         path = directory / MANIFEST
@@ -177,10 +178,10 @@ class ImageStore:
         return Image(name, digest, directory, stream)
 
     def publish(self, name: str, directory: Path, manifest: Manifest) -> str:
-        """Give the finished object in `directory` (same file system) its place and name.
+        """Give the finished object in `directory` (on the same file system) its place and name.
 
-        The object that the name had, if no other name has it, goes as soon as no run holds it.
-        Returns the digest. Raises UsageError.
+        An object that the name had before is removed as soon as no run holds it, unless another
+        name has it. Returns the digest. Raises UsageError.
         """
         check_image_name(name)
         digest = manifest.digest
@@ -206,7 +207,7 @@ class ImageStore:
         return digest
 
     def remove(self, name: str) -> None:
-        """Remove `name`, and its object unless another name has it; damage is no hindrance.
+        """Remove `name`, and its object unless another name has it, even if it is damaged.
 
         Raises ImageMissingError, and UsageError while a run uses the object.
         """
@@ -228,7 +229,7 @@ class ImageStore:
         return (self._names / name).read_text(encoding="ascii", errors="replace").strip()
 
     def _remove_object(self, digest: str) -> bool:
-        """False if a run holds it."""
+        """Remove an object; return False if a run holds it."""
         directory = self._objects / digest
         if not _is_digest(digest) or not directory.exists():
             return True

@@ -1,4 +1,4 @@
-"""The programs that a build needs, and how they are started."""
+"""Find and start the programs that a build needs."""
 
 import os
 import platform
@@ -26,17 +26,17 @@ _PACKAGE_OF = {
     "zstd": "zstd",
 }
 _PATIENCE = 5.0
-"""Seconds for a tool to end, and for the kernel to end one that was killed."""
+"""Seconds for a tool to end, and for the kernel to end a killed one."""
 _MOST_LINES = 12
 
 
 def search_path() -> str:
-    """PATH with the system's directories: mke2fs lies in one that ordinary users lack."""
+    """Return PATH with the system's directories: mke2fs lies in one that ordinary users lack."""
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
 def check_host(directory: Path) -> None:
-    """All that keeps this computer from building beneath `directory`, in one error.
+    """Check that this computer can build beneath `directory`; report all obstacles in one error.
 
     Raises ImageBuildError or HostDiskFullError.
     """
@@ -57,7 +57,7 @@ def check_host(directory: Path) -> None:
 
 
 def check_space(directory: Path, size: int) -> None:
-    """Whether `directory` has `size` bytes of free disk. Raises HostDiskFullError."""
+    """Check that `directory` has `size` bytes of free disk. Raises HostDiskFullError."""
     free = shutil.disk_usage(directory).free
     if free < size:
         raise HostDiskFullError(
@@ -73,10 +73,10 @@ def run_tool(
     stdin: bytes | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Run a program to its end and return what it wrote to standard output.
+    """Run a program to its end and return its standard output.
 
-    It has a session of its own, and is ended with all its children if we are interrupted.
-    Raises ToolError (an ImageBuildError) with the end of its standard error.
+    It runs in a session of its own and is ended with all its children if we are interrupted. Raises
+    ToolError (an ImageBuildError) with the end of its standard error.
     """
     command = [str(argument) for argument in arguments]
     process = subprocess.Popen(
@@ -100,7 +100,7 @@ def run_tool(
 
 
 class ToolError(ImageBuildError):
-    """A program failed; `log` is what it wrote to standard error."""
+    """A program failed; `log` is its standard error."""
 
     def __init__(self, tool: str, status: int, log: str) -> None:
         lines = [line for line in log.splitlines() if line.strip()][-_MOST_LINES:]

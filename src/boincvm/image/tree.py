@@ -1,7 +1,7 @@
-"""The image's root as a tree of files that belongs to us, and what is to be said otherwise.
+"""The image's root as a tree of files that belong to us, with a record of what they cannot show.
 
-Nothing here needs root or pretends to be root: a file that is not root's, or whose mode we
-cannot give it here, is noted, and disk.py writes that into the file system.
+Nothing here needs root or pretends to be root: a file with another owner, or with a mode that we
+cannot give it here, is recorded, and disk.py writes that into the file system.
 """
 
 import os
@@ -27,18 +27,18 @@ class Attributes:
 
 @dataclass(slots=True)
 class Tree:
-    """Paths are relative, with slashes, without dots: `usr/bin/env`.
+    """A root directory. Paths in it are relative, with slashes, without dots: `usr/bin/env`.
 
-    /bin, /sbin and /lib* are links into /usr, as Debian has them.
-    special: attributes that the files on disk do not show.
+    /bin, /sbin and /lib* are links into /usr, as in Debian.
     """
 
     directory: Path
     special: dict[str, Attributes] = field(default_factory=dict)
+    """Attributes that the files on disk do not show."""
 
     @classmethod
     def create(cls, directory: Path) -> "Tree":
-        """A tree with Debian's merged /usr in the new directory `directory`."""
+        """Create a tree with Debian's merged /usr in the new directory `directory`."""
         tree = cls(directory)
         directory.mkdir()
         directory.chmod(0o755)
@@ -48,9 +48,10 @@ class Tree:
         return tree
 
     def path(self, name: str) -> Path:
-        """Where `name` lies on this computer; its parents are made. Links are not left.
+        """Return the path of `name` on this computer and make its parents.
 
-        Raises ImageBuildError for a name that leads out of the tree.
+        Links among the parents are followed within the tree. Raises ImageBuildError for links that
+        form a circle.
         """
         return self._resolve(PurePosixPath(name), 0)
 
@@ -77,7 +78,7 @@ class Tree:
         return self.directory.joinpath(*done)
 
     def exists(self, name: str) -> bool:
-        """Whether there is such an entry; a dangling link is one."""
+        """Tell whether the entry exists; a dangling link counts."""
         place = self.path(name)
         return place.is_symlink() or place.exists()
 
@@ -95,13 +96,13 @@ class Tree:
         self._note(place, attributes)
 
     def add_link(self, name: str, target: str) -> None:
-        """A symbolic link; what is there already stays."""
+        """Add a symbolic link, unless the entry exists already."""
         place = self.path(name)
         if not place.is_symlink() and not place.exists():
             place.symlink_to(target)
 
     def add_member(self, name: str, member: Member, content: Readable | None) -> None:
-        """What a package holds. Device nodes are passed over: the guest's kernel makes them."""
+        """Add an entry of a package. Device nodes are skipped: the guest's kernel makes them."""
         attributes = Attributes(member.mode, member.user, member.group)
         if member.kind == "directory":
             if name in _MERGED:
@@ -122,8 +123,8 @@ class Tree:
             self._note(place, attributes)
 
     def replace(self, name: str, member: Member, content: Readable | None) -> None:
-        """As `add_member`, but for what a machine has made of the tree: what is there and is of
-        another kind goes."""
+        """Add an entry that a machine has changed: unlike `add_member`, replace one of another
+        kind."""
         place = self.path(name)
         if member.kind == "directory":
             if place.is_symlink():
@@ -133,7 +134,7 @@ class Tree:
         self.add_member(name, member, content)
 
     def remove(self, name: str) -> None:
-        """Remove an entry, and all that a directory has in it."""
+        """Remove an entry; of a directory also all that is in it."""
         place = self.path(name)
         if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place)
@@ -161,7 +162,7 @@ class Tree:
             self.special.pop(name, None)
 
     def names(self) -> list[str]:
-        """Every entry, sorted; directories before what they hold."""
+        """Return the names of all entries, sorted; directories come before their contents."""
         found: list[str] = []
         for folder, folders, files in os.walk(self.directory):
             base = Path(folder).relative_to(self.directory)
@@ -170,7 +171,7 @@ class Tree:
 
 
 def clean_name(name: str) -> str:
-    """A tar member's name as a Tree has it. Raises ImageBuildError if it leads outwards."""
+    """Normalize a tar member's name for a Tree. Raises ImageBuildError if it leads outwards."""
     pure = PurePosixPath(name.lstrip("/"))
     if ".." in pure.parts:
         raise ImageBuildError(f"a package holds a file outside of the root: {name!r}")

@@ -1,4 +1,4 @@
-"""From package files to a tree, without dpkg's database and without running anything."""
+"""Unpack package files into a tree, without dpkg's database and without running anything."""
 
 import os
 import subprocess
@@ -19,31 +19,38 @@ from boincvm.tar_reader import Member, Readable, TarError, TarReader
 
 _CHUNK = 1 << 20
 _MOST_BYTES = 16 << 20
-"""Of one control file; the lists of digests of large packages have some MiB."""
+"""The largest control file, in bytes; digest lists of large packages have some MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What a package says of itself. text: the control file. installed_size: bytes. files: all
-    its control files."""
+    """A package's description of itself."""
 
     text: str
+    """The control file."""
     package: Package
     is_multi_arch: bool
     installed_size: int
+    """Bytes."""
     files: Mapping[str, bytes]
+    """All of the package's control files."""
 
     @property
     def wants_configuring(self) -> bool:
-        """Whether the package is more than its files: it has a script that runs when it is
-        installed, or waits for what others bring."""
+        """Tell whether installing the package takes more than unpacking its files.
+
+        It does if a script of it runs at installation, or if it waits for files of other packages.
+        """
         scripts = {"preinst", "postinst", "config"} & self.files.keys()
         return bool(scripts) or b"interest" in self.files.get("triggers", b"")
 
 
 @contextmanager
 def _tar_of(package: Path, part: str) -> Iterator[TarReader]:
-    """`part` is dpkg-deb's --fsys-tarfile or --ctrl-tarfile. Raises ImageBuildError."""
+    """Open one part of a package; `part` is dpkg-deb's --fsys-tarfile or --ctrl-tarfile.
+
+    Raises ImageBuildError.
+    """
     with subprocess.Popen(
         ["dpkg-deb", part, str(package)],
         stdin=subprocess.DEVNULL,
@@ -73,7 +80,7 @@ def _damaged(package: Path) -> ImageBuildError:
 
 
 def read_control(package: Path) -> Control:
-    """Raises ImageBuildError."""
+    """Read a package's control data. Raises ImageBuildError."""
     files: dict[str, bytes] = {}
     with _tar_of(package, "--ctrl-tarfile") as archive:
         for member in archive:
@@ -98,7 +105,7 @@ def read_control(package: Path) -> Control:
 
 
 def read_controls(packages: list[Path]) -> list[Control]:
-    """Of all packages, in their order."""
+    """Read the control data of all packages, in their order."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(read_control, packages))
 
@@ -106,7 +113,7 @@ def read_controls(packages: list[Path]) -> list[Control]:
 def files_of(
     package: Path, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, Member, Readable | None]]:
-    """Each wanted file's name, entry and content, to be used before the next is asked for.
+    """Yield each wanted file's name, entry and content; use the content before taking the next.
 
     Raises ImageBuildError.
     """
@@ -118,7 +125,7 @@ def files_of(
 
 
 def unpack(package: Path, tree: Tree) -> list[str]:
-    """Put the files of `package` into `tree`, but for those that exclude.py drops; their names."""
+    """Unpack `package` into `tree`, except files that exclude.py drops; return the files' names."""
     names = []
     for name, member, content in files_of(package, lambda name: not is_unread(name)):
         tree.add_member(name, member, content)

@@ -1,8 +1,8 @@
-"""Is an image still what its digest says?
+"""Verify that an image still has the contents that its digest stands for.
 
-Hashing an image takes a good part of a second, too long for each run. So what was found sound
-is remembered with the identity of each file (size, times, inode), and hashed again only when
-an identity has changed. Whoever can set ctime back can also alter this program.
+Hashing an image takes a good part of a second, too long for each run. So a sound image is
+remembered with the identity of each file (size, times, inode), and hashed again only when an
+identity has changed. Whoever can set ctime back can also alter this program.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 Identity = dict[str, list[int]]
 _MOST_BYTES = 1 << 16
 _SIZE = 2
-"""Where a file's size stands in its identity."""
+"""The position of a file's size in its identity."""
 
 
 def _identity(directory: Path) -> Identity:
-    """Raises ImageDamagedError for a file that is missing."""
+    """Return the identities of the image's files. Raises ImageDamagedError if one is missing."""
     identity: Identity = {}
     for name in FILES:
         path = directory / name
@@ -51,9 +51,9 @@ def _stamp_path(digest: str) -> Path:
 
 
 def is_remembered(directory: Path, digest: str) -> bool:
-    """Whether the files in `directory` were found sound and nobody has touched them since.
+    """Tell whether the files in `directory` were found sound and have not been touched since.
 
-    Raises HostError where somebody else can have said so.
+    Raises HostError if another user could have forged that.
     """
     try:
         with open_own(_stamp_path(digest)) as file:
@@ -63,7 +63,7 @@ def is_remembered(directory: Path, digest: str) -> bool:
 
 
 def remember(directory: Path, manifest: Manifest) -> None:
-    """Note that the files in `directory` are sound as they are now."""
+    """Record that the files in `directory` are sound as they are now."""
     digest = manifest.digest
     stamp = _stamp_path(digest)
     temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}")
@@ -79,13 +79,14 @@ def remember(directory: Path, manifest: Manifest) -> None:
 
 
 def forget(digest: str) -> None:
-    """Drop the stamp of an image that goes."""
+    """Remove the stamp of an image that is being removed."""
     with suppress(OSError):
         _stamp_path(digest).unlink(missing_ok=True)
 
 
 def verify(directory: Path, manifest: Manifest) -> None:
-    """Raises ImageDamagedError, naming the file, unless all files are as they were built."""
+    """Check all files. Raises ImageDamagedError, naming the file, unless they are as they were
+    built."""
     import hashlib  # a run of an image that is remembered needs none
 
     before = _identity(directory)
