@@ -1,1 +1,1 @@
-"""What boincvm must reach, measured: `python -m benchmarks`."""
+"""Benchmarks of what boincvm promises: `python -m benchmarks`."""

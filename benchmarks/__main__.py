@@ -49,7 +49,7 @@ def _say(line: str) -> None:
 
 
 def _measure(benchmark: Benchmark, laboratory: Laboratory) -> list[Result] | None:
-    """None where it could not be run, which is told."""
+    """Run a benchmark; return None and report the error if it could not be run."""
     _say(", ".join(benchmark.names))
     begin = monotonic()
     try:
@@ -97,7 +97,7 @@ def _end(number: int, _frame: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does what `argv` says; returns the exit code."""
+    """Run what `argv` asks for; return the exit code."""
     reset_inherited_state()  # what is measured begins as from a terminal
     signal.signal(signal.SIGTERM, _end)  # so that machines and directories go
     try:

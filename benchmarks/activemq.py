@@ -12,7 +12,7 @@ from benchmarks.rabbitmq import LOGIN, PASSCODE
 START_LIMIT = 90.0
 LIBRARIES = Path("/usr/share/activemq/lib")
 HEAP = 256
-"""MiB; a thousand connections fit."""
+"""MiB; enough for a thousand connections."""
 # Without the first one a message waits up to 40 ms for the one before it to be acknowledged.
 _OPTIONS = "transport.tcpNoDelay=true&amp;maximumConnections=20000"
 _STARTED = re.compile(r"Listening for connections at: stomp\+nio(?:\+ssl)?://\S+?:(\d+)")
@@ -56,7 +56,7 @@ log4j.appender.console.layout=org.apache.log4j.SimpleLayout
 
 
 def _command(directory: Path, heap: int) -> list[str]:
-    """Java itself, for a daemon's script would leave it behind."""
+    """Return the command of Java itself, because a daemon's script would leave it running."""
     return [
         "java",
         f"-Xmx{heap}m",
@@ -77,10 +77,10 @@ def _command(directory: Path, heap: int) -> list[str]:
 def activemq(
     directory: Path, port: int = 0, heap: int = HEAP, tls: Path | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Its STOMP port (0: any) and its process id, once it takes connections; gone afterwards.
+    """Run ActiveMQ within the block; yield its STOMP port and process id once it is ready.
 
-    heap: MiB. tls: a certificate and its key (PKCS 12, locked with PASSCODE), if it is to speak
-    nothing else. Messages are kept in memory alone.
+    port: 0 for any. heap: MiB. tls: a certificate and its key (PKCS 12, locked with PASSCODE), if
+    it is to accept TLS only. Messages are kept in memory only.
     """
     names = {
         "directory": directory,
@@ -116,7 +116,7 @@ def activemq(
 
 
 def _port(server: subprocess.Popen[str]) -> int:
-    """Where it listens, as it says itself."""
+    """Read the port from the server's own output."""
     said = ""
     for line in server.stdout or ():
         said += line

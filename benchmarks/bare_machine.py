@@ -1,4 +1,4 @@
-"""The same QEMU, kernel, initrd and root with nothing of ours: a shell in the agent's place.
+"""The same QEMU, kernel, initrd and root without our software: a shell in the agent's place.
 
 No QMP, no agent, no transfer disk. The command is the first program after the init script.
 """
@@ -20,14 +20,13 @@ from boincvm.image.store import Image
 MEMORY = 512 << 20
 """Bytes; what `boincvm run` gives a machine unless told otherwise."""
 LIMIT = 180.0
-"""Seconds that a bare machine may take for anything before the benchmark gives up."""
+"""Seconds that any step of a bare machine may take before the benchmark gives up."""
 POWER_OFF = "echo b > /proc/sysrq-trigger"
 
 
 @dataclass(frozen=True, slots=True)
 class GuestSystem:
-    """What a bare machine boots in place of the image's kernel, and QEMU's options for devices
-    that it has besides."""
+    """A kernel to boot in place of the image's, and QEMU's options for additional devices."""
 
     kernel: Path
     initrd: Path
@@ -36,22 +35,24 @@ class GuestSystem:
 
 @dataclass(frozen=True, slots=True)
 class BareMachine:
-    """`port` and `console`: the host's ends of the virtio-serial port and of the serial line,
-    blocking, with LIMIT as their timeout. `begin`: when QEMU was started, by perf_counter."""
+    """A running machine and the host's ends of its connections."""
 
     begin: float
+    """When QEMU was started, by perf_counter."""
     process: ChildProcess
     port: socket.socket
+    """The virtio-serial port; blocks for LIMIT at most."""
     console: socket.socket
+    """The serial line; blocks for LIMIT at most."""
 
     async def wait(self) -> None:
-        """Until it has powered off."""
+        """Wait until it has powered off."""
         async with asyncio.timeout(LIMIT):
             await self.process.wait()
 
 
 def make_overlay(image: Image, directory: Path) -> Path:
-    """An overlay of the image's root, to boot from once."""
+    """Make an overlay of the image's root for a single boot."""
     path = directory / "bare.qcow2"
     make = ["create", "-q", "-f", "qcow2", "-b", str(image.root), "-F", "qcow2", str(path)]
     run_quickly([qemu_command.find_program("qemu-img"), *make])
@@ -68,7 +69,7 @@ def bare_command(
     console: int,
     system: GuestSystem | None = None,
 ) -> list[str]:
-    """Return QEMU's command line; `shell` has no double quote in it."""
+    """Return QEMU's command line; `shell` must not contain double quotes."""
     system = system or GuestSystem(image.kernel, image.initrd)
     arguments = [*qemu_command.KERNEL_ARGUMENTS, f'boincvm.shell="{shell}"']
     return [
@@ -94,7 +95,7 @@ def bare_command(
 async def bare_machine(
     image: Image, accelerator: str, shell: str, scratch: Path, system: GuestSystem | None = None
 ) -> AsyncIterator[BareMachine]:
-    """A machine that has just been started, on an overlay made beforehand; gone afterwards."""
+    """Start a machine on an overlay made beforehand; it ends with the block."""
     with tempfile.TemporaryDirectory(prefix="bare-", dir=scratch) as name:
         directory = Path(name)
         overlay = make_overlay(image, directory)
@@ -124,7 +125,7 @@ async def bare_machine(
 
 
 def bare_boot_seconds(image: Image, accelerator: str, scratch: Path) -> float:
-    """From QEMU's start to its end; the shell powers off at once."""
+    """Measure the time from QEMU's start to its end, with a shell that powers off immediately."""
 
     async def boot() -> float:
         machine = bare_machine(image, accelerator, POWER_OFF, scratch)

@@ -1,8 +1,8 @@
 """idle_cpu_boinc: what our process takes while its task computes and the client says nothing.
 
 `boincvm-wrapper` under FakeClient, which sends its heartbeat and reads the status once a second;
-the task sleeps, for what it takes is its own. CPU time of our process and of the guard beside
-the task, in % of one core, over the window.
+the task sleeps, because its own work does not count. CPU time of our process and of the guard
+beside the task, in % of one core, over the window.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""suspend_vm: from the client's message to the guest's processor standing still, in ms.
+"""suspend_vm: from the client's message until the guest's processor stands still, in ms.
 
-`boincvm-wrapper` under FakeClient with a task in a machine that computes for ever. The message
-is sent at the client's tick as clients send it. The end is when the hypervisor's processor time
-last grew, looked at every half millisecond, with nothing more for `STILL` seconds after it.
+`boincvm-wrapper` under FakeClient with a task in a machine that computes without end. The message
+is sent at the client's tick, as clients send it. The end is when the hypervisor's processor time
+last grew, sampled every half millisecond, with no growth for `STILL` seconds after it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from boincvm.host.process_tree import children
 
 STILL = 0.3
 GOES_ON = 50_000_000
-"""Nanoseconds of processor time that show that it does."""
+"""Nanoseconds of processor time that show that the guest runs again."""
 _TARGET = 0.1
 _COMPUTES = Job(
     "echo 0.5 >fraction_done\nwhile :; do :; done\n",
@@ -58,7 +58,10 @@ def _is_machine(pid: int) -> bool:
 
 
 async def _stands_still(pid: int) -> float:
-    """When its processor time last grew, by the monotonic clock."""
+    """Wait until the process stands still.
+
+    Returns when its processor time last grew, by the monotonic clock.
+    """
     used, last = cpu_nanoseconds(pid), monotonic()
 
     def has_rested() -> bool:

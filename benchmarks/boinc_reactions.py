@@ -2,11 +2,11 @@
 
 `boincvm-wrapper` under FakeClient, as a client would run it, with a shell script as the task.
 
-- suspend_host: from the client's message, sent at its tick as clients send it, to the worker
-  being stopped, as /proc has it, looked at every half millisecond.
+- suspend_host: from the client's message, sent at its tick as clients send it, until /proc shows
+  the worker as stopped, sampled every half millisecond.
 - abort: from the message, sent at any moment, to the end of the last process (pidfd).
-- finish: from the worker's end to our own (pidfd): the client learns of it by that.
-- start_host: from before our process is started to the first word of the worker.
+- finish: from the worker's end to our own (pidfd), from which the client learns of it.
+- start_host: from just before our process is started to the worker's first output.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from boincvm.boinc.messages import Control
 
 START_LIMIT_MS = 120.0
 _TARGET = 0.1
-"""A tenth of what BOINC's own wrapper takes, at most."""
+"""At most a tenth of what BOINC's own wrapper takes."""
 _STAYS = Job('echo "$$" >"$WORDS"; exec sleep 1000\n')
 _ENDS_WHEN_TOLD = Job('echo "$$" >"$WORDS"; read -r line <"$GO"\n')
 
@@ -49,7 +49,7 @@ async def _suspensions(laboratory: Laboratory, times: int) -> list[float]:
 
 
 async def say_at_tick(job: RunningJob, control: Control) -> float:
-    """When the app could first see it."""
+    """Send a message at the client's tick; return when the app could first see it."""
     count = len(job.client.sent)
     job.client.send(control, at_tick=True)
     await job.client.until(lambda: len(job.client.sent) > count)

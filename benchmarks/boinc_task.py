@@ -1,7 +1,7 @@
 """A job of one task under `boincvm-wrapper` and FakeClient, and clocks for its processes.
 
-What BOINC's own wrapper takes was measured on the test machines with the real client 7.20.5 and
-that client's tick taken off where it is none of the wrapper's doing.
+The figures of BOINC's own wrapper were measured on the test machines with the real client 7.20.5,
+less that client's tick where the wrapper is not responsible for it.
 """
 
 import asyncio
@@ -19,17 +19,18 @@ from boincvm.boinc.testing import FakeClient
 
 WRAPPER = Path(BOINCVM).with_name("boincvm-wrapper")
 LIMIT = 60.0
-"""Seconds that anything may take before the benchmark gives up."""
+"""Seconds that any step may take before the benchmark gives up."""
 STEP = 0.0005
-"""Seconds between two looks at a process's state."""
+"""Seconds between two samples of a process's state."""
 
 STOCK = "BOINC's wrapper"
 STOCK_SUSPEND_MS = 630.0
-"""From the message to the worker's stop: 1130 ms from the manager's, of which the client 500."""
+"""From the message to the worker's stop: 1130 ms from the manager's request, less the client's
+500."""
 STOCK_ABORT_MS = 2800.0
 """From the message to the end of the last process."""
 STOCK_FINISH_MS = 2280.0
-"""From the worker's end to our own: the client notices after 2740 ms, of which 460 its own."""
+"""From the worker's end to our own: the client notices after 2740 ms, of which 460 are its own."""
 STOCK_IDLE_PERCENT = 0.13
 
 
@@ -69,12 +70,12 @@ class RunningJob:
         await self.client.start([WRAPPER], environment={**clean_environment(), **fifos})
 
     async def word(self) -> str:
-        """What the worker writes to `$WORDS`."""
+        """Wait for what the worker writes to `$WORDS`, and return it."""
         await _readable(self._words)
         return os.read(self._words, 4096).decode().strip()
 
     def go(self) -> None:
-        """One line for the worker."""
+        """Send a line to the worker."""
         os.write(self._go, b"go\n")
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class RunningJob:
 
 @asynccontextmanager
 async def job_under_client(laboratory: Laboratory, job: Job) -> AsyncIterator[RunningJob]:
-    """Whatever runs is killed afterwards."""
+    """Prepare a client with `job` in its slot; kill all processes afterwards."""
     with tempfile.TemporaryDirectory(prefix="boinc-", dir=laboratory.directory) as directory:
         async with FakeClient(Path(directory) / "boinc") as client:
             job.lay_into(client.slot.path)
@@ -96,7 +97,7 @@ async def job_under_client(laboratory: Laboratory, job: Job) -> AsyncIterator[Ru
 
 
 def descendants(pid: int) -> list[int]:
-    """`pid` and all processes beneath it."""
+    """List `pid` and all processes beneath it."""
     found = [pid]
     for process in found:
         for children in Path(f"/proc/{process}/task").glob("*/children"):
@@ -105,7 +106,7 @@ def descendants(pid: int) -> list[int]:
 
 
 async def has_state(pid: int, letters: str) -> float:
-    """When the process was first seen in one of these states, by the monotonic clock."""
+    """Wait until the process is in one of these states; return when, by the monotonic clock."""
 
     def state() -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -114,7 +115,7 @@ async def has_state(pid: int, letters: str) -> float:
 
 
 async def first_seen(condition: Callable[[], bool]) -> float:
-    """When what nothing announces was first seen, by the monotonic clock."""
+    """Poll a condition that no event announces; return when it was met, by the monotonic clock."""
     async with asyncio.timeout(LIMIT):
         while not condition():  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(STEP)
@@ -122,13 +123,13 @@ async def first_seen(condition: Callable[[], bool]) -> float:
 
 
 def cpu_nanoseconds(pid: int) -> int:
-    """User and system time of all its threads."""
+    """Return the user and system time of all the process's threads."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(words[0]) for task in tasks if (words := _words(task)))
 
 
 def _words(path: Path) -> list[str]:
-    """What is in a file of /proc; none where its thread has ended meanwhile."""
+    """Return the fields of a file in /proc; none if its thread has ended meanwhile."""
     try:
         return path.read_text().split()
     except (FileNotFoundError, ProcessLookupError):
@@ -136,13 +137,13 @@ def _words(path: Path) -> list[str]:
 
 
 class Watched:
-    """A process, by a descriptor that stays its own after its end."""
+    """A process, identified by a descriptor that stays valid after its end."""
 
     def __init__(self, pid: int) -> None:
         self._descriptor = os.pidfd_open(pid)
 
     async def end(self) -> float:
-        """When it had ended, by the monotonic clock."""
+        """Wait for the process's end; return when that was, by the monotonic clock."""
         try:
             await _readable(self._descriptor)
             return monotonic()

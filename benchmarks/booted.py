@@ -17,7 +17,7 @@ from boincvm.machine.session import Session
 
 @asynccontextmanager
 async def booted(image: Image, accelerator: str, scratch: Path) -> AsyncIterator[Session]:
-    """The machine's session; the machine is gone afterwards."""
+    """Boot a machine and yield its session; the machine ends with the block."""
     with tempfile.TemporaryDirectory(prefix="machine-", dir=scratch) as directory:
         spec = MachineSpec(
             directory=Path(directory),
@@ -33,7 +33,7 @@ async def booted(image: Image, accelerator: str, scratch: Path) -> AsyncIterator
 
 
 def start_program(session: Session, argv: list[str], output: Output) -> GuestProgram:
-    """`argv`, started in the guest as `boincvm run` does it."""
+    """Start `argv` in the guest as `boincvm run` does."""
     return GuestProgram(
         session.link, argv, directory=str(WORK), environment=ENVIRONMENT, output=output
     )

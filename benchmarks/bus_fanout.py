@@ -1,7 +1,7 @@
 """A command to 1,000 guests and all their answers: the embedded broker against RabbitMQ.
 
-`fanout_1k`: seconds from the command to the last answer; `broker_memory`: what the broker's
-process has in memory then. Broker, guests and controller are a process each.
+`fanout_1k`: seconds from the command to the last answer; `broker_memory`: the broker's resident
+memory then. Broker, guests and controller are a process each.
 """
 
 import asyncio
@@ -28,15 +28,17 @@ _MIB = 1 << 20
 
 
 class Measured(NamedTuple):
-    """seconds: median; memory: bytes."""
+    """A broker's figures."""
 
     seconds: float
+    """Median."""
     memory: int
+    """Bytes."""
 
 
 @contextmanager
 def peer(*arguments: str, module: str = "benchmarks.bus_peers") -> Iterator[tuple[str, int]]:
-    """A process of that module: what it says when it is ready, and its id."""
+    """Run a process of that module within the block; yield its first line of output and its id."""
     command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
@@ -52,7 +54,7 @@ def peer(*arguments: str, module: str = "benchmarks.bus_peers") -> Iterator[tupl
 
 
 async def command_all(port: int, dialect: Dialect, times: int) -> float:
-    """Seconds, the median."""
+    """Return the median of the seconds from a command to the last guest's answer."""
     bus = await StompBus.open(Address(port=port), LOGIN, PASSCODE, dialect=dialect)
     answered, count = asyncio.Event(), 0
 
@@ -77,7 +79,7 @@ async def command_all(port: int, dialect: Dialect, times: int) -> float:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that the process has."""
+    """Return the process's resident memory in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) << 10
@@ -85,7 +87,7 @@ def resident(pid: int) -> int:
 
 
 def measure(port: int, pid: int, dialect: Dialect, times: int) -> Measured:
-    """With GUESTS connected."""
+    """Measure a broker with GUESTS connected."""
     with peer("guests", str(port), dialect.host, str(GUESTS)):
         seconds = asyncio.run(command_all(port, dialect, times))
         return Measured(seconds, resident(pid))

@@ -1,6 +1,6 @@
 """Processes of the bus's benchmarks: an embedded broker, and many simulated guests.
 
-`python -m benchmarks.bus_peers broker`, or `guests PORT HOST COUNT`. Each says in one line when it
+`python -m benchmarks.bus_peers broker`, or `guests PORT HOST COUNT`. Each prints one line when it
 is ready, and ends when its standard input does.
 """
 
@@ -51,7 +51,7 @@ class Guest(asyncio.Protocol):
 
 
 async def until_input_ends() -> None:
-    """Until whoever started us closes our standard input."""
+    """Wait until the parent process closes our standard input."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), ended.set)

@@ -1,13 +1,13 @@
-"""channel_tick, channel_any_time, channel_cpu, client_cpu: how soon the client is heard.
+"""channel_tick, channel_any_time, channel_cpu, client_cpu: how soon the app hears the client.
 
-An app in a process of its own watches its channels; FakeClient, with a heartbeat a second,
-tells it to suspend and to resume by turns, each time half a second or more after the former
-word was heard. Latency: from the flag's being set to the event's reaching the app, in ms.
-channel_tick: words sent with the client's tick, as a client sends nearly all; channel_any_time:
-at any moment, as it sends abort and quit; nothing is promised for these, since what a wake-up
-costs decides how often looks are paid for. channel_cpu: user and system time of the whole
-app process in % of a core (/proc/PID/task/*/schedstat) while heartbeats come and nothing else;
-client_cpu: the same where the app also reports its status at each heartbeat, through `Client`.
+An app in a process of its own watches its channels; FakeClient, with a heartbeat a second, tells it
+alternately to suspend and to resume, each time at least half a second after the former message was
+received. Latency: from setting the flag until the event reaches the app, in ms. channel_tick:
+messages sent at the client's tick, as a client sends nearly all; channel_any_time: at any moment,
+as it sends abort and quit. Nothing is promised for the latter, because the cost of a wake-up
+decides how often polling is affordable. channel_cpu: user and system time of the whole app process
+in % of a core (/proc/PID/task/*/schedstat) while only heartbeats come; client_cpu: the same while
+the app also reports its status at each heartbeat, through `Client`.
 
 `python -m benchmarks.channel_wait` shows the same for other ways to watch (a timer of the event
 loop, a thread with a fixed period): the table in docs/boinc-library.md.
@@ -41,7 +41,7 @@ CPU_TARGET, CLIENT_TARGET = 0.1, 0.2
 WINDOW, QUICK_WINDOW = 30.0, 10.0
 """Seconds."""
 WARM_UP = 6.0
-"""Seconds until the rhythm is learned."""
+"""Seconds until the client's schedule is learned."""
 LIMIT = 10.0
 
 
@@ -53,7 +53,7 @@ class Watcher(Protocol):
 
 
 class Timer:
-    """A timer of the event loop."""
+    """Watches with a timer of the event loop."""
 
     def __init__(self, look: Callable[[], bool], handle: Callable[[], None], period: float) -> None:
         self._look = look
@@ -71,7 +71,7 @@ class Timer:
 
 
 class Thread:
-    """A thread that looks once in a fixed period."""
+    """Watches with a thread that looks once in a fixed period."""
 
     def __init__(self, look: Callable[[], bool], handle: Callable[[], None], period: float) -> None:
         self._stop = threading.Lock()
@@ -92,7 +92,7 @@ class Thread:
 
 
 async def _app(way: str, period: float) -> None:
-    """Prints a line for each word heard: its time; ends with its standard input."""
+    """Print the time of each message received; end with the standard input."""
     if way == "client":
         await _client_app()
         return
@@ -154,7 +154,7 @@ def _cpu_seconds(pid: int) -> float:
 async def measure(
     directory: Path, way: str, period: float, times: int, window: float
 ) -> tuple[list[float], list[float], float]:
-    """Latencies in s of words at a tick, and at any time; CPU in % of a core."""
+    """Measure latencies in s of messages at a tick and at any time, and CPU in % of a core."""
     async with FakeClient(directory) as client:
         process = await asyncio.create_subprocess_exec(
             *(PYTHON, "-m", "benchmarks.channel_wait", way, str(period)),

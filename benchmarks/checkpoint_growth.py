@@ -1,7 +1,7 @@
 """How a checkpoint's pause, bytes and time grow with the guest's memory: a table and a plot.
 
 A quarter of the memory is filled with random bytes that stay, then GMP-ECM computes; a first
-checkpoint writes all of that, the later ones what has changed. Run by itself, for it takes
+checkpoint writes all of that, later ones what has changed. Run separately, because it takes
 minutes: `python -m benchmarks.checkpoint_growth [--plot FILE] [MIB ...]`.
 """
 
@@ -22,7 +22,7 @@ from boincvm.image.store import Image, ImageStore
 MIB = 1 << 20
 SIZES = (128, 256, 512, 1024, 2048, 4096)
 LATER = 5
-"""Checkpoints after the first one."""
+"""Number of checkpoints after the first one."""
 FILL = """
 import os, sys, time
 piece = 1 << 20
@@ -33,7 +33,7 @@ time.sleep(1e6)
 
 
 class Growth(NamedTuple):
-    """Of the first checkpoint, and the later ones' median: gap in ms, MiB written, seconds."""
+    """Figures of the first checkpoint, and medians of the later ones: ms, MiB, seconds."""
 
     size: int
     first_gap: float
@@ -45,7 +45,7 @@ class Growth(NamedTuple):
 
 
 async def measure(image: Image, accelerator: str, scratch: Path, size: int) -> Growth:
-    """Of a guest with `size` MiB of memory."""
+    """Measure checkpoints of a guest with `size` MiB of memory."""
     async with machine(image, accelerator, scratch, size * MIB) as (session, made):
         filled = asyncio.Event()
         code = FILL.format(pieces=size // 4)
@@ -91,7 +91,7 @@ def _plot(rows: list[Growth]) -> str:
 
 
 def main() -> int:
-    """Measures and prints; returns the exit code."""
+    """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint_growth")
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="MIB")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a chart, as SVG")

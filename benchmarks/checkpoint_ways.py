@@ -1,11 +1,11 @@
 """Ways in which QEMU can put a running machine on disk, compared: a table.
 
-Each has a machine of its own in which GMP-ECM computes, after a quarter of its memory was filled
-with random bytes that stay. Run by itself, for it takes minutes:
-`python -m benchmarks.checkpoint_ways [MIB ...]`.
+Each is tried on a machine of its own in which GMP-ECM computes, after a quarter of its memory was
+filled with random bytes that stay. Run separately, because it takes minutes: `python -m
+benchmarks.checkpoint_ways [MIB ...]`.
 
-What is measured here beside ours is QEMU's part alone: these ways do not read back what they
-wrote, do not sync it, and (all but the first) leave out the disk. That is to their advantage.
+Except for ours, only QEMU's part is measured: these ways do not read back what they wrote, do not
+sync it, and (all but the first) leave out the disk. That is to their advantage.
 """
 
 import argparse
@@ -48,16 +48,18 @@ Way = Callable[[QemuMachine, int], Awaitable[None]]
 
 
 class Taken(NamedTuple):
-    """gap: the longest time that the guest's processor stood still, and seconds from begin to
-    end, in seconds; written: bytes."""
+    """The costs of a snapshot."""
 
     gap: float
+    """Seconds; the longest time for which the guest's processor stood still."""
     seconds: float
+    """From beginning to end."""
     written: int
+    """Bytes."""
 
 
 def monitor_of(made: QemuMachine) -> Monitor:
-    """QEMU's monitor, of which a machine's users know nothing."""
+    """Return QEMU's monitor, which is hidden from a machine's users."""
     monitor = made._monitor
     if monitor is None:
         raise RuntimeError("the machine does not run")
@@ -65,7 +67,7 @@ def monitor_of(made: QemuMachine) -> Monitor:
 
 
 async def internal(made: QemuMachine, number: int) -> None:
-    """A snapshot inside the disk's file."""
+    """Take a snapshot inside the disk's file."""
     monitor, node = monitor_of(made), layer_node(made._layers[-1])
     what = {"job-id": f"job{number}", "tag": f"tag{number}", "vmstate": node, "devices": [node]}
     with monitor.events("JOB_STATUS_CHANGE") as events:
@@ -79,7 +81,8 @@ async def internal(made: QemuMachine, number: int) -> None:
 def migration(
     *capabilities: str, stopped: bool = False
 ) -> Callable[[QemuMachine, int], Awaitable[None]]:
-    """A migration to a file, and the guest goes on; `stopped`: it stands still meanwhile."""
+    """Return a way that migrates to a file and then resumes; `stopped`: stop the guest
+    meanwhile."""
 
     async def take(made: QemuMachine, number: int) -> None:
         monitor = monitor_of(made)
@@ -109,7 +112,7 @@ def migration(
 
 
 async def go_on(monitor: Monitor) -> None:
-    """QEMU says that it is done a moment before it is, and has no event for that."""
+    """Resume the guest, trying repeatedly: QEMU reports the end early and has no event for it."""
     async with asyncio.timeout(LIMIT):
         while True:
             try:
@@ -133,7 +136,7 @@ WAYS: dict[str, Way] = {
 async def busy_machine(
     image: Image, accelerator: str, scratch: Path, size: int, *, shared: bool
 ) -> AsyncIterator[tuple[Session, QemuMachine]]:
-    """`shared`: its memory is a file."""
+    """Run a machine in which GMP-ECM computes; `shared`: its memory is a file."""
     with tempfile.TemporaryDirectory(prefix="way-", dir=scratch) as directory:
         spec = MachineSpec(
             Path(directory), image.kernel, image.initrd, image.root, memory=size * MIB, cpus=1
@@ -151,14 +154,14 @@ async def busy_machine(
 
 
 def used(directory: Path) -> int:
-    """Bytes on the disk, but for the guest's memory where that is a file."""
+    """Return the bytes used on the disk, except for the guest's memory if that is a file."""
     return sum(path.stat().st_blocks * 512 for path in directory.iterdir() if path.name != "memory")
 
 
 async def measure(
     image: Image, accelerator: str, scratch: Path, size: int, way: str
 ) -> list[Taken]:
-    """TIMES of them, one after the other."""
+    """Take TIMES snapshots in that way, one after the other."""
     taken: list[Taken] = []
     machine = busy_machine(image, accelerator, scratch, size, shared="shared" in way)
     async with machine as (_, made):
@@ -173,7 +176,7 @@ async def measure(
 
 
 async def measure_ours(image: Image, accelerator: str, scratch: Path, size: int) -> list[Taken]:
-    """The first one has everything, the later ones what has changed."""
+    """Take our checkpoints: the first one is complete, later ones have what changed."""
     taken: list[Taken] = []
     machine = busy_machine(image, accelerator, scratch, size, shared=False)
     async with machine as (session, made):
@@ -185,7 +188,7 @@ async def measure_ours(image: Image, accelerator: str, scratch: Path, size: int)
 
 
 def row(way: str, size: int, taken: list[Taken]) -> str:
-    """Medians."""
+    """Format a table row of medians."""
     gap = median(one.gap for one in taken) * 1e3
     written = median(one.written for one in taken) / MIB
     seconds = median(one.seconds for one in taken)
@@ -193,7 +196,7 @@ def row(way: str, size: int, taken: list[Taken]) -> str:
 
 
 def main() -> int:
-    """Measures and prints; returns the exit code."""
+    """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint_ways")
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="MIB")
     sizes = parser.parse_args().sizes

@@ -1,11 +1,11 @@
 """checkpoint_pause_256, checkpoint_pause_1024, checkpoint_increment, checkpoint_overhead, resume.
 
-Pause: GMP-ECM computes in the guest; the longest time for which its processor stood still
-around a checkpoint, in ms; the median of several checkpoints. Increment: bytes of the second
-checkpoint of a guest that sleeps, against those of the first. Overhead: the same curve timed
-with and without checkpoints, by turns; so many are made that the cost can be seen at all, and
-what one costs is set against 60 s. Resume: from starting a saved machine, its files no longer in
-the page cache as far as we can drop them, to its program's next output, in seconds.
+Pause: GMP-ECM computes in the guest; the longest time for which its processor stood still around a
+checkpoint, in ms; the median of several checkpoints. Increment: bytes of the second checkpoint of a
+guest that sleeps, against those of the first. Overhead: the same curve timed alternately with and
+without checkpoints; enough are made for their cost to be visible, and the cost of one is set
+against 60 s. Resume: from starting a saved machine, its files dropped from the page cache as far as
+possible, to its program's next output, in seconds.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ def _increment(laboratory: Laboratory) -> list[Result]:
 
 
 async def _curves(laboratory: Laboratory, turns: int) -> tuple[float, float]:
-    """Seconds of one piece of work without checkpoints, and what one checkpoint adds to it."""
+    """Return the seconds of a piece of work without checkpoints, and those that each one adds."""
     place = laboratory.sci, laboratory.accelerator, laboratory.directory
     script = f"echo {NUMBER} | ecm -q -sigma 1:42 -c 1 100000 >/dev/null"
     plain: list[float] = []

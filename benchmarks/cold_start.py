@@ -1,9 +1,9 @@
 """cold_start: `boincvm run -- true` against a bare boot, in seconds.
 
 Ours: the whole process, from fork to exit: Python, the image's stamp, the overlay, QEMU, boot,
-agent, program, end. What is found once and kept (the acceleration's verdict, the image's
-digest) has been found. Bare: QEMU with the same machine, kernel, initrd and root; its first
-program after the init script powers off. Its overlay is made before the clock starts to run.
+agent, program, end. Cached facts (the acceleration to use, the image's digest) are cached already.
+Bare: QEMU with the same machine, kernel, initrd and root; its first program after the init script
+powers off. Its overlay is made before the clock starts.
 """
 
 from benchmarks.bare_machine import LIMIT, bare_boot_seconds
@@ -14,7 +14,7 @@ from benchmarks.whole_process import seconds_of
 
 
 def run_true() -> float:
-    """`boincvm run -- true`, in seconds."""
+    """Measure `boincvm run -- true`, in seconds."""
     environment = {**clean_environment(), "BOINCVM_GOLDEN": "no"}
     return seconds_of([BOINCVM, "run", "--", "true"], environment, LIMIT)
 

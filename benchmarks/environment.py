@@ -1,4 +1,4 @@
-"""What a measured process of ours is started with."""
+"""The environment of our measured processes."""
 
 import os
 import sys
@@ -9,6 +9,9 @@ BOINCVM = str(Path(sys.executable).with_name("boincvm"))
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what makes Python compile at every start, or flush at every line."""
+    """Return the environment without variables that slow Python down.
+
+    They make it compile at every start or flush at every line.
+    """
     unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPATH")
     return {name: value for name, value in os.environ.items() if name not in unwanted}

@@ -1,10 +1,10 @@
 """exec_overhead: what a command costs beyond the guest's own time, in ms.
 
-Ours is one command to one machine of a controller: `POST /api/exec?follow=yes` by a connection
-that is kept, as HTTP clients do it, until the answer says how it ended. So it has the HTTP
-server, the registry, the store, the bus, the shim and the way back. The guest's own time is
-what the answer says of it (`wall_time`): from the moment at which the shim gave the program to
-the guest's link until it heard of its end. The result is the median of the differences.
+Ours is one command to one machine of a controller: `POST /api/exec?follow=yes` on a connection that
+is kept open, as HTTP clients do, until the answer reports the command's end. So it covers the HTTP
+server, the registry, the store, the bus, the shim and the way back. The guest's own time is the
+answer's `wall_time`: from when the shim handed the program to the guest's link until it heard of
+its end. The result is the median of the differences.
 """
 
 import json
@@ -35,7 +35,7 @@ TARGET_MS = 5.0
 
 @contextmanager
 def _controller(scratch: Path) -> Iterator[Client]:
-    """With one machine "m", which runs."""
+    """Run a controller with one machine, "m", which is running."""
     with tempfile.TemporaryDirectory(prefix="exec-", dir=scratch) as directory:
         data = Path(directory) / "data"
         data.mkdir()
@@ -59,7 +59,7 @@ def _controller(scratch: Path) -> Iterator[Client]:
 
 
 def _asked_for(connection: HTTPConnection) -> tuple[float, float]:
-    """Seconds until it was answered, and of these those of the guest."""
+    """Return the seconds until the answer, and how many of them the guest took."""
     begin = perf_counter()
     connection.request("POST", "/api/exec?follow=yes", BODY, HEADERS)
     response = connection.getresponse()

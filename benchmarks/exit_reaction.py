@@ -1,16 +1,15 @@
-"""exit_reaction: from the guest program's exit to the host knowing it, in ms.
+"""exit_reaction: from the guest program's exit until the host knows of it, in ms.
 
-Begins with the clock that the program (Python) reads as its last act but one: it writes that
-time to its standard output and calls _exit. Ends when `GuestProgram.wait` returns on the host,
-which is where `boincvm run` knows it. So it has all of: the write, the kernel's taking the
-process apart, SIGCHLD to the agent, the agent's look at what is left and how it fared, the
-frame, the port, the host's event loop. It leaves out what `boincvm run` does next: taking the
+The time begins with the clock that the program (Python) reads just before it ends: it writes that
+time to its standard output and calls _exit. It ends when `GuestProgram.wait` returns on the host,
+which is where `boincvm run` learns of it. So it covers the write, the kernel's cleanup of the
+process, SIGCHLD to the agent, the agent's look at remaining processes and resource usage, the
+frame, the port, and the host's event loop. It leaves out what `boincvm run` does next: taking the
 machine down.
 
-The guest's clock is brought to the host's by round trips in the same program just before:
-the host sends a line, the program answers with its time, and the exchange that took least
-counts, as NTP does it. The error is at most half of that exchange; `exit_clock_error` is its
-median.
+The guest's clock is compared with the host's by round trips in the same program just before: the
+host sends a line, the program answers with its time, and the shortest exchange counts, as in NTP.
+The error is at most half of that exchange; `exit_clock_error` is its median.
 """
 
 import asyncio
@@ -39,7 +38,7 @@ os._exit(0)
 
 
 async def _one_exit(session: Session) -> tuple[float, float]:
-    """Seconds from exit to knowing it, and the most that the clocks' difference is wrong by."""
+    """Return the seconds from the exit until it is known, and the largest possible clock error."""
     lines: asyncio.Queue[bytes] = asyncio.Queue()
     argv = ["python3", "-SIc", _PROGRAM]
     program = start_program(session, argv, lambda _, data: lines.put_nowait(data))

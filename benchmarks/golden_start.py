@@ -1,9 +1,9 @@
 """warm_start, clone_ready, clone_private_memory: machines that start as copies of a golden one.
 
-warm_start: `boincvm run -- true` from a golden snapshot against the same from a boot, both the
-whole process, by turns, in seconds. clone_ready: from the start of a copy's QEMU to its agent's
-answer, in ms. clone_private_memory: what ten copies of a guest of 256 MiB, all of them up, have
-each to itself, in MiB: RSS without what is mapped from files (Anonymous in smaps_rollup).
+warm_start: `boincvm run -- true` from a golden snapshot against the same from a boot, both as whole
+processes, alternately, in seconds. clone_ready: from the start of a copy's QEMU to its agent's
+answer, in ms. clone_private_memory: the private memory of each of ten running copies of a guest of
+256 MiB, in MiB: RSS without what is mapped from files (Anonymous in smaps_rollup).
 """
 
 import asyncio
@@ -57,7 +57,7 @@ async def _warm(laboratory: Laboratory) -> None:
 
 
 async def _copies(laboratory: Laboratory, count: int) -> tuple[list[float], list[float]]:
-    """Seconds until each answered, one after the other, and the MiB that each has for itself."""
+    """Start copies one after the other; return the seconds until each answered and its own MiB."""
     driver, image = QemuDriver(laboratory.accelerator), laboratory.base
     taken, private = [], []
     async with AsyncExitStack() as stack:

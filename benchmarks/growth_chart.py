@@ -1,4 +1,4 @@
-"""Lines over the guest's memory, in panels beside each other, as SVG."""
+"""Line charts over the guest's memory, side by side, as SVG."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ Panel = Mapping[str, Sequence[float]]
 
 
 def chart(sizes: Sequence[int], panels: Mapping[str, Panel]) -> str:
-    """`sizes` in MiB, two or more, on a logarithmic axis; the values' axes begin at 0."""
+    """Draw the chart; `sizes` (MiB, two or more) on a logarithmic axis, values from 0."""
     width, height = _LEFT + len(panels) * (_WIDTH + _GAP), _TOP + _HEIGHT + 60
     form = f'width="{width}" height="{height}" font-family="sans-serif" font-size="12"'
     parts = [

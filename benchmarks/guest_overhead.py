@@ -1,11 +1,10 @@
-"""guest_overhead: GMP-ECM in our machine against the same QEMU with nothing of ours, in s.
+"""guest_overhead: GMP-ECM in our machine against the same QEMU without our software, in s.
 
-One curve with a fixed sigma on a fixed number: the same work each time. Both sides time it in
-the guest, by the same shell script, with /proc/uptime (10 ms steps) around the program. Ours
-runs it through the agent, with its heart-beats, control groups and output; the other side
-runs it in the init script's shell, QEMU having no QMP, agent or transfer disk. Both machines
-are up all the time and compute by turns of some seconds: a host's speed drifts by more than
-what is measured here.
+One curve with a fixed sigma on a fixed number: the same work each time. Both sides time it in the
+guest, by the same shell script, with /proc/uptime (10 ms steps) around the program. Ours runs it
+through the agent, with its heartbeats, control groups and output; the other side runs it in the
+init script's shell, with a QEMU that has no QMP, agent or transfer disk. Both machines stay up and
+compute alternately for some seconds: a host's speed drifts by more than what is measured here.
 """
 
 import asyncio
@@ -58,7 +57,7 @@ def _in_bare(console: socket.socket) -> float:
 
 
 async def _by_turns(laboratory: Laboratory, script: str, times: int) -> tuple[float, float]:
-    """Medians of ours and of theirs, in seconds."""
+    """Return the medians of ours and of theirs, in seconds."""
     place = laboratory.accelerator, laboratory.directory
     shell = f"exec </dev/console >/dev/console; while read -r go; do {script}; done"
     measured: tuple[list[float], list[float]] = ([], [])

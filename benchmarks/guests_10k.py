@@ -1,11 +1,11 @@
-"""10,000 simulated guests with beacons on one controller: the embedded broker and the registry.
+"""10,000 simulated guests with heartbeats on one controller: the embedded broker and the registry.
 
-`guests_10k`: the 99th percentile of the time from a word to one guest to its answer, against a
-second; `guests_10k_memory`: of the controller's process, against 300 MiB. It fails unless every
-guest, and nobody else, counts as present after more than the time in which a silent one would not.
-`python -m benchmarks.guests_10k [--broker NAME] [--plot FILE] [COUNT ...]` prints how both grow
-with the number of guests; RabbitMQ and ActiveMQ are a process of their own, whose memory is
-printed too, and there all guests have one login.
+`guests_10k`: the 99th percentile of the time from a message to one guest to its answer, against a
+second; `guests_10k_memory`: of the controller's process, against 300 MiB. It fails unless exactly
+these guests count as present after more than the time in which a silent one would not. `python -m
+benchmarks.guests_10k [--broker NAME] [--plot FILE] [COUNT ...]` prints how both grow with the
+number of guests; RabbitMQ and ActiveMQ are a process of their own, whose memory is printed too, and
+there all guests have one login.
 """
 
 import argparse
@@ -41,28 +41,30 @@ from boincvm.controller.protocol.guest import BEAT
 COUNT = 10_000
 SIZES = (10, 100, 1000, 10_000)
 WORDS = 500
-"""Sent one by one, spread over more time than a guest may be silent."""
+"""Messages, sent one by one over more time than a guest may be silent."""
 LIMIT = 180.0
 _MIB = 1 << 20
 _PASSCODE_DIGEST = digest_of_passcode(PASSCODE)
 HEAP = 3072
-"""MiB for ActiveMQ: 10,000 connections do not fit into less than one."""
+"""MiB for ActiveMQ: 10,000 connections need more than one GiB."""
 
 
 class Measured(NamedTuple):
-    """p99: seconds; memory: bytes of the controller; broker: bytes of the broker, 0 where it is
-    in the controller's process."""
+    """A broker's figures."""
 
     p99: float
+    """Seconds."""
     memory: int
+    """Bytes of the controller's process."""
     broker: int = 0
+    """Bytes of the broker; 0 if it is in the controller's process."""
 
 
 # The controller's process.
 
 
 async def embedded_broker(count: int) -> int:
-    """Its port."""
+    """Start an embedded broker and return its port."""
     accounts = Accounts(
         Account(str(n), _PASSCODE_DIGEST, ("/topic/host.{login}",), ("/topic/guest.{login}",))
         for n in range(count)
@@ -74,7 +76,7 @@ async def embedded_broker(count: int) -> int:
 
 
 async def serve(count: int, kind: str, port: int) -> dict[str, float]:
-    """What was measured, once `count` guests have come. `port`: of a broker that runs already."""
+    """Wait for `count` guests, then measure. `port`: of a broker that runs already."""
     if kind == "embedded":
         port = await embedded_broker(count)
     bus = await StompBus.open(Address(port=port), LOGIN, PASSCODE, dialect=DIALECTS[kind])
@@ -113,7 +115,7 @@ async def serve(count: int, kind: str, port: int) -> dict[str, float]:
 
 
 class Beacon(asyncio.Protocol):
-    """A guest that announces itself, beats, and answers PING."""
+    """A guest that announces itself, sends heartbeats, and answers PING."""
 
     def __init__(self, number: int, kind: str) -> None:
         self._number = number
@@ -152,7 +154,7 @@ class Beacon(asyncio.Protocol):
 
 
 async def beat(port: int, count: int, kind: str) -> None:
-    """For ever."""
+    """Run the guests without end."""
     loop = asyncio.get_running_loop()
     for number in range(count):
         guest = Beacon(number, kind)
@@ -166,7 +168,8 @@ async def beat(port: int, count: int, kind: str) -> None:
 
 @contextmanager
 def _broker(kind: str) -> Iterator[tuple[int, int]]:
-    """Port and process id of a broker with a process of its own, or zeros."""
+    """Run a broker in its own process; yield its port and process id, or zeros if it is
+    embedded."""
     with tempfile.TemporaryDirectory(prefix="boincvm-bench-") as directory:
         if kind == "activemq":
             with activemq(Path(directory), heap=HEAP) as found:
@@ -179,7 +182,7 @@ def _broker(kind: str) -> Iterator[tuple[int, int]]:
 
 
 def measure(count: int, kind: str = "embedded") -> Measured:
-    """With so many guests."""
+    """Measure with `count` guests."""
     module = [sys.executable, "-m", "benchmarks.guests_10k"]
     with _broker(kind) as (broker_port, broker_pid):
         serve = [*module, "serve", str(count), kind, str(broker_port)]
@@ -213,7 +216,7 @@ BENCHMARK = Benchmark(("guests_10k", "guests_10k_memory"), _run)
 
 
 def _tell(kinds: Sequence[str], sizes: Sequence[int], plot: Path | None) -> None:
-    """A table, and a chart."""
+    """Print a table and draw a chart."""
     print("| guests | broker | p99, ms | controller, MiB | broker, MiB |\n|---|---|---|---|---|")
     found: dict[str, list[Measured]] = {kind: [] for kind in kinds}
     for count in sizes:
@@ -231,7 +234,7 @@ def _tell(kinds: Sequence[str], sizes: Sequence[int], plot: Path | None) -> None
 
 
 def main(words: Sequence[str]) -> None:
-    """What a process of these is to do."""
+    """Do what this process is started for: serve, simulate guests, or measure."""
     if words[:1] == ["serve"]:
         count, kind, port = int(words[1]), words[2], int(words[3])
         print(json.dumps(asyncio.run(serve(count, kind, port))), flush=True)

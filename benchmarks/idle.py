@@ -1,9 +1,9 @@
 """idle_cpu, wrapper_rss: what our own process takes while the guest computes and says nothing.
 
-A real `boincvm run` of a program that computes for ever, after it has begun. idle_cpu: user
-and system time of that one process (QEMU is another), in % of one core over the window, from
-/proc/PID/task/*/schedstat (the sum that utime and stime of /proc/PID/stat are made from, but
-in ns, where those count 10 ms). wrapper_rss, wrapper_peak: VmRSS and VmHWM at its end, in MiB.
+A real `boincvm run` of a program that computes without end, once it has begun. idle_cpu: user and
+system time of that one process (QEMU is another), in % of one core over the window, from
+/proc/PID/task/*/schedstat (the source of utime and stime in /proc/PID/stat, but in ns, while those
+count 10 ms). wrapper_rss, wrapper_peak: VmRSS and VmHWM at its end, in MiB.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ def _memory_mib(pid: int, field: str) -> float:
 
 
 async def _watch(window: float) -> tuple[float, float, float]:
-    """CPU in % of a core, resident memory and its peak in MiB."""
+    """Return CPU in % of a core, resident memory and its peak in MiB."""
     process = await asyncio.create_subprocess_exec(
         *(BOINCVM, "run", "--", "python3", "-SIc", _PROGRAM),
         env=clean_environment(),

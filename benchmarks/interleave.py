@@ -1,4 +1,4 @@
-"""Two sides of a ratio, taken by turns: what disturbs the host then disturbs both."""
+"""Two sides of a ratio, measured alternately so that disturbances of the host affect both."""
 
 from collections.abc import Callable
 from statistics import median
@@ -9,7 +9,7 @@ from benchmarks.results import Say
 def interleaved_medians(
     ours: Callable[[], float], theirs: Callable[[], float], times: int, say: Say
 ) -> tuple[float, float]:
-    """Medians of `times` runs of each; each call returns what it measured."""
+    """Return the medians of `times` runs of each; each call returns what it measured."""
     measured: tuple[list[float], list[float]] = ([], [])
     for turn in range(times):
         say(f"{turn + 1} of {times}")

@@ -1,4 +1,4 @@
-"""A machine that computes and of which checkpoints are made, for benchmarks of these."""
+"""A machine that computes while checkpoints of it are made and measured."""
 
 import asyncio
 import tempfile
@@ -22,23 +22,24 @@ from boincvm.machine.session import Session
 LIMIT = 300.0
 COMPUTES = f"while :; do echo {NUMBER} | ecm -q -sigma 1:42 -c 1 50000 >/dev/null; done"
 _LOOK = 0.001
-"""Seconds between two looks at the processor."""
+"""Seconds between two samples of the processor time."""
 
 
 class Kept(NamedTuple):
-    """One checkpoint. `gap`: the longest time for which the guest's processor stood still, in
-    seconds; `seconds`: from the first word to the guest's going on talking."""
+    """One checkpoint and its costs."""
 
     checkpoint: Checkpoint
     gap: float
+    """Seconds; the longest time for which the guest's processor stood still."""
     seconds: float
+    """From the first message until the guest communicates again."""
 
 
 @asynccontextmanager
 async def machine(
     image: Image, accelerator: str, scratch: Path, memory: int, *, balloon: bool = True
 ) -> AsyncIterator[tuple[Session, QemuMachine]]:
-    """One as under the client, booted; it is gone afterwards."""
+    """Boot a machine like those under the client; it ends with the block."""
     with tempfile.TemporaryDirectory(prefix="kept-", dir=scratch) as directory:
         spec = MachineSpec(
             directory=Path(directory),
@@ -54,12 +55,12 @@ async def machine(
 
 
 def compute(session: Session, command: str = COMPUTES) -> GuestProgram:
-    """A program that goes on until the machine ends."""
+    """Start a program that computes until the machine ends."""
     return start_program(session, ["sh", "-c", command], lambda *_: None)
 
 
 async def keep(session: Session, made: QemuMachine, number: int) -> Kept:
-    """A checkpoint as the wrapper makes it."""
+    """Make a checkpoint as the wrapper does."""
     begin = monotonic()
     with StandStill(made) as still:
         await session.link.quiesce(LIMIT)
@@ -69,10 +70,10 @@ async def keep(session: Session, made: QemuMachine, number: int) -> Kept:
 
 
 class StandStill:
-    """Looks at the guest's processor: for how long at most it does not advance.
+    """Measures the longest time for which the guest's processor does not advance.
 
-    The guest cannot see that itself: its clocks stand still as well. What its host's scheduler
-    takes away counts too.
+    The guest cannot see that itself, because its clocks stand still as well. Time taken away by the
+    host's scheduler counts too.
     """
 
     def __init__(self, made: QemuMachine) -> None:
@@ -104,10 +105,10 @@ class StandStill:
 
 
 def _used(task: Path) -> int:
-    """Nanoseconds of processor time."""
+    """Return the thread's processor time in nanoseconds."""
     return int((task / "schedstat").read_text().split()[0])
 
 
 async def settle(seconds: float) -> None:
-    """Lets the guest work for a while."""
+    """Let the guest work for a while."""
     await asyncio.sleep(seconds)

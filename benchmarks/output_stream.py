@@ -1,8 +1,8 @@
 """output_stream: how fast a program's standard output comes, in MB/s (10^6 bytes).
 
 `boincvm run -- head -c 256M /dev/zero`, output to /dev/null, over the time of the run phase as
-`--json` would tell it: here the same engine in this process, each piece taken at once. Its
-length is compared with what was asked for.
+`--json` would report it: here the same engine in this process, each piece taken immediately. The
+length received is compared with the length requested.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ SIZE, QUICK_SIZE = 1 << 28, 1 << 26
 
 
 async def _stream(session: Session, size: int) -> float:
-    """Bytes per second."""
+    """Return bytes per second."""
     came = 0
 
     def take(_stream: str, data: bytes) -> None:

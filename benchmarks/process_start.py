@@ -1,9 +1,8 @@
-"""cli_start, wrapper_start: how long our processes take to be there, in ms.
+"""cli_start, wrapper_start: how long our processes take to start, in ms.
 
-Whole processes of the same interpreter, from fork to exit, bytecode compiled beforehand:
-`boincvm --version`, and a process that imports all that the wrapper's own needs for a run
-(also what it imports late, without the garbage collector as it does), each against
-`python3 -c pass`.
+Whole processes of the same interpreter, from fork to exit, bytecode compiled beforehand: `boincvm
+--version`, and a process that imports all that the wrapper needs for a run (also what it imports
+late, without the garbage collector, as it does), each against `python3 -c pass`.
 """
 
 from benchmarks.environment import BOINCVM, PYTHON, clean_environment

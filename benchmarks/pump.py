@@ -1,8 +1,8 @@
-"""A bare byte pump over the virtio-serial port of a machine with nothing of ours.
+"""A bare byte pump over the virtio-serial port of a machine without our software.
 
-Of the loops that were tried these moved most. Host to guest: dd with 128 KiB blocks
-(against 4 KiB, 1 MiB, head, Python). Guest to host: Python writing one buffer of 32 KiB, the
-most that the driver takes at once (against dd, cat, head, sendfile).
+These loops were the fastest of those tried. Host to guest: dd with 128 KiB blocks (against 4 KiB, 1
+MiB, head, Python). Guest to host: Python writing one buffer of 32 KiB, the most that the driver
+takes at once (against dd, cat, head, sendfile).
 """
 
 import asyncio
@@ -37,13 +37,16 @@ _OPEN_PORT = "set -- /dev/vport*p1; exec 3<>$1"
 
 
 def _python(source: str) -> str:
-    """A shell command; the source goes as hexadecimal, past the kernel's and shell's quotes."""
+    """Make a shell command of Python source.
+
+    The source is in hexadecimal, which needs no quoting for the kernel or the shell.
+    """
     start = "python3 -SIc 'import sys; exec(bytes.fromhex(sys.argv[1]).decode())'"
     return f"{start} {source.encode().hex()}"
 
 
 def pump_seconds(image: Image, accelerator: str, scratch: Path, size: int) -> tuple[float, float]:
-    """Seconds for `size` bytes (a multiple of CHUNK) to the guest, and from it."""
+    """Return the seconds for `size` bytes (a multiple of CHUNK) to the guest, and from it."""
     sink = f"dd bs=128k iflag=count_bytes,fullblock count={size} of=/dev/null <&3 2>/dev/null"
     source = _python(_SOURCE % (size // _GUEST_CHUNK))
     shell = f"{_OPEN_PORT}; echo >&3; {sink}; echo >&3; read line <&3; {source}; read line <&3"
@@ -80,7 +83,7 @@ def _receive(port: socket.socket, buffer: bytearray) -> int:
 
 
 def echo_seconds(image: Image, accelerator: str, scratch: Path, count: int) -> list[float]:
-    """The times of `count` round trips of one byte, the first ones left out."""
+    """Return the times of `count` round trips of one byte, the first ones left out."""
     shell = f"{_OPEN_PORT}; {_python(_ECHO)}"
 
     async def measure() -> list[float]:

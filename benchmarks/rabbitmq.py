@@ -1,4 +1,4 @@
-"""A real RabbitMQ for tests and benchmarks, with a directory, ports and name server of its own."""
+"""A real RabbitMQ for tests and benchmarks, with its own directory, ports and name server."""
 
 import os
 import signal
@@ -38,8 +38,10 @@ def _free_ports(count: int) -> list[int]:
 
 @contextmanager
 def rabbitmq(directory: Path, tls: tuple[Path, Path] | None = None) -> Iterator[tuple[int, int]]:
-    """Its STOMP port and its process id, once it takes connections; gone afterwards. `tls`: the
-    files of a certificate and its key, if it is to speak nothing else."""
+    """Run RabbitMQ within the block; yield its STOMP port and process id once it is ready.
+
+    tls: the files of a certificate and its key, if it is to accept TLS only.
+    """
     port, names_port, nodes_port = _free_ports(3)
     certificate, key = tls or ("", "")
     listener = (_TLS if tls else _PLAIN).format(port=port, certificate=certificate, key=key)
@@ -93,7 +95,7 @@ def rabbitmq(directory: Path, tls: tuple[Path, Path] | None = None) -> Iterator[
 
 
 def _erlang(group: int) -> int:
-    """The process of the session `group` that is the server itself."""
+    """Find the process of the session `group` that is the server itself."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             fields = (process / "stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""The benchmarks there are. A new one is one file and one line here."""
+"""The list of benchmarks. A new one is one file and one line here."""
 
 from benchmarks import (
     boinc_idle,

@@ -1,4 +1,4 @@
-"""The results as people and machines read them: a table, bench.json, a chart."""
+"""Results for people and machines: a table, bench.json, a chart."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def _figure(value: float | None) -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """One aligned line for each result."""
+    """Format one aligned line for each result."""
     rows = [_HEAD]
     for result in results:
         ratio = "" if result.ratio is None else f"{result.ratio:.3f}"
@@ -41,7 +41,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def as_json(results: Sequence[Result]) -> str:
-    """`versus` and `ratio` are null where there is nothing to compare with."""
+    """Format results as JSON; `versus` and `ratio` are null where there is no comparison."""
     rows = [
         {
             "name": result.name,
@@ -56,7 +56,7 @@ def as_json(results: Sequence[Result]) -> str:
 
 
 def as_svg(results: Sequence[Result]) -> str:
-    """A bar for each ratio, in parts of its target; where there is none, of 1."""
+    """Draw a bar for each ratio, in parts of its target, or of 1 if it has none."""
     shown = [result for result in results if result.ratio is not None]
     left, scale, row = 130, 300, 22
     height = row * len(shown) + 30

@@ -1,4 +1,4 @@
-"""What a benchmark gives, and what it is asked to do."""
+"""A benchmark, its parameters, and its results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One figure. `versus` is in the same unit; `target` is the most that the ratio may be.
-
-    `against` says what `versus` is: the other side of the comparison, or a stated limit.
-    """
+    """One figure of a benchmark."""
 
     name: str
     value: float
     unit: str
     versus: float | None = None
+    """The figure to compare with, in the same unit."""
     against: str = ""
+    """What `versus` is: the other side of the comparison, or a stated limit."""
     target: float | None = None
+    """The largest ratio allowed."""
 
     @property
     def ratio(self) -> float | None:
@@ -30,7 +30,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """ "ok" or "over"; empty where nothing is promised."""
+        """Return "ok" or "over"; empty if nothing is promised."""
         if self.target is None or self.ratio is None:
             return ""
         return "ok" if self.ratio <= self.target else "over"
@@ -38,27 +38,27 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Laboratory:
-    """What benchmarks work with: the images, how QEMU runs here, how long to go on.
-
-    `repeat`: None lets each benchmark choose; `directory` is for temporary files.
-    """
+    """What benchmarks work with: the images, how QEMU runs here, how long to go on."""
 
     base: Image
     sci: Image
     accelerator: str
     repeat: int | None
+    """None lets each benchmark choose."""
     quick: bool
     directory: Path
+    """For temporary files."""
     say: Say
 
     def times(self, usual: int, quick: int) -> int:
-        """How often to repeat."""
+        """Return the number of repetitions."""
         return self.repeat or (quick if self.quick else usual)
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """`names`: the results that `run` gives, together."""
+    """A named benchmark."""
 
     names: tuple[str, ...]
+    """The results that one call of `run` gives."""
     run: Callable[[Laboratory], list[Result]]

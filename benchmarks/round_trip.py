@@ -1,7 +1,7 @@
-"""link_round_trip: a question to the agent and its answer, in µs; median of many.
+"""link_round_trip: a request to the agent and its answer, in µs; median of many.
 
-Asks for a file that does not exist: the shortest of the agent's answers. Against one byte
-there and back over the port of a machine with nothing of ours, echoed by a Python loop.
+Requests a file that does not exist, which is the shortest of the agent's answers. Compared with one
+byte there and back over the port of a machine without our software, echoed by a Python loop.
 """
 
 import asyncio

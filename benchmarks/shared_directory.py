@@ -2,7 +2,7 @@
 
 By 9p, which needs no root, and by virtiofs, whose daemon needs it. The kernel of our images has no
 9p, so this machine boots Debian's usual kernel of the same version, with the same QEMU, root disk,
-memory and processor. Nothing of ours runs in it: its shell mounts the directory and copies.
+memory and processor. None of our software runs in it: its shell mounts the directory and copies.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ MOUNT_OPTIONS = {
     VIRTIOFS: "-t virtiofs",
 }
 """Of 9p's caches `loose` does the most: it reads ahead, keeps what it has read and writes late
-(Documentation/filesystems/9p.rst). 500 KiB is the largest message that virtio takes."""
+(Documentation/filesystems/9p.rst). 500 KiB is the largest message of virtio."""
 _PUT = "cp /run/share/source /there"
 _GET = "cp /there /run/share/back; umount /run/share"
-"""The host has the whole file when the directory has been unmounted."""
+"""Unmounts the directory too, because only then does the host have the whole file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class SharingKernel:
 
 
 def sharing_kernel(image: Image, scratch: Path) -> SharingKernel:
-    """Make them of Debian's packages, which are fetched. Raises ImageBuildError."""
+    """Make them from Debian's packages, which are fetched. Raises ImageBuildError."""
     suite = image.manifest.recipe.suite
     packages = fetch_packages(_PACKAGES, suite, None, scratch, Progress(None))
     (package,) = [path for path in packages if _KERNEL.fullmatch(path.name)]
@@ -74,7 +74,7 @@ def sharing_kernel(image: Image, scratch: Path) -> SharingKernel:
 
 
 def virtiofs_daemon() -> str | None:
-    """The path of virtiofsd, where there is one and we may start it."""
+    """Return the path of virtiofsd, or None if it is not installed or we may not start it."""
     if not is_root():
         return None
     found = [name for name in _DAEMONS if Path(name).exists()]
@@ -84,10 +84,10 @@ def virtiofs_daemon() -> str | None:
 def share_seconds(
     image: Image, accelerator: str, scratch: Path, system: SharingKernel, kind: str, share: Path
 ) -> tuple[float, float]:
-    """Seconds in which the file `source` of the host's directory `share` has come to the guest's
-    disk, and from there to the file `back` beside it; `kind`: NINE_P or VIRTIOFS.
+    """Measure copying a file to the guest's disk and back through a shared directory, in seconds.
 
-    Between the two the guest writes to its disk what it has not yet, and forgets what it read.
+    The file is `source` in the host's directory `share`, and comes back as `back` beside it;
+    `kind`: NINE_P or VIRTIOFS. In between the guest flushes its disk writes and drops its caches.
     """
     shell = "; ".join(
         (
@@ -147,7 +147,7 @@ def _nine_p(share: Path) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def _daemon(share: Path, scratch: Path) -> AsyncIterator[tuple[str, ...]]:
-    """QEMU's options for a directory of the daemon, which runs meanwhile."""
+    """Run virtiofsd for a directory within the block; yield QEMU's options for it."""
     program = virtiofs_daemon()
     if program is None:
         raise FileNotFoundError("virtiofsd")

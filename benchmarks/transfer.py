@@ -1,13 +1,14 @@
 """put_file, get_file: a file to the guest and back, in seconds, against a directory shared by 9p.
 
-Ours: put_tree and get_tree of a booted machine, as `boincvm run` uses them: from the host's
-file to the guest's disk and from there to a file of the host. 9p is the best way that needs no
-root (shared_directory.py); `put_virtiofs` and `get_virtiofs` are virtiofs against the same 9p,
-where this host has its daemon and we are root. `put_frames` and `get_frames` are ours without the
-transfer disk, all by frames over the port, against a bare pump, which moves as many bytes over the
-virtio-serial port from no file and to none: why there is the disk.
+Ours: put_tree and get_tree of a booted machine, as `boincvm run` uses them: from the host's file to
+the guest's disk and from there to a file of the host. 9p is the best way that needs no root
+(shared_directory.py); `put_virtiofs` and `get_virtiofs` compare virtiofs with the same 9p, if this
+host has its daemon and we are root. `put_frames` and `get_frames` are ours without the transfer
+disk, all by frames over the port, against a bare pump that moves as many bytes over the
+virtio-serial port without files: they show why the transfer disk exists.
 
-After each way in the guest's own SHA-256 is compared, after each way out the host's.
+After each transfer the SHA-256 is compared: the guest's own on the way in, the host's on the way
+out.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ LIMIT = 300.0
 
 
 class TransferError(Exception):
-    """What arrived is not what was sent."""
+    """The received bytes differ from those sent."""
 
 
 async def _guest_digest(session: Session, name: str) -> str:
@@ -79,7 +80,7 @@ def _digest(path: Path) -> str:
 
 
 async def _ours(laboratory: Laboratory, digest: str) -> list[tuple[float, float]]:
-    """By the transfer disk, then by frames: seconds for put and get."""
+    """Measure seconds for put and get by the transfer disk, then by frames."""
     async with booted(laboratory.base, laboratory.accelerator, laboratory.directory) as session:
 
         async def both() -> list[tuple[float, float]]:
@@ -115,7 +116,7 @@ def _transfer(laboratory: Laboratory) -> list[Result]:
 def _shared(
     laboratory: Laboratory, system: SharingKernel, kind: str, digest: str
 ) -> tuple[float, float]:
-    """Seconds for put and get by a shared directory."""
+    """Measure seconds for put and get by a shared directory."""
     with tempfile.TemporaryDirectory(prefix="share-", dir=laboratory.directory) as name:
         share = Path(name)
         (share / "source").hardlink_to(laboratory.directory / "source")

@@ -1,4 +1,4 @@
-"""How long a process takes, from fork to exit."""
+"""The time that a process takes, from fork to exit."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from time import perf_counter
 
 
 def seconds_of(argv: Sequence[str], environment: Mapping[str, str], limit: float) -> float:
-    """Killed after `limit` seconds. Raises subprocess.CalledProcessError.
+    """Return the seconds that a process took; kill it after `limit` seconds.
 
-    Not by the limit of `subprocess`, which looks at growing intervals, of 50 ms at last, whether
-    the process has ended: what takes 73 ms would seem to take 114.
+    Raises subprocess.CalledProcessError. The limit is not that of `subprocess`, which polls for the
+    end at growing intervals of up to 50 ms: a run of 73 ms would seem to take 114.
     """
     begin = perf_counter()
     with subprocess.Popen(

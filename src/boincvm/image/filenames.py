@@ -1,5 +1,4 @@
-"""The names of the files in an image's directory; a module of its own, so that a run imports
-little."""
+"""The names of an image's files, in a module of their own so that a run imports little."""
 
 MANIFEST = "manifest.json"
 KERNEL = "kernel"

@@ -23,8 +23,10 @@ def check_image_name(name: str) -> str:
 
 
 def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names sorted and without duplicates. Raises UsageError by Debian's rule (Policy,
-    5.6.1)."""
+    """Return the names sorted and without duplicates.
+
+    Raises UsageError for a name that is invalid in Debian (Policy, 5.6.1).
+    """
     if len(names) > MOST_PACKAGES:
         raise UsageError(
             f"{len(names)} packages are too many",

@@ -91,8 +91,7 @@ def pack_image(
 
 @contextmanager
 def _written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Yield a stream; its bytes are at `path`, and synced, once the block has ended without
-    error."""
+    """Yield a stream whose bytes are at `path`, and synced, if the block ends without an error."""
     temporary = path.with_name(f".boincvm-{os.urandom(8).hex()}.new")
     try:
         with temporary.open("xb") as stream:
@@ -106,8 +105,10 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _checked_pieces(image: Image, file: ContentFile) -> Iterator[bytes]:
-    """Read `file` and check its digest: an image altered since it was opened must not be
-    shipped."""
+    """Read `file` and check its digest.
+
+    An image that was altered since it was opened must not be shipped.
+    """
     path = image.directory / file.name
     digest = hashlib.sha256()
     left = file.size

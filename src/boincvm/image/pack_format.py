@@ -169,8 +169,10 @@ def damaged(path: Path, what: str) -> ImageDamagedError:
 
 
 def finish_file(stream: BinaryIO) -> None:
-    """Make a file read-only and sync it, so that a named image is complete even after a power
-    cut."""
+    """Make a file read-only and sync it.
+
+    So a named image is complete even after a power cut.
+    """
     stream.flush()
     set_mode(stream.fileno(), 0o444)
     os.fsync(stream.fileno())

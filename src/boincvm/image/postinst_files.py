@@ -82,8 +82,8 @@ def _add_shadow(tree: Tree) -> None:
 
 
 def _add_shells(tree: Tree) -> None:
-    """Write the list of shells as `update-shells` does, from debianutils and each shell's
-    package."""
+    """Write the list of shells that debianutils and other packages bring, as `update-shells`
+    does."""
     directory = tree.directory / "usr/share/debianutils"
     shells: list[str] = []
     for path in (directory / "shells", *sorted((directory / "shells.d").glob("*"))):

@@ -71,8 +71,8 @@ class Image:
 
     @property
     def root(self) -> Path:
-        """Return the path of the root disk, a read-only qcow2 file; a machine gets an overlay on
-        it."""
+        """Return the path of the root disk, a read-only qcow2 file on which machines put an
+        overlay."""
         return self.directory / ROOT
 
     @property

@@ -123,8 +123,10 @@ class Tree:
             self._note(place, attributes)
 
     def replace(self, name: str, member: Member, content: Readable | None) -> None:
-        """Add an entry that a machine has changed: unlike `add_member`, replace one of another
-        kind."""
+        """Add an entry that a machine has changed.
+
+        Unlike `add_member`, this replaces an existing entry of another kind.
+        """
         place = self.path(name)
         if member.kind == "directory":
             if place.is_symlink():

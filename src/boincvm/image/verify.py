@@ -85,8 +85,10 @@ def forget(digest: str) -> None:
 
 
 def verify(directory: Path, manifest: Manifest) -> None:
-    """Check all files. Raises ImageDamagedError, naming the file, unless they are as they were
-    built."""
+    """Check that all files are as they were built.
+
+    Raises ImageDamagedError, naming the file.
+    """
     import hashlib  # a run of an image that is remembered needs none
 
     before = _identity(directory)
