@@ -98,8 +98,8 @@ def _end(number: int, _frame: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what `argv` asks for; return the exit code."""
-    reset_inherited_state()  # what is measured begins as from a terminal
-    signal.signal(signal.SIGTERM, _end)  # so that machines and directories go
+    reset_inherited_state()  # measured processes start as from a terminal
+    signal.signal(signal.SIGTERM, _end)  # so that machines and directories are removed
     try:
         return _run(_arguments(sys.argv[1:] if argv is None else argv))
     except BoincvmError as error:

@@ -13,7 +13,7 @@ START_LIMIT = 90.0
 LIBRARIES = Path("/usr/share/activemq/lib")
 HEAP = 256
 """MiB; enough for a thousand connections."""
-# Without the first one a message waits up to 40 ms for the one before it to be acknowledged.
+# Without the first one a message waits up to 40 ms for the previous one's acknowledgement.
 _OPTIONS = "transport.tcpNoDelay=true&amp;maximumConnections=20000"
 _STARTED = re.compile(r"Listening for connections at: stomp\+nio(?:\+ssl)?://\S+?:(\d+)")
 _CONFIGURATION = """\

@@ -28,7 +28,7 @@ async def _watch(laboratory: Laboratory, window: float) -> float:
     async with job_under_client(laboratory, _SLEEPS) as job:
         await job.start()
         worker = int(await job.word())
-        await job.client.status()  # what is imported late has been
+        await job.client.status()  # late imports are done by now
         processes = [pid for pid in descendants(job.client.pid) if pid != worker]
 
         def used() -> int:

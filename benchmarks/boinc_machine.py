@@ -42,7 +42,7 @@ async def _suspensions(laboratory: Laboratory, times: int) -> list[float]:
         await client.until(
             lambda: any(said.value.fraction_done > 0 for said in client.statuses), LIMIT
         )
-        # A golden snapshot's machine, made beside it, is no child of the wrapper's own.
+        # The machine of a golden snapshot made meanwhile is not a direct child of the wrapper.
         (machine,) = (pid for pid in children(client.pid) if _is_machine(pid))
         taken = []
         for _ in range(times):

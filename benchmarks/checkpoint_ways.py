@@ -74,15 +74,14 @@ async def internal(made: QemuMachine, number: int) -> None:
         await monitor.execute("snapshot-save", dict(what))
         async with asyncio.timeout(LIMIT):
             while (await events.get())["data"] != {"status": "concluded", "id": f"job{number}"}:
-                pass  # it is created, and running
+                pass  # it is created, then running
     await monitor.execute("job-dismiss", {"id": f"job{number}"})
 
 
 def migration(
     *capabilities: str, stopped: bool = False
 ) -> Callable[[QemuMachine, int], Awaitable[None]]:
-    """Return a way that migrates to a file and then resumes; `stopped`: stop the guest
-    meanwhile."""
+    """Return a way that migrates to a file and resumes; `stopped`: stop the guest in between."""
 
     async def take(made: QemuMachine, number: int) -> None:
         monitor = monitor_of(made)

@@ -90,7 +90,7 @@ async def _curves(laboratory: Laboratory, turns: int) -> tuple[float, float]:
                 await keep(session, made, number)
                 made_now += 1
             await ended
-            if turn:  # the first checkpoint writes all, and the first curve translates
+            if turn:  # the first checkpoint is complete, and the first curve is translated
                 plain.append(seconds)
                 costs.append((monotonic() - begin - seconds) / made_now)
     return median(plain), median(costs)

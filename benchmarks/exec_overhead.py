@@ -47,7 +47,7 @@ def _controller(scratch: Path) -> Iterator[Client]:
         )
         assert process.stderr is not None
         try:
-            process.stderr.readline()  # it says that it runs
+            process.stderr.readline()  # it reports that it is running
             client = Client(ControllerAddress(data / "controller" / "http.sock"))
             client.call("create", name="m", memory="256M")
             client.call("start", vms="m")

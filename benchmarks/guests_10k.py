@@ -168,8 +168,7 @@ async def beat(port: int, count: int, kind: str) -> None:
 
 @contextmanager
 def _broker(kind: str) -> Iterator[tuple[int, int]]:
-    """Run a broker in its own process; yield its port and process id, or zeros if it is
-    embedded."""
+    """Run a broker in its own process, except an embedded one; yield port and process id."""
     with tempfile.TemporaryDirectory(prefix="boincvm-bench-") as directory:
         if kind == "activemq":
             with activemq(Path(directory), heap=HEAP) as found:

@@ -50,7 +50,7 @@ async def _watch(window: float) -> tuple[float, float, float]:
             async with asyncio.timeout(LIMIT):
                 await process.stdout.readline()
         cpu, begin = _cpu_seconds(process.pid), perf_counter()
-        # It must still run when the window is over, so waiting for its end is the window.
+        # It must still run when the window is over: waiting for its end makes the window.
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), window)
         used = _cpu_seconds(process.pid) - cpu

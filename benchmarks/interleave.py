@@ -13,7 +13,7 @@ def interleaved_medians(
     measured: tuple[list[float], list[float]] = ([], [])
     for turn in range(times):
         say(f"{turn + 1} of {times}")
-        # Who comes first changes, so that neither always follows the other.
+        # The order alternates, so that neither always follows the other.
         for side in (0, 1) if turn % 2 == 0 else (1, 0):
             measured[side].append((ours, theirs)[side]())
     return median(measured[0]), median(measured[1])

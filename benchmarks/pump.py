@@ -59,7 +59,7 @@ def pump_seconds(image: Image, accelerator: str, scratch: Path, size: int) -> tu
 
 
 def _pump(port: socket.socket, size: int) -> tuple[float, float]:
-    port.recv(1)  # the guest's shell is there
+    port.recv(1)  # the guest's shell is ready
     data = bytes(CHUNK)
     begin = perf_counter()
     for _ in range(size // CHUNK):

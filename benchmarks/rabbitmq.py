@@ -63,7 +63,7 @@ def rabbitmq(directory: Path, tls: tuple[Path, Path] | None = None) -> Iterator[
         "RABBITMQ_DIST_PORT": str(nodes_port),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
     }
-    # Started by us, for one that RabbitMQ starts would outlive it.
+    # Started by us, because one that RabbitMQ starts would outlive it.
     names = subprocess.Popen(
         ["epmd", "-port", str(names_port), "-address", "127.0.0.1"], env=environment
     )

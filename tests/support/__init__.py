@@ -1,4 +1,4 @@
-"""What tests share: benches to run in, fake guests, clients and brokers, machines that are up."""
+"""Shared test support: benches to run in, fake guests, clients and brokers, running machines."""
 
 import os
 from pathlib import Path

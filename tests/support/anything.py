@@ -1,4 +1,4 @@
-"""Whatever another may say, well-formed or not."""
+"""Arbitrary input from other programs, well-formed or not."""
 
 from hypothesis import strategies as some
 
@@ -8,4 +8,4 @@ ANYTHING = some.recursive(
     max_leaves=6,
 )
 HUGE = 10**400
-"""Which JSON may hold, and no float."""
+"""A number that JSON may hold, but no float."""

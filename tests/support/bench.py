@@ -1,4 +1,4 @@
-"""A place where a test runs the real command line, and which shows what a run has left."""
+"""A place where a test runs the real command line, and which shows what a run has left behind."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from typing import IO
 from boincvm.paths import data_directory
 
 LIMIT = 90.0
-"""Seconds that anything may take that a test waits for."""
+"""Seconds that a test waits for anything, at most."""
 COMMAND = (sys.executable, "-m", "boincvm.cli.main")
 
 
@@ -26,7 +26,7 @@ class Done:
     stderr: str
 
     def says(self, code: int, *words: str) -> None:
-        """The exit code, and one line of cause (a second of advice) that has all `words`."""
+        """Check the exit code and that the cause, one line before any advice, has all `words`."""
         assert self.code == code, self.stderr
         lines = self.stderr.splitlines()
         causes = [line for line in lines if line.startswith("boincvm: ")]
@@ -38,7 +38,7 @@ class Done:
 
 @dataclass
 class Bench:
-    """`work` is where commands run; `cache` and `temporary` are where boincvm may write."""
+    """The directories of a test: commands run in `work`; boincvm writes to the other two."""
 
     root: Path
     data: Path = field(default_factory=lambda: data_directory().parent)
@@ -73,7 +73,7 @@ class Bench:
         stdin: int | IO[bytes] = subprocess.DEVNULL,
         stdout: int | IO[bytes] = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
-        """`boincvm run` with `arguments`; `before` is a command that starts it."""
+        """Start `boincvm run` with `arguments`; `before` is a command that starts it."""
         process = subprocess.Popen(
             [*before, *COMMAND, "run", *arguments],
             cwd=self.work,
@@ -99,11 +99,11 @@ class Bench:
         return finish(process, text, limit=limit)
 
     def sh(self, script: str, *options: str, limit: float = LIMIT) -> Done:
-        """A shell script in the guest."""
+        """Run a shell script in the guest."""
         return self.run(*options, "--", "sh", "-c", script, limit=limit)
 
     def machines(self) -> list[int]:
-        """The process ids of virtual machines that were started from here."""
+        """Return the process ids of virtual machines that were started from here."""
         return machines_beneath(self.cache)
 
     def machine(self) -> int:
@@ -111,7 +111,7 @@ class Bench:
         return pid
 
     def left_overs(self) -> list[str]:
-        """What a run may not leave: machines, and files where it keeps them meanwhile."""
+        """List what a run must not leave: machines, and files where it keeps them meanwhile."""
         left = [f"process {pid}" for pid in self.machines()]
         runs = self.cache / "boincvm/runs"
         left += map(str, runs.iterdir() if runs.is_dir() else ())
@@ -130,7 +130,7 @@ class Bench:
 
 
 def machines_beneath(directory: Path) -> list[int]:
-    """The process ids of virtual machines whose files lie beneath `directory`."""
+    """Return the process ids of virtual machines whose files lie beneath `directory`."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -146,13 +146,13 @@ def machines_beneath(directory: Path) -> list[int]:
 def finish(
     process: subprocess.Popen[bytes], text: bytes | None = None, *, limit: float = LIMIT
 ) -> Done:
-    """Waits for the end of what `Bench.start` started."""
+    """Wait for the end of a process that `Bench.start` started."""
     stdout, stderr = process.communicate(text, timeout=limit)
     return Done(process.returncode, stdout or b"", stderr.decode())
 
 
 def read_line(stream: IO[bytes] | None, limit: float = LIMIT) -> bytes:
-    """One line, from an unbuffered look at the stream; the rest stays there."""
+    """Read one line from the unbuffered stream, and nothing that follows it."""
     assert stream is not None
     line = b""
     end = time.monotonic() + limit
@@ -167,7 +167,7 @@ def read_line(stream: IO[bytes] | None, limit: float = LIMIT) -> bytes:
 
 
 def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
-    """Waits for `condition`, which nothing announces."""
+    """Poll `condition` until it holds; for what no event announces."""
     end = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < end, f"not within {limit} s"
@@ -175,7 +175,7 @@ def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
 
 
 def wait_for_end(pidfd: int, limit: float = LIMIT) -> None:
-    """Until the process that `pidfd` stands for has ended; closes it."""
+    """Wait until the process of `pidfd` has ended, and close the descriptor."""
     try:
         ready, _, _ = select.select([pidfd], [], [], limit)
         assert ready, "the process still runs"
@@ -184,14 +184,14 @@ def wait_for_end(pidfd: int, limit: float = LIMIT) -> None:
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> int:
-    """Sends the signal; returns a descriptor for `wait_for_end`."""
+    """Send the signal; return a descriptor for `wait_for_end`."""
     pidfd = os.pidfd_open(pid)
     signal.pidfd_send_signal(pidfd, number)
     return pidfd
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """What every file beneath `directory` is, links as links."""
+    """Return the digest of every file beneath `directory`; of a link its target."""
     return {
         str(path.relative_to(directory)): f"-> {path.readlink()}"
         if path.is_symlink()

@@ -16,12 +16,12 @@ from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.hypervisor.qemu.machine import QemuMachine
 
 LIMIT = 60.0
-"""Seconds for anything that a machine is waited for."""
+"""Seconds to wait for a machine, at most."""
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 def spec_in(directory: Path, image: Path) -> MachineSpec:
-    """A small machine of the base image, its files in `directory`."""
+    """Return a small machine of the base image, its files in `directory`."""
     directory.mkdir(mode=0o700)
     files = (image / "kernel", image / "initrd", image / "root.qcow2")
     return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
@@ -43,7 +43,7 @@ async def booted(spec: MachineSpec) -> AsyncIterator[tuple[QemuMachine, GuestLin
 
 
 class Listener:
-    """Takes all that a program says, and grants it unless `grants` is off."""
+    """Records all output and messages of a program, and grants credit unless `grants` is off."""
 
     def __init__(self) -> None:
         self.program: GuestProgram | None = None
@@ -58,7 +58,7 @@ class Listener:
     def start(
         self, link: GuestLink, script: str, *, status_channel: bool = False, usage: bool = False
     ) -> GuestProgram:
-        """Runs `script`, of Python, in the guest."""
+        """Run the Python source `script` in the guest."""
         self.program = GuestProgram(
             link,
             ["/usr/bin/python3.11", "-I", "-S", "-u", "-c", script],
@@ -105,7 +105,7 @@ class Listener:
         self._news.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Until what has come fulfils `condition`."""
+        """Wait until what has arrived fulfils `condition`."""
         async with asyncio.timeout(LIMIT):
             while not condition():
                 self._news.clear()
@@ -122,7 +122,7 @@ def through_a_file(state: dict[str, object]) -> dict[str, object]:
 async def save(
     machine: QemuMachine, link: GuestLink, listener: Listener
 ) -> tuple[dict[str, object], dict[str, object], Checkpoint]:
-    """What another process needs; `machine` is on disk and nothing of this process is left."""
+    """Save the machine and return what another process needs; this process keeps nothing of it."""
     assert listener.program is not None
     await link.quiesce(LIMIT)
     states = link.state(), listener.program.state()
@@ -135,7 +135,7 @@ async def save(
 async def restored(
     spec: MachineSpec, link_state: dict[str, object], checkpoint: Checkpoint
 ) -> AsyncIterator[tuple[QemuMachine, GuestLink]]:
-    """The machine that `save` left, running again; its agent still waits for `attach`."""
+    """Run the machine that `save` left; its agent still waits for `attach`."""
     machine = QemuDriver("tcg").restore(spec, checkpoint)
     try:
         channel = await machine.start()

@@ -1,4 +1,4 @@
-"""Certificates of a test's own, made by openssl."""
+"""Certificates for a test, made by openssl."""
 
 import subprocess
 from pathlib import Path
@@ -18,7 +18,7 @@ class Certificate(NamedTuple):
 
 
 def self_signed(directory: Path, passcode: str) -> Certificate:
-    """Makes a certificate of 127.0.0.1, signed by itself; `passcode`: of the store."""
+    """Make a self-signed certificate for 127.0.0.1; `passcode`: of the PKCS 12 store."""
     made = Certificate(*(directory / name for name in ("certificate.pem", "key.pem", "store.p12")))
     _openssl(
         *["req", "-x509", *_NEW_KEY, "-keyout", made.key, "-out", made.certificate],
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """Signs for `127.0.0.1` and for clients."""
+    """Signs certificates for `127.0.0.1` and for clients."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory

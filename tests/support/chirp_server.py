@@ -1,4 +1,4 @@
-"""A real chirp_server on the loopback, and a stand-in that says what it is told to say."""
+"""A real chirp_server on the loopback, and a stand-in that follows a script."""
 
 import asyncio
 import os
@@ -12,7 +12,10 @@ LIMIT = 30.0
 
 
 class RealServer:
-    """`root`: what it serves. Whoever proves to be this user may do everything; others nothing."""
+    """A chirp_server that serves `root`.
+
+    A client that proves to be this user may do everything, others nothing.
+    """
 
     def __init__(self, place: Path) -> None:
         self.root = place / "root"
@@ -22,7 +25,7 @@ class RealServer:
         self.port = 0
 
     async def start(self) -> None:
-        """At the port that it had before, if it had one."""
+        """Start it, at its former port if it had one."""
         told = self._place / "port"
         told.unlink(missing_ok=True)
         port = ["--port", str(self.port)] if self.port else ["--port-file", str(told)]
@@ -41,7 +44,7 @@ class RealServer:
                 await asyncio.sleep(0.05)
 
     async def _answers(self, told: Path) -> bool:
-        # For a moment the server makes a directory of that name, to find out the whole path.
+        # The server briefly makes a directory of that name to find the full path.
         if not self.port and told.is_file():
             self.port = int(told.read_text() or 0)
         try:
@@ -53,7 +56,7 @@ class RealServer:
         return True
 
     async def kill(self) -> None:
-        """With all its children, which each serve a client; again is harmless."""
+        """Kill it with all its children, which each serve a client. Idempotent."""
         if self._process is not None:
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -81,8 +84,10 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def stand_in(script: Script) -> AsyncIterator[int]:
-    """Yields the port of a server that lets each client in by its host's name, and then does
-    what `script` says."""
+    """Run a server that admits each client by its host's name and then follows `script`.
+
+    Yields its port.
+    """
     running: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,7 +120,7 @@ async def let_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 def answers(*told: bytes) -> Script:
-    """To one request after the other; then the connection ends."""
+    """Make a script that answers one request after the other; then the connection ends."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for one in told:

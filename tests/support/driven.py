@@ -12,12 +12,12 @@ from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeGuest
 
 LIMIT = 60.0
-"""Seconds for anything that a machine is waited for."""
+"""Seconds to wait for a machine, at most."""
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 async def _cat(_: FakeGuest, call: FakeCall) -> int:
-    """What `cat` does, as soon as something comes."""
+    """Copy standard input to standard output as it arrives, like `cat`."""
     written = 0
     while not (call.stdin_ended.is_set() and written == len(call.stdin)):
         if written < len(call.stdin):
@@ -29,13 +29,13 @@ async def _cat(_: FakeGuest, call: FakeCall) -> int:
 
 
 def add_programs(driver: Driver) -> None:
-    """Give the guests of a fake driver those programs of the suite that say something of it."""
+    """Give a fake driver's guests the suite's programs that test the driver itself."""
     if isinstance(driver, FakeDriver):
         driver.programs["cat"] = _cat
 
 
 def runs_linux(driver: Driver) -> bool:
-    """Whether the machines' guests are the image's Linux."""
+    """Tell whether the machines' guests run the image's Linux."""
     return not isinstance(driver, FakeDriver)
 
 
@@ -51,7 +51,7 @@ class Running:
 
     @classmethod
     def attached(cls, link: GuestLink, state: Mapping[str, object]) -> "Running":
-        """One that ran before its machine was saved."""
+        """Attach to a program that ran before its machine was saved."""
         self = cls.__new__(cls)
         self.output = {"stdout": bytearray(), "stderr": bytearray()}
         self._news = asyncio.Event()
@@ -64,7 +64,7 @@ class Running:
         self._news.set()
 
     async def until(self, length: int) -> bytes:
-        """Until its standard output has that many bytes."""
+        """Wait until its standard output has that many bytes, and return it."""
         async with asyncio.timeout(LIMIT):
             while len(self.output["stdout"]) < length:
                 self._news.clear()
@@ -72,7 +72,7 @@ class Running:
         return bytes(self.output["stdout"])
 
     async def feed(self, data: bytes) -> None:
-        """Its standard input gets `data`, in frames that a link takes."""
+        """Send `data` to its standard input, in frames that a link accepts."""
         for at in range(0, len(data), 1 << 16):
             self.program.feed(data[at : at + (1 << 16)])
             await asyncio.sleep(0)
@@ -91,7 +91,7 @@ class Ran(NamedTuple):
 
 
 async def run(link: GuestLink, *argv: str) -> Ran:
-    """Run a program without input to its end, in a directory that each guest has."""
+    """Run a program without input to its end, in a directory that exists in each guest."""
     running = Running(link, *argv)
     running.program.end_input()
     end = await running.end()
@@ -100,7 +100,7 @@ async def run(link: GuestLink, *argv: str) -> Ran:
 
 
 async def shell(link: GuestLink, script: str) -> str:
-    """What a script of the guest's shell writes; it ends well."""
+    """Run a script in the guest's shell, check that it succeeds, and return its output."""
     ran = await run(link, "/bin/sh", "-c", script)
     assert ran.end.code == 0, ran
     return ran.stdout
@@ -110,8 +110,10 @@ async def shell(link: GuestLink, script: str) -> str:
 async def answering(
     machine: Machine, link_state: Mapping[str, object] | None = None
 ) -> AsyncIterator[GuestLink]:
-    """The link to the guest of a machine that is started: it has booted, or stands still as
-    `link_state` says that it was left. Whoever makes the machine ends it."""
+    """Start the machine and yield the link to its guest.
+
+    The guest boots, or waits as it was left in `link_state`. The caller ends the machine.
+    """
     channel = await machine.start()
     link = await GuestLink.open(channel, silence_limit=LIMIT, attach_to=link_state)
     try:

@@ -1,5 +1,7 @@
-"""A program for a guest, which tells what random numbers it got before and after its machine was
-on disk. It imports nothing of ours: its text is run in the guest."""
+"""A guest program that reports the random numbers it got before and after its machine was on disk.
+
+It imports none of our modules: its text is run in the guest.
+"""
 
 SCRIPT = """
 import os, time
@@ -24,8 +26,11 @@ print(os.uname().nodename, time.time(), flush=True)
 
 
 class Told:
-    """What one copy has said. gone: how many numbers it got before it was on disk; before: the
-    last of them; after: the first ones after."""
+    """What one copy has reported.
+
+    gone: how many numbers it got before it was on disk; before: the last of them; after: the first
+    ones after.
+    """
 
     def __init__(self, text: str) -> None:
         begun, before, after, end = text.splitlines()
@@ -38,11 +43,13 @@ class Told:
 
 
 def check_copies(first: Told, second: Told, *, spare: int = 0) -> None:
-    """They are copies of one, and have nothing in common since. `spare`: so many numbers more may
-    one have got with the clock as it was on the disk."""
+    """Check that they are copies of the same program and have nothing in common since.
+
+    `spare`: how many more numbers one of them may have got, with the clock as it was on disk.
+    """
     assert abs(first.gone - second.gone) <= spare
     if first.gone == second.gone:
-        # The last of them may have been asked for on one side of the disk and got on the other.
+        # The last one may have been requested before the save and received after it.
         assert first.before[:-1] == second.before[:-1]
     both = [*first.after, *second.after]
     assert len(set(both)) == len(both)

@@ -16,7 +16,7 @@ from support.slot import Slot
 
 async def main(directory: Path) -> None:
     async with Slot(directory, period=0.25) as slot:
-        # More than there is room for; zeros are written out like anything else.
+        # More than fits; zeros are written like any other data.
         slot.machine_job(
             "dd if=/dev/zero of=large bs=1M count=600; sync; echo end",
             "<memory_mb>128</memory_mb>",

@@ -12,18 +12,20 @@ while [ $# -lt $((port - 1)) ]; do set -- "$@" x; done
 ./garble "$@"
 sleep 1000
 """
-"""A script that runs ./garble so that it writes to the port of the agent, and then stays."""
+"""A script that runs ./garble so that it writes to the agent's port, and then stays."""
 
 
 def write_garble(path: Path) -> None:
-    """Write the program there, executable."""
+    """Write the program to `path`, executable."""
     path.write_bytes(_garble())
     path.chmod(0o755)
 
 
 def _garble() -> bytes:
-    """A program that writes garbage to a descriptor of process 1: the one that is its number
-    of arguments. (A port opens only once, so a guest's program cannot do it more simply.)
+    """Make a program that writes garbage to a descriptor of process 1.
+
+    The descriptor's number is the program's number of arguments. (A port opens only once, so a
+    guest's program cannot do it more simply.)
 
     x86-64: pidfd_open(1, 0), pidfd_getfd(it, argc, 0), write(that, garbage, size), exit(0).
     """

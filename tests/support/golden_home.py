@@ -18,24 +18,24 @@ LIMIT = 120.0
 
 
 def link_images(images: Path) -> None:
-    """Make a store of images there that has the base image of this user."""
+    """Make a store of images that has this user's base image."""
     for name in ("names", "objects"):
         (images / name).mkdir(parents=True)
     store = data_directory() / "images"
     digest = (store / "names" / "base").read_text().strip()
     (images / "names" / "base").write_text(digest)
-    # Links, for an image is large and read only.
+    # Links, because an image is large and read-only.
     (images / "objects" / digest).mkdir()
     for path in (store / "objects" / digest).iterdir():
         place = images / "objects" / digest / path.name
-        if path.name == MANIFEST:  # whoever uses an image has a lock on it
+        if path.name == MANIFEST:  # users of an image lock it
             shutil.copy2(path, place)
         else:
             os.link(path, place)
 
 
 class GoldenHome:
-    """A data directory with the base image of this user, and goldens of its own."""
+    """A data directory with the base image of this user, and golden snapshots of its own."""
 
     def __init__(self, directory: Path) -> None:
         self.images = directory / "boincvm" / "images"
@@ -57,7 +57,7 @@ class GoldenHome:
         )
 
     def run(self, *command: str, **environment: str) -> dict[str, object]:
-        """A machine of 256 MiB; the result of `boincvm run --json`."""
+        """Run a command in a machine of 256 MiB; return the result of `boincvm run --json`."""
         done = self.boincvm("run", "--memory", "256M", "--json", "--", *command, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         result = json.loads(done.stdout)
@@ -65,20 +65,20 @@ class GoldenHome:
         return result
 
     def take_snapshot(self) -> Path:
-        """Copy the snapshot that the tests have made for this user's machines; its directory."""
+        """Copy the snapshot that the tests have made for this user's machines; return its path."""
         golden = self.images / "golden"
         golden.mkdir(mode=0o700, exist_ok=True)
         (digest,) = [path.name for path in (self.images / "objects").iterdir()]
         name = f"{digest[:16]}-256-1"
         source = data_directory() / "images" / "golden" / name
-        if not (source / TABLE).exists():  # a test that ends a copy at its start takes it away
+        if not (source / TABLE).exists():  # a test that ends a copy at its start removes it
             warm = ["image", "warm", "--memory", "256M", "base"]
             subprocess.run([*BOINCVM, *warm], check=True, timeout=LIMIT, stdout=subprocess.DEVNULL)
         subprocess.run(["cp", "-a", "--sparse=always", source, golden], check=True, timeout=LIMIT)
         return golden / name
 
     def warm(self, *options: str) -> Path:
-        """Makes the snapshot; its directory."""
+        """Make the snapshot; return its directory."""
         done = self.boincvm("image", "warm", "--memory", "256M", *options)
         assert done.returncode == 0, done.stderr
         (found,) = [path for path in (self.images / "golden").iterdir() if path.is_dir()]
@@ -86,7 +86,7 @@ class GoldenHome:
 
 
 def wait_for_maker(home: GoldenHome) -> None:
-    """Until the process that makes the snapshot in the background has ended."""
+    """Wait until the background process that makes the snapshot has ended."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")

@@ -1,5 +1,7 @@
-"""A slot in which tests run the real `boincvm-wrapper` with tasks of the host, and nothing of
-a task may outlive the wrapper."""
+"""A slot in which tests run the real `boincvm-wrapper` with tasks of the host.
+
+Nothing of a task may outlive the wrapper.
+"""
 
 import ctypes
 import os
@@ -15,17 +17,17 @@ from boincvm.host.process_tree import children, descendants
 from support.slot import WRAPPER, Slot, state
 
 LIMIT = 20.0
-"""Seconds that anything may take that a test waits for."""
+"""Seconds that a test waits for anything, at most."""
 GONE_WITHIN = 5.0
-"""Seconds after which nothing is left of a task whose wrapper was killed."""
+"""Seconds after which nothing may be left of a task whose wrapper was killed."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 OF_WRAPPER = {"wrapper_checkpoint.txt", "boincvm_state.json"}
-"""What it leaves in the slot for its next run."""
+"""Files that the wrapper leaves in the slot for its next run."""
 SHORT_GRACE = 3.0
 SHORTENED = f"from boincvm.host import supervised; supervised.GRACE = {SHORT_GRACE}"
-"""For `HostSlot.patched`: programs that are told to end have less time, where a test is of what
-else comes of one that uses all of it."""
+"""For `HostSlot.patched`: shortens the time that programs have to end, for tests of what happens to
+one that uses all of it."""
 OF_CLIENT = {
     "init_data.xml",
     "boinc_mmap_file",
@@ -36,7 +38,7 @@ OF_CLIENT = {
 
 
 class HostSlot(Slot):
-    """Orphans of its wrappers become children of this process, so none of them is missed."""
+    """A slot whose wrappers' orphans become children of this process, so that none is missed."""
 
     def __init__(self, directory: Path, **options: object) -> None:
         super().__init__(directory, **options)
@@ -69,7 +71,10 @@ class HostSlot(Slot):
         return await self.wait(limit)
 
     async def wait(self, limit: float = LIMIT) -> End:
-        """As the client sees it. A wrapper that was not killed has ended all of its task."""
+        """Wait for the end as the client sees it.
+
+        Checks that a wrapper that was not killed has ended all of its task.
+        """
         end = await super().wait(limit)
         if end.kind is not EndKind.KILLED:
             assert self.below() == [], self.stderr
@@ -86,12 +91,12 @@ class HostSlot(Slot):
         await super().holds(condition, limit)
 
     def patched(self, statements: str) -> None:
-        """From now on wrappers run with something of theirs changed, a time limit say."""
+        """Change something in all further wrappers, such as a time limit."""
         main = "import sys; from boincvm.cli.boinc_wrapper import main; sys.exit(main())"
         self.launcher = (sys.executable, "-c", f"{statements}\n{main}")
 
     def below(self) -> list[int]:
-        """Processes that came of the wrapper and are still there, itself left out."""
+        """List processes that descend from the wrapper and still exist, except itself."""
         found = set(descendants(os.getpid())) - self._before
         if self.is_running:
             found.discard(self.pid)
@@ -102,32 +107,34 @@ class HostSlot(Slot):
         return sorted(pid for pid in found if state(pid) != "gone")
 
     def of_tasks(self) -> list[int]:
-        """The processes of all tasks, without the guards above them."""
+        """List the processes of all tasks, without the guards above them."""
         guards = set(children(self.pid))
         return [pid for pid in descendants(self.pid) if pid not in guards]
 
     def stands_still(self) -> bool:
-        """Whether tasks have processes and all of them are stopped, ended, or wait for one of
-        their own that is stopped before its exec (vfork(2): D)."""
+        """Tell whether tasks have processes and all of these are stopped or ended.
+
+        A process that waits for a stopped child to exec (vfork(2): D) counts as stopped.
+        """
         states = [state(pid) for pid in self.of_tasks()]
         return "T" in states and not {"R", "S"} & set(states)
 
     async def suspend(self) -> None:
-        """Until all of the task stands still."""
+        """Suspend the task and wait until all of it stands still."""
         self.send(Control.SUSPEND)
         await self.holds(self.stands_still)
 
     def pid_in(self, name: str) -> int:
-        """The process id that a program has written to a file of the slot."""
+        """Return the process id that a program has written to a file of the slot."""
         return int(self.text(name).split()[0])
 
     def left(self) -> set[str]:
-        """Names in the slot that neither the client nor, for its next run, the wrapper made."""
+        """Return names in the slot except those of the client and those for the wrapper's next run."""
         return {path.name for path in self.path.iterdir()} - OF_CLIENT - OF_WRAPPER
 
 
 def task(script: str, *elements: str) -> str:
-    """The inside of a <task>: a shell script, in which only `"` is no ordinary character."""
+    """Return the inside of a <task>: a shell script, in which only `"` is special."""
     text = script.replace("&", "&amp;").replace("<", "&lt;")
     more = "".join(elements)
     return f'<application>/bin/sh</application><command_line>-c "{text}"</command_line>{more}'
@@ -137,7 +144,7 @@ def _bury(pid: int) -> None:
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        pass  # its own parent, which lives, does it
+        pass  # its own parent is alive and does it
 
 
 def _adopt_orphans(adopt: bool) -> None:

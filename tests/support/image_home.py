@@ -10,7 +10,7 @@ from boincvm.paths import cache_directory
 
 
 def new_home(directory: Path) -> dict[str, str]:
-    """An empty BOINCVM_HOME that shares the user's downloaded packages."""
+    """Make an empty BOINCVM_HOME that shares the user's downloaded packages."""
     packages = cache_directory() / "packages"
     packages.mkdir(parents=True, exist_ok=True)
     (directory / "cache").mkdir(parents=True)

@@ -11,7 +11,7 @@ import pytest
 from boincvm.image.store import ImageStore
 
 BUILD_LIMIT = 900.0
-"""Seconds that building an image may take where nothing is downloaded yet."""
+"""Seconds that building an image may take if nothing is downloaded yet."""
 
 
 def ready_image(
@@ -22,10 +22,10 @@ def ready_image(
     shapes: Iterable[tuple[str, ...]] = (),
     limit: float = BUILD_LIMIT,
 ) -> Path:
-    """Return the image's directory; build it where it is missing or out of date.
+    """Return the image's directory; build it if it is missing or out of date.
 
-    `shapes`: options of `image warm`; machines of these shapes start from golden snapshots
-    afterwards, and no others do. Of all tests' together there may be four, which is what is kept.
+    `shapes`: options of `image warm`. Machines of these shapes, and no others, start from golden
+    snapshots afterwards. All tests together may have four, which is how many are kept.
     """
     named = [word for package in packages for word in ("--package", package)]
     # One for all workers of pytest-xdist: their base directories have a common parent.

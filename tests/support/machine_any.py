@@ -1,8 +1,8 @@
 """A machine of the controller that came up in any of the ways in which machines do.
 
-What a program, its files and its faults are like may not depend on the way. A test that takes the
-fixture `machine_any` runs once for each, in a machine that it shares with the tests of its module;
-with `own_machine_any` it has one of its own, to end it.
+A program, its files and its faults may not depend on the way. A test that takes the fixture
+`machine_any` runs once for each, in a machine that it shares with the tests of its module; with
+`own_machine_any` it has one of its own, which it may end.
 """
 
 import itertools
@@ -16,14 +16,14 @@ from boincvm.machine.golden.snapshots import TABLE
 from support.controller.home import Home
 
 SOURCES = ("booted", "cloned", "restored")
-"""By its kernel; as a copy of a golden snapshot; where a snapshot of its own has left it."""
+"""By its kernel; as a copy of a golden snapshot; from a snapshot of its own."""
 _MEMORY = {"booted": 272, "cloned": 256, "restored": 256}
-"""MiB. The tests make a golden snapshot of machines of 256 MiB, and of 272 there is none."""
+"""MiB. The tests make golden snapshots of machines with 256 MiB, but none with 272."""
 _NUMBERS = itertools.count(1)
 
 
 class AnyMachine:
-    """The machine, as a user of the controller commands it; `source` is one of SOURCES."""
+    """A machine as a user of the controller commands it; `source` is one of SOURCES."""
 
     def __init__(self, home: Home, source: str) -> None:
         self.home = home
@@ -32,17 +32,17 @@ class AnyMachine:
 
     @property
     def here(self) -> Path:
-        """Where the user's files lie."""
+        """Return the directory of the user's files."""
         return self.home.directory
 
     def exec(
         self, *argv: str, options: tuple[str, ...] = (), code: int | None = 0, stdin: bytes = b""
     ) -> CompletedProcess[bytes]:
-        """Run a program in it; `code` is what it must end with, None: whatever it is."""
+        """Run a program in it; `code` is the exit code that it must have, None: any."""
         return self.home.run("exec", *options, self.name, "--", *argv, code=code, stdin=stdin)
 
     def sh(self, script: str, *, code: int | None = 0, stdin: bytes = b"") -> bytes:
-        """What a shell script writes to its standard output."""
+        """Run a shell script in it; return its standard output."""
         return self.exec("sh", "-c", script, code=code, stdin=stdin).stdout
 
     def put(self, source: str, path: str) -> None:
@@ -50,13 +50,13 @@ class AnyMachine:
         self.home.run("cp", source, f"{self.name}:{path}")
 
     def get(self, path: str, destination: str) -> None:
-        """Copy a file or tree of it to the user."""
+        """Copy a file or tree out of it to the user."""
         self.home.run("cp", f"{self.name}:{path}", destination)
 
 
 @contextmanager
 def machine_from(home: Home, source: str) -> Iterator[AnyMachine]:
-    """Within the block it runs, or has been ended by the test; then it is removed."""
+    """Run a machine within the block, unless the test ends it; then remove it."""
     machine = AnyMachine(home, source)
     home.run("create", machine.name, "--memory", f"{_MEMORY[source]}M")
     if source == "cloned":
@@ -75,6 +75,6 @@ def machine_from(home: Home, source: str) -> Iterator[AnyMachine]:
 
 
 def _last_uses() -> list[int]:
-    """When golden snapshots for machines of 256 MiB were used last."""
+    """Return when golden snapshots for machines of 256 MiB were last used."""
     tables = ImageStore().golden.glob(f"*-{_MEMORY['cloned']}-1/{TABLE}")
     return [table.stat().st_mtime_ns for table in tables]

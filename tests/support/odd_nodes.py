@@ -1,4 +1,4 @@
-"""What may lie in place of a file without being one."""
+"""File system entries that are not regular files."""
 
 import os
 import socket
@@ -8,14 +8,14 @@ from pathlib import Path
 from boincvm.host.sockets import short_path
 
 _ZERO = os.makedev(1, 5)
-"""/dev/zero: whoever reads all of it never ends."""
+"""/dev/zero: reading all of it never ends."""
 
 KINDS = ("fifo", "directory", "socket", "loop", *(("device",) if os.geteuid() == 0 else ()))
-"""Only root can make a device."""
+"""Kinds of entries; only root can make a device."""
 
 
 def make_node(path: Path, kind: str) -> None:
-    """Put something that is no file at `path`, in place of whatever is there."""
+    """Put an entry that is not a file at `path`, in place of whatever is there."""
     path.unlink(missing_ok=True)
     match kind:
         case "fifo":

@@ -1,4 +1,4 @@
-"""Commands started as `nohup`, a script's `&`, a careless parent or a strange umask start them."""
+"""Commands started as by `nohup`, a script's `&`, a careless parent or with a strange umask."""
 
 import signal
 import sys
@@ -19,20 +19,24 @@ os.execvp(argv[0], argv)
 ASKING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 NOTHING = f"{0:016x}"
 STATE = "exec grep -E '^(Umask|SigBlk|SigIgn)' /proc/self/status"
-"""A command that shows what the process has."""
+"""A command that shows the state of its process."""
 
 
 class Odd(NamedTuple):
-    """ignored, blocked: signals. umask: as it is set; sane: as programs are to have it."""
+    """A process state that a command is started with."""
 
     ignored: tuple[int, ...] = ()
+    """Signals."""
     blocked: tuple[int, ...] = ()
+    """Signals."""
     umask: int = 0o022
+    """As it is set."""
     sane: int = 0o022
+    """The umask that programs are to have."""
 
     @property
     def before(self) -> list[str]:
-        """A command that starts another one so."""
+        """Return a command that starts another one in this state."""
         ignored, blocked = [" ".join(str(int(n)) for n in told) for told in self[:2]]
         return [sys.executable, "-c", _START, ignored, blocked, f"{self.umask:o}"]
 
@@ -53,8 +57,10 @@ ALL = {
 
 
 def state(text: str) -> dict[str, str]:
-    """What STATE has printed, without signals 32 and 33, which are the C library's own and which
-    its posix_spawn(3) ignores."""
+    """Parse what STATE has printed, without signals 32 and 33.
+
+    These are the C library's own, and its posix_spawn(3) ignores them.
+    """
     pairs = [line.split() for line in text.replace("\r", "").splitlines() if line]
     found = {name.rstrip(":"): value for name, value in pairs}
     found["SigIgn"] = f"{int(found['SigIgn'], 16) & ~(3 << 31):016x}"
@@ -62,10 +68,10 @@ def state(text: str) -> dict[str, str]:
 
 
 def clean(umask: int, blocked: str = NOTHING) -> dict[str, str]:
-    """What STATE is to print."""
+    """Return what STATE is to print."""
     return {"Umask": f"{umask:04o}", "SigBlk": blocked, "SigIgn": NOTHING}
 
 
 def mask(*numbers: int) -> int:
-    """As the kernel has a set of signals."""
+    """Return a set of signals as the kernel represents it."""
     return sum(1 << (number - 1) for number in numbers)

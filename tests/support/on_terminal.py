@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, with somebody before it."""
+"""A program on a terminal of its own, used like a person would."""
 
 import asyncio
 import fcntl
@@ -13,7 +13,7 @@ LIMIT = 60.0
 
 
 class OnTerminal:
-    """`shown`: all that the screen has shown, as text."""
+    """A program and its terminal; `shown`: all text that the screen has shown."""
 
     def __init__(self, process: asyncio.subprocess.Process, ours: int, theirs: int) -> None:
         self.process = process
@@ -41,7 +41,7 @@ class OnTerminal:
         self._news.set()
 
     async def until(self, text: str) -> None:
-        """Until it shows `text`, after what was waited for before."""
+        """Wait until it shows `text`, after what was waited for before."""
         sought = text.encode()
         try:
             async with asyncio.timeout(LIMIT):
@@ -64,7 +64,7 @@ class OnTerminal:
 
 
 async def session(terminal: OnTerminal) -> None:
-    """What a person does in a shell, from its first prompt to `exit 7`."""
+    """Use a shell as a person does, from its first prompt to `exit 7`."""
     terminal.type("tty; stty size; echo $TERM\r")
     await terminal.until("/dev/pts/")
     await terminal.until("24 80")
@@ -73,7 +73,7 @@ async def session(terminal: OnTerminal) -> None:
     terminal.resize(33, 101)
     terminal.type("until stty size | grep 101; do sleep 0.1; done\r")
     await terminal.until("33 101")
-    # A shell that has yet to start its program would take the signal, and the program not.
+    # A shell that has not yet started its program would get the signal in its place.
     terminal.type("sh -c 'echo at $((6 * 7)); exec sleep 100'\r")
     await terminal.until("at 42")
     terminal.type("\x03")
@@ -95,7 +95,7 @@ async def on_terminal(
     rows: int = 24,
     columns: int = 80,
 ) -> AsyncIterator[OnTerminal]:
-    """Killed at the end, if it still runs."""
+    """Run a program on a terminal within the block; kill it at the end if it still runs."""
     ours, theirs = os.openpty()
     set_size(ours, rows, columns)
     process = await asyncio.create_subprocess_exec(

@@ -11,11 +11,11 @@ from boincvm.paths import data_directory
 
 WRAPPER = (sys.executable, "-m", "boincvm.cli.boinc_wrapper")
 LIMIT = 90.0
-"""Seconds that anything may take that a test waits for."""
+"""Seconds that a test waits for anything, at most."""
 
 
 class Slot(FakeClient):
-    """Every wrapper started here has the images of this user, and a cache of its own."""
+    """A slot whose wrappers have the images of this user, and a cache of its own."""
 
     def __init__(self, directory: Path, **options: object) -> None:
         super().__init__(directory / "client", **options)  # type: ignore[arg-type]
@@ -35,17 +35,17 @@ class Slot(FakeClient):
         return path
 
     def script(self, name: str, text: str) -> None:
-        """An executable shell script in the slot."""
+        """Write an executable shell script to the slot."""
         self.write(name, f"#!/bin/sh\n{text}\n", executable=True)
 
     def job(self, *tasks: str, more: str = "") -> Self:
-        """Writes job.xml."""
+        """Write job.xml."""
         inside = "".join(f"<task>{task}</task>" for task in tasks)
         self.write("job.xml", f"<job_desc>{more}{inside}</job_desc>")
         return self
 
     def machine_job(self, script: str, *elements: str, more: str = "") -> Self:
-        """A job of one task: a shell script that runs in a machine."""
+        """Write a job of one task: a shell script that runs in a machine."""
         self.script("app.sh", script)
         return self.job(
             "<application>app.sh</application><virtualmachine>vm</virtualmachine>"
@@ -55,7 +55,7 @@ class Slot(FakeClient):
         )
 
     async def begin(self, *arguments: str, **environment: str) -> None:
-        """Starts the wrapper."""
+        """Start the wrapper."""
         home = {"XDG_CACHE_HOME": str(self.cache), "XDG_DATA_HOME": str(data_directory().parent)}
         await self.start([*WRAPPER, *arguments], environment={**home, **environment})
 
@@ -64,27 +64,27 @@ class Slot(FakeClient):
         return await self.wait(limit)
 
     def text(self, name: str) -> str:
-        """What a file of the slot holds; empty where there is none."""
+        """Return the text of a file of the slot; empty if it does not exist."""
         path = self.path / name
         return path.read_text() if path.exists() else ""
 
     async def says(self, name: str, *words: str, limit: float = LIMIT) -> str:
-        """Until a file of the slot has all `words`; returns its text."""
+        """Wait until a file of the slot has all `words`; return its text."""
         await self.holds(lambda: all(word in self.text(name) for word in words), limit)
         return self.text(name)
 
     async def holds(self, condition: Callable[[], bool], limit: float = LIMIT) -> None:
-        """Until `condition` holds or the wrapper has ended."""
+        """Wait until `condition` holds or the wrapper has ended."""
         await self.until(lambda: condition() or not self.is_running, limit)
         assert condition(), self.stderr
 
     def machines(self) -> list[int]:
-        """Process ids of QEMU with a disk in this slot."""
+        """Return the process ids of QEMU with a disk in this slot."""
         return processes_with(b"qemu-system", os.fsencode(self.path))
 
 
 def processes_with(*words: bytes) -> list[int]:
-    """Process ids of those whose command line has all `words`, the first in its first word."""
+    """Find processes whose command line has all `words`, the first in the program's name."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -97,7 +97,7 @@ def processes_with(*words: bytes) -> list[int]:
 
 
 def state(pid: int) -> str:
-    """As in /proc/PID/stat: R, S, T, Z …; "gone" if there is no such process."""
+    """Return the state as in /proc/PID/stat: R, S, T, Z …; "gone" if the process does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -105,6 +105,6 @@ def state(pid: int) -> str:
 
 
 def cpu_ticks(pid: int) -> int:
-    """Clock ticks of CPU time that the process has used."""
+    """Return the clock ticks of CPU time that the process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# Root needs no user namespace, which a chroot, for one, would refuse.
+# Root needs no user namespace, which is refused in a chroot, for example.
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
 SMALL_DISK = (
     'mount -t tmpfs -o size=$1 tmpfs "$2" && shift 2 && "$@";'
@@ -15,7 +15,7 @@ SMALL_DISK = (
 
 
 def small_disk(size: str, directory: Path) -> list[str]:
-    """A command that runs another where `directory` is a disk of its own."""
+    """Return a command that runs another with a small disk mounted at `directory`."""
     return [*UNSHARE, "sh", "-c", SMALL_DISK, "sh", size, str(directory)]
 
 

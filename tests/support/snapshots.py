@@ -1,4 +1,4 @@
-"""Snapshots of jobs, as `boincvm snapshot export` writes them, without a machine that ran."""
+"""Snapshots of jobs, as `boincvm snapshot export` writes them, without running a machine."""
 
 import gzip
 import io
@@ -35,7 +35,7 @@ Change = Callable[[Path], object]
 
 
 def make_job(directory: Path, job: str = JOB, **changes: object) -> Path:
-    """A job whose machine is saved, what the driver says of it changed as `changes` say."""
+    """Make a job with a saved machine; `changes` replace what its driver reports."""
     place = directory / MACHINE
     place.mkdir(parents=True)
     (directory / "job.xml").write_text(job)
@@ -52,7 +52,7 @@ def make_job(directory: Path, job: str = JOB, **changes: object) -> Path:
 
 
 def seal(directory: Path, files: dict[str, FileSeal] | None = None, **changes: object) -> None:
-    """Writes the checkpoint's manifest, with digests of its files as they are now."""
+    """Write the checkpoint's manifest, with digests of its files as they are now."""
     place = directory / MACHINE
     found = {name: FileSeal(*digest_of(place / name)) for name in (MEMORY, DISK)}
     checkpoint = Checkpoint(1, found if files is None else files, {**TABLE, **changes})
@@ -63,7 +63,7 @@ def seal(directory: Path, files: dict[str, FileSeal] | None = None, **changes: o
 
 
 def make_snapshot(directory: Path, change: Change = lambda _: None, **changes: object) -> Path:
-    """A file with such a job, after `change` was made to its directory."""
+    """Write a snapshot of such a job, after applying `change` to its directory."""
     job = make_job(directory / "job", **changes)  # type: ignore[arg-type]
     change(job)
     export(job, directory / "job.snapshot", force=False)
@@ -71,13 +71,13 @@ def make_snapshot(directory: Path, change: Change = lambda _: None, **changes: o
 
 
 def members(snapshot: Path) -> dict[str, bytes]:
-    """Names and contents of what is in it."""
+    """Return names and contents of its members."""
     with tarfile.open(snapshot, "r:gz") as archive:
         return {one.name: archive.extractfile(one).read() for one in archive}  # type: ignore[union-attr]
 
 
 def write_members(snapshot: Path, contents: dict[str, bytes]) -> None:
-    """The file anew, with that in it, in their order."""
+    """Rewrite the file with these members, in their order."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in contents.items():
@@ -88,7 +88,7 @@ def write_members(snapshot: Path, contents: dict[str, bytes]) -> None:
 
 
 def change_table(snapshot: Path, change: Callable[[dict[str, object]], object]) -> None:
-    """The file anew, with `change` made to what it says of itself."""
+    """Rewrite the file with `change` applied to its description of itself."""
     contents = members(snapshot)
     table = json.loads(contents["snapshot.json"])
     change(table)

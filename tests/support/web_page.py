@@ -25,7 +25,7 @@ _FLAGS = (
 
 @contextmanager
 def served_page(directory: Path) -> Iterator[str]:
-    """The page's address, with the token in it."""
+    """Yield the page's address, with the token in it."""
     home = directory / "home"
     (home / "data").mkdir(parents=True)
     (home / "data" / "images").symlink_to(data_directory() / "images")
@@ -57,7 +57,7 @@ def served_page(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def browser(directory: Path) -> Iterator[webdriver.Chrome]:
-    """A new one, which knows nothing; what it fetches goes to "downloads"."""
+    """Start a new browser without any state; its downloads go to "downloads"."""
     options = Options()
     for flag in (*_FLAGS, f"--user-data-dir={directory / 'browser'}"):
         options.add_argument(flag)

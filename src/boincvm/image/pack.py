@@ -162,7 +162,7 @@ def _reading(path: Path) -> Iterator[Unpacker]:
     Raises ImageMissingError, ImageDamagedError if `path` is not a file, HostError.
     """
     try:
-        # A pipe that nobody writes to must not hold us for ever.
+        # A pipe without a writer must not block us for ever.
         descriptor = open_descriptor(path, wait=False)
     except FileNotFoundError as error:
         raise ImageMissingError(

@@ -37,7 +37,7 @@ def header_of(name: str, size: int) -> bytes:
     """Return the tar header of a regular file of `size` bytes: mode 0444, user 0, time 0."""
     numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o444, 0, 0, size, 0)
     before = name.encode("ascii").ljust(100, b"\0") + numbers
-    # A regular file, no link, the format and its version; no owners' names, no device, no prefix.
+    # A regular file, not a link; format and version; no owner names, device or prefix.
     after = (b"0" + bytes(100) + b"ustar\0" + b"00").ljust(_BLOCK - 156, b"\0")
     checksum = sum(before) + sum(b" " * 8) + sum(after)
     return before + b"%06o\0 " % checksum + after
@@ -97,7 +97,7 @@ class Unpacker:
             manifest = decode_manifest(text, self._path)
         except ImageDamagedError as error:
             raise damaged(self._path, f"its {MANIFEST} is none that this version reads") from error
-        # An escape stands for a character that may have no place in a terminal: `image inspect`.
+        # An escape may stand for a character unsafe on a terminal: `image inspect` prints it.
         if manifest.encode() != text or b"\\" in text:
             raise damaged(self._path, f"its {MANIFEST} is not canonical")
         if manifest.size > MOST_IMAGE_BYTES:

@@ -43,7 +43,7 @@ _DIRECTORIES = {
     },
     **dict.fromkeys(("tmp", "var/tmp"), 0o1777),
     "root": 0o700,
-    # Or octave ends with an error: it makes one directory for its history, not its parents.
+    # Without it octave fails: it makes the directory for its history, but not the parents.
     "root/.local": 0o700,
     "root/.local/share": 0o700,
 }
@@ -82,8 +82,10 @@ def _add_shadow(tree: Tree) -> None:
 
 
 def _add_shells(tree: Tree) -> None:
-    """Write the list of shells that debianutils and other packages bring, as `update-shells`
-    does."""
+    """Write the list of the installed shells, as `update-shells` does.
+
+    They are those of debianutils and of each shell's package.
+    """
     directory = tree.directory / "usr/share/debianutils"
     shells: list[str] = []
     for path in (directory / "shells", *sorted((directory / "shells.d").glob("*"))):

@@ -71,8 +71,7 @@ class Image:
 
     @property
     def root(self) -> Path:
-        """Return the path of the root disk, a read-only qcow2 file on which machines put an
-        overlay."""
+        """Return the path of the root disk, a read-only qcow2 file under the machines' overlays."""
         return self.directory / ROOT
 
     @property
@@ -169,7 +168,7 @@ class ImageStore:
             stream = cast("BufferedReader", open_own(path))
         except OSError as error:
             raise _damaged(name, f"{path} cannot be read: {error}") from error
-        # A remover has the exclusive lock for an instant only, and the object is gone after it.
+        # A remover holds the exclusive lock only briefly, and then the object is gone.
         if not locks.try_lock(stream.fileno(), shared=True) or not path.exists():
             stream.close()
             raise ImageMissingError(

@@ -156,7 +156,7 @@ class Tree:
 
     def _note(self, place: Path, attributes: Attributes) -> None:
         name = place.relative_to(self.directory).as_posix()
-        # We must be able to read our own tree, whatever the guest may read.
+        # We must be able to read our own tree, whatever the guest's permissions are.
         place.chmod(attributes.mode & 0o777 | (0o700 if place.is_dir() else 0o600))
         if attributes != Attributes(place.stat().st_mode & 0o7777):
             self.special[name] = attributes

@@ -1,4 +1,4 @@
-"""examples/boinc-ecm as the client gets it: a project's server turns these files into this."""
+"""examples/boinc-ecm as a project's server would deliver it to the client."""
 
 import os
 import xml.etree.ElementTree as ElementTree
@@ -11,7 +11,7 @@ NUMBER = EXAMPLE / "number.txt"
 
 
 def version_files() -> list[TaskFile]:
-    """The app version's files by version.xml, the main program first."""
+    """Return the app version's files by version.xml, the main program first."""
     version = ElementTree.parse(EXAMPLE / "app/version.xml").getroot()
     files = sorted(version.iter("file"), key=lambda file: file.find("main_program") is None)
     return [
@@ -21,7 +21,7 @@ def version_files() -> list[TaskFile]:
 
 
 def app_info_files() -> list[TaskFile]:
-    """The same by app_info.xml."""
+    """Return the same files by app_info.xml."""
     info = ElementTree.parse(EXAMPLE / "app_info.xml").getroot()
     references = sorted(info.iter("file_ref"), key=lambda ref: ref.find("main_program") is None)
     return [
@@ -31,7 +31,7 @@ def app_info_files() -> list[TaskFile]:
 
 
 def declared_executables() -> set[str]:
-    """What app_info.xml says may be executed."""
+    """Return the files that app_info.xml declares executable."""
     info = ElementTree.parse(EXAMPLE / "app_info.xml").getroot()
     files = info.iter("file_info")
     return {file.findtext("name", "") for file in files if file.find("executable") is not None}
@@ -43,7 +43,7 @@ def _app_file(name: str, open_name: str) -> TaskFile:
 
 
 def work(command_line: str | None = None) -> Work:
-    """One task by version.xml and the templates; `command_line` instead of the template's."""
+    """Make one task by version.xml and the templates; `command_line` replaces the template's."""
     into = ElementTree.parse(EXAMPLE / "templates/ecm_in").getroot()
     out = ElementTree.parse(EXAMPLE / "templates/ecm_out").getroot()
     version = ElementTree.parse(EXAMPLE / "app/version.xml").getroot()

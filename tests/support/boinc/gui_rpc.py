@@ -14,7 +14,7 @@ END = b"\x03"
 LIMIT = 20.0
 """Seconds that an answer may take."""
 MOST = 1 << 22
-"""Bytes of an answer."""
+"""The longest answer, in bytes."""
 
 
 class GuiRpcError(Exception):
@@ -22,10 +22,13 @@ class GuiRpcError(Exception):
 
 
 class GuiRpc:
-    """A connection that may do all that a local user may."""
+    """A connection that may do whatever a local user may."""
 
     def __init__(self, directory: Path) -> None:
-        """`directory`: the client's data directory. Raises OSError where it does not listen."""
+        """Connect to the client with the data directory `directory`.
+
+        Raises OSError if it does not listen.
+        """
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(LIMIT)
         try:
@@ -41,7 +44,7 @@ class GuiRpc:
             raise
 
     def _connect(self, directory: Path) -> None:
-        # The path as it is may be longer than an address of a UNIX socket can be.
+        # The full path may be too long for the address of a UNIX socket.
         descriptor = os.open(directory, os.O_PATH)
         try:
             self._socket.connect(f"/proc/self/fd/{descriptor}/boinc_socket")
@@ -49,7 +52,7 @@ class GuiRpc:
             os.close(descriptor)
 
     def ask(self, request: str) -> ElementTree.Element:
-        """The answer's root. Raises GuiRpcError where it is an error."""
+        """Return the answer's root. Raises GuiRpcError if the answer is an error."""
         text = f"<boinc_gui_rpc_request>\n{request}\n</boinc_gui_rpc_request>\n"
         self._socket.sendall(text.encode() + END)
         answer = b""

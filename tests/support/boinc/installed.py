@@ -1,4 +1,4 @@
-"""What is installed here, for tasks of a client whose environment is clean."""
+"""Installed programs and images, for tasks of a client with a clean environment."""
 
 import os
 import sys
@@ -11,11 +11,13 @@ WRAPPER = Path(sys.executable).with_name("boincvm-wrapper")
 
 
 def images() -> dict[str, str]:
-    """The environment that lets a client's tasks find the images of this user, and leaves the
-    golden snapshots of the tests as they are."""
+    """Return the environment in which a client's tasks find the images of this user.
+
+    It leaves the golden snapshots of the tests as they are.
+    """
     return {"XDG_DATA_HOME": str(data_directory().parent), SWITCH: os.environ[SWITCH]}
 
 
 def path() -> str:
-    """One where `boincvm-wrapper` is found too."""
+    """Return a PATH on which `boincvm-wrapper` is found, too."""
     return f"{WRAPPER.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

@@ -1,8 +1,8 @@
 """A BOINC client's data directory with one task, written by hand: no server is needed.
 
-The client reads `client_state.xml` as if it had written it itself, so one that names a project,
-an application, its files, a workunit and a result makes it start that task within a second.
-The elements are those that the client writes (BOINC client/client_state.cpp, client_types.cpp).
+The client reads `client_state.xml` as if it had written it itself, so a file that names a project,
+an application, its files, a workunit and a result makes it start that task within a second. The
+elements are those that the client writes (BOINC client/client_state.cpp, client_types.cpp).
 """
 
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 MASTER_URL = "http://127.0.0.1:1/rig/"
-"""The project's: nothing listens there."""
+"""The project's URL; nothing listens there."""
 PROJECT = "127.0.0.1_1_rig"
 APP, WORKUNIT, RESULT = "app", "work", "work_0"
 PLATFORM = "x86_64-pc-linux-gnu"
@@ -22,16 +22,15 @@ _FAR_AWAY = 4_000_000_000
 
 @dataclass(frozen=True)
 class TaskFile:
-    """A file of the application or an input, in the project directory as `name`.
-
-    `content`: bytes, or a file that is copied. `open_name`: what the application calls it, in the
-    slot; a soft link unless `copy`.
-    """
+    """A file of the application or an input, in the project directory as `name`."""
 
     name: str
     content: bytes | Path
+    """The bytes, or a file to copy."""
     open_name: str = ""
+    """The application's name for the file in the slot."""
     copy: bool = False
+    """The slot has a copy, not a soft link."""
     executable: bool = False
 
 
@@ -43,10 +42,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Work:
-    """One task. The first of `app_files` is the main program. Sizes in bytes; `operations` and
-    `speed` give the client's limit: so many seconds of run time."""
+    """One task."""
 
     app_files: Sequence[TaskFile]
+    """The first one is the main program."""
     inputs: Sequence[TaskFile] = ()
     outputs: Sequence[Output] = ()
     command_line: str = ""
@@ -55,23 +54,28 @@ class Work:
     cpus: float = 1.0
     plan_class: str = ""
     memory_bound: float = 2e9
+    """Bytes."""
     disk_bound: float = 1e10
+    """Bytes."""
     operations: float = 1e14
     operations_bound: float = 1e17
+    """Divided by `speed` it gives the client's limit of the run time, in seconds."""
     speed: float = 1e10
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """What the volunteer chose. `cpu_limit` in percent, `checkpoint_period` in seconds."""
+    """The volunteer's preferences."""
 
     leave_in_memory: bool = True
     cpu_limit: float = 100.0
+    """Percent."""
     checkpoint_period: float = 60.0
+    """Seconds."""
 
 
 def lay_out(directory: Path, work: Work, preferences: Preferences) -> Path:
-    """Writes the data directory; returns the project's directory."""
+    """Write the data directory; return the project's directory."""
     project = directory / "projects" / PROJECT
     project.mkdir(parents=True)
     (directory / "slots").mkdir()
@@ -86,9 +90,9 @@ def lay_out(directory: Path, work: Work, preferences: Preferences) -> Path:
 
 
 def write_preferences(directory: Path, preferences: Preferences) -> None:
-    """The client reads them at start, or when it is told to."""
+    """Write the preferences, which the client reads at its start, or when it is told to."""
     values = {
-        # Else the client stops all work while anything else is busy here.
+        # Otherwise the client stops all work while other programs are busy here.
         "suspend_cpu_usage": 0,
         "suspend_if_no_recent_input": 0,
         "run_if_user_active": 1,

@@ -1,8 +1,8 @@
 """The real BOINC client with one task and no server, for tests of what it starts.
 
-Rig lays out a data directory (layout.py), starts `boinc` on it, asks and tells it what a
-volunteer's manager would (gui_rpc.py), and leaves nothing behind. The task's programs can say
-lines to the test: what they write to the FIFO that `$RIG_WORDS` names comes out of `Rig.word`.
+Rig lays out a data directory (layout.py), starts `boinc` on it, sends it the requests of a
+volunteer's manager (gui_rpc.py), and leaves nothing behind. The task's programs can send lines to
+the test: what they write to the FIFO that `$RIG_WORDS` names is returned by `Rig.word`.
 """
 
 import os
@@ -22,9 +22,9 @@ from support.boinc.layout import MASTER_URL, RESULT, Preferences, Work, lay_out,
 from support.boinc.watch import LIMIT, STEP, kill_all, state_of
 
 CLIENT = "BOINCVM_TEST_CLIENT"
-"""The environment variable that names another client than the one that is installed."""
+"""The environment variable that names a client other than the installed one."""
 MARK = "BOINCVM_RIG"
-"""In the environment of everything that a rig has started."""
+"""An environment variable of every process that a rig has started."""
 
 # States of a result and of its process, as the client numbers them (BOINC lib/common_defs.h).
 COMPUTE_ERROR, FILES_UPLOADING, FILES_UPLOADED, ABORTED = 3, 4, 5, 6
@@ -33,16 +33,14 @@ UNINITIALIZED, EXECUTING, SUSPENDED = 0, 1, 9
 
 @dataclass(frozen=True)
 class TaskState:
-    """What the client tells of the task. Times in seconds, sizes in bytes.
-
-    `state` is the result's; `process_state` and what follows it belong to its process: 0 where
-    it has none.
-    """
+    """What the client reports about the task. Times in seconds, sizes in bytes."""
 
     state: int
+    """The result's state."""
     exit_status: int
     suspended: bool
     process_state: int
+    """The task's process; this and all that follows is 0 if there is none."""
     pid: int
     slot: int
     fraction_done: float
@@ -58,20 +56,20 @@ class TaskState:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the client says that the task ended; `stderr` is what it would report of stderr.txt.
-
-    `cpu_time` and `elapsed_time` in seconds, as the project would see them.
-    """
+    """The task's end as the client reports it."""
 
     state: int
     exit_status: int
     stderr: str
+    """What it would report of stderr.txt."""
     cpu_time: float
+    """Seconds, as the project would see them."""
     elapsed_time: float
+    """Seconds, as the project would see them."""
 
     @property
     def is_success(self) -> bool:
-        """Finished well; outputs, if there are any, wait to be uploaded."""
+        """Tell whether it finished well; any outputs wait to be uploaded."""
         return self.state in (FILES_UPLOADING, FILES_UPLOADED) and self.exit_status == 0
 
 
@@ -86,7 +84,7 @@ class Rig:
         preferences: Preferences | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`environment` is added to a clean one, which the client hands on to the task."""
+        """Prepare a client; its tasks get a clean environment and `environment`."""
         self.root = root
         self.data = root / "boinc"
         self.home = root / "home"
@@ -112,12 +110,12 @@ class Rig:
         self._reader: threading.Thread | None = None
         self._rpc: GuiRpc | None = None
 
-    # The client's life.
+    # Start and end of the client.
 
     def start(self) -> None:
-        """Starts the client, or starts it again on what it left; returns when it answers."""
+        """Start the client, possibly again on what it left; return when it answers."""
         self._end_client()
-        # Found by our own PATH: what the task finds is another matter.
+        # The client is found by our own PATH; the task's may differ.
         boinc = shutil.which(os.environ.get(CLIENT, "boinc"))
         assert boinc is not None, f"the package boinc-client is not installed, or ${CLIENT} is none"
         self._client = subprocess.Popen(
@@ -150,14 +148,14 @@ class Rig:
         return self._client.pid
 
     def quit(self, limit: float = 90.0) -> None:
-        """As `boinccmd --quit`: the client ends its task first. Returns when it has gone."""
+        """Quit as `boinccmd --quit` does, and wait: the client ends its task first."""
         assert self._client is not None
         self.ask("<quit/>")
         self._client.wait(limit)
         self._end_client()
 
     def kill_client(self) -> None:
-        """SIGKILL to the client alone."""
+        """Send SIGKILL to the client only."""
         assert self._client is not None
         self._client.kill()
         self._end_client()
@@ -176,7 +174,8 @@ class Rig:
             self._client = None
 
     def close(self) -> None:
-        """Ends all that was started from here, stopped or not; removes the files. Idempotent."""
+        """End all processes started from here, even stopped ones, and remove the files.
+        Idempotent."""
         if self._words < 0:
             return
         if self._client is not None:
@@ -186,14 +185,14 @@ class Rig:
             if not left:
                 break
             kill_all(left)
-        # Only now: what holds the client's output would keep the reader waiting.
+        # Only now, because the reader waits for all that have the client's output open.
         self._end_client()
         os.close(self._words)
         self._words = -1
         shutil.rmtree(self.root, ignore_errors=True)
         assert self.processes() == []
 
-    # What a volunteer's manager asks for.
+    # Requests of a volunteer's manager.
 
     def ask(self, request: str) -> ElementTree.Element:
         assert self._rpc is not None, "the client does not run"
@@ -212,16 +211,16 @@ class Rig:
         self._tell_result("abort_result")
 
     def set_run_mode(self, mode: str) -> None:
-        """`always`, `auto` or `never`, for good."""
+        """Set the run mode permanently: `always`, `auto` or `never`."""
         self.ask(f"<set_run_mode><{mode}/><duration>0</duration></set_run_mode>")
 
     def prefer(self, preferences: Preferences) -> None:
-        """Other preferences from now on."""
+        """Change the preferences."""
         write_preferences(self.data, preferences)
         self.ask("<read_global_prefs_override/>")
 
     def notices(self) -> list[str]:
-        """What is shown to the volunteer as a notice, and the client's messages."""
+        """Return the notices that the volunteer sees, and the client's messages."""
         answer = self.ask("<get_messages><seqno>0</seqno></get_messages>")
         return [(body.text or "").strip() for body in answer.iter("body")]
 
@@ -246,10 +245,10 @@ class Rig:
             resident=number("active_task/working_set_size"),
         )
 
-    # What a test waits for.
+    # Conditions that a test waits for.
 
     def wait_for_line(self, pattern: str, limit: float = LIMIT) -> str:
-        """The next line of the client's log that matches, after the one found last."""
+        """Wait for the next matching line of the client's log, after the one found last."""
 
         def found() -> bool:
             while self._seen < len(self.log):
@@ -263,7 +262,7 @@ class Rig:
             return self.log[self._seen - 1]
 
     def word(self, limit: float = LIMIT) -> str:
-        """The next line that a program of the task said through `$RIG_WORDS`."""
+        """Wait for the next line that a program of the task wrote to `$RIG_WORDS`."""
         end = time.monotonic() + limit
         while b"\n" not in self._said:
             ready, _, _ = select.select([self._words], [], [], max(0, end - time.monotonic()))
@@ -273,7 +272,7 @@ class Rig:
         return line.decode()
 
     def until(self, condition: Callable[[TaskState], object], limit: float = LIMIT) -> TaskState:
-        """The task's state as soon as it is as wanted."""
+        """Wait until the task's state fulfils `condition`, and return it."""
         end = time.monotonic() + limit
         while not condition(task := self.task()):
             assert not task.is_over, self.story(f"over, and not as wanted: {task}")
@@ -285,12 +284,12 @@ class Rig:
         return self.until(lambda task: task.process_state == EXECUTING, limit)
 
     def ended(self, limit: float = LIMIT) -> Ended:
-        """Waits for the task's end, then ends the client to have its last word on it."""
+        """Wait for the task's end, then end the client to get its final report."""
         self.until(lambda task: task.is_over, limit)
         return self._last_word()
 
     def _last_word(self) -> Ended:
-        """The client keeps stderr.txt of a task that is over, and writes it down as it ends."""
+        """Read the final report; the client records a finished task's stderr.txt as it ends."""
         self.quit()
         state = (self.data / "client_state.xml").read_text(errors="replace")
         (result,) = re.findall("<result>.*?</result>", state, re.DOTALL)
@@ -303,23 +302,23 @@ class Rig:
             float(_text(result, "final_elapsed_time") or 0),
         )
 
-    # What there is to see.
+    # Observations.
 
     def slot(self) -> Path:
         return self.data / "slots" / "0"
 
     def stderr(self) -> str:
-        """The task's, so far."""
+        """Return the task's standard error so far."""
         file = self.slot() / "stderr.txt"
         return file.read_text(errors="replace") if file.exists() else ""
 
     def fractions(self, first_line: int = 0) -> list[float]:
-        """What the task has reported of its progress, from that line of `log` on."""
+        """Return the progress that the task has reported, from that line of `log` on."""
         text = "\n".join(self.log[first_line:])
         return [float(found) for found in re.findall("<fraction_done>([^<]+)<", text)]
 
     def processes(self) -> list[int]:
-        """Every process, not yet dead, that was started from here; the client not among them."""
+        """List all living processes that were started from here, except the client."""
         client = self._client.pid if self._client is not None else None
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
@@ -339,7 +338,7 @@ class Rig:
             return False
 
     def story(self, what: str) -> str:
-        """`what`, with all that may explain it; for a failure: it may end the client."""
+        """Return `what` with all that may explain a failure; this may end the client."""
         stderr = self.stderr()
         if not stderr and self._rpc is not None:
             stderr = self._last_word().stderr
@@ -347,7 +346,7 @@ class Rig:
 
 
 MakeRig = Callable[..., Rig]
-"""Makes a rig that is not yet started; takes what `Rig` takes after its directory."""
+"""Makes a rig that is not yet started, from the arguments of `Rig` except its directory."""
 
 
 def _text(xml: str, tag: str) -> str:

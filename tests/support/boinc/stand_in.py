@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """A minimal application of BOINC, which shows that the rig's client does what it should.
 
-It knows nothing of boincvm: the memory-mapped channels by hand (1024 bytes each: a flag, then
-text; 0 is the client's requests, 5 is the application's status). Arguments: the seconds to run
-and the exit status.
+It is independent of boincvm: it implements the memory-mapped channels itself (1024 bytes each: a
+flag, then text; 0 is the client's requests, 5 is the application's status). Arguments: the seconds
+to run and the exit status.
 """
 
 import mmap
@@ -22,7 +22,7 @@ def say(word: str) -> None:
 
 
 def take(memory: mmap.mmap) -> str:
-    """The client's request, if there is one."""
+    """Take the client's request, if there is one."""
     if memory[REQUESTS] == 0:
         return ""
     text = bytes(memory[REQUESTS + 1 : REQUESTS + CHANNEL]).partition(b"\0")[0].decode()
@@ -43,7 +43,7 @@ def report(memory: mmap.mmap, fraction: float) -> None:
 
 
 def physical(name: str) -> str:
-    """Where a soft link of the slot leads."""
+    """Return the target of a soft link of the slot."""
     with open(name) as file:  # noqa: PTH123
         return file.read().partition("<soft_link>")[2].partition("</soft_link>")[0]
 

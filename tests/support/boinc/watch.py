@@ -1,4 +1,4 @@
-"""What a test can see of processes from outside."""
+"""Processes as a test can observe them from outside."""
 
 import os
 import select
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 LIMIT = 60.0
-"""Seconds that anything may take that a test waits for."""
+"""Seconds that a test waits for anything, at most."""
 STEP = 0.02
-"""Seconds between two looks at what nothing announces."""
+"""Seconds between two samples of what no event announces."""
 
 
 def state_of(pid: int) -> str:
-    """The letter of /proc/PID/stat: R, S, D, T, Z …; empty where there is no such process."""
+    """Return the letter of /proc/PID/stat: R, S, D, T, Z …; empty if the process does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -22,12 +22,12 @@ def state_of(pid: int) -> str:
 
 
 def is_gone(pid: int) -> bool:
-    """Dead; who should bury it may still not have done so."""
+    """Tell whether the process is dead, even if its parent has not reaped it."""
     return state_of(pid) in ("", "Z", "X")
 
 
 def until(condition: Callable[[], object], limit: float = LIMIT, *, story: object = "") -> float:
-    """Waits for what nothing announces; returns the seconds it took."""
+    """Poll `condition` until it holds; return the seconds that it took."""
     begin = time.monotonic()
     while not condition():
         assert time.monotonic() < begin + limit, f"not within {limit} s\n{story}"
@@ -36,7 +36,7 @@ def until(condition: Callable[[], object], limit: float = LIMIT, *, story: objec
 
 
 def kill_all(pids: list[int]) -> None:
-    """SIGKILL, which ends stopped processes too; returns when they have ended."""
+    """Send SIGKILL, which ends stopped processes too; return when they have ended."""
     for pid in pids:
         try:
             descriptor = os.pidfd_open(pid)
@@ -53,7 +53,7 @@ def kill_all(pids: list[int]) -> None:
 
 
 def cpu_ticks(pid: int) -> int:
-    """User and system time that it has used; 0 where there is no such process."""
+    """Return the user and system time that it has used; 0 if the process does not exist."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

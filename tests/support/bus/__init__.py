@@ -1,1 +1,1 @@
-"""Brokers for tests, and what is said to them."""
+"""Brokers for tests, and conversations with them."""

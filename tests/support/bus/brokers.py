@@ -16,9 +16,10 @@ KINDS = ("embedded", "rabbitmq", "activemq")
 
 
 class RunningBroker(NamedTuple):
-    """kind: one of KINDS."""
+    """A broker that accepts connections."""
 
     kind: str
+    """One of KINDS."""
     address: Address
     dialect: Dialect
 
@@ -30,7 +31,7 @@ class RunningBroker(NamedTuple):
 
 @contextmanager
 def running_broker(kind: str, directory: Path) -> Iterator[RunningBroker]:
-    """Takes connections; `directory` is its own."""
+    """Run a broker within the block, with `directory` as its own."""
     if kind == "rabbitmq":
         with rabbitmq(directory) as (port, _):
             yield RunningBroker(kind, Address(port=port), RABBITMQ)

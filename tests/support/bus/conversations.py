@@ -1,6 +1,6 @@
-"""What a client may say to a broker, right and wrong, and how each broker takes it.
+"""What a client may send to a broker, right and wrong, and how each broker takes it.
 
-docs/bus.md has the reasons for what the embedded broker does where the three differ.
+docs/bus.md explains what the embedded broker does where the three differ.
 """
 
 from typing import NamedTuple
@@ -8,21 +8,23 @@ from typing import NamedTuple
 REFUSED, WAITS = "refused", "waits"
 """An ERROR or the connection's end; no answer at all."""
 TOPIC, HOST = b"@TOPIC@", b"@HOST@"
-"""Stand for a topic of the talk's own, and for the host that the broker wants to be called."""
+"""Placeholders for a topic of the conversation's own, and for the broker's host name."""
 
 
 class Talk(NamedTuple):
-    """version: agreed upon before, and the client has subscribed to TOPIC, as `s`; None: it has
-    not logged in. hears: it still has that subscription at the end."""
+    """One conversation with a broker."""
 
     name: str
     said: bytes
     version: str | None = "1.2"
+    """Agreed upon beforehand, and the client has subscribed to TOPIC as `s`. None: it has not
+    logged in."""
     hears: bool = True
+    """The client still has that subscription at the end."""
 
     @property
     def ends(self) -> bool:
-        """Whether the client takes its leave."""
+        """Tell whether the client disconnects."""
         return b"DISCONNECT" in self.said
 
 
@@ -123,7 +125,7 @@ LENGTHS = [
 
 
 def headers_in(version: str) -> list[Talk]:
-    """Of every kind. What they mean may differ by version."""
+    """Return conversations with all kinds of headers, whose meaning may differ by version."""
     return tell(
         version,
         Talk("all escapes", send(b"x:a\\cb\\\\c\\nd\n")),
@@ -235,7 +237,7 @@ COMMANDS = [
     Talk("frames after DISCONNECT", frame("DISCONNECT", "receipt:r") + send(b"receipt:q\n")),
 ]
 TALKS = [*LOGINS, *LENGTHS, *HEADERS, *COMMANDS]
-# Where all three do the same, one text. RabbitMQ is 3.10.8, ActiveMQ 5.17.2.
+# One text if all three do the same. RabbitMQ is 3.10.8, ActiveMQ 5.17.2.
 TAKES: dict[str, str | tuple[str, str, str]] = {
     "login: no accept-version": "CONNECTED 1.0",
     "login: all versions": "CONNECTED 1.2",
@@ -438,5 +440,6 @@ TAKES: dict[str, str | tuple[str, str, str]] = {
     "DISCONNECT within a transaction": "RECEIPT r",
     "frames after DISCONNECT": "RECEIPT r",
 }
-"""How the embedded broker, RabbitMQ and ActiveMQ take each: REFUSED, WAITS, or the answers, which
-are the receipts and then the messages, with their bodies and the first header of the talk's own."""
+"""How the embedded broker, RabbitMQ and ActiveMQ take each: REFUSED, WAITS, or the answers. These
+are the receipts and then the messages, with their bodies and the conversation's own first
+header."""

@@ -1,4 +1,4 @@
-"""An embedded broker for a test, and bare connections to it."""
+"""An embedded broker for a test, and raw connections to it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ ALL = ("/topic/**", "/queue/**")
 
 
 def accounts() -> Accounts:
-    """`host` may do everything, guests what is their own."""
+    """Return accounts: `host` may do everything, guests may use their own topics."""
     guests = [
         Account(
             f"g{number}",
@@ -54,7 +54,7 @@ async def bus(
 
 
 class Peer:
-    """A bare connection: says what it likes."""
+    """A raw connection, which can send anything."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -78,7 +78,7 @@ class Peer:
         self.writer.write(encode(command, headers, body))
 
     async def hear(self) -> Frame:
-        """The next frame. EOFError where the broker has closed."""
+        """Return the next frame. Raises EOFError if the broker has closed."""
         async with asyncio.timeout(LIMIT):
             while not self._frames:
                 data = await self.reader.read(1 << 16)
@@ -88,7 +88,7 @@ class Peer:
         return self._frames.pop(0)
 
     async def is_closed(self) -> bool:
-        """Waits for it."""
+        """Wait until the broker has closed the connection."""
         async with asyncio.timeout(LIMIT):
             try:
                 while await self.reader.read(1 << 16):

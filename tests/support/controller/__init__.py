@@ -1,1 +1,1 @@
-"""Controllers for tests, and guests, shims and networks that are none."""
+"""Controllers for tests, with fake guests, shims and networks."""

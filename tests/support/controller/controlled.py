@@ -1,4 +1,4 @@
-"""A controller for a test, in this process, with short words for what is asked of it."""
+"""A controller for a test, in this process, with short methods for its operations."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -24,7 +24,7 @@ class Controlled:
             return await call(self.controller, operation, arguments)
 
     async def outcome(self, operation: str, vm: str, **arguments: object) -> Mapping[str, Any]:
-        """Of an operation on one machine."""
+        """Return the outcome of an operation on one machine."""
         done = await self(operation, vms=vm, **arguments)
         (outcome,) = done["outcomes"].values()
         return outcome
@@ -38,7 +38,7 @@ class Controlled:
         return self.controller.hub.commands.find(told["command"])
 
     async def run(self, vms: str, *argv: str) -> dict[str, tuple[object, str]]:
-        """What each machine's program ended with, and wrote."""
+        """Run a program; return each machine's exit code, or error, and output."""
         command = await self.begin(vms, *argv)
         return await self.ends(command)
 
@@ -52,7 +52,7 @@ class Controlled:
         }
 
     async def until_event(self, kind: str, text: str) -> None:
-        """From the first one on; `text` is part of it."""
+        """Wait for an event of that kind that contains `text`, from the first event on."""
         async with asyncio.timeout(LIMIT):
             async for event in self.controller.events.follow(0):
                 if event.kind == kind and text in event.text:
@@ -64,7 +64,7 @@ class Controlled:
         return machine.place
 
     def shim(self, vm: str) -> int:
-        """Its process."""
+        """Return the process id of the machine's shim."""
         return self.place(vm).status().pid
 
 
@@ -72,7 +72,7 @@ class Controlled:
 async def controlled(
     directory: Path, broker: BrokerAddress | None = None, *, ends_all: bool = True
 ) -> AsyncIterator[Controlled]:
-    """`ends_all`: at the end no machine is left."""
+    """Run a controller within the block; `ends_all`: remove all machines at the end."""
     async with run_controller(directory, broker=broker) as controller:
         asked = Controlled(controller)
         try:
@@ -83,7 +83,7 @@ async def controlled(
 
 
 def _how(answer: Mapping[str, Any]) -> object:
-    """The exit code, or what there was in place of one."""
+    """Return the exit code, or what there was in place of one."""
     return answer["code"] if answer["code"] is not None else answer["error"] or answer["why"]
 
 

@@ -1,4 +1,4 @@
-"""A controller with servers, guests that are no machines, and bare clients."""
+"""A controller with servers, fake guests, and raw clients."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
 
 class Talk:
-    """A connection: says what it likes."""
+    """A raw connection, which can send anything."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -71,14 +71,14 @@ class Talk:
         await self.say("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
     async def head(self) -> Answer:
-        """Status and headers of the answer."""
+        """Return status and headers of the answer."""
         async with asyncio.timeout(LIMIT):
             first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
         pairs = (line.partition(": ") for line in lines)
         return Answer(int(first.split()[1]), {name.lower(): text for name, _, text in pairs}, b"")
 
     async def chunk(self) -> bytes:
-        """The next one of a chunked body; an empty one is its end."""
+        """Return the next chunk of a body; an empty one is its end."""
         async with asyncio.timeout(LIMIT):
             size = int(await self.reader.readline(), 16)
             return (await self.reader.readexactly(size + 2))[:-2]
@@ -96,7 +96,7 @@ class Talk:
         return head._replace(body=body)
 
     async def is_closed(self) -> bool:
-        """Waits for it."""
+        """Wait until the server has closed the connection."""
         async with asyncio.timeout(LIMIT):
             try:
                 while await self.reader.read(1 << 16):
@@ -114,9 +114,12 @@ class Talk:
 
 
 class FakeGuest:
-    """No machine: its programs are FakeProgram's, or what `begin` makes of a request, its files
-    are in `place`. `asked`: verbs of its life that it was told. `verbs_now`: those that it has in
-    place of its usual ones."""
+    """A guest without a machine.
+
+    Its programs are FakeProgram's, or what `begin` makes of a request; its files are in `place`.
+    `asked`: the verbs of machine operations that it received. `verbs_now`: verbs that replace its
+    usual ones.
+    """
 
     def __init__(self, guest: Guest, directory: Path) -> None:
         self.guest = guest
@@ -164,7 +167,7 @@ class FakeGuest:
 
 
 class Faces:
-    """`controller`, which has no machines; `servers` by "unix" or "tcp"."""
+    """A controller without machines, and its servers by "unix" or "tcp"."""
 
     def __init__(self, controller: Controller, directory: Path, stack: AsyncExitStack) -> None:
         self.controller = controller
@@ -191,13 +194,13 @@ class Faces:
         return await self.serve(ListenAddress(**place), Policy(token=TOKEN, shared=self.directory))  # type: ignore[arg-type]
 
     async def talk(self) -> Talk:
-        """By TCP if that is served, and by the UNIX socket else."""
+        """Connect by TCP if that is served, otherwise by the UNIX socket."""
         if self.port:
             return await self.talk_over(*await asyncio.open_connection("127.0.0.1", self.port))
         return await self.talk_over(*await asyncio.open_unix_connection(str(self.socket)))
 
     async def talk_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Talk:
-        """Closed at the end."""
+        """Make a connection of the streams; it is closed at the end."""
         talk = Talk(reader, writer)
         self._stack.push_async_callback(talk.close)
         return talk
@@ -214,7 +217,7 @@ class Faces:
         return await self.ask("POST", f"/api/{operation}", headers, json.dumps(arguments).encode())
 
     async def add_guest(self, name: str, **labels: str) -> FakeGuest:
-        """One that is there and runs."""
+        """Add a guest that is present and running."""
         if self._group is None:
             self._group = await self._stack.enter_async_context(asyncio.TaskGroup())
         guest = Guest(

@@ -1,9 +1,9 @@
-"""A shim whose machine is none; all else is as it is.
+"""A shim with a fake machine; everything else is real.
 
     python -m support.controller.fake_shim DIRECTORY
 
-The machine's label `fake` says what goes wrong: `dies-in-VERB` is killed there, `hangs-in-VERB`
-never comes to an end there, `refuses` does not begin.
+The machine's label `fake` names a fault: `dies-in-VERB` is killed there, `hangs-in-VERB` never
+finishes there, `refuses` does not start.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A controller whose machines have shims of their own, and are none."""
+"""A controller whose machines have real shims but are fake."""
 
 import pytest
 
@@ -8,6 +8,6 @@ from support import with_support
 
 @pytest.fixture
 def fake_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of controllers of this process from now on."""
+    """Make all further machines of this process's controllers fake."""
     monkeypatch.setattr(local_machine, "_SHIM", "support.controller.fake_shim")
     monkeypatch.setenv("PYTHONPATH", with_support()["PYTHONPATH"])

@@ -1,14 +1,14 @@
 """Run by a test as a machine's shim: one that asks before each step of a snapshot.
 
-It says the step's name to the UNIX socket that `BOINCVM_TEST_GATE` names, and goes on when it has
-been answered. Before the steps of checkpoint_steps.py and after them there are these, of which
-the first two do not keep the shim from anything else:
+It sends the step's name to the UNIX socket that `BOINCVM_TEST_GATE` names, and goes on when it gets
+an answer. Before and after the steps of checkpoint_steps.py it has these, of which the first two do
+not block the rest of the shim:
 
     manifest to be written   the guest's programs run again
     manifest written
     snapshot named           it is in snapshots.json, and state.json is as it was
 
-It does not write a state.json that names a disk of which a power cut would leave nothing.
+It also checks that state.json never names a disk that a power cut could destroy.
 """
 
 import os
@@ -30,7 +30,7 @@ write_saved, add, write_status = (
 )
 fsync = os.fsync
 synced: list[Path] = []
-"""In the order in which they were."""
+"""Files in the order in which they were synced."""
 
 
 def note_sync(descriptor: int) -> None:
@@ -39,7 +39,7 @@ def note_sync(descriptor: int) -> None:
 
 
 def check_sync(self: MachineDirectory, status: Status) -> None:
-    """Of a new top layer, for those below it were synced by others; and then of its name."""
+    """Check that a new top layer was synced, and then its name; others synced those below it."""
     if status.layers != self.status().layers:
         file = synced.index(self.disk / status.layers[-1])
         assert self.disk in synced[file:]

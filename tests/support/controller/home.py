@@ -19,7 +19,7 @@ BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
 
 
 class Home:
-    """A user's own, with the images of this host."""
+    """A user's own home, with the images of this host."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -61,7 +61,7 @@ class Home:
         return done
 
     def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start it, with pipes for its streams."""
+        """Start a command with pipes for its streams."""
         return subprocess.Popen(
             [*BOINCVM, *arguments],
             env=self.environment,
@@ -82,7 +82,7 @@ class Home:
         return str(only["state"])
 
     def processes(self) -> list[str]:
-        """Command lines of all that belong to this home."""
+        """Return the command lines of all processes that belong to this home."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:

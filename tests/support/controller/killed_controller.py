@@ -1,9 +1,9 @@
-"""Run by a test: a controller that is killed in the middle of a file's way to or from a machine.
+"""Run by a test: a controller that is killed while it transfers a file to or from a machine.
 
     python -m support.controller.killed_controller DIRECTORY put|get OFFSET TRANSFER FILE
 
-The controller of DIRECTORY puts FILE in the machine `a` as `large`, or gets that; once it is at
-byte OFFSET it is killed. TRANSFER: the transfer's id, or an empty text for one that is chosen.
+The controller of DIRECTORY puts FILE into the machine `a` as `large`, or gets it from there; at
+byte OFFSET it is killed. TRANSFER: the transfer's id, or an empty text to have one chosen.
 """
 
 import asyncio

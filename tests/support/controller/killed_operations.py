@@ -1,14 +1,14 @@
-"""Rounds in which something is killed while a machine of a controller is at work.
+"""Kill something, again and again, while a controller operates on a machine.
 
     PYTHONPATH=tests python -m support.controller.killed_operations DIRECTORY \
         [--rounds N] [--minutes N] [--seed N] [--only NAME[:VICTIM]]
 
-Each round makes a machine, begins an operation on it through the controller's HTTP face, kills the
-shim, the hypervisor or the controller at a random moment, and then looks: is what `list` says of
-the machine true, does it start, does `exec` answer with what was on its disk, are its snapshots
-whole, and is nothing left? A program in the machine writes a number all the time, syncs it and says
-it: what has been heard of it must be on the disk. At the end it is told how many rounds each pair
-had, and how many of them went wrong.
+Each round makes a machine, begins an operation on it through the controller's HTTP interface, kills
+the shim, the hypervisor or the controller at a random moment, and then checks that `list` tells the
+truth about the machine, that it starts, that `exec` returns what was on its disk, that its
+snapshots are intact, and that nothing is left behind. A program in the machine continually writes,
+syncs and prints a number: each number received must be on the disk. At the end the number of rounds
+is printed for each pair, and how many of them went wrong.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from support.golden_home import BOINCVM, link_images
 
 VICTIMS = ("shim", "hypervisor", "controller")
 LIMIT = 60.0
-"""Seconds for anything, when nothing is wrong."""
+"""Seconds for any step, unless something is wrong."""
 PROMPT = 20.0
-"""Seconds within which whoever asked has heard, after something was killed."""
+"""Seconds within which the requester must get an answer after something was killed."""
 SETTLED = {"powered_off", "running", "paused", "saved", "aborted"}
 _NEVER = "it did not come to an end"
 _COUNTS = """i=0
@@ -48,25 +48,25 @@ done"""
 
 
 class Operation(NamedTuple):
-    """Something that a machine is asked to do."""
+    """An operation on a machine."""
 
     prepare: tuple[str, ...]
-    """Operations of the controller that come before, once it runs; "-start": it does not run,
-    "-new": and never has."""
+    """Operations that the controller does before, while the machine runs; "-start": it does not
+    run, "-new": it has never run."""
     ask: Callable[["Fleet", str], object]
     longest: float
-    """Seconds that it takes, about: when something may be killed."""
+    """Approximate duration in seconds, within which something may be killed."""
 
 
 class Killed(NamedTuple):
-    """What came of one round."""
+    """The result of one round."""
 
     operation: str
     victim: str
     delay: float
     state: str
     took: float
-    """Seconds from the kill until whoever asked had heard."""
+    """Seconds from the kill until the requester got an answer."""
     said: str
 
 
@@ -75,7 +75,7 @@ class Fleet:
 
     def __init__(self, directory: Path) -> None:
         self.home = directory / "home"
-        # Whoever kills a machine that begins as a copy takes the golden snapshot away.
+        # Killing a machine that starts as a copy removes the golden snapshot.
         link_images(self.home / "data" / "images")
         self.directory = self.home / "data" / "controller"
         self.files = directory
@@ -86,7 +86,7 @@ class Fleet:
         subprocess.run([*BOINCVM, *warm], env=self.environment, check=True, timeout=LIMIT)
 
     def begin(self) -> None:
-        """Until it answers."""
+        """Start the controller and wait until it answers."""
         self.process = subprocess.Popen(
             [*BOINCVM, "controller"],
             env=self.environment,
@@ -111,7 +111,7 @@ class Fleet:
         return MachineDirectory(self.directory / "machines" / vm)
 
     def do(self, operation: str, vm: str, **asked: object) -> Mapping[str, Any]:
-        """Its outcome; one that is an error is raised."""
+        """Return the operation's outcome; an error is raised."""
         outcome = self.client.call(operation, vms=vm, **asked)["outcomes"][vm]  # type: ignore[index,call-overload]
         if "error" in outcome:
             raise BoincvmError(outcome["error"]["message"])
@@ -122,7 +122,7 @@ class Fleet:
         return found[0] if found else None  # type: ignore[index,return-value]
 
     def run(self, vm: str, script: str) -> tuple[object, str]:
-        """Its exit code and output."""
+        """Run a script; return its exit code and output."""
         told, output = self.client.run(vms=vm, argv=["sh", "-c", script])
         for _ in output:
             pass
@@ -131,13 +131,13 @@ class Fleet:
         return answer["code"], answer["output"]["stdout"]  # type: ignore[index,call-overload,return-value]
 
     def begin_to_count(self, vm: str) -> str:
-        """Until it has said something; the command's id."""
+        """Start counting in the machine and wait for the first number; return the command's id."""
         told, output = self.client.run(vms=vm, argv=["sh", "-c", _COUNTS])
         assert "data" in next(output)
         return str(told["command"])
 
     def heard_of(self, command: str, vm: str) -> int:
-        """The last number that it has said."""
+        """Return the last number that the count has reported."""
         told: Any = self.client.call("command", id=command, output=True)
         lines = str(told["answers"][vm]["output"]["stdout"]).split("\n")
         return int(lines[-2])
@@ -161,8 +161,10 @@ class Fleet:
                     pass
 
     def until_settled(self, vm: str) -> Mapping[str, Any] | None:
-        """The machine once it is in a state that does not pass by itself, and as it is; None if
-        it has gone."""
+        """Wait until the machine's state is lasting and fits its processes.
+
+        Returns the machine, or None if it was removed.
+        """
         for _ in self.client.events(0, follow=True):
             found = self.vm(vm)
             if found is None:
@@ -201,7 +203,7 @@ PAIRS = tuple(product(OPERATIONS, VICTIMS))
 
 @contextmanager
 def fleet_in(directory: Path) -> Iterator[Fleet]:
-    """Nothing of it is left afterwards."""
+    """Run a fleet within the block; check that nothing of it is left afterwards."""
     fleet = Fleet(directory)
     fleet.begin()
     try:
@@ -218,7 +220,7 @@ def fleet_in(directory: Path) -> Iterator[Fleet]:
 
 
 def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
-    """One round with a machine of its own. Raises AssertionError, with all that is known."""
+    """Play one round with a machine of its own. Raises AssertionError with all that is known."""
     operation = OPERATIONS[name]
     fleet.client.call("create", name=vm, memory="256M")
     is_new, counting = operation.prepare == ("-new",), ""
@@ -231,7 +233,7 @@ def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
         fleet.do("power_off" if verb == "-start" else verb, vm, **named)
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(operation.ask, fleet, vm)
-        time.sleep(delay)  # the moment is what is tried
+        time.sleep(delay)  # the moment is what is tested
         kill(fleet, vm, victim)
         begin = time.monotonic()
         said = heard(asked)
@@ -258,7 +260,7 @@ def heard(asked: "Future[object]") -> str:
 
 
 def settles(fleet: Fleet, vm: str, where: str) -> str:
-    """Its state, which is true."""
+    """Wait until the machine's state is lasting and check that it is true; return it."""
     found: Future[Mapping[str, Any] | None] = Future()
     thread = threading.Thread(target=lambda: found.set_result(fleet.until_settled(vm)), daemon=True)
     thread.start()
@@ -279,8 +281,10 @@ def settles(fleet: Fleet, vm: str, where: str) -> str:
 def goes_on(
     fleet: Fleet, vm: str, state: str, where: str, counting: str, *, goes_back: bool
 ) -> None:
-    """It starts, is what it was, and leaves nothing. `counting`: the command in it that counts, if
-    there is one. `goes_back`: it may be what it was earlier."""
+    """Check that the machine starts, has its former contents, and leaves nothing.
+
+    `counting`: the command in it that counts, if any. `goes_back`: its contents may be older.
+    """
     assert fleet.do("start", vm)["state"] == "running", where
     heard = fleet.heard_of(counting, vm) if counting else 0
     kept = "kept\n" if counting else ""
@@ -293,7 +297,7 @@ def goes_on(
     place = fleet.place(vm)
     allowed = {*place.status().layers, "window", "qemu.log"}
     for one in Snapshots(place).all():
-        saved = read_checkpoint(place, one.number)  # which looks whether it is whole
+        saved = read_checkpoint(place, one.number)  # which checks that it is complete
         allowed |= {f"checkpoint-{one.number:06d}.json", *saved.checkpoint.files}
     found = {path.name for path in place.disk.iterdir()}
     assert found <= allowed, (where, state, sorted(found - allowed))
@@ -307,7 +311,7 @@ def goes_on(
 
 
 def kill(fleet: Fleet, vm: str, victim: str) -> None:
-    """What there is of it now."""
+    """Kill the victim's processes that exist now."""
     if victim == "controller":
         fleet.end(signal.SIGKILL)
         return
@@ -320,7 +324,7 @@ def kill(fleet: Fleet, vm: str, victim: str) -> None:
 
 
 def processes_of(directory: Path) -> list[tuple[int, list[str]]]:
-    """Shims and hypervisors of machines beneath that directory, and their helpers."""
+    """List shims and hypervisors of machines beneath that directory, and their helpers."""
     found = []
     for path in Path("/proc").iterdir():
         try:
@@ -337,7 +341,7 @@ def processes_of(directory: Path) -> list[tuple[int, list[str]]]:
 def rounds(
     seed: int, count: int, pairs: tuple[tuple[str, str], ...] = PAIRS
 ) -> Iterator[tuple[str, str, float]]:
-    """Operation, victim and delay; each pair comes as often as any other."""
+    """Yield operation, victim and delay; all pairs come equally often."""
     chance = random.Random(seed)
     order: list[tuple[str, str]] = []
     for _ in range(count):
@@ -349,7 +353,7 @@ def rounds(
 
 
 def main() -> int:
-    """Returns 1 where any round went wrong."""
+    """Play the rounds; return 1 if any of them went wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=len(PAIRS))

@@ -1,4 +1,4 @@
-"""A table of commands and guests, with a bus between them that loses what it is told to lose."""
+"""A table of commands and guests, with a bus between them that loses messages as told."""
 
 import asyncio
 import random
@@ -19,8 +19,11 @@ LIMIT = 20.0
 
 
 class FakeProgram:
-    """Says what it was made with, in pieces, as far as it has credit; then it ends, or waits;
-    as "cat" it goes on with what it is fed, until that ends. `untaken`: bytes of that."""
+    """A program that writes its arguments in pieces, as far as it has credit.
+
+    Then it ends or waits; as "cat" it continues with its standard input until that ends. `untaken`:
+    bytes of the input that it has not taken.
+    """
 
     def __init__(self, request: Request, listener: Listener, credit: int = 1000) -> None:
         self._end: asyncio.Future[ProgramEnd] = asyncio.get_running_loop().create_future()
@@ -78,8 +81,11 @@ class FakeProgram:
 
 
 class Net:
-    """`loses`, `doubles`, `delays`: which share of all messages; what is delayed comes after
-    others that were said later. `runs`: how often each guest has begun a program."""
+    """A lossy bus between a table of commands and its guests.
+
+    `loses`, `doubles`, `delays`: the shares of all messages; a delayed one arrives after later
+    ones. `runs`: how often each guest has started a program.
+    """
 
     def __init__(self, names: list[str], tasks: asyncio.TaskGroup, seed: int = 0) -> None:
         self.loses = self.doubles = self.delays = 0.0
@@ -101,7 +107,7 @@ class Net:
         return NodeCommands(instance, start, lambda body: self._to_host(name, body), self._tasks)
 
     def restart(self, name: str) -> None:
-        """Another life of the guest, which has announced itself."""
+        """Restart the guest and announce it."""
         self.ends = {**self.ends, name: self.begin(name, "2")}
         self.guests[name] = self.guests[name]._replace(instance="2")
         self.table.guest_says_hello(self.guests[name])
@@ -126,14 +132,14 @@ class Net:
             loop.call_soon(deliver)
 
     async def beat(self) -> None:
-        """One of every guest's, and all that comes of it."""
+        """Send a heartbeat of every guest and wait for all that follows."""
         for name, end in self.ends.items():
             end.beat()
             self.table.guest_beats(name)
         await self.settle()
 
     async def settle(self) -> None:
-        """Until nobody has anything to say."""
+        """Wait until no message is left to be delivered."""
         for _ in range(500):
             await asyncio.sleep(0)
 

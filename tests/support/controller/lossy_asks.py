@@ -1,4 +1,4 @@
-"""An requester and its guests, with a bus between them that loses, doubles and reorders."""
+"""A requester and its guests, with a bus between them that loses, doubles and reorders."""
 
 import asyncio
 import random
@@ -16,8 +16,11 @@ LIMIT = 30.0
 
 
 class AskNet:
-    """`loses`, `doubles`: which share of all messages; `late`: up to so many turns of the loop
-    does one take. `said`: how many of each word were sent."""
+    """A lossy bus between a requester and its guests.
+
+    `loses`, `doubles`: the shares of all messages; `late`: the most turns of the event loop that
+    one takes. `said`: how many messages of each kind were sent.
+    """
 
     def __init__(
         self, verbs: Mapping[str, Mapping[str, Verb]], tasks: asyncio.TaskGroup, seed: int = 0
@@ -40,7 +43,7 @@ class AskNet:
         return Responder(instance, self._verbs[name], say, self._tasks)
 
     def restart(self, name: str) -> Guest:
-        """Another life of the guest, which has announced itself."""
+        """Restart the guest, announce it, and return it."""
         self.ends[name] = self._begin(name, "2")
         self.guests[name] = self.guests[name]._replace(instance="2")
         self.requester.guest_says_hello(self.guests[name])
@@ -66,14 +69,14 @@ class AskNet:
             await self._news.wait()
 
     async def beat(self) -> None:
-        """One of every guest's, and all that comes of it."""
+        """Send a heartbeat of every guest and wait for all that follows."""
         for name, end in self.ends.items():
             end.beat()
             self.requester.guest_beats(name)
         await settle()
 
     async def beat_until(self, *tasks: asyncio.Future[object], lossy: int = 30) -> None:
-        """Beats until all `tasks` are done; after `lossy` of them nothing is lost any more."""
+        """Send heartbeats until all `tasks` are done; after `lossy` heartbeats nothing is lost."""
         for beat in range(10_000):
             if all(task.done() for task in tasks):
                 return
@@ -92,7 +95,7 @@ async def settle(turns: int = 50) -> None:
 async def ask_net(
     verbs: Mapping[str, Verb] | Mapping[str, Mapping[str, Verb]], seed: int = 0
 ) -> AsyncIterator[AskNet]:
-    """`verbs`: of the guest "g1", or of each guest by its name."""
+    """Run the bus within the block; `verbs`: of the guest "g1", or of each guest by its name."""
     by_guest = verbs if all(isinstance(one, Mapping) for one in verbs.values()) else {"g1": verbs}
     async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
         made = AskNet(by_guest, tasks, seed)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Files to and from guests that are directories of this host, over a bus that loses words."""
+"""Files to and from guests that are directories of this host, over a bus that loses messages."""
 
 import asyncio
 import io
@@ -19,7 +19,7 @@ from support.controller.lossy_asks import AskNet, ask_net
 
 
 class DirectoryFileRoot:
-    """As a machine of which `root` is the work directory."""
+    """Stands in for a machine with `root` as its work directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -57,7 +57,7 @@ class DirectoryFileRoot:
 
 
 class Hosted:
-    """A guest; `hear`: is given each question before it is answered, and may answer itself."""
+    """A guest; `hear` gets each request before it is answered, and may answer it itself."""
 
     def __init__(self, directory: Path) -> None:
         self.root, self.spool = directory / "work", directory / "spool"
@@ -111,7 +111,7 @@ class FileNet:
         self.files = self.another()
 
     def another(self) -> Files:
-        """As of a controller that was started anew."""
+        """Return the files of a controller that was restarted."""
         hub = SimpleNamespace(requester=self.net.requester, registry=self._registry)
         return Files(hub, self._spool)  # type: ignore[arg-type]
 
@@ -140,7 +140,10 @@ async def pieces_of(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
 
 
 def tar_of(*members: tuple[str, bytes | str | None, int]) -> bytes:
-    """name; content, target of a link, or None for a directory; mode."""
+    """Make a tar archive.
+
+    A member is its name; its content, a link's target, or None for a directory; its mode.
+    """
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content, mode in members:

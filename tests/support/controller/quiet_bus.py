@@ -1,4 +1,4 @@
-"""A bus at which nobody listens."""
+"""A bus without other participants."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -6,7 +6,7 @@ from boincvm.bus.transport import Message, Receiver
 
 
 class QuietBus:
-    """`hear`: a message comes. Nobody hears what is said."""
+    """A bus that discards what is sent; `hear` delivers a message."""
 
     receiver: Receiver = staticmethod(lambda _message: None)
 

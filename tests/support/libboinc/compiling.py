@@ -1,4 +1,4 @@
-"""Programs in C and C++, compiled with the warnings of strict people."""
+"""Programs in C and C++, compiled with strict warnings."""
 
 import subprocess
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from support import CHECKOUT
 LIBRARY = CHECKOUT / "guest/libboinc"
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-pthread", f"-I{LIBRARY}")
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1")
-"""A place that is not the program's, or arithmetic that C leaves open, ends the program."""
+"""An invalid memory access, or undefined arithmetic, ends the program."""
 COMPILERS = {"c": ("gcc", "-std=c99"), "cpp": ("g++", "-std=c++11")}
 
 
 def compile_program(
     sources: list[Path], kind: str, program: Path, *, options: Sequence[str] = ()
 ) -> Path:
-    """With the library; `kind` is the language that everything is compiled as."""
+    """Compile with the library; `kind` is the language of all sources."""
     language = "c++" if kind == "cpp" else "c"
     command = [*COMPILERS[kind], *STRICT, "-x", language, *sources, *sorted(LIBRARY.glob("*.c"))]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The host's end of the voice, as a test makes it."""
+"""The host's end of the status channel, as a test makes it."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ class Heard:
     lines: list[str]
 
     def words(self, name: str) -> list[str]:
-        """What follows `name` in the lines that begin with it."""
+        """Return what follows `name` in the lines that begin with it."""
         return [line.partition(" ")[2] for line in self.lines if line.split(" ")[0] == name]
 
 
@@ -30,7 +30,7 @@ def run(
     status_channel: bool = True,
     environment: dict[str, str] | None = None,
 ) -> Heard:
-    """Runs a program in `directory` to its end, and hears every line that it says."""
+    """Run a program in `directory` to its end; record every line that it sends."""
     fifo = directory.parent / "voice"
     surroundings = {**os.environ, **(environment or {})}
     surroundings.pop("BOINCVM_VOICE", None)
