@@ -129,7 +129,7 @@ class HostSlot(Slot):
         return int(self.text(name).split()[0])
 
     def left(self) -> set[str]:
-        """Return names in the slot except those of the client and those for the wrapper's next run."""
+        """Return names in the slot that are neither the client's nor for the wrapper's next run."""
         return {path.name for path in self.path.iterdir()} - OF_CLIENT - OF_WRAPPER
 
 

@@ -40,7 +40,7 @@ class TaskState:
     exit_status: int
     suspended: bool
     process_state: int
-    """The task's process; this and all that follows is 0 if there is none."""
+    """The state of the task's process. This and all later fields are 0 if it has no process."""
     pid: int
     slot: int
     fraction_done: float
@@ -61,7 +61,7 @@ class Ended:
     state: int
     exit_status: int
     stderr: str
-    """What it would report of stderr.txt."""
+    """The part of stderr.txt that it would report."""
     cpu_time: float
     """Seconds, as the project would see them."""
     elapsed_time: float
