@@ -31,7 +31,7 @@ def read_alternatives(script: str) -> Iterator[Alternative]:
         try:
             words = shlex.split(call, comments=True)
         except ValueError:
-            continue  # quotes that the pattern cut through: no plain call
+            continue  # the pattern cut through quotes: not a plain call
         words = words[words.index("--install") + 1 :] if "--install" in words else []
         if len(words) < 4 or not words[3].isdigit():
             continue

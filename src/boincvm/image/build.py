@@ -125,7 +125,7 @@ def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
         with store.open(name) as image:
             return image.manifest if image.manifest.recipe == recipe else None
     except BoincvmError:
-        return None  # missing or damaged: building is the cure
+        return None  # missing or damaged: building repairs it
 
 
 def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> Manifest:

@@ -206,7 +206,7 @@ def _present(store: ImageStore, name: str, digest: str) -> Image | None:
     try:
         image = store.open(name)
     except (ImageMissingError, ImageDamagedError):
-        return None  # unpacking is the cure
+        return None  # unpacking repairs it
     if image.digest == digest:
         return image
     image.close()

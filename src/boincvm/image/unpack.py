@@ -62,7 +62,7 @@ def _tar_of(package: Path, part: str) -> Iterator[TarReader]:
             stream = cast(IO[bytes], process.stdout)
             yield TarReader(stream)
             while stream.read(_CHUNK):
-                pass  # dpkg-deb shall say whether the rest is sound
+                pass  # dpkg-deb reports whether the rest is sound
         except TarError as error:
             raise _damaged(package) from error
         except BaseException:

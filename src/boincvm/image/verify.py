@@ -59,7 +59,7 @@ def is_remembered(directory: Path, digest: str) -> bool:
         with open_own(_stamp_path(digest)) as file:
             return bool(json.loads(file.read(_MOST_BYTES)) == _identity(directory))
     except (OSError, ValueError, RecursionError, ImageDamagedError):
-        return False  # no stamp that can be read is no stamp; `verify` tells what is damaged
+        return False  # an unreadable stamp counts as none; `verify` reports any damage
 
 
 def remember(directory: Path, manifest: Manifest) -> None:
@@ -89,7 +89,7 @@ def verify(directory: Path, manifest: Manifest) -> None:
 
     Raises ImageDamagedError, naming the file.
     """
-    import hashlib  # a run of an image that is remembered needs none
+    import hashlib  # not needed for a remembered image
 
     before = _identity(directory)
     if is_remembered(directory, manifest.digest):
