@@ -1,4 +1,4 @@
-"""Who may use a broker, and who may say and hear what there."""
+"""Accounts of a broker: who may log in, and which destinations each may use."""
 
 import hashlib
 import hmac
@@ -9,50 +9,53 @@ from typing import NamedTuple
 from boincvm.bus.topics import covers
 
 LOGIN = "{login}"
-"""In a pattern of an account's: the account's own login."""
+"""Placeholder in an account's patterns for the account's own login."""
 
 
 class Account(NamedTuple):
-    """may_send, may_subscribe: patterns (topics.py); `{login}` in them is the login.
-    passcode_digest: SHA-256. frames: a second that are taken at most, None without a limit."""
+    """A login with its passcode and its permissions."""
 
     login: str
     passcode_digest: bytes
+    """SHA-256 of the passcode."""
     may_send: tuple[str, ...] = ()
+    """Patterns (topics.py) in which `{login}` stands for the login."""
     may_subscribe: tuple[str, ...] = ()
+    """Patterns, as in `may_send`."""
     frames: float | None = None
+    """Maximum number of frames per second, or None for no limit."""
 
     def allows(self, patterns: tuple[str, ...], wanted: str) -> bool:
-        """Whether one of `patterns`, those of this account, covers `wanted`."""
+        """Return True if one of `patterns`, taken from this account, covers `wanted`."""
         return any(covers(one.replace(LOGIN, self.login), wanted) for one in patterns)
 
 
 def new_passcode() -> str:
-    """One that cannot be guessed; so a fast digest is enough to keep of it."""
+    """Return a random passcode. It cannot be guessed, so storing a fast digest of it is safe."""
     return secrets.token_urlsafe(32)
 
 
 def digest_of_passcode(passcode: str) -> bytes:
-    """What an account keeps."""
+    """Return the digest of a passcode that an account stores."""
     return hashlib.sha256(passcode.encode("utf-8", "surrogateescape")).digest()
 
 
 class Accounts:
-    """All that a broker knows."""
+    """All accounts of one broker."""
 
     def __init__(self, accounts: Iterable[Account] = ()) -> None:
         self._accounts = {account.login: account for account in accounts}
 
     def add(self, account: Account) -> None:
-        """One with that login before is replaced."""
+        """Add an account, replacing any that has the same login."""
         self._accounts[account.login] = account
 
     def remove(self, login: str) -> None:
-        """Nobody can log in with it any more; who has stays until the broker closes it."""
+        """Prevent further logins; existing connections stay open until the broker closes them."""
         self._accounts.pop(login, None)
 
     def verify(self, login: str, passcode: str) -> Account | None:
-        """The account, if it is there and the passcode is its own."""
+        """Return the account if the login exists and the passcode matches."""
         account = self._accounts.get(login)
         kept = account.passcode_digest if account else bytes(32)
         is_right = hmac.compare_digest(kept, digest_of_passcode(passcode))

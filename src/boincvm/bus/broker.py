@@ -1,7 +1,7 @@
-"""An embedded STOMP broker: topics with wildcards, queues, accounts. Nothing is kept on disk.
+"""An embedded STOMP broker with topics, wildcards, queues and accounts; nothing is kept on disk.
 
-Peers are not trusted: what they may say and hear is their account's, every size has a cap, one
-that does not read is dropped or waits, and one that floods is read more slowly.
+Peers are not trusted: their accounts limit what they may send and receive, every size is capped,
+peers that do not read are dropped or made to wait, and peers that flood are read more slowly.
 """
 
 import asyncio
@@ -22,29 +22,36 @@ from boincvm.host.sockets import private_listener
 
 _SPARE_DESCRIPTORS = 64
 _TLS_BUFFER = 16384
-"""asyncio's own choice costs 280 KiB a connection."""
+"""Bytes; with asyncio's default each connection takes 280 KiB."""
 
 
 class BrokerLimits(NamedTuple):
-    """connections: beyond them none is taken, besides what the process's limit of open files
-    says. body: bytes of a message. subscriptions, unacknowledged, transactions: of one
-    connection; of a transaction `staged` frames. waiting: bytes for a connection that does not
-    read; a topic's subscriber is dropped then. login: seconds in which a connection must have
-    logged in. heart_beat: milliseconds, that we offer and want. queued: messages, and
-    queued_bytes: bytes, in one queue; queues: their number."""
+    """Limits of a broker; most of them apply to one connection."""
 
     connections: int = 20_000
+    """Maximum number of connections; the process's limit of open files applies as well."""
     body: int = MAXIMUM_BODY
+    """Bytes in one message."""
     subscriptions: int = 64
+    """Per connection."""
     unacknowledged: int = 256
+    """Per connection."""
     transactions: int = 16
+    """Per connection."""
     staged: int = 256
+    """Frames per transaction."""
     waiting: int = 4 << 20
+    """Bytes buffered for a connection that does not read; a topic's subscriber is then dropped."""
     login: float = 10.0
+    """Seconds within which a connection must log in."""
     heart_beat: int = 10_000
+    """Milliseconds between heart-beats, offered and requested."""
     queued: int = 10_000
+    """Messages in one queue."""
     queued_bytes: int = 64 << 20
+    """Bytes in one queue."""
     queues: int = 10_000
+    """Number of queues."""
 
 
 class TopicSubscriber(Protocol):
@@ -53,12 +60,15 @@ class TopicSubscriber(Protocol):
     version: str
 
     def deliver(self, shared: bytes) -> None:
-        """`shared`: a MESSAGE in the subscriber's version, but for its first line and the
-        header `subscription`."""
+        """Deliver a message.
+
+        `shared` is a MESSAGE in the subscriber's version without its first line and its header
+        `subscription`.
+        """
 
 
 class Connected(Protocol):
-    """What the broker must know of a connection. login: once it has logged in."""
+    """What the broker needs to know about a connection; `login` is set once it has logged in."""
 
     @property
     def login(self) -> str | None: ...
@@ -67,13 +77,14 @@ class Connected(Protocol):
 
 
 class Broker:
-    """`counts`: what was refused, dropped and passed on since the start, by name."""
+    """A broker for any number of listeners."""
 
     def __init__(self, accounts: Accounts, limits: BrokerLimits | None = None) -> None:
         self.accounts = accounts
         self.limits = limits or BrokerLimits()
         self.topics: Subscriptions[TopicSubscriber] = Subscriptions()
         self.counts: Counter[str] = Counter()
+        """What was refused, dropped and forwarded since the start, by name."""
         self._queues: dict[str, Queue] = {}
         self._connections: set[Connected] = set()
         self._servers: list[asyncio.Server] = []
@@ -84,8 +95,10 @@ class Broker:
     async def listen_tcp(
         self, host: str, port: int, security: ssl.SSLContext | None = None
     ) -> tuple[str, int]:
-        """Takes connections there; the address, with the port that was chosen for port 0.
-        Raises BusError."""
+        """Listen for TCP connections; return the address, with the port chosen for port 0.
+
+        Raises BusError.
+        """
         from boincvm.bus.broker_connection import BrokerConnection
 
         loop = asyncio.get_running_loop()
@@ -105,7 +118,7 @@ class Broker:
         return str(name[0]), int(name[1])
 
     async def listen_unix(self, path: Path) -> None:
-        """Takes connections of this user's processes. Raises BusError."""
+        """Listen for connections from this user's processes. Raises BusError."""
         from boincvm.bus.broker_connection import BrokerConnection
 
         loop = asyncio.get_running_loop()
@@ -122,7 +135,7 @@ class Broker:
         self._servers.append(server)
 
     async def close(self) -> None:
-        """No connection is left, and none is taken any more."""
+        """Close all connections and accept no more."""
         for server in self._servers:
             server.close()
         for connection in tuple(self._connections):
@@ -131,10 +144,11 @@ class Broker:
             await server.wait_closed()
         self._servers.clear()
 
-    # For connections.
+    # Called by connections.
 
     def admit(self, connection: Connected) -> bool:
-        """Whether there is room for another one; it is to be told to `leave` then."""
+        """Register a connection if there is room; if True is returned, `leave` must be called
+        later."""
         if len(self._connections) >= self._most:
             self.counts["refused: too many connections"] += 1
             return False
@@ -142,11 +156,11 @@ class Broker:
         return True
 
     def leave(self, connection: Connected) -> None:
-        """It is gone; again is harmless."""
+        """Unregister a connection; calling it again is harmless."""
         self._connections.discard(connection)
 
     def expel(self, login: str) -> None:
-        """Nobody can log in with it any more, and who has is heard no longer."""
+        """Remove the account and disconnect everyone logged in with it."""
         self.accounts.remove(login)
         for connection in tuple(self._connections):
             if connection.login == login:
@@ -154,16 +168,19 @@ class Broker:
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """Return the number of connections."""
         return len(self._connections)
 
     def next_id(self) -> str:
-        """For a message, unique in this broker's life."""
+        """Return a message id that is unique within this broker's lifetime."""
         self._number += 1
         return str(self._number)
 
     def publish(self, destination: str, headers: Mapping[str, str], body: bytes) -> None:
-        """To all who have subscribed, or into the queue. Raises BusError if that is full."""
+        """Send to all subscribers of a topic, or put into a queue.
+
+        Raises BusError if the queue is full.
+        """
         if destination.startswith(QUEUE):
             self._enqueue(Queued(destination, headers, body))
             return
@@ -186,7 +203,7 @@ class Broker:
         self.tidy(message.destination)
 
     def queue(self, destination: str) -> Queue:
-        """It is made where there is none. Raises BusError if there are too many."""
+        """Return the queue, creating it if needed. Raises BusError if there are too many."""
         queue = self._queues.get(destination)
         if queue is None:
             if len(self._queues) >= self.limits.queues:
@@ -195,13 +212,13 @@ class Broker:
         return queue
 
     def tidy(self, destination: str) -> None:
-        """Forgets the queue if nobody uses it."""
+        """Delete the queue if it is unused."""
         queue = self._queues.get(destination)
         if queue is not None and queue.is_unused:
             del self._queues[destination]
 
 
 def message_rest(version: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """A MESSAGE from its second line on; more headers may be put before it."""
+    """Encode a MESSAGE without its first line; more headers may be put in front."""
     length = b"content-length:%d\n\n" % len(body)
     return b"".join((encode_lines(version, headers), length, body, b"\0"))

@@ -1,4 +1,4 @@
-"""Where a broker is, and how one logs in there."""
+"""The address of a broker and the credentials for it."""
 
 import ipaddress
 import ssl
@@ -11,8 +11,7 @@ from boincvm.errors import BusError
 
 
 class BrokerAddress(NamedTuple):
-    """path of a UNIX socket, or host and port. authority: a file of the certificates that TLS is
-    to trust, empty for no TLS. dialect: "embedded", "rabbitmq" or "activemq"."""
+    """A broker's address: a UNIX socket's `path`, or `host` and `port`."""
 
     login: str
     passcode: str
@@ -20,19 +19,21 @@ class BrokerAddress(NamedTuple):
     host: str = ""
     port: int = 0
     authority: str = ""
+    """File with the certificates that TLS trusts; empty for no TLS."""
     dialect: str = "embedded"
+    """"embedded", "rabbitmq" or "activemq"."""
 
     @property
     def can_be_read(self) -> bool:
-        """Whether the network has all that is said, the passcode first."""
+        """Return True if the passcode and all messages cross the network unencrypted."""
         return not self.path and not self.authority and is_elsewhere(self.host)
 
 
 async def open_bus(bus: BrokerAddress) -> StompBus:
-    """Raises BusError."""
+    """Connect to the broker. Raises BusError."""
     try:
         security = ssl.create_default_context(cafile=bus.authority) if bus.authority else None
-    except OSError as error:  # SSLError is one
+    except OSError as error:  # includes SSLError
         raise BusError(
             f"the certificates in {bus.authority} cannot be used: {error.strerror or error}",
             hint="give a file of the authority that signed the broker's certificate",
@@ -43,7 +44,7 @@ async def open_bus(bus: BrokerAddress) -> StompBus:
 
 
 def is_elsewhere(host: str) -> bool:
-    """Whether what is said to `host` leaves this one."""
+    """Return True if traffic to `host` leaves this machine."""
     try:
         return not ipaddress.ip_address(host).is_loopback
     except ValueError:

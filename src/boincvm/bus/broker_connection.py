@@ -1,4 +1,4 @@
-"""A peer's connection to the embedded broker: what it says is checked here, and obeyed."""
+"""A peer's connection to the embedded broker: it checks each frame and carries it out."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,13 +18,16 @@ _OURS = frozenset(
     ("destination", "receipt", "transaction", "content-length", "sender", "subscription",
      "message-id", "ack")
 )  # fmt: skip
-"""Headers of a SEND that are not the sender's to pass on."""
+"""Headers of a SEND that are not forwarded as the sender wrote them."""
 
 Subscription = TopicSubscription | QueueSubscription
 
 
 class BrokerConnection(asyncio.Protocol):
-    """Nothing from the wire is raised: a fault is told to the peer in an ERROR and counted."""
+    """A connection with one peer.
+
+    Input from the wire never raises: the peer is told of a fault in an ERROR, and it is counted.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -46,7 +49,7 @@ class BrokerConnection(asyncio.Protocol):
     def login(self) -> str | None:
         return self._account.login if self._account else None
 
-    # As asyncio's protocol.
+    # asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -97,16 +100,16 @@ class BrokerConnection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether the peer is there and has not been refused."""
+        """Return True if the peer is connected and has not been refused."""
         return self._transport is not None and not self._transport.is_closing()
 
     @property
     def is_writable(self) -> bool:
-        """Whether it is there and reads what it is sent."""
+        """Return True if the peer is connected and keeps up with reading."""
         return self.is_open and self._has_room
 
     def write(self, data: bytes) -> None:
-        """A peer that does not read is dropped; nothing happens where it is gone."""
+        """Send data; drop a peer that does not read. Does nothing if the peer is gone."""
         if self._transport is None or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() > self.broker.limits.waiting:
@@ -119,7 +122,7 @@ class BrokerConnection(asyncio.Protocol):
         self.write(encode_frame(self.version, command, headers, body))
 
     def _refuse(self, why: str, frame: Frame | None = None, **more: str) -> None:
-        """An ERROR, and the end. `more`: headers."""
+        """Send an ERROR with the headers `more`, then disconnect."""
         self.broker.counts["refused"] += 1
         headers = {"message": why, **more}
         if frame is not None and "receipt" in frame.headers:
@@ -128,7 +131,7 @@ class BrokerConnection(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """What was written goes out, if the peer reads it soon."""
+        """Close after sending what was written, if the peer reads it soon."""
         self._backlog.clear()
         if self._transport is None:
             return
@@ -153,7 +156,7 @@ class BrokerConnection(asyncio.Protocol):
     # From the peer.
 
     def _obey_backlog(self) -> None:
-        """As many frames as the account may have obeyed now; then it is not read for a while."""
+        """Handle as many frames as the account may send now, then pause reading."""
         taken = 0
         for frame in self._backlog:
             wait = self._must_wait()
@@ -162,12 +165,15 @@ class BrokerConnection(asyncio.Protocol):
                 break
             taken += 1
             self._obey(frame)
-            if not self._backlog:  # it was refused
+            if not self._backlog:  # the peer was refused
                 return
         del self._backlog[:taken]
 
     def _must_wait(self) -> float:
-        """Seconds until the account may have another frame obeyed; it may save up a second's."""
+        """Return the seconds until the account may send another frame.
+
+        At most one second's worth of frames can be saved up.
+        """
         rate = self._account.frames if self._account else None
         if rate is None:
             return 0.0
@@ -315,7 +321,7 @@ class BrokerConnection(asyncio.Protocol):
         self._subscriptions[name].open()
 
     def _subscription_name(self, frame: Frame) -> str:
-        """Its id; in STOMP 1.0 it may be without one, and its destination is its name."""
+        """Return the subscription id, or its destination if a STOMP 1.0 frame has none."""
         if self.version == "1.0" and "id" not in frame.headers:
             return "destination " + frame.headers["destination"]
         return "id " + frame.headers["id"]
@@ -340,7 +346,7 @@ class BrokerConnection(asyncio.Protocol):
             raise BusError("no such message waits for that")
 
     def _disconnect(self, _: Frame) -> None:
-        """Its answer is the receipt."""
+        """Do nothing: the receipt is the answer."""
 
 
 _VERBS: dict[str, Callable[[BrokerConnection, Frame], None]] = {

@@ -1,4 +1,4 @@
-"""A peer's subscriptions at the embedded broker."""
+"""A peer's subscriptions to the embedded broker."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class TopicSubscription:
-    """A topic's messages come once or never, so that an ACK has no effect."""
+    """A subscription to a topic: each message is sent at most once, so an ACK has no effect."""
 
     def __init__(self, connection: BrokerConnection, pattern: str, line: bytes, mode: str) -> None:
-        """`line`: the header `subscription` of each message, or nothing."""
+        """Create one; `line` is the header `subscription` of each message, or empty."""
         self.version = connection.version
         self._connection = connection
         self._pattern = pattern
@@ -36,7 +36,10 @@ class TopicSubscription:
 
 
 class QueueSubscription:
-    """What is not acknowledged goes to somebody else when this one closes."""
+    """A subscription to a queue.
+
+    When it closes, its unacknowledged messages go to other consumers.
+    """
 
     def __init__(self, connection: BrokerConnection, name: str, line: bytes, mode: str) -> None:
         self._connection = connection
@@ -73,11 +76,11 @@ class QueueSubscription:
         self._connection.write(self._head + message_rest(version, headers, message.body))
 
     def acknowledge(self, name: str, *, is_good: bool) -> bool:
-        """Whether it is for a message of this subscription; if not `is_good` it goes back."""
+        """Return True if the message belongs to this subscription; requeue it if not `is_good`."""
         if name not in self._waiting:
             return False
         names = [name]
-        if self._mode == "client":  # and all before it
+        if self._mode == "client":  # also acknowledges all earlier messages
             order = list(self._waiting)
             names = order[: order.index(name) + 1]
         messages = [self._waiting.pop(one) for one in names]

@@ -1,4 +1,4 @@
-"""A client of any STOMP broker, which connects again by itself: `transport.Bus`."""
+"""A client of any STOMP broker that reconnects by itself: `transport.Bus`."""
 
 import asyncio
 import os
@@ -18,10 +18,10 @@ from boincvm.host.sockets import connect
 CONNECT_LIMIT = 10.0
 LONGEST_WAIT = 30.0
 FIRST_WAIT = 0.2
-"""Seconds; the waits between attempts to connect grow, and each is a random part of its length,
-so that a thousand guests do not come back at the same moment."""
+"""Seconds. The waits between attempts to connect grow, and a random part of each is used, so that
+a thousand guests do not reconnect at the same moment."""
 MOST_TRIES = 5
-"""So often is sent what the broker does not acknowledge before it, or the link, goes away."""
+"""How often a message is sent if the broker or the link fails before acknowledging it."""
 _PROTOCOL_HEADERS = frozenset(
     (
         "destination", "subscription", "message-id", "content-length", "ack", "redelivered",
@@ -31,7 +31,7 @@ _PROTOCOL_HEADERS = frozenset(
 
 
 class Address(NamedTuple):
-    """Of a broker: `path` of a UNIX socket, or host and port."""
+    """A broker's address: the `path` of a UNIX socket, or host and port."""
 
     path: Path | None = None
     host: str = "127.0.0.1"
@@ -43,7 +43,7 @@ class Address(NamedTuple):
 
 
 class _Request:
-    """What the broker must acknowledge."""
+    """A frame that the broker must acknowledge."""
 
     __slots__ = ("answer", "body", "command", "headers", "tries")
 
@@ -56,13 +56,7 @@ class _Request:
 
 
 class StompBus:
-    """Made by `open`. `dropped`: messages of `post` for which there was no connection, or
-    none with room, or no such destination; `foreign`: messages that came from what is no
-    destination of ours, or with what are no headers, which other brokers let pass;
-    `connections`: how often one was made,
-    and `on_connected` is called each time, when it may be used; `on_trouble`: with the reason why
-    there is no connection again, and whenever it is another one; `failure`: what a receiver
-    raised, which ends it."""
+    """A connection to a STOMP broker, made by `open`."""
 
     def __init__(
         self, address: Address, login: str, passcode: str, dialect: Dialect, heart_beat: int
@@ -81,11 +75,17 @@ class StompBus:
         self._keeper: asyncio.Task[None] | None = None
         self._is_closed = False
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        """What a receiver raised; it ends the bus."""
         self.dropped = 0
+        """Messages of `post` dropped for want of a connection, room or a valid destination."""
         self.foreign = 0
+        """Messages with an invalid destination or invalid headers; other brokers forward those."""
         self.connections = 0
+        """How often a connection was made."""
         self.on_connected: Callable[[], None] = lambda: None
+        """Called each time a connection is ready for use."""
         self.on_trouble: Callable[[str], None] = lambda _why: None
+        """Called with the reason when the connection is lost or the reason changes."""
 
     @classmethod
     async def open(
@@ -97,7 +97,7 @@ class StompBus:
         dialect: Dialect = EMBEDDED,
         heart_beat: int = 10_000,
     ) -> Self:
-        """Connected. `heart_beat`: milliseconds, both ways. Raises BusError."""
+        """Return a connected bus; `heart_beat` is in milliseconds, both ways. Raises BusError."""
         bus = cls(address, login, passcode, dialect, heart_beat)
         connection = await bus._connect()
         bus._keeper = asyncio.ensure_future(bus._keep_connected(connection))
@@ -108,7 +108,7 @@ class StompBus:
         return self._connection is not None
 
     async def _connect(self) -> ClientConnection:
-        """Logged in, with all subscriptions. Raises BusError."""
+        """Connect, log in and subscribe. Raises BusError."""
         connection = ClientConnection(self._take, self._heart_beat)
         loop, address = asyncio.get_running_loop(), self._address
         try:
@@ -136,7 +136,7 @@ class StompBus:
         return connection
 
     def _say_all(self, connection: ClientConnection) -> None:
-        """What the broker does not know of, for it is new or we are."""
+        """Send what the broker does not know yet because it or the connection is new."""
         asked = {one.headers.get("id") for one in self._requests.values()}
         for name, (pattern, _) in self._subscriptions.items():
             if name not in asked:
@@ -176,7 +176,7 @@ class StompBus:
                 try:
                     connection = await self._connect()
                 except BusError as error:
-                    wait = min(wait * 2, LONGEST_WAIT)  # who waits for an answer hears in the end
+                    wait = min(wait * 2, LONGEST_WAIT)  # callers that wait get an error in the end
                     if error.message != why:
                         why = error.message
                         self.on_trouble(why)
@@ -185,7 +185,7 @@ class StompBus:
                     break
 
     def _fail(self, error: BaseException) -> None:
-        """A receiver's fault is not passed over."""
+        """End the bus with a receiver's error, so that it does not go unnoticed."""
         if not self.failure.done():
             self.failure.set_result(error)
         self._is_closed = True
@@ -208,8 +208,8 @@ class StompBus:
             if request is not None:
                 self._end(request, BusError(f"the broker refuses: {why}"))
             elif self._connection is not None:
-                # RabbitMQ does not say what about, and does not always close the connection, as
-                # the standard wants: who waits for a receipt must not wait for ever.
+                # RabbitMQ does not say which frame this is about, and does not always close the
+                # connection, as the standard demands: no one must wait for a receipt for ever.
                 self._complaint = why
                 self._connection.abort()
         elif frame.command == "MESSAGE":
@@ -221,7 +221,7 @@ class StompBus:
             return
         found = self._subscriptions.get(headers["subscription"])
         if found is None:
-            return  # it was on its way when the subscription ended
+            return  # it was in transit when the subscription ended
         sender = headers.get("sender", "") if self._dialect.names_sender else ""
         said = {name: text for name, text in headers.items() if name not in self._not_said}
         destination = self._dialect.ours(headers.get("destination", ""))
@@ -243,7 +243,7 @@ class StompBus:
         finally:
             self._requests.pop(receipt, None)
 
-    # transport.Bus
+    # transport.Bus.
 
     def post(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         connection = self._connection
@@ -254,8 +254,8 @@ class StompBus:
             connection.say("SEND", {**headers, "destination": place}, body)
 
     async def send(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
-        # Others than ours take anything for one: several with commas between them, say, or a
-        # pattern, which nobody then hears.
+        # Other brokers accept anything as a destination, such as several separated by commas
+        # or a pattern, which then nobody receives.
         if not is_destination(destination):
             raise BusError(f"{destination[:80]!r} is no destination")
         place = self._dialect.destination(destination)

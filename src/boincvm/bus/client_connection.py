@@ -1,4 +1,4 @@
-"""One connection of a client to a STOMP broker."""
+"""A client's connection to a STOMP broker."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -16,29 +16,34 @@ from boincvm.bus.stomp import (
 from boincvm.errors import BusError
 
 MOST_WAITING = 16 << 20
-"""Bytes for a broker that does not read."""
+"""Bytes buffered for a broker that does not read."""
 _LARGEST_HEAD = 1 << 20
 _GOODBYE = "goodbye"
 
 
 class ClientConnection(asyncio.Protocol):
-    """`lost`: is done when there is no connection any more. `fault`: what `take` has raised."""
+    """One connection, from the login until it is lost."""
 
     def __init__(self, take: Callable[[Frame], None], heart_beat: int) -> None:
-        """`take`: is given each frame after the login's; `heart_beat`: milliseconds."""
+        """Create one that passes each frame after the login to `take`.
+
+        `heart_beat` is in milliseconds.
+        """
         loop = asyncio.get_running_loop()
         self._take = take
         self._heart_beat = heart_beat
-        # A broker passes on the largest head that it takes, with headers of its own, and escapes
-        # that its sender need not have written; RabbitMQ takes any, and what is none, too.
+        # A broker forwards the largest head that it accepts, plus headers of its own and escapes
+        # that the sender need not have used; RabbitMQ accepts any header, even an invalid one.
         self._parser = Parser(MAXIMUM_BODY, _LARGEST_HEAD, 2 * MAXIMUM_HEADERS)
         self._parser.passes_over_headers = True
-        self._parser.has_escapes = False  # ActiveMQ refuses a login in STOMP 1.0
+        self._parser.has_escapes = False  # ActiveMQ refuses a login by STOMP 1.0
         self._transport: asyncio.Transport | None = None
         self._beats: HeartBeats | None = None
         self._welcome: asyncio.Future[Frame] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
+        """Done once the connection is lost."""
         self.fault: BaseException | None = None
+        """What `take` raised."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -57,20 +62,20 @@ class ClientConnection(asyncio.Protocol):
         try:
             for frame in self._parser.feed(data):
                 if frame.headers.get("receipt-id") == _GOODBYE and self._transport is not None:
-                    self._transport.close()  # some brokers leave that to us
+                    self._transport.close()  # some brokers leave closing to the client
                 elif self._welcome.done():
                     self._take(frame)
                 else:
                     self._parser.has_escapes = True
                     self._welcome.set_result(frame)
         except StompError:
-            self.abort()  # it is no broker, or it is broken: another connection may do
+            self.abort()  # not a broker, or a broken one: a new connection may work
         except Exception as error:
             self.fault = error
             self.abort()
 
     async def log_in(self, host: str, login: str, passcode: str) -> None:
-        """Raises BusError, OSError."""
+        """Log in. Raises BusError, OSError."""
         headers = {
             "accept-version": "1.2",
             "host": host,
@@ -99,18 +104,18 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the broker has not read much of what was said."""
+        """Return True if too much of what was sent is still unread by the broker."""
         return self._transport is not None and (
             self._transport.get_write_buffer_size() > MOST_WAITING
         )
 
     def say(self, command: str, headers: Mapping[str, str], body: bytes = b"") -> None:
-        """Nothing happens on a connection that is lost."""
+        """Send a frame; does nothing if the connection is lost."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(command, dict(headers), body))
 
     async def say_goodbye(self, limit: float) -> None:
-        """Until the broker has heard it, or `limit` seconds have passed."""
+        """Disconnect; wait up to `limit` seconds for the broker's answer."""
         self.say("DISCONNECT", {"receipt": _GOODBYE})
         try:
             async with asyncio.timeout(limit):
@@ -119,6 +124,6 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """At once."""
+        """Drop the connection immediately."""
         if self._transport is not None:
             self._transport.abort()

@@ -1,8 +1,10 @@
-"""What brokers call things: wildcards, slashes, headers of their own, and the host that a client
-names. All else of STOMP 1.2 is the same on all three.
+"""How brokers differ: wildcards, slashes, extra headers and the host that a client names.
 
-Sources: https://www.rabbitmq.com/docs/stomp, https://activemq.apache.org/components/classic/documentation/wildcards,
-and what tests/bus/test_brokers.py has seen of RabbitMQ 3.10 and ActiveMQ 5.17.
+In all other parts of STOMP 1.2 the three agree.
+
+Sources: https://www.rabbitmq.com/docs/stomp,
+https://activemq.apache.org/components/classic/documentation/wildcards, and what
+tests/bus/test_brokers.py has seen of RabbitMQ 3.10 and ActiveMQ 5.17.
 """
 
 from typing import NamedTuple
@@ -11,32 +13,37 @@ from boincvm.bus.topics import REST, TOPIC
 
 
 class Dialect(NamedTuple):
-    """rest: stands for any number of words; `*` is one word everywhere. host: of CONNECT.
-    slash: stands for one within a word. adds: headers that the broker puts on each message.
-    names_sender: the broker itself says who sent a message, and nobody else can."""
+    """What is particular to one kind of broker. `*` stands for one word in all of them."""
 
     rest: str
+    """Wildcard for any number of words."""
     host: str
+    """The header `host` of CONNECT."""
     slash: str = "/"
+    """What stands for a slash within a word."""
     adds: frozenset[str] = frozenset()
+    """Headers that the broker adds to each message."""
     names_sender: bool = False
+    """The broker itself names the sender of a message, which cannot be forged."""
 
     def destination(self, ours: str) -> str:
-        """`ours` as the broker wants it."""
+        """Translate our destination into the broker's form."""
         if self.slash == "/":
             return ours
-        kind = len(TOPIC)  # both kinds are as long
+        kind = len(TOPIC)  # both kinds have the same length
         return ours[:kind] + ours[kind:].replace("/", self.slash)
 
     def pattern(self, ours: str) -> str:
-        """`ours` as the broker wants it."""
+        """Translate our pattern into the broker's form."""
         if ours.endswith(REST):
             ours = ours.removesuffix(REST) + self.rest
         return self.destination(ours)
 
     def ours(self, destination: str) -> str:
-        """What the broker calls `destination`. Our words have no character that needs an escape
-        but the slash."""
+        """Translate the broker's destination into our form.
+
+        Of the characters in our words only the slash needs an escape.
+        """
         return destination if self.slash == "/" else destination.replace(self.slash, "/")
 
 

@@ -1,4 +1,4 @@
-"""STOMP's heart-beats, of either side: one timer, which is set again when it is due."""
+"""STOMP's heart-beats for either side, with one timer that is reset when it fires."""
 
 import asyncio
 import re
@@ -7,13 +7,13 @@ from typing import Self
 
 _HEADER = re.compile(r"(\d{1,9}),(\d{1,9})")
 _PATIENCE = 2.5
-"""So many intervals may pass without a word. ActiveMQ sends its first beat after two."""
+"""Number of intervals that may pass in silence. ActiveMQ sends its first beat after two."""
 _LEAST = 100
-"""Milliseconds: who asks for beats more often gets them no more often."""
+"""Milliseconds; a peer that asks for more frequent beats gets them at this interval."""
 
 
 class HeartBeats:
-    """send, expect: seconds between two beats, None where there are none."""
+    """Sends heart-beats and notices when the other side falls silent."""
 
     def __init__(
         self,
@@ -22,7 +22,10 @@ class HeartBeats:
         beat: Callable[[], None],
         silent: Callable[[], None],
     ) -> None:
-        """`silent` is called once if nothing is heard for two and a half intervals."""
+        """Start; `send` and `expect` are seconds between beats, or None for no beats.
+
+        `silent` is called once if nothing is heard for two and a half intervals.
+        """
         self._send = send
         self._expect = expect
         self._beat = beat
@@ -36,8 +39,11 @@ class HeartBeats:
     def agreed(
         cls, theirs: str | None, ours: int, beat: Callable[[], None], silent: Callable[[], None]
     ) -> Self | None:
-        """`theirs`: the other side's header; `ours`: milliseconds that we can and want, 0: none.
-        None if the header is invalid."""
+        """Return the heart-beats that both sides agree on, or None if the header is invalid.
+
+        `theirs` is the other side's header, `ours` the milliseconds that we can send and want to
+        receive, 0 for none.
+        """
         match = _HEADER.fullmatch(theirs or "0,0")
         if match is None:
             return None
@@ -47,7 +53,7 @@ class HeartBeats:
         return cls(send, expect, beat, silent)
 
     def heard(self) -> None:
-        """The other side has said something."""
+        """Note that the other side has sent something."""
         self._heard = self._loop.time()
 
     def _set_timer(self) -> None:
@@ -70,7 +76,7 @@ class HeartBeats:
         self._set_timer()
 
     def close(self) -> None:
-        """No beat any more; again is harmless."""
+        """Stop the beats; calling it again is harmless."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

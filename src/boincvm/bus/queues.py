@@ -1,40 +1,44 @@
-"""Queues of an embedded broker: a message goes to one of those who wait for it, in memory."""
+"""In-memory queues of the embedded broker: each message goes to one of the waiting consumers."""
 
 from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 MOST_DELIVERIES = 5
-"""How often a message that nobody acknowledges is given to somebody."""
+"""How often an unacknowledged message is delivered."""
 
 
 class Queued(NamedTuple):
-    """A message; `deliveries`: how often it has been given to somebody."""
+    """A message in a queue."""
 
     destination: str
     headers: Mapping[str, str]
     body: bytes
     deliveries: int = 0
+    """How often it has been delivered."""
 
     @property
     def size(self) -> int:
-        """Bytes, roughly."""
+        """Return the approximate size in bytes."""
         return len(self.body) + sum(len(name) + len(text) for name, text in self.headers.items())
 
 
 class Consumer(Protocol):
-    """Somebody who waits at a queue."""
+    """A subscriber that waits for messages of a queue."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can take another message now; when that changes it calls `Queue.deliver`."""
+        """Return True if it can take another message now.
+
+        When that changes it calls `Queue.deliver`.
+        """
 
     def take(self, message: Queued) -> None:
-        """It is its own now, unless it gives it back."""
+        """Take a message, which stays with this consumer unless it is given back."""
 
 
 class Queue:
-    """Messages in order; who waits gets them in turn."""
+    """Messages in order, handed to the consumers in turn."""
 
     def __init__(self) -> None:
         self.messages: deque[Queued] = deque()
@@ -47,14 +51,16 @@ class Queue:
         return not self.messages and not self._consumers
 
     def put(self, message: Queued) -> None:
-        """At the end."""
+        """Append a message."""
         self.messages.append(message)
         self.size += message.size
         self.deliver()
 
     def give_back(self, messages: list[Queued]) -> None:
-        """They were not acknowledged: they come first, in this order. One that was tried often
-        enough is dropped."""
+        """Put unacknowledged messages back at the front, in this order.
+
+        A message that was delivered too often is dropped.
+        """
         for message in reversed(messages):
             if message.deliveries >= MOST_DELIVERIES:
                 self.dropped += 1
@@ -71,7 +77,7 @@ class Queue:
         self._consumers.remove(consumer)
 
     def deliver(self) -> None:
-        """As long as there are messages and somebody who can take one."""
+        """Deliver messages while there are some and a consumer is ready."""
         turns = len(self._consumers)
         while self.messages and turns > 0:
             consumer = self._consumers[0]

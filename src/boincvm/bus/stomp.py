@@ -1,9 +1,9 @@
-"""STOMP 1.2 frames (https://stomp.github.io/stomp-specification-1.2.html), both directions.
+"""Encoder and parser for STOMP 1.2 frames (https://stomp.github.io/stomp-specification-1.2.html).
 
 Host and guest share this file. In the guest Python starts under emulation, about twenty times
-slower than natively, so nothing is imported here. And what a guest does for the first time has
-to be translated, so there is neither `max`, which takes its arguments apart by a format, nor a
-copy of a copy (docs/checkpoints.md).
+slower than natively, so nothing is imported here. And code that a guest runs for the first time has
+to be translated, so this file avoids `max`, which parses its arguments by a format, and copies of
+copies (docs/checkpoints.md).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ MAXIMUM_HEADERS = 64
 MAXIMUM_BODY = 1 << 20
 
 _WITH_BODY = frozenset(("SEND", "MESSAGE", "ERROR"))
-"""Only these may have one; what another says of its body's length is about nothing."""
-_UNESCAPED = frozenset(("CONNECT", "CONNECTED"))  # these two frames carry headers as they are
+"""Only these may have a body; in others `content-length` is ignored."""
+_UNESCAPED = frozenset(("CONNECT", "CONNECTED"))  # these two frames carry headers unescaped
 _ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", ":": "\\c"}
 _UNESCAPES = {"\\": "\\", "r": "\r", "n": "\n", "c": ":"}
 
 
 class StompError(Exception):
-    """The bytes are no STOMP 1.2 frame, or one beyond the caps."""
+    """Invalid STOMP 1.2, or a frame that exceeds the limits."""
 
-    frames: list[Frame] = []  # noqa: RUF012 - never changed
-    """Complete ones that came before these bytes, together with them."""
+    frames: list[Frame] = []  # noqa: RUF012 - never modified
+    """Complete frames that preceded the invalid bytes."""
 
 
 class Frame:
-    """One frame. `body` is what the sender wrote, byte for byte."""
+    """One frame; `body` holds exactly the bytes that the sender wrote."""
 
     __slots__ = ("body", "command", "headers")
 
@@ -59,7 +59,7 @@ class Frame:
 
 
 def encode_head(command: str, headers: dict[str, str], body_length: int) -> bytes:
-    """All of a frame before its body; the body and one NUL byte are to follow."""
+    """Encode everything before the body; the body and one NUL byte must follow."""
     plain = command in _UNESCAPED
     lines = [command]
     for name, value in headers.items():
@@ -71,22 +71,22 @@ def encode_head(command: str, headers: dict[str, str], body_length: int) -> byte
 
 
 def encode(command: str, headers: dict[str, str], body: bytes = b"") -> bytes:
-    """A whole frame; `content-length` is added where there is a body."""
+    """Encode a whole frame, with `content-length` if there is a body."""
     return b"".join((encode_head(command, headers, len(body)), body, b"\0"))
 
 
 class Parser:
-    """Takes bytes as they come, gives frames as they are complete.
+    """Turns bytes, in pieces of any size, into frames.
 
-    `maximum_body` and `maximum_head` are in bytes; `maximum_headers` is a number of lines. After
-    a StompError the parser is of no more use.
+    `maximum_body` and `maximum_head` are in bytes; `maximum_headers` is a number of lines. After a
+    StompError the parser cannot be used any more.
     """
 
     has_escapes = True
-    """Off for a peer of STOMP 1.0, which has none, and while the version is not yet agreed."""
+    """False for STOMP 1.0, which has no escapes, and until the version is agreed."""
     passes_over_headers = False
-    """On for a broker that lets others send what is no header: such a MESSAGE has none then, but
-    for its length. Else it is a StompError."""
+    """True for a broker that forwards invalid headers: such a MESSAGE then keeps only its length.
+    If False, it is a StompError."""
 
     def __init__(
         self,
@@ -97,17 +97,17 @@ class Parser:
         self._maximum_body = maximum_body
         self._maximum_head = maximum_head
         self._maximum_headers = maximum_headers
-        self._held = bytearray()  # the beginning of a frame that is not complete
+        self._held = bytearray()  # the beginning of an incomplete frame
         self._searched = 0
         self._head: tuple[str, dict[str, str]] | None = None
         self._body_length = -1
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes. Raises StompError."""
+        """Return the frames that `data` completes. Raises StompError."""
         held = self._held
         if held:
             held += data
-        buffer = held or data  # mostly whole frames come, which are not copied before they are read
+        buffer = held or data  # usually whole frames, which need no copy
         frames: list[Frame] = []
         start = 0
         while True:
@@ -136,15 +136,15 @@ class Parser:
         return frames
 
     def _read_head(self, buffer: bytes | bytearray, start: int) -> int:
-        """Parses a head that begins at `start` if it is all there; returns where to go on."""
+        """Parse the head at `start` if it is complete; return the offset to continue from."""
         length = len(buffer)
         while start < length and buffer[start] in b"\r\n":
-            start += 1  # heart-beats and the line ends that may follow a frame
+            start += 1  # heart-beats, and line ends after a frame
         search_from = self._searched - 3
         if search_from < start:
             search_from = start
         end = buffer.find(b"\n\n", search_from)
-        # The two may share a line end: whichever begins first is the end of the head.
+        # Both may match the same line end: the one that begins first ends the head.
         wide = buffer.find(b"\n\r\n", search_from, end + 1 if end >= 0 else length)
         if wide >= 0:
             end, after = wide, wide + 3
@@ -181,7 +181,7 @@ class Parser:
         return length
 
     def _find_end(self, buffer: bytes | bytearray, start: int) -> int:
-        """Where the body that begins at `start` ends (its NUL byte), or -1."""
+        """Return the offset of the NUL that ends the body at `start`, or -1."""
         if self._body_length >= 0:
             end = start + self._body_length
             if len(buffer) <= end:
@@ -213,18 +213,18 @@ def _parse_head(
     plain = command in _UNESCAPED or not has_escapes
     headers: dict[str, str] = {}
     for line in lines:
-        # A colon in a value should be escaped; many clients do not, and all brokers bear it.
+        # Colons in values should be escaped; many clients do not, and all brokers accept it.
         name, colon, value = line.partition(":")
         if not colon or not name:
             raise StompError(f"{line[:40]!r} is not a header")
         if not plain:
             name, value = _unescape(name), _unescape(value)
-        headers.setdefault(name, value)  # of repeated headers the first counts
+        headers.setdefault(name, value)  # the first of repeated headers counts
     return command, headers
 
 
 def _length_alone(head: bytes | bytearray) -> dict[str, str]:
-    """Where the body ends, as a head says that is invalid otherwise."""
+    """Return only the body's length from a head that is otherwise invalid."""
     for line in head.decode("ascii", "replace").split("\n"):
         name, _, value = line.partition(":")
         if name == "content-length":
@@ -233,7 +233,7 @@ def _length_alone(head: bytes | bytearray) -> dict[str, str]:
 
 
 def _without_carriage_returns(head: str) -> str:
-    """`head` with the line ends that STOMP 1.2 allows beside \\n made \\n."""
+    r"""Replace the line ends \r\n, which STOMP 1.2 allows as well, with \n."""
     head = head.removesuffix("\r").replace("\r\n", "\n")
     if "\r" in head:
         raise StompError("a carriage return within a line")
@@ -241,7 +241,7 @@ def _without_carriage_returns(head: str) -> str:
 
 
 def _escape(text: str) -> str:
-    for character, escape in _ESCAPES.items():  # the backslash first
+    for character, escape in _ESCAPES.items():  # the backslash comes first
         if character in text:
             text = text.replace(character, escape)
     return text
@@ -258,7 +258,7 @@ def _unescape(text: str) -> str:
             if piece[0] not in _UNESCAPES:
                 raise StompError(f"\\{piece[0]} is not an escape")
             parts.append(_UNESCAPES[piece[0]] + piece[1:])
-        else:  # an escaped backslash leaves an empty piece before what follows it
+        else:  # an escaped backslash leaves an empty piece
             following = next(pieces, None)
             if following is None:
                 raise StompError("a lone backslash ends a header")

@@ -1,7 +1,7 @@
-"""Destinations and patterns of them, and which subscriptions a destination has.
+"""Destinations, patterns of destinations, and the subscriptions that match.
 
-A destination is `/topic/` or `/queue/` and words between dots. In a pattern of topics `*` stands
-for one word, and `**` at the end for any number of words, none included.
+A destination is `/topic/` or `/queue/` followed by words with dots between them. In a pattern of
+topics `*` stands for one word, and a final `**` for any number of words, including none.
 """
 
 import re
@@ -18,13 +18,13 @@ _WORD = re.compile(r"[A-Za-z0-9_:@/=+-]+")
 
 
 def is_destination(text: str) -> bool:
-    """Whether something can be sent there."""
+    """Return True if messages can be sent to `text`."""
     words = _words(text)
     return words is not None and all(_WORD.fullmatch(word) for word in words)
 
 
 def is_pattern(text: str) -> bool:
-    """Whether it can be subscribed to: a destination, or a pattern of topics."""
+    """Return True if `text` can be subscribed to: a destination, or a pattern of topics."""
     words = _words(text)
     if words is None or text.startswith(QUEUE):
         return is_destination(text)
@@ -34,7 +34,10 @@ def is_pattern(text: str) -> bool:
 
 
 def covers(allowed: str, wanted: str) -> bool:
-    """Whether all that `wanted`, a destination or a pattern, can mean is in `allowed`."""
+    """Return True if everything that `wanted` can match is in `allowed`.
+
+    `wanted` is a destination or a pattern.
+    """
     have, want = _parts(allowed), _parts(wanted)
     for index, word in enumerate(have):
         if word == REST:
@@ -47,8 +50,8 @@ def covers(allowed: str, wanted: str) -> bool:
 
 
 def _parts(text: str) -> list[str]:
-    """The kind, and the words."""
-    return [text[: len(TOPIC)], *text[len(TOPIC) :].split(".")]  # both kinds are as long
+    """Split into the kind and the words."""
+    return [text[: len(TOPIC)], *text[len(TOPIC) :].split(".")]  # both kinds have the same length
 
 
 def _words(text: str) -> list[str] | None:
@@ -73,21 +76,24 @@ class _Node(Generic[T]):
 
 
 class Subscriptions(Generic[T]):
-    """Subscribers by pattern: what a match costs depends on the matches, not on how many there
-    are. Patterns are what `is_pattern` takes."""
+    """Subscribers by pattern.
+
+    The cost of a match depends on the number of matches, not of subscribers. Patterns must satisfy
+    `is_pattern`.
+    """
 
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
 
     def add(self, pattern: str, subscriber: T) -> None:
-        """Again is harmless."""
+        """Add a subscriber; calling it again is harmless."""
         node, words = self._root, _parts(pattern)
         for word in words[:-1] if words[-1] == REST else words:
             node = node.children.setdefault(word, _Node())
         (node.rests if words[-1] == REST else node.ends)[subscriber] = None
 
     def remove(self, pattern: str, subscriber: T) -> None:
-        """Again is harmless."""
+        """Remove a subscriber; calling it again is harmless."""
         words, path = _parts(pattern), [self._root]
         for word in words[:-1] if words[-1] == REST else words:
             node = path[-1].children.get(word)
@@ -100,8 +106,10 @@ class Subscriptions(Generic[T]):
                 del above.children[word]
 
     def match(self, destination: str) -> list[T]:
-        """Each subscriber of a pattern that `destination` fits; one with several patterns that
-        fit comes several times."""
+        """Return the subscribers whose patterns match `destination`.
+
+        A subscriber is listed once for each of its patterns that match.
+        """
         return list(_match(self._root, _parts(destination), 0))
 
 

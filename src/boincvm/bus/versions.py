@@ -1,4 +1,4 @@
-"""What differs between STOMP 1.0, 1.1 and 1.2 on the wire, for peers that are not ours.
+"""How STOMP 1.0, 1.1 and 1.2 differ on the wire, for peers other than boincvm.
 
 Source: https://stomp.github.io/stomp-specification-1.1.html and -1.2.html, "Value Encoding".
 """
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from boincvm.bus.stomp import encode_head
 
 VERSIONS = ("1.2", "1.1", "1.0")
-"""The best one first."""
+"""In order of preference."""
 
 
 def negotiate(accepted: str | None) -> str | None:
-    """The best version in a CONNECT's `accept-version`; one without it speaks 1.0."""
+    """Return the best version in a CONNECT's `accept-version`, or 1.0 without that header."""
     if accepted is None:
         return "1.0"
     words = {word.strip() for word in accepted.split(",")}
@@ -20,8 +20,11 @@ def negotiate(accepted: str | None) -> str | None:
 
 
 def encode_lines(version: str, headers: Mapping[str, str]) -> bytes:
-    """Header lines. What a version cannot say is left out: line ends in 1.0, carriage returns
-    in 1.1."""
+    """Encode header lines.
+
+    Characters that a version cannot express are left out: line ends in 1.0, carriage returns in
+    1.1.
+    """
     if version == "1.2":
         return encode_head("", dict(headers), 0)[1:-1]
     if version == "1.1":
@@ -38,7 +41,7 @@ def encode_lines(version: str, headers: Mapping[str, str]) -> bytes:
 def encode_frame(
     version: str, command: str, headers: Mapping[str, str], body: bytes = b""
 ) -> bytes:
-    """A whole frame, `content-length` included."""
+    """Encode a whole frame, with `content-length`."""
     length = b"content-length:%d\n" % len(body)
     return b"".join(
         (command.encode(), b"\n", encode_lines(version, headers), length, b"\n", body, b"\0")
