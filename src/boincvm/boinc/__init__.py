@@ -1,6 +1,7 @@
-"""A BOINC task's side of the talk with its client, in pure Python (docs/boinc-library.md).
+"""The app's side of the protocol between a BOINC task and its client, in pure Python.
 
-Works under BOINC clients as they are; `boincvm.boinc.testing` has a stand-in for one.
+Described in docs/boinc-library.md. Works with unmodified BOINC clients; `boincvm.boinc.testing` has
+a stand-in for one.
 """
 
 from boincvm.boinc.client import Client, Event

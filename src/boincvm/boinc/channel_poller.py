@@ -1,8 +1,8 @@
-"""Watching the channels from a thread, which sleeps nearly always.
+"""Poll the channels from a thread that sleeps nearly all the time.
 
-Shared memory that another process writes gives no event, so something must look. A thread that
-only waits and looks costs about half of what a timer of the event loop does; the loop is woken
-only where there is something to do (docs/boinc-library.md has the figures).
+Shared memory that another process writes gives no event, so it must be polled. A thread that only
+waits and looks costs about half of what a timer of the event loop does; the loop is woken only when
+there is something to do (docs/boinc-library.md has the figures).
 """
 
 import asyncio
@@ -19,14 +19,14 @@ _TRICKLE_DOWN = TRICKLE_DOWN * CHANNEL_SIZE
 
 
 class ChannelPoller:
-    """Calls `handle` in the event loop that made it, each time that there is something to do:
+    """Calls `handle`, in the event loop that created the poller, when there is something to do.
 
-    a message has come, or one of the channels in `outgoing` has become free.
+    That is when a message has arrived, or one of the channels in `outgoing` has become free.
     """
 
     def __init__(self, memory: memoryview, handle: Callable[[], None]) -> None:
         self.outgoing: tuple[int, ...] = ()
-        """Numbers of the channels for which something waits to be sent."""
+        """Numbers of the channels that messages are waiting for."""
         self._memory = memory
         self._handle = handle
         self._loop = asyncio.get_running_loop()
@@ -47,7 +47,7 @@ class ChannelPoller:
                 self._told = True
                 try:
                     self._loop.call_soon_threadsafe(self._work)
-                except RuntimeError:  # the loop was closed and we were not: nobody listens
+                except RuntimeError:  # the loop was closed before the poller: nobody listens
                     return
             wait = schedule.looked(time.monotonic(), time.thread_time(), beat=beat)
 
@@ -58,13 +58,13 @@ class ChannelPoller:
         return any(not memory[number * CHANNEL_SIZE] for number in self.outgoing)
 
     def _work(self) -> None:
-        # First of all: what comes from here on is for the next look.
+        # This comes first: anything that arrives from here on is left to the next poll.
         self._told = False
         if not self._closed:
             self._handle()
 
     def close(self) -> None:
-        """`handle` is not called any more, the memory not looked at."""
+        """Stop polling; `handle` is not called any more."""
         if self._closed:
             return
         self._closed = True

@@ -1,39 +1,39 @@
 """The shared memory between a BOINC client and its app: 8192 bytes, eight one-way channels.
 
-Byte 0 of a channel's 1024 says whether it holds a message, whose NUL-terminated text begins at
-byte 1. The sender sets that flag last, the reader clears it last. Nothing tells either side of
-a change: it has to look. (lib/app_ipc.h, struct SHARED_MEM and MSG_CHANNEL.)
+Byte 0 of a channel's 1024 tells whether it holds a message, whose NUL-terminated text begins at
+byte 1. The sender sets that flag last, the reader clears it last. Neither side is notified of a
+change: it has to poll. (lib/app_ipc.h, struct SHARED_MEM and MSG_CHANNEL.)
 """
 
 CHANNEL_SIZE = 1024
 """Bytes."""
 SEGMENT_SIZE = 8 * CHANNEL_SIZE
 LONGEST_MESSAGE = CHANNEL_SIZE - 2
-"""Bytes of text: the flag and the NUL come on top."""
+"""Bytes of text; the flag and the NUL take two more."""
 
 CONTROL, CONTROL_REPLY, GRAPHICS_REQUEST, GRAPHICS_REPLY = range(4)
 HEARTBEAT, APP_STATUS, TRICKLE_UP, TRICKLE_DOWN = range(4, 8)
 
 
 class Channel:
-    """One channel, for whichever of its two sides."""
+    """One channel, used by either of its two sides."""
 
     __slots__ = ("_buffer", "_start")
 
     def __init__(self, segment: memoryview, number: int) -> None:
-        """Number `number` (CONTROL … TRICKLE_DOWN) of a `segment` of 8192 writable bytes."""
+        """Open channel `number` (CONTROL … TRICKLE_DOWN) of a `segment` of 8192 writable bytes."""
         self._buffer = segment
         self._start = number * CHANNEL_SIZE
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds a message that nobody has taken yet."""
+        """Return True if it holds a message that has not been read yet."""
         return self._buffer[self._start] != 0
 
     def send(self, text: str) -> bool:
-        """False where the former message has not been taken: then nothing is written.
+        """Write a message and return True; return False if the previous one was not read yet.
 
-        Raises ValueError for a text that is too long or has a NUL.
+        Raises ValueError if the text is too long or contains a NUL.
         """
         data = _encode(text)
         if self.is_full:
@@ -42,9 +42,9 @@ class Channel:
         return True
 
     def overwrite(self, text: str) -> None:
-        """Sends even where the former message was not taken, which is lost then.
+        """Write a message even if the previous one was not read, which is then lost.
 
-        For the last word of a process that ends: the client looks once more after that. BOINC's
+        For the last message of a process that ends: the client polls once more after that. BOINC's
         own channels can do the same. Raises ValueError as `send` does.
         """
         data = _encode(text)
@@ -57,7 +57,10 @@ class Channel:
         self._buffer[self._start] = 1
 
     def receive(self) -> str | None:
-        """Takes the message; None where there is none. What is no UTF-8 becomes U+FFFD."""
+        """Return the message and free the channel; None if it is empty.
+
+        Invalid UTF-8 becomes U+FFFD.
+        """
         start = self._start
         if not self._buffer[start]:
             return None

@@ -19,24 +19,24 @@ from boincvm.boinc.task_state import write_task_state
 
 
 class Event(Enum):
-    """What the client wants, or what has happened to it."""
+    """What the client requests, or what has happened to it."""
 
     SUSPEND = auto()
     RESUME = auto()
     QUIT = auto()
-    """Save and end with status 0, within 60 s; the task is started again some day."""
+    """Save and exit with status 0, within 60 s; the task is started again later."""
     ABORT = auto()
-    """End at once; nothing need be saved."""
+    """Exit immediately; nothing need be saved."""
     REREAD_PREFERENCES = auto()
-    """`Client.init_data` is new."""
+    """`Client.init_data` has been read again."""
     NETWORK_AVAILABLE = auto()
-    """What `Status.want_network` asked for."""
+    """The network that `Status.want_network` asked for is available."""
     NETWORK_SUSPENDED = auto()
     NETWORK_RESUMED = auto()
     TRICKLE_DOWN = auto()
     UPLOAD_STATUS = auto()
     CLIENT_GONE = auto()
-    """As QUIT; nobody is there to be told anything."""
+    """As QUIT, but there is no client left to report to."""
 
 
 _EVENTS = {
@@ -52,22 +52,22 @@ _EVENTS = {
 class Client:
     """The client that started this process in `slot`.
 
-    Standalone, which is without a client, all methods work and say nothing to anybody; files in
-    the slot are written all the same, as BOINC's library does it, and there are no events.
-    Belongs to the event loop in which it was opened.
+    In standalone mode, without a client, all methods work but send nothing; files in the slot are
+    written all the same, as BOINC's library does, and there are no events. Belongs to the event
+    loop in which it was opened.
     """
 
     def __init__(
         self, slot: Path, lock: SlotLock, init_data: InitData | None, segment: Segment | None
     ) -> None:
-        """Use `open`."""
+        """Not to be called directly: use `open`."""
         self.slot = slot
         self.init_data = InitData() if init_data is None else init_data
         self.on_heartbeat: Callable[[Heartbeat], None] | None = None
-        """Called at each heartbeat, once a second: the time to `report`, since the client reads
-        what is reported as often."""
+        """Called at each heartbeat, once a second. That is the time to `report`, since the
+        client reads reports once a second."""
         self.standalone_reason = ""
-        """Why there is no client to talk to; "" where there is one."""
+        """Why there is no client to talk to; "" if there is one."""
         self._lock = lock
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._network_suspended = False
@@ -88,12 +88,14 @@ class Client:
 
     @classmethod
     async def open(cls, slot: Path | None = None, *, lock_wait: float = USUAL_WAIT) -> "Client":
-        """The client of the task in `slot`, the working directory unless told otherwise.
+        """Connect to the client of the task in `slot`, by default the working directory.
 
-        Waits `lock_wait` seconds for a former app to leave the slot. Raises SlotBusyError (a
-        temporary exit of RETRY_DELAY seconds is what BOINC makes of it), InitDataError,
-        HostError. Where there is no init_data.xml, or the shared memory that it names cannot be
-        opened, the result is standalone.
+        Waits `lock_wait` seconds for a previous app to leave the slot. If there is no
+        init_data.xml, or the shared memory that it names cannot be opened, the result is
+        standalone.
+
+        Raises SlotBusyError (after which apps of BOINC make a temporary exit of RETRY_DELAY
+        seconds), InitDataError, HostError.
         """
         slot = Path.cwd() if slot is None else slot.absolute()
         lock = await SlotLock.acquire(slot, lock_wait)
@@ -114,15 +116,15 @@ class Client:
 
     @property
     def is_standalone(self) -> bool:
-        """Whether there is no client to talk to."""
+        """Tell whether there is no client to talk to."""
         return self.standalone_reason != ""
 
-    # What the client says.
+    # From the client.
 
     async def next_event(self) -> Event:
-        """The next event, in order; none is lost, also where waiting is cancelled.
+        """Return the next event; none is lost, even if waiting is cancelled.
 
-        Before REREAD_PREFERENCES is returned `init_data` is read anew: InitDataError.
+        `init_data` is read again before REREAD_PREFERENCES is returned: this raises InitDataError.
         """
         event = await self._events.get()
         if event is Event.REREAD_PREFERENCES:
@@ -134,7 +136,7 @@ class Client:
         self._events.put_nowait(Event.CLIENT_GONE)
 
     def _look(self) -> None:
-        """Takes what has come, and sends what can go."""
+        """Handle incoming messages, and send what can be sent."""
         text = self._control.receive()
         if text is not None:
             for control in messages.decode_control(text):
@@ -160,7 +162,7 @@ class Client:
         if self.on_heartbeat is not None:
             self.on_heartbeat(heartbeat)
 
-    # What we say.
+    # To the client.
 
     def _send(self) -> None:
         waiting = self._outbox.send()
@@ -173,22 +175,22 @@ class Client:
             self._watch.outgoing = waiting
 
     def report(self, status: Status) -> None:
-        """Tells the client how the task is doing, as soon as it has taken the former report.
+        """Report how the task is doing, as soon as the client has read the previous report.
 
-        Of several reports that wait, the last one is sent.
+        If several reports wait, only the last one is sent.
         """
         self._outbox.status = messages.encode_status(status)
         self._send()
 
     @property
     def has_taken_report(self) -> bool:
-        """Whether the client has taken the last report; standalone, always."""
+        """Return True if the client has read the last report; always True if standalone."""
         return self._outbox.is_status_taken
 
     async def report_taken(self, limit: float) -> bool:
-        """Wait until the client has taken the last report, `limit` seconds at most.
+        """Wait up to `limit` seconds until the client has read the last report.
 
-        Whether it has. One that is about to end itself takes none any more.
+        Returns True if it has. A client that is about to exit reads none any more.
         """
         if self._is_gone:
             return False
@@ -205,34 +207,38 @@ class Client:
         return True
 
     def write_task_state(self, cpu_time: float, elapsed: float) -> bool:
-        """Tell the client's next run of a checkpoint that this one did not take (`report_taken`).
+        """Tell the client's next run of a checkpoint that this run did not read (`report_taken`).
 
-        In seconds of both times, over all runs of the task. Whether it could be. Raises OSError.
+        Both times are seconds over all runs of the task. Returns False if that is not possible.
+        Raises OSError.
         """
         return write_task_state(self.slot, self.init_data, cpu_time, elapsed)
 
     def set_web_graphics_url(self, url: str) -> None:
-        """Where a browser can see the task at work. Raises ValueError."""
+        """Tell the client the URL of the task's graphics in a browser. Raises ValueError."""
         self._outbox.graphics["url"] = messages.encode_web_graphics_url(url)
         self._send()
 
     def set_remote_desktop_address(self, host_port: str) -> None:
-        """HOST:PORT where a desktop viewer can see the task's machine. Raises ValueError."""
+        """Tell the client the HOST:PORT of the machine's display for a desktop viewer.
+
+        Raises ValueError.
+        """
         self._outbox.graphics["desktop"] = messages.encode_remote_desktop_address(host_port)
         self._send()
 
     def send_trickle_up(self, variety: str, text: str | bytes) -> None:
-        """A message for the project's server. Raises ValueError, OSError."""
+        """Send a message to the project's server. Raises ValueError, OSError."""
         trickles.write_trickle_up(self.slot, variety, text)
         self._outbox.flag(messages.NEW_TRICKLE_UP)
         self._send()
 
     def trickle_downs(self) -> list[Path]:
-        """Messages from the project's server; whoever has read one removes it."""
+        """Return messages from the project's server; the reader removes them."""
         return trickles.trickle_downs(self.slot)
 
     def request_upload(self, name: str) -> None:
-        """Asks for the upload of an output file before the task is over.
+        """Request the upload of an output file before the task is over.
 
         Raises ValueError, OSError.
         """
@@ -241,45 +247,48 @@ class Client:
         self._send()
 
     def upload_status(self, name: str) -> int | None:
-        """0: uploaded; another number: failed; None: not known yet. Raises ValueError, OSError."""
+        """Return 0 if uploaded, another number if that failed, None if not known yet.
+
+        Raises ValueError, OSError.
+        """
         return uploads.upload_status(self.slot, name)
 
     def resolve(self, name: str) -> Path:
-        """The file that `name` of the slot stands for. Raises SoftLinkError."""
+        """Return the file that `name` in the slot refers to. Raises SoftLinkError."""
         return resolve(self.slot, name, self.init_data)
 
     # The end.
 
     def finish(self, exit_status: int, message: str = "", *, notice: bool = False) -> None:
-        """The task is over; the process must now end with `exit_status`.
+        """Declare the task finished; the process must now exit with `exit_status`.
 
-        The last report reaches the client even where it has not taken the one before. `notice`:
-        the volunteer is shown the message. Raises OSError.
+        The last report reaches the client even if it has not read the one before. With `notice` the
+        volunteer is shown the message. Raises OSError.
         """
         exits.remove_end_files(self.slot)
         exits.write_finish_file(self.slot, exit_status, message, notice=notice)
         self._outbox.send_last()
 
     def temporary_exit(self, delay: float, reason: str, *, notice: bool = False) -> None:
-        """The task goes on after `delay` seconds; the process must now end with status 0.
+        """Ask for a restart after `delay` seconds; the process must now exit with status 0.
 
-        Raises ValueError without a reason, OSError.
+        Raises ValueError if there is no reason, OSError.
         """
         exits.remove_end_files(self.slot)
         exits.write_temporary_exit_file(self.slot, delay, reason, notice=notice)
         self._outbox.send_last()
 
     def leave(self) -> None:
-        """The task goes on some day; the process must now end.
+        """Leave the task to be continued later; the process must now exit.
 
-        The last report reaches the client even where it has not taken the one before. Nothing
-        that another program has written in the slot says that the task is over.
+        The last report reaches the client even if it has not read the one before. Files by which
+        another program in the slot declared the task finished are removed.
         """
         exits.remove_end_files(self.slot)
         self._outbox.send_last()
 
     def close(self) -> None:
-        """Lets go of the shared memory and of the slot; once is enough, twice does no harm."""
+        """Release the shared memory and the slot; calling it again is harmless."""
         if self._closed:
             return
         self._closed = True

@@ -1,9 +1,9 @@
-"""Whether the client is still there: an app must not outlive it.
+"""Detect that the client is gone: an app must not outlive it.
 
-BOINC's library asks every 10 s whether the client's process exists, and only where it does not
-know which process that is goes by heartbeats: 30 s without one. With a process that exists it
-cares for no heartbeat, since a client can be held up for long. (api/boinc_api.cpp, client_dead.)
-Here the kernel tells of the end at once, where it can.
+BOINC's library checks every 10 s whether the client's process exists. Only if it does not know the
+process does it rely on heartbeats: 30 s without one. While the process exists it ignores missing
+heartbeats, since a client can be held up for long. (api/boinc_api.cpp, client_dead.) Here the
+kernel reports the end immediately, if it can.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from boincvm.host.processes import open_process, process_exists
 HEARTBEAT_LIMIT = 30.0
 """Seconds without a heartbeat after which a client of unknown process counts as gone."""
 _ASK_PERIOD = 10.0
-"""Seconds between questions where the kernel does not tell of a process's end."""
+"""Seconds between checks if the kernel cannot report a process's end."""
 
 
 class ClientLiveness:
-    """Calls `gone` once, when the client of process `pid` is no more; 0: not known."""
+    """Calls `gone` once when the client's process `pid` has ended; 0 if it is not known."""
 
     def __init__(self, pid: int, gone: Callable[[], None]) -> None:
         self._pid = pid
@@ -34,11 +34,11 @@ class ClientLiveness:
             self._ask()
 
     def heartbeat(self) -> None:
-        """The client has spoken."""
+        """Note that the client has sent a heartbeat."""
         self._heard = self._loop.time()
 
     def _watch_process(self) -> bool:
-        """False where the kernel cannot tell."""
+        """Watch the process; return False if the kernel cannot report its end."""
         try:
             descriptor = open_process(self._pid)
         except ProcessLookupError:
@@ -53,7 +53,7 @@ class ClientLiveness:
     def _ask(self) -> None:
         if process_exists(self._pid):
             self._timer = self._loop.call_later(_ASK_PERIOD, self._ask)
-        else:  # never from within the constructor
+        else:  # never call `gone` from within the constructor
             self._timer = self._loop.call_later(0, self._end)
 
     def _check_heartbeat(self) -> None:
@@ -68,7 +68,7 @@ class ClientLiveness:
         self._gone()
 
     def close(self) -> None:
-        """`gone` is not called any more."""
+        """Stop watching; `gone` is not called any more."""
         if self._timer is not None:
             self._timer.cancel()
         if self._descriptor >= 0:

@@ -1,4 +1,4 @@
-"""What a BOINC client makes of the end of an app's process: for FakeClient.
+"""How a BOINC client classifies the end of an app's process: for FakeClient.
 
 (client/app_control.cpp, handle_exited_app and temporary_exit_file_present.)
 """
@@ -16,42 +16,49 @@ _DEFAULT_DELAY = 300
 
 
 class EndKind(Enum):
-    """What becomes of the task."""
+    """How a client treats the task after its process has ended."""
 
     FINISHED = auto()
-    """Success: exit status 0, and the finish file."""
+    """Success: exit status 0, with a finish file."""
     FAILED = auto()
     """Another exit status: a computation error."""
     CRASHED = auto()
-    """A signal that the app has itself to blame for: a computation error."""
+    """A signal that the app itself caused: a computation error."""
     ABORTED = auto()
-    """Had been told to abort; how it ended does not matter."""
+    """The client aborted it; how it ended does not matter."""
     QUIT = auto()
-    """Had been told to quit; started again some day."""
+    """The client told it to quit; it is started again later."""
     TEMPORARY_EXIT = auto()
-    """Asked to be started again after a delay."""
+    """It asked to be started again after a delay."""
     PREMATURE = auto()
-    """Exit status 0 without a word: started again, and an error after a hundred times."""
+    """Exit status 0 without a finish file: started again; the hundredth time is an error."""
     KILLED = auto()
-    """A signal that somebody sent: started again as after a premature end."""
+    """A signal that somebody sent: started again as after a premature exit."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """status: exit status, None after a signal; signal: its number; delay: seconds until the
-    next start; text: the message or the reason; notice: whether the volunteer is shown it."""
+    """How an app's process ended."""
 
     kind: EndKind
     status: int | None = None
+    """Exit status; None after a signal."""
     signal: int | None = None
+    """Number of the signal that ended it."""
     delay: int | None = None
+    """Seconds until the next start."""
     text: str = ""
+    """The message or the reason."""
     notice: bool = False
+    """Tells whether the volunteer is shown the text."""
 
 
 def classify_exit(slot: Path, return_code: int, sent: Collection[Control]) -> End:
-    """`return_code`: minus the signal's number where one ended the process; `sent`: what the
-    client has told the app. Raises OSError."""
+    """Classify the end of the app's process.
+
+    `return_code` is minus the signal's number if a signal ended the process; `sent` is what the
+    client told the app. Raises OSError.
+    """
     number = -return_code if return_code < 0 else None
     status = None if return_code < 0 else return_code
     finish = _lines(slot / FINISH_FILE)
@@ -82,7 +89,7 @@ def _lines(path: Path) -> list[str] | None:
 
 
 def _text_and_notice(lines: list[str]) -> tuple[str, bool]:
-    """The second line, and whether the third is `notice`."""
+    """Return the second line, and True if the third is `notice`."""
     padded = [*lines, "", "", ""]
     return padded[1].strip(), padded[2].strip() == "notice"
 

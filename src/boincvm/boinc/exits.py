@@ -14,13 +14,13 @@ from boincvm.redaction import redact
 FINISH_FILE = "boinc_finish_called"
 TEMPORARY_EXIT_FILE = "boinc_temporary_exit"
 LONGEST_DELAY = 86400
-"""Seconds; a longer one would count as 300."""
+"""Seconds; the client treats a longer delay as 300."""
 LONGEST_TEXT = 254
 """Bytes of a message or a reason that the client reads."""
 
 
 class BoincExit(IntEnum):
-    """The exit statuses that have a meaning to BOINC."""
+    """Exit statuses with a meaning to BOINC."""
 
     SUCCESS = 0
     STATE_FILE_WRITE = 192
@@ -46,9 +46,9 @@ class BoincExit(IntEnum):
 def write_finish_file(
     slot: Path, exit_status: int, message: str = "", *, notice: bool = False
 ) -> None:
-    """Says that the task is over; the process must now exit with `exit_status`, within 300 s.
+    """Declare the task finished; the process must exit with `exit_status` within 300 s.
 
-    `notice`: the volunteer is shown the message. Raises OSError.
+    With `notice` the volunteer is shown the message. Raises OSError.
     """
     content = b"%d\n" % exit_status
     if message:
@@ -59,9 +59,9 @@ def write_finish_file(
 def write_temporary_exit_file(
     slot: Path, delay: float, reason: str, *, notice: bool = False
 ) -> None:
-    """Asks to be started again after `delay` seconds; the process must now exit with 0.
+    """Ask for a restart after `delay` seconds; the process must now exit with status 0.
 
-    Without a reason the client would count it as a crash: ValueError. Raises OSError.
+    Raises ValueError if there is no reason, as the client would count that as a crash, and OSError.
     """
     line = message_line(reason)
     if not line:
@@ -72,18 +72,18 @@ def write_temporary_exit_file(
 
 
 def remove_end_files(slot: Path) -> None:
-    """Remove what says that a task is over or wants to go on later, whoever wrote it.
+    """Remove the finish file and the temporary exit file, whoever wrote them.
 
-    A program of BOINC's that runs as one part of a task writes both, for its own part only.
+    A BOINC program that runs as one part of a task writes both for its own part only.
     """
     for name in (FINISH_FILE, TEMPORARY_EXIT_FILE):
-        with suppress(OSError):  # it is not there, or is no file: then the client reads none either
+        with suppress(OSError):  # missing or not a file: the client cannot read it either
             (slot / name).unlink()
 
 
 def message_line(text: str) -> bytes:
-    """`text` as the client can read it, and everybody may: one line of at most 254 bytes."""
+    """Return `text` as one line of at most 254 bytes that the client can read."""
     line = " ".join(one_line(redact(text)).split())[:LONGEST_TEXT]
-    while len(encoded(line)) > LONGEST_TEXT:  # no character is cut in two
+    while len(encoded(line)) > LONGEST_TEXT:  # never cut a character in two
         line = line[:-1]
     return encoded(line)

@@ -1,8 +1,8 @@
 """init_data.xml: what the client tells an app about its task, the host and the preferences.
 
-Read as leniently as BOINC reads it: tags are looked for, what is missing, garbled or out of
-range gets BOINC's default. (lib/app_ipc.cpp, parse_init_data_file; lib/prefs.cpp, defaults.)
-Texts are bytes, as `os.fsdecode` has them.
+Read as leniently as BOINC reads it: tags are searched for, and a value that is missing, garbled or
+out of range gets BOINC's default. (lib/app_ipc.cpp, parse_init_data_file; lib/prefs.cpp, defaults.)
+Texts are bytes, decoded as by `os.fsdecode`.
 """
 
 import os
@@ -16,7 +16,7 @@ from boincvm.host.files import open_descriptor
 
 FILE_NAME = "init_data.xml"
 LARGEST_FILE = 4 << 20
-"""Bytes; project preferences are the only part without a bound of their own."""
+"""Bytes; only the project preferences have no limit of their own."""
 DEFAULT_CHECKPOINT_PERIOD = 300.0
 """Seconds."""
 _MOST_APP_FILES = 1000
@@ -24,28 +24,29 @@ _BLOCKS = ("project_preferences", "host_info", "proxy_info", "global_preferences
 
 
 class InitDataError(HostError):
-    """init_data.xml is there, and cannot be what a client wrote."""
+    """init_data.xml exists but is invalid."""
 
 
 class Preferences(NamedTuple):
-    """The volunteer's, as far as they concern a running task.
-
-    cpu_usage_limit: per cent of the time; ram_…_fraction: share of the host's memory that all
-    tasks together may take while the host is in use, and while it is idle; maximum_…: bytes per
-    second, 0 for no limit; daily_transfer_limit: MB, 0 for no limit.
-    """
+    """The volunteer's preferences that concern a running task."""
 
     cpu_usage_limit: float = 100.0
+    """Per cent of the time."""
     ram_busy_fraction: float = 0.5
+    """Share of the host's memory for all tasks together while the host is in use."""
     ram_idle_fraction: float = 0.9
+    """Share of the host's memory for all tasks together while the host is idle."""
     leave_in_memory: bool = False
     maximum_upload_rate: float = 0.0
+    """Bytes per second, 0 for no limit."""
     maximum_download_rate: float = 0.0
+    """Bytes per second, 0 for no limit."""
     daily_transfer_limit: float = 0.0
+    """MB, 0 for no limit."""
 
 
 class Proxy(NamedTuple):
-    """`host` is "" where there is none of that kind."""
+    """The client's HTTP and SOCKS proxies; a `…_host` of "" means no proxy of that kind."""
 
     http_host: str = ""
     http_port: int = 80
@@ -58,12 +59,11 @@ class Proxy(NamedTuple):
     exceptions: str = ""
 
 
-# Not a dataclass: to define one of this size takes each process 2 ms.
+# Not a dataclass: defining one of this size costs each process 2 ms.
 class InitData(NamedTuple):
-    """Times are seconds, memory and disk bytes; directories are as the client wrote them.
+    """The contents of init_data.xml.
 
-    shared_memory_key: -1 for boinc_mmap_file; client_pid: 0 where the client did not say;
-    processors: how many the task may use, 0 where the client did not say; raw: the file's text.
+    Times are in seconds, memory and disk in bytes; directories are as the client wrote them.
     """
 
     major_version: int = 0
@@ -80,7 +80,9 @@ class InitData(NamedTuple):
     team_name: str = ""
     slot: int = 0
     client_pid: int = 0
+    """0 if the client did not give it."""
     shared_memory_key: int = 0
+    """-1 for boinc_mmap_file."""
     communication_name: str = ""
     cpu_time: float = 0.0
     elapsed_time: float = 0.0
@@ -92,6 +94,7 @@ class InitData(NamedTuple):
     gpu_type: str = ""
     gpu_device: int = -1
     processors: float = 0.0
+    """Number of processors that the task may use, 0 if the client did not give it."""
     memory_bound: float = 0.0
     disk_bound: float = 0.0
     operations_bound: float = 0.0
@@ -106,18 +109,19 @@ class InitData(NamedTuple):
     project_preferences: str = ""
     app_files: tuple[str, ...] = ()
     raw: str = ""
+    """The file's text."""
 
     @property
     def project_path(self) -> Path | None:
-        """The project's directory; None where the client did not say."""
+        """Return the project's directory; None if the client did not give it."""
         path = Path(self.project_directory)
         return path if path.is_absolute() else None
 
 
 def read_init_data(slot: Path) -> InitData | None:
-    """What `slot`/init_data.xml holds; None where there is no such file.
+    """Read `slot`/init_data.xml; return None if the file does not exist.
 
-    Raises InitDataError where it cannot be read, is too large, or has no <app_init_data>.
+    Raises InitDataError if it cannot be read, is too large, or has no <app_init_data>.
     """
     path = slot / FILE_NAME
     try:
@@ -138,7 +142,7 @@ def read_init_data(slot: Path) -> InitData | None:
 
 
 def _read(path: Path) -> bytes:
-    # Whatever lies there must not hold us up, as a pipe that nobody writes to would.
+    # Opening it must not block, as a pipe that nobody writes to would.
     descriptor = open_descriptor(path, wait=False)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -147,10 +151,10 @@ def _read(path: Path) -> bytes:
 
 
 def parse_init_data(text: str) -> InitData:
-    """Whatever `text` is: what cannot be made out has its default."""
+    """Parse any text; values that are missing or invalid get their defaults."""
     blocks: dict[str, str] = {}
     rest = text
-    for name in _BLOCKS:  # they hold names that could be taken for the task's own
+    for name in _BLOCKS:  # their elements could be mistaken for the task's own
         rest, blocks[name] = _cut(rest, name)
     host = blocks["host_info"]
     return InitData(
@@ -160,7 +164,7 @@ def parse_init_data(text: str) -> InitData:
         app_name=string(rest, "app_name"),
         app_version=integer(rest, "app_version"),
         plan_class=string(rest, "plan_class"),
-        # The client writes directories as they are, and all else escaped.
+        # The client writes directories unescaped, and everything else escaped.
         project_directory=element(rest, "project_dir") or "",
         boinc_directory=element(rest, "boinc_dir") or "",
         work_unit_name=string(rest, "wu_name"),
@@ -199,7 +203,7 @@ def parse_init_data(text: str) -> InitData:
 
 
 def _cut(text: str, name: str) -> tuple[str, str]:
-    """`text` without its first element `name`, and what that held."""
+    """Return `text` without its first element `name`, and that element's content."""
     before, opening, behind = text.partition(f"<{name}>")
     inside, closing, after = behind.partition(f"</{name}>")
     return (before + after, inside) if opening and closing else (text, "")
@@ -223,7 +227,7 @@ def _preferences(text: str) -> Preferences:
 
 
 def _fraction(text: str, name: str, default: float) -> float:
-    """The client writes per cent; its own older files have fractions."""
+    """Return a percentage as a fraction; older files of the client have fractions."""
     value = _amount(text, f"{name}_pct") / 100 or _amount(text, f"{name}_frac")
     return min(value, 1.0) or default
 

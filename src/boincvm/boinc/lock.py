@@ -1,8 +1,8 @@
 """boinc_lockfile: only one app may run in a slot.
 
-The same lock that BOINC's library takes: an fcntl(2) write lock on the whole file, which goes
-with the process that holds it, however it ends. (api/boinc_api.cpp, boinc_init_options_general;
-lib/filesys.cpp, FILE_LOCK.)
+The same lock as that of BOINC's library: an fcntl(2) write lock on the whole file, which is
+released when the process that holds it ends, however it ends. (api/boinc_api.cpp,
+boinc_init_options_general; lib/filesys.cpp, FILE_LOCK.)
 """
 
 import asyncio
@@ -14,18 +14,19 @@ from boincvm.host.locks import lock_slot_file
 
 FILE_NAME = "boinc_lockfile"
 USUAL_WAIT = 35.0
-"""Seconds for a former app to go: longer than one needs to miss its client."""
+"""Seconds to wait for a previous app: longer than an app takes to notice that its client is
+gone."""
 RETRY_DELAY = 600
-"""Seconds after which the client should start a task again whose slot stays locked."""
+"""Seconds after which the client should restart a task whose slot stays locked."""
 _PAUSE = 0.1
 
 
 class SlotBusyError(HostError):
-    """Another app runs in the slot: make a temporary exit of RETRY_DELAY seconds of it."""
+    """Another app runs in the slot: respond with a temporary exit of RETRY_DELAY seconds."""
 
 
 class SlotLock:
-    """Held from `acquire` to `release`."""
+    """The lock on a slot, held from `acquire` to `release`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
@@ -33,7 +34,7 @@ class SlotLock:
 
     @classmethod
     async def acquire(cls, slot: Path, wait: float = USUAL_WAIT) -> "SlotLock":
-        """Tries again for `wait` seconds. Raises SlotBusyError, HostError."""
+        """Lock the slot, trying for `wait` seconds. Raises SlotBusyError, HostError."""
         path = slot / FILE_NAME
         limit = asyncio.get_running_loop().time() + wait
         while True:
@@ -51,10 +52,10 @@ class SlotLock:
             await asyncio.sleep(_PAUSE)
 
     def release(self) -> None:
-        """Removes the file and lets go of the lock; once is enough, twice does no harm."""
+        """Remove the file and release the lock; calling it again is harmless."""
         if self._descriptor < 0:
             return
-        # While it is still locked: nobody may lock a file that is about to lose its name.
+        # Remove it while it is locked: nobody may lock a file that is about to be removed.
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = -1

@@ -1,7 +1,7 @@
-"""What client and app say to one another on the channels: both sides, both directions.
+"""Messages between client and app on the channels, for both sides and both directions.
 
-Either side looks for tags anywhere in a message and leaves alone what it does not know.
-(api/boinc_api.cpp, client/app_control.cpp.)
+Either side searches a message for tags and ignores what it does not know. (api/boinc_api.cpp,
+client/app_control.cpp.)
 """
 
 from enum import Enum
@@ -15,7 +15,7 @@ LONGEST_ADDRESS = 255
 
 
 class Control(Enum):
-    """What the client says on the control channel, in the order in which an app obeys it."""
+    """Requests on the control channel, in the order in which an app handles them."""
 
     SUSPEND = "<suspend/>"
     RESUME = "<resume/>"
@@ -26,20 +26,19 @@ class Control(Enum):
 
 
 def decode_control(text: str) -> list[Control]:
-    """All that a message on the control channel says."""
+    """Return all requests in a message from the control channel."""
     return [control for control in Control if control.value in text]
 
 
 class Heartbeat(NamedTuple):
-    """What the client says every second.
-
-    working_set: bytes that the task takes, as the client measures it; maximum_working_set:
-    bytes that it may take; network_suspended: whether the task may not use the network now.
-    """
+    """The message that the client sends every second."""
 
     working_set: float = 0.0
+    """Bytes that the task uses, as the client measures it."""
     maximum_working_set: float = 0.0
+    """Bytes that the task may use."""
     network_suspended: bool = False
+    """The task must not use the network now."""
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> str:
@@ -57,29 +56,29 @@ def decode_heartbeat(text: str) -> Heartbeat:
 
 
 class Status(NamedTuple):
-    """What an app tells the client about itself.
-
-    cpu_time: seconds, over all runs of the task; checkpoint_cpu_time: what it was at the last
-    checkpoint (a change is how the client learns of a checkpoint); fraction_done: 0 to 1, and
-    0 is ignored; other_pid: a process whose memory counts too and which is killed on an abort;
-    resident: bytes of memory, in place of what the client measures (from client 8.2.8 on);
-    floating_operations, integer_operations: done so far, for credit (clients up to 7.x);
-    want_network: the app waits for the network, of which the client tells the volunteer; said
-    each time, as BOINC's library does it.
-    """
+    """What an app reports about itself."""
 
     cpu_time: float
+    """Seconds, over all runs of the task."""
     checkpoint_cpu_time: float
+    """The CPU time at the last checkpoint; a change tells the client of a new checkpoint."""
     fraction_done: float = 0.0
+    """From 0 to 1; 0 is ignored."""
     other_pid: int | None = None
+    """A process whose memory is counted as well, and which is killed on an abort."""
     resident: int | None = None
+    """Bytes of memory, replacing what the client measures (from client 8.2.8 on)."""
     floating_operations: float | None = None
+    """Number done so far, for credit (clients up to 7.x)."""
     integer_operations: float | None = None
+    """Number done so far, for credit (clients up to 7.x)."""
     want_network: bool = False
+    """The app waits for the network, and the client tells the volunteer. Repeated in each
+    report, as BOINC's library does."""
 
 
 def encode_status(status: Status) -> str:
-    """What is negative or not finite is sent as 0: a sum gone wrong must not end a job."""
+    """Encode a status; negative and non-finite numbers become 0, so that they do not end a job."""
     parts = [
         f"<current_cpu_time>{_sane(status.cpu_time):e}</current_cpu_time>\n",
         f"<checkpoint_cpu_time>{_sane(status.checkpoint_cpu_time):e}</checkpoint_cpu_time>\n",
@@ -102,7 +101,7 @@ def encode_status(status: Status) -> str:
 
 
 def decode_status(text: str) -> Status:
-    """As the client understands it: a CPU time that is missing counts as 0."""
+    """Decode a status as the client does: a missing CPU time counts as 0."""
     return Status(
         cpu_time=max(number(text, "current_cpu_time"), 0.0),
         checkpoint_cpu_time=max(number(text, "checkpoint_cpu_time"), 0.0),
@@ -123,7 +122,7 @@ def _optional(text: str, name: str) -> float | None:
     return None if element(text, name) is None else number(text, name)
 
 
-# Flags on trickle_up and trickle_down: what they speak of lies in files.
+# Flags on trickle_up and trickle_down; the contents are in files.
 NEW_TRICKLE_UP = "<have_new_trickle_up/>"
 NEW_UPLOAD = "<have_new_upload_file/>"
 NEW_TRICKLE_DOWN = "<have_trickle_down/>"
@@ -131,17 +130,17 @@ NEW_UPLOAD_STATUS = "<upload_file_status/>"
 
 
 def encode_web_graphics_url(url: str) -> str:
-    """Raises ValueError for what cannot stand in the message."""
+    """Encode the URL. Raises ValueError if it cannot be part of a message."""
     return f"<web_graphics_url>{_address(url)}</web_graphics_url>"
 
 
 def encode_remote_desktop_address(address: str) -> str:
-    """`address`: HOST:PORT. Raises ValueError for what cannot stand in the message."""
+    """Encode HOST:PORT. Raises ValueError if it cannot be part of a message."""
     return f"<remote_desktop_addr>{_address(address)}</remote_desktop_addr>"
 
 
 def decode_graphics_reply(text: str) -> tuple[str, str]:
-    """(web graphics URL, remote desktop address); "" where the message has none."""
+    """Return the web graphics URL and the remote desktop address; "" if missing."""
     return string(text, "web_graphics_url"), string(text, "remote_desktop_addr")
 
 

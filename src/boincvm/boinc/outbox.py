@@ -1,15 +1,15 @@
-"""What waits to be said to the client: a channel takes one message at a time."""
+"""Messages waiting to be sent to the client: a channel takes one message at a time."""
 
 from boincvm.boinc.channels import APP_STATUS, GRAPHICS_REPLY, TRICKLE_UP, Channel
 
 
 class Outbox:
-    """Without memory (standalone, or closed) everything is dropped."""
+    """Messages to the client. Without memory (standalone, or closed) all are dropped."""
 
     def __init__(self, memory: memoryview | None) -> None:
         self.status: str | None = None
         self.graphics: dict[str, str] = {}
-        """By kind: of each kind the last one counts."""
+        """The latest message of each kind."""
         self._flags: list[str] = []
         self._flags_sent: list[str] = []
         self._channels: dict[int, Channel] = {}
@@ -19,18 +19,18 @@ class Outbox:
 
     @property
     def is_status_taken(self) -> bool:
-        """Whether the client has taken the last status, or there is nobody to take it."""
+        """Return True if the client has read the last status, or there is no client."""
         if not self._channels:
             return True
         return self.status is None and not self._channels[APP_STATUS].is_full
 
     def flag(self, word: str) -> None:
-        """`word` is to go out on the trickle channel."""
+        """Queue `word` for the trickle channel."""
         if word not in self._flags:
             self._flags.append(word)
 
     def send(self) -> tuple[int, ...]:
-        """Sends what can go; the numbers of the channels for which more waits."""
+        """Send what can be sent; return the numbers of the channels for which more is waiting."""
         if not self._channels:
             self._drop()
             return ()
@@ -46,9 +46,9 @@ class Outbox:
         return tuple(number for number, waiting in waits.items() if waiting)
 
     def send_last(self) -> None:
-        """Before the process ends: after that the client looks at the channels once more.
+        """Send the last messages of a process that ends; the client polls once more after that.
 
-        What it has not taken by then gives way to what is newer.
+        Newer messages replace those that the client has not read.
         """
         if not self._channels:
             return
@@ -62,7 +62,7 @@ class Outbox:
         self.send()
 
     def close(self) -> None:
-        """The memory is about to go."""
+        """Drop everything: the memory is about to be released."""
         self._channels = {}
         self._drop()
 

@@ -1,8 +1,8 @@
-"""Opening the shared memory that the client has made: which way, init_data.xml says.
+"""Open the shared memory that the client has made, in the way that init_data.xml names.
 
-Unix: the file `boinc_mmap_file` in the slot where the key is -1 (clients 6 and later, with an
-app version of api_version 6 or later), a System V segment otherwise. Windows: a named file
-mapping. (api/boinc_api.cpp, setup_shared_mem; lib/shmem.cpp.)
+Unix: the file `boinc_mmap_file` in the slot if the key is -1 (clients 6 and later, with an app
+version of api_version 6 or later), otherwise a System V segment. Windows: a named file mapping.
+(api/boinc_api.cpp, setup_shared_mem; lib/shmem.cpp.)
 """
 
 import mmap
@@ -37,7 +37,7 @@ class Segment(Protocol):
 
 
 def open_segment(slot: Path, init_data: InitData) -> Segment:
-    """The shared memory of the task that runs in `slot`. Raises SegmentError."""
+    """Open the shared memory of the task that runs in `slot`. Raises SegmentError."""
     if not _IN_A_FILE:
         return open_windows_mapping(init_data.communication_name)
     if init_data.shared_memory_key == MAPPED_FILE_KEY:
@@ -49,7 +49,7 @@ class MappedFile:
     """The file that current clients on Unix map."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SegmentError."""
+        """Map the file. Raises SegmentError."""
         try:
             descriptor = open_descriptor(path, "r+", follow_links=False, wait=False)
         except OSError as error:
@@ -72,17 +72,17 @@ class MappedFile:
 
 
 def open_system_v(key: int) -> Segment:
-    """The segment with that key, which must exist. Raises SegmentError."""
-    if key == NO_KEY:  # for shmget(2) that is a new segment, which nobody else would have
+    """Open the existing segment with that key. Raises SegmentError."""
+    if key == NO_KEY:  # shmget(2) would make a new, private segment
         raise SegmentError("init_data.xml names no shared memory")
-    # ctypes is slow to import, and hardly any client needs it.
+    # ctypes is slow to import, and hardly any client needs System V.
     from boincvm.boinc.system_v import SystemV
 
     return SystemV(key)
 
 
 class WindowsCalls(Protocol):
-    """The four calls that a named file mapping needs; 0 is failure."""
+    """The four calls that a named file mapping needs; they return 0 on failure."""
 
     def open(self, name: str) -> int: ...
 
@@ -94,7 +94,7 @@ class WindowsCalls(Protocol):
 
 
 def open_windows_mapping(name: str, calls: WindowsCalls | None = None) -> Segment:
-    """The mapping of the communication object `name`, of the whole host or of this session.
+    """Open the mapping of the communication object `name`, global or of this session.
 
     Raises SegmentError.
     """

@@ -1,4 +1,4 @@
-"""Where a file of a task really lies: the slot has links to the project's directory.
+"""Resolve the links from a slot to the files in the project's directory.
 
 A link is a symbolic link, or a small file whose first line is
 `<soft_link>../../projects/X/f</soft_link>`. (lib/app_ipc.cpp, resolve_soft_link.)
@@ -15,18 +15,18 @@ from boincvm.host.files import open_descriptor
 from boincvm.tree_entries import UnsafePathError, components, shown
 
 _FIRST_LINE = 511
-"""Bytes of it that BOINC reads."""
+"""Bytes of the first line that BOINC reads."""
 
 
 class SoftLinkError(InputFileError):
-    """A link that leads out of the slot and the project's directory, or a name that would."""
+    """A link or a name leads out of the slot and the project's directory."""
 
 
 def resolve(slot: Path, name: str, init_data: InitData | None) -> Path:
-    """The file that the slot's `name` stands for: an absolute path without links in it.
+    """Return the file that the slot's `name` refers to, as an absolute path without links.
 
-    It need not exist: outputs do not yet. It lies in the slot or in the project's directory;
-    everything else raises SoftLinkError, as does a file that cannot be read.
+    The file need not exist, as outputs do not yet. It must lie in the slot or in the project's
+    directory. Raises SoftLinkError if it does not, or if a file cannot be read.
     """
     try:
         if not components(os.fsencode(name)):
@@ -63,10 +63,10 @@ def _roots(slot: Path, init_data: InitData | None) -> list[Path]:
 
 
 def target(path: Path) -> str | None:
-    """Where the soft link at `path` leads; None where that is no soft link."""
+    """Return the target of the soft link at `path`; None if it is not a soft link."""
     try:
-        # A FIFO must not be opened even for a moment: whoever waits to write into it would go on,
-        # and find nobody who reads.
+        # A FIFO must not be opened even for a moment: a writer waiting for a reader would go on
+        # and then find no reader.
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
         descriptor = open_descriptor(path, follow_links=False, wait=False)

@@ -10,10 +10,10 @@ _FAILED = ctypes.c_void_p(-1).value
 
 
 class SystemV:
-    """A segment of another process, attached."""
+    """An attached segment of another process."""
 
     def __init__(self, key: int) -> None:
-        """Raises SegmentError where there is none with that key and at least 8192 bytes."""
+        """Attach it. Raises SegmentError if no segment has that key and at least 8192 bytes."""
         self._libc = _library()
         number = self._libc.shmget(key, SEGMENT_SIZE, 0)
         if number < 0:

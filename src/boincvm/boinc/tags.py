@@ -1,6 +1,6 @@
-"""Text between tags, found the way BOINC finds it in messages: by substring, not as XML.
+"""Text between tags, found as BOINC finds it in messages: by substring, not as XML.
 
-Texts are bytes, as `os.fsdecode` has them.
+Texts are bytes, decoded as by `os.fsdecode`.
 """
 
 import os
@@ -9,11 +9,11 @@ from math import isfinite
 from boincvm.byte_text import without_entities
 
 _WHITE_SPACE = " \t\n\v\f\r"
-"""What C's isspace calls white space; Unicode has more, which BOINC leaves alone."""
+"""White space by C's isspace; Unicode has more, which BOINC does not strip."""
 
 
 def element(text: str, name: str) -> str | None:
-    """What stands in the first `<name>…</name>`, stripped; None where there is none."""
+    """Return the content of the first `<name>…</name>`, stripped; None if it is missing."""
     opening = text.find(f"<{name}>")
     if opening < 0:
         return None
@@ -23,13 +23,13 @@ def element(text: str, name: str) -> str | None:
 
 
 def string(text: str, name: str, default: str = "") -> str:
-    """The element's text, its entities replaced."""
+    """Return the element's text with its entities decoded."""
     found = element(text, name)
     return default if found is None else unescape(found)
 
 
 def number(text: str, name: str, default: float = 0.0) -> float:
-    """The element as a number; `default` where it is missing, no number, or not finite."""
+    """Return the element as a number; `default` if it is missing, invalid or not finite."""
     try:
         value = float(element(text, name) or "")
     except ValueError:
@@ -38,21 +38,21 @@ def number(text: str, name: str, default: float = 0.0) -> float:
 
 
 def integer(text: str, name: str, default: int = 0) -> int:
-    """The element as a signed number of 32 bits, or `default`."""
+    """Return the element as a signed 32-bit integer, or `default`."""
     value = number(text, name, default)
     return int(value) if -(2**31) <= value < 2**31 else default
 
 
 def boolean(text: str, name: str) -> bool:
-    """`<name/>`, or an element that holds a number other than 0."""
+    """Return True for `<name/>`, or for an element that holds a number other than 0."""
     return f"<{name}/>" in text or number(text, name) != 0
 
 
 def unescape(text: str) -> str:
-    """`text` without the entities that BOINC knows; `&#195;` is one byte."""
+    """Decode the entities that BOINC knows; `&#195;` is one byte."""
     return os.fsdecode(without_entities(os.fsencode(text))) if "&" in text else text
 
 
 def escape(text: str) -> str:
-    """`text` such that it can stand in an element."""
+    """Escape `text` for use in an element."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,9 +1,9 @@
-"""A last checkpoint, told to a client that listens no more: by its own file in the slot.
+"""Report a last checkpoint to a client that no longer listens, by its own file in the slot.
 
-A client that ends tells its tasks to quit and then takes no status of theirs any more. Started
-again it reads of each task `boinc_task_state.xml`, which it writes at each checkpoint that it
-hears of, and believes what is more than it knows. (client/app_control.cpp, exit_tasks,
-write_task_state_file and read_task_state_file.)
+A client that exits tells its tasks to quit and then reads no status of theirs any more. When it
+starts again it reads `boinc_task_state.xml` of each task, which it writes at each checkpoint that
+it learns of, and adopts values larger than those that it knows. (client/app_control.cpp,
+exit_tasks, write_task_state_file and read_task_state_file.)
 """
 
 import os
@@ -20,9 +20,9 @@ _MOST_BYTES = 64 << 20
 
 
 def write_task_state(slot: Path, init_data: InitData, cpu_time: float, elapsed: float) -> bool:
-    """Tell the next run of the client that the task has a checkpoint, in seconds of both times.
+    """Tell the client's next run of a checkpoint at these times, both in seconds.
 
-    False where the client does not know the task, by what it has on disk. Raises OSError.
+    Returns False if the client's files show that it does not know the task. Raises OSError.
     """
     url = _project_url(init_data)
     if url is None:
@@ -40,7 +40,7 @@ def write_task_state(slot: Path, init_data: InitData, cpu_time: float, elapsed: 
 
 
 def _project_url(init_data: InitData) -> str | None:
-    """How the client names the task's project. Raises OSError."""
+    """Return the client's URL for the task's project. Raises OSError."""
     directory = Path(init_data.boinc_directory)
     if not directory.is_absolute() or not init_data.result_name:
         return None

@@ -26,21 +26,19 @@ Said = TypeVar("Said")
 
 @dataclass(frozen=True, slots=True)
 class Stamped(Generic[Said]):
-    """Something that was said; at: when, in seconds of time.monotonic()."""
+    """A message and the time at which it was sent."""
 
     at: float
+    """Seconds of time.monotonic()."""
     value: Said
 
 
 class FakeClient:
     """A client with one task, for use as `async with FakeClient(directory) as client`.
 
-    It does once in `period` seconds what a client does: sends a heartbeat and what waits to be
-    sent, and reads what the app says. What was said is recorded: `statuses`, `trickle_ups`
-    (their text), `upload_requests`, `graphics_replies` (URL, desktop address), and `sent`, the
-    control words with the time at which the app could first see them.
-
-    Not imitated: limits of time, memory and disk, and the kill of an app that reads nothing.
+    Once every `period` seconds it does what a client does: it sends a heartbeat and waiting
+    messages, and reads those of the app. Limits of time, memory and disk, and the kill of an app
+    that reads nothing, are not imitated.
     """
 
     def __init__(
@@ -51,18 +49,25 @@ class FakeClient:
         init_data: Mapping[str, Value] | None = None,
         tell_pid: bool = True,
     ) -> None:
-        """`init_data`: elements other than the usual, by name; `tell_pid`: whether the app
-        learns which process the client is (a stand-in that `die` ends)."""
+        """Create one; `init_data` overrides elements of init_data.xml by name.
+
+        `tell_pid` tells whether the app learns the client's process (a stand-in that `die` ends).
+        """
         self.period = period
         self.heartbeats = True
-        """Whether they are sent."""
+        """Set to False to send no heartbeats."""
         self.heartbeat = Heartbeat()
-        """What they say."""
+        """The heartbeat that is sent."""
         self.statuses: list[Stamped[Status]] = []
+        """Statuses that the app sent."""
         self.trickle_ups: list[Stamped[str]] = []
+        """Texts of the trickles that the app sent."""
         self.upload_requests: list[Stamped[str]] = []
+        """Logical names that the app asked to upload."""
         self.graphics_replies: list[Stamped[tuple[str, str]]] = []
+        """Pairs of web graphics URL and remote desktop address."""
         self.sent: list[Stamped[Control]] = []
+        """Control messages, with the time at which the app could first see them."""
         self._tell_pid = tell_pid
         self._waiting: deque[Control] = deque()
         self._notices: list[str] = []
@@ -82,7 +87,7 @@ class FakeClient:
 
     async def __aenter__(self) -> Self:
         if self._tell_pid:
-            # Ends by itself when we do: its input is a pipe that only we hold.
+            # It ends when we do: its input is a pipe that only we hold open.
             self._pid_holder = await asyncio.create_subprocess_exec(
                 "cat", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
             )
@@ -99,7 +104,7 @@ class FakeClient:
     ) -> None:
         await self.die()
         if self._process is not None:
-            with suppress(ProcessLookupError):  # it has ended, and was waited for
+            with suppress(ProcessLookupError):  # it has ended and was reaped
                 self._process.kill()
             await self._process.wait()
         self._segment.close()
@@ -108,7 +113,7 @@ class FakeClient:
 
     @property
     def pid(self) -> int:
-        """The app's process. Raises RuntimeError before `start`."""
+        """Return the app's process id. Raises RuntimeError before `start`."""
         return self._app().pid
 
     @property
@@ -118,15 +123,15 @@ class FakeClient:
     async def start(
         self, argv: Sequence[str | Path], *, environment: Mapping[str, str] | None = None
     ) -> None:
-        """Starts the app as a client does; may be called again when it has ended.
+        """Start the app as a client does; may be called again when it has ended.
 
-        In the slot; with our own environment, `environment` on top, the project's directory, the
-        slot and the BOINC directory first in LD_LIBRARY_PATH; output to nowhere, errors to
-        stderr.txt. Raises OSError.
+        It runs in the slot, with our own environment plus `environment`; LD_LIBRARY_PATH begins
+        with the project's directory, the slot and the BOINC directory. Output is discarded, errors
+        go to stderr.txt. Raises OSError.
         """
         if self.is_running:
             raise RuntimeError("the app still runs")
-        # Not the finish file: one that a killed app has left is there at the next start, too.
+        # The finish file stays: a client does not remove that of a killed app either.
         (self.slot.path / TEMPORARY_EXIT_FILE).unlink(missing_ok=True)
         self._segment.memory[:] = bytes(channels.SEGMENT_SIZE)
         self._waiting.clear()
@@ -146,15 +151,18 @@ class FakeClient:
             )
 
     async def wait(self, limit: float = 60.0) -> End:
-        """What a client would make of the app's end. Raises TimeoutError after `limit` s."""
+        """Return how a client would classify the app's end.
+
+        Raises TimeoutError after `limit` seconds.
+        """
         process = self._app()
         async with asyncio.timeout(limit):
             return_code = await process.wait()
-        self.read()  # the last words
+        self.read()  # the last messages
         return classify_exit(self.slot.path, return_code, [said.value for said in self.sent])
 
     def kill(self, number: int | None = None) -> None:
-        """Kills the app's process alone, or sends it that signal."""
+        """Kill only the app's process, or send it the signal `number`."""
         if number is None:
             self._app().kill()
         else:
@@ -162,7 +170,7 @@ class FakeClient:
 
     @property
     def stderr(self) -> str:
-        """What the app has written to stderr.txt."""
+        """Return what the app has written to stderr.txt."""
         path = self.slot.path / "stderr.txt"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -171,37 +179,37 @@ class FakeClient:
             raise RuntimeError("the app was not started")
         return self._process
 
-    # What the client says.
+    # From the client.
 
     def send(self, control: Control, *, at_tick: bool = False) -> None:
-        """At once where the channel is free, else at the first tick at which it is.
+        """Send immediately if the channel is free, otherwise at the first tick at which it is.
 
-        `at_tick`: not before the next tick, as clients do it with most of their words (what a
-        person asks for by the manager, abort for one, goes at once).
+        With `at_tick` it waits for the next tick, as clients do with most messages; what a person
+        requests through the manager, such as abort, is sent immediately.
         """
         self._waiting.append(control)
         if not at_tick:
             self._send_controls()
 
     def change_preferences(self, **preferences: Value) -> None:
-        """Rewrites init_data.xml with other elements of <global_preferences>, and says so."""
+        """Rewrite elements of <global_preferences> in init_data.xml, and notify the app."""
         self.slot.preferences.update(preferences)
         self.slot.write_init_data()
         self.send(Control.REREAD_PREFERENCES)
 
     def send_trickle_down(self, text: str) -> Path:
-        """Lays a message from the server into the slot, and says so at the next tick."""
+        """Put a message from the server into the slot, and notify the app at the next tick."""
         path = self.slot.add_trickle_down(text)
         self._notices.append(messages.NEW_TRICKLE_DOWN)
         return path
 
     def set_upload_status(self, name: str, status: int) -> None:
-        """Says how an upload went (0: well), at the next tick."""
+        """Report the result of an upload (0 for success) at the next tick."""
         self.slot.set_upload_status(name, status)
         self._notices.append(messages.NEW_UPLOAD_STATUS)
 
     async def die(self) -> None:
-        """The client is gone: no heartbeat, nothing read, its process dead."""
+        """Simulate the client's death: no heartbeats, nothing read, its process dead."""
         if self._ticking is not None:
             ticking, self._ticking = self._ticking, None
             ticking.cancel()
@@ -212,22 +220,22 @@ class FakeClient:
             await self._pid_holder.communicate()
             self._pid_holder = None
 
-    # What the app says.
+    # From the app.
 
     async def status(self, limit: float = 30.0) -> Status:
-        """The next one to come. Raises TimeoutError after `limit` seconds."""
+        """Wait for the next status. Raises TimeoutError after `limit` seconds."""
         count = len(self.statuses)
         await self.until(lambda: len(self.statuses) > count, limit)
         return self.statuses[-1].value
 
     async def until(self, predicate: Callable[[], bool], limit: float = 30.0) -> None:
-        """Until `predicate` holds; it is asked at each tick. Raises TimeoutError."""
+        """Wait until `predicate` holds, checking it at each tick. Raises TimeoutError."""
         async with asyncio.timeout(limit):
             while not predicate():
                 self._changed.clear()
                 await self._changed.wait()
 
-    # The client's work, once in a period.
+    # The client's work, once per period.
 
     async def _tick_on(self) -> None:
         loop = asyncio.get_running_loop()
@@ -252,7 +260,7 @@ class FakeClient:
             self.sent.append(Stamped(time.monotonic(), self._waiting.popleft()))
 
     def read(self) -> None:
-        """Takes what the app has said, as at each tick."""
+        """Read the app's messages, as at each tick."""
         now = time.monotonic()
         text = self._status_channel.receive()
         if text is not None:

@@ -17,12 +17,11 @@ _TRICKLE_DOWN = "trickle_down_{}"
 class FakeSlot:
     """A BOINC directory with one project and one slot beneath `directory`.
 
-    values: elements of init_data.xml, by name; preferences: those of <global_preferences>;
-    host: those of <host_info>. They may be changed; `write_init_data` writes them.
+    Its values may be changed; `write_init_data` writes them.
     """
 
     def __init__(self, directory: Path, values: Mapping[str, Value]) -> None:
-        """Makes the directories, init_data.xml and an empty boinc_mmap_file. Raises OSError."""
+        """Make the directories, init_data.xml and an empty boinc_mmap_file. Raises OSError."""
         self.directory = directory.absolute()
         self.path = self.directory / "slots" / "0"
         self.project = self.directory / "projects" / PROJECT
@@ -31,11 +30,13 @@ class FakeSlot:
             "ram_max_used_busy_pct": 50.0,
             "ram_max_used_idle_pct": 90.0,
         }
+        """Elements of <global_preferences>, by name."""
         self.host: dict[str, Value] = {"p_ncpus": 2, "m_nbytes": 8e9}
+        """Elements of <host_info>, by name."""
         self.app_files: list[str] = []
         """Names of the app version's files, which are signed; clients list them all."""
         self.project_preferences = ""
-        """XML; not escaped."""
+        """XML, unescaped."""
         self.values: dict[str, Value] = {
             "major_version": 8,
             "minor_version": 2,
@@ -58,6 +59,7 @@ class FakeSlot:
             "rsc_disk_bound": 4e9,
             **values,
         }
+        """Elements of init_data.xml, by name."""
         self.path.mkdir(parents=True)
         self.project.mkdir(parents=True)
         self.write_init_data()
@@ -75,8 +77,7 @@ class FakeSlot:
         write_atomically(self.path / init_data.FILE_NAME, text)
 
     def link(self, name: str, file_name: str, *, symbolic: bool = False) -> None:
-        """Makes the slot's `name` a link to a file of the project, as clients do for inputs and
-        outputs alike."""
+        """Link the slot's `name` to a project file, as clients do for inputs and outputs alike."""
         target = f"../../projects/{PROJECT}/{file_name}"
         if symbolic:
             (self.path / name).symlink_to(target)
@@ -90,7 +91,7 @@ class FakeSlot:
         return path
 
     def take_trickle_up(self) -> str | None:
-        """The text of trickle_up.xml, as `os.fsdecode` has it; the file goes."""
+        """Return the text of trickle_up.xml, decoded as by `os.fsdecode`, and remove the file."""
         path = self.path / trickles.TRICKLE_UP_FILE
         try:
             text = os.fsdecode(path.read_bytes())
@@ -100,7 +101,7 @@ class FakeSlot:
         return text
 
     def take_upload_requests(self) -> list[str]:
-        """The logical names that were asked for; the requests go."""
+        """Return the logical names requested for upload, and remove the requests."""
         names = []
         for path in sorted(self.path.glob(f"{uploads.REQUEST_PREFIX}*")):
             names.append(path.name.removeprefix(uploads.REQUEST_PREFIX))

@@ -11,15 +11,15 @@ from boincvm.host.atomic_files import write_atomically
 
 TRICKLE_UP_FILE = "trickle_up.xml"
 LARGEST_TRICKLE = 1 << 20
-"""Bytes; more is nothing that a server should be sent on the side."""
+"""Bytes; a larger message is not suitable for a trickle."""
 _TRICKLE_DOWN = "trickle_down"
 
 
 def write_trickle_up(slot: Path, variety: str, text: str | bytes) -> None:
-    """Leaves a message for the client to send; one that it has not taken yet is replaced.
+    """Leave a message for the client to send, replacing one that it has not read yet.
 
-    `variety` tells the server's handler which kind it is; `text` is XML by custom, and not
-    checked. Raises ValueError where it is too large, OSError.
+    `variety` tells the server's handler the kind of message; `text` is XML by custom, and not
+    checked. Raises ValueError if it is too large, OSError.
     """
     content = encoded(f"<variety>{escape(variety)}</variety>\n")
     content += text if isinstance(text, bytes) else encoded(text)
@@ -29,7 +29,7 @@ def write_trickle_up(slot: Path, variety: str, text: str | bytes) -> None:
 
 
 def trickle_downs(slot: Path) -> list[Path]:
-    """The messages that have come, by name; whoever has read one removes it. Raises OSError."""
+    """Return the received messages, sorted by name; the reader removes them. Raises OSError."""
     return sorted(
         path
         for path in slot.iterdir()

@@ -1,4 +1,4 @@
-"""Output files that go to the server before the task is over.
+"""Uploads of output files before the task is over.
 
 (api/boinc_api.cpp, boinc_upload_file and boinc_upload_status.)
 """
@@ -15,17 +15,17 @@ _LONGEST_STATUS = 255
 
 
 def write_upload_request(slot: Path, name: str) -> None:
-    """Asks for the upload of the output file of the logical `name`.
+    """Request the upload of the output file with the logical name `name`.
 
-    Raises ValueError where that is no plain name, OSError.
+    Raises ValueError if that is not a plain name, OSError.
     """
     (slot / (REQUEST_PREFIX + _plain(name))).touch()
 
 
 def upload_status(slot: Path, name: str) -> int | None:
-    """0: `name` is at the server; else one of BOINC's error numbers; None: not known yet.
+    """Return 0 if `name` was uploaded, one of BOINC's error numbers, or None if not known yet.
 
-    Raises ValueError where `name` is no plain name, OSError.
+    Raises ValueError if `name` is not a plain name, OSError.
     """
     try:
         path = slot / (STATUS_PREFIX + _plain(name))

@@ -10,7 +10,7 @@ _READ_AND_WRITE = 0x2 | 0x4
 
 
 class WindowsMapping:
-    """A mapping that is open, at `address`."""
+    """An open mapping, at `address`."""
 
     def __init__(self, calls: WindowsCalls, handle: int, address: int) -> None:
         self._calls = calls
@@ -26,10 +26,10 @@ class WindowsMapping:
 
 
 class Kernel32:
-    """The system's own calls."""
+    """The real calls of Windows."""
 
     def __init__(self) -> None:
-        """Raises SegmentError where this is not Windows."""
+        """Load kernel32. Raises SegmentError if this is not Windows."""
         load = getattr(ctypes, "WinDLL", None)
         if load is None:
             raise SegmentError("file mappings with a name are there on Windows only")

@@ -147,8 +147,10 @@ class Broker:
     # Called by connections.
 
     def admit(self, connection: Connected) -> bool:
-        """Register a connection if there is room; if True is returned, `leave` must be called
-        later."""
+        """Register a connection and return True, or return False if there is no room.
+
+        After True, call `leave` when the connection ends.
+        """
         if len(self._connections) >= self._most:
             self.counts["refused: too many connections"] += 1
             return False

@@ -21,7 +21,7 @@ class BrokerAddress(NamedTuple):
     authority: str = ""
     """File with the certificates that TLS trusts; empty for no TLS."""
     dialect: str = "embedded"
-    """"embedded", "rabbitmq" or "activemq"."""
+    """One of "embedded", "rabbitmq" and "activemq"."""
 
     @property
     def can_be_read(self) -> bool:

@@ -80,7 +80,7 @@ class QueueSubscription:
         if name not in self._waiting:
             return False
         names = [name]
-        if self._mode == "client":  # also acknowledges all earlier messages
+        if self._mode == "client":  # in this mode an ACK or NACK is for all earlier messages, too
             order = list(self._waiting)
             names = order[: order.index(name) + 1]
         messages = [self._waiting.pop(one) for one in names]
