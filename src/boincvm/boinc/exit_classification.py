@@ -50,7 +50,7 @@ class End:
     text: str = ""
     """The message or the reason."""
     notice: bool = False
-    """Tells whether the volunteer is shown the text."""
+    """The volunteer is shown the text."""
 
 
 def classify_exit(slot: Path, return_code: int, sent: Collection[Control]) -> End:

@@ -61,7 +61,8 @@ def write_temporary_exit_file(
 ) -> None:
     """Ask for a restart after `delay` seconds; the process must now exit with status 0.
 
-    Raises ValueError if there is no reason, as the client would count that as a crash, and OSError.
+    Raises ValueError if there is no reason, which the client would count as a crash. Raises
+    OSError.
     """
     line = message_line(reason)
     if not line:

@@ -1,1 +1,1 @@
-"""A guest's end of the bus: it announces itself, and runs and sends what it is asked for."""
+"""A guest's end of the bus: it announces itself, and carries out commands and file transfers."""

@@ -1,4 +1,4 @@
-"""One command in a guest: its program, and what the controller has not heard of it yet."""
+"""One command in a guest: its program, and what the controller has not received of it yet."""
 
 import asyncio
 import base64
@@ -24,15 +24,15 @@ from boincvm.guestlink.program import ProgramEnd
 PIECE = 1 << 16
 """Bytes of output in one message."""
 MOST_WAITING = 4 << 20
-"""Bytes of output that wait for the controller; the program waits before, for want of credit."""
+"""Bytes of output held for the controller; without credit the program waits before that."""
 PROGRESS_EVERY = 1.0
 VOICE_RATE = 1 << 16
-"""Bytes a second that a program may say by its voice; then it waits."""
+"""Bytes per second that a program may write to its status channel; beyond that it waits."""
 _KILL = 9
 
 
 class RunningProgram(Protocol):
-    """A program that runs, as `guestlink.program.GuestProgram` is one."""
+    """A running program, such as `guestlink.program.GuestProgram`."""
 
     def grant(self, count: int) -> None: ...
 
@@ -43,38 +43,38 @@ class RunningProgram(Protocol):
     def end_input(self) -> None: ...
 
     def state(self) -> dict[str, object]:
-        """Return it for whoever attaches to it again; only while its guest stands still."""
+        """Return the state for attaching to it again; only while its guest is stopped."""
 
     async def wait(self) -> ProgramEnd:
-        """Raises BoincvmError."""
+        """Wait for the program to end. Raises BoincvmError."""
 
 
 class Listener(Protocol):
-    """Whoever is told what one program does."""
+    """Receives what one program does."""
 
     def output(self, stream: str, data: bytes) -> None:
-        """Take output of "stdout" or "stderr", which is to be granted."""
+        """Receive output of "stdout" or "stderr", which must be granted back."""
 
     def input_taken(self, count: int) -> None:
-        """Notice that the program has taken so many more bytes of its standard input."""
+        """Note that the program has read `count` more bytes of its standard input."""
 
     def status_channel(self, fraction: float | None, count: int) -> None:
-        """Take how much it says it has done, if it says so, in `count` bytes, to be granted."""
+        """Receive the fraction done, if it was given, from `count` bytes that must be granted
+        back."""
 
 
 StartProgram = Callable[[Request, Listener], RunningProgram]
-"""Starts a program, of which the second one hears; its input ends unless `keep_input`. May
-raise BoincvmError."""
+"""Starts a program and reports to the listener; its input ends unless `keep_input`. May raise
+BoincvmError."""
 
 
 class NodeCommand:
-    """`say` sends a message to the controller, and may lose it. `result`: a CMD_RESULT's table,
-    once there is one. `program_state`: of a program that is to be attached again, and
-    `time_left`: the seconds that it may run then."""
+    """A command and its program. `send` sends a message to the controller, which may be lost."""
 
     def __init__(self, command_id: str, request: Request, send: Callable[[bytes], None]) -> None:
         self.id = command_id
         self.result: Result | None = None
+        """The table of CMD_RESULT, once the program has ended."""
         self._request = request
         self._send = send
         self._program: RunningProgram | None = None
@@ -89,19 +89,21 @@ class NodeCommand:
         self._alarm: asyncio.TimerHandle | None = None
         self._is_timed_out = False
         self.program_state: dict[str, object] | None = None
+        """State of a program that will be attached again."""
         self.time_left: float | None = None
+        """Seconds that such a program may still run."""
         self._seconds_before = 0.0
         self._runs_since: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Since its program was begun, without those in which its machine lay on disk."""
+        """Run time of its program, without the time during which its machine was saved."""
         if self._runs_since is None:
             return self._seconds_before
         return self._seconds_before + asyncio.get_running_loop().time() - self._runs_since
 
     def begin(self, start: StartProgram) -> RunningProgram:
-        """Raises BoincvmError."""
+        """Start the program. Raises BoincvmError."""
         loop = asyncio.get_running_loop()
         self._runs_since = loop.time()
         self._program = program = start(self._request, self)
@@ -113,7 +115,7 @@ class NodeCommand:
     # Saved and restored with its machine.
 
     def state(self) -> dict[str, object]:
-        """Return it for `restored`, fit for JSON; only while its guest stands still."""
+        """Return the state for `restored`, fit for JSON; only while its guest is stopped."""
         loop = asyncio.get_running_loop()
         outputs = {
             name: {"first": log.first, "data": base64.b64encode(log.read(0, log.end)[1]).decode()}
@@ -133,8 +135,10 @@ class NodeCommand:
 
     @classmethod
     def restored(cls, state: Mapping[str, object], send: Callable[[bytes], None]) -> Self:
-        """As `state` left it; its program is still to be attached. Raises KeyError, TypeError,
-        ValueError where that is no such state."""
+        """Restore a command from its `state`; its program is still to be attached.
+
+        Raises KeyError, TypeError, ValueError if the state is invalid.
+        """
         table = cast("dict[str, dict[str, str | int]]", state)
         request = Request(**{**table["request"], "stdin": b""})  # type: ignore[arg-type]
         made = cls(str(state["id"]), request._replace(argv=tuple(request.argv)), send)
@@ -152,7 +156,7 @@ class NodeCommand:
         return made
 
     def attach(self, program: RunningProgram) -> None:
-        """Take up its program, which runs on."""
+        """Continue with its program, which still runs."""
         self._program, self.program_state = program, None
         loop = asyncio.get_running_loop()
         self._runs_since = loop.time()
@@ -162,7 +166,7 @@ class NodeCommand:
             self._send_input_taken(again=True)
 
     def end(self, result: Result) -> None:
-        """Notice that the program has ended; how much it wrote is added here."""
+        """Record that the program has ended, and add how much it wrote."""
         for timer in (self._alarm, self._voice_timer):
             if timer is not None:
                 timer.cancel()
@@ -187,7 +191,7 @@ class NodeCommand:
         if count and self._program is not None and self.result is None:
             self._program.grant(count)
 
-    # What the program says and takes.
+    # From the program.
 
     def output(self, stream: str, data: bytes) -> None:
         log = self._outputs[stream]
@@ -208,7 +212,7 @@ class NodeCommand:
             self._hear_voice()
 
     def _hear_voice(self) -> None:
-        """Send what is new; who says more than there is time for waits for credit."""
+        """Send new progress; a program that writes faster than VOICE_RATE waits for credit."""
         self._voice_timer = None
         self._send_progress()
         count, self._ungranted = self._ungranted, 0
@@ -217,14 +221,14 @@ class NodeCommand:
             wait = max(PROGRESS_EVERY, count / VOICE_RATE)
             self._voice_timer = asyncio.get_running_loop().call_later(wait, self._hear_voice)
 
-    # What the controller says.
+    # From the controller.
 
     def take_input(self, message: GiveInput) -> None:
-        """Take more of the standard input. Raises GuestProtocolError."""
+        """Receive more of the standard input. Raises GuestProtocolError."""
         if not self._request.keep_input:
             raise GuestProtocolError("input of a command that has all of it")
         if self.program_state is not None:
-            return  # nobody is there to take it; `attach` asks for it again
+            return  # no program can take it now; `attach` asks for it again
         is_missing = message.offset > self._heard
         fresh = b"" if is_missing else message.data[self._heard - message.offset :]
         if self._heard + len(fresh) - self._taken > WINDOW or (fresh and self._input_ends):
@@ -241,8 +245,10 @@ class NodeCommand:
             self._send_input_taken(again=is_missing)
 
     def drop(self, stdout: int, stderr: int) -> None:
-        """Keep no longer what the controller has of each stream, and let the program write as
-        much again. Raises GuestProtocolError."""
+        """Forget output that the controller has, and let the program write as much again.
+
+        `stdout` and `stderr` are offsets. Raises GuestProtocolError.
+        """
         for log, taken in ((self._outputs["stdout"], stdout), (self._outputs["stderr"], stderr)):
             if taken > log.end:
                 raise GuestProtocolError("the controller has taken what was not sent")
@@ -251,14 +257,14 @@ class NodeCommand:
             self._grant(count)
 
     def beat(self) -> None:
-        """Send again what the controller has not taken, or may not have."""
+        """Send again what the controller has not acknowledged."""
         if self.result is not None or any(log.end > log.first for log in self._outputs.values()):
             self.send_all()
         elif self._fraction is not None:
             self._send(CommandProgress(self.id, self._fraction).encode())
 
     def send_all(self) -> None:
-        """Send all that the controller may not have: output, progress, and how it is."""
+        """Send all that the controller may not have: output, progress and state."""
         for name, log in self._outputs.items():
             self._send_output(name, log.first)
         if self._fraction is not None:
@@ -269,7 +275,7 @@ class NodeCommand:
             self._send(CommandStarted(self.id).encode())
 
     def _send_output(self, stream: str, offset: int) -> None:
-        """Send all from `offset` on; at least where that is."""
+        """Send the output from `offset` on; if there is none, send its offset."""
         log = self._outputs[stream]
         is_sent = False
         while offset < log.end or not is_sent:

@@ -1,4 +1,4 @@
-"""Run the commands that a node is given, whatever it is that runs the programs."""
+"""The commands that a node was given, whatever runs their programs."""
 
 import asyncio
 from collections import OrderedDict
@@ -25,7 +25,7 @@ _LARGEST_SIGNAL = 64
 
 
 class NodeCommands:
-    """The commands that a node was given, in one of its lives."""
+    """The commands that a node was given in one of its lives."""
 
     def __init__(
         self,
@@ -34,8 +34,11 @@ class NodeCommands:
         send: Callable[[bytes], None],
         group: asyncio.TaskGroup,
     ) -> None:
-        """`send` sends a message to the controller, and may lose it; `beat` is to be called now
-        and then, to send again what the controller seems not to have."""
+        """Create an empty set of commands.
+
+        `send` sends a message to the controller, which may be lost. `beat` must be called now and
+        then, to send again what the controller has not acknowledged.
+        """
         self.instance = instance
         self._start = start
         self._send = send
@@ -48,28 +51,32 @@ class NodeCommands:
     # Saved and restored with the machine.
 
     def states(self) -> list[dict[str, object]]:
-        """Return them for `load`; only while the guest stands still."""
+        """Return the states for `load`; only while the guest is stopped."""
         return [command.state() for command in self._commands.values()]
 
     def hold(self) -> None:
-        """Let no program begin until `release`."""
+        """Start no programs until `release`."""
         self._held = []
 
     def release(self) -> None:
-        """Begin those that were held; again is harmless."""
+        """Start the programs that were held; calling it again is harmless."""
         held, self._held = self._held or [], None
         for message in held:
             self._run(message)
 
     def freeze(self) -> None:
-        """Say nothing of any program's end any more: it goes on elsewhere. What was held is left
-        to the controller, which sends it again."""
+        """Report no program's end any more: the programs continue in the saved machine.
+
+        Held commands are dropped; the controller sends them again.
+        """
         for task in self._waiting:
             task.cancel()
 
     def load(self, states: Iterable[Mapping[str, object]]) -> None:
-        """Take up commands of the same life, whose programs `attach` then brings back. Raises
-        KeyError, TypeError, ValueError, GuestProtocolError where one is not such a state."""
+        """Restore commands of the same life, whose programs `attach` then brings back.
+
+        Raises KeyError, TypeError, ValueError, GuestProtocolError if a state is invalid.
+        """
         for state in states:
             command = NodeCommand.restored(state, self._send)
             self._commands[command.id] = command
@@ -77,8 +84,10 @@ class NodeCommands:
     def attach(
         self, bring_back: Callable[[Mapping[str, object], Listener], RunningProgram]
     ) -> None:
-        """Take up the programs that run on. `bring_back` takes a program's state and its
-        listener."""
+        """Attach the programs that still run.
+
+        `bring_back` is given a program's state and its listener.
+        """
         for command in self._commands.values():
             if command.program_state is not None:
                 program = bring_back(command.program_state, command)
@@ -86,15 +95,15 @@ class NodeCommands:
                 self._wait_for(command, program)
 
     def give_up(self, why: str) -> None:
-        """Notice that programs that were to be attached do not come back."""
+        """Fail the commands whose programs were to be attached."""
         for command in self._commands.values():
             if command.program_state is not None and command.result is None:
                 command.end(Result.failed(why))
 
-    # What the controller says.
+    # From the controller.
 
     def handle(self, message: CommandOrder) -> None:
-        """Take what the controller says of a command. Raises GuestProtocolError."""
+        """Handle a message about a command. Raises GuestProtocolError."""
         command = self._commands.get(message.command_id)
         if isinstance(message, RunCommand):
             if command is None:
@@ -104,7 +113,7 @@ class NodeCommands:
                 command.send_all()
             return
         if command is None:
-            return  # forgotten: the controller has asked twice
+            return  # already forgotten: the message was repeated
         match message:
             case OutputTaken():
                 command.drop(message.stdout, message.stderr)
@@ -127,14 +136,14 @@ class NodeCommands:
             self._forgotten.popitem(last=False)
 
     def beat(self) -> None:
-        """Send again whatever the controller has not taken."""
+        """Send again whatever the controller has not acknowledged."""
         for command in self._commands.values():
             command.beat()
 
     def _run(self, message: RunCommand) -> None:
         command_id = message.command_id
         if command_id in self._commands:
-            return  # it was held twice
+            return  # it was held more than once
         if message.instance != self.instance:
             self._refuse(message, "the guest was started anew")
         elif command_id in self._forgotten:

@@ -1,18 +1,18 @@
-"""A guest's side of files over the bus: verbs for `answering.Responder`.
+"""A guest's side of file transfers over the bus: verbs for `responder.Responder`.
 
     file-put-begin {"transfer", "path", "kind", "mode", "size", "digest"[, "modified"]} -> {"offset"}
-            so much of it has come already; `modified`: nanoseconds since 1970
+            `offset`: bytes received already; `modified`: nanoseconds since 1970
     file-put-piece {"transfer", "offset"} and data -> {"offset"}
     file-put-end {"transfer"} -> {"is_done"}
-            it is checked, and goes to its place in the guest; to be asked until it is done
+            checks the file and puts it into the guest; repeat the request until it is done
     file-get-begin {"transfer", "path"} -> {"is_ready"} and, if so, {"kind", "mode", "size", "digest", "modified"}
-            it is fetched from the guest; to be asked until it is ready
+            fetches the file from the guest; repeat the request until it is ready
     file-get-piece {"transfer", "offset"} -> {"offset"} and data
     file-drop {"transfer"} -> {}
 
-The transfer's id is the requester's own: who asks again under the same id goes on, in the guest's
-same life. What is on its way lies in the spool, a directory of this process's own, and nothing
-is left of it when it has arrived, failed, or was not asked for in IDLE seconds.
+The requester chooses the transfer's id: a request with the same id continues the transfer, within
+one life of the guest. Files in transfer are kept in the spool, a directory of this process's own,
+and are removed when they have arrived, failed, or had no request for IDLE seconds.
 """  # noqa: E501
 
 import asyncio
@@ -44,20 +44,22 @@ from boincvm.tar_trees import MOST_BYTES
 
 MOST_TRANSFERS = 16
 IDLE = 600.0
-"""Seconds in which nobody asked for it."""
+"""Seconds without a request after which a transfer is dropped."""
 ANSWER_WITHIN = 15.0
-"""Seconds after which it is said that something takes longer."""
+"""Seconds after which a request is answered although its work is not done."""
 _REMEMBERED = 256
 AnyResult = TypeVar("AnyResult")
 AnyTransfer = TypeVar("AnyTransfer", bound=Transfer)
 
 
 class NodeFiles:
-    """A node's end of transfers. `verbs`: by name. To be closed at the end."""
+    """A node's end of file transfers. It must be closed at the end."""
 
     def __init__(self, place: FileRoot, spool: Path) -> None:
-        """`spool` is made, or emptied of what a killed process has left. Raises HostError,
-        HostDiskFullError."""
+        """Create the spool, or empty it of what a killed process has left.
+
+        Raises HostError, HostDiskFullError.
+        """
         self._place = place
         self._spool = spool
         self._names = itertools.count(1)
@@ -77,6 +79,7 @@ class NodeFiles:
             "file-get-piece": self._get_piece,
             "file-drop": self._drop,
         }
+        """Request handlers by name."""
 
     async def close(self) -> None:
         """End all transfers and remove the spool. Raises HostError."""
@@ -87,7 +90,7 @@ class NodeFiles:
         with told_as_host_faults():
             remove(self._spool)
 
-    # The verbs.
+    # Verbs.
 
     async def _put_begin(self, table: Mapping[str, object], _: bytes) -> Reply:
         transfer_id, asked = check_transfer_id(table.get("transfer")), _asked(table)
@@ -98,7 +101,7 @@ class NodeFiles:
         known = self._open.get(transfer_id)
         if known is None:
             self._place.check()
-            # A tree lies there twice for a while, as a stream and as itself.
+            # For a while a tree takes its size twice, as a stream and unpacked.
             self._see_room(asked.size * (2 if asked.is_tree else 1))
             known = PutTransfer(self._place, self._directory(), asked)
             self._open[transfer_id] = known
@@ -117,7 +120,7 @@ class NodeFiles:
             self._see_failure(transfer_id)
             raise
         except BoincvmError as error:
-            # Other pieces are on their way, and are to be told the same.
+            # Pieces that arrive later are answered with the same error.
             self._failed[transfer_id] = error
             while len(self._failed) > _REMEMBERED:
                 self._failed.popitem(last=False)
@@ -170,7 +173,7 @@ class NodeFiles:
         await self._end(check_transfer_id(table.get("transfer")))
         return Reply({})
 
-    # What they have in common.
+    # Helpers.
 
     def _see_failure(self, transfer_id: str) -> None:
         if transfer_id in self._failed:
@@ -191,7 +194,7 @@ class NodeFiles:
     def _touch(
         self, transfer: PutTransfer | GetTransfer | None, kind: type[AnyTransfer]
     ) -> AnyTransfer:
-        """Raises UsageError where there is none of that kind."""
+        """Return the transfer and mark it as used. Raises UsageError if it is not of that kind."""
         if transfer is None:
             raise UsageError("there is no such transfer", hint="it was given up; begin it again")
         if not isinstance(transfer, kind):
@@ -202,7 +205,10 @@ class NodeFiles:
         return transfer
 
     async def _is_over(self, transfer_id: str, work: asyncio.Task[AnyResult]) -> bool:
-        """After a while. Raises what `work` has, and then nothing is left of the transfer."""
+        """Wait up to ANSWER_WITHIN seconds; return True if `work` is done.
+
+        Raises what `work` raised, after removing the transfer.
+        """
         await asyncio.wait((work,), timeout=ANSWER_WITHIN)
         if not work.done():
             return False
@@ -223,7 +229,7 @@ class NodeFiles:
             transfer.work.cancel()
             await asyncio.wait((transfer.work,))
             if not transfer.work.cancelled():
-                transfer.work.exception()  # looked at
+                transfer.work.exception()  # mark it as retrieved
         await transfer.close()
 
     def _expire(self) -> None:
@@ -239,7 +245,7 @@ class NodeFiles:
 
 
 def _asked(table: Mapping[str, object]) -> Asked:
-    """Raises UsageError."""
+    """Decode a request to put a file. Raises UsageError."""
     path = guest_path(table.get("path"))
     if not path.name:
         raise UsageError("what is put in the guest needs a name there")

@@ -1,4 +1,4 @@
-"""A directory of this host as the place of a guest's files: nothing outside of it is reached."""
+"""A directory of this host as the root of a guest's files: nothing outside it can be reached."""
 
 import asyncio
 import os
@@ -27,16 +27,16 @@ _CHUNK = 1 << 20
 
 
 class HostDirectory:
-    """A `FileRoot`. No link is followed on the way to a file, nor within a tree."""
+    """A `FileRoot`. No link is followed on the path to a file, nor within a tree."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def check(self) -> None:
-        """It can always be used."""
+        """Do nothing: it can always be used."""
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
-        """Raises InputFileError, HostDiskFullError."""
+        """Copy `source` into the directory. Raises InputFileError, HostDiskFullError."""
         parts = tree_entries.components(os.fsencode(destination))
         part = f".{os.urandom(8).hex()}.boincvm-part"
 
@@ -54,7 +54,7 @@ class HostDirectory:
             await _to_its_end(work)
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
-        """Raises OutputFileError, HostDiskFullError."""
+        """Copy `source` out of the directory. Raises OutputFileError, HostDiskFullError."""
 
         def work(stop: Event) -> None:
             with _opened(destination.parent) as parent:
@@ -67,8 +67,10 @@ class HostDirectory:
 def _copy(
     top: Path, path: str, parent: int, name: str, stop: Event, mode: int | None = None
 ) -> None:
-    """What is at `path` beneath `top` is at `name` in the directory `parent`, too. `mode`: of one
-    that is a file. Raises UnsafePathError, OSError."""
+    """Copy `path` beneath `top` to `name` in the directory `parent`.
+
+    `mode` applies to a file. Raises UnsafePathError, OSError.
+    """
     writer = TreeWriter(
         parent, os.fsencode(name), maximum_bytes=MOST_BYTES, maximum_entries=MOST_ENTRIES
     )
@@ -119,7 +121,7 @@ def _told(path: PurePosixPath, kind: type[BoincvmError], hint: str) -> Iterator[
 
 
 async def _to_its_end(work: Callable[[Event], None]) -> None:
-    """In a thread, whose end is waited for, however this one ends: nobody writes any more."""
+    """Run `work` in a thread and wait for its end even if cancelled, so that it writes no more."""
     stop = Event()
     task = asyncio.ensure_future(asyncio.to_thread(work, stop))
     try:
@@ -127,5 +129,5 @@ async def _to_its_end(work: Callable[[Event], None]) -> None:
     except asyncio.CancelledError:
         stop.set()
         await asyncio.wait((task,))
-        task.cancelled() or task.exception()  # looked at
+        task.cancelled() or task.exception()  # mark it as retrieved
         raise

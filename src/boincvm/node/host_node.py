@@ -1,11 +1,11 @@
-"""This host itself as a guest on a bus: a machine of no controller, which speaks for itself.
+"""This host itself as a guest on a bus, without a virtual machine or a shim.
 
-What it has on disk, in a directory of its id's beneath `data_directory()/guest` (mode 0700):
+Its files, in a directory named by its id beneath `data_directory()/guest` (mode 0700):
 
     lock         held while it runs
-    work-…/      where commands run and files go, unless another directory was named; kept
-    spool/       files on their way; emptied at the next start, as is
-    voices/      FIFOs of programs that run
+    work-…/      where commands run and files go, unless another directory is given; kept
+    spool/       files in transfer; emptied at the next start, as is
+    voices/      status channels (FIFOs) of running programs
 """
 
 import asyncio
@@ -41,8 +41,11 @@ _VOICES = "voices"
 
 
 def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[str, str]) -> Guest:
-    """As it announces itself. `wanted`: its id; else the name by which it was invited, or the
-    host's. Raises UsageError."""
+    """Return this host as it announces itself.
+
+    Its id is `wanted`, else the name by which it was invited, else the host's name. Raises
+    UsageError.
+    """
     is_invited = bus.dialect == "embedded"
     chosen = wanted or (bus.login if is_invited else platform.node())
     if is_invited and not is_part_of(chosen, bus.login):
@@ -73,14 +76,14 @@ def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[s
 
 
 class HostLoad:
-    """The load of all that runs on this host."""
+    """The load of everything that runs on this host."""
 
     def __init__(self) -> None:
         self._started_at = time.time()
         self._before = (time.monotonic(), resources.busy_seconds())
 
     def report(self) -> Report:
-        """Return the load now; `cpu`: since the report before."""
+        """Return the current load; `cpu` is measured since the previous report."""
         then, used_then = self._before
         self._before = now, used = time.monotonic(), resources.busy_seconds()
         cpu = max(used - used_then, 0.0) / (now - then) if now > then else None
@@ -88,8 +91,10 @@ class HostLoad:
 
 
 async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) -> None:
-    """Be a guest until a signal ends it. `directory`: where commands run, else a fresh one. Raises
-    BoincvmError."""
+    """Be a guest until a signal arrives.
+
+    Commands run in `directory`, or in a new one if it is None. Raises BoincvmError.
+    """
     ended = asyncio.Event()
     add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
     state = data_directory() / "guest" / guest.id
@@ -111,9 +116,9 @@ async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) 
 
 
 async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asyncio.Event) -> int:
-    """Live on the bus; return how many programs did not end with it."""
+    """Serve requests until `ended` is set; return how many programs did not end."""
     programs = HostPrograms(work, state / _VOICES)
-    # The group ends first: what was asked is answered before the guest says BYE.
+    # The group ends first: requests are answered before the guest says BYE.
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         files = NodeFiles(HostDirectory(work), state / "spool")
         stack.push_async_callback(files.close)
@@ -134,8 +139,10 @@ async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asy
 
 @contextmanager
 def _held(state: Path, directory: Path | None) -> Iterator[Path]:
-    """The directory where commands run. Raises UsageError where that guest runs here already,
-    HostError."""
+    """Hold the guest's lock and yield the directory where commands run.
+
+    Raises UsageError if that guest runs here already, HostError.
+    """
     with ExitStack() as stack:
         try:
             for one in (state.parent, state):

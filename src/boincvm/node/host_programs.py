@@ -1,4 +1,4 @@
-"""Commands from the bus run as programs of this host, as this user, each with a guard over it."""
+"""Run commands from the bus as programs of this host and this user, each under a supervisor."""
 
 import asyncio
 import itertools
@@ -22,17 +22,23 @@ from boincvm.host.supervised import GRACE, Supervised, start_supervised, supervi
 from boincvm.node.command import Listener
 
 KILL_LIMIT = 5.0
-"""Seconds after which it is told that killed programs do not end."""
+"""Seconds after which killed programs are reported as still running."""
 _CHUNK = 1 << 16
 _VOICE = "voice"
 _OURS = "BOINCVM_"
 
 
 class HostPrograms:
-    """Those of one guest. They find the environment that the guest has, without what is its own."""
+    """The programs of one guest.
+
+    They inherit the guest's environment, without boincvm's own variables.
+    """
 
     def __init__(self, work: Path, status_channels: Path) -> None:
-        """`work`: beneath which they run; `voices`: a directory for their FIFOs, empty."""
+        """Create one; programs run beneath `work`.
+
+        `status_channels` is an empty directory for their FIFOs.
+        """
         self._work = work
         self._status_channels = status_channels
         self._names = itertools.count(1)
@@ -40,7 +46,7 @@ class HostPrograms:
         self._is_ending = False
 
     def start(self, request: Request, listener: Listener) -> "HostProgram":
-        """Start a program, for `NodeCommands`; takes some 15 ms. Raises BoincvmError."""
+        """Start a program, for `NodeCommands`; this takes about 15 ms. Raises BoincvmError."""
         if self._is_ending:
             raise UsageError("the guest is about to end, and starts nothing any more")
         directory = self._work / guest_path(request.directory)
@@ -57,7 +63,7 @@ class HostPrograms:
 
         try:
             program = HostProgram(begin, listener, status_channel)
-        except ValueError as error:  # no character of this host's encoding
+        except ValueError as error:  # a character that this host's encoding lacks
             raise ProgramStartError(f"the guest cannot execute that: {error}"[:500]) from error
         except OSError as error:
             raise host_error("the guest's host refused", error) from error
@@ -70,13 +76,15 @@ class HostPrograms:
         return program
 
     async def end(self) -> int:
-        """None begins any more, those that run are asked to end, and killed after GRACE. How many
-        do not end even so."""
+        """Start no more programs, and end those that run; return how many still run.
+
+        They are asked to end, and killed after GRACE.
+        """
         self._is_ending = True
         running = list(self._running)
         for program in running:
             program.signal(signals.TERMINATE)
-            program.signal(signals.CONTINUE)  # what is stopped cannot act on it
+            program.signal(signals.CONTINUE)  # a stopped program cannot handle it
         for limit in (GRACE, KILL_LIMIT) if running else ():
             await asyncio.wait([one.ended for one in running], timeout=limit)
             for program in running:
@@ -88,8 +96,11 @@ class HostPrograms:
 
 
 class HostProgram:
-    """A `RunningProgram`. What it leaves behind is killed when it ends, or when we do, be it by
-    SIGKILL: nothing escapes its guard. `ended`: how, once it has, and all its output was told."""
+    """A `RunningProgram` of this host.
+
+    Processes that it leaves behind are killed when it ends, or when this process does, even by
+    SIGKILL: nothing escapes its supervisor.
+    """
 
     def __init__(
         self,
@@ -97,9 +108,10 @@ class HostProgram:
         listener: Listener,
         status_channel: Path,
     ) -> None:
-        """`begin` starts it with these streams. Raises what that does, and OSError."""
+        """Start it by `begin`, with its standard streams. Raises what `begin` raises, OSError."""
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[ProgramEnd] = self._loop.create_future()
+        """How it ended; done once all its output was delivered."""
         self._listener = listener
         self._credit = WINDOW
         self._ungranted = 0
@@ -126,27 +138,27 @@ class HostProgram:
         return await asyncio.shield(self.ended)
 
     def state(self) -> dict[str, object]:
-        """Nobody can attach to it."""
+        """Return an empty state: nothing can attach to it."""
         return {}
 
     def signal(self, number: int) -> None:
-        """To its process group; 9 reaches all that ever came from it."""
+        """Signal its process group; 9 reaches all its descendants."""
         if self.ended.done():
             return
         guard, control, program, *_ = self._guarded
         if number == signals.KILL:
-            with suppress(OSError):  # it is ending already
+            with suppress(OSError):  # it is already ending
                 control.shutdown(socket.SHUT_WR)
             send(guard.pid, CONTINUE)
-        elif program in children(guard.pid):  # else another one might have its number
+        elif program in children(guard.pid):  # otherwise its pid may have been reused
             with suppress(ProcessLookupError, PermissionError):
                 signal_group(program, number)
 
-    # Its output.
+    # Output.
 
     def grant(self, count: int) -> None:
         self._ungranted += count
-        if self._ungranted >= WINDOW // 4:  # not in small pieces, for each is a message
+        if self._ungranted >= WINDOW // 4:  # avoid small pieces, as each is a message
             self._credit += self._ungranted
             self._ungranted = 0
             self._read_if_there_is_credit()
@@ -168,7 +180,7 @@ class HostProgram:
             del self._outputs[descriptor]
 
     def _take(self, descriptor: int, most: int) -> int | None:
-        """How many bytes it was, 0 at the end; None: there is nothing now."""
+        """Read up to `most` bytes and return how many; 0 at the end, None if there are none now."""
         try:
             data = os.read(descriptor, most)
         except BlockingIOError:
@@ -184,10 +196,10 @@ class HostProgram:
             self._listener.output(stream, data)
         return len(data)
 
-    # Its input.
+    # Input.
 
     def feed(self, data: bytes) -> None:
-        """What it does not want any more is dropped, as in a machine."""
+        """Write to its standard input; what it no longer reads is dropped, as in a machine."""
         if self._stdin >= 0 and data:
             self._input += data
             self._loop.add_writer(self._stdin, self._write)
@@ -219,7 +231,7 @@ class HostProgram:
             self._stdin = -1
             self._input.clear()
 
-    # Its end.
+    # End.
 
     def _hear_guard(self) -> None:
         guard, control, _, *_ = self._guarded
@@ -233,19 +245,19 @@ class HostProgram:
         if data:
             return
         guard.wait()
-        # All that could write is dead, but for whom it has given a pipe to: what is there is all.
+        # All its processes are dead; only one that it passed a pipe to could still write.
         for descriptor in list(self._outputs):
             left = capacity(descriptor)
             while left > 0 and (count := self._take(descriptor, min(left, _CHUNK))):
                 left -= count
         end = supervised_end(self._guarded, self._said)
         times = end.user_time, end.system_time
-        # What the kernel killed for want of memory, and the disk's room, nobody counts here.
+        # Kills for want of memory and the disk's free space are not counted here.
         self.ended.set_result(ProgramEnd(end.code, end.signal, *times, end.largest, 0, 0))
         self._let_go()
 
     def give_up(self, error: BoincvmError) -> None:
-        """It does not end, and nobody waits for it any more."""
+        """Stop waiting for a program that does not end."""
         self.ended.set_exception(error)
         self._let_go()
 
@@ -253,7 +265,7 @@ class HostProgram:
         self._loop.remove_reader(self._guarded.control)
         self._guarded.control.close()
         self._close_input()
-        self._read_if_there_is_credit()  # it has ended: nothing is read any more
+        self._read_if_there_is_credit()  # it has ended: this stops reading
         self._held.close()
 
 
@@ -265,7 +277,7 @@ def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
 
 
 def _fifo(path: Path, held: ExitStack) -> int:
-    """Opened for writing, too, so that it does not end with each line that an `echo` writes."""
+    """Make a FIFO and open it for reading and writing, so that it does not end with each `echo`."""
     descriptor = make_named_pipe(path)
     held.callback(path.unlink, missing_ok=True)
     held.callback(os.close, descriptor)
@@ -273,7 +285,7 @@ def _fifo(path: Path, held: ExitStack) -> int:
 
 
 def _find(name: str, directory: Path, search: str) -> Path:
-    """Raises ProgramStartError, OSError."""
+    """Find the program's file. Raises ProgramStartError, OSError."""
     if "/" in name:
         candidates = [directory / name]
     else:
@@ -283,7 +295,7 @@ def _find(name: str, directory: Path, search: str) -> Path:
         if os.access(path, os.X_OK) and not path.is_dir():
             return path
     if found:
-        return found[0]  # the system says what is wrong with it
+        return found[0]  # let the system report what is wrong with it
     raise ProgramStartError(
         f"no such program in the guest: {shown(PurePosixPath(name))}",
         hint="see what is in the guest's PATH, and in its directory",
@@ -296,5 +308,5 @@ def _is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        pass  # it cannot even be looked at: to execute it fails for the same reason
+        pass  # it cannot be read: executing it fails for the same reason
     return True

@@ -1,4 +1,4 @@
-"""Where files from the bus go to, and come from: the work directory of a machine of this host."""
+"""The root of files from the bus: the work directory of a machine of this host."""
 
 import asyncio
 import os
@@ -15,26 +15,28 @@ from boincvm.machine.session import Session
 from boincvm.tar_trees import MOST_BYTES
 
 SessionProvider = Callable[[], Session | None]
-"""The session of the machine as it is now; None while it is off or saved. Somebody must be in
-its `watch`, so that what waits for the machine ends when the machine does."""
+"""Returns the machine's current session, or None while it is off or saved. Its `watch` must be
+running, so that operations end when the machine does."""
 
 
 class FileRoot(Protocol):
-    """What a guest's files are read from and written to. All raise BoincvmError."""
+    """Where a guest's files are read and written. All methods raise BoincvmError."""
 
     def check(self) -> None:
         """Check that it can be used now."""
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
-        """Put the file or tree `source` at `destination`, at once; a file that is there is
-        replaced. `mode`: of a file."""
+        """Put the file or tree `source` at `destination`, atomically, replacing an existing file.
+
+        `mode` applies to a file.
+        """
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
-        """Get `source`; `destination` must not be there yet."""
+        """Copy `source` to `destination`, which must not exist yet."""
 
 
 class MachineFileRoot:
-    """A `FileRoot`: the machine of whatever session there is when something is asked."""
+    """A `FileRoot` in whichever machine the session provider returns."""
 
     def __init__(self, provider: SessionProvider) -> None:
         self._provider = provider
@@ -49,11 +51,14 @@ class MachineFileRoot:
         return session
 
     def check(self) -> None:
-        """Raises UsageError."""
+        """Check that the machine can be used now. Raises UsageError."""
         self._session()
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
-        """Raises InputFileError, LimitError, GuestError, UsageError."""
+        """Put a file or tree into the machine.
+
+        Raises InputFileError, LimitError, GuestError, UsageError.
+        """
         session = self._session()
         part = destination.with_name(f".{os.urandom(8).hex()}.boincvm-part")
         try:
@@ -62,7 +67,7 @@ class MachineFileRoot:
                     session.link, session.window, Path(source.name), part, directory=source.parent
                 )
             )
-            if not source.is_dir() and not mode & 0o400:  # of ours, which is to be readable
+            if not source.is_dir() and not mode & 0o400:  # our copy had to be readable
                 await self._must(session, destination, "chmod", f"{mode:o}", "--", str(part))
             await self._must(
                 session, destination, "mv", "-f", "-T", "--", str(part), str(destination)
@@ -82,7 +87,7 @@ class MachineFileRoot:
 
     @staticmethod
     async def _remove(session: Session, part: PurePosixPath, why: BaseException) -> None:
-        """Of a machine that ended nothing is removed: the first error is the one to be told."""
+        """Remove what was copied; if the machine has ended, do nothing and keep the first error."""
         if session.link.failure.done():
             return
         try:
@@ -92,7 +97,10 @@ class MachineFileRoot:
             why.add_note(f"and what had come of it is left in the guest: {error}")
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
-        """Raises OutputFileError, HostDiskFullError, GuestError, UsageError."""
+        """Copy a file or tree from the machine.
+
+        Raises OutputFileError, HostDiskFullError, GuestError, UsageError.
+        """
         session = self._session()
         await session.guard(
             get_tree(

@@ -1,4 +1,4 @@
-"""Commands from the bus run as programs in a machine of this host, over its guest link."""
+"""Run commands from the bus as programs in a machine of this host, over its guest link."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,7 +11,7 @@ from boincvm.node.command import Listener
 
 
 def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
-    """Return what starts programs in the machine at the other end of `link`."""
+    """Return a function that starts programs in the machine at the other end of `link`."""
 
     def start(request: Request, listener: Listener) -> GuestProgram:
         program = GuestProgram(
@@ -33,8 +33,10 @@ def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
 
 
 def attached_to(link: GuestLink, state: Mapping[str, object], listener: Listener) -> GuestProgram:
-    """Attach to a program that runs, as `state` left it; only before `link.attach`. Raises
-    HostError where `state` is damaged."""
+    """Attach to a running program from its `state`; only before `link.attach`.
+
+    Raises HostError if `state` is damaged.
+    """
     return GuestProgram.attached(
         link,
         state,

@@ -1,5 +1,4 @@
-"""A node: what a guest of the bus is to itself. It announces itself, beats, and does what it is
-told."""
+"""A node: one guest's end of the bus, which announces itself and carries out requests."""
 
 import asyncio
 from collections import Counter
@@ -49,20 +48,22 @@ class Node:
         verbs: Mapping[str, Verb] | None = None,
         report: Callable[[], Report] | None = None,
     ) -> None:
-        """`guest.instance` is another one in each life. Programs are started by `start`, and
-        awaited in `group`, as are `verbs`, which answer requests by name. `beat`: seconds.
-        `report`: what is told of its state with each beat."""
+        """Create a node that starts programs by `start` and awaits them in `group`.
+
+        `guest.instance` differs in each life. `verbs` answer requests by name and also run in
+        `group`. `beat` is in seconds. `report` returns the state that is sent with each beat.
+        """
         self._bus = bus
         self._guest = guest
         self._report = report
         self._beat_interval = beat
         self.commands = NodeCommands(guest.instance, start, self._send, group)
-        """Those that it was given."""
+        """The commands that it was given."""
         self._responder = Responder(guest.instance, verbs or {}, self._send, group)
         self._timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], Awaitable[None]] | None = None
         self.counts: Counter[str] = Counter()
-        """What was heard and was invalid."""
+        """Invalid messages that it received, by kind."""
 
     async def open(self) -> None:
         """Announce itself now, and again on each connection. Raises BusError."""
@@ -72,8 +73,10 @@ class Node:
         self._beat()
 
     async def close(self, *, comes_back: bool = False) -> None:
-        """Say BYE, if anybody can hear it; again is harmless. What runs, runs on. `comes_back`:
-        the same life goes on later, and its commands with it."""
+        """Say BYE if connected; calling it again is harmless. Running programs continue.
+
+        With `comes_back` the same life continues later, with its commands.
+        """
         if self._timer is not None:
             self._timer.cancel()
         self._bus.on_connected = lambda: None
@@ -83,7 +86,7 @@ class Node:
             self._send(Bye(comes_back).encode())
 
     def send_report(self) -> None:
-        """Tell its state at once: it is another one now."""
+        """Send a report now, because the state has changed."""
         if self._report is not None:
             self._send(self._report().encode())
 
@@ -111,7 +114,7 @@ class Node:
             self.counts["invalid"] += 1
 
     def _handle(self, message: ToGuest) -> None:
-        """Hand a message to whom it concerns. Raises GuestProtocolError."""
+        """Dispatch a message. Raises GuestProtocolError."""
         match message:
             case HelloWanted():
                 self._send_hello()

@@ -1,4 +1,4 @@
-"""Answer what the controller asks a node (controller/guests/requests.py): each request once."""
+"""Answer the controller's requests to a node (controller/guests/requests.py), each only once."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ from boincvm.errors import (
 )
 
 Verb = Callable[[Mapping[str, object], bytes], Awaitable[Reply]]
-"""Takes a question's arguments, which may be anything, and its data. May raise BoincvmError;
-anything else that it raises is a bug, and ends the guest's task group."""
+"""Takes a request's arguments, which are unchecked, and its data. May raise BoincvmError; any
+other exception is a bug, and ends the guest's task group."""
 
 MOST_ANSWERS = 1024
 MOST_ANSWER_BYTES = 16 << 20
 TAKEN_AFTER = 0.2
-"""Seconds after which the controller hears that an answer takes longer."""
+"""Seconds after which the controller is told that an answer takes longer."""
 _REMEMBERED = 20_000
 _OUR_SHARE = 4096
 
@@ -36,8 +36,9 @@ _OUR_SHARE = 4096
 class Responder:
     """A node's end of requests.
 
-    The last MOST_ANSWERS answers are kept, MOST_ANSWER_BYTES of them at most, until the controller
-    has heard them; of older ones it is known that they were given."""
+    The last MOST_ANSWERS answers, and at most MOST_ANSWER_BYTES of them, are kept until the
+    controller has received them; of older ones it is only known that they were given.
+    """
 
     def __init__(
         self,
@@ -46,8 +47,11 @@ class Responder:
         send: Callable[[bytes], None],
         group: asyncio.TaskGroup,
     ) -> None:
-        """`verbs` run in `group`; `instance` is another one in each life of the guest. `send`
-        sends a message to the controller, and may lose it."""
+        """Create a responder whose `verbs` run in `group`.
+
+        `instance` differs in each life of the guest. `send` sends a message to the controller,
+        which may be lost.
+        """
         self._instance = instance
         self._verbs = verbs
         self._send = send
@@ -58,7 +62,7 @@ class Responder:
         self._forgotten: OrderedDict[str, None] = OrderedDict()
 
     def handle(self, ask: Ask) -> None:
-        """Take a request, which may have come before."""
+        """Handle a request, which may be a repetition."""
         ask_id = ask.ask_id
         if ask.instance != self._instance:
             self._send(Answer(ask_id, GuestDiedError("the guest was started anew")).encode())
@@ -82,7 +86,7 @@ class Responder:
             self._group.create_task(self._run(ask))
 
     def beat(self) -> None:
-        """Say which requests still run. The controller asks again for lost answers."""
+        """Tell the controller which requests still run; it asks again for lost answers."""
         for ask_id in self._running:
             self._send_taken(ask_id)
 
@@ -120,7 +124,7 @@ class Responder:
 
 
 def _check_size(reply: Reply) -> None:
-    """Raises UsageError where a reply is too large for a message."""
+    """Check that a reply fits into a message. Raises UsageError."""
     too_large = len(json.dumps(dict(reply.table))) > LONGEST_TABLE - _OUR_SHARE
     if too_large or len(reply.data) > MOST_DATA:
         raise UsageError("the guest's answer is too large for the bus", hint="ask for less")

@@ -1,5 +1,4 @@
-"""Files on their way through a guest's host: what has come of one that goes to the guest, and
-what was fetched from it."""
+"""File transfers through a guest's host: files received for the guest or fetched from it."""
 
 import asyncio
 import hashlib
@@ -28,23 +27,26 @@ from boincvm.tree_entries import UnsafePathError, clamp_time
 
 T = TypeVar("T")
 AHEAD = 8 << 20
-"""So far ahead of what has come a piece may be."""
+"""Bytes by which a piece may be ahead of what was received."""
 _CONTENT, _TREE = "content", "tree"
 
 
 class Fetched(NamedTuple):
-    """What lies ready to be sent. `modified`: in nanoseconds since 1970."""
+    """A file or tree that is ready to be sent."""
 
     is_tree: bool
     mode: int
     size: int
     digest: str
     modified: int
+    """Nanoseconds since 1970."""
 
 
 class Transfer:
-    """`directory` is its own, made here and removed by `close`. `work`: what is done with all of
-    it, once that has begun."""
+    """A transfer in either direction; its `directory` is made here and removed by `close`.
+
+    `work` is the task that handles the whole file, once it has begun.
+    """
 
     def __init__(self, place: FileRoot, directory: Path) -> None:
         self._place = place
@@ -52,23 +54,26 @@ class Transfer:
         self._descriptor = -1
         self._stop = threading.Event()
         self.touched = 0.0
-        """When it was last asked for, by the event loop's clock."""
+        """Time of the last request, by the event loop's clock."""
         with told_as_host_faults():
             directory.mkdir(mode=0o700)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Its end is waited for, however this one ends: nobody writes where we have removed."""
+        """Run `work` in a thread and wait for its end even if cancelled.
+
+        Otherwise it could still write to what was removed.
+        """
         task = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             self._stop.set()
             await asyncio.wait((task,))
-            task.cancelled() or task.exception()  # looked at
+            task.cancelled() or task.exception()  # mark it as retrieved
             raise
 
     async def close(self) -> None:
-        """Remove all that is left of it. Raises HostError."""
+        """Remove all files of the transfer. Raises HostError."""
         self._stop.set()
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -78,12 +83,13 @@ class Transfer:
 
 
 class PutTransfer(Transfer):
-    """One on its way to the guest; `offset`: so many bytes of it have come."""
+    """A transfer to the guest."""
 
     def __init__(self, place: FileRoot, directory: Path, asked: Asked) -> None:
         super().__init__(place, directory)
         self.asked = asked
         self.offset = 0
+        """Bytes received."""
         self.work: asyncio.Task[None] | None = None
         self._is_closed = False
         self._news = asyncio.Event()
@@ -93,7 +99,7 @@ class PutTransfer(Transfer):
             self._descriptor = open_descriptor(self._file, "x", permissions=0o600)
 
     async def take(self, offset: int, data: bytes) -> None:
-        """Take a piece, which waits until all before it have come; again is harmless.
+        """Receive a piece, after waiting for all pieces before it; repeating one is harmless.
 
         Raises UsageError, HostDiskFullError, HostError.
         """
@@ -117,7 +123,7 @@ class PutTransfer(Transfer):
         self._news = asyncio.Event()
 
     async def deliver(self) -> None:
-        """Check all that has come, and put it into the guest. Raises BoincvmError."""
+        """Verify what was received, and put it into the guest. Raises BoincvmError."""
         asked = self.asked
         if self.offset != asked.size or self._hash.hexdigest() != asked.digest:
             raise InputFileError(
@@ -154,7 +160,7 @@ class PutTransfer(Transfer):
 
 
 class GetTransfer(Transfer):
-    """One on its way from the guest; `work` fetches it all and says what it is."""
+    """A transfer from the guest; `work` fetches everything and describes it."""
 
     def __init__(self, place: FileRoot, directory: Path, path: PurePosixPath) -> None:
         super().__init__(place, directory)
@@ -163,7 +169,7 @@ class GetTransfer(Transfer):
         self._size = 0
 
     async def fetch(self) -> Fetched:
-        """Raises BoincvmError."""
+        """Fetch everything from the guest. Raises BoincvmError."""
         file = self._directory / _CONTENT
         await self._place.get(self.path, file)
         try:
@@ -176,7 +182,7 @@ class GetTransfer(Transfer):
         return fetched
 
     def _look(self) -> Fetched:
-        """Make one file of it, to be sent. Runs in a thread."""
+        """Turn what was fetched into one file to be sent. Runs in a thread."""
         file, tree = self._directory / _CONTENT, self._directory / _TREE
         status = file.lstat()
         is_tree, mode = stat.S_ISDIR(status.st_mode), stat.S_IMODE(status.st_mode) & 0o777

@@ -1,1 +1,2 @@
-"""The process that keeps one machine: it outlives the controller, and is its guest on the bus."""
+"""The shim: the process that runs one machine, outlives the controller, and is its guest on the
+bus."""

@@ -1,4 +1,4 @@
-"""One life of a machine: it begins, is paused, saved and stopped as it is told, and ends."""
+"""One life of a machine: it is started, paused, saved and stopped on request, and ends."""
 
 import asyncio
 import logging
@@ -43,13 +43,15 @@ from boincvm.side_thread import in_side_thread
 
 _SETTINGS = Settings(Limits(boot=300.0, silence=120.0, stop=20.0), report_period=1.0)
 _KEPT_FOR_LAST = 30.0
-"""Seconds that saving may take where the host is being shut down."""
+"""Seconds that saving may take when the host is shutting down."""
 _LOG = logging.getLogger("boincvm.shim")
 
 
 class ShimMachine:
-    """`tell` is called at each change of state; `commands`: those that its guest was given. Its
-    verbs are called one after the other."""
+    """The machine of one shim. `tell` is called at each change of state.
+
+    The caller must run its operations one after the other.
+    """
 
     def __init__(
         self, place: MachineDirectory, definition: Definition, tell: Callable[[], None]
@@ -59,6 +61,7 @@ class ShimMachine:
         self.snapshots = Snapshots(place)
         self.programs = MachinePrograms(lambda: self.session)
         self.commands: NodeCommands | None = None
+        """The commands that its guest was given."""
         self.status = place.status()
         self.progress: float | None = None
         self.cold_because = ""
@@ -73,15 +76,15 @@ class ShimMachine:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cpu = (time.monotonic(), 0.0)
 
-    # What others see of it.
+    # What it shows to others.
 
     @property
     def session(self) -> Session | None:
-        """None while no program can run in it."""
+        """The machine's session; None while no program can run in it."""
         return self._machine.session if self._machine is not None and self._is_up else None
 
     def report(self) -> Report:
-        """As it is now."""
+        """Return its current state and load."""
         machine, cpu = self._machine, None
         if machine is not None:
             (then, used_then), now = self._cpu, time.monotonic()
@@ -94,9 +97,12 @@ class ShimMachine:
         return Report(status.state, status.why, cpu, memory, self.progress, status.started_at)
 
     def _set(self, state: VmState, why: str = "", **changes: object) -> None:
-        """Raises OSError: then it is in that state, and only this process knows it."""
+        """Change the state, write it to disk, and notify.
+
+        Raises OSError if it cannot be written; the new state is then known to this process alone.
+        """
         if self._over.done():
-            return  # whoever was at work when it ended does not bring it back
+            return  # an operation that was running when it ended must not revive it
         self.status = self.status._replace(state=state, why=why, **changes)  # type: ignore[arg-type]
         try:
             self.place.write_status(self.status)
@@ -104,16 +110,19 @@ class ShimMachine:
             self._tell()
 
     def _pass_to(self, state: VmState) -> None:
-        """A state of which nothing on disk depends: a full disk does not keep it from that."""
+        """Change to a state that need not be on disk: a full disk is only logged."""
         try:
             self._set(state)
         except OSError as error:
             _LOG.warning("that it is %s cannot be written down: %s", state.words, error)
 
-    # Its beginning.
+    # Start.
 
     def begin_life(self, commands: NodeCommands, *, goes_on: bool) -> None:
-        """Its shim is there. `goes_on`: with the life in which it was saved."""
+        """Prepare the guest's commands and the state for this life.
+
+        With `goes_on` it continues the life in which the machine was saved.
+        """
         self.commands = commands
         commands.hold()  # until there is a machine to run them in
         if goes_on:
@@ -123,8 +132,11 @@ class ShimMachine:
         self._set(VmState.STARTING, instance=commands.instance, pid=os.getpid())
 
     async def begin(self, snapshot: str | None) -> None:
-        """Until the guest's agent has answered: from `snapshot`, from where it was saved, or from
-        its boot. Raises BoincvmError."""
+        """Start the machine; return when the guest's agent has answered.
+
+        It starts from `snapshot`, else from where it was saved, else by booting. Raises
+        BoincvmError.
+        """
         image = self._image = await in_side_thread(ImageStore().open, self.definition.image)
         self._held.enter_context(image)
         if self.status.image not in ("", image.digest):
@@ -133,7 +145,7 @@ class ShimMachine:
                 hint="make a new machine, or bring the former image back",
             )
         check_room(self.place.disk, self.definition.memory)
-        if not self.status.layers:  # a first life may have been cut off
+        if not self.status.layers:  # a first life may have been interrupted
             self.snapshots.sweep(frozenset(), self.status.saved)
         found = self.snapshots.find(snapshot) if snapshot is not None else None
         number = found.number if found else self.status.saved
@@ -161,9 +173,11 @@ class ShimMachine:
         self.come_up(image.digest, machine.disk_layers, machine.files_in_use())
 
     def come_up(self, image: str, layers: tuple[str, ...], in_use: frozenset[str]) -> None:
-        """It runs. `layers`: of its disk, which are on the disk. `in_use`: files that it needs;
-        nothing else is left, of what it was restored from or of what was killed, when others hear
-        that it runs. Raises HostError, OSError."""
+        """Record that it runs, with the disk `layers`, which are on disk already.
+
+        All files but those `in_use` are removed before others learn that it runs: what it was
+        restored from, and leftovers of killed processes. Raises HostError, OSError.
+        """
         self._set(self.status.state, layers=layers, saved=None)
         self.snapshots.sweep(in_use)
         self.place.write_commands([])
@@ -172,7 +186,7 @@ class ShimMachine:
             self.commands.release()
 
     def _attach(self, snapshot: Snapshot | None, link: GuestLink) -> None:
-        """Attach the programs that ran when it was saved, before its guest goes on."""
+        """Attach the programs that ran when it was saved, before its guest continues."""
         if snapshot is not None:
             drain(link, snapshot.programs)
         elif self.commands is not None and self._machine is not None:
@@ -183,7 +197,7 @@ class ShimMachine:
             raise MachineStateError("the machine is not up", hint="wait until it runs, or start it")
         return self._machine
 
-    # Its life.
+    # While it runs.
 
     @property
     def is_over(self) -> bool:
@@ -191,15 +205,15 @@ class ShimMachine:
 
     @property
     def is_ending(self) -> bool:
-        """Whether something ends it, or has: what goes wrong then is no news."""
+        """Tell whether it is being ended or has ended, so that further failures are expected."""
         return self._is_ending
 
     async def has_ended(self) -> None:
-        """Until it has, whether or not it ever ran."""
+        """Wait until it has ended, whether or not it ever ran."""
         await asyncio.wait((self._over,))
 
     async def until_over(self) -> None:
-        """Until it has ended, for whatever reason; `status` says which."""
+        """Wait until it has ended for any reason, which is then in `status`."""
         ended = asyncio.ensure_future(self._required().ended())
         try:
             await asyncio.wait((ended, self._over), return_when=asyncio.FIRST_COMPLETED)
@@ -210,7 +224,8 @@ class ShimMachine:
             await asyncio.gather(ended, return_exceptions=True)
 
     async def _end_by_itself(self, end: MachineEnd) -> None:
-        """Nobody ended it, but its guest may have been asked to."""
+        """Handle an end that this process did not cause; its guest may have been asked to shut
+        down."""
         was_asked = self.status.state is VmState.STOPPING and end.cause is EndCause.LINK_LOST
         if is_orderly(end) or was_asked:
             await self._end(VmState.POWERED_OFF)
@@ -218,11 +233,14 @@ class ShimMachine:
             await self.fail(end_error(end))
 
     async def fail(self, error: BoincvmError) -> None:
-        """It ends, and that was nobody's wish."""
+        """End the machine because of an error."""
         await self._end(VmState.ABORTED, error.message)
 
     async def pause(self) -> None:
-        """Again is harmless. Raises BoincvmError: then it runs on."""
+        """Pause the machine; calling it again is harmless.
+
+        Raises BoincvmError if it cannot be paused, and then it runs on.
+        """
         machine = self._required()
         try:
             await machine.suspend()
@@ -232,20 +250,24 @@ class ShimMachine:
         self._pass_to(VmState.PAUSED)
 
     async def resume(self) -> None:
-        """The opposite."""
+        """Let a paused machine run on."""
         await self._required().resume()
         self._pass_to(VmState.RUNNING)
 
     async def save(self) -> None:
-        """Its state goes to the disk, and it ends. Raises BoincvmError, OSError: then it is as it
-        was before, or has ended."""
+        """Save the machine's state to disk and end it.
+
+        Raises BoincvmError, OSError; then it is in its previous state, or has ended.
+        """
         machine, before = self._required(), self.status.state
         self._pass_to(VmState.SAVING)
         try:
             saved, _ = await self._keep(last=True)
         except (BoincvmError, OSError) as error:
             if machine.is_saved:
-                await self.fail(_as_ours(error))  # it has ended, and where it was is not known
+                await self.fail(
+                    _as_ours(error)
+                )  # it has ended, and its saved state is not recorded
             await self._go_back(machine, before)
             raise
         self._finish(VmState.SAVED, saved=saved.checkpoint.number)
@@ -253,7 +275,10 @@ class ShimMachine:
             raise HostError(self.status.why)
 
     async def snapshot(self, name: str | None, description: str) -> tuple[str, SavedMachine]:
-        """Keeps its state while it runs on; the snapshot's name. Raises BoincvmError, OSError."""
+        """Take a snapshot while the machine runs on; return its name and checkpoint.
+
+        Raises BoincvmError, OSError.
+        """
         machine, before = self._required(), self.status.state
         chosen = self.snapshots.choose_name(name, description)
         self._pass_to(VmState.SAVING)
@@ -269,8 +294,10 @@ class ShimMachine:
         return chosen, saved
 
     async def _go_back(self, machine: ManagedMachine, state: VmState) -> None:
-        """It is in `state` again, in which it was before something was done to it; or has ended,
-        and whoever watches it tells why."""
+        """Return to `state`, the state before an operation.
+
+        If the machine has ended, wait until its watcher has recorded the reason.
+        """
         if machine.is_up:
             try:
                 await machine.go_on()
@@ -284,7 +311,7 @@ class ShimMachine:
             await asyncio.wait((self._over,))
 
     async def _keep(self, *, last: bool) -> tuple[SavedMachine, list[dict[str, object]]]:
-        """And the programs that ran."""
+        """Save the machine's state; return it and the states of the running programs."""
         machine, image, commands = self._required(), self._image, self.commands
         if image is None or commands is None:
             raise HypervisorError("the machine has not begun")
@@ -296,7 +323,7 @@ class ShimMachine:
                 Identity(image.digest, self.definition.shape),
                 lambda: (None, (self.programs.states(), commands.states())),
                 last=last,
-                hold=True,  # a snapshot may be gone back to many times
+                hold=True,  # a snapshot may be restored many times
                 record_layers=self._record_layers,
             )
         except BaseException:
@@ -309,11 +336,14 @@ class ShimMachine:
         return saved, programs
 
     async def _record_layers(self, layers: tuple[str, ...]) -> None:
-        """Its disk is these from now on, whatever is killed. Raises OSError."""
+        """Record the layers of its disk before they are used, in case anything is killed.
+
+        Raises OSError.
+        """
         self._set(self.status.state, layers=layers)
 
     async def stop(self, within: float) -> None:
-        """The guest writes out its disk and ends; after `within` seconds it is ended."""
+        """Ask the guest to shut down; kill the machine after `within` seconds."""
         machine = self._required()
         self._pass_to(VmState.STOPPING)
         try:
@@ -322,25 +352,24 @@ class ShimMachine:
                 machine.session.link.power_off()
                 end = await machine.ended()
                 if not is_orderly(end) and end.cause is not EndCause.LINK_LOST:
-                    await asyncio.wait((self._over,))  # whoever watches it tells why
+                    await asyncio.wait((self._over,))  # its watcher records the reason
         except (TimeoutError, HypervisorError, GuestDiedError):
-            pass  # then without its help, or it has ended already
+            pass  # it does not cooperate, or has ended already
         await self._end(VmState.POWERED_OFF)
 
     async def power_off(self) -> None:
-        """At once: like pulling the plug."""
+        """Kill the machine, as if its plug were pulled."""
         self._pass_to(VmState.STOPPING)
         await self._end(VmState.POWERED_OFF)
 
     def remove_snapshot(self, name: str) -> None:
-        """Raises UsageError, OSError."""
+        """Remove a snapshot. Raises UsageError, OSError."""
         self.snapshots.remove(name, self._required().files_in_use(), self.status.saved)
 
-    # Its end.
+    # End.
 
     async def end_with_host(self) -> None:
-        """We were asked to end, as everybody is when the host is shut down: it is saved if it
-        can be."""
+        """Save the machine if possible, since the host is shutting down."""
         if self._over.done():
             return
         try:
@@ -350,7 +379,7 @@ class ShimMachine:
             await self._end(VmState.ABORTED, f"it could not be saved: {error}")
 
     async def _end(self, state: VmState, why: str = "") -> None:
-        """The first cause counts; who comes later waits for the end."""
+        """End the machine. Only the first cause is recorded; later callers wait for the end."""
         if self._is_ending:
             await asyncio.wait((self._over,))
             return
@@ -360,8 +389,8 @@ class ShimMachine:
             self.commands.release()
         if self._machine is not None:
             await self._machine.kill()
-            # Not the layers that the driver tells: a snapshot that is cut off just now may not
-            # have told it yet of a new one, and one that did not come up is still what it was.
+            # Do not use the driver's layers: an interrupted snapshot may not have told it of a
+            # new one, and a machine that did not come up still has the recorded layers.
             try:
                 await in_side_thread(self.place.sync_disk, self.status.layers)
             except OSError as error:
@@ -387,7 +416,7 @@ class ShimMachine:
             self._over.set_result(None)
 
     async def close(self) -> None:
-        """Lets go of the image; the machine has ended."""
+        """Release the image of a machine that has ended."""
         await self._warmers.close()
         self._held.close()
 

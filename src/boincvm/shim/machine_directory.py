@@ -1,17 +1,17 @@
-"""What lies on disk for one machine of the controller.
+"""The directory on disk of one of the controller's machines.
 
     machine.json     what the machine is; written once, by the controller
-    bus.json         how its shim reaches the bus, with a passcode (0600); by the controller
-    state.json       where it is in its life; by its shim, and by the controller while none runs
-    snapshots.json   names and words for checkpoints in disk/; like state.json
-    lock             held by the shim while it runs, and by the controller while it changes things
-    shim.log       what the shim had to say
+    bus.json         how its shim connects to the bus, with a passcode (0600); by the controller
+    state.json       its state; written by its shim, and by the controller while no shim runs
+    snapshots.json   names and descriptions of checkpoints in disk/; like state.json
+    lock             held by the shim while it runs, and by the controller during changes
+    shim.log         the shim's log
     disk/            the hypervisor's files, and the checkpoints (wrapper/saved_machine.py)
     commands.json    commands that were running when the machine was saved; like state.json
-    spool/           files on their way; of no use to the next shim
+    spool/           files in transfer; of no use to the next shim
 
-The directory has mode 0700. After a crash whoever holds `lock` is right: a state.json that says
-"running" while nobody holds it is that of a shim that was killed, and its machine with it.
+The directory has mode 0700. After a crash `lock` decides: if state.json says "running" while
+nobody holds the lock, the shim was killed, and its machine with it.
 """
 
 import json
@@ -45,38 +45,46 @@ _MOST_PROCESSES = 1 << 22
 
 
 class Definition(NamedTuple):
-    """memory, disk: bytes, disk None for the image's own; made: seconds since 1970."""
+    """What a machine is; it never changes."""
 
     id: str
     image: str
     memory: int
+    """Bytes."""
     cpus: int
     disk: int | None
+    """Bytes; None for the image's own size."""
     network: bool
     display: bool
     labels: Mapping[str, str]
     made: float
+    """Seconds since 1970."""
 
     @property
     def shape(self) -> MachineShape:
-        """What its hypervisor is to give it."""
+        """Return what the hypervisor must provide."""
         return MachineShape(self.image, self.memory, self.cpus, self.disk, self.network)
 
 
 class Status(NamedTuple):
-    """image: the digest of the one that its disk lies over, empty before its first start.
-    layers: of its disk. saved: the checkpoint to go on from, None if it is to boot. instance: of
-    its guest's present life. started_at, at: seconds since 1970; pid: of the shim."""
+    """The state of a machine."""
 
     state: VmState = VmState.POWERED_OFF
     why: str = ""
     image: str = ""
+    """Digest of the image beneath its disk; empty before the first start."""
     layers: tuple[str, ...] = ()
+    """The layers of its disk."""
     saved: int | None = None
+    """Number of the checkpoint to resume from; None if it will boot."""
     instance: str = ""
+    """The id of its guest's current life."""
     started_at: float | None = None
+    """Seconds since 1970."""
     at: float = 0.0
+    """Seconds since 1970."""
     pid: int = 0
+    """The shim's process id."""
 
 
 class MachineDirectory:
@@ -89,7 +97,7 @@ class MachineDirectory:
         self.log = directory / "shim.log"
 
     def make(self, definition: Definition, bus: BrokerAddress) -> None:
-        """Raises UsageError where there is such a machine, OSError."""
+        """Make the directory. Raises UsageError if the machine exists already, OSError."""
         try:
             self.directory.mkdir(mode=0o700, parents=True)
         except FileExistsError:
@@ -100,14 +108,16 @@ class MachineDirectory:
             self.disk.mkdir(mode=0o700)
             self.write_bus(bus)
             self.write_status(Status())
-            self._write("machine.json", definition._asdict())  # the last one: now it is whole
+            self._write(
+                "machine.json", definition._asdict()
+            )  # written last: it makes the directory valid
             sync_directory(self.directory.parent)
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
 
     def definition(self) -> Definition:
-        """Raises HostError."""
+        """Read the definition. Raises HostError."""
         table = self._read("machine.json")
         try:
             return Definition(
@@ -125,7 +135,7 @@ class MachineDirectory:
             raise self._damaged("machine.json", error) from error
 
     def bus(self) -> BrokerAddress:
-        """Raises HostError."""
+        """Read the broker's address. Raises HostError."""
         table = self._read("bus.json")
         try:
             words = _texts({name: value for name, value in table.items() if name != "port"})
@@ -137,11 +147,11 @@ class MachineDirectory:
         return bus
 
     def write_bus(self, bus: BrokerAddress) -> None:
-        """Raises OSError."""
+        """Write the broker's address. Raises OSError."""
         self._write("bus.json", bus._asdict())
 
     def status(self) -> Status:
-        """As it was written last. Raises HostError."""
+        """Read the status that was written last. Raises HostError."""
         table = self._read("state.json")
         try:
             saved, started = table["saved"], table["started_at"]
@@ -163,30 +173,33 @@ class MachineDirectory:
             raise self._damaged("state.json", error) from error
 
     def write_status(self, status: Status) -> None:
-        """Raises OSError."""
+        """Write the status. Raises OSError."""
         self._write("state.json", status._replace(at=time.time())._asdict())
 
     def snapshots(self) -> list[dict[str, object]]:
-        """Tables of snapshots.py. Raises HostError."""
+        """Read the snapshots, as tables of snapshots.py. Raises HostError."""
         return self._tables(_SNAPSHOTS, "snapshots")
 
     def write_snapshots(self, tables: list[dict[str, object]]) -> None:
-        """Raises OSError."""
+        """Write the snapshots. Raises OSError."""
         self._write(_SNAPSHOTS, {"snapshots": tables})
 
     def commands(self) -> list[dict[str, object]]:
-        """Of node/commands.py, as they were when the machine was saved. Raises HostError."""
+        """Read the commands of node/commands.py, as they were when the machine was saved.
+
+        Raises HostError.
+        """
         return self._tables(_COMMANDS, "commands")
 
     def write_commands(self, tables: list[dict[str, object]]) -> None:
-        """An empty list: there are none any more. Raises OSError."""
+        """Write the commands; an empty list removes them. Raises OSError."""
         if tables:
             self._write(_COMMANDS, {"commands": tables})
         else:
             (self.directory / _COMMANDS).unlink(missing_ok=True)
 
     def sync_disk(self, layers: Iterable[str]) -> None:
-        """What the guest has written there outlives a power cut from now on. Raises OSError."""
+        """Flush the disk's layers, so that they survive a power failure. Raises OSError."""
         for name in layers:
             sync_file(self.disk / name)
         sync_directory(self.disk)
@@ -231,10 +244,10 @@ class MachineDirectory:
             hint="restore the file, or remove the directory that it is in",
         )
 
-    # Who is at it.
+    # The lock.
 
     def is_kept(self) -> bool:
-        """Whether a shim runs (or somebody changes things at this moment)."""
+        """Return True if a shim runs, or somebody holds the lock for a moment."""
         descriptor = self._open_lock()
         try:
             return not try_lock(descriptor)
@@ -243,8 +256,10 @@ class MachineDirectory:
 
     @contextmanager
     def held(self) -> Iterator[int]:
-        """The lock's descriptor; until the end of the block nobody else is at the machine. Raises
-        UsageError where somebody is."""
+        """Hold the lock within the block, and yield its descriptor.
+
+        Raises UsageError if somebody else holds it.
+        """
         descriptor = self._open_lock()
         try:
             if not try_lock(descriptor):

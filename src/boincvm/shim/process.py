@@ -1,8 +1,8 @@
-"""`python -m boincvm.shim.process DIRECTORY [--snapshot NAME]`: keeps one machine.
+"""`python -m boincvm.shim.process DIRECTORY [--snapshot NAME]`: runs one machine.
 
-Started by the controller, and not ended with it. It holds the directory's lock (place.py), starts
-the machine, is its guest on the bus, and ends when the machine does. Asked to end by a signal, as
-when the host is shut down, it puts the machine on disk.
+Started by the controller, which it outlives. It holds the directory's lock
+(machine_directory.py), starts the machine, is its guest on the bus, and exits when the machine
+ends. On a termination signal, as when the host is shutting down, it saves the machine to disk.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from boincvm.shim.verbs import ShimVerbs, failure
 
 
 def say(line: str) -> None:
-    """A line of the shim's log."""
+    """Write a line to the shim's log."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
     standard_error.say(f"{stamp} {line}")
 
 
 def guest_of(definition: Definition, instance: str) -> Guest:
-    """As it announces itself."""
+    """Return the guest as it announces itself on the bus."""
     known = {
         "image": definition.image,
         "cpus": str(definition.cpus),
@@ -58,11 +58,11 @@ def guest_of(definition: Definition, instance: str) -> Guest:
 
 
 async def keep(place: MachineDirectory, snapshot: str | None) -> None:
-    """From the machine's beginning to its end. What goes wrong is in its status, and logged."""
+    """Run the machine from its start to its end; errors are logged and kept in its status."""
     definition = place.definition()
-    # A controller that begins now finds us by it.
+    # A controller that starts now finds this process by it.
     place.write_status(place.status()._replace(pid=os.getpid()))
-    # Its changes of state are told once there is somebody to tell them.
+    # Changes of state are reported once the guest is on the bus.
     tell: list[Callable[[], None]] = [lambda: None]
     kept = ShimMachine(place, definition, lambda: tell[0]())
     goes_on = snapshot is None and kept.status.saved is not None
@@ -74,7 +74,7 @@ async def keep(place: MachineDirectory, snapshot: str | None) -> None:
         await kept.fail(error)
         raise
     try:
-        # The group ends first: what was asked is answered before the guest says BYE.
+        # The group ends first: requests are answered before the guest says BYE.
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             files = NodeFiles(MachineFileRoot(lambda: kept.session), place.spool)
             stack.push_async_callback(files.close)
@@ -154,7 +154,7 @@ async def _live(kept: ShimMachine, snapshot: str | None) -> None:
 
 
 def main() -> int:
-    """Returns 0 where the machine ended as was wished, else the error's exit code."""
+    """Run the shim; return 0 if the machine ended as requested, else the error's exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--snapshot")

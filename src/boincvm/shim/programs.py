@@ -1,4 +1,4 @@
-"""The programs that run in a kept machine: they end with it, and are saved with it."""
+"""The programs that run in a shim's machine: they end with it, and are saved with it."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -12,14 +12,17 @@ from boincvm.node.machine_programs import attached_to, programs_of
 
 
 class MachinePrograms:
-    """`session`: gives the machine's, None while there is none to run programs in."""
+    """The programs that run in the machine now.
+
+    `session` returns the machine's session, or None while no programs can run in it.
+    """
 
     def __init__(self, session: Callable[[], Session | None]) -> None:
         self._session = session
         self._running: set[GuestProgram] = set()
 
     def start(self, request: Request, listener: Listener) -> RunningProgram:
-        """For NodeCommands. Raises BoincvmError."""
+        """Start a program, for NodeCommands. Raises BoincvmError."""
         session = self._session()
         if session is None:
             raise HypervisorError("the machine does not run yet, or not any more")
@@ -28,7 +31,10 @@ class MachinePrograms:
     def bring_back(
         self, session: Session, state: Mapping[str, object], listener: Listener
     ) -> RunningProgram:
-        """One that ran when the machine was saved. Raises HostError where `state` is damaged."""
+        """Attach a program that ran when the machine was saved.
+
+        Raises HostError if `state` is damaged.
+        """
         return self._guarded(attached_to(session.link, state, listener), session)
 
     def _guarded(self, program: GuestProgram, session: Session) -> RunningProgram:
@@ -36,20 +42,22 @@ class MachinePrograms:
         return _Guarded(program, session, self._running.discard)
 
     def states(self) -> list[dict[str, object]]:
-        """To be asked while the guest is quiet."""
+        """Return the programs' states; call it only while the guest is quiesced."""
         return [program.state() for program in self._running]
 
 
 def drain(link: GuestLink, states: Iterable[Mapping[str, object]]) -> None:
-    """Programs that ran when the machine was saved go on, and what they say goes nowhere, for
-    nobody waits for it any more. Raises HostError where one of `states` is damaged."""
+    """Let programs that ran when the machine was saved continue, and discard their output.
+
+    Nobody waits for it any more. Raises HostError if one of `states` is damaged.
+    """
     for state in states:
         nobody = _Nobody()
         nobody.program = attached_to(link, state, nobody)
 
 
 class _Nobody:
-    """A Listener that does not listen."""
+    """A Listener that discards everything."""
 
     program: GuestProgram | None = None
 
@@ -67,7 +75,7 @@ class _Nobody:
 
 
 class _Guarded:
-    """A program whose wait ends when the machine does."""
+    """A program whose `wait` ends when the machine does."""
 
     def __init__(
         self, program: GuestProgram, session: Session, forget: Callable[[GuestProgram], None]

@@ -1,9 +1,9 @@
-"""A shell on a machine's screen, for whoever sits before it: the guest has no getty.
+"""A shell on a machine's screen, for the person in front of it: the guest has no getty.
 
-Nor has its kernel a driver for the screen: it is started by PVH, which tells it of none
-(Documentation/arch/x86/boot.rst), and keeps what its terminals show in memory alone. So the
-text and the cursor, as an inverse cell, are copied from there (vcs(4)) to the VGA text mode that
-the firmware has set.
+The guest's kernel has no driver for the screen either: it is started by PVH, which does not tell it
+of one (Documentation/arch/x86/boot.rst), and keeps the contents of its terminals only in memory. So
+the text, and the cursor as an inverse cell, are copied from there (vcs(4)) to the VGA text mode
+that the firmware has set.
 """
 
 from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
@@ -50,7 +50,7 @@ while True:
 
 
 def open_screen(link: GuestLink) -> None:
-    """Begins to offer one, for as long as the machine lives."""
+    """Start offering a shell on the screen, for as long as the machine lives."""
     program = GuestProgram(
         link,
         ["python3", "-I", "-S", "-c", _SHELLS],

@@ -1,4 +1,4 @@
-"""A machine's snapshots: checkpoints in its directory that have a name."""
+"""A machine's snapshots: named checkpoints in its directory."""
 
 import re
 import time
@@ -25,18 +25,21 @@ _EVERY = 1 << 30
 
 
 class Snapshot(NamedTuple):
-    """number: of the checkpoint. made: seconds since 1970. size: bytes of its files, of which
-    other snapshots may have some too. programs: those that ran in the guest then."""
+    """A named checkpoint of a machine."""
 
     name: str
     number: int
+    """Number of the checkpoint."""
     description: str
     made: float
+    """Seconds since 1970."""
     size: int
+    """Bytes of its files, some of which other snapshots may share."""
     programs: tuple[dict[str, object], ...] = ()
+    """States of the programs that ran in the guest."""
 
     def table(self) -> dict[str, Json]:
-        """For people."""
+        """Return what users are shown."""
         return {
             "name": self.name,
             "description": self.description,
@@ -46,13 +49,13 @@ class Snapshot(NamedTuple):
 
 
 class Snapshots:
-    """Of the machine at `place`. The caller sees to it that nobody else changes them."""
+    """The snapshots of the machine at `place`. The caller must prevent concurrent changes."""
 
     def __init__(self, place: MachineDirectory) -> None:
         self._place = place
 
     def all(self) -> list[Snapshot]:
-        """The oldest one first. Raises HostError."""
+        """Return all snapshots, oldest first. Raises HostError."""
         found = []
         for table in self._place.snapshots():
             try:
@@ -65,7 +68,8 @@ class Snapshots:
         return found
 
     def find(self, name: str | None) -> Snapshot:
-        """The one with that name; the newest where there is none. Raises UsageError."""
+        """Return the snapshot with that name, or the newest if `name` is None. Raises
+        UsageError."""
         found = self.all()
         wanted = [one for one in found if name in (None, one.name)]
         if not wanted:
@@ -76,7 +80,7 @@ class Snapshots:
         return wanted[-1]
 
     def choose_name(self, name: str | None, description: str) -> str:
-        """For a new one. Raises UsageError."""
+        """Return a name for a new snapshot, `name` if it is given. Raises UsageError."""
         found = {one.name for one in self.all()}
         if len(found) >= MOST:
             raise UsageError(f"the machine has {MOST} snapshots", hint="remove one first")
@@ -101,24 +105,28 @@ class Snapshots:
     def add(
         self, name: str, description: str, saved: SavedMachine, programs: list[dict[str, object]]
     ) -> None:
-        """Its checkpoint is on the disk already. Raises OSError."""
+        """Add a snapshot whose checkpoint is on disk already. Raises OSError."""
         size = sum(seal.size for seal in saved.checkpoint.files.values())
         made = Snapshot(name, saved.checkpoint.number, description, time.time(), size)
         table = {**made._asdict(), "programs": programs}
         self._place.write_snapshots([*self._place.snapshots(), table])
 
     def remove(self, name: str, in_use: frozenset[str], saved: int | None) -> None:
-        """And the files that nothing else needs: not the machine that runs, nor the saved one.
-        Raises UsageError, OSError."""
+        """Remove a snapshot and the files that nothing else needs.
+
+        Files of the running machine and of the saved one stay. Raises UsageError, OSError.
+        """
         self.find(name)
         tables = [one for one in self._place.snapshots() if one.get("name") != name]
         self._place.write_snapshots(tables)
         self.sweep(in_use, saved)
 
     def sweep(self, in_use: frozenset[str], saved: int | None = None) -> None:
-        """Removes all checkpoints but those of snapshots and the one where the machine is saved:
-        former saved states, and what somebody has left who was killed. The files that are the
-        machine's disk by state.json stay, too. Raises HostError, OSError."""
+        """Remove all checkpoints but those of snapshots and the machine's saved state.
+
+        This removes former saved states and leftovers of killed processes. The files that make up
+        the machine's disk according to state.json stay as well. Raises HostError, OSError.
+        """
         needed = {saved, *(one.number for one in self.all())}
         for number, path in manifests(self._place.disk):
             if number not in needed:
@@ -128,7 +136,7 @@ class Snapshots:
 
 
 def _snapshot(table: Mapping[str, object]) -> Snapshot:
-    """Raises KeyError, ValueError, TypeError."""
+    """Decode a snapshot. Raises KeyError, ValueError, TypeError."""
     name, description, programs = table["name"], table["description"], table.get("programs", [])
     if not isinstance(name, str) or not isinstance(description, str):
         raise TypeError("a name that is no text")
@@ -144,7 +152,7 @@ def _snapshot(table: Mapping[str, object]) -> Snapshot:
 
 
 def read_checkpoint(place: MachineDirectory, number: int) -> SavedMachine:
-    """Found whole. Raises SavedMachineError."""
+    """Read a complete checkpoint. Raises SavedMachineError."""
     try:
         saved = read_manifest(manifest_path(place.disk, number))
         check_files(place.disk, saved.checkpoint.files)

@@ -1,4 +1,4 @@
-"""What a shim can be asked on the bus."""
+"""The requests that a shim answers on the bus."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,20 +13,21 @@ LONGEST_STOP = 3600.0
 """Seconds that a guest may be given to shut down."""
 
 ENDS = ("stop", "power_off", "save")
-"""Those after which the machine has ended."""
+"""Requests after which the machine has ended."""
 
 Act = Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]
 
 
 class ShimVerbs:
-    """One after the other, so that nothing is paused while it is being saved."""
+    """The shim's requests, handled one after the other, so that nothing is paused while it is
+    being saved."""
 
     def __init__(self, kept: ShimMachine) -> None:
         self._kept = kept
         self._turn = asyncio.Lock()
 
     def table(self) -> dict[str, Verb]:
-        """For the Responder."""
+        """Return the handlers for the Responder, by name."""
         acts: dict[str, Act] = {
             "pause": lambda _: self._simply(self._kept.pause),
             "resume": lambda _: self._simply(self._kept.resume),
@@ -40,7 +41,7 @@ class ShimVerbs:
 
     def _in_turn(self, name: str, act: Act) -> Verb:
         async def verb(arguments: Mapping[str, object], _data: bytes) -> Reply:
-            # Pulling the plug waits for nothing that is being done.
+            # power_off does not wait for the request being handled.
             async with nullcontext() if name == "power_off" else self._turn:
                 told: Mapping[str, object] = {}
                 try:
@@ -53,7 +54,10 @@ class ShimVerbs:
         return verb
 
     def _has_ended(self, name: str) -> bool:
-        """While `name` waited for its turn; what is not about the end is refused then."""
+        """Return True if the machine ended while `name` waited for its turn.
+
+        Raises MachineStateError if `name` is not a request to end it.
+        """
         state = self._kept.status.state
         if state.is_off and name not in ENDS:
             raise MachineStateError(
@@ -88,13 +92,13 @@ class ShimVerbs:
         return {}
 
     async def end_with_host(self) -> None:
-        """In its turn, too."""
+        """End the machine because the host is shutting down, after the current request."""
         async with self._turn:
             await self._kept.end_with_host()
 
 
 def failure(error: BaseException) -> BoincvmError:
-    """What ended a machine's beginning, as one of ours."""
+    """Convert what ended a machine's start to a BoincvmError."""
     if isinstance(error, BoincvmError):
         return error
     return HostError(f"the host's system refused: {error}")
