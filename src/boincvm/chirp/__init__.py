@@ -1,1 +1,1 @@
-"""Files by the Chirp protocol of Notre Dame's coop-computing-tools."""
+"""File transfer by the Chirp protocol of Notre Dame's coop-computing-tools."""

@@ -1,8 +1,8 @@
-"""A client of the Chirp protocol (version 2), as Debian's coop-computing-tools speak it.
+"""A client of the Chirp protocol (version 2), as in Debian's coop-computing-tools.
 
-It proves who it is as `unix`, which a server on the same host can check, or as `hostname`.
-Tickets, Kerberos and Globus are not spoken. After any error but ChirpRefusedError, and after
-being cancelled, a connection is of no use but to be closed.
+It authenticates as `unix`, which a server on the same host can check, or as `hostname`. Tickets,
+Kerberos and Globus are not supported. After any error but ChirpRefusedError, and after
+cancellation, a connection can only be closed.
 """
 
 import asyncio
@@ -34,19 +34,18 @@ METHODS = ("unix", "hostname")
 TIMEOUT = 30.0
 PIECE = 1 << 20
 AHEAD = 4
-"""Pieces that are on their way at once."""
+"""Pieces that may be in transit at once."""
 _BUFFER = 1 << 18
 _DIGEST_RATE = 10 << 20
-"""Bytes a second that a server digests at least."""
+"""Bytes per second that a server digests at least."""
 _MD5_BYTES = 16
 _MOST_ENTRIES = 100_000
 _CHALLENGE = re.compile(r"challenge\.[0-9]{1,10}\.[0-9]{1,10}")
-_CHALLENGE_PLACES = ("/tmp", "/var/tmp")  # noqa: S108  # where servers make them
+_CHALLENGE_PLACES = ("/tmp", "/var/tmp")  # noqa: S108  # where servers put them
 
 
 class ChirpClient:
-    """One connection. `identity`: who the server says that we are, such as `unix:jane`.
-    `is_busy`: while a `read` or `write` has not come to its end; nothing else can be asked."""
+    """One connection to a Chirp server."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout: float
@@ -55,14 +54,19 @@ class ChirpClient:
         self._writer = writer
         self._timeout = timeout
         self.identity = ""
+        """Our identity according to the server, such as `unix:jane`."""
         self.is_busy = False
+        """True while a `read` or `write` is incomplete; no other request can be sent."""
 
     @classmethod
     async def open(
         cls, host: str, port: int, methods: Sequence[str] = METHODS, timeout: float = TIMEOUT
     ) -> Self:
-        """Each wait is bounded by `timeout` seconds. Raises ChirpLostError, ChirpNonsenseError,
-        UsageError where no method is good enough."""
+        """Connect and authenticate; each wait takes at most `timeout` seconds.
+
+        Raises ChirpLostError, ChirpNonsenseError, UsageError if the server accepts none of the
+        methods.
+        """
         try:
             async with asyncio.timeout(timeout):
                 reader, writer = await asyncio.open_connection(host, port, limit=_BUFFER)
@@ -81,13 +85,13 @@ class ChirpClient:
         return client
 
     async def close(self) -> None:
-        """Again is harmless."""
+        """Close the connection; calling it again is harmless."""
         self._writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(self._timeout):
                 await self._writer.wait_closed()
 
-    # What a connection is made of.
+    # The connection.
 
     async def _send(self, *pieces: bytes | memoryview) -> None:
         try:
@@ -125,7 +129,7 @@ class ChirpClient:
             raise ChirpRefusedError(value, what)
         return value
 
-    # Who we are.
+    # Authentication.
 
     async def _authenticate(self, methods: Sequence[str], where: str) -> None:
         for method in methods:
@@ -133,7 +137,7 @@ class ChirpClient:
                 continue
             await self._send(method.encode() + b"\n")
             if not await self._yes():
-                continue  # it knows no such method
+                continue  # it does not support the method
             is_shown = await (self._show_user() if method == "unix" else self._yes())
             if is_shown and await self._yes():
                 kind, who = await self._line(), await self._line()
@@ -155,7 +159,8 @@ class ChirpClient:
         return ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
 
     async def _show_user(self) -> bool:
-        """The server wants a file of ours: an empty one, where nothing was, at a place for such."""
+        """Create the file that the server asks for as proof, if it is new and in a suitable
+        place."""
         path = Path((await self._line()).decode("utf-8", "replace"))
         is_fit = str(path.parent) in _CHALLENGE_PLACES and _CHALLENGE.fullmatch(path.name)
         if not is_fit:
@@ -175,13 +180,16 @@ class ChirpClient:
     # Files. All of these raise ChirpLostError, ChirpNonsenseError, ChirpRefusedError.
 
     async def lstat(self, path: str) -> ChirpStat:
-        """Of a symbolic link itself."""
+        """Return the status of a file, or of a symbolic link itself."""
         await self._send(request("lstat", encoded(path)))
         await self._answer(path)
         return read_stat(await self._line())
 
     async def open_file(self, path: str, flags: str, mode: int = 0o600) -> int:
-        """`flags` of these: r read, w write, c create, t truncate, x only a new one."""
+        """Open a file and return its descriptor.
+
+        `flags` are some of: r read, w write, c create, t truncate, x fail if it exists.
+        """
         await self._send(request("open", encoded(path), flags, mode))
         descriptor = await self._answer(path, 1 << 31)
         read_stat(await self._line())
@@ -192,7 +200,7 @@ class ChirpClient:
         await self._answer("close")
 
     async def read(self, descriptor: int, begin: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes of a file from `begin` to `end`, or to its own end if that is earlier."""
+        """Yield the bytes of a file from `begin` to `end`, or to its own end if that is earlier."""
         self.is_busy = True
         asked: deque[int] = deque()
         at = begin
@@ -208,7 +216,7 @@ class ChirpClient:
             if data:
                 yield data
             if count < size:
-                # What was asked for beyond would leave a gap.
+                # The pieces already requested would leave a gap.
                 await self._pass_over(asked)
                 if count == 0:
                     break
@@ -221,7 +229,7 @@ class ChirpClient:
             await self._exactly(await self._answer("pread", size))
 
     async def write(self, descriptor: int, begin: int, pieces: AsyncIterator[bytes]) -> int:
-        """Writes them from `begin` on, and returns where they end."""
+        """Write the pieces from `begin` on; return the offset of their end."""
         self.is_busy = True
         unanswered: deque[tuple[int, memoryview]] = deque()
         at = begin
@@ -252,7 +260,7 @@ class ChirpClient:
             unanswered.append((at + count, view[count:]))
 
     async def md5(self, path: str, size: int) -> bytes:
-        """`size`: of the file, by which the server is given its time."""
+        """Return a file's MD5; the larger `size`, the longer the server is given."""
         await self._send(request("md5", encoded(path)))
         patience = self._timeout + size / _DIGEST_RATE
         if await self._answer(path, _MD5_BYTES, patience) != _MD5_BYTES:
@@ -260,7 +268,7 @@ class ChirpClient:
         return await self._exactly(_MD5_BYTES)
 
     async def list_directory(self, path: str) -> list[tuple[str, ChirpStat]]:
-        """What is in it, without `.` and `..`, by name."""
+        """Return the entries of a directory, without `.` and `..`, sorted by name."""
         await self._send(request("getlongdir", encoded(path)))
         await self._answer(path)
         found: dict[str, ChirpStat] = {}
@@ -282,7 +290,7 @@ class ChirpClient:
         await self._answer(path)
 
     async def set_time(self, path: str, modified: int) -> None:
-        """When it was last read and modified: seconds since 1970."""
+        """Set the times of access and modification, in seconds since 1970."""
         await self._send(request("utime", encoded(path), modified, modified))
         await self._answer(path)
 

@@ -1,7 +1,7 @@
-"""Files and trees to and from a Chirp server, each going on where an earlier try was broken off.
+"""Copy files and trees to and from a Chirp server, resuming interrupted copies.
 
-How far an earlier try came is told by the size of what it left; whether all of it is right, by
-the server's MD5 at the end, which is all that Chirp offers. What is wrong is copied once more.
+The size of what an earlier try left tells how far it came. The server's MD5 at the end, which is
+the only check that Chirp offers, tells whether all of it is right; if not, it is copied once more.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _TRIES = 2
 
 
 async def find(client: ChirpClient, path: str) -> ChirpStat | None:
-    """None where there is nothing. Symbolic links are not followed."""
+    """Return the status of `path`; None if it does not exist. Symbolic links are not followed."""
     try:
         return await client.lstat(path)
     except ChirpRefusedError as refused:
@@ -50,7 +50,7 @@ async def find(client: ChirpClient, path: str) -> ChirpStat | None:
 
 
 async def send_file(session: ChirpSession, source: Path, path: str) -> int:
-    """Returns its size. Raises BoincvmError."""
+    """Send a file; return its size. Raises BoincvmError."""
     with _opened(source) as file:
         status = os.fstat(file.fileno())
         session.count(status.st_size)
@@ -68,7 +68,7 @@ async def send_file(session: ChirpSession, source: Path, path: str) -> int:
 
 
 async def _set_time(client: ChirpClient, path: str, status: os.stat_result) -> None:
-    """In whole seconds, for Chirp has no others; a server may refuse it."""
+    """Set the time in whole seconds, as Chirp has no finer ones; a server may refuse it."""
     with suppress(ChirpRefusedError):
         await client.set_time(path, status.st_mtime_ns // 10**9)
 
@@ -103,13 +103,15 @@ async def _pieces(
             raise InputFileError("a file has become shorter while it was sent")
         yield data
         at += len(data)
-        # By now the server has answered for what was sent so many pieces ago.
+        # By now the server has acknowledged all but the last AHEAD pieces.
         session.reached(at - AHEAD * PIECE)
 
 
 async def fetch_file(session: ChirpSession, path: str, part: Path) -> tuple[int, int]:
-    """Into `part`, whatever is there, with its time; returns its size and mode. Raises
-    BoincvmError."""
+    """Fetch a file and its time into `part`, resuming what is there; return its size and mode.
+
+    Raises BoincvmError.
+    """
     session.begin_file()
     with _opened(part, "c+") as file:
         for _ in range(_TRIES):
@@ -146,7 +148,7 @@ async def _read_rest(
 
 
 async def regular(client: ChirpClient, path: str) -> ChirpStat:
-    """Raises InputFileError where it is no regular file."""
+    """Return the status of a regular file. Raises InputFileError if it is not one."""
     there = await client.lstat(path)
     if not there.is_file:
         kind = "directory" if there.is_directory else "regular file"
@@ -174,8 +176,11 @@ def _md5(file: FileIO) -> bytes:
 
 
 async def send_tree(session: ChirpSession, source: Path, path: str) -> tuple[int, int, list[str]]:
-    """How many files and bytes there were, and what was left out: links and the like, by their
-    paths beneath `source`. Raises BoincvmError."""
+    """Send a tree; return the numbers of files and bytes, and what was left out.
+
+    Left out are links and special files, listed by their paths beneath `source`. Raises
+    BoincvmError.
+    """
     files = total = 0
     left_out: list[str] = []
     made: list[tuple[str, os.stat_result]] = []
@@ -230,7 +235,7 @@ async def _make_directory(client: ChirpClient, path: str) -> None:
 
 
 async def fetch_tree(session: ChirpSession, path: str, part: Path) -> tuple[int, int, list[str]]:
-    """Into the directory `part`; as `send_tree`. Raises BoincvmError."""
+    """Fetch a tree into the directory `part`; return what `send_tree` does. Raises BoincvmError."""
     files = total = 0
     left_out: list[str] = []
     made: list[tuple[Path, int]] = []
@@ -274,7 +279,7 @@ def _make_local(directory: Path) -> None:
 
 @contextmanager
 def _opened(path: Path, mode: str = "r") -> Iterator[FileIO]:
-    """Not through a symbolic link, and not waiting for a FIFO."""
+    """Open a regular file without following a symbolic link or waiting for a FIFO."""
     kind = InputFileError if mode == "r" else OutputFileError
     try:
         descriptor = open_descriptor(path, mode, follow_links=False, wait=False, permissions=0o600)

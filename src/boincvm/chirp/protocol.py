@@ -1,7 +1,7 @@
-"""What is said in Chirp: paths, answers, errors. Whatever a server says is checked.
+"""Paths, answers and errors of the Chirp protocol; everything from a server is checked.
 
-A request is a line of words, of which paths are percent-encoded; an answer is a line with a
-number, which is an error's where it is negative. Lines and data may follow both.
+A request is a line of words, of which paths are percent-encoded; an answer is a line with a number,
+which is an error if it is negative. Lines and data may follow both.
 """
 
 import re
@@ -46,18 +46,18 @@ _REASONS = {
 
 
 class ChirpLostError(BusError):
-    """The server cannot be reached, or not any more."""
+    """The server cannot be reached, or the connection to it was lost."""
 
 
 class ChirpNonsenseError(GuestProtocolError):
-    """The server said what it may not say."""
+    """The server violated the protocol."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the Chirp server's answer is invalid: {what}")
 
 
 class ChirpRefusedError(BoincvmError):
-    """`number`: the protocol's, negative."""
+    """The server answered with an error; `number` is the protocol's, and negative."""
 
     def __init__(self, number: int, what: str) -> None:
         self.number = number
@@ -72,11 +72,12 @@ class ChirpRefusedError(BoincvmError):
 
 
 class ChirpUrl(NamedTuple):
-    """`path` begins with a slash and has no `..`."""
+    """A file on a Chirp server."""
 
     host: str
     port: int
     path: str
+    """Begins with a slash and has no `..`."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -84,7 +85,7 @@ class ChirpUrl(NamedTuple):
 
 
 def parse_url(text: str) -> ChirpUrl:
-    """`chirp://HOST[:PORT]/PATH`; PATH is as it is, with nothing encoded. Raises UsageError."""
+    """Parse `chirp://HOST[:PORT]/PATH`, where nothing in PATH is encoded. Raises UsageError."""
     match = _URL.fullmatch(text)
     port = int(match[2] or PORT) if match else 0
     if match is None or not 0 < port < 1 << 16:
@@ -96,11 +97,13 @@ def parse_url(text: str) -> ChirpUrl:
 
 
 class ChirpStat(NamedTuple):
-    """`mode`: with the kind of file, as of stat(2)."""
+    """The status of a file on a server."""
 
     mode: int
+    """Permissions and the kind of file, as in stat(2)."""
     size: int
     modified: int
+    """Seconds since 1970."""
 
     @property
     def is_file(self) -> bool:
@@ -112,7 +115,7 @@ class ChirpStat(NamedTuple):
 
 
 def request(*words: str | int) -> bytes:
-    """A line. Raises UsageError where it is longer than every server must bear."""
+    """Encode a request. Raises UsageError if it is longer than every server must accept."""
     line = b" ".join(str(word).encode() for word in words)
     if len(line) > _LONGEST_REQUEST:
         raise UsageError("a path is longer than Chirp can say", hint="use shorter names")
@@ -124,7 +127,10 @@ def encoded(path: str) -> str:
 
 
 def number(line: bytes, most: int = _LARGEST) -> int:
-    """The first word of an answer, negative or at most `most`. Raises ChirpNonsenseError."""
+    """Return the first word of an answer as a number, negative or at most `most`.
+
+    Raises ChirpNonsenseError.
+    """
     word = line.split(maxsplit=1)[0] if line.strip() else b""
     value = int(word) if _NUMBER.fullmatch(word) else most + 1
     if value > most:
@@ -133,7 +139,7 @@ def number(line: bytes, most: int = _LARGEST) -> int:
 
 
 def read_stat(line: bytes) -> ChirpStat:
-    """Raises ChirpNonsenseError."""
+    """Decode a file's status. Raises ChirpNonsenseError."""
     words = line.split()
     if len(words) != _STAT_NUMBERS or not all(map(_NUMBER.fullmatch, words)):
         raise ChirpNonsenseError(f"{line[:40]!r} where a file was to be described")
@@ -144,8 +150,10 @@ def read_stat(line: bytes) -> ChirpStat:
 
 
 def read_name(line: bytes) -> str:
-    """A directory's entry, which is one name and leads nowhere else. Raises
-    ChirpNonsenseError."""
+    """Decode the name of a directory's entry, which must be a single name.
+
+    Raises ChirpNonsenseError.
+    """
     if not 0 < len(line) <= _LONGEST_NAME or b"/" in line or b"\0" in line:
         raise ChirpNonsenseError(f"{line[:40]!r} is no file's name")
     return line.decode("utf-8", "surrogateescape")

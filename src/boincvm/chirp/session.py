@@ -1,4 +1,4 @@
-"""A Chirp server that may go and come back: what was broken off is tried again."""
+"""A Chirp server that may go away and come back: what was interrupted is tried again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,19 +17,25 @@ Done = TypeVar("Done")
 
 
 class Access(NamedTuple):
-    """How a server is used. methods: by which we may say who we are. timeout: seconds of each
-    wait. patience: seconds without any progress after which a lost server is given up.
-    most_bytes, most_files: of one copy."""
+    """How a server is used."""
 
     methods: Sequence[str] = METHODS
+    """Methods by which we may authenticate."""
     timeout: float = TIMEOUT
+    """Seconds that each wait may take."""
     patience: float = 60.0
+    """Seconds without progress after which a lost server is given up."""
     most_bytes: int = 1 << 40
+    """Limit for one copy."""
     most_files: int = 100_000
+    """Limit for one copy."""
 
 
 class ChirpSession:
-    """As a context: the first connection must succeed at once, later ones have `patience`."""
+    """A session with a server, for use in an `async with` block.
+
+    The first connection must succeed immediately; later ones are retried for `patience` seconds.
+    """
 
     def __init__(self, url: ChirpUrl, access: Access) -> None:
         self._url = url
@@ -54,7 +60,7 @@ class ChirpSession:
         await self._drop()
 
     async def client(self) -> ChirpClient:
-        """A connection on which something can be asked. Raises as `ChirpClient.open`."""
+        """Return a connection that is ready for requests. Raises as `ChirpClient.open`."""
         if self._client is not None and self._client.is_busy:
             await self._drop()
         if self._client is None:
@@ -69,22 +75,22 @@ class ChirpSession:
             await client.close()
 
     def progressed(self) -> None:
-        """Something has come about since the last break."""
+        """Note progress, so that `patience` begins again."""
         self._wait = _FIRST_WAIT
         self._progressed_at = asyncio.get_running_loop().time()
 
     def begin_file(self) -> None:
-        """`reached` counts from its beginning."""
+        """Begin a new file, to which `reached` refers."""
         self._furthest = 0
 
     def reached(self, offset: int) -> None:
-        """Progress, if it is further than any try of this file has come."""
+        """Note progress if `offset` is further than any earlier try of this file came."""
         if offset > self._furthest:
             self._furthest = offset
             self.progressed()
 
     async def lost(self, error: ChirpLostError) -> None:
-        """Waits before the next try; raises `error` where there have been enough."""
+        """Wait before the next try; raise `error` if patience has run out."""
         await self._drop()
         loop = asyncio.get_running_loop()
         if loop.time() + self._wait - self._progressed_at > self._access.patience:
@@ -93,8 +99,10 @@ class ChirpSession:
         self._wait = min(2 * self._wait, _LONGEST_WAIT)
 
     async def do(self, work: Callable[[ChirpClient], Awaitable[Done]]) -> Done:
-        """`work` must bear being done again. Raises what it raises, but ChirpLostError only
-        when patience is at its end."""
+        """Run `work`, which must be repeatable, until it succeeds.
+
+        Raises what it raises, but ChirpLostError only when patience has run out.
+        """
         while True:
             try:
                 done = await work(await self.client())
@@ -111,13 +119,13 @@ class ChirpSession:
                 return done
 
     def count(self, size: int) -> None:
-        """One more file or directory, of `size` bytes. Raises LimitError."""
+        """Count a file or directory of `size` bytes. Raises LimitError."""
         self.check(size)
         self._bytes_left -= size
         self._files_left -= 1
 
     def check(self, size: int) -> None:
-        """Whether there may be one of `size` bytes more. Raises LimitError."""
+        """Check that a file of `size` bytes is within the limits. Raises LimitError."""
         if self._bytes_left < size or self._files_left < 1:
             access = self._access
             raise LimitError(

@@ -1,7 +1,7 @@
-"""Files by Chirp: the second transport beside the bus, to and from `chirp://HOST:PORT/PATH`.
+"""Transfer of files by Chirp, beside the bus, to and from `chirp://HOST:PORT/PATH`.
 
-What comes is written under another name, proved by its size and the server's MD5, and renamed.
-Under that name (`.boincvm-part-…`) a later call finds what an earlier one has left, and goes on.
+Files are written under another name, verified by their size and the server's MD5, and renamed. That
+name (`.boincvm-part-…`) is where a later call finds what an earlier one has left, and continues.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from boincvm.tree_entries import shown
 
 SCHEME = "chirp://"
 OF_GUEST = Access(methods=("hostname",))
-"""For a server that a guest has named: it may be any, so nothing is proved to it."""
+"""For a server that a guest has named: it may be anyone's, so nothing is proved to it."""
 
 
 class Capable(Protocol):
@@ -48,19 +48,23 @@ class Capable(Protocol):
 
 
 class Copied(NamedTuple):
-    """left_out: symbolic links and special files, by their paths beneath the tree."""
+    """What a copy has transferred."""
 
     files: int
     bytes: int
     left_out: tuple[str, ...] = ()
+    """Symbolic links and special files, by their paths beneath the tree."""
 
 
 async def chirp_put(
     source: Path | AsyncIterator[bytes], url: str, access: Access | None = None
 ) -> Copied:
-    """A file replaces what has its name there; a tree must be new. The directory that it goes
-    into must be there. A byte stream is collected on this host's disk first, for it may be
-    needed again. Raises BoincvmError."""
+    """Copy a file, a tree or a byte stream to `url`.
+
+    A file replaces an existing one; a tree must be new. The parent directory must exist. A byte
+    stream is first collected on this host's disk, since it may be needed again. Raises
+    BoincvmError.
+    """
     access = access or Access()
     target = _named(url)
     if not isinstance(source, Path):
@@ -84,8 +88,10 @@ async def chirp_put(
 
 
 async def chirp_get(url: str, destination: Path, access: Access | None = None) -> Copied:
-    """To `destination` itself; a file replaces another one, a tree must be new. Raises
-    BoincvmError."""
+    """Copy a file or a tree to exactly `destination`.
+
+    A file replaces an existing one; a tree must be new. Raises BoincvmError.
+    """
     source = parse_url(url)
     part = Path(_beside(str(destination.absolute()), str(source)))
     async with ChirpSession(source, access or Access()) as session:
@@ -107,8 +113,11 @@ async def chirp_get(url: str, destination: Path, access: Access | None = None) -
 
 
 async def chirp_read(url: str, access: Access | None = None) -> AsyncIterator[bytes]:
-    """A file's bytes as they come. That they are right shows at the end: InputFileError then
-    says that all of them are worth nothing. Raises BoincvmError."""
+    """Yield a file's bytes as they arrive.
+
+    They are verified only at the end: if InputFileError is raised, all of them are invalid. Raises
+    BoincvmError.
+    """
     source = parse_url(url)
     digest, at = hashlib.md5(usedforsecurity=False), 0
     async with ChirpSession(source, access or Access()) as session:
@@ -133,8 +142,10 @@ async def chirp_read(url: str, access: Access | None = None) -> AsyncIterator[by
 
 
 def guest_url(guest: Capable, path: str) -> str:
-    """Where `path` is on the Chirp server that `guest` runs, as its HELLO's capability
-    `chirp://HOST:PORT` says; to be used with OF_GUEST. Raises UsageError."""
+    """Return the URL of `path` on the Chirp server that `guest` runs, for use with OF_GUEST.
+
+    Its HELLO has the capability `chirp://HOST:PORT`. Raises UsageError.
+    """
     for capability in sorted(guest.capabilities):
         if capability.startswith(SCHEME):
             host, port, _ = parse_url(capability)
@@ -154,7 +165,7 @@ def _named(url: str) -> ChirpUrl:
 
 
 def _beside(path: str, other: str) -> str:
-    """Another name in the same directory: the same one for the same copy."""
+    """Return another name in the same directory, always the same for the same copy."""
     directory = path.rpartition("/")[0]
     both = f"{path}\0{other}".encode("utf-8", "surrogateescape")
     return f"{directory}/.boincvm-part-{hashlib.sha256(both).hexdigest()[:16]}"
@@ -164,7 +175,7 @@ async def _rename(client: ChirpClient, *, part: str, path: str) -> None:
     try:
         await client.rename(part, path)
     except ChirpRefusedError as refused:
-        # The answer to an earlier try may have been lost.
+        # An earlier try may have succeeded, and its answer been lost.
         if refused.number != DOESNT_EXIST or await find(client, path) is None:
             raise
 

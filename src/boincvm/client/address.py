@@ -1,9 +1,9 @@
-"""Where a client finds the controller, and connections to there.
+"""Where a client finds the controller, and how it connects.
 
-BOINCVM_CONTROLLER  http://HOST:PORT, https://HOST:PORT or unix:PATH; without it the socket
-                    of this user's own controller
-BOINCVM_TOKEN       for http and https; BOINCVM_TOKEN_FILE: a file that holds it
-BOINCVM_CA          certificates that https is to trust in place of the system's
+BOINCVM_CONTROLLER  http://HOST:PORT, https://HOST:PORT or unix:PATH; by default the socket of
+                    this user's own controller
+BOINCVM_TOKEN       token for http and https; BOINCVM_TOKEN_FILE: a file that contains it
+BOINCVM_CA          certificates that https trusts instead of the system's
 BOINCVM_CERTIFICATE, BOINCVM_KEY    files of the client's own certificate
 """
 
@@ -26,13 +26,14 @@ _EXPECTED = "expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
 
 
 class ControllerAddress(NamedTuple):
-    """path: of a UNIX socket; else host, port and token, `security` for TLS."""
+    """A controller's address: the `path` of a UNIX socket, or `host`, `port` and `token`."""
 
     path: Path | None
     host: str = "localhost"
     port: int = 0
     token: str = ""
     security: ssl.SSLContext | None = None
+    """Settings of TLS; None for http."""
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -41,7 +42,10 @@ class ControllerAddress(NamedTuple):
         return f"{'https' if self.security else 'http'}://{host}:{self.port}"
 
     def connection(self, limit: float | None) -> http.client.HTTPConnection:
-        """Return one, not connected. limit: seconds that it may be silent; None: for ever."""
+        """Return an unconnected connection.
+
+        `limit` is the number of seconds that it may be silent, None for no limit.
+        """
         if self.path is not None:
             return _UnixConnection(self.path, limit)
         if self.security is not None:
@@ -73,7 +77,7 @@ class _TlsConnection(http.client.HTTPSConnection):
 def find_address(
     given: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> ControllerAddress:
-    """Find the controller; `given` goes before BOINCVM_CONTROLLER. Raises UsageError, HostError."""
+    """Find the controller; `given` overrides BOINCVM_CONTROLLER. Raises UsageError, HostError."""
     text = given or environment.get("BOINCVM_CONTROLLER", "")
     if not text:
         return ControllerAddress(paths.controller_directory() / SOCKET)
@@ -98,7 +102,7 @@ def _security(environment: Mapping[str, str]) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=authority)
         if certificate:
             context.load_cert_chain(certificate, environment.get("BOINCVM_KEY") or None)
-    except OSError as error:  # SSLError is one
+    except OSError as error:  # includes SSLError
         raise UsageError(
             f"the certificates cannot be used: {error.strerror or error}",
             hint="see BOINCVM_CA, BOINCVM_CERTIFICATE and BOINCVM_KEY",
@@ -107,7 +111,7 @@ def _security(environment: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _token(environment: Mapping[str, str]) -> str:
-    """An empty one where there is none: a certificate may do."""
+    """Return the token, or "" if none is set: a certificate may suffice."""
     token = environment.get("BOINCVM_TOKEN", "")
     named = environment.get("BOINCVM_TOKEN_FILE", "")
     if not token and named:

@@ -1,9 +1,9 @@
-"""A client of the controller's JSON face: synchronous, with the standard library alone.
+"""A synchronous client of the controller's JSON API that needs only the standard library.
 
     client = Client(find_address())
     for vm in client.call("list", vms="site=cern")["vms"]: ...
 
-Errors of the controller come as the BoincvmError that they were there.
+An error in the controller is raised here as a BoincvmError with its message and exit code.
 """
 
 import http.client
@@ -26,7 +26,7 @@ from boincvm.json_value import Json
 from boincvm.tree_entries import time_of
 
 CALL_LIMIT = 660.0
-"""Seconds of silence; a shim may take ten minutes for what it is told."""
+"""Seconds of silence; a shim may take ten minutes for a request."""
 _LARGEST_RESULT = 256 << 20
 _LONGEST_LINE = 16 << 20
 _LARGEST_ERROR = 1 << 20
@@ -37,47 +37,56 @@ Body = bytes | BinaryIO | Iterable[bytes] | None
 
 
 class Gotten(NamedTuple):
-    """What `Client.get` brings: a file or a tree (a tar stream), the mode of it, its size where
-    that is known, the digest of all of it, and the bytes from the asked one on, which raise
-    BoincvmError where they break off. modified: in nanoseconds since 1970, None where nobody
-    says."""
+    """What `Client.get` yields: a file or a tree."""
 
     is_tree: bool
+    """True for a tree, which comes as a tar stream."""
     mode: int
     size: int | None
+    """Bytes in `chunks`; None if not known."""
     digest: str
+    """Digest of the whole, from its first byte."""
     chunks: Iterator[bytes]
+    """The bytes from the requested offset on; raises BoincvmError if they break off."""
     modified: int | None = None
+    """Nanoseconds since 1970; None if not known."""
 
 
 class Client:
-    """A client of one controller. Each request has its own connection: threads may share it."""
+    """A client of one controller. Each request has its own connection, so threads may share it."""
 
     def __init__(self, address: ControllerAddress) -> None:
         self.address = address
 
     def call(self, operation: str, **arguments: object) -> Table:
-        """Call an operation; arguments that are None are not given. Raises BoincvmError."""
+        """Call an operation; arguments that are None are left out. Raises BoincvmError."""
         path = f"/api/{quote(operation)}"
         with self._asked("POST", path, _given(arguments), _JSON) as response:
             return _result(response)
 
     def events(self, after: int = 0, *, follow: bool = False) -> Iterator[Table]:
-        """Yield events after the one with that number; with `follow` all that come, too, until the
-        controller ends. Raises BoincvmError."""
+        """Yield the events after number `after`.
+
+        With `follow` also yield new ones until the controller ends. Raises BoincvmError.
+        """
         query = {"after": str(after), **({"follow": "yes"} if follow else {})}
         yield from self._lines("/api/events", query, is_endless=follow)
 
     def output(self, command_id: str, *, begin: int = 0) -> Iterator[Table]:
-        """Of a command, until it has ended: pieces {"vm", "stream", "offset", "data"}, `data` in
-        base64, at last {"command"}. Raises BoincvmError."""
+        """Yield a command's output until it has ended.
+
+        Pieces are {"vm", "stream", "offset", "data"} with `data` in base64; the last table is
+        {"command"}. Raises BoincvmError.
+        """
         path = f"/api/commands/{quote(command_id, safe='')}/output"
         query = {"follow": "yes", "from": str(begin)}
         return self._until_command(self._lines(path, query, is_endless=True))
 
     def run(self, **arguments: object) -> tuple[Table, Iterator[Table]]:
-        """The operation `exec`: what came of it, and then all as `output` has it. Raises
-        BoincvmError."""
+        """Call the operation `exec`; return its result, and an iterator as of `output`.
+
+        Raises BoincvmError.
+        """
         lines = self._lines("/api/exec", {"follow": "yes"}, _given(arguments), is_endless=True)
         begun = next(lines, {}).get("result")
         if not isinstance(begun, dict):
@@ -92,7 +101,7 @@ class Client:
         raise self._has_gone()
 
     def give_input(self, command_id: str, data: bytes, *, ends: bool = False) -> None:
-        """Give a command more input, and wait until there is room. Raises BoincvmError."""
+        """Send input to a command, waiting until there is room. Raises BoincvmError."""
         path = f"/api/commands/{quote(command_id, safe='')}/input"
         path += "?ends=yes" if ends else ""
         with self._asked("POST", path, data, _BYTES, limit=None) as response:
@@ -110,9 +119,12 @@ class Client:
         transfer: str,
         modified: int | None = None,
     ) -> Table:
-        """The outcomes by id. size: bytes of `body`, where it is known. modified: of a file, in
-        nanoseconds since 1970. transfer: who puts the
-        same again under the same id goes on where that ended. Raises BoincvmError."""
+        """Put a file or tree into machines; return the outcomes by id.
+
+        `size` is the length of `body` in bytes, if known; `modified` a file's time in nanoseconds
+        since 1970. Repeating a put with the same `transfer` continues where it broke off. Raises
+        BoincvmError.
+        """
         kind = "tree" if is_tree else "file"
         told = {"vms": vms, "path": path, "kind": kind, "mode": f"{mode:o}", "transfer": transfer}
         if modified is not None:
@@ -124,8 +136,11 @@ class Client:
 
     @contextmanager
     def get(self, vm: str, path: str, *, transfer: str, begin: int = 0) -> Iterator[Gotten]:
-        """A file or a tree of a machine, for the length of the block. transfer, begin: who asks
-        again under the same id goes on from that byte. Raises BoincvmError."""
+        """Get a file or tree from a machine; the result is valid within the block.
+
+        Repeating a get with the same `transfer` continues from the byte `begin`. Raises
+        BoincvmError.
+        """
         query = urlencode({"vm": vm, "path": path, "transfer": transfer, "from": begin})
         with self._asked("GET", f"/api/files?{query}", limit=None) as response:
             yield Gotten(
@@ -140,7 +155,7 @@ class Client:
     def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         while data := response.read(_CHUNK):
             yield data
-        if response.length:  # read(n) says nothing of an early end
+        if response.length:  # read(n) does not report an early end
             raise self._has_gone()
 
     def _lines(
@@ -166,7 +181,10 @@ class Client:
         *,
         limit: float | None = CALL_LIMIT,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Ask, and yield the answer if it is a good one. Raises BoincvmError, in the block too."""
+        """Send a request and yield a successful response.
+
+        Raises BoincvmError, within the block as well.
+        """
         token = self.address.token
         own = {"Authorization": f"Bearer {token}"} if token else {}
         connection = self.address.connection(limit)
@@ -226,7 +244,7 @@ def _answer(
     try:
         connection.request(method, path, body, headers)
     except (BrokenPipeError, ConnectionResetError):
-        # It may have refused before it had read all; what it said is still there to read.
+        # It may have refused before reading everything; its response can still be read.
         return connection.getresponse()
     return connection.getresponse()
 
@@ -269,7 +287,7 @@ def _no_controller(address: ControllerAddress, what: str = "") -> BoincvmError:
 
 
 def error_of(told: Json) -> BoincvmError:
-    """Return the error that the controller tells of: of a whole request, or of one machine."""
+    """Return the error that the controller reports for a request or for one machine."""
     table = told if isinstance(told, dict) else {}
     try:
         code = ExitCode(table.get("code") or ExitCode.HOST)  # type: ignore[arg-type]

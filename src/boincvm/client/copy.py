@@ -1,6 +1,6 @@
-"""Copies by the controller's HTTP face that go on after it was away: killed, restarted, cut off.
+"""Copies over the HTTP API that survive a restart of the controller or a lost connection.
 
-The machine's host keeps what it has got, or holds ready, under the copy's own id.
+The machine's host keeps what it has received, or prepared, under the copy's id.
 """
 
 import secrets
@@ -13,12 +13,12 @@ from boincvm.client.client import Client, Gotten, Table
 from boincvm.errors import ControllerAwayError, ControllerGoneError, OutputFileError
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds before each further attempt; then it is given up."""
+"""Seconds before each further attempt; after the last one the copy fails."""
 _PIECE = 1 << 18
 _T = TypeVar("_T")
 
 Progress = Callable[[int, int], None]
-"""Takes how many bytes have been copied, and how many there are."""
+"""Takes the number of bytes copied, and their total."""
 
 
 def put(
@@ -33,7 +33,10 @@ def put(
     modified: int | None = None,
     progress: Progress,
 ) -> Table:
-    """The outcomes by id; as `Client.put`. `file`: of `size` bytes. Raises BoincvmError."""
+    """Put a file or tree into machines; return the outcomes by id, as `Client.put` does.
+
+    `file` has `size` bytes. Raises BoincvmError.
+    """
     transfer = secrets.token_hex(8)
 
     def attempt() -> Table:
@@ -47,8 +50,10 @@ def put(
 
 
 def fetch(client: Client, vm: str, path: str, file: BinaryIO, progress: Progress) -> Gotten:
-    """All bytes of it are in `file`, which is empty before; what this returns has none left.
-    Raises BoincvmError."""
+    """Copy a file or tree into `file`, which must be empty; the result's `chunks` are used up.
+
+    Raises BoincvmError.
+    """
     transfer, hashed = secrets.token_hex(8), blake2b(digest_size=32)
 
     def attempt() -> Gotten:
@@ -67,7 +72,7 @@ def fetch(client: Client, vm: str, path: str, file: BinaryIO, progress: Progress
 
 
 def _again_and_again(attempt: Callable[[], _T]) -> _T:
-    """The first attempt tells at once where there is no controller."""
+    """Repeat `attempt` while the controller is away; fail at once if it was never reached."""
     has_begun = False
     for wait in WAITS:
         try:
@@ -76,7 +81,7 @@ def _again_and_again(attempt: Callable[[], _T]) -> _T:
             has_begun = has_begun or isinstance(error, ControllerGoneError)
             if not has_begun:
                 raise
-            threading.Event().wait(wait)  # nothing tells when it is back
+            threading.Event().wait(wait)  # there is no notification when it is back
     return attempt()
 
 

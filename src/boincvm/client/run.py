@@ -1,4 +1,4 @@
-"""A command, as a client follows it: its output on the screen, its input, and how it ended."""
+"""Follow a command as a client: its output on the screen, its input, and how it ended."""
 
 import base64
 import binascii
@@ -23,11 +23,11 @@ _LONGEST_LINE = 1 << 16
 _END_LIMIT = 5.0
 
 Write = Callable[[str, bytes], None]
-"""Takes the name of a stream, stdout or stderr, and bytes for it."""
+"""Takes a stream's name, stdout or stderr, and bytes for it."""
 
 
 class Screen:
-    """Output of one machine as it comes; of several line by line, each with its machine's id."""
+    """Shows output: of one machine as it comes, of several line by line with the machine's id."""
 
     def __init__(self, write: Write, *, is_prefixed: bool) -> None:
         self._write = write
@@ -36,7 +36,8 @@ class Screen:
         self._ends: dict[tuple[str, str], int] = {}
 
     def show(self, vm: str, stream: str, offset: int, data: bytes) -> None:
-        """`offset`: where in the stream; what is missing before it, nobody has any more."""
+        """Show output that begins at `offset` of the stream; report output that is missing
+        before it."""
         missing = offset - self._ends.get((vm, stream), 0)
         self._ends[vm, stream] = offset + len(data)
         if missing > 0:
@@ -54,7 +55,7 @@ class Screen:
             self._write(stream, b"".join(prefix + line + b"\n" for line in lines))
 
     def end(self) -> None:
-        """Show lines that have no end."""
+        """Show incomplete last lines."""
         for (vm, stream), rest in self._rest.items():
             if rest:
                 self._write(stream, self._prefix(vm) + rest + b"\n")
@@ -65,8 +66,11 @@ class Screen:
 
 
 def follow(output: Iterable[Table], screen: Screen) -> Table:
-    """Show all output of a command, as `Client.output` has it, until its end; return it as the
-    operation `command` tells it. Raises BoincvmError, and what `screen` raises."""
+    """Show a command's output, as `Client.output` yields it, until its end.
+
+    Returns the command as the operation `command` does. Raises BoincvmError, and what `screen`
+    raises.
+    """
     told: Table = {}
     for table in output:
         ended = table.get("command")
@@ -85,16 +89,17 @@ def follow(output: Iterable[Table], screen: Screen) -> Table:
 
 
 class End(NamedTuple):
-    """How a program ended in one machine. words: for people; empty where it ended well. hint:
-    what to do, where boincvm and not the program has something to say."""
+    """How a program ended in one machine."""
 
     code: int
     words: str = ""
+    """A description for users; empty after success."""
     hint: str = ""
+    """What to do, if boincvm rather than the program reports the end."""
     is_ours: bool = False
 
 
-# What a guest says of a program that it could not start; all else is about the guest itself.
+# Texts in a guest's report of a program that it could not start; others are about the guest itself.
 _ERRORS = {
     "no such program": ExitCode.NO_SUCH_PROGRAM,
     "cannot execute": ExitCode.CANNOT_EXECUTE,
@@ -105,7 +110,7 @@ _ERRORS = {
 
 
 def end_of(answer: Table) -> End:
-    """`answer`: one of those of the operation `command`."""
+    """Return how a program ended, from one of the answers of the operation `command`."""
     state, code, number = answer.get("state"), answer.get("code"), answer.get("signal")
     if state == "lost":
         return End(ExitCode.GUEST_DIED, f"lost: {answer.get('why')}", "see boincvm logs", True)
@@ -129,7 +134,10 @@ def end_of(answer: Table) -> End:
 
 
 def ends_of(command: Table) -> dict[str, End]:
-    """By id; without those that were not waited for because enough others had answered."""
+    """Return the ends by machine id.
+
+    Machines that were not waited for because enough others had answered are left out.
+    """
     answers = command.get("answers")
     return {
         vm: end_of(answer)
@@ -151,8 +159,11 @@ def _signal_name(number: int) -> str:
 
 @contextmanager
 def interruptible(client: Client, command_id: str) -> Iterator[None]:
-    """In the block Ctrl-C is for the command's programs; the second time they are killed, and
-    the third one is for us. Only in the main thread."""
+    """Handle Ctrl-C within the block; only in the main thread.
+
+    The first one interrupts the command's programs, the second one kills them, the third one is
+    raised here.
+    """
     count = 0
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -174,16 +185,16 @@ def interruptible(client: Client, command_id: str) -> Iterator[None]:
 
 
 class InputFeeder:
-    """Within the block what the descriptor `source` brings is a command's input, from a thread.
-    `failure`: why not all of it got there."""
+    """Sends what the descriptor `source` yields to a command, in a thread, within the block."""
 
     def __init__(self, client: Client, command_id: str, source: int) -> None:
         self._client = client
         self._command_id = command_id
         self._source = source
         self.failure: BoincvmError | OSError | None = None
+        """Why not all of the input was sent."""
         self._stop_reader, self._stop_writer = os.pipe()
-        # A daemon: who is interrupted does not wait for a guest that takes nothing.
+        # A daemon: after an interrupt nobody waits for a guest that reads no input.
         self._thread = threading.Thread(target=self._feed, daemon=True)
 
     def __enter__(self) -> Self:

@@ -1,5 +1,5 @@
-"""A remote shell: a terminal in the guest, and the user's own terminal given to it for a while.
+"""A remote shell: a terminal in the guest, connected to the user's own terminal.
 
-In the guest it is a command like others, with input that follows: `far` runs there, `near` is at
-the user's end, and `words` is what goes between them.
+In the guest it is an ordinary command whose input follows: `remote` runs there, `local` at the
+user's end, and `protocol` defines what is sent between them.
 """

@@ -1,4 +1,4 @@
-"""The near end of a remote shell: the user's own terminal, given to it for a while."""
+"""The local end of a remote shell: the user's own terminal, connected to it for a while."""
 
 import os
 import select
@@ -17,7 +17,7 @@ from boincvm.host.signals import TERMINATION_SIGNALS
 from boincvm.host.terminal import RESIZE_SIGNAL, raw
 
 BEAT = 60.0
-"""Seconds after which the far end hears of us, if nobody types: it gives up who says nothing."""
+"""Seconds without a key after which something is sent: the remote end gives up after a silence."""
 _PIECE = 4096
 _ROOM = 1 << 16
 _LEAVING_LIMIT = 3.0
@@ -25,27 +25,29 @@ _LEAVE, _RESIZED, _GO_ON = b"l", b"w", b"g"
 
 
 class RemoteEnd(Protocol):
-    """Each of these may wait, and raise what it likes; each has a thread of its own."""
+    """The remote end of a shell. Each method may block and raise, and has a thread of its own."""
 
     def show(self) -> None:
-        """Put on the screen what it says, until it has ended."""
+        """Show its output on the screen until it has ended."""
 
     def send(self, data: bytes, *, ends: bool) -> None:
-        """Send `data`, which it is to read next; `ends`: and then no more."""
+        """Send `data` as its next input; `ends` means that no more follows."""
 
     def cancel(self) -> None:
-        """End it at once."""
+        """End it immediately."""
 
 
 class EscapeDetector:
-    """Finds `~.` after a line's end: the user wants to leave, whatever the far end does."""
+    """Finds `~.` after a line end: the user wants to leave, whatever the remote end does."""
 
     def __init__(self) -> None:
         self._seen: int | None = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """What is to be sent of `data`, and whether the user leaves. A `~` at a line's begin is
-        held back until it is clear what it was."""
+        """Return what to send of `data`, and True if the user leaves.
+
+        A `~` at the beginning of a line is held back until the next key.
+        """
         sent = bytearray()
         for key in data:
             if self._seen == 0 and key == ord("~"):
@@ -55,7 +57,7 @@ class EscapeDetector:
                 if key == ord("."):
                     return bytes(sent), True
                 if key != ord("~"):
-                    sent += b"~"  # of two only one is meant
+                    sent += b"~"  # `~~` stands for one
             sent.append(key)
             self._seen = 0 if key in b"\r\n" else None
         return bytes(sent), False
@@ -71,7 +73,7 @@ def check_terminal(terminal: int) -> None:
 
 
 def size_of(terminal: int) -> Size:
-    """Return a terminal's size; the default where it does not say."""
+    """Return a terminal's size, or the default if it is unknown."""
     columns, rows = os.get_terminal_size(terminal)
     return Size(rows or Size().rows, columns or Size().columns)
 
@@ -79,8 +81,8 @@ def size_of(terminal: int) -> Size:
 class TerminalSession:
     """One remote shell on the terminal `keyboard`; only in the main thread.
 
-    This thread waits for nothing but keys, window sizes and signals; what may take its time is
-    done by others, so that one can always leave.
+    This thread waits only for keys, window sizes and signals; other threads do whatever may block,
+    so that the user can always leave.
     """
 
     def __init__(self, far: RemoteEnd, keyboard: int) -> None:
@@ -91,16 +93,18 @@ class TerminalSession:
         self._turn = threading.Condition()
         self._ended = threading.Event()
         self._failure: Exception | None = None
-        # They stay open: a thread that comes late may still ring.
+        # They are never closed: a thread that is late may still ring.
         self._bell, self._ringer = os.pipe()
         for descriptor in (self._bell, self._ringer):
             set_blocking(descriptor, False)
 
     def run(self) -> bool:
-        """Run until the remote end has ended: True; or, False, until the user leaves by `~.` after
-        Enter, the keyboard is gone, or one of SIGINT, SIGTERM and SIGHUP comes. Raises what the
-        far end raises."""
-        # Signals only ring the bell: none can keep the terminal from being put right again.
+        """Run until the remote end has ended, and return True, or until the user leaves.
+
+        Returns False if the user leaves by `~.` after Enter, the keyboard is gone, or one of
+        SIGINT, SIGTERM and SIGHUP arrives. Raises what the remote end raises.
+        """
+        # Signals only ring the bell: none can prevent the terminal from being restored.
         with self._signals(), raw(self._keyboard):
             self._begin(self._show)
             sender = self._begin(self._send)
@@ -108,7 +112,7 @@ class TerminalSession:
         has_ended = self._ended.is_set()
         self._say(b"", ends=True)
         if self._failure is not None:
-            sender.join(_LEAVING_LIMIT)  # it may hear us still, though we do not hear it
+            sender.join(_LEAVING_LIMIT)  # it may still receive, although its output has failed
         elif not self._ended.wait(_LEAVING_LIMIT):
             self._begin(self._far.cancel).join(_LEAVING_LIMIT)
         if self._failure is not None:
@@ -133,15 +137,15 @@ class TerminalSession:
                 signal.signal(number, handler)
 
     def _ring(self, why: bytes) -> None:
-        with suppress(BlockingIOError):  # it rings already
+        with suppress(BlockingIOError):  # it is ringing already
             os.write(self._ringer, why)
 
-    # The main thread's part.
+    # In the main thread.
 
     def _type(self) -> None:
-        """Until it is over."""
+        """Send keys and window sizes until the session is over."""
         leaving = EscapeDetector()
-        self._say(window_size(size_of(self._keyboard)))  # it may be another one by now
+        self._say(window_size(size_of(self._keyboard)))  # it may have changed by now
         while True:
             has_room = len(self._waiting) < _ROOM
             sources = [self._bell, self._keyboard] if has_room else [self._bell]
@@ -150,7 +154,7 @@ class TerminalSession:
             if self._ended.is_set() or _LEAVE in news:
                 return
             if _RESIZED in news or not ready:
-                with suppress(OSError):  # where the terminal is gone, its end is there to read
+                with suppress(OSError):  # if the terminal is gone, its end can be read
                     self._say(window_size(size_of(self._keyboard)))
             if self._keyboard in ready:
                 typed, leaves = leaving.feed(data := self._read())
@@ -161,7 +165,7 @@ class TerminalSession:
     def _read(self) -> bytes:
         try:
             return os.read(self._keyboard, _PIECE)
-        except OSError:  # it is gone
+        except OSError:  # the terminal is gone
             return b""
 
     def _say(self, data: bytes, *, ends: bool = False) -> None:
@@ -170,10 +174,10 @@ class TerminalSession:
             self._ends = self._ends or ends
             self._turn.notify()
 
-    # What has threads of its own.
+    # In threads of their own.
 
     def _begin(self, work: Callable[[], None]) -> threading.Thread:
-        # Daemons: none of them is waited for longer than it may take.
+        # Daemons: each is joined for a limited time only.
         thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
         thread.start()
         return thread
@@ -181,7 +185,7 @@ class TerminalSession:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # the main thread raises it
+        except Exception as error:  # raised again in the main thread
             if not self._ended.is_set():
                 self._failure = error
             self._over()

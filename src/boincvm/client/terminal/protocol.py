@@ -1,5 +1,7 @@
-"""What is run in the guest, and how keys and window sizes are sent to it: remote.py says what they
-mean there."""
+"""The command that runs in the guest, and the encoding of keys and window sizes for it.
+
+remote.py describes the encoding.
+"""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,20 +14,20 @@ _LONGEST_VALUE = 100
 
 
 class Size(NamedTuple):
-    """Of a window, in characters."""
+    """The size of a window, in characters."""
 
     rows: int = 24
     columns: int = 80
 
 
 def shell_argv(size: Size, program: Sequence[str] = ()) -> list[str]:
-    """Return the command, to be run with `keep_input`. `program`: without one, bash or sh."""
+    """Return the command, to be run with `keep_input`; `program` defaults to bash or sh."""
     script = Path(__file__).with_name("remote.py").read_text(encoding="utf-8")
     return ["python3", "-IS", "-c", script, *map(str, size), *program]
 
 
 def shell_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what of the user's `environment` the shell should know: of the terminal's kind."""
+    """Return the variables that the shell needs to know the user's kind of terminal."""
     told = {"TERM": "xterm"}
     for name in _PASSED_ON:
         value = environment.get(name, "")
@@ -35,10 +37,10 @@ def shell_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def keys(data: bytes) -> bytes:
-    """Return what is typed, as it is sent."""
+    """Encode typed keys."""
     return data.replace(b"\0", b"\0\0")
 
 
 def window_size(size: Size) -> bytes:
-    """Return the window's size, as it is sent among the keys; also a sign of life."""
+    """Encode a window size, to be sent among the keys; it is also a sign of life."""
     return b"\0w" + struct.pack(">HH", *(min(one, _LARGEST) for one in size))

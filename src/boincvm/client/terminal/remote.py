@@ -1,16 +1,15 @@
-"""A shell on a terminal of its own, in the guest: between pipes and a pty.
+"""A shell on a terminal of its own in the guest: a bridge between pipes and a pty.
 
-Runs as `python3 -c` of this text, so it imports nothing of ours. Arguments: rows, columns, then
-the program; without one, bash or sh. Standard output is what the terminal shows. Standard input
-is what is typed, but for NUL, which begins:
+This text runs as `python3 -c`, so it imports nothing of boincvm. Arguments: rows, columns, and the
+program, by default bash or sh. Standard output is what the terminal shows. Standard input is what
+is typed, except that NUL begins one of:
 
     NUL NUL                     one NUL
-    NUL w ROWS COLUMNS          the window's size; two bytes each, the high one first
+    NUL w ROWS COLUMNS          the window's size; two bytes each, big-endian
 
-When standard input ends, or says nothing for SILENCE, the shell is hung up and, if that is not
-enough, killed; whatever it leaves behind, the guest's agent kills. The exit code is the shell's,
-128 and the signal's number if one killed it, 127 if there is none of that name, or 126 if it
-cannot be run.
+When standard input ends, or is silent for SILENCE, the shell is hung up and, if that is not enough,
+killed; the guest's agent kills whatever it leaves behind. The exit code is the shell's, 128 plus
+the signal's number if one killed it, 127 if the program does not exist, or 126 if it cannot be run.
 """
 
 import errno
@@ -34,7 +33,7 @@ NO_SUCH = 127
 
 
 class Frames:
-    """Takes frames out of what is typed; one may come in pieces."""
+    """Extracts frames from the input, in which they may be split."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -58,13 +57,13 @@ class Frames:
 
 
 def set_size(terminal: int, rows: int, columns: int) -> None:
-    """Whoever has the terminal hears of it if that is another one than before."""
+    """Set the terminal's size; the kernel notifies its processes of a change."""
     if rows and columns:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def start(argv: list[str], rows: int, columns: int) -> tuple[int, int]:
-    """The shell's process, and our end of its terminal."""
+    """Start the shell; return its process id and our end of its terminal."""
     pid, terminal = os.forkpty()
     if pid == 0:
         try:
@@ -73,7 +72,7 @@ def start(argv: list[str], rows: int, columns: int) -> tuple[int, int]:
                 if signal.getsignal(number) == signal.SIG_IGN:
                     signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.execvp(argv[0], argv)  # noqa: S606 - what it is for
+            os.execvp(argv[0], argv)  # noqa: S606 - its purpose
         except OSError as error:
             os.write(2, f"{argv[0]}: {error.strerror}\n".encode(errors="surrogateescape"))
             os._exit(NO_SUCH if error.errno == errno.ENOENT else CANNOT_RUN)
@@ -84,8 +83,10 @@ def start(argv: list[str], rows: int, columns: int) -> tuple[int, int]:
 
 
 class Bridge:
-    """Between standard input, the terminal and standard output. Writing to the terminal does
-    not wait: a program that reads nothing may have much to say."""
+    """Connects standard input, the terminal and standard output.
+
+    Writing to the terminal does not block: a program that does not read may still write much.
+    """
 
     def __init__(self, pid: int, terminal: int) -> None:
         self._pid = pid
@@ -97,8 +98,8 @@ class Bridge:
         self._heard_at = time.monotonic()
 
     def run(self) -> int:
-        """Until the shell has ended and all of its output is said, or nobody is there any more;
-        what waitpid tells of it."""
+        """Run until the shell has ended and its output is written, or the input ends; return
+        its wait status."""
         while True:
             ready = self._wait()
             if self._shell in ready:
@@ -132,7 +133,7 @@ class Bridge:
         return dict(poll.poll(SILENCE * 1000))
 
     def _hear(self) -> bool:
-        """What is typed; False when that has ended."""
+        """Read what is typed; return False at its end."""
         data = os.read(0, ROOM)
         keys, size = self._frames.feed(data)
         self._heard_at = time.monotonic()
@@ -148,16 +149,16 @@ class Bridge:
             self._typed = self._typed[os.write(self._terminal, self._typed) :]
         except BlockingIOError:
             pass
-        except OSError:  # nobody has it open any more
+        except OSError:  # no process has it open any more
             self._typed = b""
 
     def _show(self) -> bool:
-        """What the terminal shows; False where there is nothing, now or any more."""
+        """Write what the terminal shows; return False if there is nothing now or any more."""
         try:
             data = os.read(self._terminal, ROOM)
         except BlockingIOError:
             return False
-        except OSError:  # nobody has it open any more, and all is read
+        except OSError:  # no process has it open any more, and all is read
             self._is_open = False
             self._typed = b""
             return False
@@ -167,8 +168,10 @@ class Bridge:
         return bool(data)
 
     def _show_last(self) -> None:
-        """What the shell wrote last may still be on its way through the kernel; and what it has
-        left behind may keep the terminal open, and write."""
+        """Write the last output, which may still be passing through the kernel.
+
+        Processes that the shell has left behind may keep the terminal open and write on.
+        """
         poll = select.poll()
         poll.register(self._terminal, select.POLLIN)
         end = time.monotonic() + GRACE
@@ -176,7 +179,7 @@ class Bridge:
             self._show()
 
     def _hang_up(self) -> None:
-        os.close(self._terminal)  # the system sends SIGHUP
+        os.close(self._terminal)  # the kernel sends SIGHUP
         poll = select.poll()
         poll.register(self._shell, select.POLLIN)
         if not poll.poll(GRACE * 1000):
