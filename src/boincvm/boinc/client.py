@@ -60,7 +60,7 @@ class Client:
     def __init__(
         self, slot: Path, lock: SlotLock, init_data: InitData | None, segment: Segment | None
     ) -> None:
-        """Not to be called directly: use `open`."""
+        """Set the fields; use `open` instead."""
         self.slot = slot
         self.init_data = InitData() if init_data is None else init_data
         self.on_heartbeat: Callable[[Heartbeat], None] | None = None

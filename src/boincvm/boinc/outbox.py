@@ -1,4 +1,4 @@
-"""Messages waiting to be sent to the client: a channel takes one message at a time."""
+"""Messages waiting to be sent to the client, since a channel holds only one message."""
 
 from boincvm.boinc.channels import APP_STATUS, GRAPHICS_REPLY, TRICKLE_UP, Channel
 

@@ -40,8 +40,10 @@ class PollSchedule:
         """The two polls between which the last tick lay."""
 
     def looked(self, now: float, cpu: float, *, beat: bool) -> float:
-        """Return the seconds until the next poll; `beat` tells whether this one saw a new
-        heartbeat."""
+        """Return the seconds until the next poll.
+
+        `beat` tells whether this poll saw a new heartbeat.
+        """
         if beat:
             self._learn(self._last_look, now)
         self._last_look = now

@@ -159,8 +159,11 @@ class ChirpClient:
         return ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
 
     async def _show_user(self) -> bool:
-        """Create the file that the server asks for as proof, if it is new and in a suitable
-        place."""
+        """Create the file that the server demands as proof; return True if it accepts it.
+
+        It is only created if it is new, has a challenge's name and is in a directory for temporary
+        files.
+        """
         path = Path((await self._line()).decode("utf-8", "replace"))
         is_fit = str(path.parent) in _CHALLENGE_PLACES and _CHALLENGE.fullmatch(path.name)
         if not is_fit:

@@ -36,8 +36,7 @@ class Screen:
         self._ends: dict[tuple[str, str], int] = {}
 
     def show(self, vm: str, stream: str, offset: int, data: bytes) -> None:
-        """Show output that begins at `offset` of the stream; report output that is missing
-        before it."""
+        """Show output at `offset` of the stream, and report output missing before it."""
         missing = offset - self._ends.get((vm, stream), 0)
         self._ends[vm, stream] = offset + len(data)
         if missing > 0:

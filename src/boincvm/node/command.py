@@ -59,8 +59,7 @@ class Listener(Protocol):
         """Note that the program has read `count` more bytes of its standard input."""
 
     def status_channel(self, fraction: float | None, count: int) -> None:
-        """Receive the fraction done, if it was given, from `count` bytes that must be granted
-        back."""
+        """Receive the fraction done, if any, from `count` bytes that must be granted back."""
 
 
 StartProgram = Callable[[Request, Listener], RunningProgram]
@@ -97,7 +96,7 @@ class NodeCommand:
 
     @property
     def seconds(self) -> float:
-        """Run time of its program, without the time during which its machine was saved."""
+        """The run time of its program, without the time during which its machine was saved."""
         if self._runs_since is None:
             return self._seconds_before
         return self._seconds_before + asyncio.get_running_loop().time() - self._runs_since

@@ -1,2 +1,1 @@
-"""The shim: the process that runs one machine, outlives the controller, and is its guest on the
-bus."""
+"""The shim: it runs one machine, outlives the controller, and is the machine's guest on the bus."""

@@ -224,8 +224,10 @@ class ShimMachine:
             await asyncio.gather(ended, return_exceptions=True)
 
     async def _end_by_itself(self, end: MachineEnd) -> None:
-        """Handle an end that this process did not cause; its guest may have been asked to shut
-        down."""
+        """Handle an end that this process did not cause.
+
+        It is orderly if the guest had been asked to shut down.
+        """
         was_asked = self.status.state is VmState.STOPPING and end.cause is EndCause.LINK_LOST
         if is_orderly(end) or was_asked:
             await self._end(VmState.POWERED_OFF)

@@ -68,8 +68,7 @@ class Snapshots:
         return found
 
     def find(self, name: str | None) -> Snapshot:
-        """Return the snapshot with that name, or the newest if `name` is None. Raises
-        UsageError."""
+        """Return the snapshot with that name, by default the newest. Raises UsageError."""
         found = self.all()
         wanted = [one for one in found if name in (None, one.name)]
         if not wanted:

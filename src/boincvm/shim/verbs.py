@@ -19,8 +19,10 @@ Act = Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]
 
 
 class ShimVerbs:
-    """The shim's requests, handled one after the other, so that nothing is paused while it is
-    being saved."""
+    """The shim's request handlers.
+
+    They run one after the other, so that nothing is paused while it is being saved.
+    """
 
     def __init__(self, kept: ShimMachine) -> None:
         self._kept = kept

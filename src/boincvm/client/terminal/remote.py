@@ -98,8 +98,7 @@ class Bridge:
         self._heard_at = time.monotonic()
 
     def run(self) -> int:
-        """Run until the shell has ended and its output is written, or the input ends; return
-        its wait status."""
+        """Run until the shell has ended or the input ends; return the shell's wait status."""
         while True:
             ready = self._wait()
             if self._shell in ready:
