@@ -31,7 +31,7 @@ class Operation(NamedTuple):
     parameters: tuple[Parameter, ...]
     run: Callable[[Controller, Arguments], Result]
     changes: bool = True
-    """Whether it may change anything."""
+    """False if it only reads."""
 
 
 async def call(

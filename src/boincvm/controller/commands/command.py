@@ -82,7 +82,7 @@ class Command:
         """How many guests' answers are enough."""
         self.answers: dict[str, Answer] = {}
         self.finished_at: float | None = None
-        """In seconds of the table's clock; None while it runs."""
+        """Seconds of the table's clock; None while the command runs."""
         self.submitted_at = time.time()
         """Seconds since 1970."""
         self.ends_at: float | None = None

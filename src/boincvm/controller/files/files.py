@@ -34,9 +34,9 @@ class Gotten(NamedTuple):
 
     is_tree: bool
     mode: int
-    """Of the file, or of the tree's root."""
+    """The mode of the file or of the tree's root."""
     size: int
-    """In bytes."""
+    """Bytes of the content."""
     chunks: Download
     """The content; it may get its final name only once all of it has been read.
 

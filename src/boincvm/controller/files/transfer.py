@@ -32,7 +32,7 @@ _DROP_WITHIN = 30.0
 
 
 class Ready(NamedTuple):
-    """What a guest announces that it will send."""
+    """A file or tree that a guest has ready to send."""
 
     is_tree: bool
     mode: int
@@ -158,7 +158,7 @@ class Download:
 
     def __init__(self, transfer: Transfer, ready: Ready, offset: int) -> None:
         self.digest = ready.digest
-        """Of the whole content: BLAKE2b of 256 bits, in hexadecimal."""
+        """BLAKE2b of the whole content, 256 bits in hexadecimal."""
         self.transfer = transfer.id
         """The transfer's id."""
         self._from = transfer

@@ -28,7 +28,7 @@ class Presence(Enum):
 
 
 class Change(Enum):
-    """What has happened to a guest."""
+    """A change in a guest's presence or description."""
 
     FOUND = auto()
     CHANGED = auto()

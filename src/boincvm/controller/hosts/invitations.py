@@ -30,7 +30,7 @@ class Invitation(NamedTuple):
 
     name: str
     digest: bytes
-    """Of the passcode."""
+    """The digest of the passcode."""
     made: float
     """Seconds since 1970."""
 

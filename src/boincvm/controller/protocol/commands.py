@@ -114,7 +114,7 @@ def check_request(request: Request, command_id: str | None) -> None:
 
 
 class Result(NamedTuple):
-    """How a program ended (`code` or `signal`), or why it did not start (`error`)."""
+    """The end of a program (`code` or `signal`), or why it did not start (`error`)."""
 
     code: int | None
     signal: int | None
@@ -379,7 +379,7 @@ class CommandEnded:
 
 @dataclass(frozen=True, slots=True)
 class InputTaken:
-    """How much of the standard input has arrived."""
+    """Says how much of the standard input has arrived."""
 
     NAME: ClassVar[str] = "CMD_INPUT_TAKEN"
     command_id: str

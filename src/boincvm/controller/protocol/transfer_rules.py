@@ -33,7 +33,7 @@ class Asked(NamedTuple):
     size: int
     """Bytes of the content."""
     digest: str
-    """Of the whole content: BLAKE2b of 256 bits, in hexadecimal."""
+    """BLAKE2b of the whole content, 256 bits in hexadecimal."""
     modified: int | None = None
     """When a file was modified, in nanoseconds since 1970; the tar stream has it for a tree."""
 

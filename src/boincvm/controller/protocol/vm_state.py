@@ -45,7 +45,7 @@ class VmState(StrEnum):
 
 
 class Requests(Enum):
-    """What happens to a request that the guest itself must answer: a program, a file, a ping."""
+    """The fate of requests that the guest itself must answer: a program, a file, a ping."""
 
     ANSWERED = auto()
     HELD = auto()
@@ -55,13 +55,13 @@ class Requests(Enum):
 
 
 class Meaning(NamedTuple):
-    """What a state means."""
+    """The meaning of a state."""
 
     requests: Requests
     operations: frozenset[str] = frozenset()
     """The operations that are possible, beside those that need no machine."""
     remedy: str = ""
-    """What to do about a refused request; {vm} stands for the machine's id."""
+    """Advice when a request is refused; {vm} stands for the machine's id."""
     is_off: bool = False
     """No process runs for the machine."""
 

@@ -45,7 +45,7 @@ _PAGE = (
 
 
 class Policy(NamedTuple):
-    """Who may use a server, and how it may be addressed."""
+    """The rules that say who may use a server, and how it may be addressed."""
 
     trusts_all: bool = False
     """Every caller may do everything: the socket checks callers itself."""
