@@ -1,8 +1,8 @@
-"""Text that came as bytes and leaves as the same bytes.
+"""Conversion of byte strings to text and back without loss.
 
-BOINC has no encoding: a name, an argument or a message is bytes, and what they stand for is the
-business of whoever wrote them. Within the program such bytes are `str` as `os.fsdecode` makes it,
-whatever the locale, and here are the ways in and out.
+BOINC has no encoding: a name, an argument or a message is bytes, and only whoever wrote them knows
+what they stand for. Inside the program such bytes are `str` as `os.fsdecode` makes it, whatever the
+locale; this module converts them.
 """
 
 import os
@@ -13,7 +13,8 @@ _NAMED = {b"lt": b"<", b"gt": b">", b"amp": b"&", b"quot": b'"', b"apos": b"'"}
 
 
 def encoded(text: str) -> bytes:
-    """Return the bytes that `text` came from; what no byte of this locale stands for, as UTF-8."""
+    """Return the bytes that `text` came from, with UTF-8 for characters the locale cannot
+    encode."""
     try:
         return os.fsencode(text)
     except UnicodeEncodeError:
@@ -28,10 +29,11 @@ def _encoded_character(character: str) -> bytes:
 
 
 def without_entities(data: bytes) -> bytes:
-    """Replace the entities that BOINC knows (lib/parse.cpp, xml_unescape); all else stays.
+    """Replace the entities that BOINC knows (lib/parse.cpp, xml_unescape) and leave all else alone.
 
-    They are XML's five, `&#N;` for the byte N from 1 to 255, and in hexadecimal the two ends of
-    lines. So `&#195;&#169;` is two bytes, é in UTF-8: as BOINC's own escaping writes it.
+    They are XML's five, `&#N;` for the byte N from 1 to 255, and carriage return and line feed in
+    hexadecimal. So `&#195;&#169;` is two bytes, é in UTF-8, which is how BOINC's own escaping
+    writes it.
     """
     return _ENTITY.sub(_entity, data) if b"&" in data else data
 
@@ -45,5 +47,5 @@ def _entity(match: re.Match[bytes]) -> bytes:
 
 
 def one_line(text: str) -> str:
-    """Return `text` with a blank in place of what a line should not hold; odd bytes stay."""
+    """Return `text` with unprintable characters replaced by spaces; undecodable bytes are kept."""
     return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else " " for c in text)

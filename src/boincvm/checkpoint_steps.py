@@ -14,4 +14,4 @@ STEPS = (
 
 
 def passed(step: str) -> None:
-    """`step` is done. Does nothing; a test puts something else in its place."""
+    """Note that `step` is done. This does nothing; a test replaces it."""

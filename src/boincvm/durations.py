@@ -10,7 +10,10 @@ _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `text`; a bare number is seconds. Raises ValueError with what was expected."""
+    """Return `text` in seconds; a bare number means seconds.
+
+    Raises ValueError with what was expected.
+    """
     trimmed = text.strip()
     if _PLAIN.fullmatch(trimmed):
         return float(trimmed)
@@ -20,7 +23,8 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """`seconds` (not negative) to the millisecond, such that `parse_duration` reads it back."""
+    """Format `seconds` (not negative) to the millisecond, so that `parse_duration` can read it
+    back."""
     rest = round(seconds * 1000)
     parts: list[str] = []
     for unit in ("d", "h", "m"):

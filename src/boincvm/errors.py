@@ -32,11 +32,11 @@ import errno
 from boincvm.exit_codes import ExitCode
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What OSError.errno says when a disk, or one's share of it, is full."""
+"""Values of OSError.errno when a disk or a user's quota is full."""
 
 
 class BoincvmError(Exception):
-    """Something that a person can read and act upon: one line, and what to do next."""
+    """An error for a person to read and act upon: one line, and a hint on what to do next."""
 
     exit_code = ExitCode.BUG
 
@@ -48,7 +48,7 @@ class BoincvmError(Exception):
             self.exit_code = exit_code
 
     def table(self) -> dict[str, str | int]:
-        """As programs are told it, fit for JSON."""
+        """Return the error as a JSON object for programs."""
         return {"message": self.message, "hint": self.hint, "code": int(self.exit_code)}
 
 
@@ -57,7 +57,7 @@ class UsageError(BoincvmError):
 
 
 class MachineStateError(UsageError):
-    """The request is a good one, but not for a machine in this state."""
+    """The request is valid, but not for a machine in this state."""
 
 
 class JobFileError(BoincvmError):
@@ -97,11 +97,11 @@ class GuestDiedError(GuestError):
 
 
 class GuestPoweredOffError(GuestDiedError):
-    """A program in it turned it off, or rebooted it."""
+    """A program in the guest turned it off or rebooted it."""
 
 
 class GuestPanickedError(GuestDiedError):
-    """Its kernel gave up."""
+    """The guest's kernel panicked."""
 
 
 class GuestProtocolError(GuestError):
@@ -117,7 +117,7 @@ class TaskFailedError(BoincvmError):
 
 
 class LimitError(BoincvmError):
-    """`exit_code` tells which limit: time, memory or disk."""
+    """A limit was exceeded; `exit_code` tells which: time, memory or disk."""
 
 
 class ImageMissingError(BoincvmError):
@@ -151,9 +151,9 @@ class UnsupportedHostError(HostError):
 def host_error(
     what: str, error: OSError, kind: type[BoincvmError] = HostError, *, hint: str = ""
 ) -> BoincvmError:
-    """The error for what the host's system refused: `what` and the reason, in one line.
+    """Return the error for a system call that failed: `what` and the reason, in one line.
 
-    HostDiskFullError where the disk, or this user's share of it, is full; else `kind` with `hint`.
+    It is HostDiskFullError where the disk or this user's quota is full, else `kind` with `hint`.
     """
     reason = error.strerror or str(error)
     if error.errno in DISK_FULL:
@@ -162,8 +162,8 @@ def host_error(
 
 
 class ControllerAwayError(HostError):
-    """Nobody answers there."""
+    """No controller answers."""
 
 
 class ControllerGoneError(ControllerAwayError):
-    """It was there when this began."""
+    """The controller answered before, and has gone since."""

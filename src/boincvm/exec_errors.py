@@ -1,10 +1,10 @@
-"""What to do about a program that the system does not execute, by errno of execve(2)."""
+"""Advice for a program that the system cannot execute, by errno of execve(2)."""
 
 import errno
 from collections.abc import Sequence
 
 LONGEST_WORD = (128 << 10) - 1
-"""Bytes of one argument, or of one NAME=VALUE (MAX_ARG_STRLEN of Linux, without its last zero)."""
+"""Maximum bytes of one argument or one NAME=VALUE (Linux's MAX_ARG_STRLEN less the final NUL)."""
 
 _ELIBBAD = 80  # Linux's; no other system has it
 _ADVICE = {
@@ -28,7 +28,10 @@ _ADVICE = {
 
 
 def advice_for(number: int, name: str, words: Sequence[bytes] = ()) -> str:
-    """One line on what to do; empty where nobody knows. `words`: arguments and environment."""
+    """Return one line on what to do, or "" if there is no advice.
+
+    `words`: the arguments and the environment.
+    """
     if number == errno.E2BIG:
         return _too_long(words)
     return _ADVICE.get(number, "").replace("{name}", name)

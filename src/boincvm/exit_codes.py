@@ -1,15 +1,15 @@
-"""Every exit code of ours, in one table (docs/exit-codes.md shows it to people).
+"""The table of boincvm's exit codes (docs/exit-codes.md shows it to users).
 
-A program's own exit code is passed on as it is. 126, 127 and 128+N keep the meaning that
-shells give them. Codes 194 to 206 mean what BOINC means by them (lib/error_numbers.h);
-210 and above are ours alone.
+A program's own exit code is passed on as it is. 126, 127 and 128+N keep the meaning that shells
+give them. Codes 194 to 206 have BOINC's meaning (lib/error_numbers.h); 210 and above are boincvm's
+own.
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Why `boincvm` ended, where the guest's program did not decide it."""
+    """Why `boincvm` exited, where the guest's program did not decide the code."""
 
     SUCCESS = 0
     CANNOT_EXECUTE = 126
@@ -42,5 +42,5 @@ class ExitCode(IntEnum):
 
 
 def exit_code_for_signal(signal_number: int) -> int:
-    """The code by which shells report a program that signal `signal_number` killed."""
+    """Return the code by which shells report a program that signal `signal_number` killed."""
     return 128 + signal_number

@@ -9,9 +9,11 @@ _CHUNK = 1 << 20
 
 
 def digest_of(path: Path, *, drop_cache: bool = False) -> tuple[int, str]:
-    """Bytes of the regular file `path`, and their BLAKE2b digest of 256 bits in hexadecimal.
+    """Return the size of the regular file `path` in bytes and its 256-bit BLAKE2b digest in
+    hexadecimal.
 
-    `drop_cache`: it is read from the disk, as far as the kernel can be asked to. Raises OSError.
+    With `drop_cache` it is read from the disk, as far as the kernel can be asked to. Raises
+    OSError.
     """
     with open_regular(path) as file:
         if drop_cache:

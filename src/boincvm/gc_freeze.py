@@ -1,18 +1,18 @@
-"""Imports without the garbage collector: what a process of ours imports stays to its end.
+"""Imports without garbage collection: imported modules live until the process ends.
 
-Otherwise the collector looks at all modules several times while they come in, and once more when
-the process ends (docs/benchmarks.md has the figures).
+Otherwise the collector scans all modules several times during import, and once more when the
+process ends (docs/benchmarks.md has the figures).
 """
 
 import gc
 
 
 def defer_collection() -> None:
-    """Turn the collector off; to be called before anything else is imported."""
+    """Turn the collector off; call this before importing anything else."""
     gc.disable()
 
 
 def freeze_imports() -> None:
-    """Turn the collector on again, for all but what there is now."""
+    """Turn the collector on again, and exempt everything that exists now."""
     gc.freeze()
     gc.enable()

@@ -1,15 +1,15 @@
-"""What JSON can hold, and what is wrong with JSON that was read."""
+"""The type of JSON values, and descriptions of what is wrong with JSON."""
 
 from boincvm.errors import BoincvmError
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 LARGEST = (1 << 53) - 1
-"""The largest whole number that every reader of JSON understands (RFC 8259, 6)."""
+"""The largest integer that every JSON reader understands (RFC 8259, 6)."""
 
 
 def fault_of(error: Exception) -> str:
-    """Say in a person's words what was wrong with JSON whose reading has raised `error`."""
+    """Describe in plain words what was wrong with JSON whose parsing raised `error`."""
     if isinstance(error, BoincvmError):
         return error.message
     if isinstance(error, KeyError):

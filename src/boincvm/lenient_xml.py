@@ -1,13 +1,13 @@
-"""XML as BOINC's own files use it, read as leniently as BOINC's parser (lib/parse.cpp) reads it.
+"""A parser for XML as BOINC's files use it, as lenient as BOINC's own (lib/parse.cpp).
 
-Elements, text, comments and CDATA; attributes and `<?…?>` are passed over; names are
-case-sensitive. No file needs a header, a closing tag that closes nothing is passed over, a `&`
-that begins no entity stands for itself, and what follows the outermost element is not looked
-at. What such a file never needs and a hostile one may use is refused: a DOCTYPE or any other
-declaration, NUL, endless depth and number.
+It reads elements, text, comments and CDATA, and skips attributes and `<?…?>`; names are
+case-sensitive. A header is optional, a closing tag that closes nothing is skipped, a `&` that
+begins no entity stands for itself, and anything after the outermost element is ignored. What such a
+file never needs but a hostile one may use is refused: a DOCTYPE or any other declaration, NUL, and
+unlimited depth or number of tags.
 
-The document has no encoding: names and texts are bytes, as `os.fsdecode` has them. While it is
-read each byte is one character, as in Latin-1.
+The document has no encoding: names and texts are bytes, decoded as by `os.fsdecode`. During parsing
+each byte is one character, as in Latin-1.
 """
 
 import os
@@ -21,11 +21,11 @@ from boincvm.byte_text import without_entities
 LARGEST_DOCUMENT = 1 << 20
 """Bytes."""
 MOST_TAGS = 50_000
-"""Opening and closing ones together."""
+"""Maximum number of opening and closing tags together."""
 DEEPEST_ELEMENT = 32
 
 WHITE_SPACE = " \t\n\v\f\r"
-"""What C's isspace calls white space; Unicode has more, which BOINC leaves alone."""
+"""The characters that C's isspace accepts; Unicode has more, which BOINC does not skip."""
 
 _LONGEST_SHOWN = 40
 _NUL = re.compile(r"&#0+;")
@@ -33,7 +33,7 @@ _NAME = re.compile(rf"[^{WHITE_SPACE}]+")
 
 
 class XmlError(ValueError):
-    """The document cannot be read; `found` and `expected` are parts of a sentence."""
+    """The document is invalid; `found` and `expected` are parts of a sentence."""
 
     def __init__(self, line: int, found: str, expected: str) -> None:
         super().__init__(f"line {line}: found {found}, expected {expected}")
@@ -44,10 +44,11 @@ class XmlError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """`text` is all text directly inside, entities replaced, without white space at its ends.
+    """An element of a document.
 
-    `line`, from 1, is where the element begins. `is_closed_by_itself`: it was `<name/>`, which
-    to BOINC is not the same as `<name></name>`.
+    `text` is all text directly inside, with entities replaced and surrounding white space removed.
+    `line`, from 1, is where the element begins. `is_closed_by_itself` is set for `<name/>`, which
+    BOINC distinguishes from `<name></name>`.
     """
 
     name: str
@@ -58,9 +59,9 @@ class Element:
 
 
 def parse(data: bytes, *, maximum: int = LARGEST_DOCUMENT) -> Element:
-    """The outermost element of `data`.
+    """Parse `data` and return its outermost element.
 
-    Raises XmlError, whatever the bytes are, also where there are more than `maximum`.
+    Raises XmlError if the bytes are invalid or more than `maximum`.
     """
     if len(data) > maximum:
         raise XmlError(1, f"{len(data)} bytes", f"at most {maximum}")
@@ -72,7 +73,7 @@ def parse(data: bytes, *, maximum: int = LARGEST_DOCUMENT) -> Element:
 
 @dataclass(slots=True)
 class _Open:
-    """An element whose end has not been seen yet."""
+    """An element whose end tag has not been read yet."""
 
     name: str
     line: int
@@ -107,7 +108,7 @@ def _build(text: str) -> Element:
 
 
 class _Tree:
-    """The elements that are open, the outermost first."""
+    """The open elements, the outermost first."""
 
     def __init__(self) -> None:
         self._open: list[_Open] = []
@@ -128,7 +129,7 @@ class _Tree:
         self._open.append(_Open(name, line))
 
     def end(self, name: str, *, by_itself: bool) -> Element | None:
-        """Close the element `name`; the outermost one is returned. A stray end is passed over."""
+        """Close the element `name` and return it if it is the outermost; ignore a stray end tag."""
         if name not in [element.name for element in self._open]:
             return None
         if self._open[-1].name != name:
@@ -140,7 +141,7 @@ class _Tree:
         return None
 
     def unclosed(self) -> XmlError:
-        """The error for a document that ends here."""
+        """Return the error for a document that ends at this point."""
         if not self._open:
             return XmlError(1, "no element", "one")
         last = self._open[-1]
@@ -149,7 +150,7 @@ class _Tree:
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str, int]]:
-    """Kind (text, verbatim, start, empty, end), text or name, line; in linear time."""
+    """Yield (kind, text or name, line) in linear time; kinds: text, verbatim, start, empty, end."""
     position, line = 0, 1
     while position < len(text):
         begin = text.find("<", position)
@@ -168,7 +169,7 @@ def _pieces(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _markup(text: str, begin: int, line: int) -> tuple[int, str, str]:
-    """Where what begins with the `<` at `begin` ends, its kind ("" to be passed over), its name."""
+    """Return where the markup that starts at `begin` ends, its kind ("": skip it) and its name."""
     if text.startswith("<!--", begin):
         return _end(text, begin + 4, "-->", "comment", line), "", ""
     if text.startswith("<![CDATA[", begin):
@@ -196,7 +197,7 @@ def _markup(text: str, begin: int, line: int) -> tuple[int, str, str]:
 
 
 def _end(text: str, begin: int, mark: str, what: str, line: int) -> int:
-    """The index after the next `mark`."""
+    """Return the index after the next `mark`."""
     at = text.find(mark, begin)
     if at < 0:
         raise XmlError(line, f"a {what} that does not end", f"a {mark} after it")
@@ -214,11 +215,11 @@ def _without_entities(text: str, line: int) -> str:
 
 
 def _text(text: str) -> str:
-    """What the bytes mean to the system, of which each is a character of `text`."""
+    """Decode `text`, one character per byte, as the system decodes bytes."""
     return text if text.isascii() else os.fsdecode(text.encode("latin-1"))
 
 
 def _shown(text: str) -> str:
-    """`text` for a message: one line, never long."""
+    """Shorten `text` to one line for a message."""
     said = _text(text)
     return repr(said if len(said) <= _LONGEST_SHOWN else said[:_LONGEST_SHOWN] + "…")

@@ -1,6 +1,6 @@
-"""Where boincvm keeps its things: where the system has programs keep theirs (host/users.py).
+"""The directories where boincvm keeps its files, by the system's conventions (host/users.py).
 
-`BOINCVM_HOME`, if set, holds all of it beneath one directory. Directories that are not this user's
+`BOINCVM_HOME`, if set, puts all of them beneath one directory. Directories that are not this user's
 own, or that others can write to, are refused (own_files.py).
 """
 
@@ -13,7 +13,10 @@ from boincvm.host.users import cache_home, data_home
 
 
 def _directory(root: Callable[[], Path], own: str) -> Path:
-    """Raises RuntimeError: this user has no home directory; HostError."""
+    """Return the directory beneath BOINCVM_HOME, or else the system's.
+
+    Raises HostError, and RuntimeError if this user has no home directory.
+    """
     home = os.environ.get("BOINCVM_HOME")
     if home:
         # Not `resolve`: it would ask for every link.
@@ -22,20 +25,22 @@ def _directory(root: Callable[[], Path], own: str) -> Path:
 
 
 def data_directory() -> Path:
-    """Images: kept until somebody removes them."""
+    """Return the directory for images, which are kept until somebody removes them."""
     return _directory(data_home, "data")
 
 
 def cache_directory() -> Path:
-    """What can be made again: downloaded packages, the acceleration probe's verdict."""
+    """Return the directory for what can be made again: downloaded packages, the acceleration
+    verdict."""
     return _directory(cache_home, "cache")
 
 
 def runs_directory() -> Path:
-    """One directory a run, mode 0700, gone when the run ends."""
+    """Return the directory that has one subdirectory (mode 0700) per run, removed when the run
+    ends."""
     return check_directory(cache_directory() / "runs")
 
 
 def controller_directory() -> Path:
-    """The controller's own, mode 0700: its sockets, its token, its machines and what it knows."""
+    """Return the controller's directory (mode 0700): its sockets, token, machines and state."""
     return check_directory(data_directory() / "controller")

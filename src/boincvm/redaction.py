@@ -1,8 +1,8 @@
-"""Paths that are nobody's business: whatever leaves this computer says them in another way.
+"""Redaction of private paths from everything that leaves this computer.
 
-A project shows a task's standard error and its last message to everybody, and the folders of a
-volunteer's computer tell his name. `redact` is the one function that makes a text fit to be seen;
-where words go out (the log, the finish file, Python's own traces) they go through it.
+A project shows a task's standard error and its last message to everybody, and the folder names on a
+volunteer's computer reveal who they are. `redact` is the one function that makes a text fit to be
+seen; all output (the log, the finish file, Python's tracebacks) passes through it.
 """
 
 import io
@@ -15,7 +15,7 @@ from boincvm.byte_text import encoded
 from boincvm.host.users import home_directory
 
 _SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/etc/", "/dev/", "/proc/", "/sys/")
-"""Directories that are alike on all computers."""
+"""Directories that are the same on all computers."""
 _VARIABLES = (
     "BOINCVM_HOME",
     "TMPDIR",
@@ -27,7 +27,7 @@ _VARIABLES = (
     "XDG_STATE_HOME",
 )
 _END = r"(?![^\W_]|[-_])"
-"""A path does not end in the middle of a name."""
+"""Prevents a path from matching up to the middle of a name."""
 _STANDARD_ERROR = 2
 
 _hidden: dict[str, str] = {}
@@ -35,8 +35,10 @@ _pattern: re.Pattern[str] | None = None
 
 
 def hide(path: str, shown: str) -> None:
-    """From now on `redact` shows `path`, a directory, as `shown`; "" shows what is in it by its
-    path beneath it. The last word for a path counts. A directory of the system's is not hidden.
+    """Have `redact` show the directory `path` as `shown` from now on.
+
+    With "" what is in it is shown by its path beneath it. The last call for a path counts. A system
+    directory is never hidden.
     """
     if not path.startswith("/"):
         return
@@ -52,7 +54,8 @@ def hide(path: str, shown: str) -> None:
 
 
 def hide_this_user() -> None:
-    """Hide what every process knows: homes, and where Python and boincvm are installed."""
+    """Hide what every process knows: home directories, and where Python and boincvm are
+    installed."""
     for entry in (*sys.path, sys.prefix, sys.exec_prefix, sys.base_prefix):
         hide(entry, "")
     for name in _VARIABLES:
@@ -64,7 +67,7 @@ def hide_this_user() -> None:
 
 
 def redact(text: str) -> str:
-    """Return `text` with hidden directories shown as they are to be seen."""
+    """Replace the hidden directories in `text` by what is to be shown for them."""
     global _pattern
     if "/" not in text or not _hidden:
         return text
@@ -82,7 +85,7 @@ def _shown(match: re.Match[str]) -> str:
 
 
 class RedactedErrors(io.TextIOBase):
-    """In place of sys.stderr: traces and warnings of Python's own go out as all words do."""
+    """A replacement for sys.stderr that redacts Python's tracebacks and warnings."""
 
     def __init__(self) -> None:
         self._line = ""
@@ -95,7 +98,7 @@ class RedactedErrors(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """A line goes out when it is whole: a path must not come in two parts."""
+        """Write each line when it is complete, so that no path is split in two."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._send(f"{line}\n")

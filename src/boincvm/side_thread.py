@@ -1,4 +1,4 @@
-"""Work that blocks for long, and that nobody need wait for when the task is told to go."""
+"""Threads for long blocking work that need not finish when the task is told to quit."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 async def in_side_thread(
     function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
 ) -> Result:
-    """As asyncio.to_thread, but the process may end while the thread is at work.
+    """Run `function` like asyncio.to_thread, but let the process end while the thread is at work.
 
-    `function` must bear that as it bears a SIGKILL. Who cancels the wait leaves it alone.
+    `function` must survive that as it would a SIGKILL. Cancelling the wait does not stop it.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Result] = loop.create_future()

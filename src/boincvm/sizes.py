@@ -9,7 +9,10 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `text`; units are powers of 1024. Raises ValueError with what was expected."""
+    """Return `text` in bytes; units are powers of 1024.
+
+    Raises ValueError with what was expected.
+    """
     match = _PATTERN.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a size; expected a number and a unit, like 512M or 2G")
@@ -17,7 +20,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: float) -> str:
-    """`size` bytes for people: at most four figures and a binary unit."""
+    """Format `size` bytes for people, with at most four digits and a binary unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

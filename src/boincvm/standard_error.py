@@ -1,7 +1,7 @@
-"""The one place that writes to standard error: it may be closed, full, or read by nobody.
+"""The one place that writes to standard error, which may be closed, full, or read by nobody.
 
-What cannot be written is dropped, for where an error is told no other may come up. Nothing is
-buffered: what a stream of Python's cannot write it keeps, and ends the process with 120 for it.
+What cannot be written is dropped: reporting an error must not raise another. Nothing is buffered: a
+Python stream keeps what it cannot write, and makes the process exit with 120.
 """
 
 import os
@@ -9,11 +9,11 @@ import sys
 from contextlib import suppress
 
 _PATIENCE = 1000
-"""Milliseconds for a reader that has made the descriptor non-blocking, and does not read."""
+"""Milliseconds to wait for a reader that made the descriptor non-blocking and does not read."""
 
 
 def say(line: str) -> None:
-    """Write `line` and a line end, as far as that works."""
+    """Write `line` and a newline, as far as that works."""
     show(f"{line}\n")
 
 
@@ -35,13 +35,13 @@ def show(text: str) -> None:
 
 
 def write(data: bytes) -> None:
-    """Write what a program has written to its own standard error. Raises OSError."""
+    """Write what a program wrote to its own standard error. Raises OSError."""
     if sys.stderr is not None:
         _write(sys.stderr.fileno(), data)
 
 
 def is_terminal() -> bool:
-    """Whether a person looks on."""
+    """Tell whether standard error is a terminal."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:

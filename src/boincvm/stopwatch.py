@@ -1,11 +1,11 @@
-"""Time that counts only while a job may run: a suspended hour is no hour of it."""
+"""A clock that stops while a job is suspended."""
 
 import asyncio
 from time import monotonic
 
 
 class Stopwatch:
-    """Seconds of running time; starts with the constructor."""
+    """Measures running time in seconds; starts when constructed."""
 
     def __init__(self, elapsed: float = 0.0) -> None:
         self._before = elapsed
@@ -15,15 +15,15 @@ class Stopwatch:
 
     @property
     def elapsed(self) -> float:
-        """Seconds, suspended time left out."""
+        """Return the seconds of running time, without suspended time."""
         return self._before + (monotonic() - self._since if self._is_running else 0.0)
 
     def pause(self) -> None:
-        """No time passes until `resume`; again is harmless."""
+        """Stop the clock until `resume`. Idempotent."""
         self._switch(running=False)
 
     def resume(self) -> None:
-        """Time passes again; again is harmless."""
+        """Start the clock again. Idempotent."""
         self._switch(running=True)
 
     def _switch(self, *, running: bool) -> None:
@@ -33,7 +33,7 @@ class Stopwatch:
             self._changed.set()
 
     async def reach(self, seconds: float) -> None:
-        """Waits until `seconds` have passed on this watch."""
+        """Wait until the watch shows `seconds`."""
         while (left := seconds - self.elapsed) > 0:
             self._changed.clear()
             try:

@@ -1,8 +1,8 @@
-"""Tar archives that may be hostile, read as a stream: POSIX (ustar and pax), and GNU's long names.
+"""A streaming reader for untrusted tar archives: POSIX (ustar and pax), and GNU's long names.
 
-A header takes no more memory than its limit, whatever it says; of a file no more is read at once
-than is asked for, and of the archive nothing is kept. Where members go, and whether they may, the
-caller decides (host/filetree.py). Formats: POSIX.1-2017, pax, "ustar Interchange Format" and
+A header takes no more memory than its limit, whatever it says; no more of a file is read at once
+than is asked for, and nothing of the archive is kept. Where members go, and whether they may, is
+the caller's decision (host/filetree.py). Formats: POSIX.1-2017, pax, "ustar Interchange Format" and
 "pax Extended Header"; GNU tar's manual, "Basic Tar Format".
 """
 
@@ -14,9 +14,9 @@ from boincvm.tree_entries import clamp_time
 
 BLOCK = 512
 LONGEST_HEADER = 1 << 17
-"""Bytes of one pax header, or of a long name."""
+"""Maximum bytes of a pax header or a long name."""
 _MOST_EXTENSIONS = 16
-"""Headers that may stand before that of one member."""
+"""Maximum number of extension headers before a member."""
 _LARGEST = 1 << 62
 _CHUNK = 1 << 18
 _KINDS = {
@@ -29,41 +29,43 @@ _TIME = re.compile(rb"(-?)([0-9]{1,30})(?:\.([0-9]{1,30}))?")
 
 
 class TarError(ValueError):
-    """That is no tar archive, a damaged one, or one with something in it that is not taken."""
+    """The stream is not a tar archive, is damaged, or has something in it that is refused."""
 
 
 class Readable(Protocol):
-    """What bytes come from."""
+    """A source of bytes."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 class Member(NamedTuple):
-    """One entry of an archive.
-
-    name: as it stands there: absolute, with `..`, or twice, for all that is checked here; it has
-    no NUL. kind: "file", "directory", "link", "hard link", "device" or "pipe". size: bytes of a
-    file, 0 of others. mode: permission bits with set-user-id and its like. target: of links.
-    mtime: time of modification, in nanoseconds since 1970, brought back to what can be set.
-    """
+    """One entry of an archive."""
 
     name: bytes
+    """As in the archive: it may be absolute, have `..` or occur twice, but has no NUL."""
     kind: str
+    """One of "file", "directory", "link", "hard link", "device" and "pipe"."""
     size: int
+    """Bytes of a file; 0 for others."""
     mode: int
+    """Permission bits, with set-user-ID, set-group-ID and sticky."""
     user: int
     group: int
     target: bytes
+    """Of a link."""
     mtime: int
+    """Modification time in nanoseconds since 1970, clamped to what can be set."""
 
 
 class TarReader:
-    """The archive in `stream`, which need not be seekable: `for member in reader`, and `read`
-    gives the content of the member that came last. Everything raises TarError, and what reading
-    `stream` raises."""
+    """Reads the archive in `stream`, which need not be seekable.
+
+    `for member in reader` yields the members, and `read` gives the content of the last one.
+    Everything raises TarError, and what reading `stream` raises.
+    """
 
     def __init__(self, stream: Readable, *, most_members: int = 1_000_000) -> None:
-        """`most_members`: with more the archive is refused."""
+        """Prepare to read; an archive with more than `most_members` is refused."""
         self._stream = stream
         self._members_left = most_members
         self._left = 0
@@ -74,7 +76,7 @@ class TarReader:
             yield member
 
     def next(self) -> Member | None:
-        """The next member; None at the archive's end."""
+        """Return the next member, or None at the archive's end."""
         while self._left:
             self.read(_CHUNK)
         self._exactly(self._padding)
@@ -89,8 +91,10 @@ class TarReader:
         return member
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes of the present member, no fewer while there are more; all of it
-        where `size` is negative. Empty at its end."""
+        """Read `size` bytes of the current member, or all that is left if `size` is negative.
+
+        Returns fewer only at the member's end.
+        """
         wanted = self._left if size < 0 else min(size, self._left)
         data = self._exactly(wanted)
         self._left -= wanted
@@ -167,7 +171,7 @@ def _number(field: bytes) -> int:
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:
-    """Those of a pax header: `LENGTH KEY=VALUE` and a newline, each."""
+    """Parse the records of a pax header, each `LENGTH KEY=VALUE` and a newline."""
     records: dict[bytes, bytes] = {}
     at = 0
     while at < len(data):
@@ -209,7 +213,7 @@ def _described(block: bytes, letter: bytes, size: int, pax: dict[bytes, bytes]) 
 
 
 def _seconds(field: bytes) -> int:
-    """Since 1970, or before: GNU's way of writing numbers knows negative ones."""
+    """Parse seconds since 1970; GNU's number format allows negative ones."""
     if field[0] == 0xFF:
         return int.from_bytes(field, "big", signed=True)
     if field[0] == 0x80:
@@ -226,6 +230,6 @@ def _time(text: bytes) -> int:
 
 
 def pax_time(modified: int) -> str:
-    """Nanoseconds since 1970 as the header `mtime` has them: a float has no room for them."""
+    """Format nanoseconds since 1970 as the header `mtime`; a float is not precise enough."""
     seconds, rest = divmod(abs(modified), 10**9)
     return f"{'-' if modified < 0 else ''}{seconds}.{rest:09}"

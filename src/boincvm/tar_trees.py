@@ -1,7 +1,7 @@
-"""Trees as tar streams: pax, with regular files, directories and links that stay inside.
+"""File trees as pax streams of regular files, directories, and links that stay inside.
 
-Where things go, and whether they may, is for `filetree`. What is read may be hostile: that is
-for `tar_reader`. Nothing of a tree is kept in memory but names.
+`filetree` decides where things go and whether they may; `tar_reader` guards against hostile
+streams. Nothing of a tree is kept in memory but names.
 """
 
 import errno
@@ -18,15 +18,15 @@ from boincvm.tar_reader import Member, TarError, TarReader, pax_time
 from boincvm.tree_entries import Entry, UnsafePathError
 
 MOST_BYTES = 64 << 30
-"""Of a file, or of a tree as a tar stream."""
+"""Maximum size of a file, or of a tree as a tar stream."""
 MOST_ENTRIES = 200_000
-"""Files, directories and links in a tree."""
+"""Maximum number of files, directories and links in a tree."""
 _CHUNK = 1 << 18
 _OF_NAMES = (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EINVAL)
 
 
 def pack(root: Path, tree: str, target: Path, stop: threading.Event) -> None:
-    """Writes the tree at `tree` in the directory `root` to the new file `target`.
+    """Write the tree at `tree` in the directory `root` to the new file `target`.
 
     Ends early, with UnsafePathError, when `stop` is set. Raises OSError, UnsafePathError.
     """
@@ -64,12 +64,11 @@ def _pack_one(tar: tarfile.TarFile, entry: Entry, descriptor: int) -> None:
 
 
 def unpack(source: Path, directory: Path, name: str, stop: threading.Event) -> None:
-    """Makes the tree of the tar stream `source` as `name` in `directory`, where nothing of that
-    name may be. Owners may read all of it.
+    """Extract the tar stream `source` as the new tree `name` in `directory`.
 
-    The tree's root and directories on the way to a file need not be in the stream. Anything else
-    than files, directories and links that stay in the tree is refused, and so is a stream that
-    ends early. Ends early itself when `stop` is set. Raises OSError, UnsafePathError.
+    The owner can read everything in it. The tree's root and the directories above a file need not
+    be in the stream. Anything but files, directories and links that stay in the tree is refused,
+    and so is a truncated stream. Stops early when `stop` is set. Raises OSError, UnsafePathError.
     """
     parent = filetree.open_directory(directory)
     try:

@@ -1,8 +1,8 @@
-"""What a path and an entry of a tree may be, on their way between host and guest.
+"""Rules for the paths and entries of a tree on their way between host and guest.
 
 Host and guest share this file (light imports: it also starts under emulation). Paths are bytes,
-relative, with `/` between components. A link within a tree travels as a link, if it cannot lead
-out of the tree.
+relative, with `/` between components. A link within a tree travels as a link, if it cannot lead out
+of the tree.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _LONGEST_TIME = 40
 
 
 class UnsafePathError(ValueError):
-    """A path or a file that is refused; the text says which and why."""
+    """A path or a file is refused; the text says which and why."""
 
 
 class Entry:
-    """One file, directory or link of a tree. `path` is b"" for the tree's root itself.
+    """One file, directory or link of a tree.
 
-    kind: "file", "directory" or "link"; mode: permission bits; size in bytes (files);
-    target: where a link leads; modified: when, in nanoseconds since 1970, None where nobody said.
+    path: b"" for the tree's root; kind: "file", "directory" or "link"; mode: permission bits; size:
+    bytes of a file; target: of a link; modified: nanoseconds since 1970, None if unknown.
     """
 
     __slots__ = ("kind", "mode", "modified", "path", "size", "target")
@@ -46,7 +46,7 @@ class Entry:
         self.modified = modified
 
     def headers(self) -> dict[str, str]:
-        """What is said of it on the guest link, beside path and target."""
+        """Return the headers that describe it on the guest link, without path and target."""
         headers = {"kind": self.kind, "mode": f"{self.mode:o}", "size": str(self.size)}
         if self.modified is not None:
             headers["mtime-ns"] = str(self.modified)
@@ -54,7 +54,7 @@ class Entry:
 
 
 def time_of(text: str | None) -> int | None:
-    """The header `mtime-ns`: what is beyond MOST_TIME is brought back to it. Raises ValueError."""
+    """Parse the header `mtime-ns` and clamp it to MOST_TIME. Raises ValueError."""
     if text is None:
         return None
     if len(text) > _LONGEST_TIME or not text.removeprefix("-").isdecimal() or not text.isascii():
@@ -63,18 +63,18 @@ def time_of(text: str | None) -> int | None:
 
 
 def clamp_time(nanoseconds: int) -> int:
-    """Within what every file system's calls take; the kernel knows what its disk can hold."""
+    """Clamp a time to what every file system call accepts; the kernel fits it to the disk."""
     return min(max(nanoseconds, -MOST_TIME), MOST_TIME)
 
 
 def shown(path: bytes) -> str:
-    """`path` for a message: one line, whatever is in it."""
+    """Format `path` for a message, on one line whatever is in it."""
     text = os.fsdecode(path)
     return text if text.isprintable() and text else ascii(text)
 
 
 def components(path: bytes) -> list[bytes]:
-    """The components of a relative path. Raises UnsafePathError."""
+    """Split a relative path into its components. Raises UnsafePathError."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if path.startswith(b"/") or b"\0" in path or b".." in parts:
         raise UnsafePathError(f"{shown(path)} is not a path beneath a directory")
@@ -84,10 +84,12 @@ def components(path: bytes) -> list[bytes]:
 
 
 def check_link(path: bytes, target: bytes) -> None:
-    """Refuses a link at `path` (in a tree) whose target could lie outside the tree.
+    """Refuse a link at `path` (in a tree) whose target could lie outside the tree.
 
-    Allowed are some `..` first, no more than the link lies deep, and then plain names only:
-    a `..` after a name could climb out through another link.
+    Allowed are some leading `..`, no more than the link's depth, and then plain names only: a `..`
+    after a name could climb out through another link.
+
+    Raises UnsafePathError.
     """
     depth = len(components(path)) - 1
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
