@@ -1,4 +1,4 @@
-"""Small files of which, whatever happens, either the former or the new content is there."""
+"""Atomic replacement of small files: either the old or the new content survives a crash."""
 
 import os
 from contextlib import suppress
@@ -8,9 +8,9 @@ from boincvm.host.files import create_new, sync_directory
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace the content of `path` by `content`, a text as UTF-8; it is on the disk then.
+    """Replace the content of `path` by `content` (text as UTF-8) and sync it to the disk.
 
-    One process at a time may write it. Raises OSError; then nothing has changed.
+    Only one process may write it at a time. Raises OSError; nothing has changed then.
     """
     data = content.encode(errors="replace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.part")

@@ -1,4 +1,4 @@
-"""Pipes and other descriptors: whether they can be written to, how much they hold."""
+"""Pipes and other descriptors: readiness, capacity and blocking."""
 
 import sys
 

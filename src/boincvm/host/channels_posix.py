@@ -1,4 +1,4 @@
-"""Pipes and other descriptors on Linux and macOS; `channels` is the face."""
+"""Pipes and other descriptors on Linux and macOS; import it through `channels`."""
 
 import os
 import select
@@ -12,28 +12,33 @@ _USUAL_CAPACITY = 1 << 16
 
 
 def wait_until_writable(descriptor: int, milliseconds: int) -> bool:
-    """Whether the descriptor takes ATOMIC_WRITE bytes, at last after that time; or it is broken,
-    which writing tells."""
+    """Wait until the descriptor takes ATOMIC_WRITE bytes or is broken; return False on timeout.
+
+    Writing tells whether it is broken.
+    """
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(milliseconds))
 
 
 def reader_has_gone(descriptor: int) -> bool:
-    """Whether nobody reads the pipe any more."""
+    """Tell whether the pipe has no reader any more."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def set_blocking(descriptor: int, blocking: bool) -> None:
-    """Whether reading and writing wait. Raises OSError."""
+    """Set whether reads and writes block. Raises OSError."""
     os.set_blocking(descriptor, blocking)
 
 
 def make_named_pipe(path: Path) -> int:
-    """Make a FIFO for this user alone, and open it without waiting for anybody; also for writing,
-    so that it does not end with each writer. Raises OSError."""
+    """Make a FIFO for this user alone and open it without blocking.
+
+    It is opened for writing too, so that a writer that closes it causes no end of file. Raises
+    OSError.
+    """
     os.mkfifo(path, 0o600)
     try:
         return os.open(path, os.O_RDWR | os.O_NONBLOCK)
@@ -53,7 +58,7 @@ def capacity(pipe: int) -> int:
 
 
 def widen(pipe: int, size: int) -> None:
-    """Have the pipe hold `size` bytes, where the system can do that. Raises OSError."""
+    """Set the pipe's capacity to `size` bytes, where the system can do that. Raises OSError."""
     if sys.platform == "linux":
         import fcntl
 
@@ -61,7 +66,7 @@ def widen(pipe: int, size: int) -> None:
 
 
 def duplicate_above_streams(descriptor: int) -> int:
-    """Another descriptor of the same file, above 0, 1 and 2. Raises OSError."""
+    """Duplicate the descriptor to a number above 2. Raises OSError."""
     import fcntl
 
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)

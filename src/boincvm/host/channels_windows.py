@@ -1,31 +1,31 @@
-"""Pipes and other descriptors on Windows: not yet; `channels` is the face."""
+"""Pipes and other descriptors on Windows, not implemented yet; import it through `channels`."""
 
 from pathlib import Path
 
 from boincvm.host.not_yet import not_yet
 
 ATOMIC_WRITE = 512
-"""Bytes: what POSIX promises at least."""
+"""Bytes: the minimum that POSIX guarantees."""
 _WHAT = "pipes that are waited for"
 
 
 def wait_until_writable(descriptor: int, milliseconds: int) -> bool:
-    """Whether the descriptor can be written to, at last after that time."""
+    """Wait until the descriptor can be written to; return False on timeout."""
     raise not_yet(_WHAT)
 
 
 def reader_has_gone(descriptor: int) -> bool:
-    """Whether nobody reads the pipe any more."""
+    """Tell whether the pipe has no reader any more."""
     raise not_yet(_WHAT)
 
 
 def set_blocking(descriptor: int, blocking: bool) -> None:
-    """Whether reading and writing wait."""
+    """Set whether reads and writes block."""
     raise not_yet(_WHAT)
 
 
 def make_named_pipe(path: Path) -> int:
-    """Make a pipe with a name."""
+    """Make a named pipe."""
     raise not_yet("pipes with names")
 
 
@@ -35,10 +35,10 @@ def capacity(pipe: int) -> int:
 
 
 def widen(pipe: int, size: int) -> None:
-    """Have the pipe hold `size` bytes."""
+    """Set the pipe's capacity to `size` bytes."""
     raise not_yet(_WHAT)
 
 
 def duplicate_above_streams(descriptor: int) -> int:
-    """Another descriptor of the same file, above 0, 1 and 2."""
+    """Duplicate the descriptor to a number above 2."""
     raise not_yet("descriptors that children inherit")

@@ -1,7 +1,7 @@
-"""Files by their descriptors, and files of which it is known that they are files.
+"""File descriptors, and safe ways to open regular files.
 
-A name that others choose, or a place where others write, may hold a FIFO without a writer, a
-device or a link, and whoever just opens it hangs, or is led astray.
+A name that others choose, or a place where others write, may hold a FIFO without a writer, a device
+or a link; just opening it could hang or lead elsewhere.
 """
 
 import errno
@@ -64,9 +64,9 @@ __all__ = [
 
 
 def open_regular(path: Path) -> FileIO:
-    """Open the regular file `path` for reading; no link is followed, nothing waited for.
+    """Open the regular file `path` for reading, without following a link or blocking.
 
-    Raises OSError, its `strerror` the reason.
+    Raises OSError with the reason as its `strerror`.
     """
     # Looked at first, for a FIFO that is opened for a moment lets go on who waits to write into it.
     if stat.S_ISFIFO(os.lstat(path).st_mode):
@@ -79,7 +79,7 @@ def open_regular(path: Path) -> FileIO:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """Return the first `most` bytes of the regular file `path`. Raises what `open_regular` does."""
+    """Read at most `most` bytes of the regular file `path`. Raises what `open_regular` does."""
     with open_regular(path) as file:
         data = bytearray()
         while len(data) < most and (piece := file.read(most - len(data))):
@@ -88,7 +88,7 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def create_new(path: Path) -> BinaryIO:
-    """Open a new, empty file for writing in place of whatever else was there.
+    """Open a new, empty file for writing, in place of any that existed.
 
     Raises OSError, also where a directory is in the way.
     """
@@ -97,7 +97,7 @@ def create_new(path: Path) -> BinaryIO:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove a directory if nothing is in it, and it is still there. Raises OSError."""
+    """Remove a directory if it exists and is empty. Raises OSError."""
     try:
         directory.rmdir()
     except OSError as error:
@@ -106,7 +106,7 @@ def remove_if_empty(directory: Path) -> None:
 
 
 def sync_file(path: Path) -> os.stat_result:
-    """Have the content of `path` outlive a power cut; return its status. Raises OSError."""
+    """Sync the content of `path` to the disk and return its status. Raises OSError."""
     # Windows syncs only what may be written to.
     descriptor = open_descriptor(path, "r+" if sys.platform == "win32" else "r")
     try:

@@ -1,4 +1,4 @@
-"""Files by their descriptors on Linux and macOS; `files` is the face."""
+"""File descriptors on Linux and macOS; import it through `files`."""
 
 import os
 import sys
@@ -33,11 +33,11 @@ def open_descriptor(
 ) -> int:
     """Open `path` and return its descriptor, which children do not inherit.
 
-    `mode` is one of `open`'s, without a letter for text or bytes; "c+" is "r+" that makes the file
-    where it is missing. Without `follow_links` a link at the path's end is refused. Without `wait`
-    neither the opening waits (for the other end of a FIFO), nor does what is done with the
-    descriptor. A terminal never becomes ours. `permissions`: of a new file, before the umask.
-    `parent`: a directory's descriptor, from which the path starts. Raises OSError.
+    `mode` is one of `open`'s, without a letter for text or bytes; "c+" is "r+" that creates a
+    missing file. Without `follow_links` a link at the path's end is refused. Without `wait` neither
+    opening blocks (for the other end of a FIFO) nor reading and writing. A terminal never becomes
+    our controlling terminal. `permissions` are those of a new file, before the umask. `parent` is
+    the descriptor of the directory from which the path starts. Raises OSError.
     """
     flags = _FLAGS[mode] | os.O_NOCTTY
     if not follow_links:
@@ -48,8 +48,10 @@ def open_descriptor(
 
 
 def open_nameless(directory: Path) -> int:
-    """Create a file on the disk of `directory` that goes with its last descriptor. Raises
-    OSError."""
+    """Create a nameless file on the disk of `directory`; it vanishes with its last descriptor.
+
+    Raises OSError.
+    """
     if sys.platform == "linux":
         return os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o600)
     else:
@@ -61,8 +63,10 @@ def open_nameless(directory: Path) -> int:
 
 
 def copy_range(source: int, offset: int, target: int, at: int, length: int) -> int:
-    """Copy up to `length` bytes at `offset` of one file to `at` in another; return how many it was,
-    0 at the file's end. Raises OSError."""
+    """Copy up to `length` bytes at `offset` of one file to `at` in another.
+
+    Returns how many bytes were copied, 0 at the file's end. Raises OSError.
+    """
     if sys.platform == "linux":
         return os.copy_file_range(source, target, length, offset, at)
     else:
@@ -70,12 +74,12 @@ def copy_range(source: int, offset: int, target: int, at: int, length: int) -> i
 
 
 def set_mode(descriptor: int, mode: int) -> None:
-    """Give the file the permission bits `mode`. Raises OSError."""
+    """Set the file's permission bits. Raises OSError."""
     os.fchmod(descriptor, mode)
 
 
 def sync_directory(path: Path) -> None:
-    """Have what was made, renamed or removed in the directory outlive a power cut. Raises
+    """Make new, renamed and removed entries of the directory survive a power cut. Raises
     OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -85,29 +89,31 @@ def sync_directory(path: Path) -> None:
 
 
 def sync_all() -> None:
-    """Have all that was written to any file so far outlive a power cut."""
+    """Sync everything written to any file so far to the disk."""
     os.sync()
 
 
 def drop_cached(descriptor: int) -> None:
-    """Have the file be read from the disk next time, as far as the kernel can be asked to."""
+    """Have the file read from the disk next time, as far as the kernel can be asked to."""
     if sys.platform == "linux":
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def free_space(directory: Path) -> int:
-    """Return the bytes that this user may still write to the disk of `directory`. Raises
-    OSError."""
+    """Return how many bytes this user can still write to the disk of `directory`.
+
+    Raises OSError.
+    """
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize
 
 
 def has_free_entries(directory: Path) -> bool:
-    """Whether the disk of `directory` takes one more file. Raises OSError."""
+    """Tell whether the disk of `directory` has room for one more file. Raises OSError."""
     status = os.statvfs(directory)
     return status.f_files == 0 or status.f_favail > 0  # 0: it makes them as they are needed
 
 
 def allocated_size(status: os.stat_result) -> int:
-    """Return the bytes that a file takes on its disk, where it may have holes."""
+    """Return how many bytes a file takes on its disk, holes left out."""
     return status.st_blocks * 512

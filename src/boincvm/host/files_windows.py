@@ -1,4 +1,4 @@
-"""Files by their descriptors on Windows; `files` is the face."""
+"""File descriptors on Windows; import it through `files`."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ _FLAGS = {
     "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
 }
 _position = Lock()
-"""Held while a descriptor's position is another one than its owner left."""
+"""Held while a descriptor's file position differs from the one that its owner left."""
 
 
 def open_descriptor(
@@ -55,7 +55,7 @@ def open_descriptor(
 
 
 def read_at(descriptor: int, length: int, offset: int, /) -> bytes:
-    """Read up to `length` bytes at `offset`; the position stays. Raises OSError."""
+    """Read up to `length` bytes at `offset`, keeping the file position. Raises OSError."""
     with _position:
         before = os.lseek(descriptor, 0, os.SEEK_CUR)
         try:
@@ -66,7 +66,7 @@ def read_at(descriptor: int, length: int, offset: int, /) -> bytes:
 
 
 def write_at(descriptor: int, data: bytes | memoryview, offset: int, /) -> int:
-    """Write at `offset`, and return how much; the position stays. Raises OSError."""
+    """Write at `offset`, keeping the file position, and return the byte count. Raises OSError."""
     with _position:
         before = os.lseek(descriptor, 0, os.SEEK_CUR)
         try:
@@ -77,7 +77,7 @@ def write_at(descriptor: int, data: bytes | memoryview, offset: int, /) -> int:
 
 
 def open_nameless(directory: Path) -> int:
-    """Create a file on the disk of `directory` that goes with its last descriptor."""
+    """Create a nameless file on the disk of `directory`; it vanishes with its last descriptor."""
     raise not_yet("files without names")
 
 
@@ -87,35 +87,37 @@ def copy_range(source: int, offset: int, target: int, at: int, length: int) -> i
 
 
 def set_mode(descriptor: int, mode: int) -> None:
-    """Leave a file as it is: Windows has no permission bits."""
+    """Do nothing: Windows has no permission bits."""
 
 
 def sync_directory(path: Path) -> None:
-    """Raise OSError where `path` is no directory. Windows has no call that writes one to the disk:
-    NTFS keeps a journal of what becomes of names."""
+    """Raise OSError where `path` is no directory.
+
+    Windows has no call that syncs one; NTFS keeps a journal of names.
+    """
     if not stat.S_ISDIR(path.stat().st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", str(path))
 
 
 def sync_all() -> None:
-    """Have all that was written to any file so far outlive a power cut."""
+    """Sync everything written to any file so far to the disk."""
     raise not_yet("writing all files to the disk")
 
 
 def drop_cached(descriptor: int) -> None:
-    """Leave the cache as it is: Windows drops no file from it."""
+    """Do nothing: Windows cannot drop a file from its cache."""
 
 
 def free_space(directory: Path) -> int:
-    """Return the bytes that this user may still write to the disk of `directory`."""
+    """Return how many bytes this user can still write to the disk of `directory`."""
     return shutil.disk_usage(directory).free
 
 
 def has_free_entries(directory: Path) -> bool:
-    """Whether the disk takes one more file: NTFS makes entries as they are needed."""
+    """Return True: NTFS makes entries as they are needed."""
     return True
 
 
 def allocated_size(status: os.stat_result) -> int:
-    """Return the bytes of a file; none that boincvm makes on Windows has holes."""
+    """Return the size of a file; boincvm makes no files with holes on Windows."""
     return status.st_size

@@ -1,6 +1,6 @@
-"""Files and trees on their way between host and guest, safe against what either may hold.
+"""Files and trees on their way between host and guest, safe against hostile content on either side.
 
-No symbolic link is ever followed. What paths and links may be says tree_entries.py.
+No symbolic link is ever followed. tree_entries.py has the rules for paths and links.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Trees by descriptors of their directories on Linux and macOS; `filetree` is the face.
+"""File trees by directory descriptors on Linux and macOS; import it through `filetree`.
 
 No symbolic link is ever followed: every component of a path is opened beneath the one before it.
 Host and guest share this file (light imports: it also starts under emulation).
@@ -36,10 +36,9 @@ def set_time(
     *,
     parent: int | None = None,
 ) -> None:
-    """Sets the time of a descriptor, or of the name `place` in `parent`, which may be a link.
+    """Set the time of a descriptor, or of the name `place` in `parent`, which may be a link.
 
-    A file system that has no such times, or will not have them set, is left alone: the content
-    is what counts.
+    Errors of a file system that cannot or will not set it are ignored: the content is what counts.
     """
     if modified is None:
         return
@@ -54,12 +53,12 @@ def set_time(
 
 
 def open_directory(path: str | os.PathLike[str]) -> int:
-    """Open the directory `path`, from which others are reached. Raises OSError."""
+    """Open the directory `path` as a base for others. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def rename(name: bytes, new: bytes, parent: int) -> None:
-    """Rename an entry of the directory `parent`, in place of what was there. Raises OSError."""
+    """Rename an entry of the directory `parent`, replacing any of the new name. Raises OSError."""
     os.rename(name, new, src_dir_fd=parent, dst_dir_fd=parent)
 
 
@@ -69,14 +68,14 @@ def unlink(name: bytes, parent: int) -> None:
 
 
 def remove_tree(name: bytes, parent: int) -> None:
-    """Remove `name` from the directory `parent`, with all beneath it. Raises OSError."""
+    """Remove `name` and everything beneath it from the directory `parent`. Raises OSError."""
     import shutil  # rarely: it brings in compressors
 
     shutil.rmtree(name, dir_fd=parent)
 
 
 def open_parent(root: int, parts: list[bytes], *, create: bool = False) -> int:
-    """The directory that holds the last of `parts`, opened beneath the directory `root`.
+    """Open the directory that holds the last of `parts`, beneath the directory `root`.
 
     The caller closes it. Raises UnsafePathError where a component is a link, OSError otherwise.
     """
@@ -106,7 +105,7 @@ def open_parent(root: int, parts: list[bytes], *, create: bool = False) -> int:
 
 
 def open_file(root: int, path: bytes) -> int:
-    """The regular file `path` beneath `root`, for reading."""
+    """Open the regular file `path` beneath `root` for reading."""
     parts = components(path)
     parent = open_parent(root, parts)
     try:
@@ -116,10 +115,10 @@ def open_file(root: int, path: bytes) -> int:
 
 
 def walk(root: int, path: bytes) -> Generator[tuple[Entry, int], None, None]:
-    """The entry at `path` beneath `root`, then all beneath it, parents first, names sorted.
+    """Yield the entry at `path` beneath `root` and all beneath it, parents first, sorted by name.
 
-    A file comes with a descriptor that is valid until the next step; others with -1.
-    Raises UnsafePathError on anything that is no file, directory or harmless link; OSError.
+    A file comes with a descriptor that is valid until the next step; others with -1. Raises
+    UnsafePathError on anything but files, directories and safe links; OSError.
     """
     parts = components(path)
     parent = open_parent(root, parts)
@@ -188,7 +187,7 @@ def _is_link(parent: int, name: bytes) -> bool:
 
 
 def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that hold data, as (offset, length); holes are left out."""
+    """Yield (offset, length) of the parts of a file that hold data, skipping holes."""
     offset = 0
     while offset < size:
         try:
@@ -205,7 +204,7 @@ def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _open_nameless(parent: int) -> int | None:
-    """A new file in the directory `parent` that has no name yet; None where there is no such."""
+    """Open a new nameless file in the directory `parent`; return None if it cannot have any."""
     if sys.platform == "linux":
         try:
             return os.open(b".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=parent)
@@ -219,10 +218,10 @@ def _open_nameless(parent: int) -> int | None:
 class TreeWriter:
     """Writes the entries of a tree as they come, at `name` in the directory `parent`.
 
-    The name must not exist yet. `maximum_bytes` caps the sizes of all files together,
-    `maximum_entries` their number; beyond them UnsafePathError. `nameless`: a tree that is one
-    file gets its name in `finish`, where the file system can do that: until then nothing is
-    left of it if this process is killed.
+    The name must not exist yet. `maximum_bytes` caps the total size of all files, `maximum_entries`
+    their number; beyond them UnsafePathError is raised. With `nameless`, a tree that is a single
+    file gets its name only in `finish`, where the file system can do that: nothing is left of it if
+    this process is killed before.
     """
 
     def __init__(
@@ -248,7 +247,7 @@ class TreeWriter:
         self._is_nameless = False
 
     def add(self, entry: Entry) -> None:
-        """Begins the next file, or makes a directory or link."""
+        """Begin the next file, or make a directory or link."""
         self._end_file()
         self._entries_left -= 1
         if self._entries_left < 0:
@@ -298,13 +297,13 @@ class TreeWriter:
         return os.open(name, flags, 0o600, dir_fd=parent)
 
     def descriptor_for(self, offset: int, length: int) -> int:
-        """The file begun last, for `length` bytes at `offset` of it and no others."""
+        """Return the current file's descriptor, for writing only `length` bytes at `offset`."""
         if self._file < 0 or offset < 0 or length < 0 or offset + length > self._size:
             raise UnsafePathError("data outside the file it belongs to")
         return self._file
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Puts `data` at `offset` bytes into the file begun last."""
+        """Write `data` at `offset` bytes into the current file."""
         descriptor = self.descriptor_for(offset, len(data))
         view = memoryview(data)
         while view:
@@ -313,8 +312,7 @@ class TreeWriter:
             view = view[written:]
 
     def finish(self) -> None:
-        """All is written: sets the directories' modes and times, and lets go of the
-        descriptors."""
+        """Finish the tree: set the directories' modes and times, and close the descriptors."""
         try:
             if not self._begun:
                 raise UnsafePathError("a tree without any entry")
@@ -341,7 +339,7 @@ class TreeWriter:
             self._file = -1
 
     def close(self) -> None:
-        """Lets go of the descriptors; what was written stays."""
+        """Close the descriptors; what was written stays."""
         self._end_file()
         for descriptor in (self._directory, self._parent):
             if descriptor >= 0:

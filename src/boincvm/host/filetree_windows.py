@@ -1,4 +1,4 @@
-"""Trees by handles of their directories on Windows: not yet; `filetree` is the face."""
+"""File trees by directory handles on Windows, not implemented yet; import it through `filetree`."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -10,7 +10,7 @@ _WHAT = "trees of files that are safe against links"
 
 
 def open_directory(path: str | os.PathLike[str]) -> int:
-    """Open the directory `path`, from which others are reached."""
+    """Open the directory `path` as a base for others."""
     raise not_yet(_WHAT)
 
 
@@ -25,27 +25,27 @@ def unlink(name: bytes, parent: int) -> None:
 
 
 def remove_tree(name: bytes, parent: int) -> None:
-    """Remove `name` from the directory `parent`, with all beneath it."""
+    """Remove `name` and everything beneath it from the directory `parent`."""
     raise not_yet(_WHAT)
 
 
 def open_parent(root: int, parts: list[bytes], *, create: bool = False) -> int:
-    """The directory that holds the last of `parts`, opened beneath the directory `root`."""
+    """Open the directory that holds the last of `parts`, beneath the directory `root`."""
     raise not_yet(_WHAT)
 
 
 def open_file(root: int, path: bytes) -> int:
-    """The regular file `path` beneath `root`, for reading."""
+    """Open the regular file `path` beneath `root` for reading."""
     raise not_yet(_WHAT)
 
 
 def walk(root: int, path: bytes) -> Generator[tuple[Entry, int], None, None]:
-    """The entry at `path` beneath `root`, then all beneath it."""
+    """Yield the entry at `path` beneath `root` and all beneath it."""
     raise not_yet(_WHAT)
 
 
 def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that hold data: all, for no file that we make there has holes."""
+    """Yield the whole file as one part: no file that we make on Windows has holes."""
     if size:
         yield 0, size
 
@@ -56,8 +56,7 @@ def set_time(
     *,
     parent: int | None = None,
 ) -> None:
-    """Set the time of the file of that name; a link, and a file system that will not, are left
-    alone."""
+    """Set the time of the file `place`; links, and errors of the file system, are ignored."""
     if modified is None:
         return
     if parent is not None or isinstance(place, int):
@@ -85,21 +84,21 @@ class TreeWriter:
         raise not_yet(_WHAT)
 
     def add(self, entry: Entry) -> None:
-        """Begins the next file, or makes a directory or link."""
+        """Begin the next file, or make a directory or link."""
         raise not_yet(_WHAT)
 
     def descriptor_for(self, offset: int, length: int) -> int:
-        """The file begun last."""
+        """Return the current file's descriptor."""
         raise not_yet(_WHAT)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Puts `data` at `offset` bytes into the file begun last."""
+        """Write `data` at `offset` bytes into the current file."""
         raise not_yet(_WHAT)
 
     def finish(self) -> None:
-        """All is written."""
+        """Finish the tree."""
         raise not_yet(_WHAT)
 
     def close(self) -> None:
-        """Lets go of what is open."""
+        """Close the handles."""
         raise not_yet(_WHAT)

@@ -1,7 +1,7 @@
-"""What a process inherits from whoever started it, and what its own children are to inherit.
+"""What a process inherits from its parent, and what it passes on to its children.
 
-`nohup` ignores SIGHUP, a shell's `&` in a script SIGINT and SIGQUIT, Python itself SIGPIPE; an
-exec keeps that, and a blocked signal too. A program of ours must heed it, but the programs that it
+`nohup` ignores SIGHUP, a shell's `&` in a script SIGINT and SIGQUIT, Python itself SIGPIPE; an exec
+keeps that, and blocked signals too. A boincvm process must respect it, but the programs that it
 starts begin anew: Ctrl-C must reach a shell that `nohup boincvm guest &` has started.
 """
 
@@ -20,11 +20,10 @@ _OTHERS_WRITE = 0o002
 
 
 def reset_inherited_state() -> None:
-    """Make standard streams, signals and umask what children may have; to be called at the start.
+    """Reset standard streams, signals and umask to what children may inherit; call it at startup.
 
-    An ignored signal is passed over by a handler from here on, for an exec makes that the
-    default again. No signal is blocked. The umask neither keeps the owner from a file nor lets
-    everybody write to it.
+    Ignored signals get a handler that does nothing instead, for an exec resets it to the default.
+    No signal is blocked. The umask neither denies the owner a file nor lets everybody write to it.
     """
     fill_closed_descriptors()
     for number in _signal.valid_signals():  # type: ignore[attr-defined]  # typeshed lacks them
@@ -37,8 +36,10 @@ def reset_inherited_state() -> None:
 
 
 def fill_closed_descriptors() -> None:
-    """Open /dev/null for each of the descriptors 0 to 2 that is closed, and Python's stream of it:
-    what is opened later would take its number, and a program's output would go there."""
+    """Open /dev/null for each closed descriptor from 0 to 2, and Python's stream for it.
+
+    Otherwise a file opened later would get its number, and a program's output would go there.
+    """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
@@ -58,6 +59,8 @@ def _pass_over(_number: int, _frame: object) -> None:
 
 
 def heeded(numbers: Iterable[int]) -> list[int]:
-    """Return those of these signals that whoever started us did not have us ignore: a program takes
-    no others for a wish that it should end."""
+    """Return those of these signals that our parent did not have us ignore.
+
+    A program should take only these as requests to end.
+    """
     return [number for number in numbers if _handler(number) not in (_pass_over, _signal.SIG_IGN)]

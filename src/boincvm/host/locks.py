@@ -1,4 +1,4 @@
-"""Advisory locks: the kernel drops them when their holder dies, however it dies."""
+"""Advisory locks, which the kernel releases when their holder dies, however it dies."""
 
 import os
 import sys
@@ -36,15 +36,15 @@ __all__ = [
 
 
 def open_lock(path: Path) -> int:
-    """Open the lock file `path`, which is made if missing and never removed. Raises OSError."""
+    """Open the lock file `path`, creating it if missing; it is never removed. Raises OSError."""
     return open_descriptor(path, "c+", permissions=0o600)
 
 
 @contextmanager
 def exclusive(path: Path, waits: Callable[[], object] | None = None) -> Iterator[None]:
-    """Hold the lock file `path` in the block, after waiting for it.
+    """Wait for the lock file `path` and hold it in the block.
 
-    `waits` is called once if somebody else holds it. Raises OSError.
+    `waits` is called once if another process holds it. Raises OSError.
     """
     make_directory(path.parent)
     descriptor = open_lock(path)
@@ -60,8 +60,10 @@ def exclusive(path: Path, waits: Callable[[], object] | None = None) -> Iterator
 
 @contextmanager
 def try_exclusive(path: Path) -> Iterator[bool]:
-    """Whether the lock file `path` was to be had at once; if so it is held in the block. Raises
-    OSError."""
+    """Try to hold the lock file `path` in the block; yield whether it was free.
+
+    Raises OSError.
+    """
     descriptor = open_lock(path)
     try:
         yield try_lock(descriptor)

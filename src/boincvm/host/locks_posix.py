@@ -1,4 +1,5 @@
-"""Locks on Linux and macOS: flock(2), and fcntl(2) where BOINC takes it; `locks` is the face."""
+"""Locks on Linux and macOS: flock(2), and fcntl(2) where BOINC uses it; import it through
+`locks`."""
 
 import errno
 import fcntl
@@ -13,7 +14,7 @@ assert sys.platform != "win32"
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Whether the lock was to be had at once; it lasts until the descriptor is closed."""
+    """Try to lock until the descriptor is closed; return False if another process has the lock."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -23,20 +24,20 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 
 def lock(descriptor: int) -> None:
-    """Wait for the lock, which lasts until the descriptor is closed. Raises OSError."""
+    """Wait for the lock and hold it until the descriptor is closed. Raises OSError."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def open_lockable_directory(path: Path) -> int:
-    """Open a directory that is itself what is locked. Raises OSError."""
+    """Open a directory that can itself be locked. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def lock_slot_file(path: Path) -> int | None:
-    """Lock the file by which an app of BOINC's has its slot for itself.
+    """Lock the file by which a BOINC app reserves its slot, and return its descriptor.
 
-    It is an fcntl(2) write lock on the whole file, which goes with the process that holds it.
-    Returns its descriptor; None where another process holds it. Raises OSError.
+    It is an fcntl(2) write lock on the whole file, which the kernel releases when the process ends.
+    Returns None if another process holds it. Raises OSError.
     """
     # Should it be a FIFO or a device, it must not hold us up.
     descriptor = open_descriptor(path, "a", follow_links=False, wait=False, permissions=0o644)

@@ -1,6 +1,6 @@
-"""Locks on Windows: LockFileEx, and a file that is shared with nobody where BOINC does that.
+"""Locks on Windows: LockFileEx, and an unshared file where BOINC uses one.
 
-`locks` is the face. Locks are mandatory there, so one byte far beyond any content is locked.
+Import it through `locks`. Locks are mandatory there, so one byte far beyond any content is locked.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ _INVALID_HANDLE = ctypes.c_void_p(-1).value
 
 
 class _Overlapped(ctypes.Structure):
-    """OVERLAPPED: where the locked bytes begin."""
+    """OVERLAPPED: the offset of the locked bytes."""
 
     _fields_ = (
         ("internal", ctypes.c_void_p),
@@ -36,13 +36,15 @@ class _Overlapped(ctypes.Structure):
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Whether the lock was to be had at once; it lasts until the descriptor is closed. Raises
-    OSError."""
+    """Try to lock until the descriptor is closed; return False if another process has the lock.
+
+    Raises OSError.
+    """
     return _lock(descriptor, _FAIL_IMMEDIATELY | (0 if shared else _EXCLUSIVE))
 
 
 def lock(descriptor: int) -> None:
-    """Wait for the lock, which lasts until the descriptor is closed. Raises OSError."""
+    """Wait for the lock and hold it until the descriptor is closed. Raises OSError."""
     _lock(descriptor, _EXCLUSIVE)
 
 
@@ -61,15 +63,16 @@ def _lock(descriptor: int, flags: int) -> bool:
 
 
 def open_lockable_directory(path: Path) -> int:
-    """Open a directory that is itself what is locked."""
+    """Open a directory that can itself be locked."""
     raise not_yet("locks on directories")
 
 
 def lock_slot_file(path: Path) -> int | None:
-    """Open the file by which an app of BOINC's has its slot for itself, shared with nobody.
+    """Open the file by which a BOINC app reserves its slot, without sharing, and return its
+    descriptor.
 
-    (lib/filesys.cpp, FILE_LOCK: CreateFile with share mode 0.) Returns its descriptor; None where
-    another process has it. Raises OSError.
+    (lib/filesys.cpp, FILE_LOCK: CreateFile with share mode 0.) Returns None if another process has
+    it. Raises OSError.
     """
     import msvcrt
 

@@ -1,4 +1,4 @@
-"""Files that lie in memory alone: nothing is left of them if we are killed."""
+"""Files that exist in memory only: nothing is left of them if the process is killed."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Files that lie in memory alone, on Linux and macOS; `memory_files` is the face."""
+"""Files in memory on Linux and macOS; import it through `memory_files`."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ assert sys.platform != "win32"
 
 
 def create(name: str) -> int:
-    """Create an empty file that goes with its last descriptor. Raises OSError."""
+    """Create an empty file that vanishes with its last descriptor. Raises OSError."""
     if sys.platform == "linux":
         return os.memfd_create(name, os.MFD_CLOEXEC)
     else:
@@ -20,12 +20,12 @@ def create(name: str) -> int:
 
 
 def path_of(descriptor: int) -> str:
-    """The path by which a child that has inherited the descriptor opens its file."""
+    """Return the path by which a child that inherited the descriptor can open its file."""
     return f"/dev/fd/{descriptor}"
 
 
 def copy(path: Path, name: str) -> int:
-    """A file in memory with the content of `path`, holes kept. Raises OSError."""
+    """Create a file in memory with the content of `path`, keeping holes. Raises OSError."""
     if sys.platform == "linux":
         made = create(name)
         source = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Files that lie in memory alone: not yet on Windows; `memory_files` is the face."""
+"""Files in memory on Windows, not implemented yet; import it through `memory_files`."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ _WHAT = "files in memory"
 
 
 def create(name: str) -> int:
-    """Create an empty file that goes with its last descriptor."""
+    """Create an empty file that vanishes with its last descriptor."""
     raise not_yet(_WHAT)
 
 
 def path_of(descriptor: int) -> str:
-    """The path by which a child opens the file."""
+    """Return the path by which a child can open the file."""
     raise not_yet(_WHAT)
 
 
 def copy(path: Path, name: str) -> int:
-    """A file in memory with the content of `path`."""
+    """Create a file in memory with the content of `path`."""
     raise not_yet(_WHAT)

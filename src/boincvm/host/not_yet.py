@@ -1,4 +1,4 @@
-"""What boincvm does not do on every operating system yet, told in one way."""
+"""The error for what boincvm cannot do on every operating system yet."""
 
 import sys
 

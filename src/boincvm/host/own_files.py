@@ -1,8 +1,8 @@
-"""Files and directories that boincvm keeps for itself: used only if nobody else can have made them.
+"""Files and directories of boincvm's own, used only if nobody else can have written them.
 
-What lies in the cache and in the data directory is believed: which accelerator works, which image
-was found sound, where a machine is in its life. So it must be this user's own (or root's, who may
-do everything anyway), and nobody else may be able to write to it.
+The contents of the cache and data directories are trusted: which accelerator works, which image was
+verified, which state a machine is in. So they must belong to this user (or to root, who can do
+everything anyway), and nobody else may be able to write to them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ else:
 
 
 def check_directory(path: Path) -> Path:
-    """Return `path`, which need not exist. Raises HostError where it is a directory that is not
-    this user's own, or that others can write to."""
+    """Check that the directory `path`, if it exists, is this user's own, and return the path.
+
+    Raises HostError where it is not, or where others can write to it.
+    """
     try:
         link, status = path.lstat(), path.stat()
     except OSError:
@@ -34,9 +36,9 @@ def check_directory(path: Path) -> Path:
 
 
 def open_own(path: Path) -> FileIO:
-    """Open the regular file `path` for reading; no link is followed, nothing waited for.
+    """Open the regular file `path` for reading, without following a link or blocking.
 
-    Raises OSError, and HostError where it is not this user's own, or others can write to it.
+    Raises OSError, and HostError where it is not this user's own or others can write to it.
     """
     descriptor = open_descriptor(path, follow_links=False, wait=False)
     try:
@@ -51,8 +53,7 @@ def open_own(path: Path) -> FileIO:
 
 
 def make_directory(path: Path) -> None:
-    """Make the directory `path`, and those above that are missing, for this user alone. Raises
-    OSError."""
+    """Make the directory `path` and its missing parents, for this user alone. Raises OSError."""
     missing = []
     while not path.exists():
         missing.append(path)

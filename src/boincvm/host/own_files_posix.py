@@ -1,4 +1,5 @@
-"""Whose a file is on Linux and macOS, and who may write to it; `own_files` is the face."""
+"""Ownership of files on Linux and macOS, and who can write to them; import it through
+`own_files`."""
 
 from __future__ import annotations
 
@@ -15,8 +16,7 @@ _OTHERS_MAY_PASS = stat.S_IXGRP | stat.S_IXOTH
 
 
 def check_owner(path: Path, status: os.stat_result) -> None:
-    """Raise HostError where what lies at `path` is not this user's own, or others can write to
-    it."""
+    """Raise HostError if `path` is not this user's own or others can write to it."""
     ours = os.geteuid()
     if status.st_uid not in (ours, _ROOT):
         from boincvm.errors import HostError
@@ -44,7 +44,7 @@ def check_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _is_reachable(path: Path) -> bool:
-    """Whether no directory above, where it really lies, keeps others out."""
+    """Tell whether others can reach `path`: no directory above its real place keeps them out."""
     for directory in Path(os.path.realpath(path)).parents:
         status = directory.stat()
         if status.st_uid in (os.geteuid(), _ROOT) and not status.st_mode & _OTHERS_MAY_PASS:

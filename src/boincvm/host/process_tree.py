@@ -1,6 +1,6 @@
-"""The processes below a process: which they are, what they use, and signals to them.
+"""The descendants of a process: their ids, resource usage, and signals to them.
 
-A tree here is all that descends from a process, the process itself left out.
+A tree here is all that descends from a process, without the process itself.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""The processes below a process, as Linux shows them in /proc (proc(5)), and signals to them.
+"""The descendants of a process, read from /proc (proc(5)), and signals to them.
 
-`process_tree` is the face.
+Import it through `process_tree`.
 
-A tree here is all that descends from a process, the process itself left out. Nothing can leave
-it while the process is a child subreaper (prctl(2)): orphans become its children. The guard of
-a task (supervisor_linux.py), which has to start fast, imports this file: light imports only.
+A tree here is all that descends from a process, without the process itself. Nothing can leave it
+while the process is a child subreaper (prctl(2)): orphans become its children. A task's supervisor
+(supervisor_linux.py), which has to start fast, imports this file: light imports only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _STATE, _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM, _RESIDENT = 0, 11, 12,
 
 
 def children(pid: int) -> list[int]:
-    """The children of all threads of `pid`; none if it has gone."""
+    """Return the children of all threads of `pid`, none if it has gone."""
     found: list[int] = []
     try:
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - the guard has no pathlib
@@ -50,8 +50,11 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(root: int) -> Iterator[int]:
-    """All below `root`, parents first. A process is given out before its children are looked
-    up, so what one reads of it is no younger than what one reads of them."""
+    """Yield all descendants of `root`, parents first.
+
+    A process is yielded before its children are looked up, so what the caller reads of it is no
+    younger than what it reads of them.
+    """
     found = children(root)
     seen = {root}
     for pid in found:  # which grows meanwhile
@@ -62,12 +65,11 @@ def descendants(root: int) -> Iterator[int]:
 
 
 def usage(root: int) -> tuple[float, int]:
-    """CPU time in seconds, user and system, of all that is or was below `root`; resident memory
-    in bytes of what is there.
+    """Return the CPU seconds (user and system) and the resident memory in bytes of the tree.
 
-    A process that ended between two looks of one call may be missing from the time: that it
-    never goes down is for the caller to see to. It is never too large. What ended counts once
-    its parent has waited for it, as the kernel has it.
+    The time includes processes that have ended and been waited for by their parents; the memory
+    does not. The time may miss a process that ends between two reads of one call, but is never too
+    large: the caller must see to it that it never decreases.
     """
     status = _status(root)
     ticks = int(status[_CHILDREN_USER]) + int(status[_CHILDREN_SYSTEM]) if status else 0
@@ -80,7 +82,7 @@ def usage(root: int) -> tuple[float, int]:
 
 
 def own_usage(pid: int) -> tuple[float, int]:
-    """CPU time in seconds and resident memory in bytes of that one process; 0 if it has gone."""
+    """Return the CPU seconds and the resident memory in bytes of one process, 0 if it has gone."""
     status = _status(pid)
     if not status:
         return 0.0, 0
@@ -89,8 +91,7 @@ def own_usage(pid: int) -> tuple[float, int]:
 
 
 def command_line(pid: int) -> list[bytes]:
-    """The words with which that process was started; none if it has gone, or hides them. Raises
-    nothing."""
+    """Return the arguments of a process, none if it has gone or hides them. Never raises."""
     try:
         return _content(f"/proc/{pid}/cmdline").split(b"\0")
     except OSError:
@@ -98,18 +99,17 @@ def command_line(pid: int) -> list[bytes]:
 
 
 def signal_tree(root: int, number: int) -> None:
-    """The signal to all below `root`, once."""
+    """Send a signal to each descendant of `root` once."""
     # First all are found: one that goes on may end, and its children would be elsewhere.
     for pid in list(descendants(root)):
         send(pid, number)
 
 
 def stop_round(root: int, number: int, told: set[int]) -> bool:
-    """The signal, SIGSTOP or the like, to all below `root` that are not in `told`, where they
-    are put.
+    """Send a stop signal to all descendants of `root` that are not in `told`, and add them to it.
 
-    True if all stand still. Until they do, one of them may be in the middle of a fork, whose
-    child would run on: call again.
+    Returns True if all have stopped. Until then one of them may be in the middle of a fork, and its
+    child would keep running: call again.
     """
     for _ in range(_MOST_LOOKS):
         before = len(told)
@@ -125,7 +125,7 @@ def stop_round(root: int, number: int, told: set[int]) -> bool:
 
 
 def _standing(root: int) -> set[int] | None:
-    """All below `root`; None if one of them does not stand still."""
+    """Return all descendants of `root`, or None if one of them is not stopped."""
     found = set()
     for pid in descendants(root):
         status = _status(pid)
@@ -136,13 +136,13 @@ def _standing(root: int) -> set[int] | None:
 
 
 def stands_still(pid: int) -> bool:
-    """Whether that one process is stopped, by a debugger or otherwise, or has ended."""
+    """Tell whether one process is stopped, by a debugger or otherwise, or has ended."""
     status = _status(pid)
     return not status or status[_STATE] in _STANDS_STILL
 
 
 def is_traced(pid: int) -> bool:
-    """Whether another process traces it, as a debugger does."""
+    """Tell whether another process traces it, as a debugger does."""
     for line in _content(f"/proc/{pid}/status").splitlines():
         if line.startswith(b"TracerPid:"):
             return line.split()[1] != b"0"
@@ -150,7 +150,7 @@ def is_traced(pid: int) -> bool:
 
 
 def send(pid: int, number: int) -> None:
-    """The signal to a process that may have gone."""
+    """Send a signal to a process, which may have gone."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -160,7 +160,7 @@ def send(pid: int, number: int) -> None:
 
 
 def _status(pid: int) -> list[bytes]:
-    """/proc/PID/stat from the state on; empty if the process has gone."""
+    """Return the fields of /proc/PID/stat from the state on, none if the process has gone."""
     # A name may hold spaces and parentheses; nothing after it does.
     return _content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 

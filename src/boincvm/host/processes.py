@@ -1,4 +1,5 @@
-"""Child processes that end with us, awaited without a thread or a poll, and others' processes."""
+"""Child processes that end with us and are awaited without threads or polling, and other
+processes."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""What only Linux does for processes: an end with the parent, handles, a disk for the others.
+"""Process functions that only Linux has: death with the parent, handles, idle disk priority.
 
-`processes` is the face.
+Import it through `processes`.
 """
 
 import os
@@ -17,10 +17,10 @@ _IDLE_CLASS = 3 << 13
 
 
 def die_with_parent(argv: Sequence[str]) -> list[str]:
-    """Return the command with which the kernel ends `argv` when the thread that starts it dies.
+    """Return the command that runs `argv` and is killed when the thread that starts it dies.
 
-    `setpriv` asks for the signal between fork and exec, where Python should not run; had we died
-    before that, nobody would send it, so a shell looks whether we are still there.
+    `setpriv` sets that up between fork and exec, where Python should not run. A shell checks that
+    we are still alive, as nobody would send the signal had we died before that.
     """
     guard = find_program("setpriv")
     if guard is None:
@@ -33,9 +33,10 @@ _IF_WE_LIVE = 'test "$PPID" = "$0" && exec "$@"'
 
 
 def open_process(pid: int) -> int | None:
-    """Open the process `pid`; its descriptor becomes readable when it has ended.
+    """Return a descriptor of the process `pid` that becomes readable when it has ended.
 
-    None where the kernel cannot do that. Raises ProcessLookupError where there is no such process.
+    Returns None where the kernel cannot do that. Raises ProcessLookupError if the process does not
+    exist.
     """
     try:
         return os.pidfd_open(pid)
@@ -46,12 +47,12 @@ def open_process(pid: int) -> int | None:
 
 
 def kill_opened(process: int) -> None:
-    """Kill the process that `open_process` has opened. Raises OSError."""
+    """Kill a process opened by `open_process`. Raises OSError."""
     signal.pidfd_send_signal(process, signal.SIGKILL)
 
 
 def use_idle_io() -> None:
-    """Have this process use the disk only while nobody else does."""
+    """Give this process the disk only while nobody else uses it."""
     import ctypes
     import platform
 

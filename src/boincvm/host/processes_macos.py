@@ -1,4 +1,4 @@
-"""What macOS does otherwise than Linux for processes; `processes` is the face."""
+"""Process functions for which macOS differs from Linux; import it through `processes`."""
 
 import sys
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ assert sys.platform == "darwin"
 
 
 def die_with_parent(argv: Sequence[str]) -> list[str]:
-    """The command `argv` itself: nothing there ends a process with its parent."""
+    """Return the command `argv` itself: macOS cannot end a process with its parent."""
     return [*argv]
 
 
 def open_process(pid: int) -> int | None:
-    """None: no descriptor tells of a process's end."""
+    """Return None: no descriptor tells when a process has ended."""
     return None
 
 
 def kill_opened(process: int) -> None:
-    """Kill the process that `open_process` has opened."""
+    """Kill a process opened by `open_process`."""
     raise not_yet("handles of processes")
 
 

@@ -1,4 +1,4 @@
-"""Child processes on Linux and macOS; `processes` is the face."""
+"""Child processes on Linux and macOS; import it through `processes`."""
 
 import os
 import signal
@@ -38,9 +38,9 @@ _LEAST_PRIORITY = 19
 
 
 class ChildProcess:
-    """A running child. Linux: the kernel kills it when the thread that started it dies.
+    """A running child; on Linux the kernel kills it when the thread that started it dies.
 
-    It is deaf to TERMINATION_SIGNALS: a service manager that stops everything sends them to all
+    It ignores TERMINATION_SIGNALS: a service manager that stops everything sends them to all
     processes alike, and what is to be saved must outlive them until we have saved it.
     """
 
@@ -53,7 +53,7 @@ class ChildProcess:
         stderr: BinaryIO | int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start `argv` in a session of its own, so that a terminal's Ctrl-C passes it by.
+        """Start `argv` in a session of its own, so that it does not get a terminal's Ctrl-C.
 
         `descriptors` are inherited under their own numbers. Raises OSError.
         """
@@ -90,18 +90,18 @@ class ChildProcess:
         return self._wait(os.WNOHANG) is None
 
     def kill(self) -> None:
-        """End it now; a stopped process too."""
+        """Kill it, even if it is stopped."""
         if self.is_running:
             os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """End it, and wait until the kernel has: an instant."""
+        """Kill it and wait for its end, which takes an instant."""
         self.kill()
         self._wait(0)
 
     async def wait(self) -> int:
-        """Wait for its end; return its exit status, or minus the number of the signal that killed
-        it."""
+        """Wait for its end and return its exit status, or minus the number of the signal that
+        killed it."""
         if self._status is None:
             await _until_ended(self.pid)
         status = self._wait(0)
@@ -111,7 +111,7 @@ class ChildProcess:
 
 
 async def _until_ended(pid: int) -> None:
-    """Until the process `pid`, a child not yet waited for, has ended."""
+    """Wait until the process `pid`, a child not yet waited for, has ended."""
     import asyncio  # which whoever only starts a child does without
 
     loop = asyncio.get_running_loop()
@@ -130,7 +130,7 @@ async def _until_ended(pid: int) -> None:
 
 
 def process_exists(pid: int) -> bool:
-    """Whether there is a process `pid`, anybody's."""
+    """Tell whether a process `pid` of any user exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -141,7 +141,7 @@ def process_exists(pid: int) -> bool:
 
 
 def spawn_detached(argv: Sequence[str], log: int) -> int:
-    """Start `argv`, which goes on when we end; return its process id.
+    """Start `argv` so that it outlives us, and return its process id.
 
     It has a session of its own; its output goes to the descriptor `log`. Raises OSError.
     """
@@ -160,31 +160,33 @@ def spawn_detached(argv: Sequence[str], log: int) -> int:
 
 
 def wait_for_child(pid: int) -> int:
-    """Wait for the end of the child `pid`; return its status, minus the number of the signal that
-    killed it. Raises OSError."""
+    """Wait for the child `pid` and return its exit status, or minus the number of the fatal signal.
+
+    Raises OSError.
+    """
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def terminate_group(leader: int) -> None:
-    """Ask the process `leader` and the group that it leads to end. Raises OSError."""
+    """Ask the process group that `leader` leads to end. Raises OSError."""
     os.killpg(leader, signal.SIGTERM)
 
 
 def kill_group(leader: int) -> None:
-    """Kill the process `leader` and the group that it leads. Raises OSError."""
+    """Kill the process group that `leader` leads. Raises OSError."""
     os.killpg(leader, signal.SIGKILL)
 
 
 def signal_group(leader: int, number: int) -> None:
-    """Send a signal to the process `leader` and the group that it leads. Raises OSError."""
+    """Send a signal to the process group that `leader` leads. Raises OSError."""
     os.killpg(leader, number)
 
 
 def yield_processor() -> None:
-    """Let other processes go first, for an instant."""
+    """Let other processes run first, for an instant."""
     os.sched_yield()
 
 
 def lower_priority() -> None:
-    """Have all other work on the processors go before that of this process."""
+    """Give this process the lowest CPU priority."""
     os.nice(_LEAST_PRIORITY)

@@ -1,4 +1,5 @@
-"""Child processes on Windows: not yet, but for priorities; `processes` is the face.
+"""Child processes on Windows, not implemented yet but for priorities; import it through
+`processes`.
 
 A job object that is closed with us is to end them (JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE).
 """
@@ -43,35 +44,35 @@ class ChildProcess:
         raise not_yet(_WHAT)
 
     def kill(self) -> None:
-        """Ends it now."""
+        """Kill it."""
         raise not_yet(_WHAT)
 
     def end(self) -> None:
-        """Ends it, and waits until it has."""
+        """Kill it and wait for its end."""
         raise not_yet(_WHAT)
 
     async def wait(self) -> int:
-        """Its exit status."""
+        """Wait for its end and return its exit status."""
         raise not_yet(_WHAT)
 
 
 def die_with_parent(argv: Sequence[str]) -> list[str]:
-    """The command that ends with its parent."""
+    """Return the command that ends with its parent."""
     raise not_yet(_WHAT)
 
 
 def open_process(pid: int) -> int | None:
-    """None: no descriptor tells of a process's end."""
+    """Return None: no descriptor tells when a process has ended."""
     return None
 
 
 def kill_opened(process: int) -> None:
-    """Kill the process that `open_process` has opened."""
+    """Kill a process opened by `open_process`."""
     raise not_yet("handles of processes")
 
 
 def process_exists(pid: int) -> bool:
-    """Whether there is a process `pid`, anybody's. Raises OSError."""
+    """Tell whether a process `pid` of any user exists. Raises OSError."""
     library = ctypes.WinDLL("kernel32", use_last_error=True)
     library.OpenProcess.restype = ctypes.c_void_p
     opened = library.OpenProcess(_SYNCHRONIZE, False, pid)
@@ -91,37 +92,37 @@ def process_exists(pid: int) -> bool:
 
 
 def spawn_detached(argv: Sequence[str], log: int) -> int:
-    """Start `argv`, which goes on when we end."""
+    """Start `argv` so that it outlives us."""
     raise not_yet("processes that outlive boincvm")
 
 
 def wait_for_child(pid: int) -> int:
-    """Wait for the end of the child `pid`."""
+    """Wait for the child `pid`."""
     raise not_yet(_WHAT)
 
 
 def terminate_group(leader: int) -> None:
-    """Ask the process `leader` and the group that it leads to end."""
+    """Ask the process group that `leader` leads to end."""
     raise not_yet(_GROUPS)
 
 
 def kill_group(leader: int) -> None:
-    """Kill the process `leader` and the group that it leads."""
+    """Kill the process group that `leader` leads."""
     raise not_yet(_GROUPS)
 
 
 def signal_group(leader: int, number: int) -> None:
-    """Send a signal to the process `leader` and the group that it leads."""
+    """Send a signal to the process group that `leader` leads."""
     raise not_yet(_GROUPS)
 
 
 def yield_processor() -> None:
-    """Let other threads go first, for an instant."""
+    """Let other threads run first, for an instant."""
     ctypes.WinDLL("kernel32").SwitchToThread()
 
 
 def lower_priority() -> None:
-    """Have all other work on the processors go before that of this process."""
+    """Give this process the lowest CPU priority."""
     library = ctypes.WinDLL("kernel32", use_last_error=True)
     library.GetCurrentProcess.restype = ctypes.c_void_p
     process = ctypes.c_void_p(library.GetCurrentProcess())

@@ -1,4 +1,4 @@
-"""Helper programs: where they are, what they are given, and short ones run to their end."""
+"""Helper programs: finding them, their environment, and running short ones."""
 
 import os
 import subprocess
@@ -7,13 +7,15 @@ from pathlib import Path
 
 
 def quiet_environment() -> dict[str, str]:
-    """Return the environment for a helper program: nothing of the caller's that could change what
-    it does. A BOINC client, for one, prepends its own directories to LD_LIBRARY_PATH."""
+    """Return an environment for helper programs that holds nothing to change what they do.
+
+    A BOINC client, for one, prepends its own directories to LD_LIBRARY_PATH.
+    """
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
 def find_program(name: str) -> str | None:
-    """Find the path of the program `name` by PATH. (`shutil.which` would bring in compressors.)"""
+    """Find the program `name` on PATH. (`shutil.which` would import compression modules.)"""
     for directory in os.get_exec_path():
         path = Path(directory, name)
         if path.is_file() and os.access(path, os.X_OK):

@@ -1,4 +1,4 @@
-"""What the host has: processors, memory, descriptors; and which start of it this is."""
+"""The host's resources: processors, memory and descriptors; and the id of its current boot."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the host has, on Linux and, so far as both tell it, macOS; `resources` is the face."""
+"""The host's resources on Linux and, in part, macOS; import it through `resources`."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ _TIMES = "/proc/stat"
 
 
 def most_open_files() -> int:
-    """How many descriptors this process may have."""
+    """Return how many descriptors this process may have."""
     import resource
 
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     else:
@@ -30,12 +30,15 @@ def processors() -> int:
 
 
 def total_memory() -> int:
-    """Bytes of memory that the host has."""
+    """Return the host's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def available_memory() -> int:
-    """Bytes that could be had without swapping (proc(5), meminfo). Raises OSError, HostError."""
+    """Return the bytes of memory available without swapping (proc(5), meminfo).
+
+    Raises OSError, HostError.
+    """
     if sys.platform == "linux":
         with Path(_MEMORY_TABLE).open("rb") as file:
             for line in file:
@@ -49,7 +52,7 @@ def available_memory() -> int:
 
 
 def used_memory() -> int:
-    """Bytes that no new program could have. Raises OSError."""
+    """Return the bytes of memory that are not available to a new program. Raises OSError."""
     if sys.platform == "linux":
         lines = Path(_MEMORY_TABLE).read_text().splitlines()
         found = {
@@ -63,7 +66,7 @@ def used_memory() -> int:
 
 
 def busy_seconds() -> float:
-    """CPU time of all processors since the host's start, but for idle time. Raises OSError."""
+    """Return the CPU seconds of all processors since boot, without idle time. Raises OSError."""
     if sys.platform == "linux":
         first = Path(_TIMES).read_text().split("\n", 1)[0]
         user, nice, system, _idle, _waiting, *rest = map(int, first.split()[1:9])
@@ -75,7 +78,7 @@ def busy_seconds() -> float:
 
 
 def boot_id() -> str:
-    """What is another one after each start of the host. Raises OSError."""
+    """Return an id that changes with each boot of the host. Raises OSError."""
     if sys.platform == "linux":
         return Path(_BOOT_ID).read_text().strip()
     else:
@@ -85,7 +88,7 @@ def boot_id() -> str:
 
 
 def processor_name() -> str:
-    """The host's processor, as its kernel names it; empty where it does not. Raises OSError."""
+    """Return the processor's name as the kernel tells it, or "" if it does not. Raises OSError."""
     if sys.platform == "linux":
         with Path(_CPU_TABLE).open("rb") as file:
             for line in file.read(4096).splitlines():

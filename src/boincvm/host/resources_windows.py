@@ -1,4 +1,4 @@
-"""What the host has, on Windows; `resources` is the face."""
+"""The host's resources on Windows; import it through `resources`."""
 
 import os
 
@@ -6,40 +6,40 @@ from boincvm.host.not_yet import not_yet
 
 
 def most_open_files() -> int:
-    """How many descriptors this process may have (Microsoft's C library, _setmaxstdio)."""
+    """Return how many descriptors this process may have (Microsoft's C library, _setmaxstdio)."""
     return 8192
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     return os.cpu_count() or 1
 
 
 def total_memory() -> int:
-    """Bytes of memory that the host has."""
+    """Return the host's memory in bytes."""
     raise not_yet("how much memory there is")
 
 
 def available_memory() -> int:
-    """Bytes that could be had without swapping."""
+    """Return the bytes of memory available without swapping."""
     raise not_yet("how much memory is free")
 
 
 def used_memory() -> int:
-    """Bytes that no new program could have."""
+    """Return the bytes of memory that are not available to a new program."""
     raise not_yet("how much memory is in use")
 
 
 def busy_seconds() -> float:
-    """CPU time of all processors since the host's start."""
+    """Return the CPU seconds of all processors since boot."""
     raise not_yet("how busy the processors are")
 
 
 def boot_id() -> str:
-    """What is another one after each start of the host."""
+    """Return an id that changes with each boot of the host."""
     raise not_yet("telling one start of the host from another")
 
 
 def processor_name() -> str:
-    """The host's processor, as its kernel names it."""
+    """Return the processor's name."""
     raise not_yet("the name of the processor")

@@ -1,4 +1,4 @@
-"""Signals by which a program is asked to end, whatever the system calls them."""
+"""The signals that ask a program to end, under each system's names."""
 
 import signal
 import sys
@@ -19,7 +19,7 @@ else:
 
 
 def block_signals(numbers: Iterable[int]) -> set[int]:
-    """Have these signals wait from now on; return those that waited before."""
+    """Block these signals from now on; return those that were blocked before."""
     if sys.platform == "win32":
         return set()
     else:
@@ -27,19 +27,19 @@ def block_signals(numbers: Iterable[int]) -> set[int]:
 
 
 def unblock_signals(numbers: Iterable[int]) -> None:
-    """Have these signals come, those that waited among them."""
+    """Unblock these signals; pending ones are delivered."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(numbers))
 
 
 def restore_signal_mask(numbers: Iterable[int]) -> None:
-    """Have these signals wait and no others: to undo `block_signals` with what it returned."""
+    """Block only these signals, to undo `block_signals` with its result."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_SETMASK, set(numbers))
 
 
 def add_signal_handlers(numbers: Iterable[int], handler: Callable[[int], object]) -> None:
-    """Have the running event loop call `handler` with the number of each of these that comes."""
+    """Have the running event loop call `handler` with the number of each of these that arrives."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -51,7 +51,7 @@ def add_signal_handlers(numbers: Iterable[int], handler: Callable[[int], object]
 
 
 def remove_signal_handlers(numbers: Iterable[int]) -> None:
-    """Undo `add_signal_handlers`: the signals do again what they do by themselves."""
+    """Undo `add_signal_handlers`: restore the signals' default actions."""
     import asyncio
 
     for number in numbers:

@@ -1,4 +1,4 @@
-"""Sockets at paths, for this user's processes, and TCP peers that may go without a word."""
+"""UNIX sockets for this user's processes, and keep-alive for TCP peers that vanish silently."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Sockets on Linux and macOS; `sockets` is the face."""
+"""Sockets on Linux and macOS; import it through `sockets`."""
 
 import os
 import socket
@@ -19,10 +19,10 @@ _KEEP_ALIVE = ((_IDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Another name for `path`, short enough for a socket wherever it lies; valid in the block.
+    """Yield another name for `path` that is short enough for a socket; it is valid in the block.
 
-    The system takes no more than some 100 bytes of one (unix(7)). Raises OSError where its
-    directory is not there, or, on macOS, where it is longer.
+    The system takes only some 100 bytes (unix(7)). Raises OSError where its directory does not
+    exist; on macOS a longer path makes the socket call fail.
     """
     if sys.platform == "linux":
         directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
@@ -35,8 +35,10 @@ def short_path(path: Path) -> Iterator[str]:
 
 
 def private_listener(path: Path) -> socket.socket:
-    """A UNIX socket there, bound and not yet listening, for this user alone, in place of what was
-    there. Raises OSError."""
+    """Bind a UNIX socket at `path` for this user alone, replacing what was there.
+
+    It does not listen yet. Raises OSError.
+    """
     listener = socket.socket(socket.AF_UNIX)
     try:
         path.unlink(missing_ok=True)
@@ -50,8 +52,10 @@ def private_listener(path: Path) -> socket.socket:
 
 
 def connect_blocking(path: Path, timeout: float | None) -> socket.socket:
-    """A connection to the UNIX socket at `path`; `timeout`: seconds of all its waits. Raises
-    OSError."""
+    """Connect to the UNIX socket at `path`; `timeout` in seconds holds for each blocking call.
+
+    Raises OSError.
+    """
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(timeout)
@@ -64,7 +68,7 @@ def connect_blocking(path: Path, timeout: float | None) -> socket.socket:
 
 
 async def connect(path: Path) -> socket.socket:
-    """A connection to the UNIX socket at `path`, for the running event loop. Raises OSError."""
+    """Connect to the UNIX socket at `path` in the running event loop. Raises OSError."""
     import asyncio
 
     connection = socket.socket(socket.AF_UNIX)
@@ -79,7 +83,7 @@ async def connect(path: Path) -> socket.socket:
 
 
 def peer_is_this_user(peer: socket.socket) -> bool:
-    """Whether the process at the other end of a UNIX socket is this user's, or root's."""
+    """Tell whether the process at the other end of a UNIX socket is this user's or root's."""
     if sys.platform == "linux":
         told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, user, _ = struct.unpack("3i", told)
@@ -91,7 +95,7 @@ def peer_is_this_user(peer: socket.socket) -> bool:
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Have a TCP peer whose host has gone be missed after a minute. Raises OSError."""
+    """Have a TCP peer whose host has vanished noticed after a minute. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEP_ALIVE:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,4 +1,4 @@
-"""Sockets on Windows, where Python has no UNIX sockets; `sockets` is the face."""
+"""Sockets on Windows, where Python has no UNIX sockets; import it through `sockets`."""
 
 import socket
 import sys
@@ -13,32 +13,32 @@ _WHAT = "connections by a path"
 
 
 def short_path(path: Path) -> AbstractContextManager[str]:
-    """Another name for `path`, short enough for a socket."""
+    """Yield another name for `path` that is short enough for a socket."""
     raise not_yet(_WHAT)
 
 
 def private_listener(path: Path) -> socket.socket:
-    """A socket there for this user alone."""
+    """Bind a socket at `path` for this user alone."""
     raise not_yet(_WHAT)
 
 
 def connect_blocking(path: Path, timeout: float | None) -> socket.socket:
-    """A connection to the socket at `path`."""
+    """Connect to the socket at `path`."""
     raise not_yet(_WHAT)
 
 
 async def connect(path: Path) -> socket.socket:
-    """A connection to the socket at `path`, for the running event loop."""
+    """Connect to the socket at `path` in the running event loop."""
     raise not_yet(_WHAT)
 
 
 def peer_is_this_user(peer: socket.socket) -> bool:
-    """Whether the process at the other end is this user's."""
+    """Tell whether the process at the other end is this user's."""
     raise not_yet(_WHAT)
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Have a TCP peer whose host has gone be missed after a minute. Raises OSError."""
+    """Have a TCP peer whose host has vanished noticed after a minute. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # Python leaves out what an older Windows does not know; it then has its own, longer, times.
     for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):

@@ -1,4 +1,4 @@
-"""A program on the host with a supervisor over it (supervisor_linux.py): how it starts and ends."""
+"""A host program run under a supervisor (supervisor_linux.py): how it starts and ends."""
 
 import errno
 import os
@@ -27,10 +27,10 @@ from boincvm.host.processes import kill_group
 from boincvm.host.programs import quiet_environment
 
 GRACE = 10.0
-"""Seconds that a program has to end by itself after SIGTERM, before SIGKILL: as with BOINC's
-wrapper. The client waits 60 s for all of us."""
+"""Seconds between SIGTERM and SIGKILL, as in BOINC's wrapper. The client waits 60 s for us in
+all."""
 ABORT_GRACE = 2.0
-"""The same where the client aborts the task: nothing that it saves is of use."""
+"""The same when the client aborts the task: nothing that the program saves is of use then."""
 _HAS_SUPERVISOR = sys.platform == "linux"
 _START_LIMIT = 30.0
 _MOST_WORDS = 4096
@@ -41,20 +41,21 @@ _GUARD = (
 
 
 Stream = int | Path | None
-"""A standard stream of a program. A descriptor, /dev/null (subprocess.DEVNULL) or, None, our own;
-a path is opened by the program's own process, which alone waits should it be a FIFO."""
+"""A standard stream of a program: a descriptor, subprocess.DEVNULL, None for our own, or a path.
+The program's own process opens a path, so only the program blocks if that is a FIFO."""
 
 
 class Attempt(NamedTuple):
-    """What was to be started, for messages. `words`: arguments and environment."""
+    """What was to be started, for messages."""
 
     program: Path
     directory: Path
     streams: tuple[Stream, Stream, Stream]
     words: tuple[bytes, ...] = ()
+    """The arguments and the environment."""
 
     def error(self, said: Sequence[bytes]) -> BoincvmError:
-        """What the guard's words `failed WHERE ERRNO` mean."""
+        """Return the error for the supervisor's message `failed WHERE ERRNO`."""
         where, number = said[1].decode(), int(said[2])
         reason = os.strerror(number)
         stdin, *outputs = self.streams
@@ -83,26 +84,31 @@ class Attempt(NamedTuple):
 
 
 class Supervised(NamedTuple):
-    """control: where the guard's words come, non-blocking; to end its writing side is to kill all
-    that came of the program. program: its process id, and that of its group and session. words:
-    what the guard has said already."""
+    """A program that runs under a supervisor."""
 
     guard: subprocess.Popen[bytes]
     control: socket.socket
+    """The non-blocking socket that the supervisor's messages come on; closing its writing side
+    kills all processes of the program."""
     program: int
+    """The program's process id, and that of its group and session."""
     words: bytes
+    """What the supervisor has said already."""
     attempt: Attempt
 
 
 class SupervisedEnd(NamedTuple):
-    """`code`, or `signal` if one killed it. Seconds of all its processes, and the bytes of memory
-    of the largest one (the guard's own few MiB at least)."""
+    """How a program under a supervisor ended."""
 
     code: int | None
     signal: int | None
+    """The signal that killed it."""
     user_time: float = 0.0
+    """Seconds of all its processes."""
     system_time: float = 0.0
+    """Seconds of all its processes."""
     largest: int = 0
+    """Bytes of memory of its largest process, at least the supervisor's own few MiB."""
 
 
 def start_supervised(
@@ -114,8 +120,9 @@ def start_supervised(
     streams: tuple[Stream, Stream, Stream],
     nice: int | None = None,
 ) -> Supervised:
-    """Returns when it runs or waits for a stream, some 15 ms later. `program` is relative to
-    `directory`; `streams` are standard input, output and error.
+    """Start a program under a supervisor; return when it runs or waits for a stream, in some 15 ms.
+
+    `program` is relative to `directory`; `streams` are standard input, output and error.
 
     Raises ProgramStartError, InputFileError, OutputFileError, HostError.
     """
@@ -145,8 +152,11 @@ def start_supervised(
 
 
 def supervised_end(supervised: Supervised, words: bytes) -> SupervisedEnd:
-    """Tell how it ended. `words`: all that the supervisor has said. Raises what `start_supervised`
-    raises: the program waited for a stream and could not start then."""
+    """Return how the program ended, from all that the supervisor has said (`words`).
+
+    Raises what `start_supervised` raises, if the program waited for a stream and then could not
+    start.
+    """
     program = supervised.program
     said = words.split()
     if said[:1] == [b"failed"]:
@@ -163,8 +173,11 @@ def supervised_end(supervised: Supervised, words: bytes) -> SupervisedEnd:
 
 
 def _descriptor(number: int, stream: Stream, stack: ExitStack) -> int | Path | None:
-    """What the guard is told of a stream: a descriptor above 2, for its own 0 to 2 are not the
-    program's; a path; None for /dev/null."""
+    """Return what the supervisor is told of a stream.
+
+    It is a descriptor above 2, as its own 0 to 2 are not the program's; a path; or None for
+    /dev/null.
+    """
     if stream == subprocess.DEVNULL:
         return None
     if isinstance(stream, Path):
@@ -211,7 +224,8 @@ def _start_guard(control: socket.socket, descriptors: Sequence[int]) -> subproce
 
 
 def _ask(control: socket.socket, request: bytes, attempt: Attempt) -> tuple[int, bytes]:
-    """The program's process id, once it runs, and what the guard has said after that."""
+    """Send the request; return the program's process id once it runs, and what was said after
+    that."""
     control.settimeout(_START_LIMIT)
     answer = b""
     try:

@@ -1,30 +1,30 @@
-"""The parent of a task's program on the host: a small process of its own between us and it.
+"""The supervisor of a task's program on the host: a small process between the wrapper and it.
 
-It is a child subreaper (prctl(2)), so no process that comes of the program can leave its tree,
-and it kills all of them when the program has ended, when the wrapper asks for it, and when the
-wrapper dies, be it by SIGKILL: each time the other end of `control` closes. One that is asked to
-end (`end`) gets SIGTERM, and what it leaves behind then gets it too, instead of being killed.
+It is a child subreaper (prctl(2)), so no descendant of the program can leave its tree. It kills
+all of them when the program has ended, when the wrapper asks for it, and when the wrapper dies,
+even by SIGKILL: in the last two cases the other end of `control` closes. A program that is asked
+to end (`end`) gets SIGTERM, and its remaining descendants then get it too, instead of SIGKILL.
 
-On `control`, a stream socket. From the wrapper:
+`control` is a stream socket. From the wrapper come:
 
     BYTES ARGUMENTS NICE\\n       NICE: the nice value of the program, or `-` for ours
     directory, path of the program, standard input, output and error, ARGUMENTS arguments,
-    NAME=VALUE …: BYTES bytes, NUL between
-    end\\n                         the program is to end by itself; at most once
+    NAME=VALUE …: BYTES bytes, separated by NULs
+    end\\n                         ask the program to end by itself; at most once
 
 A stream is an absolute path, the number of an inherited descriptor, or nothing: /dev/null. The
-program's own process opens the paths, so only the program waits where one is a FIFO whose other
-end nobody has opened yet, or a device that takes its time. Our own streams are /dev/null.
+program's own process opens the paths, so only the program blocks where one is a FIFO whose other
+end nobody has opened yet, or a slow device. The supervisor's own streams are /dev/null.
 
-To the wrapper, lines:
+To the wrapper go lines:
 
-    started PID                   it runs, or it waits for a stream
-    failed WHERE ERRNO            WHERE: guard, directory, stdin, stdout, stderr or program; in
-                                  place of `started` or, where it waited, of `ended`
-    ended STATUS USER SYSTEM KIB  STATUS as wait(2) gives it; seconds of CPU time of all, and
-                                  the memory of the largest one; the last line
+    started PID                   the program runs, or waits for a stream
+    failed WHERE ERRNO            WHERE: guard, directory, stdin, stdout, stderr or program;
+                                  replaces `started` or, if it waited, `ended`
+    ended STATUS USER SYSTEM KIB  STATUS as of wait(2); CPU seconds of all processes, memory
+                                  of the largest one; always the last line
 
-Python that starts in 12 ms: no `signal` (which has enum), no `socket`, no `subprocess`.
+To start in 12 ms it imports no `signal` (which has enum), no `socket`, no `subprocess`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _LONGEST_REASON = 100
 
 
 def main(control: int) -> None:
-    """Does all of it and ends the process; `control` is an inherited descriptor."""
+    """Supervise one program as told on the inherited descriptor `control`, and end the process."""
     os.set_inheritable(control, False)
     reset_inherited_state()
     try:
@@ -87,7 +87,7 @@ def _guard(control: int) -> None:
 
 
 class _CannotStartError(Exception):
-    """`reason`: WHERE ERRNO."""
+    """The program cannot be started; `reason` is `WHERE ERRNO`."""
 
     def __init__(self, reason: bytes) -> None:
         super().__init__(reason)
@@ -95,12 +95,12 @@ class _CannotStartError(Exception):
 
 
 class _Request:
-    """What the wrapper asks for. (A named tuple would bring in `collections`.)"""
+    """A request of the wrapper. (A named tuple would import `collections`.)"""
 
     __slots__ = ("argv", "directory", "environment", "nice", "path", "streams")
 
     def __init__(self, head: bytes, body: bytes) -> None:
-        """`body`: all that is between the NULs."""
+        """Parse a request; `body` is everything between the NULs."""
         _, arguments, nice = head.split()
         self.directory, self.path, *rest = body.split(b"\0")
         self.streams, rest = rest[:3], rest[3:]
@@ -111,7 +111,7 @@ class _Request:
 
 
 def _note_ended_children() -> int:
-    """A descriptor that becomes readable when a child ends; other signals pass us by."""
+    """Return a descriptor that becomes readable when a child ends; ignore termination signals."""
     wake, woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     _signal.signal(_signal.SIGCHLD, lambda *_: None)
     _signal.set_wakeup_fd(woken)
@@ -146,8 +146,10 @@ def _read(control: int) -> bytes:
 
 
 def _start(request: _Request) -> tuple[int, int]:
-    """The program's process id, once it is the program or waits for a stream, and a descriptor
-    that says why it will not be the program, or ends when it is."""
+    """Fork the program; return its process id once it runs or waits for a stream, and a descriptor.
+
+    The descriptor tells why the program cannot start, or reaches its end when it has started.
+    """
     failure, failed = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -191,7 +193,7 @@ def _become(request: _Request, failed: int) -> None:
 
 
 def _connect(number: int, stream: bytes, failed: int) -> None:
-    """Standard input, output or error, `number`, becomes `stream`."""
+    """Make `stream` the standard stream `number` (0 to 2)."""
     if stream.isdigit():
         os.dup2(int(stream), number)
         return
@@ -226,7 +228,7 @@ def _say(control: int, line: bytes) -> None:
 
 
 class _Watch:
-    """What the guard hears while the program runs."""
+    """Watches the wrapper and the program while the program runs."""
 
     def __init__(self, control: int, wake: int, program: int, failure: int) -> None:
         self._control = control
@@ -238,20 +240,22 @@ class _Watch:
         for descriptor in (control, wake, failure):
             self._poll.register(descriptor, select.POLLIN)
         self.status: int | None = None
-        """The program's, once it has ended."""
+        """The program's wait status, once it has ended."""
         self.reason = b""
-        """Why it was never started."""
+        """Why the program could not start."""
 
     def until_end(self) -> None:
-        """Until the program has ended, and where it was asked to end all that came of it; or
-        until the wrapper wants all killed, or has died itself."""
+        """Wait until the program has ended, or the wrapper wants all killed or has died.
+
+        If the program was asked to end, wait for all its descendants too.
+        """
         while True:
             heard = [self._hear(descriptor) for descriptor, _ in self._poll.poll()]
             if any(heard) or self._bury():
                 return
 
     def _hear(self, descriptor: int) -> bool:
-        """Whether what is there to be read means the end."""
+        """Read what is there; return True if it means the end."""
         if descriptor == self._wake:
             os.read(descriptor, _READ_SIZE)
             return False
@@ -269,7 +273,7 @@ class _Watch:
         return False
 
     def _bury(self) -> bool:
-        """Whether, of those that have ended, the last one has that is waited for."""
+        """Reap ended children; return True if none is left to wait for."""
         while True:
             try:
                 pid, ended = os.waitpid(-1, os.WNOHANG)
@@ -294,7 +298,7 @@ def _wants_kill(control: int) -> bool:
 
 
 def _end_all(program: int, status: int | None) -> int:
-    """Kills all that is below us and waits for it. The program's status: `status` if known."""
+    """Kill all descendants and wait for them; return the program's status (`status` if known)."""
     while True:
         # Orphans of those that end become our children, so each round finds what is left.
         signal_tree(os.getpid(), _signal.SIGKILL)

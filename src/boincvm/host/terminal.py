@@ -1,4 +1,4 @@
-"""The user's terminal: whose it is, and its keys one by one."""
+"""The user's terminal: job control and raw mode."""
 
 import sys
 

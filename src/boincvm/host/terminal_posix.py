@@ -1,4 +1,4 @@
-"""The user's terminal on Linux and macOS; `terminal` is the face."""
+"""The user's terminal on Linux and macOS; import it through `terminal`."""
 
 import os
 import signal
@@ -14,13 +14,14 @@ RESIZE_SIGNAL: int | None = signal.SIGWINCH
 
 
 def is_background_job(terminal: int) -> bool:
-    """Whether the descriptor is a terminal that another job of its shell has. Raises OSError."""
+    """Tell whether the descriptor is a terminal owned by another job of its shell. Raises
+    OSError."""
     return os.isatty(terminal) and os.tcgetpgrp(terminal) != os.getpgrp()
 
 
 @contextmanager
 def raw(terminal: int) -> Iterator[None]:
-    """In the block keys come one by one, unseen and unchanged; afterwards all is as it was."""
+    """Put the terminal into raw mode in the block, and restore it afterwards."""
     before = termios.tcgetattr(terminal)
     try:
         tty.setraw(terminal, termios.TCSADRAIN)  # what is typed already is not lost

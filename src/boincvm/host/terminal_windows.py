@@ -1,4 +1,4 @@
-"""The user's terminal on Windows; `terminal` is the face."""
+"""The user's terminal on Windows; import it through `terminal`."""
 
 from contextlib import AbstractContextManager
 
@@ -8,10 +8,10 @@ RESIZE_SIGNAL: int | None = None
 
 
 def is_background_job(terminal: int) -> bool:
-    """Whether another job of its shell has the terminal: never on Windows."""
+    """Return False: Windows has no job control."""
     return False
 
 
 def raw(terminal: int) -> AbstractContextManager[None]:
-    """In the block keys come one by one."""
+    """Put the terminal into raw mode in the block."""
     raise not_yet("a shell in a guest")

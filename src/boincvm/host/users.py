@@ -1,4 +1,4 @@
-"""Users: who this is, and where the system has his home and what programs keep for him."""
+"""The current user: name, home directory, and the directories for programs' data."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The users of Linux and macOS; `users` is the face."""
+"""The users of Linux and macOS; import it through `users`."""
 
 import os
 import sys
@@ -8,17 +8,17 @@ assert sys.platform != "win32"
 
 
 def user_id() -> str:
-    """What tells this user from others on this host."""
+    """Return what distinguishes this user from others on this host."""
     return str(os.getuid())
 
 
 def is_root() -> bool:
-    """Whether this process may do everything."""
+    """Tell whether this process runs as root."""
     return os.geteuid() == 0
 
 
 def home_directory() -> str:
-    """This user's, as the system has it, whatever the environment says; empty where it has none."""
+    """Return this user's home by the system's database, not the environment; "" if it has none."""
     import pwd
 
     try:
@@ -28,17 +28,17 @@ def home_directory() -> str:
 
 
 def data_home() -> Path:
-    """The directory for what programs keep for this user (XDG base directory specification).
+    """Return the directory for this user's program data (XDG base directory specification).
 
-    Raises RuntimeError: this user has no home directory.
+    Raises RuntimeError if this user has no home directory.
     """
     return _of_xdg("XDG_DATA_HOME", ".local/share")
 
 
 def cache_home() -> Path:
-    """The directory for what programs can make again (XDG base directory specification).
+    """Return the directory for data that can be made again (XDG base directory specification).
 
-    Raises RuntimeError: this user has no home directory.
+    Raises RuntimeError if this user has no home directory.
     """
     return _of_xdg("XDG_CACHE_HOME", ".cache")
 
@@ -54,7 +54,7 @@ def _of_xdg(variable: str, default: str) -> Path:
 
 
 def user_name(number: int) -> str:
-    """The name of a user, for messages."""
+    """Return the name of a user, for messages."""
     import pwd
 
     try:
@@ -64,5 +64,5 @@ def user_name(number: int) -> str:
 
 
 def group_of(path: Path) -> str:
-    """The name of the group that a file belongs to. Raises KeyError where it has none, OSError."""
+    """Return the name of a file's group. Raises OSError, and KeyError if the group has no name."""
     return path.group()

@@ -1,4 +1,4 @@
-"""The users of Windows; `users` is the face."""
+"""The users of Windows; import it through `users`."""
 
 import os
 from pathlib import Path
@@ -7,24 +7,24 @@ from boincvm.host.not_yet import not_yet
 
 
 def user_id() -> str:
-    """What tells this user from others on this host."""
+    """Return what distinguishes this user from others on this host."""
     return f"{os.environ.get('USERDOMAIN', '')}/{os.environ.get('USERNAME', '')}"
 
 
 def is_root() -> bool:
-    """Whether this process may do everything."""
+    """Tell whether this process runs as an administrator."""
     raise not_yet("whether this user is an administrator")
 
 
 def home_directory() -> str:
-    """This user's profile; empty where there is none."""
+    """Return this user's profile directory, or ""."""
     return os.environ.get("USERPROFILE", "")
 
 
 def data_home() -> Path:
-    """The directory for what programs keep for this user, on this computer alone.
+    """Return the directory for this user's program data on this computer.
 
-    Raises RuntimeError: this user has none.
+    Raises RuntimeError if this user has none.
     """
     given = os.environ.get("LOCALAPPDATA")
     if not given:
@@ -33,15 +33,18 @@ def data_home() -> Path:
 
 
 def cache_home() -> Path:
-    """The same: Windows has none for what can be made again. Raises RuntimeError."""
+    """Return a directory for data that can be made again; Windows has none of its own for it.
+
+    Raises RuntimeError.
+    """
     return data_home() / "cache"
 
 
 def user_name(number: int) -> str:
-    """The name of a user, for messages."""
+    """Return the name of a user, for messages."""
     raise not_yet("names of other users")
 
 
 def group_of(path: Path) -> str:
-    """The name of the group that a file belongs to."""
+    """Return the name of a file's group."""
     raise not_yet("groups of files")
