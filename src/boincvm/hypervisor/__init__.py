@@ -1,1 +1,1 @@
-"""The driver contract, features as data, the acceleration probe, the drivers."""
+"""Hypervisor drivers: their contract, the registry, and the drivers themselves."""

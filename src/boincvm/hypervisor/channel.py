@@ -1,4 +1,4 @@
-"""The host's end of the guest link: a stream of bytes each way, whatever carries them."""
+"""The host's end of the guest link: a byte stream in each direction, over any transport."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ if TYPE_CHECKING:
 
 
 class Channel(Protocol):
-    """What `Machine.start` returns; whoever gets it owns it.
+    """What `Machine.start` returns; the caller owns it.
 
-    Nobody may rely on being told by it that the guest has gone, nor the guest that the host has: a
+    Nobody may rely on it to report that the guest has gone, nor the guest that the host has: a
     serial line does not tell. `Machine.ended` does.
     """
 
     async def connect(self, factory: Callable[[], P]) -> P:
-        """Hand the streams over to the protocol that `factory` makes, once, as an event loop's
-        `create_connection` does: its `connection_made` is given an `asyncio.Transport`."""
+        """Connect the streams to the protocol that `factory` makes; call this once.
+
+        It works like an event loop's `create_connection`: the protocol's `connection_made` is given
+        an `asyncio.Transport`.
+        """
 
     def close(self) -> None:
-        """Close a channel that was not connected; again is harmless."""
+        """Close a channel that was not connected. Idempotent."""
 
 
 class SocketChannel:
-    """A channel that is one connected stream socket, and tells a hang-up."""
+    """A channel over one connected stream socket, which reports a hang-up."""
 
     def __init__(self, stream: socket.socket) -> None:
         stream.setblocking(False)

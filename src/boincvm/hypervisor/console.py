@@ -1,4 +1,4 @@
-"""The last of what a guest's console said: why its kernel gave up."""
+"""The tail of a guest's console output, which tells why its kernel panicked."""
 
 import asyncio
 import errno
@@ -6,14 +6,16 @@ import socket
 from collections.abc import Callable
 
 KEPT = 64 << 10
-"""Bytes of the guest's console that are kept, the last ones."""
+"""Bytes of the console output that are kept, the last ones."""
 
 _PANIC = b"Kernel panic - "
 
 
 class Console:
-    """Reads `channel`, which it owns, as the event loop finds it readable. `on_panic` is called
-    once, for a guest's kernel that does not end when it has given up."""
+    """Reads `channel`, which it owns, whenever the event loop finds it readable.
+
+    `on_panic` is called once, for a guest kernel that does not stop when it has panicked.
+    """
 
     def __init__(self, channel: socket.socket, on_panic: Callable[[], None] | None = None) -> None:
         channel.setblocking(False)
@@ -23,7 +25,7 @@ class Console:
         asyncio.get_running_loop().add_reader(channel, self._read)
 
     def _read(self) -> bool:
-        """Takes in what is there; False when there was nothing."""
+        """Read what is there; return False if there was nothing."""
         if self._channel is None:
             return False
         try:
@@ -45,7 +47,7 @@ class Console:
         return bool(data)
 
     def panic_line(self) -> str:
-        """Why the guest's kernel gave up, if it did."""
+        """Return why the guest's kernel panicked, or "" if it did not."""
         while self._read():
             pass
         text = self._tail.decode(errors="replace")
@@ -57,14 +59,14 @@ class Console:
         return ""
 
     def last_words(self) -> str:
-        """The last line, printable, or nothing."""
+        """Return the last line, printable, or ""."""
         while self._read():
             pass
         lines = self._tail.decode(errors="replace").strip().splitlines()
         return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
 
     def close(self) -> None:
-        """Reads no more; again is harmless."""
+        """Stop reading and close the channel. Idempotent."""
         if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()

@@ -1,11 +1,11 @@
-"""What a hypervisor driver is.
+"""The contract of a hypervisor driver.
 
 A driver makes machines; a machine goes through create, start, pause, resume, stop and destroy. Each
 verb is idempotent: it succeeds on a machine that is already where it leads. `start` returns when
 boot begins; when the guest is ready its agent says so on the channel.
 
-What a driver or a machine can do beyond that it hands out as an object; None stands for what it
-cannot do, and whoever wants it has to ask. docs/drivers.md tells how to write a driver.
+Anything else that a driver or a machine can do is an object that it hands out, or None if it cannot
+do that; callers have to check. docs/drivers.md tells how to write a driver.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MachineState(Enum):
-    """Where a machine is in its life."""
+    """The state of a machine in its life cycle."""
 
     DEFINED = auto()
     CREATED = auto()
@@ -33,73 +33,75 @@ class MachineState(Enum):
 
 
 class MachineSpec(NamedTuple):
-    """A machine to be made."""
+    """The specification of a machine to be made."""
 
     directory: Path
-    """Exists, mode 0700, the machine's own; all that the machine writes lies here."""
+    """The machine's own directory, which exists with mode 0700; all that the machine writes lies
+    here."""
     kernel: Path | None
-    """The image's; a driver may have a kernel of its own. None, and no initrd: the machine's
-    firmware boots what is on the root disk, with or without an agent in it (`Driver.has_firmware`).
-    """
+    """The image's kernel; a driver may have a kernel of its own. With neither kernel nor initrd the
+    machine's firmware boots what is on the root disk, with or without an agent in it
+    (`Driver.has_firmware`)."""
     initrd: Path | None
-    """The image's, which mounts the root disk and starts the agent."""
+    """The image's initrd, which mounts the root disk and starts the agent."""
     root: Path
     """The image's read-only disk, of which the machine gets a copy that it may change."""
     memory: int
     """Bytes."""
     cpus: int
     disk_size: int | None = None
-    """Of the machine's own disk, in bytes; None is the root's own."""
+    """Size of the machine's own disk in bytes; None means the root's size."""
     network: bool = False
-    """It has a network card, where the driver has any: see `Machine.network`."""
+    """Whether it has a network card, if the driver has any: see `Machine.network`."""
     ephemeral: bool = False
-    """The machine will never be saved, so its files are taken out of the directory as soon as the
+    """The machine will never be saved, so its files are unlinked from the directory as soon as the
     hypervisor has them open: nothing is left, even if we are killed."""
     kernel_arguments: tuple[str, ...] = ()
     balloon: bool = False
-    """The guest gives the host what memory it does not use, and heeds `Machine.balloon`, where the
-    driver has any; its boot takes a little longer."""
+    """The guest gives unused memory back to the host and obeys `Machine.balloon`, if the driver has
+    any; its boot takes a little longer."""
     layers: tuple[str, ...] = ()
-    """Names of files in the directory that are the machine's disk already, as
-    `Machine.disk_layers` told them; it boots from that disk. Empty: it gets a new one."""
+    """Names of files in the directory that already are the machine's disk, as `Machine.disk_layers`
+    returned them; it boots from that disk. If empty, it gets a new one."""
     display: bool = False
-    """It has a screen and a keyboard, where the driver has any: see `Machine.display`."""
+    """Whether it has a screen and a keyboard, if the driver has any: see `Machine.display`."""
     root_format: Literal["qcow2", "raw"] = "qcow2"
-    """Of `root`. Others may name further files of the host, so nothing of theirs is opened."""
+    """The format of `root`. Other formats may name further files of the host, so none of them is
+    opened."""
     host_name: str = ""
-    """What its guest is to call itself, a label of RFC 1123; empty: the image's own."""
+    """The guest's host name, a label of RFC 1123; empty means the image's own."""
     durable: bool = False
-    """What the guest has synced outlives a power cut of the host, as on a real disk. Without it the
-    guest may wait for no disk, and only what belongs to a checkpoint outlives a power cut."""
+    """What the guest has synced survives a power cut of the host, as on a real disk. Otherwise the
+    guest never waits for the disk, and only what belongs to a checkpoint survives a power cut."""
 
 
 DISPLAY_SOCKET = "display.sock"
-"""In the machine's directory while one with a screen runs: serves it by the RFB protocol (RFC
-6143)."""
+"""The socket in the directory of a running machine with a screen that serves it by the RFB protocol
+(RFC 6143)."""
 
 
 class EndCause(Enum):
     """Why a machine ended."""
 
     ASKED = auto()
-    """stop, save or destroy."""
+    """It was told to stop, save or destroy."""
     POWERED_OFF = auto()
     """The guest turned itself off, or rebooted."""
     PANICKED = auto()
-    """The guest's kernel gave up; the detail is its last words."""
+    """The guest's kernel panicked; the detail is its last words."""
     KILLED = auto()
     """A signal from outside ended the hypervisor."""
     FAILED = auto()
-    """The hypervisor gave up."""
+    """The hypervisor failed."""
     HOST_DISK_FULL = auto()
 
     # What follows no driver tells: the engine finds it out by the guest link (machine/end.py).
     NEVER_BOOTED = auto()
-    """The guest's agent was never heard."""
+    """The guest's agent was never heard from."""
     HUNG = auto()
-    """The guest said nothing for too long."""
+    """The guest was silent for too long."""
     LINK_LOST = auto()
-    """The guest's agent is gone, and the machine runs on."""
+    """The guest's agent is gone, but the machine still runs."""
     PROTOCOL_BROKEN = auto()
     """The guest sent what it may not send."""
 
@@ -111,49 +113,49 @@ class MachineEnd(NamedTuple):
     detail: str
     """One line for people; may be empty."""
     hint: str = ""
-    """What to do about it; empty: what is said of that cause anyway."""
+    """What to do about it; empty means the usual advice for that cause."""
 
 
 class GuestMemory(NamedTuple):
-    """What a guest says of its memory."""
+    """What a guest reports about its memory."""
 
     size: int
     """Bytes that it has now."""
     available: int
     """Bytes of them that it could do without."""
     at: float
-    """When it said so, in seconds since 1970."""
+    """When it reported this, in seconds since 1970."""
 
 
 class FileSeal(NamedTuple):
-    """What a file must be."""
+    """The size and digest that a file must have."""
 
     size: int
     """Bytes."""
     digest: str
-    """BLAKE2b of 256 bits, in hexadecimal."""
+    """256-bit BLAKE2b, in hexadecimal."""
 
 
 class Checkpoint(NamedTuple):
-    """From what a machine can go on."""
+    """A saved state from which a machine can resume."""
 
     number: int
     files: Mapping[str, FileSeal]
-    """In the machine's directory, safely on the disk, and never changed again; one may belong to
-    several checkpoints."""
+    """Files in the machine's directory, synced to the disk and never changed again; one may belong
+    to several checkpoints."""
     machine: Mapping[str, object]
-    """What the driver must know of it, fit for JSON."""
+    """What the driver must know of it, as a JSON object."""
     pause: float = 0.0
-    """Seconds that the guest stood still for it."""
+    """Seconds that the guest was paused for it."""
     written: int = 0
-    """Bytes."""
+    """Bytes written to the disk."""
 
 
 class Usage(NamedTuple):
-    """What a machine takes of the host."""
+    """The host resources that a machine uses."""
 
     cpu_seconds: float
-    """User and system time of all that is or was this machine, in its present run."""
+    """User and system time of all that is or was this machine, in its current run."""
     resident: int
     """Bytes of memory."""
 
@@ -162,63 +164,70 @@ class Usage(NamedTuple):
 
 
 RecordLayers = Callable[[tuple[str, ...]], Awaitable[None]]
-"""Writes down, on the disk, which files are a machine's disk: see `Checkpointing.checkpoint`."""
+"""Records durably which files are a machine's disk: see `Checkpointing.checkpoint`."""
 
 
 class Checkpointing(Protocol):
-    """Keeps a machine on disk. Everything may raise HypervisorError, HostDiskFullError."""
+    """Saves a machine to disk. All methods may raise HypervisorError, HostDiskFullError."""
 
     async def checkpoint(
         self, number: int, record_layers: RecordLayers | None = None
     ) -> Checkpoint:
-        """Keep memory and disk as they are at one moment from now, while the guest runs on.
+        """Save memory and disk as of one moment from now on, while the guest keeps running.
 
-        `number` is greater than that of any checkpoint in the directory. Other machines'
-        checkpoints on this host come first if they were asked for first. What an earlier
-        checkpoint needs stays; files that no checkpoint needs are the caller's to remove, but for
-        those in `Machine.files_in_use`.
+        `number` is greater than that of any checkpoint in the directory. Checkpoints of other
+        machines on this host that were requested earlier come first. What an earlier checkpoint
+        needs stays; the caller removes files that no checkpoint needs, except those in
+        `Machine.files_in_use`.
 
         A checkpoint may put a new layer over the disk, to which the guest writes from then on.
-        Before it can, `record_layers` is awaited with the names of the layers, the new one among
-        them: it is on the disk by then, and empty, so that the list is right before the guest
-        writes to it and after. A machine that is killed at any moment boots from the layers that
-        were recorded last, with all that its guest had synced. What `record_layers` raises ends
-        the attempt, and the machine runs on as it was.
+        Before that, `record_layers` is awaited with the names of the layers, including the new one,
+        which is on the disk by then, and empty: the list is right before and after the guest writes
+        to it. A machine that is killed at any moment boots from the layers that were recorded last,
+        with all that its guest had synced. If `record_layers` raises, the attempt ends with that
+        exception and the machine keeps running as before.
         """
 
     async def save(self, number: int, record_layers: RecordLayers | None = None) -> Checkpoint:
-        """Make a last checkpoint, at once, and end; the machine is SAVED then, and can start.
-        `record_layers`: as above, for the guest runs on where this fails."""
+        """Make a last checkpoint without delay, and end; the machine is then SAVED and can start.
+
+        `record_layers`: as above, because the guest keeps running if this fails.
+        """
 
 
 class Freezing(Protocol):
     """Makes a machine a golden snapshot."""
 
     async def freeze(self) -> None:
-        """Make the machine, whose guest is quiet, a golden snapshot, and end it. Raises
-        HypervisorError."""
+        """Make the machine, whose guest is quiesced, a golden snapshot, and end it.
+
+        Raises HypervisorError.
+        """
 
 
 class Balloon(Protocol):
-    """Takes memory back from a running guest. Everything may raise HypervisorError."""
+    """Takes memory back from a running guest. All methods may raise HypervisorError."""
 
     async def set_memory(self, size: int) -> None:
-        """Let the guest have `size` bytes of memory from now on, at most what it was made with.
+        """Limit the guest to `size` bytes of memory, at most what it was made with.
 
-        It gives the host the rest as soon as it can. Where that leaves its programs too little
-        none is killed, but all get slow: see `memory`. One that was saved is to be told again.
+        It gives the rest back to the host as soon as it can. If that leaves its programs too
+        little, none is killed, but all get slow: see `memory`. Repeat the call for a machine that
+        was saved.
         """
 
     async def memory(self) -> GuestMemory | None:
-        """Return what the guest last said of its memory. Once asked for it is said anew every few
-        seconds, until `set_memory` gives back all. None: nothing was said yet or of late."""
+        """Return the guest's latest report on its memory, None if there is no recent one.
+
+        After the first call the guest reports every few seconds, until `set_memory` gives back all.
+        """
 
 
 class NetworkCard(Protocol):
     """The machine's network card."""
 
     async def connect(self, *, connected: bool) -> None:
-        """Plug the cable in, or pull it; also before the machine runs. Raises HypervisorError."""
+        """Plug the cable in, or unplug it, even before the machine runs. Raises HypervisorError."""
 
 
 class Display(Protocol):
@@ -226,19 +235,19 @@ class Display(Protocol):
 
     @property
     def socket(self) -> Path:
-        """The UNIX socket that serves them by the RFB protocol while the machine runs."""
+        """The UNIX socket that serves the display by the RFB protocol while the machine runs."""
 
 
 class TransferDisk(Protocol):
-    """A disk through which host and guest hand each other bulk data (docs/under-the-hood.md)."""
+    """A disk through which host and guest pass bulk data to each other (docs/under-the-hood.md)."""
 
     @property
     def descriptor(self) -> int:
-        """The file behind it, open for reading and writing while the machine runs."""
+        """The disk's file, open for reading and writing while the machine runs."""
 
 
 class Machine(Protocol):
-    """One virtual machine. Every method may raise HypervisorError."""
+    """One virtual machine. All methods may raise HypervisorError."""
 
     @property
     def spec(self) -> MachineSpec: ...
@@ -251,7 +260,7 @@ class Machine(Protocol):
 
     @property
     def freezing(self) -> Freezing | None:
-        """Only of one that was made by `GoldenSnapshots.machine`."""
+        """None unless the machine was made by `GoldenSnapshots.machine`."""
 
     @property
     def balloon(self) -> Balloon | None: ...
@@ -264,27 +273,31 @@ class Machine(Protocol):
 
     @property
     def transfer_disk(self) -> TransferDisk | None:
-        """To be asked once the machine has been started."""
+        """The transfer disk; valid once the machine has been started."""
 
     async def create(self) -> None:
-        """Make the disk and all else that start needs."""
+        """Make the disk and everything else that start needs."""
 
     async def start(self) -> Channel:
-        """Begin to boot; returns the host's end of the guest link, which the caller owns.
+        """Begin to boot and return the host's end of the guest link, which the caller owns.
 
-        A machine that goes on from a checkpoint is PAUSED then, so that its guest can be told by
-        `GuestLink.attach` what must be new in it before anything runs there."""
+        A machine that resumes from a checkpoint is PAUSED then, so that `GuestLink.attach` can tell
+        its guest what must be renewed before anything runs there.
+        """
 
     async def pause(self) -> None:
-        """Let nothing of the machine run."""
+        """Pause everything in the machine."""
 
     async def resume(self) -> None:
-        """Let it run again."""
+        """Let the machine run again."""
 
     @property
     def disk_layers(self) -> tuple[str, ...]:
         """Names of the files in the directory that are its disk, for `MachineSpec.layers` of a
-        later life; they hold what its guest has written out."""
+        later life.
+
+        They hold what its guest has written out.
+        """
 
     def files_in_use(self) -> frozenset[str]:
         """Return the names of the files in the directory that the running machine needs."""
@@ -293,58 +306,71 @@ class Machine(Protocol):
         """End the machine now, without the guest's help."""
 
     async def destroy(self) -> None:
-        """Stop, and remove all that the machine has on disk, its checkpoints too."""
+        """Stop, and remove everything of the machine from the disk, including its checkpoints."""
 
     async def ended(self) -> MachineEnd:
-        """Wait until nothing of the machine runs any more, and say why."""
+        """Wait until nothing of the machine runs any more, and return why it ended."""
 
     def usage(self) -> Usage | None:
-        """Return what it takes of the host; None where nobody can tell, or nothing runs."""
+        """Return what it uses of the host, or None if that is unknown or nothing runs."""
 
     def process_ids(self) -> tuple[int, ...]:
-        """Return the host's processes that run this machine, the one to name first; none where
-        they are somebody else's, or gone. They need not be our children."""
+        """Return the ids of the host's processes that run this machine, the most telling one first.
+
+        It is empty if they belong to others or have gone. They need not be our children.
+        """
 
 
 # What a driver may be able to do.
 
 
 class Finding(NamedTuple):
-    """What a look at a saved machine has found."""
+    """One result of examining a saved machine."""
 
     is_good: bool
-    """Nothing is in the way."""
+    """Whether this allows the machine to resume."""
     what: str
     """A line for people."""
 
 
 class SavedMachines(Protocol):
-    """Lets machines go on from checkpoints."""
+    """Lets machines resume from checkpoints."""
 
     def restore(self, spec: MachineSpec, checkpoint: Checkpoint) -> Machine:
-        """Return the machine in `spec.directory` as it was at that checkpoint, made perhaps by
-        another process: in state SAVED. Raises HypervisorError."""
+        """Return the machine in `spec.directory` as of that checkpoint, in state SAVED.
+
+        Another process may have made the checkpoint. Raises HypervisorError.
+        """
 
     def look(self, checkpoint: Checkpoint) -> list[Finding]:
-        """Say whether a machine could go on here from that checkpoint, whose files need not be
-        here. Raises HypervisorError, OSError."""
+        """Check if a machine could resume here from that checkpoint, whose files need not be here.
+
+        Raises HypervisorError, OSError.
+        """
 
 
 class GoldenSnapshots(Protocol):
     """Lets machines start as copies of one that has booted."""
 
     def identity(self) -> dict[str, str]:
-        """Return what a golden snapshot depends on beside image and spec: versions, the processor.
-        Raises HypervisorMissingError, OSError."""
+        """Return what a golden snapshot depends on besides image and spec: versions, the processor.
+
+        Raises HypervisorMissingError, OSError.
+        """
 
     def machine(self, spec: MachineSpec) -> Machine:
-        """Return a machine to boot and to freeze (`Machine.freezing`): then `spec.directory` is a
-        golden snapshot."""
+        """Return a machine to boot and freeze (`Machine.freezing`).
+
+        `spec.directory` then is a golden snapshot.
+        """
 
     def clone(self, spec: MachineSpec, golden: Path) -> Machine:
-        """Return a machine that starts as a private copy of the golden snapshot in `golden`, which
-        was made with the same spec but for its directory; it is in state SAVED. Its guest is
-        quiet, and has the same memory as any other clone's: `GuestLink.attach` renews it."""
+        """Return a machine in state SAVED that starts as a private copy of the golden snapshot
+        `golden`.
+
+        The snapshot was made with the same spec except for its directory. The clone's guest is
+        quiesced, and has the same memory as that of any other clone: `GuestLink.attach` renews it.
+        """
 
 
 class Driver(Protocol):
@@ -355,11 +381,11 @@ class Driver(Protocol):
 
     @property
     def has_firmware(self) -> bool:
-        """Whether its machines boot a disk as a computer does, where the spec has no kernel."""
+        """Whether its machines boot a disk like a computer does, if the spec has no kernel."""
 
     @property
     def most_cpus(self) -> int | None:
-        """Processors that one of its machines can have; None: as many as the host."""
+        """The most processors that one of its machines can have; None means as many as the host."""
 
     @property
     def saved_machines(self) -> SavedMachines | None: ...
@@ -368,57 +394,69 @@ class Driver(Protocol):
     def golden_snapshots(self) -> GoldenSnapshots | None: ...
 
     def machine(self, spec: MachineSpec) -> Machine:
-        """Return a machine in state DEFINED; nothing is touched yet."""
+        """Return a machine in state DEFINED without touching anything yet."""
 
 
 class Prestart(Protocol):
-    """Begins one machine before there is an event loop, whose import takes longer than a
-    hypervisor's start. The first machine that `driver` makes is the one that was begun."""
+    """Begins one machine before there is an event loop.
+
+    The import of one takes longer than a hypervisor's start. The first machine that `driver` makes
+    is the one that was begun.
+    """
 
     def identity(self) -> dict[str, str]:
-        """As `GoldenSnapshots.identity`."""
+        """Return what `GoldenSnapshots.identity` returns."""
 
     def begin(self, spec: MachineSpec, golden: Path | None) -> None:
-        """Begin a machine: a copy of the golden snapshot in that directory, else a boot. Raises
-        HypervisorError, HypervisorMissingError, HostDiskFullError, OSError."""
+        """Begin a machine as a copy of the golden snapshot in `golden`, or boot it if that is None.
+
+        Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
+        """
 
     def say(self, data: bytes) -> None:
-        """Write to the guest link's channel. Raises OSError where the machine has ended."""
+        """Write to the guest link's channel. Raises OSError if the machine has ended."""
 
     def driver(self) -> Driver:
-        """Return the driver, which goes on with what has begun."""
+        """Return the driver, which takes over what has begun."""
 
     def end(self) -> None:
-        """End what has begun, if nobody has; its files stay. After its end it is harmless."""
+        """End what has begun if nobody has taken it over; its files stay. Idempotent."""
 
 
 class SavedFiles(Protocol):
-    """Knows the files of checkpoints, without the hypervisor."""
+    """Checks the files of checkpoints without the hypervisor."""
 
     def check(self, directory: Path, checkpoint: Checkpoint, memory: int) -> None:
-        """Check that a machine with `memory` bytes whose files are in `directory` could be given to
-        the hypervisor as it was at that checkpoint: it says no more than one of ours does, though
-        anybody may have made it. The files' digests are the caller's to check. Raises
-        HypervisorError, OSError."""
+        """Check that a machine in `directory` can safely be given to the hypervisor as of that
+        checkpoint.
+
+        `memory` is in bytes. Anybody may have made the files, so they must say nothing that one of
+        our own checkpoints would not. The caller checks the files' digests. Raises HypervisorError,
+        OSError.
+        """
 
 
 class DriverPackage(Protocol):
-    """What the registry finds by a driver's name: light to import, and nothing is looked for."""
+    """What the registry finds by a driver's name: light to import, and looks for nothing itself."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
-        """What `boincvm doctor` is to look at, each by its name."""
+        """The names and functions of what `boincvm doctor` is to check."""
 
     @property
     def saved_files(self) -> SavedFiles | None: ...
 
     async def open(self, kernel: Path | None) -> Driver:
-        """Return the driver, ready for machines that boot `kernel`; None: no image is here yet.
-        Raises HypervisorMissingError."""
+        """Return the driver, ready for machines that boot `kernel`, None if no image is here yet.
+
+        Raises HypervisorMissingError.
+        """
 
     def prestart(self, kernel: Path) -> Prestart | None:
-        """Return what begins a machine before there is an event loop; None: nothing can. Raises
-        HypervisorMissingError."""
+        """Return what begins a machine before there is an event loop, or None if nothing can.
+
+        Raises HypervisorMissingError.
+        """

@@ -1,4 +1,4 @@
-"""A finding about this host, as `boincvm doctor` tells it; drivers make some of them."""
+"""Findings about this host for `boincvm doctor`; drivers contribute some of them."""
 
 import subprocess
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from pathlib import Path
 from boincvm.exit_codes import ExitCode
 
 _PROGRAM_LIMIT = 20.0
-"""Seconds in which a program must have told its version."""
+"""Seconds that a program may take to print its version."""
 
 
 class Status(StrEnum):
@@ -31,17 +31,17 @@ class Check:
     remedy: str = ""
     """What to type or do about it."""
     exit_code: ExitCode = ExitCode.HYPERVISOR_MISSING
-    """What doctor ends with if this is the first that failed."""
+    """The exit code of doctor if this is the first check that failed."""
 
 
 FindKernel = Callable[[], Path | None]
 """Return the kernel of an image that is here, for a check that boots one."""
 LookUp = Callable[[FindKernel], list[Check]]
-"""Look at one thing; what it raises of BoincvmError and OSError is a finding too."""
+"""Check one thing; a BoincvmError or OSError that it raises is a finding too."""
 
 
 def output_of(*argv: str) -> tuple[int, str]:
-    """Return the exit status of a program and all that it prints; -1 where it did not start."""
+    """Return the exit status and all output of a program, -1 if it did not start or end in time."""
     try:
         done = subprocess.run(
             argv,

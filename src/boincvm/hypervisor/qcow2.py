@@ -1,12 +1,12 @@
-"""qcow2 files, as far as a machine needs them: which may be a machine's disk, and an empty overlay.
+"""qcow2 files as far as machines need them: checking a disk, and writing an empty overlay.
 
 Format: QEMU's docs/interop/qcow2.txt. A qcow2 file may name other files of the host (a backing
 file, an external data file), and QEMU would open them for the guest. So no disk is given to QEMU
-before `check_disk` has found that it names none. What lies beneath an overlay is told to QEMU
-with `-blockdev`, and not written in the overlay's header.
+before `check_disk` has found that it names none. QEMU is told what lies beneath an overlay with
+`-blockdev`; the overlay's header does not say it.
 
-An overlay with nothing in it is a header and three short tables, written in less time than it
-takes to start `qemu-img`.
+An empty overlay is a header and three short tables, written in less time than it takes to start
+`qemu-img`.
 """
 
 import os
@@ -23,14 +23,14 @@ CLUSTER_BITS = 16
 CLUSTER = 1 << CLUSTER_BITS
 _SECTOR = 512
 _PER_L2_TABLE = CLUSTER // 8 * CLUSTER
-"""Bytes of the disk that one entry of the L1 table stands for."""
+"""Bytes of the disk that one entry of the L1 table covers."""
 _HEADER_LENGTH = 104
 _LONGEST_HEADER = 4096
 _REFCOUNT_TABLE, _REFCOUNT_BLOCK, _L1_TABLE = (CLUSTER * place for place in (1, 2, 3))
 _REFCOUNT_ORDER = 4
 """Reference counts have 1 << 4 bits."""
 _MOST_L1_ENTRIES = 1 << 16
-"""Of a disk of 32 TiB."""
+"""Enough for a disk of 32 TiB."""
 _END, _FEATURE_NAMES = 0, 0x6803F857
 _NAMING_EXTENSIONS = {0xE2792ACA: "a backing file", 0x44415441: "an external data file"}
 _INCOMPATIBLE = {
@@ -41,17 +41,17 @@ _INCOMPATIBLE = {
 
 
 class DiskRefusedError(ValueError):
-    """The file may not be a machine's disk; the text says which file and why."""
+    """The file is not allowed as a machine's disk; the text says which file and why."""
 
 
 def check_disk(path: Path) -> int:
-    """Bytes of the disk that the file `path` holds, which QEMU may open then.
+    """Return the size in bytes of the disk in the file `path`, which QEMU may then open.
 
-    It is a qcow2 file of version 3 as we and `qemu-img` write them, and names no other file: no
-    backing file, no external data file, no snapshots, no encryption, no feature that a reader
-    must know; its tables lie in the file. No other format is taken: VMDK, VDI, VHD and VHDX may
-    name other files too, and a raw disk could be taken for any of these. No link is followed.
-    Raises OSError, DiskRefusedError.
+    It must be a qcow2 file of version 3 as we and `qemu-img` write them, and name no other file: no
+    backing file, no external data file, no snapshots, no encryption, no feature that a reader must
+    know; its tables lie in the file. No other format is accepted: VMDK, VDI, VHD and VHDX may name
+    other files too, and a raw disk could be mistaken for any of these. No link is followed. Raises
+    OSError, DiskRefusedError.
     """
     descriptor = open_descriptor(path, follow_links=False, wait=False)
     try:
@@ -64,7 +64,8 @@ def check_disk(path: Path) -> int:
 
 
 def check_root(path: Path, disk_format: str) -> int:
-    """`check_disk` for an image's root disk, "qcow2" or "raw". Raises OSError, DiskRefusedError."""
+    """Do `check_disk` for an image's root disk, "qcow2" or "raw". Raises OSError,
+    DiskRefusedError."""
     if disk_format == "qcow2":
         return check_disk(path)
     with open_regular(path) as file:
@@ -75,8 +76,10 @@ def check_root(path: Path, disk_format: str) -> int:
 
 
 def check_header(head: bytes, length: int, name: str) -> int:
-    """`check_disk` for a file of `length` bytes that begins with `head`, its first cluster or all
-    of it; `name` is for messages. Raises DiskRefusedError."""
+    """Do `check_disk` for a file of `length` bytes that begins with `head`.
+
+    `head` is its first cluster, or all of it; `name` is for messages. Raises DiskRefusedError.
+    """
     if len(head) < _HEADER_LENGTH or not head.startswith(MAGIC):
         raise DiskRefusedError(f"{name} is no qcow2 file")
     fields = _Header(*struct.unpack_from(_HEADER_FORMAT, head))
@@ -90,7 +93,7 @@ _HEADER_FORMAT = ">4sIQIIQIIQQIIQQQQII"
 
 
 class _Header(NamedTuple):
-    """The fields of a header of version 3, in their order."""
+    """The fields of a version 3 header, in order."""
 
     magic: bytes
     version: int
@@ -113,7 +116,7 @@ class _Header(NamedTuple):
 
 
 def _why_not(header: _Header, length: int) -> str:
-    """Why a file of `length` bytes with that header is refused; empty where it is not."""
+    """Return why a file of `length` bytes with that header is refused, or "" if it is not."""
     if header.version != 3:
         return f"it is a qcow2 file of version {header.version}, not 3"
     if header.backing_offset or header.backing_length:
@@ -145,8 +148,11 @@ def _why_not(header: _Header, length: int) -> str:
 
 
 def _why_not_extended(head: bytes, at: int) -> str:
-    """Likewise of what follows the fields, up to the end of the header's extensions at the offset
-    `at`: only the names of features, which `qemu-img` writes."""
+    """Return why what follows the fields of the header is refused, or "" if it is not.
+
+    The header's extensions begin at the offset `at`; only the names of features are allowed, which
+    `qemu-img` writes.
+    """
     if not _HEADER_LENGTH <= at <= _LONGEST_HEADER or at % 8 or any(head[_HEADER_LENGTH:at]):
         return "it has features that are not used here"
     while at + 8 <= len(head):
@@ -167,7 +173,10 @@ def header_of(
     refcount_table: int,
     refcount_clusters: int,
 ) -> bytes:
-    """The first cluster's beginning, for a disk of `size` bytes; the tables' places are offsets."""
+    """Return the beginning of the first cluster for a disk of `size` bytes.
+
+    The tables' places are offsets in the file.
+    """
     header = _Header(
         magic=MAGIC,
         version=3,
@@ -192,10 +201,10 @@ def header_of(
 
 
 def write_overlay(path: Path, size: int) -> None:
-    """Write a new qcow2 file of `size` bytes that reads as what QEMU is told lies beneath it, until
-    it is written to.
+    """Write a new qcow2 file that is an empty overlay of `size` bytes.
 
-    Raises OSError, FileExistsError among them.
+    Until it is written to it reads as what QEMU is told lies beneath it. Raises OSError, including
+    FileExistsError.
     """
     l1_entries = -(-size // _PER_L2_TABLE)
     clusters = 3 + -(-l1_entries * 8 // CLUSTER)
@@ -212,13 +221,13 @@ def write_overlay(path: Path, size: int) -> None:
 
 _ENTRIES = CLUSTER // 8
 OFFSET = 0x00FFFFFFFFFFFE00
-"""The bits of a table's entry that tell where a cluster is."""
+"""The bits of a table entry that hold a cluster's offset."""
 IS_ZERO = 1
 IS_COMPRESSED = 1 << 62
 
 
 def table(file: int, offset: int, entries: int) -> "array[int]":
-    """A table of the file with the descriptor `file`. Raises OSError, DiskRefusedError."""
+    """Read a table from the file with the descriptor `file`. Raises OSError, DiskRefusedError."""
     data = read_at(file, entries * 8, offset)
     if len(data) != entries * 8:
         raise DiskRefusedError("a table is not in the file")
@@ -228,10 +237,10 @@ def table(file: int, offset: int, entries: int) -> "array[int]":
 
 
 def write_raw(path: Path, target: int, disk_format: str = "qcow2") -> int:
-    """Write the disk that the file `path` holds to the new file with the descriptor `target`, as
-    it is, with holes where nothing is; returns its size in bytes.
+    """Write the disk in the file `path` as a raw disk to the new file with the descriptor `target`.
 
-    Raises OSError, DiskRefusedError: what `check_root` refuses, and a disk with compressed parts.
+    Unused parts become holes. Returns its size in bytes. Raises OSError, and DiskRefusedError for
+    what `check_root` refuses and for a disk with compressed parts.
     """
     size = check_root(path, disk_format)
     with open_regular(path) as file:
@@ -252,8 +261,10 @@ def write_raw(path: Path, target: int, disk_format: str = "qcow2") -> int:
 
 
 def _copy_clusters(source: int, second: "array[int]", target: int, begin: int, size: int) -> int:
-    """Copy what one second-level table leads to, to `begin` and beyond, neighbours at one go;
-    returns how many bytes that was."""
+    """Copy what one second-level table refers to, to the offset `begin` and beyond.
+
+    Neighbouring clusters are copied at once. Returns how many bytes that was.
+    """
     copied = place = 0
     while place < _ENTRIES:
         entry = second[place]

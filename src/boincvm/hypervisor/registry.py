@@ -1,5 +1,4 @@
-"""The drivers there are: ours by their names, others' by entry points. One is imported when it is
-used."""
+"""The registry of drivers: built-in ones, and others by entry points; imported only when used."""
 
 import importlib
 from pathlib import Path
@@ -9,20 +8,20 @@ from boincvm.errors import UsageError
 from boincvm.hypervisor.contract import Driver, DriverPackage, Prestart
 
 DEFAULT = "qemu"
-"""The driver that is taken where none is asked for."""
+"""The driver that is used unless another is requested."""
 BUILT_IN = {
     "qemu": "boincvm.hypervisor.qemu.package",
     "uml": "boincvm.hypervisor.uml.package",
     "fake": "boincvm.hypervisor.fake.package",
 }
-"""Modules with a `PACKAGE`."""
+"""Modules with a `PACKAGE`, by driver name."""
 ENTRY_POINTS = "boincvm.drivers"
-"""The group of entry points; each leads to a `contract.DriverPackage`, and has its name."""
+"""The group of entry points, each of which is a `contract.DriverPackage` under its own name."""
 _TESTS_ALONE = "fake"
 
 
 def find_driver(name: str = DEFAULT) -> DriverPackage:
-    """Return the package of the driver `name`. Raises UsageError where there is none."""
+    """Return the package of the driver `name`. Raises UsageError if it does not exist."""
     module = BUILT_IN.get(name)
     if module is not None:
         return cast(DriverPackage, importlib.import_module(module).PACKAGE)
@@ -44,12 +43,16 @@ def driver_names() -> list[str]:
 
 
 async def open_driver(name: str, kernel: Path | None) -> Driver:
-    """Return the driver `name`, ready for machines that boot `kernel`. Raises UsageError,
-    HypervisorMissingError."""
+    """Return the driver `name`, ready for machines that boot `kernel`.
+
+    Raises UsageError, HypervisorMissingError.
+    """
     return await find_driver(name).open(kernel)
 
 
 def prestart(name: str, kernel: Path) -> Prestart | None:
-    """Return what begins a machine of the driver `name` before there is an event loop; None where
-    it cannot. Raises UsageError, HypervisorMissingError."""
+    """Return what begins a machine of the driver `name` before there is an event loop.
+
+    Returns None if it cannot. Raises UsageError, HypervisorMissingError.
+    """
     return find_driver(name).prestart(kernel)

@@ -1,1 +1,1 @@
-"""A driver without a hypervisor: its machines are objects of this process."""
+"""A driver without a hypervisor, whose machines are objects of this process."""

@@ -1,7 +1,7 @@
-"""A hypervisor in memory: for tests, and for anyone who writes against this library.
+"""A hypervisor in memory, for tests and for anyone who writes against this library.
 
-Nothing of a real machine is imitated but the contract: states, the guest link, and ends that
-the test brings about.
+It imitates only the contract of a real machine: states, the guest link, and ends that the test
+triggers.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ from boincvm.hypervisor.fake.guest import FakeGuest, FakeProgram
 
 
 class FakeDriver:
-    """Its machines' guests run the functions in `programs`; `machines` are those made so far.
+    """Makes machines whose guests run the functions in `programs`; `machines` are those made so
+    far.
 
-    With `boots` False a machine starts and its guest never speaks.
+    With `boots` False a machine starts but its guest never speaks.
     """
 
     name = "fake"
@@ -63,7 +64,7 @@ class FakeDriver:
 
 
 class FakeMachine:
-    """`guest` is what runs in it, for the test to inspect and to make trouble with."""
+    """A machine in memory; tests can inspect its `guest` and make it misbehave."""
 
     freezing = None
     display: contract.Display | None = None
@@ -97,7 +98,7 @@ class FakeMachine:
         return self if self.spec.network else None
 
     def usage(self) -> None:
-        """Nobody can tell it from that of this process."""
+        """Return None: its usage cannot be told from that of this process."""
 
     def process_ids(self) -> tuple[int, ...]:
         return ()
@@ -152,7 +153,7 @@ class FakeMachine:
         number: int,
         record_layers: RecordLayers | None = None,  # noqa: ARG002 - it has no disk
     ) -> Checkpoint:
-        """As if: what goes on in the guest's functions cannot be gone back to."""
+        """Pretend to make a checkpoint: the state of the guest's functions cannot be restored."""
         self._check_started("kept")
         return Checkpoint(number, {}, {})
 
@@ -181,7 +182,7 @@ class FakeMachine:
         self.state = MachineState.DESTROYED
 
     def end(self, cause: EndCause, detail: str, *, keep_guest: bool = False) -> None:
-        """The machine ends now, for `cause`."""
+        """End the machine now, for `cause`."""
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(MachineEnd(cause, detail))
         if keep_guest:

@@ -1,4 +1,5 @@
-"""A guest in memory: speaks to the host like the agent, and runs Python functions as programs."""
+"""A guest in memory that speaks to the host like the agent and runs Python functions as
+programs."""
 
 import asyncio
 import errno
@@ -11,19 +12,21 @@ from boincvm.bus.stomp import Frame, Parser, encode
 
 @dataclass(slots=True)
 class FakeFile:
-    """kind: "file", "directory" or "link"; `data`: a file's bytes or a link's target."""
+    """A file, directory or link of a fake guest."""
 
     kind: str
+    """One of "file", "directory" and "link"."""
     mode: int = 0o644
     data: bytes = b""
+    """A file's bytes or a link's target."""
 
 
 @dataclass(slots=True)
 class FakeCall:
     """What a fake program is given; `write` sends output, `stdin` is complete at `stdin_ended`.
 
-    `say` sends a line of its voice, `use` what it has used (seconds, bytes), `change` the last
-    bytes of a file that is watched; `watched` has the paths, by the host's numbers.
+    `say` sends a line on its status channel, `use` its usage (seconds, bytes), `change` the last
+    bytes of a watched file; `watched` has the paths, by the host's numbers.
     """
 
     argv: list[bytes]
@@ -51,11 +54,14 @@ class FakeCall:
 
 
 FakeProgram = Callable[["FakeGuest", FakeCall], Awaitable[int]]
-"""Returns the program's exit code; minus N stands for death by signal N."""
+"""Returns the program's exit code; -N means that signal N killed it."""
 
 
 class FakeGuest(asyncio.Protocol):
-    """`programs` by name; `files` by path beneath the job's directory, both free to change."""
+    """A guest with `programs` by name and `files` by path beneath the job's directory.
+
+    Tests may change both freely.
+    """
 
     def __init__(self, programs: dict[str, FakeProgram]) -> None:
         self.programs = programs
@@ -73,7 +79,7 @@ class FakeGuest(asyncio.Protocol):
 
     @property
     def is_quiet(self) -> bool:
-        """Between `quiesce` and `attach`: it outlives its link."""
+        """Whether it is between `quiesce` and `attach`, when it outlives its link."""
         return self._held is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -90,7 +96,7 @@ class FakeGuest(asyncio.Protocol):
                 self._obey(frame.headers["word"], frame.headers["call"], frame)
 
     def send_raw(self, data: bytes) -> None:
-        """Sends any bytes at all, for tests of what the host makes of them."""
+        """Send arbitrary bytes, to test how the host handles them."""
         if self._held is not None:
             self._held.append(data)
         elif self._paused is not None:
@@ -99,32 +105,32 @@ class FakeGuest(asyncio.Protocol):
             self._transport.write(data)
 
     def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
-        """Says one word to the host."""
+        """Send one message to the host."""
         head = {"destination": "/host", "word": word, "call": call, **headers}
         self.send_raw(encode("SEND", head, body))
 
     def pause(self) -> None:
-        """The machine stands still: nothing comes in or goes out. (Its functions run on.)"""
+        """Pause the machine: nothing comes in or goes out. (Its functions keep running.)"""
         if self._paused is None:
             self._paused = []
             if self._transport is not None:
                 self._transport.pause_reading()
 
     def resume(self) -> None:
-        """The opposite of `pause`."""
+        """Undo `pause`."""
         paused, self._paused = self._paused, None
         if paused is not None and self._transport is not None:
             self._transport.write(b"".join(paused))
             self._transport.resume_reading()
 
     def hang_up(self) -> None:
-        """The machine is saved with all that runs in it."""
+        """Drop the link, as when the machine is saved with all that runs in it."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
 
     def close(self) -> None:
-        """The guest is gone: its programs end, its link hangs up."""
+        """End the guest: its programs end and its link hangs up."""
         for task in self._tasks:
             task.cancel()
         if self._transport is not None:

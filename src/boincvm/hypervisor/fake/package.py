@@ -1,4 +1,4 @@
-"""What the registry finds of the fake driver."""
+"""The registry's entry for the fake driver."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from boincvm.hypervisor.fake.driver import FakeDriver
 
 
 class FakePackage:
-    """See `contract.DriverPackage`."""
+    """The `contract.DriverPackage` of the fake driver."""
 
     name = "fake"
     look_ups: tuple[tuple[str, LookUp], ...] = ()
@@ -18,7 +18,7 @@ class FakePackage:
         return FakeDriver()
 
     def prestart(self, kernel: Path) -> None:
-        """There is nothing to begin."""
+        """Return None: there is nothing to begin."""
 
 
 PACKAGE: DriverPackage = FakePackage()

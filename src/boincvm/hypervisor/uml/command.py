@@ -1,4 +1,4 @@
-"""The command line of a User-mode Linux kernel: only inherited descriptors, no path of the host."""
+"""The command line of a User-mode Linux kernel, with inherited descriptors and no host paths."""
 
 from boincvm.errors import HypervisorMissingError
 from boincvm.host.memory_files import path_of
@@ -8,7 +8,7 @@ from boincvm.hypervisor.contract import MachineSpec
 PROGRAM = "linux.uml"
 INSTALL_HINT = "install it: apt-get install --no-install-recommends user-mode-linux util-linux"
 WINDOW_SERIAL = "boincvm-window"
-"""By which the agent knows the transfer disk."""
+"""The serial number by which the agent recognizes the transfer disk."""
 
 # One process tree, one namespace: with its first process, which is the kernel, the host's kernel
 # ends all others. They are the guest's programs, which nobody would watch any more.
@@ -16,7 +16,7 @@ _NAMESPACE = ("--user", "--map-current-user", "--pid", "--fork", "--kill-child=K
 
 
 def find(name: str) -> str:
-    """The path of the program `name`. Raises HypervisorMissingError."""
+    """Return the path of the program `name`. Raises HypervisorMissingError."""
     path = find_program(name)
     if path is None:
         raise HypervisorMissingError(f"{name} is not installed", hint=INSTALL_HINT)
@@ -24,16 +24,20 @@ def find(name: str) -> str:
 
 
 def namespace_command() -> list[str]:
-    """What makes a process the first one of a PID namespace of its own. Raises
-    HypervisorMissingError."""
+    """Return the command that makes a process the first of its own PID namespace.
+
+    Raises HypervisorMissingError.
+    """
     return [find("unshare"), *_NAMESPACE]
 
 
 def machine_command(
     spec: MachineSpec, *, initrd: int, disk: int, window: int, link: int, receipts: int
 ) -> list[str]:
-    """The whole command line; all numbers are inherited descriptors. The kernel's messages go to
-    standard error. Raises HypervisorMissingError."""
+    """Return the whole command line; all numbers are inherited descriptors.
+
+    The kernel's messages go to standard error. Raises HypervisorMissingError.
+    """
     return [
         *namespace_command(),
         find(PROGRAM),

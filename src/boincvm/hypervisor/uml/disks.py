@@ -1,4 +1,5 @@
-"""The files of a User-mode Linux: its root disk, made of the image's, and the transfer disk."""
+"""The disk files of a User-mode Linux: its root disk, made from the image's, and the transfer
+disk."""
 
 import os
 from pathlib import Path
@@ -12,18 +13,22 @@ from boincvm.sizes import format_size
 DISK, WINDOW = "disk.raw", "window"
 """In the machine's directory."""
 WINDOW_SIZE = 32 << 20
-"""Of the transfer disk, in bytes."""
+"""Size of the transfer disk in bytes."""
 
 
 class Disks:
-    """`root` and `window`: descriptors of both, open for reading and writing. Until `close`."""
+    """The root disk and the transfer disk of a machine, open until `close`.
+
+    `root` and `window` are their descriptors, for reading and writing.
+    """
 
     def __init__(self, spec: MachineSpec) -> None:
-        """Make or find them. Those of an ephemeral machine have no name any more.
+        """Create or open the disks. Those of an ephemeral machine are unlinked.
 
-        A User-mode Linux reads no qcow2, and its own overlays are as large as the disk beneath
-        them and no larger. So it gets a copy: of an image of 92 MiB in 0.1 s, and at once where
-        the host's file system shares blocks.
+        A User-mode Linux reads no qcow2, and its own overlays must be as large as the disk beneath
+        them. So it gets a copy: for an image of 92 MiB this takes 0.1 s, and no time where the
+        host's file system shares blocks.
+
         Raises HypervisorError, HostDiskFullError, UsageError.
         """
         self.root = self.window = -1
@@ -46,7 +51,7 @@ class Disks:
             raise
 
     def close(self) -> None:
-        """Again is harmless."""
+        """Close the descriptors. Idempotent."""
         for descriptor in (self.root, self.window):
             if descriptor >= 0:
                 os.close(descriptor)

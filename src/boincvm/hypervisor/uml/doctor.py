@@ -1,5 +1,7 @@
-"""What `boincvm doctor` looks at for User-mode Linux: nothing where it is not installed, for it
-is not the driver that is taken unless another one is asked for."""
+"""Checks of `boincvm doctor` for User-mode Linux.
+
+There are none if it is not installed, as it is not the default driver.
+"""
 
 from boincvm.errors import HypervisorMissingError
 from boincvm.host.programs import find_program
@@ -11,7 +13,7 @@ _SPACES_REMEDY = "let users make user namespaces: see user_namespaces(7), or ask
 
 
 def program(_: FindKernel) -> list[Check]:
-    """Look for the kernel, and whether a machine can have namespaces of its own."""
+    """Check for the kernel, and that a machine can have its own namespaces."""
     path = find_program(PROGRAM)
     if path is None:
         return []

@@ -1,4 +1,4 @@
-"""The User-mode Linux driver: one kernel as a program, its processes in one namespace."""
+"""The User-mode Linux driver: the kernel is a program, its processes share one namespace."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ from boincvm.hypervisor.uml.serial_line import SerialChannel
 from boincvm.sizes import format_size
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - it is the kernel that chooses this place
-"""Where a User-mode Linux keeps its guest's memory, in a file without a name."""
+"""Where a User-mode Linux keeps its guest's memory, in a nameless file."""
 _RUNS = (MachineState.RUNNING, MachineState.PAUSED)
 
 
@@ -40,7 +40,7 @@ class UmlDriver:
 
 
 def _check_room(memory: int) -> None:
-    """Raises HypervisorError where the guest would end for want of memory at some moment."""
+    """Raise HypervisorError if there is too little room for the guest's memory."""
     if _MEMORY.is_dir() and (free := free_space(_MEMORY)) < memory:
         raise HypervisorError(
             f"a machine's memory of {format_size(memory)} lies in {_MEMORY}, "
@@ -50,13 +50,13 @@ def _check_room(memory: int) -> None:
 
 
 class TransferDisk(NamedTuple):
-    """See `contract.TransferDisk`."""
+    """The `contract.TransferDisk` of a User-mode Linux."""
 
     descriptor: int
 
 
 class UmlMachine:
-    """A User-mode Linux and the two files of its disks."""
+    """A machine that is a User-mode Linux and its two disk files."""
 
     checkpointing = None
     freezing = None

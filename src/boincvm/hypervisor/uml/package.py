@@ -1,4 +1,4 @@
-"""What the registry finds of the driver for User-mode Linux."""
+"""The registry's entry for the User-mode Linux driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class UmlPackage:
-    """See `contract.DriverPackage`."""
+    """The `contract.DriverPackage` of User-mode Linux."""
 
     name = "uml"
     saved_files = None
@@ -26,7 +26,7 @@ class UmlPackage:
         return LOOK_UPS
 
     async def open(self, kernel: Path | None) -> UmlDriver:  # noqa: ARG002 - it has its own
-        """Raises HypervisorMissingError."""
+        """Return the driver. Raises HypervisorMissingError."""
         from boincvm.hypervisor.uml.driver import UmlDriver
 
         namespace_command()
@@ -34,7 +34,7 @@ class UmlPackage:
         return UmlDriver()
 
     def prestart(self, kernel: Path) -> None:
-        """Its boot takes longer than any import."""
+        """Return None: its boot takes longer than any import."""
 
 
 PACKAGE: DriverPackage = UmlPackage()

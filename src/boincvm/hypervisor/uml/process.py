@@ -27,19 +27,24 @@ from boincvm.host.processes import ChildProcess, yield_processor
 from boincvm.hypervisor.contract import Usage
 
 _MOST_LOOKS, _FEW_LOOKS = 100_000, 50
-"""At processes that are to stop. Each takes 20 µs, and a stop less than 20 ms on a busy host."""
+"""How often to check processes that are to stop. A check takes 20 µs, and a stop less than 20 ms on
+a busy host."""
 
 CommandLine = Callable[[int, int], list[str]]
-"""The command line, given the descriptors of the link and of its receipts."""
+"""Returns the command line, given the descriptors of the link and of its receipts."""
 
 
 class UmlProcess:
-    """Running from the constructor on. `link`, `receipts`, `console`: our ends of its channels;
-    whoever takes them owns them."""
+    """The processes of one User-mode Linux, running once constructed.
+
+    `link`, `receipts` and `console` are our ends of its channels; whoever takes them owns them.
+    """
 
     def __init__(self, command: CommandLine, directory: Path, descriptors: Sequence[int]) -> None:
-        """`descriptors`: what the command line speaks of beside. Raises HypervisorMissingError,
-        OSError."""
+        """Start the processes; `descriptors` are further ones that the command line refers to.
+
+        Raises HypervisorMissingError, OSError.
+        """
         pairs = [socket.socketpair() for _ in range(3)]
         (self.link, link), (self.receipts, receipts), (self.console, console) = pairs
         try:
@@ -63,7 +68,7 @@ class UmlProcess:
         return next(iter(children(self.child.pid)), None) if self.child.is_running else None
 
     def pause(self) -> None:
-        """Let nothing of it run. Raises HypervisorError."""
+        """Pause all its processes. Raises HypervisorError."""
         kernel = self._kernel_or_wait()
         send(kernel, STOP)
         if not _stand_still([kernel], _MOST_LOOKS):
@@ -82,7 +87,7 @@ class UmlProcess:
             raise HypervisorError("the machine's programs do not stop")
 
     def _kernel_or_wait(self) -> int:
-        """The process id of the kernel, which begins some milliseconds after our child."""
+        """Return the process id of the kernel, which starts some milliseconds after our child."""
         for _ in range(_MOST_LOOKS):
             if (kernel := self.kernel) is not None:
                 return kernel
@@ -92,20 +97,23 @@ class UmlProcess:
         raise HypervisorError("the machine is not running, so it cannot be paused")
 
     def resume(self) -> None:
-        """Let it run again."""
+        """Let its processes run again."""
         if (kernel := self.kernel) is not None:
             send(kernel, CONTINUE)
 
     def kill(self) -> None:
-        """End all of it now; `child.wait` returns when nothing of it is left."""
+        """Kill all its processes now; `child.wait` returns when none is left."""
         if (kernel := self.kernel) is not None:
             send(kernel, KILL)  # and the whole namespace with it
         else:
             self.child.kill()
 
     def usage(self) -> Usage | None:
-        """CPU time of all its processes, and the memory that the kernel has: the guest's is all in
-        one mapping of it, of which the others have parts. None if it does not run."""
+        """Return the CPU time of all its processes and the kernel's memory, or None if it does not
+        run.
+
+        All of the guest's memory is in one mapping of the kernel's, of which the others have parts.
+        """
         kernel = self.kernel
         if kernel is None:
             return None
@@ -113,7 +121,7 @@ class UmlProcess:
 
 
 def _stand_still(pids: Sequence[int], looks: int) -> bool:
-    """Whether all of them stand still, within so many looks."""
+    """Tell whether all of these processes stop within that many looks."""
     for _ in range(looks):
         if all(map(stands_still, pids)):
             return True

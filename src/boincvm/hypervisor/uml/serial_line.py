@@ -14,9 +14,9 @@ from typing import TypeVar
 P = TypeVar("P", bound=asyncio.Protocol)
 
 WINDOW = 2000
-"""Bytes."""
+"""Bytes that may be in transit to the guest."""
 _HIGH, _LOW = 64 << 10, 16 << 10
-"""Bytes that wait to be sent: from the one on the protocol is to pause, from the other to go on."""
+"""Bytes waiting to be sent above which the protocol is paused, and below which it is resumed."""
 
 
 class SerialChannel:
@@ -29,7 +29,7 @@ class SerialChannel:
         self._receipts = receipts
 
     async def connect(self, factory: Callable[[], P]) -> P:
-        """See `hypervisor.channel.Channel`."""
+        """Implement `Channel.connect`."""
         loop = asyncio.get_running_loop()
         protocol = factory()
         transport = SerialTransport(protocol)
@@ -38,13 +38,13 @@ class SerialChannel:
         return protocol
 
     def close(self) -> None:
-        """Close a channel that was not connected; again is harmless."""
+        """Close a channel that was not connected. Idempotent."""
         self._line.close()
         self._receipts.close()
 
 
 class SerialTransport(asyncio.Transport):
-    """What the protocol is given: keeps back what does not fit into the window."""
+    """The protocol's transport, which holds back what does not fit into the window."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
@@ -57,13 +57,13 @@ class SerialTransport(asyncio.Transport):
         self._is_closing = False
 
     def add_end(self, end: asyncio.Transport, *, is_line: bool) -> None:
-        """Take the transport of one of the two lines."""
+        """Add the transport of one of the two lines."""
         self._ends.append(end)
         if is_line:
             self._line = end
 
     def take_receipt(self, count: int) -> None:
-        """The guest has read `count` bytes, as it says; it harms only itself if it has not."""
+        """Note that the guest says it has read `count` bytes; a false receipt harms only itself."""
         self._on_the_way = max(self._on_the_way - count, 0)
         self._send()
 
@@ -107,7 +107,7 @@ class SerialTransport(asyncio.Transport):
 
 
 class _Line(asyncio.Protocol):
-    """The line with the link's own bytes."""
+    """The line that carries the link's own bytes."""
 
     def __init__(self, transport: SerialTransport, protocol: asyncio.Protocol) -> None:
         self._transport = transport
@@ -127,7 +127,7 @@ class _Line(asyncio.Protocol):
 
 
 class _Receipts(asyncio.Protocol):
-    """The line on which the guest tells what it has read."""
+    """The line on which the guest reports how much it has read."""
 
     def __init__(self, transport: SerialTransport) -> None:
         self._transport = transport
