@@ -400,7 +400,7 @@ class Driver(Protocol):
 class Prestart(Protocol):
     """Begins one machine before there is an event loop.
 
-    The import of one takes longer than a hypervisor's start. The first machine that `driver` makes
+    Importing asyncio takes longer than starting a hypervisor. The first machine that `driver` makes
     is the one that was begun.
     """
 

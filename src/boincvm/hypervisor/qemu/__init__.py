@@ -1,1 +1,1 @@
-"""The driver for QEMU, spoken to by QMP; accelerated by KVM where that works."""
+"""The driver for QEMU, controlled by QMP and accelerated by KVM where that works."""

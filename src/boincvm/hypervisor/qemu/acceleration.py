@@ -1,8 +1,8 @@
-"""Which acceleration works here: found out by booting a kernel, never by looking.
+"""The acceleration probe, which boots a kernel instead of looking for KVM.
 
-`/dev/kvm` can open and still hang a guest. So the image's own kernel is booted under KVM
-with an initrd of one tiny program, which reports through a port that ends QEMU with a status
-that nothing else gives. The verdict is kept per boot of the host, user and QEMU.
+`/dev/kvm` can open and still hang a guest. So the image's own kernel is booted under KVM with an
+initrd of one tiny program, which reports through a port that makes QEMU exit with a unique status.
+The verdict is cached per boot of the host, user and QEMU.
 """
 
 import json
@@ -21,34 +21,37 @@ from boincvm.paths import cache_directory
 from boincvm.redaction import redact
 
 LIMIT = 2.5
-"""Seconds that the trial boot may take; a kernel on working hardware needs a fifth of it."""
+"""Seconds that the trial boot may take; working hardware needs a fifth of that."""
 
 _DEVICE = Path("/dev/kvm")
 _MOST_BYTES = 1 << 16
 _EXIT_PORT = 0xF4
 _SENT = 0x2A
 REPORTED = _SENT << 1 | 1
-"""QEMU's exit status: what isa-debug-exit makes of the byte."""
+"""QEMU's exit status, which isa-debug-exit makes of the byte."""
 
 
 class Verdict(NamedTuple):
-    """`accelerator`: "kvm" or "tcg" (emulation); `reason`: one line; `seconds`: what it took."""
+    """The result of the acceleration probe."""
 
     accelerator: str
+    """One of "kvm" and "tcg" (emulation)."""
     reason: str
+    """One line for people."""
     seconds: float
+    """How long the probe took."""
     cached: bool = False
 
 
 def known_verdict(kernel: Path) -> Verdict | None:
-    """What `probe` says, if it needs no trial for that. Raises HypervisorMissingError."""
+    """Return what `probe` would, or None if that needs a trial. Raises HypervisorMissingError."""
     key = _key()
     missing = _why_not_even_tried(kernel)
     return Verdict("tcg", missing, 0.0) if missing else _load(_cache(), key)
 
 
 async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
-    """What works here, within 3 seconds; `kernel` is an image's, None if there is no image yet.
+    """Find out what works here, within 3 seconds; `kernel` is None if there is no image yet.
 
     Raises HypervisorMissingError.
     """
@@ -81,7 +84,7 @@ def _why_not_even_tried(kernel: Path | None) -> str:
 
 
 async def _try_kvm(kernel: Path) -> str:
-    """Why KVM does not work; empty if it does."""
+    """Return why KVM does not work, or "" if it does."""
     from boincvm.host import memory_files  # a trial is rare
 
     # Neither lies on a disk: nothing is left of a trial whose process was killed.
@@ -121,7 +124,10 @@ def _in_memory(name: str, content: bytes) -> BinaryIO:
 
 
 def trial_command(accelerator: str, kernel: Path, initrd: str) -> list[str]:
-    """A QEMU that ends with status REPORTED if `kernel` gets as far as `probe_initrd()`."""
+    """Return a QEMU command that exits with REPORTED if `kernel` runs the program in `initrd`.
+
+    `initrd` is the file with the content of `probe_initrd()`.
+    """
     return [
         qemu_command.find_program(qemu_command.PROGRAM),
         *qemu_command.base_options(accelerator),
@@ -134,9 +140,9 @@ def trial_command(accelerator: str, kernel: Path, initrd: str) -> list[str]:
 
 
 def probe_initrd() -> bytes:
-    """A cpio archive ("newc") whose /init writes one byte to the exit port.
+    """Return a cpio archive ("newc") whose /init writes one byte to the exit port.
 
-    x86-64: iopl(3); out 0xf4, al; then pause for ever. ELF: one segment, loaded at 4 MiB.
+    x86-64: iopl(3); out 0xf4, al; then pause forever. ELF: one segment, loaded at 4 MiB.
     """
     code = (
         b"\xbf\x03\x00\x00\x00"  # mov edi, 3
@@ -166,8 +172,10 @@ def _cache() -> Path:
 
 
 def _key() -> str:
-    """What the verdict depends on: one kernel stands for all, or two images used by turns would
-    cost a trial boot each time."""
+    """Return what the verdict depends on.
+
+    The kernel is left out, or two images used in turn would cost a trial boot each time.
+    """
     program = qemu_command.find_program(qemu_command.PROGRAM)
     stamp = f"{program}:{Path(program).stat().st_mtime_ns}"
     return "|".join([boot_id(), user_id(), stamp])

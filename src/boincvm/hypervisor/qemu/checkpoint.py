@@ -1,19 +1,20 @@
-"""A checkpoint of a QEMU that runs: its memory goes out as a live migration to a helper process.
+"""A checkpoint of a running QEMU: its memory is live-migrated to a helper process.
 
-QEMU sends all memory while the guest runs on, and then, the guest stopped, what was written
-meanwhile. At that moment the root disk gets a new layer, so that the layer before it is the disk
-as it was then. Ways that QEMU offers, compared: docs/checkpoints.md.
+QEMU sends all memory while the guest keeps running, and then, with the guest stopped, what was
+written meanwhile. At that moment the root disk gets a new layer, so that the layer before it is the
+disk as of then. docs/checkpoints.md compares the ways that QEMU offers.
 
-Under emulation QEMU (7.2 at least) can lose track of writes. When it collects what was written
-(a pass, for `MIGRATION_PASS`) it forgets to have the processor tell it anew of writes to these
-pages (cpu_physical_memory_sync_dirty_bitmap in include/exec/ram_addr.h): if such a page is sent
-and then written, the write is lost. We have seen a third of the checkpoints with pages that were
-too old, and guests that crashed of it. So the guest stands still at the first pass, which comes
-before anything is sent; and at the second one everything that it finds must be sent with the
-guest stopped, as is the case if nothing but the end of the migration follows. If a third pass
-comes before that end, the checkpoint is void, and is tried again with more time for the end; the
-last try is with a guest that stands still from the beginning.
-Sources: docs/devel/migration.rst and qapi/migration.json of QEMU.
+Under emulation QEMU (7.2 at least) can lose track of writes. When it collects what was written (a
+pass, announced by `MIGRATION_PASS`) it fails to have the processor report further writes to these
+pages (cpu_physical_memory_sync_dirty_bitmap in include/exec/ram_addr.h): if such a page is sent and
+then written, the write is lost. We have seen a third of the checkpoints with stale pages, and
+guests that crashed because of it. So the guest is stopped at the first pass, which comes before
+anything is sent; and everything that the second one finds must be sent with the guest stopped,
+which is so if only the end of the migration follows. If a third pass comes before that end, the
+checkpoint is void, and is tried again with more time for the end; for the last try the guest is
+stopped from the beginning.
+
+Sources: QEMU's docs/devel/migration.rst and qapi/migration.json.
 """
 
 import asyncio
@@ -38,11 +39,11 @@ from boincvm.hypervisor.qemu.monitor import LIMIT, Monitor
 from boincvm.paths import cache_directory
 
 LOCK = "checkpoint.lock"
-"""In the cache directory: held by whoever makes a checkpoint on this host."""
+"""In the cache directory; held by whoever makes a checkpoint on this host."""
 DOWNTIMES = (20, 60, 200, 1000)
-"""Milliseconds that the end may take by QEMU's reckoning, one try after the other."""
+"""Milliseconds that the end may take by QEMU's estimate, for each attempt."""
 LIVE_LIMIT = 600.0
-"""Seconds that the sending may take."""
+"""Seconds that sending the memory may take."""
 _CAPABILITIES = ("pause-before-switchover", "events")
 _BANDWIDTH = 1 << 40
 _PIPE_SIZE = 1 << 20
@@ -59,24 +60,27 @@ _KEEPER = (
 
 
 class Kept(NamedTuple):
-    """files: those that were written or sealed. chain: memory files that the newest one needs,
-    itself the last. live: bytes of memory that are not zero; written: bytes of its file."""
+    """What the helper process has written."""
 
     files: dict[str, FileSeal]
+    """Those that were written or sealed."""
     chain: tuple[str, ...]
+    """The memory files that the newest one needs, itself the last."""
     live: int
+    """Bytes of memory that are not zero."""
     written: int
+    """Bytes of the newest memory file."""
 
 
 class Merge(NamedTuple):
-    """Layers of the disk that become one file, `into`."""
+    """Disk layers to be merged into the one file `into`."""
 
     layers: tuple[str, ...]
     into: str
 
 
 class Keeper:
-    """The helper process that takes the memory in (memory_keeper.py)."""
+    """The helper process that receives the memory (memory_keeper.py)."""
 
     def __init__(
         self,
@@ -88,9 +92,12 @@ class Keeper:
         *,
         waits: bool,
     ) -> None:
-        """`memory` is the file to write, `base` the one whose pages need not be written again;
-        `seal`, `merge`: disk layers that are frozen when the memory has come. `waits`: it takes
-        its turn among all tasks of this host, and gives way to all other work. Raises OSError."""
+        """Start the helper.
+
+        `memory` is the file to write, `base` the one whose pages need not be written again; `seal`
+        and `merge` are disk layers that are final once all memory has arrived. With `waits` it
+        takes its turn among all tasks of this host, and yields to all other work. Raises OSError.
+        """
         stream, self.stream = os.pipe()
         result, far = os.pipe()
         with contextlib.suppress(OSError):  # with too many pipes of this user it stays small
@@ -125,7 +132,7 @@ class Keeper:
         self._transport: asyncio.BaseTransport | None = None
 
     async def ready(self) -> None:
-        """It is its turn. Raises HypervisorError, HostDiskFullError."""
+        """Wait until it is the helper's turn. Raises HypervisorError, HostDiskFullError."""
         loop = asyncio.get_running_loop()
         reader = self._reader = asyncio.StreamReader(limit=_LONGEST_LINE)
         pipe = os.fdopen(self._result, "rb", buffering=0)
@@ -136,7 +143,10 @@ class Keeper:
         await self._line()
 
     async def kept(self) -> Kept:
-        """Once the stream has ended. Raises HypervisorError, HostDiskFullError."""
+        """Return what was written, once the stream has ended.
+
+        Raises HypervisorError, HostDiskFullError.
+        """
         told = await self._line()
         files = told["files"]
         chain = told["chain"]
@@ -165,13 +175,13 @@ class Keeper:
         return dict(told)
 
     def close_stream(self) -> None:
-        """QEMU has its own copy, or will need none; again is harmless."""
+        """Close the stream, once QEMU has its own copy or needs none. Idempotent."""
         if self.stream >= 0:
             os.close(self.stream)
             self.stream = -1
 
     async def close(self) -> None:
-        """Ends it, whatever it does."""
+        """Kill the helper, whatever it does."""
         self.close_stream()
         self._process.kill()
         await self._process.wait()
@@ -182,14 +192,14 @@ class Keeper:
 
 
 class UntrackedWritesError(Exception):
-    """What was sent may be too old."""
+    """What was sent may be stale."""
 
 
 class LiveMigration:
-    """Sends a machine's memory away while its guest runs."""
+    """Sends a machine's memory while its guest runs."""
 
     def __init__(self, monitor: Monitor, layer: str, new_layer: str) -> None:
-        """`layer`, `new_layer`: block nodes, the one in use and the one that is to take over."""
+        """Prepare to send; `layer` is the block node in use, `new_layer` the one to take over."""
         self._monitor = monitor
         self._layer = layer
         self.new_layer = new_layer
@@ -200,14 +210,14 @@ class LiveMigration:
         self.has_switched = False
 
     def pause(self) -> float:
-        """Seconds for which the guest has stood still at a stretch, at most."""
+        """Return the longest time in seconds for which the guest was stopped."""
         now = 0.0 if self._runs else monotonic() - self._stopped_at
         return max(self._longest, now)
 
     async def run(self, stream: int, downtime: int | None) -> None:
-        """To the descriptor `stream`, until all is sent; the guest stands still then.
+        """Send all memory to the descriptor `stream`; the guest is stopped at the end.
 
-        `downtime`: see DOWNTIMES; with None it stands still from the beginning. Raises
+        `downtime`: see DOWNTIMES; with None the guest is stopped from the beginning. Raises
         HypervisorError, UntrackedWritesError.
         """
         await self._prepare(stream, downtime)
@@ -236,7 +246,7 @@ class LiveMigration:
         await self._monitor.send_descriptor(stream, _STREAM)
 
     async def let_go_on(self) -> None:
-        """The guest runs again. Raises HypervisorError."""
+        """Let the guest run again. Raises HypervisorError."""
         end = monotonic() + LIMIT
         while True:
             try:
@@ -251,7 +261,7 @@ class LiveMigration:
                 return
 
     async def cancel(self) -> None:
-        """Until QEMU sends nothing any more. Raises HypervisorError."""
+        """Cancel the migration and wait until QEMU sends no more. Raises HypervisorError."""
         with self._monitor.events("MIGRATION") as events:
             await self._monitor.execute("migrate_cancel")
             told = await self._monitor.execute("query-migrate")
@@ -269,7 +279,7 @@ class LiveMigration:
         self._runs = runs
 
     async def _heed(self, event: Message, downtime: int | None) -> str:
-        """Does what the event asks for; returns the migration's status, if it tells that."""
+        """Do what the event requires; return the migration's status, or "" if it has none."""
         kind, data = event["event"], event.get("data")
         if kind in ("STOP", "RESUME"):
             self._note(runs=kind == "RESUME")

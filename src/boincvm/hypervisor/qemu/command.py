@@ -1,7 +1,7 @@
-"""QEMU's command line for a machine: no device, port or file that the machine does not need.
+"""QEMU's command line for a machine, with no device, port or file that the machine does not need.
 
-Paths are told in JSON, with the format of each file: nothing is probed, and no comma, colon or
-equals sign in a name means anything to QEMU.
+Paths are given in JSON with the format of each file: nothing is probed, and a comma, colon or
+equals sign in a name has no meaning to QEMU.
 """
 
 import json
@@ -16,12 +16,12 @@ PROGRAM = "qemu-system-x86_64"
 INSTALL_HINT = "install it: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
 PORT_NAME = "boincvm.agent"
 WINDOW = "window"
-"""In the machine's directory: the transfer disk."""
+"""The transfer disk, in the machine's directory."""
 WINDOW_SERIAL = "boincvm-window"
 NETWORK_CARD = "network-card"
 _ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
-"""The guest's, its gateway's and its name server's in QEMU's user-mode network, as it gives them
-(docs/system/devices/net.rst); guest/init reads them."""
+"""The addresses of the guest, its gateway and its name server, as QEMU's user-mode network assigns
+them (docs/system/devices/net.rst); guest/init reads them."""
 MEMORY = "memory"
 IMAGE_NODE = "image"
 # What the guest frees goes to the host by itself, and a guest that would have to kill a program
@@ -39,7 +39,7 @@ MACHINE_OPTIONS = "vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,
 _DISPLAY_OPTIONS = MACHINE_OPTIONS.replace("i8042=off", "i8042=on").replace("graphics=off,", "")
 CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm"}
 """The guest's CPU, by accelerator. With ERMS (or FSRM) the guest's kernel clears and copies memory
-byte by byte, for which emulation takes six times as long as for words (docs/benchmarks.md)."""
+byte by byte, which under emulation takes six times as long as word by word (docs/benchmarks.md)."""
 KERNEL_ARGUMENTS = [
     "quiet",
     "loglevel=1",  # with 0 the kernel would not even say why it panics
@@ -66,7 +66,7 @@ KERNEL_ARGUMENTS = [
 
 
 def find_program(name: str) -> str:
-    """The path of QEMU's program `name`. Raises HypervisorMissingError."""
+    """Return the path of QEMU's program `name`. Raises HypervisorMissingError."""
     path = programs.find_program(name)
     if path is None:
         raise HypervisorMissingError(f"{name} is not installed", hint=INSTALL_HINT)
@@ -74,7 +74,7 @@ def find_program(name: str) -> str:
 
 
 def acceleration_options(accelerator: str, cpu: str = "") -> list[str]:
-    """Return the options for "kvm" or "tcg" (emulation); `cpu`: another than the usual one."""
+    """Return the options for "kvm" or "tcg" (emulation); `cpu` overrides the usual CPU."""
     how = "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=256"
     return ["-accel", how, "-cpu", cpu or CPUS[accelerator]]
 
@@ -82,7 +82,7 @@ def acceleration_options(accelerator: str, cpu: str = "") -> list[str]:
 def base_options(
     accelerator: str, machine: str = MACHINE, options: str = MACHINE_OPTIONS, cpu: str = ""
 ) -> list[str]:
-    """Return what every QEMU of ours is started with."""
+    """Return the options that each of our QEMU processes is started with."""
     return [
         "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
         "-sandbox", SANDBOX,
@@ -94,7 +94,7 @@ def base_options(
 def machine_command(
     spec: MachineSpec, accelerator: str, launch: Launch, *, qmp: int, link: int, console: int
 ) -> list[str]:
-    """The whole command line; `qmp`, `link` and `console` are inherited descriptors."""
+    """Return the whole command line; `qmp`, `link` and `console` are inherited descriptors."""
     options = _DISPLAY_OPTIONS if spec.display else MACHINE_OPTIONS
     return [
         find_program(PROGRAM),
@@ -158,20 +158,20 @@ def _incoming(launch: Launch) -> list[str]:
 
 
 def layer_node(name: str) -> str:
-    """The name of QEMU's block node for a layer of the root disk."""
+    """Return the name of QEMU's block node for a layer of the root disk."""
     return Path(name).stem
 
 
 def file_node(name: str) -> str:
-    """The name of the node for the file beneath that."""
+    """Return the name of the node for the layer's file."""
     return f"{layer_node(name)}-file"
 
 
 def layer_options(path: Path, below: str | None, *, durable: bool) -> dict[str, object]:
-    """A layer of the root disk that is written to, for `-blockdev` and `blockdev-add`.
+    """Return a writable layer of the root disk for `-blockdev` and `blockdev-add`.
 
-    `durable`: see MachineSpec. Without it QEMU gives the host's kernel all that the guest syncs,
-    and does not wait for the disk.
+    `durable`: see MachineSpec. Without it QEMU passes what the guest syncs to the host's kernel,
+    but does not wait for the disk.
     """
     cache = {"no-flush": not durable}
     return {
@@ -190,7 +190,7 @@ def layer_options(path: Path, below: str | None, *, durable: bool) -> dict[str, 
 
 
 def read_only_layer(path: Path, node: str, below: str | None) -> dict[str, object]:
-    """A layer that others have above them, for `-blockdev` and `blockdev-add`."""
+    """Return a layer beneath others for `-blockdev` and `blockdev-add`."""
     return {**_root_layer(path, node, "qcow2"), "backing": below}
 
 

@@ -1,4 +1,4 @@
-"""What `boincvm doctor` looks at for QEMU: one function, one check."""
+"""Checks of `boincvm doctor` for QEMU, one function each."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ OLDEST = (7, 2)
 
 
 def program(_: FindKernel) -> list[Check]:
-    """Look for QEMU itself, and how old it is."""
+    """Check for QEMU itself and its version."""
     path = shutil.which(PROGRAM)
     if path is None:
         return [Check("qemu", Status.FAILED, f"no {PROGRAM}", INSTALL_HINT)]
@@ -30,7 +30,7 @@ def program(_: FindKernel) -> list[Check]:
 
 
 def image_tool(_: FindKernel) -> list[Check]:
-    """Look for qemu-img."""
+    """Check for qemu-img."""
     path = shutil.which("qemu-img")
     if path is None:
         return [Check("qemu-img", Status.FAILED, "no qemu-img", INSTALL_HINT)]
@@ -51,7 +51,7 @@ def sandbox(_: FindKernel) -> list[Check]:
 
 
 def acceleration(find_kernel: FindKernel) -> list[Check]:
-    """Tell the verdict and, where it is emulation, what that means for safety."""
+    """Report the verdict and, if it is emulation, what that means for safety."""
     from boincvm.hypervisor.qemu.acceleration import probe
 
     kernel = find_kernel()

@@ -1,4 +1,4 @@
-"""The QEMU driver: one process a machine."""
+"""The QEMU driver, which runs one process per machine."""
 
 from pathlib import Path
 
@@ -11,15 +11,18 @@ from boincvm.hypervisor.qemu.start_source import Boot, Cloned, Restored
 
 
 class QemuDriver:
-    """Machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg"."""
+    """Makes machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg"."""
 
     name = "qemu"
     has_firmware = True
     most_cpus = None
 
     def __init__(self, accelerator: str, begun: BegunProcess | None = None) -> None:
-        """`begun`: a process that runs already, for the first of the machines; whoever began it
-        says which."""
+        """Prepare the driver; `begun` is a process that already runs, for the first of the
+        machines.
+
+        Whoever began it decides which machine that is.
+        """
         self.accelerator = accelerator
         self._begun = begun
 
@@ -32,7 +35,7 @@ class QemuDriver:
         return QemuGoldenSnapshots(self)
 
     def take_begun(self) -> BegunProcess | None:
-        """Return the process that runs already, once."""
+        """Return the process that already runs, on the first call only."""
         begun, self._begun = self._begun, None
         return begun
 
@@ -53,7 +56,7 @@ class QemuDriver:
 
 
 class QemuGoldenSnapshots:
-    """See `contract.GoldenSnapshots`."""
+    """The `contract.GoldenSnapshots` of QEMU."""
 
     def __init__(self, driver: QemuDriver) -> None:
         self._driver = driver

@@ -1,4 +1,4 @@
-"""What a machine's state depends on: the QEMU program and the processor."""
+"""The identity of QEMU and the processor, which a machine's state depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def identity(accelerator: str) -> dict[str, str]:
-    """For a golden snapshot, which is worth nothing with another QEMU or processor.
+    """Return the identity for a golden snapshot, which needs the same QEMU and processor.
 
     Raises HypervisorMissingError, OSError.
     """
@@ -32,10 +32,10 @@ def identity(accelerator: str) -> dict[str, str]:
 
 
 def check_identity(state: SavedState, accelerator: str) -> str:
-    """The accelerator under which a machine in that state can go on here.
+    """Return the accelerator under which a machine in that state can resume here.
 
-    A newer QEMU takes the state of an older one: it keeps the older one's machine types.
-    Raises HypervisorError.
+    A newer QEMU accepts the state of an older one: it keeps the older machine types. Raises
+    HypervisorError.
     """
     if state.accelerator == "tcg":
         return "tcg"
@@ -51,7 +51,9 @@ def check_identity(state: SavedState, accelerator: str) -> str:
 
 
 def known_machine_types() -> set[str]:
-    """Return the names of the machine types that QEMU here knows. Raises HypervisorMissingError,
-    OSError."""
+    """Return the names of the machine types that the installed QEMU supports.
+
+    Raises HypervisorMissingError, OSError.
+    """
     known = run_quickly([qemu_command.find_program(qemu_command.PROGRAM), "-machine", "help"])
     return {line.split()[0] for line in known.splitlines() if line}

@@ -1,37 +1,41 @@
-"""With what a QEMU process begins: which memory, which disks, which state."""
+"""What a QEMU process starts with: its memory, disks and state."""
 
 from enum import Enum, auto
 from typing import NamedTuple
 
 
 class Memory(Enum):
-    """Where the guest's memory lies."""
+    """Where the guest's memory is."""
 
     OWN = auto()
-    """The process's own."""
+    """In the process itself."""
     CLONE = auto()
-    """A file of which the process has a private, copy-on-write mapping."""
+    """In a file of which the process has a private, copy-on-write mapping."""
     SHARED = auto()
-    """A file, and what the guest writes is written there."""
+    """In a file to which the guest's writes go."""
 
 
 class Launch(NamedTuple):
-    """layers: files in the machine's directory (or absolute), the root disk's parts above the
-    image's, the lowest first; the last one is written to. memory_file: for CLONE and SHARED.
-    incoming: whence the machine's state is read, "fd:N" or "defer" (QMP will say), empty if it
-    boots; has_memory: whether that state has the memory too; has_configuration: whether it begins
-    with the machine type's name, as what this process will save then does too. machine: the name
-    of QEMU's machine type, with its version where a state depends on it. cpu: the guest's, as
-    `-cpu` takes it, where a state depends on it, and empty for the accelerator's usual one.
-    stands_still: until QMP says `cont`.
-    """
+    """The parameters with which a QEMU process starts."""
 
     layers: tuple[str, ...]
+    """Files in the machine's directory (or absolute paths): the layers of the root disk above the
+    image's, the lowest first; the last one is written to."""
     memory: Memory = Memory.OWN
     memory_file: str = ""
+    """For CLONE and SHARED."""
     incoming: str = ""
+    """Where the machine's state is read from: "fd:N", or "defer" (QMP will say); empty if it
+    boots."""
     has_memory: bool = True
+    """Whether that state includes the memory."""
     has_configuration: bool = True
+    """Whether that state begins with the name of the machine type; what this process saves then
+    does too."""
     machine: str = "q35"
+    """QEMU's machine type, with its version if a state depends on it."""
     cpu: str = ""
+    """The guest's CPU as `-cpu` takes it if a state depends on it; empty for the accelerator's
+    usual one."""
     stands_still: bool = False
+    """Whether the guest is stopped until QMP's `cont`."""

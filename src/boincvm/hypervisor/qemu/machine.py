@@ -1,4 +1,4 @@
-"""One QEMU process as a machine, spoken to by QMP over an inherited socket pair."""
+"""A machine that is one QEMU process, controlled by QMP over an inherited socket pair."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -37,20 +37,22 @@ T = TypeVar("T")
 
 
 class TransferDisk(NamedTuple):
-    """See `contract.TransferDisk`."""
+    """The `contract.TransferDisk` of QEMU."""
 
     descriptor: int
 
 
 class QemuDisplay(NamedTuple):
-    """See `contract.Display`."""
+    """The `contract.Display` of QEMU."""
 
     socket: Path
 
 
 class QemuMachine:
-    """One QEMU process and what it has on disk: layers of the root disk, `window`, `qemu.log`,
-    and the files of its checkpoints. It is itself all that it can do."""
+    """One QEMU process and its files: root disk layers, `window`, `qemu.log` and checkpoints.
+
+    It implements all the optional abilities itself.
+    """
 
     def __init__(
         self,
@@ -63,7 +65,8 @@ class QemuMachine:
         is_freezable: bool = False,
         begun: BegunProcess | None = None,
     ) -> None:
-        """`kept`: the checkpoint that it begins from; `begun`: its process, if that runs."""
+        """Define the machine; `kept` is the checkpoint to start from, `begun` its process if that
+        runs."""
         self.spec = spec
         self.state = MachineState.SAVED if kept or is_clone else MachineState.DEFINED
         self._accelerator = accelerator
@@ -168,7 +171,7 @@ class QemuMachine:
             self._origin = None
 
     async def _begin(self, process: QemuProcess, origin: Origin) -> None:
-        """Once QEMU answers: gives it the saved state, and takes its files away."""
+        """Load the saved state once QEMU answers, and unlink its files."""
         try:
             self._monitor = await Monitor.open(process.qmp)
             await self._while_it_lives("loading its state", origin.load(self._monitor))
@@ -199,7 +202,7 @@ class QemuMachine:
         await self._running(f"there was no {command}").execute(command)
 
     async def _while_it_lives(self, what: str, work: Coroutine[None, None, T]) -> T:
-        """The result of `work`, unless QEMU ends in the middle of it."""
+        """Return the result of `work`; raise HypervisorError if QEMU ends in the meantime."""
         task = asyncio.ensure_future(work)
         if self._process is None:
             raise RuntimeError("there is no process")
@@ -309,7 +312,7 @@ class QemuMachine:
             self.state = MachineState.STOPPED
 
     async def _let_go(self) -> None:
-        """Closes our ends of what led to a process that is gone."""
+        """Close our ends of the channels to a process that is gone."""
         if self._monitor is not None:
             await self._monitor.close()
             self._monitor = None

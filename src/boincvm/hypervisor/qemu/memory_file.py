@@ -1,13 +1,13 @@
-"""A machine's memory on disk: one file a checkpoint, with the pages that changed since another.
+"""A machine's memory on disk: one file per checkpoint, with the pages that changed since another.
 
-    pages      4096 bytes each, as they came; none that is all zeros
+    pages      4096 bytes each, in order of arrival; none that is all zeros
     tail       the devices' state
-    table      compressed: for each page its digest, and in which file it is, and where
-    meta       JSON: the blocks of memory, the chain of files, the lengths of what is above
-    trailer    mark, where the tail begins, meta's length, digest of tail, table and meta
+    table      compressed: for each page its digest, its file and its offset there
+    meta       JSON: the blocks of memory, the chain of files, the lengths of the above
+    trailer    magic, offset of the tail, length of meta, digest of tail, table and meta
 
-The newest file's table leads to all pages, in this file or an earlier one of its chain. Numbers
-are little endian.
+The newest file's table refers to all pages, in this file or an earlier one of its chain. Numbers
+are little-endian.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ _MOST_FILES = 64
 _LARGEST_META = 1 << 20
 _LARGEST_TAIL = 64 << 20
 _LARGEST_MEMORY = 1 << 40
-"""Bytes of all blocks of a machine's memory."""
+"""Maximum bytes of all blocks of a machine's memory."""
 _OTHER_MEMORY = 64 << 20
-"""Bytes that a machine has beside its main memory: firmware, and a screen's."""
+"""Maximum bytes that a machine has beside its main memory: firmware and video memory."""
 _SLACK = 1 << 16
-"""Bytes that a table may have more than what it says: it is compressed."""
+"""Bytes by which compression may enlarge a table."""
 _BUFFER = 1 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RUN = 256
@@ -49,17 +49,21 @@ class MemoryFileError(Exception):
 
 
 class Summary(NamedTuple):
-    """chain: the files that live pages are in, this one the last. live: bytes of memory that is
-    not zero; written: bytes of this file; digest: of it, BLAKE2b of 256 bits, hexadecimal."""
+    """What is in a memory file."""
 
     chain: tuple[str, ...]
+    """The files that hold live pages, this one the last."""
     live: int
+    """Bytes of memory that are not zero."""
     written: int
+    """Size of this file in bytes."""
     digest: str
+    """256-bit BLAKE2b of this file, in hexadecimal."""
 
 
 class _Table:
-    """One block's pages: digest, file (its place in the chain, from 1; 0: zeros) and offset."""
+    """The pages of one block: digest, file (its place in the chain, from 1; 0: zeros) and
+    offset."""
 
     def __init__(self, pages: int) -> None:
         self.digests = bytearray(_DIGEST * pages)
@@ -83,10 +87,10 @@ class _Table:
 
 
 class MemoryWriter:
-    """Takes the pages of a stream (stream.PageSink) and writes those that are new."""
+    """Takes the pages of a stream (stream.PageSink) and writes the new ones."""
 
     def __init__(self, directory: Path, name: str, base: str | None) -> None:
-        """`base`: the file of the checkpoint before. Raises OSError, MemoryFileError."""
+        """Open the file; `base` is the previous checkpoint's. Raises OSError, MemoryFileError."""
         self._base = MemoryImage.read(directory, base) if base is not None else None
         self._chain = [*(self._base.chain if self._base else ()), name]
         self._file = (directory / name).open("xb", buffering=_BUFFER)
@@ -121,7 +125,7 @@ class MemoryWriter:
         self._at += len(data)
 
     def finish(self, frame: Frame) -> Summary:
-        """Everything is in the file, and on the disk. Raises OSError."""
+        """Complete the file and sync it to the disk. Raises OSError."""
         chain = self._shorten_chain()
         table = zlib.compress(b"".join(table.encoded() for table in self._tables), 1)
         meta = json.dumps(
@@ -146,7 +150,7 @@ class MemoryWriter:
         return Summary(tuple(chain), live, self._at, self._hash.hexdigest())
 
     def _shorten_chain(self) -> list[str]:
-        """Without the files that no page is in."""
+        """Return the chain without the files that hold no live page."""
         used = set().union(*(set(table.files) for table in self._tables)) | {self._own}
         kept = [place for place in range(1, self._own + 1) if place in used]
         if len(kept) > _MOST_FILES:
@@ -158,12 +162,12 @@ class MemoryWriter:
         return [self._chain[place - 1] for place in kept]
 
     def close(self) -> None:
-        """Again is harmless."""
+        """Close the file. Idempotent."""
         self._file.close()
 
 
 class MemoryImage:
-    """The memory as a file and its chain have it; made by `read`."""
+    """The memory that a file and its chain hold; made by `read`."""
 
     def __init__(
         self, directory: Path, frame: Frame, chain: tuple[str, ...], tables: list[_Table]
@@ -175,8 +179,11 @@ class MemoryImage:
 
     @classmethod
     def read(cls, directory: Path, name: str, memory: int | None = None) -> "MemoryImage":
-        """Only the end of the file is read. `memory`: bytes of the machine's memory; what says
-        that it has much more is refused. Raises MemoryFileError, OSError."""
+        """Read the end of the file, which describes the rest.
+
+        `memory` is the size of the machine's memory; a file that claims much more is refused.
+        Raises MemoryFileError, OSError.
+        """
         try:
             with BufferedReader(open_regular(directory / name)) as file:
                 meta, tail, table = _read_end(file, memory)
@@ -195,7 +202,7 @@ class MemoryImage:
         return cls(directory, frame, chain, tables)
 
     def write_stream(self, descriptor: int) -> None:
-        """To a blocking descriptor. Raises MemoryFileError, OSError."""
+        """Write the stream to a blocking descriptor. Raises MemoryFileError, OSError."""
         with ExitStack() as stack:
             files = [
                 stack.enter_context(BufferedReader(open_regular(self._directory / name)))
@@ -235,7 +242,7 @@ class MemoryImage:
 
 
 class _Meta(TypedDict):
-    """The JSON object; bytes are hexadecimal digits."""
+    """The JSON object; bytes are in hexadecimal."""
 
     blocks: list[tuple[str, int]]
     chain: list[str]
@@ -258,8 +265,10 @@ def _blocks(meta: _Meta) -> tuple[Block, ...]:
 
 
 def _read_end(file: BinaryIO, wanted: int | None) -> tuple[_Meta, bytes, bytes]:
-    """Meta, tail and table; ValueError where they are not what was written. No more is read than
-    the machine's memory, by what meta says of it, can account for."""
+    """Return meta, tail and table; raise ValueError if they are not what was written.
+
+    No more is read than the memory size in meta can account for.
+    """
     size = os.fstat(file.fileno()).st_size
     at = size - _TRAILER.size
     if at < 0:

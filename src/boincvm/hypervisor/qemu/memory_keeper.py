@@ -1,17 +1,17 @@
-"""The helper process that takes in a machine's memory while the machine runs.
+"""The helper process that receives a machine's memory while the machine runs.
 
 Its one argument is a JSON object:
 
     stream, result    descriptors
     directory         the machine's
-    memory, base      the file to write, and the one before, or null
-    lock              a file to be held while it works, or null
-    idle              whether all other work goes first
-    seal              layers of the disk that are finished when the stream ends
-    merge             layers to be made one, `into` a new file over `backing`; or null
+    memory, base      the file to write, and the previous one or null
+    lock              a file to be locked while it works, or null
+    idle              whether to yield to all other work
+    seal              disk layers that are final when the stream ends
+    merge             layers to be merged, `into` a new file over `backing`; or null
 
-On `result` it says `{"ready": true}` when it is its turn, and at the end what it has written, or
-`{"error": …, "errno": …}`: one line of JSON each.
+On `result` it writes `{"ready": true}` when it is its turn, and at the end what it has written, or
+`{"error": …, "errno": …}`: each as one line of JSON.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _BUFFER = 1 << 20
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status."""
+    """Run the helper and return its exit status."""
     request = json.loads(arguments[0])
     result = int(request["result"])
     try:
@@ -57,13 +57,13 @@ def _say(result: int, told: dict[str, object]) -> None:
 
 
 def _give_way() -> None:
-    """To all other work on the processors, and on the disk."""
+    """Yield to all other work on the processors and the disk."""
     lower_priority()
     use_idle_io()
 
 
 class _Turn:
-    """One checkpoint at a time on this host; where the lock cannot be had, without it."""
+    """Holds the lock for one checkpoint at a time on this host, if there is a lock."""
 
     def __init__(self, path: str | None) -> None:
         self._descriptor = -1
@@ -116,7 +116,7 @@ def _write(directory: Path, name: str, base: str | None, stream: object) -> Summ
 
 
 def _merge(directory: Path, wanted: object) -> list[str]:
-    """The name of the merged file, if one is wanted."""
+    """Merge the layers and return the name of the merged file, if one is wanted."""
     if not isinstance(wanted, dict):
         return []
     layers = [directory / str(name) for name in wanted["layers"]]
@@ -130,7 +130,7 @@ def _merge(directory: Path, wanted: object) -> list[str]:
 
 
 def _seal(directory: Path, names: Iterable[object]) -> dict[str, dict[str, object]]:
-    """Has the files on the disk, and their digests."""
+    """Sync the files to the disk and return their sizes and digests."""
     sealed: dict[str, dict[str, object]] = {}
     for name in map(str, names):
         _sync(directory / name)

@@ -14,7 +14,7 @@ LIMIT = 30.0
 
 
 class Monitor:
-    """Made by `open`."""
+    """A connection to QEMU's monitor, made by `open`."""
 
     def __init__(self) -> None:
         self._client = QMPClient("boincvm")
@@ -24,7 +24,10 @@ class Monitor:
 
     @classmethod
     async def open(cls, channel: socket.socket) -> Self:
-        """Takes over `channel`. Raises HypervisorError; QEMU may have said more on its log."""
+        """Connect over `channel`, which it takes over.
+
+        Raises HypervisorError; QEMU's log may say more.
+        """
         monitor = cls()
         channel.setblocking(False)
         try:
@@ -40,7 +43,7 @@ class Monitor:
         return monitor
 
     async def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
-        """What QEMU returns. Raises HypervisorError."""
+        """Execute a command and return its result. Raises HypervisorError."""
         if self._client.runstate is not Runstate.RUNNING:
             raise HypervisorError(f"QEMU is gone, so there was no {command}")
         try:
@@ -50,7 +53,7 @@ class Monitor:
             raise HypervisorError(f"QEMU refused {command}: {error or 'no answer'}") from error
 
     async def send_descriptor(self, descriptor: int, name: str) -> None:
-        """QEMU knows a copy of it as `name` from now on. Raises HypervisorError."""
+        """Give QEMU a copy of the descriptor under `name`. Raises HypervisorError."""
         try:
             self._client.send_fd_scm(descriptor)
         except (QMPError, OSError) as error:
@@ -58,11 +61,11 @@ class Monitor:
         await self.execute("getfd", {"fdname": name})
 
     def events(self, *names: str) -> contextlib.AbstractContextManager[EventListener]:
-        """A listener that hears these events from now on."""
+        """Return a listener for these events, to be used as a context manager."""
         return self._client.listener(names)
 
     async def disk_full(self) -> None:
-        """Waits until a write of the guest finds the host's disk full."""
+        """Wait until a write of the guest fails because the host's disk is full."""
         with self._client.listener("BLOCK_IO_ERROR") as errors:
             async for error in errors:
                 data = error["data"]
@@ -70,7 +73,7 @@ class Monitor:
                     return
 
     async def close(self) -> None:
-        """Lets go of a QEMU that has ended."""
+        """Close the connection to a QEMU that has ended."""
         # It may have died before it could say goodbye, which the machine's end tells.
         with contextlib.suppress(QMPError, EOFError, OSError):
             await self._client.disconnect()

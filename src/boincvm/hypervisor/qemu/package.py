@@ -1,4 +1,4 @@
-"""What the registry finds of the driver for QEMU."""
+"""The registry's entry for the QEMU driver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class QemuPackage:
-    """See `contract.DriverPackage`."""
+    """The `contract.DriverPackage` of QEMU."""
 
     name = "qemu"
 
@@ -28,24 +28,24 @@ class QemuPackage:
         return QemuSavedFiles()
 
     async def open(self, kernel: Path | None) -> QemuDriver:
-        """Raises HypervisorMissingError."""
+        """Return the driver. Raises HypervisorMissingError."""
         from boincvm.hypervisor.qemu.acceleration import probe
         from boincvm.hypervisor.qemu.driver import QemuDriver
 
         return QemuDriver((await probe(kernel)).accelerator)
 
     def prestart(self, kernel: Path) -> QemuPrestart:
-        """Raises HypervisorMissingError."""
+        """Return what begins a machine. Raises HypervisorMissingError."""
         from boincvm.hypervisor.qemu.prestarted import QemuPrestart
 
         return QemuPrestart(kernel)
 
 
 class QemuSavedFiles:
-    """See `contract.SavedFiles`."""
+    """The `contract.SavedFiles` of QEMU."""
 
     def check(self, directory: Path, checkpoint: Checkpoint, memory: int) -> None:
-        """Raises HypervisorError, OSError."""
+        """Implement `SavedFiles.check`. Raises HypervisorError, OSError."""
         from boincvm.hypervisor.qemu.saved import check_saved_machine
 
         check_saved_machine(directory, checkpoint, memory)

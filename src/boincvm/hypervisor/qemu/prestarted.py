@@ -1,6 +1,6 @@
-"""A QEMU process that runs already, and waits for the QemuMachine that takes it over.
+"""A running QEMU process that waits for the QemuMachine that takes it over.
 
-No event loop is needed to start one, and the import of asyncio takes longer than QEMU's start.
+Starting one needs no event loop, and importing asyncio takes longer than QEMU's start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class BegunProcess:
-    """`process` runs with what `origin` gave it: `launch`."""
+    """A running process with the `launch` that `origin` prepared for it."""
 
     def __init__(self, process: QemuProcess, launch: Launch, origin: Origin) -> None:
         self.process = process
@@ -30,7 +30,10 @@ class BegunProcess:
 
     @classmethod
     def start(cls, spec: MachineSpec, accelerator: str, origin: Origin) -> Self:
-        """Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError."""
+        """Start the process.
+
+        Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
+        """
         try:
             launch = origin.prepare(spec)
             process = QemuProcess(spec, accelerator, launch, origin.descriptors)
@@ -41,11 +44,11 @@ class BegunProcess:
 
     @property
     def link(self) -> socket.socket:
-        """To the guest's agent."""
+        """The channel to the guest's agent."""
         return self.process.link
 
     def end(self) -> None:
-        """Ends the process, if nobody has; its files stay. After a machine's end it is harmless."""
+        """End the process if nobody has taken it over; its files stay. Idempotent."""
         self.process.child.end()
         self.process.close_channels()
         self.process.release()
@@ -56,7 +59,7 @@ class QemuPrestart:
     """Starts one QEMU process before there is an event loop; see `contract.Prestart`."""
 
     def __init__(self, kernel: Path) -> None:
-        """Raises HypervisorMissingError."""
+        """Choose the accelerator. Raises HypervisorMissingError."""
         known = known_verdict(kernel)
         if known is None:
             import asyncio
@@ -69,12 +72,15 @@ class QemuPrestart:
         return identity(self._accelerator)
 
     def begin(self, spec: MachineSpec, golden: Path | None) -> None:
-        """Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError."""
+        """Begin the machine.
+
+        Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
+        """
         origin = Cloned(golden) if golden else Boot()
         self._begun = BegunProcess.start(spec, self._accelerator, origin)
 
     def say(self, data: bytes) -> None:
-        """Raises OSError where QEMU has gone already."""
+        """Write to the guest link's channel. Raises OSError if QEMU has ended."""
         if self._begun is None:
             raise RuntimeError("nothing has begun")
         self._begun.link.sendall(data)

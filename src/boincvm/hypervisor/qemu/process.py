@@ -1,4 +1,4 @@
-"""A QEMU process, the channels and files that lead to it, and the disks that it needs."""
+"""A QEMU process, its channels and files, and the disks that it needs."""
 
 import os
 import socket
@@ -18,13 +18,13 @@ from boincvm.redaction import redact
 from boincvm.sizes import format_size
 
 LOG = "qemu.log"
-"""In the machine's directory: what QEMU says."""
+"""QEMU's output, in the machine's directory."""
 WINDOW_SIZE = 32 << 20
-"""Of the transfer disk, in bytes."""
+"""Size of the transfer disk in bytes."""
 
 
 class QemuProcess:
-    """Running from the constructor on. Whoever takes the channels owns them.
+    """A QEMU process, running once constructed. Whoever takes the channels owns them.
 
     qmp, link, console: our ends of QEMU's channels. window, log: descriptors of the files.
     """
@@ -36,8 +36,10 @@ class QemuProcess:
         launch: Launch,
         descriptors: Sequence[int] = (),
     ) -> None:
-        """`descriptors`: those that `launch` speaks of. Raises HypervisorMissingError,
-        HypervisorError for disks that are refused, OSError."""
+        """Start QEMU; `descriptors` are those that `launch` refers to.
+
+        Raises HypervisorMissingError, HypervisorError for disks that are refused, OSError.
+        """
         check_disks(spec, launch)
         self.spec = spec
         self.accelerator = accelerator
@@ -69,7 +71,7 @@ class QemuProcess:
                 far.close()
 
     def last_words(self) -> str:
-        """The last line that QEMU wrote to its log, or nothing."""
+        """Return the last line of QEMU's log, or ""."""
         if self.log < 0:
             return ""
         # Before anything is left out of it, by which a folder's name would not be known any more.
@@ -78,20 +80,20 @@ class QemuProcess:
         return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
 
     def release(self) -> None:
-        """Closes the files; again is harmless."""
+        """Close the files. Idempotent."""
         for descriptor in (self.window, self.log):
             if descriptor >= 0:
                 os.close(descriptor)
         self.window = self.log = -1
 
     def close_channels(self) -> None:
-        """Closes our ends of the channels; again is harmless."""
+        """Close our ends of the channels. Idempotent."""
         for channel in (self.qmp, self.link, self.console):
             channel.close()
 
 
 def environment(spec: MachineSpec) -> dict[str, str]:
-    """QEMU's, for that machine."""
+    """Return QEMU's environment for that machine."""
     variables = quiet_environment()
     if spec.cpus == 1:
         # With a heap of its own for the thread that is the guest's processor, the C library
@@ -101,8 +103,10 @@ def environment(spec: MachineSpec) -> dict[str, str]:
 
 
 def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
-    """The root disk's layer to write to, named `layer`, over the file `below`, and a new transfer
-    disk. Raises HypervisorError, HostDiskFullError, UsageError."""
+    """Make the writable layer `layer` of the root disk over the file `below`, and a transfer disk.
+
+    Raises HypervisorError, HostDiskFullError, UsageError.
+    """
     try:
         kind = spec.root_format if below == spec.root else "qcow2"
         size = qcow2.check_root(below, kind)
@@ -121,10 +125,10 @@ def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
 
 
 def check_disks(spec: MachineSpec, launch: Launch) -> None:
-    """Whether QEMU may open what `spec` and `launch` name as the machine's disk.
+    """Check that QEMU may open what `spec` and `launch` name as the machine's disk.
 
-    Nobody but this user can change these files meanwhile: they lie in directories of mode 0700 or
-    in the store of images (paths.py). Raises HypervisorError, HostDiskFullError.
+    Nobody but this user can change these files in the meantime: they lie in directories of mode
+    0700 or in the store of images (paths.py). Raises HypervisorError, HostDiskFullError.
     """
     try:
         qcow2.check_root(spec.root, spec.root_format)
@@ -141,7 +145,7 @@ def _refusal(error: qcow2.DiskRefusedError) -> HypervisorError:
 
 
 def make_window(spec: MachineSpec) -> None:
-    """A new transfer disk. Raises HypervisorError, HostDiskFullError."""
+    """Make a new transfer disk. Raises HypervisorError, HostDiskFullError."""
     try:
         with create_new(spec.directory / WINDOW) as window:
             window.truncate(WINDOW_SIZE)
@@ -150,7 +154,7 @@ def make_window(spec: MachineSpec) -> None:
 
 
 def failure_of_disks(error: OSError) -> HypervisorError | HostDiskFullError:
-    """What it means that a file of a machine cannot be made."""
+    """Return the error for a machine's file that cannot be made."""
     if error.errno in DISK_FULL:
         return HostDiskFullError(
             f"the host's disk is full: {error.strerror}", hint="free some space and run again"

@@ -1,6 +1,6 @@
-"""Several layers of a disk made into one, without the processes that use them taking notice.
+"""Merging of several disk layers into one, transparently to the processes that use them.
 
-Format: QEMU's docs/interop/qcow2.txt. The layers are ours: version 3, clusters of 64 KiB,
+Format: QEMU's docs/interop/qcow2.txt. The layers are our own: version 3, clusters of 64 KiB,
 nothing compressed, encrypted, or kept in another file.
 """
 
@@ -29,11 +29,11 @@ _PER_REFCOUNT_BLOCK = CLUSTER // 2
 
 
 class MergeError(Exception):
-    """A layer is no file of ours."""
+    """A layer is not a file of ours."""
 
 
 class _Layer:
-    """One file, open; `at` finds a cluster of the disk in it."""
+    """An open layer; `at` finds a cluster of the disk in it."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.file = file
@@ -45,7 +45,7 @@ class _Layer:
         self.tables = self._table(offset, entries)
 
     def entries(self, index: int) -> "array[int] | None":
-        """The entries of one second-level table, None where there is none."""
+        """Return the entries of a second-level table, or None if it does not exist."""
         offset = self.tables[index] & OFFSET if index < len(self.tables) else 0
         return self._table(offset, _ENTRIES) if offset else None
 
@@ -57,7 +57,7 @@ class _Layer:
 
 
 def merge(layers: Sequence[Path], target: Path) -> None:
-    """Makes `target` of the layers, the lowest first. It is not synced.
+    """Merge the layers, the lowest first, into the new file `target`, without syncing it.
 
     Raises MergeError, OSError.
     """
@@ -67,8 +67,11 @@ def merge(layers: Sequence[Path], target: Path) -> None:
 
 
 class _Writer:
-    """header, first-level table, then data and second-level tables as they come, and at the end
-    what says which clusters are in use."""
+    """Writes the merged file.
+
+    It is a header, the first-level table, then data and second-level tables as they come, and at
+    the end the reference counts of clusters.
+    """
 
     def __init__(self, file: BinaryIO, layers: Sequence[_Layer]) -> None:
         self._file = file
@@ -89,7 +92,7 @@ class _Writer:
         self._file.truncate(self._next * CLUSTER)
 
     def _second_level(self, index: int) -> int:
-        """Copies what one table leads to; returns the table's entry."""
+        """Copy what one second-level table refers to, and return the entry for the table."""
         tables = [(layer, layer.entries(index)) for layer in reversed(self._layers)]
         merged = array("Q", bytes(CLUSTER))
         for place in range(_ENTRIES) if any(second for _, second in tables) else ():
@@ -118,7 +121,7 @@ class _Writer:
         return at
 
     def _refcounts(self) -> tuple[int, int]:
-        """Where the table of their blocks is, and how many clusters it has."""
+        """Write the reference counts; return where their table is, and how many clusters it has."""
         clusters, blocks, table = self._next, 0, 0
         while blocks * _PER_REFCOUNT_BLOCK < clusters + blocks + table:
             blocks = -(-(clusters + blocks + table) // _PER_REFCOUNT_BLOCK)

@@ -1,7 +1,7 @@
-"""What a checkpoint's manifest tells QEMU, matched against what it may be.
+"""Validation of the parts of a checkpoint's manifest that are meant for QEMU.
 
-A manifest may have come with an imported snapshot, so nothing of it reaches QEMU's command line
-or its monitor before it was read here.
+A manifest may have come with an imported snapshot, so nothing of it reaches QEMU's command line or
+its monitor before it was validated here.
 """
 
 import re
@@ -18,8 +18,8 @@ from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryImage
 _MACHINE_TYPE = re.compile(r"pc-q35-[0-9]{1,2}\.[0-9]{1,2}")
 _ACCELERATOR = re.compile(r"tcg|kvm")
 _CPUS = {"kvm": (CPUS["kvm"],), "tcg": ("max", CPUS["tcg"])}
-"""The CPUs that a machine may have been saved with, by accelerator, the first one by a boincvm that
-did not say it yet."""
+"""The CPUs that a machine may have been saved with, by accelerator. The first one is that of an
+older boincvm, which did not record it."""
 _LAYER = re.compile(r"disk-[0-9]{6,9}\.qcow2")
 _MEMORY = re.compile(r"memory-[0-9]{6,9}")
 _LONGEST_SHOWN = 80
@@ -27,21 +27,27 @@ _MOST_LAYERS = 64
 
 
 class SavedState(NamedTuple):
-    """machine_type: with its version, like `pc-q35-7.2`. accelerator: "tcg" or "kvm". cpu: the
-    guest's, as `-cpu` takes it. processor: the host's, as its kernel named it. memory: the name of
-    the newest memory file. layers: names of the root disk's layers, the lowest first. All files
-    are in the machine's directory, and among those that the checkpoint has sealed."""
+    """The state of a machine that a checkpoint has saved.
+
+    All files are in the machine's directory, and sealed by the checkpoint.
+    """
 
     machine_type: str
+    """With its version, like `pc-q35-7.2`."""
     accelerator: str
+    """One of "kvm" and "tcg"."""
     cpu: str
+    """The guest's CPU as `-cpu` takes it."""
     processor: str
+    """The host's processor, as its kernel named it."""
     memory: str
+    """The name of the newest memory file."""
     layers: tuple[str, ...]
+    """The names of the root disk's layers, the lowest first."""
 
 
 def read_saved_state(checkpoint: Checkpoint) -> SavedState:
-    """Raises HypervisorError where the checkpoint says anything that it may not."""
+    """Validate the checkpoint and return its state. Raises HypervisorError if it is invalid."""
     table, files = checkpoint.machine, checkpoint.files
     layers = table.get("layers")
     if not isinstance(layers, list) or not 1 <= len(layers) <= _MOST_LAYERS:
@@ -62,9 +68,11 @@ def read_saved_state(checkpoint: Checkpoint) -> SavedState:
 
 
 def check_saved_machine(directory: Path, checkpoint: Checkpoint, memory: int) -> None:
-    """Whether a machine with `memory` bytes whose files are in `directory` could be given to QEMU
-    as it was at that checkpoint: its disks name no other files, and its memory is what it says.
-    The files' digests are the caller's to check. Raises HypervisorError, OSError."""
+    """Check that a machine in `directory` can safely be given to QEMU as of that checkpoint.
+
+    Its disks must name no other files, and its memory must be as described, of `memory` bytes. The
+    caller checks the files' digests. Raises HypervisorError, OSError.
+    """
     state = read_saved_state(checkpoint)
     try:
         for name in state.layers:
@@ -76,7 +84,7 @@ def check_saved_machine(directory: Path, checkpoint: Checkpoint, memory: int) ->
 
 
 def check_layers(names: object) -> None:
-    """Raises HypervisorError unless all are names of layers: of files in a machine's directory."""
+    """Raise HypervisorError unless all names are those of layers in a machine's directory."""
     if not isinstance(names, list | tuple):
         raise HypervisorError("the machine's layers are no list")
     for name in names:
@@ -87,7 +95,7 @@ def check_layers(names: object) -> None:
 
 
 def check_sealed(names: tuple[str, ...], files: Mapping[str, FileSeal]) -> None:
-    """Raises HypervisorError unless the checkpoint has sealed all of these files."""
+    """Raise HypervisorError unless the checkpoint has sealed all of these files."""
     for name in names:
         if name not in files:
             raise HypervisorError(f"{name} is not among the files of the checkpoint")

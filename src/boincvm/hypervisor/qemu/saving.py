@@ -1,4 +1,4 @@
-"""One checkpoint of a QEMU machine, step by step."""
+"""The steps of one checkpoint of a QEMU machine."""
 
 import asyncio
 from contextlib import suppress
@@ -31,13 +31,13 @@ from boincvm.hypervisor.qemu.saved import read_saved_state
 from boincvm.hypervisor.qemu.start_source import after, free_layer
 
 MOST_LAYERS = 8
-"""Parts that the root disk may have; then they are made one."""
+"""Layers that the root disk may have before they are merged."""
 LONGEST_CHAIN = 32
-"""Memory files that one checkpoint may need; then all of the memory is written again."""
+"""Memory files that one checkpoint may need before all of the memory is written again."""
 
 
 class Saving:
-    """`layers`: those of the root disk; they change as the checkpoint is made."""
+    """Makes one checkpoint; `layers` of the root disk change in the process."""
 
     def __init__(
         self,
@@ -49,8 +49,11 @@ class Saving:
         former: Checkpoint | None,
         record_layers: RecordLayers | None,
     ) -> None:
-        """`cpu`: the guest's, as QEMU was told it. `former`: the checkpoint before, of which only
-        the changes are to be written. `record_layers`: see contract.py."""
+        """Prepare the checkpoint.
+
+        `cpu` is the guest's CPU as given to QEMU; `former` is the previous checkpoint, relative to
+        which only the changes are written; `record_layers`: see contract.py.
+        """
         self.layers = layers
         self._spec = spec
         self._monitor = monitor
@@ -61,7 +64,7 @@ class Saving:
         self._seals = dict(former.files) if former else {}
 
     async def run(self, number: int, *, last: bool) -> Checkpoint:
-        """The guest runs on after it, unless it is the last one.
+        """Make the checkpoint; the guest keeps running afterwards unless it is the last one.
 
         Raises HypervisorError, HostDiskFullError.
         """
@@ -78,7 +81,7 @@ class Saving:
         return await self._describe(number, memory, kept, pause)
 
     async def _keep(self, memory: str, downtime: int | None, *, last: bool) -> tuple[Kept, float]:
-        """What was kept, and for how long the guest stood still; see LiveMigration."""
+        """Return what was written, and how long the guest was stopped; see LiveMigration."""
         directory, new_layer = self._spec.directory, await self._add_layer()
         unsealed = [name for name in self.layers if name not in self._seals]
         merge = None if last else self._merge(new_layer)
@@ -103,7 +106,7 @@ class Saving:
         return kept, pause
 
     async def _add_layer(self) -> str:
-        """A new layer, which QEMU has open and does not use yet, and which is recorded."""
+        """Add and record a new layer, which QEMU has open but does not use yet; return its name."""
         directory = self._spec.directory
         name = free_layer(directory)
         try:
@@ -122,13 +125,13 @@ class Saving:
         return name
 
     def _merge(self, new_layer: str) -> Merge | None:
-        """All layers become one if they are too many."""
+        """Return how to merge all layers, or None if there are not too many."""
         if len(self.layers) < MOST_LAYERS:
             return None
         return Merge(self.layers, after(new_layer))
 
     async def _use_merged(self, merge: Merge) -> None:
-        """The layer in use lies over the merged one from now on, which reads the same."""
+        """Put the layer in use over the merged one, which has the same content."""
         path, top = self._spec.directory / merge.into, self._spec.directory / self.layers[-1]
         node = layer_node(merge.into)
         await self._monitor.execute("blockdev-add", read_only_layer(path, node, IMAGE_NODE))
@@ -159,7 +162,7 @@ class Saving:
         return migration.pause()
 
     async def _give_up(self, migration: LiveMigration, *, is_over: bool) -> None:
-        """The guest goes on, and QEMU lets go of what it was to use."""
+        """Let the guest run on, and have QEMU drop the new layer if it is unused."""
         with suppress(HypervisorError):  # QEMU may be gone, as others will tell
             if not is_over:
                 await migration.cancel()
@@ -169,8 +172,11 @@ class Saving:
                 await self._monitor.execute("blockdev-del", node)
 
     def _base(self) -> str | None:
-        """The memory file of which only the changes are written; None where it needs too many
-        others, or most of what they have is of no use any more, or somebody has removed it."""
+        """Return the memory file relative to which only the changes are written.
+
+        Returns None if that file needs too many others, if most of their content is obsolete, or if
+        one was removed.
+        """
         if self._former is None:
             return None
         chain = [name for name in self._former.files if name.startswith("memory-")]
@@ -203,7 +209,8 @@ class Saving:
         )
 
     async def _machine_type(self) -> str:
-        """With its version: a newer QEMU has another machine by the same short name."""
+        """Return the machine type with its version: in a newer QEMU the short name differs in
+        meaning."""
         kind: dict[str, object] = {"path": "/machine", "property": "type"}
         return str(await self._monitor.execute("qom-get", kind)).removesuffix("-machine")
 
@@ -214,6 +221,6 @@ class Saving:
 
 
 def _sync(path: Path) -> None:
-    """Have the file on the disk, and its name in its directory. Raises OSError."""
+    """Sync the file and its directory entry to the disk. Raises OSError."""
     sync_file(path)
     sync_directory(path.parent)

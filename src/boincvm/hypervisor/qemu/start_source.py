@@ -1,4 +1,4 @@
-"""What a QEMU machine starts from: its boot, a checkpoint, or a golden snapshot."""
+"""What a QEMU machine starts from: a boot, a checkpoint, or a golden snapshot."""
 
 from __future__ import annotations
 
@@ -20,44 +20,48 @@ FIRST_LAYER = "disk-000000.qcow2"
 GOLDEN_MEMORY, GOLDEN_STATE = "memory", "state"
 _MEMORY_NAME = "boincvm-guest-memory"
 LOAD_LIMIT = 900.0
-"""Seconds in which a machine's memory must have been read from a slow disk."""
+"""Seconds that reading a machine's memory from a slow disk may take."""
 
 
 def layer_name(number: int) -> str:
-    """The file of the root disk's layer that came with that number."""
+    """Return the file name of the root disk's layer with that number."""
     return f"disk-{number:06d}.qcow2"
 
 
 def after(layer: str) -> str:
-    """A name for the next one after `layer`."""
+    """Return a name for the next layer after `layer`."""
     return layer_name(int(Path(layer).stem.removeprefix("disk-")) + 1)
 
 
 def free_layer(directory: Path) -> str:
-    """A name for a new layer, with a greater number than those that are there."""
+    """Return a name for a new layer, with a greater number than all existing ones."""
     numbers = [int(path.stem.removeprefix("disk-")) for path in directory.glob("disk-*.qcow2")]
     return layer_name(max(numbers, default=-1) + 1)
 
 
 class Origin(Protocol):
-    """One origin serves one start. Everything may raise HypervisorError, HostDiskFullError."""
+    """What one start of a machine begins from.
+
+    All methods may raise HypervisorError, HostDiskFullError.
+    """
 
     def prepare(self, spec: MachineSpec) -> Launch:
-        """Makes the files that the process needs in its directory."""
+        """Make the files that the process needs in its directory, and return its launch."""
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """Those that the process must inherit."""
+        """The descriptors that the process must inherit."""
 
     async def load(self, monitor: Monitor) -> None:
-        """Until the guest runs, as far as anybody can tell, or stands still as it was told."""
+        """Load the state; return when the guest runs, as far as can be told, or is stopped as
+        requested."""
 
     def close(self) -> None:
-        """The process has what it needs; again is harmless."""
+        """Close what the process no longer needs from us. Idempotent."""
 
 
 class Boot:
-    """From its kernel. `golden`: its memory is a file, for copies of it."""
+    """A boot from the kernel; with `golden` the memory is a file, for copies of it."""
 
     descriptors: tuple[int, ...] = ()
 
@@ -77,14 +81,14 @@ class Boot:
         return Launch((FIRST_LAYER,))
 
     async def load(self, monitor: Monitor) -> None:
-        """There is nothing to load."""
+        """Do nothing: there is no state to load."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class Restored:
-    """From a checkpoint, whose files are in the machine's directory."""
+    """A start from a checkpoint, whose files are in the machine's directory."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         from boincvm.hypervisor.qemu.saved import read_saved_state
@@ -165,10 +169,10 @@ class Restored:
 
 
 class Cloned:
-    """From a golden snapshot.
+    """A start from a golden snapshot.
 
-    One that gives memory back gets a copy of the memory: QEMU would punch holes into the file
-    that all others have mapped (until 8.1; docs/devel of QEMU, ram_block_discard_range).
+    A machine that gives memory back gets a copy of the memory: QEMU would punch holes into the file
+    that all others have mapped (until 8.1; QEMU's docs/devel, ram_block_discard_range).
     """
 
     def __init__(self, golden: Path) -> None:

@@ -4,11 +4,11 @@
     START     section "ram": the memory's blocks
     PART …    pages
     END       pages
-    tail      the devices' state, which is not looked into
+    tail      the devices' state, which is not parsed
 
 Format: docs/devel/migration.rst, migration/savevm.c and migration/ram.c of QEMU 7.2, whose stream
-later ones read and write as well. Numbers are big endian. What QEMU sends has the guest's bytes
-in it, but not its structure; it is checked all the same.
+later versions read and write as well. Numbers are big-endian. The guest controls the bytes in
+QEMU's stream but not its structure; the structure is checked all the same.
 """
 
 import struct
@@ -29,23 +29,28 @@ _LONG = struct.Struct(">I")
 
 
 class StreamError(Exception):
-    """It is no stream that we understand."""
+    """The stream is not one that we understand."""
 
 
 class Block(NamedTuple):
-    """A part of the machine's memory: its name in the stream, and bytes."""
+    """A part of the machine's memory."""
 
     name: bytes
+    """Its name in the stream."""
     size: int
+    """Bytes."""
 
 
 class Frame(NamedTuple):
-    """What is in a stream beside pages. `section`, `instance`, `version`: of "ram"."""
+    """Everything in a stream except the pages."""
 
     head: bytes
     section: int
+    """The number of the section "ram"."""
     instance: int
+    """Of the section "ram"."""
     version: int
+    """Of the section "ram"."""
     blocks: tuple[Block, ...]
     tail: bytes
 
@@ -55,18 +60,18 @@ class Frame(NamedTuple):
 
 
 class PageSink(Protocol):
-    """Takes pages as they come; one may come again, and the last one counts."""
+    """Receives pages as they come; a page may come again, and then the last one counts."""
 
     def begin(self, blocks: tuple[Block, ...]) -> None: ...
 
     def page(self, block: int, number: int, data: bytes) -> None: ...
 
     def zero(self, block: int, number: int) -> None:
-        """A page of zeros."""
+        """Receive a page of zeros."""
 
 
 def read_stream(source: BinaryIO, sink: PageSink) -> Frame:
-    """Reads `source`, buffered, to its end. Raises StreamError, OSError."""
+    """Read the buffered stream `source` to its end. Raises StreamError, OSError."""
     return _Reader(source, sink).read()
 
 
@@ -143,7 +148,7 @@ class _Reader:
         return tuple(blocks)
 
     def _pages(self, blocks: tuple[Block, ...]) -> None:
-        """One section's, up to its end."""
+        """Read the pages of one section."""
         names = {block.name: index for index, block in enumerate(blocks)}
         limits = [block.size // PAGE for block in blocks]
         page, zero, read, unpack = self._sink.page, self._sink.zero, self._source.read, _WORD.unpack
@@ -177,10 +182,10 @@ class _Reader:
 
 
 class StreamWriter:
-    """Puts a stream together: `begin`, pages, `end`."""
+    """Writes a stream: `begin`, pages, `end`."""
 
     def __init__(self, target: BinaryIO, frame: Frame) -> None:
-        """`target`: buffered."""
+        """Prepare to write to the buffered `target`."""
         self._target = target
         self._frame = frame
         self._block = -1
@@ -196,7 +201,7 @@ class StreamWriter:
         self._target.write(b"".join(parts))
 
     def pages(self, block: int, number: int, data: memoryview) -> None:
-        """Pages that follow each other, the first one with that number in its block."""
+        """Write consecutive pages, the first one with that number in its block."""
         write = self._target.write
         for at in range(0, len(data), PAGE):
             word = number << 12 | _PAGE

@@ -40,7 +40,10 @@ class UmlDriver:
 
 
 def _check_room(memory: int) -> None:
-    """Raise HypervisorError if there is too little room for the guest's memory."""
+    """Raise HypervisorError if the host has too little room for the guest's memory.
+
+    The guest would otherwise crash at some later moment.
+    """
     if _MEMORY.is_dir() and (free := free_space(_MEMORY)) < memory:
         raise HypervisorError(
             f"a machine's memory of {format_size(memory)} lies in {_MEMORY}, "
