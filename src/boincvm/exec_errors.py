@@ -6,7 +6,7 @@ from collections.abc import Sequence
 LONGEST_WORD = (128 << 10) - 1
 """Maximum bytes of one argument or one NAME=VALUE (Linux's MAX_ARG_STRLEN less the final NUL)."""
 
-_ELIBBAD = 80  # Linux's; no other system has it
+_ELIBBAD = 80  # only Linux has it
 _ADVICE = {
     errno.EACCES: "it must be a file that may be executed: chmod +x {name}",
     errno.EAGAIN: "too many processes run already: wait for some to end",
@@ -42,6 +42,6 @@ def _too_long(words: Sequence[bytes]) -> str:
     if longest > LONGEST_WORD:
         which = f"one has {longest} bytes, and Linux takes {LONGEST_WORD} in one"
     else:
-        total = sum(map(len, words)) + 9 * len(words)  # each has a zero and a pointer
+        total = sum(map(len, words)) + 9 * len(words)  # each has a NUL and a pointer
         which = f"all have {total} bytes, and Linux takes a quarter of the stack's limit (8 MiB)"
     return f"arguments or environment are too long: {which}; hand them over in a file"

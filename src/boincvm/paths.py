@@ -19,7 +19,7 @@ def _directory(root: Callable[[], Path], own: str) -> Path:
     """
     home = os.environ.get("BOINCVM_HOME")
     if home:
-        # Not `resolve`: it would ask for every link.
+        # Not `resolve`, which would look up every link.
         return check_directory(check_directory(Path(home).absolute()) / own)
     return check_directory(root() / "boincvm")
 

@@ -48,7 +48,7 @@ def hide(path: str, shown: str) -> None:
         place = place.rstrip("/")
         if not place or f"{place}/".startswith(_SYSTEM):
             continue
-        # Messages may have it as it is, or as `repr` and `ascii` write it.
+        # Messages may contain it literally, or as `repr` and `ascii` write it.
         for form in (place, repr(place)[1:-1], ascii(place)[1:-1]):
             _hidden[form] = shown
 
@@ -109,6 +109,6 @@ class RedactedErrors(io.TextIOBase):
         self._send(line)
 
     def _send(self, line: str) -> None:
-        # What cannot be written is dropped: where an error is told no other may come up.
+        # What cannot be written is dropped: reporting an error must not raise another.
         with suppress(OSError):
             os.write(_STANDARD_ERROR, encoded(redact(line)))

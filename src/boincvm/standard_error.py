@@ -20,11 +20,11 @@ def say(line: str) -> None:
 def show(text: str) -> None:
     """Write `text` as it is, as far as that works."""
     stream = sys.stderr
-    if stream is None:  # it was closed when we started
+    if stream is None:  # closed when we started
         return
     try:
         descriptor = stream.fileno()
-    except (OSError, ValueError):  # somebody has put a stream of his own there
+    except (OSError, ValueError):  # somebody has replaced the stream
         with suppress(OSError, ValueError):
             stream.write(text)
             stream.flush()
@@ -45,7 +45,7 @@ def is_terminal() -> bool:
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:
-        return False  # closed since
+        return False  # closed in the meantime
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -54,7 +54,7 @@ def _write(descriptor: int, data: bytes) -> None:
         try:
             left = left[os.write(descriptor, left) :]
         except BlockingIOError:
-            from boincvm.host.channels import wait_until_writable  # rarely
+            from boincvm.host.channels import wait_until_writable  # rarely needed
 
             if not wait_until_writable(descriptor, _PATIENCE):
                 raise

@@ -40,4 +40,4 @@ class Stopwatch:
                 async with asyncio.timeout(left if self._is_running else None):
                     await self._changed.wait()
             except TimeoutError:
-                pass  # it ran all the time: what is left now is nothing, or a rounding
+                pass  # it ran all the time: at most a rounding error is left

@@ -158,7 +158,7 @@ def _check_sum(block: bytes) -> None:
 
 
 def _number(field: bytes) -> int:
-    if field[0] == 0x80:  # GNU's way of writing larger ones
+    if field[0] == 0x80:  # GNU's format for larger numbers
         value = int.from_bytes(field[1:], "big")
     else:
         found = _OCTAL.fullmatch(field)

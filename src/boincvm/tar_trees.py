@@ -145,7 +145,7 @@ class _Unpacking:
         offset = 0
         while data := self._reader.read(_CHUNK):
             _go_on(self._stop)
-            if any(data):  # else a hole does
+            if any(data):  # else leave a hole
                 self._writer.write(offset, data)
             offset += len(data)
 

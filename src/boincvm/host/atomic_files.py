@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        with suppress(OSError):  # it may be what was in the way
+        with suppress(OSError):  # it may be a directory that was in the way
             temporary.unlink()
         raise
     sync_directory(path.parent)

@@ -68,7 +68,7 @@ def open_regular(path: Path) -> FileIO:
 
     Raises OSError with the reason as its `strerror`.
     """
-    # Looked at first, for a FIFO that is opened for a moment lets go on who waits to write into it.
+    # Check first: opening a FIFO, even briefly, would unblock a process that waits to write to it.
     if stat.S_ISFIFO(os.lstat(path).st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
     descriptor = open_descriptor(path, follow_links=False, wait=False)
@@ -102,12 +102,12 @@ def remove_if_empty(directory: Path) -> None:
         directory.rmdir()
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-            raise  # what else is there is somebody else's
+            raise  # something of another kind, which is not ours
 
 
 def sync_file(path: Path) -> os.stat_result:
     """Sync the content of `path` to the disk and return its status. Raises OSError."""
-    # Windows syncs only what may be written to.
+    # Windows syncs only files opened for writing.
     descriptor = open_descriptor(path, "r+" if sys.platform == "win32" else "r")
     try:
         os.fsync(descriptor)

@@ -111,7 +111,7 @@ def free_space(directory: Path) -> int:
 def has_free_entries(directory: Path) -> bool:
     """Tell whether the disk of `directory` has room for one more file. Raises OSError."""
     status = os.statvfs(directory)
-    return status.f_files == 0 or status.f_favail > 0  # 0: it makes them as they are needed
+    return status.f_files == 0 or status.f_favail > 0  # 0: it makes them as needed
 
 
 def allocated_size(status: os.stat_result) -> int:

@@ -45,7 +45,7 @@ def open_descriptor(
     if os.path.islink(path):  # noqa: PTH114 - it may be bytes
         raise OSError(errno.ELOOP, "it is a symbolic link")
     descriptor = os.open(path, flags & ~os.O_TRUNC, permissions)
-    # What was opened must be what the name means now, and no link that was put there meanwhile.
+    # The opened file must be what the name refers to now, not a link put there in the meantime.
     if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
         os.close(descriptor)
         raise OSError(errno.ELOOP, "it is a symbolic link")

@@ -69,7 +69,7 @@ def unlink(name: bytes, parent: int) -> None:
 
 def remove_tree(name: bytes, parent: int) -> None:
     """Remove `name` and everything beneath it from the directory `parent`. Raises OSError."""
-    import shutil  # rarely: it brings in compressors
+    import shutil  # rarely needed; imports compression modules
 
     shutil.rmtree(name, dir_fd=parent)
 
@@ -165,7 +165,7 @@ def _walk(parent: int, name: bytes, path: bytes, depth: int) -> Iterator[tuple[E
 def _open_regular(parent: int, name: bytes, path: bytes) -> int:
     if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         raise UnsafePathError(f"{shown(path)} is not a regular file")
-    # It may have been replaced since: a pipe that nobody writes to must not hold us for ever.
+    # It may have been replaced since: a pipe without a writer must not block us forever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(name, flags, dir_fd=parent)
@@ -193,7 +193,7 @@ def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         try:
             start = os.lseek(descriptor, offset, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+            if error.errno == errno.ENXIO:  # a hole up to the end
                 return
             raise
         end = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
@@ -209,7 +209,7 @@ def _open_nameless(parent: int) -> int | None:
         try:
             return os.open(b".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=parent)
         except OSError as error:
-            # What kernels say whose file system lacks it, or which lack it themselves.
+            # Errors of kernels and file systems without this feature.
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
                 raise
     return None
@@ -317,7 +317,7 @@ class TreeWriter:
             if not self._begun:
                 raise UnsafePathError("a tree without any entry")
             if self._is_nameless:
-                # linkat(2): the way to a name that needs no privilege
+                # linkat(2) by /proc needs no privilege
                 os.link(f"/proc/self/fd/{self._file}", self._name, dst_dir_fd=self._parent)
             self._end_file()
             for path, mode, modified in reversed(self._directories):

@@ -7,7 +7,7 @@ starts begin anew: Ctrl-C must reach a shell that `nohup boincvm guest &` has st
 
 from __future__ import annotations
 
-import _signal  # `signal` has enum, and is needed by few
+import _signal  # `signal` imports enum, and few need it
 import os
 import sys
 

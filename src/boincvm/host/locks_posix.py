@@ -39,17 +39,17 @@ def lock_slot_file(path: Path) -> int | None:
     It is an fcntl(2) write lock on the whole file, which the kernel releases when the process ends.
     Returns None if another process holds it. Raises OSError.
     """
-    # Should it be a FIFO or a device, it must not hold us up.
+    # If it is a FIFO or a device, opening it must not block.
     descriptor = open_descriptor(path, "a", follow_links=False, wait=False, permissions=0o644)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_at(descriptor, path):  # it was removed in between
+        if not _is_at(descriptor, path):  # it was removed in the meantime
             os.close(descriptor)
             return None
     except OSError as error:
-        if error.errno == errno.ENOSYS:  # a file system without locks: BOINC goes on, too
+        if error.errno == errno.ENOSYS:  # a file system without locks: BOINC continues, too
             return descriptor
         os.close(descriptor)
         if error.errno in (errno.EACCES, errno.EAGAIN):

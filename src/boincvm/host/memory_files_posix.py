@@ -14,7 +14,7 @@ def create(name: str) -> int:
     else:
         import tempfile
 
-        descriptor, path = tempfile.mkstemp(prefix=name)  # on a disk there, but without a name
+        descriptor, path = tempfile.mkstemp(prefix=name)  # on a disk, but nameless
         os.unlink(path)  # noqa: PTH108
         return descriptor
 
@@ -37,7 +37,7 @@ def copy(path: Path, name: str) -> int:
                 try:
                     begin = os.lseek(source, at, os.SEEK_DATA)
                 except OSError:
-                    break  # nothing but a hole follows
+                    break  # only a hole follows
                 at = os.lseek(source, begin, os.SEEK_HOLE)
                 os.lseek(made, begin, os.SEEK_SET)
                 while begin < at:

@@ -29,7 +29,7 @@ def check_directory(path: Path) -> Path:
     try:
         link, status = path.lstat(), path.stat()
     except OSError:
-        return path  # whoever wants something in it hears why not
+        return path  # using it will raise the reason
     for one in (link, status):
         check_owner(path, one)
     return path

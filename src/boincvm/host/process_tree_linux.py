@@ -15,7 +15,7 @@ import sys
 
 assert sys.platform == "linux"
 
-TYPE_CHECKING = False  # the guard does without `typing`; type checkers know this name
+TYPE_CHECKING = False  # the supervisor avoids `typing`; type checkers know this name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -57,7 +57,7 @@ def descendants(root: int) -> Iterator[int]:
     """
     found = children(root)
     seen = {root}
-    for pid in found:  # which grows meanwhile
+    for pid in found:  # `found` grows during the loop
         if pid not in seen:
             seen.add(pid)
             yield pid
@@ -100,7 +100,7 @@ def command_line(pid: int) -> list[bytes]:
 
 def signal_tree(root: int, number: int) -> None:
     """Send a signal to each descendant of `root` once."""
-    # First all are found: one that goes on may end, and its children would be elsewhere.
+    # Find all first: a process that continues may end, and its children would move elsewhere.
     for pid in list(descendants(root)):
         send(pid, number)
 
@@ -119,7 +119,7 @@ def stop_round(root: int, number: int, told: set[int]) -> bool:
                 send(pid, number)
         if len(told) == before:
             break
-    # Twice: what one look sees end may have left a child where that look had been before.
+    # Check twice: a process that ends during a scan may leave a child where that has looked already.
     standing = _standing(root)
     return standing is not None and standing == _standing(root) and standing <= told
 
@@ -156,7 +156,7 @@ def send(pid: int, number: int) -> None:
     except ProcessLookupError:
         pass
     except PermissionError:
-        pass  # a set-user-id program: its own user's, not ours
+        pass  # a set-user-ID program of another user
 
 
 def _status(pid: int) -> list[bytes]:

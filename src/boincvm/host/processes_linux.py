@@ -58,4 +58,4 @@ def use_idle_io() -> None:
 
     number = _IOPRIO_SET.get(platform.machine())
     if number is not None:
-        ctypes.CDLL(None).syscall(number, 1, 0, _IDLE_CLASS)  # refused, it would only be ruder
+        ctypes.CDLL(None).syscall(number, 1, 0, _IDLE_CLASS)  # if refused, we are only less polite

@@ -71,7 +71,7 @@ class ChildProcess:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, former)
-        process.returncode = 0  # it is we who wait for it
+        process.returncode = 0  # we wait for it ourselves
         self.pid = process.pid
         self._status: int | None = None
 
@@ -80,7 +80,7 @@ class ChildProcess:
             try:
                 pid, status = os.waitpid(self.pid, options)
             except ChildProcessError:
-                pid, status = self.pid, 0  # we were started deaf to SIGCHLD: nobody can tell
+                pid, status = self.pid, 0  # we inherited an ignored SIGCHLD: unknown
             if pid:
                 self._status = os.waitstatus_to_exitcode(status)
         return self._status
@@ -112,7 +112,7 @@ class ChildProcess:
 
 async def _until_ended(pid: int) -> None:
     """Wait until the process `pid`, a child not yet waited for, has ended."""
-    import asyncio  # which whoever only starts a child does without
+    import asyncio  # not needed by callers that only start a child
 
     loop = asyncio.get_running_loop()
     descriptor = open_process(pid)
@@ -136,7 +136,7 @@ def process_exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it is there, and another user's
+        pass  # it exists, as another user's
     return True
 
 
@@ -145,7 +145,7 @@ def spawn_detached(argv: Sequence[str], log: int) -> int:
 
     It has a session of its own; its output goes to the descriptor `log`. Raises OSError.
     """
-    # Not by `subprocess`, which wants to see the end of all that it begins.
+    # Not `subprocess`, which expects to wait for every process that it starts.
     return os.posix_spawn(
         argv[0],
         list(argv),

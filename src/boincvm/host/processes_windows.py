@@ -79,13 +79,13 @@ def process_exists(pid: int) -> bool:
     if not opened:
         number = ctypes.get_last_error()
         if number == _ACCESS_DENIED:
-            return True  # it is there, and another user's
+            return True  # it exists, as another user's
         if number == _INVALID_PARAMETER:
             return False
         raise ctypes.WinError(number)
     handle = ctypes.c_void_p(opened)
     try:
-        # A process that has ended is there while somebody has it open.
+        # A process that has ended still exists while somebody has it open.
         return bool(library.WaitForSingleObject(handle, 0) == _WAIT_TIMEOUT)
     finally:
         library.CloseHandle(handle)

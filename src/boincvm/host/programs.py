@@ -35,7 +35,7 @@ def run_quickly(argv: Sequence[str], *, timeout: float = 30.0) -> str:
         stdin=subprocess.DEVNULL,
         text=True,
         errors="replace",
-        start_new_session=True,  # a terminal's Ctrl-C is for us to answer
+        start_new_session=True,  # we handle a terminal's Ctrl-C
         timeout=timeout,
         env=quiet_environment(),
     )

@@ -15,7 +15,7 @@ else:
     """By one of these somebody else ends a program: it has not itself to blame."""
 
 
-# On Windows there are none but those of the console, which Python keeps for its main thread.
+# Windows has only the console's signals, which Python handles in its main thread.
 
 
 def block_signals(numbers: Iterable[int]) -> set[int]:
@@ -44,7 +44,7 @@ def add_signal_handlers(numbers: Iterable[int], handler: Callable[[int], object]
 
     loop = asyncio.get_running_loop()
     for number in numbers:
-        if sys.platform == "win32":  # where the loop has no such call, and wakes up for signals
+        if sys.platform == "win32":  # its loop has no such method, but wakes up for signals
             signal.signal(number, lambda found, _: loop.call_soon_threadsafe(handler, found))
         else:
             loop.add_signal_handler(number, handler, number)

@@ -40,7 +40,7 @@ def peer_is_this_user(peer: socket.socket) -> bool:
 def keep_alive(connection: socket.socket) -> None:
     """Have a TCP peer whose host has vanished noticed after a minute. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Python leaves out what an older Windows does not know; it then has its own, longer, times.
+    # Python lacks the options that an older Windows does not have; its longer defaults apply.
     for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -162,7 +162,7 @@ def supervised_end(supervised: Supervised, words: bytes) -> SupervisedEnd:
     if said[:1] == [b"failed"]:
         raise supervised.attempt.error(said)
     if len(said) != 5:
-        # Somebody killed the guard: the kernel kills the program, and here goes its session.
+        # The supervisor was killed. The kernel kills the program, and we kill the rest of its group.
         with suppress(ProcessLookupError):
             kill_group(program)
         return SupervisedEnd(None, KILL)

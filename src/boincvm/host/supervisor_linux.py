@@ -62,7 +62,7 @@ def main(control: int) -> None:
     except OSError as error:
         _say(control, b"failed guard %d" % (error.errno or errno.EIO))
     finally:
-        os._exit(0)  # nothing to tidy: an ordinary exit would take longer
+        os._exit(0)  # nothing to clean up; an ordinary exit takes longer
 
 
 def _guard(control: int) -> None:
@@ -74,7 +74,7 @@ def _guard(control: int) -> None:
         os.set_inheritable(descriptor, False)
     program, failure = _start(request)
     for descriptor in inherited:
-        os.close(descriptor)  # whoever reads one must see its end
+        os.close(descriptor)  # or its reader would never see its end
     _say(control, b"started %d" % program)
     watch = _Watch(control, wake, program, failure)
     watch.until_end()
@@ -141,7 +141,7 @@ def _request(control: int) -> _Request:
 def _read(control: int) -> bytes:
     data = os.read(control, _READ_SIZE)
     if not data:
-        os._exit(0)  # the wrapper has gone before it had said what to do
+        os._exit(0)  # the wrapper died before it sent a request
     return data
 
 
@@ -165,7 +165,7 @@ def _start(request: _Request) -> tuple[int, int]:
 def _become(request: _Request, failed: int) -> None:
     where = "guard"
     try:
-        os.setsid()  # by which the wrapper finds it should somebody kill the guard
+        os.setsid()  # lets the wrapper find it if the supervisor is killed
         _prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL)
         for number in (
             _signal.SIGHUP,
@@ -206,7 +206,7 @@ def _connect(number: int, stream: bytes, failed: int) -> None:
         raise IsADirectoryError(errno.EISDIR, "")
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         os.write(failed, _WAITING)
-    # No link is followed: the wrapper has looked where this leads.
+    # Follow no link: the wrapper has checked where the path leads.
     flags |= os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(stream, flags, 0o666)
     os.dup2(descriptor, number)
@@ -217,14 +217,14 @@ def _set_nice(nice: int) -> None:
     try:  # noqa: SIM105 - contextlib takes its time
         os.setpriority(os.PRIO_PROCESS, 0, nice)
     except PermissionError:
-        pass  # only root may raise a priority; BOINC's wrapper goes on with the one it has
+        pass  # only root may raise a priority; BOINC's wrapper keeps the one it has
 
 
 def _say(control: int, line: bytes) -> None:
     try:  # noqa: SIM105
         os.write(control, line + b"\n")
     except BrokenPipeError:
-        pass  # the wrapper has died; its program is dealt with all the same
+        pass  # the wrapper has died; its program is still handled
 
 
 class _Watch:
@@ -269,7 +269,7 @@ class _Watch:
             return True
         self._is_asked = True
         send(self._program, _signal.SIGTERM)
-        signal_tree(os.getpid(), _signal.SIGCONT)  # what is stopped cannot act on it
+        signal_tree(os.getpid(), _signal.SIGCONT)  # a stopped process cannot react
         return False
 
     def _bury(self) -> bool:
@@ -285,7 +285,7 @@ class _Watch:
                 self.status = ended
                 if not self._is_asked:
                     return True
-                # A script dies of SIGTERM before the program that it waits for has heard of it.
+                # A script dies of SIGTERM before the program that it waits for has got it.
                 signal_tree(os.getpid(), _signal.SIGTERM)
                 signal_tree(os.getpid(), _signal.SIGCONT)
 
@@ -300,7 +300,7 @@ def _wants_kill(control: int) -> bool:
 def _end_all(program: int, status: int | None) -> int:
     """Kill all descendants and wait for them; return the program's status (`status` if known)."""
     while True:
-        # Orphans of those that end become our children, so each round finds what is left.
+        # Orphans become our children, so each round finds what is left.
         signal_tree(os.getpid(), _signal.SIGKILL)
         try:
             ended = os.waitpid(-1, 0)

@@ -24,8 +24,8 @@ def raw(terminal: int) -> Iterator[None]:
     """Put the terminal into raw mode in the block, and restore it afterwards."""
     before = termios.tcgetattr(terminal)
     try:
-        tty.setraw(terminal, termios.TCSADRAIN)  # what is typed already is not lost
+        tty.setraw(terminal, termios.TCSADRAIN)  # keep what was typed already
         yield
     finally:
-        with suppress(termios.error):  # it is gone
+        with suppress(termios.error):  # the terminal has gone
             termios.tcsetattr(terminal, termios.TCSADRAIN, before)

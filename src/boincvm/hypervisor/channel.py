@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    import asyncio  # which a run imports after its machine has been started
+    import asyncio  # a run imports it after starting its machine
 
     P = TypeVar("P", bound="asyncio.Protocol")
 

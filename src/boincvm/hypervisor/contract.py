@@ -95,7 +95,7 @@ class EndCause(Enum):
     """The hypervisor failed."""
     HOST_DISK_FULL = auto()
 
-    # What follows no driver tells: the engine finds it out by the guest link (machine/end.py).
+    # No driver reports these; the engine detects them on the guest link (machine/end.py).
     NEVER_BOOTED = auto()
     """The guest's agent was never heard from."""
     HUNG = auto()
@@ -160,7 +160,7 @@ class Usage(NamedTuple):
     """Bytes of memory."""
 
 
-# What a machine may be able to do.
+# Optional abilities of a machine.
 
 
 RecordLayers = Callable[[tuple[str, ...]], Awaitable[None]]
@@ -293,8 +293,7 @@ class Machine(Protocol):
 
     @property
     def disk_layers(self) -> tuple[str, ...]:
-        """Names of the files in the directory that are its disk, for `MachineSpec.layers` of a
-        later life.
+        """Names of its disk's files in the directory, for `MachineSpec.layers` of a later life.
 
         They hold what its guest has written out.
         """
@@ -321,7 +320,7 @@ class Machine(Protocol):
         """
 
 
-# What a driver may be able to do.
+# Optional abilities of a driver.
 
 
 class Finding(NamedTuple):
@@ -381,7 +380,7 @@ class Driver(Protocol):
 
     @property
     def has_firmware(self) -> bool:
-        """Whether its machines boot a disk like a computer does, if the spec has no kernel."""
+        """True if its machines boot a disk like a computer does when the spec has no kernel."""
 
     @property
     def most_cpus(self) -> int | None:
@@ -444,7 +443,7 @@ class DriverPackage(Protocol):
 
     @property
     def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
-        """The names and functions of what `boincvm doctor` is to check."""
+        """The checks that `boincvm doctor` is to make: their names and functions."""
 
     @property
     def saved_files(self) -> SavedFiles | None: ...

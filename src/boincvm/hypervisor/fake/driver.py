@@ -25,8 +25,7 @@ from boincvm.hypervisor.fake.guest import FakeGuest, FakeProgram
 
 
 class FakeDriver:
-    """Makes machines whose guests run the functions in `programs`; `machines` are those made so
-    far.
+    """Makes machines whose guests run the functions in `programs`, and keeps them in `machines`.
 
     With `boots` False a machine starts but its guest never speaks.
     """

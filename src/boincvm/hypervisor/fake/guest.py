@@ -71,15 +71,15 @@ class FakeGuest(asyncio.Protocol):
         self._calls: dict[str, FakeCall] = {}
         self._puts: dict[str, tuple[bytes, FakeFile]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: list[bytes] | None = None  # while the host wants to hear nothing
-        self._paused: list[bytes] | None = None  # while the machine stands still
+        self._held: list[bytes] | None = None  # output held back while the guest is quiesced
+        self._paused: list[bytes] | None = None  # input held back while the machine is paused
         self.attached_with: dict[str, str] = {}
-        """The headers of the last `attach`: what the host gave it when it went on."""
+        """The headers of the last `attach`: what the host gave it when it resumed."""
         self.on_power_off: Callable[[], None] = self.close
 
     @property
     def is_quiet(self) -> bool:
-        """Whether it is between `quiesce` and `attach`, when it outlives its link."""
+        """True between `quiesce` and `attach`, when the guest outlives its link."""
         return self._held is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -87,7 +87,7 @@ async def _try_kvm(kernel: Path) -> str:
     """Return why KVM does not work, or "" if it does."""
     from boincvm.host import memory_files  # a trial is rare
 
-    # Neither lies on a disk: nothing is left of a trial whose process was killed.
+    # Neither is on a disk: nothing is left of a trial whose process is killed.
     with _in_memory("initrd", probe_initrd()) as initrd, _in_memory("log", b"") as log:
         process = ChildProcess(
             trial_command("kvm", kernel, memory_files.path_of(initrd.fileno())),
@@ -95,7 +95,7 @@ async def _try_kvm(kernel: Path) -> str:
             descriptors=[initrd.fileno()],
             stderr=log,
         )
-        import asyncio  # a trial is rare, and its import slow
+        import asyncio  # a trial is rare, and the import slow
 
         try:
             async with asyncio.timeout(LIMIT):
@@ -191,7 +191,7 @@ def _load(cache: Path, key: str) -> Verdict | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # not ours, or of another version: probe again
+        return None  # not ours, or of another version
 
 
 def _store(cache: Path, key: str, verdict: Verdict) -> None:

@@ -100,7 +100,7 @@ class Keeper:
         """
         stream, self.stream = os.pipe()
         result, far = os.pipe()
-        with contextlib.suppress(OSError):  # with too many pipes of this user it stays small
+        with contextlib.suppress(OSError):  # it stays small if this user has too many pipes
             widen(self.stream, _PIPE_SIZE)
         request = {
             "stream": stream,
@@ -231,7 +231,7 @@ class LiveMigration:
                         status = await self._heed(await events.get(), downtime)
             except TimeoutError:
                 raise HypervisorError("QEMU could not send the guest's memory in time") from None
-        if self._is_void:  # to cancel it would have been quicker, but QEMU 7.2 may hang of that
+        if self._is_void:  # cancelling would be quicker, but can hang QEMU 7.2
             raise UntrackedWritesError
         checkpoint_steps.passed("memory sent")
 
@@ -252,7 +252,7 @@ class LiveMigration:
             try:
                 await self._monitor.execute("cont")
             except HypervisorError as error:
-                # QEMU says that it is done a moment before it is, and has no event for that.
+                # QEMU reports completion a moment too early, and has no event for the real end.
                 if _NOT_YET not in error.message or monotonic() > end:
                     raise
                 await asyncio.sleep(_MOMENT)
@@ -298,7 +298,7 @@ class LiveMigration:
         except HypervisorError as error:
             if _NOT_YET not in error.message:
                 raise
-            # We were so slow that all has been sent, and the guest stands still for the end.
+            # We were so slow that everything has been sent, and the guest is stopped for the end.
 
     async def _heed_status(self, status: str, downtime: int | None) -> None:
         if status == "active" and downtime is not None:

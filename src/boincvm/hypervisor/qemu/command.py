@@ -24,15 +24,15 @@ _ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
 them (docs/system/devices/net.rst); guest/init reads them."""
 MEMORY = "memory"
 IMAGE_NODE = "image"
-# What the guest frees goes to the host by itself, and a guest that would have to kill a program
-# for want of memory takes what it has given back again.
+# Memory that the guest frees is given to the host automatically, and a guest that is about to
+# kill a program for lack of memory takes back what it has given.
 BALLOON = "balloon"
 _SCREEN = "VGA,vgamem_mb=8"
 _BALLOON_DEVICE = f"virtio-balloon-pci,id={BALLOON},free-page-reporting=on,deflate-on-oom=on"
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # q35 calibrates its timers by hardware that microvm lacks: without the host's exact TSC
-# frequency two of three microvm boots hung on a loaded machine, and q35 is no slower.
+# frequency, two of three microvm boots hung on a loaded machine, and q35 is no slower.
 MACHINE = "q35"
 MACHINE_OPTIONS = "vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,smm=off,hpet=off"
 # The firmware brings up the screen's text mode, which is all that the kernel needs.
@@ -42,24 +42,24 @@ CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm"}
 byte by byte, which under emulation takes six times as long as word by word (docs/benchmarks.md)."""
 KERNEL_ARGUMENTS = [
     "quiet",
-    "loglevel=1",  # with 0 the kernel would not even say why it panics
+    "loglevel=1",  # with 0 the kernel would not even print why it panics
     "console=ttyS0",
     "random.trust_cpu=on",
     "panic=-1",
     "reboot=t",
-    # Half of the boot was the kernel's testing its own cryptography, and a machine that has
+    # The kernel's tests of its own cryptography took half of the boot, and a machine that has
     # just started has no secrets in its memory to be cleared before use (docs/benchmarks.md).
     "cryptomgr.notests",
     "init_on_alloc=0",
-    # Nobody asks a guest for its pressure, guards its programs from each other, counts or groups
-    # them by their memory or their terminals; and what the kernel does not do, emulation need not
-    # translate (docs/checkpoints.md).
+    # Nothing uses pressure information, isolation between the guest's programs, or grouping of
+    # them by memory or terminal; and emulation need not translate what the kernel does not do
+    # (docs/checkpoints.md).
     "psi=0",
     "lsm=",
     "cgroup_disable=memory",
     "noautogroup",
-    # Nor need an idle guest wake up twice a second to look for memory that it could tidy up, and
-    # once to sum up its counters.
+    # Nor does an idle guest have to wake up twice a second to look for memory to compact, and once
+    # to sum up its counters.
     "sysctl.vm.compaction_proactiveness=0",
     "sysctl.vm.stat_interval=120",
 ]
@@ -107,7 +107,7 @@ def machine_command(
         *(_incoming(launch) if launch.incoming else _boot(spec)),
         *(["-S"] if launch.stands_still else []),
         *_root_disk(spec, launch),
-        # The host reads and writes the window while the guest has it open.
+        # The host reads and writes the transfer disk while the guest has it open.
         *_window(spec.directory / WINDOW),
         "-chardev", f"socket,id=link,fd={link}",
         "-device", "virtio-serial-pci",
@@ -124,7 +124,7 @@ def machine_command(
 
 
 def _memory(size: int, launch: Launch) -> list[str]:
-    # One name for all kinds: a state goes from one kind to another.
+    # One name for all kinds of memory, as a state moves from one kind to another.
     options: dict[str, object] = {"id": MEMORY, "size": size}
     if launch.memory is Memory.OWN:
         options["qom-type"] = "memory-backend-ram"

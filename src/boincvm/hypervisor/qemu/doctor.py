@@ -42,7 +42,7 @@ def sandbox(_: FindKernel) -> list[Check]:
     path = shutil.which(PROGRAM)
     if path is None:
         return [Check("sandbox", Status.FAILED, "not tried: there is no QEMU")]
-    # QEMU enters its sandbox before it answers this, and ends without making a machine.
+    # QEMU enters its sandbox before it answers this, and exits without making a machine.
     status, text = output_of(path, "-sandbox", SANDBOX, "-cpu", "help")
     if status != 0:
         remedy = "install a QEMU that is built with seccomp, and a kernel with CONFIG_SECCOMP"

@@ -65,8 +65,7 @@ class QemuMachine:
         is_freezable: bool = False,
         begun: BegunProcess | None = None,
     ) -> None:
-        """Define the machine; `kept` is the checkpoint to start from, `begun` its process if that
-        runs."""
+        """Define the machine; `kept` is its checkpoint, `begun` its process if that runs."""
         self.spec = spec
         self.state = MachineState.SAVED if kept or is_clone else MachineState.DEFINED
         self._accelerator = accelerator
@@ -190,7 +189,7 @@ class QemuMachine:
 
     def _unlink_files(self) -> None:
         for name in (*self._layers, WINDOW, LOG):
-            if "/" not in name:  # a golden snapshot's is not ours
+            if "/" not in name:  # a golden snapshot's file is not ours
                 (self.spec.directory / name).unlink(missing_ok=True)
 
     def _running(self, wanted: str) -> Monitor:
@@ -211,7 +210,7 @@ class QemuMachine:
             await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 if self._monitor is not None:
-                    await self._monitor.close()  # nobody shall wait for its answers
+                    await self._monitor.close()  # or its callers would wait for answers
                 raise HypervisorError(f"QEMU ended in the middle of {what}")
             return task.result()
         finally:
@@ -299,7 +298,7 @@ class QemuMachine:
         await self.stop()
         for name in (WINDOW, LOG):
             (self.spec.directory / name).unlink()
-        self.state = MachineState.DESTROYED  # what is left is the snapshot's
+        self.state = MachineState.DESTROYED  # what is left belongs to the snapshot
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -341,7 +340,7 @@ class QemuMachine:
         disk_full = False
 
         async def end_when_disk_full(monitor: Monitor) -> None:
-            # QEMU has stopped the guest then, and nobody would ever wake it.
+            # QEMU has stopped the guest, and nothing would ever resume it.
             nonlocal disk_full
             await monitor.disk_full()
             disk_full = True

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
             _say(result, {"ready": True})
             _say(result, _keep(request))
     except BrokenPipeError:
-        return 1  # nobody waits for it any more
+        return 1  # nobody waits for the result any more
     except (OSError, StreamError, MemoryFileError, MergeError, MemoryError, ValueError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else 0
         with contextlib.suppress(BrokenPipeError):
@@ -88,7 +88,7 @@ def _keep(request: dict[str, object]) -> dict[str, object]:
         written = _write(directory, name, None if base is None else str(base), request["stream"])
         layers = [*(seal if isinstance(seal, list) else ()), *_merge(directory, request["merge"])]
         files = _seal(directory, layers)
-        # What counts is what is on the disk, not what we meant to write.
+        # Verify what is on the disk, not what we meant to write.
         size, digest = digest_of(directory / name, drop_cache=True)
         if (size, digest) != (written.written, written.digest):
             raise MemoryFileError(f"{name} is not on the disk as it was written")

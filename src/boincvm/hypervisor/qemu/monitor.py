@@ -18,8 +18,8 @@ class Monitor:
 
     def __init__(self) -> None:
         self._client = QMPClient("boincvm")
-        # It takes the first thing that QEMU says for the answer, and a machine that has just
-        # loaded its state may tell of that first.
+        # The library takes QEMU's next message for the answer to its negotiation, but a machine
+        # that has just loaded its state may send an event first.
         self._client.negotiate = False
 
     @classmethod
@@ -34,7 +34,7 @@ class Monitor:
             async with asyncio.timeout(LIMIT):
                 await monitor._client.connect(channel)
                 await monitor._client.execute("qmp_capabilities")
-        # AssertionError is its own, where QEMU ended at the moment of the greeting.
+        # The library raises AssertionError if QEMU ends during the greeting.
         except (QMPError, TimeoutError, AssertionError) as error:
             if monitor._client.runstate is not Runstate.IDLE:
                 await monitor.close()
@@ -74,6 +74,6 @@ class Monitor:
 
     async def close(self) -> None:
         """Close the connection to a QEMU that has ended."""
-        # It may have died before it could say goodbye, which the machine's end tells.
+        # QEMU may have died before it could disconnect, which the machine's end reports.
         with contextlib.suppress(QMPError, EOFError, OSError):
             await self._client.disconnect()

@@ -74,7 +74,7 @@ class QemuProcess:
         """Return the last line of QEMU's log, or ""."""
         if self.log < 0:
             return ""
-        # Before anything is left out of it, by which a folder's name would not be known any more.
+        # Redact before shortening, or a folder's name would no longer be recognized.
         text = redact(os.fsdecode(read_at(self.log, 1 << 16, 0)))
         lines = text.strip().splitlines()
         return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
@@ -96,8 +96,8 @@ def environment(spec: MachineSpec) -> dict[str, str]:
     """Return QEMU's environment for that machine."""
     variables = quiet_environment()
     if spec.cpus == 1:
-        # With a heap of its own for the thread that is the guest's processor, the C library
-        # takes more memory by hundreds of small system calls while code is translated.
+        # If the guest's CPU thread has a heap of its own, the C library makes hundreds of small
+        # system calls for more memory while code is translated.
         variables["MALLOC_ARENA_MAX"] = "1"
     return variables
 

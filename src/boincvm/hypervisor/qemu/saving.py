@@ -95,7 +95,7 @@ class Saving:
             try:
                 pause = await self._migrate(keeper, new_layer, downtime, last=last)
             except HypervisorError:
-                await keeper.kept()  # raises if the fault was there
+                await keeper.kept()  # raises if the helper failed
                 raise
             kept = await keeper.kept()
         finally:
@@ -112,7 +112,7 @@ class Saving:
         try:
             size = qcow2.check_disk(directory / self.layers[-1])
             qcow2.write_overlay(directory / name, size)
-            if self._record_layers is not None:  # what is recorded must be there after a power cut
+            if self._record_layers is not None:  # a recorded layer must survive a power cut
                 await asyncio.to_thread(_sync, directory / name)
         except qcow2.DiskRefusedError as error:
             raise HypervisorError(f"the disk cannot be kept: {error}") from error
@@ -163,7 +163,7 @@ class Saving:
 
     async def _give_up(self, migration: LiveMigration, *, is_over: bool) -> None:
         """Let the guest run on, and have QEMU drop the new layer if it is unused."""
-        with suppress(HypervisorError):  # QEMU may be gone, as others will tell
+        with suppress(HypervisorError):  # QEMU may be gone, which is reported elsewhere
             if not is_over:
                 await migration.cancel()
             await migration.let_go_on()

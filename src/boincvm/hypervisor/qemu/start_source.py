@@ -14,7 +14,9 @@ from boincvm.hypervisor.qemu.process import failure_of_disks, make_files, make_w
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.qemu.memory_file import MemoryImage
-    from boincvm.hypervisor.qemu.monitor import Monitor  # it and asyncio take longer than QEMU
+    from boincvm.hypervisor.qemu.monitor import (
+        Monitor,
+    )  # with asyncio it takes longer than QEMU's start
 
 FIRST_LAYER = "disk-000000.qcow2"
 GOLDEN_MEMORY, GOLDEN_STATE = "memory", "state"
@@ -70,7 +72,7 @@ class Boot:
 
     def prepare(self, spec: MachineSpec) -> Launch:
         if spec.layers:
-            from boincvm.hypervisor.qemu.saved import check_layers  # it brings in `re`
+            from boincvm.hypervisor.qemu.saved import check_layers  # imports `re`
 
             check_layers(spec.layers)
             make_window(spec)
@@ -112,7 +114,7 @@ class Restored:
             incoming="defer",
             machine=state.machine_type,
             cpu=state.cpu,
-            # There is none if its machine was a golden one's copy.
+            # A machine cloned from a golden snapshot has none.
             has_configuration=image.frame.has_configuration,
             stands_still=True,
         )
@@ -145,7 +147,7 @@ class Restored:
             try:
                 async with asyncio.timeout(LOAD_LIMIT):
                     await monitor.execute("migrate-incoming", {"uri": f"fd:{self._stream}"})
-                    # Only QEMU has it now: should it end, whoever feeds it is told.
+                    # Only QEMU has it now, so the writer notices if QEMU ends.
                     os.close(self._stream)
                     self._stream = -1
                     await asyncio.to_thread(feed)
@@ -189,12 +191,12 @@ class Cloned:
         try:
             self._state = open_descriptor(self._golden / GOLDEN_STATE)
             if spec.balloon:
-                from boincvm.host import memory_files  # few want it, and a start is to be quick
+                from boincvm.host import memory_files  # rarely needed, and a start must be quick
 
                 self._memory = memory_files.copy(self._golden / GOLDEN_MEMORY, _MEMORY_NAME)
                 memory = memory_files.path_of(self._memory)
-            if not spec.ephemeral:  # so it must outlive the golden snapshot
-                import shutil  # it brings in compressors
+            if not spec.ephemeral:  # it must outlive the golden snapshot
+                import shutil  # imports compression modules
 
                 below = Path(shutil.copy(below, spec.directory / FIRST_LAYER))
         except OSError as error:
@@ -213,7 +215,7 @@ class Cloned:
     async def load(self, monitor: Monitor) -> None:
         import asyncio
 
-        # Before the guest runs QEMU may still open its files anew.
+        # QEMU may reopen its files until the guest runs.
         with monitor.events("RESUME") as events:
             try:
                 async with asyncio.timeout(LOAD_LIMIT):

@@ -80,7 +80,7 @@ class _Reader:
         self._source = source
         self._sink = sink
         self._section = 0
-        self._block = -1  # "the same block" goes beyond a section's end
+        self._block = -1  # "the same block" is valid across sections
 
     def _take(self, count: int) -> bytes:
         data = self._source.read(count)

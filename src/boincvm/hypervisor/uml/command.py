@@ -10,8 +10,8 @@ INSTALL_HINT = "install it: apt-get install --no-install-recommends user-mode-li
 WINDOW_SERIAL = "boincvm-window"
 """The serial number by which the agent recognizes the transfer disk."""
 
-# One process tree, one namespace: with its first process, which is the kernel, the host's kernel
-# ends all others. They are the guest's programs, which nobody would watch any more.
+# One namespace per process tree: when its first process (the User-mode Linux kernel) ends, the
+# host's kernel kills all others, the guest's programs, which nothing would control any more.
 _NAMESPACE = ("--user", "--map-current-user", "--pid", "--fork", "--kill-child=KILL")
 
 
@@ -53,7 +53,7 @@ def machine_command(
         "uml_dir=/dev/null/",  # no directory, so no management console either
         "noreboot",
         "quiet",
-        "loglevel=1",  # with 0 the kernel would not even say why it panics
+        "loglevel=1",  # with 0 the kernel would not even print why it panics
         "random.trust_cpu=on",
         "boincvm.link=serial",
         *spec.kernel_arguments,

@@ -128,7 +128,7 @@ class UmlMachine:
             os.close(initrd)
         if self.spec.ephemeral:
             remove_if_empty(self.spec.directory)
-        # One that has panicked stands there for ever.
+        # A kernel that has panicked hangs forever.
         self._console = Console(process.console, on_panic=process.kill)
         self.state = MachineState.RUNNING
         return SerialChannel(process.link, process.receipts)
@@ -182,6 +182,6 @@ class UmlMachine:
         if status == 0:
             return MachineEnd(EndCause.POWERED_OFF, "")
         words = console.last_words()
-        if words and not words.startswith("unshare: "):  # which cannot die as its child has died
+        if words and not words.startswith("unshare: "):  # which cannot die the way its child died
             return MachineEnd(EndCause.FAILED, words)
         return MachineEnd(EndCause.KILLED, "a signal ended the User-mode Linux")

@@ -73,10 +73,10 @@ class UmlProcess:
         send(kernel, STOP)
         if not _stand_still([kernel], _MOST_LOOKS):
             raise HypervisorError("the machine's kernel does not stop")
-        # What a program of the guest computes goes on without the kernel, until it is interrupted.
-        # SIGALRM, the guest's clock, is what the kernel expects of these processes: they wait with
-        # it until the kernel goes on. (A SIGSTOP of theirs would be a fault to it.) Those that are
-        # about to stop anyway are left alone: while it boots, the kernel tries what tracing does.
+        # A program of the guest keeps computing without the kernel until it is interrupted. The
+        # kernel expects these processes to get SIGALRM, the guest's clock: they stop at it until
+        # the kernel continues. (To the kernel a SIGSTOP would be a fault.) Those that are about to
+        # stop anyway are left alone: while it boots, the kernel tests how tracing behaves.
         programs = [pid for pid in children(kernel) if is_traced(pid)]
         if _stand_still(programs, _FEW_LOOKS):
             return

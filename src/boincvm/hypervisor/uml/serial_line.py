@@ -97,7 +97,7 @@ class SerialTransport(asyncio.Transport):
         return self._is_closing
 
     def close(self) -> None:
-        self.abort()  # what waits cannot be flushed without the guest's help
+        self.abort()  # pending data cannot be flushed without the guest
 
     def abort(self) -> None:
         self._is_closing = True
