@@ -13,8 +13,7 @@ _NAMED = {b"lt": b"<", b"gt": b">", b"amp": b"&", b"quot": b'"', b"apos": b"'"}
 
 
 def encoded(text: str) -> bytes:
-    """Return the bytes that `text` came from, with UTF-8 for characters the locale cannot
-    encode."""
+    """Return the bytes that `text` came from; characters foreign to the locale become UTF-8."""
     try:
         return os.fsencode(text)
     except UnicodeEncodeError:

@@ -23,8 +23,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Format `seconds` (not negative) to the millisecond, so that `parse_duration` can read it
-    back."""
+    """Format `seconds` (not negative) to the millisecond, readable for `parse_duration`."""
     rest = round(seconds * 1000)
     parts: list[str] = []
     for unit in ("d", "h", "m"):

@@ -9,11 +9,10 @@ _CHUNK = 1 << 20
 
 
 def digest_of(path: Path, *, drop_cache: bool = False) -> tuple[int, str]:
-    """Return the size of the regular file `path` in bytes and its 256-bit BLAKE2b digest in
-    hexadecimal.
+    """Return the size of the regular file `path` in bytes and its digest.
 
-    With `drop_cache` it is read from the disk, as far as the kernel can be asked to. Raises
-    OSError.
+    The digest is 256-bit BLAKE2b in hexadecimal. With `drop_cache` the file is read from the disk,
+    as far as the kernel can be asked to. Raises OSError.
     """
     with open_regular(path) as file:
         if drop_cache:

@@ -30,14 +30,13 @@ def data_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """Return the directory for what can be made again: downloaded packages, the acceleration
+    """Return the directory for what can be made again, such as packages and the acceleration
     verdict."""
     return _directory(cache_home, "cache")
 
 
 def runs_directory() -> Path:
-    """Return the directory that has one subdirectory (mode 0700) per run, removed when the run
-    ends."""
+    """Return the directory with one subdirectory (mode 0700) per run, removed when the run ends."""
     return check_directory(cache_directory() / "runs")
 
 

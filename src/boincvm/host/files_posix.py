@@ -79,8 +79,7 @@ def set_mode(descriptor: int, mode: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make new, renamed and removed entries of the directory survive a power cut. Raises
-    OSError."""
+    """Sync the directory's entries (new, renamed, removed) to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,5 +1,4 @@
-"""Locks on Linux and macOS: flock(2), and fcntl(2) where BOINC uses it; import it through
-`locks`."""
+"""Locks on Linux and macOS: flock(2), or fcntl(2) where BOINC uses it; import it via `locks`."""
 
 import errno
 import fcntl

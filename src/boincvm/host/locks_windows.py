@@ -68,8 +68,7 @@ def open_lockable_directory(path: Path) -> int:
 
 
 def lock_slot_file(path: Path) -> int | None:
-    """Open the file by which a BOINC app reserves its slot, without sharing, and return its
-    descriptor.
+    """Open, unshared, the file by which a BOINC app reserves its slot, and return its descriptor.
 
     (lib/filesys.cpp, FILE_LOCK: CreateFile with share mode 0.) Returns None if another process has
     it. Raises OSError.

@@ -1,5 +1,4 @@
-"""Ownership of files on Linux and macOS, and who can write to them; import it through
-`own_files`."""
+"""Ownership and write access of files on Linux and macOS; import it through `own_files`."""
 
 from __future__ import annotations
 

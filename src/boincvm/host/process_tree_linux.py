@@ -119,7 +119,7 @@ def stop_round(root: int, number: int, told: set[int]) -> bool:
                 send(pid, number)
         if len(told) == before:
             break
-    # Check twice: a process that ends during a scan may leave a child where that has looked already.
+    # Check twice: a process that ends during a scan may leave a child that it has missed.
     standing = _standing(root)
     return standing is not None and standing == _standing(root) and standing <= told
 

@@ -1,5 +1,4 @@
-"""Child processes that end with us and are awaited without threads or polling, and other
-processes."""
+"""Child processes that end with us, awaited without threads or polling, and other processes."""
 
 import sys
 

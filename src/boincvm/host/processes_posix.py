@@ -100,8 +100,7 @@ class ChildProcess:
         self._wait(0)
 
     async def wait(self) -> int:
-        """Wait for its end and return its exit status, or minus the number of the signal that
-        killed it."""
+        """Wait for its end and return its exit status, or minus the number of the fatal signal."""
         if self._status is None:
             await _until_ended(self.pid)
         status = self._wait(0)

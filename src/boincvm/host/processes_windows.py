@@ -1,5 +1,4 @@
-"""Child processes on Windows, not implemented yet but for priorities; import it through
-`processes`.
+"""Child processes on Windows: only priorities are implemented; import it through `processes`.
 
 A job object that is closed with us is to end them (JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE).
 """

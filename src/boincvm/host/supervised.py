@@ -162,7 +162,7 @@ def supervised_end(supervised: Supervised, words: bytes) -> SupervisedEnd:
     if said[:1] == [b"failed"]:
         raise supervised.attempt.error(said)
     if len(said) != 5:
-        # The supervisor was killed. The kernel kills the program, and we kill the rest of its group.
+        # The supervisor was killed: the kernel kills the program, we kill the rest of its group.
         with suppress(ProcessLookupError):
             kill_group(program)
         return SupervisedEnd(None, KILL)
@@ -225,7 +225,7 @@ def _start_guard(control: socket.socket, descriptors: Sequence[int]) -> subproce
 
 def _ask(control: socket.socket, request: bytes, attempt: Attempt) -> tuple[int, bytes]:
     """Send the request; return the program's process id once it runs, and what was said after
-    that."""
+    it."""
     control.settimeout(_START_LIMIT)
     answer = b""
     try:

@@ -14,8 +14,10 @@ RESIZE_SIGNAL: int | None = signal.SIGWINCH
 
 
 def is_background_job(terminal: int) -> bool:
-    """Tell whether the descriptor is a terminal owned by another job of its shell. Raises
-    OSError."""
+    """Tell whether the descriptor is a terminal that another job of its shell owns.
+
+    Raises OSError.
+    """
     return os.isatty(terminal) and os.tcgetpgrp(terminal) != os.getpgrp()
 
 

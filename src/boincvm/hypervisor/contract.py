@@ -364,11 +364,11 @@ class GoldenSnapshots(Protocol):
         """
 
     def clone(self, spec: MachineSpec, golden: Path) -> Machine:
-        """Return a machine in state SAVED that starts as a private copy of the golden snapshot
-        `golden`.
+        """Return a machine in state SAVED that starts as a private copy of a golden snapshot.
 
-        The snapshot was made with the same spec except for its directory. The clone's guest is
-        quiesced, and has the same memory as that of any other clone: `GuestLink.attach` renews it.
+        `golden` is the snapshot's directory. It was made with the same spec except for its
+        directory. The clone's guest is quiesced, and has the same memory as that of any other
+        clone: `GuestLink.attach` renews it.
         """
 
 
@@ -426,7 +426,7 @@ class SavedFiles(Protocol):
     """Checks the files of checkpoints without the hypervisor."""
 
     def check(self, directory: Path, checkpoint: Checkpoint, memory: int) -> None:
-        """Check that a machine in `directory` can safely be given to the hypervisor as of that
+        """Check that the hypervisor can safely be given a machine in `directory` as of that
         checkpoint.
 
         `memory` is in bytes. Anybody may have made the files, so they must say nothing that one of

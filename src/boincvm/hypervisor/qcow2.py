@@ -64,8 +64,10 @@ def check_disk(path: Path) -> int:
 
 
 def check_root(path: Path, disk_format: str) -> int:
-    """Do `check_disk` for an image's root disk, "qcow2" or "raw". Raises OSError,
-    DiskRefusedError."""
+    """Do `check_disk` for an image's root disk, "qcow2" or "raw".
+
+    Raises OSError, DiskRefusedError.
+    """
     if disk_format == "qcow2":
         return check_disk(path)
     with open_regular(path) as file:

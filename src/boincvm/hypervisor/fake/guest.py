@@ -1,5 +1,4 @@
-"""A guest in memory that speaks to the host like the agent and runs Python functions as
-programs."""
+"""A guest in memory that speaks to the host like the agent; its programs are Python functions."""
 
 import asyncio
 import errno

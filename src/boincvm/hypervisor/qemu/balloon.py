@@ -25,8 +25,7 @@ class Balloon:
         self._monitor = monitor
 
     async def set_size(self, size: int) -> None:
-        """Set the guest's memory in bytes; the guest gives or takes the difference as soon as it
-        can."""
+        """Set the guest's memory in bytes; the guest gives or takes the difference when it can."""
         await self._monitor.execute("balloon", {"value": size})
 
     async def ask_every(self, seconds: int) -> bool:

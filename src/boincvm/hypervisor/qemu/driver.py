@@ -18,8 +18,7 @@ class QemuDriver:
     most_cpus = None
 
     def __init__(self, accelerator: str, begun: BegunProcess | None = None) -> None:
-        """Prepare the driver; `begun` is a process that already runs, for the first of the
-        machines.
+        """Prepare the driver; `begun` is a process that already runs, for the first machine.
 
         Whoever began it decides which machine that is.
         """

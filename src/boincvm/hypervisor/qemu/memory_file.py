@@ -62,8 +62,7 @@ class Summary(NamedTuple):
 
 
 class _Table:
-    """The pages of one block: digest, file (its place in the chain, from 1; 0: zeros) and
-    offset."""
+    """The pages of one block: digest, file (place in the chain, from 1; 0: zeros) and offset."""
 
     def __init__(self, pages: int) -> None:
         self.digests = bytearray(_DIGEST * pages)

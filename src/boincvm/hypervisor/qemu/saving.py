@@ -81,7 +81,10 @@ class Saving:
         return await self._describe(number, memory, kept, pause)
 
     async def _keep(self, memory: str, downtime: int | None, *, last: bool) -> tuple[Kept, float]:
-        """Return what was written, and how long the guest was stopped; see LiveMigration."""
+        """Save the memory; return what was written, and how long the guest was stopped.
+
+        See LiveMigration.
+        """
         directory, new_layer = self._spec.directory, await self._add_layer()
         unsealed = [name for name in self.layers if name not in self._seals]
         merge = None if last else self._merge(new_layer)
@@ -209,8 +212,8 @@ class Saving:
         )
 
     async def _machine_type(self) -> str:
-        """Return the machine type with its version: in a newer QEMU the short name differs in
-        meaning."""
+        """Return the machine type with its version; the short name means another one in a newer
+        QEMU."""
         kind: dict[str, object] = {"path": "/machine", "property": "type"}
         return str(await self._monitor.execute("qom-get", kind)).removesuffix("-machine")
 

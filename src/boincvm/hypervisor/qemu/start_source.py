@@ -55,8 +55,7 @@ class Origin(Protocol):
         """The descriptors that the process must inherit."""
 
     async def load(self, monitor: Monitor) -> None:
-        """Load the state; return when the guest runs, as far as can be told, or is stopped as
-        requested."""
+        """Load the state, and return when the guest runs, as far as can be told, or is stopped."""
 
     def close(self) -> None:
         """Close what the process no longer needs from us. Idempotent."""

@@ -1,5 +1,4 @@
-"""The disk files of a User-mode Linux: its root disk, made from the image's, and the transfer
-disk."""
+"""The disk files of a User-mode Linux: its root disk (made from the image's) and transfer disk."""
 
 import os
 from pathlib import Path
