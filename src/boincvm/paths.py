@@ -30,8 +30,7 @@ def data_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """Return the directory for what can be made again, such as packages and the acceleration
-    verdict."""
+    """Return the directory for what can be made again: packages, the acceleration verdict."""
     return _directory(cache_home, "cache")
 
 

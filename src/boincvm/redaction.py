@@ -54,8 +54,7 @@ def hide(path: str, shown: str) -> None:
 
 
 def hide_this_user() -> None:
-    """Hide what every process knows: home directories and where Python and boincvm are
-    installed."""
+    """Hide what every process knows: home directories, and where Python and boincvm are."""
     for entry in (*sys.path, sys.prefix, sys.exec_prefix, sys.base_prefix):
         hide(entry, "")
     for name in _VARIABLES:

@@ -224,8 +224,7 @@ def _start_guard(control: socket.socket, descriptors: Sequence[int]) -> subproce
 
 
 def _ask(control: socket.socket, request: bytes, attempt: Attempt) -> tuple[int, bytes]:
-    """Send the request; return the program's process id once it runs, and what was said after
-    it."""
+    """Send the request; return the running program's process id, and what was said after it."""
     control.settimeout(_START_LIMIT)
     answer = b""
     try:

@@ -426,12 +426,11 @@ class SavedFiles(Protocol):
     """Checks the files of checkpoints without the hypervisor."""
 
     def check(self, directory: Path, checkpoint: Checkpoint, memory: int) -> None:
-        """Check that the hypervisor can safely be given a machine in `directory` as of that
-        checkpoint.
+        """Check that a machine's files at that checkpoint are safe to give to the hypervisor.
 
-        `memory` is in bytes. Anybody may have made the files, so they must say nothing that one of
-        our own checkpoints would not. The caller checks the files' digests. Raises HypervisorError,
-        OSError.
+        They are in `directory`; `memory` is the machine's, in bytes. Anybody may have made them, so
+        they must say nothing that one of our own checkpoints would not. The caller checks their
+        digests. Raises HypervisorError, OSError.
         """
 
 

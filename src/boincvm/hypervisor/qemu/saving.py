@@ -212,8 +212,7 @@ class Saving:
         )
 
     async def _machine_type(self) -> str:
-        """Return the machine type with its version; the short name means another one in a newer
-        QEMU."""
+        """Return the machine type with its version; the short name changes meaning with QEMU."""
         kind: dict[str, object] = {"path": "/machine", "property": "type"}
         return str(await self._monitor.execute("qom-get", kind)).removesuffix("-machine")
 

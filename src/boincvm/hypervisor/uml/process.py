@@ -109,8 +109,7 @@ class UmlProcess:
             self.child.kill()
 
     def usage(self) -> Usage | None:
-        """Return the CPU time of all its processes and the kernel's memory; None if it is not
-        running.
+        """Return all its processes' CPU time and the kernel's memory; None if it is not running.
 
         All of the guest's memory is in one mapping of the kernel's, of which the others have parts.
         """
