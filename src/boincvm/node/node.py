@@ -63,7 +63,7 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], Awaitable[None]] | None = None
         self.counts: Counter[str] = Counter()
-        """Invalid messages that it received, by kind."""
+        """Number of invalid messages that it received."""
 
     async def open(self) -> None:
         """Announce itself now, and again on each connection. Raises BusError."""

@@ -6,7 +6,7 @@
     snapshots.json   names and descriptions of checkpoints in disk/; like state.json
     lock             held by the shim while it runs, and by the controller during changes
     shim.log         the shim's log
-    disk/            the hypervisor's files, and the checkpoints (wrapper/saved_machine.py)
+    disk/            the hypervisor's files, and the checkpoints (machine/saved_machine.py)
     commands.json    commands that were running when the machine was saved; like state.json
     spool/           files in transfer; of no use to the next shim
 
@@ -82,7 +82,7 @@ class Status(NamedTuple):
     started_at: float | None = None
     """Seconds since 1970."""
     at: float = 0.0
-    """Seconds since 1970."""
+    """When it was written, in seconds since 1970."""
     pid: int = 0
     """The shim's process id."""
 
