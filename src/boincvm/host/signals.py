@@ -12,7 +12,7 @@ else:
     TERMINATION_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     """They ask a program to end; SIGHUP also comes when the terminal has gone."""
     ENDING_SIGNALS: tuple[int, ...] = (*TERMINATION_SIGNALS, signal.SIGQUIT, signal.SIGKILL)
-    """By one of these somebody else ends a program: it has not itself to blame."""
+    """A program that one of these ends was ended by somebody else."""
 
 
 # Windows has only the console's signals, which Python handles in its main thread.
