@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(280)
 COUNTS = """
 i=$(cat counted || echo 0)
 while :; do
-    i=$((i+1)); echo $i >new; mv new counted; sync; echo $i; sleep 0.02
+    i=$((i+1)); echo $i >new; mv new counted; sync; sync; echo $i; sleep 0.02
 done"""
 RUNS_AGAIN = "manifest to be written"
 STEPS = (

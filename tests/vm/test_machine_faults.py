@@ -87,7 +87,7 @@ def test_its_end_is_told_and_it_starts_again(
     own_machine_any: AnyMachine, fault: Callable[[AnyMachine], None], state: str, why: str
 ) -> None:
     machine = own_machine_any
-    machine.sh("echo kept >file; sync")
+    machine.sh("echo kept >file; sync file")
     waits = machine.home.begin("exec", machine.name, "--", "sh", "-c", "echo ready; sleep 1000")
     with waits:
         assert read_line(waits.stdout) == b"ready\n"

@@ -73,7 +73,7 @@ def test_a_job_moves(tmp_path: Path, job: Path) -> None:
     taken = snapshot(tmp_path, "take", job, "--json")
     assert taken.returncode == 0, taken.stderr
     (machine,) = json.loads(taken.stdout)["machines"]
-    assert machine["checkpoint"] == 1
+    assert machine["checkpoint"] >= 1  # a copy of a golden snapshot begins with 2
     busy = snapshot(tmp_path, "export", job, tmp_path / "file")
     assert "a job runs in" in busy.stderr
     process.send_signal(signal.SIGTERM)
