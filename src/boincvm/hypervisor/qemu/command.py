@@ -39,7 +39,7 @@ MACHINE_OPTIONS = "vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,
 _DISPLAY_OPTIONS = MACHINE_OPTIONS.replace("i8042=off", "i8042=on").replace("graphics=off,", "")
 CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm"}
 """The guest's CPU, by accelerator. With ERMS (or FSRM) the guest's kernel clears and copies memory
-byte by byte, which under emulation takes six times as long as word by word (docs/benchmarks.md)."""
+byte by byte, which under emulation takes five times as long (docs/benchmarks.md)."""
 KERNEL_ARGUMENTS = [
     "quiet",
     "loglevel=1",  # with 0 the kernel would not even print why it panics
