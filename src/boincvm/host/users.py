@@ -6,7 +6,6 @@ if sys.platform == "win32":
     from boincvm.host.users_windows import (
         cache_home,
         data_home,
-        group_of,
         home_directory,
         is_root,
         user_id,
@@ -16,7 +15,6 @@ else:
     from boincvm.host.users_posix import (
         cache_home,
         data_home,
-        group_of,
         home_directory,
         is_root,
         user_id,
@@ -26,7 +24,6 @@ else:
 __all__ = [
     "cache_home",
     "data_home",
-    "group_of",
     "home_directory",
     "is_root",
     "user_id",

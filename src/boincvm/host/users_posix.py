@@ -61,8 +61,3 @@ def user_name(number: int) -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return f"user {number}"
-
-
-def group_of(path: Path) -> str:
-    """Return the name of a file's group. Raises OSError, and KeyError if the group has no name."""
-    return path.group()

@@ -43,8 +43,3 @@ def cache_home() -> Path:
 def user_name(number: int) -> str:
     """Return the name of a user, for messages."""
     raise not_yet("names of other users")
-
-
-def group_of(path: Path) -> str:
-    """Return the name of a file's group."""
-    raise not_yet("groups of files")

@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.channel import Channel
-    from boincvm.hypervisor.doctor import LookUp
+    from boincvm.hypervisor.doctor import FindKernel, LookUp
+    from boincvm.hypervisor.verdict import Abilities, Verdict
+
+CONTRACT_VERSION = 1
+"""The version of this contract. It grows when a driver that was right becomes wrong, and the
+registry refuses drivers that were written for another one (`DriverPackage.contract_version`)."""
 
 
 class MachineState(Enum):
@@ -439,6 +444,24 @@ class DriverPackage(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def contract_version(self) -> int:
+        """The CONTRACT_VERSION that the driver was written for, as a number of its own."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What its machines can do where everything that they need is there."""
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """Programs, by name, and files, by absolute path: if none changes, nor does the verdict."""
+
+    def assess(self, find_kernel: FindKernel) -> Verdict:
+        """Find out whether and how well the driver works here, within 3 seconds.
+
+        It is called in a thread of its own. Raises BoincvmError, OSError.
+        """
 
     @property
     def look_ups(self) -> tuple[tuple[str, LookUp], ...]:

@@ -1,11 +1,16 @@
 """The registry of drivers: built-in ones, and others by entry points; imported only when used."""
 
+from __future__ import annotations
+
 import importlib
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from boincvm.errors import UsageError
-from boincvm.hypervisor.contract import Driver, DriverPackage, Prestart
+from boincvm.errors import HypervisorMissingError, UsageError
+from boincvm.hypervisor.contract import CONTRACT_VERSION, Driver, DriverPackage, Prestart
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 DEFAULT = "qemu"
 """The driver that is used unless another is requested."""
@@ -17,20 +22,53 @@ BUILT_IN = {
 """Modules with a `PACKAGE`, by driver name."""
 ENTRY_POINTS = "boincvm.drivers"
 """The group of entry points, each of which is a `contract.DriverPackage` under its own name."""
-_TESTS_ALONE = "fake"
+TESTS_ALONE = "fake"
+
+
+class BrokenDriverError(HypervisorMissingError):
+    """Somebody else's driver is installed, but cannot be used with this boincvm."""
 
 
 def find_driver(name: str = DEFAULT) -> DriverPackage:
-    """Return the package of the driver `name`. Raises UsageError if it does not exist."""
+    """Return the package of the driver `name`.
+
+    Raises UsageError if it does not exist, and BrokenDriverError if it cannot be used.
+    """
     module = BUILT_IN.get(name)
     if module is not None:
         return cast(DriverPackage, importlib.import_module(module).PACKAGE)
     from importlib.metadata import entry_points  # slow, and rarely needed
 
     for found in entry_points(group=ENTRY_POINTS, name=name):
-        return cast(DriverPackage, found.load())
+        return _load(found)
     raise UsageError(
         f"there is no driver {ascii(name)[:40]}", hint=f"choose one of: {', '.join(driver_names())}"
+    )
+
+
+def _load(found: EntryPoint) -> DriverPackage:
+    """Import somebody else's driver. Raises BrokenDriverError, whatever its import raises."""
+    try:
+        package = found.load()
+        version = package.contract_version
+    except (Exception, SystemExit) as error:
+        raise _broken(found, f"{type(error).__name__}: {error}") from error
+    if version != CONTRACT_VERSION:
+        raise _broken(
+            found,
+            f"it was written for version {ascii(version)[:20]} of the drivers' contract, and this"
+            f" boincvm has version {CONTRACT_VERSION}",
+        )
+    return cast(DriverPackage, package)
+
+
+def _broken(found: EntryPoint, why: str) -> BrokenDriverError:
+    owner = f" (of the package {ascii(found.dist.name)[1:-1][:60]})" if found.dist else ""
+    name = ascii(found.name)[1:-1][:40]
+    reason = "".join(filter(str.isprintable, why))[:200]
+    return BrokenDriverError(
+        f"the driver {name}{owner} cannot be used: {reason}",
+        hint="install a version of it that fits this boincvm, or choose another driver",
     )
 
 
@@ -38,7 +76,7 @@ def driver_names() -> list[str]:
     """Return the names of all drivers that can run a guest, the default one first."""
     from importlib.metadata import entry_points
 
-    ours = [name for name in BUILT_IN if name != _TESTS_ALONE]
+    ours = [name for name in BUILT_IN if name != TESTS_ALONE]
     return ours + sorted({found.name for found in entry_points(group=ENTRY_POINTS)} - set(BUILT_IN))
 
 

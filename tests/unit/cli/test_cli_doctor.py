@@ -4,7 +4,6 @@ import io
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,6 +14,7 @@ from boincvm.errors import HypervisorMissingError
 from boincvm.exit_codes import ExitCode
 from boincvm.host import resources_posix
 from boincvm.hypervisor.doctor import Check, Status
+from boincvm.hypervisor.qemu import acceleration
 from boincvm.hypervisor.qemu import doctor as qemu_doctor
 from boincvm.hypervisor.qemu.acceleration import Verdict
 from boincvm.hypervisor.uml import doctor as uml_doctor
@@ -167,13 +167,10 @@ def test_the_sandbox(programs):
 
 
 def verdict_is(monkeypatch, verdict):
-    module = ModuleType("boincvm.hypervisor.qemu.acceleration")
-
     async def probe(kernel, *, refresh=False):
         return verdict
 
-    module.probe = probe
-    monkeypatch.setitem(sys.modules, "boincvm.hypervisor.qemu.acceleration", module)
+    monkeypatch.setattr(acceleration, "probe", probe)
 
 
 def test_acceleration(monkeypatch, home):

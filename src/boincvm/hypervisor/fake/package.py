@@ -2,17 +2,26 @@
 
 from pathlib import Path
 
-from boincvm.hypervisor.contract import DriverPackage
-from boincvm.hypervisor.doctor import LookUp
+from boincvm.hypervisor.contract import CONTRACT_VERSION, DriverPackage
+from boincvm.hypervisor.doctor import FindKernel, LookUp
 from boincvm.hypervisor.fake.driver import FakeDriver
+from boincvm.hypervisor.verdict import Abilities, Ability, Verdict
 
 
 class FakePackage:
     """The `contract.DriverPackage` of the fake driver."""
 
     name = "fake"
+    contract_version = CONTRACT_VERSION
+    abilities = Abilities(
+        frozenset((Ability.CHECKPOINT, Ability.NETWORK, Ability.BALLOON, Ability.FIRMWARE))
+    )
+    depends_on: tuple[str, ...] = ()
     look_ups: tuple[tuple[str, LookUp], ...] = ()
     saved_files = None
+
+    def assess(self, find_kernel: FindKernel) -> Verdict:  # noqa: ARG002
+        return Verdict(version="1", abilities=self.abilities)
 
     async def open(self, kernel: Path | None) -> FakeDriver:  # noqa: ARG002
         return FakeDriver()

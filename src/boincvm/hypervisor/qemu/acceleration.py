@@ -23,7 +23,7 @@ from boincvm.redaction import redact
 LIMIT = 2.5
 """Seconds that the trial boot may take; working hardware needs a fifth of that."""
 
-_DEVICE = Path("/dev/kvm")
+KVM = Path("/dev/kvm")
 _MOST_BYTES = 1 << 16
 _EXIT_PORT = 0xF4
 _SENT = 0x2A
@@ -74,13 +74,25 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
 
 
 def _why_not_even_tried(kernel: Path | None) -> str:
-    if not _DEVICE.exists():
+    if not KVM.exists():
         return "this host has no /dev/kvm (no hardware virtualization, or it is off in the BIOS)"
-    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+    if not os.access(KVM, os.R_OK | os.W_OK):
         return "/dev/kvm is there, but this user may not open it: join its group, usually kvm"
     if kernel is None:
         return "KVM was not tried: that needs an image's kernel"
     return ""
+
+
+def acceleration_remedy(kernel: Path | None) -> str:
+    """Return what to do where KVM does not work."""
+    from boincvm.host.virtualization import kvm_remedy  # only people ask
+
+    remedy = kvm_remedy()
+    if remedy:
+        return remedy
+    if kernel is None:
+        return "boincvm image build base; then boincvm doctor tries KVM"
+    return "nothing to do here: jobs run, only slower; a host whose KVM works is faster"
 
 
 async def _try_kvm(kernel: Path) -> str:

@@ -1,16 +1,11 @@
 """Checks of `boincvm doctor` for QEMU, one function each."""
 
 import asyncio
-import os
-import re
 import shutil
-from pathlib import Path
 
-from boincvm.host.users import group_of
 from boincvm.hypervisor.doctor import Check, FindKernel, LookUp, Status, last_line, output_of
+from boincvm.hypervisor.qemu.assess import read_version
 from boincvm.hypervisor.qemu.command import INSTALL_HINT, PROGRAM, SANDBOX
-
-OLDEST = (7, 2)
 
 
 def program(_: FindKernel) -> list[Check]:
@@ -18,15 +13,10 @@ def program(_: FindKernel) -> list[Check]:
     path = shutil.which(PROGRAM)
     if path is None:
         return [Check("qemu", Status.FAILED, f"no {PROGRAM}", INSTALL_HINT)]
-    status, text = output_of(path, "--version")
-    found = re.search(r"version (\d+)\.(\d+)(?:\.\d+)*", text)
-    if status != 0 or found is None:
-        detail = f"{path} does not tell its version: {last_line(text)}"
-        return [Check("qemu", Status.FAILED, detail, INSTALL_HINT)]
-    if (int(found[1]), int(found[2])) < OLDEST:
-        remedy = f"install QEMU {'.'.join(map(str, OLDEST))} or newer"
-        return [Check("qemu", Status.FAILED, f"{path}, {found[0]}, is too old", remedy)]
-    return [Check("qemu", Status.OK, f"{path}, {found[0]}")]
+    version, trouble, remedy = read_version(path)
+    if trouble:
+        return [Check("qemu", Status.FAILED, trouble, remedy)]
+    return [Check("qemu", Status.OK, f"{path}, version {version}")]
 
 
 def image_tool(_: FindKernel) -> list[Check]:
@@ -52,7 +42,7 @@ def sandbox(_: FindKernel) -> list[Check]:
 
 def acceleration(find_kernel: FindKernel) -> list[Check]:
     """Report the verdict and, if it is emulation, what that means for safety."""
-    from boincvm.hypervisor.qemu.acceleration import probe
+    from boincvm.hypervisor.qemu.acceleration import acceleration_remedy, probe
 
     kernel = find_kernel()
     verdict = asyncio.run(probe(kernel))
@@ -61,7 +51,12 @@ def acceleration(find_kernel: FindKernel) -> list[Check]:
     if verdict.accelerator != "tcg":
         return [Check("acceleration", Status.OK, detail)]
     return [
-        Check("acceleration", Status.WARNING, f"{detail}; emulation is slow", _kvm_remedy(kernel)),
+        Check(
+            "acceleration",
+            Status.WARNING,
+            f"{detail}; emulation is slow",
+            acceleration_remedy(kernel),
+        ),
         Check(
             "isolation",
             Status.WARNING,
@@ -70,17 +65,6 @@ def acceleration(find_kernel: FindKernel) -> list[Check]:
             "run programs that you do not trust where KVM works",
         ),
     ]
-
-
-def _kvm_remedy(kernel: Path | None) -> str:
-    device = Path("/dev/kvm")
-    if not device.exists():
-        return "turn virtualization on in the firmware, then: modprobe kvm_intel (or kvm_amd)"
-    if not os.access(device, os.R_OK | os.W_OK):
-        return f'usermod -aG {group_of(device)} "$USER", as root; then log in again'
-    if kernel is None:
-        return "boincvm image build base; then boincvm doctor tries KVM"
-    return "nothing to do here: jobs run, only slower; a host whose KVM works is faster"
 
 
 LOOK_UPS: tuple[tuple[str, LookUp], ...] = (

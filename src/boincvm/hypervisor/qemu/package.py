@@ -5,17 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boincvm.hypervisor.contract import CONTRACT_VERSION
+
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import Checkpoint, DriverPackage
-    from boincvm.hypervisor.doctor import LookUp
+    from boincvm.hypervisor.doctor import FindKernel, LookUp
     from boincvm.hypervisor.qemu.driver import QemuDriver
     from boincvm.hypervisor.qemu.prestarted import QemuPrestart
+    from boincvm.hypervisor.verdict import Abilities, Verdict
 
 
 class QemuPackage:
     """The `contract.DriverPackage` of QEMU."""
 
     name = "qemu"
+    contract_version = CONTRACT_VERSION
+
+    @property
+    def abilities(self) -> Abilities:
+        from boincvm.hypervisor.qemu.assess import ABILITIES
+
+        return ABILITIES
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        from boincvm.hypervisor.qemu.assess import DEPENDS_ON
+
+        return DEPENDS_ON
+
+    def assess(self, find_kernel: FindKernel) -> Verdict:
+        """Return the verdict. Raises HypervisorMissingError, OSError."""
+        from boincvm.hypervisor.qemu.assess import assess
+
+        return assess(find_kernel)
 
     @property
     def look_ups(self) -> tuple[tuple[str, LookUp], ...]:

@@ -5,19 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boincvm.hypervisor.contract import CONTRACT_VERSION
 from boincvm.hypervisor.uml.command import PROGRAM, find, namespace_command
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import DriverPackage
-    from boincvm.hypervisor.doctor import LookUp
+    from boincvm.hypervisor.doctor import FindKernel, LookUp
     from boincvm.hypervisor.uml.driver import UmlDriver
+    from boincvm.hypervisor.verdict import Abilities, Verdict
 
 
 class UmlPackage:
     """The `contract.DriverPackage` of User-mode Linux."""
 
     name = "uml"
+    contract_version = CONTRACT_VERSION
+    depends_on = (PROGRAM, "unshare")
     saved_files = None
+
+    @property
+    def abilities(self) -> Abilities:
+        from boincvm.hypervisor.uml.assess import ABILITIES
+
+        return ABILITIES
+
+    def assess(self, find_kernel: FindKernel) -> Verdict:
+        """Return the verdict. Raises HypervisorMissingError."""
+        from boincvm.hypervisor.uml.assess import assess
+
+        return assess(find_kernel)
 
     @property
     def look_ups(self) -> tuple[tuple[str, LookUp], ...]:

@@ -1,0 +1,82 @@
+"""What is known of a driver on this host: what its machines can do, how fast, how well kept apart.
+
+The advisor (advisor.py) collects the verdicts, and ranking.py compares them.
+"""
+
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+
+class Ability(Enum):
+    """What machines of a driver can do beyond running a program."""
+
+    CHECKPOINT = "checkpoint"
+    """They can be saved, and go on from there: `Driver.saved_machines`."""
+    GOLDEN = "golden"
+    """They can start as copies of a booted one: `Driver.golden_snapshots`."""
+    NETWORK = "network"
+    DISPLAY = "display"
+    BALLOON = "balloon"
+    """They can give memory back while they run."""
+    TRANSFER_DISK = "transfer disk"
+    FIRMWARE = "firmware"
+    """They can boot any disk as a computer does: `Driver.has_firmware`."""
+
+
+class Abilities(NamedTuple):
+    """What a driver's machines can do."""
+
+    of_machines: frozenset[Ability]
+    most_cpus: int | None = None
+    """The most processors of one machine; None means as many as the host."""
+
+
+class Speed(IntEnum):
+    """How fast a guest's programs compute; a faster one is greater."""
+
+    INTERPRETED = 1
+    """Each instruction is interpreted: a hundred times slower than the host, or more."""
+    EMULATED = 2
+    """The guest's code is translated: 15 to 23 times slower than the host."""
+    NATIVE = 3
+    """The processor runs the guest's code: as fast as the host."""
+
+
+class Isolation(IntEnum):
+    """What keeps a hostile guest from the host; a better one is greater."""
+
+    NONE = 1
+    """Nothing that counts: a program that breaks out of its machine is the user's own program."""
+    SANDBOX = 2
+    """A program that breaks out is in a process that may do little more than compute."""
+    HARDWARE = 3
+    """The processor keeps the guest from the host."""
+
+
+class Verdict(NamedTuple):
+    """Whether and how well a driver works on this host."""
+
+    version: str = ""
+    """The hypervisor's version; empty if there is none, or it does not tell."""
+    trouble: str = ""
+    """Why no machine can be made, one line; empty if machines can be made."""
+    remedy: str = ""
+    """What to type or do about the trouble, or about being slow."""
+    acceleration: str = ""
+    """What runs the guest's code and why, one line."""
+    speed: Speed = Speed.NATIVE
+    isolation: Isolation = Isolation.NONE
+    isolated_by: str = ""
+    """What keeps the guest from the host, one line."""
+    abilities: Abilities = Abilities(frozenset())
+    is_final: bool = True
+    """False if something could not be tried yet, so that the verdict must not be kept."""
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.trouble
+
+
+def unusable(trouble: str, remedy: str = "", version: str = "") -> Verdict:
+    """Return the verdict on a driver that makes no machines here."""
+    return Verdict(version=version, trouble=trouble, remedy=remedy)

@@ -1,0 +1,37 @@
+"""What a driver's package says of it, which the advisor believes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from boincvm.hypervisor.contract import CONTRACT_VERSION, Driver, DriverPackage, MachineSpec
+from boincvm.hypervisor.verdict import Ability
+
+
+def test_the_version_of_the_contract(package: DriverPackage) -> None:
+    assert package.contract_version == CONTRACT_VERSION
+
+
+def test_its_machines_can_do_what_it_says_and_nothing_else(
+    package: DriverPackage, driver: Driver, spec_in: Callable[[str], MachineSpec]
+) -> None:
+    spec = spec_in("machine")._replace(network=True, display=True, balloon=True)
+    machine = driver.machine(spec)
+    can = {
+        Ability.CHECKPOINT: driver.saved_machines is not None,
+        Ability.GOLDEN: driver.golden_snapshots is not None,
+        Ability.FIRMWARE: driver.has_firmware,
+        Ability.NETWORK: machine.network is not None,
+        Ability.DISPLAY: machine.display is not None,
+        Ability.BALLOON: machine.balloon is not None,
+    }
+    said = package.abilities.of_machines - {Ability.TRANSFER_DISK}  # it exists after the start
+    assert said == {ability for ability, is_there in can.items() if is_there}
+    assert package.abilities.most_cpus == driver.most_cpus
+
+
+def test_its_verdict(package: DriverPackage, kernel: Path) -> None:
+    verdict = package.assess(lambda: kernel)
+    assert verdict.is_usable
+    assert verdict.is_final
+    assert verdict.version
+    assert verdict.abilities.of_machines <= package.abilities.of_machines
