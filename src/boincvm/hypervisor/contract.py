@@ -454,6 +454,10 @@ class DriverPackage(Protocol):
         """What its machines can do where everything that they need is there."""
 
     @property
+    def proved_by(self) -> str:
+        """With what the conformance suite has really run, for the manual; "" if it never has."""
+
+    @property
     def depends_on(self) -> tuple[str, ...]:
         """Programs, by name, and files, by absolute path: if none changes, nor does the verdict."""
 

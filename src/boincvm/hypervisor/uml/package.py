@@ -20,6 +20,7 @@ class UmlPackage:
 
     name = "uml"
     contract_version = CONTRACT_VERSION
+    proved_by = "the real User-mode Linux 6.1"
     depends_on = (PROGRAM, "unshare")
     saved_files = None
 

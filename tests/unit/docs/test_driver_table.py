@@ -1,0 +1,46 @@
+"""The table of drivers and what they can do is in docs/drivers.md as the drivers say it.
+
+`python tests/unit/docs/test_driver_table.py` writes it anew.
+"""
+
+from pathlib import Path
+
+from boincvm.hypervisor.registry import BUILT_IN, find_driver
+from boincvm.hypervisor.verdict import Ability
+
+PAGE = Path(__file__).parents[3] / "docs/drivers.md"
+BEGIN, END = "<!-- drivers -->\n", "<!-- end of drivers -->"
+COLUMNS = {
+    Ability.CHECKPOINT: "checkpoints",
+    Ability.GOLDEN: "golden snapshots",
+    Ability.NETWORK: "network",
+    Ability.DISPLAY: "screen",
+    Ability.BALLOON: "gives memory back",
+    Ability.TRANSFER_DISK: "transfer disk",
+    Ability.FIRMWARE: "boots any disk",
+}
+
+
+def table() -> str:
+    heads = ["driver", *COLUMNS.values(), "processors", "proved by"]
+    lines = [heads, ["---"] * len(heads)]
+    for name in BUILT_IN:
+        package = find_driver(name)
+        can, most = package.abilities
+        cells = ["yes" if ability in can else "no" for ability in COLUMNS]
+        processors = "as many as the host" if most is None else str(most)
+        lines.append([f"`{name}`", *cells, processors, package.proved_by or "nothing yet"])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def test_each_ability_has_a_column() -> None:
+    assert set(COLUMNS) == set(Ability)
+
+
+def test_the_manual_has_what_the_drivers_say() -> None:
+    assert PAGE.read_text().partition(BEGIN)[2].partition(END)[0] == table()
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(before + BEGIN + table() + END + rest.partition(END)[2])
