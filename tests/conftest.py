@@ -11,6 +11,7 @@ from boincvm.host.inherited import reset_inherited_state
 from boincvm.machine.golden.switch import SWITCH
 from support.bench import Bench
 from support.images import ready_image
+from support.virtualbox.fixture import NOT_RUN
 
 # The tests' programs begin as from a terminal, though the tests may not: `nohup make test &`.
 reset_inherited_state()
@@ -30,6 +31,16 @@ WARMED = ((), ("--memory", "256M"), ("--balloon",))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever takes longest begins first: then no worker of pytest-xdist has it left at the end."""
     items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were not run for want of the real VirtualBox, and nothing else."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    names = [report.nodeid for report in skipped if NOT_RUN in str(report.longrepr)]
+    if names:
+        terminalreporter.section(f"not run: {NOT_RUN}")
+        for name in names:
+            terminalreporter.line(name)
 
 
 @pytest.fixture(scope="session")

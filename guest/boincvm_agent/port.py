@@ -2,7 +2,7 @@
 
 A serial line that gets more than its driver has room for loses bytes, or stops for good. So there
 the host sends no more than a few thousand bytes ahead of what we have told it on the second line
-that we have read (src/boincvm/hypervisor/uml/serial_line.py).
+that we have read (src/boincvm/hypervisor/serial_line.py).
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def _make_raw(line: int) -> None:
 
     attributes = termios.tcgetattr(line)
     attributes[0] = attributes[1] = attributes[3] = 0  # nothing is changed, echoed or acted on
+    attributes[4] = attributes[5] = termios.B115200  # the fastest that a real line's chip has
     termios.tcsetattr(line, termios.TCSANOW, attributes)
 
 

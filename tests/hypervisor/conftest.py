@@ -17,9 +17,12 @@ from boincvm.hypervisor.registry import BUILT_IN, find_driver, open_driver
 from support.driven import add_programs, runs_linux
 
 DRIVERS = [name for name in os.environ.get("BOINCVM_TEST_DRIVERS", "").split(",") if name]
+_OF_ITS_OWN = "virtualbox"
+"""Boots take a minute in its interpreter, so it has tests of its own (tests/vm/test_virtualbox.py)
+"""
 
 
-@pytest.fixture(params=DRIVERS or list(BUILT_IN))
+@pytest.fixture(params=DRIVERS or [name for name in BUILT_IN if name != _OF_ITS_OWN])
 def package(request: pytest.FixtureRequest) -> DriverPackage:
     return find_driver(request.param)
 

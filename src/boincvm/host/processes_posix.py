@@ -50,6 +50,7 @@ class ChildProcess:
         *,
         directory: Path,
         descriptors: Sequence[int] = (),
+        stdout: int = subprocess.DEVNULL,
         stderr: BinaryIO | int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -65,7 +66,7 @@ class ChildProcess:
                 env=dict(quiet_environment() if environment is None else environment),
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
             )

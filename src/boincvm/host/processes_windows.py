@@ -33,6 +33,7 @@ class ChildProcess:
         *,
         directory: Path,
         descriptors: Sequence[int] = (),
+        stdout: int = subprocess.DEVNULL,
         stderr: BinaryIO | int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
     ) -> None:

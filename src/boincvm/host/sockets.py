@@ -8,6 +8,7 @@ if sys.platform == "win32":
         connect_blocking,
         keep_alive,
         peer_is_this_user,
+        peer_process,
         private_listener,
         short_path,
     )
@@ -17,6 +18,7 @@ else:
         connect_blocking,
         keep_alive,
         peer_is_this_user,
+        peer_process,
         private_listener,
         short_path,
     )
@@ -25,6 +27,7 @@ __all__ = [
     "connect",
     "connect_blocking",
     "peer_is_this_user",
+    "peer_process",
     "keep_alive",
     "private_listener",
     "short_path",

@@ -94,6 +94,18 @@ def peer_is_this_user(peer: socket.socket) -> bool:
         raise not_yet("who is at the other end of a UNIX socket")
 
 
+def peer_process(peer: socket.socket) -> int:
+    """Return the id of the process that listened when we connected to it by a UNIX socket."""
+    if sys.platform == "linux":
+        told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        process, _, _ = struct.unpack("3i", told)
+        return int(process)
+    else:
+        from boincvm.host.not_yet import not_yet
+
+        raise not_yet("who is at the other end of a UNIX socket")
+
+
 def keep_alive(connection: socket.socket) -> None:
     """Have a TCP peer whose host has vanished noticed after a minute. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

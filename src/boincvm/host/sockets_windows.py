@@ -37,6 +37,11 @@ def peer_is_this_user(peer: socket.socket) -> bool:
     raise not_yet(_WHAT)
 
 
+def peer_process(peer: socket.socket) -> int:
+    """Return the id of the process at the other end."""
+    raise not_yet(_WHAT)
+
+
 def keep_alive(connection: socket.socket) -> None:
     """Have a TCP peer whose host has vanished noticed after a minute. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -14,12 +14,19 @@ _PANIC = b"Kernel panic - "
 class Console:
     """Reads `channel`, which it owns, whenever the event loop finds it readable.
 
-    `on_panic` is called once, for a guest kernel that does not stop when it has panicked.
+    `on_panic` is called once, for a guest kernel that does not stop when it has panicked. `sign` is
+    what tells a panic.
     """
 
-    def __init__(self, channel: socket.socket, on_panic: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        on_panic: Callable[[], None] | None = None,
+        sign: bytes = _PANIC,
+    ) -> None:
         channel.setblocking(False)
         self._on_panic = on_panic
+        self._sign = sign
         self._channel: socket.socket | None = channel
         self._tail = bytearray()
         asyncio.get_running_loop().add_reader(channel, self._read)
@@ -39,7 +46,7 @@ class Console:
         if data:
             self._tail += data
             del self._tail[:-KEPT]
-            if self._on_panic is not None and _PANIC in self._tail:
+            if self._on_panic is not None and self._sign in self._tail:
                 on_panic, self._on_panic = self._on_panic, None
                 on_panic()
         else:
@@ -52,17 +59,21 @@ class Console:
             pass
         text = self._tail.decode(errors="replace")
         for line in text.splitlines():
-            _, found, rest = line.partition(_PANIC.decode())
+            _, found, rest = line.partition(self._sign.decode())
             if found:
                 rest = rest.removeprefix("not syncing: ")
                 return "".join(filter(str.isprintable, rest))[:200] or "without a word"
         return ""
 
-    def last_words(self) -> str:
-        """Return the last line, printable, or ""."""
+    def text(self) -> str:
+        """Return what has arrived, as far as it is kept."""
         while self._read():
             pass
-        lines = self._tail.decode(errors="replace").strip().splitlines()
+        return self._tail.decode(errors="replace")
+
+    def last_words(self) -> str:
+        """Return the last line, printable, or ""."""
+        lines = self.text().strip().splitlines()
         return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
 
     def close(self) -> None:

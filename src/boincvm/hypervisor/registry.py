@@ -17,6 +17,7 @@ DEFAULT = "qemu"
 BUILT_IN = {
     "qemu": "boincvm.hypervisor.qemu.package",
     "uml": "boincvm.hypervisor.uml.package",
+    "virtualbox": "boincvm.hypervisor.virtualbox.package",
     "fake": "boincvm.hypervisor.fake.package",
 }
 """Modules with a `PACKAGE`, by driver name."""

@@ -15,10 +15,10 @@ from boincvm.hypervisor.contract import (
     MachineState,
     Usage,
 )
+from boincvm.hypervisor.serial_line import SerialChannel
 from boincvm.hypervisor.uml import command
 from boincvm.hypervisor.uml.disks import DISK, WINDOW, Disks
 from boincvm.hypervisor.uml.process import UmlProcess
-from boincvm.hypervisor.uml.serial_line import SerialChannel
 from boincvm.sizes import format_size
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - it is the kernel that chooses this place

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from boincvm.hypervisor.uml.serial_line import WINDOW, SerialChannel
+from boincvm.hypervisor.serial_line import WINDOW, SerialChannel
 
 LIMIT = 10.0
 MUCH = 50_000

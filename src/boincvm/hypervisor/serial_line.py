@@ -1,4 +1,4 @@
-"""The guest link over two serial lines of a User-mode Linux, with a window.
+"""The guest link over two serial lines of a machine, with a window.
 
 The kernel's driver of a serial line has room for 4 KiB that the guest has not read; a line that
 gets more can stop for good. So at most WINDOW bytes are on the way: on a second line the guest's

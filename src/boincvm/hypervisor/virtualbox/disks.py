@@ -1,0 +1,152 @@
+"""The disk files of a machine: layers over the image's root disk, and the transfer disk.
+
+The image's root disk is shared by all machines, and never written to. VirtualBox reads qcow2 as it
+is; each layer over it is a VDI file.
+"""
+
+import os
+import uuid
+from pathlib import Path
+
+from boincvm.errors import HypervisorError, UsageError, host_error
+from boincvm.host.files import open_descriptor
+from boincvm.hypervisor import qcow2
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.virtualbox import vdi
+from boincvm.hypervisor.virtualbox.home import Medium
+from boincvm.sizes import format_size
+
+WINDOW, _WINDOW_DESCRIPTOR = "window", "window.vmdk"
+WINDOW_FILES = (WINDOW, _WINDOW_DESCRIPTOR)
+"""The transfer disk: its bytes as they are, and the text by which VirtualBox finds them."""
+WINDOW_SIZE = 32 << 20
+"""Bytes of the transfer disk."""
+_BASE = uuid.UUID("b01c0000-0000-4000-8000-000000000001")
+_WINDOW_ID = uuid.UUID("b01c0000-0000-4000-8000-000000000002")
+"""The image's disk and the transfer disk have the same UUIDs in every machine's registry."""
+_FORMATS = {"qcow2": "QCOW", "raw": "RAW"}
+_MOST_LAYERS = 64
+
+
+class Disks:
+    """The root disk's layers and the transfer disk, whose `window` is open until `close`."""
+
+    def __init__(self, spec: MachineSpec, directory: Path, layers: tuple[str, ...]) -> None:
+        """Make the disks in `directory`, or take `layers`, which lie there already.
+
+        Raises HypervisorError, HostDiskFullError, UsageError.
+        """
+        self.directory = directory
+        self.window = -1
+        try:
+            size = _wanted_size(spec)
+            self.chain = [Medium(_BASE, spec.root.resolve(), _FORMATS[spec.root_format])]
+            for name in layers:
+                self._take(name)
+            self.layers = layers
+            if not layers:
+                self.add_layer(size)
+            self._make_window()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, qcow2.DiskRefusedError | vdi.LayerRefusedError):
+                raise HypervisorError(f"the machine's disk is refused: {error}") from error
+            if isinstance(error, OSError):
+                raise host_error(
+                    "the machine's disks cannot be made", error, HypervisorError
+                ) from error
+            raise
+
+    def add_layer(self, size: int | None = None) -> str:
+        """Put an empty layer on top, of the same size unless told; return its name.
+
+        Raises OSError, LayerRefusedError.
+        """
+        if size is None:
+            size = vdi.read_layer(self.chain[-1].path).size
+        name = free_layer(self.directory)
+        layer = vdi.write_layer(self.directory / name, size, self.chain[-1].id)
+        self.chain.append(Medium(layer, self.directory / name, "VDI"))
+        self.layers = (*self.layers, name) if len(self.chain) > 2 else (name,)
+        return name
+
+    def _take(self, name: str) -> None:
+        check_layer_name(name)
+        layer = vdi.read_layer(self.directory / name)
+        if layer.below != self.chain[-1].id or len(self.chain) > _MOST_LAYERS:
+            raise vdi.LayerRefusedError(f"{name} does not belong over {self.chain[-1].path.name}")
+        if layer.id in {medium.id for medium in self.chain}:
+            raise vdi.LayerRefusedError(f"{name} has the UUID of a layer beneath it")
+        self.chain.append(Medium(layer.id, self.directory / name, "VDI"))
+
+    @property
+    def top(self) -> Medium:
+        return self.chain[-1]
+
+    @property
+    def window_medium(self) -> Medium:
+        """The transfer disk, of a kind that snapshots leave alone."""
+        return Medium(_WINDOW_ID, self.directory / _WINDOW_DESCRIPTOR, "VMDK", "Writethrough")
+
+    def _make_window(self) -> None:
+        path = self.directory / WINDOW
+        path.unlink(missing_ok=True)
+        self.window = open_descriptor(path, "x+", follow_links=False, permissions=0o600)
+        os.ftruncate(self.window, WINDOW_SIZE)
+        (self.directory / _WINDOW_DESCRIPTOR).write_text(_VMDK)
+
+    def close(self) -> None:
+        """Close the transfer disk. Idempotent."""
+        if self.window >= 0:
+            os.close(self.window)
+            self.window = -1
+
+
+_VMDK = f"""\
+# Disk DescriptorFile
+version=1
+CID=b01c0001
+parentCID=ffffffff
+createType="monolithicFlat"
+RW {WINDOW_SIZE // 512} FLAT "{WINDOW}" 0
+ddb.virtualHWVersion = "4"
+ddb.adapterType="ide"
+ddb.uuid.image="{_WINDOW_ID}"
+ddb.uuid.modification="00000000-0000-0000-0000-000000000000"
+ddb.uuid.parent="00000000-0000-0000-0000-000000000000"
+ddb.uuid.parentmodification="00000000-0000-0000-0000-000000000000"
+"""
+"""A disk whose bytes lie as they are in a file beside this one."""
+
+
+def check_layer_name(name: object) -> None:
+    """Raise HypervisorError unless it is the name of a layer in a machine's directory."""
+    if not isinstance(name, str) or not name.endswith(".vdi") or not _is_plain(name[:-4]):
+        raise HypervisorError(f"{ascii(name)[:80]} is no layer of a machine's disk")
+
+
+def _is_plain(name: str) -> bool:
+    return 0 < len(name) < 64 and all(
+        character.isascii() and (character.isalnum() or character in "-{}") for character in name
+    )
+
+
+def free_layer(directory: Path) -> str:
+    """Return a name for a new layer, greater than that of any that lies there."""
+    numbers = [
+        int(path.stem.removeprefix("disk-"))
+        for path in directory.glob("disk-*.vdi")
+        if path.stem.removeprefix("disk-").isdecimal()
+    ]
+    return f"disk-{max(numbers, default=0) + 1:06d}.vdi"
+
+
+def _wanted_size(spec: MachineSpec) -> int:
+    size = qcow2.check_root(spec.root, spec.root_format)
+    wanted = size if spec.disk_size is None else spec.disk_size
+    if wanted < size:
+        raise UsageError(
+            f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
+            hint="ask for as much or more, or leave the disk's size out",
+        )
+    return wanted

@@ -1,0 +1,27 @@
+"""Checks of `boincvm doctor` for VirtualBox; none if it is not installed."""
+
+from boincvm.errors import HypervisorMissingError
+from boincvm.host.programs import find_program
+from boincvm.hypervisor.doctor import Check, FindKernel, LookUp, Status
+from boincvm.hypervisor.virtualbox.assess import assess
+from boincvm.hypervisor.virtualbox.installation import MANAGE
+
+_NAME = "virtualbox"
+
+
+def installation(find_kernel: FindKernel) -> list[Check]:
+    """Check the version, and that the kernel module is loaded."""
+    path = find_program(MANAGE)
+    if path is None:
+        return []
+    try:
+        verdict = assess(find_kernel)
+    except HypervisorMissingError as error:
+        return [Check(_NAME, Status.WARNING, error.message, error.hint)]
+    if verdict.trouble:
+        return [Check(_NAME, Status.WARNING, verdict.trouble, verdict.remedy)]
+    detail = f"{path}, version {verdict.version}; for --driver virtualbox"
+    return [Check(_NAME, Status.OK, detail)]
+
+
+LOOK_UPS: tuple[tuple[str, LookUp], ...] = ((_NAME, installation),)

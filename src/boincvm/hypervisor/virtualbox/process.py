@@ -1,0 +1,117 @@
+"""The process that runs one machine, `VBoxHeadless`, and the serial lines that it connects."""
+
+import asyncio
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from boincvm.errors import HypervisorError
+from boincvm.host.process_tree import own_usage
+from boincvm.host.processes import ChildProcess
+from boincvm.hypervisor.console import Console
+from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
+from boincvm.hypervisor.virtualbox.command import CONSOLE, LINES, LINK, RECEIPTS
+from boincvm.hypervisor.virtualbox.home import Home, listen
+from boincvm.hypervisor.virtualbox.installation import HEADLESS, program
+from boincvm.hypervisor.virtualbox.vboxmanage import error_from
+
+_START_LIMIT = 120.0
+"""Seconds until it has connected its serial lines."""
+_GURU = "Guru Meditation "
+"""VirtualBox's word for a machine that it cannot run any further."""
+
+
+class HeadlessProcess:
+    """VBoxHeadless with its machine; make one with `start`.
+
+    `link` and `receipts` are our ends of its serial lines; whoever takes them owns them.
+    """
+
+    def __init__(self, child: ChildProcess, words: Console, lines: list[socket.socket]) -> None:
+        self.child = child
+        self.link, self.receipts = lines[LINK], lines[RECEIPTS]
+        self._console = Console(lines[CONSOLE])
+        self._words = words
+
+    @classmethod
+    async def start(cls, home: Home, machine: str, *, paused: bool) -> "HeadlessProcess":
+        """Start the machine, whose definition lies in `home`.
+
+        Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
+        """
+        path = program(HEADLESS)
+        with ExitStack() as stack:
+            listeners = [stack.enter_context(listen(home.socket(line))) for line in LINES]
+            near, far = socket.socketpair()
+            with far:
+                command = [path, "--comment", home.name, "--startvm", machine, "--vrde", "off"]
+                child = ChildProcess(
+                    [*command, "--start-paused"] if paused else command,
+                    directory=Path("/"),
+                    stdout=far.fileno(),
+                    stderr=far.fileno(),
+                    environment=home.environment,
+                )
+            words = Console(near, on_panic=child.kill, sign=_GURU.encode())
+            try:
+                home.note_process(child.pid)
+                lines = await _connected(listeners, child)
+            except BaseException:
+                child.end()
+                words.close()
+                raise
+        if not lines:
+            said = words.text()
+            words.close()
+            raise error_from("the machine's start", said)
+        return cls(child, words, lines)
+
+    async def ended(self) -> MachineEnd:
+        """Wait for its end, and return why it ended, as far as VirtualBox and the guest know."""
+        status = await self.child.wait()
+        if panic := self._console.panic_line():
+            return MachineEnd(EndCause.PANICKED, panic)
+        if reason := self._words.panic_line():
+            return MachineEnd(EndCause.FAILED, f"VirtualBox cannot run it further: {reason}")
+        if status == 0:
+            return MachineEnd(EndCause.POWERED_OFF, "")
+        if status < 0:
+            return MachineEnd(EndCause.KILLED, "a signal ended VBoxHeadless")
+        return MachineEnd(EndCause.FAILED, error_from("to go on", self._words.text()).message)
+
+    def usage(self) -> Usage | None:
+        """Return what it uses, or None if it has ended."""
+        return Usage(*own_usage(self.child.pid)) if self.child.is_running else None
+
+    def close(self) -> None:
+        """Stop reading what the ended process and its guest have written."""
+        self._console.close()
+        self._words.close()
+
+
+async def _connected(
+    listeners: list[socket.socket], child: ChildProcess
+) -> list[socket.socket] | None:
+    """Return the connections to all listeners, or None if the child ends first."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        end = group.create_task(child.wait())
+        accepted = [group.create_task(loop.sock_accept(listener)) for listener in listeners]
+        waiting: set[asyncio.Task[object]] = set(accepted)
+        try:
+            async with asyncio.timeout(_START_LIMIT):
+                while waiting and not end.done():
+                    await asyncio.wait({*waiting, end}, return_when=asyncio.FIRST_COMPLETED)
+                    waiting = {task for task in waiting if not task.done()}
+        except TimeoutError:
+            child.kill()
+            raise HypervisorError("VirtualBox did not start the machine in time") from None
+        finally:
+            for task in (*accepted, end):
+                task.cancel()
+    lines = [task.result()[0] for task in accepted if task.done() and not task.cancelled()]
+    if len(lines) == len(listeners):
+        return lines
+    for line in lines:
+        line.close()
+    return None

@@ -1,0 +1,32 @@
+"""What tests of the real VirtualBox take, and how they are reported where it cannot be had."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support.virtualbox.root import RealVirtualBox, UnavailableError, real_virtualbox
+
+NOT_RUN = "the real VirtualBox cannot be had here"
+
+
+def use_virtualbox(monkeypatch: pytest.MonkeyPatch, *, stock: bool = False) -> RealVirtualBox:
+    """Put the real VirtualBox on PATH; where it cannot be had, the test is not run.
+
+    `stock`: with the package's own VBoxHeadless.
+    """
+    try:
+        real = real_virtualbox()
+    except UnavailableError as reason:
+        pytest.skip(f"{NOT_RUN}: {reason}")
+    programs = real.stock if stock else real.programs
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return real
+
+
+def virtualbox_homes() -> list[Path]:
+    """Return the private VirtualBoxes that lie in the cache."""
+    from boincvm.paths import cache_directory
+
+    homes = cache_directory() / "virtualbox"
+    return sorted(homes.iterdir()) if homes.exists() else []

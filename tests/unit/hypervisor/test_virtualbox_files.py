@@ -1,0 +1,137 @@
+"""The boot disc and the disks' layers that VirtualBox is given."""
+
+import struct
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor.virtualbox import vdi
+from boincvm.hypervisor.virtualbox.boot_disc import CODE, SECTOR, machine_code, write_boot_disc
+from boincvm.hypervisor.virtualbox.disks import check_layer_name, free_layer
+
+BELOW = uuid.UUID("b01c0000-0000-4000-8000-000000000001")
+
+
+def test_the_loader_is_what_it_says(tmp_path: Path) -> None:
+    """An assembler makes the same bytes of the text beside them."""
+    source = "".join(line[24:].strip() + "\n" for line in CODE.splitlines())
+    (tmp_path / "loader.s").write_text(source)
+    for command in (
+        ["as", "--32", "-o", "loader.o", "loader.s"],
+        ["objcopy", "-O", "binary", "-j", ".text", "loader.o", "loader"],
+    ):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "loader").read_bytes() == machine_code()
+
+
+def an_elf(*, entry: int | None = 0x100_0040, machine: bytes = b"\x7fELF\2\1") -> bytes:
+    """A kernel of one segment, with an entry point in its notes."""
+    code = b"the kernel's code" + bytes(4096)
+    note = b"" if entry is None else struct.pack("<III4sI", 4, 4, 18, b"Xen\0", entry)
+    data = 64 + 2 * 56
+    headers = struct.pack("<IIQQQQQQ", 1, 5, data, 0, 0x100_0000, len(code), 1 << 20, 0)
+    headers += struct.pack("<IIQQQQQQ", 4, 4, data + len(code), 0, 0, len(note), len(note), 0)
+    elf = machine.ljust(32, b"\0") + struct.pack("<Q", 64)
+    elf = elf.ljust(54, b"\0") + struct.pack("<HH", 56, 2)
+    return elf.ljust(64, b"\0") + headers + code + note
+
+
+@pytest.fixture
+def initrd(tmp_path: Path) -> Path:
+    path = tmp_path / "initrd"
+    path.write_bytes(b"the initrd")
+    return path
+
+
+def test_a_boot_disc(tmp_path: Path, initrd: Path) -> None:
+    kernel, disc = tmp_path / "kernel", tmp_path / "disc"
+    kernel.write_bytes(an_elf())
+    write_boot_disc(disc, kernel, initrd, "quiet a=b")
+    content = disc.read_bytes()
+    assert len(content) == 26 * SECTOR
+    assert content[17 * SECTOR :].startswith(b"\0CD001\1EL TORITO SPECIFICATION")
+    assert content[24 * SECTOR :].startswith(b"the kernel's code\0")
+    assert content[25 * SECTOR :].startswith(b"the initrd\0")
+    loader = content[20 * SECTOR : 24 * SECTOR]
+    table = struct.unpack_from("<9I", loader, 0x400)
+    assert table == (24, 1, 0x100_0000, 25, 1, 0x110_0000, 0, 0, 0)
+    assert loader[0xC00:].startswith(b"quiet a=b\0")
+    assert struct.unpack_from("<I", loader, 0x308) == (0x100_0040,)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "why"),
+    [
+        (an_elf(entry=None), "no PVH entry point"),
+        (an_elf(machine=b"\x7fELF\1\1"), "no 64-bit ELF"),
+        (an_elf()[:2000], "a segment is not in the file"),
+        (an_elf()[:100], "headers are not in the file"),
+        (b"", "no 64-bit ELF"),
+    ],
+)
+def test_a_kernel_that_cannot_be_started(
+    tmp_path: Path, initrd: Path, kernel: bytes, why: str
+) -> None:
+    (tmp_path / "kernel").write_bytes(kernel)
+    with pytest.raises(HypervisorError, match=why):
+        write_boot_disc(tmp_path / "disc", tmp_path / "kernel", initrd, "")
+
+
+def test_too_many_arguments(tmp_path: Path, initrd: Path) -> None:
+    (tmp_path / "kernel").write_bytes(an_elf())
+    with pytest.raises(HypervisorError, match="too long"):
+        write_boot_disc(tmp_path / "disc", tmp_path / "kernel", initrd, "x" * 2048)
+
+
+@pytest.mark.parametrize("size", [512, 8 << 30, (8 << 30) + 512])
+def test_an_empty_layer(tmp_path: Path, size: int) -> None:
+    layer = vdi.write_layer(tmp_path / "disk.vdi", size, BELOW)
+    assert vdi.read_layer(tmp_path / "disk.vdi") == (layer, BELOW, size)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (0x40, b"\0", "no VDI file"),
+        (0x44, b"\2", "no VDI file of version 1.1"),
+        (0x4C, b"\1", "no layer over another disk"),
+        (0x154, b"\0\0\0\0", "sizes are invalid"),
+        (0x158, b"\xff\xff\xff\x7f", "sizes are invalid"),
+        (0x170, b"\0" * 8, "sizes are invalid"),
+        (0x170, b"\xff" * 8, "sizes are invalid"),
+        (0x178, b"\0\0\0\1", "sizes are invalid"),
+        (0x180, b"\xff" * 4, "sizes are invalid"),
+        (0x184, b"\xff" * 4, "sizes are invalid"),
+    ],
+)
+def test_a_layer_that_is_refused(tmp_path: Path, at: int, value: bytes, why: str) -> None:
+    path = tmp_path / "disk.vdi"
+    vdi.write_layer(path, 8 << 30, BELOW)
+    content = bytearray(path.read_bytes())
+    content[at : at + len(value)] = value
+    path.write_bytes(content)
+    with pytest.raises(vdi.LayerRefusedError, match=why):
+        vdi.read_layer(path)
+
+
+def test_a_short_layer(tmp_path: Path) -> None:
+    (tmp_path / "disk.vdi").write_bytes(b"<<< ")
+    with pytest.raises(vdi.LayerRefusedError, match="no VDI file"):
+        vdi.read_layer(tmp_path / "disk.vdi")
+
+
+@pytest.mark.parametrize("name", ["", "disk", "../a.vdi", "a/b.vdi", ".vdi", "a.vmdk", 7, "é.vdi"])
+def test_names_that_are_no_layers(name: object) -> None:
+    with pytest.raises(HypervisorError, match="no layer"):
+        check_layer_name(name)
+
+
+def test_new_layers_have_greater_names(tmp_path: Path) -> None:
+    assert free_layer(tmp_path) == "disk-000001.vdi"
+    for name in ("disk-000007.vdi", "disk-x.vdi", "{a}.vdi"):
+        (tmp_path / name).touch()
+        check_layer_name(name)
+    assert free_layer(tmp_path) == "disk-000008.vdi"

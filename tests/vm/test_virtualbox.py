@@ -1,0 +1,236 @@
+"""The VirtualBox driver, with the real VirtualBox (support/virtualbox/root.py)."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from boincvm.errors import HypervisorError, UsageError
+from boincvm.host.process_tree import command_line
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.registry import find_driver
+from boincvm.hypervisor.virtualbox.boot_disc import write_boot_disc
+from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver, VirtualBoxMachine, open_driver
+from boincvm.hypervisor.virtualbox.installation import DEVICE, MODULE_HINT
+from boincvm.hypervisor.virtualbox.vboxmanage import parse_table
+from support.driven import LIMIT
+from support.virtualbox.fixture import use_virtualbox, virtualbox_homes
+
+pytestmark = pytest.mark.timeout(300)
+MakeMachine = Callable[..., VirtualBoxMachine]
+
+
+@pytest.fixture
+async def driver(monkeypatch: pytest.MonkeyPatch) -> VirtualBoxDriver:
+    use_virtualbox(monkeypatch)
+    return await open_driver()
+
+
+@pytest.fixture
+def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
+    directory = tmp_path / "a machine & its <place>"
+    directory.mkdir(mode=0o700)
+    files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
+    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+
+
+@pytest.fixture
+async def machine(driver: VirtualBoxDriver, spec: MachineSpec) -> AsyncIterator[MakeMachine]:
+    """Makes machines that are destroyed after the test, and leave nothing."""
+    async with AsyncExitStack() as stack:
+        made = []
+
+        def make(**changes: object) -> VirtualBoxMachine:
+            one = driver.machine(spec._replace(**changes))
+            stack.push_async_callback(one.destroy)
+            made.append(one)
+            return one
+
+        yield make
+    assert not spec.directory.exists() or list(spec.directory.iterdir()) == []
+    for one in made:
+        assert one.home is None
+
+
+def services(home: Path) -> list[int]:
+    """The processes that have `home` in their environment."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if os.fsencode(home) in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except (OSError, ValueError):
+            continue
+    return [one for one in found if command_line(one)]
+
+
+def test_the_boot_disc_starts_the_kernel(base_image: Path, tmp_path: Path) -> None:
+    """With another computer's firmware, QEMU's: kernel, initrd and arguments arrive whole."""
+    disc = tmp_path / "disc"
+    arguments = 'console=ttyS0 quiet panic=-1 boincvm.shell="uname; poweroff -f"'
+    write_boot_disc(disc, base_image / "kernel", base_image / "initrd", arguments)
+    disk = f"file={base_image / 'root.qcow2'},format=qcow2,if=virtio,readonly=on"
+    done = subprocess.run(
+        ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256M", "-nodefaults",
+         "-display", "none", "-no-reboot", "-serial", "stdio", "-drive", disk,
+         "-cdrom", disc, "-boot", "d"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )  # fmt: skip
+    assert "Linux" in done.stdout
+
+
+async def told(one: VirtualBoxMachine) -> dict[str, str]:
+    assert one.home is not None
+    said = await one.home.manage.run("showvminfo", one.home.name, "--machinereadable")
+    return parse_table(said)
+
+
+async def test_a_machine_is_what_was_asked_for(machine: MakeMachine) -> None:
+    one = machine()
+    await one.create()
+    table = await told(one)
+    assert table["memory"] == "256"
+    assert table["VMState"] == "poweroff"
+    assert table["nic1"] == "none"
+    assert table["vrde"] == "off"
+    assert [table[f"uartmode{line}"].split(",")[0] for line in (1, 2, 3)] == ["client"] * 3
+    assert table["boot-0-0"].endswith("boot.iso")
+    assert table["disks-0-0"].endswith("disk-000001.vdi")
+    assert table["disks-1-0"].endswith("window.vmdk")
+
+
+async def test_the_layer_is_over_the_image(machine: MakeMachine, base_image: Path) -> None:
+    """Written by us, and read by VirtualBox; the image's own file is shared, and not changed."""
+    one = machine(disk_size=20 << 30)
+    await one.create()
+    before = (base_image / "root.qcow2").stat()
+    assert one.home is not None
+    said = await one.home.manage.run("list", "--long", "hdds")
+    layer = said[said.index("disk-000001.vdi") - 600 :]
+    assert "20480 MBytes" in layer
+    assert "differencing" in layer
+    assert "root.qcow2" in said
+    assert (base_image / "root.qcow2").stat() == before
+
+
+async def test_a_network_card_is_there_where_asked_for(machine: MakeMachine) -> None:
+    one = machine(network=True)
+    assert one.network is not None
+    await one.network.connect(connected=False)
+    table = await told(one)
+    assert (table["nic1"], table["cableconnected1"]) == ("nat", "off")
+    await one.network.connect(connected=True)
+    assert (await told(one))["cableconnected1"] == "on"
+
+
+async def test_a_disk_that_is_too_small(machine: MakeMachine) -> None:
+    with pytest.raises(UsageError, match="less than the image's"):
+        await machine(disk_size=1 << 30).create()
+
+
+async def test_nothing_is_left_of_it(machine: MakeMachine) -> None:
+    one = machine()
+    await one.create()
+    assert one.home is not None
+    home = one.home.directory
+    sockets = Path("/tmp", f".vbox-{one.home.name}-ipc")
+    assert sockets.exists()
+    assert services(home) != []
+    await one.destroy()
+    assert not home.exists()
+    assert not sockets.exists()
+    assert services(home) == []
+
+
+async def test_machines_know_nothing_of_each_other(machine: MakeMachine) -> None:
+    one, two = machine(), machine(ephemeral=True)
+    await one.create()
+    await two.create()
+    assert one.home is not None
+    assert two.home is not None
+    names = (await one.home.manage.run("list", "vms"), await two.home.manage.run("list", "vms"))
+    assert one.home.name in names[0]
+    assert one.home.name not in names[1]
+
+
+async def test_without_the_kernel_module(
+    monkeypatch: pytest.MonkeyPatch, machine: MakeMachine
+) -> None:
+    """With the package's own VBoxHeadless: the error says what to type."""
+    use_virtualbox(monkeypatch, stock=True)
+    one = machine()
+    with pytest.raises(HypervisorError) as caught:
+        await one.start()
+    assert "Kernel driver not installed" in caught.value.message
+    assert caught.value.hint == MODULE_HINT
+    assert one.process_ids() == ()
+
+
+def test_what_doctor_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_virtualbox(monkeypatch)
+    package = find_driver("virtualbox")
+    verdict = package.assess(lambda: None)
+    assert verdict.version.startswith("7.")
+    ((name, look),) = package.look_ups
+    (check,) = look(lambda: None)
+    assert name == check.name == "virtualbox"
+    if not Path(DEVICE).exists():
+        assert f"{DEVICE} is not" in check.detail
+        assert check.remedy == verdict.remedy == MODULE_HINT
+
+
+async def test_a_disk_that_has_gone(machine: MakeMachine, spec: MachineSpec) -> None:
+    one = machine()
+    await one.create()
+    (spec.directory / "disk-000001.vdi").unlink()
+    with pytest.raises(HypervisorError, match="Could not open the medium"):
+        await one.start()
+
+
+ORPHAN = """
+import asyncio, os, sys
+from pathlib import Path
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.virtualbox.boot_disc import write_boot_disc
+from boincvm.hypervisor.virtualbox.driver import open_driver
+
+async def main(directory, kernel, initrd, root):
+    spec = MachineSpec(*map(Path, (directory, kernel, initrd, root)), memory=64 << 20, cpus=1)
+    machine = (await open_driver()).machine(spec._replace(ephemeral=True))
+    await machine.create()
+    print(machine.home.directory, flush=True)
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_what_a_killed_process_left_is_removed(
+    machine: MakeMachine, spec: MachineSpec, tmp_path: Path
+) -> None:
+    files = map(str, (tmp_path / "its", spec.kernel, spec.initrd, spec.root))
+    (tmp_path / "its").mkdir()
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", ORPHAN, *files],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    home = Path(done.stdout.strip())
+    assert home in virtualbox_homes()
+    assert services(home) != []
+    await machine().create()
+    assert not home.exists()
+    assert services(home) == []
+    assert not Path("/tmp", f".vbox-boincvm-{home.name}-ipc").exists()
