@@ -1,8 +1,8 @@
 """BOINC's API for a Python program that runs inside a virtual machine of boincvm, or anywhere.
 
-One file, standard library only, any Python 3.8 or later: put it beside your program. The words go
-to the FIFO that the environment variable BOINCVM_VOICE names; where there is none, everything
-works and nothing is said. Functions may be called from any thread.
+One file, standard library only, any Python 3.8 or later: put it beside your program. Its messages
+go to the FIFO that the environment variable BOINCVM_VOICE names; where there is none, everything
+works and nothing is sent. Functions may be called from any thread.
 
     import boinc
 
@@ -39,14 +39,14 @@ REPORT_STEP = 0.01
 DEFAULT_CHECKPOINT_PERIOD = 300.0
 """Seconds."""
 LONGEST_LINE = 4095
-"""Bytes of a word with its end: what one write() puts into a FIFO whole (PIPE_BUF)."""
+"""Bytes of a message with its end: what one write() puts into a FIFO whole (PIPE_BUF)."""
 LARGEST_FILE = 1 << 20
 """Bytes of init_data.xml or a soft link that are read."""
 _SECTIONS = ("project_preferences", "host_info", "proxy_info", "global_preferences")
 
 
-class _Voice:
-    """The FIFO, opened at the first word."""
+class _StatusChannel:
+    """The FIFO, opened at the first message."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,8 +59,8 @@ class _Voice:
                 self._descriptor = _open_fifo(os.environ.get("BOINCVM_VOICE", ""))
             return self._descriptor
 
-    def say(self, text: str, *, may_drop: bool = False) -> None:
-        """One line; waits while the FIFO is full, unless the word `may_drop`."""
+    def send(self, text: str, *, may_drop: bool = False) -> None:
+        """Send one line; wait while the FIFO is full, unless the message `may_drop`."""
         descriptor = self.open()
         if descriptor < 0:
             return
@@ -105,8 +105,8 @@ class _State:
         self.data = init_data()
         self.started = time.monotonic()
         self.checkpoint_due = self.started + _checkpoint_period(self.data)
-        self.fraction = self.fraction_said = self.highest_said = -1.0
-        self.fraction_said_at = self.operations_said_at = -math.inf
+        self.fraction = self.sent_fraction = self.highest_sent = -1.0
+        self.fraction_sent_at = self.operations_sent_at = -math.inf
         self.operations: tuple[float, float] | None = None
 
 
@@ -135,7 +135,7 @@ def init_data() -> dict[str, str]:
 
 def is_standalone() -> bool:
     """Whether nobody listens, or there is no init_data.xml."""
-    return not (_state.data and _voice.open() >= 0)
+    return not (_state.data and _status_channel.open() >= 0)
 
 
 def resolve_filename(logical_name: str) -> str:
@@ -156,7 +156,7 @@ def fraction_done(fraction: float) -> None:
         shown = min(fraction, 1.0)
         is_due = shown >= 0 and _is_due(shown)
     if is_due:
-        _voice.say(f"fraction-done {shown:.6f}", may_drop=True)
+        _status_channel.send(f"fraction-done {shown:.6f}", may_drop=True)
 
 
 def get_fraction_done() -> float:
@@ -165,16 +165,16 @@ def get_fraction_done() -> float:
 
 
 def _is_due(fraction: float) -> bool:
-    if fraction == _state.fraction_said:
+    if fraction == _state.sent_fraction:
         return False
-    highest = _state.highest_said
+    highest = _state.highest_sent
     is_step = fraction >= highest + REPORT_STEP or fraction == 1 > highest
     now = time.monotonic()
-    if not is_step and now - _state.fraction_said_at < REPORT_PERIOD:
+    if not is_step and now - _state.fraction_sent_at < REPORT_PERIOD:
         return False
-    _state.fraction_said = fraction
-    _state.fraction_said_at = now
-    _state.highest_said = max(highest, fraction)
+    _state.sent_fraction = fraction
+    _state.fraction_sent_at = now
+    _state.highest_sent = max(highest, fraction)
     return True
 
 
@@ -185,14 +185,14 @@ def time_to_checkpoint() -> bool:
 
 def checkpoint_completed() -> None:
     """The program's own checkpoint is on the disk."""
-    _say_operations()
+    _send_operations()
     _state.checkpoint_due = time.monotonic() + _checkpoint_period(_state.data)
-    _voice.say("checkpoint-completed")
+    _status_channel.send("checkpoint-completed")
 
 
 def want_checkpoint() -> None:
     """Not BOINC's: asks that the machine as a whole be saved."""
-    _voice.say("checkpoint-wanted")
+    _status_channel.send("checkpoint-wanted")
 
 
 def elapsed_time() -> float:
@@ -210,27 +210,27 @@ def ops_cumulative(floating: float, integer: float) -> None:
     if not all(math.isfinite(count) and count >= 0 for count in (floating, integer)):
         raise ValueError(f"{floating} and {integer} are not both counts")
     _state.operations = (floating, integer)
-    if time.monotonic() - _state.operations_said_at >= REPORT_PERIOD:
-        _say_operations()
+    if time.monotonic() - _state.operations_sent_at >= REPORT_PERIOD:
+        _send_operations()
 
 
-def _say_operations() -> None:
+def _send_operations() -> None:
     with _state.lock:
         counted, _state.operations = _state.operations, None
-        _state.operations_said_at = time.monotonic()
+        _state.operations_sent_at = time.monotonic()
     if counted is not None:
-        _voice.say(f"operations {counted[0]:.0f} {counted[1]:.0f}")
+        _status_channel.send(f"operations {counted[0]:.0f} {counted[1]:.0f}")
 
 
 def send_trickle_up(variety: str, text: str) -> None:
     """Sends `text` to the project while the task runs. Raises OSError, ValueError."""
     _check_word(variety)
-    if _voice.open() < 0:
+    if _status_channel.open() < 0:
         return
     path = os.path.join(os.getcwd(), f"boincvm_trickle_{os.getpid()}_{time.monotonic_ns()}")
     with open(path, "x", encoding="utf-8") as file:
         file.write(text)
-    _voice.say(f"trickle-up {variety} {path}")
+    _status_channel.send(f"trickle-up {variety} {path}")
 
 
 def receive_trickle_down() -> str | None:
@@ -241,7 +241,7 @@ def receive_trickle_down() -> str | None:
 def upload_file(logical_name: str) -> None:
     """Has an output file uploaded while the task runs. Raises ValueError."""
     _check_word(logical_name)
-    _voice.say(f"upload {logical_name}")
+    _status_channel.send(f"upload {logical_name}")
 
 
 def upload_status(logical_name: str) -> int | None:
@@ -254,16 +254,16 @@ def upload_status(logical_name: str) -> int | None:
 def temporary_exit(delay: int, reason: str, notice: bool = False) -> NoReturn:
     """Ends now, to be started again in `delay` seconds; `notice` shows the reason to people."""
     _flush()
-    _say_operations()
-    _voice.say(f"temporary-exit {max(0, int(delay))} {int(notice)} {reason}")
+    _send_operations()
+    _status_channel.send(f"temporary-exit {max(0, int(delay))} {int(notice)} {reason}")
     raise SystemExit(0)
 
 
 def finish(status: int, message: str | None = None, notice: bool = False) -> NoReturn:
     """Ends the task with `status`, by SystemExit; 0 is success."""
     _flush()
-    _say_operations()
-    _voice.say(f"finish {int(status)} {int(notice)} {message or ''}")
+    _send_operations()
+    _status_channel.send(f"finish {int(status)} {int(notice)} {message or ''}")
     raise SystemExit(status)
 
 
@@ -315,5 +315,5 @@ def _read_text(path: str, size: int = LARGEST_FILE) -> str:
         return file.read(size).decode("utf-8", "replace")
 
 
-_voice = _Voice()
+_status_channel = _StatusChannel()
 _state = _State()

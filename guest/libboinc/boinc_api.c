@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "boinc_init_data.h"
-#include "boinc_voice.h"
+#include "boinc_status_channel.h"
 #include "error_numbers.h"
 #include "str_replace.h"
 
@@ -40,9 +40,9 @@ static struct {
     double started;
     double checkpoint_due;
     int minimum_period;
-    double fraction, fraction_said, highest_fraction_said, fraction_said_at;
+    double fraction, sent_fraction, highest_sent_fraction, fraction_sent_at;
     double checkpoint_cpu_time;
-    double floating, integer, floating_rate, integer_rate, operations_said_at;
+    double floating, integer, floating_rate, integer_rate, operations_sent_at;
     bool has_operations, has_rates;
     FUNC_PTR timer_callback;
     enum SPORADIC_AC_STATE wanted;
@@ -83,7 +83,7 @@ int boinc_init_options(BOINC_OPTIONS *options) {
     state.options = *options;
     state.started = seconds();
     state.checkpoint_due = state.started + checkpoint_period();
-    state.fraction = state.fraction_said = state.highest_fraction_said = -1;
+    state.fraction = state.sent_fraction = state.highest_sent_fraction = -1;
     state.checkpoint_cpu_time = state.data.wu_cpu_time;
     pthread_mutex_unlock(&lock);
     return 0;
@@ -118,10 +118,10 @@ static void say_operations(void) {
         integer += state.integer_rate * cpu_time;
     }
     state.has_operations = false;
-    state.operations_said_at = seconds();
+    state.operations_sent_at = seconds();
     pthread_mutex_unlock(&lock);
     if (has_operations) {
-        boincvm_say(BOINCVM_WAIT, "operations %.0f %.0f", floating, integer);
+        boincvm_send_message(BOINCVM_WAIT, "operations %.0f %.0f", floating, integer);
     }
 }
 
@@ -129,7 +129,7 @@ int boinc_finish_message(int status, const char *message, bool is_notice) {
     fflush(NULL);
     say_operations();
     if (state.options.main_program) {
-        boincvm_say(
+        boincvm_send_message(
             BOINCVM_WAIT, "finish %d %d %s", status, is_notice, message != NULL ? message : "");
     }
     exit(status);
@@ -140,7 +140,7 @@ int boinc_finish(int status) { return boinc_finish_message(status, NULL, false);
 int boinc_temporary_exit(int delay, const char *reason, bool is_notice) {
     fflush(NULL);
     say_operations();
-    boincvm_say(
+    boincvm_send_message(
         BOINCVM_WAIT, "temporary-exit %d %d %s", delay > 0 ? delay : 0, is_notice,
         reason != NULL && *reason != '\0' ? reason : "the application gave no reason");
     exit(0);
@@ -179,7 +179,7 @@ int boinc_get_status(BOINC_STATUS *status) {
 
 int boincvm_slot(void) { return state.data.slot; }
 
-int boinc_is_standalone(void) { return !(state.has_data && boincvm_voice_exists()); }
+int boinc_is_standalone(void) { return !(state.has_data && boincvm_status_channel_exists()); }
 
 int resolve_soft_link(const char *logical_name, char *physical_name, int length) {
     return boinc_resolve_filename(logical_name, physical_name, length);
@@ -226,19 +226,19 @@ int boinc_resolve_filename(const char *logical_name, char *physical_name, int le
 static bool is_due(double fraction) {
     double now;
     bool is_step;
-    if (!state.options.send_status_msgs || fraction == state.fraction_said) {
+    if (!state.options.send_status_msgs || fraction == state.sent_fraction) {
         return false;
     }
     now = seconds();
-    is_step = fraction >= state.highest_fraction_said + REPORT_STEP ||
-              (fraction == 1 && state.highest_fraction_said < 1);
-    if (!is_step && now - state.fraction_said_at < REPORT_PERIOD) {
+    is_step = fraction >= state.highest_sent_fraction + REPORT_STEP ||
+              (fraction == 1 && state.highest_sent_fraction < 1);
+    if (!is_step && now - state.fraction_sent_at < REPORT_PERIOD) {
         return false;
     }
-    state.fraction_said = fraction;
-    state.fraction_said_at = now;
-    if (fraction > state.highest_fraction_said) {
-        state.highest_fraction_said = fraction;
+    state.sent_fraction = fraction;
+    state.fraction_sent_at = now;
+    if (fraction > state.highest_sent_fraction) {
+        state.highest_sent_fraction = fraction;
     }
     return true;
 }
@@ -255,7 +255,7 @@ int boinc_fraction_done(double fraction) {
     pthread_mutex_unlock(&lock);
     if (due) { /* in millionths: a decimal point that no locale makes a comma */
         long millionths = (long)(shown * 1e6 + 0.5);
-        boincvm_say(
+        boincvm_send_message(
             BOINCVM_MAY_DROP, "fraction-done %ld.%06ld", millionths / 1000000,
             millionths % 1000000);
     }
@@ -280,7 +280,7 @@ int boinc_report_app_status(double cpu_time, double checkpoint_cpu_time, double 
     }
     pthread_mutex_unlock(&lock);
     if (is_checkpoint) {
-        boincvm_say(BOINCVM_WAIT, "checkpoint-completed");
+        boincvm_send_message(BOINCVM_WAIT, "checkpoint-completed");
     }
     return boinc_fraction_done(fraction_done);
 }
@@ -310,7 +310,7 @@ int boinc_checkpoint_completed(void) {
     state.checkpoint_cpu_time = state.data.wu_cpu_time + cpu_time;
     pthread_mutex_unlock(&lock);
     say_operations();
-    boincvm_say(BOINCVM_WAIT, "checkpoint-completed");
+    boincvm_send_message(BOINCVM_WAIT, "checkpoint-completed");
     return 0;
 }
 
@@ -325,7 +325,7 @@ int boinc_set_min_checkpoint_period(int minimum) {
 }
 
 int boincvm_want_checkpoint(void) {
-    boincvm_say(BOINCVM_WAIT, "checkpoint-wanted");
+    boincvm_send_message(BOINCVM_WAIT, "checkpoint-wanted");
     return 0;
 }
 
@@ -361,7 +361,7 @@ void boinc_ops_cumulative(double floating, double integer) {
     state.floating = operations(floating);
     state.integer = operations(integer);
     state.has_operations = true;
-    due = seconds() - state.operations_said_at >= REPORT_PERIOD;
+    due = seconds() - state.operations_sent_at >= REPORT_PERIOD;
     pthread_mutex_unlock(&lock);
     if (due) {
         say_operations();

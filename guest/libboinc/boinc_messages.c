@@ -14,7 +14,7 @@
 
 #include "boinc_api.h"
 #include "boinc_init_data.h"
-#include "boinc_voice.h"
+#include "boinc_status_channel.h"
 #include "error_numbers.h"
 #include "str_replace.h"
 
@@ -54,7 +54,7 @@ int boinc_send_trickle_up(const char *variety, const char *text) {
     if (!is_word(variety)) {
         return ERR_INVALID_PARAM;
     }
-    if (!boincvm_voice_exists()) {
+    if (!boincvm_status_channel_exists()) {
         return 0;
     }
     if (getcwd(path, sizeof path - sizeof name) == NULL) {
@@ -70,7 +70,7 @@ int boinc_send_trickle_up(const char *variety, const char *text) {
         unlink(path);
         return result;
     }
-    boincvm_say(BOINCVM_WAIT, "trickle-up %s %s", variety, path);
+    boincvm_send_message(BOINCVM_WAIT, "trickle-up %s %s", variety, path);
     return 0;
 }
 
@@ -99,7 +99,7 @@ int boinc_upload_file_c(const char *logical_name) {
     }
     result = boinc_resolve_filename(logical_name, path, (int)sizeof path);
     if (result == 0) {
-        boincvm_say(BOINCVM_WAIT, "upload %s", logical_name);
+        boincvm_send_message(BOINCVM_WAIT, "upload %s", logical_name);
     }
     return result;
 }

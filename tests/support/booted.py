@@ -10,7 +10,7 @@ from typing import cast
 
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, Usage
-from boincvm.guestlink.status_channel import Word
+from boincvm.guestlink.status_channel import StatusMessage
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.hypervisor.qemu.machine import QemuMachine
@@ -49,8 +49,8 @@ class Listener:
         self.program: GuestProgram | None = None
         self.grants = True
         self.output = {"stdout": bytearray(), "stderr": bytearray()}
-        self.words: list[Word] = []
-        self.voiced = 0
+        self.messages: list[StatusMessage] = []
+        self.status_bytes = 0
         self.usage: list[Usage] = []
         self.changes: list[tuple[str, int, bytes]] = []
         self._news = asyncio.Event()
@@ -65,7 +65,7 @@ class Listener:
             directory="/work",
             environment=ENVIRONMENT,
             output=self.take_output,
-            on_voice=self.take_words if status_channel else None,
+            on_status=self.take_messages if status_channel else None,
             on_usage=self.take_usage if usage else None,
         )
         return self.program
@@ -75,7 +75,7 @@ class Listener:
             link,
             state,
             output=self.take_output,
-            on_voice=self.take_words,
+            on_status=self.take_messages,
             on_usage=self.take_usage,
             on_change=self.take_change,
         )
@@ -85,10 +85,10 @@ class Listener:
         self.output[stream] += data
         self._taken(len(data))
 
-    def take_words(self, words: object, count: int) -> None:
-        assert isinstance(words, list)
-        self.words += words
-        self.voiced += count
+    def take_messages(self, messages: object, count: int) -> None:
+        assert isinstance(messages, list)
+        self.messages += messages
+        self.status_bytes += count
         self._taken(count)
 
     def _taken(self, count: int) -> None:

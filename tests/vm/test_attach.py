@@ -21,11 +21,11 @@ def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
 
 COUNTS = """
 import os, select, sys, time
-voice = open(os.environ["BOINCVM_VOICE"], "wb", buffering=0)
+status_channel = open(os.environ["BOINCVM_VOICE"], "wb", buffering=0)
 number = 0
 while True:
     print(number)
-    voice.write(b"fraction-done %.6f\\n" % (number / 1e6))
+    status_channel.write(b"fraction-done %.6f\\n" % (number / 1e6))
     number += 1
     if select.select([0], [], [], 0.001)[0]:
         text = os.read(0, 1 << 16)
@@ -73,7 +73,7 @@ async def test_a_program_goes_on_in_another_process(spec: MachineSpec) -> None:
     numbers, echoes, clock = sort_lines(listener)
     assert numbers == list(range(len(numbers)))
     assert echoes == ["echo at first", "echo again", "echo and again"]
-    fractions = [word.fraction for word in listener.words if isinstance(word, FractionDone)]
+    fractions = [word.fraction for word in listener.messages if isinstance(word, FractionDone)]
     assert [round(fraction * 1e6) for fraction in fractions] == numbers
     assert begin - 1e9 < clock < end + 1e9
     assert listener.output["stderr"] == b""

@@ -10,7 +10,13 @@ from pathlib import Path, PurePosixPath
 from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.status_channel import CheckpointWanted, Finish, FractionDone, TrickleUp, Word
+from boincvm.guestlink.status_channel import (
+    CheckpointWanted,
+    Finish,
+    FractionDone,
+    StatusMessage,
+    TrickleUp,
+)
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import ImageStore
@@ -53,24 +59,24 @@ def test_a_python_application_and_its_words(bench: Bench) -> None:
         "boinc.finish(3, 'the end')\n"
     )
     script = (
-        "mkfifo voice; cat voice >words & export BOINCVM_VOICE=$PWD/voice; exec 3>voice;"
+        "mkfifo voice; cat voice >messages & export BOINCVM_VOICE=$PWD/voice; exec 3>voice;"
         "python3 app.py 3>&-; code=$?; exec 3>&-; wait; exit $code"
     )
-    done = bench.sh(script, "--input", "boinc.py", "--input", "app.py", "--output", "words")
+    done = bench.sh(script, "--input", "boinc.py", "--input", "app.py", "--output", "messages")
     assert (done.code, done.stderr) == (3, "")
-    *fractions, checkpoint, finish = (bench.work / "words").read_text().splitlines()
+    *fractions, checkpoint, finish = (bench.work / "messages").read_text().splitlines()
     assert 100 <= len(fractions) <= 120
     assert fractions[-1] == "fraction-done 1.000000"
     assert (checkpoint, finish) == ("checkpoint-completed", "finish 3 0 the end")
 
 
-async def words_of(session: Session, *arguments: str) -> list[Word]:
+async def messages_of(session: Session, *arguments: str) -> list[StatusMessage]:
     """What the guest's program `app` says to the host."""
-    words: list[Word] = []
+    messages: list[StatusMessage] = []
 
     def hear(said: object, count: int) -> None:
         assert isinstance(said, list)
-        words.extend(said)
+        messages.extend(said)
         program.grant(count)
 
     program = GuestProgram(
@@ -79,11 +85,11 @@ async def words_of(session: Session, *arguments: str) -> list[Word]:
         directory=str(WORK),
         environment=ENVIRONMENT,
         output=lambda _, data: program.grant(len(data)),
-        on_voice=hear,
+        on_status=hear,
     )
     program.end_input()
     await program.wait()
-    return words
+    return messages
 
 
 async def test_what_an_application_says_reaches_the_host(bench: Bench) -> None:
@@ -112,9 +118,9 @@ async def test_what_an_application_says_reaches_the_host(bench: Bench) -> None:
                 PurePosixPath("app"),
                 directory=bench.work,
             )
-            loop = await words_of(session, "loop")
-            trickles = await words_of(session, "trickle", "kind", "text")
-            flood = await words_of(session, "flood")
+            loop = await messages_of(session, "loop")
+            trickles = await messages_of(session, "trickle", "kind", "text")
+            flood = await messages_of(session, "flood")
     assert all(isinstance(word, FractionDone) for word in loop)
     assert 100 <= len(loop) < 1000
     assert [type(word) for word in trickles] == [TrickleUp, TrickleUp]

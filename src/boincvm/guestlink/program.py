@@ -16,7 +16,7 @@ from boincvm.guestlink.display import shown
 from boincvm.guestlink.headers import LARGEST, number
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.state import MOST_WATCHES, ProgramState
-from boincvm.guestlink.status_channel import StatusReader, Word
+from boincvm.guestlink.status_channel import StatusMessage, StatusReader
 from boincvm.sizes import format_size
 
 WINDOW = 1 << 20
@@ -44,7 +44,7 @@ class Usage(NamedTuple):
     """Bytes of memory at the moment."""
 
 
-OnVoice = Callable[[Sequence[Word], int], None]
+OnStatus = Callable[[Sequence[StatusMessage], int], None]
 """Called with messages from a program's status channel and their size in bytes, to be granted like
 output when the messages have been handled. There may be bytes without a message."""
 OnUsage = Callable[[Usage], None]
@@ -74,7 +74,7 @@ class ProgramEnd(NamedTuple):
 class GuestProgram:
     """A program that the constructor starts in the guest.
 
-    `on_stdin_room` is called with the number of bytes that the program took. With `on_voice` the
+    `on_stdin_room` is called with the number of bytes that the program took. With `on_status` the
     program finds a FIFO in BOINCVM_VOICE (guestlink/status_channel.py lists the messages); with
     `on_usage` the guest's heart-beats tell what it has used.
     """
@@ -88,10 +88,10 @@ class GuestProgram:
         environment: Mapping[str, str],
         output: Output,
         on_stdin_room: Callable[[int], None] = lambda _: None,
-        on_voice: OnVoice | None = None,
+        on_status: OnStatus | None = None,
         on_usage: OnUsage | None = None,
     ) -> None:
-        self._prepare(link, output, on_stdin_room, on_voice, on_usage)
+        self._prepare(link, output, on_stdin_room, on_status, on_usage)
         self._name = shown(PurePosixPath(argv[0]))
         pairs = [f"{name}={value}" for name, value in environment.items()]
         words = [os.fsencode(word) for word in (*argv, *pairs)]
@@ -103,9 +103,9 @@ class GuestProgram:
                 hint="write them to a file and hand it in with --input",
                 exit_code=ExitCode.CANNOT_EXECUTE,
             )
-        self._status_channel = None if on_voice is None else StatusReader()
+        self._status_channel = None if on_status is None else StatusReader()
         headers = {"arguments": str(len(argv)), "credit": str(WINDOW)}
-        if on_voice is not None:
+        if on_status is not None:
             headers["voice"] = "1"
         if on_usage is not None:
             headers["usage"] = "1"
@@ -120,18 +120,18 @@ class GuestProgram:
         *,
         output: Output,
         on_stdin_room: Callable[[int], None] = lambda _: None,
-        on_voice: OnVoice | None = None,
+        on_status: OnStatus | None = None,
         on_usage: OnUsage | None = None,
         on_change: OnChange = lambda *_: None,
     ) -> Self:
         """Return a program that is already running, as saved by `state`; call before `link.attach`.
 
         Output that was taken and not yet granted then counts as granted. Raises HostError if
-        `state` is damaged, ValueError if the program has a status channel and `on_voice` is None.
+        `state` is damaged, ValueError if the program has a status channel and `on_status` is None.
         """
         kept = ProgramState.read(state, WINDOW)
         program = cls.__new__(cls)
-        program._prepare(link, output, on_stdin_room, on_voice, on_usage)
+        program._prepare(link, output, on_stdin_room, on_status, on_usage)
         program._name = kept.name
         program._unanswered = kept.unanswered
         program._ungranted = WINDOW - kept.unanswered
@@ -139,8 +139,8 @@ class GuestProgram:
         program._watched = list(kept.watched)
         program._on_change = on_change
         program._status_channel = None if kept.unfinished is None else StatusReader(kept.unfinished)
-        if program._status_channel is not None and on_voice is None:
-            raise ValueError("a program that may speak needs somebody to hear it")
+        if program._status_channel is not None and on_status is None:
+            raise ValueError("a program with a status channel needs `on_status`")
         program._call = link.call_again(kept.call, program._take)
         program.grant(0)
         if kept.input:
@@ -154,12 +154,12 @@ class GuestProgram:
         link: GuestLink,
         output: Output,
         on_stdin_room: Callable[[int], None],
-        on_voice: OnVoice | None,
+        on_status: OnStatus | None,
         on_usage: OnUsage | None,
     ) -> None:
         self._output = output
         self._on_stdin_room = on_stdin_room
-        self._on_voice = on_voice
+        self._on_status = on_status
         self._on_usage = on_usage
         self._on_change: OnChange = lambda *_: None
         self._link = link
@@ -222,10 +222,10 @@ class GuestProgram:
     def _hear(self, stream: str, data: bytes) -> None:
         if stream != "voice":
             self._output(stream, data)
-        elif self._status_channel is not None and self._on_voice is not None:
-            self._on_voice(self._status_channel.feed(data), len(data))
+        elif self._status_channel is not None and self._on_status is not None:
+            self._on_status(self._status_channel.feed(data), len(data))
         else:
-            raise StompError("a program speaks that has no voice")
+            raise StompError("a message from a program without a status channel")
 
     def _take_usage(self, headers: Mapping[str, str]) -> None:
         usage = Usage(

@@ -84,7 +84,7 @@ class Finish(NamedTuple):
     message: str
 
 
-Word = (
+StatusMessage = (
     FractionDone
     | CheckpointWanted
     | CheckpointCompleted
@@ -107,23 +107,23 @@ class StatusReader:
         self.unfinished = unfinished
         self.dropped = 0
 
-    def feed(self, data: bytes) -> list[Word]:
+    def feed(self, data: bytes) -> list[StatusMessage]:
         """Return the messages that `data` completes."""
         *lines, rest = (self.unfinished + data).split(b"\n")
         # One byte more than a line may have marks it as too long.
         self.unfinished = rest[: LONGEST + 1]
-        words = []
+        messages = []
         for line in lines:
             if len(line) > LONGEST:
                 self.dropped += 1
                 continue
-            word = read_word(line)
-            if word is not None:
-                words.append(word)
-        return words
+            message = read_message(line)
+            if message is not None:
+                messages.append(message)
+        return messages
 
 
-def read_word(line: bytes) -> Word | None:
+def read_message(line: bytes) -> StatusMessage | None:
     """Return the message in `line`, or None if it is not valid."""
     text = os.fsdecode(line)
     name, *values = text.split(" ", 1)
@@ -131,27 +131,27 @@ def read_word(line: bytes) -> Word | None:
     return None if reader is None else reader(values[0].strip(" ") if values else "")
 
 
-def _fraction_done(text: str) -> Word | None:
+def _fraction_done(text: str) -> StatusMessage | None:
     fraction = _decimal(text)
     return None if fraction is None or fraction > 1 else FractionDone(fraction)
 
 
-def _operations(text: str) -> Word | None:
+def _operations(text: str) -> StatusMessage | None:
     values = _split(text, 2)
     floating, integer = map(_decimal, values)
     return None if floating is None or integer is None else Operations(floating, integer)
 
 
-def _trickle_up(text: str) -> Word | None:
+def _trickle_up(text: str) -> StatusMessage | None:
     variety, path = _split(text, 2)
     return TrickleUp(variety, path) if _is_name(variety) and _is_name(path) else None
 
 
-def _upload(text: str) -> Word | None:
+def _upload(text: str) -> StatusMessage | None:
     return Upload(text) if _is_name(text) else None
 
 
-def _temporary_exit(text: str) -> Word | None:
+def _temporary_exit(text: str) -> StatusMessage | None:
     seconds, notice, reason = _split(text, 3)
     wait = _integer(seconds, _INTEGER)
     if wait is None or notice not in _FLAGS:
@@ -159,7 +159,7 @@ def _temporary_exit(text: str) -> Word | None:
     return TemporaryExit(wait, notice == "1", one_line(reason)[:_LONGEST_MESSAGE])
 
 
-def _finish(text: str) -> Word | None:
+def _finish(text: str) -> StatusMessage | None:
     status, notice, message = _split(text, 3)
     code = _integer(status, _STATUS)
     if code is None or notice not in _FLAGS:
@@ -168,7 +168,7 @@ def _finish(text: str) -> Word | None:
 
 
 _FLAGS = ("0", "1")
-_READERS: dict[str, Callable[[str], Word | None]] = {
+_READERS: dict[str, Callable[[str], StatusMessage | None]] = {
     "fraction-done": _fraction_done,
     "checkpoint-wanted": lambda _: CheckpointWanted(),
     "checkpoint-completed": lambda _: CheckpointCompleted(),

@@ -15,8 +15,8 @@ from boincvm.guestlink.program import (
     STDIN_WINDOW,
     GuestProgram,
     OnChange,
+    OnStatus,
     OnUsage,
-    OnVoice,
 )
 from boincvm.job.model import MachineTask
 from boincvm.machine.guest_commands import run_in_guest
@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Listeners(NamedTuple):
     """The receivers of a program's own reports."""
 
-    on_voice: OnVoice | None = None
+    on_status: OnStatus | None = None
     """None: the program has no status channel. The receiver calls `TaskRun.grant`."""
     on_usage: OnUsage | None = None
     """None: the guest does not report what the program uses."""
@@ -117,7 +117,7 @@ class TaskRun:
                 environment={**ENVIRONMENT, **task.environment},
                 output=streams.write,
                 on_stdin_room=self._add_room,
-                on_voice=listeners.on_voice,
+                on_status=listeners.on_status,
                 on_usage=listeners.on_usage,
             )
             if task.fraction_done is not None:
@@ -142,7 +142,7 @@ class TaskRun:
                 saved.program,
                 output=streams.write,
                 on_stdin_room=self._add_room,
-                on_voice=listeners.on_voice,
+                on_status=listeners.on_status,
                 on_usage=listeners.on_usage,
                 on_change=listeners.on_change,
             )

@@ -26,7 +26,7 @@ PIECE = 1 << 16
 MOST_WAITING = 4 << 20
 """Bytes of output held for the controller; without credit the program waits before that."""
 PROGRESS_EVERY = 1.0
-VOICE_RATE = 1 << 16
+STATUS_CHANNEL_RATE = 1 << 16
 """Bytes per second that a program may write to its status channel; beyond that it waits."""
 _KILL = 9
 
@@ -84,7 +84,7 @@ class NodeCommand:
         self._fraction: float | None = None
         self._is_told = True
         self._ungranted = 0
-        self._voice_timer: asyncio.TimerHandle | None = None
+        self._status_channel_timer: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._is_timed_out = False
         self.program_state: dict[str, object] | None = None
@@ -166,7 +166,7 @@ class NodeCommand:
 
     def end(self, result: Result) -> None:
         """Record that the program has ended, and add how much it wrote."""
-        for timer in (self._alarm, self._voice_timer):
+        for timer in (self._alarm, self._status_channel_timer):
             if timer is not None:
                 timer.cancel()
         self._send_progress()
@@ -207,18 +207,20 @@ class NodeCommand:
         if fraction is not None and fraction != self._fraction:
             self._fraction, self._is_told = fraction, False
         self._ungranted += count
-        if self._voice_timer is None:
-            self._hear_voice()
+        if self._status_channel_timer is None:
+            self._report_status()
 
-    def _hear_voice(self) -> None:
-        """Send new progress; a program that writes faster than VOICE_RATE waits for credit."""
-        self._voice_timer = None
+    def _report_status(self) -> None:
+        """Send new progress; a program faster than STATUS_CHANNEL_RATE waits for credit."""
+        self._status_channel_timer = None
         self._send_progress()
         count, self._ungranted = self._ungranted, 0
         if count:
             self._grant(count)
-            wait = max(PROGRESS_EVERY, count / VOICE_RATE)
-            self._voice_timer = asyncio.get_running_loop().call_later(wait, self._hear_voice)
+            wait = max(PROGRESS_EVERY, count / STATUS_CHANNEL_RATE)
+            self._status_channel_timer = asyncio.get_running_loop().call_later(
+                wait, self._report_status
+            )
 
     # From the controller.
 

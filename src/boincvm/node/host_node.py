@@ -5,7 +5,7 @@ Its files, in a directory named by its id beneath `data_directory()/guest` (mode
     lock         held while it runs
     work-…/      where commands run and files go, unless another directory is given; kept
     spool/       files in transfer; emptied at the next start, as is
-    voices/      status channels (FIFOs) of running programs
+    status-channels/  FIFOs of running programs
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from boincvm.node.node import Node
 from boincvm.paths import data_directory
 from boincvm.standard_error import say
 
-_VOICES = "voices"
+_STATUS_CHANNELS = "status-channels"
 
 
 def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[str, str]) -> Guest:
@@ -117,7 +117,7 @@ async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) 
 
 async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asyncio.Event) -> int:
     """Serve requests until `ended` is set; return how many programs did not end."""
-    programs = HostPrograms(work, state / _VOICES)
+    programs = HostPrograms(work, state / _STATUS_CHANNELS)
     # The group ends first: requests are answered before the guest says BYE.
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         files = NodeFiles(HostDirectory(work), state / "spool")
@@ -153,8 +153,8 @@ def _held(state: Path, directory: Path | None) -> Iterator[Path]:
                 raise UsageError(
                     f"a guest {state.name} runs here already", hint="end it, or choose another --id"
                 )
-            remove(state / _VOICES)
-            (state / _VOICES).mkdir(mode=0o700)
+            remove(state / _STATUS_CHANNELS)
+            (state / _STATUS_CHANNELS).mkdir(mode=0o700)
             if directory is None:
                 directory = Path(tempfile.mkdtemp(prefix="work-", dir=state))
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)

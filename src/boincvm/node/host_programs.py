@@ -24,7 +24,7 @@ from boincvm.node.command import Listener
 KILL_LIMIT = 5.0
 """Seconds after which killed programs are reported as still running."""
 _CHUNK = 1 << 16
-_VOICE = "voice"
+_STATUS_CHANNEL = "status channel"
 _OURS = "BOINCVM_"
 
 
@@ -124,8 +124,12 @@ class HostProgram:
             stdin, self._stdin = _pipe(its, self._input_held)
             from_stdout, stdout = _pipe(ours, its)
             from_stderr, stderr = _pipe(ours, its)
-            from_voice = _fifo(status_channel, ours)
-            self._outputs = {from_stdout: "stdout", from_stderr: "stderr", from_voice: _VOICE}
+            from_status_channel = _fifo(status_channel, ours)
+            self._outputs = {
+                from_stdout: "stdout",
+                from_stderr: "stderr",
+                from_status_channel: _STATUS_CHANNEL,
+            }
             for descriptor in (self._stdin, *self._outputs):
                 set_blocking(descriptor, False)
             self._guarded = begin((stdin, stdout, stderr))
@@ -188,7 +192,7 @@ class HostProgram:
         self._credit -= len(data)
         self._read_if_there_is_credit()
         stream = self._outputs[descriptor]
-        if stream == _VOICE:
+        if stream == _STATUS_CHANNEL:
             words = self._words.feed(data)
             done = [word.fraction for word in words if isinstance(word, FractionDone)]
             self._listener.status_channel(done[-1] if done else None, len(data))

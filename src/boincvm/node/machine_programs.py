@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from boincvm.controller.protocol.commands import Request
 from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.link import GuestLink
-from boincvm.guestlink.program import GuestProgram, OnVoice
-from boincvm.guestlink.status_channel import FractionDone, Word
+from boincvm.guestlink.program import GuestProgram, OnStatus
+from boincvm.guestlink.status_channel import FractionDone, StatusMessage
 from boincvm.node.command import Listener
 
 
@@ -21,7 +21,7 @@ def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
             environment={**ENVIRONMENT, **request.environment},
             output=listener.output,
             on_stdin_room=listener.input_taken,
-            on_voice=_hearer(listener),
+            on_status=_hearer(listener),
         )
         if request.stdin:
             program.feed(request.stdin)
@@ -42,12 +42,12 @@ def attached_to(link: GuestLink, state: Mapping[str, object], listener: Listener
         state,
         output=listener.output,
         on_stdin_room=listener.input_taken,
-        on_voice=_hearer(listener),
+        on_status=_hearer(listener),
     )
 
 
-def _hearer(listener: Listener) -> OnVoice:
-    def hear(words: Sequence[Word], count: int) -> None:
+def _hearer(listener: Listener) -> OnStatus:
+    def hear(words: Sequence[StatusMessage], count: int) -> None:
         done = [word.fraction for word in words if isinstance(word, FractionDone)]
         listener.status_channel(done[-1] if done else None, count)
 

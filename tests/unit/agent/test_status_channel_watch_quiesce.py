@@ -1,4 +1,4 @@
-"""The agent's parts that come in when the host asks for them: voice, watched files, quiet."""
+"""The agent's parts that are imported on demand: status channel, watched files, quiescing."""
 
 import errno
 import os
@@ -66,7 +66,7 @@ class Unprepared(Prepared):
         return 0
 
 
-# Voice.
+# The status channel.
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(place: Path) -> N
     assert b"".join(said) == b"1\n2\n"
 
 
-def test_a_voice_that_cannot_be_made_leaves_nothing(
+def test_a_status_channel_that_cannot_be_made_leaves_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> None:
@@ -106,7 +106,7 @@ def test_a_voice_that_cannot_be_made_leaves_nothing(
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_voice_that_the_program_has_taken_away(place: Path) -> None:
+def test_a_status_channel_that_the_program_has_removed(place: Path) -> None:
     status_channel = StatusChannel("7")
     (place / "7/voice").unlink()
     (place / "7/other").touch()

@@ -110,12 +110,12 @@ async def test_one_of_that_name_at_a_time(tmp_path: Path) -> None:
         assert [stat.S_IMODE(one.stat().st_mode) for one in (state.parent, state, work)] == [
             0o700
         ] * 3
-        (state / "voices/1").touch()
+        (state / "status-channels/1").touch()
         with pytest.raises(UsageError, match="a guest lab runs here already"):
             await asyncio.to_thread(host_node._held(state, None).__enter__)
     with host_node._held(state, tmp_path / "chosen") as work:
         assert work == tmp_path / "chosen"
-        assert list((state / "voices").iterdir()) == []
+        assert list((state / "status-channels").iterdir()) == []
     (tmp_path / "file").touch()
     for name in ("file", "file/x"):
         with (

@@ -248,9 +248,11 @@ async def test_progress_that_was_lost_is_said_again() -> None:
         assert command.answers["g1"].progress == 0.25
 
 
-async def test_a_program_that_floods_its_voice_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_that_floods_its_status_channel_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(guest_command, "PROGRESS_EVERY", 0.01)
-    monkeypatch.setattr(guest_command, "VOICE_RATE", 1000)
+    monkeypatch.setattr(guest_command, "STATUS_CHANNEL_RATE", 1000)
     async with net() as made:
         made.table.submit(made.guests.values(), DEAF)
         await made.settle()

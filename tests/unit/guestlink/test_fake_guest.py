@@ -6,7 +6,7 @@ from pathlib import Path
 
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, Usage
-from boincvm.guestlink.status_channel import FractionDone, Word
+from boincvm.guestlink.status_channel import FractionDone, StatusMessage
 from boincvm.hypervisor.contract import MachineSpec, MachineState
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeGuest
@@ -30,8 +30,8 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
     seen: list[object] = []
     heard = asyncio.Event()
 
-    def hear_words(words: Sequence[Word], _: int) -> None:
-        seen.extend(words)
+    def take_messages(messages: Sequence[StatusMessage], _: int) -> None:
+        seen.extend(messages)
 
     def hear_usage(usage: Usage) -> None:
         seen.append(usage)
@@ -53,7 +53,7 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
         directory="/",
         environment={},
         output=hear_output,
-        on_voice=hear_words,
+        on_status=take_messages,
         on_usage=hear_usage,
     )
     program.watch("fraction", hear_change)
@@ -72,7 +72,7 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
             link,
             states[1],
             output=hear_output,
-            on_voice=hear_words,
+            on_status=take_messages,
             on_usage=hear_usage,
             on_change=hear_change,
         )

@@ -76,12 +76,12 @@ def start(link: GuestLink, rooms: list[int] | None = None) -> GuestProgram:
         environment={},
         output=lambda *_: None,
         on_stdin_room=(rooms if rooms is not None else []).append,
-        on_voice=lambda *_: None,
+        on_status=lambda *_: None,
     )
 
 
 def attached(link: GuestLink, state: dict[str, object]) -> GuestProgram:
-    return GuestProgram.attached(link, state, output=lambda *_: None, on_voice=lambda *_: None)
+    return GuestProgram.attached(link, state, output=lambda *_: None, on_status=lambda *_: None)
 
 
 async def quiet(guest: Guest, link: GuestLink) -> None:

@@ -1,4 +1,4 @@
-"""The words of a guest's program, and what is none."""
+"""The messages of a guest's program, and what is none."""
 
 import os
 
@@ -13,15 +13,15 @@ from boincvm.guestlink.status_channel import (
     Finish,
     FractionDone,
     Operations,
+    StatusMessage,
     StatusReader,
     TemporaryExit,
     TrickleUp,
     Upload,
-    Word,
-    read_word,
+    read_message,
 )
 
-WORDS: list[tuple[bytes, Word]] = [
+MESSAGES: list[tuple[bytes, StatusMessage]] = [
     (b"fraction-done 0.25", FractionDone(0.25)),
     (b"fraction-done 1", FractionDone(1.0)),
     (b"fraction-done 2.5e-1", FractionDone(0.25)),
@@ -40,9 +40,9 @@ WORDS: list[tuple[bytes, Word]] = [
 ]
 
 
-@pytest.mark.parametrize(("line", "word"), WORDS, ids=lambda value: str(value)[:30])
-def test_every_word(line: bytes, word: Word) -> None:
-    assert read_word(line) == word
+@pytest.mark.parametrize(("line", "message"), MESSAGES, ids=lambda value: str(value)[:30])
+def test_every_message(line: bytes, message: StatusMessage) -> None:
+    assert read_message(line) == message
 
 
 @pytest.mark.parametrize(
@@ -74,27 +74,29 @@ def test_every_word(line: bytes, word: Word) -> None:
     ],
 )
 def test_what_is_ignored(line: bytes) -> None:
-    assert read_word(line) is None
+    assert read_message(line) is None
 
 
-@given(st.binary(max_size=300), st.sampled_from(WORDS))
-def test_any_bytes_between_words_are_ignored(noise: bytes, known: tuple[bytes, Word]) -> None:
-    words = StatusReader().feed(noise + b"\n" + known[0] + b"\n")
-    assert words[-1] == known[1]
+@given(st.binary(max_size=300), st.sampled_from(MESSAGES))
+def test_any_bytes_between_messages_are_ignored(
+    noise: bytes, known: tuple[bytes, StatusMessage]
+) -> None:
+    messages = StatusReader().feed(noise + b"\n" + known[0] + b"\n")
+    assert messages[-1] == known[1]
 
 
-@given(st.lists(st.sampled_from(WORDS)), st.integers(1, 50))
-def test_words_that_come_in_pieces_and_over_two_readers(
-    known: list[tuple[bytes, Word]], size: int
+@given(st.lists(st.sampled_from(MESSAGES)), st.integers(1, 50))
+def test_messages_in_pieces_and_over_two_readers(
+    known: list[tuple[bytes, StatusMessage]], size: int
 ) -> None:
     data = b"".join(line + b"\n" for line, _ in known)
-    words: list[Word] = []
+    messages: list[StatusMessage] = []
     unfinished = b""
     for start in range(0, len(data), size):
         reader = StatusReader(unfinished)
-        words += reader.feed(data[start : start + size])
+        messages += reader.feed(data[start : start + size])
         unfinished = reader.unfinished
-    assert words == [word for _, word in known]
+    assert messages == [message for _, message in known]
 
 
 def test_a_line_that_is_too_long_is_dropped_whatever_pieces_it_comes_in() -> None:

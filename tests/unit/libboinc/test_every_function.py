@@ -14,7 +14,7 @@ from support.libboinc.listener import run
 HERE = Path(__file__).parent
 C_PROGRAM = HERE / "every_function.c"
 CPP_PROGRAM = HERE / "every_function.cpp"
-INTERNAL = {"boinc_init_data.h", "boinc_voice.h"}
+INTERNAL = {"boinc_init_data.h", "boinc_status_channel.h"}
 CPP_ONLY = {"mfile.h", "miofile.h", "parse.h", "proc_control.h", "procinfo.h", "url.h"}
 HEADERS_OF_BOINC = (
     "app_ipc.h",

@@ -233,7 +233,7 @@ def test_a_listener_that_goes_does_not_end_the_program(calls: Path, work: Path) 
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "unread"])
-def test_a_voice_that_is_none(calls: Path, work: Path, kind: str) -> None:
+def test_a_status_channel_that_is_no_fifo(calls: Path, work: Path, kind: str) -> None:
     place = work.parent / "voice"
     if kind == "file":
         place.write_text("before")

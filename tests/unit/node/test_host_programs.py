@@ -31,7 +31,7 @@ class Heard:
         self.calls = 0
         self.taken = 0
         self.fraction: float | None = None
-        self.voiced = 0
+        self.status_bytes = 0
         self.grants: HostProgram | None = None
         self._news = asyncio.Event()
 
@@ -51,7 +51,7 @@ class Heard:
 
     def status_channel(self, fraction: float | None, count: int) -> None:
         self.fraction = self.fraction if fraction is None else fraction
-        self.voiced += count
+        self.status_bytes += count
         self._granted(count)
 
     def _granted(self, count: int) -> None:
@@ -70,7 +70,7 @@ class Host:
     """Its programs, each with who hears of it."""
 
     def __init__(self, directory: Path) -> None:
-        self.work, self.status_channels = directory / "work", directory / "voices"
+        self.work, self.status_channels = directory / "work", directory / "status-channels"
         self.work.mkdir()
         self.status_channels.mkdir()
         self.programs = HostPrograms(self.work, self.status_channels)
@@ -221,25 +221,25 @@ async def test_a_pipe_that_was_given_away_holds_nobody(host: Host) -> None:
         os.close(held)
 
 
-# Its voice.
+# Its status channel.
 
 
 async def test_progress(host: Host) -> None:
     script = 'echo fraction-done 0.25 >"$BOINCVM_VOICE"; read line; exit 0'
     program, heard = host.shell(script, keep_input=True)
     await heard.until(lambda: heard.fraction)
-    assert (heard.fraction, heard.voiced) == (0.25, len("fraction-done 0.25\n"))
+    assert (heard.fraction, heard.status_bytes) == (0.25, len("fraction-done 0.25\n"))
     program.end_input()
     await end(program)
 
 
-async def test_a_voice_that_floods_waits(host: Host) -> None:
+async def test_a_status_channel_that_floods_waits(host: Host) -> None:
     script = 'exec >"$BOINCVM_VOICE"; yes'
     program, heard = host.shell(script, grants=False)
-    await heard.until(lambda: heard.voiced == WINDOW)
+    await heard.until(lambda: heard.status_bytes == WINDOW)
     other, _ = host.shell("exit 0")
     await end(other)
-    assert heard.voiced == WINDOW
+    assert heard.status_bytes == WINDOW
     program.signal(9)
     assert (await end(program)).signal == 9
 

@@ -76,7 +76,7 @@ class GuestRequests:
         self.finish_message = ""
         self.temporary_exit: TemporaryExitError | None = None
 
-    def handle(self, word: status_channel.Word) -> None:
+    def handle(self, word: status_channel.StatusMessage) -> None:
         """Handle one message from the program, without waiting for anything."""
         match word:
             case status_channel.FractionDone(fraction):

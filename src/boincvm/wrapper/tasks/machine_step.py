@@ -12,7 +12,7 @@ from pathlib import Path
 from boincvm.errors import GuestError, HypervisorError, OutputFileError
 from boincvm.guestlink import signals
 from boincvm.guestlink.program import GuestProgram, ProgramEnd, Usage
-from boincvm.guestlink.status_channel import Word
+from boincvm.guestlink.status_channel import StatusMessage
 from boincvm.host.supervised import GRACE
 from boincvm.job.model import MachineTask
 from boincvm.machine.errors import SavedMachineError
@@ -195,7 +195,7 @@ class MachineStep(Step):
             self._task,
             self._slot,
             self._open_streams,
-            Listeners(self._handle_voice, self._note_usage, self._note_fraction),
+            Listeners(self._handle_status_messages, self._note_usage, self._note_fraction),
             log,
         )
         if self._saved is None:
@@ -247,7 +247,7 @@ class MachineStep(Step):
 
     # What the program reports.
 
-    def _handle_voice(self, words: Sequence[Word], count: int) -> None:
+    def _handle_status_messages(self, words: Sequence[StatusMessage], count: int) -> None:
         for word in words:
             self.requests.handle(word)
         if self._run is not None:

@@ -1,10 +1,10 @@
-/* See boinc_voice.h. A line of at most PIPE_BUF bytes goes out whole or not at all, whichever
+/* See boinc_status_channel.h. A line of at most PIPE_BUF bytes goes out whole or not at all, whichever
  * threads and processes write at once (POSIX, write()). */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 
-#include "boinc_voice.h"
+#include "boinc_status_channel.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@
 static pthread_once_t opened = PTHREAD_ONCE_INIT;
 static int descriptor = -1;
 
-static void open_voice(void) {
+static void open_status_channel(void) {
     const char *path = getenv("BOINCVM_VOICE");
     struct stat status;
     int saved = errno;
@@ -39,8 +39,8 @@ static void open_voice(void) {
     errno = saved;
 }
 
-int boincvm_voice_exists(void) {
-    pthread_once(&opened, open_voice);
+int boincvm_status_channel_exists(void) {
+    pthread_once(&opened, open_status_channel);
     return descriptor >= 0;
 }
 
@@ -75,7 +75,7 @@ static void write_line(const char *line, size_t length, enum boincvm_patience pa
             full.fd = descriptor;
             poll(&full, 1, -1);
         } else if (errno != EINTR) {
-            return; /* full, and the word may be dropped; or the listener has gone */
+            return; /* full, and the message may be dropped; or the listener has gone */
         }
     }
 }
@@ -97,7 +97,7 @@ static size_t character(const unsigned char *text) {
     return length;
 }
 
-/* The host drops a line that is no UTF-8, and with it what the application had to say. */
+/* The host drops a line that is not valid UTF-8, and with it the whole message. */
 static void clean(unsigned char *line) {
     while (*line != '\0') {
         size_t length = character(line);
@@ -112,13 +112,13 @@ static void clean(unsigned char *line) {
     }
 }
 
-void boincvm_say(enum boincvm_patience patience, const char *format, ...) {
+void boincvm_send_message(enum boincvm_patience patience, const char *format, ...) {
     char line[LONGEST_LINE + 1];
     va_list arguments;
     int made, saved = errno;
     size_t length;
 
-    if (!boincvm_voice_exists()) {
+    if (!boincvm_status_channel_exists()) {
         return;
     }
     va_start(arguments, format);

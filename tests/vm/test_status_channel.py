@@ -1,4 +1,4 @@
-"""What a program in a real guest can say besides its output: words, usage, watched files."""
+"""What a program in a real guest can say besides its output: messages, usage, watched files."""
 
 import asyncio
 import os
@@ -24,9 +24,9 @@ async def link(base_image: Path, tmp_path: Path) -> AsyncIterator[GuestLink]:
 SPEAKS = """
 import os
 path = os.environ["BOINCVM_VOICE"]
-with open(path, "wb", buffering=0) as voice:
+with open(path, "wb", buffering=0) as status_channel:
     for number in range(1001):
-        voice.write(b"fraction-done %.3f\\n" % (number / 1000))
+        status_channel.write(b"fraction-done %.3f\\n" % (number / 1000))
 os.system('echo "finish 3 0 that is all" > "$BOINCVM_VOICE"')
 print(os.stat(path).st_mode & 0o777 == 0o622)
 raise SystemExit(3)
@@ -40,7 +40,7 @@ async def test_all_words_come_in_order_and_before_the_end(link: GuestLink) -> No
         end = await program.wait()
     assert end.code == 3
     assert heard.output["stdout"] == b"True\n"
-    assert heard.words == [
+    assert heard.messages == [
         *[FractionDone(number / 1000) for number in range(1001)],
         Finish(3, notice=False, message="that is all"),
     ]
@@ -54,31 +54,31 @@ async def test_all_words_come_in_order_and_before_the_end(link: GuestLink) -> No
 FLOOD = """
 import os
 line = b"x" * 4000 + b"\\n"
-with open(os.environ["BOINCVM_VOICE"], "wb", buffering=0) as voice:
+with open(os.environ["BOINCVM_VOICE"], "wb", buffering=0) as status_channel:
     for number in range(1000):
-        voice.write(line)
-    voice.write(b"fraction-done 1\\n")
+        status_channel.write(line)
+    status_channel.write(b"fraction-done 1\\n")
 print("through")
 """
 
 
-async def test_a_flood_of_words_is_held_back(link: GuestLink) -> None:
+async def test_a_flood_of_messages_is_held_back(link: GuestLink) -> None:
     heard = Listener()
     heard.grants = False
     program = heard.start(link, FLOOD, status_channel=True)
-    await heard.until(lambda: heard.voiced == WINDOW)
+    await heard.until(lambda: heard.status_bytes == WINDOW)
     # Had it not been held back by its credit, it would be through by the second beat.
     probe = Listener()
     other = probe.start(link, "pass")
     async with asyncio.timeout(LIMIT):
         await other.wait()
-    assert (heard.voiced, heard.output["stdout"]) == (WINDOW, b"")
+    assert (heard.status_bytes, heard.output["stdout"]) == (WINDOW, b"")
     heard.grants = True
     program.grant(WINDOW)
     async with asyncio.timeout(LIMIT):
         assert (await program.wait()).code == 0
-    assert heard.words == [FractionDone(1.0)]
-    assert heard.voiced == 4001 * 1000 + 16
+    assert heard.messages == [FractionDone(1.0)]
+    assert heard.status_bytes == 4001 * 1000 + 16
 
 
 async def test_usage_of_a_program_that_burns_time(link: GuestLink) -> None:
