@@ -62,7 +62,7 @@ def monitor_of(made: QemuMachine) -> Monitor:
     """Return QEMU's monitor, which is hidden from a machine's users."""
     monitor = made._monitor
     if monitor is None:
-        raise RuntimeError("the machine does not run")
+        raise RuntimeError("the machine is not running")
     return monitor
 
 

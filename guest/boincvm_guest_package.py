@@ -132,7 +132,7 @@ def parts_of(name: str) -> tuple[str, ...]:
     """The components of a member's name, which may begin with / or ./; () is the root itself."""
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts or "\0" in name or len(parts) > MAXIMUM_DEPTH:
-        refuse(name, "is no path beneath the root")
+        refuse(name, "is not a path beneath the root")
     return parts
 
 

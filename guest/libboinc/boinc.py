@@ -150,7 +150,7 @@ def resolve_filename(logical_name: str) -> str:
 def fraction_done(fraction: float) -> None:
     """Progress from 0 to 1. Cheap: call it as often as you like. Raises ValueError on NaN."""
     if not math.isfinite(fraction):
-        raise ValueError(f"{fraction} is no fraction")
+        raise ValueError(f"{fraction} is not a fraction")
     with _state.lock:
         _state.fraction = fraction
         shown = min(fraction, 1.0)
@@ -275,7 +275,7 @@ def _flush() -> None:
 
 def _check_word(text: str) -> None:
     if not re.fullmatch(r"[^\s/\x00-\x1f\x7f]{1,255}", text):
-        raise ValueError(f"{text!r} is no name")
+        raise ValueError(f"{text!r} is not a name")
 
 
 def _checkpoint_period(data: dict[str, str]) -> float:

@@ -23,7 +23,7 @@ BoincvmError
 ├── ImageBuildError
 ├── BusError                the message bus cannot be reached, or refuses
 ├── HostDiskFullError
-└── HostError               the host's system refused something else
+└── HostError               the host's system refused a request else
     └── UnsupportedHostError    boincvm does not do that on this system yet
 """
 

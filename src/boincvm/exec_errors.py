@@ -8,17 +8,17 @@ LONGEST_WORD = (128 << 10) - 1
 
 _ELIBBAD = 80  # only Linux has it
 _ADVICE = {
-    errno.EACCES: "it must be a file that may be executed: chmod +x {name}",
+    errno.EACCES: "it must be an executable file: chmod +x {name}",
     errno.EAGAIN: "too many processes run already: wait for some to end",
     errno.EINVAL: "the file is damaged: it names more than one ELF interpreter",
-    errno.EIO: "reading the file failed: look at the disk",
+    errno.EIO: "reading the file failed: check the disk",
     errno.EISDIR: "the interpreter that the file names is a directory",
-    _ELIBBAD: "the ELF interpreter that the file names is damaged, or none",
-    errno.ELOOP: "its symbolic links, or its #! lines, lead to each other",
+    _ELIBBAD: "the ELF interpreter that the file names is damaged or not an ELF file",
+    errno.ELOOP: "its symbolic links, or its #! lines, refer to each other in a circle",
     errno.EMFILE: "too many files are open: run fewer programs at the same time",
     errno.ENAMETOOLONG: "a path has at most 4095 bytes, and a name in it 255",
     errno.ENFILE: "too many files are open: run fewer programs at the same time",
-    errno.ENOENT: "the #! line, or the ELF interpreter, must name a program that is there",
+    errno.ENOENT: "the #! line, or the ELF interpreter, must name an existing program",
     errno.ENOEXEC: "it must be a program for Linux on this processor, or begin with a #! line",
     errno.ENOMEM: "there is too little memory: give it more, or run less at the same time",
     errno.ENOTDIR: "something on its path is a file, not a directory",
@@ -40,8 +40,8 @@ def advice_for(number: int, name: str, words: Sequence[bytes] = ()) -> str:
 def _too_long(words: Sequence[bytes]) -> str:
     longest = max(map(len, words), default=0)
     if longest > LONGEST_WORD:
-        which = f"one has {longest} bytes, and Linux takes {LONGEST_WORD} in one"
+        which = f"one has {longest} bytes, and Linux accepts {LONGEST_WORD} in one"
     else:
         total = sum(map(len, words)) + 9 * len(words)  # each has a NUL and a pointer
-        which = f"all have {total} bytes, and Linux takes a quarter of the stack's limit (8 MiB)"
-    return f"arguments or environment are too long: {which}; hand them over in a file"
+        which = f"all have {total} bytes, and Linux accepts a quarter of the stack's limit (8 MiB)"
+    return f"arguments or environment are too long: {which}; pass them in a file"

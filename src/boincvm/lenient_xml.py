@@ -125,7 +125,7 @@ class _Tree:
     def start(self, name: str, line: int) -> None:
         if len(self._open) == DEEPEST_ELEMENT:
             expected = f"at most {DEEPEST_ELEMENT}"
-            raise XmlError(line, "too many elements in one another", expected)
+            raise XmlError(line, "elements nested too deeply", expected)
         self._open.append(_Open(name, line))
 
     def end(self, name: str, *, by_itself: bool) -> Element | None:
@@ -180,7 +180,7 @@ def _markup(text: str, begin: int, line: int) -> tuple[int, str, str]:
     if inside.startswith("?"):
         return end, "", ""
     if inside.startswith("!"):
-        expected = "no DOCTYPE, no entities of its own and no other declaration"
+        expected = "no DOCTYPE, no custom entities and no other declaration"
         raise XmlError(line, _shown(f"<{inside}>"), expected)
     if "<" in inside:
         expected = "a > before the next < (in text a < is written &lt;)"

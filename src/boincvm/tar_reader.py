@@ -142,7 +142,7 @@ class TarReader:
         else:
             records = _records(data)
             if kind == b"g" and not records.keys().isdisjoint((b"path", b"linkpath", b"size")):
-                raise TarError("a header names all files")
+                raise TarError("a header applies to all files")
             if any(key.startswith(b"GNU.sparse.") for key in records):
                 raise TarError("a file is sparse")
             if kind != b"g":
@@ -154,7 +154,7 @@ def _check_sum(block: bytes) -> None:
     unsigned = sum(block) - sum(block[148:156]) + 8 * ord(" ")
     signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
     if found is None or int(found[1] or b"0", 8) not in (unsigned, signed):
-        raise TarError("it is no tar archive, or a damaged one")
+        raise TarError("it is not a tar archive, or is damaged")
 
 
 def _number(field: bytes) -> int:
@@ -163,10 +163,10 @@ def _number(field: bytes) -> int:
     else:
         found = _OCTAL.fullmatch(field)
         if found is None:
-            raise TarError("a header has a number that is none")
+            raise TarError("a header has an invalid number")
         value = int(found[1] or b"0", 8)
     if value > _LARGEST:
-        raise TarError("a header has a number that cannot be")
+        raise TarError("a header has an invalid number")
     return value
 
 
@@ -198,10 +198,10 @@ def _described(block: bytes, letter: bytes, size: int, pax: dict[bytes, bytes]) 
         kind = "directory"
     if b"size" in pax:
         if not _DECIMAL.fullmatch(pax[b"size"]) or int(pax[b"size"]) > _LARGEST:
-            raise TarError("a header has a size that is none")
+            raise TarError("a header has an invalid size")
         size = int(pax[b"size"])
     if size and kind != "file":
-        raise TarError("something that is no file has a size")
+        raise TarError("an entry that is not a file has a size")
     if b"\0" in name or b"\0" in target:
         raise TarError("a name has a NUL in it")
     numbers = [_number(block[at : at + 8]) for at in (100, 108, 116)]
@@ -224,7 +224,7 @@ def _seconds(field: bytes) -> int:
 def _time(text: bytes) -> int:
     found = _TIME.fullmatch(text)
     if found is None:
-        raise TarError("a header has a time that is none")
+        raise TarError("a header has an invalid time")
     value = int(found[2]) * 10**9 + int((found[3] or b"0")[:9].ljust(9, b"0"))
     return -value if found[1] else value
 

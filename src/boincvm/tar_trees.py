@@ -87,7 +87,7 @@ def unpack(source: Path, directory: Path, name: str, stop: threading.Event) -> N
         raise UnsafePathError(f"a tar stream is refused: {error}") from error
     except OSError as error:
         if error.errno in _OF_NAMES:
-            raise UnsafePathError(f"a tar stream has names that cannot be: {error}") from error
+            raise UnsafePathError(f"a tar stream has invalid names: {error}") from error
         raise
     finally:
         os.close(parent)
@@ -152,4 +152,4 @@ class _Unpacking:
 
 def _go_on(stop: threading.Event) -> None:
     if stop.is_set():
-        raise UnsafePathError("it is not wanted any more")
+        raise UnsafePathError("it is no longer wanted")

@@ -126,7 +126,7 @@ def test_a_job_of_the_workunit_starts_copies_of_signed_programs_only(make_rig: M
     rig = started(make_rig, described)
     ended = rig.ended()
     assert (ended.state, ended.exit_status) == (COMPUTE_ERROR, INIT_FAILURE), ended.stderr
-    assert "nobody has signed it" in ended.stderr
+    assert "it is not signed" in ended.stderr
     assert rig.word() == "signed"
     with pytest.raises(AssertionError, match="says nothing"):
         rig.word(0)

@@ -59,7 +59,7 @@ async def test_to_and_fro() -> None:
 
 async def test_what_it_may_not_do() -> None:
     async with broker() as (_, address):
-        with pytest.raises(BusError, match="refuses the login"):
+        with pytest.raises(BusError, match="refused the login"):
             await StompBus.open(address, "g1", "wrong")
         async with bus(address, "g1") as guest:
             with pytest.raises(BusError, match="may not send"):

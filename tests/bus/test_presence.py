@@ -107,7 +107,7 @@ async def test_nobody_speaks_for_another() -> None:
         await say(good, "g2", "HELLO", {"name": "changed"})
         await made.until(lambda: ("g2", Change.CHANGED) in made.changes)
         assert made.ids("all") == ["g2"]
-        assert made.hub.counts["lied about its id"] == 2
+        assert made.hub.counts["gave a false id"] == 2
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ async def test_both_address_all_and_each_hears_its_own_answers(
             assert await outcome(command) == {"a.1": expected, "b.1": expected}
         assert len(of_a) == len(of_b) == 2
         assert first.commands.counts["not asked"] == second.commands.counts["not asked"] == 0
-        assert first.commands.counts["asked by another"] > 0
+        assert first.commands.counts["requested by another"] > 0
         pings = await asyncio.gather(
             *(hub.pings.ping(["a.1", "b.1"], 5) for hub in (first, second))
         )
@@ -156,10 +156,10 @@ async def test_what_ends_while_its_controller_is_away_is_kept_for_it(
                 async with asyncio.timeout(LIMIT):
                     while command.answers["d.1"].state is not State.RUNNING:
                         await command.changed()
-            heard = other.commands.counts["asked by another"]
+            heard = other.commands.counts["requested by another"]
             programs[0].signal(15)
             async with asyncio.timeout(LIMIT):
-                while other.commands.counts["asked by another"] == heard:
+                while other.commands.counts["requested by another"] == heard:
                     await other.pings.ping(["d.1"], LIMIT)
             async with controller(connect, "a/", "d.1", former=[command]):
                 assert await outcome(command) == {"d.1": (State.ENDED, b"begin")}

@@ -97,7 +97,7 @@ async def test_what_came_must_be_what_was_there(faces):
     (faces.guests["g1"].place.root / "f").write_bytes(b"x" * 100)
     file = io.BytesIO(b"other")
     file.seek(5)
-    with pytest.raises(OutputFileError, match="not what was there"):
+    with pytest.raises(OutputFileError, match="differs from what was sent"):
         await asyncio.to_thread(client_copy.fetch, client, "g1", "f", file, lambda *_: None)
 
 

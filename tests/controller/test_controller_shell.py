@@ -148,7 +148,7 @@ async def test_the_controller_is_gone(tmp_path: Path) -> None:
         terminal.type("one\r")
         await terminal.until("one\r\none")
         await place.server.close()
-        await terminal.until("has gone away meanwhile")
+        await terminal.until("closed the connection")
         await ends(terminal, ExitCode.HOST)
         place.program().signal(signal.SIGKILL)
 

@@ -234,8 +234,8 @@ def test_a_host_by_invitation(invited: Bench) -> None:
         for verb in (("stop",), ("suspend",), ("suspend", "--to-disk"), ("start",), ("rm",)):
             refused = invited.say(*verb, "lab")
             assert refused.returncode == ExitCode.USAGE
-            assert "lab is no machine of a controller" in refused.stderr
-        assert guest.end() == (0, "the guest lab has ended, and all that it has started\n")
+            assert "lab is not a machine of the controller" in refused.stderr
+        assert guest.end() == (0, "the guest lab has ended, with everything that it started\n")
         invited.until("guest_left")
     finally:
         guest.close()

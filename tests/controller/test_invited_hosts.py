@@ -309,7 +309,7 @@ async def test_it_cannot_do_so_for_others(
         assert await output(first, "1") == {"a.1": "hi"}
         assert await ids(first) == ["a.1"]
         assert len(near.programs) == 1
-        assert "lied about its id" not in first.hub.counts
+        assert "gave a false id" not in first.hub.counts
 
 
 async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ async def test_each_id_has_one_host(tmp_path: Path) -> None:
             await call(first, "invite", {"name": "x.1"})
         await call(first, "invite", {"name": "x.2"})
         await call(first, "invite", {"name": "b"})
-        with pytest.raises(UsageError, match="invited already") as caught:
+        with pytest.raises(UsageError, match="already invited") as caught:
             await call(first, "invite", {"name": "b"})
         assert "--revoke b" in caught.value.hint
         with pytest.raises(UsageError, match="there is b already"):
@@ -424,7 +424,7 @@ async def test_a_damaged_file_lets_nobody_in(text: str, tmp_path: Path) -> None:
     with pytest.raises(HostError, match="is damaged") as caught:
         async with run_controller(tmp_path / "a"):
             pass
-    assert "invite all hosts anew" in caught.value.hint
+    assert "invite all hosts again" in caught.value.hint
 
 
 # The command line, and what it says.
@@ -434,7 +434,7 @@ async def test_a_damaged_file_lets_nobody_in(text: str, tmp_path: Path) -> None:
     ("listen", "expected", "note"),
     [
         (None, "stomp://b@HOST:PORT --passcode-file passcode", "start it with --bus HOST:PORT"),
-        (LOOPBACK, "stomp://b@127.0.0.1:{port} --passcode-file passcode", "whoever listens"),
+        (LOOPBACK, "stomp://b@127.0.0.1:{port} --passcode-file passcode", "anyone who listens"),
         (Listen("::1", 0), "'stomp://b@[::1]:{port}' --passcode-file passcode", "--bus-cert"),
     ],
 )
@@ -480,9 +480,9 @@ async def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
         assert (await say())[1].splitlines()[1].split()[0] == "b"
         code, out, err = await say("b")
         assert (code, out) == (UsageError.exit_code, "")
-        assert "invited already" in err
+        assert "already invited" in err
         assert (await say("--revoke"))[0] == UsageError.exit_code
-        assert (await say("--revoke", "b"))[:2] == (0, "b is not invited any more\n")
+        assert (await say("--revoke", "b"))[:2] == (0, "b is no longer invited\n")
         assert json.loads((await say("--json"))[1]) == {"invitations": []}
         assert set(json.loads((await say("--json", "c"))[1])) == {
             "name", "passcode", "command", "notes",

@@ -52,15 +52,15 @@ async def test_several_requests_on_one_connection(faces):
     ("body", "said"),
     [
         (b"{", "no JSON"),
-        (b"[]", "no JSON object"),
-        (b'{"vms": NaN}', "no number"),
+        (b"[]", "not a JSON object"),
+        (b'{"vms": NaN}', "not a number"),
         (b"[" * 100_000, "no JSON"),
         (b'{"vms": ' + b"9" * 5000 + b"}", "no JSON"),
         (b'{"vms": "\\ud800"}', "no JSON"),
         (b"\xff\xfe", "no JSON"),
         (b'{"vms": 7}', "parameter vms: found 7, expected a text"),
         (b'{"wms": "all"}', "unknown parameter 'wms'"),
-        (b'{"vms": "a b"}', "addresses nobody"),
+        (b'{"vms": "a b"}', "not a valid selector"),
     ],
 )
 async def test_what_makes_no_sense_is_told_so(faces, body, said):

@@ -287,9 +287,9 @@ async def test_files_of_this_host_that_are_not_shared(faces, old, tmp_path):
             ("cpFileToVM", ("1.1.1", outside, "x")),
             ("cpFileFromVM", ("1.1.1", "x", outside)),
         ):
-            assert "does not lie in" in await old.fault(method, *parameters)
+            assert "is not in the shared" in await old.fault(method, *parameters)
     (tmp_path / "round").symlink_to("round")
-    assert "is no path" in await old.fault("cpFileToVM", "1.1.1", "round", "x")
+    assert "is not a path" in await old.fault("cpFileToVM", "1.1.1", "round", "x")
     # Paths may be relative to what is shared.
     (tmp_path / "a").write_text("a")
     assert await old("cpFileToVM", "1.1.1", "a", "x") is True
@@ -305,7 +305,7 @@ async def test_where_nothing_is_shared_no_file_is_named(faces, tmp_path):
     await faces.serve(ListenAddress(), Policy(token=TOKEN))
     old = Old(faces)
     (tmp_path / "a").write_text("a")
-    assert "cannot be named from elsewhere" in await old.fault("cpFileToVM", "1.1.1", "a", "x")
+    assert "cannot be named over TCP" in await old.fault("cpFileToVM", "1.1.1", "a", "x")
     assert "--share" in await old.fault("cpFileFromVM", "1.1.1", "x")
 
 

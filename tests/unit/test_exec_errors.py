@@ -30,6 +30,6 @@ def test_a_name_is_no_format() -> None:
 
 def test_which_of_the_two_limits_it_is() -> None:
     one = advice_for(errno.E2BIG, "prog", [b"prog", b"x" * (LONGEST_WORD + 1)])
-    assert f"one has {LONGEST_WORD + 1} bytes, and Linux takes {LONGEST_WORD} in one" in one
+    assert f"one has {LONGEST_WORD + 1} bytes, and Linux accepts {LONGEST_WORD} in one" in one
     many = advice_for(errno.E2BIG, "prog", [b"x" * LONGEST_WORD] * 20)
     assert f"all have {20 * (LONGEST_WORD + 9)} bytes" in many

@@ -111,7 +111,7 @@ BILLION_LAUGHS = (
         ("<a><></a>", 1, "'<>'"),
         ("<a></></a>", 1, "'</>'"),
         ("<a>< b></a>", 1, "'< b>'"),
-        ("\n" + "<a>" * (DEEPEST_ELEMENT + 1), 2, "too many elements in one another"),
+        ("\n" + "<a>" * (DEEPEST_ELEMENT + 1), 2, "elements nested too deeply"),
         ("<a>\n" + "<b/>" * (MOST_TAGS - 1) + "</a>", 2, f"more than {MOST_TAGS} tags"),
         ("<a>\n" + "</b>" * MOST_TAGS + "</a>", 2, f"more than {MOST_TAGS} tags"),
         (" " * LARGEST_DOCUMENT + "<a/>", 1, f"{LARGEST_DOCUMENT + 4} bytes"),

@@ -155,5 +155,7 @@ async def test_a_restored_guest_that_stays_silent(spec: MachineSpec) -> None:
         async with restored(spec, states[0], states[2]) as (machine, link):
             assert machine.state is MachineState.PAUSED
             listener.attach(link, states[1])
-            with pytest.raises(GuestHungError, match=r"restored guest has said nothing for 0\.3 s"):
+            with pytest.raises(
+                GuestHungError, match=r"restored guest did not answer within 0\.3 s"
+            ):
                 await link.attach(0.3)

@@ -202,7 +202,7 @@ async def test_a_disk_that_is_full_when_the_manifest_is_written(slot: Slot) -> N
     slot.machine_job(SCRIPT)
     await start(slot, NO_SPACE)
     await finishes(slot)
-    assert "no checkpoint was made, a former one stays" in slot.stderr
+    assert "no checkpoint was made, the previous one is kept" in slot.stderr
     assert "No space left" in slot.stderr
 
 
@@ -221,7 +221,7 @@ async def test_a_disk_on_which_the_memory_does_not_fit(slot: Slot, size: int) ->
     slot.machine_job(SCRIPT)
     await start(slot, LIMITED.format(size=size))
     await slot.says("out", "line 30\n")
-    assert "no checkpoint was made, a former one stays" in slot.stderr
+    assert "no checkpoint was made, the previous one is kept" in slot.stderr
     # Nothing stays of an attempt; the next one may be under way just now.
     await slot.holds(lambda: not list((slot.path / MACHINE).glob("memory-*")))
     await finishes(slot)
@@ -236,7 +236,7 @@ async def test_a_program_whose_machine_cannot_be_kept_has_time_to_end(slot: Slot
     end = await slot.wait(30)
     assert end.kind is EndKind.QUIT, slot.stderr
     assert slot.text("out") == "up\ntold\n", slot.stderr
-    assert "not all could be kept" in slot.stderr
+    assert "not everything could be saved" in slot.stderr
 
 
 ROOM = """
@@ -266,7 +266,7 @@ async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
     await slot.begin()
     await finishes(slot)
     assert "a newer boincvm made it (schema 3, this one knows 2)" in slot.stderr
-    assert "goes on from checkpoint" in slot.stderr
+    assert "resumes from checkpoint" in slot.stderr
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
             "was saved under kvm, which does not work here",
         ),
         ({"type": 3}, "does not say its type"),
-        ({"layers": []}, "does not say its layers"),
+        ({"layers": []}, "does not list its layers"),
         ({"memory": "memory-999999"}, "is not among the files of the checkpoint"),
     ],
 )

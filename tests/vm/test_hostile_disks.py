@@ -99,7 +99,7 @@ async def test_a_disk_of_a_former_life(spec: MachineSpec, secret: Path) -> None:
     await must_not_start(spec._replace(layers=("disk-000001.qcow2",)))
     elsewhere = hostile_disk(secret.with_name("disk-000001.qcow2"), secret)
     for name in (str(elsewhere), "../disk-000001.qcow2"):
-        with pytest.raises(HypervisorError, match="no layer of a machine's disk"):
+        with pytest.raises(HypervisorError, match="not a layer of a machine's disk"):
             await QemuDriver("tcg").machine(spec._replace(layers=(name,))).start()
 
 

@@ -128,7 +128,7 @@ def test_a_missing_input(bench: Bench) -> None:
     ],
 )
 def test_an_unsafe_or_missing_output_is_refused(bench: Bench, script: str) -> None:
-    bench.sh(script, "--output", "out").says(213, "output out: the guest has none to give")
+    bench.sh(script, "--output", "out").says(213, "output out: the guest cannot send it")
     assert list(bench.work.iterdir()) == []
 
 
@@ -184,7 +184,7 @@ def test_disk_full_on_the_host_under_the_machine(bench: Bench) -> None:
         "--", "dd", "if=/dev/zero", "of=big", "bs=1M", "count=100", "conv=fsync",
         before=small_disk("16m", bench.cache),
     )  # fmt: skip
-    done.says(223, "the host's disk is full, so the machine was ended")
+    done.says(223, "the host's disk is full, so the machine was stopped")
 
 
 @needs_namespaces

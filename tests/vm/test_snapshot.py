@@ -83,13 +83,13 @@ def test_a_job_moves(tmp_path: Path, job: Path) -> None:
 
     done = snapshot(tmp_path, "export", job, tmp_path / "file")
     assert done.returncode == 0, done.stderr
-    assert "read back and found right" in done.stdout
+    assert "read back and verified" in done.stdout
     again = snapshot(tmp_path, "export", job, tmp_path / "file")
     assert "--force replaces it" in again.stderr
     shutil.rmtree(job)
     checked = snapshot(tmp_path, "import", "--check", tmp_path / "file")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "the job goes on where it was" in checked.stdout
+    assert "the job continues where it was" in checked.stdout
     there = tmp_path / "elsewhere"
     moved = snapshot(tmp_path, "import", tmp_path / "file", there)
     assert moved.returncode == 0, moved.stderr
@@ -133,7 +133,7 @@ def test_a_damaged_file_leaves_nothing(tmp_path: Path, job: Path) -> None:
 
 def test_where_no_job_runs(tmp_path: Path, job: Path) -> None:
     assert "no job with a machine runs in" in snapshot(tmp_path, "take", job).stderr
-    assert "no machine is saved in" in snapshot(tmp_path, "export", job, tmp_path / "f").stderr
+    assert "contains no saved machine" in snapshot(tmp_path, "export", job, tmp_path / "f").stderr
     (tmp_path / "nonsense").write_bytes(b"nonsense")
     done = snapshot(tmp_path, "import", tmp_path / "nonsense", tmp_path / "there")
-    assert "is no snapshot" in done.stderr
+    assert "is not a usable snapshot" in done.stderr

@@ -74,7 +74,7 @@ async def test_bytes_a_fifo_and_whose_it_is(slot: Slot) -> None:
     ]
     assert b"adieu caf\xe9\n" in (slot.path / "boinc_finish_called").read_bytes()
     stderr = (slot.path / "stderr.txt").read_bytes()
-    assert b"app\xe9 ended well" in stderr
+    assert b"app\xe9 ended successfully" in stderr
     assert "<p>caf\xe9</p>".encode() in stderr
     assert TELL_TALE.encode() not in stderr
 

@@ -82,7 +82,7 @@ async def test_a_killed_wrapper(slot: Slot) -> None:
     slot.machine_job("echo begin")
     end = await slot.run()
     assert end.kind is EndKind.FINISHED, slot.stderr
-    assert "did not live to be saved" in slot.stderr
+    assert "ended before it was saved" in slot.stderr
     assert made_by_machines(slot) == []
 
 

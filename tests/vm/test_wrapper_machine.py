@@ -225,5 +225,5 @@ async def test_a_guest_writes_no_file_that_is_not_its_output(slot: Slot) -> None
     end = await slot.run()
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
     assert (slot.text("precious"), slot.text("job.xml")) == before
-    assert "precious is no <copy_file_from_VM> of the task" in slot.stderr
+    assert "precious is not a <copy_file_from_VM> of the task" in slot.stderr
     assert slot.upload_requests == []

@@ -109,7 +109,7 @@ async def test_a_service_manager_that_stops_everything(slot: Slot) -> None:
         os.kill(pid, signal.SIGTERM)
     end = await slot.wait(50)
     assert (end.kind, end.status) == (EndKind.PREMATURE, 0), slot.stderr
-    assert "told to end by SIGTERM" in slot.stderr
+    assert "asked to end by SIGTERM" in slot.stderr
     assert slot.machines() == []
     await slot.begin()
     await finishes(slot)
@@ -127,7 +127,7 @@ async def test_a_damaged_sleep_is_not_fatal(slot: Slot, damage: str) -> None:
     await finishes(slot)
     assert slot.text("out") == "begin\nend\n"
     assert re.search(r"checkpoint \d+ is ", slot.stderr)
-    assert "has no checkpoint that can be used" in slot.stderr
+    assert "has no usable checkpoint" in slot.stderr
 
 
 @pytest.mark.parametrize("kind", ["checkpoint-*.json", "memory-*", "disk-*.qcow2"])
@@ -149,7 +149,7 @@ async def test_a_flipped_bit_costs_one_checkpoint(slot: Slot, kind: str) -> None
     await finishes(slot)
     assert slot.text("out") == LINES
     assert "is damaged: " in slot.stderr
-    assert f"goes on from checkpoint {number_of(older)}, which was made" in slot.stderr
+    assert f"resumes from checkpoint {number_of(older)}, which was made" in slot.stderr
 
 
 def flip_a_bit(path: Path) -> None:
@@ -167,7 +167,7 @@ async def test_a_flipped_bit_in_what_both_need_costs_the_task_s_work(slot: Slot)
     await slot.begin()
     await finishes(slot)
     assert slot.text("out").endswith(LINES)
-    assert "has no checkpoint that can be used" in slot.stderr
+    assert "has no usable checkpoint" in slot.stderr
 
 
 async def test_another_job_does_not_wake_it(slot: Slot) -> None:
@@ -179,7 +179,7 @@ async def test_another_job_does_not_wake_it(slot: Slot) -> None:
     await slot.begin()
     await finishes(slot)
     assert slot.text("out") == "begin\nend\n"
-    assert "the job asks for another one" in slot.stderr
+    assert "the job now requires a different one" in slot.stderr
 
 
 async def test_the_first_step_s_work_is_kept_in_the_second(slot: Slot) -> None:
@@ -261,8 +261,10 @@ async def test_a_quit_that_cannot_save_says_what_it_costs(slot: Slot, *, kept: b
     (pid,) = slot.machines()
     os.kill(pid, signal.SIGSTOP)
     await quits(slot)
-    origin = r"goes on from checkpoint \d+" if kept else "begins anew"
-    assert re.search(rf"the machine vm {origin}: \d+(\.\d)?s of its running are lost", slot.stderr)
+    origin = r"resumes from checkpoint \d+" if kept else "starts over"
+    assert re.search(
+        rf"the machine vm {origin}: \d+(\.\d)?s of its running time are lost", slot.stderr
+    )
     await slot.begin()
     await finishes(slot)
     assert slot.text("out") == LINES

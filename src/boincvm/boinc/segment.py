@@ -57,7 +57,7 @@ class MappedFile:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size < SEGMENT_SIZE:
-                raise SegmentError(f"{FILE_NAME} is no file of {SEGMENT_SIZE} bytes")
+                raise SegmentError(f"{FILE_NAME} is not a file of {SEGMENT_SIZE} bytes")
             try:
                 self._map = mmap.mmap(descriptor, SEGMENT_SIZE)
             except (OSError, ValueError) as error:

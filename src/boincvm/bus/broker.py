@@ -130,7 +130,7 @@ class Broker:
                 f"the broker cannot listen on {path.name}",
                 error,
                 BusError,
-                hint="the directory must be there, and this user's",
+                hint="the directory must exist and belong to this user",
             ) from error
         self._servers.append(server)
 

@@ -227,7 +227,9 @@ class BrokerConnection(asyncio.Protocol):
     def _log_in(self, frame: Frame) -> None:
         version = negotiate(frame.headers.get("accept-version"))
         if version is None:
-            self._refuse("we speak STOMP 1.0, 1.1 and 1.2", version=",".join(sorted(VERSIONS)))
+            self._refuse(
+                "this broker speaks STOMP 1.0, 1.1 and 1.2", version=",".join(sorted(VERSIONS))
+            )
             return
         login, passcode = frame.headers.get("login", ""), frame.headers.get("passcode", "")
         account = self.broker.accounts.verify(login, passcode)
@@ -241,7 +243,7 @@ class BrokerConnection(asyncio.Protocol):
             frame.headers.get("heart-beat"), ours, lambda: self.write(b"\n"), self._is_silent
         )
         if self._beats is None:
-            self._refuse("its heart-beat is none")
+            self._refuse("the heart-beat header is invalid")
             return
         if self._login_timer is not None:
             self._login_timer.cancel()
@@ -255,7 +257,7 @@ class BrokerConnection(asyncio.Protocol):
         account = self._known_account()
         if not is_destination(destination):
             raise BusError(
-                "nothing can be sent there: a destination is /topic/ or /queue/ and words"
+                "nothing can be sent there: a destination begins with /topic/ or /queue/"
             )
         if not account.allows(account.may_send, destination):
             self.broker.counts["refused: may not send"] += 1
@@ -286,7 +288,7 @@ class BrokerConnection(asyncio.Protocol):
     def _begin(self, frame: Frame) -> None:
         name = frame.headers["transaction"]
         if name in self._transactions or len(self._transactions) >= self.broker.limits.transactions:
-            raise BusError("that transaction has begun before, or there are too many")
+            raise BusError("that transaction has already begun, or there are too many")
         self._transactions[name] = []
 
     def _commit(self, frame: Frame) -> None:
@@ -304,12 +306,12 @@ class BrokerConnection(asyncio.Protocol):
         name = self._subscription_name(frame)
         account = self._known_account()
         if not is_pattern(pattern) or mode not in ACK_MODES:
-            raise BusError("that is no subscription: see its destination, and its ack")
+            raise BusError("this is not a valid subscription: check its destination and its ack")
         if not account.allows(account.may_subscribe, pattern):
             self.broker.counts["refused: may not subscribe"] += 1
             raise BusError(f"{account.login} may not subscribe to {pattern}")
         if name in self._subscriptions:
-            raise BusError("there is a subscription with that id")
+            raise BusError("there is already a subscription with that id")
         if len(self._subscriptions) >= self.broker.limits.subscriptions:
             raise BusError("there are too many subscriptions")
         header = frame.headers.get("id")
@@ -343,7 +345,7 @@ class BrokerConnection(asyncio.Protocol):
             if isinstance(one, QueueSubscription) and one.acknowledge(name, is_good=is_good):
                 return
         if not any(isinstance(one, TopicSubscription) and one.wants_answers for one in theirs):
-            raise BusError("no such message waits for that")
+            raise BusError("no such message is waiting for an acknowledgement")
 
     def _disconnect(self, _: Frame) -> None:
         """Do nothing: the receipt is the answer."""

@@ -127,7 +127,8 @@ class StompBus:
                 raise
             raise BusError(
                 f"the broker at {address} cannot be reached: {error or 'it does not answer'}",
-                hint="see that it runs, and that address, port, login and passcode are right",
+                hint="check that it is running, and that address, port, login and passcode are"
+                " right",
             ) from error
         self._connection = connection
         self.connections += 1
@@ -148,8 +149,11 @@ class StompBus:
         request.tries += 1
         if request.tries > MOST_TRIES:
             del self._requests[receipt]
-            why = self._complaint or "without a word"
-            self._end(request, BusError(f"the broker went away {MOST_TRIES} times: {why}"))
+            why = self._complaint or "without an answer"
+            self._end(
+                request,
+                BusError(f"the connection to the broker was lost {MOST_TRIES} times: {why}"),
+            )
             return
         connection.say(request.command, {**request.headers, "receipt": receipt}, request.body)
 
@@ -194,7 +198,7 @@ class StompBus:
     def _give_up_requests(self) -> None:
         requests, self._requests = self._requests, {}
         for request in requests.values():
-            self._end(request, BusError("the bus was closed before the broker had answered"))
+            self._end(request, BusError("the bus was closed before the broker answered"))
 
     def _take(self, frame: Frame) -> None:
         if frame.command == "RECEIPT":
@@ -206,7 +210,7 @@ class StompBus:
             request = self._requests.pop(frame.headers.get("receipt-id", ""), None)
             why = frame.headers.get("message") or frame.body[:200].decode("utf-8", "replace")
             if request is not None:
-                self._end(request, BusError(f"the broker refuses: {why}"))
+                self._end(request, BusError(f"the broker refused the request: {why}"))
             elif self._connection is not None:
                 # RabbitMQ does not say which frame this is about, and does not always close the
                 # connection, as the standard demands: no one must wait for a receipt for ever.
@@ -257,13 +261,13 @@ class StompBus:
         # Other brokers accept anything as a destination, such as several separated by commas
         # or a pattern, which then nobody receives.
         if not is_destination(destination):
-            raise BusError(f"{destination[:80]!r} is no destination")
+            raise BusError(f"{destination[:80]!r} is not a destination")
         place = self._dialect.destination(destination)
         await self._request(_Request("SEND", {**headers, "destination": place}, body))
 
     async def subscribe(self, pattern: str, receiver: Receiver) -> Callable[[], Awaitable[None]]:
         if not is_pattern(pattern):
-            raise BusError(f"{pattern[:80]!r} is no destination, and no pattern of topics")
+            raise BusError(f"{pattern[:80]!r} is neither a destination nor a pattern of topics")
         self._number += 1
         name, theirs = f"s{self._number}", self._dialect.pattern(pattern)
         self._subscriptions[name] = (theirs, receiver)

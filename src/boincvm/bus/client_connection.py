@@ -89,14 +89,16 @@ class ClientConnection(asyncio.Protocol):
         welcome = await self._welcome
         if welcome.command != "CONNECTED":
             why = welcome.headers.get("message") or welcome.body[:200].decode("utf-8", "replace")
-            raise BusError(f"the broker refuses the login: {why}", hint="see login and passcode")
+            raise BusError(
+                f"the broker refused the login: {why}", hint="check the login and the passcode"
+            )
         if welcome.headers.get("version") != "1.2":
             raise BusError("the broker does not speak STOMP 1.2")
         self._beats = HeartBeats.agreed(
             welcome.headers.get("heart-beat"), self._heart_beat, self._beat, self.abort
         )
         if self._beats is None:
-            raise BusError("the broker's heart-beat is none")
+            raise BusError("the broker's heart-beat header is invalid")
 
     def _beat(self) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -108,7 +108,7 @@ class ChirpClient:
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise _lost(error) from None
         except asyncio.LimitOverrunError:
-            raise ChirpNonsenseError("a line without end") from None
+            raise ChirpNonsenseError("a line that does not end") from None
         if len(line) > LONGEST_LINE:
             raise ChirpNonsenseError("a line that is too long")
         return line[:-1]
@@ -144,7 +144,7 @@ class ChirpClient:
                 self.identity = f"{_shown(kind)}:{_shown(who)}"
                 return
         raise UsageError(
-            f"the Chirp server at {where} does not believe who we are",
+            f"the Chirp server at {where} does not accept any proof of who we are",
             hint=f"it must accept one of these methods: {', '.join(methods)}",
         )
 
@@ -280,7 +280,9 @@ class ChirpClient:
             if name in (".", ".."):
                 continue
             if name in found or len(found) >= _MOST_ENTRIES:
-                raise ChirpNonsenseError("a directory with a name twice, or with too many")
+                raise ChirpNonsenseError(
+                    "a directory listing with duplicate names, or with too many"
+                )
             found[name] = description
         return sorted(found.items())
 

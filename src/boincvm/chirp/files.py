@@ -62,8 +62,8 @@ async def send_file(session: ChirpSession, source: Path, path: str) -> int:
                 return status.st_size
             await session.do(lambda client: client.unlink(path))
     raise OutputFileError(
-        f"{path} is another one on the server than it was sent",
-        hint="did the file change meanwhile, or does somebody else write it?",
+        f"{path} differs on the server from what was sent",
+        hint="did the file change during the copy, or is somebody else writing to it?",
     )
 
 
@@ -82,7 +82,7 @@ async def _write_rest(
 ) -> None:
     there = await find(client, path)
     if there is not None and not there.is_file:
-        raise OutputFileError(f"{path} on the server is no file")
+        raise OutputFileError(f"{path} on the server is not a file")
     begin = there.size if there is not None and there.size <= status.st_size else 0
     if there is not None and begin == there.size == status.st_size:
         return
@@ -100,7 +100,7 @@ async def _pieces(
         size = min(PIECE, end - at)
         data = await asyncio.to_thread(read_at, file.fileno(), size, at)
         if not data:
-            raise InputFileError("a file has become shorter while it was sent")
+            raise InputFileError("a file became shorter while it was being sent")
         yield data
         at += len(data)
         # By now the server has acknowledged all but the last AHEAD pieces.
@@ -122,8 +122,8 @@ async def fetch_file(session: ChirpSession, path: str, part: Path) -> tuple[int,
                 return there.size, stat.S_IMODE(there.mode) & 0o777
             file.truncate(0)
     raise InputFileError(
-        f"{path} has come otherwise than it is on the server",
-        hint="does somebody write it meanwhile?",
+        f"{path} was received differently from what is on the server",
+        hint="is somebody writing to it?",
     )
 
 
@@ -218,7 +218,7 @@ def _entries(directory: Path, depth: int) -> list[os.DirEntry[str]]:
 def _name(name: str) -> str:
     if "\n" in name:
         raise UsageError(
-            f"{shown(os.fsencode(name))} has a line's end in its name",
+            f"{shown(os.fsencode(name))} has a line break in its name",
             hint="Chirp cannot list such a name; rename it",
         )
     return name
@@ -231,7 +231,7 @@ async def _make_directory(client: ChirpClient, path: str) -> None:
         if refused.number != ALREADY_EXISTS:
             raise
         if not (await client.lstat(path)).is_directory:
-            raise OutputFileError(f"{path} on the server is no directory") from None
+            raise OutputFileError(f"{path} on the server is not a directory") from None
 
 
 async def fetch_tree(session: ChirpSession, path: str, part: Path) -> tuple[int, int, list[str]]:
@@ -287,7 +287,7 @@ def _opened(path: Path, mode: str = "r") -> Iterator[FileIO]:
         raise host_error(f"cannot open {shown(os.fsencode(path))}", error, kind) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise kind(f"{shown(os.fsencode(path))} is no regular file")
+        raise kind(f"{shown(os.fsencode(path))} is not a regular file")
     with FileIO(descriptor, "rb" if mode == "r" else "r+b") as file:
         yield file
 
@@ -299,7 +299,7 @@ def _local_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise HostDiskFullError("this host's disk is full", hint="make room on it") from None
-        raise OutputFileError(f"cannot write what comes by Chirp: {error.strerror}") from None
+        raise OutputFileError(f"cannot write what Chirp delivers: {error.strerror}") from None
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -29,11 +29,11 @@ _REASONS = {
     -1: "not authenticated",
     NOT_AUTHORIZED: "permission denied",
     DOESNT_EXIST: "no such file or directory",
-    ALREADY_EXISTS: "it exists already",
+    ALREADY_EXISTS: "it already exists",
     -5: "too big",
     -6: "no space left there",
     -7: "the server is out of memory",
-    -8: "the server does not know such a request",
+    -8: "the server does not know this request",
     -9: "too many files are open there",
     -10: "it is in use",
     -11: "try again",
@@ -89,10 +89,12 @@ def parse_url(text: str) -> ChirpUrl:
     match = _URL.fullmatch(text)
     port = int(match[2] or PORT) if match else 0
     if match is None or not 0 < port < 1 << 16:
-        raise UsageError(f"{text[:200]!r} is no chirp://HOST:PORT/PATH")
+        raise UsageError(f"{text[:200]!r} is not of the form chirp://HOST:PORT/PATH")
     steps = [step for step in (match[3] or "/").split("/") if step not in ("", ".")]
     if ".." in steps or len(steps) > _MOST_STEPS or "\0" in text:
-        raise UsageError(f"the path in {text[:200]!r} leads out of it, or nowhere")
+        raise UsageError(
+            f"the path in {text[:200]!r} leads out of the server's directory, or is empty"
+        )
     return ChirpUrl(match[1].strip("[]"), port, "/" + "/".join(steps))
 
 
@@ -118,7 +120,7 @@ def request(*words: str | int) -> bytes:
     """Encode a request. Raises UsageError if it is longer than every server must accept."""
     line = b" ".join(str(word).encode() for word in words)
     if len(line) > _LONGEST_REQUEST:
-        raise UsageError("a path is longer than Chirp can say", hint="use shorter names")
+        raise UsageError("a path is too long for Chirp", hint="use shorter names")
     return line + b"\n"
 
 
@@ -145,7 +147,7 @@ def read_stat(line: bytes) -> ChirpStat:
         raise ChirpNonsenseError(f"{line[:40]!r} where a file was to be described")
     found = ChirpStat(int(words[2]), int(words[7]), int(words[11]))
     if not 0 <= found.size <= _LARGEST or not 0 <= found.mode < 1 << 32:
-        raise ChirpNonsenseError("a file of a size or kind that cannot be")
+        raise ChirpNonsenseError("a file of an impossible size or kind")
     return found
 
 
@@ -155,5 +157,5 @@ def read_name(line: bytes) -> str:
     Raises ChirpNonsenseError.
     """
     if not 0 < len(line) <= _LONGEST_NAME or b"/" in line or b"\0" in line:
-        raise ChirpNonsenseError(f"{line[:40]!r} is no file's name")
+        raise ChirpNonsenseError(f"{line[:40]!r} is not a file name")
     return line.decode("utf-8", "surrogateescape")

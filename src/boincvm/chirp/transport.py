@@ -79,7 +79,7 @@ async def chirp_put(
         part = _beside(target.path, str(source.resolve()))
         if source.is_dir():
             if there is not None:
-                raise UsageError(f"{target} is there already", hint="choose another name")
+                raise UsageError(f"{target} already exists", hint="choose another name")
             copied = await send_tree(session, source.resolve(), part)
         else:
             copied = 1, await send_file(session, source.resolve(), part), []
@@ -98,7 +98,7 @@ async def chirp_get(url: str, destination: Path, access: Access | None = None) -
         found = await session.do(partial(ChirpClient.lstat, path=source.path))
         if found.is_directory:
             if os.path.lexists(destination):
-                raise UsageError(f"{destination} is there already", hint="choose another name")
+                raise UsageError(f"{destination} already exists", hint="choose another name")
             copied = await fetch_tree(session, source.path, part)
         else:
             size, mode = await fetch_file(session, source.path, part)
@@ -133,12 +133,12 @@ async def chirp_read(url: str, access: Access | None = None) -> AsyncIterator[by
                     session.reached(at)
                     yield data
                 if at < size:
-                    raise InputFileError(f"{source} has become shorter")
+                    raise InputFileError(f"{source} became shorter while it was being copied")
             except ChirpLostError as error:
                 await session.lost(error)
         theirs = await session.do(partial(ChirpClient.md5, path=source.path, size=size))
     if theirs != digest.digest():
-        raise InputFileError(f"{source} has come otherwise than it is on the server")
+        raise InputFileError(f"{source} was received differently from what is on the server")
 
 
 def guest_url(guest: Capable, path: str) -> str:
@@ -186,5 +186,5 @@ async def _collect(source: AsyncIterator[bytes], path: Path, most: int) -> None:
         async for data in source:
             size += len(data)
             if size > most:
-                raise UsageError(f"more than {most} bytes are not copied")
+                raise UsageError(f"more than {most} bytes cannot be copied")
             file.write(data)

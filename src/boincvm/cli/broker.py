@@ -19,7 +19,7 @@ def add_arguments(options: argparse._ActionsContainer, summary: str) -> None:
     options.add_argument("--broker", metavar="URL", help=summary)
     options.add_argument("--passcode-file", type=Path, metavar="FILE", help="for that broker")
     options.add_argument(
-        "--broker-ca", metavar="FILE", default="", help="speak TLS with it, and trust these"
+        "--broker-ca", metavar="FILE", default="", help="use TLS, and trust these certificates"
     )
 
 
@@ -38,7 +38,7 @@ def broker_of(arguments: argparse.Namespace) -> "BrokerAddress | None":
     if parts.scheme not in _KINDS or not host or not parts.username or parts.password:
         raise UsageError(
             f"found the broker {arguments.broker[:80]!r}, {expected}",
-            hint="the passcode is read from --passcode-file: others see a command line",
+            hint="the passcode is read from --passcode-file: other users can see a command line",
         )
     if arguments.passcode_file is None:
         raise UsageError("--broker needs --passcode-file")

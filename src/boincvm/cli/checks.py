@@ -34,7 +34,7 @@ def python() -> Check:
 def setpriv() -> Check:
     path = shutil.which("setpriv")
     if path is None:
-        detail = "no setpriv: if boincvm is killed, its virtual machine goes on"
+        detail = "no setpriv: if boincvm is killed, its virtual machine keeps running"
         return Check("setpriv", Status.WARNING, detail, "apt-get install util-linux")
     return Check("setpriv", Status.OK, path)
 
@@ -112,10 +112,10 @@ def memory() -> Check:
     try:
         free = available_memory()
     except HostError:
-        return Check("memory", Status.WARNING, "the kernel does not say how much is free")
+        return Check("memory", Status.WARNING, "the kernel does not report how much is free")
     detail = f"{format_size(free)} available"
     if free < COMFORTABLE_MEMORY:
-        remedy = "end other programs, or run with less: boincvm run --memory 256M"
+        remedy = "close other programs, or use less: boincvm run --memory 256M"
         return Check("memory", Status.WARNING, detail, remedy)
     return Check("memory", Status.OK, detail)
 

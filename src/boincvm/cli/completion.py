@@ -66,7 +66,7 @@ _boincvm_ids() {{
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
-    parser.add_argument("shell", choices=("bash", "zsh"), help="whose completion")
+    parser.add_argument("shell", choices=("bash", "zsh"), help="the shell")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -17,10 +17,10 @@ them again.
 
 examples:
   boincvm controller
-  boincvm controller --listen 127.0.0.1:8080      and the web page, for whoever has the token
+  boincvm controller --listen 127.0.0.1:8080      and the web page, for anyone with the token
   boincvm controller --bus 0.0.0.0:61613 --bus-certificate cert.pem --bus-key key.pem
   boincvm controller --broker stomp://lab@big:61613 --passcode-file passcode
-                             joins another controller, which has invited us: boincvm invite
+                             joins another controller that has invited this host: boincvm invite
   boincvm controller --broker rabbitmq://boincvm@localhost:61613 --passcode-file passcode
 """
 
@@ -28,30 +28,40 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    web = parser.add_argument_group("HTTP by TCP (a UNIX socket of this user's is always there)")
-    web.add_argument("--listen", metavar="HOST:PORT", help="port 0 lets one be chosen")
+    web = parser.add_argument_group(
+        "serve HTTP over TCP (a UNIX socket for this user always exists)"
+    )
+    web.add_argument("--listen", metavar="HOST:PORT", help="port 0 chooses a free one")
     web.add_argument("--tls-certificate", metavar="FILE", default="")
     web.add_argument("--tls-key", metavar="FILE", default="")
     web.add_argument(
-        "--client-ca", metavar="FILE", default="", help="its certificates let clients in"
+        "--client-ca",
+        metavar="FILE",
+        default="",
+        help="clients with a certificate of this authority may connect",
     )
     web.add_argument(
-        "--any-host", action="store_true", help="requests may be addressed to any name"
+        "--any-host", action="store_true", help="accept requests addressed to any host name"
     )
     web.add_argument(
-        "--share", type=_directory, metavar="DIRECTORY", help="XML-RPC by TCP may name files in it"
+        "--share",
+        type=_directory,
+        metavar="DIRECTORY",
+        help="XML-RPC over TCP may name files in it",
     )
     bus = parser.add_argument_group("the bus")
-    bus.add_argument("--bus", metavar="HOST:PORT", help="where guests of other hosts reach it")
+    bus.add_argument(
+        "--bus", metavar="HOST:PORT", help="where guests of other hosts connect to the bus"
+    )
     bus.add_argument("--bus-certificate", metavar="FILE", default="")
     bus.add_argument("--bus-key", metavar="FILE", default="")
-    broker.add_arguments(bus, "one that runs elsewhere, in its place")
+    broker.add_arguments(bus, "use a broker that runs elsewhere")
 
 
 def _directory(text: str) -> Path:
     path = Path(text).absolute()
     if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text[:200]!r} is no directory")
+        raise argparse.ArgumentTypeError(f"{text[:200]!r} is not a directory")
     return path
 
 
@@ -86,7 +96,9 @@ def _place(arguments: argparse.Namespace) -> "ListenAddress | None":
         if arguments.tls_certificate:
             raise UsageError("--tls-certificate needs --listen")
         if arguments.share:
-            raise UsageError("--share needs --listen: this user's socket may name all files")
+            raise UsageError(
+                "--share needs --listen: over this user's socket all files may be named"
+            )
         return None
     host, port = _host_and_port(arguments.listen)
     files = (arguments.tls_certificate, arguments.tls_key, arguments.client_ca)
@@ -103,7 +115,7 @@ def _listen(arguments: argparse.Namespace) -> "Listen | None":
             raise UsageError("--bus-certificate needs --bus")
         return None
     if arguments.broker is not None:
-        raise UsageError("--bus is of our own broker, which --broker takes the place of")
+        raise UsageError("--bus is for our own broker, which --broker replaces")
     host, port = _host_and_port(arguments.bus)
     return Listen(host, port, arguments.bus_certificate, arguments.bus_key)
 

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Copy the files. Raises BoincvmError."""
     if "-" in (arguments.source, arguments.destination):
         raise UsageError(
-            "cp copies files and trees, not standard input or output",
+            "cp copies files and directories, not standard input or output",
             hint="pipe through boincvm exec, with cat in the machine; a file named - is ./-",
         )
     if any(one.startswith(_CHIRP) for one in (arguments.source, arguments.destination)):
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     there, here = _side(arguments.destination), _side(arguments.source)
     if (there is None) == (here is None):
         raise UsageError(
-            "one side of the two is in a machine",
+            "one of the two sides must be in a machine",
             hint="like web.1:data; a local path with a colon in it is written ./a:b",
         )
     if there is not None:
@@ -119,7 +119,7 @@ def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -
     if destination.is_dir():
         destination = destination / Path(path).name
     if destination.is_dir():
-        raise OutputFileError(f"{destination} is there already", hint="name another place")
+        raise OutputFileError(f"{destination} already exists", hint="choose another destination")
     parent = destination.absolute().parent
     try:
         with (
@@ -156,7 +156,7 @@ def _by_chirp(arguments: argparse.Namespace) -> int:
     local = source if is_put else destination
     if local.startswith(_CHIRP) or _side(local) is not None:
         raise UsageError(
-            "one side of a copy by Chirp is on this host",
+            "one side of a copy with Chirp must be on this host",
             hint="copy in two steps; a local path with a colon in it is written ./a:b",
         )
     with controller_options.waiting(f"copying {source}"):

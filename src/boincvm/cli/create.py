@@ -17,14 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     controller_options.add_common(parser)
     parser.epilog = _EPILOG
     parser.add_argument("name", metavar="NAME", help="its id: letters, digits and . _ -")
-    parser.add_argument("--image", metavar="NAME", help="what it starts from (default: base)")
+    parser.add_argument("--image", metavar="NAME", help="the image to start from (default: base)")
     parser.add_argument("--memory", metavar="SIZE", help="like 2G (default: 512M)")
     parser.add_argument("--cpus", type=int, metavar="N", help="virtual processors (default: 1)")
     parser.add_argument("--disk", metavar="SIZE", help="like 8G (default: the image's)")
     parser.add_argument(
-        "--network", action="store_true", help="it can reach the network (default: it cannot)"
+        "--network", action="store_true", help="let it reach the network (default: it cannot)"
     )
-    parser.add_argument("--display", action="store_true", help="it has a screen, for a console")
+    parser.add_argument("--display", action="store_true", help="give it a screen")
     parser.add_argument(
         "--label", action="append", default=[], metavar="NAME=VALUE", help="to address it by"
     )
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         controller_options.print_document(made)
     else:
-        print(f"{made['id']} is made; start it: boincvm start {made['id']}")
+        print(f"{made['id']} has been created; start it with: boincvm start {made['id']}")
     return 0
 
 

@@ -10,8 +10,8 @@ from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.doctor import Check, Status
 
 _DESCRIPTION = """\
-Look at all that a job needs on this host and say what is missing, with the command that
-helps. Ends with 0 if a job can run, else with the code of what keeps it from running.
+Check everything that a job needs on this host; print what is missing and the command that
+helps. The exit code is 0 if a job can run, else that of what prevents it.
 """
 _EXAMPLES = """\
 examples:

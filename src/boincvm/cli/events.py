@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _EPILOG = """\
 examples:
   boincvm events                       the last 50
-  boincvm events --follow              and all that come; Ctrl-C ends it
-  boincvm events --json --after 1200   all since that one, an object a line
+  boincvm events --follow              and all new ones; Ctrl-C ends it
+  boincvm events --json --after 1200   all since that one, one object per line
 """
 _FREQUENT = ("vm_load", "command_output")
 
@@ -23,14 +23,14 @@ _FREQUENT = ("vm_load", "command_output")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    parser.add_argument("-f", "--follow", action="store_true", help="and all that come")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing new ones")
     since = parser.add_mutually_exclusive_group()
-    since.add_argument("--after", type=int, metavar="NUMBER", help="all since that one")
+    since.add_argument("--after", type=int, metavar="NUMBER", help="all since that number")
     since.add_argument(
         "-n", "--lines", type=int, default=50, metavar="N", help="the last N (default: 50)"
     )
     parser.add_argument(
-        "--all", action="store_true", help="the frequent ones, too: load, and output"
+        "--all", action="store_true", help="include the frequent ones: load and output"
     )
 
 

@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limit = option(values.duration)
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", default=[])
     parser.add_argument("--directory", default="", help="beneath the guest's work directory")
-    parser.add_argument("--timeout", type=limit, metavar="TIME", help="then it is killed")
-    parser.add_argument("--first", type=int, metavar="N", help="so many answers are enough")
-    parser.add_argument("--within", type=limit, metavar="TIME", help="then nobody is waited for")
-    parser.add_argument("--id", help="your own id for it: a retry runs nothing twice")
+    parser.add_argument("--timeout", type=limit, metavar="TIME", help="kill it after this time")
+    parser.add_argument("--first", type=int, metavar="N", help="stop after this many answers")
+    parser.add_argument("--within", type=limit, metavar="TIME", help="stop waiting after this time")
+    parser.add_argument("--id", help="your own id for it, so that a retry runs nothing twice")
     parser.add_argument("--detach", action="store_true", help="print its id, and do not wait")
     parser.add_argument(
         "--input", action="store_true", help="pass standard input to several, or with --id"
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n",
         "--no-stdin",
         action="store_true",
-        help="no standard input: for a loop that reads its own",
+        help="no standard input, for a loop that reads its own",
     )
 
 

@@ -40,17 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--directory",
         type=Path,
         metavar="DIRECTORY",
-        help="where commands run and files go (default: a fresh one beneath boincvm's data)",
+        help="where commands run and files go (default: a new directory in boincvm's data"
+        " directory)",
     )
-    parser.add_argument("--allow-root", action="store_true", help="run what comes as root, too")
+    parser.add_argument("--allow-root", action="store_true", help="allow running as root")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run as a guest until a signal ends it. Raises BoincvmError."""
     if is_root() and not arguments.allow_root:
         raise UsageError(
-            "as root, whoever controls the bus could do everything here",
-            hint="start it as a user of its own; or say --allow-root, in a machine for this alone",
+            "as root, whoever controls the bus could do anything on this host",
+            hint="start it as a user of its own, or use --allow-root on a machine that serves"
+            " nothing else",
         )
     place = broker.broker_of(arguments)
     if place is None:
@@ -62,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     guest = guest_of_this_host(place, arguments.id, labels)
     if place.can_be_read:
-        words = "warning: without --broker-ca whoever listens on the network has the passcode,"
-        say(f"{words} and who sits in between has this user")
+        words = (
+            "warning: without --broker-ca anyone who listens on the network learns the passcode,"
+        )
+        say(f"{words} and a man in the middle can act as this user")
     asyncio.run(run_guest(place, guest, arguments.directory))
     return 0

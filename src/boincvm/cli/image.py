@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _subparser(
             verbs,
             "warm",
-            "keep a booted machine of an image, to start others from",
+            "save a booted machine of an image, to start others from",
             "Boot a machine of an image and keep it as a snapshot from which others start.\n"
             "boincvm run has one made in the background after a machine of a new shape has run.\n\n"
             "example:\n  boincvm image warm sci --memory 1G",
@@ -75,7 +75,7 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
     pack = _subparser(
         verbs,
         "pack",
-        "put an image into one file",
+        "pack an image into one file",
         "Put an image into one file, to ship it: a tar.gz. Equal images give equal files.\n\n"
         "example:\n  boincvm image pack sci sci-1.0.tar.gz",
     )
@@ -85,7 +85,7 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
     unpack = _subparser(
         verbs,
         "unpack",
-        "take an image out of such a file",
+        "unpack an image from such a file",
         "Take an image out of a file that boincvm image pack made. If there is an image NAME\n"
         "already, the new one has the name.\n\n"
         "example:\n  boincvm image unpack sci-1.0.tar.gz sci",
@@ -111,7 +111,7 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="P",
         action="append",
         default=[],
-        help="a Debian package that the image shall have, with what it depends on; repeatable",
+        help="a Debian package to install, with its dependencies; repeatable",
     )
     build.add_argument(
         "--suite", metavar="S", default="bookworm", help="Debian's suite; default: bookworm"
@@ -122,7 +122,7 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     build.add_argument(
         "--if-missing",
         action="store_true",
-        help="do nothing if there is such an image with these packages and this agent",
+        help="do nothing if an image with these packages and this agent exists",
     )
 
 
@@ -177,7 +177,7 @@ def _build(arguments: argparse.Namespace) -> int:
             }
         )
     else:
-        verb = "is built" if built.fresh else "is there already"
+        verb = "is built" if built.fresh else "already exists"
         size = format_size(built.manifest.size)
         print(f"image {built.name} {verb}: {built.digest[:12]}, {size}")
     return 0
@@ -218,7 +218,7 @@ def _remove(name: str, *, as_json: bool) -> int:
     if as_json:
         _print_json({"removed": name})
     else:
-        print(f"image {name} is removed")
+        print(f"image {name} has been removed")
     return 0
 
 
@@ -259,7 +259,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({"name": image.name, "digest": image.digest, "file": str(path), "size": size})
     else:
-        print(f"image {image.name} is packed: {path}, {format_size(size)}")
+        print(f"image {image.name} has been packed: {path}, {format_size(size)}")
     return 0
 
 
@@ -278,5 +278,5 @@ def _unpack(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({"name": name, "digest": digest})
     else:
-        print(f"image {name} is unpacked: {digest[:12]}")
+        print(f"image {name} has been unpacked: {digest[:12]}")
     return 0

@@ -53,5 +53,5 @@ def warm(arguments: argparse.Namespace) -> int:
     elif was_made:
         print(f"machines of the image {shape.image} start from a snapshot now ({seconds} s)")
     else:
-        print(f"the image {shape.image} has its snapshot already, or one is being made")
+        print(f"the image {shape.image} already has its snapshot, or one is being made")
     return 0

@@ -22,9 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     controller_options.add_common(parser)
     parser.epilog = _EPILOG
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="the host's, which its machines' names begin with"
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="the host's name, with which its machines' names begin",
     )
-    parser.add_argument("--revoke", action="store_true", help="it is not invited any more")
+    parser.add_argument("--revoke", action="store_true", help="withdraw the invitation")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,11 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.name is None:
         _list(told["invitations"])
     elif arguments.revoke:
-        print(f"{arguments.name} is not invited any more")
+        print(f"{arguments.name} is no longer invited")
     else:
         print(told["passcode"], flush=True)
-        say("That is the passcode, which is not shown again. On the other host put it into")
-        say("the file passcode, readable for you alone, and start its controller:")
+        say("That is the passcode, which is not shown again. On the other host, put it into")
+        say("the file passcode, readable only by you, and start its controller:")
         say(f"  {told['command']}")
         for note in told["notes"] if isinstance(told["notes"], list) else ():
             say(f"note: {note}")

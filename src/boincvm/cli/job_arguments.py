@@ -133,7 +133,7 @@ def _refuse_repetition(name: str, destinations: list[PurePosixPath]) -> None:
     index = repeated_destination(destinations)
     if index is not None:
         place = values.describe(str(destinations[index]))
-        raise _usage(f"found two {name} that go to {place}, expected one a place")
+        raise _usage(f"found two {name} with the destination {place}, expected one")
 
 
 def _usage(message: str) -> UsageError:

@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
-    parser.add_argument("directory", metavar="DIRECTORY", type=Path, help="made if need be")
     parser.add_argument(
-        "--force", action="store_true", help="replace files there that are different"
+        "directory", metavar="DIRECTORY", type=Path, help="created if it does not exist"
     )
+    parser.add_argument("--force", action="store_true", help="replace files that differ")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )
     else:
-        print(f"{len(sources)} files are in {directory}, {len(written)} of them written now")
+        print(f"{len(sources)} files are in {directory}, of which {len(written)} were written now")
         for language, command in commands.items():
             print(f"  {language + ':':8}{command}")
     return ExitCode.SUCCESS
@@ -75,7 +75,7 @@ def _refuse_to_replace(directory: Path, sources: dict[str, bytes]) -> None:
         path = directory / name
         if path.exists() and (not path.is_file() or path.read_bytes() != content):
             raise OutputFileError(
-                f"{path} is there already, and different",
+                f"{path} already exists with other content",
                 hint="name another directory, or replace such files with --force",
             )
 

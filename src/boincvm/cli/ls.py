@@ -15,8 +15,8 @@ _EPILOG = """\
 examples:
   boincvm ls
   boincvm ls 'web.*'
-  boincvm ls --watch                   again whenever something happens; Ctrl-C ends it
-  boincvm ls --quiet site=cern         nothing but their ids
+  boincvm ls --watch                   again whenever something changes; Ctrl-C ends it
+  boincvm ls --quiet site=cern         only their ids
 
 CPU is in processors (1.00 keeps one busy), MEMORY what the guest was given, ON HOST what the host
 has given for it (the guest's and the hypervisor's own), UP how long ago it was started.
@@ -41,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"which: {controller_options.SELECTOR_HELP} (default: all)",
         )
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="print their ids alone")
-    parser.add_argument("--watch", action="store_true", help="again whenever something happens")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only their ids")
+    parser.add_argument(
+        "--watch", action="store_true", help="print again whenever something changes"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,9 +91,9 @@ def _show(found: "list[Table]", arguments: argparse.Namespace) -> None:
         now = time.time()
         controller_options.print_rows(_HEADER, [_row(one, now) for one in found])
     elif arguments.vms == "all":
-        print("there are no machines yet; make one: boincvm create NAME")
+        print("there are no machines yet; create one: boincvm create NAME")
     else:
-        print(f"no machine is {arguments.vms}")
+        print(f"no machine matches {arguments.vms}")
 
 
 def _row(vm: "Table", now: float) -> tuple[str, ...]:

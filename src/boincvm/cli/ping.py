@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         controller_options.print_document({"answers": found, "refused": refused})
     elif not found:
-        print("nobody is there to be asked")
+        print("there is no guest to ask")
     for vm, seconds in found.items() if not arguments.json else ():
         if isinstance(seconds, int | float):
             print(f"{vm}  {seconds * 1e3:.1f} ms")

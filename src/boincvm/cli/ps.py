@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _EPILOG = """\
 examples:
   boincvm ps                           those that run
-  boincvm ps --all                     those that have ended, too; they are kept for a day
+  boincvm ps --all                     also those that have ended, which are kept for a day
 """
 _HEADER = ("ID", "SINCE", "STATE", "MACHINES", "PROGRAM")
 _LONGEST = 60
@@ -23,7 +23,7 @@ _LONGEST = 60
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     controller_options.add_common(parser)
     parser.epilog = _EPILOG
-    parser.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
+    parser.add_argument("-a", "--all", action="store_true", help="include those that have ended")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
     if rows:
         controller_options.print_rows(_HEADER, rows)
     else:
-        print("no command is known" if arguments.all else "no command runs; boincvm ps --all")
+        print(
+            "there are no commands"
+            if arguments.all
+            else "no command is running; see boincvm ps --all"
+        )
     return 0
 
 

@@ -23,7 +23,7 @@ streams as it is written, its standard input is yours, Ctrl-C ends it, and its e
 becomes the exit code of boincvm run.
 """
 _EXAMPLES = """\
-A program given as a path, like ./prog, is handed in by itself.
+A program given as a path, like ./prog, is copied in automatically.
 
 examples:
   boincvm run -- uname -a
@@ -74,14 +74,14 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--network",
         action=argparse.BooleanOptionalAction,
-        help="whether the guest can reach the network (default: it cannot)",
+        help="let the guest reach the network (default: it cannot)",
     )
     group.add_argument(
         "--driver",
         default=DEFAULT,
         metavar="NAME",
         help=f"what runs the machine (default: {DEFAULT}); uml is User-mode Linux: the host's own"
-        " speed without hardware virtualization, but no boundary against a hostile program",
+        " speed without hardware virtualization, but no protection against a hostile program",
     )
 
 
@@ -90,10 +90,10 @@ def _add_file_options(group: argparse._ArgumentGroup) -> None:
         "--input",
         action="append",
         metavar="PATH",
-        help="a file or directory to put in; one from elsewhere lands under its last name",
+        help="a file or directory to copy in; one from another directory keeps only its last name",
     )
     group.add_argument(
-        "--output", action="append", metavar="PATH", help="a file or directory to bring back"
+        "--output", action="append", metavar="PATH", help="a file or directory to copy back"
     )
     group.add_argument(
         "--env", action="append", metavar="NAME=VALUE", help="an environment variable"
@@ -105,7 +105,7 @@ def _add_file_options(group: argparse._ArgumentGroup) -> None:
         "-n",
         "--no-stdin",
         action="store_true",
-        help="no standard input, also with a job file: for a loop that reads its own",
+        help="no standard input, also with a job file; for a loop that reads its own",
     )
 
 
@@ -115,7 +115,7 @@ def _add_limit_options(group: argparse._ArgumentGroup) -> None:
         "--time-limit",
         type=limit,
         metavar="TIME",
-        help=f"for each task; then it has {_LIMITS.stop:g} s to save what it has (default: none)",
+        help=f"for each task, which then has {_LIMITS.stop:g} s to save its work (default: none)",
     )
     group.add_argument(
         "--boot-limit",

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     controller_options.add_controller(parser)
     parser.usage = "boincvm shell [options] VM [-- PROGRAM [ARGUMENT ...]]"
     parser.epilog = _EPILOG
-    vm = parser.add_argument("vm", metavar="VM", help="which; one that a selector matches alone")
+    vm = parser.add_argument(
+        "vm", metavar="VM", help="the machine, or a selector that matches only one"
+    )
     controller_options.completed(vm)
 
 

@@ -35,34 +35,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     verbs = parser.add_subparsers(dest="snapshot_verb", metavar="VERB", required=True)
-    take = verbs.add_parser("take", help="keep machines, or a running job's, as they are now")
+    take = verbs.add_parser(
+        "take", help="take a snapshot of machines, or of a running job's machines"
+    )
     _add_target(take)
-    take.add_argument("name", metavar="NAME", nargs="?", help="a machine's snapshot's")
-    take.add_argument("--description", metavar="TEXT", help="a line about it")
+    take.add_argument("name", metavar="NAME", nargs="?", help="the name of a machine's snapshot")
+    take.add_argument("--description", metavar="TEXT", help="a one-line description")
     _add_target(verbs.add_parser("ls", help="list a machine's snapshots, or a job's checkpoints"))
-    restore = verbs.add_parser("restore", help="let machines go on as they were")
+    restore = verbs.add_parser("restore", help="restore machines from a snapshot")
     _add_machine(restore)
-    restore.add_argument("name", metavar="NAME", nargs="?", help="which (default: the newest)")
+    restore.add_argument("name", metavar="NAME", nargs="?", help="which one (default: the newest)")
     remove = verbs.add_parser("rm", help="remove a machine's snapshot")
     _add_machine(remove)
     remove.add_argument("name", metavar="NAME", help="which")
-    export = verbs.add_parser("export", help="put a job whose machines are saved in one file")
+    export = verbs.add_parser("export", help="write a job whose machines are saved into one file")
     export.add_argument("directory", metavar="DIRECTORY")
     export.add_argument("file", metavar="FILE")
     export.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    back = verbs.add_parser("import", help="make a directory of such a file, to go on there")
+    back = verbs.add_parser("import", help="make a directory from such a file, to continue there")
     back.add_argument("file", metavar="FILE")
     back.add_argument("directory", metavar="DIRECTORY", nargs="?")
     back.add_argument(
         "--check",
         action="store_true",
-        help="say whether it can go on here and what would need --trust, and do nothing",
+        help="only report whether it can continue here and what would need --trust",
     )
     back.add_argument(
         "--trust",
         action="store_true",
-        help="take it also if its job runs programs on this computer or has a network:"
-        " only if you know who made it",
+        help="import it even if its job runs programs on this computer or has a network;"
+        " use this only if you know who made it",
     )
     for verb in (export, back):
         verb.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -73,7 +75,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         "target", metavar="VM|DIRECTORY", nargs="?", default=".", help="(default: this directory)"
     )
     controller_options.completed(target, controller_options.MACHINES_OR_DIRECTORIES)
-    parser.add_argument("--vm", action="store_true", help="what is named is no directory")
+    parser.add_argument("--vm", action="store_true", help="TARGET is a machine, not a directory")
     controller_options.add_common(parser)
 
 
@@ -115,7 +117,7 @@ def _take(arguments: argparse.Namespace) -> int:
         print(
             f"{machine['machine']}: checkpoint {machine['checkpoint']},"
             f" {format_size(machine['written'])} written,"
-            f" the guest stood still for {machine['pause'] * 1e3:.0f} ms"
+            f" the guest was paused for {machine['pause'] * 1e3:.0f} ms"
         )
     return 0
 
@@ -145,7 +147,7 @@ def _export(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"file": str(target), "size": size, "machines": snapshot.machines}))
     else:
-        print(f"{target}: {format_size(size)}, read back and found right")
+        print(f"{target}: {format_size(size)}, read back and verified")
     return 0
 
 
@@ -181,7 +183,7 @@ def _import(arguments: argparse.Namespace) -> int:
         if untrusted:
             say(f"its job would {summary(untrusted)}: that needs --trust")
         if not arguments.check:
-            print(f"{arguments.directory} is made; boincvm-wrapper there goes on")
+            print(f"{arguments.directory} has been created; boincvm-wrapper continues there")
     if untrusted:
         return ExitCode.INPUT_FILE
     return 0 if goes_on or not arguments.check else ExitCode.HYPERVISOR_FAILED
@@ -191,6 +193,6 @@ def _print_findings(goes_on: bool, findings: list[tuple[bool, str]]) -> None:
     for is_good, what in findings:
         print(f"{'ok ' if is_good else 'NO '} {what}")
     if goes_on:
-        print("the job goes on where it was")
+        print("the job continues where it was")
     else:
-        say("the job would begin anew here, from its task's start")
+        say("the job would start its task again from the beginning here")

@@ -9,7 +9,7 @@ from boincvm.job import values
 _EPILOG = """\
 examples:
   boincvm stop web.1
-  boincvm stop --within 60s all        those that have not ended by then are switched off
+  boincvm stop --within 60s all        those that have not shut down by then are switched off
   boincvm stop --now 'web.*'           at once, as by the power button
 """
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="switch off what has not shut down by then (default: 20s)",
     )
     how.add_argument(
-        "--discard", action="store_true", help="forget where they were saved: they will boot"
+        "--discard", action="store_true", help="discard their saved state: they will boot"
     )
 
 

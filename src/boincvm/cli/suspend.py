@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     controller_options.add_selectors(parser)
     parser.add_argument(
-        "--to-disk", action="store_true", help="save them and end them; start goes on there"
+        "--to-disk", action="store_true", help="save them to disk and end them; start resumes them"
     )
 
 

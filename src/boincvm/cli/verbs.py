@@ -31,30 +31,30 @@ class Verb(NamedTuple):
 VERBS = {
     "run": Verb("run a program, or the tasks of a job file, in a virtual machine", True),
     "image": Verb("build, list, inspect and remove the images that machines start from"),
-    "controller": Verb("control this host's machines, and guests anywhere on a bus"),
+    "controller": Verb("control this host's machines, and guests of other hosts"),
     "invite": Verb("let machines of another host onto the controller's bus"),
-    "guest": Verb("make this host itself a guest of a controller elsewhere"),
-    "create": Verb("make a machine of the controller"),
+    "guest": Verb("make this host a guest of a controller elsewhere"),
+    "create": Verb("create a machine"),
     "ls": Verb("list machines and guests"),
-    "start": Verb("start machines, or let them go on where they were saved"),
+    "start": Verb("start machines, or resume saved ones"),
     "stop": Verb("shut machines down"),
-    "suspend": Verb("let machines stand still, or save them"),
-    "resume": Verb("let suspended machines go on"),
-    "reset": Verb("end machines at once and boot them"),
+    "suspend": Verb("pause machines, or save them to disk"),
+    "resume": Verb("resume suspended machines"),
+    "reset": Verb("switch machines off and boot them again"),
     "rm": Verb("remove machines"),
     "exec": Verb("run a program in machines of the controller", True),
-    "shell": Verb("have a shell in a machine of the controller, on this terminal", True),
-    "cp": Verb("copy files and trees to machines and from them"),
-    "ps": Verb("list the commands that machines were given"),
-    "ping": Verb("ask guests whether they are there"),
+    "shell": Verb("open a shell in a machine of the controller", True),
+    "cp": Verb("copy files to and from machines"),
+    "ps": Verb("list commands"),
+    "ping": Verb("check that guests answer"),
     "logs": Verb("print a machine's log"),
     "events": Verb("print what happens to machines and commands"),
     "snapshot": Verb(
         "take, list, restore and remove snapshots of machines, and checkpoints of jobs"
     ),
-    "libboinc": Verb("write BOINC's API for programs in a machine, to compile them with"),
-    "doctor": Verb("say what works on this host, and what to do about what does not"),
-    "completion": Verb("print a script that completes boincvm's words in bash or zsh"),
+    "libboinc": Verb("write the BOINC API library for programs in a machine"),
+    "doctor": Verb("check what works on this host, and say how to fix what does not"),
+    "completion": Verb("print a shell completion script for bash or zsh"),
 }
 
 _HELP = """\
@@ -80,7 +80,7 @@ On a new host begin with boincvm doctor. boincvm VERB --help has each verb's opt
 
 exit codes:
   The program's own code; 128 + N if signal N ended it; 127 if there is no such program.
-  What boincvm itself has to say is 196 to 198 (a limit was reached) and 210 to 226
+  Errors of boincvm itself are 196 to 198 (a limit was reached) and 210 to 226
   (docs/exit-codes.md lists them).
 
 documentation:

@@ -120,7 +120,7 @@ def _token(environment: Mapping[str, str]) -> str:
         except OSError as error:
             raise HostError(f"the token file cannot be read: {error}") from error
     if not token.isascii() or not token.isprintable():
-        raise UsageError("the token has characters that no token has")
+        raise UsageError("the token has invalid characters")
     return token
 
 

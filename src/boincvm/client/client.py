@@ -211,7 +211,7 @@ class Client:
             reason = error.strerror or str(error)
             return ControllerAwayError(
                 f"the controller at {self.address} cannot be reached: {reason}",
-                hint="does it run, with --listen? see BOINCVM_CONTROLLER",
+                hint="is it running, with --listen? check BOINCVM_CONTROLLER",
             )
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
             return ControllerAwayError(
@@ -221,8 +221,8 @@ class Client:
 
     def _has_gone(self) -> BoincvmError:
         return ControllerGoneError(
-            f"the controller at {self.address} has gone away meanwhile",
-            hint="machines and commands run on; start it again: boincvm controller",
+            f"the controller at {self.address} closed the connection",
+            hint="machines and commands keep running; start it again: boincvm controller",
         )
 
 
@@ -275,14 +275,14 @@ def _refusal(response: http.client.HTTPResponse, address: ControllerAddress) -> 
     if response.status == 401 and address.path is None and not address.token:
         return UsageError(
             f"the controller at {address} wants a token",
-            hint="set BOINCVM_TOKEN, or BOINCVM_TOKEN_FILE; it is in the file `token` there",
+            hint="set BOINCVM_TOKEN, or BOINCVM_TOKEN_FILE; it is in the controller's file `token`",
         )
     return error_of(error)
 
 
 def _no_controller(address: ControllerAddress, what: str = "") -> BoincvmError:
     return HostError(
-        f"what answers at {address} is no controller{what}", hint="see BOINCVM_CONTROLLER"
+        f"what answers at {address} is not a controller{what}", hint="check BOINCVM_CONTROLLER"
     )
 
 
@@ -295,7 +295,7 @@ def error_of(told: Json) -> BoincvmError:
         code = ExitCode.HOST
     message, hint = table.get("message"), table.get("hint")
     return BoincvmError(
-        _line(message) or "the controller refuses, and does not say why",
+        _line(message) or "the controller refused, without a reason",
         hint=_line(hint),
         exit_code=code,
     )

@@ -67,7 +67,7 @@ def fetch(client: Client, vm: str, path: str, file: BinaryIO, progress: Progress
 
     gotten = _again_and_again(attempt)
     if hashed.hexdigest() != gotten.digest:
-        raise OutputFileError("what has come is not what was there", hint="copy it again")
+        raise OutputFileError("what was received differs from what was sent", hint="copy it again")
     return gotten
 
 

@@ -40,7 +40,7 @@ class Screen:
         missing = offset - self._ends.get((vm, stream), 0)
         self._ends[vm, stream] = offset + len(data)
         if missing > 0:
-            note = f"[{missing} bytes of {stream} are not kept any more]\n".encode()
+            note = f"[{missing} bytes of {stream} are no longer kept]\n".encode()
             self._write("stderr", self._prefix(vm) + note)
         if not self._is_prefixed:
             self._write(stream, data)
@@ -120,7 +120,9 @@ def end_of(answer: Table) -> End:
         late = ExitCode.TIME_LIMIT_EXCEEDED if is_late else ExitCode.INTERRUPTED
         return End(late, f"not waited for: {answer.get('why')}", "", True)
     if answer.get("timed_out"):
-        return End(ExitCode.TIME_LIMIT_EXCEEDED, "killed: its time was over", "--timeout", True)
+        return End(
+            ExitCode.TIME_LIMIT_EXCEEDED, "killed: its time limit was reached", "--timeout", True
+        )
     if answer.get("error"):
         words = str(answer["error"])
         known = (code for sign, code in _ERRORS.items() if sign in words)

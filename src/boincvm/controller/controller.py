@@ -41,11 +41,11 @@ _IDENTITY = re.compile(rb"[0-9a-f]{16}")
 _CHANGES = {
     Change.FOUND: ("guest_found", "it is there"),
     Change.CHANGED: ("guest_changed", "its description has changed"),
-    Change.SILENT: ("guest_silent", "it has said nothing for a while"),
-    Change.HEARD_AGAIN: ("guest_heard_again", "it is heard again"),
+    Change.SILENT: ("guest_silent", "it has been silent for a while"),
+    Change.HEARD_AGAIN: ("guest_heard_again", "it answers again"),
     Change.DROPPED: ("guest_dropped", "it has been silent for too long"),
     Change.LEFT: ("guest_left", "it has left"),
-    Change.ASLEEP: ("guest_asleep", "it has left, to go on later"),
+    Change.ASLEEP: ("guest_asleep", "it has left, and will return later"),
 }
 
 
@@ -124,7 +124,8 @@ class Controller:
         if machine is None or not machine.definition.display:
             raise UsageError(
                 f"{vm[:64]!r} has no screen here",
-                hint="a machine has one that was made with --display, on its own host",
+                hint="a machine has a screen if it was created with --display; ask the controller"
+                " of its own host",
             )
         if machine.state.is_off:
             raise refusal(vm, machine.state, machine.why)
@@ -257,5 +258,7 @@ def _lock(directory: Path) -> int:
     descriptor = open_lock(directory / "lock")
     if not try_lock(descriptor):
         os.close(descriptor)
-        raise UsageError(f"a controller runs already in {directory}", hint="boincvm ls asks it")
+        raise UsageError(
+            f"a controller is already running in {directory}", hint="boincvm ls uses it"
+        )
     return descriptor

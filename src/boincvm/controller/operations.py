@@ -40,7 +40,9 @@ async def call(
     """Run an operation and return its result. Raises BoincvmError."""
     operation = OPERATIONS.get(name)
     if operation is None:
-        raise UsageError(f"there is no operation {name[:64]!r}", hint="see openapi.json for all")
+        raise UsageError(
+            f"there is no operation {name[:64]!r}", hint="openapi.json lists all of them"
+        )
     result = await operation.run(controller, Arguments(operation.parameters, arguments))
     controller.commit()  # what is reported as done survives a crash
     return result
@@ -217,26 +219,28 @@ _EXEC = (
     _VMS,
     Parameter("argv", Kind.TEXTS, "the program and its arguments", is_required=True),
     Parameter("env", Kind.TABLE, "environment variables", default={}),
-    Parameter("directory", Kind.TEXT, "where it works, beneath the guest's own", default=""),
+    Parameter(
+        "directory", Kind.TEXT, "where it works, beneath the guest's work directory", default=""
+    ),
     Parameter("stdin", Kind.TEXT, "its standard input, at most 64 KiB", default=""),
     Parameter("timeout", Kind.NUMBER, "seconds after which the guest kills it"),
-    Parameter("id", Kind.TEXT, "the client's own id: a retry never runs it twice"),
-    Parameter("first", Kind.WHOLE, "so many answers are enough"),
+    Parameter("id", Kind.TEXT, "the client's own id, so that a retry never runs it twice"),
+    Parameter("first", Kind.WHOLE, "stop after this many answers"),
     Parameter("within", Kind.NUMBER, "seconds after which no more answers are waited for"),
-    Parameter("keep_input", Kind.FLAG, "its input follows", default=False),
+    Parameter("keep_input", Kind.FLAG, "more input follows", default=False),
 )
 _CREATE = (
     Parameter("name", Kind.TEXT, "its id: letters, digits and . _ -", is_required=True),
     Parameter("image", Kind.TEXT, "the image that it starts from", default="base"),
     Parameter("memory", Kind.TEXT, "like 2G", default="512M"),
     Parameter("cpus", Kind.WHOLE, "virtual processors", default=1),
-    Parameter("disk", Kind.TEXT, "like 8G; nothing is the image's own size"),
+    Parameter("disk", Kind.TEXT, "like 8G; empty for the image's own size"),
     Parameter("network", Kind.FLAG, "whether it can reach the network", default=False),
-    Parameter("display", Kind.FLAG, "whether it has a screen, for a console", default=False),
+    Parameter("display", Kind.FLAG, "whether it has a screen", default=False),
     Parameter("labels", Kind.TABLE, "to address it by", default={}),
 )
-_HOST = Parameter("name", Kind.TEXT, "the host's, with which its ids begin", is_required=True)
-_NAME = Parameter("name", Kind.TEXT, "the snapshot's name; nothing is the newest")
+_HOST = Parameter("name", Kind.TEXT, "the host's name, with which its ids begin", is_required=True)
+_NAME = Parameter("name", Kind.TEXT, "the snapshot's name; empty for the newest")
 
 OPERATIONS = {
     operation.name: operation
@@ -249,39 +253,39 @@ OPERATIONS = {
             _list,
             changes=False,
         ),
-        Operation("create", "make a machine, powered off", _CREATE, _create),
-        Operation("start", "boot, or go on from the saved state", (_VMS,), _on_machines("start")),
-        Operation("pause", "let them stand still", (_VMS,), _on_machines("pause")),
-        Operation("resume", "let paused ones go on", (_VMS,), _on_machines("resume")),
-        Operation("save", "put their state on disk and end them", (_VMS,), _on_machines("save")),
+        Operation("create", "create a machine, powered off", _CREATE, _create),
+        Operation("start", "boot, or resume from the saved state", (_VMS,), _on_machines("start")),
+        Operation("pause", "pause them", (_VMS,), _on_machines("pause")),
+        Operation("resume", "resume paused ones", (_VMS,), _on_machines("resume")),
+        Operation("save", "save their state to disk and end them", (_VMS,), _on_machines("save")),
         Operation(
             "stop",
-            "shut down; power off what has not ended in time",
+            "shut down; power off those that have not shut down in time",
             (_VMS, Parameter("within", Kind.NUMBER, "seconds to end in", default=20.0)),
             _stop,
         ),
-        Operation("power_off", "end them at once", (_VMS,), _on_machines("power_off")),
-        Operation("reset", "end them at once and boot", (_VMS,), _on_machines("reset")),
-        Operation("discard", "forget their saved state", (_VMS,), _on_machines("discard")),
+        Operation("power_off", "power them off at once", (_VMS,), _on_machines("power_off")),
+        Operation("reset", "power them off at once and boot", (_VMS,), _on_machines("reset")),
+        Operation("discard", "discard their saved state", (_VMS,), _on_machines("discard")),
         Operation(
             "remove",
-            "remove machines and all that they have on disk",
-            (_VMS, Parameter("force", Kind.FLAG, "those that run, too", default=False)),
+            "remove machines with all their files",
+            (_VMS, Parameter("force", Kind.FLAG, "also those that are running", default=False)),
             _remove,
         ),
         Operation(
             "snapshot_take",
-            "keep their state, while they run on",
+            "save their state while they keep running",
             (
                 _VMS,
-                Parameter("name", Kind.TEXT, "its name; nothing lets one be chosen"),
-                Parameter("description", Kind.TEXT, "a line about it", default=""),
+                Parameter("name", Kind.TEXT, "its name; empty to have one chosen"),
+                Parameter("description", Kind.TEXT, "a one-line description", default=""),
             ),
             _snapshot_take,
         ),
         Operation("snapshot_list", "a machine's snapshots", (_VM,), _snapshot_list, changes=False),
         Operation(
-            "snapshot_restore", "let them go on as they were then", (_VMS, _NAME), _snapshot_restore
+            "snapshot_restore", "restore them to that state", (_VMS, _NAME), _snapshot_restore
         ),
         Operation(
             "snapshot_remove",
@@ -291,7 +295,7 @@ OPERATIONS = {
         ),
         Operation(
             "ping",
-            "ask guests whether they are there",
+            "check that guests answer",
             (_VMS, Parameter("timeout", Kind.NUMBER, "seconds", default=5.0)),
             _ping,
             changes=False,
@@ -299,15 +303,15 @@ OPERATIONS = {
         Operation("exec", "run a program in them; returns at once", _EXEC, _exec),
         Operation(
             "command",
-            "how far a command is",
-            (_ID, Parameter("output", Kind.FLAG, "with what is kept of its output", default=False)),
+            "a command's state and results",
+            (_ID, Parameter("output", Kind.FLAG, "with the output that is kept", default=False)),
             _command,
             changes=False,
         ),
         Operation(
             "commands",
-            "all commands that are known",
-            (Parameter("finished", Kind.FLAG, "only those that are, or are not"),),
+            "all known commands",
+            (Parameter("finished", Kind.FLAG, "only those that have, or have not, ended"),),
             _commands,
             changes=False,
         ),
@@ -330,14 +334,14 @@ OPERATIONS = {
             "events",
             "what has happened",
             (
-                Parameter("after", Kind.WHOLE, "the number of the last one known", default=0),
+                Parameter("after", Kind.WHOLE, "the number of the last one seen", default=0),
                 Parameter("most", Kind.WHOLE, "so many", default=1000),
             ),
             _events,
             changes=False,
         ),
-        Operation("invite", "let another host's machines onto our bus", (_HOST,), _invite),
+        Operation("invite", "let another host's machines onto this bus", (_HOST,), _invite),
         Operation("invitations", "hosts that are invited", (), _invitations, changes=False),
-        Operation("revoke", "invite a host no longer, and cut it off", (_HOST,), _revoke),
+        Operation("revoke", "withdraw a host's invitation and disconnect it", (_HOST,), _revoke),
     )
 }

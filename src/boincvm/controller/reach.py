@@ -87,7 +87,7 @@ class Reach:
                 await machine.until_not(state)
                 continue
             if machine is None or loop.time() >= until:
-                return refusal(vm, VmState.STUCK, "it has not come to the bus")
+                return refusal(vm, VmState.STUCK, "it has not connected to the bus")
             news = asyncio.ensure_future(machine.until_not(state))
             comes = asyncio.ensure_future(registry.wait_for(vm))
             try:

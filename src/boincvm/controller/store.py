@@ -69,8 +69,9 @@ class Store:
         (version,) = self._base.execute("PRAGMA user_version").fetchone()
         if version not in (0, SCHEMA):
             raise HostError(
-                f"{self._path} is of another boincvm (schema {version}, this one knows {SCHEMA})",
-                hint="use that boincvm, or move the file away",
+                f"{self._path} was written by another version of boincvm (schema {version}, this"
+                f" one knows {SCHEMA})",
+                hint="use that version, or move the file away",
             )
         self._base.execute("PRAGMA journal_mode=WAL")
         self._base.execute("PRAGMA synchronous=NORMAL")
@@ -89,7 +90,8 @@ class Store:
                 ) from error
             raise HostError(
                 f"{self._path} {trouble}: {fault_of(error)}"[:500],
-                hint="if it is damaged, move the file away, and what it knows of commands with it",
+                hint="if it is damaged, move the file away; what it records of commands is then"
+                " lost",
             ) from error
 
     def _is_disk_full(self, error: sqlite3.Error) -> bool:
@@ -122,7 +124,7 @@ class Store:
         else:
             if self._has_failed:
                 self._has_failed = False
-                _LOG.warning("what happens is kept on disk again")
+                _LOG.warning("events are kept on disk again")
 
     def _fail(self, error: sqlite3.DatabaseError) -> None:
         """Roll back and log an error of the disk; machines and commands go on without it."""
@@ -132,7 +134,7 @@ class Store:
                 self._base.execute("ROLLBACK")
         if not self._has_failed:
             self._has_failed = True
-            _LOG.error("what happens cannot be kept on disk, and is not for now: %s", error)
+            _LOG.error("events cannot be kept on disk for now: %s", error)
 
     def close(self) -> None:
         """Commit and close the database; calling this again is harmless."""

@@ -51,7 +51,7 @@ async def get_tree(
             ) from error
         raise OutputFileError(
             f"output {shown(destination)}: {error.strerror}",
-            hint="may you write there, and is there anything else of that name?",
+            hint="may you write there, and does something else have that name?",
         ) from error
     finally:
         os.close(root)
@@ -77,7 +77,7 @@ def check_destination(directory: Path, destination: PurePosixPath) -> None:
         if target.is_dir() and not target.is_symlink() and any(target.iterdir()):
             raise OutputFileError(
                 f"output {shown(target)} is a directory that is not empty",
-                hint="move it away, or name another",
+                hint="move it away, or choose another name",
             )
     except FileNotFoundError:
         pass  # its directories are made when it arrives
@@ -140,7 +140,7 @@ class _Get:
             self._done.set_result(None)
         elif word == "failed":
             reason = printable(frame.body)
-            raise UnsafePathError(f"the guest has none to give: {reason}")
+            raise UnsafePathError(f"the guest cannot send it: {reason}")
         else:
             raise StompError(f"a sender does not say {word!r}")
 

@@ -200,8 +200,8 @@ class GuestLink(asyncio.Protocol):
         """Return a call that the previous host process left open. Raises HostError."""
         if number >= self._next_call or number in self._calls:
             raise HostError(
-                f"the saved state has a call {number} that cannot be",
-                hint="the saved machine cannot be used; let the task begin anew",
+                f"the saved state has an invalid call {number}",
+                hint="the saved machine cannot be used; let the task start over",
             )
         self._calls[number] = Call(self, number, receiver, lasts=True)
         return self._calls[number]
@@ -230,7 +230,7 @@ class GuestLink(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(command, headers, body))
             if self._transport.get_write_buffer_size() > MAXIMUM_QUEUED:
-                self._fail(_protocol_error("it asks for answers and does not read them"))
+                self._fail(_protocol_error("it requests answers and does not read them"))
 
     async def drain(self) -> None:
         """Wait until the guest has taken most of what was sent."""
@@ -304,8 +304,8 @@ class GuestLink(asyncio.Protocol):
                 calls = await self._answer(answer)
         except TimeoutError:
             raise GuestHungError(
-                f"the restored guest has said nothing for {limit:g} s",
-                hint="give it more time, or let the task begin anew",
+                f"the restored guest did not answer within {limit:g} s",
+                hint="give it more time, or let the task start over",
             ) from None
         lost = Frame("SEND", {"reason": str(errno.ESRCH)})
         for call in list(self._calls.values()):
@@ -343,7 +343,7 @@ class GuestLink(asyncio.Protocol):
         if limit is not None and time.monotonic() - self._heard >= limit:
             self._fail(
                 GuestHungError(
-                    f"the guest has said nothing for {limit:g} s, so it counts as hung",
+                    f"the guest has been silent for {limit:g} s, so it counts as hung",
                     hint="give it more time with --silence-limit",
                 )
             )

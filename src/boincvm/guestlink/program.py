@@ -199,7 +199,7 @@ class GuestProgram:
         if word in ("stdout", "stderr", "voice"):
             self._unanswered -= len(frame.body)
             if self._unanswered < -_UNASKED:
-                raise StompError("more output than was asked for")
+                raise StompError("more output than was granted")
             self._hear(word, frame.body)
         elif word == "usage":
             self._take_usage(frame.headers)
@@ -215,7 +215,7 @@ class GuestProgram:
             self._fail(_start_error(self._name, self._words, frame))
         elif word == "lost":
             reason = os.strerror(number(frame.headers, "reason", _LARGEST_ERRNO))
-            self._fail(GuestDiedError(f"the guest lost its hold of {self._name}: {reason}"))
+            self._fail(GuestDiedError(f"the guest lost track of {self._name}: {reason}"))
         else:
             raise StompError(f"a program does not say {word!r}")
 
@@ -239,7 +239,7 @@ class GuestProgram:
     def _take_change(self, frame: Frame) -> None:
         index = number(frame.headers, "watch", len(self._watched) - 1)
         if len(frame.body) > _LONGEST_TAIL:
-            raise StompError("more of a watched file than was asked for")
+            raise StompError("more of a watched file than was requested")
         self._on_change(self._watched[index], number(frame.headers, "mtime-ns"), frame.body)
 
     def _finish(self, end: ProgramEnd) -> None:
@@ -307,21 +307,22 @@ def _start_error(name: str, words: Sequence[bytes], frame: Frame) -> ProgramStar
         )
     if where == "agent":
         return ProgramStartError(
-            f"the guest has not what it takes to start {name}: {reason}",
+            f"the guest lacks the resources to start {name}: {reason}",
             hint=advice,
             exit_code=ExitCode.CANNOT_EXECUTE,
         )
     if where == "interpreter":
         return ProgramStartError(
-            f"the guest cannot execute {name}: it has not the interpreter that the file names",
+            f"the guest cannot execute {name}: it does not have the interpreter that the file"
+            " names",
             hint=advice,
             exit_code=ExitCode.CANNOT_EXECUTE,
         )
     if error == errno.ENOENT:
         return ProgramStartError(
             f"no such program in the guest: {name}",
-            hint="an image with its package has it: boincvm image build --package NAME IMAGE;"
-            " a file of yours is sent with --input",
+            hint="build an image with its package: boincvm image build --package NAME IMAGE;"
+            " or send a file of your own with --input",
         )
     return ProgramStartError(
         f"the guest cannot execute {name}: {reason}",

@@ -45,7 +45,7 @@ class _Put:
             return
         if word == "taken":
             if not self._slots or self._window is None:
-                raise StompError("a slot was given back twice")
+                raise StompError("a slot was freed twice")
             self._progress(number(frame.headers, "bytes", SLOT))
             self._window.free(self._slots.pop(0))
         elif word == "done":

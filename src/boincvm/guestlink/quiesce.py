@@ -51,7 +51,7 @@ class Quiet:
     def check(self) -> None:
         """Check that the guest may speak now. Raises StompError."""
         if self.phase is Phase.QUIET:
-            raise StompError("it spoke when it had to be quiet")
+            raise StompError("it sent something while it had to be quiet")
 
     def take(self, word: str, frame: Frame) -> None:
         """Handle a message that belongs to no call. Raises StompError."""

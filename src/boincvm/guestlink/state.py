@@ -107,6 +107,6 @@ def _bytes(table: Mapping[str, object], name: str, most: int) -> bytes:
 
 def _damaged(name: str) -> HostError:
     return HostError(
-        f"the saved state of the guest link is damaged: {name!r} is missing or cannot be",
-        hint="the saved machine cannot be used; let the task begin anew",
+        f"the saved state of the guest link is damaged: {name!r} is missing or invalid",
+        hint="the saved machine cannot be used; let the task start over",
     )

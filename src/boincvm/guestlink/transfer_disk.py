@@ -53,7 +53,7 @@ class TransferWindow:
         Raises ValueError if that is not within one of the guest's slots.
         """
         if at not in self.guest_slots or not 0 < length <= SLOT:
-            raise ValueError("that is none of the guest's slots")
+            raise ValueError("this is not one of the guest's slots")
         done = 0
         while done < length:
             data = read_at(self._descriptor, min(length - done, 1 << 20), at + done)

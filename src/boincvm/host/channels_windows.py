@@ -6,7 +6,7 @@ from boincvm.host.not_yet import not_yet
 
 ATOMIC_WRITE = 512
 """Bytes: the minimum that POSIX guarantees."""
-_WHAT = "pipes that are waited for"
+_WHAT = "waiting for pipes"
 
 
 def wait_until_writable(descriptor: int, milliseconds: int) -> bool:
@@ -26,7 +26,7 @@ def set_blocking(descriptor: int, blocking: bool) -> None:
 
 def make_named_pipe(path: Path) -> int:
     """Make a named pipe."""
-    raise not_yet("pipes with names")
+    raise not_yet("named pipes")
 
 
 def capacity(pipe: int) -> int:
@@ -41,4 +41,4 @@ def widen(pipe: int, size: int) -> None:
 
 def duplicate_above_streams(descriptor: int) -> int:
     """Duplicate the descriptor to a number above 2."""
-    raise not_yet("descriptors that children inherit")
+    raise not_yet("descriptors that child processes inherit")

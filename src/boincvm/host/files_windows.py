@@ -91,7 +91,7 @@ def set_mode(descriptor: int, mode: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Raise OSError where `path` is no directory.
+    """Raise OSError where `path` is not a directory.
 
     Windows has no call that syncs one; NTFS keeps a journal of names.
     """

@@ -44,7 +44,7 @@ def open_own(path: Path) -> FileIO:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path.name} is no regular file")
+            raise OSError(f"{path.name} is not a regular file")
         check_owner(path, status)
     except BaseException:
         os.close(descriptor)

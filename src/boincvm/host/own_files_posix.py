@@ -25,7 +25,7 @@ def check_owner(path: Path, status: os.stat_result) -> None:
             f"{path} is not used: it belongs to {user_name(status.st_uid)},"
             f" and this is {user_name(ours)}",
             hint=(
-                "with sudo give -H, or do without sudo: boincvm needs no root; or set BOINCVM_HOME"
+                "use sudo -H, or no sudo: boincvm needs no root; or set BOINCVM_HOME"
                 " to a directory of root's own"
             )
             if ours == 0
@@ -37,8 +37,8 @@ def check_owner(path: Path, status: os.stat_result) -> None:
         from boincvm.host.users import user_name
 
         raise HostError(
-            f"{path} is not used: others than {user_name(ours)} can write to it",
-            hint=f"see that it holds nothing of theirs, then: chmod go-w '{path}'",
+            f"{path} is not used: users other than {user_name(ours)} can write to it",
+            hint=f"make sure that it holds nothing of theirs, then: chmod go-w '{path}'",
         )
 
 

@@ -106,7 +106,7 @@ class ChildProcess:
             await _until_ended(self.pid)
         status = self._wait(0)
         if status is None:
-            raise RuntimeError("a process that has ended has no status")
+            raise RuntimeError("a process has ended without a status")
         return status
 
 

@@ -44,7 +44,7 @@ def available_memory() -> int:
             for line in file:
                 if line.startswith(b"MemAvailable:"):
                     return int(line.split()[1]) << 10
-        raise HostError(f"{_MEMORY_TABLE} does not tell how much memory is available")
+        raise HostError(f"{_MEMORY_TABLE} does not report how much memory is available")
     else:
         from boincvm.host.not_yet import not_yet
 
@@ -84,7 +84,7 @@ def boot_id() -> str:
     else:
         from boincvm.host.not_yet import not_yet
 
-        raise not_yet("telling one start of the host from another")
+        raise not_yet("telling one boot of the host from another")
 
 
 def processor_name() -> str:

@@ -37,7 +37,7 @@ def busy_seconds() -> float:
 
 def boot_id() -> str:
     """Return an id that changes with each boot of the host."""
-    raise not_yet("telling one start of the host from another")
+    raise not_yet("telling one boot of the host from another")
 
 
 def processor_name() -> str:

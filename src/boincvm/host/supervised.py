@@ -200,7 +200,7 @@ def _request(
     given = ["" if stream is None else str(stream) for stream in streams]
     fields = [os.fsencode(field) for field in (*places, *given, *argv, *pairs)]
     if any(b"\0" in field for field in fields):
-        raise ProgramStartError("an argument or an environment variable holds a zero byte")
+        raise ProgramStartError("an argument or an environment variable contains a NUL byte")
     body = b"\0".join(fields)
     return f"{len(body)} {len(argv)} {'-' if nice is None else nice}\n".encode() + body
 
@@ -239,4 +239,4 @@ def _ask(control: socket.socket, request: bytes, attempt: Attempt) -> tuple[int,
             return int(pid), words
         case [b"failed", *_] as said:
             raise attempt.error(said)
-    raise HostError(f"the guard of {attempt.program} ended before it had started it")
+    raise HostError(f"the guard of {attempt.program} ended before it started the program")

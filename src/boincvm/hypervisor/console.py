@@ -62,7 +62,7 @@ class Console:
             _, found, rest = line.partition(self._sign.decode())
             if found:
                 rest = rest.removeprefix("not syncing: ")
-                return "".join(filter(str.isprintable, rest))[:200] or "without a word"
+                return "".join(filter(str.isprintable, rest))[:200] or "without an answer"
         return ""
 
     def text(self) -> str:

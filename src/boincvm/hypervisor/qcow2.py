@@ -36,7 +36,7 @@ _NAMING_EXTENSIONS = {0xE2792ACA: "a backing file", 0x44415441: "an external dat
 _INCOMPATIBLE = {
     1 << 0: "it was not closed properly",
     1 << 1: "it is marked as corrupt",
-    1 << 2: "it names another file as the one that holds its data",
+    1 << 2: "it names another file as its data file",
 }
 
 
@@ -57,7 +57,7 @@ def check_disk(path: Path) -> int:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise DiskRefusedError(f"{path} is no regular file")
+            raise DiskRefusedError(f"{path} is not a regular file")
         return check_header(read_at(descriptor, CLUSTER, 0), status.st_size, str(path))
     finally:
         os.close(descriptor)
@@ -73,7 +73,7 @@ def check_root(path: Path, disk_format: str) -> int:
     with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
     if not size or size % _SECTOR:
-        raise DiskRefusedError(f"{path} is no disk: its size is invalid")
+        raise DiskRefusedError(f"{path} is not a disk: its size is invalid")
     return size
 
 
@@ -83,7 +83,7 @@ def check_header(head: bytes, length: int, name: str) -> int:
     `head` is its first cluster, or all of it; `name` is for messages. Raises DiskRefusedError.
     """
     if len(head) < _HEADER_LENGTH or not head.startswith(MAGIC):
-        raise DiskRefusedError(f"{name} is no qcow2 file")
+        raise DiskRefusedError(f"{name} is not a qcow2 file")
     fields = _Header(*struct.unpack_from(_HEADER_FORMAT, head))
     why = _why_not(fields, length) or _why_not_extended(head, fields.header_length)
     if why:
@@ -125,7 +125,7 @@ def _why_not(header: _Header, length: int) -> str:
         return "it names another file as its backing file"
     if header.incompatible:
         bit = header.incompatible & -header.incompatible
-        return _INCOMPATIBLE.get(bit, "it has features that are not used here")
+        return _INCOMPATIBLE.get(bit, "it uses unsupported features")
     if header.snapshots or header.snapshots_offset:
         return "it holds snapshots"
     if header.encryption:
@@ -134,7 +134,7 @@ def _why_not(header: _Header, length: int) -> str:
     if (
         header.cluster_bits, header.compatible, header.autoclear, header.refcount_order
     ) != ours:  # fmt: skip
-        return "it has features that are not used here"
+        return "it uses unsupported features"
     needed = -(-header.size // _PER_L2_TABLE)
     if not header.size or header.size % _SECTOR or needed > header.l1_entries:
         return "its size is invalid"
@@ -145,7 +145,7 @@ def _why_not(header: _Header, length: int) -> str:
         (header.refcount_table, header.refcount_clusters * CLUSTER),
     ):
         if not size or table < CLUSTER or table % CLUSTER or table + size > length:
-            return "its tables are not in the file"
+            return "its tables lie outside the file"
     return ""
 
 
@@ -156,7 +156,7 @@ def _why_not_extended(head: bytes, at: int) -> str:
     `qemu-img` writes.
     """
     if not _HEADER_LENGTH <= at <= _LONGEST_HEADER or at % 8 or any(head[_HEADER_LENGTH:at]):
-        return "it has features that are not used here"
+        return "it uses unsupported features"
     while at + 8 <= len(head):
         kind, length = struct.unpack_from(">II", head, at)
         at += 8 + length + -length % 8
@@ -164,8 +164,8 @@ def _why_not_extended(head: bytes, at: int) -> str:
             return ""
         if kind != _FEATURE_NAMES:
             named = _NAMING_EXTENSIONS.get(kind)
-            return f"it names {named}" if named else "it has extensions that are not used here"
-    return "its header has no end"
+            return f"it names {named}" if named else "it uses unsupported extensions"
+    return "its header does not end"
 
 
 def header_of(
@@ -232,7 +232,7 @@ def table(file: int, offset: int, entries: int) -> "array[int]":
     """Read a table from the file with the descriptor `file`. Raises OSError, DiskRefusedError."""
     data = read_at(file, entries * 8, offset)
     if len(data) != entries * 8:
-        raise DiskRefusedError("a table is not in the file")
+        raise DiskRefusedError("a table lies outside the file")
     read = array("Q", data)
     read.byteswap()
     return read
@@ -258,7 +258,7 @@ def write_raw(path: Path, target: int, disk_format: str = "qcow2") -> int:
                 second = table(source, entry & OFFSET, _ENTRIES)
                 room -= _copy_clusters(source, second, target, number * _PER_L2_TABLE, size)
                 if room < 0:
-                    raise DiskRefusedError(f"{path} uses its clusters more than once")
+                    raise DiskRefusedError(f"{path} uses clusters more than once")
     return size
 
 

@@ -135,7 +135,7 @@ def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
     postinst_files.add_links_before(tree)
     with progress.step(f"unpacking {len(files)} packages"):
         kernel, names = _unpack(files, controls, tree)
-    with progress.step("adding what an installed Debian has"):
+    with progress.step("adding files of an installed Debian"):
         in_root = [control for control in controls if not is_for_kernel(control.package.name)]
         postinst_files.add_system_files(tree)
         certificates.add_certificates(tree)
@@ -164,7 +164,7 @@ def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
         with progress.step(f"configuring {len(in_root)} packages in a machine"):
             lines = ConfiguringLines(progress, len(in_root))
             configure(tree, target / KERNEL, target / INITRD, directory, lines.take)
-    with progress.step("leaving out what nobody needs"):
+    with progress.step("leaving out unneeded files"):
         trim(tree)
         postinst_files.add_busybox_commands(tree)
     with progress.step("writing the root disk"):
@@ -204,7 +204,7 @@ def _fetch(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
             control.wants_configuring for file, control in pairs if file not in base
         )
     if are_configured:
-        with progress.step("fetching what their scripts need"):
+        with progress.step("fetching packages that their scripts need"):
             files = fetch(*_ESSENTIAL, *recipe.packages)
             controls = unpack.read_controls(files)
         installed = sum(control.installed_size for control in controls)

@@ -30,7 +30,7 @@ def python_of(tree: Tree) -> str:
     )
     found = [name for name in found if name.removeprefix("python3.").isdigit()]
     if not found:
-        raise ImageBuildError("the packages brought no Python, which the guest's agent needs")
+        raise ImageBuildError("the packages do not include Python, which the guest's agent needs")
     return found[0]
 
 

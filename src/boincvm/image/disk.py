@@ -91,7 +91,9 @@ def _make_reproducible(tree: Tree, raw: Path) -> None:
 
 def _special(tree: Tree, name: str, attributes: Attributes) -> list[str]:
     if not name.isprintable() or '"' in name:
-        raise ImageBuildError(f"a package has a file with special rights and a bad name: {name!r}")
+        raise ImageBuildError(
+            f"a package has a file with special permissions and an invalid name: {name!r}"
+        )
     kind = tree.path(name).lstat().st_mode & ~0o7777
     return [
         f'sif "/{name}" mode 0{kind | attributes.mode:o}',
@@ -111,7 +113,7 @@ def _used_inodes(raw: Path) -> int:
         superblock = stream.read(1024)
     (magic,) = struct.unpack_from("<H", superblock, 0x38)
     if magic != _SUPERBLOCK_MAGIC:
-        raise ImageBuildError("mke2fs made no ext4 file system")
+        raise ImageBuildError("mke2fs did not make an ext4 file system")
     total, free = (
         struct.unpack_from("<I", superblock, 0)[0],
         struct.unpack_from("<I", superblock, 0x10)[0],

@@ -63,7 +63,7 @@ def read_kernel(
         elif member.size:
             modules[match[2].replace("-", "_")] = decompress(content.read())
     if not release:
-        raise ImageBuildError(f"{package.name} holds no kernel")
+        raise ImageBuildError(f"{package.name} contains no kernel")
     ordered = _in_order(wanted_modules, modules, package)
     return KernelPackage(release, extract_kernel(vmlinuz), ordered)
 
@@ -102,12 +102,12 @@ def module_needs(module: bytes) -> list[str]:
 def extract_kernel(vmlinuz: bytes) -> bytes:
     """Extract the ELF file that a bzImage unpacks at boot. Raises ImageBuildError."""
     if vmlinuz[_HEADER_MAGIC : _HEADER_MAGIC + 4] != b"HdrS" or len(vmlinuz) < _PAYLOAD + 8:
-        raise ImageBuildError("the kernel's file is no x86 bzImage")
+        raise ImageBuildError("the kernel's file is not an x86 bzImage")
     offset, length = struct.unpack_from("<II", vmlinuz, _PAYLOAD)
     start = ((vmlinuz[_SETUP_SECTORS] or 4) + 1) * 512 + offset
     kernel = decompress(vmlinuz[start : start + length], _SIZE_TRAILER)
     if not kernel.startswith(b"\x7fELF"):
-        raise ImageBuildError("the kernel's payload is no ELF file")
+        raise ImageBuildError("the kernel's payload is not an ELF file")
     return kernel
 
 

@@ -37,7 +37,7 @@ async def _measure(target: Path) -> int:
     if available is None:
         raise ImageBuildError(
             f"a machine of this image does not boot with {format_size(ENOUGH)} of memory",
-            hint="leave out packages, and tell us: this is a fault of the builder",
+            hint="leave out packages, and report this: it is a bug in the builder",
         )
     size = -(-(ENOUGH - available + _SPARE) // _STEP) * _STEP
     while size < ENOUGH and await _try(target, size) is None:

@@ -89,5 +89,5 @@ def describe(image: Image) -> str:
 
 def _memory(manifest: Manifest) -> str:
     if manifest.least_memory is None:
-        return "how much a machine needs was not measured"
+        return "the memory that a machine needs was not measured"
     return f"{format_size(manifest.least_memory)} or more for a machine"

@@ -185,6 +185,6 @@ def decode_manifest(text: bytes, path: Path) -> Manifest:
     try:
         return _decode(text)
     except (ValueError, RecursionError) as error:
-        raise ImageDamagedError(f"{path} is not a manifest that this version reads: {error}") from (
-            error
-        )
+        raise ImageDamagedError(
+            f"{path} is not a manifest that this version can read: {error}"
+        ) from (error)

@@ -30,7 +30,7 @@ def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) > MOST_PACKAGES:
         raise UsageError(
             f"{len(names)} packages are too many",
-            hint=f"name at most {MOST_PACKAGES}; what they depend on comes by itself",
+            hint=f"name at most {MOST_PACKAGES}; their dependencies are added automatically",
         )
     for name in names:
         if re.fullmatch(_PACKAGE, name) is None:

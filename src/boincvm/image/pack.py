@@ -68,13 +68,14 @@ def pack_image(
     progress = Progress(None) if progress is None else progress
     if path.exists() and not (force and path.is_file()):
         raise UsageError(
-            f"{path} exists already",
+            f"{path} already exists",
             hint="name another file" + (", or give --force" if path.is_file() else ""),
         )
     if image.manifest.size > MOST_IMAGE_BYTES:
         raise UsageError(
-            f"image {image.name} has {format_size(image.manifest.size)}, too much to be packed",
-            hint=f"at most {format_size(MOST_IMAGE_BYTES)} can be; build it with fewer packages",
+            f"image {image.name} has {format_size(image.manifest.size)}, which is too large to"
+            " pack",
+            hint=f"the maximum is {format_size(MOST_IMAGE_BYTES)}; build it with fewer packages",
         )
     try:
         with _written_whole(path) as stream:
@@ -166,7 +167,7 @@ def _reading(path: Path) -> Iterator[Unpacker]:
         descriptor = open_descriptor(path, wait=False)
     except FileNotFoundError as error:
         raise ImageMissingError(
-            f"there is no file {path}", hint="make it: boincvm image pack NAME FILE"
+            f"there is no file {path}", hint="create it: boincvm image pack NAME FILE"
         ) from error
     except OSError as error:
         raise _host_error(f"{path} cannot be read", error) from error
@@ -259,4 +260,4 @@ def _check_space(directory: Path, size: int, name: str) -> None:
 
 
 def _host_error(what: str, error: OSError) -> BoincvmError:
-    return host_error(what, error, hint="check the disk and who may write there")
+    return host_error(what, error, hint="check the disk and the directory's permissions")

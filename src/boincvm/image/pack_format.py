@@ -96,7 +96,7 @@ class Unpacker:
         try:
             manifest = decode_manifest(text, self._path)
         except ImageDamagedError as error:
-            raise damaged(self._path, f"its {MANIFEST} is none that this version reads") from error
+            raise damaged(self._path, f"its {MANIFEST} cannot be read by this version") from error
         # An escape may stand for a character unsafe on a terminal: `image inspect` prints it.
         if manifest.encode() != text or b"\\" in text:
             raise damaged(self._path, f"its {MANIFEST} is not canonical")
@@ -125,7 +125,7 @@ class Unpacker:
 
     def _expect(self, data: bytes, what: str) -> None:
         if b"".join(self._pieces(len(data))) != data:
-            raise damaged(self._path, f"{what} is not as it should be")
+            raise damaged(self._path, f"{what} is not as expected")
 
     def _pieces(self, size: int) -> Iterator[bytes]:
         """Read the next `size` bytes."""
@@ -145,7 +145,7 @@ class Unpacker:
             try:
                 data = self._inflate.decompress(compressed, most)
             except zlib.error as error:
-                raise damaged(self._path, "its compressed data are not sound") from error
+                raise damaged(self._path, "its compressed data is damaged") from error
             if data:
                 return data
         return b""
@@ -162,9 +162,9 @@ class Unpacker:
 def damaged(path: Path, what: str) -> ImageDamagedError:
     """Return an error that says `what` is wrong with the packed image `path`."""
     return ImageDamagedError(
-        f"{path} is no packed image, or a damaged one: {what}",
+        f"{path} is not a packed image, or is damaged: {what}",
         hint="get the file again (in BOINC: reset the project), "
-        "or make it anew: boincvm image pack NAME FILE",
+        "or pack it again: boincvm image pack NAME FILE",
     )
 
 

@@ -18,7 +18,7 @@ from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
 from boincvm.paths import cache_directory
 
-_WAITS = "waiting for another build, which fetches packages"
+_WAITS = "waiting for another build that is fetching packages"
 _DOWNLOAD = Path(__file__).with_name("download.sh")
 _UNKNOWN = re.compile(
     r"^E: (?:Unable to locate package (\S+)|Package '(\S+)' has no installation candidate)",
@@ -97,8 +97,8 @@ def _explained(error: ToolError, suite: str) -> ImageBuildError:
     conflict = _CONFLICT.search(error.log)
     if conflict is not None and "unmet dependencies" in error.log:
         return ImageBuildError(
-            f"these packages do not go together in Debian {suite}: {conflict[1]}",
-            hint="leave out one of the packages that it names",
+            f"these packages are incompatible in Debian {suite}: {conflict[1]}",
+            hint="leave out one of the packages named",
         )
     if "Failed to fetch" in error.log or "did not find any indices" in error.log:
         return ImageBuildError(

@@ -129,7 +129,7 @@ class ImageStore:
         except OSError as error:
             raise _damaged(name, f"{path} cannot be read: {error}") from error
         if not _is_digest(digest):
-            raise _damaged(name, f"{path} holds no digest")
+            raise _damaged(name, f"{path} contains no digest")
         return digest
 
     def open(self, name: str) -> Image:
@@ -172,7 +172,7 @@ class ImageStore:
         if not locks.try_lock(stream.fileno(), shared=True) or not path.exists():
             stream.close()
             raise ImageMissingError(
-                f"image {name} is just being removed", hint=f"boincvm image build {name}"
+                f"image {name} is being removed", hint=f"boincvm image build {name}"
             )
         return Image(name, digest, directory, stream)
 
@@ -219,8 +219,8 @@ class ImageStore:
             others = {self._named(other) for other in self.names() if other != name}
             if digest not in others and not self._remove_object(digest):
                 raise UsageError(
-                    f"image {name} is in use by a machine that runs",
-                    hint="wait until the run ends, then try again",
+                    f"image {name} is in use by a running machine",
+                    hint="wait until that run ends, then try again",
                 )
             path.unlink()
 

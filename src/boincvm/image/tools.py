@@ -63,7 +63,7 @@ def check_space(directory: Path, size: int) -> None:
         raise HostDiskFullError(
             f"building an image needs {format_size(size)} of disk space, "
             f"and {directory} has {format_size(free)}",
-            hint="make room, or set BOINCVM_HOME to a directory on another disk",
+            hint="free some space, or set BOINCVM_HOME to a directory on another disk",
         )
 
 
@@ -105,7 +105,7 @@ class ToolError(ImageBuildError):
     def __init__(self, tool: str, status: int, log: str) -> None:
         lines = [line for line in log.splitlines() if line.strip()][-_MOST_LINES:]
         super().__init__(
-            f"{tool} ended with {status}: " + (" | ".join(lines) or "it said nothing"),
+            f"{tool} ended with {status}: " + (" | ".join(lines) or "it printed nothing"),
             hint="the messages above are the tool's own; see docs/images.md, When a build fails",
         )
         self.tool = tool

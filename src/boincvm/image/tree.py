@@ -57,7 +57,7 @@ class Tree:
 
     def _resolve(self, name: PurePosixPath, links: int) -> Path:
         if links > _MOST_LINKS:
-            raise ImageBuildError(f"a package has a circle of symbolic links at {name}")
+            raise ImageBuildError(f"a package has a loop of symbolic links at {name}")
         done: list[str] = []
         parts = [part for part in name.parts if part not in ("/", ".")]
         for index, part in enumerate(parts):
@@ -176,5 +176,5 @@ def clean_name(name: str) -> str:
     """Normalize a tar member's name for a Tree. Raises ImageBuildError if it leads outwards."""
     pure = PurePosixPath(name.lstrip("/"))
     if ".." in pure.parts:
-        raise ImageBuildError(f"a package holds a file outside of the root: {name!r}")
+        raise ImageBuildError(f"a package contains a file outside the root: {name!r}")
     return "" if pure == PurePosixPath() else pure.as_posix()

@@ -207,7 +207,7 @@ def compile_name_pattern(text: str) -> NamePattern:
     try:
         return NamePattern(reader.whole(), reader.referred)
     except RecursionError as error:
-        raise NamePatternError("too many groups in one another") from error
+        raise NamePatternError("groups nested too deeply") from error
 
 
 class _Item(NamedTuple):
@@ -260,7 +260,7 @@ class _Reader:
 
     def _checked(self, length: int) -> None:
         if length > MOST_STEPS:
-            raise self._error(f"more than {MOST_STEPS} steps, repeats written out,")
+            raise self._error(f"more than {MOST_STEPS} steps, with repeats written out,")
 
     def _alternatives(self) -> _Steps:
         branches: list[_Steps] = [[]]
@@ -300,7 +300,7 @@ class _Reader:
         else:
             low, high = _number(least), _number(most) if most else None if comma else _number(least)
         if high is not None and high < low:
-            raise self._error("a repeat whose most is less than its least")
+            raise self._error("a repeat whose maximum is less than its minimum")
         if not steps:
             return steps
 
@@ -330,7 +330,7 @@ class _Reader:
             return self._escape()
         if character in "*+?{":
             self._place -= 1
-            raise self._error(f"a {character} that repeats nothing")
+            raise self._error(f"a {character} with nothing to repeat")
         return [_Step(_Kind.BYTE, frozenset((ord(character),)))]
 
     def _group(self, start: str) -> _Steps:
@@ -357,7 +357,7 @@ class _Reader:
             self.referred.add(number)
             return [_Step(_Kind.AGAIN, first=number)]
         if self._peek() and self._peek() in "123456789":
-            raise self._error("a group of too high a number")
+            raise self._error("a group whose number is too high")
         return [_Step(_Kind.BYTE, self._escaped().bytes)]
 
     def _escaped(self) -> _Item:
@@ -369,10 +369,10 @@ class _Reader:
         if character in "xu":
             digits = self._take(2 if character == "x" else 4)
             if not re.fullmatch("[0-9A-Fa-f]+", digits):
-                raise self._error(f"an escape \\{character} that is no number")
+                raise self._error(f"an escape \\{character} that is not a number")
             code = int(digits, 16)
             if code > 0xFF:
-                raise self._error(f"an escape \\{character}{digits} that is no byte")
+                raise self._error(f"an escape \\{character}{digits} that is not a byte")
             return _Item(chr(code))
         if character == "c":
             return _Item(self._take())

@@ -151,4 +151,6 @@ def _refuse_repetition(entries: list[Entry], destinations: tuple[PurePosixPath, 
     index = repeated_destination(destinations)
     if index is not None:
         place = values.describe(str(destinations[index]))
-        raise entries[index].fault(f"a second file that goes to {place}", "one file a place")
+        raise entries[index].fault(
+            f"a second file with the destination {place}", "one file per destination"
+        )

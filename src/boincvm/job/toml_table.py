@@ -176,7 +176,7 @@ def _syntax_fault(path: Path, text: str, error: tomllib.TOMLDecodeError) -> JobF
         number,
         describe(lines[number - 1].strip()),
         f"valid TOML ({reason[:_LONGEST_REASON]})",
-        hint='texts stand in quotes, like memory = "512M"',
+        hint='strings are written in quotes, like memory = "512M"',
     )
 
 

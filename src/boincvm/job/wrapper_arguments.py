@@ -94,8 +94,8 @@ def arguments_of_children(
     if arguments.unknown:
         raise UsageError(
             f"unknown argument {describe(arguments.unknown[0])}",
-            hint="what the job's programs are to have comes after --passthrough_child;"
-            f" {PASS_ALL} hands all on to them, as BOINC's wrapper did before October 2023",
+            hint="arguments for the job's programs come after --passthrough_child;"
+            f" {PASS_ALL} passes everything to them, as BOINC's wrapper did before October 2023",
         )
     return arguments.child_arguments
 

@@ -45,10 +45,10 @@ MEANINGS: Mapping[EndCause, EndMeaning] = {
         "the virtual machine was killed from outside: {detail}",
         "the host may have run out of memory: see its system log",
     ),
-    EndCause.FAILED: EndMeaning(HypervisorError, "the hypervisor gave up: {detail}"),
+    EndCause.FAILED: EndMeaning(HypervisorError, "the hypervisor failed: {detail}"),
     EndCause.HOST_DISK_FULL: EndMeaning(
         HostDiskFullError,
-        "the host's disk is full, so the machine was ended",
+        "the host's disk is full, so the machine was stopped",
         "free some space and run again",
     ),
     EndCause.NEVER_BOOTED: EndMeaning(GuestNeverBootedError, "{detail}"),
@@ -80,7 +80,7 @@ def end_of_guest(end: MachineEnd, *, has_answered: bool) -> MachineEnd:
     if has_answered or not is_guests:
         return end
     what = end_error(end).message
-    return MachineEnd(EndCause.NEVER_BOOTED, f"before its agent had answered, {what}")
+    return MachineEnd(EndCause.NEVER_BOOTED, f"before its agent answered, {what}")
 
 
 def end_of_link(error: GuestError) -> MachineEnd:

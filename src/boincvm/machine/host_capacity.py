@@ -29,7 +29,7 @@ def check_room(slot: Path, memory: int) -> None:
 def _compare(what: str, free: int, needed: int) -> None:
     if free < needed:
         raise NotEnoughRoomError(
-            f"the task needs {format_size(needed)} of {what}, and {format_size(free)} is free",
+            f"the task needs {format_size(needed)} of {what}, but only {format_size(free)} is free",
             hint=f"free {format_size(needed - free)} of {what}; the task is tried again later",
         )
 
@@ -42,7 +42,7 @@ def check_fits(what: str, size: int, directory: Path, *, hint: str) -> None:
     free = free_space(directory)
     if size > free:
         raise HostDiskFullError(
-            f"{what} have {format_size(size)}, and the disk has {format_size(free)} left",
+            f"{what} have {format_size(size)}, but the disk has only {format_size(free)} left",
             hint=hint,
         )
 
@@ -58,14 +58,14 @@ def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: 
         raise NoRoomForCheckpointError(
             f"a checkpoint needs up to {format_size(needed)} of disk, and {format_size(free)} is"
             " free",
-            hint="the one before stays; free some space on the disk",
+            hint="the previous one is kept; free some space on the disk",
         )
     used = disk_usage(slot) if disk_bound > 0 else 0
     if used + needed > disk_bound > 0:
         raise NoRoomForCheckpointError(
             f"a checkpoint needs up to {format_size(needed)}, and the task has {format_size(used)}"
-            f" of the {format_size(int(disk_bound))} that it may have on disk",
-            hint="the one before stays; the project must give the task a larger rsc_disk_bound",
+            f" of the {format_size(int(disk_bound))} that it may use on disk",
+            hint="the previous one is kept; the project must give the task a larger rsc_disk_bound",
         )
 
 

@@ -117,7 +117,7 @@ class ManagedMachine:
 
     def _required(self) -> Machine:
         if self._machine is None:
-            raise HypervisorError("the machine has not begun")
+            raise HypervisorError("the machine has not started")
         return self._machine
 
     # Start.
@@ -242,7 +242,7 @@ class ManagedMachine:
         try:
             await asyncio.wait((answer, alarm), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                what = f"the guest's agent said nothing within {limit:g} s of the start"
+                what = f"the guest's agent did not answer within {limit:g} s of the start"
                 end = MachineEnd(EndCause.NEVER_BOOTED, what, self._settings.boot_hint)
                 self.session.conclude(end)
                 raise end_error(end)

@@ -128,7 +128,7 @@ def find_saved(directory: Path) -> Found:
         try:
             saved = read_manifest(path)
             if saved.checkpoint.number != number:
-                raise ValueError("its number is another one")
+                raise ValueError("its number does not match")
             check_files(directory, saved.checkpoint.files)
         except SavedMachineError as error:
             lost.append(f"checkpoint {number} is unusable: {error.message}")
@@ -166,7 +166,7 @@ def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
         if not path.is_file() or path.is_symlink():
             raise ValueError(f"{name} is missing")
         if path.stat().st_size != seal.size:
-            raise ValueError(f"{name} has another size than it had")
+            raise ValueError(f"{name} has changed in size")
     for name, seal in files.items():
         if digest_of(directory / name) != seal:
             raise ValueError(f"{name} is not what was written")
@@ -260,7 +260,7 @@ def _seals(files: Mapping[str, object]) -> dict[str, FileSeal]:
     seals: dict[str, FileSeal] = {}
     for name, seal in files.items():
         if not _DATA.fullmatch(name) or not isinstance(seal, dict):
-            raise ValueError(f"it names {name[:80]!r}, which no checkpoint has")
+            raise ValueError(f"it names {name[:80]!r}, which is not a checkpoint's file")
         seals[name] = FileSeal(_integer(seal["size"]), _text(seal["digest"]))
     return seals
 
@@ -272,7 +272,7 @@ def _task(kept: object) -> SavedTask:
     for number in (task.guest, task.wall, task.fraction_done):
         _number(number)
     if not isinstance(task.program, dict) or not isinstance(task.files, dict):
-        raise TypeError("a table is none")
+        raise TypeError("a table is missing or invalid")
     for size in (task.number, task.stdin, *task.files.values()):
         _integer(size)
     return task
@@ -286,14 +286,14 @@ def _text(value: object) -> str:
 
 def _integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise TypeError("a number is none")
+        raise TypeError("a number is missing or invalid")
     return value
 
 
 def _number(value: object, most: float = sys.float_info.max) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= most:  # type: ignore[operator]  # false for NaN, too
-        raise TypeError("a number is none")
+        raise TypeError("a number is missing or invalid")
     return float(value)  # type: ignore[arg-type]
 
 

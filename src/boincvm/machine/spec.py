@@ -22,7 +22,7 @@ def check_memory(memory: int, image: Image) -> None:
     if least is not None and memory < least:
         raise UsageError(
             f"a machine of the image {image.name} needs {format_size(least)} of memory, "
-            f"and was to have {format_size(memory)}",
+            f"but was given {format_size(memory)}",
             hint=f"give it more: --memory {least >> 20}M, or memory_mb in a job file",
         )
 

@@ -63,12 +63,12 @@ class Boot:
             if asked_for and capability is None:
                 raise UsageError(
                     f"a machine of the driver {driver.name} has no {what}",
-                    hint="do without it, or choose another driver",
+                    hint="leave it out, or choose another driver",
                 )
         if driver.most_cpus is not None and spec.cpus > driver.most_cpus:
             raise UsageError(
                 f"a machine of the driver {driver.name} has at most {driver.most_cpus} processors,"
-                f" and was to have {spec.cpus}",
+                f" but {spec.cpus} were requested",
                 hint=f"ask for --cpus {driver.most_cpus}, or choose another driver",
             )
         return machine
@@ -156,7 +156,7 @@ class Restore:
         if isinstance(error, SavedMachineError):
             raise error
         raise SavedMachineError(
-            f"the saved machine does not wake: {error.message}", hint=error.hint
+            f"the saved machine does not resume: {error.message}", hint=error.hint
         ) from error
 
     def discard(self) -> None:
@@ -168,7 +168,7 @@ StartSource = Restore | Clone | Boot
 
 def _freezable(driver: Driver, spec: MachineSpec) -> Machine:
     if driver.golden_snapshots is None:
-        raise UnusableSourceError(f"the driver {driver.name} makes no golden snapshots")
+        raise UnusableSourceError(f"the driver {driver.name} does not make golden snapshots")
     return driver.golden_snapshots.machine(spec)
 
 

@@ -123,7 +123,7 @@ class MemorySink:
 
 def _output_error(error: OSError) -> BoincvmError:
     if error.errno == errno.EPIPE:
-        return OutputClosedError("whoever read the output has gone")
+        return OutputClosedError("the reader of the output has gone")
     if error.errno in DISK_FULL:
         return HostDiskFullError(
             "the host's disk is full: the output does not fit",

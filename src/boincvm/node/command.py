@@ -227,13 +227,13 @@ class NodeCommand:
     def take_input(self, message: GiveInput) -> None:
         """Receive more of the standard input. Raises GuestProtocolError."""
         if not self._request.keep_input:
-            raise GuestProtocolError("input of a command that has all of it")
+            raise GuestProtocolError("input for a command whose input has ended")
         if self.program_state is not None:
             return  # no program can take it now; `attach` asks for it again
         is_missing = message.offset > self._heard
         fresh = b"" if is_missing else message.data[self._heard - message.offset :]
         if self._heard + len(fresh) - self._taken > WINDOW or (fresh and self._input_ends):
-            raise GuestProtocolError("more input than there is room for")
+            raise GuestProtocolError("more input than was granted")
         is_end = message.ends and not is_missing and not self._input_ends
         self._heard += len(fresh)
         if self._program is not None and self.result is None:
@@ -252,7 +252,7 @@ class NodeCommand:
         """
         for log, taken in ((self._outputs["stdout"], stdout), (self._outputs["stderr"], stderr)):
             if taken > log.end:
-                raise GuestProtocolError("the controller has taken what was not sent")
+                raise GuestProtocolError("the controller acknowledged output that was not sent")
             count = max(taken - log.first, 0)
             log.drop(taken)
             self._grant(count)

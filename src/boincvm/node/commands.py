@@ -145,14 +145,14 @@ class NodeCommands:
         if command_id in self._commands:
             return  # it was held more than once
         if message.instance != self.instance:
-            self._refuse(message, "the guest was started anew")
+            self._refuse(message, "the guest was restarted")
         elif command_id in self._forgotten:
             self._refuse(message, "it has run before")
         elif self._held is not None:
             if len(self._held) < MOST_RUNNING:
                 self._held.append(message)
         elif len(self._commands) >= MOST_RUNNING:
-            self._refuse(message, f"{MOST_RUNNING} commands are running here already")
+            self._refuse(message, f"{MOST_RUNNING} commands are already running here")
         else:
             self._begin(NodeCommand(command_id, message.request, self._send))
 

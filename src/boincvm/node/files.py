@@ -182,8 +182,8 @@ class NodeFiles:
     def _see_room(self, size: int) -> None:
         if len(self._open) >= MOST_TRANSFERS:
             raise UsageError(
-                f"{MOST_TRANSFERS} files are on their way to or from this guest already",
-                hint="wait for them; those that nobody asks for are given up after ten minutes",
+                f"{MOST_TRANSFERS} files are already in transit to or from this guest",
+                hint="wait for them; those that nobody asks for are abandoned after ten minutes",
             )
         with told_as_host_faults():
             check_room(self._spool, size)
@@ -196,7 +196,7 @@ class NodeFiles:
     ) -> AnyTransfer:
         """Return the transfer and mark it as used. Raises UsageError if it is not of that kind."""
         if transfer is None:
-            raise UsageError("there is no such transfer", hint="it was given up; begin it again")
+            raise UsageError("there is no such transfer", hint="it was abandoned; start it again")
         if not isinstance(transfer, kind):
             raise _other()
         transfer.touched = asyncio.get_running_loop().time()
@@ -213,7 +213,7 @@ class NodeFiles:
         if not work.done():
             return False
         if work.cancelled():
-            raise UsageError("the transfer has ended before all had come")
+            raise UsageError("the transfer ended before everything had arrived")
         try:
             work.result()
         except BoincvmError:
@@ -248,7 +248,7 @@ def _asked(table: Mapping[str, object]) -> Asked:
     """Decode a request to put a file. Raises UsageError."""
     path = guest_path(table.get("path"))
     if not path.name:
-        raise UsageError("what is put in the guest needs a name there")
+        raise UsageError("a file for the guest needs a name there")
     is_tree, digest = check_kind(table.get("kind")), check_digest(table.get("digest"))
     mode, size = check_whole(table, "mode", MOST_MODE), check_whole(table, "size", MOST_BYTES)
     return Asked(str(path), is_tree, mode, size, digest, check_time(table))
@@ -260,4 +260,6 @@ def _see_same(known: Asked, asked: Asked) -> None:
 
 
 def _other() -> UsageError:
-    return UsageError("there is another transfer with that id", hint="choose another id, or none")
+    return UsageError(
+        "there is already another transfer with that id", hint="choose another id, or leave it out"
+    )

@@ -50,7 +50,7 @@ class HostDirectory:
                     os.close(parent)
                     remove(self._root / destination.parent / part)
 
-        with _told(destination, InputFileError, "is there anything else of that name?"):
+        with _told(destination, InputFileError, "does something else have that name?"):
             await _to_its_end(work)
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
@@ -60,7 +60,7 @@ class HostDirectory:
             with _opened(destination.parent) as parent:
                 _copy(self._root, str(source), parent, destination.name, stop)
 
-        with _told(source, OutputFileError, "boincvm exec GUEST -- ls shows what there is"):
+        with _told(source, OutputFileError, "boincvm exec GUEST -- ls shows the files there"):
             await _to_its_end(work)
 
 

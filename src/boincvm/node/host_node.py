@@ -51,7 +51,7 @@ def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[s
     if is_invited and not is_part_of(chosen, bus.login):
         raise UsageError(
             f"{chosen[:64]} cannot be on this bus: this host was invited as {bus.login}",
-            hint=f"its id is that, or begins with it and a dot, like {bus.login}.{chosen[:64]}",
+            hint=f"its id must be that, or begin with it and a dot, like {bus.login}.{chosen[:64]}",
         )
     known = {
         "host": platform.node(),
@@ -70,7 +70,7 @@ def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[s
         check_guest(guest)
     except GuestProtocolError as error:
         raise UsageError(
-            error.message, hint="64 labels are the most, each of at most 255 printable characters"
+            error.message, hint="at most 64 labels, each of at most 255 printable characters"
         ) from error
     return guest
 
@@ -107,12 +107,12 @@ async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) 
             await bus.close()
     if left:
         raise HostError(
-            f"{left} programs of the guest do not end, although they were killed",
-            hint="they wait for a disk or a network file system that does not answer",
+            f"{left} programs of the guest do not end although they were killed",
+            hint="they are waiting for a disk or a network file system that does not answer",
         )
     if bus.failure.done():
         raise BoincvmError(f"the bus has failed: {bus.failure.result()!r}")
-    say(f"the guest {guest.id} has ended, and all that it has started")
+    say(f"the guest {guest.id} has ended, with everything that it started")
 
 
 async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asyncio.Event) -> int:
@@ -126,8 +126,8 @@ async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asy
         there = Node(bus, guest, programs.start, group, verbs=files.verbs, report=load.report)
         await there.open()
         stack.push_async_callback(there.close)
-        say(f"the guest {guest.id} is on the bus; in {work} it runs what it is told,")
-        say("as this user, with all that this user may do; Ctrl-C ends it")
+        say(f"the guest {guest.id} is on the bus; in {work} it runs the commands that it receives,")
+        say("as this user, with all the rights of this user; Ctrl-C ends it")
         signalled = asyncio.ensure_future(ended.wait())
         try:
             await asyncio.wait((signalled, bus.failure), return_when=asyncio.FIRST_COMPLETED)
@@ -141,7 +141,7 @@ async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asy
 def _held(state: Path, directory: Path | None) -> Iterator[Path]:
     """Hold the guest's lock and yield the directory where commands run.
 
-    Raises UsageError if that guest runs here already, HostError.
+    Raises UsageError if that guest is already running here, HostError.
     """
     with ExitStack() as stack:
         try:
@@ -151,7 +151,8 @@ def _held(state: Path, directory: Path | None) -> Iterator[Path]:
             stack.callback(os.close, lock)
             if not try_lock(lock):
                 raise UsageError(
-                    f"a guest {state.name} runs here already", hint="end it, or choose another --id"
+                    f"a guest {state.name} is already running here",
+                    hint="stop it, or choose another --id",
                 )
             remove(state / _STATUS_CHANNELS)
             (state / _STATUS_CHANNELS).mkdir(mode=0o700)
@@ -160,7 +161,7 @@ def _held(state: Path, directory: Path | None) -> Iterator[Path]:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise host_error(
-                f"the guest cannot have its directory {error.filename or ''}".rstrip(),
+                f"the guest cannot use its directory {error.filename or ''}".rstrip(),
                 error,
                 hint="choose another --directory",
             ) from error

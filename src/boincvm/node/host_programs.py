@@ -48,7 +48,7 @@ class HostPrograms:
     def start(self, request: Request, listener: Listener) -> "HostProgram":
         """Start a program, for `NodeCommands`; this takes about 15 ms. Raises BoincvmError."""
         if self._is_ending:
-            raise UsageError("the guest is about to end, and starts nothing any more")
+            raise UsageError("the guest is about to end and starts no more programs")
         directory = self._work / guest_path(request.directory)
         status_channel = self._status_channels / str(next(self._names))
         ours = {name: text for name, text in os.environ.items() if not name.startswith(_OURS)}
@@ -302,7 +302,7 @@ def _find(name: str, directory: Path, search: str) -> Path:
         return found[0]  # let the system report what is wrong with it
     raise ProgramStartError(
         f"no such program in the guest: {shown(PurePosixPath(name))}",
-        hint="see what is in the guest's PATH, and in its directory",
+        hint="check the guest's PATH and its directory",
     )
 
 

@@ -45,7 +45,7 @@ class MachineFileRoot:
         session = self._provider()
         if session is None:
             raise UsageError(
-                "the machine does not run, so no files can go there or come from it",
+                "the machine is not running, so no files can be copied to or from it",
                 hint="start it, then send them again",
             )
         return session
@@ -81,8 +81,8 @@ class MachineFileRoot:
         complaint = await session.guard(run_in_guest(session, command))
         if complaint is not None:
             raise InputFileError(
-                f"{shown(destination)} cannot be put in the guest: {complaint}",
-                hint="is there a directory of that name?",
+                f"{shown(destination)} cannot be copied to the guest: {complaint}",
+                hint="does a directory have that name?",
             )
 
     @staticmethod
@@ -94,7 +94,7 @@ class MachineFileRoot:
             async with asyncio.timeout(10):
                 await session.guard(run_in_guest(session, ("rm", "-rf", "--", str(part))))
         except (BoincvmError, TimeoutError) as error:
-            why.add_note(f"and what had come of it is left in the guest: {error}")
+            why.add_note(f"and the part that arrived is left in the guest: {error}")
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
         """Copy a file or tree from the machine.

@@ -65,7 +65,7 @@ class Responder:
         """Handle a request, which may be a repetition."""
         ask_id = ask.ask_id
         if ask.instance != self._instance:
-            self._send(Answer(ask_id, GuestDiedError("the guest was started anew")).encode())
+            self._send(Answer(ask_id, GuestDiedError("the guest was restarted")).encode())
             return
         for name in ask.heard:
             self._forget(name)
@@ -74,12 +74,14 @@ class Responder:
         elif ask_id in self._running:
             self._send_taken(ask_id)
         elif ask_id in self._forgotten:
-            error = GuestProtocolError("the answer is not remembered any more")
+            error = GuestProtocolError("the answer is no longer kept")
             self._send(Answer(ask_id, error).encode())
         elif ask.verb not in self._verbs:
-            self._keep(Answer(ask_id, UsageError(f"the guest knows no {ask.verb!r}")))
+            self._keep(
+                Answer(ask_id, UsageError(f"the guest does not know the request {ask.verb!r}"))
+            )
         elif len(self._running) >= MOST_OPEN:
-            self._keep(Answer(ask_id, UsageError("the guest has too much to answer")))
+            self._keep(Answer(ask_id, UsageError("the guest has too many requests to answer")))
         else:
             loop = asyncio.get_running_loop()
             self._running[ask_id] = loop.call_later(TAKEN_AFTER, self._send_taken, ask_id)

@@ -104,11 +104,11 @@ class PutTransfer(Transfer):
         Raises UsageError, HostDiskFullError, HostError.
         """
         if offset + len(data) > self.asked.size or offset > self.offset + AHEAD:
-            raise UsageError("a piece of a file that is outside of it, or far ahead")
+            raise UsageError("a piece of a file that lies outside it, or too far ahead")
         while offset > self.offset and not self._is_closed:
             await self._news.wait()
         if self._is_closed:
-            raise UsageError("the transfer has ended before all had come")
+            raise UsageError("the transfer ended before everything had arrived")
         view = memoryview(data)[self.offset - offset :]
         with told_as_host_faults():
             while view:
@@ -127,7 +127,8 @@ class PutTransfer(Transfer):
         asked = self.asked
         if self.offset != asked.size or self._hash.hexdigest() != asked.digest:
             raise InputFileError(
-                f"what has come for {asked.path} is not what was sent", hint="send it again"
+                f"what was received for {asked.path} differs from what was sent",
+                hint="send it again",
             )
         source = self._file
         if asked.is_tree:
@@ -149,7 +150,7 @@ class PutTransfer(Transfer):
         except UnsafePathError as error:
             raise InputFileError(
                 f"the tree for {self.asked.path} is refused: {error}",
-                hint="send files, directories and links that stay within the tree, as plain tar",
+                hint="send files, directories and links within the tree, as plain tar",
             ) from error
         return self._directory / _TREE
 
@@ -201,6 +202,6 @@ class GetTransfer(Transfer):
     def piece(self, offset: int) -> bytes:
         """Return PIECE bytes from `offset` on, fewer at the end. Raises UsageError, HostError."""
         if self._descriptor < 0 or offset > self._size:
-            raise UsageError("a piece of a file that is not ready, or outside of it")
+            raise UsageError("a piece of a file that is not ready, or lies outside it")
         with told_as_host_faults():
             return read_at(self._descriptor, PIECE, offset)

@@ -61,5 +61,5 @@ class EarlyStart:
     def result(self) -> Prestarted:
         """Return what was started. Raises the BoincvmError that prevented it."""
         if self._prestarted is None:
-            raise self._failure or RuntimeError("there was no beginning")
+            raise self._failure or RuntimeError("no early start was made")
         return self._prestarted

@@ -159,7 +159,7 @@ class JobRun:
             self._note_missing(missing, failed=True)
             raise LimitError(
                 f"the program ran longer than its limit of {task.time_limit:g} s",
-                hint="give it more with --time-limit",
+                hint="allow more with --time-limit",
                 exit_code=ExitCode.TIME_LIMIT_EXCEEDED,
             )
         self._judge(task, end)

@@ -114,7 +114,7 @@ class ShimMachine:
         try:
             self._set(state)
         except OSError as error:
-            _LOG.warning("that it is %s cannot be written down: %s", state.words, error)
+            _LOG.warning("the state %s cannot be written down: %s", state.words, error)
 
     # Start.
 
@@ -142,7 +142,7 @@ class ShimMachine:
         if self.status.image not in ("", image.digest):
             raise HypervisorError(
                 f"the image {image.name} has changed since the machine's disk was made",
-                hint="make a new machine, or bring the former image back",
+                hint="create a new machine, or restore the previous image",
             )
         check_room(self.place.disk, self.definition.memory)
         if not self.status.layers:  # a first life may have been interrupted
@@ -194,7 +194,9 @@ class ShimMachine:
 
     def _required(self) -> ManagedMachine:
         if self._machine is None or not self._is_up:
-            raise MachineStateError("the machine is not up", hint="wait until it runs, or start it")
+            raise MachineStateError(
+                "the machine is not running", hint="wait until it is running, or start it"
+            )
         return self._machine
 
     # While it runs.
@@ -306,7 +308,7 @@ class ShimMachine:
                 if state is VmState.PAUSED:
                     await machine.suspend()
             except BoincvmError as error:
-                _LOG.warning("it does not go on: %s", error)
+                _LOG.warning("it cannot be resumed: %s", error)
         if machine.is_up:
             self._set(state, layers=machine.disk_layers)
         elif not self._over.done():
@@ -316,7 +318,7 @@ class ShimMachine:
         """Save the machine's state; return it and the states of the running programs."""
         machine, image, commands = self._required(), self._image, self.commands
         if image is None or commands is None:
-            raise HypervisorError("the machine has not begun")
+            raise HypervisorError("the machine has not started")
         check_checkpoint_room(self.place.disk, machine.resident(), self.place.disk, 0)
         commands.hold()
         try:
@@ -387,7 +389,7 @@ class ShimMachine:
             return
         self._is_ending = True
         if self.commands is not None:
-            self.commands.give_up("the machine did not come back")
+            self.commands.give_up("the machine did not resume")
             self.commands.release()
         if self._machine is not None:
             await self._machine.kill()
@@ -411,7 +413,7 @@ class ShimMachine:
         try:
             self._set(state, why, started_at=None, **changes)
         except OSError as error:
-            reason = f"that it is {state.words} cannot be written down: {error.strerror}"
+            reason = f"the state {state.words} cannot be written down: {error.strerror}"
             self.status = self.status._replace(state=VmState.ABORTED, why=reason)
             self._tell()
         if not self._over.done():

@@ -102,7 +102,7 @@ class MachineDirectory:
             self.directory.mkdir(mode=0o700, parents=True)
         except FileExistsError:
             raise UsageError(
-                f"there is a machine {definition.id} already", hint="boincvm ls shows it"
+                f"there is already a machine {definition.id}", hint="boincvm ls shows it"
             ) from None
         try:
             self.disk.mkdir(mode=0o700)
@@ -230,7 +230,7 @@ class MachineDirectory:
             if name in (_SNAPSHOTS, _COMMANDS):
                 raise
             raise HostError(
-                f"there is no machine in {self.directory}", hint="boincvm ls shows those there are"
+                f"there is no machine in {self.directory}", hint="boincvm ls lists the machines"
             ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise self._damaged(name, error) from error

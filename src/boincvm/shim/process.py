@@ -122,7 +122,7 @@ def _of_commands(error: Exception) -> BoincvmError:
         return error
     return HostError(
         f"commands.json is damaged: {fault_of(error)}"[:500],
-        hint="forget where the machine was saved: boincvm stop --discard",
+        hint="discard the machine's saved state: boincvm stop --discard",
     )
 
 
@@ -143,7 +143,7 @@ async def _live(kept: ShimMachine, snapshot: str | None) -> None:
         begin.cancel()
         await asyncio.gather(begin, ended, return_exceptions=True)
     if kept.is_over:
-        say(f"it was ended before it was up: {kept.status.state.words}")
+        say(f"it ended before it was up: {kept.status.state.words}")
         return
     if kept.cold_because:
         say(f"booted cold: the golden snapshot was unusable, and is removed: {kept.cold_because}")

@@ -25,7 +25,7 @@ class MachinePrograms:
         """Start a program, for NodeCommands. Raises BoincvmError."""
         session = self._session()
         if session is None:
-            raise HypervisorError("the machine does not run yet, or not any more")
+            raise HypervisorError("the machine is not running yet, or no longer")
         return self._guarded(programs_of(session.link)(request, listener), session)
 
     def bring_back(

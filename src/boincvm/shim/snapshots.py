@@ -63,7 +63,7 @@ class Snapshots:
             except (KeyError, ValueError, TypeError) as error:
                 raise HostError(
                     f"snapshots.json is damaged: {fault_of(error)}"[:500],
-                    hint="restore the file, or remove it, and with it all snapshots",
+                    hint="restore the file, or remove it and with it all snapshots",
                 ) from error
         return found
 
@@ -97,7 +97,7 @@ class Snapshots:
             )
         if name in found:
             raise UsageError(
-                f"there is a snapshot {name} already", hint="choose another name, or remove it"
+                f"there is already a snapshot {name}", hint="choose another name, or remove it"
             )
         return name
 
@@ -138,15 +138,15 @@ def _snapshot(table: Mapping[str, object]) -> Snapshot:
     """Decode a snapshot. Raises KeyError, ValueError, TypeError."""
     name, description, programs = table["name"], table["description"], table.get("programs", [])
     if not isinstance(name, str) or not isinstance(description, str):
-        raise TypeError("a name that is no text")
+        raise TypeError("a name is not a string")
     if not isinstance(programs, list) or not all(isinstance(one, dict) for one in programs):
-        raise TypeError("programs that are none")
+        raise TypeError("invalid programs")
     number, size, made = table["number"], table["size"], table["made"]
     for one in (number, size):
         if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= LARGEST:
-            raise TypeError("a number that is none")
+            raise TypeError("an invalid number")
     if not isinstance(made, int | float) or not 0 <= made <= LARGEST:
-        raise TypeError("a time that is none")
+        raise TypeError("an invalid time")
     return Snapshot(name, number, description, float(made), size, tuple(programs))  # type: ignore[arg-type]
 
 

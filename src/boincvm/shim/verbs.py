@@ -63,7 +63,7 @@ class ShimVerbs:
         state = self._kept.status.state
         if state.is_off and name not in ENDS:
             raise MachineStateError(
-                f"the machine has ended meanwhile: it is {state.words}", hint="start it again"
+                f"the machine has ended in the meantime: it is {state.words}", hint="start it again"
             )
         return state.is_off
 
@@ -74,14 +74,14 @@ class ShimVerbs:
     async def _stop(self, given: Mapping[str, object]) -> Mapping[str, object]:
         within = given.get("within", 20.0)
         if not isinstance(within, int | float) or not 0 <= within <= LONGEST_STOP:
-            raise UsageError(f"a machine is given 0 to {LONGEST_STOP:g} s to shut down")
+            raise UsageError(f"the time to shut down must be 0 to {LONGEST_STOP:g} s")
         await self._kept.stop(within)
         return {}
 
     async def _snapshot_take(self, given: Mapping[str, object]) -> Mapping[str, object]:
         name, description = given.get("name"), given.get("description", "")
         if not isinstance(description, str) or not (name is None or isinstance(name, str)):
-            raise UsageError("a snapshot's name and description are texts")
+            raise UsageError("a snapshot's name and description must be strings")
         chosen, saved = await self._kept.snapshot(name, description)
         kept = saved.checkpoint
         return {"snapshot": chosen, "written": kept.written, "pause": kept.pause}

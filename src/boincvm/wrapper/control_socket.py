@@ -81,20 +81,22 @@ async def ask_for_checkpoint(slot: Path, limit: float) -> dict[str, object]:
     path = slot / SOCKET
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
-            raise HostError(f"{path} is no socket", hint="remove it")
+            raise HostError(f"{path} is not a socket", hint="remove it")
         peer = await connect(path)
         reader, writer = await asyncio.open_connection(sock=peer, limit=1 << 16)
     except OSError as error:
         raise HostError(
             f"no job with a machine runs in {slot}: {error.strerror}",
-            hint="name the directory in which boincvm-wrapper runs, a BOINC slot for instance",
+            hint="give the directory in which boincvm-wrapper runs, for example a BOINC slot",
         ) from error
     try:
         async with asyncio.timeout(limit):
             writer.write(b'{"verb": "checkpoint"}\n')
             answer = json.loads(await reader.readline() or b'{"error": "it has ended"}')
     except (TimeoutError, ValueError, RecursionError, ConnectionError) as error:
-        raise HostError(f"the job in {slot} does not answer: {error or 'no time left'}") from error
+        raise HostError(
+            f"the job in {slot} does not answer: {error or 'it took too long'}"
+        ) from error
     finally:
         writer.close()
         with suppress(OSError):

@@ -170,7 +170,7 @@ def _say(client: Client, end: End) -> None:
         case Postponed(delay, reason):
             log(f"to be tried again in {delay:g} s: {reason}")
         case Left(BoincExit.SUCCESS):
-            log("left; the client will start the task again")
+            log("the task ends for now; the client will start it again")
     try:
         try:
             _tell(client, end)
@@ -180,7 +180,7 @@ def _say(client: Client, end: End) -> None:
             (client.slot / STATE_FILE).unlink(missing_ok=True)
             _tell(client, end)
     except OSError as error:
-        log(f"the client could not be told: {error}")
+        log(f"the client could not be notified: {error}")
 
 
 def _tell(client: Client, end: End) -> None:
@@ -200,5 +200,5 @@ def _postpone_without_slot(error: HostError) -> int:
     try:
         write_temporary_exit_file(Path.cwd(), RETRY_DELAY, error.message)
     except OSError as failure:
-        log(f"the client could not be told: {failure}")
+        log(f"the client could not be notified: {failure}")
     return BoincExit.SUCCESS

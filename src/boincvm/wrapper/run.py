@@ -95,13 +95,13 @@ class ClientRun:
             if goes_on:
                 await self._report.hand_over_checkpoint()
         except (BoincvmError, OSError) as error:
-            log(f"the last report is not complete: {error}")
+            log(f"the last report is incomplete: {error}")
 
     async def _close(self, *, keep: bool) -> None:
         try:
             await self._steps.close(keep=keep)
         except (BoincvmError, OSError) as error:  # it does not change how the task ended
-            log(f"something of the task could not be ended: {error}")
+            log(f"a part of the task could not be ended: {error}")
 
     async def _outcome(
         self,
@@ -124,7 +124,7 @@ class ClientRun:
         except BoincvmError as error:
             return end_of(error, self._progress.count_failure())
         except OSError as error:
-            failure = error_of_system("the host's system refused something", error)
+            failure = error_of_system("the host's system refused a request", error)
             return end_of(failure, self._progress.count_failure())
 
     # Messages from the client.
@@ -146,7 +146,7 @@ class ClientRun:
                 case Event.REREAD_PREFERENCES:
                     self._steps.preferences_changed()
                 case Event.QUIT:
-                    log("told to quit by the client")
+                    log("asked to quit by the client")
                     return _Order.QUIT
                 case Event.CLIENT_GONE:
                     log("the client is gone")
@@ -168,7 +168,7 @@ class ClientRun:
     def _receive(self, number: int) -> None:
         """Handle a signal that tells us to end: save once, and ignore further signals."""
         if not self._signalled.done():
-            log(f"told to end by {signal.Signals(number).name}")
+            log(f"asked to end by {signal.Signals(number).name}")
             self._signal = number
             self._signalled.set_result(_Order.QUIT)
 
@@ -176,7 +176,7 @@ class ClientRun:
         try:
             return await self._client.next_event()
         except InitDataError as error:
-            log(f"preferences stay as they were: {error.message}")
+            log(f"preferences stay unchanged: {error.message}")
             return Event.REREAD_PREFERENCES
 
     async def _keep_wishes(self) -> None:
@@ -196,7 +196,7 @@ class ClientRun:
             if order is _Order.ABORT:
                 await self._steps.kill()
         except (BoincvmError, OSError) as error:  # the client wants us to end anyway
-            log(f"not all could be kept: {error}")
+            log(f"not everything could be saved: {error}")
         if order is _Order.ABORT:
             return Left(BoincExit.ABORTED_BY_CLIENT, keeps_machines=False)
         for line in self._steps.losses():
@@ -221,7 +221,7 @@ class ClientRun:
             elif aborted.done():
                 return False
             else:
-                log(f"saving took more than {SAVE_LIMIT:g} s and was given up")
+                log(f"saving took more than {SAVE_LIMIT:g} s and was abandoned")
             return True
         finally:
             for future in (saved, aborted):

@@ -35,7 +35,7 @@ class Home:
         assert process.stderr is not None
         try:
             line = process.stderr.readline()
-            assert "the controller runs" in line, line
+            assert "the controller is running" in line, line
             yield
         finally:
             self.run("rm", "--force", "**", code=None)

@@ -95,7 +95,7 @@ class Fleet:
         )
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            if "the controller runs" in line:
+            if "the controller is running" in line:
                 return
         raise AssertionError("the controller did not start")
 

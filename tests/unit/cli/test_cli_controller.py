@@ -19,7 +19,7 @@ from boincvm.exit_codes import ExitCode
         ("--tls-certificate cert.pem", "needs --listen"),
         ("--bus 127.0.0.1:0 --bus-key key.pem", "needs --bus-certificate"),
         ("--bus-certificate cert.pem", "needs --bus"),
-        ("--bus 127.0.0.1:0 --broker rabbitmq://me@localhost", "takes the place of"),
+        ("--bus 127.0.0.1:0 --broker rabbitmq://me@localhost", "replaces"),
         ("--listen 8080", "expected HOST:PORT"),
         ("--broker amqp://me@localhost", "expected one like rabbitmq://"),
         ("--broker rabbitmq://me:secret@localhost", "--passcode-file"),

@@ -14,10 +14,10 @@ from boincvm.exit_codes import ExitCode
         (("-", "vm:x"), "not standard input"),
         (("vm:x", "-"), "not standard input"),
         (("-", "chirp://store.site/x"), "not standard input"),
-        (("a", "b"), "one side of the two is in a machine"),
-        (("vm:a", "vm:b"), "one side of the two is in a machine"),
-        (("chirp://a/x", "chirp://b/x"), "one side of a copy by Chirp is on this host"),
-        (("vm:a", "chirp://b/x"), "one side of a copy by Chirp is on this host"),
+        (("a", "b"), "one of the two sides must be in a machine"),
+        (("vm:a", "vm:b"), "one of the two sides must be in a machine"),
+        (("chirp://a/x", "chirp://b/x"), "one side of a copy with Chirp must be on this host"),
+        (("vm:a", "chirp://b/x"), "one side of a copy with Chirp must be on this host"),
     ],
 )
 def test_what_is_no_copy(

@@ -133,7 +133,7 @@ def test_python():
         ("echo QEMU emulator version 7.2.22 '(Debian 1:7.2)'", Status.OK, "version 7.2.22"),
         ("echo QEMU emulator version 10.0.1", Status.OK, "version 10.0.1"),
         ("echo QEMU emulator version 7.1.9", Status.FAILED, "version 7.1.9, is too old"),
-        ("echo what", Status.FAILED, "does not tell its version: what"),
+        ("echo what", Status.FAILED, "does not report its version: what"),
         ("echo no library >&2; exit 127", Status.FAILED, "no library"),
         ("exit 1", Status.FAILED, "it printed nothing"),
     ],
@@ -176,14 +176,14 @@ def verdict_is(monkeypatch, verdict):
 def test_acceleration(monkeypatch, home):
     verdict_is(monkeypatch, Verdict("kvm", "a kernel booted", 0.31))
     (check,) = qemu_doctor.acceleration(no_kernel)
-    assert check == Check("acceleration", Status.OK, "kvm: a kernel booted (found out in 0.3 s)")
+    assert check == Check("acceleration", Status.OK, "kvm: a kernel booted (tested in 0.3 s)")
 
 
 def test_emulation_is_named_as_what_it_is(monkeypatch, home):
     verdict_is(monkeypatch, Verdict("tcg", "it hung", 2.5, cached=True))
     speed, safety = qemu_doctor.acceleration(no_kernel)
     assert speed.status is safety.status is Status.WARNING
-    assert "tcg: it hung (known from before)" in speed.detail
+    assert "tcg: it hung (known from an earlier test)" in speed.detail
     assert "no security boundary" in safety.detail
     assert "-sandbox on" in safety.detail
 

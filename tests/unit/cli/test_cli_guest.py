@@ -39,7 +39,7 @@ def passcode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("--broker stomp://lab@127.0.0.1 --label site", "expected NAME=VALUE"),
         ("--broker stomp://lab@127.0.0.1 --id other", "invited as lab"),
         ("--broker stomp://lab@127.0.0.1 --id lab.a/b", "expected a machine's name"),
-        ("--broker rabbitmq://lab@127.0.0.1 --id all", "cannot be addressed"),
+        ("--broker rabbitmq://lab@127.0.0.1 --id all", "cannot be an address"),
     ],
 )
 def test_what_makes_no_sense_to_a_guest(
@@ -60,7 +60,7 @@ def test_nobody_is_there(passcode: str, capsys: pytest.CaptureFixture[str]) -> N
     assert main([*given, "stomp://lab@127.0.0.1:1"]) == ExitCode.BUS
     assert "warning" not in capsys.readouterr().err
     assert main([*given, "stomp://lab@0.0.0.0:1"]) == ExitCode.BUS
-    assert "whoever listens on the network" in capsys.readouterr().err
+    assert "anyone who listens on the network" in capsys.readouterr().err
 
 
 def test_how_it_announces_itself() -> None:
@@ -111,7 +111,7 @@ async def test_one_of_that_name_at_a_time(tmp_path: Path) -> None:
             0o700
         ] * 3
         (state / "status-channels/1").touch()
-        with pytest.raises(UsageError, match="a guest lab runs here already"):
+        with pytest.raises(UsageError, match="a guest lab is already running here"):
             await asyncio.to_thread(host_node._held(state, None).__enter__)
     with host_node._held(state, tmp_path / "chosen") as work:
         assert work == tmp_path / "chosen"
@@ -119,7 +119,7 @@ async def test_one_of_that_name_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "file/x"):
         with (
-            pytest.raises(HostError, match="cannot have its directory") as caught,
+            pytest.raises(HostError, match="cannot use its directory") as caught,
             host_node._held(state, tmp_path / name),
         ):
             pass

@@ -17,7 +17,7 @@ def test_standard_input_is_no_terminal(capfd):
         os.close(kept)
         os.close(nowhere)
     told = capfd.readouterr().err
-    assert "a shell needs a terminal, and standard input is none" in told
+    assert "a shell needs a terminal, and standard input is not one" in told
     assert "boincvm exec" in told
 
 

@@ -22,7 +22,11 @@ from boincvm.exit_codes import ExitCode
         ({"state": "lost", "why": "it left"}, ExitCode.GUEST_DIED, "lost: it left"),
         ({"state": "dropped", "why": "too late"}, ExitCode.TIME_LIMIT_EXCEEDED, "too late"),
         ({"state": "dropped", "why": "cancelled"}, ExitCode.INTERRUPTED, "cancelled"),
-        ({"signal": 9, "timed_out": True}, ExitCode.TIME_LIMIT_EXCEEDED, "its time was over"),
+        (
+            {"signal": 9, "timed_out": True},
+            ExitCode.TIME_LIMIT_EXCEEDED,
+            "its time limit was reached",
+        ),
     ],
 )
 def test_ends(answer, code, words):

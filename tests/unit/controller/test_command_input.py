@@ -134,7 +134,7 @@ async def test_a_controller_that_was_started_anew_loses_no_input_silently() -> N
         running = made.table.submit(made.guests.values(), CAT)
         anew = CommandTable(lambda _guest, _body: None)
         anew.load([running])
-        with pytest.raises(UsageError, match="started anew"):
+        with pytest.raises(UsageError, match="restarted"):
             await anew.give_input(running.id, b"more")
 
 

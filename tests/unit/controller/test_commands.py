@@ -86,7 +86,7 @@ async def test_a_guest_that_was_started_anew_has_lost_it() -> None:
         await made.settle()
         made.restart("g1")
         assert states(command) == {"g1": "LOST"}
-        assert command.answers["g1"].why == "the guest was started anew"
+        assert command.answers["g1"].why == "the guest was restarted"
         assert made.runs == {"g1": 1}
         made.ends["g1"].handle(
             to_guest(Envelope("CMD_RUN", {"cmd-id": "late", "instance": "1", "argv": ["say"]}))
@@ -210,7 +210,7 @@ async def test_so_many_run_in_one_guest_and_no_more() -> None:
         await one_more.finished()
         result = one_more.answers["g1"].result
         assert result is not None
-        assert result.error == "64 commands are running here already"
+        assert result.error == "64 commands are already running here"
         assert made.runs == {"g1": MOST_RUNNING}
 
 

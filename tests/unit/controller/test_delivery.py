@@ -84,8 +84,8 @@ async def test_after_growing_waits_until_it_is_acknowledged(
 async def test_another_life_gives_up_what_was_for_the_former_one() -> None:
     post, old, new = Post(), Letter("old", instance="1"), Letter("new", instance="2")
     made = opened(post, old, new)
-    made.says_hello(Guest("g", "g", instance="2"), "was started anew")
-    assert (old.lost, new.lost) == (["was started anew"], [])
+    made.says_hello(Guest("g", "g", instance="2"), "was restarted")
+    assert (old.lost, new.lost) == (["was restarted"], [])
     assert [body for _, body in post.sent] == [b"old", b"new", b"new"]
     assert made.all() == [new]
     made.settle(new)

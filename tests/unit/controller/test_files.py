@@ -212,7 +212,7 @@ async def test_transfers_that_nobody_asks_for_are_given_up(
         (made.host.root / "f").write_bytes(DATA)
         for number in range(2):
             await made.files.get("g1", "f", transfer=str(number))
-        with pytest.raises(UsageError, match="on their way"):
+        with pytest.raises(UsageError, match="in transit"):
             await made.files.get("g1", "f", transfer="3")
         await made.host.until_empty()
         late = await made.files.get("g1", "f", transfer="0")
@@ -273,7 +273,7 @@ async def test_what_is_asked_wrongly(tmp_path: Path) -> None:
         for vm in ("g*", "all"):
             with pytest.raises(UsageError, match="no guest"):
                 await made.files.get(vm, "f")
-        with pytest.raises(UsageError, match="no guest that 'g7' means"):
+        with pytest.raises(UsageError, match="no guest matches 'g7'"):
             await made.files.get("g7", "f")
         for more in ({"mode": 0o4755}, {"size": 2}, {"size": 4}, {"transfer": "a\n"}):
             with pytest.raises(UsageError):
@@ -287,9 +287,9 @@ async def test_what_is_asked_wrongly(tmp_path: Path) -> None:
 
 async def test_a_machine_that_is_off(tmp_path: Path) -> None:
     async with file_net(tmp_path) as made:
-        made.host.place.fault = UsageError("the machine does not run")
-        assert message(await put(made, b"abc")) == "the machine does not run"
-        with pytest.raises(UsageError, match="does not run"):
+        made.host.place.fault = UsageError("the machine is not running")
+        assert message(await put(made, b"abc")) == "the machine is not running"
+        with pytest.raises(UsageError, match="is not running"):
             await made.files.get("g1", "f")
         await made.host.until_empty()
 
@@ -345,7 +345,7 @@ async def test_the_controllers_disk_is_full(
 async def test_a_source_that_breaks(tmp_path: Path) -> None:
     async def source() -> AsyncIterator[bytes]:
         yield b"abc"
-        raise ConnectionResetError("the client has gone")
+        raise ConnectionResetError("the client closed the connection")
 
     async with file_net(tmp_path) as made:
         with pytest.raises(ConnectionResetError):
@@ -452,7 +452,7 @@ async def test_a_controller_that_lies(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="another transfer"):
             await verbs["file-get-piece"]({"transfer": "t", "offset": 0}, b"")
         await verbs["file-put-piece"]({"transfer": "t", "offset": 0}, b"1234")
-        with pytest.raises(BoincvmError, match="not what was sent"):
+        with pytest.raises(BoincvmError, match="differs from what was sent"):
             await verbs["file-put-end"]({"transfer": "t"}, b"")
         for verb in ("file-put-end", "file-put-piece", "file-get-piece"):
             with pytest.raises(UsageError, match="no such transfer"):

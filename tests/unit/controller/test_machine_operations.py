@@ -149,7 +149,7 @@ async def test_snapshots_of_one_that_is_off(tmp_path: Path) -> None:
             taken = await asked.outcome("snapshot_take", "a", name=name, description=name)
             assert (taken["state"], taken["snapshot"]) == ("running", name)
         again = await asked.outcome("snapshot_take", "a", name="one")
-        assert again["error"]["message"] == "there is a snapshot one already"
+        assert again["error"]["message"] == "there is already a snapshot one"
         await asked.outcome("save", "a")
         assert len(list(asked.place("a").disk.glob("checkpoint-*"))) == 3
         assert await asked.outcome("snapshot_remove", "a", name="one") == {"state": "saved"}
@@ -193,7 +193,7 @@ async def test_a_shim_that_dies_meanwhile_has_not_done_it(verb: str, tmp_path: P
         await make(asked, "a", "running", fake=f"dies-in-{verb}")
         refused = (await asked.outcome(verb, "a"))["error"]
         assert refused["message"] == (
-            f"the machine a gave no answer to {verb}: it is aborted:"
+            f"the machine a did not answer {verb}: it is aborted:"
             " its shim was killed, and the machine with it"
         )
         assert (await asked.vm("a"))["state"] == "aborted"
@@ -250,7 +250,7 @@ async def test_one_that_never_comes_to_the_bus(
         os.kill(asked.shim("a"), signal.SIGSTOP)
         asked.controller.hub.registry.bye(guest.id)
         refused = (await asked.outcome("pause", "a"))["error"]
-        assert refused["message"] == "the shim of the machine a has not come to the bus"
+        assert refused["message"] == "the shim of the machine a has not connected to the bus"
         machine = asked.controller.machines.find("a")
         assert machine is not None
         machine.kill_shim()

@@ -121,7 +121,7 @@ def test_no_name_twice(tmp_path: Path) -> None:
     all_of_them = known(tmp_path)
     all_of_them.load()
     first = make(all_of_them, "a", memory="256M")
-    with pytest.raises(UsageError, match="there is a machine a already"):
+    with pytest.raises(UsageError, match="there is already a machine a"):
         make(all_of_them, "a", memory="512M")
     assert first.place.definition().memory == 256 << 20
     make(all_of_them, "A")
@@ -268,7 +268,7 @@ def test_the_end_of_a_log(tmp_path: Path) -> None:
     assert all_of_them.log_lines("a", 2) == ["\ufffd", "last"]
     assert all_of_them.log_lines("a", 1 << 52) == ["one", "two", "\ufffd", "last"]
     assert all_of_them.log_lines("a", 0) == []
-    with pytest.raises(BoincvmError, match="no machine of this host"):
+    with pytest.raises(BoincvmError, match="not a machine of this host"):
         all_of_them.log_lines("b", 1)
 
 

@@ -119,7 +119,7 @@ def test_there_is_an_end_to_guests(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     for number in "12":
         world.registry.hello(Guest(number, ""))
-    with pytest.raises(GuestProtocolError, match="no room"):
+    with pytest.raises(GuestProtocolError, match="the maximum"):
         world.registry.hello(Guest("3", ""))
     world.registry.hello(Guest("1", "still"))
 

@@ -198,7 +198,7 @@ async def test_one_of_another_boincvm_stays_as_it_is(version: int, path: Path) -
     with closing(sqlite3.connect(path)) as base:
         base.execute(f"PRAGMA user_version = {version}")
         base.execute("ALTER TABLE events ADD COLUMN newer TEXT")
-    with pytest.raises(HostError, match="is of another boincvm"):
+    with pytest.raises(HostError, match="was written by another version of boincvm"):
         Store(path)
     with closing(sqlite3.connect(path)) as base:  # which nobody has open
         assert base.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)

@@ -260,7 +260,7 @@ async def test_input_is_taken_as_it_was_fed(guest_and_link: Pair) -> None:
     [
         ({"reason": "2"}, "no such program in the guest: prog"),
         ({"reason": "2", "at": "directory"}, "prog cannot start in its directory"),
-        ({"reason": "2", "at": "interpreter"}, "it has not the interpreter"),
+        ({"reason": "2", "at": "interpreter"}, "it does not have the interpreter"),
         ({"reason": "13"}, "cannot execute prog: Permission denied"),
     ],
 )
@@ -278,7 +278,7 @@ async def test_a_program_that_the_guest_lost(guest_and_link: Pair) -> None:
     guest, link = guest_and_link
     running = program(link, [], [])
     await guest.say("lost", 1, reason="5")
-    with pytest.raises(GuestDiedError, match="lost its hold of prog: Input/output error"):
+    with pytest.raises(GuestDiedError, match="lost track of prog: Input/output error"):
         await running.wait()
 
 

@@ -134,7 +134,7 @@ async def test_a_program_that_the_guest_has_no_more() -> None:
             await guest.hear(word)
         await guest.say("attached", calls="1")
         await attaching
-        with pytest.raises(GuestDiedError, match="lost its hold of prog: No such process"):
+        with pytest.raises(GuestDiedError, match="lost track of prog: No such process"):
             await lost.wait()
         end = {"user-us": "0", "system-us": "0", "max-rss-kib": "0", "oom-kills": "0"}
         for program, call in ((kept, 1), (late, 3)):
@@ -168,7 +168,7 @@ async def test_a_guest_that_speaks_while_it_is_quiet(word: str) -> None:
         async with asyncio.timeout(LIMIT):
             error = await link.failure
         assert isinstance(error, GuestProtocolError)
-        assert "spoke when it had to be quiet" in error.message
+        assert "sent something while it had to be quiet" in error.message
 
 
 async def test_a_guest_that_does_not_become_quiet_may_go_on() -> None:
@@ -252,7 +252,7 @@ async def test_a_damaged_state_of_a_program(change: dict[str, object]) -> None:
         with pytest.raises(HostError, match="saved state"):
             attached(link, {name: value for name, value in GOOD.items() if name not in change})
         attached(link, GOOD)
-        with pytest.raises(HostError, match="a call 1 that cannot be"):
+        with pytest.raises(HostError, match="an invalid call 1"):
             attached(link, GOOD)  # twice
 
 

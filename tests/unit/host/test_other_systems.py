@@ -198,5 +198,5 @@ def test_what_a_system_lacks_is_told_by_its_name(
     error = not_yet("machines")
     assert isinstance(error, UnsupportedHostError)
     assert isinstance(error, HostError)
-    assert error.message == f"not yet on {name}: machines"
+    assert error.message == f"not yet supported on {name}: machines"
     assert error.hint

@@ -69,11 +69,13 @@ def test_our_own(place: Path, mode: int) -> None:
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_what_others_can_write_to(place: Path, mode: int) -> None:
     path = write(place / "file", mode)
-    with pytest.raises(HostError, match=r"file is not used: others than .* can write") as caught:
+    with pytest.raises(
+        HostError, match=r"file is not used: users other than .* can write"
+    ) as caught:
         open_own(path)
     assert f"chmod go-w '{path}'" in caught.value.hint
     place.chmod(0o700 | mode)
-    with pytest.raises(HostError, match="place is not used: others than"):
+    with pytest.raises(HostError, match="place is not used: users other than"):
         check_directory(place)
 
 
@@ -95,10 +97,10 @@ def test_what_others_reach_by_another_way(place: Path) -> None:
     elsewhere.mkdir()
     elsewhere.chmod(0o777)
     (place / "home" / "cache").symlink_to(elsewhere)
-    with pytest.raises(HostError, match="cache is not used: others than"):
+    with pytest.raises(HostError, match="cache is not used: users other than"):
         check_directory(place / "home" / "cache")
     write(elsewhere / "file", 0o666)
-    with pytest.raises(HostError, match="file is not used: others than"):
+    with pytest.raises(HostError, match="file is not used: users other than"):
         open_own(place / "home" / "cache" / "file")
 
 
@@ -135,7 +137,7 @@ def test_sudo_is_told_of(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(HostError, match=r"and this is root") as caught:
         open_own(path)
-    assert "with sudo give -H" in caught.value.hint
+    assert "use sudo -H" in caught.value.hint
 
 
 def test_directories_are_made_for_us_alone(place: Path) -> None:
@@ -164,7 +166,7 @@ def test_directories_that_others_can_write_to(home: Path, name: str) -> None:
     directory = home / name
     directory.mkdir(exist_ok=True)
     directory.chmod(0o777)
-    with pytest.raises(HostError, match="others than"):
+    with pytest.raises(HostError, match="users other than"):
         (paths.controller_directory(), paths.runs_directory())
     assert main(["run", "--", "true"]) == ExitCode.HOST or name == "data/controller"
     assert main(["ls"]) == ExitCode.HOST or name in ("cache", "cache/runs")
@@ -195,7 +197,7 @@ def test_files_that_others_can_write_to(home: Path) -> None:
     for path, use in uses.items():
         if path != stamp:
             write(path, 0o666)
-        with pytest.raises(BoincvmError, match=f"{path.name} is not used: others than"):
+        with pytest.raises(BoincvmError, match=f"{path.name} is not used: users other than"):
             use()
     stamp.chmod(0o644)
     assert verify.is_remembered(image, digest)

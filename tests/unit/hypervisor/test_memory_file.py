@@ -217,7 +217,7 @@ def test_there_is_an_end_to_the_files_of_a_chain(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_base_of_another_machine(tmp_path: Path, blocks: tuple[Block, ...]) -> None:
     save(tmp_path, "memory-1", None, {(0, 0): content(1)})
-    with pytest.raises(MemoryFileError, match="another machine's"):
+    with pytest.raises(MemoryFileError, match="another machine"):
         save(tmp_path, "memory-2", "memory-1", {}, FRAME._replace(blocks=blocks))
 
 
@@ -313,7 +313,7 @@ def test_a_page_in_a_file_that_the_chain_has_not(tmp_path: Path) -> None:
     save(tmp_path, "memory-0", None, {(0, 0): content(1)})
     save(tmp_path, "memory-1", "memory-0", {(0, 1): content(2)})
     rewrite(tmp_path, chain=["memory-1"])
-    with pytest.raises(MemoryFileError, match="a page is in no file"):
+    with pytest.raises(MemoryFileError, match="a page is in none of the files"):
         MemoryImage.read(tmp_path, "memory-1")
 
 
@@ -363,7 +363,7 @@ def test_an_end_of_gigabytes_is_not_read(tmp_path: Path) -> None:
             file.truncate(5 << 30)
             file.seek(0, os.SEEK_END)
             file.write(new + TRAILER.pack(MARK, 0, len(new), bytes(32)))
-        with pytest.raises(MemoryFileError, match=r"says too much|table is too large"):
+        with pytest.raises(MemoryFileError, match=r"contains too much|table is too large"):
             MemoryImage.read(tmp_path, "memory-2")
 
 

@@ -92,7 +92,7 @@ class Helper:
             if not readable:
                 return None
             data = os.read(self._result, 1 << 16)
-            assert data, "it ended without a word"
+            assert data, "it ended without an answer"
             self._told += data
         line, _, self._told = self._told.partition(b"\n")
         told = json.loads(line)
@@ -295,7 +295,7 @@ def test_layers_that_cannot_be_merged(
         file.write(struct.pack(">Q", 1 << 63 | 1 << 40))
     merged = {"layers": ["disk-1", "disk-2"], "into": "disk-3"}
     keeper = helper(seal=["disk-1"], merge=merged)
-    assert "not in the file" in str(keeper.keep(stream(1))["error"])
+    assert "outside the file" in str(keeper.keep(stream(1))["error"])
     assert keeper.status() == 1
     assert sorted(os.listdir(machine)) == ["disk-1", "disk-2"]
 

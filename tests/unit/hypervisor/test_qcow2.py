@@ -91,7 +91,7 @@ def test_a_file_that_is_there_is_not_touched(backing, tmp_path):
 )
 def test_what_is_no_qcow2_file_is_no_disk(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(DiskRefusedError, match="is no qcow2 file"):
+    with pytest.raises(DiskRefusedError, match="is not a qcow2 file"):
         check_disk(tmp_path / "file")
 
 
@@ -99,21 +99,21 @@ def test_what_is_no_qcow2_file_is_no_disk(tmp_path, content):
 def test_other_formats_are_no_disks(tmp_path, name):
     """They may name other files of the host, as VMDK does in a descriptor that is plain text."""
     qemu_img("create", "-q", "-f", name, tmp_path / "disk", "8M")
-    with pytest.raises(DiskRefusedError, match=r"is no qcow2 file|version 1, not 3"):
+    with pytest.raises(DiskRefusedError, match=r"is not a qcow2 file|version 1, not 3"):
         check_disk(tmp_path / "disk")
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["-o", "data_file=secret"], "names another file as the one that holds its data"),
-        (["-o", "data_file=secret,data_file_raw=on"], "names another file as the one"),
+        (["-o", "data_file=secret"], "names another file as its data file"),
+        (["-o", "data_file=secret,data_file_raw=on"], "names another file as its data file"),
         (["-b", "secret", "-F", "raw"], "names another file as its backing file"),
-        (["-o", "lazy_refcounts=on"], "features that are not used"),
-        (["-o", "extended_l2=on,cluster_size=128k"], "features that are not used"),
-        (["-o", "cluster_size=4k"], "features that are not used"),
-        (["-o", "compression_type=zstd"], "features that are not used"),
-        (["-o", "refcount_bits=64"], "features that are not used"),
+        (["-o", "lazy_refcounts=on"], "uses unsupported features"),
+        (["-o", "extended_l2=on,cluster_size=128k"], "uses unsupported features"),
+        (["-o", "cluster_size=4k"], "uses unsupported features"),
+        (["-o", "compression_type=zstd"], "uses unsupported features"),
+        (["-o", "refcount_bits=64"], "uses unsupported features"),
         (["-o", "compat=0.10"], "of version 2, not 3"),
     ],
 )
@@ -138,7 +138,7 @@ def test_what_is_no_file_of_its_own_is_no_disk(tmp_path):
     with pytest.raises(OSError, match="symbolic"):
         check_disk(tmp_path / "link")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DiskRefusedError, match="no regular file"):
+    with pytest.raises(DiskRefusedError, match="not a regular file"):
         check_disk(tmp_path / "pipe")
 
 
@@ -163,17 +163,17 @@ def changed(offset, kind, value):
         (32, "I", 1, "encrypted"),
         (36, "I", 1, "size is invalid"),
         (36, "I", 1 << 20, "too large"),
-        (40, "Q", 0, "tables are not in the file"),
-        (40, "Q", 3 * 65536 + 8, "tables are not in the file"),
-        (40, "Q", 1 << 40, "tables are not in the file"),
-        (48, "Q", 1 << 63, "tables are not in the file"),
-        (56, "I", 0, "tables are not in the file"),
-        (56, "I", 1 << 31, "tables are not in the file"),
+        (40, "Q", 0, "tables lie outside the file"),
+        (40, "Q", 3 * 65536 + 8, "tables lie outside the file"),
+        (40, "Q", 1 << 40, "tables lie outside the file"),
+        (48, "Q", 1 << 63, "tables lie outside the file"),
+        (56, "I", 0, "tables lie outside the file"),
+        (56, "I", 1 << 31, "tables lie outside the file"),
         (60, "I", 1, "snapshots"),
         (64, "Q", 65536, "snapshots"),
         (72, "Q", 1, "not closed properly"),
         (72, "Q", 2, "corrupt"),
-        (72, "Q", 4, "holds its data"),
+        (72, "Q", 4, "its data file"),
         (72, "Q", 1 << 63, "features"),
         (80, "Q", 1, "features"),
         (88, "Q", 2, "features"),
@@ -181,8 +181,8 @@ def changed(offset, kind, value):
         (100, "I", 1 << 31, "features"),
         (104, "II", (0x44415441, 6), "an external data file"),
         (104, "II", (0xE2792ACA, 5), "a backing file"),
-        (104, "II", (0x0537BE77, 8), "extensions that are not used"),
-        (104, "II", (0x6803F857, 1 << 31), "header has no end"),
+        (104, "II", (0x0537BE77, 8), "uses unsupported extensions"),
+        (104, "II", (0x6803F857, 1 << 31), "header does not end"),
     ],
 )
 def test_fields_that_may_not_be(offset, kind, value, reason):

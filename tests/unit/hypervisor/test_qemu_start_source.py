@@ -89,7 +89,7 @@ def test_a_boot_of_a_machine_that_has_run_takes_its_layers(spec: MachineSpec) ->
 
 @pytest.mark.parametrize("name", ["../disk-000000.qcow2", "/dev/sda", "disk-1.qcow2", ""])
 def test_a_boot_refuses_layers_that_are_none(spec: MachineSpec, name: str) -> None:
-    with pytest.raises(HypervisorError, match="is no layer"):
+    with pytest.raises(HypervisorError, match="is not a layer"):
         Boot().prepare(spec._replace(layers=(name,)))
 
 
@@ -158,7 +158,7 @@ def test_a_machine_type_begins_the_state_unless_it_was_a_copy(saved: MachineSpec
         ({"accelerator": "hax"}, "accelerator is invalid"),
         ({"memory": "../memory-000001"}, "memory is invalid"),
         ({"memory": "memory-000009"}, "is not among the files"),
-        ({"layers": []}, "does not say its layers"),
+        ({"layers": []}, "does not list its layers"),
         ({"layers": [DISK, DISK]}, "is named twice"),
         ({"layers": ["disk-000009.qcow2"]}, "is not among the files"),
     ],

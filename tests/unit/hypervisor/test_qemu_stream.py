@@ -221,24 +221,33 @@ def test_flags_that_are_unknown(flags: int) -> None:
     ],
 )
 def test_pages_that_are_nowhere(odd: bytes) -> None:
-    refuse(stream(section(END, odd)), "nowhere")
+    refuse(stream(section(END, odd)), "outside all blocks")
 
 
 def test_a_page_is_filled_with_zeros_only() -> None:
-    refuse(stream(section(END, zeros(0, b"vga", fill=b"\1"))), "something else than zeros")
+    refuse(stream(section(END, zeros(0, b"vga", fill=b"\1"))), "something other than zeros")
 
 
 WRONG_BEGINNINGS = {
     "old version": (b"QEVM\0\0\0\x02" + setup(), "magic number"),
     "other mark": (b"QFI\xfb\0\0\0\x03" + setup(), "magic number"),
-    "long machine name": (MARK + b"\x07\0\0\x01\x01" + bytes(257) + setup(), "too long a name"),
-    "endless machine name": (MARK + b"\x07\xff\xff\xff\xff" + setup(), "too long a name"),
+    "long machine name": (
+        MARK + b"\x07\0\0\x01\x01" + bytes(257) + setup(),
+        "name of its machine is too long",
+    ),
+    "endless machine name": (
+        MARK + b"\x07\xff\xff\xff\xff" + setup(),
+        "name of its machine is too long",
+    ),
     "subsection": (HEAD + b"\x05" + setup(), "configuration"),
-    "other device": (HEAD + setup().replace(b"\x03ram", b"\x03rom"), "something else than"),
-    "longer device": (HEAD + setup().replace(b"\x03ram", b"\x04tram"), "something else than"),
+    "other device": (HEAD + setup().replace(b"\x03ram", b"\x03rom"), "does not begin with memory"),
+    "longer device": (
+        HEAD + setup().replace(b"\x03ram", b"\x04tram"),
+        "does not begin with memory",
+    ),
     "total too small": (HEAD + setup(total=PAGE), "do not add up"),
     "total exceeded": (HEAD + setup([Block(b"a", 2 * PAGE)], total=PAGE), "do not add up"),
-    "total too large": (HEAD + setup(total=9 * PAGE), "a block of|ends in the middle"),
+    "total too large": (HEAD + setup(total=9 * PAGE), "a block of|ends prematurely"),
     "total with flags": (HEAD + setup(total=7 * PAGE | 0x80), "how much memory"),
     "part of a page": (HEAD + setup([Block(b"a", PAGE + 1)], total=PAGE), "4097 bytes"),
     "empty block": (HEAD + setup([Block(b"a", 0)], total=PAGE), "0 bytes"),
@@ -257,12 +266,12 @@ def test_beginnings_that_are_wrong(name: str) -> None:
 
 @pytest.mark.parametrize("kind", [0, START, 4, 5, 0x7E, 0xFF])
 def test_sections_that_do_not_belong_there(kind: int) -> None:
-    refuse(stream(section(kind, page(0, A, b"pc.ram")), section(END)), "memory's end")
+    refuse(stream(section(kind, page(0, A, b"pc.ram")), section(END)), "end of the memory")
 
 
 def test_a_section_of_another_device() -> None:
     other = struct.pack(">BI", PART, SECTION + 1) + word(EOS) + footer(SECTION + 1)
-    refuse(stream(other, section(END)), "memory's end")
+    refuse(stream(other, section(END)), "end of the memory")
 
 
 def test_a_tail_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,14 +285,14 @@ def test_it_may_end_nowhere_before_the_tail() -> None:
     end = len(WHOLE_STREAM) - len(TAIL)
     for length in structure():
         if length < end:
-            refuse(WHOLE_STREAM[:length], "ends in the middle|something else than zeros")
+            refuse(WHOLE_STREAM[:length], "ends prematurely|something other than zeros")
         else:
             assert parse(WHOLE_STREAM[:length])[0].tail == WHOLE_STREAM[end:length]
 
 
 @given(st.integers(0, len(WHOLE_STREAM) - len(TAIL) - 1))
 def test_it_may_not_end_within_a_page_either(length: int) -> None:
-    refuse(WHOLE_STREAM[:length], "ends in the middle|something else than zeros")
+    refuse(WHOLE_STREAM[:length], "ends prematurely|something other than zeros")
 
 
 def judge(data: bytes) -> None:

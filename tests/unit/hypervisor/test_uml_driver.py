@@ -31,7 +31,7 @@ async def test_memory_that_the_host_has_not(
 
 async def test_a_disk_of_another_driver(spec: MachineSpec) -> None:
     machine = UmlDriver().machine(spec._replace(layers=("disk-000000.qcow2",)))
-    with pytest.raises(HypervisorError, match="no User-mode Linux made it"):
+    with pytest.raises(HypervisorError, match="was not made by User-mode Linux"):
         await machine.create()
 
 

@@ -40,7 +40,7 @@ def test_links_do_not_lead_out_of_the_tree(tree, target):
 def test_a_circle_of_links_ends(tree):
     tree.add_link("one", "two")
     tree.add_link("two", "one")
-    with pytest.raises(ImageBuildError, match="circle"):
+    with pytest.raises(ImageBuildError, match="loop"):
         tree.add_file("one/file", b"")
 
 

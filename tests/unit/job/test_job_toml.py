@@ -159,7 +159,11 @@ FAULTS = {
     f"files.input = [\n'x',\n'']{TASK}": (3, "an empty text", "one that is not empty"),
     f"files.input = ['.']{TASK}": (1, "'.'", "a file or a directory with a name"),
     f"files.input = ['/']{TASK}": (1, "'/'", "a file or a directory with a name"),
-    f"files.input = [\n'a', 'b',\n'./a']{TASK}": (3, "a second file that goes to 'a'", "one file"),
+    f"files.input = [\n'a', 'b',\n'./a']{TASK}": (
+        3,
+        "a second file with the destination 'a'",
+        "one file",
+    ),
     f"files.input = [\n{{from = 'a', to = '../b'}}]{TASK}": (2, "'../b'", "a path beneath"),
     f"files.input = [{{from = 'a', to = '/b'}}]{TASK}": (1, "'/b'", "a path beneath"),
     f"files.input = [{{to = 'b'}}]{TASK}": (1, "no from", "the key from"),

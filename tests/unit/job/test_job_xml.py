@@ -264,10 +264,10 @@ def test_an_archive_without_a_name_is_none():
         ("<image>a</image>", "<image>b</image>", "what line 2 says: 'a'"),
         ("<memory_mb>512</memory_mb>", "<memory_mb>513</memory_mb>", "what line 2 says: '512'"),
         ("<cpus>2</cpus>", "<cpus>1</cpus>", "what line 2 says: '2'"),
-        ("", "<disk_mb>512</disk_mb>", "what line 1 says: nothing of <disk_mb>"),
-        ("", "<network/>", "what line 1 says: nothing of <network>"),
+        ("", "<disk_mb>512</disk_mb>", "what line 1 says: no <disk_mb>"),
+        ("", "<network/>", "what line 1 says: no <network>"),
         ("<network/>", "<network>0</network>", "what line 2 says: ''"),
-        ("", "<image>sci</image>", "what line 1 says: nothing of <image>"),
+        ("", "<image>sci</image>", "what line 1 says: no <image>"),
     ],
 )
 def test_a_machine_described_twice_and_differently(first, second, expected):

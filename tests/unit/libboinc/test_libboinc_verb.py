@@ -52,7 +52,7 @@ def test_it_replaces_nothing_unless_forced(
     mine = tmp_path / "util.h"
     mine.write_text("mine")
     assert main(["libboinc", str(tmp_path)]) == ExitCode.OUTPUT_FILE
-    assert "util.h is there already" in capsys.readouterr().err
+    assert "util.h already exists" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [mine]
     assert mine.read_text() == "mine"
     assert main(["libboinc", "--force", str(tmp_path)]) == 0

@@ -163,7 +163,7 @@ async def test_before_the_agent_has_answered(cause: EndCause, tmp_path: Path) ->
     expected = EndCause.NEVER_BOOTED if is_guests else cause
     with pytest.raises(WHAT_FOLLOWS[expected][0]) as failure:
         await asyncio.wait_for(starting, 10)
-    assert ("before its agent had answered" in failure.value.message) is is_guests
+    assert ("before its agent answered" in failure.value.message) is is_guests
     end = await machine.ended()
     assert end.cause is expected
     if cause is EndCause.PANICKED:

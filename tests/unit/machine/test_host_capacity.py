@@ -53,7 +53,7 @@ def test_the_disk_of_the_machine_counts_and_some_of_it_is_kept_free(
     with pytest.raises(NoRoomForCheckpointError) as caught:
         check(slot, 3 * MIB + 1, 0)
     assert caught.value.message == ("a checkpoint needs up to 3.0 MiB of disk, and 3.0 MiB is free")
-    assert "the one before stays" in caught.value.hint
+    assert "the previous one is kept" in caught.value.hint
     assert "free some space" in caught.value.hint
 
 
@@ -76,9 +76,9 @@ def test_the_bound_of_the_project(slot: Path) -> None:
         check(slot, 5 * MIB, used + 5 * MIB - 1.0)
     assert caught.value.message == (
         "a checkpoint needs up to 5.0 MiB, and the task has 2.0 MiB of the 7.0 MiB that it may"
-        " have on disk"
+        " use on disk"
     )
-    assert "the one before stays" in caught.value.hint
+    assert "the previous one is kept" in caught.value.hint
     assert "rsc_disk_bound" in caught.value.hint
 
 

@@ -206,7 +206,7 @@ def test_a_file_has_another_size(pair: Path, length: int) -> None:
     content = (pair / "memory-000007").read_bytes()
     found = newest_with(pair, "memory-000007", content[:length].ljust(length, b"x"))
     assert found.saved == find_older(pair)
-    assert "memory-000007 has another size" in found.lost[0]
+    assert "memory-000007 has changed in size" in found.lost[0]
 
 
 def test_every_shorter_manifest(pair: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_schema_that_there_is_not(tmp_path: Path, older: SavedMachine, schema:
 
 def test_a_number_that_is_not_the_file_names(tmp_path: Path, older: SavedMachine) -> None:
     shutil.copy(manifest_path(tmp_path, 6), manifest_path(tmp_path, 7))
-    only_older(tmp_path, older, "its number is another one")
+    only_older(tmp_path, older, "its number does not match")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_number_that_is_not_the_file_names(tmp_path: Path, older: SavedMachine
 )  # fmt: skip
 def test_names_that_no_checkpoint_has(tmp_path: Path, older: SavedMachine, name: str) -> None:
     seal_anew(manifest_path(tmp_path, 7), files={name: seal(b"")._asdict()})
-    only_older(tmp_path, older, "damaged", "which no checkpoint has")
+    only_older(tmp_path, older, "damaged", "which is not a checkpoint's file")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_values_that_make_no_sense(
 ) -> None:
     seal_anew(manifest_path(tmp_path, 7), **changes)
     only_older(tmp_path, older, "damaged")
-    with pytest.raises(ValueError, match=r"is invalid|which no checkpoint has"):
+    with pytest.raises(ValueError, match=r"is invalid|which is not a checkpoint's file"):
         read_manifest(manifest_path(tmp_path, 7))
 
 

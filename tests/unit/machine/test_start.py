@@ -170,7 +170,7 @@ async def test_one_whose_guest_says_nothing(
     driver.silent.add(0)
     machine = await start(driver, spec, clone(golden), Boot(), boot=0.2)
     assert machine.rejected == [
-        Rejected(SNAPSHOT, "the guest's agent said nothing within 0.2 s of the start")
+        Rejected(SNAPSHOT, "the guest's agent did not answer within 0.2 s of the start")
     ]
     assert not golden.directory.exists()
     await machine.close()
@@ -213,7 +213,7 @@ def _nothing(_link: object) -> None:
 
 
 async def test_a_checkpoint_alone(driver: Driver, spec: MachineSpec) -> None:
-    with pytest.raises(SavedMachineError, match=r"does not wake: checkpoint 7 is not in"):
+    with pytest.raises(SavedMachineError, match=r"does not resume: checkpoint 7 is not in"):
         await start(driver, spec, Restore(saved(), _nothing))
     with pytest.raises(SavedMachineError, match="saved by the driver other"):
         await start(driver, spec, Restore(saved("other"), _nothing))
@@ -369,7 +369,7 @@ async def test_more_processors_than_the_driver_has(spec: MachineSpec) -> None:
     driver.most_cpus = 2
     machine = await start(driver, spec._replace(cpus=2), Boot())
     await machine.close()
-    with pytest.raises(UsageError, match="at most 2 processors, and was to have 3"):
+    with pytest.raises(UsageError, match="at most 2 processors, but 3 were requested"):
         await ManagedMachine(driver, spec._replace(cpus=3)).start([Boot()])
 
 

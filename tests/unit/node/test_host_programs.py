@@ -145,13 +145,13 @@ async def test_what_it_used(host: Host) -> None:
         (Request(("/etc/passwd",)), ProgramStartError, "cannot be executed"),
         (Request(("/",)), ProgramStartError, "cannot be executed"),
         (Request(("true",), directory="nosuch"), ProgramStartError, "cannot start in"),
-        (Request(("true",), directory="../.."), UsageError, "no path in the guest"),
-        (Request(("true",), directory="/etc"), UsageError, "no path in the guest"),
+        (Request(("true",), directory="../.."), UsageError, "not a path in the guest"),
+        (Request(("true",), directory="/etc"), UsageError, "not a path in the guest"),
         (Request(("a" * 5000,)), ProgramStartError, "File name too long; a path has at most"),
         (Request(("true", "a" * (1 << 20))), ProgramStartError, "one has 1048576 bytes"),
         (Request(("plain",), {"PATH": "."}), ProgramStartError, "chmod +x"),
         (Request(("true", "\ud800")), ProgramStartError, "cannot execute"),
-        (Request(("true",), {"A": "a\0b"}), ProgramStartError, "zero byte"),
+        (Request(("true",), {"A": "a\0b"}), ProgramStartError, "NUL byte"),
     ],
 )
 async def test_what_cannot_start(

@@ -238,7 +238,7 @@ def test_what_cannot_be_written_leaves_what_was_there(
 
 
 def test_no_machine_twice(place: MachineDirectory) -> None:
-    with pytest.raises(UsageError, match="a machine a already"):
+    with pytest.raises(UsageError, match="already a machine a"):
         place.make(DEFINITION._replace(cpus=9), BUS)
     assert place.definition() == DEFINITION
 

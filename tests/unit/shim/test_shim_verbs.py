@@ -63,7 +63,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Told]:
 @pytest.mark.parametrize("verb", ["save", "snapshot_take", "snapshot_remove"])
 async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, kept: Told) -> None:
     kept._set(state)
-    with pytest.raises(UsageError, match="not up"):
+    with pytest.raises(UsageError, match="not running"):
         await ShimVerbs(kept).table()[verb]({"name": "x"}, b"")
     assert kept.status.state is state
     assert kept.place.status().state is state
@@ -98,7 +98,7 @@ async def test_what_waited_while_it_ended(kept: Told) -> None:
         if name in ("stop", "power_off", "save"):
             assert (await verb({}, b"")).table == {"state": "aborted"}
         else:
-            with pytest.raises(UsageError, match="has ended meanwhile: it is aborted"):
+            with pytest.raises(UsageError, match="has ended in the meantime: it is aborted"):
                 await verb({}, b"")
     assert kept.place.status().state is VmState.ABORTED
     assert kept.place.status().why == "it was struck by lightning"
@@ -149,7 +149,7 @@ async def test_the_host_ends_before_it_is_up(kept: Told) -> None:
     status = kept.place.status()
     assert (status.state, status.why) == (
         VmState.ABORTED,
-        "it could not be saved: the machine is not up",
+        "it could not be saved: the machine is not running",
     )
     await kept.fail(HypervisorError("and more"))  # once is enough
     assert kept.place.status() == status

@@ -91,7 +91,7 @@ async def test_from_the_job_file_to_program_archive_and_log(
     ]
     stderr = read(here + b"/stderr.txt")
     assert b"running app\xe9 caf\xc3\xa9 caf\xc3\xa9 na\xefve " + place + b"\n" in stderr
-    assert b"app\xe9 ended well\n" in stderr
+    assert b"app\xe9 ended successfully\n" in stderr
     assert b"m" + E in read(here + b"/" + LIST_FILE.encode()).split(b"\n")
     made = read(here + b"/z" + E)
     assert made.count(b"r" + E) == 2  # at the member, and in the index

@@ -141,7 +141,7 @@ async def test_an_archive_that_is_none(slot: HostSlot) -> None:
     )
     end = await slot.run()
     assert (end.kind, end.status) == (EndKind.FAILED, 206)
-    assert "in.zip is no sound zip archive" in end.text
+    assert "in.zip is not a valid zip archive" in end.text
     assert slot.left() == {"job.xml", "in.zip"}
 
 

@@ -112,7 +112,7 @@ async def test_no_room_for_a_checkpoint(slot: HostSlot) -> None:
     slot.write("saved", "")
     end = await slot.wait()
     assert (end.kind, end.delay, end.notice) == (EndKind.TEMPORARY_EXIT, 1800, True), slot.stderr
-    assert "the job's progress could not be kept; free some space" in end.text
+    assert "the job's progress could not be saved; free some space" in end.text
     (slot.path / "full").unlink()
     slot.write("go", "")
     await slot.ends_well()

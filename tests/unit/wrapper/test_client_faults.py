@@ -82,7 +82,7 @@ async def test_files_that_lead_out(slot: HostSlot, kind: str, symbolic: bool) ->
         ("<stdin_filename>missing</stdin_filename>", 206, "cannot be read: No such file"),
         ("<stdout_filename>directory</stdout_filename>", 195, "cannot be written: Is a dir"),
         ("<exec_dir>missing</exec_dir>", 195, "cannot start in"),
-        ("<exec_dir>out_of_it</exec_dir>", 206, "leads out of the slot"),
+        ("<exec_dir>out_of_it</exec_dir>", 206, "leads outside the slot"),
         ("<command_line>boinc_resolve(out_of_it)</command_line>", 206, "out_of_it leads to"),
         ("<command_line>boinc_resolve(../x)</command_line>", 206, "not a file of the slot"),
     ],
@@ -127,7 +127,7 @@ async def test_what_the_host_refuses_is_tried_again(slot: HostSlot) -> None:
     for _ in range(4):
         end = await slot.run()
         assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
-        assert "the job's progress could not be kept: Is a directory" in end.text
+        assert "the job's progress could not be saved: Is a directory" in end.text
         delays.append(end.delay)
     assert delays == [60, 120, 240, 480]
     await fails(slot, 208, "(5 times)")

@@ -30,7 +30,7 @@ async def test_an_unsigned_job_starts_no_unsigned_program(slot: HostSlot, applic
     lay(slot, signed_job=False, application=application)
     end = await slot.run()
     assert end.status == 206, slot.stderr
-    assert "nobody has signed it" in end.text
+    assert "it is not signed" in end.text
     assert slot.text("out") == ""
 
 
@@ -88,7 +88,7 @@ async def test_the_name_of_a_program_proves_nothing(slot: HostSlot, name: str) -
     slot.write(name, signed.replace("begin", "other"), executable=True)
     end = await slot.run()
     assert end.status == 206, slot.stderr
-    assert "nobody has signed it" in end.text
+    assert "it is not signed" in end.text
     assert slot.text("out") == ""
 
 
@@ -100,7 +100,7 @@ async def test_the_name_of_a_job_proves_nothing(slot: HostSlot) -> None:
     job_file.write_text(job_file.read_text().replace(">mine<", ">nine<"))
     end = await slot.run()
     assert end.status == 206, slot.stderr
-    assert "nobody has signed it" in end.text
+    assert "it is not signed" in end.text
     assert slot.text("out") == ""
 
 
@@ -113,5 +113,5 @@ async def test_an_output_in_place_of_a_copy(slot: HostSlot) -> None:
     (slot.slot.project / "job_file").write_text(text)
     end = await slot.run()
     assert end.status == 206, slot.stderr
-    assert "copy is no file of the app version" in end.text
+    assert "copy is not a file of the app version" in end.text
     assert slot.text("out") == ""

@@ -197,7 +197,7 @@ async def test_an_abort_in_the_middle_of_a_quit(
         slot.send(word)
     else:
         slot.kill(word)
-    await slot.says("stderr.txt", "told to ")
+    await slot.says("stderr.txt", "asked to ")
     slot.send(Control.ABORT)
     end = await slot.wait(5)
     assert end.kind is EndKind.ABORTED
@@ -279,7 +279,7 @@ async def test_every_word_of_the_client_is_taken(slot: HostSlot) -> None:
     await slot.holds(lambda: len(slot.sent) == 6 and not slot.control.is_full, 5)
     slot.write("init_data.xml", "no init_data")
     slot.send(Control.REREAD_PREFERENCES)
-    await slot.says("stderr.txt", "preferences stay as they were")
+    await slot.says("stderr.txt", "preferences stay unchanged")
     slot.write("go", "")
     end = await slot.wait()
     assert end.kind is EndKind.FINISHED, slot.stderr
@@ -313,4 +313,4 @@ async def test_a_signal_is_a_word_to_quit(slot: HostSlot, number: int) -> None:
     slot.kill(number)
     end = await slot.wait(LIMIT)
     assert (end.kind, end.status) == (EndKind.PREMATURE, 0), slot.stderr
-    assert "told to end by" in slot.stderr
+    assert "asked to end by" in slot.stderr

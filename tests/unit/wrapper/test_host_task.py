@@ -168,7 +168,7 @@ async def test_whoever_reads_an_output_sees_its_end(start: Start, tmp_path: Path
         (("plain",), {}, ProgramStartError, "Permission denied"),
         (("shebang",), {}, ProgramStartError, "No such file"),
         (("junk",), {}, ProgramStartError, "Exec format error"),
-        ((SH, "a\0b"), {}, ProgramStartError, "zero byte"),
+        ((SH, "a\0b"), {}, ProgramStartError, "NUL byte"),
         ((SH, "x" * 10_000_000), {}, ProgramStartError, "Argument list too long"),
         ((SH,), {"directory": "none"}, ProgramStartError, "cannot start in"),
         ((SH,), {"stdin": "none"}, InputFileError, "cannot be read"),

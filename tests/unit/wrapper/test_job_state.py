@@ -137,7 +137,7 @@ def test_progress_that_cannot_be_kept(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("boincvm.wrapper.slot.state.write_atomically", refuse)
-    with pytest.raises(kind, match="progress could not be kept"):
+    with pytest.raises(kind, match="progress could not be saved"):
         progress.task_done(0, USED)
     assert progress.tasks_done == 0
     assert progress.count_failure() == 1  # the failure itself is what is told

@@ -201,5 +201,5 @@ async def test_a_program_puts_a_fifo_in_every_place_of_ours(slot: HostSlot) -> N
     )
     end = await slot.run(limit=SOON)
     assert (end.kind, end.status) == (EndKind.FAILED, 195), slot.stderr
-    assert "out.zip cannot be made: something else has its name" in end.text
+    assert "out.zip cannot be made: something else has that name" in end.text
     assert slot.text("wrapper_checkpoint.txt").startswith("1 ")

@@ -85,7 +85,7 @@ async def test_macros_are_absolute_and_the_log_hides_them(hidden: HostSlot) -> N
     hidden.job(task("test -d $PROJECT_DIR -a -d $PWD; cd /; test -d $PROJECT_DIR -a -d $PWD"))
     text = await keeps_it(hidden)
     assert f"test -d ../../projects/{hidden.slot.project.name} -a -d .;" in text
-    assert "/bin/sh ended well" in text
+    assert "/bin/sh ended successfully" in text
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_a_task_that_fails(hidden: HostSlot, elements: str, said: str) -> 
 async def test_archives_that_fail(hidden: HostSlot) -> None:
     hidden.write("in.zip", "none")
     hidden.job(task("true"), more="<unzip_input><zipfilename>in.zip</zipfilename></unzip_input>")
-    assert "in.zip is no sound zip archive" in await keeps_it(hidden)
+    assert "in.zip is not a valid zip archive" in await keeps_it(hidden)
 
 
 async def test_no_hypervisor(hidden: HostSlot, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_any_program_of_the_host_may_be_started(context: JobContext) -> None:
 @pytest.mark.parametrize("directory", ["out_of_it", "../../projects", "../..", "/", "../x"])
 def test_a_directory_that_leads_out(context: JobContext, directory: str) -> None:
     (context.slot / "out_of_it").symlink_to("..")
-    with pytest.raises(JobFileError, match="leads out of the slot and of the project's directory"):
+    with pytest.raises(JobFileError, match="leads outside the slot and the project's directory"):
         host_command(TASK._replace(directory=directory), context)
 
 
@@ -240,5 +240,8 @@ def test_an_output_is_no_file_of_the_app_version(context: JobContext) -> None:
 
 def test_an_application_is_copied_to_nowhere_but_the_work(context: JobContext) -> None:
     place = InputFile(Path("app"), PurePosixPath("/etc/app"))
-    with pytest.raises(JobFileError, match=f"copied to /etc/app: files go to {GUEST_DIRECTORY}"):
+    with pytest.raises(
+        JobFileError,
+        match=f"copied to /etc/app: in the guest, files are placed in {GUEST_DIRECTORY}",
+    ):
         physical_task(IN_MACHINE._replace(inputs=(place,)), context)

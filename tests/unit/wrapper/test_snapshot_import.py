@@ -88,7 +88,7 @@ def test_a_disk_that_names_a_file_of_the_host(tmp_path: Path) -> None:
     secret.write_text("secret")
     secret.chmod(0o600)
     snapshot = make_snapshot(tmp_path, with_data_file(secret))
-    refused(snapshot, "names another file as the one that holds its data")
+    refused(snapshot, "names another file as its data file")
 
 
 def test_a_disk_over_a_file_of_the_host(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_disk_of_another_format(tmp_path: Path, content: bytes) -> None:
         (job / MACHINE / DISK).write_bytes(content)
         seal(job)
 
-    refused(make_snapshot(tmp_path, change), "is no qcow2 file")
+    refused(make_snapshot(tmp_path, change), "is not a qcow2 file")
 
 
 # What is said to QEMU.
@@ -121,22 +121,22 @@ def test_a_disk_of_another_format(tmp_path: Path, content: bytes) -> None:
         ({"type": "pc-q35-7.2,kernel=/etc/passwd,initrd=/etc/passwd"}, "type is invalid"),
         ({"type": "pc-q35-7.2\n"}, "type is invalid"),
         ({"type": "microvm"}, "type is invalid"),
-        ({"type": ["pc-q35-7.2"]}, "does not say its type"),
+        ({"type": ["pc-q35-7.2"]}, "does not record its type"),
         ({"accelerator": "tcg,one-insn-per-tb=on"}, "accelerator is invalid"),
         ({"cpu": "max,-erms,-fsrm,vendor=x"}, "cpu is invalid"),
         ({"cpu": "host"}, "cpu is invalid"),
-        ({"cpu": 7}, "does not say its cpu"),
+        ({"cpu": 7}, "does not record its cpu"),
         ({"memory": "../../secret"}, "memory is invalid"),
         ({"memory": "memory-000009"}, "not among the files"),
-        ({"layers": ["/etc/passwd"]}, "no layer of a machine's disk"),
-        ({"layers": ["../disk-000001.qcow2"]}, "no layer of a machine's disk"),
-        ({"layers": ["disk-000001.qcow2,readonly=off"]}, "no layer of a machine's disk"),
+        ({"layers": ["/etc/passwd"]}, "not a layer of a machine's disk"),
+        ({"layers": ["../disk-000001.qcow2"]}, "not a layer of a machine's disk"),
+        ({"layers": ["disk-000001.qcow2,readonly=off"]}, "not a layer of a machine's disk"),
         ({"layers": ["disk-000007.qcow2"]}, "not among the files"),
         ({"layers": [DISK, DISK]}, "named twice"),
-        ({"layers": [{"driver": "nbd"}]}, "no layer of a machine's disk"),
-        ({"layers": []}, "does not say its layers"),
-        ({"layers": DISK}, "does not say its layers"),
-        ({"processor": None}, "does not say its processor"),
+        ({"layers": [{"driver": "nbd"}]}, "not a layer of a machine's disk"),
+        ({"layers": []}, "does not list its layers"),
+        ({"layers": DISK}, "does not list its layers"),
+        ({"processor": None}, "does not record its processor"),
     ],
 )
 def test_words_for_the_hypervisor(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
@@ -302,7 +302,7 @@ def test_names_that_a_job_has_not(tmp_path: Path, name: str) -> None:
         table["files"][name] = {"size": 0, "digest": "0" * 64}
 
     change_table(snapshot, change)  # type: ignore[arg-type]
-    refused(snapshot, "is no snapshot that can be used")
+    refused(snapshot, "is not a usable snapshot")
 
 
 NUMBERS = ["Infinity", "-Infinity", "NaN", "1e400", "-1", "9" * 400, "9" * 5000, '"1"', "true"]
@@ -323,7 +323,7 @@ def test_numbers_that_make_no_sense(tmp_path: Path, field: str, value: str) -> N
     place[field] = mark
     text = json.dumps(table).replace(f'"{mark}"', value)
     write_members(snapshot, {**contents, "snapshot.json": text.encode()})
-    refused(snapshot, "is no snapshot that can be used")
+    refused(snapshot, "is not a usable snapshot")
 
 
 @pytest.mark.parametrize("value", NUMBERS)
@@ -363,10 +363,10 @@ def test_what_it_does_not_say_and_what_is_missing(tmp_path: Path) -> None:
     write_members(snapshot, {"app.sh": b"", **contents})
     refused(snapshot, "does not begin with")
     snapshot.write_bytes(gzip.compress(b"no tar at all" * 100))
-    refused(snapshot, "no tar archive")
+    refused(snapshot, "not a tar archive")
     snapshot.unlink()
     os.mkfifo(snapshot)
-    refused(snapshot, "no regular file")
+    refused(snapshot, "not a regular file")
 
 
 @pytest.mark.parametrize("name", ["n" * 254, "file", "full", "gone/there", "file/there"])
@@ -402,7 +402,7 @@ def test_a_disk_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     status = os.statvfs(tmp_path)
     few = os.statvfs_result([1, 1, 1, 1, 1, *tuple(status)[5:]])
     monkeypatch.setattr(os, "statvfs", lambda _: few)
-    with pytest.raises(HostDiskFullError, match="the disk has 1 B left"):
+    with pytest.raises(HostDiskFullError, match="the disk has only 1 B left"):
         import_snapshot(snapshot, tmp_path / "there")
     assert not (tmp_path / "there").exists()
 

@@ -67,7 +67,7 @@ def check_terminal(terminal: int) -> None:
     """Check that it is a terminal. Raises UsageError."""
     if not os.isatty(terminal):
         raise UsageError(
-            "a shell needs a terminal, and standard input is none",
+            "a shell needs a terminal, and standard input is not one",
             hint="boincvm exec runs programs without one",
         )
 

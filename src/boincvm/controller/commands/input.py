@@ -56,7 +56,7 @@ class InputFeed:
     def handle(self, answer: Answer, message: InputTaken) -> None:
         """Record how much input a guest has taken. Raises GuestProtocolError."""
         if message.heard > self._log.end or (message.ends and not self.has_end):
-            raise GuestProtocolError("a guest has taken input that was not given")
+            raise GuestProtocolError("a guest acknowledged input that was not sent")
         # Messages may arrive out of order.
         answer.input_heard = max(answer.input_heard, message.heard)
         answer.input_taken = max(answer.input_taken, message.taken)

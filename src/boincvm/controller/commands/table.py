@@ -107,8 +107,8 @@ class CommandTable:
         if known is not None:
             if known.request != request:
                 raise UsageError(
-                    f"there is another command with the id {known.id}",
-                    hint="choose another id, or none",
+                    f"there is already another command with the id {known.id}",
+                    hint="choose another id, or leave it out",
                 )
             return known
         made = self._make(list(guests), request, command_id, first)
@@ -129,7 +129,7 @@ class CommandTable:
     ) -> Command:
         check_request(request, command_id)
         if first is not None and first < 1:
-            raise UsageError("no answer at all would be enough", hint="first is 1 or more")
+            raise UsageError("0 answers would end the command at once", hint="first is 1 or more")
         if self._kept.are_too_many:
             raise UsageError(f"there are {MOST_COMMANDS} commands that have not ended")
         chosen = command_id or secrets.token_hex(8)
@@ -175,7 +175,7 @@ class CommandTable:
         if found is None:
             raise UsageError(
                 f"there is no command {command_id[:LONGEST_ID]!r}",
-                hint="it may have ended long ago: results are kept for a day",
+                hint="it may have ended long ago; results are kept for a day",
             )
         return found
 
@@ -214,8 +214,8 @@ class CommandTable:
             )
         elif not command.is_finished:
             raise UsageError(
-                f"the command {command_id!r} takes no more input: its controller was started anew",
-                hint="cancel it, and run it again",
+                f"the command {command_id!r} takes no more input: its controller was restarted",
+                hint="cancel it and run it again",
             )
 
     # Messages from guests, and events.
@@ -223,7 +223,7 @@ class CommandTable:
     def handle(self, guest_id: str, message: CommandMessage) -> None:
         """Handle a guest's message about a command. Raises GuestProtocolError."""
         if not message.command_id.startswith(self._owner):
-            self.counts["asked by another"] += 1
+            self.counts["requested by another"] += 1
             return
         command_id = message.command_id.removeprefix(self._owner)
         parcel = self._delivery.get(guest_id, command_id)
@@ -266,7 +266,7 @@ class CommandTable:
     def _handle_input_taken(self, command: Command, answer: Answer, message: InputTaken) -> None:
         given = self._inputs.get(command.id)
         if given is None:
-            raise GuestProtocolError("a guest has taken input that there is not")
+            raise GuestProtocolError("a guest acknowledged input that does not exist")
         given.handle(answer, message)
         if message.again:
             self._send_input(command, answer)
@@ -287,7 +287,7 @@ class CommandTable:
 
     def guest_says_hello(self, guest: Guest) -> None:
         """Handle that a guest has reconnected or was restarted."""
-        self._delivery.says_hello(guest, "the guest was started anew")
+        self._delivery.says_hello(guest, "the guest was restarted")
 
     def guest_is_lost(self, guest_id: str, why: str) -> None:
         """Handle that a guest has gone: its answers will not come."""

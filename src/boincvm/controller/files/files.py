@@ -66,7 +66,7 @@ class Files:
     async def _on_the_bus(self, vms: str) -> Reached:
         found = self._hub.registry.find(parse_selector(vms))
         if not found:
-            raise UsageError(f"there is no guest that {vms[:100]!r} means")
+            raise UsageError(f"no guest matches {vms[:100]!r}")
         return Reached(found, {})
 
     async def close(self) -> None:
@@ -96,9 +96,9 @@ class Files:
         """
         place = guest_path(path)
         if not place.name:
-            raise UsageError("what is put in a guest needs a name there")
+            raise UsageError("a file for a guest needs a name there")
         if not 0 <= mode <= MOST_MODE:
-            raise UsageError(f"a file's mode is from 0 to {MOST_MODE:o}")
+            raise UsageError(f"a file's mode must be from 0 to {MOST_MODE:o}")
         transfer_id = secrets.token_hex(8) if transfer is None else check_transfer_id(transfer)
         guests, refused = (await self._find(vm_selector)).required(vm_selector)
         with await Spooled.take(source, self._spool, size, MOST_BYTES) as content:
@@ -148,7 +148,7 @@ class Files:
         """
         place, transfer_id = guest_path(path), check_transfer_id(transfer or secrets.token_hex(8))
         if parse_selector(vm).only is None:
-            raise UsageError(f"there is no guest {vm[:100]!r}", hint="give the id of one")
+            raise UsageError(f"there is no guest {vm[:100]!r}", hint="give the id of one guest")
         found, _ = (await self._find(vm)).required(vm)
         asked = Transfer(self._traffic, found[0], transfer_id, is_kept=transfer is not None)
         try:

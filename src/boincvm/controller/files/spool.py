@@ -43,7 +43,7 @@ class Spooled:
         try:
             await made._fill(source, size if size is not None else most, most)
             if size is not None and made.size != size:
-                raise UsageError(f"{made.size} bytes were sent, and {size} announced")
+                raise UsageError(f"{made.size} bytes were sent, but {size} were announced")
         except BaseException:
             made.close()
             raise
@@ -55,7 +55,7 @@ class Spooled:
             if self.size + len(data) > expected:
                 if expected == most:
                     raise _too_large(most)
-                raise UsageError(f"more bytes were sent than the {expected} announced")
+                raise UsageError(f"more bytes were sent than the {expected} that were announced")
             view = memoryview(data)
             while view:
                 with told_as_host_faults():

@@ -131,7 +131,9 @@ class Transfer:
         """Raises BoincvmError."""
         reply = await self._ask("file-get-piece", {"offset": offset})
         if reply.table.get("offset") != offset or len(reply.data) != length:
-            raise GuestProtocolError(f"guest {self.guest.id} has sent another piece of a file")
+            raise GuestProtocolError(
+                f"guest {self.guest.id} has sent an unexpected piece of a file"
+            )
         return reply.data
 
     def end(self) -> None:
@@ -195,7 +197,7 @@ class Download:
             self._from.finish()
             if self._offset == 0 and hashed.hexdigest() != self.digest:
                 raise OutputFileError(
-                    "what has come is not what the guest said that it would send",
+                    "what was received is not what the guest announced",
                     hint="get it again",
                 )
         finally:

@@ -149,7 +149,7 @@ class Hub:
         guest_id = message.destination.removeprefix(HOST)
         # An invited host sends the messages of all of its machines.
         if message.sender and not is_part_of(guest_id, message.sender):
-            self.counts["lied about its id"] += 1
+            self.counts["gave a false id"] += 1
             return
         account = message.sender if message.sender != guest_id else ""
         try:

@@ -1,7 +1,7 @@
 """Keep track of the guests that have announced themselves, and of their presence.
 
 A guest sends HELLO, then STILL_ALIVE every BEAT seconds, and finally BYE. A guest that falls silent
-is first marked as silent, then dropped; it is present again as soon as it is heard again. What
+is first marked as silent, then dropped; it is present again as soon as it answers again. What
 guests send is checked.
 """
 
@@ -120,7 +120,7 @@ class Registry:
         entry = self._hear(guest.id)
         if entry is None:
             if len(self) >= MOST_GUESTS:
-                raise GuestProtocolError(f"there are {MOST_GUESTS} guests, and no room for more")
+                raise GuestProtocolError(f"there are {MOST_GUESTS} guests, which is the maximum")
             if account:
                 if self._of_account[account] >= MOST_OF_ACCOUNT:
                     raise GuestProtocolError(f"{account} has {MOST_OF_ACCOUNT} guests already")

@@ -82,7 +82,7 @@ class Requester:
         except TimeoutError:
             raise BoincvmError(
                 f"guest {guest.id} has not answered within {within:g} s",
-                hint="see with `list` whether it is there; it may do it yet",
+                hint="check with `list` whether it is there; it may still do it",
                 exit_code=ExitCode.GUEST_HUNG,
             ) from None
         finally:
@@ -98,9 +98,9 @@ class Requester:
         if guest.id in self._gone:
             raise _lost(guest.id, self._gone[guest.id])
         if self._delivery.count(guest.id) >= MOST_OPEN:
-            raise UsageError(f"guest {guest.id} has {MOST_OPEN} requests to answer already")
+            raise UsageError(f"guest {guest.id} has {MOST_OPEN} unanswered requests already")
         if len(data) > MOST_DATA:
-            raise UsageError(f"a request with {len(data)} bytes, where {MOST_DATA} are the most")
+            raise UsageError(f"a request with {len(data)} bytes; the maximum is {MOST_DATA}")
         self._number += 1
         ask_id = f"{self._prefix}-{self._number}"
         heard = tuple(self._heard.pop(guest.id, ()))
@@ -138,7 +138,7 @@ class Requester:
     def guest_says_hello(self, guest: Guest) -> None:
         """Handle that a guest has reconnected or was restarted."""
         self._gone.pop(guest.id, None)
-        self._delivery.says_hello(guest, "was started anew")
+        self._delivery.says_hello(guest, "was restarted")
 
     def guest_is_lost(self, guest_id: str, why: str = "has left") -> None:
         """Stop waiting for a guest's answers, and send it no request until its next HELLO.
@@ -161,10 +161,12 @@ class Requester:
 
 def _lost(guest_id: str, why: str) -> GuestDiedError:
     return GuestDiedError(
-        f"guest {guest_id} {why} before it had answered",
-        hint="nobody knows how far it came; ask again",
+        f"guest {guest_id} {why} before it answered",
+        hint="it is unknown how far it got; ask again",
     )
 
 
 def _closed() -> BoincvmError:
-    return BoincvmError("the controller ends and asks no guest any more", exit_code=ExitCode.BUS)
+    return BoincvmError(
+        "the controller is ending and no longer asks guests", exit_code=ExitCode.BUS
+    )

@@ -66,7 +66,7 @@ async def embedded(directory: Path, listen: Listen | None) -> AsyncIterator[BusS
         host = invitations.host_of(guest_id)
         if host is not None:
             raise UsageError(
-                f"{guest_id} would be a machine of the host that was invited as {host}",
+                f"{guest_id} would be a machine of the invited host {host}",
                 hint="choose another name",
             )
         code = known or new_passcode()

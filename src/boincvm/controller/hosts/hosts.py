@@ -60,7 +60,7 @@ class Hosts:
     def revoke(self, name: str) -> None:
         """Cut a host off and forget its machines. Raises UsageError, HostError."""
         self._invitations().remove(name)
-        self._events.add("host_revoked", None, f"the host {name} is not invited any more")
+        self._events.add("host_revoked", None, f"the host {name} is no longer invited")
         for guest in self._registry.find(parse_selector("all")):
             if is_part_of(guest.id, name):
                 self._registry.bye(guest.id)
@@ -71,16 +71,16 @@ class Hosts:
         # A guest of this host may be a machine that has just been removed.
         if guest is not None and guest.host != platform.node():
             raise UsageError(
-                f"{guest.id} is on the bus already, of the host {guest.host or 'without a name'}",
-                hint="an id is there once: choose another name",
+                f"{guest.id} is already on the bus, from the host {guest.host or 'without a name'}",
+                hint="ids are unique: choose another name",
             )
 
     def _invitations(self) -> Invitations:
         if self._side.invitations is None:
             raise UsageError(
-                "this controller is on another's broker, and invites nobody there",
-                hint="ask the controller that has the broker; or make an account there, if it is"
-                " none",
+                "this controller uses another's broker, and cannot invite hosts to it",
+                hint="ask the controller that runs the broker; with another broker, make an account"
+                " there",
             )
         return self._side.invitations
 
@@ -107,15 +107,15 @@ def _is_unspecified(host: str) -> bool:
 def _notes(side: BusSide) -> Iterator[str]:
     if side.listen is None:
         yield (
-            "nobody can reach this controller's bus: start it with --bus HOST:PORT, and put that"
-            " into the command"
+            "no other host can reach this controller's bus: start it with --bus HOST:PORT, and use"
+            " that address in the command"
         )
     elif side.listen.certificate:
         yield (
             f"{Path(side.listen.certificate).name} is this controller's certificate, or that of"
-            " the authority that signed it: copy it there, too; the command must have a name that"
-            " is in it"
+            " the authority that signed it: copy it there too; the host name in the command"
+            " must be one that it names"
         )
     else:
-        yield "without --bus-certificate whoever listens on the network has the passcode"
+        yield "without --bus-certificate anyone who listens on the network learns the passcode"
     yield "boincvm guest, in place of boincvm controller, makes that host itself a guest"

@@ -62,17 +62,17 @@ class Invitations:
         check_id(f"{check_id(name)}.1")
         if name in self._known:
             raise UsageError(
-                f"the host {name} is invited already",
-                hint=f"for another passcode: boincvm invite --revoke {name}, then invite it again",
+                f"the host {name} is already invited",
+                hint=f"for a new passcode: boincvm invite --revoke {name}, then invite it again",
             )
         for other in (*self._known, *machines):
             if is_part_of(other, name) or (other in self._known and is_part_of(name, other)):
                 raise UsageError(
-                    f"ids that begin with {name}. are not free: there is {other} already",
+                    f"ids that begin with {name}. are not free: {other} already exists",
                     hint="choose another name for the host",
                 )
         if len(self._known) >= MOST:
-            raise UsageError(f"{MOST} hosts are invited already", hint="revoke some first")
+            raise UsageError(f"{MOST} hosts are already invited", hint="revoke some first")
         passcode = new_passcode()
         made = Invitation(name, digest_of_passcode(passcode), time.time())
         self._keep({**self._known, name: made})
@@ -98,7 +98,7 @@ class Invitations:
             raise host_error(
                 f"{self._path.name} cannot be written",
                 error,
-                hint="see to it, and do the same again, else it is as before at the next start",
+                hint="fix that and repeat the command, or the change is lost at the next start",
             ) from error
         self._known = known
 
@@ -121,5 +121,5 @@ def _read(path: Path) -> Iterator[Invitation]:
     ) as error:  # fmt: skip
         raise HostError(
             f"{str(path)!r} is damaged: {fault_of(error)}"[:500],
-            hint="restore the file; or remove it, and invite all hosts anew",
+            hint="restore the file, or remove it and invite all hosts again",
         ) from error

@@ -151,7 +151,7 @@ class LocalMachine:
     def _watch(self, pid: int) -> None:
         opened = open_process(pid)
         if opened is None:
-            raise HostError("this system does not tell when a machine's shim ends")
+            raise HostError("this system cannot report when a machine's shim ends")
         self._pidfd = opened
         asyncio.get_running_loop().add_reader(opened, self._ended)
 

@@ -69,7 +69,10 @@ class Machines:
             return
         machine = LocalMachine(place, self._changed)
         if machine.id != path.name:
-            raise HostError(f"{str(path)!r} has the machine {machine.id}, and not one of its name")
+            raise HostError(
+                f"{str(path)!r} describes the machine {machine.id}, not the one that the directory"
+                " is named after"
+            )
         machine.adopt()
         self._machines[machine.id] = machine
 
@@ -166,7 +169,7 @@ class Machines:
         machine = self._machines.get(machine_id)
         if machine is None:
             raise UsageError(
-                f"{machine_id[:64]!r} is no machine of this host", hint="boincvm ls shows them"
+                f"{machine_id[:64]!r} is not a machine of this host", hint="boincvm ls shows them"
             )
         try:
             with open_regular(machine.place.log) as file:

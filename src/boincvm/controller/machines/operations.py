@@ -83,13 +83,14 @@ class MachineOperations:
         guest = self._guest(vm)
         if "life" not in guest.capabilities:
             raise UsageError(
-                f"{vm} is no machine of a controller, and cannot be told to"
+                f"{vm} is not a machine of the controller, and cannot be told to"
                 f" {verb.replace('_', ' ')}",
-                hint=f"it speaks for itself, on the host {guest.host or 'where it runs'}",
+                hint=f"it is a host itself, to be managed on {guest.host or 'where it runs'}",
             )
         if verb not in _REMOTE:
             raise UsageError(
-                f"{vm} is no machine of this host, and cannot be told to {verb.replace('_', ' ')}",
+                f"{vm} is not a machine of this host, and cannot be told to"
+                f" {verb.replace('_', ' ')}",
                 hint="ask the controller of its own host",
             )
         reply = await self._hub.requester.ask(guest, verb, asked, within=ASK_LIMIT)
@@ -126,7 +127,7 @@ class MachineOperations:
     @staticmethod
     def _has_ended(machine: LocalMachine, verb: str) -> HostError:
         return HostError(
-            f"the machine {machine.id} gave no answer to {verb.replace('_', ' ')}:"
+            f"the machine {machine.id} did not answer {verb.replace('_', ' ')}:"
             f" it is {machine.state.words}{machine.why and ': '}{machine.why}",
             hint=machine.state.meaning.remedy.format(vm=machine.id),
         )
@@ -139,7 +140,7 @@ class MachineOperations:
                 guest = await self._hub.registry.wait_for(machine.id)
         except TimeoutError:
             raise HostError(
-                f"the shim of the machine {machine.id} has not come to the bus",
+                f"the shim of the machine {machine.id} has not connected to the bus",
                 hint=f"see boincvm logs {machine.id}; boincvm stop --now {machine.id} ends it",
             ) from None
         reply = await self._hub.requester.ask(guest, verb, asked, within=ASK_LIMIT)

@@ -93,11 +93,11 @@ def check_request(request: Request, command_id: str | None) -> None:
     if not request.argv or not request.argv[0]:
         raise UsageError("a command without a program", hint="name the program, then its arguments")
     if request.timeout is not None and not request.timeout > 0:
-        raise UsageError("a timeout of no seconds, in which nothing can run")
+        raise UsageError("a timeout of 0 seconds, in which nothing can run")
     if len(request.stdin) > MOST_STDIN:
         raise UsageError(
-            f"a standard input of {len(request.stdin)} bytes, where {MOST_STDIN} are the most",
-            hint="send it as a file first, or let it follow: keep_input",
+            f"a standard input of {len(request.stdin)} bytes; the maximum is {MOST_STDIN}",
+            hint="send it as a file first, or send it afterwards: keep_input",
         )
     if len(json.dumps(request.fields())) > LONGEST_TABLE - _OUR_SHARE:
         raise UsageError(
@@ -159,7 +159,7 @@ class Result(NamedTuple):
         if not isinstance(resources, dict):
             raise envelope.invalid("resources")
         if (code is not None) + (signal is not None) + bool(error) != 1:
-            raise GuestProtocolError("a CMD_RESULT needs one of code, signal and error")
+            raise GuestProtocolError("a CMD_RESULT needs exactly one of code, signal and error")
         numbers = {
             str(name)[:64]: float(value)
             for name, value in list(resources.items())[:_MOST_RESOURCES]

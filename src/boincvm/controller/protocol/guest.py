@@ -58,8 +58,8 @@ def check_id(value: object) -> str:
         )
     if value == _EVERYBODY or not is_destination(GUEST + value):
         raise UsageError(
-            f"found {describe(value)}, which cannot be addressed on the bus",
-            hint="all means everybody; dots stand between words, of which there are 15 at most",
+            f"found {describe(value)}, which cannot be an address on the bus",
+            hint="`all` means all machines; dots separate parts of a name, at most 15 of them",
         )
     return value
 

@@ -46,7 +46,7 @@ class Report:
         try:
             state = VmState(str(envelope.fields.get("state")))
         except ValueError:
-            raise GuestProtocolError("a guest tells a state that there is not") from None
+            raise GuestProtocolError("a guest reports an unknown state") from None
         memory = envelope.optional_number("memory", _MOST_BYTES)
         return cls(
             state,

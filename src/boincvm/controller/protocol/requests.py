@@ -131,7 +131,7 @@ def _read_error(table: Mapping[str, object]) -> BoincvmError:
         code = ExitCode.GUEST_PROTOCOL
     known = ExitCode(code)
     kind = _KINDS.get(known, BoincvmError)
-    message = _line(table.get("message")) or "the guest says that it failed, and not why"
+    message = _line(table.get("message")) or "the guest reports a failure without a reason"
     return kind(message, hint=_line(table.get("hint")), exit_code=known)
 
 

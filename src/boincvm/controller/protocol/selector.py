@@ -141,6 +141,6 @@ def _condition(text: str, at: int) -> tuple[Condition, int]:
 def _fault(text: str, at: int, expected: str) -> UsageError:
     found = repr(text[at : at + 20]) if at < len(text) else "the end"
     return UsageError(
-        f"{text[:80]!r} addresses nobody: column {at + 1} has {found}, expected {expected}",
-        hint="address one id, a pattern such as 1.2.*, labels such as site=cern,cpus>=2, or all",
+        f"{text[:80]!r} is not a valid selector: column {at + 1} has {found}, expected {expected}",
+        hint="give one id, a pattern such as 1.2.*, labels such as site=cern,cpus>=2, or all",
     )

@@ -45,7 +45,7 @@ def guest_path(text: object) -> PurePosixPath:
     is refused. The agent itself checks for links on the way.
     """
     if not isinstance(text, str):
-        raise UsageError("a path in the guest must be a text")
+        raise UsageError("a path in the guest must be a string")
     try:
         data = os.fsencode(text)
         path = PurePosixPath(text)
@@ -54,7 +54,7 @@ def guest_path(text: object) -> PurePosixPath:
         parts = tree_entries.components(os.fsencode(path))
     except ValueError:  # including UnsafePathError and UnicodeError
         raise UsageError(
-            f"{text[:100]!r} is no path in the guest's {WORK}",
+            f"{text[:100]!r} is not a path in the guest's {WORK}",
             hint=f"give one that is relative to {WORK}, without `..`",
         ) from None
     if len(data) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in parts):
@@ -66,9 +66,7 @@ def check_transfer_id(value: object) -> str:
     """Return a valid transfer id. Raises UsageError."""
     if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isprintable():
         return value
-    raise UsageError(
-        "a transfer's id that is none", hint=f"1 to {_LONGEST_ID} printable characters"
-    )
+    raise UsageError("a transfer's id is invalid", hint=f"1 to {_LONGEST_ID} printable characters")
 
 
 def check_whole(table: Mapping[str, object], key: str, most: int = LARGEST) -> int:
@@ -76,7 +74,7 @@ def check_whole(table: Mapping[str, object], key: str, most: int = LARGEST) -> i
     value = table.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
-    raise UsageError(f"a transfer of files has no proper {key!r}")
+    raise UsageError(f"a transfer of files has no valid {key!r}")
 
 
 def check_time(table: Mapping[str, object]) -> int | None:
@@ -89,21 +87,21 @@ def check_time(table: Mapping[str, object]) -> int | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return tree_entries.clamp_time(value)
-    raise UsageError("a transfer of files has no proper 'modified'")
+    raise UsageError("a transfer of files has no valid 'modified'")
 
 
 def check_digest(value: object) -> str:
     """Return a valid digest. Raises UsageError."""
     if isinstance(value, str) and len(value) == _DIGEST and set(value) <= set("0123456789abcdef"):
         return value
-    raise UsageError("a transfer of files has no proper digest")
+    raise UsageError("a transfer of files has no valid digest")
 
 
 def check_kind(value: object) -> bool:
     """Return True if a kind is "tree", False if it is "file". Raises UsageError."""
     if value in ("file", "tree"):
         return value == "tree"
-    raise UsageError("what is sent is a file or a tree")
+    raise UsageError("what is sent must be a file or a tree")
 
 
 def check_room(directory: Path, size: int) -> None:
@@ -121,14 +119,14 @@ def told_as_host_faults() -> Iterator[None]:
         if error.errno in (*DISK_FULL, errno.EFBIG):
             raise _disk_full() from error
         raise HostError(
-            f"the host cannot keep a file on its way: {error.strerror or error}",
-            hint="look at the disk that holds boincvm's data",
+            f"the host cannot store a file in transit: {error.strerror or error}",
+            hint="check the disk that holds boincvm's data",
         ) from error
 
 
 def _disk_full() -> HostDiskFullError:
     return HostDiskFullError(
-        "the host's disk is full: no room for a file on its way",
+        "the host's disk is full: no room for a file in transit",
         hint="free some space and send it again",
     )
 

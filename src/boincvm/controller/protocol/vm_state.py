@@ -81,7 +81,7 @@ MEANINGS: Mapping[VmState, Meaning] = {
     VmState.PAUSED: Meaning(
         Requests.REFUSED,
         frozenset(("resume", "start", "save", "snapshot_take", *_ENDS)),
-        "let it go on: boincvm resume {vm}",
+        "resume it: boincvm resume {vm}",
     ),
     VmState.SAVING: Meaning(Requests.HELD, frozenset(("power_off",))),
     VmState.SAVED: Meaning(
@@ -96,12 +96,10 @@ MEANINGS: Mapping[VmState, Meaning] = {
     VmState.ABORTED: Meaning(
         Requests.REFUSED,
         frozenset(("start", "remove")),
-        "start it again: boincvm start {vm}; boincvm logs {vm} says more",
+        "start it again: boincvm start {vm}; see also boincvm logs {vm}",
         is_off=True,
     ),
-    VmState.STUCK: Meaning(
-        Requests.REFUSED, frozenset(_ENDS), "end it and boot it again: boincvm reset {vm}"
-    ),
+    VmState.STUCK: Meaning(Requests.REFUSED, frozenset(_ENDS), "reset it: boincvm reset {vm}"),
     VmState.DISCARDING: Meaning(Requests.HELD),
 }
 

@@ -162,16 +162,24 @@ class Authentication:
         self, scope: Scope, caller: Caller | None, headers: Headers
     ) -> tuple[int, str, str] | None:
         if not self._policy.is_addressed(headers):
-            return 421, "the request is addressed to another host", "use the address that was told"
+            return (
+                421,
+                "the request is addressed to another host",
+                "use the address that the controller printed",
+            )
         if not self._policy.is_from_here(scope["scheme"], headers):
-            return 403, "a page of another site has asked", "open the controller's own page"
+            return (
+                403,
+                "the request comes from a page of another site",
+                "open the controller's own page",
+            )
         if self._policy.knows(caller, headers):
             if caller is not None:
                 caller.is_known()
             return None
         if is_public(scope):
             return None
-        return 401, "the token is missing or wrong", "the controller told it when it started"
+        return 401, "the token is missing or wrong", "the controller printed it when it started"
 
 
 def refuse(status: int, message: str, hint: str) -> JSONResponse:

@@ -73,7 +73,7 @@ async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
     """Yield a body's pieces as they arrive. Raises BodyError."""
     told, count = request.headers.get("content-length", "0"), 0
     if told.isdecimal() and int(told) > most:
-        raise BodyError(413, f"a body of {told} bytes, where {most} are the most")
+        raise BodyError(413, f"a body of {told} bytes; the maximum is {most}")
     stream = request.stream()
     while True:
         try:
@@ -82,9 +82,11 @@ async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise BodyError(408, f"nothing of the body came for {BODY_LIMIT:g} s") from None
+            raise BodyError(408, f"no more of the body arrived for {BODY_LIMIT:g} s") from None
         except ClientDisconnect:
-            raise BodyError(400, "the client has gone before the body's end") from None
+            raise BodyError(
+                400, "the client closed the connection before the end of the body"
+            ) from None
         count += len(piece)
         if count > most:
             raise BodyError(413, f"a body of more than {most} bytes")
@@ -103,16 +105,16 @@ async def json_object(request: Request) -> dict[str, object]:
         if _SURROGATE.search(data):  # half of a surrogate pair, which cannot be encoded
             json.dumps(table, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"the body is no JSON: {error}"[:200]) from error
+        raise UsageError(f"the body is not valid JSON: {error}"[:200]) from error
     if not isinstance(table, dict):
         raise UsageError(
-            "the body is no JSON object", hint='send an object, such as {"vms": "all"}'
+            "the body is not a JSON object", hint='send an object, such as {"vms": "all"}'
         )
     return table
 
 
 def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def error_table(error: BaseException) -> dict[str, Json]:
@@ -120,7 +122,7 @@ def error_table(error: BaseException) -> dict[str, Json]:
     if isinstance(error, BoincvmError):
         return {**error.table()}
     _LOG.error("a request failed", exc_info=error)
-    told = "the controller has failed at it, and says more in its log"
+    told = "this is a fault of the controller; its log says more"
     return {"message": told, "hint": "please report it", "code": int(ExitCode.BUG)}
 
 

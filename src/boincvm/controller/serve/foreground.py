@@ -41,7 +41,7 @@ async def run_in_foreground(
         address = ""
         try:
             await servers[0].open()
-            say("the controller runs; Ctrl-C ends it, and machines run on")
+            say("the controller is running; Ctrl-C ends it, and machines keep running")
             for warning in warnings(place, listen, broker):
                 say(f"warning: {warning}")
             if place is not None:
@@ -60,7 +60,7 @@ async def run_in_foreground(
             for server in servers:
                 await server.close()
     running = sum(machine.is_kept for machine in controller.machines.all())
-    say(f"the controller has ended; {running} machines run on")
+    say(f"the controller has ended; {running} machines keep running")
 
 
 def warnings(
@@ -68,11 +68,11 @@ def warnings(
 ) -> Iterator[str]:
     """Yield a warning for each secret that the network can read."""
     if place is not None and not place.certificate and is_elsewhere(place.host):
-        yield "without --tls-certificate whoever listens on the network has the token"
+        yield "without --tls-certificate anyone who listens on the network learns the token"
     if listen is not None and not listen.certificate and is_elsewhere(listen.host):
-        yield "without --bus-certificate whoever listens on the network has guests' passcodes"
+        yield "without --bus-certificate anyone who listens on the network learns guests' passcodes"
     if broker is not None and broker.can_be_read:
-        yield "without --broker-ca whoever listens on the network has the broker's passcode"
+        yield "without --broker-ca anyone who listens on the network learns the broker's passcode"
 
 
 async def _until(ended: asyncio.Event, controller: Controller) -> None:

@@ -69,7 +69,8 @@ class Server:
             raise host_error(
                 f"the controller cannot listen at {place.path or f'{place.host}:{place.port}'}",
                 error,
-                hint="is the address this host's, and free? do the certificate's files fit?",
+                hint="is it an address of this host, and free? do the certificate and key belong"
+                " together?",
             ) from error
         factory = protocol_factory(
             self._limits, self._config(), self._state, owners_only=place.path is not None

@@ -263,7 +263,7 @@ def _protocol(socket: WebSocket) -> str | None:
 def _whole(connection: HTTPConnection, name: str) -> int:
     text = connection.query_params.get(name, "0")
     if not text.isdecimal() or len(text) > 15:
-        raise UsageError(f"the parameter {name} is to be a whole number")
+        raise UsageError(f"the parameter {name} must be a whole number")
     return int(text)
 
 
@@ -271,7 +271,7 @@ def _time(text: str | None) -> int | None:
     try:
         return time_of(text)
     except ValueError:
-        raise UsageError("the parameter modified is to be nanoseconds since 1970") from None
+        raise UsageError("the parameter modified must be in nanoseconds since 1970") from None
 
 
 def _octal(text: str) -> int:

@@ -52,14 +52,14 @@ def read_call(data: bytes) -> tuple[tuple[object, ...], str]:
     """Return the parameters and the method's name of a call. Raises UsageError."""
     # Declarations could define entities that grow to any size; no call needs one.
     if _DECLARATION.search(data) or b"\0" in data:
-        raise UsageError("the call has a declaration, or is in no encoding that is taken")
+        raise UsageError("the call has a declaration, or is not in an accepted encoding")
     reader = _Reader()
     try:
         return reader.read(data)
     except UsageError:
         raise
     except Exception as error:  # Unmarshaller raises errors of any class
-        raise UsageError(f"the call is no XML-RPC: {error}"[:200]) from error
+        raise UsageError(f"the call is not XML-RPC: {error}"[:200]) from error
 
 
 class _Reader:

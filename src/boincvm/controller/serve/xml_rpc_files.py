@@ -71,18 +71,18 @@ class FileMethods:
         """Return a path with links resolved. Raises UsageError if it is not shared."""
         if self._shared is None:
             raise UsageError(
-                "files of the controller's host cannot be named from elsewhere",
+                "files of the controller's host cannot be named over TCP",
                 hint="start it with --share DIRECTORY, use its UNIX socket, or PUT /api/files",
             )
         try:
             path = Path(self._shared, text).resolve()
             is_shared = path.is_relative_to(self._shared.resolve())
         except (OSError, ValueError, RuntimeError) as error:
-            raise UsageError(f"{text[:200]!r} is no path: {error}") from error
+            raise UsageError(f"{text[:200]!r} is not a path: {error}") from error
         if not is_shared:
             raise UsageError(
-                f"{text[:200]!r} does not lie in the directory that is shared",
-                hint="the controller's --share says which; paths may be relative to it",
+                f"{text[:200]!r} is not in the shared directory",
+                hint="see the controller's --share; paths may be relative to it",
             )
         return path
 

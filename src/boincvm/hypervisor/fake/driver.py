@@ -108,7 +108,7 @@ class FakeMachine:
 
     async def start(self) -> Channel:
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
-            raise HypervisorError("the machine is already running, and its link is taken")
+            raise HypervisorError("the machine is already running, and its link is in use")
         if self.state is MachineState.DESTROYED:
             raise HypervisorError("the machine was destroyed, so it cannot start")
         goes_on = self.state is MachineState.SAVED

@@ -77,9 +77,9 @@ def _why_not_even_tried(kernel: Path | None) -> str:
     if not KVM.exists():
         return "this host has no /dev/kvm (no hardware virtualization, or it is off in the BIOS)"
     if not os.access(KVM, os.R_OK | os.W_OK):
-        return "/dev/kvm is there, but this user may not open it: join its group, usually kvm"
+        return "/dev/kvm exists, but this user may not open it: join its group, usually kvm"
     if kernel is None:
-        return "KVM was not tried: that needs an image's kernel"
+        return "KVM was not tried: that needs the kernel of an image"
     return ""
 
 

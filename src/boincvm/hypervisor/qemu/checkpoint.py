@@ -151,7 +151,7 @@ class Keeper:
         files = told["files"]
         chain = told["chain"]
         if not isinstance(files, dict) or not isinstance(chain, list):
-            raise HypervisorError("the keeper of the memory said nothing of use")
+            raise HypervisorError("the memory's helper process gave no valid answer")
         return Kept(
             {
                 name: FileSeal(int(seal["size"]), str(seal["digest"]))
@@ -164,11 +164,11 @@ class Keeper:
 
     async def _line(self) -> dict[str, object]:
         if self._reader is None:
-            raise RuntimeError("it was not waited for")
+            raise RuntimeError("it was abandoned")
         line = await self._reader.readline()
         told = json.loads(line) if line.endswith(b"\n") else {"error": "its helper process ended"}
         if "error" in told:
-            reason = f"the memory could not be kept: {told['error']}"
+            reason = f"the memory could not be saved: {told['error']}"
             if told.get("errno") in DISK_FULL:
                 raise HostDiskFullError(reason, hint="free some space on the disk")
             raise HypervisorError(reason)

@@ -35,7 +35,7 @@ def sandbox(_: FindKernel) -> list[Check]:
     # QEMU enters its sandbox before it answers this, and exits without making a machine.
     status, text = output_of(path, "-sandbox", SANDBOX, "-cpu", "help")
     if status != 0:
-        remedy = "install a QEMU that is built with seccomp, and a kernel with CONFIG_SECCOMP"
+        remedy = "install a QEMU built with seccomp, and a kernel with CONFIG_SECCOMP"
         return [Check("sandbox", Status.FAILED, last_line(text), remedy)]
     return [Check("sandbox", Status.OK, "QEMU runs under its seccomp filter")]
 
@@ -46,7 +46,7 @@ def acceleration(find_kernel: FindKernel) -> list[Check]:
 
     kernel = find_kernel()
     verdict = asyncio.run(probe(kernel))
-    took = "known from before" if verdict.cached else f"found out in {verdict.seconds:.1f} s"
+    took = "known from an earlier test" if verdict.cached else f"tested in {verdict.seconds:.1f} s"
     detail = f"{verdict.accelerator}: {verdict.reason} ({took})"
     if verdict.accelerator != "tcg":
         return [Check("acceleration", Status.OK, detail)]

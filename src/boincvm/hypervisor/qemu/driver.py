@@ -50,8 +50,8 @@ class QemuDriver:
         check_identity(state, self.accelerator)
         kind = state.machine_type
         if kind in known_machine_types():
-            return [Finding(is_good=True, what=f"QEMU knows its machine type {kind}")]
-        return [Finding(is_good=False, what=f"this QEMU does not know its machine type {kind}")]
+            return [Finding(is_good=True, what=f"QEMU knows the machine type {kind}")]
+        return [Finding(is_good=False, what=f"this QEMU does not know the machine type {kind}")]
 
 
 class QemuGoldenSnapshots:

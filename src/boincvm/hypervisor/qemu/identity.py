@@ -45,7 +45,7 @@ def check_identity(state: SavedState, accelerator: str) -> str:
         )
     if state.processor != processor_name():
         raise HypervisorError(
-            f"the machine was saved on another processor ({ascii(state.processor)[:80]})"
+            f"the machine was saved on a different processor ({ascii(state.processor)[:80]})"
         )
     return accelerator
 

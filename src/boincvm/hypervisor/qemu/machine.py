@@ -138,7 +138,7 @@ class QemuMachine:
 
     async def start(self) -> Channel:
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
-            raise HypervisorError("the machine is already running, and its link is taken")
+            raise HypervisorError("the machine is already running, and its link is in use")
         if self.state is MachineState.DESTROYED:
             raise HypervisorError("the machine was destroyed, so it cannot start")
         await self.create()
@@ -198,7 +198,7 @@ class QemuMachine:
         return self._monitor
 
     async def _execute(self, command: str) -> None:
-        await self._running(f"there was no {command}").execute(command)
+        await self._running(f"{command} failed").execute(command)
 
     async def _while_it_lives(self, what: str, work: Coroutine[None, None, T]) -> T:
         """Return the result of `work`; raise HypervisorError if QEMU ends in the meantime."""
@@ -242,7 +242,7 @@ class QemuMachine:
         return await self._balloon().said() if was_asked else None
 
     def _balloon(self) -> Balloon:
-        return Balloon(self._running("its memory cannot be looked at"))
+        return Balloon(self._running("its memory cannot be measured"))
 
     async def checkpoint(
         self, number: int, record_layers: RecordLayers | None = None

@@ -101,7 +101,7 @@ class MemoryWriter:
     def begin(self, blocks: tuple[Block, ...]) -> None:
         if self._base is not None:
             if self._base.frame.blocks != blocks:
-                raise MemoryFileError("the checkpoint before is another machine's")
+                raise MemoryFileError("the previous checkpoint belongs to another machine")
             self._tables = self._base.tables
         else:
             self._tables = [_Table(block.size // PAGE) for block in blocks]
@@ -197,7 +197,7 @@ class MemoryImage:
         if not chain or chain[-1] != name or len(chain) > _MOST_FILES:
             raise MemoryFileError(f"{name} is damaged: its chain does not end with it")
         if any(max(table.files, default=0) > len(chain) for table in tables):
-            raise MemoryFileError(f"{name} is damaged: a page is in no file")
+            raise MemoryFileError(f"{name} is damaged: a page is in none of the files")
         return cls(directory, frame, chain, tables)
 
     def write_stream(self, descriptor: int) -> None:
@@ -235,7 +235,9 @@ class MemoryImage:
             length = (end - begin) * PAGE
             data = read_at(files[place - 1].fileno(), length, offsets[begin])
             if len(data) != length:
-                raise MemoryFileError(f"{self.chain[place - 1]} has become shorter")
+                raise MemoryFileError(
+                    f"{self.chain[place - 1]} became shorter while it was being read"
+                )
             writer.pages(block, begin, memoryview(data))
             number = end
 
@@ -259,7 +261,7 @@ def _frame(meta: _Meta, tail: bytes) -> Frame:
 def _blocks(meta: _Meta) -> tuple[Block, ...]:
     blocks = tuple(Block(bytes.fromhex(word), int(size)) for word, size in meta["blocks"])
     if any(size <= 0 or size % PAGE for _, size in blocks):
-        raise ValueError("a block of memory has no whole pages")
+        raise ValueError("a block of memory is not made of whole pages")
     return blocks
 
 
@@ -275,16 +277,16 @@ def _read_end(file: BinaryIO, wanted: int | None) -> tuple[_Meta, bytes, bytes]:
     file.seek(at)
     mark, begin, length, digest = _TRAILER.unpack(file.read(_TRAILER.size))
     if mark != MARK:
-        raise ValueError("it has not our mark, or another version's")
+        raise ValueError("it does not have this version's magic number")
     if length > _LARGEST_META or not 0 <= begin <= at - length:
-        raise ValueError("its end is nowhere")
+        raise ValueError("its end is not recorded")
     file.seek(at - length)
     meta: _Meta = json.loads(file.read(length))
     tail, table = int(meta["tail"]), int(meta["table"])
     memory = sum(block.size for block in _blocks(meta))
     most = _LARGEST_MEMORY if wanted is None else wanted + _OTHER_MEMORY
     if memory > most or not 0 <= tail <= _LARGEST_TAIL:
-        raise ValueError("it says too much")
+        raise ValueError("it contains too much")
     if not 0 <= table <= _Table.size(memory // PAGE) + _SLACK:
         raise ValueError("its table is too large")
     if tail + table + length != at - begin:
@@ -301,7 +303,7 @@ def _decode(data: bytes, blocks: tuple[Block, ...]) -> list[_Table]:
     expander = zlib.decompressobj()
     plain = memoryview(expander.decompress(data, sum(map(_Table.size, pages)) + 1))
     if len(plain) != sum(map(_Table.size, pages)):
-        raise ValueError("its table has another size")
+        raise ValueError("its table has an unexpected size")
     tables = []
     for count in pages:
         tables.append(_Table.decoded(plain[: _Table.size(count)], count))
@@ -311,5 +313,5 @@ def _decode(data: bytes, blocks: tuple[Block, ...]) -> list[_Table]:
 
 def _file_name(value: object) -> str:
     if not isinstance(value, str) or not _FILE_NAME.fullmatch(value):
-        raise ValueError("a file's name is none")
+        raise ValueError("a file name is invalid")
     return value

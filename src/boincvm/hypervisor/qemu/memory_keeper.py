@@ -91,7 +91,7 @@ def _keep(request: dict[str, object]) -> dict[str, object]:
         # Verify what is on the disk, not what we meant to write.
         size, digest = digest_of(directory / name, drop_cache=True)
         if (size, digest) != (written.written, written.digest):
-            raise MemoryFileError(f"{name} is not on the disk as it was written")
+            raise MemoryFileError(f"{name} differs on disk from what was written")
     except BaseException as error:
         if not isinstance(error, FileExistsError):  # then it is not ours
             (directory / name).unlink(missing_ok=True)

@@ -45,7 +45,7 @@ class Monitor:
     async def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
         """Execute a command and return its result. Raises HypervisorError."""
         if self._client.runstate is not Runstate.RUNNING:
-            raise HypervisorError(f"QEMU is gone, so there was no {command}")
+            raise HypervisorError(f"QEMU has ended, so {command} failed")
         try:
             async with asyncio.timeout(LIMIT):
                 return await self._client.execute(command, arguments)
@@ -57,7 +57,9 @@ class Monitor:
         try:
             self._client.send_fd_scm(descriptor)
         except (QMPError, OSError) as error:
-            raise HypervisorError(f"QEMU is gone, so it took no descriptor: {error}") from error
+            raise HypervisorError(
+                f"QEMU has ended, so it accepted no descriptor: {error}"
+            ) from error
         await self.execute("getfd", {"fdname": name})
 
     def events(self, *names: str) -> contextlib.AbstractContextManager[EventListener]:

@@ -82,7 +82,7 @@ class QemuPrestart:
     def say(self, data: bytes) -> None:
         """Write to the guest link's channel. Raises OSError if QEMU has ended."""
         if self._begun is None:
-            raise RuntimeError("nothing has begun")
+            raise RuntimeError("nothing has been prestarted")
         self._begun.link.sendall(data)
 
     def driver(self) -> Driver:

@@ -114,7 +114,7 @@ def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
         if wanted < size:
             raise UsageError(
                 f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
-                hint="ask for as much or more, or leave the disk's size out",
+                hint="ask for at least that much, or leave out the disk's size",
             )
         qcow2.write_overlay(spec.directory / layer, wanted)
     except OSError as error:

@@ -51,7 +51,7 @@ def read_saved_state(checkpoint: Checkpoint) -> SavedState:
     table, files = checkpoint.machine, checkpoint.files
     layers = table.get("layers")
     if not isinstance(layers, list) or not 1 <= len(layers) <= _MOST_LAYERS:
-        raise HypervisorError("the checkpoint does not say its layers")
+        raise HypervisorError("the checkpoint does not list its layers")
     check_layers(layers)
     memory = _matched(table, "memory", _MEMORY)
     accelerator = _matched(table, "accelerator", _ACCELERATOR)
@@ -86,10 +86,10 @@ def check_saved_machine(directory: Path, checkpoint: Checkpoint, memory: int) ->
 def check_layers(names: object) -> None:
     """Raise HypervisorError unless all names are those of layers in a machine's directory."""
     if not isinstance(names, list | tuple):
-        raise HypervisorError("the machine's layers are no list")
+        raise HypervisorError("the machine's layers are not a list")
     for name in names:
         if not isinstance(name, str) or not _LAYER.fullmatch(name):
-            raise HypervisorError(f"{_shown(name)} is no layer of a machine's disk")
+            raise HypervisorError(f"{_shown(name)} is not a layer of a machine's disk")
     if len(set(names)) != len(names):
         raise HypervisorError("a layer of the machine's disk is named twice")
 
@@ -104,7 +104,7 @@ def check_sealed(names: tuple[str, ...], files: Mapping[str, FileSeal]) -> None:
 def _text(table: Mapping[str, object], name: str) -> str:
     value = table.get(name)
     if not isinstance(value, str):
-        raise HypervisorError(f"the checkpoint does not say its {name}")
+        raise HypervisorError(f"the checkpoint does not record its {name}")
     return value
 
 

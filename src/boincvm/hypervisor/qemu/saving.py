@@ -118,7 +118,7 @@ class Saving:
             if self._record_layers is not None:  # a recorded layer must survive a power cut
                 await asyncio.to_thread(_sync, directory / name)
         except qcow2.DiskRefusedError as error:
-            raise HypervisorError(f"the disk cannot be kept: {error}") from error
+            raise HypervisorError(f"the disk cannot be saved: {error}") from error
         except OSError as error:
             raise failure_of_disks(error) from error
         if self._record_layers is not None:

@@ -85,7 +85,7 @@ class _Reader:
     def _take(self, count: int) -> bytes:
         data = self._source.read(count)
         if len(data) != count:
-            raise StreamError("it ends in the middle")
+            raise StreamError("it ends prematurely")
         return data
 
     def _word(self) -> int:
@@ -98,7 +98,7 @@ class _Reader:
         head = self._head()
         self._section = self._long()
         if self._take(self._take(1)[0]) != _RAM:
-            raise StreamError("it begins with something else than memory")
+            raise StreamError("it does not begin with memory")
         instance, version = self._long(), self._long()
         blocks = self._blocks()
         self._footer()
@@ -107,7 +107,7 @@ class _Reader:
         while kind != _END:
             kind = self._take(1)[0]
             if kind not in (_PART, _END) or self._long() != self._section:
-                raise StreamError("something else comes before the memory's end")
+                raise StreamError("something else comes before the end of the memory")
             self._pages(blocks)
             self._footer()
         tail = self._source.read(_LARGEST_TAIL)
@@ -123,11 +123,11 @@ class _Reader:
         if kind[0] == _CONFIGURATION:
             length = self._take(4)
             if (size := _LONG.unpack(length)[0]) > 256:
-                raise StreamError("its machine has too long a name")
+                raise StreamError("the name of its machine is too long")
             head += kind + length + self._take(size)
             kind = self._take(1)
         if kind[0] != _START:
-            raise StreamError("its configuration is not one that is known")
+            raise StreamError("its configuration is unknown")
         return head
 
     def _blocks(self) -> tuple[Block, ...]:
@@ -156,7 +156,7 @@ class _Reader:
         while True:
             header = read(8)
             if len(header) != 8:
-                raise StreamError("it ends in the middle")
+                raise StreamError("it ends prematurely")
             (word,) = unpack(header)
             flags = word & _FLAGS
             if flags == _EOS:
@@ -168,13 +168,13 @@ class _Reader:
                 block = names.get(self._take(self._take(1)[0]), -1)
             number = word >> 12
             if block < 0 or number >= limits[block]:
-                raise StreamError("a page that is nowhere")
+                raise StreamError("a page outside all blocks")
             if flags & _PAGE:
                 page(block, number, self._take(PAGE))
             elif read(1) == b"\0":
                 zero(block, number)
             else:
-                raise StreamError("a page that is filled with something else than zeros")
+                raise StreamError("a page filled with something other than zeros")
 
     def _footer(self) -> None:
         if self._take(1)[0] != _FOOTER or self._long() != self._section:

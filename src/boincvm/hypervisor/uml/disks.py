@@ -66,7 +66,9 @@ def _new(path: Path, ephemeral: bool) -> int:
 
 def _open_kept(spec: MachineSpec) -> int:
     if spec.layers != (DISK,):
-        raise HypervisorError(f"the machine's disk is not {DISK}, so no User-mode Linux made it")
+        raise HypervisorError(
+            f"the machine's disk is not {DISK}, so it was not made by User-mode Linux"
+        )
     return open_descriptor(spec.directory / DISK, "r+", follow_links=False)
 
 
@@ -76,7 +78,7 @@ def _wanted_size(spec: MachineSpec) -> int:
     if wanted < size:
         raise UsageError(
             f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
-            hint="ask for as much or more, or leave the disk's size out",
+            hint="ask for at least that much, or leave out the disk's size",
         )
     return wanted
 

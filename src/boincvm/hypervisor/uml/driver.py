@@ -48,7 +48,7 @@ def _check_room(memory: int) -> None:
         raise HypervisorError(
             f"a machine's memory of {format_size(memory)} lies in {_MEMORY}, "
             f"where {format_size(free)} are free",
-            hint=f"give it less with --memory; or, as root: mount -o remount,size=80% {_MEMORY}",
+            hint=f"give it less with --memory, or, as root: mount -o remount,size=80% {_MEMORY}",
         )
 
 
@@ -101,15 +101,15 @@ class UmlMachine:
 
     async def start(self) -> Channel:
         if self.state in _RUNS:
-            raise HypervisorError("the machine is already running, and its link is taken")
+            raise HypervisorError("the machine is already running, and its link is in use")
         if self.state is not MachineState.DEFINED and self._disks is None:
             raise HypervisorError("the machine has ended, so it cannot start again")
         await self.create()
         disks = self._disks
         if disks is None:
-            raise RuntimeError("a machine that was created has no disks")
+            raise RuntimeError("a created machine has no disks")
         if self.spec.initrd is None:
-            raise HypervisorError("a User-mode Linux has no firmware, and was given no initrd")
+            raise HypervisorError("User-mode Linux has no firmware, and was given no initrd")
         initrd = open_descriptor(self.spec.initrd)
         try:
             process = self._process = UmlProcess(
@@ -184,4 +184,4 @@ class UmlMachine:
         words = console.last_words()
         if words and not words.startswith("unshare: "):  # which cannot die the way its child died
             return MachineEnd(EndCause.FAILED, words)
-        return MachineEnd(EndCause.KILLED, "a signal ended the User-mode Linux")
+        return MachineEnd(EndCause.KILLED, "User-mode Linux was ended by a signal")

@@ -110,7 +110,7 @@ def unzip_input(
     except UnsafePathError as error:
         raise InputFileError(f"{archive} is refused: {error}") from error
     except _DAMAGED as error:
-        raise InputFileError(f"{archive} is no sound zip archive: {error}") from error
+        raise InputFileError(f"{archive} is not a valid zip archive: {error}") from error
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _disk_error(f"{archive} cannot be unpacked", error) from error
@@ -139,7 +139,7 @@ def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
     for info in entries:
         path = _path(info)
         if info.compress_type not in _COMPRESSIONS:
-            raise UnsafePathError(f"{shown(path)} in it is compressed in a way that is not taken")
+            raise UnsafePathError(f"{shown(path)} in it uses an unsupported compression")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UnsafePathError(f"{shown(path)} in it is neither a file nor a directory")
@@ -223,7 +223,7 @@ def _compiled(pattern: str) -> NamePattern:
         return compile_name_pattern(pattern)
     except ValueError as error:
         raise JobFileError(
-            f"zip_output's filename {pattern[:100]!r} is no regular expression: {error}"
+            f"zip_output's filename {pattern[:100]!r} is not a regular expression: {error}"
         ) from error
 
 
@@ -237,7 +237,7 @@ def zip_output(slot: Path, archive: Path, patterns: Sequence[NamePattern]) -> No
     if archive.is_file():
         return
     if os.path.lexists(archive):
-        raise OutputFileError(f"{archive} cannot be made: something else has its name")
+        raise OutputFileError(f"{archive} cannot be made: something else has that name")
     chosen = _chosen(slot, patterns)
     if not chosen:
         raise OutputFileError(

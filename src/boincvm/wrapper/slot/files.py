@@ -28,7 +28,7 @@ class FractionFile:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            log(f"{path} cannot be removed, so it may not tell the progress: {error.strerror}")
+            log(f"{path} cannot be removed, so it cannot report the progress: {error.strerror}")
         self._path = path
         self._version: tuple[int, int, int] | None = None
         self._fraction: float | None = None

@@ -105,5 +105,5 @@ class JobProgress:
             write_state(self._slot, state)
             write_checkpoint(self._slot, Checkpoint(state.tasks_done, cpu, state.seconds.wall))
         except OSError as error:
-            raise error_of_system("the job's progress could not be kept", error) from error
+            raise error_of_system("the job's progress could not be saved", error) from error
         self._state = state

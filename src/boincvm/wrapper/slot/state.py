@@ -81,7 +81,7 @@ def sizes_at_begin(slot: Path, index: int, outputs: Mapping[str, Path]) -> Sizes
     try:
         write_atomically(slot / SIZES_FILE, json.dumps(table).encode())
     except OSError as error:
-        raise error_of_system("the outputs' sizes could not be kept", error) from error
+        raise error_of_system("the outputs' sizes could not be saved", error) from error
     return sizes
 
 

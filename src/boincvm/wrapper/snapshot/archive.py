@@ -118,7 +118,7 @@ class _Unpacked:
         try:
             return self._stream.read(size)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise TarError(f"its compressed data are not sound: {error}") from error
+            raise TarError(f"its compressed data is damaged: {error}") from error
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def _opened(path: Path) -> Iterator[TarReader]:
         raise InputFileError(f"{path} cannot be read: {error}") from error
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputFileError(f"{path} is no regular file")
+            raise InputFileError(f"{path} is not a regular file")
         try:
             yield TarReader(_Unpacked(stream), most_members=_MOST_FILES + 1)
         except OSError as error:
@@ -148,9 +148,9 @@ def _read_table(archive: TarReader, path: Path) -> Snapshot:
         table = json.loads(archive.read())
         schema = _integer(table["schema"])
         if schema != SCHEMA:
-            raise ValueError(f"another boincvm made it (schema {schema})")
+            raise ValueError(f"another version of boincvm made it (schema {schema})")
         if not 1 <= len(table["files"]) <= _MOST_FILES or len(table["machines"]) > _MOST_FILES:
-            raise ValueError("it says too much, or nothing")
+            raise ValueError("it contains too much, or nothing")
         files = {
             _checked(name): FileSeal(_integer(seal["size"]), _text(seal["digest"]))
             for name, seal in table["files"].items()
@@ -161,7 +161,7 @@ def _read_table(archive: TarReader, path: Path) -> Snapshot:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
         raise InputFileError(
-            f"{path} is no snapshot that can be used: {what}",
+            f"{path} is not a usable snapshot: {what}",
             hint="make it with boincvm snapshot export",
         ) from error
 
@@ -190,7 +190,7 @@ def _checked(name: str) -> str:
 def _checked_machine(machine: object) -> dict[str, object]:
     """Return `machine` if it is valid. Raises ValueError, KeyError, TypeError."""
     if not isinstance(machine, dict) or not isinstance(machine["machine"], dict):
-        raise TypeError("a machine is no table")
+        raise TypeError("a machine's entry is not a table")
     if not _MACHINE.fullmatch(_text(machine["directory"])):
         raise ValueError("a machine's directory")
     for name in ("image", "image_name", "driver"):
@@ -203,13 +203,13 @@ def _checked_machine(machine: object) -> dict[str, object]:
 
 def _integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
-        raise TypeError("a number is none")
+        raise TypeError("a number is missing or invalid")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("a text is none")
+        raise TypeError("a string is missing or invalid")
     return value
 
 
@@ -217,14 +217,14 @@ def _time(value: object) -> float:
     """Return `value`, seconds since 1970, before the year 10000. Raises TypeError."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= LATEST:  # type: ignore[operator]
-        raise TypeError("a time is none")
+        raise TypeError("a time is missing or invalid")
     return float(value)  # type: ignore[arg-type]
 
 
 def _check_room(directory: Path, snapshot: Snapshot, only: Collection[str] | None) -> None:
     wanted = snapshot.files if only is None else snapshot.files.keys() & only
     size = sum(snapshot.files[name].size for name in wanted)
-    hint = "free some space, or name a directory on another disk"
+    hint = "free some space, or choose a directory on another disk"
     check_fits("the snapshot's files", size, directory, hint=hint)
 
 
@@ -274,7 +274,7 @@ def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
     machines = dict(_saved_machines(directory))
     if not machines:
         raise InputFileError(
-            f"no machine is saved in {directory}",
+            f"{directory} contains no saved machine",
             hint="name the directory in which boincvm-wrapper ran, after it has ended",
         )
     places = {**_job_files(directory), **_machine_files(machines)}
@@ -381,5 +381,5 @@ def check_directory(directory: Path) -> None:
     """Raise HostError if a job runs in `directory`."""
     if (directory / "boincvm.sock").exists():
         raise HostError(
-            f"a job runs in {directory}", hint="end it first: it is saved when it is told to quit"
+            f"a job runs in {directory}", hint="stop it first: it is saved when it is asked to quit"
         )

@@ -38,14 +38,14 @@ async def _check_machine(
             if image.digest == digest:
                 findings.append(Finding(is_good=True, what=f"its image {image_name} is here"))
             else:
-                what = f"the image {image_name} is another one here ({image.digest[:12]})"
+                what = f"the image {image_name} is a different one here ({image.digest[:12]})"
                 findings.append(Finding(is_good=False, what=f"{what}; it needs {digest[:12]}"))
             driver = await open_driver(str(machine.get("driver")), image.kernel)
             if driver.saved_machines is None:
-                raise HypervisorError(f"the driver {driver.name} keeps no machines")
+                raise HypervisorError(f"the driver {driver.name} cannot save machines")
             findings += driver.saved_machines.look(_checkpoint(snapshot, machine))
         check_room(directory, int(str(machine.get("memory"))))
-        findings.append(Finding(is_good=True, what="there is memory and disk enough"))
+        findings.append(Finding(is_good=True, what="there is enough memory and disk space"))
     except (BoincvmError, ValueError, OSError) as error:
         findings.append(Finding(is_good=False, what=str(error)))
     return findings

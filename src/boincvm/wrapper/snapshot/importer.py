@@ -74,16 +74,16 @@ def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:
             try:
                 saved = read_manifest(manifest)
                 if saved.checkpoint.number != number:
-                    raise ValueError("its number is another one")
+                    raise ValueError("its number does not match")
                 for name, seal in saved.checkpoint.files.items():
                     if snapshot.files.get(f"{place.name}/{name}") != seal:
-                        raise ValueError(f"{name} is not in the snapshot as it says")
+                        raise ValueError(f"{name} does not match the snapshot's description of it")
                 saved_files = find_driver(saved.driver).saved_files
                 if saved_files is None:
-                    raise ValueError(f"a driver {saved.driver[:40]!r} made it")
+                    raise ValueError(f"it was made by a driver {saved.driver[:40]!r}")
                 saved_files.check(place, saved.checkpoint, saved.shape.memory)
             except (ValueError, SavedMachineError, HypervisorError, UsageError) as error:
                 raise InputFileError(
                     f"{path} is refused: checkpoint {number} of {place.name}: {error}",
-                    hint="export it again; if it came from somebody else, ask them what it is",
+                    hint="export it again; if it came from somebody else, ask them about it",
                 ) from error

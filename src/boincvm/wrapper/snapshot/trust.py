@@ -27,8 +27,8 @@ def check_job(directory: Path, source: Path) -> None:
     found = what_needs_trust(directory, source)
     if found:
         raise UntrustedJobError(
-            f"{source} is refused, for its job would {summary(found)}",
-            hint="if you know who made it, and would run that as your own job: --trust",
+            f"{source} is refused because its job would {summary(found)}",
+            hint="if you know who made it and would run that as your own job, use --trust",
         )
 
 
@@ -54,8 +54,8 @@ def what_needs_trust(directory: Path, source: Path) -> list[str]:
         job, settings = read_job_xml(content, JOB_FILE)
     except BoincvmError as error:
         raise InputFileError(
-            f"{source} is refused, for its {JOB_FILE} cannot be read: {error.message}",
-            hint="if you know who made it, and still want it: --trust",
+            f"{source} is refused because its {JOB_FILE} cannot be read: {error.message}",
+            hint="if you know who made it and still want it, use --trust",
         ) from error
     return list(dict.fromkeys(_reaches(job, settings)))
 

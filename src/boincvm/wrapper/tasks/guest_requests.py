@@ -118,7 +118,7 @@ class GuestRequests:
             try:
                 await self._waiting[0](session)
             except (OutputFileError, ValueError, OSError) as error:
-                log(f"what the program asked for was not done: {error}")
+                log(f"a request of the program failed: {error}")
             self._waiting.popleft()
 
     async def _send_trickle(self, session: Session, variety: str, path: str) -> None:
@@ -139,7 +139,7 @@ class GuestRequests:
 
     async def _upload(self, session: Session, name: str) -> None:
         if PurePosixPath(name) not in self._outputs:
-            raise ValueError(f"{name} is no <copy_file_from_VM> of the task")
+            raise ValueError(f"{name} is not a <copy_file_from_VM> of the task")
         target = self._client.resolve(name)
         await get_tree(
             session.link,

@@ -138,8 +138,9 @@ class HostProgram:
             if not await self._ends_within(_KILL_LIMIT):
                 raise HostError(
                     f"{sum(1 for _ in descendants(self._guard.pid))} processes of the task do"
-                    " not end, although they were killed",
-                    hint="they wait for a disk or a network file system that does not answer",
+                    " not end although they were killed",
+                    hint="they are waiting for a disk or a network file system that does not"
+                    " answer",
                 )
 
     def _ask(self) -> None:

@@ -176,7 +176,7 @@ class MachineStep(Step):
             await self._give_up()
             if self._saved is None or not self._is_first:
                 raise
-            log(f"{error.message}: the task begins anew")
+            log(f"{error.message}: the task starts over")
             self._saved, self._machine = None, None
             self._guest, self._fraction = 0.0, 0.0
             return await self._do()
@@ -267,4 +267,4 @@ async def _wake(machine: TaskMachine) -> None:
     try:
         await machine.wake()
     except (GuestError, HypervisorError) as error:
-        raise SavedMachineError(f"the saved guest does not go on: {error.message}") from error
+        raise SavedMachineError(f"the saved guest does not resume: {error.message}") from error

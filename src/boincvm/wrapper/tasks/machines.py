@@ -113,7 +113,7 @@ class JobMachines:
                 self._saved[name] = saved
                 first = min(first, _first_after(saved, steps, done))
             elif steps[0] < done:
-                log(f"the machine {name} is lost: its tasks begin anew")
+                log(f"the machine {name} is lost: its tasks start over")
                 first = min(first, steps[0])
         return first
 
@@ -129,17 +129,17 @@ class JobMachines:
         saved = found.saved
         if saved is None:
             if directory.exists():
-                lost = "has no checkpoint that can be used"
-                log(f"the machine {name} {lost if found.lost else 'did not live to be saved'}")
+                lost = "has no usable checkpoint"
+                log(f"the machine {name} {lost if found.lost else 'ended before it was saved'}")
         elif saved.shape != self._job.machines[name]:
-            log(f"the saved machine {name} cannot be used: the job asks for another one")
+            log(f"the saved machine {name} cannot be used: the job now requires a different one")
         elif not set(saved.steps) <= set(steps):
             log(f"the saved machine {name} cannot be used: another job saved it")
         else:
             if found.lost:
                 age = format_duration(max(0.0, time.time() - saved.made))
                 log(
-                    f"the machine {name} goes on from checkpoint {saved.checkpoint.number},"
+                    f"the machine {name} resumes from checkpoint {saved.checkpoint.number},"
                     f" which was made {age} ago"
                 )
             return saved
@@ -287,7 +287,7 @@ class JobMachines:
         log(
             f"the machine {name} {'sleeps' if last else 'is kept'} on disk:"
             f" {format_size(saved.checkpoint.written)} written,"
-            f" it stood still for {saved.checkpoint.pause * 1e3:.0f} ms"
+            f" it was paused for {saved.checkpoint.pause * 1e3:.0f} ms"
         )
 
     def losses(self) -> list[str]:
@@ -297,9 +297,9 @@ class JobMachines:
             if name not in self._machines:
                 continue
             seconds = round(self.times.watch.elapsed - since, 1)
-            lost = f"{format_duration(seconds)} of its running are lost"
+            lost = f"{format_duration(seconds)} of its running time are lost"
             kept = self._kept.get(name)
-            origin = f"goes on from checkpoint {kept.checkpoint.number}" if kept else "begins anew"
+            origin = f"resumes from checkpoint {kept.checkpoint.number}" if kept else "starts over"
             lines.append(f"the machine {name} {origin}: {lost}")
         return lines
 

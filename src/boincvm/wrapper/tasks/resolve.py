@@ -68,9 +68,9 @@ def host_command(task: HostTask, context: JobContext) -> HostCommand:
     application = _application(task.application, context)
     if context.signed is not None and not is_signed(application, context.signed):
         raise JobFileError(
-            f"{task.application} is no file of the app version, so nobody has signed it, and"
+            f"{task.application} is not a file of the app version, so it is not signed, and"
             f" neither is {JOB_FILE}",
-            hint=f"run it in a virtual machine, or let {JOB_FILE} be a file of the app version",
+            hint=f"run it in a virtual machine, or make {JOB_FILE} a file of the app version",
         )
     visible = VisiblePaths(context.slot, context.project_directory)
     if not os.path.isfile(application):  # noqa: PTH113 - false also for a name that is too long
@@ -128,8 +128,8 @@ def _if_any(look_up: Callable[[str], Path], name: Path | None) -> Path | None:
 def _input(item: InputFile, context: JobContext) -> InputFile:
     if item.destination.is_absolute():
         raise JobFileError(
-            f"the application cannot be copied to {item.destination}: files go to"
-            f" {GUEST_DIRECTORY} in the guest"
+            f"the application cannot be copied to {item.destination}: in the"
+            f" guest, files are placed in {GUEST_DIRECTORY}"
         )
     if item.source.parts[:1] == (PROJECT_DIRECTORY,):
         return item._replace(source=_application(str(item.source), context))
@@ -168,8 +168,8 @@ def _started_as(name: str, application: Path, context: JobContext) -> Path:
 def _application(name: str, context: JobContext) -> Path:
     if ".." in PurePosixPath(name).parts:
         raise JobFileError(
-            f"the application {name} leads through '..'",
-            hint="name a file of the slot or of $PROJECT_DIR, or an absolute path",
+            f"the application {name} contains '..'",
+            hint="give a file of the slot or of $PROJECT_DIR, or an absolute path",
         )
     _, macro, rest = name.partition(PROJECT_DIRECTORY)
     if macro:
@@ -188,7 +188,7 @@ def _inside(path: Path, context: JobContext) -> Path:
     roots = (context.slot, context.project_directory)
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
         raise JobFileError(
-            f"{path} leads out of the slot and of the project's directory",
+            f"{path} leads outside the slot and the project's directory",
             hint="a job may use no other directory of the host",
         )
     return path

@@ -133,7 +133,7 @@ class TaskSequence:
                 return await self._start_on_host(task)
             case MachineTask():
                 if self._machines is None:
-                    raise RuntimeError("the job has machines, and nobody to open them")
+                    raise RuntimeError("the job has machines, but cannot open them")
                 return self._machines.step(index, task)
 
     async def _to_the_end(self, step: Step, task: Task) -> None:
@@ -243,15 +243,17 @@ class TaskSequence:
             try:
                 await control.open()
             except OSError as refusal:
-                log(f"nobody can ask for a checkpoint of this job: {refusal.strerror or refusal}")
+                log(f"checkpoints of this job cannot be requested: {refusal.strerror or refusal}")
             while True:
                 await times.due()
                 error: BoincvmError | None = None
                 try:
                     if not await self._keep(last=False):
-                        error = HostError("the job is suspended, or not at a point to go on from")
+                        error = HostError(
+                            "the job is suspended, or not at a point from which it could resume"
+                        )
                 except (BoincvmError, OSError) as fault:
-                    log(f"no checkpoint was made, a former one stays: {fault}")
+                    log(f"no checkpoint was made, the previous one is kept: {fault}")
                     error = fault if isinstance(fault, BoincvmError) else HostError(str(fault))
                 times.conclude(error)
         finally:
@@ -355,7 +357,7 @@ def _check_end(task: Task, end: TaskEnd) -> None:
         raise TaskFailedError(f"signal {end.signal} killed {task.name}")
     if end.code:
         raise TaskFailedError(f"{task.name} ended with exit code {end.code}")
-    log(f"{task.name} ended well")
+    log(f"{task.name} ended successfully")
 
 
 async def _kill_all(steps: Sequence[HostStep], grace: float = GRACE) -> None:
