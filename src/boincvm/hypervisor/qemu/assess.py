@@ -48,7 +48,7 @@ def read_version(path: str) -> tuple[str, str, str]:
     status, text = output_of(path, "--version")
     found = re.search(r"version (\d+)\.(\d+)(?:\.\d+)*", text)
     if status != 0 or found is None:
-        return "", f"{path} does not tell its version: {last_line(text)}", INSTALL_HINT
+        return "", f"{path} does not report its version: {last_line(text)}", INSTALL_HINT
     version = found[0].removeprefix("version ")
     if (int(found[1]), int(found[2])) < OLDEST:
         remedy = f"install QEMU {'.'.join(map(str, OLDEST))} or newer"

@@ -8,7 +8,8 @@ from boincvm.hypervisor.verdict import Abilities, Ability, Isolation, Speed, Ver
 
 ABILITIES = Abilities(frozenset((Ability.TRANSFER_DISK,)), most_cpus=1)
 NO_NAMESPACES_REMEDY = (
-    "let users make user namespaces: see user_namespaces(7), or ask who runs this host"
+    "allow users to create user namespaces: see user_namespaces(7), or ask this"
+    " host's administrator"
 )
 
 
