@@ -23,7 +23,8 @@ BoincvmError
 ├── ImageBuildError
 ├── BusError                the message bus cannot be reached, or refuses
 ├── HostDiskFullError
-└── HostError               the host's system refused a request else
+└── HostError               the host's system refused another request
+    ├── PreferencesError        the volunteer's preferences cannot be followed
     └── UnsupportedHostError    boincvm does not do that on this system yet
 """
 
@@ -142,6 +143,10 @@ class HostDiskFullError(BoincvmError):
 
 class HostError(BoincvmError):
     exit_code = ExitCode.HOST
+
+
+class PreferencesError(HostError):
+    """What the volunteer has written in the preferences cannot be followed."""
 
 
 class UnsupportedHostError(HostError):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from boincvm.host.own_files import check_directory
-from boincvm.host.users import cache_home, data_home
+from boincvm.host.users import cache_home, configuration_home, data_home
 
 
 def _directory(root: Callable[[], Path], own: str) -> Path:
@@ -32,6 +32,11 @@ def data_directory() -> Path:
 def cache_directory() -> Path:
     """Return the directory for what can be made again: packages, the acceleration verdict."""
     return _directory(cache_home, "cache")
+
+
+def configuration_directory() -> Path:
+    """Return the directory for what a user has written for boincvm to read."""
+    return _directory(configuration_home, "configuration")
 
 
 def runs_directory() -> Path:

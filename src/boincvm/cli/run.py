@@ -6,7 +6,6 @@ from boincvm.cli.job_arguments import COMMAND_ADVICE, job_from_arguments
 from boincvm.cli.parser import Parser, option
 from boincvm.cli.shared_input import SharedInput
 from boincvm.exit_codes import ExitCode
-from boincvm.hypervisor.registry import DEFAULT
 from boincvm.job import values
 from boincvm.job.files import unsent_files
 from boincvm.job.model import Job, Limits, MachineShape, MachineTask
@@ -50,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     printing = parser.add_argument_group("what is printed")
     printing.add_argument("--json", action="store_true", help="results and errors as JSON")
     printing.add_argument("--quiet", action="store_true", help="no progress line")
+    printing.add_argument(
+        "-v", "--verbose", action="store_true", help="say which driver runs the machine, and why"
+    )
 
 
 def _add_machine_options(group: argparse._ArgumentGroup) -> None:
@@ -78,10 +80,11 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--driver",
-        default=DEFAULT,
+        type=option(values.driver_name),
         metavar="NAME",
-        help=f"what runs the machine (default: {DEFAULT}); uml is User-mode Linux: the host's own"
-        " speed without hardware virtualization, but no protection against a hostile program",
+        help="what runs the machine: qemu (the default); auto: what boincvm doctor finds best; uml"
+        " is User-mode Linux: the host's own speed without hardware virtualization, but no"
+        " protection against a hostile program",
     )
 
 
@@ -148,6 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         json_output=arguments.json,
         show_progress=show_progress,
         driver=arguments.driver,
+        is_verbose=arguments.verbose,
     )
     if not arguments.json and not arguments.quiet:
         shared.tell_if_taken("run")

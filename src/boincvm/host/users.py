@@ -5,6 +5,7 @@ import sys
 if sys.platform == "win32":
     from boincvm.host.users_windows import (
         cache_home,
+        configuration_home,
         data_home,
         home_directory,
         is_root,
@@ -14,6 +15,7 @@ if sys.platform == "win32":
 else:
     from boincvm.host.users_posix import (
         cache_home,
+        configuration_home,
         data_home,
         home_directory,
         is_root,
@@ -23,6 +25,7 @@ else:
 
 __all__ = [
     "cache_home",
+    "configuration_home",
     "data_home",
     "home_directory",
     "is_root",

@@ -43,6 +43,14 @@ def cache_home() -> Path:
     return _of_xdg("XDG_CACHE_HOME", ".cache")
 
 
+def configuration_home() -> Path:
+    """Return the directory for this user's preferences (XDG base directory specification).
+
+    Raises RuntimeError if this user has no home directory.
+    """
+    return _of_xdg("XDG_CONFIG_HOME", ".config")
+
+
 def _of_xdg(variable: str, default: str) -> Path:
     given = os.environ.get(variable, "")
     if given.startswith("/"):

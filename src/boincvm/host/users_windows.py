@@ -40,6 +40,17 @@ def cache_home() -> Path:
     return data_home() / "cache"
 
 
+def configuration_home() -> Path:
+    """Return the directory for this user's preferences, on any computer of the domain.
+
+    Raises RuntimeError if this user has none.
+    """
+    given = os.environ.get("APPDATA")
+    if not given:
+        raise RuntimeError("this user has no directory for programs' preferences")
+    return Path(given)
+
+
 def user_name(number: int) -> str:
     """Return the name of a user, for messages."""
     raise not_yet("names of other users")

@@ -5,9 +5,9 @@ resolved when a task starts.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from boincvm.errors import JobFileError
 from boincvm.job.boinc_settings import BoincSettings, CpuTimeSource, ZipOutput
@@ -16,6 +16,9 @@ from boincvm.job.macros import Macros, expand, resolve_names
 from boincvm.job.model import (
     GUEST_DIRECTORY,
     MIB,
+    NO_REQUEST,
+    CheckpointNeed,
+    DriverRequest,
     HostTask,
     InputFile,
     Job,
@@ -24,7 +27,15 @@ from boincvm.job.model import (
     OutputFile,
     Task,
 )
-from boincvm.job.values import DISK_BOUNDS, MEMORY_BOUNDS, MOST_CPUS, describe
+from boincvm.job.values import (
+    DISK_BOUNDS,
+    MEMORY_BOUNDS,
+    MOST_CPUS,
+    UnexpectedValueError,
+    checkpoint_need,
+    describe,
+    driver_name,
+)
 from boincvm.job.wrapper_arguments import WrapperArguments, arguments_of_children
 from boincvm.job.xml_fields import Fields, Source, is_directory
 from boincvm.lenient_xml import Element, XmlError, parse
@@ -35,6 +46,8 @@ MOST_TASKS = 1000
 LARGEST_WEIGHT = 1e100
 """Chosen so that the sum of all tasks' weights is finite."""
 LARGEST_SCALE = 1e6
+
+Value = TypeVar("Value")
 
 _TASK_LISTS = ("task", "unzip_task", "VMmanage_task")
 _JOB = (
@@ -71,7 +84,7 @@ _OF_VMWRAPPER = (
     "copy_file_to_VM",
     "copy_file_from_VM",
 )
-_OURS = ("memory_mb", "cpus", "disk_mb", "network", "install")
+_OURS = ("memory_mb", "cpus", "disk_mb", "network", "checkpoint", "driver", "install")
 _TASK = (*_PROGRAM, *_OF_VMWRAPPER, *_OURS)
 
 
@@ -160,7 +173,12 @@ class _Reader:
             is_for_vmwrapper=self._is_for_vmwrapper,
             ignored=tuple(job.source.ignored),
         )
-        return Job(_with_weights(tasks), directory, self._machines.shapes), settings
+        machines = self._machines
+        requests = machines.driver_requests
+        return (
+            Job(_with_weights(tasks), directory, machines.shapes, driver_requests=requests),
+            settings,
+        )
 
     def _task_of_vmwrapper(self, element: Element) -> HostTask:
         """Read one of VMWrapper's tasks that always run on the host."""
@@ -266,6 +284,8 @@ class _Described(NamedTuple):
     cpus: int | None
     disk_mb: int | None
     network: bool
+    checkpoint: CheckpointNeed
+    driver: str | None
 
 
 class _Machines:
@@ -275,6 +295,7 @@ class _Machines:
         self._arguments = arguments
         self._first: dict[str, tuple[_Described, Fields]] = {}
         self.shapes: dict[str, MachineShape] = {}
+        self.driver_requests: dict[str, DriverRequest] = {}
 
     def machine_of(self, task: Fields) -> str | None:
         """Return the name of the machine that `task` runs in, or None for the host.
@@ -292,12 +313,17 @@ class _Machines:
             cpus=task.strict_integer("cpus", 1, MOST_CPUS),
             disk_mb=task.strict_integer("disk_mb", *(bound // MIB for bound in DISK_BOUNDS)),
             network=task.strict_switch("network") or False,
+            checkpoint=_value(task, "checkpoint", checkpoint_need, NO_REQUEST.checkpoint),
+            driver=_value(task, "driver", driver_name, NO_REQUEST.driver),
         )
         if name in self._first:
             self._refuse_contradiction(name, described, task)
         else:
             self._first[name] = described, task
             self.shapes[name] = self._shape(described)
+            request = DriverRequest(described.driver, described.checkpoint)
+            if request != NO_REQUEST:
+                self.driver_requests[name] = request
         return name
 
     def _shape(self, described: _Described) -> MachineShape:
@@ -324,6 +350,17 @@ class _Machines:
             line = first_task.line if before is None else before.line
             found = f"<{name}> {describe(element.text)} for the machine {describe(machine)}"
             raise task.source.fault(element.line, found, f"what line {line} says: {said}")
+
+
+def _value(task: Fields, name: str, convert: Callable[[object], Value], default: Value) -> Value:
+    """Return the element `name`, converted by a function of values.py, or `default`."""
+    element = task.last(name)
+    if element is None:
+        return default
+    try:
+        return convert(task.text_of(element))
+    except UnexpectedValueError as error:
+        raise task.fault(element, error.expected) from error
 
 
 def _check_host_task(task: Fields) -> None:

@@ -9,6 +9,7 @@ which every start of the wrapper would pay.
 """
 
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
@@ -149,6 +150,28 @@ class MachineShape(NamedTuple):
     network: bool = False
 
 
+class CheckpointNeed(Enum):
+    """Whether a machine must be able to be saved, so that its programs go on from there."""
+
+    REQUIRED = "required"
+    """It runs only where it can be saved."""
+    WANTED = "wanted"
+    """It runs anywhere, best where it can be saved."""
+    NONE = "none"
+    """Its programs lose nothing worth keeping, or keep it themselves: it runs where it is
+    fastest."""
+
+
+class DriverRequest(NamedTuple):
+    """What a job says about the driver of a machine; a volunteer may overrule it."""
+
+    driver: str | None = None
+    """The driver's name; None: any that can do what the job needs."""
+    checkpoint: CheckpointNeed = CheckpointNeed.WANTED
+
+
+NO_REQUEST = DriverRequest()
+_NO_REQUESTS: Mapping[str, DriverRequest] = MappingProxyType({})
 _ONE_MACHINE: Mapping[str, MachineShape] = MappingProxyType({"": MachineShape()})
 
 
@@ -181,9 +204,16 @@ class Job(NamedTuple, Generic[AnyTask]):
     limits: Limits = Limits()
     name: str = ""
     """The machine's host name is derived from it; empty: the image's own host name."""
+    driver_requests: Mapping[str, DriverRequest] = _NO_REQUESTS
+    """What it asks of drivers, by the machine's name, where it asks for something. That is no part
+    of the shape: a checkpoint stays usable when it changes."""
 
     @property
     def machine(self) -> MachineShape:
         """Return the job's only machine. Raises ValueError if it does not have exactly one."""
         (machine,) = self.machines.values()
         return machine
+
+    def driver_request(self, machine: str = "") -> DriverRequest:
+        """Return what the job asks of the driver of a machine."""
+        return self.driver_requests.get(machine, NO_REQUEST)

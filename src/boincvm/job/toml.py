@@ -6,14 +6,23 @@ from types import MappingProxyType
 
 from boincvm.job import values
 from boincvm.job.files import input_file, output_file, relative_path, repeated_destination
-from boincvm.job.model import InputFile, Job, Limits, MachineShape, MachineTask, OutputFile
+from boincvm.job.model import (
+    NO_REQUEST,
+    DriverRequest,
+    InputFile,
+    Job,
+    Limits,
+    MachineShape,
+    MachineTask,
+    OutputFile,
+)
 from boincvm.job.toml_table import Entry, Table, read_table
 
 MOST_TASKS = 1000
 MOST_FILES = 10_000
 
 _TOP = ("name", "machine", "limits", "task", "files")
-_MACHINE = ("image", "memory", "cpus", "disk", "network")
+_MACHINE = ("image", "memory", "cpus", "disk", "network", "checkpoint", "driver")
 _LIMITS = ("run", "boot", "silence", "stop")
 _TASK = ("command", "stdin", "stdout", "stderr", "directory", "environment")
 _FILES = ("input", "output")
@@ -38,14 +47,16 @@ def read_job(path: Path) -> Job[MachineTask]:
     files.check_keys(_FILES, _ELSEWHERE)
     limits = top.table("limits")
     limits.check_keys(_LIMITS, _ELSEWHERE)
+    machine = top.table("machine")
     return Job(
         tasks=_tasks(top, limits.get("run", values.duration, None)),
         directory=directory,
-        machines={"": _machine(top.table("machine"))},
+        machines={"": _machine(machine)},
         inputs=_inputs(files, directory),
         outputs=_outputs(files),
         limits=_limits(limits),
         name=top.get("name", values.any_text, ""),
+        driver_requests=_driver_requests(machine),
     )
 
 
@@ -59,6 +70,14 @@ def _machine(table: Table) -> MachineShape:
         disk=table.get("disk", values.disk, default.disk),
         network=table.get("network", values.flag, default.network),
     )
+
+
+def _driver_requests(machine: Table) -> Mapping[str, DriverRequest]:
+    request = DriverRequest(
+        driver=machine.get("driver", values.driver_name, NO_REQUEST.driver),
+        checkpoint=machine.get("checkpoint", values.checkpoint_need, NO_REQUEST.checkpoint),
+    )
+    return {} if request == NO_REQUEST else {"": request}
 
 
 def _limits(table: Table) -> Limits:

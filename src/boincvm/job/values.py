@@ -7,7 +7,7 @@ The caller adds where it was found.
 import re
 
 from boincvm.durations import parse_duration
-from boincvm.job.model import GIB, MIB
+from boincvm.job.model import GIB, MIB, CheckpointNeed
 from boincvm.sizes import format_size, parse_size
 
 TIB = 1024 * GIB
@@ -19,6 +19,7 @@ LONGEST_DURATION = 3650 * 86400.0
 
 _LONGEST_SIZE_TEXT = 32
 _LONGEST_SHOWN = 60
+_DRIVER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 _IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -70,6 +71,25 @@ def filled_text(value: object) -> str:
     if not text:
         raise UnexpectedValueError("an empty text", "one that is not empty")
     return text
+
+
+def driver_name(value: object) -> str:
+    """Read the name of a driver, which need not exist here."""
+    text = any_text(value)
+    if not _DRIVER_NAME.fullmatch(text):
+        raise UnexpectedValueError(
+            describe(value), "the name of a driver, like 'qemu' (boincvm doctor lists them)"
+        )
+    return text
+
+
+def checkpoint_need(value: object) -> CheckpointNeed:
+    """Read whether a machine must be able to be saved."""
+    text = any_text(value)
+    for need in CheckpointNeed:
+        if text == need.value:
+            return need
+    raise UnexpectedValueError(describe(value), "'required', 'wanted' or 'none'")
 
 
 def flag(value: object) -> bool:

@@ -5,10 +5,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Self
 
-from boincvm.errors import BoincvmError
+from boincvm.errors import BoincvmError, HypervisorMissingError
 from boincvm.guestlink.host_name import host_name
-from boincvm.hypervisor.registry import DEFAULT
-from boincvm.image.store import ImageStore
+from boincvm.hypervisor.choice import Choice, advise, choose_for_run
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.needs import Needs
+from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Job, MachineTask
 from boincvm.machine.prestart import Prestarted
 from boincvm.machine.spec import machine_spec
@@ -21,9 +23,12 @@ class EarlyStart:
     After the block the machine and its directory are removed, and the image is released.
     """
 
-    def __init__(self, job: Job[MachineTask], driver: str = DEFAULT) -> None:
+    def __init__(self, job: Job[MachineTask], driver: str | None = None) -> None:
+        """Take the job, and the driver that the command line asks for, if any."""
         self._driver = driver
         self._job = job
+        self.choice: Choice | None = None
+        """The driver, once one has been chosen."""
         self._stack = ExitStack()
         self._prestarted: Prestarted | None = None
         self._failure: BoincvmError | None = None
@@ -54,9 +59,27 @@ class EarlyStart:
         self.store = image.golden.parent
         spec = machine_spec(job.machine, image, directory)
         spec = spec._replace(ephemeral=True, host_name=host_name(job.name))
-        prestarted = Prestarted(self._driver, image, spec, job.limits.silence)
+        prestarted = self._prestart(image, spec)
         stack.callback(prestarted.end)
         return prestarted
+
+    def _prestart(self, image: Image, spec: MachineSpec) -> Prestarted:
+        """Choose the driver and start the machine."""
+        request, silence = self._job.driver_request(), self._job.limits.silence
+        needs = Needs(request.checkpoint, spec.cpus, spec.network)
+
+        def find_kernel() -> Path:
+            return image.kernel
+
+        self.choice = choose_for_run(self._driver, request, needs, find_kernel)
+        try:
+            return Prestarted(self.choice.driver, image, spec, silence)
+        except HypervisorMissingError:
+            if self.choice.reason:  # it was asked for, or is what works best here
+                raise
+            # Nobody cares which one it is, so another one that is here is as good.
+            self.choice = advise(needs, find_kernel)
+            return Prestarted(self.choice.driver, image, spec, silence)
 
     def result(self) -> Prestarted:
         """Return what was started. Raises the BoincvmError that prevented it."""

@@ -4,15 +4,23 @@ The machine starts first; the modules that run a job in it are imported meanwhil
 """
 
 from boincvm.host.signals import TERMINATION_SIGNALS, block_signals, restore_signal_mask
-from boincvm.hypervisor.registry import DEFAULT
 from boincvm.job.model import Job, MachineTask
 from boincvm.runner.early_start import EarlyStart
+from boincvm.standard_error import say
 
 
 def run_job(
-    job: Job[MachineTask], *, json_output: bool, show_progress: bool, driver: str = DEFAULT
+    job: Job[MachineTask],
+    *,
+    json_output: bool,
+    show_progress: bool,
+    driver: str | None = None,
+    is_verbose: bool = False,
 ) -> int:
     """Run `job`; return the exit code. Raises BoincvmError.
+
+    `driver`: the one that the command line asks for (choice.py). `is_verbose`: say which one runs
+    the machine, and why.
 
     With `json_output` one object on standard output describes the result. It includes the program's
     own output (the first MiB of each stream).
@@ -21,6 +29,8 @@ def run_job(
     former = block_signals(TERMINATION_SIGNALS)
     try:
         with EarlyStart(job, driver) as early_start:
+            if is_verbose and early_start.choice is not None:
+                say(f"boincvm: {early_start.choice}")
             import asyncio
 
             from boincvm.runner.loop import run_begun

@@ -16,6 +16,7 @@ from boincvm.errors import (
     InputFileError,
     JobFileError,
     LimitError,
+    PreferencesError,
     UsageError,
 )
 from boincvm.machine.errors import NotEnoughRoomError, SavedMachineError
@@ -63,7 +64,7 @@ def end_of(error: BoincvmError, failures: int) -> End:
     """Return how `error` ends the task; `failures` counts successive ones, including this one."""
     text = f"{error.message}; {error.hint}" if error.hint else error.message
     match error:
-        case HypervisorMissingError():
+        case HypervisorMissingError() | PreferencesError():
             return Postponed(3600, text, notice=True)
         case HostDiskFullError():
             return Postponed(1800, text, notice=True)

@@ -33,8 +33,8 @@ class Started:
 def started(monkeypatch, tmp_path):
     calls = Started()
 
-    def run_job(job, *, json_output, show_progress, driver):
-        calls.driver = driver
+    def run_job(job, *, json_output, show_progress, driver, is_verbose):
+        calls.driver, calls.is_verbose = driver, is_verbose
         calls.job, calls.json_output, calls.show_progress = job, json_output, show_progress
         calls.times += 1
         return 7

@@ -13,6 +13,8 @@ from boincvm.job import toml
 from boincvm.job.model import (
     GIB,
     MIB,
+    CheckpointNeed,
+    DriverRequest,
     InputFile,
     Job,
     Limits,
@@ -85,13 +87,14 @@ def test_the_manuals_smallest_example(written):
 def test_every_other_key(written):
     job = read_job(
         written(
-            '[machine]\nmemory="64M"\nnetwork=true\n'
+            '[machine]\nmemory="64M"\nnetwork=true\ncheckpoint="none"\ndriver="uml"\n'
             '[limits]\nrun=0.5\nboot="1m30s"\nsilence=3\nstop="250s"\n'
             '[[task]]\ncommand="a \'b c\' \\"\\""\nstderr="e/f"\ndirectory="/srv/x"\n'
             'environment.EMPTY=""\n'
         )
     )
     assert job.machine == MachineShape(memory=64 * MIB, network=True)
+    assert job.driver_request() == DriverRequest("uml", CheckpointNeed.NONE)
     assert job.limits == Limits(boot=90.0, silence=3.0, stop=250.0)
     assert job.tasks == (
         MachineTask(
@@ -147,6 +150,10 @@ FAULTS = {
     f"[machine]\ncpus = 257{TASK}": (2, "257", "a whole number from 1 to 256"),
     f"[machine]\ncpus = 0x{'f' * 5000}{TASK}": (2, "a very large number", "a whole number"),
     f"[machine]\nnetwork = 'no'{TASK}": (2, "'no'", "true or false"),
+    f"[machine]\ncheckpoint = 'no'{TASK}": (2, "'no'", "'required', 'wanted' or 'none'"),
+    f"[machine]\ncheckpoint = false{TASK}": (2, "false", "a text in quotes"),
+    f"[machine]\ndriver = '../up'{TASK}": (2, "'../up'", "the name of a driver"),
+    f"[machine]\ndriver = ''{TASK}": (2, "''", "the name of a driver"),
     f"[machine]\nimage = '../up'{TASK}": (2, "'../up'", "an image's name"),
     f"[machine]\nimage = 1979-05-27{TASK}": (2, "a date or time", "a text in quotes"),
     f"[limits]\nrun = 0{TASK}": (2, "0", "a duration above 0"),

@@ -17,6 +17,8 @@ from boincvm.job.macros import Macros
 from boincvm.job.model import (
     GUEST_DIRECTORY,
     MIB,
+    CheckpointNeed,
+    DriverRequest,
     HostTask,
     InputFile,
     Job,
@@ -268,6 +270,12 @@ def test_an_archive_without_a_name_is_none():
         ("", "<network/>", "what line 1 says: no <network>"),
         ("<network/>", "<network>0</network>", "what line 2 says: ''"),
         ("", "<image>sci</image>", "what line 1 says: no <image>"),
+        ("", "<driver>uml</driver>", "what line 1 says: no <driver>"),
+        (
+            "<checkpoint>none</checkpoint>",
+            "<checkpoint>wanted</checkpoint>",
+            "what line 2 says: 'none'",
+        ),
     ],
 )
 def test_a_machine_described_twice_and_differently(first, second, expected):
@@ -276,6 +284,28 @@ def test_a_machine_described_twice_and_differently(first, second, expected):
     message = refused(text)
     assert message.startswith(f"job.xml:4: found <{element}> ")
     assert message.endswith(f" for the machine 'v', expected {expected}")
+
+
+def test_what_a_machine_asks_of_its_driver():
+    asked = "<checkpoint>required</checkpoint><driver>uml</driver>"
+    job = read(f"<job_desc>{IN_MACHINE}{asked}</task>{IN_MACHINE}</task></job_desc>")
+    assert job.driver_request("v") == DriverRequest("uml", CheckpointNeed.REQUIRED)
+    job = read(f"<job_desc>{IN_MACHINE}</task></job_desc>")
+    assert job.driver_request("v") == DriverRequest(None, CheckpointNeed.WANTED)
+
+
+@pytest.mark.parametrize(
+    ("element", "expected"),
+    [
+        ("<checkpoint/>", "'required', 'wanted' or 'none'"),
+        ("<checkpoint>Required</checkpoint>", "'required', 'wanted' or 'none'"),
+        ("<driver>../x</driver>", "the name of a driver, like 'qemu'"),
+        ("<driver></driver>", "the name of a driver, like 'qemu'"),
+    ],
+)
+def test_what_no_driver_can_be_asked(element, expected):
+    message = refused(f"<job_desc>{IN_MACHINE}{element}</task></job_desc>")
+    assert expected in message
 
 
 @pytest.mark.parametrize("second", ["", "<image>base</image>", "<network>0</network>"])

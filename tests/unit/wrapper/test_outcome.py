@@ -31,6 +31,7 @@ ENDS: dict[str, End] = {
     "LimitError": Finished(ExitCode.BUG, TEXT),
     "ImageBuildError": Finished(195, TEXT),
     "HypervisorMissingError": Postponed(3600, TEXT, notice=True),
+    "PreferencesError": Postponed(3600, TEXT, notice=True),
     "ImageMissingError": Postponed(3600, TEXT, notice=True),
     "ImageDamagedError": Postponed(3600, TEXT, notice=True),
     "HostDiskFullError": Postponed(1800, TEXT, notice=True),

@@ -4,11 +4,15 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from boincvm.errors import UsageError
+from boincvm.hypervisor.choice import choose
 from boincvm.hypervisor.contract import Driver, MachineSpec
-from boincvm.hypervisor.registry import DEFAULT, open_driver
+from boincvm.hypervisor.needs import Needs
+from boincvm.hypervisor.registry import open_driver
 from boincvm.image.pack import packed_name, unpack_image
 from boincvm.image.store import Image, ImageStore
-from boincvm.job.model import Limits
+from boincvm.job.model import DriverRequest, Limits
+from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.golden.background import Warmers
 from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.saved_machine import SavedMachine, discard_machine, remove_unneeded
@@ -75,17 +79,38 @@ class MachineStarter:
             return store.open(own_name)
         return ImageStore().open(name)
 
+    async def _driver(
+        self, name: str, spec: MachineSpec, image: Image, request: DriverRequest
+    ) -> Driver:
+        """Choose and open the driver for a new machine. Raises BoincvmError, OSError."""
+        needs = Needs(
+            request.checkpoint,
+            spec.cpus,
+            spec.network,
+            # Otherwise the client has checked who wrote what runs, and it may start on the host.
+            is_trusted=self._context.signed is None,
+        )
+        choice = await in_side_thread(choose, needs, request, lambda: image.kernel)
+        log(f"the machine {name}: {choice}")
+        return await open_driver(choice.driver, image.kernel)
+
     async def open(
-        self, name: str, spec: MachineSpec, image: Image, saved: SavedMachine | None
+        self,
+        name: str,
+        spec: MachineSpec,
+        image: Image,
+        request: DriverRequest,
+        saved: SavedMachine | None,
     ) -> TaskMachine:
         """Start a machine: restored from `saved`, or else a new one. Raises BoincvmError."""
-        driver = await open_driver(DEFAULT, image.kernel)
         sources: list[StartSource]
         if saved is not None:
+            driver = await _driver_of(saved, image)
             remove_unneeded(spec.directory, newest=saved.checkpoint.number)
             # A task's program is attached by the task, which then wakes the machine.
             sources = [Restore(saved, None if saved.task else lambda _link: None)]
         else:
+            driver = await self._driver(name, spec, image, request)
             discard_machine(spec.directory)
             spec.directory.mkdir(mode=0o700)
             sources = [Clone(image), Boot()]
@@ -109,3 +134,11 @@ class MachineStarter:
         """Release the images, and end the processes that make snapshots."""
         await self._warmers.close()
         self._held.close()
+
+
+async def _driver_of(saved: SavedMachine, image: Image) -> Driver:
+    """Open the driver that saved a machine. Raises SavedMachineError, HypervisorMissingError."""
+    try:
+        return await open_driver(saved.driver, image.kernel)
+    except UsageError as error:
+        raise SavedMachineError(f"{error.message}, which has saved the machine") from error

@@ -210,7 +210,7 @@ class JobMachines:
         check_room(self._context.slot, shape.memory)
         if saved is not None:
             self._kept[name] = saved
-        machine = await self._opening.open(name, spec, image, saved)
+        machine = await self._opening.open(name, spec, image, self._job.driver_request(name), saved)
         self._unsaved_since[name] = self.times.watch.elapsed
         if not self._network:
             await machine.connect_network(connected=False)

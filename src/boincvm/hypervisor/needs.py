@@ -1,0 +1,18 @@
+"""What a machine needs of its driver."""
+
+from typing import NamedTuple
+
+from boincvm.job.model import CheckpointNeed
+
+
+class Needs(NamedTuple):
+    """What a machine needs of its driver."""
+
+    checkpoint: CheckpointNeed = CheckpointNeed.WANTED
+    cpus: int = 1
+    network: bool = False
+    display: bool = False
+    firmware: bool = False
+    """Whether it boots a disk of its own, without a kernel of ours."""
+    is_trusted: bool = False
+    """Whether its programs might as well run on the host, without a machine around them."""

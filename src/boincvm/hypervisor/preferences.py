@@ -1,0 +1,93 @@
+"""A volunteer's preferences for this host, in `preferences.toml` (docs/user-guide.md).
+
+Whoever owns the computer has the last word, so they go before what a job asks for.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from boincvm.errors import PreferencesError
+from boincvm.job import values
+from boincvm.paths import configuration_directory
+
+AUTO = "auto"
+"""The name that leaves the choice of a driver to the advisor."""
+_KEYS = ("driver", "machines", "memory")
+_MOST_MACHINES = 10_000
+_MOST_BYTES = 1 << 16
+
+Value = TypeVar("Value")
+
+
+class Preferences(NamedTuple):
+    """What a volunteer has said; None: nothing."""
+
+    driver: str | None = None
+    """The driver of all machines, or AUTO."""
+    machines: int | None = None
+    """The most machines that may run at once."""
+    memory: int | None = None
+    """The most bytes of memory that machines may have together."""
+
+
+def preferences_file() -> Path:
+    """Return the file's path, whether it exists or not. Raises HostError, RuntimeError."""
+    return configuration_directory() / "preferences.toml"
+
+
+def read_preferences() -> Preferences:
+    """Read the file; without one there are no preferences. Raises HostError."""
+    try:
+        path = preferences_file()
+        exists = os.path.lexists(path)
+    except RuntimeError:  # this user has no home directory
+        return Preferences()
+    return _read(path) if exists else Preferences()
+
+
+def _read(path: Path) -> Preferences:
+    import tomllib  # slow, and few have such a file
+
+    from boincvm.host.own_files import open_own
+
+    try:
+        with open_own(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise _fault(path, f"it has more than {_MOST_BYTES} bytes")
+        table = tomllib.loads(content.decode())
+    except OSError as error:
+        raise _fault(path, error.strerror or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise _fault(path, "".join(filter(str.isprintable, str(error)))[:120]) from error
+    unknown = sorted(set(table) - set(_KEYS))
+    if unknown:
+        expected = ", ".join(_KEYS)
+        raise _fault(path, f"found {values.describe(unknown[0])}, expected {expected}")
+
+    def value(key: str, convert: Callable[[object], Value]) -> Value | None:
+        if key not in table:
+            return None
+        try:
+            return convert(table[key])
+        except values.UnexpectedValueError as error:
+            raise _fault(path, f"{key}: {error}") from error
+
+    return Preferences(
+        driver=value("driver", values.driver_name),
+        machines=value("machines", _count),
+        memory=value("memory", values.memory),
+    )
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_MACHINES:
+        expected = f"a whole number from 1 to {_MOST_MACHINES}"
+        raise values.UnexpectedValueError(values.describe(value), expected)
+    return value
+
+
+def _fault(path: Path, why: str) -> PreferencesError:
+    return PreferencesError(f"{path} cannot be used: {why}", hint="mend the file, or remove it")

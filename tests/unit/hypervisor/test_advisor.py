@@ -1,0 +1,212 @@
+"""What the advisor finds out, remembers, and finds out again when something has changed."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from boincvm.errors import HypervisorMissingError
+from boincvm.hypervisor import advisor
+from boincvm.hypervisor.contract import CONTRACT_VERSION
+from boincvm.hypervisor.verdict import (
+    Abilities,
+    Ability,
+    Isolation,
+    Speed,
+    Verdict,
+)
+
+FINE = Verdict(
+    "1.0",
+    acceleration="some",
+    speed=Speed.EMULATED,
+    isolation=Isolation.SANDBOX,
+    isolated_by="a box",
+    abilities=Abilities(frozenset((Ability.NETWORK, Ability.GOLDEN)), 3),
+)
+
+
+class Package:
+    """A driver's package that counts how often it is asked."""
+
+    contract_version = CONTRACT_VERSION
+
+    def __init__(self, program: Path) -> None:
+        self.depends_on = (str(program),)
+        self.verdict: object = FINE
+        self.error: BaseException | None = None
+        self.asked = 0
+
+    def assess(self, find_kernel: object) -> object:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return self.verdict
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
+    """The only driver there is."""
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    (tmp_path / "program").touch()
+    package = Package(tmp_path / "program")
+    monkeypatch.setattr(advisor, "driver_names", lambda: ["it"])
+    monkeypatch.setattr(advisor, "find_driver", lambda name: package)
+    return package
+
+
+def no_kernel() -> None:
+    """There is no image here."""
+
+
+def test_it_is_found_out_once(package: Package) -> None:
+    assert advisor.known_verdicts() is None
+    assert advisor.verdicts(no_kernel) == {"it": FINE}
+    assert advisor.known_verdicts() == advisor.verdicts(no_kernel) == {"it": FINE}
+    assert package.asked == 1
+    assert advisor.verdicts(no_kernel, refresh=True) == {"it": FINE}
+    assert package.asked == 2
+
+
+def test_it_is_found_out_again_when_a_program_has_changed(package: Package, tmp_path: Path) -> None:
+    advisor.verdicts(no_kernel)
+    (tmp_path / "program").write_text("a newer one")
+    advisor.verdicts(no_kernel)
+    assert package.asked == 2
+    (tmp_path / "program").unlink()
+    advisor.verdicts(no_kernel)
+    assert package.asked == 3
+
+
+def test_or_a_package_was_installed(
+    package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "more"))
+    (tmp_path / "more").mkdir()
+    advisor.verdicts(no_kernel)
+    advisor.verdicts(no_kernel)
+    assert package.asked == 1
+    (tmp_path / "more/another-1.0.dist-info").mkdir()
+    advisor.verdicts(no_kernel)
+    assert package.asked == 2
+
+
+def test_or_the_host_was_booted(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    advisor.verdicts(no_kernel)
+    monkeypatch.setattr(advisor, "boot_id", lambda: "another")
+    advisor.verdicts(no_kernel)
+    assert package.asked == 2
+
+
+def test_what_could_not_be_tried_is_not_remembered(package: Package) -> None:
+    package.verdict = FINE._replace(is_final=False)
+    advisor.verdicts(no_kernel)
+    package.verdict = FINE
+    assert advisor.verdicts(no_kernel) == {"it": FINE}
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble", "remedy"),
+    [
+        (HypervisorMissingError("it is gone", hint="get it"), "it is gone", "get it"),
+        (ValueError("odd\n\x1b[2J"), "its checks failed: ValueError: odd[2J", ""),
+        (SystemExit(3), "its checks failed: SystemExit: 3", ""),
+        (OSError(5, "Input/output error"), "its checks failed: OSError: [Errno 5]", ""),
+    ],
+)
+def test_a_driver_whose_checks_fail(
+    package: Package, error: BaseException, trouble: str, remedy: str
+) -> None:
+    package.error = error
+    verdict = advisor.verdicts(no_kernel)["it"]
+    assert verdict.trouble.startswith(trouble)
+    assert verdict.remedy == remedy
+    assert not verdict.is_usable
+
+
+@pytest.mark.parametrize("returned", [None, "fine", ("1.0", ""), 3])
+def test_a_driver_that_returns_something_else(package: Package, returned: object) -> None:
+    package.verdict = returned
+    assert "it returned" in advisor.verdicts(no_kernel)["it"].trouble
+
+
+def test_a_driver_that_does_not_answer(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    from threading import Event
+
+    never = Event()
+    monkeypatch.setattr(advisor, "LIMIT", 0.05)
+    monkeypatch.setattr(package, "assess", lambda find_kernel: never.wait(30))
+    verdict = advisor.verdicts(no_kernel)["it"]
+    never.set()
+    assert "took more than 0.05 s" in verdict.trouble
+    assert advisor.known_verdicts() is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"key": []}',
+        '{"key": [], "depends_on": 3}',
+        '{"key": [], "depends_on": [3], "verdicts": {}}',
+    ],
+)
+def test_a_damaged_file_is_not_believed(package: Package, damage: str) -> None:
+    advisor.verdicts(no_kernel)
+    advisor._file().write_text(damage)
+    assert advisor.verdicts(no_kernel) == {"it": FINE}
+    assert package.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("speed", "WARP"), ("isolation", 7), ("abilities", []), ("abilities", [["FLY"], 1]), ("x", 1)],
+)
+def test_a_file_of_another_version_is_not_believed(
+    package: Package, name: str, value: object
+) -> None:
+    advisor.verdicts(no_kernel)
+    table = json.loads(advisor._file().read_text())
+    table["verdicts"]["it"][name] = value
+    advisor._file().write_text(json.dumps(table))
+    assert advisor.verdicts(no_kernel) == {"it": FINE}
+    assert package.asked == 2
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package of somebody else with a driver whose import fails."""
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    (tmp_path / "their_driver.py").write_text("import nothing_of_that_name\n")
+    about = tmp_path / "their_driver-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-driver\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[boincvm.drivers]\ntheirs = their_driver:PACKAGE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("their_driver", None)
+
+
+@pytest.mark.usefixtures("theirs")
+def test_somebody_elses_broken_driver_harms_nobody() -> None:
+    found = advisor.verdicts(no_kernel)
+    assert "No module named 'nothing_of_that_name'" in found["theirs"].trouble
+    assert found["qemu"].is_usable
+    assert found["uml"].is_usable
+
+
+def test_all_of_this_host_are_asked_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    begin = time.monotonic()
+    found = advisor.verdicts(no_kernel)
+    assert time.monotonic() - begin < advisor.LIMIT + 1
+    assert list(found)[:2] == ["qemu", "uml"]

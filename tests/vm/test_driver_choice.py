@@ -1,0 +1,117 @@
+"""The driver of a real machine: what job, volunteer and host say, and the line in the log."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from boincvm.boinc.testing import EndKind
+from boincvm.exit_codes import ExitCode
+from support.slot import Slot
+
+BOINCVM = Path(sys.executable).with_name("boincvm")
+NO_CHECKPOINTS = "<checkpoint>none</checkpoint>"
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("base_image")]
+
+
+@pytest_asyncio.fixture
+async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
+    async with Slot(tmp_path) as slot:
+        yield slot
+
+
+async def test_a_task_runs_in_a_machine_that_can_be_saved(slot: Slot) -> None:
+    slot.machine_job("echo done")
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert "the machine vm: the driver qemu: " in slot.stderr
+    assert ", checkpoints" in slot.stderr
+
+
+async def test_a_task_without_checkpoints_runs_at_the_hosts_own_speed(slot: Slot) -> None:
+    slot.machine_job("uname -r; echo done", NO_CHECKPOINTS)
+    end = await slot.run()
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    (line,) = [line for line in slot.stderr.splitlines() if "the machine vm: the driver" in line]
+    _, _, reason = line.partition("the driver ")
+    assert "the host's own speed" in reason
+    # Where KVM works QEMU is as fast, and isolates better.
+    is_accelerated = "isolated by the processor" in reason
+    assert reason.startswith("qemu: " if is_accelerated else "uml: the host's own speed, ")
+
+
+async def test_a_volunteer_has_the_last_word(slot: Slot, tmp_path: Path) -> None:
+    directory = tmp_path / "configuration"
+    (directory / "boincvm").mkdir(parents=True)
+    (directory / "boincvm/preferences.toml").write_text('driver = "qemu"\n')
+    slot.machine_job("echo done", NO_CHECKPOINTS)
+    end = await slot.run(XDG_CONFIG_HOME=str(directory))
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert "the machine vm: the driver qemu: the preferences ask for it" in slot.stderr
+
+
+async def test_preferences_that_cannot_be_read_postpone_the_task(
+    slot: Slot, tmp_path: Path
+) -> None:
+    directory = tmp_path / "configuration"
+    (directory / "boincvm").mkdir(parents=True)
+    (directory / "boincvm/preferences.toml").write_text("driver = 7\n")
+    slot.machine_job("echo done")
+    end = await slot.run(XDG_CONFIG_HOME=str(directory))
+    assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
+    assert "driver: found 7, expected a text in quotes" in slot.stderr
+    assert str(tmp_path) not in slot.stderr
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BOINCVM, "run", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_run_says_which_and_why() -> None:
+    done = run("-v", "--", "echo", "done")
+    assert done.stdout == "done\n"
+    assert done.stderr == "boincvm: the driver qemu: nobody asks for another\n"
+    done = run("-v", "--driver", "auto", "--", "echo", "done")
+    assert done.stdout == "done\n"
+    assert done.stderr.startswith("boincvm: the driver qemu: ")
+    assert "isolated by" in done.stderr
+
+
+def test_a_job_file_asks_for_a_driver(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(
+        '[machine]\ndriver = "uml"\n[[task]]\ncommand = ["echo", "done"]\n'
+    )
+    done = run("-v", "--json", str(tmp_path / "job.toml"))
+    assert json.loads(done.stdout)["stdout"] == "done\n"
+    assert done.stderr == "boincvm: the driver uml: the job asks for it\n"
+
+
+def test_without_qemu_another_driver_is_as_good_if_it_is_safe(tmp_path: Path) -> None:
+    """There is nothing but User-mode Linux, which is taken only if it is a boundary."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("linux.uml", "unshare", "setpriv"):
+        for directory in os.get_exec_path():
+            if (Path(directory) / name).exists():
+                (programs / name).symlink_to(Path(directory) / name)
+                break
+    done = run("-v", "--", "echo", "done", PATH=str(programs), XDG_CACHE_HOME=str(tmp_path))
+    if done.returncode == 0:
+        assert done.stdout == "done\n"
+        assert done.stderr.startswith("boincvm: the driver uml: the host's own speed, isolated")
+    else:
+        assert done.returncode == ExitCode.HYPERVISOR_MISSING
+        assert "no qemu-system-x86_64" in done.stderr
+        assert "uml: it is no boundary against hostile programs" in done.stderr
