@@ -11,6 +11,7 @@ from boincvm.host.inherited import reset_inherited_state
 from boincvm.machine.golden.switch import SWITCH
 from support.bench import Bench
 from support.images import ready_image
+from support.left_processes import none_left
 from support.virtualbox.fixture import NOT_RUN
 
 # The tests' programs begin as from a terminal, though the tests may not: `nohup make test &`.
@@ -41,6 +42,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"not run: {NOT_RUN}")
         for name in names:
             terminalreporter.line(name)
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_process() -> Iterator[None]:
+    """End the processes that the test leaves running, which it may do only where it fails."""
+    with none_left() as left:
+        yield
+    assert left == []
 
 
 @pytest.fixture(scope="session")

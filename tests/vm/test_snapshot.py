@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.paths import data_directory
+from support.bench import until
 from support.fresh_program import SCRIPT, Told, check_copies
 
 pytestmark = [pytest.mark.timeout(250), pytest.mark.usefixtures("base_image")]
@@ -63,8 +64,7 @@ def begin(tmp_path: Path, job: Path) -> "subprocess.Popen[str]":
     """A job that has written its first lines."""
     process = wrapper(tmp_path, job)
     output = job / "out"
-    while process.poll() is None and not (output.exists() and output.stat().st_size):
-        pass
+    until(lambda: process.poll() is not None or (output.exists() and output.stat().st_size), LIMIT)
     return process
 
 
