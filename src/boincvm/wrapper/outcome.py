@@ -17,6 +17,7 @@ from boincvm.errors import (
     JobFileError,
     LimitError,
     PreferencesError,
+    UnsupportedHostError,
     UsageError,
 )
 from boincvm.machine.errors import NotEnoughRoomError, SavedMachineError
@@ -74,6 +75,8 @@ def end_of(error: BoincvmError, failures: int) -> End:
             return Postponed(600, text, notice=False)
         case ImageMissingError() | ImageDamagedError():
             return Postponed(3600, text, notice=True)
+        case UnsupportedHostError():  # no later try can help here, but another host can
+            return Finished(BoincExit.INIT_FAILURE, text)
         case JobFileError() | UsageError() | InputFileError():
             return Finished(BoincExit.INIT_FAILURE, text)
         case LimitError():

@@ -133,6 +133,18 @@ async def test_what_the_host_refuses_is_tried_again(slot: HostSlot) -> None:
     await fails(slot, 208, "(5 times)")
 
 
+async def test_what_this_system_cannot_do_is_not_tried_again(slot: HostSlot) -> None:
+    """It can never get better here, and another host can do it."""
+    slot.patched(
+        "from boincvm.host.not_yet import not_yet\n"
+        "from boincvm.wrapper.tasks.host_program import HostProgram\n"
+        "async def wait(self): raise not_yet('resource usage of a process tree')\n"
+        "HostProgram.wait = wait"
+    )
+    slot.job(task("true"))
+    await fails(slot, 206, "not yet on Linux: resource usage of a process tree")
+
+
 async def test_a_defect_of_ours_is_no_success(slot: HostSlot) -> None:
     slot.patched(
         "from boincvm.wrapper.report import ClientReport\n"
