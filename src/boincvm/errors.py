@@ -8,6 +8,7 @@ BoincvmError
 ├── OutputFileError         an output file is missing, unsafe or cannot be written
 ├── HypervisorMissingError  the hypervisor is not installed
 ├── HypervisorError         the hypervisor refused or died
+│   └── HypervisorKilledError   somebody or the host's system killed it
 ├── GuestError
 │   ├── GuestNeverBootedError
 │   ├── GuestHungError
@@ -79,6 +80,10 @@ class HypervisorMissingError(BoincvmError):
 
 class HypervisorError(BoincvmError):
     exit_code = ExitCode.HYPERVISOR_FAILED
+
+
+class HypervisorKilledError(HypervisorError):
+    """Somebody or the host's system killed it, which says nothing about what it ran."""
 
 
 class GuestError(BoincvmError):

@@ -14,7 +14,7 @@ import pytest
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER, GOLDEN_MEMORY, GOLDEN_STATE
 from boincvm.machine.golden.snapshots import TABLE
 from boincvm.machine.golden.switch import SWITCH
-from support.bench import Bench, kill, until, wait_for_end
+from support.bench import Bench, finish, kill, until, wait_for_end
 from support.golden_home import BOINCVM, LIMIT, GoldenHome, wait_for_maker
 
 pytestmark = pytest.mark.timeout(200)
@@ -200,3 +200,19 @@ def test_a_run_that_is_ended_as_soon_as_its_machine_begins(
     wait_for_end(end)
     if number == signal.SIGKILL:  # then it is the next run that tidies up
         assert bench.run("--memory", "256M", "--", "true").code == 0
+
+
+def test_a_copy_that_is_killed_while_it_starts(
+    home: GoldenHome, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever killed it, be it the kernel for lack of memory: the snapshot is not at fault."""
+    table = home.take_snapshot() / TABLE
+    monkeypatch.setenv(SWITCH, "existing")
+    bench.data = home.images.parents[1]
+    process = bench.start("--memory", "256M", "--", "sleep", "1000")
+    until(bench.machines)
+    (machine,) = bench.machines()
+    wait_for_end(kill(machine))
+    finish(process).says(215, "killed", "signal 9 ended QEMU")
+    assert table.exists()
+    assert home.run("true")["start"] == "golden"

@@ -58,6 +58,27 @@ async def test_a_killed_hypervisor(slot: Slot) -> None:
     assert made_by_machines(slot) == []
 
 
+async def test_a_hypervisor_that_is_killed_while_a_checkpoint_wakes(slot: Slot) -> None:
+    """The checkpoint is not at fault: the work goes on from it."""
+    slot.machine_job("echo begin; sleep 4; echo end")
+    await slot.begin()
+    await slot.says("out", "begin")
+    slot.send(Control.QUIT)
+    assert (await slot.wait(LIMIT)).kind is EndKind.QUIT, slot.stderr
+    await slot.begin()
+    await slot.holds(lambda: bool(slot.machines()))
+    (pid,) = slot.machines()
+    os.kill(pid, signal.SIGKILL)
+    end = await slot.wait(LIMIT)
+    assert end.kind is EndKind.TEMPORARY_EXIT, slot.stderr
+    assert "signal 9 ended QEMU" in end.text
+    assert list((slot.path / "boincvm-machine-0").glob("checkpoint-*.json"))
+    end = await slot.run()
+    assert end.kind is EndKind.FINISHED, slot.stderr
+    assert slot.text("out") == "begin\nend\n"
+    assert "anew" not in slot.stderr
+
+
 async def test_a_machine_that_fails_again_and_again(slot: Slot) -> None:
     slot.machine_job("echo c > /proc/sysrq-trigger; sleep 1000")
     delays = []

@@ -95,9 +95,9 @@ class EndCause(Enum):
     PANICKED = auto()
     """The guest's kernel panicked; the detail is its last words."""
     KILLED = auto()
-    """A signal from outside ended the hypervisor."""
+    """A signal that somebody else sent ended the hypervisor."""
     FAILED = auto()
-    """The hypervisor failed."""
+    """The hypervisor failed; a signal such as SIGSEGV, which it caused itself, is a failure."""
     HOST_DISK_FULL = auto()
 
     # No driver reports these; the engine detects them on the guest link (machine/end.py).
@@ -285,6 +285,9 @@ class Machine(Protocol):
 
     async def start(self) -> Channel:
         """Begin to boot and return the host's end of the guest link, which the caller owns.
+
+        Raises HypervisorKilledError if somebody else ended the hypervisor meanwhile, which does not
+        count against what it was to start from.
 
         A machine that resumes from a checkpoint is PAUSED then, so that `GuestLink.attach` can tell
         its guest what must be renewed before anything runs there.

@@ -17,6 +17,7 @@ from boincvm.errors import (
     GuestProtocolError,
     HostDiskFullError,
     HypervisorError,
+    HypervisorKilledError,
 )
 from boincvm.hypervisor.contract import EndCause, MachineEnd
 
@@ -41,7 +42,7 @@ MEANINGS: Mapping[EndCause, EndMeaning] = {
     ),
     EndCause.PANICKED: EndMeaning(GuestPanickedError, "the guest's kernel panicked: {detail}"),
     EndCause.KILLED: EndMeaning(
-        HypervisorError,
+        HypervisorKilledError,
         "the virtual machine was killed from outside: {detail}",
         "the host may have run out of memory: see its system log",
     ),

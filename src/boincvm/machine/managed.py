@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from boincvm.errors import GuestError, HypervisorError
+from boincvm.errors import GuestError, HypervisorError, HypervisorKilledError
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import (
     Checkpoint,
@@ -126,9 +126,9 @@ class ManagedMachine:
         """Start from the first of `sources` that works; wait until the guest's agent has answered.
 
         A source that fails is discarded, and `rejected` tells why. No other source is tried if the
-        machine has been killed or the failure is not the source's fault: HostDiskFullError,
-        HypervisorMissingError, UsageError and OSError are raised at once. Raises the last source's
-        HypervisorError, GuestError or SavedMachineError.
+        machine has been killed or the failure is not the source's fault: HypervisorKilledError,
+        HostDiskFullError, HypervisorMissingError, UsageError and OSError are raised at once. Raises
+        the last source's HypervisorError, GuestError or SavedMachineError.
         """
         self._wants_golden = any(isinstance(source, Clone) for source in sources)
         for source in sources:
@@ -138,6 +138,8 @@ class ManagedMachine:
             except UnusableSourceError as error:
                 if error.reason:
                     self.rejected.append(Rejected(str(source), error.reason))
+            except HypervisorKilledError:
+                raise
             except (HypervisorError, GuestError, SavedMachineError) as error:
                 if self._is_killed:
                     raise

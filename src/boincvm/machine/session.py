@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TypeVar
 
-from boincvm.errors import GuestDiedError
+from boincvm.errors import GuestDiedError, GuestError, HypervisorError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.transfer_disk import TransferWindow
 from boincvm.hypervisor.contract import Machine, MachineEnd
@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 END_LIMIT = 10.0
 """Seconds that a machine may outlive its agent before only the agent's death is reported."""
+_CAUSE_LIMIT = END_LIMIT + 5.0
+"""Seconds within which it is known why a link has ended, unless nobody watches the machine."""
 
 
 class Session:
@@ -44,12 +46,24 @@ class Session:
         task = asyncio.ensure_future(work)
         try:
             await asyncio.wait((task, self._trouble), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
+            if task.done() and not await self._has_ended(task):
                 return task.result()
             raise self._trouble.result()
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def _has_ended(self, task: asyncio.Future[T]) -> bool:
+        """Tell whether `task` failed because the machine or its link ended, and wait for why.
+
+        A machine that ends closes its link first, so the work in it may fail before the cause is
+        known.
+        """
+        if task.cancelled() or not isinstance(task.exception(), GuestError | HypervisorError):
+            return False
+        if self.link.failure.done():
+            await asyncio.wait((self._trouble,), timeout=_CAUSE_LIMIT)
+        return self._trouble.done()
 
     async def ended(self) -> MachineEnd:
         """Wait until the machine or its link ends, or raise the error of a `fail` before that."""

@@ -17,6 +17,7 @@ from boincvm.errors import (
     GuestProtocolError,
     HostDiskFullError,
     HypervisorError,
+    HypervisorKilledError,
 )
 from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec
@@ -34,7 +35,7 @@ WHAT_FOLLOWS: dict[EndCause, tuple[type[BoincvmError], ExitCode]] = {
     EndCause.ASKED: (GuestDiedError, ExitCode.GUEST_DIED),
     EndCause.POWERED_OFF: (GuestPoweredOffError, ExitCode.GUEST_DIED),
     EndCause.PANICKED: (GuestPanickedError, ExitCode.GUEST_DIED),
-    EndCause.KILLED: (HypervisorError, ExitCode.HYPERVISOR_FAILED),
+    EndCause.KILLED: (HypervisorKilledError, ExitCode.HYPERVISOR_FAILED),
     EndCause.FAILED: (HypervisorError, ExitCode.HYPERVISOR_FAILED),
     EndCause.HOST_DISK_FULL: (HostDiskFullError, ExitCode.HOST_DISK_FULL),
     EndCause.NEVER_BOOTED: (GuestNeverBootedError, ExitCode.GUEST_NEVER_BOOTED),

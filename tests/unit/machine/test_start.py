@@ -14,6 +14,7 @@ from boincvm.errors import (
     GuestNeverBootedError,
     HostDiskFullError,
     HypervisorError,
+    HypervisorKilledError,
     UsageError,
 )
 from boincvm.guestlink.link import GuestLink
@@ -182,10 +183,48 @@ async def test_one_that_ends_while_it_starts(
     driver.silent.add(0)
     starting = asyncio.ensure_future(start(driver, spec, clone(golden), Boot()))
     await driver.has_started.wait()
-    driver.machines[0].end(EndCause.KILLED, "signal 9 ended it")
+    driver.machines[0].end(EndCause.FAILED, "signal 11 ended it")
     machine = await starting
-    assert "signal 9 ended it" in machine.cold_because
+    assert "signal 11 ended it" in machine.cold_because
+    assert not golden.directory.exists()
     await machine.close()
+
+
+@pytest.mark.parametrize("is_told_late", [False, True])
+async def test_one_that_others_kill_while_it_starts(
+    is_told_late: bool, driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    """It is not the snapshot's fault, even where the guest's link is seen to end first."""
+    driver.silent.add(0)
+    starting = asyncio.ensure_future(start(driver, spec, clone(golden), Boot()))
+    await driver.has_started.wait()
+    killed = driver.machines[0]
+    if is_told_late:
+        assert killed._far_end is not None
+        killed._far_end.close()
+        done, _ = await asyncio.wait([starting], timeout=0.1)
+        assert not done
+    killed.end(EndCause.KILLED, "signal 9 ended it")
+    with pytest.raises(HypervisorKilledError, match="signal 9 ended it"):
+        await starting
+    assert golden.directory.exists()
+    assert len(driver.machines) == 1
+
+
+async def test_a_checkpoint_whose_machine_others_kill_while_it_wakes(
+    driver: Driver, spec: MachineSpec
+) -> None:
+    """It is no SavedMachineError, for which its owner would let the work begin anew."""
+    first = await start(driver, spec, Boot())
+    checkpoint, link, _ = await first.keep(7, lambda: None, last=True)
+    driver.silent.add(len(driver.machines))
+    source = Restore(saved()._replace(checkpoint=checkpoint, link=link), _nothing)
+    driver.has_started.clear()
+    starting = asyncio.ensure_future(start(driver, spec, source))
+    await driver.has_started.wait()
+    driver.machines[-1].end(EndCause.KILLED, "signal 9 ended it")
+    with pytest.raises(HypervisorKilledError, match="signal 9 ended it"):
+        await starting
 
 
 async def test_where_nothing_works_the_last_one_tells(

@@ -39,6 +39,7 @@ ENDS: dict[str, End] = {
     "NoRoomForCheckpointError": MACHINE,
     "SavedMachineError": Postponed(1, TEXT, notice=False),
     "HypervisorError": MACHINE,
+    "HypervisorKilledError": MACHINE,
     "GuestError": MACHINE,
     "GuestNeverBootedError": MACHINE,
     "GuestHungError": MACHINE,
@@ -47,7 +48,7 @@ ENDS: dict[str, End] = {
     "GuestPanickedError": MACHINE,
     "GuestProtocolError": MACHINE,
     "HostError": MACHINE,
-    "UnsupportedHostError": MACHINE,
+    "UnsupportedHostError": Finished(206, TEXT),
 }
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from boincvm.errors import HypervisorError
+from boincvm.errors import HypervisorError, HypervisorKilledError
 from boincvm.host.files import remove_if_empty
 from boincvm.host.process_tree import own_usage
+from boincvm.host.signals import ENDING_SIGNALS
 from boincvm.hypervisor import contract
 from boincvm.hypervisor.channel import Channel, SocketChannel
 from boincvm.hypervisor.console import Console
@@ -34,6 +36,9 @@ from boincvm.hypervisor.qemu.saving import Saving
 from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Origin, Restored
 
 T = TypeVar("T")
+
+_GONE_LIMIT = 1.0
+"""Seconds within which a QEMU that has closed its monitor is gone."""
 
 
 class TransferDisk(NamedTuple):
@@ -175,10 +180,14 @@ class QemuMachine:
             self._monitor = await Monitor.open(process.qmp)
             await self._while_it_lives("loading its state", origin.load(self._monitor))
         except HypervisorError as error:
-            process.child.kill()
-            await process.child.wait()
+            end = await self._end_of_start(process)
             reason = process.last_words() or error
             await self.stop()
+            if end is not None and end.cause is EndCause.KILLED:
+                raise HypervisorKilledError(
+                    f"QEMU was killed while it started: {end.detail}",
+                    hint="the host may have run out of memory: see its system log",
+                ) from error
             raise HypervisorError(
                 f"QEMU did not start: {reason}",
                 hint="`boincvm doctor` tests this host",
@@ -186,6 +195,16 @@ class QemuMachine:
         if self.spec.ephemeral:
             self._unlink_files()
             remove_if_empty(self.spec.directory)
+
+    async def _end_of_start(self, process: QemuProcess) -> MachineEnd | None:
+        """Return how a QEMU ended that did not start; end it and return None if it still runs."""
+        if self._monitor is None or self._monitor.is_gone:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GONE_LIMIT):
+                    return _end_of_process(await process.child.wait(), process)
+        process.child.kill()
+        await process.child.wait()
+        return None
 
     def _unlink_files(self) -> None:
         for name in (*self._layers, WINDOW, LOG):
@@ -355,9 +374,16 @@ class QemuMachine:
             return MachineEnd(EndCause.ASKED, "")
         if disk_full:
             return MachineEnd(EndCause.HOST_DISK_FULL, "the host's disk is full")
-        if status < 0:
-            return MachineEnd(EndCause.KILLED, f"signal {-status} ended QEMU")
-        if status > 0:
-            return MachineEnd(EndCause.FAILED, process.last_words() or f"QEMU ended with {status}")
+        if status != 0:
+            return _end_of_process(status, process)
         panic = self._console.panic_line() if self._console else ""
         return MachineEnd(EndCause.PANICKED if panic else EndCause.POWERED_OFF, panic)
+
+
+def _end_of_process(status: int, process: QemuProcess) -> MachineEnd:
+    """Return the end of a QEMU that ended with this exit status, or by minus this signal."""
+    if status < 0:
+        # Any other signal is QEMU's own fault, or that of what it was given.
+        cause = EndCause.KILLED if -status in ENDING_SIGNALS else EndCause.FAILED
+        return MachineEnd(cause, f"signal {-status} ended QEMU")
+    return MachineEnd(EndCause.FAILED, process.last_words() or f"QEMU ended with {status}")

@@ -42,9 +42,14 @@ class Monitor:
             raise HypervisorError(str(error) or "its monitor did not answer") from error
         return monitor
 
+    @property
+    def is_gone(self) -> bool:
+        """Tell whether the connection has ended, and so QEMU is ending or has ended."""
+        return self._client.runstate is not Runstate.RUNNING
+
     async def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
         """Execute a command and return its result. Raises HypervisorError."""
-        if self._client.runstate is not Runstate.RUNNING:
+        if self.is_gone:
             raise HypervisorError(f"QEMU has ended, so {command} failed")
         try:
             async with asyncio.timeout(LIMIT):

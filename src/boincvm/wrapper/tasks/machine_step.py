@@ -9,7 +9,12 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
-from boincvm.errors import GuestError, HypervisorError, OutputFileError
+from boincvm.errors import (
+    GuestError,
+    HypervisorError,
+    HypervisorKilledError,
+    OutputFileError,
+)
 from boincvm.guestlink import signals
 from boincvm.guestlink.program import GuestProgram, ProgramEnd, Usage
 from boincvm.guestlink.status_channel import StatusMessage
@@ -263,8 +268,10 @@ class MachineStep(Step):
 
 
 async def _wake(machine: TaskMachine) -> None:
-    """Wake the saved guest. Raises SavedMachineError."""
+    """Wake the saved guest. Raises SavedMachineError, HypervisorKilledError."""
     try:
         await machine.wake()
+    except HypervisorKilledError:
+        raise  # the saved machine is as good as before
     except (GuestError, HypervisorError) as error:
         raise SavedMachineError(f"the saved guest does not resume: {error.message}") from error
