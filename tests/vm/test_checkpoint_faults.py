@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
-from boincvm.checkpoint_steps import STEPS
+from boincvm.hypervisor.qemu.checkpoint import STEPS
 from boincvm.machine.saved_machine import find_saved
 from boincvm.paths import data_directory
 from support.slot import LIMIT, Slot
@@ -53,8 +53,10 @@ async def finishes(slot: Slot) -> None:
 
 KILL = """
 import os, signal
+from functools import partial
 from pathlib import Path
-from boincvm import checkpoint_steps
+from boincvm.hypervisor.qemu import driver
+from boincvm.wrapper.tasks import machines
 begun = 0
 def victims():
     if {victim!r} == "wrapper":
@@ -75,14 +77,21 @@ def passed(step):
     if step == {step!r} and begun == 2:
         for pid in victims():
             os.kill(pid, signal.SIGKILL)
-checkpoint_steps.passed = passed
+driver.QemuMachine = partial(driver.QemuMachine, on_step=passed)
+really_remove = machines.remove_unneeded
+def remove(directory, **which):
+    passed("manifest written")
+    really_remove(directory, **which)
+    passed("older removed")
+machines.remove_unneeded = remove
 """
+STEPS_OF_WRAPPER = (*STEPS, "manifest written", "older removed")
 
 
 @pytest.mark.parametrize(
     ("step", "victim"),
     [
-        *((step, victim) for step in STEPS for victim in ("wrapper", "qemu-system")),
+        *((step, victim) for step in STEPS_OF_WRAPPER for victim in ("wrapper", "qemu-system")),
         ("guest stopped", "memory_keeper"),
     ],
 )
@@ -189,7 +198,6 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
 
 NO_SPACE = """
 import errno
-from boincvm import checkpoint_steps
 from boincvm.machine import saved_machine
 really = saved_machine.write_atomically
 def write(path, content):

@@ -1,8 +1,8 @@
 """Run by a test as a machine's shim: one that asks before each step of a snapshot.
 
 It sends the step's name to the UNIX socket that `BOINCVM_TEST_GATE` names, and goes on when it gets
-an answer. Before and after the steps of checkpoint_steps.py it has these, of which the first two do
-not block the rest of the shim:
+an answer. After the steps of QEMU's driver (qemu/checkpoint.py) it has these, of which the first
+two do not block the rest of the shim:
 
     manifest to be written   the guest's programs run again
     manifest written
@@ -14,9 +14,10 @@ It also checks that state.json never names a disk that a power cut could destroy
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
-from boincvm import checkpoint_steps
+from boincvm.hypervisor.qemu import driver
 from boincvm.machine import checkpointing
 from boincvm.machine.saved_machine import SavedMachine
 from boincvm.shim import process
@@ -65,7 +66,7 @@ def name_it(self: Snapshots, *given: object) -> None:
 
 
 if __name__ == "__main__":
-    checkpoint_steps.passed = passed
+    driver.QemuMachine = partial(driver.QemuMachine, on_step=passed)  # type: ignore[misc]
     os.fsync = note_sync
     MachineDirectory.write_status = check_sync  # type: ignore[method-assign]
     checkpointing.write_saved = write  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -30,7 +30,6 @@ from typing import NamedTuple
 from qemu.qmp import Message
 
 import boincvm
-from boincvm import checkpoint_steps
 from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError
 from boincvm.host.channels import widen
 from boincvm.host.processes import ChildProcess
@@ -38,6 +37,18 @@ from boincvm.hypervisor.contract import FileSeal
 from boincvm.hypervisor.qemu.monitor import LIMIT, Monitor
 from boincvm.paths import cache_directory
 
+OnStep = Callable[[str], None]
+"""Called with the name of each step of a checkpoint as soon as it is done."""
+STEPS = (
+    "begun",
+    "helper ready",
+    "guest stopped",
+    "disk switched",
+    "memory sent",
+    "guest runs",
+    "memory kept",
+)
+"""The names of the steps, in their order."""
 LOCK = "checkpoint.lock"
 """In the cache directory; held by whoever makes a checkpoint on this host."""
 DOWNTIMES = (20, 60, 200, 1000)
@@ -198,9 +209,10 @@ class UntrackedWritesError(Exception):
 class LiveMigration:
     """Sends a machine's memory while its guest runs."""
 
-    def __init__(self, monitor: Monitor, layer: str, new_layer: str) -> None:
+    def __init__(self, monitor: Monitor, layer: str, new_layer: str, on_step: OnStep) -> None:
         """Prepare to send; `layer` is the block node in use, `new_layer` the one to take over."""
         self._monitor = monitor
+        self._on_step = on_step
         self._layer = layer
         self.new_layer = new_layer
         self._stopped_at = 0.0
@@ -233,7 +245,7 @@ class LiveMigration:
                 raise HypervisorError("QEMU could not send the guest's memory in time") from None
         if self._is_void:  # cancelling would be quicker, but can hang QEMU 7.2
             raise UntrackedWritesError
-        checkpoint_steps.passed("memory sent")
+        self._on_step("memory sent")
 
     async def _prepare(self, stream: int, downtime: int | None) -> None:
         wanted = [{"capability": name, "state": True} for name in _CAPABILITIES]
@@ -304,12 +316,12 @@ class LiveMigration:
         if status == "active" and downtime is not None:
             await self._let_run_meanwhile()
         elif status == "pre-switchover":
-            checkpoint_steps.passed("guest stopped")
+            self._on_step("guest stopped")
             if not self._is_void:
                 change: dict[str, object] = {"node": self._layer, "overlay": self.new_layer}
                 await self._monitor.execute("blockdev-snapshot", change)
                 self.has_switched = True
-            checkpoint_steps.passed("disk switched")
+            self._on_step("disk switched")
             await self._monitor.execute("migrate-continue", {"state": status})
         elif status in ("failed", "cancelled"):
             told = await self._monitor.execute("query-migrate")

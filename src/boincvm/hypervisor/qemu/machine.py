@@ -25,6 +25,7 @@ from boincvm.hypervisor.contract import (
     Usage,
 )
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
+from boincvm.hypervisor.qemu.checkpoint import OnStep
 from boincvm.hypervisor.qemu.command import CPUS, NETWORK_CARD
 from boincvm.hypervisor.qemu.command import WINDOW as WINDOW
 from boincvm.hypervisor.qemu.launch import Launch
@@ -39,6 +40,10 @@ T = TypeVar("T")
 
 _GONE_LIMIT = 1.0
 """Seconds within which a QEMU that has closed its monitor is gone."""
+
+
+def _ignore(_step: str) -> None:
+    """Do nothing when a step is done."""
 
 
 class TransferDisk(NamedTuple):
@@ -69,9 +74,14 @@ class QemuMachine:
         is_clone: bool = False,
         is_freezable: bool = False,
         begun: BegunProcess | None = None,
+        on_step: OnStep = _ignore,
     ) -> None:
-        """Define the machine; `kept` is its checkpoint, `begun` its process if that runs."""
+        """Define the machine; `kept` is its checkpoint, `begun` its process if that runs.
+
+        `on_step` is called with each step of a checkpoint.
+        """
         self.spec = spec
+        self._on_step = on_step
         self.state = MachineState.SAVED if kept or is_clone else MachineState.DEFINED
         self._accelerator = accelerator
         self._begin_from = begin
@@ -293,6 +303,7 @@ class QemuMachine:
             self._layers,
             self._kept,
             record_layers,
+            self._on_step,
         )
         try:
             self._kept = await self._while_it_lives("a checkpoint", saving.run(number, last=last))

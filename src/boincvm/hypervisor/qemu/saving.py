@@ -4,7 +4,6 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
-from boincvm import checkpoint_steps
 from boincvm.errors import HypervisorError, host_error
 from boincvm.host.files import sync_directory, sync_file
 from boincvm.host.resources import processor_name
@@ -16,6 +15,7 @@ from boincvm.hypervisor.qemu.checkpoint import (
     Kept,
     LiveMigration,
     Merge,
+    OnStep,
     UntrackedWritesError,
 )
 from boincvm.hypervisor.qemu.command import (
@@ -48,6 +48,7 @@ class Saving:
         layers: tuple[str, ...],
         former: Checkpoint | None,
         record_layers: RecordLayers | None,
+        on_step: OnStep,
     ) -> None:
         """Prepare the checkpoint.
 
@@ -61,6 +62,7 @@ class Saving:
         self._cpu = cpu
         self._former = former
         self._record_layers = record_layers
+        self._on_step = on_step
         self._seals = dict(former.files) if former else {}
 
     async def run(self, number: int, *, last: bool) -> Checkpoint:
@@ -68,7 +70,7 @@ class Saving:
 
         Raises HypervisorError, HostDiskFullError.
         """
-        checkpoint_steps.passed("begun")
+        self._on_step("begun")
         memory, directory = f"memory-{number:06d}", self._spec.directory
         for downtime in () if last else DOWNTIMES:
             try:
@@ -94,7 +96,7 @@ class Saving:
             raise host_error("no helper process can be started", error, HypervisorError) from error
         try:
             await keeper.ready()
-            checkpoint_steps.passed("helper ready")
+            self._on_step("helper ready")
             try:
                 pause = await self._migrate(keeper, new_layer, downtime, last=last)
             except HypervisorError:
@@ -103,7 +105,7 @@ class Saving:
             kept = await keeper.kept()
         finally:
             await keeper.close()
-        checkpoint_steps.passed("memory kept")
+        self._on_step("memory kept")
         if merge is not None:
             await self._use_merged(merge)
         return kept, pause
@@ -148,7 +150,9 @@ class Saving:
     async def _migrate(
         self, keeper: Keeper, new_layer: str, downtime: int | None, *, last: bool
     ) -> float:
-        migration = LiveMigration(self._monitor, layer_node(self.layers[-1]), layer_node(new_layer))
+        migration = LiveMigration(
+            self._monitor, layer_node(self.layers[-1]), layer_node(new_layer), self._on_step
+        )
         frozen = self.layers
         try:
             await migration.run(keeper.stream, downtime)
@@ -161,7 +165,7 @@ class Saving:
                 self.layers = (*frozen, new_layer)
         if not last:
             await migration.let_go_on()
-            checkpoint_steps.passed("guest runs")
+            self._on_step("guest runs")
         return migration.pause()
 
     async def _give_up(self, migration: LiveMigration, *, is_over: bool) -> None:

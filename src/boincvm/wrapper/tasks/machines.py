@@ -7,7 +7,6 @@ machine's name in the order of the job file.
 import time
 from pathlib import Path, PurePosixPath
 
-from boincvm import checkpoint_steps
 from boincvm.durations import format_duration
 from boincvm.guestlink.host_name import host_name
 from boincvm.image.store import Image
@@ -275,7 +274,6 @@ class JobMachines:
             last=last,
             steps=machine.steps,
         )
-        checkpoint_steps.passed("manifest written")
         self._kept[name] = saved
         if last:
             del self._unsaved_since[name]
@@ -283,7 +281,6 @@ class JobMachines:
             self._unsaved_since[name] = kept_at
         in_use = frozenset() if last else machine.files_in_use()
         await in_side_thread(remove_unneeded, directory, in_use=in_use)
-        checkpoint_steps.passed("older removed")
         log(
             f"the machine {name} {'sleeps' if last else 'is kept'} on disk:"
             f" {format_size(saved.checkpoint.written)} written,"
