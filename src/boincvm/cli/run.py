@@ -2,13 +2,13 @@
 
 import argparse
 
-from boincvm.cli.job_arguments import COMMAND_ADVICE, job_from_arguments
 from boincvm.cli.parser import Parser, option
 from boincvm.cli.shared_input import SharedInput
 from boincvm.exit_codes import ExitCode
 from boincvm.job import values
 from boincvm.job.files import unsent_files
 from boincvm.job.model import Job, Limits, MachineShape, MachineTask
+from boincvm.job.run_arguments import COMMAND_ADVICE, job_from_arguments
 from boincvm.standard_error import is_terminal, say
 
 _SHAPE = MachineShape()

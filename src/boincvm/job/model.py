@@ -1,6 +1,6 @@
 """The model of a job: what to do, in which machines, with which files, within which limits.
 
-Every reader of a job format (toml.py, job_xml.py, cli/job_arguments.py) produces these values, with
+Every reader of a job format (toml.py, job_xml.py, run_arguments.py) produces these values, with
 all oddities of its format expanded, and nothing else is run. Settings that matter only to a BOINC
 client are in boinc_settings.py.
 

@@ -1,4 +1,4 @@
-"""Builds a job from the arguments of `boincvm run`."""
+"""Reads a job from the arguments of `boincvm run`."""
 
 import argparse
 import os
