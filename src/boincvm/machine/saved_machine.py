@@ -31,6 +31,8 @@ from boincvm.job.model import MachineShape
 from boincvm.machine.errors import SavedMachineError
 
 SCHEMA = 2
+"""Raise it when the meaning of a manifest changes. A field that older ones lack and for which there
+is a default, such as the driver's `cpu`, needs no new schema (docs/checkpoints.md)."""
 LATEST = 253402300799.0
 """The end of the year 9999, in seconds since 1970: no file of ours is newer."""
 KEPT = 2
