@@ -99,8 +99,9 @@ class ManagedMachine:
 
     @property
     def is_up(self) -> bool:
-        """Tell whether a process on the host is running it."""
-        return self._machine is not None and bool(self._machine.process_ids())
+        """Tell whether it runs or is paused, and nothing has been seen of its end or its link's."""
+        session = self._session
+        return session is not None and self._is_running_or_paused and not session.is_ending
 
     @property
     def disk_layers(self) -> tuple[str, ...]:

@@ -30,6 +30,11 @@ class Session:
         """How the machine ended; None while it runs."""
         self._trouble: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
+    @property
+    def is_ending(self) -> bool:
+        """Tell whether the machine or its link has ended, even if the cause is not known yet."""
+        return self.end is not None or self.link.failure.done()
+
     def fail(self, error: BaseException) -> None:
         """End the work in progress with `error`, unless it has failed already."""
         if not self._trouble.done():

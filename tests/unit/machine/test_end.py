@@ -20,7 +20,7 @@ from boincvm.errors import (
     HypervisorKilledError,
 )
 from boincvm.exit_codes import ExitCode
-from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec
+from boincvm.hypervisor.contract import Checkpoint, EndCause, MachineEnd, MachineSpec
 from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
 from boincvm.job.model import Limits
 from boincvm.machine import session as session_module
@@ -105,6 +105,34 @@ async def end_of(machine: ManagedMachine) -> MachineEnd:
 async def test_what_the_driver_tells(cause: EndCause, machine: ManagedMachine) -> None:
     fake(machine).end(cause, "as the test says")
     assert await end_of(machine) == MachineEnd(cause, "as the test says")
+
+
+async def test_it_is_up_until_it_ends(machine: ManagedMachine) -> None:
+    """Whether or not the driver tells the ids of its processes: this one does not."""
+    assert fake(machine).process_ids() == ()
+    assert machine.is_up
+    await machine.suspend()
+    assert machine.is_up
+    fake(machine).end(EndCause.KILLED, "signal 9")
+    await end_of(machine)
+    assert not machine.is_up
+
+
+async def test_one_that_is_saved_is_not_up(machine: ManagedMachine) -> None:
+    await machine.keep(1, lambda: None, last=True)
+    assert not machine.is_up
+
+
+async def test_one_that_ended_while_it_was_saved_is_not_up(machine: ManagedMachine) -> None:
+    async def save(*_: object) -> Checkpoint:
+        fake(machine).end(EndCause.KILLED, "signal 9")
+        raise HypervisorError("QEMU ended in the middle of a checkpoint")
+
+    fake(machine).save = save  # type: ignore[method-assign]
+    with pytest.raises(HypervisorError, match="in the middle"):
+        await machine.keep(1, lambda: None, last=True)
+    assert not machine.is_up
+    assert (await end_of(machine)).cause is EndCause.KILLED
 
 
 async def test_a_guest_that_falls_silent(machine: ManagedMachine) -> None:
