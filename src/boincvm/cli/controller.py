@@ -8,7 +8,7 @@ from boincvm.cli import broker
 from boincvm.errors import UsageError
 
 if TYPE_CHECKING:
-    from boincvm.controller.hosts.broker import Listen
+    from boincvm.controller.hosts.bus_side import Listen
     from boincvm.controller.serve.server import ListenAddress
 
 _EPILOG = """\
@@ -106,7 +106,7 @@ def _place(arguments: argparse.Namespace) -> "ListenAddress | None":
 
 
 def _listen(arguments: argparse.Namespace) -> "Listen | None":
-    from boincvm.controller.hosts.broker import Listen
+    from boincvm.controller.hosts.bus_side import Listen
 
     if arguments.bus_key and not arguments.bus_certificate:
         raise UsageError("--bus-key needs --bus-certificate")

@@ -16,7 +16,9 @@ from boincvm.controller.events import Event, EventLog
 from boincvm.controller.files.files import Files
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
-from boincvm.controller.hosts.broker import BusSide, Listen, elsewhere, embedded
+from boincvm.controller.hosts.bus_side import BusSide, Listen
+from boincvm.controller.hosts.embedded_broker import embedded_broker
+from boincvm.controller.hosts.external_broker import external_broker
 from boincvm.controller.hosts.hosts import Hosts
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
@@ -228,7 +230,7 @@ async def run_controller(
     directory.chmod(0o700)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, _lock(directory))
-        side = embedded(directory, listen) if broker is None else elsewhere(broker)
+        side = embedded_broker(directory, listen) if broker is None else external_broker(broker)
         opened = await stack.enter_async_context(side)
         store = Store(directory / "store.sqlite")
         stack.callback(store.close)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from boincvm.controller.events import EventLog
 from boincvm.controller.guests.registry import Registry
-from boincvm.controller.hosts.broker import BusSide
+from boincvm.controller.hosts.bus_side import BusSide
 from boincvm.controller.hosts.invitations import Invitations
 from boincvm.controller.protocol.envelope import is_part_of
 from boincvm.controller.protocol.selector import parse_selector

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from boincvm.bus.broker_address import BrokerAddress, is_elsewhere
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.hosts.broker import Listen
+from boincvm.controller.hosts.bus_side import Listen
 from boincvm.controller.serve.auth import Policy, token_in
 from boincvm.controller.serve.server import ListenAddress, Server
 from boincvm.errors import BoincvmError
