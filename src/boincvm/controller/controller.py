@@ -26,7 +26,6 @@ from boincvm.controller.machines.operations import MachineOperations
 from boincvm.controller.overview import Overview
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.report import Report
-from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.protocol.vm_state import VmState, refusal
 from boincvm.controller.reach import Reach
 from boincvm.controller.store import Store
@@ -100,21 +99,6 @@ class Controller:
         await self.hub.close()
         self.machines.close()
         self.events.close()
-
-    async def ping(self, vms: str, timeout: float) -> dict[str, Json]:
-        """Ping the guests that `vms` selects. Raises UsageError.
-
-        `answers` has the seconds by id, None where no answer came; `refused` has, by id, the
-        errors of machines that were not asked because their state does not let them answer.
-        """
-        if not self.machine_operations.targets(parse_selector(vms)):
-            return {"answers": {}, "refused": {}}
-        guests, refused = await self.reach.find(vms)
-        answers = await self.hub.pings.ping([guest.id for guest in guests], timeout)
-        return {
-            "answers": {**answers, **dict.fromkeys(refused)},
-            "refused": {vm: {**error.table()} for vm, error in refused.items()},
-        }
 
     async def give_input(self, command_id: str, data: bytes, *, ends: bool) -> None:
         """Give a command more input, waiting until there is room. Raises UsageError."""

@@ -7,20 +7,55 @@ checks them. Arguments and results are plain JSON; docs/controller-api.md descri
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from boincvm import __version__
 from boincvm.controller.arguments import Arguments, Kind, Parameter
 from boincvm.controller.commands import json as command_table
 from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.reach import Reached
 from boincvm.errors import UsageError
 from boincvm.json_value import Json
 
 if TYPE_CHECKING:
-    from boincvm.controller.controller import Controller
+    from boincvm.controller.events import EventLog
+    from boincvm.controller.guests.hub import Hub
+    from boincvm.controller.hosts.hosts import Hosts
+    from boincvm.controller.machines.machines import Machines
+    from boincvm.controller.machines.operations import MachineOperations
+    from boincvm.controller.overview import Overview
+    from boincvm.controller.reach import Reach
 
 Result = Awaitable[dict[str, Json]]
+
+
+class Parts(Protocol):
+    """The parts of a controller that its operations need."""
+
+    @property
+    def events(self) -> EventLog: ...
+
+    @property
+    def hosts(self) -> Hosts: ...
+
+    @property
+    def hub(self) -> Hub: ...
+
+    @property
+    def machine_operations(self) -> MachineOperations: ...
+
+    @property
+    def machines(self) -> Machines: ...
+
+    @property
+    def overview(self) -> Overview: ...
+
+    @property
+    def reach(self) -> Reach: ...
+
+    def commit(self) -> None:
+        """Commit everything that has happened so far to the store."""
 
 
 class Operation(NamedTuple):
@@ -29,22 +64,20 @@ class Operation(NamedTuple):
     name: str
     summary: str
     parameters: tuple[Parameter, ...]
-    run: Callable[[Controller, Arguments], Result]
+    run: Callable[[Parts, Arguments], Result]
     changes: bool = True
     """False if it only reads."""
 
 
-async def call(
-    controller: Controller, name: str, arguments: Mapping[str, object]
-) -> dict[str, Json]:
+async def call(parts: Parts, name: str, arguments: Mapping[str, object]) -> dict[str, Json]:
     """Run an operation and return its result. Raises BoincvmError."""
     operation = OPERATIONS.get(name)
     if operation is None:
         raise UsageError(
             f"there is no operation {name[:64]!r}", hint="openapi.json lists all of them"
         )
-    result = await operation.run(controller, Arguments(operation.parameters, arguments))
-    controller.commit()  # what is reported as done survives a crash
+    result = await operation.run(parts, Arguments(operation.parameters, arguments))
+    parts.commit()  # what is reported as done survives a crash
     return result
 
 
@@ -55,30 +88,30 @@ _VM = Parameter("vm", Kind.TEXT, "the machine's id", is_required=True)
 _ID = Parameter("id", Kind.TEXT, "the command's id", is_required=True)
 
 
-async def _version(_controller: Controller, _given: Arguments) -> dict[str, Json]:
+async def _version(_parts: Parts, _given: Arguments) -> dict[str, Json]:
     return {"version": __version__}
 
 
-async def _list(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return {"vms": list(controller.overview.vms(given.text("vms")))}
+async def _list(parts: Parts, given: Arguments) -> dict[str, Json]:
+    return {"vms": list(parts.overview.vms(given.text("vms")))}
 
 
-async def _invite(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return controller.hosts.invite(given.text("name"))
+async def _invite(parts: Parts, given: Arguments) -> dict[str, Json]:
+    return parts.hosts.invite(given.text("name"))
 
 
-async def _invitations(controller: Controller, _given: Arguments) -> dict[str, Json]:
-    return controller.hosts.table()
+async def _invitations(parts: Parts, _given: Arguments) -> dict[str, Json]:
+    return parts.hosts.table()
 
 
-async def _revoke(controller: Controller, given: Arguments) -> dict[str, Json]:
-    controller.hosts.revoke(given.text("name"))
+async def _revoke(parts: Parts, given: Arguments) -> dict[str, Json]:
+    parts.hosts.revoke(given.text("name"))
     return {}
 
 
-async def _create(controller: Controller, given: Arguments) -> dict[str, Json]:
-    controller.hosts.check_is_free(given.text("name"))
-    made = controller.machines.create(
+async def _create(parts: Parts, given: Arguments) -> dict[str, Json]:
+    parts.hosts.check_is_free(given.text("name"))
+    made = parts.machines.create(
         given.text("name"),
         image=given.text("image"),
         memory=given.text("memory"),
@@ -88,77 +121,81 @@ async def _create(controller: Controller, given: Arguments) -> dict[str, Json]:
         display=given.flag("display"),
         labels=given.table("labels"),
     )
-    return controller.overview.vm(made.id)
+    return parts.overview.vm(made.id)
 
 
 async def _each(
-    controller: Controller, given: Arguments, verb: str, asked: Mapping[str, Json]
+    parts: Parts, given: Arguments, verb: str, asked: Mapping[str, Json]
 ) -> dict[str, Json]:
-    return await controller.machine_operations.each(given.text("vms"), verb, asked)
+    return await parts.machine_operations.each(given.text("vms"), verb, asked)
 
 
-def _on_machines(verb: str) -> Callable[[Controller, Arguments], Result]:
-    async def run(controller: Controller, given: Arguments) -> dict[str, Json]:
-        return {"outcomes": await _each(controller, given, verb, {})}
+def _on_machines(verb: str) -> Callable[[Parts, Arguments], Result]:
+    async def run(parts: Parts, given: Arguments) -> dict[str, Json]:
+        return {"outcomes": await _each(parts, given, verb, {})}
 
     return run
 
 
-async def _stop(controller: Controller, given: Arguments) -> dict[str, Json]:
+async def _stop(parts: Parts, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {"within": given.number("within")}
-    return {"outcomes": await _each(controller, given, "stop", asked)}
+    return {"outcomes": await _each(parts, given, "stop", asked)}
 
 
-async def _remove(controller: Controller, given: Arguments) -> dict[str, Json]:
+async def _remove(parts: Parts, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {"force": given.flag("force")}
-    return {
-        "outcomes": await controller.machine_operations.each(given.text("vms"), "remove", asked)
-    }
+    return {"outcomes": await parts.machine_operations.each(given.text("vms"), "remove", asked)}
 
 
-async def _snapshot_take(controller: Controller, given: Arguments) -> dict[str, Json]:
+async def _snapshot_take(parts: Parts, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {
         "name": given.maybe_text("name"),
         "description": given.text("description"),
     }
-    outcomes = await _each(controller, given, "snapshot_take", asked)
+    outcomes = await _each(parts, given, "snapshot_take", asked)
     for vm, told in outcomes.items():
         if isinstance(told, dict) and "snapshot" in told:
-            controller.events.add("snapshot", vm, f"the snapshot {told['snapshot']} is taken")
+            parts.events.add("snapshot", vm, f"the snapshot {told['snapshot']} is taken")
     return {"outcomes": outcomes}
 
 
-async def _snapshot_list(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return await controller.machine_operations.one(given.text("vm"), "snapshot_list", {})
+async def _snapshot_list(parts: Parts, given: Arguments) -> dict[str, Json]:
+    return await parts.machine_operations.one(given.text("vm"), "snapshot_list", {})
 
 
-async def _snapshot_restore(controller: Controller, given: Arguments) -> dict[str, Json]:
+async def _snapshot_restore(parts: Parts, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {"name": given.maybe_text("name")}
     return {
-        "outcomes": await controller.machine_operations.each(
+        "outcomes": await parts.machine_operations.each(
             given.text("vms"), "snapshot_restore", asked
         )
     }
 
 
-async def _snapshot_remove(controller: Controller, given: Arguments) -> dict[str, Json]:
+async def _snapshot_remove(parts: Parts, given: Arguments) -> dict[str, Json]:
     asked: dict[str, Json] = {"name": given.text("name")}
     return {
-        "outcomes": await controller.machine_operations.each(
-            given.text("vms"), "snapshot_remove", asked
-        )
+        "outcomes": await parts.machine_operations.each(given.text("vms"), "snapshot_remove", asked)
     }
 
 
-async def _ping(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return await controller.ping(given.text("vms"), given.number("timeout"))
+async def _ping(parts: Parts, given: Arguments) -> dict[str, Json]:
+    vms = given.text("vms")
+    if not parts.machine_operations.targets(parse_selector(vms)):
+        return {"answers": {}, "refused": {}}
+    guests, refused = await parts.reach.find(vms)
+    answers = await parts.hub.pings.ping([one.id for one in guests], given.number("timeout"))
+    return {
+        "answers": {**answers, **dict.fromkeys(refused)},
+        "refused": {vm: {**error.table()} for vm, error in refused.items()},
+    }
 
 
-async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
-    commands, vms = controller.hub.commands, given.text("vms")
+async def _exec(parts: Parts, given: Arguments) -> dict[str, Json]:
+    commands, vms = parts.hub.commands, given.text("vms")
     guests, refused = Reached([], {})
     if not commands.knows(given.maybe_text("id")):
-        guests, refused = (await controller.reach.find(vms)).required(vms)
+        guests, refused = (await parts.reach.find(vms)).required(vms)
     request = Request(
         given.texts("argv"),
         given.table("env"),
@@ -178,41 +215,41 @@ async def _exec(controller: Controller, given: Arguments) -> dict[str, Json]:
     return {"command": command.id, "vms": list(command.answers)}
 
 
-async def _command(controller: Controller, given: Arguments) -> dict[str, Json]:
-    found = controller.hub.commands.find(given.text("id"))
+async def _command(parts: Parts, given: Arguments) -> dict[str, Json]:
+    found = parts.hub.commands.find(given.text("id"))
     return command_table.table(found, with_output=given.flag("output"))
 
 
-async def _commands(controller: Controller, given: Arguments) -> dict[str, Json]:
+async def _commands(parts: Parts, given: Arguments) -> dict[str, Json]:
     wanted = given.flag("finished") if given.maybe_text("finished") is not None else None
-    found = [one for one in controller.hub.commands.all() if wanted in (None, one.is_finished)]
+    found = [one for one in parts.hub.commands.all() if wanted in (None, one.is_finished)]
     return {"commands": [command_table.table(one) for one in found]}
 
 
-async def _signal(controller: Controller, given: Arguments) -> dict[str, Json]:
+async def _signal(parts: Parts, given: Arguments) -> dict[str, Json]:
     number = given.whole("signal")
     if not 1 <= number <= _LARGEST_SIGNAL:
         raise UsageError(f"found the signal {number}, expected one from 1 to {_LARGEST_SIGNAL}")
-    controller.hub.commands.signal(given.text("id"), number)
+    parts.hub.commands.signal(given.text("id"), number)
     return {}
 
 
-async def _cancel(controller: Controller, given: Arguments) -> dict[str, Json]:
-    controller.hub.commands.drop(given.text("id"))
+async def _cancel(parts: Parts, given: Arguments) -> dict[str, Json]:
+    parts.hub.commands.drop(given.text("id"))
     return {}
 
 
-async def _history(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return {"samples": list(controller.overview.history(given.text("vm")))}
+async def _history(parts: Parts, given: Arguments) -> dict[str, Json]:
+    return {"samples": list(parts.overview.history(given.text("vm")))}
 
 
-async def _logs(controller: Controller, given: Arguments) -> dict[str, Json]:
-    return {"lines": list(controller.machines.log_lines(given.text("vm"), given.whole("lines")))}
+async def _logs(parts: Parts, given: Arguments) -> dict[str, Json]:
+    return {"lines": list(parts.machines.log_lines(given.text("vm"), given.whole("lines")))}
 
 
-async def _events(controller: Controller, given: Arguments) -> dict[str, Json]:
-    found = controller.events.after(given.whole("after"), given.whole("most"))
-    return {"events": [event.table() for event in found], "last": controller.events.last}
+async def _events(parts: Parts, given: Arguments) -> dict[str, Json]:
+    found = parts.events.after(given.whole("after"), given.whole("most"))
+    return {"events": [event.table() for event in found], "last": parts.events.last}
 
 
 _EXEC = (
