@@ -10,8 +10,8 @@ from boincvm.bus.client import Address
 from boincvm.controller.commands.command import KEPT_OUTPUT, Command, State
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError

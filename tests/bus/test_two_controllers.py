@@ -11,8 +11,8 @@ from boincvm.bus.client import StompBus
 from boincvm.controller.commands.command import KEPT_OUTPUT, Command, State
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.program import Request
 from boincvm.node.command import Listener
 from boincvm.node.node import Node
 from support.bus.brokers import RunningBroker, running_broker

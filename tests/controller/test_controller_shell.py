@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.serve.server import Server
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.program import ProgramEnd

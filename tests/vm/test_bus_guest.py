@@ -11,8 +11,8 @@ from boincvm.bus.client import Address
 from boincvm.controller.commands.command import KEPT_OUTPUT, Command
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
-from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.program import Request, Result
 from boincvm.node.machine_programs import programs_of
 from boincvm.node.node import Node
 from support.booted import LIMIT, booted, spec_in

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from boincvm import __version__
 from boincvm.controller.arguments import Arguments, Kind, Parameter
 from boincvm.controller.commands import json as command_table
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.reach import Reached
 from boincvm.errors import UsageError

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.events import KEPT, Event
-from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.guest import Guest, check_guest
+from boincvm.controller.protocol.program import Request, Result
 from boincvm.errors import GuestProtocolError, HostDiskFullError, HostError
 from boincvm.host.files import free_space, has_free_entries
 from boincvm.host.own_files import open_own

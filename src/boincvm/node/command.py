@@ -13,11 +13,10 @@ from boincvm.controller.protocol.commands import (
     CommandStarted,
     GiveInput,
     InputTaken,
-    Request,
-    Result,
 )
 from boincvm.controller.protocol.envelope import Envelope
 from boincvm.controller.protocol.output_log import OutputLog
+from boincvm.controller.protocol.program import Request, Result
 from boincvm.errors import GuestProtocolError
 from boincvm.guestlink.program import ProgramEnd
 

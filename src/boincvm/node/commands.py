@@ -10,11 +10,11 @@ from boincvm.controller.protocol.commands import (
     ForgetCommand,
     GiveInput,
     OutputTaken,
-    Result,
     RunCommand,
     SignalCommand,
 )
 from boincvm.controller.protocol.messages import CommandOrder
+from boincvm.controller.protocol.program import Result
 from boincvm.errors import BoincvmError
 from boincvm.guestlink.program import ProgramEnd
 from boincvm.node.command import Listener, NodeCommand, RunningProgram, StartProgram

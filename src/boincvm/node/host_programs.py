@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.transfer_rules import guest_path
 from boincvm.errors import BoincvmError, HostError, ProgramStartError, UsageError, host_error
 from boincvm.guestlink import signals

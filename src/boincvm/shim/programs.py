@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.program import Request
 from boincvm.errors import HypervisorError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, ProgramEnd

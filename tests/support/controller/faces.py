@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Self
 from boincvm.bus.broker_address import open_bus
 from boincvm.bus.client import StompBus
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.vm_state import VmState

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command
 from boincvm.controller.commands.table import CommandTable
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import read_from_guest, read_to_guest
+from boincvm.controller.protocol.program import Request
 from boincvm.errors import ProgramStartError
 from boincvm.guestlink.program import ProgramEnd
 from boincvm.node.command import Listener

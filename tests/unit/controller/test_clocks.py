@@ -17,8 +17,8 @@ from boincvm.controller.guests import registry
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change, Presence
 from boincvm.controller.operations import call
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.program import Request
 from boincvm.node.command import NodeCommand
 from support.controller.lossy import FakeProgram
 from support.controller.quiet_bus import QuietBus

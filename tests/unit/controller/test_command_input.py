@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from boincvm.controller.commands.command import Command, State
 from boincvm.controller.commands.table import CommandTable
-from boincvm.controller.protocol.commands import WINDOW, GiveInput, Request
+from boincvm.controller.protocol.commands import WINDOW, GiveInput
 from boincvm.controller.protocol.envelope import Envelope, unpack
 from boincvm.controller.protocol.messages import from_guest, to_guest
+from boincvm.controller.protocol.program import Request
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.node import command as guest_command
 from boincvm.node.command import NodeCommand

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from boincvm.controller.commands import retention
 from boincvm.controller.commands.command import KEPT_OUTPUT, State
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.envelope import Envelope, pack
 from boincvm.controller.protocol.messages import from_guest, to_guest
+from boincvm.controller.protocol.program import Request
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.node.commands import MOST_RUNNING
 from support.controller.lossy import net, states, stdout

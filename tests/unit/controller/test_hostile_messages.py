@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from boincvm.controller.guests.hub import Hub
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.envelope import pack
 from boincvm.controller.protocol.guest import Guest, HelloWanted, Ping
 from boincvm.controller.protocol.messages import read_to_guest
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.requests import Ask, Reply
 from boincvm.errors import BoincvmError, GuestProtocolError
 from boincvm.node.commands import NodeCommands

@@ -8,10 +8,10 @@ from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.commands.journal import EventJournal, Journal, NoJournal
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.events import EventLog
-from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.envelope import Envelope
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import from_guest
+from boincvm.controller.protocol.program import Request, Result
 
 
 class Counting:

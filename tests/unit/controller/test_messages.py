@@ -16,8 +16,6 @@ from boincvm.controller.protocol.commands import (
     GiveInput,
     InputTaken,
     OutputTaken,
-    Request,
-    Result,
     RunCommand,
     SignalCommand,
 )
@@ -38,6 +36,7 @@ from boincvm.controller.protocol.messages import (
     read_from_guest,
     read_to_guest,
 )
+from boincvm.controller.protocol.program import Request, Result
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.requests import Answer, Ask, AskTaken, Reply
 from boincvm.controller.protocol.vm_state import VmState

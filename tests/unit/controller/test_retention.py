@@ -11,7 +11,7 @@ from boincvm.controller.commands import retention
 from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.commands.journal import NoJournal
 from boincvm.controller.commands.retention import RetainedCommands
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.store import Store
 
 MOST = 1000

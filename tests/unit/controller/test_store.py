@@ -10,8 +10,8 @@ import pytest
 
 from boincvm.controller.commands.command import Answer, Command, State
 from boincvm.controller.events import Event
-from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.program import Request, Result
 from boincvm.controller.store import Store
 from boincvm.errors import HostError
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as some
 from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command, State
 from boincvm.controller.controller import run_controller
 from boincvm.controller.events import KEPT, Event
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.store import SCHEMA, Store
 from boincvm.errors import HostError
 
@@ -30,7 +30,7 @@ _WRITER = """
 import asyncio, sys
 from pathlib import Path
 from boincvm.controller.commands.command import Answer, Command, State
-from boincvm.controller.protocol.commands import Request
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.events import Event
 from boincvm.controller.store import Store
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from boincvm.controller.protocol.commands import Request
 from boincvm.controller.protocol.envelope import Envelope, pack, unpack
 from boincvm.controller.protocol.messages import read_to_guest
+from boincvm.controller.protocol.program import Request
 from boincvm.errors import BoincvmError, ProgramStartError, UsageError
 from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.program import WINDOW, ProgramEnd

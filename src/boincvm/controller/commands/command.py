@@ -5,8 +5,8 @@ import time
 from enum import Enum, auto
 from typing import Self
 
-from boincvm.controller.protocol.commands import Request, Result
 from boincvm.controller.protocol.output_log import OutputLog
+from boincvm.controller.protocol.program import Request, Result
 
 KEPT_OUTPUT = 1 << 20
 """Bytes kept of each output stream of each guest: the last ones."""

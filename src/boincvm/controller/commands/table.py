@@ -17,7 +17,6 @@ from boincvm.controller.commands.journal import Journal, NoJournal
 from boincvm.controller.commands.retention import MOST_COMMANDS, RetainedCommands
 from boincvm.controller.delivery import Delivery, Parcel
 from boincvm.controller.protocol.commands import (
-    LONGEST_ID,
     CommandEnded,
     CommandOutput,
     CommandProgress,
@@ -26,14 +25,13 @@ from boincvm.controller.protocol.commands import (
     GiveInput,
     InputTaken,
     OutputTaken,
-    Request,
     RunCommand,
     SignalCommand,
-    check_request,
 )
 from boincvm.controller.protocol.envelope import Send
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import CommandMessage
+from boincvm.controller.protocol.program import LONGEST_ID, Request, check_request
 from boincvm.errors import GuestProtocolError, UsageError
 from boincvm.guestlink import signals
 

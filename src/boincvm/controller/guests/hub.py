@@ -20,7 +20,6 @@ from boincvm.controller.protocol.commands import (
     CommandProgress,
     CommandStarted,
     InputTaken,
-    Request,
 )
 from boincvm.controller.protocol.envelope import GUEST, HOST, is_part_of
 from boincvm.controller.protocol.guest import (
@@ -33,6 +32,7 @@ from boincvm.controller.protocol.guest import (
     Unsupported,
 )
 from boincvm.controller.protocol.messages import FromGuest, UnknownMessageError, read_from_guest
+from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.requests import Answer, AskTaken
 from boincvm.controller.protocol.selector import parse_selector
