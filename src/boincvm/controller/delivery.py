@@ -4,6 +4,9 @@ A parcel is a message that a guest has not settled yet. It is sent again when th
 reconnected, at the guest's beats and, where `first_wait` is set, after growing waits until the
 guest has acknowledged it. A parcel for an earlier life of the guest, or for a guest that has left,
 is given up, and its sender is told why.
+
+Guests repeat nothing by this: what they send at their beats follows from the state of their
+commands (node/command.py), which is saved with the machine.
 """
 
 import asyncio
