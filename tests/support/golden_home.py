@@ -71,7 +71,7 @@ class GoldenHome:
         (digest,) = [path.name for path in (self.images / "objects").iterdir()]
         name = f"{digest[:16]}-256-1"
         source = data_directory() / "images" / "golden" / name
-        if not (source / TABLE).exists():  # a test that ends a copy at its start removes it
+        if not (source / TABLE).exists():
             warm = ["image", "warm", "--memory", "256M", "base"]
             subprocess.run([*BOINCVM, *warm], check=True, timeout=LIMIT, stdout=subprocess.DEVNULL)
         subprocess.run(["cp", "-a", "--sparse=always", source, golden], check=True, timeout=LIMIT)
