@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from boincvm.gc_freeze import late_imports
 from boincvm.guestlink.attach_frame import attach_frame
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import open_driver, prestart
@@ -48,11 +49,11 @@ class Prestarted:
 
     async def machine(self, settings: Settings) -> ManagedMachine:
         """Return the machine, to be started with `sources`. Raises HypervisorMissingError."""
-        from boincvm.machine.managed import ManagedMachine
+        with late_imports():
+            from boincvm.machine.managed import ManagedMachine
 
-        if self._prestart is not None:
-            driver = self._prestart.driver()
-        else:
+            driver = self._prestart.driver() if self._prestart is not None else None
+        if driver is None:
             driver = await open_driver(self._driver, self._image.kernel)
         return ManagedMachine(driver, self._spec, settings)
 

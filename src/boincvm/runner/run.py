@@ -3,6 +3,7 @@
 The machine starts first; the modules that run a job in it are imported meanwhile.
 """
 
+from boincvm.gc_freeze import late_imports
 from boincvm.host.signals import TERMINATION_SIGNALS, block_signals, restore_signal_mask
 from boincvm.job.model import Job, MachineTask
 from boincvm.runner.early_start import EarlyStart
@@ -31,9 +32,10 @@ def run_job(
         with EarlyStart(job, driver) as early_start:
             if is_verbose and early_start.choice is not None:
                 say(f"boincvm: {early_start.choice}")
-            import asyncio
+            with late_imports():
+                import asyncio
 
-            from boincvm.runner.loop import run_begun
+                from boincvm.runner.loop import run_begun
 
             return asyncio.run(
                 run_begun(job, early_start, json_output=json_output, show_progress=show_progress)
