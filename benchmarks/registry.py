@@ -1,6 +1,7 @@
 """The list of benchmarks. A new one is one file and one line here."""
 
 from benchmarks import (
+    advisor,
     boinc_idle,
     boinc_machine,
     boinc_reactions,
@@ -23,6 +24,7 @@ from benchmarks import (
 BENCHMARKS = (
     process_start.CLI,
     process_start.WRAPPER,
+    advisor.BENCHMARK,
     cold_start.BENCHMARK,
     transfer.BENCHMARK,
     idle.BENCHMARK,

@@ -6,13 +6,18 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from boincvm import paths
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode
 from boincvm.host.resources import available_memory
+from boincvm.host.virtualization import describe_nesting, loaded_modules
+from boincvm.hypervisor import advisor
+from boincvm.hypervisor.advisor import Verdicts
 from boincvm.hypervisor.doctor import Check, Status
 from boincvm.hypervisor.registry import driver_names, find_driver
+from boincvm.hypervisor.verdict import Verdict
 from boincvm.sizes import format_size
 
 MIB = 1 << 20
@@ -21,6 +26,11 @@ LEAST_DISK = 256 * MIB
 COMFORTABLE_DISK = 4096 * MIB
 COMFORTABLE_MEMORY = 768 * MIB
 """The default machine's 512 MiB, and QEMU's own share."""
+
+
+_KVM_MODULES = frozenset(("kvm_intel", "kvm_amd"))
+_OTHERS = {"vboxdrv": "VirtualBox", "vmmon": "VMware"}
+"""Kernel modules of other hypervisors that use the processor's virtualization."""
 
 
 def python() -> Check:
@@ -124,35 +134,90 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
+def virtualization() -> Check:
+    """Check for hypervisors of others that hold what ours need."""
+    loaded = loaded_modules()
+    theirs = [f"{who} ({module})" for module, who in _OTHERS.items() if module in loaded]
+    parts = [*filter(None, [describe_nesting()]), *(f"{one} is loaded" for one in theirs)]
+    detail = "; ".join(parts) or "nothing else on this host is known to use it"
+    if theirs and loaded & _KVM_MODULES:
+        remedy = "end its machines before KVM is used: many kernels let only one of them have VT-x"
+        return Check("virtualization", Status.WARNING, f"{detail}, beside KVM", remedy)
+    return Check("virtualization", Status.OK, detail)
+
+
+def preferences() -> Check:
+    """Check that the preferences can be read, and repeat what they say."""
+    from boincvm.hypervisor.preferences import preferences_file, read_preferences
+
+    said = read_preferences()
+    words = [f"{name} = {value}" for name, value in said._asdict().items() if value is not None]
+    what = ", ".join(words) or "none"
+    return Check("preferences", Status.OK, f"{what} ({preferences_file()})")
+
+
 LookUps = tuple[tuple[str, Callable[[], Check | list[Check]]], ...]
 
 _BEFORE: LookUps = (("python", python),)
 _AFTER: LookUps = (
+    ("virtualization", virtualization),
     ("setpriv", setpriv),
     ("images", images),
     ("image tools", build_tools),
     ("room for runs", run_space),
     ("room for images", image_space),
     ("memory", memory),
+    ("preferences", preferences),
 )
 
 
-def look_ups() -> LookUps:
-    """Return all checks in order, including the drivers'."""
-    drivers: list[tuple[str, Callable[[], Check | list[Check]]]] = [
-        (name, partial(look, kernel_of_an_image))
-        for driver in driver_names()
-        for name, look in find_driver(driver).look_ups
-    ]
-    return (*_BEFORE, *drivers, *_AFTER)
+class Groups(NamedTuple):
+    """The checks, in order."""
+
+    before: LookUps
+    drivers: LookUps
+    """If these fail a job can still run with another driver."""
+    after: LookUps
+
+
+def groups() -> Groups:
+    """Return all checks, including the drivers'."""
+    drivers = tuple((name, partial(_look_at_driver, name)) for name in driver_names())
+    return Groups(_BEFORE, drivers, _AFTER)
+
+
+def verdicts() -> tuple[Verdicts, list[Check]]:
+    """Find out anew what each driver can do here; return that, and what went wrong with it."""
+    found: dict[str, Verdict] = {}
+
+    def find_out() -> list[Check]:
+        found.update(advisor.verdicts(kernel_of_an_image, refresh=True))
+        return []
+
+    troubles = examine("drivers", find_out)
+    return found, troubles
+
+
+def _look_at_driver(driver: str) -> list[Check]:
+    """Return the findings of a driver; what somebody else's raises is one of them."""
+    found: list[Check] = []
+    for name, look in find_driver(driver).look_ups:
+        found += examine(name, partial(look, kernel_of_an_image))
+    return found
 
 
 def examine(name: str, function: Callable[[], Check | list[Check]]) -> list[Check]:
-    """Return the results of one check; failing to make it is a result too."""
+    """Return the results of one check; failing to make it is a result too, whatever it raises.
+
+    A check may be somebody else's, and one that cannot be made must not hide all others.
+    """
     try:
         found = function()
-    except (BoincvmError, OSError) as error:
-        hint = error.hint if isinstance(error, BoincvmError) else ""
-        code = error.exit_code if isinstance(error, BoincvmError) else ExitCode.HOST
-        return [Check(name, Status.FAILED, str(error), hint, code)]
+    except BoincvmError as error:
+        return [Check(name, Status.FAILED, error.message, error.hint, error.exit_code)]
+    except OSError as error:
+        return [Check(name, Status.FAILED, str(error), "", ExitCode.HOST)]
+    except (Exception, SystemExit) as error:
+        reason = "".join(filter(str.isprintable, f"{type(error).__name__}: {error}"))[:300]
+        return [Check(name, Status.FAILED, f"the check failed: {reason}", "", ExitCode.BUG)]
     return found if isinstance(found, list) else [found]

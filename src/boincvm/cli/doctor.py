@@ -8,7 +8,12 @@ from boincvm.cli import checks
 from boincvm.cli.output import can_encode, print_json
 from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.doctor import Check, Status
+from boincvm.hypervisor.needs import Needs
+from boincvm.hypervisor.ranking import Ranked, best, rank
+from boincvm.job.model import CheckpointNeed
 
+WANTED, NONE = CheckpointNeed.WANTED, CheckpointNeed.NONE
+_NO_DRIVER = Check("drivers", Status.FAILED, "none is fit")
 _DESCRIPTION = """\
 Check everything that a job needs on this host; print what is missing and the command that
 helps. The exit code is 0 if a job can run, else that of what prevents it.
@@ -30,13 +35,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine the host and print the results; return 0 if a job can run."""
-    found = [check for name, look in checks.look_ups() for check in checks.examine(name, look)]
-    failed = [check for check in found if check.status is Status.FAILED]
+    # Drivers find out at the same time what takes long; their checks tell it then.
+    verdicts, troubles = checks.verdicts()
+    before, of_drivers, after = (
+        [check for name, look in group for check in checks.examine(name, look)]
+        for group in checks.groups()
+    )
+    rankings = {need: rank(verdicts, Needs(need)) for need in (WANTED, NONE)}
+    before = [*before, *troubles]
+    failed = [check for check in (*before, *after) if check.status is Status.FAILED]
+    if best(rankings[WANTED]) is None:
+        failed += [check for check in of_drivers if check.status is Status.FAILED] or [_NO_DRIVER]
+    found = [*before, *of_drivers, *after]
     if arguments.json:
-        print_json({"can_run_jobs": not failed, "checks": [_told(check) for check in found]})
+        print_json(
+            {
+                "can_run_jobs": not failed,
+                "checks": [_told(check) for check in found],
+                "drivers": {name: verdict.table() for name, verdict in verdicts.items()},
+                "ranking": {
+                    need.value: [_told_rank(one) for one in ranked]
+                    for need, ranked in rankings.items()
+                },
+            }
+        )
     else:
-        print(report(found, shutil.get_terminal_size().columns))
+        columns = shutil.get_terminal_size().columns
+        print(report(found, columns))
+        print(ranking_report(rankings[WANTED], rankings[NONE], columns))
+        print("a job cannot run here yet" if failed else "a job can run here")
     return failed[0].exit_code if failed else ExitCode.SUCCESS
+
+
+def _told_rank(one: Ranked) -> dict[str, object]:
+    return {"driver": one.name, "is_fit": not one.refused, "reason": one.reason}
+
+
+def ranking_report(wanted: list[Ranked], none: list[Ranked], columns: int) -> str:
+    """Return the drivers for people, the best one first."""
+    width = max((len(one.name) for one in wanted), default=0)
+    lines = ["drivers, the best one first:"]
+    for place, one in enumerate(wanted, start=1):
+        head = f"{'-' if one.refused else place} {one.name:{width}}  "
+        remedy = one.verdict.remedy if not one.verdict.is_usable else ""
+        texts = [one.reason, *([f"-> {remedy}"] if remedy else [])]
+        lines += _wrapped(head, texts, columns)
+    fit = [[one.name for one in ranked if not one.refused] for ranked in (wanted, none)]
+    if fit[0] != fit[1]:
+        lines.append(f"for a job that wants no checkpoints: {', '.join(fit[1])}")
+    return "\n".join(lines)
 
 
 def _told(check: Check) -> dict[str, str]:
@@ -52,21 +99,27 @@ def report(found: list[Check], columns: int) -> str:
     """Return the list for people, with the names aligned."""
     signs = _SIGNS if can_encode("".join(_SIGNS.values())) else _PLAIN_SIGNS
     width = max(len(check.name) for check in found)
-    margin = " " * (width + 4)
     lines: list[str] = []
     for check in found:
         head = f"{signs[check.status]} {check.name:{width}}  "
-        texts = [check.detail, *([f"-> {check.remedy}"] if check.remedy else [])]
-        for text in texts:
-            lines += textwrap.wrap(
-                text,
-                max(columns, width + 24),
-                initial_indent=head,
-                subsequent_indent=margin,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-            head = margin
-    failed = any(check.status is Status.FAILED for check in found)
-    lines.append("a job cannot run here yet" if failed else "a job can run here")
+        lines += _wrapped(
+            head, [check.detail, *([f"-> {check.remedy}"] if check.remedy else [])], columns
+        )
     return "\n".join(lines)
+
+
+def _wrapped(head: str, texts: list[str], columns: int) -> list[str]:
+    """Return the texts as lines of at most `columns`, the first one after `head`."""
+    lines: list[str] = []
+    margin = " " * len(head)
+    for text in texts:
+        lines += textwrap.wrap(
+            text,
+            max(columns, len(head) + 20),
+            initial_indent=head,
+            subsequent_indent=margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        head = margin
+    return lines

@@ -37,6 +37,8 @@ LIMIT = 3.5
 """Seconds that a driver may take for its verdict."""
 _MOST_BYTES = 1 << 18
 _LONGEST = 500
+_UNBELIEVABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading the file raises if it is missing, damaged, or of another version."""
 
 Verdicts = Mapping[str, Verdict]
 """By the drivers' names, in boincvm's own order."""
@@ -44,7 +46,7 @@ Verdicts = Mapping[str, Verdict]
 
 def known_verdicts() -> Verdicts | None:
     """Return the verdicts if they are known and nothing that they depend on has changed."""
-    with suppress(FileNotFoundError, OSError, ValueError, KeyError, TypeError, RecursionError):
+    with suppress(*_UNBELIEVABLE):
         with open_own(_file()) as file:
             table = json.loads(file.read(_MOST_BYTES))
         if table["key"] == _key(list(table["depends_on"])):
@@ -55,14 +57,15 @@ def known_verdicts() -> Verdicts | None:
 def verdicts(find_kernel: FindKernel, *, refresh: bool = False) -> Verdicts:
     """Return the verdict on each driver, within LIMIT seconds and some.
 
-    `refresh`: do not believe what is known. Raises OSError.
+    `refresh`: do not believe what is known. Raises HostError, OSError.
     """
     known = None if refresh else known_verdicts()
     if known is not None:
         return known
     found, depends_on = _assess_all(find_kernel)
     if all(verdict.is_final for verdict in found.values()):
-        _store(found, depends_on)
+        with suppress(OSError):  # the answer is as good if it is found out again
+            _store(found, depends_on)
     return found
 
 
@@ -144,26 +147,16 @@ def _state(path: str | None) -> str:
     return f"{state} {status.st_size} {status.st_mtime_ns}"
 
 
-def _table(verdict: Verdict) -> dict[str, object]:
-    """Return the verdict as a JSON object."""
-    can, most_cpus = verdict.abilities
-    return {
-        **verdict._asdict(),
-        "speed": verdict.speed.name,
-        "isolation": verdict.isolation.name,
-        "abilities": [sorted(ability.name for ability in can), most_cpus],
-    }
-
-
 def _verdict(table: dict[str, Any]) -> Verdict:
-    """Return the verdict of a JSON object of ours. Raises KeyError, TypeError, ValueError."""
-    names, most_cpus = table["abilities"]
+    """Return the verdict of a table of ours. Raises KeyError, TypeError, ValueError."""
+    can = frozenset(Ability(value) for value in table["abilities"])
     values = {
         **table,
-        "speed": Speed[table["speed"]],
-        "isolation": Isolation[table["isolation"]],
-        "abilities": Abilities(frozenset(Ability[name] for name in names), most_cpus),
+        "speed": Speed[table["speed"].upper()],
+        "isolation": Isolation[table["isolation"].upper()],
+        "abilities": Abilities(can, table["most_cpus"]),
     }
+    del values["most_cpus"]
     return Verdict(**values)
 
 
@@ -173,7 +166,7 @@ def _store(found: Verdicts, depends_on: list[str]) -> None:
     table = {
         "key": _key(depends_on),
         "depends_on": depends_on,
-        "verdicts": {name: _table(verdict) for name, verdict in found.items()},
+        "verdicts": {name: verdict.table() for name, verdict in found.items()},
     }
     part = cache.with_suffix(f".{os.getpid()}")
     try:

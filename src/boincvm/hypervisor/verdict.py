@@ -76,6 +76,17 @@ class Verdict(NamedTuple):
     def is_usable(self) -> bool:
         return not self.trouble
 
+    def table(self) -> dict[str, object]:
+        """Return it as a JSON object."""
+        can, most_cpus = self.abilities
+        return {
+            **self._asdict(),
+            "speed": self.speed.name.lower(),
+            "isolation": self.isolation.name.lower(),
+            "abilities": sorted(ability.value for ability in can),
+            "most_cpus": most_cpus,
+        }
+
 
 def unusable(trouble: str, remedy: str = "", version: str = "") -> Verdict:
     """Return the verdict on a driver that makes no machines here."""

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from boincvm.hypervisor.doctor import Check, Status
 from boincvm.hypervisor.qemu import acceleration
 from boincvm.hypervisor.qemu import doctor as qemu_doctor
 from boincvm.hypervisor.qemu.acceleration import Verdict
+from boincvm.hypervisor.registry import BrokenDriverError
 from boincvm.hypervisor.uml import doctor as uml_doctor
+from boincvm.hypervisor.verdict import Abilities, Ability, Isolation, Speed, unusable
+from boincvm.hypervisor.verdict import Verdict as DriverVerdict
 from boincvm.image.store import ImageStore
 
 FINE = Check("one", Status.OK, "all is well")
@@ -29,9 +33,20 @@ BROKEN = Check("three", Status.FAILED, "broken", "do that", ExitCode.IMAGE_MISSI
 def found(monkeypatch):
     def install(*findings):
         looks = tuple((check.name, lambda check=check: check) for check in findings)
-        monkeypatch.setattr(checks, "look_ups", lambda: looks)
+        monkeypatch.setattr(checks, "groups", lambda: checks.Groups((), (), looks))
 
     return install
+
+
+GOOD = DriverVerdict("7.2", isolation=Isolation.SANDBOX, speed=Speed.EMULATED)
+
+
+@pytest.fixture(autouse=True)
+def drivers(monkeypatch):
+    """The verdicts on the drivers: one that is fit."""
+    found = {"qemu": GOOD}
+    monkeypatch.setattr(checks, "verdicts", lambda: (found, []))
+    return found
 
 
 @pytest.fixture
@@ -68,6 +83,9 @@ def test_the_list(found, capsys, monkeypatch):
         "          -> do this",
         "✗ three   broken",
         "          -> do that",
+        "drivers, the best one first:",
+        "1 qemu  emulation, 15 to 23 times slower than the host, isolated by a sandbox,",
+        "        no checkpoints",
         "a job cannot run here yet",
     ]
 
@@ -115,9 +133,14 @@ def test_a_check_that_cannot_be_made_is_a_finding(monkeypatch, capsys):
     def breaks_too():
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checks, "look_ups", lambda: (("a", breaks), ("b", breaks_too)))
+    def breaks_badly():
+        raise ZeroDivisionError("division\nby zero")
+
+    looks = (("a", breaks), ("b", breaks_too), ("c", breaks_badly))
+    monkeypatch.setattr(checks, "groups", lambda: checks.Groups((), (), looks))
     assert main(["doctor"]) == ExitCode.HYPERVISOR_MISSING
     out = capsys.readouterr().out
+    assert "c  the check failed: ZeroDivisionError: divisionby zero" in out
     assert "a  no QEMU" in out
     assert "-> install it" in out
     assert "Permission denied" in out
@@ -245,9 +268,9 @@ def test_memory(monkeypatch, tmp_path, text, status):
 
 def test_every_check_of_this_host_gives_findings(monkeypatch, home):
     verdict_is(monkeypatch, Verdict("tcg", "not tried", 0.0))
-    for name, look in checks.look_ups():
+    for name, look in chain(*checks.groups()):
         findings = checks.examine(name, look)
-        assert findings or name in ("user-mode linux", "virtualbox")  # of use only where they are
+        assert findings or name in ("uml", "virtualbox")  # of use only where they are
         assert all(finding.name and finding.detail for finding in findings)
     assert not Path(home).exists()
 
@@ -272,3 +295,80 @@ def test_user_mode_linux(programs, script, status, detail):
     (check,) = uml_doctor.program(no_kernel)
     assert check.status is status
     assert detail in check.detail
+
+
+def test_a_job_can_run_if_one_driver_is_fit(monkeypatch, capsys, drivers):
+    no_qemu = Check("qemu", Status.FAILED, "no qemu", "get it", ExitCode.HYPERVISOR_MISSING)
+    looks = checks.Groups((), (("qemu", lambda: no_qemu),), (("one", lambda: FINE),))
+    monkeypatch.setattr(checks, "groups", lambda: looks)
+    drivers.update(qemu=unusable("no qemu", "get it"), uml=GOOD)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "✗ qemu  no qemu" in out
+    assert "\n1 uml " in out
+    assert "\n- qemu  no qemu\n        -> get it\n" in out
+    assert out.endswith("\na job can run here\n")
+    drivers["uml"] = GOOD._replace(isolation=Isolation.NONE)
+    assert main(["doctor"]) == ExitCode.HYPERVISOR_MISSING
+    assert capsys.readouterr().out.endswith("\na job cannot run here yet\n")
+
+
+def test_the_ranking_for_programs(found, capsys, drivers):
+    found(FINE)
+    drivers["qemu"] = GOOD._replace(abilities=Abilities(frozenset((Ability.CHECKPOINT,))))
+    drivers["uml"] = GOOD._replace(speed=Speed.NATIVE)
+    assert main(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["driver"] for one in told["ranking"]["wanted"]] == ["qemu", "uml"]
+    assert [one["driver"] for one in told["ranking"]["none"]] == ["uml", "qemu"]
+    assert told["ranking"]["wanted"][0]["is_fit"] is True
+    assert told["drivers"]["uml"]["speed"] == "native"
+    assert told["drivers"]["qemu"]["abilities"] == ["checkpoint"]
+    assert main(["doctor"]) == 0
+    assert "for a job that wants no checkpoints: uml, qemu\n" in capsys.readouterr().out
+
+
+def test_somebody_elses_broken_driver_is_one_finding(monkeypatch, capsys):
+    def find_driver(name):
+        if name == "theirs":
+            raise BrokenDriverError("the driver theirs cannot be used: it is old", hint="renew it")
+        return type("Package", (), {"look_ups": (("qemu", lambda find_kernel: [FINE]),)})
+
+    monkeypatch.setattr(checks, "driver_names", lambda: ["qemu", "theirs"])
+    monkeypatch.setattr(checks, "find_driver", find_driver)
+    looks = checks.groups()._replace(before=(), after=())
+    monkeypatch.setattr(checks, "groups", lambda: looks)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "✓ one     all is well" in out
+    assert "✗ theirs  the driver theirs cannot be used: it is old" in out
+
+
+@pytest.mark.parametrize(
+    ("loaded", "status", "detail"),
+    [
+        ((), Status.OK, "nothing else"),
+        (("kvm_intel",), Status.OK, "nothing else"),
+        (("vboxdrv",), Status.OK, "VirtualBox (vboxdrv) is loaded"),
+        (("vmmon", "kvm_amd"), Status.WARNING, "VMware (vmmon) is loaded, beside KVM"),
+    ],
+)
+def test_other_hypervisors(monkeypatch, loaded, status, detail):
+    monkeypatch.setattr(checks, "loaded_modules", lambda: frozenset(loaded))
+    monkeypatch.setattr(checks, "describe_nesting", lambda: "")
+    check = checks.virtualization()
+    assert check.status is status
+    assert detail in check.detail
+    assert bool(check.remedy) is (status is Status.WARNING)
+
+
+def test_preferences(home):
+    assert checks.preferences().detail.startswith("none (")
+    (home / "configuration").mkdir(parents=True, mode=0o700)
+    (home / "configuration/preferences.toml").write_text("machines = 3\n")
+    assert checks.preferences().detail.startswith("machines = 3 (")
+    (home / "configuration/preferences.toml").write_text("machines = 0\n")
+    (check,) = checks.examine("preferences", checks.preferences)
+    assert check.status is Status.FAILED
+    assert check.remedy == "mend the file, or remove it"

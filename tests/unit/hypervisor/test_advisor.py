@@ -167,7 +167,7 @@ def test_a_damaged_file_is_not_believed(package: Package, damage: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("speed", "WARP"), ("isolation", 7), ("abilities", []), ("abilities", [["FLY"], 1]), ("x", 1)],
+    [("speed", "WARP"), ("isolation", 7), ("abilities", 3), ("abilities", ["fly"]), ("x", 1)],
 )
 def test_a_file_of_another_version_is_not_believed(
     package: Package, name: str, value: object
