@@ -155,6 +155,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from boincvm.image.build import build_image
     from boincvm.image.interruption import terminable
     from boincvm.image.progress import to_standard_error
+    from boincvm.machine.build_machine import booted
     from boincvm.sizes import format_size
 
     with terminable():
@@ -164,6 +165,7 @@ def _build(arguments: argparse.Namespace) -> int:
             suite=arguments.suite,
             mirror=arguments.mirror,
             if_missing=arguments.if_missing,
+            boot=booted,
             progress=to_standard_error(),
         )
     if arguments.json:

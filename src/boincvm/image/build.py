@@ -30,6 +30,7 @@ from boincvm.image import (
 from boincvm.image.configure import ConfiguringLines, configure
 from boincvm.image.exclude import is_for_kernel, trim
 from boincvm.image.kernel import KernelPackage, read_kernel
+from boincvm.image.machine import BootMachine
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, ContentFile, Manifest, Recipe
 from boincvm.image.names import check_image_name, check_mirror, check_package_names
 from boincvm.image.packages import fetch_packages
@@ -81,13 +82,15 @@ def build_image(
     suite: str = "bookworm",
     mirror: str | None = None,
     if_missing: bool = False,
+    boot: BootMachine,
     progress: Progress,
     store: ImageStore | None = None,
 ) -> Built:
     """Build the image `name` with the Debian packages `packages` and all they depend on.
 
-    With `if_missing`, do so only if no image of this recipe and this agent exists. Raises
-    UsageError, ImageBuildError, HostDiskFullError, ImageDamagedError.
+    With `if_missing`, do so only if no image of this recipe and this agent exists. `boot` starts
+    the machines in which packages are configured and the image is tried. Raises UsageError,
+    ImageBuildError, HostDiskFullError, ImageDamagedError.
     """
     check_image_name(name)
     if mirror is not None:
@@ -100,7 +103,7 @@ def build_image(
             return Built(name, found.digest, found, fresh=False)
     with _build_directory(store.builds) as directory, progress.step(f"building image {name}"):
         tools.check_host(directory)
-        manifest = _build(directory, recipe, mirror, progress)
+        manifest = _build(directory, recipe, mirror, boot, progress)
         with progress.step("putting the image in its place"):
             digest = store.publish(name, directory / "object", manifest)
     return Built(name, digest, manifest, fresh=True)
@@ -128,7 +131,9 @@ def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
         return None  # missing or damaged: building repairs it
 
 
-def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> Manifest:
+def _build(
+    directory: Path, recipe: Recipe, mirror: str | None, boot: BootMachine, progress: Progress
+) -> Manifest:
     packages = _fetch(directory, recipe, mirror, progress)
     files, controls = packages.files, packages.controls
     tree = Tree.create(directory / "root")
@@ -163,14 +168,14 @@ def _build(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
     if packages.are_configured:
         with progress.step(f"configuring {len(in_root)} packages in a machine"):
             lines = ConfiguringLines(progress, len(in_root))
-            configure(tree, target / KERNEL, target / INITRD, directory, lines.take)
+            configure(tree, target / KERNEL, target / INITRD, directory, boot, lines.take)
     with progress.step("leaving out unneeded files"):
         trim(tree)
         postinst_files.add_busybox_commands(tree)
     with progress.step("writing the root disk"):
         disk.write_root_disk(tree, target / ROOT)
     with progress.step("measuring how much memory a machine needs"):
-        memory = least_memory.measure(target)
+        memory = least_memory.measure(target, boot)
     return _write_manifest(target, recipe, packages, kernel, agent, memory, progress)
 
 

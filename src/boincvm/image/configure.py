@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from boincvm.errors import BoincvmError, ImageBuildError
-from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import ProgramEnd
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image import disk, java_certificates
-from boincvm.image.machine import booted, run
+from boincvm.image.machine import BootMachine, RunProgram
 from boincvm.image.progress import Progress
 from boincvm.image.tree import Tree, clean_name
 from boincvm.tar_reader import TarError, TarReader
@@ -48,9 +47,14 @@ _CHANGES = (
 
 
 def configure(
-    tree: Tree, kernel: Path, initrd: Path, directory: Path, told: Callable[[str], None]
+    tree: Tree,
+    kernel: Path,
+    initrd: Path,
+    directory: Path,
+    boot: BootMachine,
+    told: Callable[[str], None],
 ) -> None:
-    """Configure the packages that are unpacked in `tree`.
+    """Configure the packages that are unpacked in `tree`, in a machine that `boot` starts.
 
     `directory` takes temporary files; `told` is called with each line that dpkg writes. Raises
     ImageBuildError, HostDiskFullError, HypervisorError.
@@ -63,7 +67,7 @@ def configure(
     spec = MachineSpec(place, kernel, initrd, root, memory=MEMORY, cpus=CPUS)
     with names.open("w+b") as all_names, changes.open("w+b") as archive:
         try:
-            asyncio.run(_run_machine(spec, all_names, archive, told))
+            asyncio.run(_run_machine(spec, boot, all_names, archive, told))
         except BoincvmError as error:
             if isinstance(error, ImageBuildError):
                 raise
@@ -97,17 +101,21 @@ class ConfiguringLines:
 
 
 async def _run_machine(
-    spec: MachineSpec, names: BinaryIO, changes: BinaryIO, told: Callable[[str], None]
+    spec: MachineSpec,
+    boot: BootMachine,
+    names: BinaryIO,
+    changes: BinaryIO,
+    told: Callable[[str], None],
 ) -> None:
     log = _Log(told)
     try:
-        async with booted(spec, BOOT_LIMIT) as link, asyncio.timeout(LIMIT):
+        async with boot(spec, BOOT_LIMIT) as run, asyncio.timeout(LIMIT):
             script = ["sh", "-c", _SCRIPT.read_text()]
-            end = await run(link, script, _ENVIRONMENT, log.take)
+            end = await run(script, _ENVIRONMENT, log.take)
             if end.code != 0:
                 raise log.error(end)
-            await _save(link, list(_NAMES), names, _MOST_NAMES)
-            await _save(link, ["sh", "-c", _CHANGES], changes, _MOST_BYTES)
+            await _save(run, list(_NAMES), names, _MOST_NAMES)
+            await _save(run, ["sh", "-c", _CHANGES], changes, _MOST_BYTES)
     except TimeoutError:
         raise ImageBuildError(
             f"the packages were not configured within {LIMIT:g} s",
@@ -115,7 +123,7 @@ async def _run_machine(
         ) from None
 
 
-async def _save(link: GuestLink, argv: Sequence[str], file: BinaryIO, most: int) -> None:
+async def _save(run: RunProgram, argv: Sequence[str], file: BinaryIO, most: int) -> None:
     """Write a guest program's standard output to `file`."""
     errors = bytearray()
 
@@ -127,7 +135,7 @@ async def _save(link: GuestLink, argv: Sequence[str], file: BinaryIO, most: int)
         else:
             file.write(data)
 
-    end = await run(link, argv, _ENVIRONMENT, take)
+    end = await run(argv, _ENVIRONMENT, take)
     if end.code != 0:
         raise ImageBuildError(f"{argv[0]} failed in the machine: {errors.decode(errors='replace')}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from boincvm.errors import GuestError, ImageBuildError
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.filenames import INITRD, KERNEL, ROOT
-from boincvm.image.machine import booted, run
+from boincvm.image.machine import BootMachine
 from boincvm.job.model import MIB
 from boincvm.sizes import format_size
 
@@ -23,29 +23,29 @@ _MOST_SAID = 1 << 16
 _AVAILABLE = re.compile(rb"^MemAvailable: +(\d{1,12}) kB$", re.MULTILINE)
 
 
-def measure(target: Path) -> int:
+def measure(target: Path, boot: BootMachine) -> int:
     """Find the memory, in bytes and in steps of 32 MiB, with which the image in `target` works.
 
     A machine with that much was seen to boot and to run a program. Raises ImageBuildError,
-    HypervisorMissingError.
+    HypervisorMissingError, HypervisorError.
     """
-    return asyncio.run(_measure(target))
+    return asyncio.run(_measure(target, boot))
 
 
-async def _measure(target: Path) -> int:
-    available = await _try(target, ENOUGH)
+async def _measure(target: Path, boot: BootMachine) -> int:
+    available = await _try(target, ENOUGH, boot)
     if available is None:
         raise ImageBuildError(
             f"a machine of this image does not boot with {format_size(ENOUGH)} of memory",
             hint="leave out packages, and report this: it is a bug in the builder",
         )
     size = -(-(ENOUGH - available + _SPARE) // _STEP) * _STEP
-    while size < ENOUGH and await _try(target, size) is None:
+    while size < ENOUGH and await _try(target, size, boot) is None:
         size += _STEP
     return min(size, ENOUGH)
 
 
-async def _try(target: Path, memory: int) -> int | None:
+async def _try(target: Path, memory: int, boot: BootMachine) -> int | None:
     """Boot a machine with `memory` bytes; return the free bytes, or None if it does not boot."""
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         Path(directory).chmod(0o700)
@@ -53,9 +53,8 @@ async def _try(target: Path, memory: int) -> int | None:
         spec = MachineSpec(Path(directory), *files, memory=memory, cpus=1)
         said = bytearray()
         try:
-            async with booted(spec, _BOOT_LIMIT) as link:
+            async with boot(spec, _BOOT_LIMIT) as run:
                 end = await run(
-                    link,
                     ["/bin/cat", "/proc/meminfo"],
                     {},
                     lambda _, data: said.extend(data[:_MOST_SAID]),
