@@ -43,7 +43,7 @@ class Home:
             said = process.stderr.read()
             process.stderr.close()
             assert process.wait(LIMIT) == 0, said
-        assert "0 machines run on" in said
+        assert "0 machines keep running" in said
 
     def run(
         self, *arguments: str, code: int | None = 0, stdin: bytes = b""
