@@ -14,23 +14,58 @@ import pytest
 
 from boincvm.hypervisor.contract import Driver, DriverPackage, Machine, MachineSpec
 from boincvm.hypervisor.registry import BUILT_IN, find_driver, open_driver
+from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
 from support.driven import add_programs, runs_linux
+from support.virtualbox.fixture import use_virtualbox
+from support.virtualbox.golden import StartsCopies, golden_machine
 
 DRIVERS = [name for name in os.environ.get("BOINCVM_TEST_DRIVERS", "").split(",") if name]
-_OF_ITS_OWN = "virtualbox"
-"""Boots take a minute in its interpreter, so it has tests of its own (tests/vm/test_virtualbox.py)
-"""
+_INTERPRETED = "virtualbox"
+"""A boot takes a minute or two in the real VirtualBox's interpreter (support/virtualbox). So its
+machines are copies of one that has booted, and what needs boots of its own, or computes for long,
+is left to tests/vm/test_virtualbox.py."""
+_BOOTS = (
+    "test_every_verb_twice",
+    "test_a_pause_before_the_guest_has_spoken",
+    "test_what_it_uses",
+    "test_a_disk_outlives_its_machine",
+    "test_a_larger_disk",
+    "test_the_network_card",
+    "test_golden_snapshots",
+    "test_nothing_runs_on",
+    "test_its_verdict",
+)
 
 
-@pytest.fixture(params=DRIVERS or [name for name in BUILT_IN if name != _OF_ITS_OWN])
-def package(request: pytest.FixtureRequest) -> DriverPackage:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes too long with the real VirtualBox."""
+    left_out = [item for item in items if _boots_interpreted(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _boots_interpreted(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    call = getattr(item, "callspec", None)
+    is_interpreted = call is not None and call.params.get("package") == _INTERPRETED
+    return is_interpreted and item.originalname in _BOOTS
+
+
+@pytest.fixture(params=DRIVERS or list(BUILT_IN))
+def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DriverPackage:
+    if request.param == _INTERPRETED:
+        use_virtualbox(monkeypatch)
     return find_driver(request.param)
 
 
 @pytest.fixture
-async def driver(package: DriverPackage, kernel: Path) -> Driver:
+async def driver(package: DriverPackage, kernel: Path, tmp_path: Path) -> Driver:
     driver = await open_driver(package.name, kernel)
     add_programs(driver)
+    if isinstance(driver, VirtualBoxDriver):
+        spec = _small_machine(kernel.parent, tmp_path)
+        return StartsCopies(driver, await golden_machine(driver, spec))
     return driver
 
 
@@ -49,10 +84,14 @@ def spec_in(base_image: Path, tmp_path: Path) -> Callable[[str], MachineSpec]:
     def make(name: str) -> MachineSpec:
         directory = tmp_path / name
         directory.mkdir(mode=0o700)
-        files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
-        return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+        return _small_machine(base_image, directory)
 
     return make
+
+
+def _small_machine(image: Path, directory: Path) -> MachineSpec:
+    files = (image / "kernel", image / "initrd", image / "root.qcow2")
+    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
 
 
 @pytest.fixture

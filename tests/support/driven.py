@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from boincvm.guestlink.clone_identity import clone_identity
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
 from boincvm.hypervisor.contract import Driver, Machine
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeGuest
+from support.virtualbox.golden import STATES
 
 LIMIT = 60.0
 """Seconds to wait for a machine, at most."""
@@ -112,12 +114,16 @@ async def answering(
 ) -> AsyncIterator[GuestLink]:
     """Start the machine and yield the link to its guest.
 
-    The guest boots, or waits as it was left in `link_state`. The caller ends the machine.
+    The guest boots, or waits as it was left in `link_state`. The caller ends the machine. A copy
+    of the VirtualBox that tests share begins to run, as if it had booted.
     """
+    copied = STATES.get(machine) if link_state is None else None
     channel = await machine.start()
-    link = await GuestLink.open(channel, silence_limit=LIMIT, attach_to=link_state)
+    link = await GuestLink.open(channel, silence_limit=LIMIT, attach_to=copied or link_state)
     try:
-        if link_state is None:
+        if copied is not None:
+            await link.attach(LIMIT, clone_identity(network=False), let_run=machine.resume)
+        elif link_state is None:
             async with asyncio.timeout(LIMIT):
                 await asyncio.wait((link.ready, link.failure), return_when=asyncio.FIRST_COMPLETED)
             assert link.ready.done(), link.failure.result()

@@ -134,7 +134,7 @@ def test_another_qemu_or_processor(home: GoldenHome, what: str) -> None:
     result = home.run("true", **{SWITCH: "" if what == "qemu" else "existing"})
     assert (result["start"], result["cold_because"]) == (
         "cold",
-        "QEMU, the CPU or boincvm has changed since the snapshot was made",
+        "the hypervisor, CPU or boincvm has changed since it was made",
     )
     if what == "qemu":  # another is made
         wait_for_maker(home)

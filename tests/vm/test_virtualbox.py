@@ -1,7 +1,10 @@
 """The VirtualBox driver, with the real VirtualBox (support/virtualbox/root.py)."""
 
 import asyncio
+import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -12,14 +15,16 @@ import pytest
 
 from boincvm.errors import HypervisorError, UsageError
 from boincvm.host.process_tree import command_line
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.registry import find_driver
 from boincvm.hypervisor.virtualbox.boot_disc import write_boot_disc
-from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver, VirtualBoxMachine, open_driver
+from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver, open_driver
 from boincvm.hypervisor.virtualbox.installation import DEVICE, MODULE_HINT
+from boincvm.hypervisor.virtualbox.machine import VirtualBoxMachine
 from boincvm.hypervisor.virtualbox.vboxmanage import parse_table
-from support.driven import LIMIT
+from support.driven import LIMIT, answering, shell
 from support.virtualbox.fixture import use_virtualbox, virtualbox_homes
+from support.virtualbox.golden import GoldenMachine, golden_machine
 
 pytestmark = pytest.mark.timeout(300)
 MakeMachine = Callable[..., VirtualBoxMachine]
@@ -234,3 +239,161 @@ async def test_what_a_killed_process_left_is_removed(
     assert not home.exists()
     assert services(home) == []
     assert not Path("/tmp", f".vbox-boincvm-{home.name}-ipc").exists()
+
+
+@pytest.fixture
+async def golden(driver: VirtualBoxDriver, spec: MachineSpec) -> GoldenMachine:
+    """A machine that has booted, of which a test starts copies."""
+    return await golden_machine(driver, spec)
+
+
+@pytest.fixture
+async def copy(
+    driver: VirtualBoxDriver, golden: GoldenMachine, spec: MachineSpec
+) -> AsyncIterator[VirtualBoxMachine]:
+    machine = golden.clone(driver, spec)
+    yield machine
+    await machine.destroy()
+    assert not spec.directory.exists() or list(spec.directory.iterdir()) == []
+
+
+async def test_its_service_is_killed_while_it_runs(
+    copy: VirtualBoxMachine,
+) -> None:
+    """VirtualBox ends the machine then, and we say so."""
+    async with answering(copy) as link:
+        assert copy.home is not None
+        home, name = copy.home.directory, copy.home.name
+        for process in services(home):
+            if process not in copy.process_ids():
+                os.kill(process, signal.SIGKILL)
+        async with asyncio.timeout(LIMIT):
+            end = await copy.ended()
+            await link.failure
+    assert end.cause in (EndCause.FAILED, EndCause.KILLED)
+    assert end.detail
+    await copy.destroy()
+    assert services(home) == []
+    assert not home.exists()
+    assert not Path("/tmp", f".vbox-{name}-ipc").exists()
+
+
+async def test_somebody_powers_it_off(copy: VirtualBoxMachine) -> None:
+    async with answering(copy) as link:
+        assert copy.home is not None
+        await copy.home.manage.run("controlvm", copy.home.name, "poweroff")
+        async with asyncio.timeout(LIMIT):
+            assert (await copy.ended()).cause is EndCause.POWERED_OFF
+            await link.failure
+        with pytest.raises(HypervisorError, match="not currently running"):
+            await copy.pause()
+
+
+async def test_somebody_pauses_it(copy: VirtualBoxMachine) -> None:
+    """Then it is as we want it."""
+    async with answering(copy) as link:
+        assert copy.home is not None
+        await copy.home.manage.run("controlvm", copy.home.name, "pause")
+        await copy.pause()
+        await copy.resume()
+        assert await shell(link, "echo alive") == "alive\n"
+
+
+async def test_layers_that_cannot_be_recorded(copy: VirtualBoxMachine) -> None:
+    """The machine is as it was before: on the layers that were recorded last."""
+
+    async def fail(layers: tuple[str, ...]) -> None:
+        raise RuntimeError(f"cannot record {len(layers)} layers")
+
+    async with answering(copy) as link:
+        before = copy.disk_layers
+        files = {path.name for path in copy.spec.directory.iterdir()}
+        with pytest.raises(RuntimeError, match="cannot record"):
+            await copy.checkpoint(1, fail)
+        assert copy.disk_layers == before
+        assert copy.state is MachineState.RUNNING
+        assert {path.name for path in copy.spec.directory.iterdir()} == files
+        assert await shell(link, "echo kept >/root/file; sync; cat /root/file") == "kept\n"
+
+
+async def test_many_checkpoints(driver: VirtualBoxDriver, copy: VirtualBoxMachine) -> None:
+    """Each adds a layer; when it goes on, they become one, and the disk is as it was."""
+    recorded = []
+
+    async def record(layers: tuple[str, ...]) -> None:
+        assert (copy.spec.directory / layers[-1]).exists()
+        recorded.append(layers)
+
+    async with answering(copy) as link:
+        for number in range(1, 8):
+            await shell(link, f"echo {number} >/root/{number}; sync")
+            await copy.checkpoint(number, record)
+        assert recorded[-1] == copy.disk_layers
+        await link.quiesce(LIMIT)
+        state = link.state()
+        last = await copy.save(8)
+    assert [len(layers) for layers in recorded] == list(range(3, 10))
+    again = driver.restore(copy.spec, last)
+    async with answering(again, state) as link:
+        assert len(again.disk_layers) == 2
+        await link.attach(LIMIT, let_run=again.resume)
+        assert await shell(link, "cat /root/?") == "".join(f"{n}\n" for n in range(1, 8))
+    await again.stop()
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from boincvm.hypervisor.virtualbox.driver import open_driver
+from support.driven import Running, answering
+from support.virtualbox.golden import GoldenMachine
+from boincvm.hypervisor.contract import MachineSpec
+
+async def main(golden, link, directory, kernel, initrd, root, pause):
+    files = map(Path, (kernel, initrd, root))
+    spec = MachineSpec(Path(directory), *files, memory=256 << 20, cpus=1)
+    driver = await open_driver()
+    snapshot = GoldenMachine(spec._replace(directory=Path(golden)), __import__("json").loads(link))
+    machine = snapshot.clone(driver, spec)
+    async with answering(machine) as link:
+        busy = Running(link, "/bin/sh", "-c", "echo begun; while :; do :; done")
+        await busy.until(1)
+        if pause:
+            await machine.pause()
+        print(machine.process_ids()[0], machine.home.directory, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("pause", ["", "paused"])
+async def test_it_ends_with_its_maker(
+    machine: MakeMachine, golden: GoldenMachine, spec: MachineSpec, tmp_path: Path, pause: str
+) -> None:
+    """And the next one that is made removes what is left of it."""
+    (tmp_path / "its").mkdir()
+    places = (golden.spec.directory, json.dumps(golden.link), tmp_path / "its")
+    words = (*places, spec.kernel, spec.initrd, spec.root, pause)
+    tests = Path(__file__).resolve().parents[1]
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", KILLED, *map(str, words)),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(tests)},
+    )
+    try:
+        assert parent.stdout is not None
+        async with asyncio.timeout(LIMIT):
+            process, home = (await parent.stdout.readline()).decode().split()
+        handle = os.pidfd_open(int(process))
+    finally:
+        parent.kill()
+        await parent.wait()
+    try:
+        assert await asyncio.to_thread(select.select, [handle], [], [], LIMIT) != ([], [], [])
+    finally:
+        os.close(handle)
+    assert Path(home) in virtualbox_homes()
+    await machine().create()
+    assert not Path(home).exists()
+    assert services(Path(home)) == []

@@ -7,6 +7,7 @@ from time import monotonic
 
 from boincvm.cli.parser import option
 from boincvm.host.processes import lower_priority
+from boincvm.hypervisor.registry import DEFAULT
 from boincvm.job import values
 from boincvm.job.model import MachineShape
 
@@ -21,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpus", type=option(_cpus), default=_SHAPE.cpus)
     parser.add_argument("--disk", type=option(values.disk))
     parser.add_argument("--network", action="store_true")
+    parser.add_argument(
+        "--driver", default=DEFAULT, metavar="NAME", help=f"of the machines (default: {DEFAULT})"
+    )
     # Like a machine that runs under a BOINC client.
     parser.add_argument("--balloon", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
@@ -45,7 +49,12 @@ def warm(arguments: argparse.Namespace) -> int:
     )
     begin = monotonic()
     was_made = asyncio.run(
-        warm_image(ImageStore(arguments.store), shape, balloon=arguments.balloon)
+        warm_image(
+            ImageStore(arguments.store),
+            shape,
+            balloon=arguments.balloon,
+            driver_name=arguments.driver,
+        )
     )
     seconds = round(monotonic() - begin, 1)
     if arguments.json:

@@ -82,9 +82,9 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
         "--driver",
         type=option(values.driver_name),
         metavar="NAME",
-        help="what runs the machine: qemu (the default); auto: what boincvm doctor finds best; uml"
-        " is User-mode Linux: the host's own speed without hardware virtualization, but no"
-        " protection against a hostile program",
+        help="what runs the machine: qemu (the default); auto: what boincvm doctor finds best;"
+        " virtualbox; uml, which is User-mode Linux: the host's own speed without hardware"
+        " virtualization, but no protection against a hostile program",
     )
 
 

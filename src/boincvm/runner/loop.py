@@ -67,7 +67,7 @@ async def _run_in_machine(job_run: JobRun, early_start: EarlyStart) -> None:
     machine = await prestarted.machine(Settings(job.limits, boot_hint=_BOOT_HINT))
     await job_run.run(machine, prestarted.sources, began_at=early_start.at)
     if machine.lacks_golden:
-        make_in_background(job.machine, early_start.store)
+        make_in_background(job.machine, early_start.store, machine.driver.name)
 
 
 class _Interruption:

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import HypervisorError
+from boincvm.host.resources import processor_name
+from boincvm.hypervisor.contract import Checkpoint
 from boincvm.hypervisor.virtualbox import vdi
 from boincvm.hypervisor.virtualbox.boot_disc import CODE, SECTOR, machine_code, write_boot_disc
 from boincvm.hypervisor.virtualbox.disks import check_layer_name, free_layer
+from boincvm.hypervisor.virtualbox.saved import check_identity, read_saved_state, read_table
+from boincvm.hypervisor.virtualbox.vboxmanage import Version
 
 BELOW = uuid.UUID("b01c0000-0000-4000-8000-000000000001")
 
@@ -135,3 +139,113 @@ def test_new_layers_have_greater_names(tmp_path: Path) -> None:
         (tmp_path / name).touch()
         check_layer_name(name)
     assert free_layer(tmp_path) == "disk-000008.vdi"
+
+
+def put_block(path: Path, block: int, content: bytes | None) -> None:
+    """Write one block of a layer as VirtualBox does: at the end of the file, then into the map."""
+    with path.open("r+b") as file:
+        file.seek(0x158)
+        (data,) = struct.unpack("<I", file.read(4))
+        file.seek(0x184)
+        (used,) = struct.unpack("<I", file.read(4))
+        place = 0xFFFFFFFE
+        if content is not None:
+            file.seek(data + used * vdi.BLOCK)
+            file.write(content.ljust(vdi.BLOCK, b"\0"))
+            file.seek(0x184)
+            file.write(struct.pack("<I", used + 1))
+            place = used
+        file.seek((1 << 20) + 4 * block)
+        file.write(struct.pack("<I", place))
+
+
+def blocks_of(path: Path) -> dict[int, bytes]:
+    """The first bytes of each block that a layer has."""
+    content = path.read_bytes()
+    (data,) = struct.unpack_from("<I", content, 0x158)
+    (count,) = struct.unpack_from("<I", content, 0x180)
+    found = {}
+    for block, (place,) in enumerate(struct.iter_unpack("<I", content[1 << 20 :][: 4 * count])):
+        if place == 0xFFFFFFFE:
+            found[block] = b""
+        elif place != 0xFFFFFFFF:
+            found[block] = content[data + place * vdi.BLOCK :][: vdi.BLOCK].rstrip(b"\0")
+    return found
+
+
+def test_layers_become_one(tmp_path: Path) -> None:
+    """The uppermost block counts, a zero block too."""
+    paths = [tmp_path / name for name in ("one.vdi", "two.vdi", "three.vdi")]
+    below = BELOW
+    for path in paths:
+        below = vdi.write_layer(path, 64 << 20, below)
+    for path, block, content in (
+        (paths[0], 0, b"old"),
+        (paths[0], 7, b"kept"),
+        (paths[0], 9, b"gone"),
+        (paths[1], 0, b"newer"),
+        (paths[1], 9, None),
+        (paths[2], 0, b"newest"),
+        (paths[2], 63, b"last"),
+    ):
+        put_block(path, block, content)
+    merged = vdi.merge_layers(paths, tmp_path / "merged.vdi")
+    assert vdi.read_layer(tmp_path / "merged.vdi") == (merged, BELOW, 64 << 20)
+    assert blocks_of(tmp_path / "merged.vdi") == {0: b"newest", 7: b"kept", 9: b"", 63: b"last"}
+
+
+def test_a_block_beyond_the_end_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "one.vdi"
+    vdi.write_layer(path, 64 << 20, BELOW)
+    with path.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(struct.pack("<I", 5))
+    with pytest.raises(vdi.LayerRefusedError, match="a block is not in the file"):
+        vdi.merge_layers([path], tmp_path / "merged.vdi")
+
+
+TABLE: dict[str, object] = {
+    "virtualbox": "7.2.22",
+    "processor": "a processor",
+    "state": "2026-11-30T00-00-00-000000000Z.sav",
+    "layers": ["disk-000001.vdi", "{00000000-0000-0000-0000-000000000001}.vdi"],
+}
+
+
+def test_a_saved_state() -> None:
+    saved = read_table(TABLE)
+    assert saved.table() == TABLE
+    with pytest.raises(HypervisorError, match="not among the files"):
+        read_saved_state(Checkpoint(1, {}, TABLE))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"virtualbox": "7.2.22; rm"},
+        {"virtualbox": 7},
+        {"processor": None},
+        {"state": "../state.sav"},
+        {"state": "state"},
+        {"state": ".sav"},
+        {"layers": []},
+        {"layers": "disk-000001.vdi"},
+        {"layers": ["/etc/passwd"]},
+        {"layers": ["disk-000001.vdi"] * 2},
+        {"layers": ["disk-000001.vdi"] * 1000},
+    ],
+    ids=str,
+)
+def test_a_saved_state_that_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(HypervisorError):
+        read_table({**TABLE, **change})
+
+
+def test_a_state_of_another_processor_or_of_a_newer_virtualbox() -> None:
+    saved = read_table({**TABLE, "processor": processor_name()})
+    check_identity(saved, Version(7, 2, 22))
+    check_identity(saved, Version(7, 4, 0))
+    with pytest.raises(HypervisorError, match=r"7\.2\.22 saved it, and 7\.1\.0 is here"):
+        check_identity(saved, Version(7, 1, 0))
+    with pytest.raises(HypervisorError, match="it was saved on 'a processor'"):
+        check_identity(read_table(TABLE), Version(7, 2, 22))

@@ -24,7 +24,16 @@ from boincvm.hypervisor.virtualbox.installation import (
 from boincvm.hypervisor.virtualbox.vboxmanage import parse_version
 
 ABILITIES = Abilities(
-    frozenset({Ability.NETWORK, Ability.TRANSFER_DISK, Ability.FIRMWARE}), MOST_CPUS
+    frozenset(
+        {
+            Ability.CHECKPOINT,
+            Ability.GOLDEN,
+            Ability.NETWORK,
+            Ability.TRANSFER_DISK,
+            Ability.FIRMWARE,
+        }
+    ),
+    MOST_CPUS,
 )
 
 

@@ -25,14 +25,26 @@ _BASE = uuid.UUID("b01c0000-0000-4000-8000-000000000001")
 _WINDOW_ID = uuid.UUID("b01c0000-0000-4000-8000-000000000002")
 """The image's disk and the transfer disk have the same UUIDs in every machine's registry."""
 _FORMATS = {"qcow2": "QCOW", "raw": "RAW"}
-_MOST_LAYERS = 64
+MOST_LAYERS = 200
+"""Layers that a machine's disk may have; each checkpoint of a running machine adds one."""
+MANY_LAYERS = 8
+"""Layers from which on a machine that goes on gets them merged into one first."""
 
 
 class Disks:
     """The root disk's layers and the transfer disk, whose `window` is open until `close`."""
 
-    def __init__(self, spec: MachineSpec, directory: Path, layers: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        spec: MachineSpec,
+        directory: Path,
+        layers: tuple[str, ...],
+        *,
+        are_frozen: bool = False,
+    ) -> None:
         """Make the disks in `directory`, or take `layers`, which lie there already.
+
+        `are_frozen`: these belong to a saved state, so that they get a new layer over them.
 
         Raises HypervisorError, HostDiskFullError, UsageError.
         """
@@ -45,7 +57,10 @@ class Disks:
                 self._take(name)
             self.layers = layers
             if not layers:
-                self.add_layer(size)
+                self._add_layer(size)
+            elif are_frozen:
+                self._merge_if_many()
+                self._add_layer(vdi.read_layer(self.top.path).size)
             self._make_window()
         except BaseException as error:
             self.close()
@@ -57,23 +72,30 @@ class Disks:
                 ) from error
             raise
 
-    def add_layer(self, size: int | None = None) -> str:
-        """Put an empty layer on top, of the same size unless told; return its name.
-
-        Raises OSError, LayerRefusedError.
-        """
-        if size is None:
-            size = vdi.read_layer(self.chain[-1].path).size
+    def _add_layer(self, size: int) -> None:
+        """Put an empty layer on top. Raises OSError."""
         name = free_layer(self.directory)
         layer = vdi.write_layer(self.directory / name, size, self.chain[-1].id)
         self.chain.append(Medium(layer, self.directory / name, "VDI"))
-        self.layers = (*self.layers, name) if len(self.chain) > 2 else (name,)
-        return name
+        self.layers = (*self.layers, name)
+
+    def _merge_if_many(self) -> None:
+        """Put what many layers hold into one; their files stay.
+
+        Raises OSError, LayerRefusedError.
+        """
+        if len(self.layers) < MANY_LAYERS:
+            return
+        name = free_layer(self.directory)
+        paths = [medium.path for medium in self.chain[1:]]
+        layer = vdi.merge_layers(paths, self.directory / name)
+        self.chain[1:] = [Medium(layer, self.directory / name, "VDI")]
+        self.layers = (name,)
 
     def _take(self, name: str) -> None:
         check_layer_name(name)
         layer = vdi.read_layer(self.directory / name)
-        if layer.below != self.chain[-1].id or len(self.chain) > _MOST_LAYERS:
+        if layer.below != self.chain[-1].id or len(self.chain) > MOST_LAYERS:
             raise vdi.LayerRefusedError(f"{name} does not belong over {self.chain[-1].path.name}")
         if layer.id in {medium.id for medium in self.chain}:
             raise vdi.LayerRefusedError(f"{name} has the UUID of a layer beneath it")

@@ -8,7 +8,11 @@ since 2008 (version 1.1).
 
 import os
 import struct
+import sys
 import uuid
+from array import array
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +24,8 @@ _SIGNATURE, _VERSION, _HEADER_SIZE, _LAYER = 0xBEDA107F, 0x00010001, 0x190, 4
 _TEXT = b"<<< Oracle VM VirtualBox Disk Image >>>\n"
 _MAP_AT = BLOCK
 _UNUSED = b"\xff\xff\xff\xff"
+_NOT_THERE, _ZERO = 0xFFFFFFFF, 0xFFFFFFFE
+_ALLOCATED_AT = 0x184
 _MOST_BLOCKS = 1 << 25
 _FIELDS = "<IIII I256sII 4I I QIIII 16s16s16s16s"
 _FIELDS_AT = 0x40
@@ -87,3 +93,54 @@ def read_layer(path: Path) -> Layer:
     ):
         raise LayerRefusedError(f"{path.name} is damaged: its sizes are invalid")
     return Layer(uuid.UUID(bytes_le=own), uuid.UUID(bytes_le=below), size)
+
+
+def merge_layers(paths: list[Path], target: Path) -> uuid.UUID:
+    """Write one layer to `target` with what is in all of `paths`, the lowest first.
+
+    Returns its UUID. Raises LayerRefusedError, OSError.
+    """
+    layers = [read_layer(path) for path in paths]
+    size = layers[-1].size
+    merged = write_layer(target, size, layers[0].below)
+    blocks = -(-size // BLOCK)
+    table = array("I", _UNUSED * blocks)
+    with ExitStack() as stack:
+        output = stack.enter_context(target.open("r+b"))
+        data = output.seek(0, os.SEEK_END)
+        used = 0
+        for path in reversed(paths):
+            source = stack.enter_context(open_regular(path))
+            for block, offset in _blocks(source.fileno(), path.name):
+                if block >= blocks or table[block] != _NOT_THERE:
+                    continue
+                if offset is None:
+                    table[block] = _ZERO
+                    continue
+                content = read_at(source.fileno(), BLOCK, offset)
+                output.seek(data + used * BLOCK)
+                output.write(content.ljust(BLOCK, b"\0"))
+                table[block] = used
+                used += 1
+        if sys.byteorder == "big":
+            table.byteswap()
+        output.seek(_MAP_AT)
+        output.write(table)
+        output.seek(_ALLOCATED_AT)
+        output.write(struct.pack("<I", used))
+    return merged
+
+
+def _blocks(source: int, name: str) -> Iterator[tuple[int, int | None]]:
+    """Yield the blocks that a layer has, with their offsets in the file; None for a zero block."""
+    head = read_at(source, _LENGTH, 0)
+    map_at, data_at = struct.unpack_from("<II", head, _FIELDS_AT + 20 + 256)
+    (blocks,) = struct.unpack_from("<I", head, _ALLOCATED_AT - 4)
+    length = os.fstat(source).st_size
+    for block, (place,) in enumerate(struct.iter_unpack("<I", read_at(source, 4 * blocks, map_at))):
+        if place == _NOT_THERE:
+            continue
+        offset = data_at + place * BLOCK
+        if place != _ZERO and offset >= length:
+            raise LayerRefusedError(f"{name} is damaged: a block is not in the file")
+        yield block, None if place == _ZERO else offset

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.registry import DEFAULT
 from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
 from boincvm.machine.golden.switch import makes_more
 
 
-def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
+def command(shape: MachineShape, store: Path, *, balloon: bool, driver: str = DEFAULT) -> list[str]:
     """Return the command that makes the snapshot for such machines if it does not exist yet."""
     options = [
         "--memory", f"{shape.memory >> 20}M",
@@ -20,6 +21,7 @@ def command(shape: MachineShape, store: Path, *, balloon: bool) -> list[str]:
         *(["--disk", f"{shape.disk >> 20}M"] if shape.disk else []),
         *(["--network"] if shape.network else []),
         *(["--balloon"] if balloon else []),
+        "--driver", driver,
         "--store", str(store),
     ]  # fmt: skip
     # -P: do not import modules from the current directory.
@@ -52,7 +54,7 @@ class Warmers:
         self._processes.clear()
 
 
-def make_in_background(shape: MachineShape, store: Path) -> None:
+def make_in_background(shape: MachineShape, store: Path, driver: str) -> None:
     """Start making the snapshot at the lowest priority, unless `BOINCVM_GOLDEN` forbids it.
 
     It takes seconds and outlives this process. Raises OSError.
@@ -60,7 +62,7 @@ def make_in_background(shape: MachineShape, store: Path) -> None:
     if not makes_more():
         return
     subprocess.Popen(
-        command(shape, store, balloon=False),
+        command(shape, store, balloon=False, driver=driver),
         cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

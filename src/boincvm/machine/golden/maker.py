@@ -54,7 +54,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
         if not is_ours or find_golden(image, spec, golden.identity()).golden is not None:
             return False
         _remove_leftovers(together)
-        place = together / snapshot_name(image.digest, spec)
+        place = together / snapshot_name(image.digest, spec, golden.identity())
         new = together / f"{_NEW}{os.urandom(8).hex()}"
         new.mkdir(mode=0o700)
         try:
@@ -70,13 +70,15 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
         return True
 
 
-async def warm_image(store: ImageStore, shape: MachineShape, *, balloon: bool) -> bool:
+async def warm_image(
+    store: ImageStore, shape: MachineShape, *, balloon: bool, driver_name: str = DEFAULT
+) -> bool:
     """Make the snapshot for machines of this shape if it is missing; return True if it was made.
 
     Raises BoincvmError, OSError.
     """
     with store.open(shape.image) as image:
-        driver = await open_driver(DEFAULT, image.kernel)
+        driver = await open_driver(driver_name, image.kernel)
         # Each snapshot gets a directory of its own in this one.
         spec = machine_spec(shape, image, store.golden)._replace(balloon=balloon)
         return await make_golden(driver, image, spec, Limits())

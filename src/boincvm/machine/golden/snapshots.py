@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from boincvm.host.own_files import check_directory, open_own
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.registry import DEFAULT
 from boincvm.image.store import Image
 
 TABLE = "golden.json"
@@ -41,11 +42,16 @@ class Found(NamedTuple):
     """Why the existing snapshot cannot be used; empty if there is no snapshot."""
 
 
-def snapshot_name(digest: str, spec: MachineSpec) -> str:
-    """Return the name of the snapshot for a machine like `spec` of the image with this digest."""
+def snapshot_name(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> str:
+    """Return the name of the snapshot for a machine like `spec` of the image with this digest.
+
+    `identity` is the driver's: each driver has snapshots of its own.
+    """
     size = f"-{spec.disk_size >> 20}" if spec.disk_size else ""
     devices = ("-network" if spec.network else "") + ("-balloon" if spec.balloon else "")
     devices += "-display" if spec.display else ""
+    driver = identity.get("driver", DEFAULT)
+    devices += "" if driver == DEFAULT else f"-{driver}"
     return f"{digest[:16]}-{spec.memory >> 20}-{spec.cpus}{size}{devices}"
 
 
@@ -67,13 +73,13 @@ def needs(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> dict[s
 
 def find_golden(image: Image, spec: MachineSpec, identity: Mapping[str, str]) -> Found:
     """Find the snapshot for a machine like `spec` of a driver with this identity."""
-    directory = image.golden / snapshot_name(image.digest, spec)
+    directory = image.golden / snapshot_name(image.digest, spec, identity)
     try:
         check_directory(directory)
         with open_own(directory / TABLE) as file:
             table = json.loads(file.read(_MOST_BYTES))
         if table["needs"] != needs(image.digest, spec, identity):
-            return Found(None, "QEMU, the CPU or boincvm has changed since the snapshot was made")
+            return Found(None, "the hypervisor, CPU or boincvm has changed since it was made")
         for name, (size, modified) in table["files"].items():
             status = (directory / name).stat()
             if [status.st_size, status.st_mtime_ns] != [size, modified]:
