@@ -295,6 +295,7 @@ async def test_somebody_pauses_it(copy: VirtualBoxMachine) -> None:
         assert copy.home is not None
         await copy.home.manage.run("controlvm", copy.home.name, "pause")
         await copy.pause()
+        await copy.home.manage.run("controlvm", copy.home.name, "resume")
         await copy.resume()
         assert await shell(link, "echo alive") == "alive\n"
 

@@ -94,12 +94,15 @@ def peer_is_this_user(peer: socket.socket) -> bool:
         raise not_yet("who is at the other end of a UNIX socket")
 
 
-def peer_process(peer: socket.socket) -> int:
-    """Return the id of the process that listened when we connected to it by a UNIX socket."""
+def peer_process(peer: socket.socket) -> int | None:
+    """Return the id of the process that listened when we connected to it by a UNIX socket.
+
+    It may have gone since. Returns None if it is in a PID namespace that is not ours.
+    """
     if sys.platform == "linux":
         told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         process, _, _ = struct.unpack("3i", told)
-        return int(process)
+        return int(process) if process > 0 else None
     else:
         from boincvm.host.not_yet import not_yet
 

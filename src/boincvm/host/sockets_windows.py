@@ -37,7 +37,7 @@ def peer_is_this_user(peer: socket.socket) -> bool:
     raise not_yet(_WHAT)
 
 
-def peer_process(peer: socket.socket) -> int:
+def peer_process(peer: socket.socket) -> int | None:
     """Return the id of the process at the other end."""
     raise not_yet(_WHAT)
 

@@ -77,6 +77,20 @@ def test_a_socket_lies_wherever_it_is_to(long_path: Path) -> None:
             assert far.recv(10) == b"word"
 
 
+def test_who_listens_at_a_socket(long_path: Path) -> None:
+    with sockets.private_listener(long_path) as listener:
+        listener.listen()
+        with sockets.connect_blocking(long_path, 5.0) as near:
+            assert sockets.peer_process(near) == os.getpid()
+    with sockets.private_listener(long_path) as listener:
+        program = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).listen()"
+        handle = str(listener.fileno())
+        command = [sys.executable, "-c", program, handle]
+        subprocess.run(command, pass_fds=[listener.fileno()], check=True)
+        with sockets.connect_blocking(long_path, 5.0) as near:
+            assert sockets.peer_process(near) not in (None, os.getpid())
+
+
 async def test_an_event_loop_connects(long_path: Path) -> None:
     with sockets.private_listener(long_path) as listener:
         listener.listen()

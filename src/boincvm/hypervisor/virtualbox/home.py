@@ -39,6 +39,7 @@ _HOMES = "virtualbox"
 _PREFIX = "boincvm-"
 _LOCK, _USER_HOME, _MACHINE, _PROCESS = "lock", "home", "machine", "process"
 _REGISTRY = "VirtualBox.xml"
+_SERVICE = b"VBoxSVC"
 _SERVICE_LIMIT = 10.0
 """Seconds that the service may take to end when it is told to."""
 _LONGEST_SOCKET = 107
@@ -158,7 +159,14 @@ def _end_service(name: str) -> None:
             service = peer_process(connection)
     except OSError:
         return  # it does not run
-    _end_process(service)
+    if service is not None and _is_service(service):
+        _end_process(service)
+
+
+def _is_service(process: int) -> bool:
+    """Tell whether it is a VBoxSVC: the id of a process that has gone may be another's by now."""
+    program = command_line(process)[:1]
+    return bool(program) and program[0].endswith(_SERVICE)
 
 
 def _end_process(process: int) -> None:

@@ -221,14 +221,19 @@ class VirtualBoxMachine:
             raise HypervisorError(f"the machine is not running, so it cannot be {wanted}")
         return self.home
 
-    async def _control(self, home: Home, *verb: str) -> None:
-        """Give a command to the machine as soon as it takes any."""
+    async def _control(self, home: Home, *verb: str, unless: str = "") -> None:
+        """Give a command to the machine as soon as it takes any.
+
+        `unless`: what VirtualBox says of a machine that is already where the command leads.
+        """
         try:
             async with asyncio.timeout(_STARTING_LIMIT):
                 while True:
                     try:
                         await home.manage.run("controlvm", home.name, *verb)
                     except VirtualBoxError as error:
+                        if unless and unless in error.text:
+                            return
                         is_early = any(sign in error.text for sign in _NOT_YET)
                         if not self.process_ids() or not is_early:
                             raise
@@ -241,13 +246,13 @@ class VirtualBoxMachine:
     async def pause(self) -> None:
         home = self._running("paused")
         if self.state is MachineState.RUNNING:
-            await self._control(home, "pause")
+            await self._control(home, "pause", unless="Already paused")
             self.state = MachineState.PAUSED
 
     async def resume(self) -> None:
         home = self._running("resumed")
         if self.state is MachineState.PAUSED:
-            await self._control(home, "resume")
+            await self._control(home, "resume", unless="(machine state: Running)")
             self.state = MachineState.RUNNING
 
     async def connect(self, *, connected: bool) -> None:
