@@ -10,7 +10,6 @@ from contextlib import suppress
 from boincvm import standard_error
 from boincvm.errors import BoincvmError, HostDiskFullError, HostError
 from boincvm.exit_codes import ExitCode
-from boincvm.host.channels import reader_has_gone
 from boincvm.host.files import open_descriptor
 
 _STANDARD_OUTPUT = 1
@@ -128,4 +127,6 @@ def _of_the_host(error: OSError) -> BoincvmError:
 
 def _reader_is_gone() -> bool:
     """Tell whether standard output, and not some other pipe, is broken."""
+    from boincvm.host.channels import reader_has_gone  # rarely needed
+
     return reader_has_gone(_STANDARD_OUTPUT)

@@ -18,7 +18,6 @@ from boincvm.host.resources import boot_id
 from boincvm.host.users import user_id
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.paths import cache_directory
-from boincvm.redaction import redact
 
 LIMIT = 2.5
 """Seconds that the trial boot may take; working hardware needs a fifth of that."""
@@ -119,6 +118,8 @@ async def _try_kvm(kernel: Path) -> str:
             await process.wait()
         if status == REPORTED:
             return ""
+        from boincvm.redaction import redact  # only needed where KVM does not work
+
         log.seek(0)
         lines = redact(os.fsdecode(log.read())).strip().splitlines()
     said = "".join(filter(str.isprintable, lines[0])) if lines else ""

@@ -14,7 +14,6 @@ from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.hypervisor.qemu.command import WINDOW
 from boincvm.hypervisor.qemu.launch import Launch
-from boincvm.redaction import redact
 from boincvm.sizes import format_size
 
 LOG = "qemu.log"
@@ -74,6 +73,8 @@ class QemuProcess:
         """Return the last line of QEMU's log, or ""."""
         if self.log < 0:
             return ""
+        from boincvm.redaction import redact  # only needed for an error
+
         # Redact before shortening, or a folder's name would no longer be recognized.
         text = redact(os.fsdecode(read_at(self.log, 1 << 16, 0)))
         lines = text.strip().splitlines()
