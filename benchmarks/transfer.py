@@ -32,7 +32,7 @@ from benchmarks.shared_directory import (
 )
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.transfer_disk import TransferWindow
+from boincvm.guestlink.transfer_disk import TransferDisk
 from boincvm.machine.session import Session
 
 SIZE, QUICK_SIZE = 256 << 20, 64 << 20
@@ -53,7 +53,7 @@ async def _guest_digest(session: Session, name: str) -> str:
 
 
 async def _put_and_get(
-    session: Session, window: TransferWindow | None, name: str, directory: Path, digest: str
+    session: Session, window: TransferDisk | None, name: str, directory: Path, digest: str
 ) -> tuple[float, float]:
     link, there = session.link, PurePosixPath(name)
     async with asyncio.timeout(LIMIT):

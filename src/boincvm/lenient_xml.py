@@ -209,8 +209,8 @@ def _without_entities(text: str, line: int) -> str:
         return text
     nul = _NUL.search(text)
     if nul is not None:
-        place = line + text.count("\n", 0, nul.start())
-        raise XmlError(place, f"the entity {_shown(nul[0])}", "a character's number")
+        nul_line = line + text.count("\n", 0, nul.start())
+        raise XmlError(nul_line, f"the entity {_shown(nul[0])}", "a character's number")
     return without_entities(text.encode("latin-1")).decode("latin-1")
 
 

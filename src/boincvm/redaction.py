@@ -44,12 +44,12 @@ def hide(path: str, shown: str) -> None:
         return
     global _pattern
     _pattern = None
-    for place in (path, os.path.realpath(path)):
-        place = place.rstrip("/")
-        if not place or f"{place}/".startswith(_SYSTEM):
+    for spelling in (path, os.path.realpath(path)):
+        spelling = spelling.rstrip("/")
+        if not spelling or f"{spelling}/".startswith(_SYSTEM):
             continue
         # Messages may contain it literally, or as `repr` and `ascii` write it.
-        for form in (place, repr(place)[1:-1], ascii(place)[1:-1]):
+        for form in (spelling, repr(spelling)[1:-1], ascii(spelling)[1:-1]):
             _hidden[form] = shown
 
 

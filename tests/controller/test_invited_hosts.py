@@ -15,7 +15,7 @@ from boincvm.bus.client import Address
 from boincvm.cli.main import main
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.hosts import hosts
-from boincvm.controller.hosts.bus_side import Listen
+from boincvm.controller.hosts.bus_connection import Listen
 from boincvm.controller.hosts.invitations import MOST
 from boincvm.controller.operations import call
 from boincvm.controller.protocol.guest import Guest

@@ -13,7 +13,7 @@ from boincvm.guestlink.clone_identity import clone_identity
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.transfer_disk import TransferWindow
+from boincvm.guestlink.transfer_disk import TransferDisk
 from boincvm.hypervisor.contract import (
     Checkpoint,
     Driver,
@@ -38,7 +38,7 @@ async def test_the_transfer_disk(
         disk = machine.transfer_disk
         if disk is None:
             pytest.skip("it has no transfer disk")
-        window = TransferWindow(disk.descriptor)
+        window = TransferDisk(disk.descriptor)
         there, back = PurePosixPath("there"), PurePosixPath("back")
         async with asyncio.timeout(LIMIT):
             await put_tree(link, window, Path("file"), there, directory=tmp_path)

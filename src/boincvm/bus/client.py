@@ -254,16 +254,16 @@ class StompBus:
         if connection is None or connection.is_full or not is_destination(destination):
             self.dropped += 1
         else:
-            place = self._dialect.destination(destination)
-            connection.say("SEND", {**headers, "destination": place}, body)
+            destination_header = self._dialect.destination(destination)
+            connection.say("SEND", {**headers, "destination": destination_header}, body)
 
     async def send(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         # Other brokers accept anything as a destination, such as several separated by commas
         # or a pattern, which then nobody receives.
         if not is_destination(destination):
             raise BusError(f"{destination[:80]!r} is not a destination")
-        place = self._dialect.destination(destination)
-        await self._request(_Request("SEND", {**headers, "destination": place}, body))
+        destination_header = self._dialect.destination(destination)
+        await self._request(_Request("SEND", {**headers, "destination": destination_header}, body))
 
     async def subscribe(self, pattern: str, receiver: Receiver) -> Callable[[], Awaitable[None]]:
         if not is_pattern(pattern):

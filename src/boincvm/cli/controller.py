@@ -8,7 +8,7 @@ from boincvm.cli import broker
 from boincvm.errors import UsageError
 
 if TYPE_CHECKING:
-    from boincvm.controller.hosts.bus_side import Listen
+    from boincvm.controller.hosts.bus_connection import Listen
     from boincvm.controller.serve.server import ListenAddress
 
 _EPILOG = """\
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     asyncio.run(
         run_in_foreground(
-            _place(arguments),
+            _listen_address(arguments),
             _listen(arguments),
             broker.broker_of(arguments),
             any_host=arguments.any_host,
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _place(arguments: argparse.Namespace) -> "ListenAddress | None":
+def _listen_address(arguments: argparse.Namespace) -> "ListenAddress | None":
     from boincvm.controller.serve.server import ListenAddress
 
     # Without a certificate of its own there is no TLS, so no client is asked for one either.
@@ -106,7 +106,7 @@ def _place(arguments: argparse.Namespace) -> "ListenAddress | None":
 
 
 def _listen(arguments: argparse.Namespace) -> "Listen | None":
-    from boincvm.controller.hosts.bus_side import Listen
+    from boincvm.controller.hosts.bus_connection import Listen
 
     if arguments.bus_key and not arguments.bus_certificate:
         raise UsageError("--bus-key needs --bus-certificate")

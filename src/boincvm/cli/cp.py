@@ -106,8 +106,8 @@ def _content(source: Path, *, is_tree: bool) -> BinaryIO:
         return source.open("rb")
     from boincvm.tar_trees import pack
 
-    with tempfile.TemporaryDirectory() as place:
-        packed = Path(place) / "tree"
+    with tempfile.TemporaryDirectory() as temporary:
+        packed = Path(temporary) / "tree"
         pack(source.absolute().parent, source.absolute().name, packed, threading.Event())
         return packed.open("rb")
 
@@ -123,17 +123,17 @@ def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -
     parent = destination.absolute().parent
     try:
         with (
-            tempfile.TemporaryDirectory(dir=parent, prefix=".boincvm-") as place,
+            tempfile.TemporaryDirectory(dir=parent, prefix=".boincvm-") as temporary,
             controller_options.waiting(f"copying {vm}:{path}") as progress,
         ):
-            part = Path(place) / "content"
+            part = Path(temporary) / "content"
             with part.open("xb") as file:
                 gotten = client_copy.fetch(client, vm, path, file, progress)
             if gotten.is_tree:
                 from boincvm.tar_trees import unpack
 
-                unpack(part, Path(place), "tree", threading.Event())
-                part = Path(place) / "tree"
+                unpack(part, Path(temporary), "tree", threading.Event())
+                part = Path(temporary) / "tree"
             part.chmod(gotten.mode & 0o777)
             set_time(os.fsencode(part), gotten.modified)
             part.rename(destination)

@@ -54,19 +54,19 @@ def run(arguments: argparse.Namespace) -> int:
             hint="start it as a user of its own, or use --allow-root on a machine that serves"
             " nothing else",
         )
-    place = broker.broker_of(arguments)
-    if place is None:
+    broker_address = broker.broker_of(arguments)
+    if broker_address is None:
         raise UsageError("--broker is missing", hint="boincvm guest --help shows examples")
     labels = dict(label_of(text) for text in arguments.label)
     import asyncio
 
     from boincvm.node.host_node import guest_of_this_host, run_guest
 
-    guest = guest_of_this_host(place, arguments.id, labels)
-    if place.can_be_read:
+    guest = guest_of_this_host(broker_address, arguments.id, labels)
+    if broker_address.can_be_read:
         words = (
             "warning: without --broker-ca anyone who listens on the network learns the passcode,"
         )
         say(f"{words} and a man in the middle can act as this user")
-    asyncio.run(run_guest(place, guest, arguments.directory))
+    asyncio.run(run_guest(broker_address, guest, arguments.directory))
     return 0

@@ -92,10 +92,10 @@ def _write(directory: Path, sources: dict[str, bytes]) -> list[str]:
 
 
 def _commands(directory: Path) -> dict[str, str]:
-    place = shlex.quote(str(directory))
+    quoted = shlex.quote(str(directory))
     return {
-        "C": f"gcc -O2 -pthread -I{place} -o app app.c {place}/*.c",
-        "C++": f"gcc -O2 -pthread -c {place}/*.c && "
-        f"g++ -O2 -pthread -I{place} -o app app.cpp boinc_*.o",
-        "Python": f"cp {place}/boinc.py .  # beside the program; then: import boinc",
+        "C": f"gcc -O2 -pthread -I{quoted} -o app app.c {quoted}/*.c",
+        "C++": f"gcc -O2 -pthread -c {quoted}/*.c && "
+        f"g++ -O2 -pthread -I{quoted} -o app app.cpp boinc_*.o",
+        "Python": f"cp {quoted}/boinc.py .  # beside the program; then: import boinc",
     }

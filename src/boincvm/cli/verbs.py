@@ -111,8 +111,8 @@ def prepare(arguments: list[str]) -> Callable[[], int]:
         raise _unknown(name)
     command = None
     if VERBS[name].takes_command and "--" in rest:
-        place = rest.index("--")
-        rest, command = rest[:place], rest[place + 1 :]
+        separator = rest.index("--")
+        rest, command = rest[:separator], rest[separator + 1 :]
     module = load(name)
     parser = Parser(prog=f"boincvm {name}", description=VERBS[name].summary)
     module.add_arguments(parser)

@@ -16,7 +16,7 @@ from boincvm.controller.events import Event, EventLog
 from boincvm.controller.files.files import Files
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
-from boincvm.controller.hosts.bus_side import BusSide, Listen
+from boincvm.controller.hosts.bus_connection import BusConnection, Listen
 from boincvm.controller.hosts.embedded_broker import embedded_broker
 from boincvm.controller.hosts.external_broker import external_broker
 from boincvm.controller.hosts.hosts import Hosts
@@ -57,7 +57,7 @@ class Controller:
     `give_input` and `console`.
     """
 
-    def __init__(self, directory: Path, side: BusSide, store: Store) -> None:
+    def __init__(self, directory: Path, side: BusConnection, store: Store) -> None:
         self.directory = directory
         self.side = side
         self._store = store
@@ -81,14 +81,14 @@ class Controller:
             self.events.add("trouble", None, line)
         for machine in self.machines.all():  # their shims may connect again
             try:
-                machine.place.bus()
+                machine.directory.bus()
                 self._bus_for(machine.id)
             except BoincvmError as error:
                 self.events.add("trouble", machine.id, error.message)
         self.hub.commands.load(self._store.commands())
         self.hub.registry.load(self._store.guests())
         for machine in self.machines.all():
-            if not machine.place.is_kept():  # it may have ended while no controller ran
+            if not machine.directory.is_kept():  # it may have ended while no controller ran
                 self._see_end(machine)
         self.side.bus.on_trouble = lambda why: self.events.add("trouble", None, why)
         await self.hub.open()
@@ -116,7 +116,7 @@ class Controller:
         if machine.state.is_off:
             raise refusal(vm, machine.state, machine.why)
         try:
-            peer = await connect(machine.place.disk / DISPLAY_SOCKET)
+            peer = await connect(machine.directory.disk / DISPLAY_SOCKET)
             return await asyncio.open_connection(sock=peer)
         except OSError as error:
             raise HostError(
@@ -132,13 +132,13 @@ class Controller:
     def _bus_for(self, machine_id: str) -> BrokerAddress:
         machine, known = self.machines.find(machine_id), ""
         try:
-            place = machine.place.bus() if machine else None
+            address = machine.directory.bus() if machine else None
             # The passcode of an external broker is not the machine's own.
-            known = place.passcode if place is not None and place.path else ""
+            known = address.passcode if address is not None and address.path else ""
         except BoincvmError:
             if machine is not None and machine.is_kept:  # otherwise its next shim gets a new one
                 raise
-        return self.side.place_for(machine_id, known)
+        return self.side.address_for(machine_id, known)
 
     def commit(self) -> None:
         """Commit everything that has happened so far to the store."""

@@ -200,13 +200,13 @@ class Store:
 
     def has_output(self, command: Command, answer: Answer, stream: str, offset: int) -> None:
         log = answer.outputs[stream]
-        place = (command.id, answer.guest_id, stream)
+        key = (command.id, answer.guest_id, stream)
         begin, data = log.read(offset, log.end)
-        self._do("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", (*place, begin, data))
+        self._do("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", (*key, begin, data))
         self._do(
             "DELETE FROM outputs WHERE command = ? AND guest = ? AND stream = ?"
             " AND at + length(data) <= ?",
-            (*place, log.first),
+            (*key, log.first),
         )
 
     def finished(self, command: Command) -> None:

@@ -11,7 +11,7 @@ from boincvm.errors import DISK_FULL, HostDiskFullError, OutputFileError, host_e
 from boincvm.guestlink.display import Progress, no_progress, printable, shown
 from boincvm.guestlink.headers import number
 from boincvm.guestlink.link import GuestLink
-from boincvm.guestlink.transfer_disk import SLOT, TransferWindow
+from boincvm.guestlink.transfer_disk import SLOT, TransferDisk
 from boincvm.host import filetree
 from boincvm.host.filetree import TreeWriter
 from boincvm.tree_entries import Entry, UnsafePathError
@@ -19,7 +19,7 @@ from boincvm.tree_entries import Entry, UnsafePathError
 
 async def get_tree(
     link: GuestLink,
-    window: TransferWindow | None,
+    window: TransferDisk | None,
     source: PurePosixPath,
     destination: PurePosixPath,
     *,
@@ -95,7 +95,7 @@ class _Get:
     def __init__(
         self,
         link: GuestLink,
-        window: TransferWindow | None,
+        window: TransferDisk | None,
         parent: int,
         name: bytes,
         maximum_bytes: int,

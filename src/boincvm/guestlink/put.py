@@ -19,7 +19,7 @@ from boincvm.guestlink.display import Progress, no_progress, printable, shown
 from boincvm.guestlink.headers import number
 from boincvm.guestlink.link import Call, GuestLink
 from boincvm.guestlink.safe_open import open_source
-from boincvm.guestlink.transfer_disk import SLOT, TransferWindow
+from boincvm.guestlink.transfer_disk import SLOT, TransferDisk
 from boincvm.host import filetree
 from boincvm.host.files import read_at
 from boincvm.tree_entries import Entry, UnsafePathError
@@ -32,7 +32,7 @@ WINDOW_WORTH = 1 << 18
 class _Put:
     """One tree on its way to the guest."""
 
-    def __init__(self, link: GuestLink, window: TransferWindow | None, progress: Progress) -> None:
+    def __init__(self, link: GuestLink, window: TransferDisk | None, progress: Progress) -> None:
         self._link = link
         self._window = window
         self._progress = progress
@@ -87,9 +87,7 @@ class _Put:
                 else:
                     offset += await self._send_frame(descriptor, offset, end)
 
-    async def _send_slot(
-        self, window: TransferWindow, descriptor: int, offset: int, end: int
-    ) -> int:
+    async def _send_slot(self, window: TransferDisk, descriptor: int, offset: int, end: int) -> int:
         at, length = await window.fill(descriptor, offset, min(SLOT, end - offset))
         if length == 0:
             window.free(at)
@@ -124,7 +122,7 @@ def _put_error(frame: Frame) -> BoincvmError:
 
 async def put_tree(
     link: GuestLink,
-    window: TransferWindow | None,
+    window: TransferDisk | None,
     source: Path,
     destination: PurePosixPath,
     *,

@@ -14,7 +14,7 @@ SLOT = 4 << 20
 """Bytes of a slot."""
 
 
-class TransferWindow:
+class TransferDisk:
     """The slots of one transfer disk; `descriptor` is its file, open for reading and writing."""
 
     def __init__(self, descriptor: int) -> None:

@@ -196,9 +196,9 @@ def _request(
     nice: int | None,
 ) -> bytes:
     pairs = [f"{name}={value}" for name, value in environment.items()]
-    places = [str(directory.absolute()), str(program)]
+    paths = [str(directory.absolute()), str(program)]
     given = ["" if stream is None else str(stream) for stream in streams]
-    fields = [os.fsencode(field) for field in (*places, *given, *argv, *pairs)]
+    fields = [os.fsencode(field) for field in (*paths, *given, *argv, *pairs)]
     if any(b"\0" in field for field in fields):
         raise ProgramStartError("an argument or an environment variable contains a NUL byte")
     body = b"\0".join(fields)

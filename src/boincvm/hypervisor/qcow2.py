@@ -26,7 +26,7 @@ _PER_L2_TABLE = CLUSTER // 8 * CLUSTER
 """Bytes of the disk that one entry of the L1 table covers."""
 _HEADER_LENGTH = 104
 _LONGEST_HEADER = 4096
-_REFCOUNT_TABLE, _REFCOUNT_BLOCK, _L1_TABLE = (CLUSTER * place for place in (1, 2, 3))
+_REFCOUNT_TABLE, _REFCOUNT_BLOCK, _L1_TABLE = (CLUSTER * position for position in (1, 2, 3))
 _REFCOUNT_ORDER = 4
 """Reference counts have 1 << 4 bits."""
 _MOST_L1_ENTRIES = 1 << 16
@@ -267,23 +267,23 @@ def _copy_clusters(source: int, second: "array[int]", target: int, begin: int, s
 
     Neighbouring clusters are copied at once. Returns how many bytes that was.
     """
-    copied = place = 0
-    while place < _ENTRIES:
-        entry = second[place]
+    copied = position = 0
+    while position < _ENTRIES:
+        entry = second[position]
         if entry & IS_COMPRESSED:
             raise DiskRefusedError("a cluster of the disk is compressed")
-        first, offset = place, entry & OFFSET
-        place += 1
+        first, offset = position, entry & OFFSET
+        position += 1
         if not offset or entry & IS_ZERO:
             continue
         while (
-            place < _ENTRIES
-            and second[place] & OFFSET == offset + (place - first) * CLUSTER
-            and not second[place] & (IS_ZERO | IS_COMPRESSED)
+            position < _ENTRIES
+            and second[position] & OFFSET == offset + (position - first) * CLUSTER
+            and not second[position] & (IS_ZERO | IS_COMPRESSED)
         ):
-            place += 1
+            position += 1
         at = begin + first * CLUSTER
-        length = min((place - first) * CLUSTER, size - at)
+        length = min((position - first) * CLUSTER, size - at)
         _copy(source, offset, target, at, length)
         copied += length
     return copied

@@ -54,9 +54,9 @@ def compile_modules(tree: Tree, modules: dict[str, bytes], prefix: str) -> dict[
     with tempfile.TemporaryDirectory(dir=tree.directory.parent) as temporary:
         directory = Path(temporary)
         for name, content in modules.items():
-            place = directory / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
+            target = directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
         _run(tree, python_of(tree), directory, prefix, "beside")
         compiled = {
             path.relative_to(directory).as_posix(): path.read_bytes()
@@ -68,13 +68,13 @@ def compile_modules(tree: Tree, modules: dict[str, bytes], prefix: str) -> dict[
     return compiled
 
 
-def _run(tree: Tree, python: str, directory: Path, prefix: str, place: str) -> None:
+def _run(tree: Tree, python: str, directory: Path, prefix: str, target: str) -> None:
     root = tree.directory
     foreign.run(
         tree,
         python,
         *("-S", "-s", "-B", "-X", "frozen_modules=on", "-c", _COMPILE),
-        *(directory, directory, prefix, place),
+        *(directory, directory, prefix, target),
         environment={
             "PYTHONHOME": str(root / "usr"),
             "PYTHONPATH": str(root / "usr/lib" / python),

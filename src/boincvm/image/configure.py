@@ -59,12 +59,12 @@ def configure(
     `directory` takes temporary files; `told` is called with each line that dpkg writes. Raises
     ImageBuildError, HostDiskFullError, HypervisorError.
     """
-    place = directory / "machine"
-    place.mkdir(mode=0o700)
+    path = directory / "machine"
+    path.mkdir(mode=0o700)
     root = directory / "unpacked.qcow2"
     disk.write_root_disk(tree, root)
     names, changes = directory / "names", directory / "changes.tar"
-    spec = MachineSpec(place, kernel, initrd, root, memory=MEMORY, cpus=CPUS)
+    spec = MachineSpec(path, kernel, initrd, root, memory=MEMORY, cpus=CPUS)
     with names.open("w+b") as all_names, changes.open("w+b") as archive:
         try:
             asyncio.run(_run_machine(spec, boot, all_names, archive, told))
@@ -81,7 +81,7 @@ def configure(
     _remove_traces(tree)
     for path in (root, names, changes):
         path.unlink()
-    place.rmdir()
+    path.rmdir()
 
 
 class ConfiguringLines:
@@ -205,8 +205,8 @@ _TRACES = re.compile(
 
 def _remove_traces(tree: Tree) -> None:
     for name in reversed(tree.names()):
-        place = tree.directory / name
-        is_directory = place.is_dir() and not place.is_symlink()
+        path = tree.directory / name
+        is_directory = path.is_dir() and not path.is_symlink()
         if _TRACES.fullmatch(name) and not (is_directory and name.startswith("var/log/")):
             tree.remove(name)
     tree.add_file("etc/machine-id", b"")
@@ -216,6 +216,6 @@ def _remove_traces(tree: Tree) -> None:
 
 
 def _rewrite(tree: Tree, name: str, change: Callable[[bytes], bytes]) -> None:
-    place = tree.path(name)
-    if place.is_file() and not place.is_symlink():
-        place.write_bytes(change(place.read_bytes()))
+    path = tree.path(name)
+    if path.is_file() and not path.is_symlink():
+        path.write_bytes(change(path.read_bytes()))

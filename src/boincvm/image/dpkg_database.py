@@ -54,9 +54,9 @@ def _configuration_files(tree: Tree, control: Control) -> list[str]:
         name = line.strip()
         if not name.startswith("/"):
             continue  # with a flag before it: a file to be removed
-        place = tree.path(name.lstrip("/"))
-        if place.is_file() and not place.is_symlink():
-            digest = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
+        path = tree.path(name.lstrip("/"))
+        if path.is_file() and not path.is_symlink():
+            digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
             lines.append(f" {name} {digest}")
     return lines
 

@@ -216,30 +216,30 @@ def _present(store: ImageStore, name: str, digest: str) -> Image | None:
 
 def _unpack(path: Path, name: str, store: ImageStore, progress: Progress) -> None:
     """Unpack an image. The caller holds the lock."""
-    place = store.root / "unpacking"
-    _remove(place)
+    directory = store.root / "unpacking"
+    _remove(directory)
     with _reading(path) as unpacker:
         manifest = unpacker.manifest()
         _check_space(store.root, manifest.size, name)
-        place.mkdir()
+        directory.mkdir()
         try:
             for file in manifest.files:
                 with progress.step(f"unpacking {file.name}, {format_size(file.size)}"):
-                    unpacker.unpack_file(file, place / file.name)
+                    unpacker.unpack_file(file, directory / file.name)
             unpacker.expect_end()
             try:
-                check_disk(place / ROOT)
+                check_disk(directory / ROOT)
             except DiskRefusedError as error:
                 raise damaged(
-                    path, f"its {ROOT} is refused: {error}".replace(f"{place}/", "")
+                    path, f"its {ROOT} is refused: {error}".replace(f"{directory}/", "")
                 ) from error
-            with (place / MANIFEST).open("xb") as stream:
+            with (directory / MANIFEST).open("xb") as stream:
                 stream.write(manifest.encode())
                 finish_file(stream)
-            sync_directory(place)
-            store.publish(name, place, manifest)
+            sync_directory(directory)
+            store.publish(name, directory, manifest)
         finally:
-            _remove(place)
+            _remove(directory)
 
 
 def _remove(directory: Path) -> None:

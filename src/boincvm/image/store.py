@@ -187,13 +187,13 @@ class ImageStore:
         with locks.exclusive(self._lock):
             make_directory(self._objects)
             make_directory(self._names)
-            place = self._objects / digest
-            if place.exists() and not _is_sound(place, manifest):
-                _remove_tree(place)
-            if not place.exists():
-                directory.rename(place)
+            path = self._objects / digest
+            if path.exists() and not _is_sound(path, manifest):
+                _remove_tree(path)
+            if not path.exists():
+                directory.rename(path)
                 sync_directory(self._objects)
-            verify.remember(place, manifest)
+            verify.remember(path, manifest)
             temporary = self._names / f".{name}.new"
             temporary.touch(mode=0o600)  # whatever the umask
             with temporary.open("w", encoding="ascii") as stream:

@@ -65,41 +65,41 @@ class Tree:
                 if done:
                     done.pop()
                 continue
-            place = self.directory.joinpath(*done, part)
+            path = self.directory.joinpath(*done, part)
             is_last = index == len(parts) - 1
-            if not is_last and place.is_symlink():
-                target = PurePosixPath(*([] if place.readlink().is_absolute() else done))
+            if not is_last and path.is_symlink():
+                target = PurePosixPath(*([] if path.readlink().is_absolute() else done))
                 rest = PurePosixPath(*parts[index + 1 :])
-                return self._resolve(target / str(place.readlink()).lstrip("/") / rest, links + 1)
-            if not is_last and not place.is_dir():
-                place.mkdir()
-                place.chmod(0o755)
+                return self._resolve(target / str(path.readlink()).lstrip("/") / rest, links + 1)
+            if not is_last and not path.is_dir():
+                path.mkdir()
+                path.chmod(0o755)
             done.append(part)
         return self.directory.joinpath(*done)
 
     def exists(self, name: str) -> bool:
         """Tell whether the entry exists; a dangling link counts."""
-        place = self.path(name)
-        return place.is_symlink() or place.exists()
+        path = self.path(name)
+        return path.is_symlink() or path.exists()
 
     def add_directory(self, name: str, attributes: Attributes = Attributes(0o755)) -> None:
-        place = self.path(name)
-        if not place.is_dir():
-            place.mkdir()
-        self._note(place, attributes)
+        path = self.path(name)
+        if not path.is_dir():
+            path.mkdir()
+        self._note(path, attributes)
 
     def add_file(
         self, name: str, content: bytes, attributes: Attributes = Attributes(0o644)
     ) -> None:
-        place = self._free(name)
-        place.write_bytes(content)
-        self._note(place, attributes)
+        path = self._free(name)
+        path.write_bytes(content)
+        self._note(path, attributes)
 
     def add_link(self, name: str, target: str) -> None:
         """Add a symbolic link, unless the entry exists already."""
-        place = self.path(name)
-        if not place.is_symlink() and not place.exists():
-            place.symlink_to(target)
+        path = self.path(name)
+        if not path.is_symlink() and not path.exists():
+            path.symlink_to(target)
 
     def add_member(self, name: str, member: Member, content: Readable | None) -> None:
         """Add an entry of a package. Device nodes are skipped: the guest's kernel makes them."""
@@ -117,48 +117,48 @@ class Tree:
         elif member.kind == "hard link":
             self._free(name).hardlink_to(self.path(clean_name(os.fsdecode(member.target))))
         elif member.kind == "file" and content is not None:
-            place = self._free(name)
-            with place.open("wb") as stream:
+            path = self._free(name)
+            with path.open("wb") as stream:
                 shutil.copyfileobj(content, stream, 1 << 20)
-            self._note(place, attributes)
+            self._note(path, attributes)
 
     def replace(self, name: str, member: Member, content: Readable | None) -> None:
         """Add an entry that a machine has changed.
 
         Unlike `add_member`, this replaces an existing entry of another kind.
         """
-        place = self.path(name)
+        path = self.path(name)
         if member.kind == "directory":
-            if place.is_symlink():
-                place.unlink()
-        elif place.is_dir() and not place.is_symlink():
+            if path.is_symlink():
+                path.unlink()
+        elif path.is_dir() and not path.is_symlink():
             self.remove(name)
         self.add_member(name, member, content)
 
     def remove(self, name: str) -> None:
         """Remove an entry; of a directory also all that is in it."""
-        place = self.path(name)
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
+        path = self.path(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            place.unlink(missing_ok=True)
-        name = place.relative_to(self.directory).as_posix()
+            path.unlink(missing_ok=True)
+        name = path.relative_to(self.directory).as_posix()
         for noted in [
             noted for noted in self.special if noted == name or noted.startswith(f"{name}/")
         ]:
             del self.special[noted]
 
     def _free(self, name: str) -> Path:
-        place = self.path(name)
-        if place.is_symlink() or place.is_file():
-            place.unlink()
-        return place
+        path = self.path(name)
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        return path
 
-    def _note(self, place: Path, attributes: Attributes) -> None:
-        name = place.relative_to(self.directory).as_posix()
+    def _note(self, path: Path, attributes: Attributes) -> None:
+        name = path.relative_to(self.directory).as_posix()
         # We must be able to read our own tree, whatever the guest's permissions are.
-        place.chmod(attributes.mode & 0o777 | (0o700 if place.is_dir() else 0o600))
-        if attributes != Attributes(place.stat().st_mode & 0o7777):
+        path.chmod(attributes.mode & 0o777 | (0o700 if path.is_dir() else 0o600))
+        if attributes != Attributes(path.stat().st_mode & 0o7777):
             self.special[name] = attributes
         else:
             self.special.pop(name, None)

@@ -383,18 +383,18 @@ def _program(task: Fields) -> tuple[str, InputFile | None]:
     path, is_copied = task.text("app_pathVM"), task.strict_switch("copy_app_to_VM")
     if not application and (is_copied or not path):
         raise _no_application(task)
-    place = GUEST_DIRECTORY / path
+    guest_path = GUEST_DIRECTORY / path
     if not path or path.endswith("/"):
-        place /= PurePosixPath(application).name
+        guest_path /= PurePosixPath(application).name
     if not is_copied:
         # Without a path, the application is looked up in the guest's PATH.
-        return (str(place) if path else application), None
+        return (str(guest_path) if path else application), None
     if element is not None:
         task.file_name_of(element)
     # A destination elsewhere is refused when the task starts.
-    is_beneath = place.is_relative_to(GUEST_DIRECTORY)
-    destination = place.relative_to(GUEST_DIRECTORY) if is_beneath else place
-    return str(place), InputFile(Path(application), destination)
+    is_beneath = guest_path.is_relative_to(GUEST_DIRECTORY)
+    destination = guest_path.relative_to(GUEST_DIRECTORY) if is_beneath else guest_path
+    return str(guest_path), InputFile(Path(application), destination)
 
 
 def _no_application(task: Fields) -> JobFileError:

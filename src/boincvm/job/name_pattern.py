@@ -132,13 +132,13 @@ class _Search:
         self._left = _MOST_TRIES
 
     def match(
-        self, index: int, place: int, groups: _Groups, tried: set[tuple[int, int, _Groups]]
+        self, index: int, position: int, groups: _Groups, tried: set[tuple[int, int, _Groups]]
     ) -> _Groups | None:
-        """Run the steps from `index` at `place` in the name; return the groups at their MATCH.
+        """Run the steps from `index` at `position` in the name; return the groups at their MATCH.
 
         None: they do not match.
         """
-        waiting = [(index, place, groups)]
+        waiting = [(index, position, groups)]
         while waiting:
             state = waiting.pop()
             if state in tried:
@@ -147,54 +147,54 @@ class _Search:
             self._left -= 1
             if self._left < 0:
                 raise NamePatternError(f"it takes too long with a name like {self._name[:40]!r}")
-            index, place, groups = state
+            index, position, groups = state
             step = self._steps[index]
             match step.kind:
                 case _Kind.MATCH:
                     return groups
                 case _Kind.CHOICE:
-                    waiting.append((index + step.second, place, groups))
-                    waiting.append((index + step.first, place, groups))
+                    waiting.append((index + step.second, position, groups))
+                    waiting.append((index + step.first, position, groups))
                 case _Kind.JUMP:
-                    waiting.append((index + step.first, place, groups))
+                    waiting.append((index + step.first, position, groups))
                 case _Kind.AHEAD | _Kind.NOT_AHEAD:
-                    found = self.match(index + 1, place, groups, set())
+                    found = self.match(index + 1, position, groups, set())
                     if (found is None) is (step.kind is _Kind.NOT_AHEAD):
-                        waiting.append((index + step.first, place, found or groups))
+                        waiting.append((index + step.first, position, found or groups))
                 case _:
-                    taken = self._taken(step, place, groups)
+                    taken = self._taken(step, position, groups)
                     if taken is not None:
-                        groups = self._noted(step, place, groups)
-                        waiting.append((index + 1, place + taken, groups))
+                        groups = self._noted(step, position, groups)
+                        waiting.append((index + 1, position + taken, groups))
         return None
 
-    def _taken(self, step: _Step, place: int, groups: _Groups) -> int | None:
+    def _taken(self, step: _Step, position: int, groups: _Groups) -> int | None:
         """Return how many bytes the step takes; None if it does not match."""
         name, taken = self._name, 0
         match step.kind:
             case _Kind.BYTE:
-                fits, taken = place < len(name) and name[place] in step.members, 1
+                fits, taken = position < len(name) and name[position] in step.members, 1
             case _Kind.BEGIN:
-                fits = place == 0
+                fits = position == 0
             case _Kind.END:
-                fits = place == len(name)
+                fits = position == len(name)
             case _Kind.BOUNDARY | _Kind.NO_BOUNDARY:
-                before = place > 0 and name[place - 1] in _WORD
-                after = place < len(name) and name[place] in _WORD
+                before = position > 0 and name[position - 1] in _WORD
+                after = position < len(name) and name[position] in _WORD
                 fits = (before is not after) is (step.kind is _Kind.BOUNDARY)
             case _Kind.AGAIN:
                 slot = self._slots[step.first]
                 begin, end = groups[slot : slot + 2]
-                fits, taken = end >= 0 and name.startswith(name[begin:end], place), end - begin
+                fits, taken = end >= 0 and name.startswith(name[begin:end], position), end - begin
             case _:
                 fits = True
         return taken if fits else None
 
-    def _noted(self, step: _Step, place: int, groups: _Groups) -> _Groups:
+    def _noted(self, step: _Step, position: int, groups: _Groups) -> _Groups:
         if step.kind not in (_Kind.OPEN, _Kind.CLOSE) or step.first not in self._slots:
             return groups
         slot = self._slots[step.first] + (step.kind is _Kind.CLOSE)
-        return (*groups[:slot], place, *groups[slot + 1 :])
+        return (*groups[:slot], position, *groups[slot + 1 :])
 
 
 def compile_name_pattern(text: str) -> NamePattern:
@@ -235,27 +235,27 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.referred: set[int] = set()
         self._text = text
-        self._place = 0
+        self._position = 0
         self._groups = 0
         self._ended: set[int] = set()
 
     def whole(self) -> _Steps:
         steps = self._alternatives()
-        if self._place < len(self._text):
+        if self._position < len(self._text):
             raise self._error("a ) without its (")
         return [*steps, _Step(_Kind.MATCH)]
 
     def _error(self, what: str) -> NamePatternError:
-        return NamePatternError(f"{what} at position {self._place}")
+        return NamePatternError(f"{what} at position {self._position}")
 
     def _peek(self, length: int = 1) -> str:
-        return self._text[self._place : self._place + length]
+        return self._text[self._position : self._position + length]
 
     def _take(self, length: int = 1) -> str:
         taken = self._peek(length)
         if len(taken) < length:
             raise self._error("an early end")
-        self._place += length
+        self._position += length
         return taken
 
     def _checked(self, length: int) -> None:
@@ -288,7 +288,7 @@ class _Reader:
                 steps = self._group(text)
                 return [_Step(kind, first=len(steps) + 2), *steps, _Step(_Kind.MATCH)]
         steps = self._atom()
-        while found := _REPEATS.match(self._text, self._place):
+        while found := _REPEATS.match(self._text, self._position):
             self._take(len(found[0]))
             steps = self._repeated(steps, found)
         return steps
@@ -329,7 +329,7 @@ class _Reader:
         if character == "\\":
             return self._escape()
         if character in "*+?{":
-            self._place -= 1
+            self._position -= 1
             raise self._error(f"a {character} with nothing to repeat")
         return [_Step(_Kind.BYTE, frozenset((ord(character),)))]
 
@@ -350,7 +350,7 @@ class _Reader:
 
     def _escape(self) -> _Steps:
         """Read what follows a backslash outside a set."""
-        if reference := _REFERENCE.match(self._text, self._place):
+        if reference := _REFERENCE.match(self._text, self._position):
             number = int(self._take(len(reference[0])))
             if number not in self._ended:
                 raise self._error(f"a reference to group {number}, which has not ended,")
@@ -420,10 +420,10 @@ class _Reader:
         if character != "[" or not kind or kind not in ":.=":
             return _Item(character)
         self._take()
-        end = self._text.find(f"{kind}]", self._place)
+        end = self._text.find(f"{kind}]", self._position)
         if end < 0:
             raise self._error(f"a [{kind} without its end")
-        name = self._take(end - self._place)
+        name = self._take(end - self._position)
         self._take(2)
         return self._named(kind, name)
 

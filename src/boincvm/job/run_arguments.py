@@ -132,8 +132,8 @@ def _given_or(given: Value | None, otherwise: Value) -> Value:
 def _refuse_repetition(name: str, destinations: list[PurePosixPath]) -> None:
     index = repeated_destination(destinations)
     if index is not None:
-        place = values.describe(str(destinations[index]))
-        raise _usage(f"found two {name} with the destination {place}, expected one")
+        destination = values.describe(str(destinations[index]))
+        raise _usage(f"found two {name} with the destination {destination}, expected one")
 
 
 def _usage(message: str) -> UsageError:

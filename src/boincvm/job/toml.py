@@ -169,7 +169,7 @@ def _output(entry: Entry) -> OutputFile:
 def _refuse_repetition(entries: list[Entry], destinations: tuple[PurePosixPath, ...]) -> None:
     index = repeated_destination(destinations)
     if index is not None:
-        place = values.describe(str(destinations[index]))
+        destination = values.describe(str(destinations[index]))
         raise entries[index].fault(
-            f"a second file with the destination {place}", "one file per destination"
+            f"a second file with the destination {destination}", "one file per destination"
         )

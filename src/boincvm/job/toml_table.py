@@ -167,10 +167,10 @@ def _read_text(path: Path) -> str:
 
 def _syntax_fault(path: Path, text: str, error: tomllib.TOMLDecodeError) -> JobFileError:
     message = str(error)
-    place = _SYNTAX_PLACE.search(message)
+    match = _SYNTAX_PLACE.search(message)
     lines = text.split("\n")
-    number = int(place[1]) if place and place[1] else text.rstrip().count("\n") + 1
-    reason = message[: place.start()] if place else message
+    number = int(match[1]) if match and match[1] else text.rstrip().count("\n") + 1
+    reason = message[: match.start()] if match else message
     return _fault(
         path,
         number,

@@ -9,7 +9,7 @@ from boincvm.machine.guest_commands import run_in_guest
 from boincvm.machine.session import Session
 
 SCRIPT = "boincvm_guest_package.py"
-_PLACE = PurePosixPath(".boincvm-packages")
+_DIRECTORY = PurePosixPath(".boincvm-packages")
 
 
 class GuestPackages:
@@ -34,7 +34,7 @@ class GuestPackages:
             name = f"{number}-{path.name}"
             await self._put(path, name)
             self._log(f"installing {path.name} in the guest")
-            await self._run("install", f"{_PLACE / name}", self._record(number))
+            await self._run("install", f"{_DIRECTORY / name}", self._record(number))
 
     async def remove(self) -> None:
         """Remove all packages in reverse order. Raises ProgramStartError, GuestError."""
@@ -42,19 +42,19 @@ class GuestPackages:
             await self._run("remove", self._record(number))
 
     def _record(self, number: int) -> str:
-        return f"{_PLACE}/{number}.record"
+        return f"{_DIRECTORY}/{number}.record"
 
     async def _put(self, path: Path, name: str) -> None:
         await put_tree(
             self._session.link,
             self._session.window,
             Path(path.name),
-            _PLACE / name,
+            _DIRECTORY / name,
             directory=path.parent,
         )
 
     async def _run(self, *arguments: str) -> None:
-        command = ["python3", "-I", "-S", str(_PLACE / SCRIPT), *arguments]
+        command = ["python3", "-I", "-S", str(_DIRECTORY / SCRIPT), *arguments]
         said = await run_in_guest(self._session, command)
         if said is not None:
             raise ProgramStartError(

@@ -72,10 +72,10 @@ def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: 
 def disk_usage(directory: Path) -> int:
     """Return the bytes that files beneath `directory` take on the disk; follow no links."""
     total = 0
-    for place, _, names in os.walk(directory):
+    for folder, _, names in os.walk(directory):
         for name in names:
             try:
-                total += allocated_size(os.lstat(os.path.join(place, name)))  # noqa: PTH118
+                total += allocated_size(os.lstat(os.path.join(folder, name)))  # noqa: PTH118
             except FileNotFoundError:
                 continue  # it has just been removed
     return total

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from boincvm.errors import GuestDiedError, GuestError, HypervisorError
 from boincvm.guestlink.link import GuestLink
-from boincvm.guestlink.transfer_disk import TransferWindow
+from boincvm.guestlink.transfer_disk import TransferDisk
 from boincvm.hypervisor.contract import Machine, MachineEnd
 from boincvm.machine.end import end_error, end_of_guest, end_of_link
 
@@ -25,7 +25,7 @@ class Session:
         self.machine = machine
         self.link = link
         disk = machine.transfer_disk
-        self.window = TransferWindow(disk.descriptor) if disk is not None else None
+        self.window = TransferDisk(disk.descriptor) if disk is not None else None
         self.end: MachineEnd | None = None
         """How the machine ended; None while it runs."""
         self._trouble: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()

@@ -55,12 +55,12 @@ AnyTransfer = TypeVar("AnyTransfer", bound=Transfer)
 class NodeFiles:
     """A node's end of file transfers. It must be closed at the end."""
 
-    def __init__(self, place: FileRoot, spool: Path) -> None:
+    def __init__(self, root: FileRoot, spool: Path) -> None:
         """Create the spool, or empty it of what a killed process has left.
 
         Raises HostError, HostDiskFullError.
         """
-        self._place = place
+        self._root = root
         self._spool = spool
         self._names = itertools.count(1)
         self._open: dict[str, PutTransfer | GetTransfer] = {}
@@ -100,10 +100,10 @@ class NodeFiles:
         self._failed.pop(transfer_id, None)
         known = self._open.get(transfer_id)
         if known is None:
-            self._place.check()
+            self._root.check()
             # For a while a tree takes its size twice, as a stream and unpacked.
             self._see_room(asked.size * (2 if asked.is_tree else 1))
-            known = PutTransfer(self._place, self._directory(), asked)
+            known = PutTransfer(self._root, self._directory(), asked)
             self._open[transfer_id] = known
         put = self._touch(known, PutTransfer)
         _see_same(put.asked, asked)
@@ -147,9 +147,9 @@ class NodeFiles:
         transfer_id, path = check_transfer_id(table.get("transfer")), guest_path(table.get("path"))
         known = self._open.get(transfer_id)
         if known is None:
-            self._place.check()
+            self._root.check()
             self._see_room(0)
-            known = GetTransfer(self._place, self._directory(), path)
+            known = GetTransfer(self._root, self._directory(), path)
             self._open[transfer_id] = known
         get = self._touch(known, GetTransfer)
         if get.path != path:

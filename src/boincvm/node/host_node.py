@@ -90,7 +90,7 @@ class HostLoad:
         return Report(VmState.RUNNING, "", cpu, resources.used_memory(), None, self._started_at)
 
 
-async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) -> None:
+async def run_guest(broker_address: BrokerAddress, guest: Guest, directory: Path | None) -> None:
     """Be a guest until a signal arrives.
 
     Commands run in `directory`, or in a new one if it is None. Raises BoincvmError.
@@ -99,7 +99,7 @@ async def run_guest(place: BrokerAddress, guest: Guest, directory: Path | None) 
     add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
     state = data_directory() / "guest" / guest.id
     with _held(state, directory) as work:
-        bus = await open_bus(place)
+        bus = await open_bus(broker_address)
         bus.on_trouble = say
         try:
             left = await _live(bus, guest, state, work, ended)

@@ -48,8 +48,8 @@ class Transfer:
     `work` is the task that handles the whole file, once it has begun.
     """
 
-    def __init__(self, place: FileRoot, directory: Path) -> None:
-        self._place = place
+    def __init__(self, root: FileRoot, directory: Path) -> None:
+        self._root = root
         self._directory = directory
         self._descriptor = -1
         self._stop = threading.Event()
@@ -85,8 +85,8 @@ class Transfer:
 class PutTransfer(Transfer):
     """A transfer to the guest."""
 
-    def __init__(self, place: FileRoot, directory: Path, asked: Asked) -> None:
-        super().__init__(place, directory)
+    def __init__(self, root: FileRoot, directory: Path, asked: Asked) -> None:
+        super().__init__(root, directory)
         self.asked = asked
         self.offset = 0
         """Bytes received."""
@@ -137,7 +137,7 @@ class PutTransfer(Transfer):
             with told_as_host_faults():
                 source.chmod(asked.mode | 0o400)
                 set_time(os.fsencode(source), asked.modified)
-        await self._place.put(source, guest_path(asked.path), asked.mode)
+        await self._root.put(source, guest_path(asked.path), asked.mode)
 
     async def _unpacked(self) -> Path:
         def work() -> None:
@@ -163,8 +163,8 @@ class PutTransfer(Transfer):
 class GetTransfer(Transfer):
     """A transfer from the guest; `work` fetches everything and describes it."""
 
-    def __init__(self, place: FileRoot, directory: Path, path: PurePosixPath) -> None:
-        super().__init__(place, directory)
+    def __init__(self, root: FileRoot, directory: Path, path: PurePosixPath) -> None:
+        super().__init__(root, directory)
         self.path = path
         self.work: asyncio.Task[Fetched] | None = None
         self._size = 0
@@ -172,7 +172,7 @@ class GetTransfer(Transfer):
     async def fetch(self) -> Fetched:
         """Fetch everything from the guest. Raises BoincvmError."""
         file = self._directory / _CONTENT
-        await self._place.get(self.path, file)
+        await self._root.get(self.path, file)
         try:
             with told_as_host_faults():
                 fetched = await self._in_thread(self._look)

@@ -54,15 +54,15 @@ class ShimMachine:
     """
 
     def __init__(
-        self, place: MachineDirectory, definition: Definition, tell: Callable[[], None]
+        self, directory: MachineDirectory, definition: Definition, tell: Callable[[], None]
     ) -> None:
-        self.place = place
+        self.directory = directory
         self.definition = definition
-        self.snapshots = Snapshots(place)
+        self.snapshots = Snapshots(directory)
         self.programs = MachinePrograms(lambda: self.session)
         self.commands: NodeCommands | None = None
         """The commands that its guest was given."""
-        self.status = place.status()
+        self.status = directory.status()
         self.progress: float | None = None
         self.cold_because = ""
         """Why it booted although there was a golden snapshot."""
@@ -105,7 +105,7 @@ class ShimMachine:
             return  # an operation that was running when it ended must not revive it
         self.status = self.status._replace(state=state, why=why, **changes)  # type: ignore[arg-type]
         try:
-            self.place.write_status(self.status)
+            self.directory.write_status(self.status)
         finally:
             self._tell()
 
@@ -126,9 +126,9 @@ class ShimMachine:
         self.commands = commands
         commands.hold()  # until there is a machine to run them in
         if goes_on:
-            commands.load(self.place.commands())
+            commands.load(self.directory.commands())
         else:
-            self.place.write_commands([])
+            self.directory.write_commands([])
         self._set(VmState.STARTING, instance=commands.instance, pid=os.getpid())
 
     async def begin(self, snapshot: str | None) -> None:
@@ -144,14 +144,14 @@ class ShimMachine:
                 f"the image {image.name} has changed since the machine's disk was made",
                 hint="create a new machine, or restore the previous image",
             )
-        check_room(self.place.disk, self.definition.memory)
+        check_room(self.directory.disk, self.definition.memory)
         if not self.status.layers:  # a first life may have been interrupted
             self.snapshots.sweep(frozenset(), self.status.saved)
         found = self.snapshots.find(snapshot) if snapshot is not None else None
         number = found.number if found else self.status.saved
         driver = await open_driver(DEFAULT, image.kernel)
         defined = self.definition
-        spec = machine_spec(defined.shape, image, self.place.disk)
+        spec = machine_spec(defined.shape, image, self.directory.disk)
         spec = spec._replace(display=defined.display, host_name=host_name(defined.id), durable=True)
         sources: list[StartSource] = [Clone(image), Boot()]
         if number is None:
@@ -159,7 +159,7 @@ class ShimMachine:
             spec = spec._replace(layers=self.status.layers)
         else:
             self._set(VmState.RESTORING, started_at=time.time())
-            saved = await in_side_thread(read_checkpoint, self.place, number)
+            saved = await in_side_thread(read_checkpoint, self.directory, number)
             sources = [Restore(saved, partial(self._attach, found))]
         machine = self._machine = ManagedMachine(driver, spec, _SETTINGS)
         await machine.start(sources)
@@ -169,7 +169,7 @@ class ShimMachine:
         if machine.lacks_golden:
             self._warmers.make(image, spec)
         self._is_up = True
-        await in_side_thread(self.place.sync_disk, machine.disk_layers)
+        await in_side_thread(self.directory.sync_disk, machine.disk_layers)
         self.come_up(image.digest, machine.disk_layers, machine.files_in_use())
 
     def come_up(self, image: str, layers: tuple[str, ...], in_use: frozenset[str]) -> None:
@@ -180,7 +180,7 @@ class ShimMachine:
         """
         self._set(self.status.state, layers=layers, saved=None)
         self.snapshots.sweep(in_use)
-        self.place.write_commands([])
+        self.directory.write_commands([])
         self._set(VmState.RUNNING, image=image, layers=layers, saved=None)
         if self.commands is not None:
             self.commands.release()
@@ -319,7 +319,7 @@ class ShimMachine:
         machine, image, commands = self._required(), self._image, self.commands
         if image is None or commands is None:
             raise HypervisorError("the machine has not started")
-        check_checkpoint_room(self.place.disk, machine.resident(), self.place.disk, 0)
+        check_checkpoint_room(self.directory.disk, machine.resident(), self.directory.disk, 0)
         commands.hold()
         try:
             saved, (programs, told) = await keep_on_disk(
@@ -336,7 +336,7 @@ class ShimMachine:
         if not last:
             commands.release()
         if last:
-            await in_side_thread(self.place.write_commands, told)
+            await in_side_thread(self.directory.write_commands, told)
         return saved, programs
 
     async def _record_layers(self, layers: tuple[str, ...]) -> None:
@@ -396,7 +396,7 @@ class ShimMachine:
             # Do not use the driver's layers: an interrupted snapshot may not have told it of a
             # new one, and a machine that did not come up still has the recorded layers.
             try:
-                await in_side_thread(self.place.sync_disk, self.status.layers)
+                await in_side_thread(self.directory.sync_disk, self.status.layers)
             except OSError as error:
                 state, why = VmState.ABORTED, why or f"its disk cannot be written: {error}"
         self._finish(state, why)

@@ -57,26 +57,26 @@ def guest_of(definition: Definition, instance: str) -> Guest:
     )
 
 
-async def keep(place: MachineDirectory, snapshot: str | None) -> None:
+async def keep(directory: MachineDirectory, snapshot: str | None) -> None:
     """Run the machine from its start to its end; errors are logged and kept in its status."""
-    definition = place.definition()
+    definition = directory.definition()
     # A controller that starts now finds this process by it.
-    place.write_status(place.status()._replace(pid=os.getpid()))
+    directory.write_status(directory.status()._replace(pid=os.getpid()))
     # Changes of state are reported once the guest is on the bus.
     tell: list[Callable[[], None]] = [lambda: None]
-    kept = ShimMachine(place, definition, lambda: tell[0]())
+    kept = ShimMachine(directory, definition, lambda: tell[0]())
     goes_on = snapshot is None and kept.status.saved is not None
     instance = kept.status.instance if goes_on else secrets.token_hex(8)
     verbs = ShimVerbs(kept)
     try:
-        bus = await open_bus(place.bus())
+        bus = await open_bus(directory.bus())
     except BoincvmError as error:
         await kept.fail(error)
         raise
     try:
         # The group ends first: requests are answered before the guest says BYE.
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            files = NodeFiles(MachineFileRoot(lambda: kept.session), place.spool)
+            files = NodeFiles(MachineFileRoot(lambda: kept.session), directory.spool)
             stack.push_async_callback(files.close)
             guest = Node(
                 bus,
@@ -159,13 +159,13 @@ def main() -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--snapshot")
     given = parser.parse_args()
-    place = MachineDirectory(given.directory.absolute())
+    directory = MachineDirectory(given.directory.absolute())
     reset_inherited_state()
     os.umask(0o077)
     os.chdir("/")
     try:
-        with place.held():
-            asyncio.run(keep(place, given.snapshot))
+        with directory.held():
+            asyncio.run(keep(directory, given.snapshot))
     except UsageError as error:
         say(f"there is another shim: {error.message}")
         return error.exit_code

@@ -49,15 +49,15 @@ class Snapshot(NamedTuple):
 
 
 class Snapshots:
-    """The snapshots of the machine at `place`. The caller must prevent concurrent changes."""
+    """The snapshots of the machine at `directory`. The caller must prevent concurrent changes."""
 
-    def __init__(self, place: MachineDirectory) -> None:
-        self._place = place
+    def __init__(self, directory: MachineDirectory) -> None:
+        self._directory = directory
 
     def all(self) -> list[Snapshot]:
         """Return all snapshots, oldest first. Raises HostError."""
         found = []
-        for table in self._place.snapshots():
+        for table in self._directory.snapshots():
             try:
                 found.append(_snapshot(table))
             except (KeyError, ValueError, TypeError) as error:
@@ -108,7 +108,7 @@ class Snapshots:
         size = sum(seal.size for seal in saved.checkpoint.files.values())
         made = Snapshot(name, saved.checkpoint.number, description, time.time(), size)
         table = {**made._asdict(), "programs": programs}
-        self._place.write_snapshots([*self._place.snapshots(), table])
+        self._directory.write_snapshots([*self._directory.snapshots(), table])
 
     def remove(self, name: str, in_use: frozenset[str], saved: int | None) -> None:
         """Remove a snapshot and the files that nothing else needs.
@@ -116,8 +116,8 @@ class Snapshots:
         Files of the running machine and of the saved one stay. Raises UsageError, OSError.
         """
         self.find(name)
-        tables = [one for one in self._place.snapshots() if one.get("name") != name]
-        self._place.write_snapshots(tables)
+        tables = [one for one in self._directory.snapshots() if one.get("name") != name]
+        self._directory.write_snapshots(tables)
         self.sweep(in_use, saved)
 
     def sweep(self, in_use: frozenset[str], saved: int | None = None) -> None:
@@ -127,11 +127,11 @@ class Snapshots:
         the machine's disk according to state.json stay as well. Raises HostError, OSError.
         """
         needed = {saved, *(one.number for one in self.all())}
-        for number, path in manifests(self._place.disk):
+        for number, path in manifests(self._directory.disk):
             if number not in needed:
                 path.unlink(missing_ok=True)
-        in_use |= set(self._place.status().layers)
-        remove_unneeded(self._place.disk, kept=_EVERY, in_use=in_use)
+        in_use |= set(self._directory.status().layers)
+        remove_unneeded(self._directory.disk, kept=_EVERY, in_use=in_use)
 
 
 def _snapshot(table: Mapping[str, object]) -> Snapshot:
@@ -150,11 +150,11 @@ def _snapshot(table: Mapping[str, object]) -> Snapshot:
     return Snapshot(name, number, description, float(made), size, tuple(programs))  # type: ignore[arg-type]
 
 
-def read_checkpoint(place: MachineDirectory, number: int) -> SavedMachine:
+def read_checkpoint(directory: MachineDirectory, number: int) -> SavedMachine:
     """Read a complete checkpoint. Raises SavedMachineError."""
     try:
-        saved = read_manifest(manifest_path(place.disk, number))
-        check_files(place.disk, saved.checkpoint.files)
+        saved = read_manifest(manifest_path(directory.disk, number))
+        check_files(directory.disk, saved.checkpoint.files)
     except (OSError, ValueError) as error:
         raise SavedMachineError(f"checkpoint {number} is damaged: {error}") from error
     return saved

@@ -61,7 +61,7 @@ class Controlled:
     def place(self, vm: str) -> MachineDirectory:
         machine = self.controller.machines.find(vm)
         assert machine is not None
-        return machine.place
+        return machine.directory
 
     def shim(self, vm: str) -> int:
         """Return the process id of the machine's shim."""

@@ -230,7 +230,7 @@ class Faces:
         made = self.guests[name] = FakeGuest(guest, self.directory / name)
         self._stack.push_async_callback(made.files.close)
         self._stack.callback(made.end_programs)
-        bus = await open_bus(self.controller.side.place_for(name, ""))
+        bus = await open_bus(self.controller.side.address_for(name, ""))
         made.bus = bus
         self._stack.push_async_callback(bus.close)
         verbs = made.verbs()

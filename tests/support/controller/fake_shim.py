@@ -62,9 +62,9 @@ class FakeMachine(ShimMachine):
         return chosen, saved
 
     def _write_checkpoint(self) -> SavedMachine:
-        made = Checkpoint(next_number(self.place.disk), {}, {})
+        made = Checkpoint(next_number(self.directory.disk), {}, {})
         saved = SavedMachine(made, "qemu", "none", MachineShape(), {}, (), None)
-        write_saved(self.place.disk, saved)
+        write_saved(self.directory.disk, saved)
         return saved
 
     async def stop(self, within: float) -> None:

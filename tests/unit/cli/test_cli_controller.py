@@ -73,5 +73,5 @@ def test_who_could_read_along_is_told(options, count, tmp_path: Path, monkeypatc
     parser = Parser()
     controller.add_arguments(parser)
     given = parser.parse_args(options.split())
-    places = controller._place(given), controller._listen(given), broker.broker_of(given)
+    places = controller._listen_address(given), controller._listen(given), broker.broker_of(given)
     assert len(list(warnings(*places))) == count

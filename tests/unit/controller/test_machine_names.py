@@ -37,7 +37,7 @@ async def test_a_machine_is_not_taken_for_the_controller(tmp_path: Path) -> None
             if not controller.machines.all():
                 await call(controller, "create", {"name": "controller", "memory": "256M"})
             accounts = controller.side.broker.accounts  # type: ignore[union-attr]
-            known = controller.machines.find("controller").place.bus()  # type: ignore[union-attr]
+            known = controller.machines.find("controller").directory.bus()  # type: ignore[union-attr]
             account = accounts.verify(known.login, known.passcode)
             assert account is not None
             assert account.may_send == ("/topic/host.{login}",)

@@ -123,7 +123,7 @@ def test_no_name_twice(tmp_path: Path) -> None:
     first = make(all_of_them, "a", memory="256M")
     with pytest.raises(UsageError, match="there is already a machine a"):
         make(all_of_them, "a", memory="512M")
-    assert first.place.definition().memory == 256 << 20
+    assert first.directory.definition().memory == 256 << 20
     make(all_of_them, "A")
 
 
@@ -156,7 +156,7 @@ def test_a_directory_left_half_made_is_removed(tmp_path: Path) -> None:
     first = known(tmp_path)
     first.load()
     make(first, "whole")
-    half = make(first, "half").place
+    half = make(first, "half").directory
     (half.directory / "machine.json").unlink()
     (half.disk / "disk-000001.qcow2").write_bytes(b"x")
     second = known(tmp_path)
@@ -169,7 +169,7 @@ def test_a_directory_left_half_made_is_removed(tmp_path: Path) -> None:
 def test_one_that_somebody_holds_is_not_taken_for_half_made(tmp_path: Path) -> None:
     first = known(tmp_path)
     first.load()
-    place = make(first, "a").place
+    place = make(first, "a").directory
     (place.directory / "machine.json").unlink()
     with place.held():
         (trouble,) = known(tmp_path).load()
@@ -209,7 +209,7 @@ def test_a_damaged_one_keeps_no_other_away(name: str, content: bytes, tmp_path: 
 def test_what_is_no_machine_of_its_name(tmp_path: Path) -> None:
     first = known(tmp_path)
     first.load()
-    place = make(first, "a").place
+    place = make(first, "a").directory
     shutil.copytree(place.directory, tmp_path / "machines" / "copy")
     shutil.copytree(place.directory, tmp_path / "machines" / os.fsdecode(b"\xff"))
     (tmp_path / "machines" / "file").write_text("x")
@@ -222,7 +222,7 @@ def test_what_is_no_machine_of_its_name(tmp_path: Path) -> None:
     assert [one.id for one in second.all()] == ["a"]
     found = second.find("a")
     assert found is not None
-    assert found.place.directory == place.directory
+    assert found.directory.directory == place.directory
     assert tmp_path.is_dir()
 
 
@@ -252,11 +252,11 @@ def test_one_that_is_held_is_neither_removed_nor_discarded(tmp_path: Path) -> No
     all_of_them = known(tmp_path)
     all_of_them.load()
     machine = make(all_of_them, "a")
-    with machine.place.held():
+    with machine.directory.held():
         for refused in (all_of_them.remove, all_of_them.discard):
             with pytest.raises(UsageError, match="a is running"):
                 refused(machine)
-    assert machine.place.definition() == machine.definition
+    assert machine.directory.definition() == machine.definition
 
 
 def test_the_end_of_a_log(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_the_end_of_a_log(tmp_path: Path) -> None:
     all_of_them.load()
     machine = make(all_of_them, "a")
     assert all_of_them.log_lines("a", 10) == []
-    machine.place.log.write_bytes(b"one\ntwo\n\xff\nlast")
+    machine.directory.log.write_bytes(b"one\ntwo\n\xff\nlast")
     assert all_of_them.log_lines("a", 2) == ["\ufffd", "last"]
     assert all_of_them.log_lines("a", 1 << 52) == ["one", "two", "\ufffd", "last"]
     assert all_of_them.log_lines("a", 0) == []
@@ -276,7 +276,7 @@ def test_the_end_of_a_log(tmp_path: Path) -> None:
 def test_a_log_that_is_no_file(kind: str, tmp_path: Path) -> None:
     all_of_them = known(tmp_path)
     all_of_them.load()
-    log = make(all_of_them, "a").place.log
+    log = make(all_of_them, "a").directory.log
     {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("/etc/passwd"), "directory": os.mkdir}[
         kind
     ](log)
@@ -288,7 +288,7 @@ def test_of_a_huge_log_the_end_is_read(tmp_path: Path) -> None:
     all_of_them = known(tmp_path)
     all_of_them.load()
     machine = make(all_of_them, "a")
-    with machine.place.log.open("wb") as file:
+    with machine.directory.log.open("wb") as file:
         file.truncate(64 << 30)
         file.seek(0, os.SEEK_END)
         file.write(b"\nlast\n")

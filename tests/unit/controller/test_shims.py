@@ -68,15 +68,15 @@ async def test_a_shim_that_had_not_said_who_it_is(pid: int | None, tmp_path: Pat
     """A controller was killed when it had just begun one; or the number is another's now."""
     async with controlled(tmp_path, ends_all=False) as asked:
         machine = await running(asked)
-        status = machine.place.status()
-        machine.place.write_status(
+        status = machine.directory.status()
+        machine.directory.write_status(
             status._replace(pid=os.getpid() if pid is None else pid, state=VmState.POWERED_OFF)
         )
     async with controlled(tmp_path) as asked:
         found = asked.controller.machines.find("a")
         assert found is not None
         assert not found.is_kept
-        found.place.write_status(status)
+        found.directory.write_status(status)
         # Nobody starts a second one beside it.
         assert await asked.outcome("start", "a") == {"state": "running"}
         assert asked.shim("a") == status.pid
@@ -86,14 +86,14 @@ async def test_a_shim_that_had_not_said_who_it_is(pid: int | None, tmp_path: Pat
 @with_shims
 async def test_a_shim_is_found_by_what_it_says(tmp_path: Path) -> None:
     async with controlled(tmp_path, ends_all=False) as asked:
-        status = (await running(asked)).place.status()
-        asked.place("a").write_status(status._replace(pid=0))
+        status = (await running(asked)).directory.status()
+        asked.directory("a").write_status(status._replace(pid=0))
     MachineDirectory(tmp_path / "machines" / "a").write_status(status._replace(pid=0))
     async with controlled(tmp_path) as asked:
         found = asked.controller.machines.find("a")
         assert found is not None
         assert not found.is_kept
-        found.place.write_status(status)
+        found.directory.write_status(status)
         async with asyncio.timeout(30):
             await found.until(lambda: found.is_kept)
 
@@ -111,7 +111,7 @@ async def test_one_that_was_killed_while_nobody_looked(tmp_path: Path) -> None:
             "aborted",
             "its shim was killed, and the machine with it",
         )
-        assert machine.place.status().state is VmState.ABORTED
+        assert machine.directory.status().state is VmState.ABORTED
         await running(asked)
 
 
@@ -136,9 +136,9 @@ async def test_a_shim_killed_and_its_files_too(fault: str, tmp_path: Path) -> No
         machine = await running(asked)
         shim = asked.shim("a")
         if fault == "damaged":
-            (machine.place.directory / "state.json").write_text("{")
+            (machine.directory.directory / "state.json").write_text("{")
         else:
-            shutil.rmtree(machine.place.directory)
+            shutil.rmtree(machine.directory.directory)
         os.kill(shim, signal.SIGKILL)
         await ends(machine)
         assert (await asked.vm("a"))["state"] == "aborted"
@@ -154,7 +154,7 @@ async def test_a_shim_killed_and_its_files_too(fault: str, tmp_path: Path) -> No
 async def test_damaged_words_for_the_bus_are_written_anew(tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         await asked("create", name="a", memory="256M")
-        (asked.place("a").directory / "bus.json").write_text("{")
+        (asked.directory("a").directory / "bus.json").write_text("{")
         await running(asked)
 
 
@@ -164,7 +164,7 @@ async def test_commands_that_are_damaged_are_told(content: str, tmp_path: Path) 
     async with controlled(tmp_path) as asked:
         await running(asked)
         assert await asked.outcome("save", "a") == {"state": "saved"}
-        (asked.place("a").directory / "commands.json").write_text(content)
+        (asked.directory("a").directory / "commands.json").write_text(content)
         refused = (await asked.outcome("start", "a"))["error"]["message"]
         assert "commands.json" in refused
         assert "is damaged" in refused

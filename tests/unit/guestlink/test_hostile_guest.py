@@ -24,7 +24,7 @@ from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import STDIN_WINDOW, WINDOW, GuestProgram
 from boincvm.guestlink.put import put_tree
-from boincvm.guestlink.transfer_disk import SLOT, TransferWindow
+from boincvm.guestlink.transfer_disk import SLOT, TransferDisk
 from boincvm.hypervisor.channel import SocketChannel
 
 LIMIT = 10.0
@@ -133,7 +133,7 @@ async def test_a_guest_that_asks_and_does_not_read(
     guest, link = guest_and_link
     with (place / "window").open("w+b") as file:
         file.truncate(8 * SLOT)
-        window = TransferWindow(file.fileno())
+        window = TransferDisk(file.fileno())
         get = asyncio.ensure_future(fetch(link, place, window))
         await guest.next_frame()
         await guest.say("entry", 1, b"\0", kind="file", mode="644", size=str(1 << 30))
@@ -292,7 +292,7 @@ async def test_a_command_line_that_is_too_long(guest_and_link: Pair) -> None:
 
 
 async def fetch(
-    link: GuestLink, directory: Path, window: TransferWindow | None = None, most: int = 1 << 40
+    link: GuestLink, directory: Path, window: TransferDisk | None = None, most: int = 1 << 40
 ) -> None:
     await get_tree(
         link,
@@ -389,7 +389,7 @@ async def test_a_slot_that_is_not_the_guests(
     with (place / "window").open("w+b") as file:
         file.truncate(8 * SLOT)
         file.write(b"what the host sends to the guest")
-        transfer = asyncio.ensure_future(fetch(link, place, TransferWindow(file.fileno())))
+        transfer = asyncio.ensure_future(fetch(link, place, TransferDisk(file.fileno())))
         await guest.next_frame()
         await guest.send(entry("file", size=1 << 30))
         await guest.say("window", 1, at=str(at), length=str(length), offset="0")
@@ -424,7 +424,7 @@ async def test_a_guest_that_is_full_while_all_slots_are_on_their_way(
     (place / "work/in").write_bytes(os.urandom(3 * SLOT))
     with (place / "window").open("w+b") as file:
         file.truncate(2 * SLOT)  # one for the host
-        transfer = asyncio.ensure_future(put(link, place, TransferWindow(file.fileno())))
+        transfer = asyncio.ensure_future(put(link, place, TransferDisk(file.fileno())))
         while (await guest.next_frame()).headers["word"] != "window":
             pass
         await guest.say("failed", 1, b"No space left on device", reason="28")
@@ -461,5 +461,5 @@ async def test_done_twice_is_nothing_to_fall_over(guest_and_link: Pair, place: P
     assert not link.failure.done()
 
 
-async def put(link: GuestLink, place: Path, window: TransferWindow | None) -> None:
+async def put(link: GuestLink, place: Path, window: TransferDisk | None) -> None:
     await put_tree(link, window, Path("in"), PurePosixPath("in"), directory=place / "work")

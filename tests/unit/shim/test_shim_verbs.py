@@ -35,7 +35,7 @@ class Told(ShimMachine):
         self.may_go_on = asyncio.Event()
 
     def _heard(self) -> None:
-        self.heard.append((self.status.state, len(manifests(self.place.disk))))
+        self.heard.append((self.status.state, len(manifests(self.directory.disk))))
 
     async def pause(self) -> None:
         await self.may_go_on.wait()
@@ -66,13 +66,15 @@ async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, kept: To
     with pytest.raises(UsageError, match="not running"):
         await ShimVerbs(kept).table()[verb]({"name": "x"}, b"")
     assert kept.status.state is state
-    assert kept.place.status().state is state
+    assert kept.directory.status().state is state
 
 
 async def test_where_it_was_saved_has_gone_when_it_runs(kept: Told) -> None:
     """Whoever waits for its running finds nothing of that."""
     made = Checkpoint(1, {}, {})
-    write_saved(kept.place.disk, SavedMachine(made, "qemu", "none", DEFINITION.shape, {}, (), None))
+    write_saved(
+        kept.directory.disk, SavedMachine(made, "qemu", "none", DEFINITION.shape, {}, (), None)
+    )
     kept._set(VmState.RESTORING)
     kept.heard.clear()
     kept.come_up("none", (), frozenset())
@@ -100,10 +102,10 @@ async def test_what_waited_while_it_ended(kept: Told) -> None:
         else:
             with pytest.raises(UsageError, match="has ended in the meantime: it is aborted"):
                 await verb({}, b"")
-    assert kept.place.status().state is VmState.ABORTED
-    assert kept.place.status().why == "it was struck by lightning"
+    assert kept.directory.status().state is VmState.ABORTED
+    assert kept.directory.status().why == "it was struck by lightning"
     await ShimVerbs(kept).end_with_host()
-    assert kept.place.status().state is VmState.ABORTED
+    assert kept.directory.status().state is VmState.ABORTED
 
 
 @pytest.mark.parametrize("within", [-1, LONGEST_STOP + 1, "1", None, [], float("nan"), 10**400])
@@ -146,13 +148,13 @@ async def test_a_host_that_refuses(kept: Told, monkeypatch: pytest.MonkeyPatch) 
 
 async def test_the_host_ends_before_it_is_up(kept: Told) -> None:
     await ShimVerbs(kept).end_with_host()
-    status = kept.place.status()
+    status = kept.directory.status()
     assert (status.state, status.why) == (
         VmState.ABORTED,
         "it could not be saved: the machine is not running",
     )
     await kept.fail(HypervisorError("and more"))  # once is enough
-    assert kept.place.status() == status
+    assert kept.directory.status() == status
 
 
 class Stub:
@@ -219,7 +221,7 @@ async def test_what_cannot_be_saved_is_as_before(
     kept._set(before)
     with pytest.raises(HypervisorError, match="does not want to"):
         await ShimVerbs(kept).table()[verb]({}, b"")
-    assert kept.place.status().state is before
+    assert kept.directory.status().state is before
     assert stub.calls == ["go on"] + ["suspend"] * (before is VmState.PAUSED)
 
 
@@ -235,7 +237,7 @@ async def test_one_that_dies_while_it_is_saved_is_aborted_with_its_cause(
     await kept.fail(HypervisorError("it was struck by lightning"))
     with pytest.raises(HypervisorError, match="does not want to"):
         await saving
-    told = kept.place.status()
+    told = kept.directory.status()
     assert (told.state, told.why) == (VmState.ABORTED, "it was struck by lightning")
 
 
@@ -246,15 +248,15 @@ async def test_a_layer_to_which_it_may_have_written_is_its_disk_when_it_dies(
     kept, stub = up
     layers = ("disk-000000.qcow2", "disk-000001.qcow2")
     for name in layers:
-        (kept.place.disk / name).touch()
+        (kept.directory.disk / name).touch()
     stub.is_running, stub.new_layer = False, layers[1]
     saving = asyncio.ensure_future(ShimVerbs(kept).table()[verb]({}, b""))
     await asyncio.sleep(0)
-    assert kept.place.status().layers == layers  # so also if the shim were killed now
+    assert kept.directory.status().layers == layers  # so also if the shim were killed now
     await kept.fail(HypervisorError("it was struck by lightning"))
     with pytest.raises(HypervisorError, match="does not want to"):
         await saving
-    assert kept.place.status().layers == layers
+    assert kept.directory.status().layers == layers
 
 
 async def test_a_layer_that_was_not_taken_into_use(up: tuple[ShimMachine, Stub]) -> None:
@@ -262,7 +264,7 @@ async def test_a_layer_that_was_not_taken_into_use(up: tuple[ShimMachine, Stub])
     stub.new_layer = "disk-000001.qcow2"
     with pytest.raises(HypervisorError, match="does not want to"):
         await ShimVerbs(kept).table()["snapshot_take"]({}, b"")
-    assert kept.place.status().layers == stub.disk_layers
+    assert kept.directory.status().layers == stub.disk_layers
 
 
 async def test_one_whose_state_cannot_be_written_down_is_aborted_at_once(
@@ -274,8 +276,8 @@ async def test_one_whose_state_cannot_be_written_down_is_aborted_at_once(
     with pytest.raises(HostDiskFullError, match="No space left"):
         await ShimVerbs(kept).table()["save"]({}, b"")
     assert kept.is_over
-    assert kept.place.status().state is VmState.ABORTED
-    assert "No space left" in kept.place.status().why
+    assert kept.directory.status().state is VmState.ABORTED
+    assert "No space left" in kept.directory.status().why
 
 
 async def test_the_first_cause_of_an_end_counts(up: tuple[ShimMachine, Stub]) -> None:
@@ -285,10 +287,10 @@ async def test_the_first_cause_of_an_end_counts(up: tuple[ShimMachine, Stub]) ->
         await asyncio.sleep(0)
         group.create_task(kept.fail(HypervisorError("it was killed")))
     assert stub.calls == ["kill"]
-    assert kept.place.status().state is VmState.POWERED_OFF
+    assert kept.directory.status().state is VmState.POWERED_OFF
     # Whoever was at work when it ended does not bring it back.
     kept._set(VmState.RUNNING)
-    assert kept.place.status().state is VmState.POWERED_OFF
+    assert kept.directory.status().state is VmState.POWERED_OFF
 
 
 async def test_pulling_the_plug_waits_for_nothing(up: tuple[ShimMachine, Stub]) -> None:

@@ -94,8 +94,8 @@ class Files:
         {"state": "put", "size"} or {"error"}. Raises UsageError, and HostDiskFullError or
         HostError if `source` cannot be spooled.
         """
-        place = guest_path(path)
-        if not place.name:
+        destination = guest_path(path)
+        if not destination.name:
             raise UsageError("a file for a guest needs a name there")
         if not 0 <= mode <= MOST_MODE:
             raise UsageError(f"a file's mode must be from 0 to {MOST_MODE:o}")
@@ -104,7 +104,7 @@ class Files:
         with await Spooled.take(source, self._spool, size, MOST_BYTES) as content:
             table: dict[str, object] = {
                 "transfer": transfer_id,
-                "path": str(place),
+                "path": str(destination),
                 "kind": "tree" if is_tree else "file",
                 "mode": mode,
                 "size": content.size,
@@ -146,13 +146,16 @@ class Files:
         `offset` on. Then the caller has to compare the digest (`chunks.digest`). Raises
         BoincvmError.
         """
-        place, transfer_id = guest_path(path), check_transfer_id(transfer or secrets.token_hex(8))
+        destination, transfer_id = (
+            guest_path(path),
+            check_transfer_id(transfer or secrets.token_hex(8)),
+        )
         if parse_selector(vm).only is None:
             raise UsageError(f"there is no guest {vm[:100]!r}", hint="give the id of one guest")
         found, _ = (await self._find(vm)).required(vm)
         asked = Transfer(self._traffic, found[0], transfer_id, is_kept=transfer is not None)
         try:
-            ready = await asked.get_begin(str(place))
+            ready = await asked.get_begin(str(destination))
             if not 0 <= offset <= ready.size:
                 raise UsageError(f"there is no byte {offset} in a file of {ready.size}")
         except (BoincvmError, asyncio.CancelledError):

@@ -36,9 +36,9 @@ class Spooled:
         if size is not None and not 0 <= size <= most:
             raise _too_large(most)
         with told_as_host_faults():
-            place = directory or Path(tempfile.gettempdir())
-            check_room(place, size or 0)
-            with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+            parent = directory or Path(tempfile.gettempdir())
+            check_room(parent, size or 0)
+            with tempfile.TemporaryFile(dir=parent, buffering=0) as file:
                 made = cls(os.dup(file.fileno()))
         try:
             await made._fill(source, size if size is not None else most, most)

@@ -8,7 +8,7 @@ from pathlib import Path
 from boincvm.bus.access import Account, Accounts, digest_of_passcode, new_passcode
 from boincvm.bus.broker import Broker
 from boincvm.bus.broker_address import BrokerAddress, open_bus
-from boincvm.controller.hosts.bus_side import BusSide, Listen
+from boincvm.controller.hosts.bus_connection import BusConnection, Listen
 from boincvm.controller.hosts.invitations import Invitations
 from boincvm.controller.protocol.envelope import GUEST_FRAMES
 from boincvm.errors import UsageError
@@ -19,7 +19,7 @@ _EVERYTHING = ("/topic/**",)
 
 
 @asynccontextmanager
-async def embedded_broker(directory: Path, listen: Listen | None) -> AsyncIterator[BusSide]:
+async def embedded_broker(directory: Path, listen: Listen | None) -> AsyncIterator[BusConnection]:
     """Run an embedded broker for as long as the block lasts. Raises BusError, HostError."""
     passcode = new_passcode()
     ours = Account(_OUR_LOGIN, digest_of_passcode(passcode), _EVERYTHING, _EVERYTHING)
@@ -28,7 +28,7 @@ async def embedded_broker(directory: Path, listen: Listen | None) -> AsyncIterat
     path = directory / SOCKET
     invitations = Invitations(directory / "invitations.json", broker)
 
-    def place_for(guest_id: str, known: str) -> BrokerAddress:
+    def address_for(guest_id: str, known: str) -> BrokerAddress:
         host = invitations.host_of(guest_id)
         if host is not None:
             raise UsageError(
@@ -54,7 +54,7 @@ async def embedded_broker(directory: Path, listen: Listen | None) -> AsyncIterat
             address = await broker.listen_tcp(listen.host, listen.port, _security(listen))
         bus = await open_bus(BrokerAddress(_OUR_LOGIN, passcode, path=str(path)))
         try:
-            yield BusSide(bus, place_for, broker, address, listen, invitations)
+            yield BusConnection(bus, address_for, broker, address, listen, invitations)
         finally:
             await bus.close()
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from boincvm.controller.events import EventLog
 from boincvm.controller.guests.registry import Registry
-from boincvm.controller.hosts.bus_side import BusSide
+from boincvm.controller.hosts.bus_connection import BusConnection
 from boincvm.controller.hosts.invitations import Invitations
 from boincvm.controller.protocol.envelope import is_part_of
 from boincvm.controller.protocol.selector import parse_selector
@@ -21,7 +21,7 @@ class Hosts:
 
     def __init__(
         self,
-        side: BusSide,
+        side: BusConnection,
         registry: Registry,
         events: EventLog,
         machine_ids: Callable[[], list[str]],
@@ -85,12 +85,12 @@ class Hosts:
         return self._side.invitations
 
 
-def _command(side: BusSide, name: str) -> str:
-    place = "HOST:PORT"
+def _command(side: BusConnection, name: str) -> str:
+    address = "HOST:PORT"
     if side.listen is not None and side.address is not None:
         host = platform.node() if _is_unspecified(side.listen.host) else side.listen.host
-        place = f"{f'[{host}]' if ':' in host else host}:{side.address[1]}"
-    words = ["boincvm", "controller", "--broker", f"stomp://{name}@{place}"]
+        address = f"{f'[{host}]' if ':' in host else host}:{side.address[1]}"
+    words = ["boincvm", "controller", "--broker", f"stomp://{name}@{address}"]
     words += ["--passcode-file", "passcode"]
     if side.listen is not None and side.listen.certificate:
         words += ["--broker-ca", Path(side.listen.certificate).name]
@@ -104,7 +104,7 @@ def _is_unspecified(host: str) -> bool:
         return False
 
 
-def _notes(side: BusSide) -> Iterator[str]:
+def _notes(side: BusConnection) -> Iterator[str]:
     if side.listen is None:
         yield (
             "no other host can reach this controller's bus: start it with --bus HOST:PORT, and use"

@@ -31,10 +31,10 @@ class LocalMachine:
     last shim was started by this controller and ended by a signal.
     """
 
-    def __init__(self, place: MachineDirectory, changed: Changed) -> None:
-        self.place = place
-        self.definition = place.definition()
-        self.status = place.status()
+    def __init__(self, directory: MachineDirectory, changed: Changed) -> None:
+        self.directory = directory
+        self.definition = directory.definition()
+        self.status = directory.status()
         self.report: Report | None = None
         """The last report of its shim; None while no shim runs."""
         self.is_silent = False
@@ -102,10 +102,10 @@ class LocalMachine:
 
     def spawn(self, snapshot: str | None) -> None:
         """Start a shim, which outlives this controller. Raises OSError."""
-        argv = [sys.executable, "-P", "-m", _SHIM, str(self.place.directory)]
+        argv = [sys.executable, "-P", "-m", _SHIM, str(self.directory.directory)]
         if snapshot is not None:
             argv += ["--snapshot", snapshot]
-        with self.place.log.open("ab") as log:
+        with self.directory.log.open("ab") as log:
             pid = spawn_detached(argv, log.fileno())
         self.report = Report(VmState.STARTING)
         self.is_silent = self.ended_unasked = self._is_killed = False
@@ -113,7 +113,7 @@ class LocalMachine:
         self._watch(pid)
         # Lets the next controller find a shim that had not announced itself when we were killed.
         with suppress(BoincvmError, OSError):  # the shim reports what is wrong there
-            self.set_status(self.place.status()._replace(pid=pid))
+            self.set_status(self.directory.status()._replace(pid=pid))
         self.tell()
 
     def adopt(self) -> bool:
@@ -121,10 +121,10 @@ class LocalMachine:
 
         A shim that has not announced itself yet is taken over later. Raises BoincvmError.
         """
-        self.status = self.place.status()
+        self.status = self.directory.status()
         try:
             if not self._is_shim(self.status.pid):
-                if not self.place.is_kept():
+                if not self.directory.is_kept():
                     self._settle()
                 return False
             self._watch(self.status.pid)
@@ -138,7 +138,7 @@ class LocalMachine:
         """Tell whether its shim runs, even one that was too new for `adopt` before."""
         if not self.is_kept:
             try:
-                return self.place.is_kept() and self.adopt()
+                return self.directory.is_kept() and self.adopt()
             except BoincvmError:
                 return False  # reported to whoever needs its files
         return True
@@ -146,7 +146,7 @@ class LocalMachine:
     def _is_shim(self, pid: int) -> bool:
         """Tell whether a process is this machine's shim: process ids are reused."""
         names = {Path(os.fsdecode(word)).name for word in command_line(pid)}
-        return {_SHIM, self.place.directory.name} <= names
+        return {_SHIM, self.directory.directory.name} <= names
 
     def _watch(self, pid: int) -> None:
         opened = open_process(pid)
@@ -177,7 +177,7 @@ class LocalMachine:
         """Read the final status: what the shim wrote last, unless the shim was killed."""
         self.report = None
         try:
-            self.status = self.place.status()
+            self.status = self.directory.status()
         except BoincvmError as error:
             self.status = self.status._replace(state=VmState.ABORTED, why=error.message)
             return
@@ -188,11 +188,11 @@ class LocalMachine:
             self.ended_unasked = True
             self.status = self.status._replace(state=state, why=why, started_at=None)
             with suppress(OSError):  # the next controller finds out as this one did
-                self.place.write_status(self.status)
+                self.directory.write_status(self.status)
 
     def set_status(self, status: Status) -> None:
         """Change the stored status, only while no shim runs. Raises OSError."""
-        self.place.write_status(status)
+        self.directory.write_status(status)
         self.status = status
 
     def let_go(self) -> None:

@@ -60,14 +60,14 @@ class Machines:
                 troubles.append(f"{str(path)!r} cannot be read: {error.strerror}")
         return troubles
 
-    def _load(self, place: MachineDirectory) -> None:
+    def _load(self, directory: MachineDirectory) -> None:
         """Raises BoincvmError, OSError."""
-        path = place.directory
+        path = directory.directory
         if not (path / "machine.json").exists():
-            with place.held():  # fails while a shim runs
+            with directory.held():  # fails while a shim runs
                 shutil.rmtree(path)  # its creation or removal was interrupted
             return
-        machine = LocalMachine(place, self._changed)
+        machine = LocalMachine(directory, self._changed)
         if machine.id != path.name:
             raise HostError(
                 f"{str(path)!r} describes the machine {machine.id}, not the one that the directory"
@@ -114,9 +114,9 @@ class Machines:
         except UnexpectedValueError as error:
             raise UsageError(str(error)) from error
         _check_memory(definition)
-        place = MachineDirectory(self._directory / machine_id)
-        place.make(definition, self._bus_for(machine_id))
-        machine = self._machines[machine_id] = LocalMachine(place, self._changed)
+        directory = MachineDirectory(self._directory / machine_id)
+        directory.make(definition, self._bus_for(machine_id))
+        machine = self._machines[machine_id] = LocalMachine(directory, self._changed)
         machine.tell()
         return machine
 
@@ -124,7 +124,7 @@ class Machines:
         """Start a machine and wait until it runs. Raises HostError if it does not start."""
         await machine.until(lambda: not machine.is_ending)
         if not machine.is_kept:
-            machine.place.write_bus(self._bus_for(machine.id))
+            machine.directory.write_bus(self._bus_for(machine.id))
             machine.spawn(snapshot)
         begins = (VmState.STARTING, VmState.RESTORING)
         await machine.until(lambda: not machine.is_kept or machine.state not in begins)
@@ -140,29 +140,29 @@ class Machines:
 
     def remove(self, machine: LocalMachine) -> None:
         """Remove a machine whose shim does not run. Raises UsageError, OSError."""
-        with machine.place.held():
+        with machine.directory.held():
             # Without its definition it is not a machine any more, should we be interrupted.
-            (machine.place.directory / "machine.json").unlink(missing_ok=True)
-            shutil.rmtree(machine.place.directory)
+            (machine.directory.directory / "machine.json").unlink(missing_ok=True)
+            shutil.rmtree(machine.directory.directory)
         del self._machines[machine.id]
         machine.tell()
 
     def discard(self, machine: LocalMachine) -> None:
         """Discard a machine's saved state: it will boot. Raises UsageError, OSError."""
-        with machine.place.held():
+        with machine.directory.held():
             saved = machine.status.saved
             machine.set_status(
                 machine.status._replace(state=VmState.POWERED_OFF, saved=None, why="")
             )
             if saved is not None:
-                Snapshots(machine.place).sweep(frozenset(machine.status.layers))
+                Snapshots(machine.directory).sweep(frozenset(machine.status.layers))
         machine.tell()
 
     def remove_snapshot(self, machine: LocalMachine, name: str) -> None:
         """Remove a snapshot of a machine whose shim does not run. Raises UsageError, OSError."""
-        with machine.place.held():
+        with machine.directory.held():
             status = machine.status
-            Snapshots(machine.place).remove(name, frozenset(status.layers), status.saved)
+            Snapshots(machine.directory).remove(name, frozenset(status.layers), status.saved)
 
     def log_lines(self, machine_id: str, count: int) -> list[str]:
         """Return the last lines of a machine's log. Raises UsageError, HostError."""
@@ -172,7 +172,7 @@ class Machines:
                 f"{machine_id[:64]!r} is not a machine of this host", hint="boincvm ls shows them"
             )
         try:
-            with open_regular(machine.place.log) as file:
+            with open_regular(machine.directory.log) as file:
                 file.seek(max(file.seek(0, os.SEEK_END) - _MOST_LOG_BYTES, 0))
                 data = file.read(_MOST_LOG_BYTES)
         except FileNotFoundError:

@@ -210,11 +210,11 @@ class MachineOperations:
         return {"state": "removed"}
 
     async def _snapshot_list(self, machine: LocalMachine, _asked: Asked) -> Table:
-        return {"snapshots": [one.table() for one in Snapshots(machine.place).all()]}
+        return {"snapshots": [one.table() for one in Snapshots(machine.directory).all()]}
 
     async def _snapshot_restore(self, machine: LocalMachine, asked: Asked) -> Table:
         name = asked.get("name")
-        found = Snapshots(machine.place).find(None if name is None else str(name))
+        found = Snapshots(machine.directory).find(None if name is None else str(name))
         await self._end(machine, {})
         await self._machines.start(machine, found.name)
         return {"snapshot": found.name}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from boincvm.bus.broker_address import BrokerAddress, is_elsewhere
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.hosts.bus_side import Listen
+from boincvm.controller.hosts.bus_connection import Listen
 from boincvm.controller.serve.auth import Policy, token_in
 from boincvm.controller.serve.server import ListenAddress, Server
 from boincvm.errors import BoincvmError
@@ -21,7 +21,7 @@ _OWNER = Policy(trusts_all=True, shared=Path("/"))
 
 
 async def run_in_foreground(
-    place: ListenAddress | None,
+    listen_address: ListenAddress | None,
     listen: Listen | None,
     broker: BrokerAddress | None,
     *,
@@ -30,7 +30,7 @@ async def run_in_foreground(
 ) -> None:
     """Run the controller until a signal, and say where it can be reached. Raises BoincvmError.
 
-    `place`: where to serve over TCP, if at all; `listen`, `broker`: see `run_controller`;
+    `listen_address`: where to serve over TCP, if at all; `listen`, `broker`: see `run_controller`;
     `any_host`: accept requests that are addressed to any host name; `shared`: see Policy.
     """
     ended = asyncio.Event()
@@ -42,15 +42,15 @@ async def run_in_foreground(
         try:
             await servers[0].open()
             say("the controller is running; Ctrl-C ends it, and machines keep running")
-            for warning in warnings(place, listen, broker):
+            for warning in warnings(listen_address, listen, broker):
                 say(f"warning: {warning}")
-            if place is not None:
+            if listen_address is not None:
                 token = token_in(directory / TOKEN)
                 hosts = () if any_host else Policy().hosts
                 policy = Policy(token=token, hosts=hosts, shared=shared)
-                servers.append(Server(controller, place, policy))
+                servers.append(Server(controller, listen_address, policy))
                 host, port = await servers[1].open()
-                scheme = "https" if place.certificate else "http"
+                scheme = "https" if listen_address.certificate else "http"
                 address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
                 say(f"web page: {address}/#token={token}")
             if controller.side.address is not None:
@@ -64,10 +64,14 @@ async def run_in_foreground(
 
 
 def warnings(
-    place: ListenAddress | None, listen: Listen | None, broker: BrokerAddress | None
+    listen_address: ListenAddress | None, listen: Listen | None, broker: BrokerAddress | None
 ) -> Iterator[str]:
     """Yield a warning for each secret that the network can read."""
-    if place is not None and not place.certificate and is_elsewhere(place.host):
+    if (
+        listen_address is not None
+        and not listen_address.certificate
+        and is_elsewhere(listen_address.host)
+    ):
         yield "without --tls-certificate anyone who listens on the network learns the token"
     if listen is not None and not listen.certificate and is_elsewhere(listen.host):
         yield "without --bus-certificate anyone who listens on the network learns guests' passcodes"

@@ -46,12 +46,12 @@ class ListenAddress(NamedTuple):
 
 
 class Server:
-    """Serves `controller` at `place` to callers that `policy` lets in, from `open` to `close`."""
+    """Serves `controller` at `address` to callers that `policy` lets in, from `open` to `close`."""
 
-    def __init__(self, controller: Controller, place: ListenAddress, policy: Policy) -> None:
-        self._place = place
-        if place.path is None and policy.hosts:
-            own = (place.host.lower(), socket.gethostname().lower())
+    def __init__(self, controller: Controller, address: ListenAddress, policy: Policy) -> None:
+        self._address = address
+        if address.path is None and policy.hosts:
+            own = (address.host.lower(), socket.gethostname().lower())
             policy = policy._replace(hosts=(*policy.hosts, *own))
         self._shutdown = Shutdown()
         self._limits = ConnectionLimits()
@@ -61,27 +61,30 @@ class Server:
 
     async def open(self) -> tuple[str, int]:
         """Listen; return host and port, or the path and 0. Raises HostError."""
-        place = self._place
+        address = self._address
         try:
-            security = _security(place)
-            listener = private_listener(place.path) if place.path else _tcp(place.host, place.port)
+            security = _security(address)
+            listener = (
+                private_listener(address.path) if address.path else _tcp(address.host, address.port)
+            )
         except OSError as error:  # including SSLError
             raise host_error(
-                f"the controller cannot listen at {place.path or f'{place.host}:{place.port}'}",
+                "the controller cannot listen at"
+                f" {address.path or f'{address.host}:{address.port}'}",
                 error,
                 hint="is it an address of this host, and free? do the certificate and key belong"
                 " together?",
             ) from error
         factory = protocol_factory(
-            self._limits, self._config(), self._state, owners_only=place.path is not None
+            self._limits, self._config(), self._state, owners_only=address.path is not None
         )
         loop = asyncio.get_running_loop()
         limit = _TLS_LIMIT if security else None
         self._server = await loop.create_server(
             factory, sock=listener, ssl=security, backlog=128, ssl_handshake_timeout=limit
         )
-        if place.path:
-            return str(place.path), 0
+        if address.path:
+            return str(address.path), 0
         name = listener.getsockname()
         return str(name[0]), int(name[1])
 
@@ -111,8 +114,8 @@ class Server:
         if server is None:
             return
         server.close()
-        if self._place.path:
-            self._place.path.unlink(missing_ok=True)
+        if self._address.path:
+            self._address.path.unlink(missing_ok=True)
         self._shutdown.end()
         await self._tasks_end(GRACE)
         for connection in list(self._state.connections):
@@ -130,15 +133,15 @@ class Server:
             await asyncio.wait(set(self._state.tasks), timeout=limit)
 
 
-def _security(place: ListenAddress) -> ssl.SSLContext | None:
+def _security(address: ListenAddress) -> ssl.SSLContext | None:
     """Raises OSError."""
-    if not place.certificate:
+    if not address.certificate:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(place.certificate, place.key or None)
-    if place.client_authority:
-        context.load_verify_locations(place.client_authority)
+    context.load_cert_chain(address.certificate, address.key or None)
+    if address.client_authority:
+        context.load_verify_locations(address.client_authority)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 

@@ -151,14 +151,14 @@ class MemoryWriter:
     def _shorten_chain(self) -> list[str]:
         """Return the chain without the files that hold no live page."""
         used = set().union(*(set(table.files) for table in self._tables)) | {self._own}
-        kept = [place for place in range(1, self._own + 1) if place in used]
+        kept = [file_number for file_number in range(1, self._own + 1) if file_number in used]
         if len(kept) > _MOST_FILES:
             raise MemoryFileError("too many files")
         if len(kept) < self._own:
-            places = {old: new for new, old in enumerate(kept, 1)} | {0: 0}
+            file_numbers = {old: new for new, old in enumerate(kept, 1)} | {0: 0}
             for table in self._tables:
-                table.files = array("H", map(places.__getitem__, table.files))
-        return [self._chain[place - 1] for place in kept]
+                table.files = array("H", map(file_numbers.__getitem__, table.files))
+        return [self._chain[file_number - 1] for file_number in kept]
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -217,26 +217,26 @@ class MemoryImage:
     def _write_block(
         self, writer: StreamWriter, block: int, table: _Table, files: Sequence[BinaryIO]
     ) -> None:
-        places, offsets, count = table.files, table.offsets, len(table.files)
+        file_numbers, offsets, count = table.files, table.offsets, len(table.files)
         number = 0
         while number < count:
-            place = places[number]
-            if not place:
+            file_number = file_numbers[number]
+            if not file_number:
                 number += 1
                 continue
             begin, end = number, number + 1
             while (
                 end < count
                 and end - begin < _RUN
-                and places[end] == place
+                and file_numbers[end] == file_number
                 and offsets[end] == offsets[end - 1] + PAGE
             ):
                 end += 1
             length = (end - begin) * PAGE
-            data = read_at(files[place - 1].fileno(), length, offsets[begin])
+            data = read_at(files[file_number - 1].fileno(), length, offsets[begin])
             if len(data) != length:
                 raise MemoryFileError(
-                    f"{self.chain[place - 1]} became shorter while it was being read"
+                    f"{self.chain[file_number - 1]} became shorter while it was being read"
                 )
             writer.pages(block, begin, memoryview(data))
             number = end

@@ -95,15 +95,15 @@ class _Writer:
         """Copy what one second-level table refers to, and return the entry for the table."""
         tables = [(layer, layer.entries(index)) for layer in reversed(self._layers)]
         merged = array("Q", bytes(CLUSTER))
-        for place in range(_ENTRIES) if any(second for _, second in tables) else ():
+        for position in range(_ENTRIES) if any(second for _, second in tables) else ():
             for layer, second in tables:
-                entry = second[place] if second is not None else 0
+                entry = second[position] if second is not None else 0
                 if entry & IS_COMPRESSED:
                     raise MergeError("a cluster is compressed")
                 if entry & IS_ZERO:
-                    merged[place] = IS_ZERO
+                    merged[position] = IS_ZERO
                 elif entry & OFFSET:
-                    merged[place] = self._copy(layer, entry & OFFSET) | _IN_USE_ONCE
+                    merged[position] = self._copy(layer, entry & OFFSET) | _IN_USE_ONCE
                 else:
                     continue
                 break
@@ -128,20 +128,20 @@ class _Writer:
             table = -(-blocks * 8 // CLUSTER)
         total = clusters + blocks + table
         counts = struct.pack(">H", 1) * total
-        places = array("Q", (self._take() for _ in range(blocks)))
-        for number, place in enumerate(places):
+        offsets = array("Q", (self._take() for _ in range(blocks)))
+        for number, offset in enumerate(offsets):
             part = counts[number * CLUSTER : (number + 1) * CLUSTER]
-            self._put(place, part.ljust(CLUSTER, b"\0"))
+            self._put(offset, part.ljust(CLUSTER, b"\0"))
         at = self._next * CLUSTER
         self._next += table
-        places.byteswap()
-        self._put(at, places.tobytes().ljust(table * CLUSTER, b"\0"))
+        offsets.byteswap()
+        self._put(at, offsets.tobytes().ljust(table * CLUSTER, b"\0"))
         return at, table
 
     def _take(self) -> int:
-        place: int = self._next * CLUSTER
+        offset: int = self._next * CLUSTER
         self._next += 1
-        return place
+        return offset
 
     def _put(self, at: int, data: bytes) -> None:
         self._file.seek(at)

@@ -60,8 +60,8 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
         try:
             link = await _boot_and_freeze(driver, spec._replace(directory=new), limits)
             _write_table(new, {"needs": needs(image.digest, spec, golden.identity()), "link": link})
-            discard_golden(place)
-            new.rename(place)
+            discard_golden(target)
+            new.rename(target)
             sync_directory(together)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)

@@ -240,9 +240,9 @@ def _read_member(
     with ExitStack() as stack:
         target = None
         if directory is not None:
-            place = directory / name
-            place.parent.mkdir(mode=0o700, exist_ok=True)
-            target = stack.enter_context(place.open("xb"))
+            extracted = directory / name
+            extracted.parent.mkdir(mode=0o700, exist_ok=True)
+            target = stack.enter_context(extracted.open("xb"))
         while data := archive.read(_CHUNK):
             digest.update(data)
             if target is not None:
@@ -277,25 +277,25 @@ def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
             f"{directory} contains no saved machine",
             hint="name the directory in which boincvm-wrapper ran, after it has ended",
         )
-    places = {**_job_files(directory), **_machine_files(machines)}
-    seals = {name: FileSeal(*digest_of(path)) for name, path in places.items()}
+    sources = {**_job_files(directory), **_machine_files(machines)}
+    seals = {name: FileSeal(*digest_of(path)) for name, path in sources.items()}
     snapshot = Snapshot(
         seals,
-        [_described(place, saved) for place, saved in machines.items()],
+        [_described(source, saved) for source, saved in machines.items()],
         platform.machine(),
         time.time(),
     )
-    _write(target, snapshot, places)
+    _write(target, snapshot, sources)
     return snapshot
 
 
-def _write(target: Path, snapshot: Snapshot, places: dict[str, Path]) -> None:
+def _write(target: Path, snapshot: Snapshot, sources: dict[str, Path]) -> None:
     """Write the archive, whole or not at all, and read it back to verify it."""
     part = target.with_name(f".{target.name}.part")
     try:
         with tarfile.open(part, "w:gz", compresslevel=_LEVEL) as archive:
             _add(archive, TABLE, json.dumps(_table(snapshot), indent=1).encode())
-            for name, path in places.items():
+            for name, path in sources.items():
                 with path.open("rb") as file:
                     information = tarfile.TarInfo(name)
                     information.size = snapshot.files[name].size
@@ -314,15 +314,15 @@ def _write(target: Path, snapshot: Snapshot, places: dict[str, Path]) -> None:
 
 
 def _saved_machines(directory: Path) -> Iterator[tuple[Path, SavedMachine]]:
-    for place in sorted(directory.glob(MACHINES)):
-        saved = find_saved(place).saved
+    for source in sorted(directory.glob(MACHINES)):
+        saved = find_saved(source).saved
         if saved is not None:
-            yield place, saved
+            yield source, saved
 
 
-def _described(place: Path, saved: SavedMachine) -> dict[str, object]:
+def _described(source: Path, saved: SavedMachine) -> dict[str, object]:
     return {
-        "directory": place.name,
+        "directory": source.name,
         "checkpoint": saved.checkpoint.number,
         "image": saved.image,
         "image_name": saved.shape.image,
@@ -334,10 +334,10 @@ def _described(place: Path, saved: SavedMachine) -> dict[str, object]:
 
 def _machine_files(machines: dict[Path, SavedMachine]) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for place, saved in machines.items():
-        manifest = manifest_path(place, saved.checkpoint.number)
+    for source, saved in machines.items():
+        manifest = manifest_path(source, saved.checkpoint.number)
         names = [manifest.name, *saved.checkpoint.files]
-        files |= {f"{place.name}/{name}": place / name for name in names}
+        files |= {f"{source.name}/{name}": source / name for name in names}
     return files
 
 

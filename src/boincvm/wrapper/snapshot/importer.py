@@ -53,8 +53,8 @@ def needs_trust(path: Path) -> list[str]:
     damage is found, too. Raises InputFileError, HostDiskFullError, HostError.
     """
     try:
-        with TemporaryDirectory(prefix="boincvm-") as place:
-            first, second = Path(place) / "first", Path(place) / "second"
+        with TemporaryDirectory(prefix="boincvm-") as temporary:
+            first, second = Path(temporary) / "first", Path(temporary) / "second"
             first.mkdir()
             read_all(path, first, only={JOB_FILE})
             linked = target(first / JOB_FILE)
@@ -69,21 +69,21 @@ def needs_trust(path: Path) -> list[str]:
 
 def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:
     """Check that no file for a hypervisor says more than one of our own machines' would."""
-    for place in sorted(directory.glob(MACHINES)):
-        for number, manifest in manifests(place):
+    for machine_directory in sorted(directory.glob(MACHINES)):
+        for number, manifest in manifests(machine_directory):
             try:
                 saved = read_manifest(manifest)
                 if saved.checkpoint.number != number:
                     raise ValueError("its number does not match")
                 for name, seal in saved.checkpoint.files.items():
-                    if snapshot.files.get(f"{place.name}/{name}") != seal:
+                    if snapshot.files.get(f"{machine_directory.name}/{name}") != seal:
                         raise ValueError(f"{name} does not match the snapshot's description of it")
                 saved_files = find_driver(saved.driver).saved_files
                 if saved_files is None:
                     raise ValueError(f"it was made by a driver {saved.driver[:40]!r}")
-                saved_files.check(place, saved.checkpoint, saved.shape.memory)
+                saved_files.check(machine_directory, saved.checkpoint, saved.shape.memory)
             except (ValueError, SavedMachineError, HypervisorError, UsageError) as error:
                 raise InputFileError(
-                    f"{path} is refused: checkpoint {number} of {place.name}: {error}",
+                    f"{path} is refused: checkpoint {number} of {machine_directory.name}: {error}",
                     hint="export it again; if it came from somebody else, ask them about it",
                 ) from error

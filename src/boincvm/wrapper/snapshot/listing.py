@@ -30,21 +30,21 @@ def list_checkpoints(directory: Path) -> list[Listed]:
     if not directory.is_dir():
         raise InputFileError(f"there is no directory {directory}")
     return [
-        _listed(place, number, path)
-        for place in sorted(directory.glob(MACHINES))
-        for number, path in manifests(place)
+        _listed(machine_directory, number, path)
+        for machine_directory in sorted(directory.glob(MACHINES))
+        for number, path in manifests(machine_directory)
     ]
 
 
-def _listed(place: Path, number: int, path: Path) -> Listed:
+def _listed(machine_directory: Path, number: int, path: Path) -> Listed:
     try:
         saved = read_manifest(path)
         size = sum(seal.size for seal in saved.checkpoint.files.values())
         made = datetime.fromtimestamp(saved.made).astimezone().isoformat(" ", "seconds")
     except (OSError, ValueError, BoincvmError) as error:
-        return Listed(place.name, number, "", 0, f"damaged: {error}")
+        return Listed(machine_directory.name, number, "", 0, f"damaged: {error}")
     try:
-        check_files(place, saved.checkpoint.files)
+        check_files(machine_directory, saved.checkpoint.files)
     except (OSError, ValueError) as error:
-        return Listed(place.name, number, made, size, f"damaged: {error}")
-    return Listed(place.name, number, made, size, "whole")
+        return Listed(machine_directory.name, number, made, size, f"damaged: {error}")
+    return Listed(machine_directory.name, number, made, size, "whole")

@@ -52,20 +52,20 @@ class GuestRequests:
     def __init__(
         self,
         client: Messenger,
-        place: Path,
+        directory: Path,
         outputs: frozenset[PurePosixPath],
         want_checkpoint: Callable[[], None],
     ) -> None:
         """Set what the program may use.
 
-        `place`: a directory of ours for files in transit. `outputs`: the only files that the guest
+        `directory`: ours, for files in transit. `outputs`: the only files that the guest
         may have uploaded, by their logical names. `want_checkpoint` is called when the program
         wants its machine saved.
         """
         self._outputs = outputs
         self._want_checkpoint = want_checkpoint
         self._client = client
-        self._place = place
+        self._directory = directory
         self._waiting: deque[Request] = deque()
         self._news = asyncio.Event()
         self._uploads: set[str] = set()
@@ -122,14 +122,14 @@ class GuestRequests:
             self._waiting.popleft()
 
     async def _send_trickle(self, session: Session, variety: str, path: str) -> None:
-        content = self._place / "trickle"
+        content = self._directory / "trickle"
         try:
             await get_tree(
                 session.link,
                 session.window,
                 beneath_work(path),
                 PurePosixPath(content.name),
-                directory=self._place,
+                directory=self._directory,
                 maximum_bytes=LARGEST_TRICKLE,
             )
             text = content.read_bytes()
@@ -177,5 +177,5 @@ def beneath_work(path: str) -> PurePosixPath:
 
     Raises ValueError if it lies elsewhere.
     """
-    place = PurePosixPath(path)
-    return place.relative_to(WORK) if place.is_absolute() else place
+    inner = PurePosixPath(path)
+    return inner.relative_to(WORK) if inner.is_absolute() else inner

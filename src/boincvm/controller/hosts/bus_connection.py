@@ -20,12 +20,12 @@ class Listen(NamedTuple):
     """The file of its key; empty if `certificate` contains the key."""
 
 
-class BusSide(NamedTuple):
+class BusConnection(NamedTuple):
     """The controller's side of the bus."""
 
     bus: StompBus
     """The controller's connection."""
-    place_for: Callable[[str, str], BrokerAddress]
+    address_for: Callable[[str, str], BrokerAddress]
     """Returns how the guest with an id reaches the bus, given its previous passcode or "".
 
     Raises UsageError for an id that no machine of this host may have.
