@@ -25,11 +25,11 @@ class Controller:
     def __init__(self, of: StompBus) -> None:
         self.changes: list[tuple[str, Change]] = []
         self._news = asyncio.Event()
-        self.hub = Hub(of, self._tell)
+        self.hub = Hub(of, self._notify)
         self.registry = self.hub.registry
         self.bus = of
 
-    def _tell(self, guest: Guest, change: Change) -> None:
+    def _notify(self, guest: Guest, change: Change) -> None:
         self.changes.append((guest.id, change))
         self._news.set()
 

@@ -66,9 +66,9 @@ def test_what_qemu_says(tmp_path: Path) -> None:
     process.log = os.memfd_create("log")
     try:
         os.write(process.log, os.fsencode(f"qemu: {'x' * 290} {folder}/disk: no\n"))
-        said = process.last_words()
+        said = process.last_output()
         os.pwrite(process.log, os.fsencode(f"qemu: '{folder}/disk' is locked\n\n{' ' * 500}"), 0)
-        assert process.last_words() == "qemu: '~/disk' is locked"
+        assert process.last_output() == "qemu: '~/disk' is locked"
     finally:
         os.close(process.log)
     assert said.startswith("qemu: xxx")

@@ -30,7 +30,7 @@ class ChannelPoller:
         self._memory = memory
         self._handle = handle
         self._loop = asyncio.get_running_loop()
-        self._told = False
+        self._is_notified = False
         self._closed = False
         self._stop = threading.Lock()
         self._stop.acquire()
@@ -42,9 +42,9 @@ class ChannelPoller:
         wait = 0.0
         while not self._stop.acquire(timeout=wait):
             beat = False
-            if not self._told and self._has_work():
+            if not self._is_notified and self._has_work():
                 beat = self._memory[_HEARTBEAT] != 0
-                self._told = True
+                self._is_notified = True
                 try:
                     self._loop.call_soon_threadsafe(self._work)
                 except RuntimeError:  # the loop was closed before the poller: nobody listens
@@ -59,7 +59,7 @@ class ChannelPoller:
 
     def _work(self) -> None:
         # This comes first: anything that arrives from here on is left to the next poll.
-        self._told = False
+        self._is_notified = False
         if not self._closed:
             self._handle()
 

@@ -84,7 +84,7 @@ class Client:
         self._heartbeat = Channel(segment.memory, channels.HEARTBEAT)
         self._trickle_down = Channel(segment.memory, channels.TRICKLE_DOWN)
         self._presence = ClientLiveness(self.init_data.client_pid, self._lose_client)
-        self._watch = ChannelPoller(segment.memory, self._look)
+        self._watch = ChannelPoller(segment.memory, self._poll_channels)
 
     @classmethod
     async def open(cls, slot: Path | None = None, *, lock_wait: float = USUAL_WAIT) -> "Client":
@@ -135,7 +135,7 @@ class Client:
         self._is_gone = True
         self._events.put_nowait(Event.CLIENT_GONE)
 
-    def _look(self) -> None:
+    def _poll_channels(self) -> None:
         """Handle incoming messages, and send what can be sent."""
         text = self._control.receive()
         if text is not None:

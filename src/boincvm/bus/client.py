@@ -66,7 +66,7 @@ class StompBus:
         self._passcode = passcode
         self._dialect = dialect
         self._heart_beat = heart_beat
-        self._not_said = _PROTOCOL_HEADERS | dialect.adds
+        self._unsent = _PROTOCOL_HEADERS | dialect.adds
         self._connection: ClientConnection | None = None
         self._subscriptions: dict[str, tuple[str, Receiver]] = {}
         self._requests: dict[str, _Request] = {}
@@ -132,20 +132,20 @@ class StompBus:
             ) from error
         self._connection = connection
         self.connections += 1
-        self._say_all(connection)
+        self._send_unsent(connection)
         self.on_connected()
         return connection
 
-    def _say_all(self, connection: ClientConnection) -> None:
+    def _send_unsent(self, connection: ClientConnection) -> None:
         """Send what the broker does not know yet because it or the connection is new."""
         asked = {one.headers.get("id") for one in self._requests.values()}
         for name, (pattern, _) in self._subscriptions.items():
             if name not in asked:
                 connection.say("SUBSCRIBE", {"id": name, "destination": pattern, "ack": "auto"})
         for receipt, request in list(self._requests.items()):
-            self._say(connection, receipt, request)
+            self._send_request(connection, receipt, request)
 
-    def _say(self, connection: ClientConnection, receipt: str, request: _Request) -> None:
+    def _send_request(self, connection: ClientConnection, receipt: str, request: _Request) -> None:
         request.tries += 1
         if request.tries > MOST_TRIES:
             del self._requests[receipt]
@@ -227,7 +227,7 @@ class StompBus:
         if found is None:
             return  # it was in transit when the subscription ended
         sender = headers.get("sender", "") if self._dialect.names_sender else ""
-        said = {name: text for name, text in headers.items() if name not in self._not_said}
+        said = {name: text for name, text in headers.items() if name not in self._unsent}
         destination = self._dialect.ours(headers.get("destination", ""))
         if not is_destination(destination):
             self.foreign += 1
@@ -242,7 +242,7 @@ class StompBus:
         self._requests[receipt] = request
         try:
             if self._connection is not None:
-                self._say(self._connection, receipt, request)
+                self._send_request(self._connection, receipt, request)
             await request.answer
         finally:
             self._requests.pop(receipt, None)
@@ -290,7 +290,7 @@ class StompBus:
         self._give_up_requests()
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.say_goodbye(CONNECT_LIMIT)
+            await connection.disconnect(CONNECT_LIMIT)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

@@ -116,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(command, dict(headers), body))
 
-    async def say_goodbye(self, limit: float) -> None:
+    async def disconnect(self, limit: float) -> None:
         """Disconnect; wait up to `limit` seconds for the broker's answer."""
         self.say("DISCONNECT", {"receipt": _GOODBYE})
         try:

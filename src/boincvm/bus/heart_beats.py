@@ -62,9 +62,9 @@ class HeartBeats:
             dues.append(self._beaten + self._send)
         if self._expect is not None:
             dues.append(self._heard + self._expect * _PATIENCE)
-        self._timer = self._loop.call_at(min(dues), self._look) if dues else None
+        self._timer = self._loop.call_at(min(dues), self._check) if dues else None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
         if self._expect is not None and now >= self._heard + self._expect * _PATIENCE:
             self._timer = None

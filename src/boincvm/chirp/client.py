@@ -242,16 +242,16 @@ class ChirpClient:
             unanswered.append((at, view))
             at += len(view)
             while len(unanswered) >= AHEAD:
-                await self._hear_written(descriptor, unanswered)
+                await self._read_written(descriptor, unanswered)
         while unanswered:
-            await self._hear_written(descriptor, unanswered)
+            await self._read_written(descriptor, unanswered)
         self.is_busy = False
         return at
 
     async def _say_write(self, descriptor: int, at: int, view: memoryview) -> None:
         await self._send(request("pwrite", descriptor, len(view), at), view)
 
-    async def _hear_written(
+    async def _read_written(
         self, descriptor: int, unanswered: deque[tuple[int, memoryview]]
     ) -> None:
         at, view = unanswered.popleft()

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(
             {
                 "can_run_jobs": not failed,
-                "checks": [_told(check) for check in found],
+                "checks": [_as_table(check) for check in found],
                 "drivers": {name: verdict.table() for name, verdict in verdicts.items()},
                 "ranking": {
                     need.value: [_told_rank(one) for one in ranked]
@@ -86,7 +86,7 @@ def ranking_report(wanted: list[Ranked], none: list[Ranked], columns: int) -> st
     return "\n".join(lines)
 
 
-def _told(check: Check) -> dict[str, str]:
+def _as_table(check: Check) -> dict[str, str]:
     return {
         "name": check.name,
         "status": check.status,

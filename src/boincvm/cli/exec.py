@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         controller_options.print_document(client.call("command", id=command_id, output=True))
     else:
-        shared.tell_if_taken("exec")
+        shared.report_consumed("exec")
     return _end(command, as_json=arguments.json)
 
 

@@ -84,15 +84,17 @@ def report(error: BaseException, *, as_json: bool) -> int:
 def _report(error: BaseException, as_json: bool) -> int:
     match error:
         case KeyboardInterrupt():
-            return _tell(BoincvmError("interrupted", exit_code=ExitCode.INTERRUPTED), as_json)
+            return _print_error(
+                BoincvmError("interrupted", exit_code=ExitCode.INTERRUPTED), as_json
+            )
         case BoincvmError():
-            return _tell(error, as_json)
+            return _print_error(error, as_json)
         case ReaderGoneError():
             return ExitCode.OUTPUT_CLOSED
         case BrokenPipeError() if _reader_is_gone():  # if output is not buffered
             return ExitCode.OUTPUT_CLOSED
         case OSError():
-            return _tell(_of_the_host(error), as_json)
+            return _print_error(_of_the_host(error), as_json)
         case _:
             import traceback  # rarely needed
 
@@ -101,10 +103,10 @@ def _report(error: BaseException, as_json: bool) -> int:
                 f"this is a bug: {type(error).__name__}",
                 hint="please report it, with the lines above and the command that you gave",
             )
-            return _tell(bug, as_json)
+            return _print_error(bug, as_json)
 
 
-def _tell(error: BoincvmError, as_json: bool) -> int:
+def _print_error(error: BoincvmError, as_json: bool) -> int:
     code = int(error.exit_code)
     if as_json:
         told = {"message": error.message, "hint": error.hint, "exit_code": code}

@@ -154,13 +154,13 @@ def run(arguments: argparse.Namespace) -> int:
         is_verbose=arguments.verbose,
     )
     if not arguments.json and not arguments.quiet:
-        shared.tell_if_taken("run")
+        shared.report_consumed("run")
     if code != ExitCode.SUCCESS and not arguments.json:
-        _tell_of_unsent_files(job)
+        _report_unsent_files(job)
     return code
 
 
-def _tell_of_unsent_files(job: Job[MachineTask]) -> None:
+def _report_unsent_files(job: Job[MachineTask]) -> None:
     import shlex
 
     for name in unsent_files(job)[:3]:

@@ -18,7 +18,7 @@ class SharedInput:
     def __init__(self) -> None:
         self._begin = self._place()
 
-    def tell_if_taken(self, verb: str) -> None:
+    def report_consumed(self, verb: str) -> None:
         """Tell the user what to do if the program took input that a loop may have wanted."""
         if self._begin > 0 and (taken := self._place() - self._begin) > 0:
             say(

@@ -168,7 +168,7 @@ class Controller:
         if machine is not None:
             machine.take_report(report)
         elif before is not report.state:
-            self._tell_state(guest_id, str(report.state), report.why)
+            self._publish_state(guest_id, str(report.state), report.why)
         load: dict[str, Json] = {"cpu": report.cpu, "memory": report.memory}
         told = {**load, "progress": report.progress}
         self.events.add("vm_load", guest_id, "its load", told)
@@ -181,7 +181,7 @@ class Controller:
             self.overview.forget(machine_id)
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
-            self._tell_state(machine_id, str(machine.state), machine.why)
+            self._publish_state(machine_id, str(machine.state), machine.why)
             if machine.ended_unasked:
                 self._see_end(machine)
 
@@ -196,7 +196,7 @@ class Controller:
             return ""
         return f"the machine is {machine.state.words}" + (f": {machine.why}" if machine.why else "")
 
-    def _tell_state(self, vm: str, state: str, why: str) -> None:
+    def _publish_state(self, vm: str, state: str, why: str) -> None:
         text = f"it is {VmState(state).words}" + (f": {why}" if why else "")
         self.events.add("vm_state", vm, text, {"state": state, "why": why})
 

@@ -61,7 +61,9 @@ class Reach:
         if not targets:
             raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
         async with asyncio.TaskGroup() as group:
-            tasks = {vm: group.create_task(self._one(vm, held_too=held_too)) for vm in targets}
+            tasks = {
+                vm: group.create_task(self._guest_for(vm, held_too=held_too)) for vm in targets
+            }
         found = {vm: task.result() for vm, task in tasks.items()}
         guests = [one for one in found.values() if isinstance(one, Guest)]
         refused = {vm: one for vm, one in found.items() if isinstance(one, MachineStateError)}
@@ -69,7 +71,7 @@ class Reach:
             refused = {vm: one for vm, one in refused.items() if not self._state_of(vm)[0].is_off}
         return Reached(guests, refused)
 
-    async def _one(self, vm: str, *, held_too: bool) -> Guest | MachineStateError:
+    async def _guest_for(self, vm: str, *, held_too: bool) -> Guest | MachineStateError:
         registry, machine = self._hub.registry, self._machines.find(vm)
         loop = asyncio.get_running_loop()
         until = loop.time() + SILENT_AFTER

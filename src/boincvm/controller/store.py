@@ -51,12 +51,12 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Raises HostError, HostDiskFullError."""
         self._path = path
-        with self._in_words("cannot be used"):
+        with self._translated_errors("cannot be used"):
             if path.exists():
                 open_own(path).close()
             self._base = sqlite3.connect(path, isolation_level=None)
         try:
-            with self._in_words("cannot be used"):
+            with self._translated_errors("cannot be used"):
                 self._prepare()
         except BaseException:
             self._base.close()
@@ -79,7 +79,7 @@ class Store:
             self._base.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA};COMMIT;")
 
     @contextmanager
-    def _in_words(self, trouble: str) -> Iterator[None]:
+    def _translated_errors(self, trouble: str) -> Iterator[None]:
         """Raise HostError or, if the disk is full, HostDiskFullError in place of other errors."""
         try:
             yield
@@ -153,7 +153,7 @@ class Store:
     def events(self) -> list[Event]:
         """Return the last events, oldest first. Raises HostError."""
         statement = "SELECT * FROM events ORDER BY number DESC LIMIT ?"
-        with self._in_words("is damaged"):
+        with self._translated_errors("is damaged"):
             rows = self._base.execute(statement, (KEPT,))
             found = [
                 Event(number, at, kind, vm, text, dict(json.loads(more).items()))
@@ -173,7 +173,7 @@ class Store:
     def guests(self) -> list[Guest]:
         """Return the guests that had not left. Raises HostError."""
         found = []
-        with self._in_words("is damaged"):
+        with self._translated_errors("is damaged"):
             for (told,) in self._base.execute("SELECT told FROM guests"):
                 table = json.loads(told)
                 guest = Guest(**{**table, "capabilities": frozenset(table["capabilities"])})
@@ -222,7 +222,7 @@ class Store:
 
     def commands(self) -> list[Command]:
         """Return all commands, oldest first; none of them takes more input. Raises HostError."""
-        with self._in_words("is damaged"):
+        with self._translated_errors("is damaged"):
             rows = self._base.execute(
                 "SELECT id, request, stdin, wanted, submitted_at, ends_at, is_finished"
                 " FROM commands ORDER BY place"

@@ -15,7 +15,9 @@ def beat_within(silence_limit: float | None, most: float = BEAT) -> float:
     return most if silence_limit is None else min(most, silence_limit / 4)
 
 
-def word_head(number: int, word: str, call: str, headers: Mapping[str, str]) -> dict[str, str]:
+def message_headers(
+    number: int, word: str, call: str, headers: Mapping[str, str]
+) -> dict[str, str]:
     """Return the headers of the message with this number to the guest."""
     return {
         "subscription": "0",
@@ -39,4 +41,4 @@ def attach_frame(silence_limit: float, identity: CloneIdentity) -> bytes:
     `GuestLink.open` must then be called with `is_asked`.
     """
     headers = attach_headers(beat_within(silence_limit), identity)
-    return encode("MESSAGE", word_head(1, "attach", "0", headers))
+    return encode("MESSAGE", message_headers(1, "attach", "0", headers))

@@ -108,9 +108,9 @@ class _Get:
         self._writer = TreeWriter(parent, self._part, maximum_bytes=maximum_bytes, nameless=True)
         self._progress = progress
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._call = link.call(self._take)
+        self._call = link.call(self._handle)
 
-    def _take(self, word: str, frame: Frame) -> None:
+    def _handle(self, word: str, frame: Frame) -> None:
         if self._done.done():
             return
         try:

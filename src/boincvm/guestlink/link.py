@@ -18,11 +18,11 @@ from boincvm.errors import (
     GuestProtocolError,
     HostError,
 )
-from boincvm.guestlink.attach_frame import BEAT, attach_headers, beat_within, word_head
+from boincvm.guestlink.attach_frame import BEAT, attach_headers, beat_within, message_headers
 from boincvm.guestlink.clone_identity import CloneIdentity
 from boincvm.guestlink.display import printable
 from boincvm.guestlink.headers import number
-from boincvm.guestlink.quiesce import HeldWord, Phase, Quiet
+from boincvm.guestlink.quiesce import HeldMessage, Phase, Quiet
 from boincvm.guestlink.state import LinkState
 from boincvm.hypervisor.channel import Channel
 
@@ -48,9 +48,9 @@ class Call:
         self.receiver = receiver
         self.lasts = lasts
 
-    def send(self, word: str, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        """Send the message `word` to the guest; `drain` before sending much more."""
-        self._link.send(word, str(self.number), headers or {}, body)
+    def send(self, message: str, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        """Send `message` to the guest; `drain` before sending much more."""
+        self._link.send(message, str(self.number), headers or {}, body)
 
     def close(self) -> None:
         """Stop expecting messages; late ones from the guest are dropped."""
@@ -150,7 +150,7 @@ class GuestLink(asyncio.Protocol):
     def _take(self, frame: Frame) -> None:
         self._quiet.check()
         if frame.command == "SEND":
-            self._take_word(frame)
+            self._handle_message(frame)
         elif frame.command in ("CONNECT", "STOMP"):
             self._connect(frame)
         elif frame.command == "SUBSCRIBE":
@@ -174,7 +174,7 @@ class GuestLink(asyncio.Protocol):
         wanted = round(self._beat * 1000)
         self._write("CONNECTED", {"version": "1.2", "heart-beat": f"0,{wanted}", **clock})
 
-    def _take_word(self, frame: Frame) -> None:
+    def _handle_message(self, frame: Frame) -> None:
         called = number(frame.headers, "call")
         call = self._calls.get(called)
         if call is not None:
@@ -216,14 +216,14 @@ class GuestLink(asyncio.Protocol):
         else:
             self._only_lasting.clear()
 
-    def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
+    def send(self, message: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
         """Send one message; its body is at most MAXIMUM_BODY bytes."""
         if len(body) > MAXIMUM_BODY:
             raise ValueError(f"a body of {len(body)} bytes")
         if self._quiet.held is not None:
-            self._quiet.held.append(HeldWord(word, call, headers, body))
+            self._quiet.held.append(HeldMessage(message, call, headers, body))
             return
-        self._write("MESSAGE", word_head(self._next_message, word, call, headers), body)
+        self._write("MESSAGE", message_headers(self._next_message, message, call, headers), body)
         self._next_message += 1
 
     def _write(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
@@ -266,9 +266,9 @@ class GuestLink(asyncio.Protocol):
             ) from None
         self.expect_beats(None)
 
-    def held_words(self, call: int) -> list[HeldWord]:
+    def held_messages(self, call: int) -> list[HeldMessage]:
         """Return the messages of a call that are held back because the guest is quiet."""
-        return [word for word in self._quiet.held or () if word.call == str(call)]
+        return [message for message in self._quiet.held or () if message.call == str(call)]
 
     def state(self) -> dict[str, object]:
         """Return the state for `attach_to`, in this process or another; the guest must be quiet."""
@@ -295,8 +295,8 @@ class GuestLink(asyncio.Protocol):
         if answer is None:
             answer = self._quiet.ask(Phase.ATTACHING)
             self.send("attach", "0", attach_headers(self._beat, identity))
-        for word in held:
-            self.send(word.word, word.call, word.headers, word.body)
+        for message in held:
+            self.send(message.word, message.call, message.headers, message.body)
         if let_run is not None:
             await let_run()
         try:

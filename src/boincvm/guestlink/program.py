@@ -109,7 +109,7 @@ class GuestProgram:
             headers["voice"] = "1"
         if on_usage is not None:
             headers["usage"] = "1"
-        self._call = link.call(self._take, lasts=True)
+        self._call = link.call(self._handle, lasts=True)
         self._call.send("run", headers, body)
 
     @classmethod
@@ -141,7 +141,7 @@ class GuestProgram:
         program._status_channel = None if kept.unfinished is None else StatusReader(kept.unfinished)
         if program._status_channel is not None and on_status is None:
             raise ValueError("a program with a status channel needs `on_status`")
-        program._call = link.call_again(kept.call, program._take)
+        program._call = link.call_again(kept.call, program._handle)
         program.grant(0)
         if kept.input:
             program.feed(kept.input)
@@ -176,7 +176,7 @@ class GuestProgram:
         It includes input fed while the link is quiet. Call this while the link is quiet and after
         all output has been written.
         """
-        held = self._link.held_words(self._call.number)
+        held = self._link.held_messages(self._call.number)
         unsent = b"".join(word.body for word in held if word.word == "stdin")
         credit = sum(int(word.headers["bytes"]) for word in held if word.word == "credit")
         return ProgramState(
@@ -195,16 +195,16 @@ class GuestProgram:
         """Return the bytes of standard input in transit, which may be at most STDIN_WINDOW."""
         return self._untaken
 
-    def _take(self, word: str, frame: Frame) -> None:
+    def _handle(self, word: str, frame: Frame) -> None:
         if word in ("stdout", "stderr", "voice"):
             self._unanswered -= len(frame.body)
             if self._unanswered < -_UNASKED:
                 raise StompError("more output than was granted")
-            self._hear(word, frame.body)
+            self._handle_output(word, frame.body)
         elif word == "usage":
-            self._take_usage(frame.headers)
+            self._handle_usage(frame.headers)
         elif word == "changed":
-            self._take_change(frame)
+            self._handle_change(frame)
         elif word == "taken":
             count = number(frame.headers, "bytes", self._untaken)
             self._untaken -= count
@@ -219,7 +219,7 @@ class GuestProgram:
         else:
             raise StompError(f"a program does not say {word!r}")
 
-    def _hear(self, stream: str, data: bytes) -> None:
+    def _handle_output(self, stream: str, data: bytes) -> None:
         if stream != "voice":
             self._output(stream, data)
         elif self._status_channel is not None and self._on_status is not None:
@@ -227,7 +227,7 @@ class GuestProgram:
         else:
             raise StompError("a message from a program without a status channel")
 
-    def _take_usage(self, headers: Mapping[str, str]) -> None:
+    def _handle_usage(self, headers: Mapping[str, str]) -> None:
         usage = Usage(
             user_time=number(headers, "user-us") / 1e6,
             system_time=number(headers, "system-us") / 1e6,
@@ -236,7 +236,7 @@ class GuestProgram:
         if self._on_usage is not None:
             self._on_usage(usage)
 
-    def _take_change(self, frame: Frame) -> None:
+    def _handle_change(self, frame: Frame) -> None:
         index = number(frame.headers, "watch", len(self._watched) - 1)
         if len(frame.body) > _LONGEST_TAIL:
             raise StompError("more of a watched file than was requested")

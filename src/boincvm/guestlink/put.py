@@ -38,9 +38,9 @@ class _Put:
         self._progress = progress
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._slots: list[int] = []
-        self._call: Call = link.call(self._take)
+        self._call: Call = link.call(self._handle)
 
-    def _take(self, word: str, frame: Frame) -> None:
+    def _handle(self, word: str, frame: Frame) -> None:
         if self._done.done():
             return
         if word == "taken":
@@ -134,7 +134,7 @@ async def put_tree(
     A `source` beneath `directory` is reached without following any link; for any other, only the
     last component is not followed. Raises InputFileError, LimitError.
     """
-    with _told_as_input_faults(source):
+    with _as_input_errors(source):
         root, path = open_source(directory, source)
         try:
             await _Put(link, window, progress).send(root, path, destination)
@@ -147,7 +147,7 @@ def check_source(directory: Path, source: Path) -> None:
 
     Raises InputFileError.
     """
-    with _told_as_input_faults(source):
+    with _as_input_errors(source):
         root, path = open_source(directory, source)
         try:
             with closing(filetree.walk(root, path)) as entries:
@@ -157,7 +157,7 @@ def check_source(directory: Path, source: Path) -> None:
 
 
 @contextmanager
-def _told_as_input_faults(source: Path) -> Iterator[None]:
+def _as_input_errors(source: Path) -> Iterator[None]:
     try:
         yield
     except UnsafePathError as error:

@@ -21,7 +21,7 @@ class Phase(Enum):
 _ANSWERS = {"quiet": Phase.QUIESCING, "attached": Phase.ATTACHING}
 
 
-class HeldWord(NamedTuple):
+class HeldMessage(NamedTuple):
     """A message of ours that is held back until the guest accepts messages again."""
 
     word: str
@@ -35,7 +35,7 @@ class Quiet:
 
     def __init__(self, phase: Phase) -> None:
         self.phase = phase
-        self.held: list[HeldWord] | None = None if phase is Phase.TALKING else []
+        self.held: list[HeldMessage] | None = None if phase is Phase.TALKING else []
         self._answer: asyncio.Future[frozenset[int]] | None = None
 
     def ask(self, phase: Phase) -> asyncio.Future[frozenset[int]]:

@@ -58,9 +58,9 @@ def main(control: int) -> None:
     try:
         _guard(control)
     except _CannotStartError as error:
-        _say(control, b"failed " + error.reason)
+        _send(control, b"failed " + error.reason)
     except OSError as error:
-        _say(control, b"failed guard %d" % (error.errno or errno.EIO))
+        _send(control, b"failed guard %d" % (error.errno or errno.EIO))
     finally:
         os._exit(0)  # nothing to clean up; an ordinary exit takes longer
 
@@ -75,7 +75,7 @@ def _guard(control: int) -> None:
     program, failure = _start(request)
     for descriptor in inherited:
         os.close(descriptor)  # or its reader would never see its end
-    _say(control, b"started %d" % program)
+    _send(control, b"started %d" % program)
     watch = _Watch(control, wake, program, failure)
     watch.until_end()
     status = _end_all(program, watch.status)
@@ -83,7 +83,7 @@ def _guard(control: int) -> None:
         raise _CannotStartError(watch.reason)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     times = f"{used.ru_utime:.6f} {used.ru_stime:.6f} {used.ru_maxrss}"
-    _say(control, f"ended {status} {times}".encode())
+    _send(control, f"ended {status} {times}".encode())
 
 
 class _CannotStartError(Exception):
@@ -220,7 +220,7 @@ def _set_nice(nice: int) -> None:
         pass  # only root may raise a priority; BOINC's wrapper keeps the one it has
 
 
-def _say(control: int, line: bytes) -> None:
+def _send(control: int, line: bytes) -> None:
     try:  # noqa: SIM105
         os.write(control, line + b"\n")
     except BrokenPipeError:
@@ -250,11 +250,11 @@ class _Watch:
         If the program was asked to end, wait for all its descendants too.
         """
         while True:
-            heard = [self._hear(descriptor) for descriptor, _ in self._poll.poll()]
+            heard = [self._receive(descriptor) for descriptor, _ in self._poll.poll()]
             if any(heard) or self._bury():
                 return
 
-    def _hear(self, descriptor: int) -> bool:
+    def _receive(self, descriptor: int) -> bool:
         """Read what is there; return True if it means the end."""
         if descriptor == self._wake:
             os.read(descriptor, _READ_SIZE)

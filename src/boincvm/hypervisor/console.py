@@ -71,7 +71,7 @@ class Console:
             pass
         return self._tail.decode(errors="replace")
 
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         """Return the last line, printable, or ""."""
         lines = self.text().strip().splitlines()
         return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""

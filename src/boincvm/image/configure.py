@@ -144,7 +144,7 @@ class _Log:
     """The output of dpkg and the scripts, of which the end is kept."""
 
     def __init__(self, told: Callable[[str], None]) -> None:
-        self._told = told
+        self._output = told
         self._line = b""
         self._lines: list[str] = []
 
@@ -154,7 +154,7 @@ class _Log:
         for line in lines:
             text = "".join(filter(str.isprintable, line.decode(errors="replace")))[:500]
             self._lines = [*self._lines[-39:], text]
-            self._told(text)
+            self._output(text)
 
     def error(self, end: ProgramEnd) -> ImageBuildError:
         why = next((line for line in reversed(self._lines) if "error processing" in line), "")

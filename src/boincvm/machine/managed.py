@@ -87,7 +87,7 @@ class ManagedMachine:
         return self._is_answering
 
     @property
-    def can_be_kept(self) -> bool:
+    def can_be_saved(self) -> bool:
         """Tell whether the guest has answered and the driver can save the machine."""
         return self._is_answering and self._required().checkpointing is not None
 
@@ -225,9 +225,9 @@ class ManagedMachine:
     async def wake(self) -> None:
         """Let the restored guest run. Raises GuestError, HypervisorError."""
         identity = clone_identity_for(self.spec)
-        await self._wait_for(self.session.link.attach(None, identity, self._let_run))
+        await self._wait_for(self.session.link.attach(None, identity, self._resume))
 
-    async def _let_run(self) -> None:
+    async def _resume(self) -> None:
         self._must_wake = False
         await self._apply()
 

@@ -26,6 +26,7 @@ from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.transfer_rules import (
     MOST_MODE,
     Asked,
+    as_host_errors,
     check_digest,
     check_kind,
     check_room,
@@ -34,7 +35,6 @@ from boincvm.controller.protocol.transfer_rules import (
     check_whole,
     guest_path,
     remove,
-    told_as_host_faults,
 )
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.node.machine_files import FileRoot
@@ -68,7 +68,7 @@ class NodeFiles:
         self._failed: OrderedDict[str, BoincvmError] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        with told_as_host_faults():
+        with as_host_errors():
             remove(spool)
             spool.mkdir(mode=0o700, parents=True)
         self.verbs: Mapping[str, Verb] = {
@@ -87,13 +87,13 @@ class NodeFiles:
             self._timer.cancel()
             self._timer = None
         await asyncio.gather(*(self._end(name) for name in list(self._open)), *self._closing)
-        with told_as_host_faults():
+        with as_host_errors():
             remove(self._spool)
 
     # Verbs.
 
     async def _put_begin(self, table: Mapping[str, object], _: bytes) -> Reply:
-        transfer_id, asked = check_transfer_id(table.get("transfer")), _asked(table)
+        transfer_id, asked = check_transfer_id(table.get("transfer")), _requested(table)
         if transfer_id in self._done:
             _see_same(self._done[transfer_id], asked)
             return Reply({"offset": asked.size})
@@ -185,7 +185,7 @@ class NodeFiles:
                 f"{MOST_TRANSFERS} files are already in transit to or from this guest",
                 hint="wait for them; those that nobody asks for are abandoned after ten minutes",
             )
-        with told_as_host_faults():
+        with as_host_errors():
             check_room(self._spool, size)
 
     def _directory(self) -> Path:
@@ -244,7 +244,7 @@ class NodeFiles:
             self._timer = loop.call_later(IDLE / 2, self._expire)
 
 
-def _asked(table: Mapping[str, object]) -> Asked:
+def _requested(table: Mapping[str, object]) -> Asked:
     """Decode a request to put a file. Raises UsageError."""
     path = guest_path(table.get("path"))
     if not path.name:

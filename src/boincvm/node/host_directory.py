@@ -50,7 +50,7 @@ class HostDirectory:
                     os.close(parent)
                     remove(self._root / destination.parent / part)
 
-        with _told(destination, InputFileError, "does something else have that name?"):
+        with _translated_errors(destination, InputFileError, "does something else have that name?"):
             await _to_its_end(work)
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
@@ -60,7 +60,9 @@ class HostDirectory:
             with _opened(destination.parent) as parent:
                 _copy(self._root, str(source), parent, destination.name, stop)
 
-        with _told(source, OutputFileError, "boincvm exec GUEST -- ls shows the files there"):
+        with _translated_errors(
+            source, OutputFileError, "boincvm exec GUEST -- ls shows the files there"
+        ):
             await _to_its_end(work)
 
 
@@ -106,7 +108,7 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _told(path: PurePosixPath, kind: type[BoincvmError], hint: str) -> Iterator[None]:
+def _translated_errors(path: PurePosixPath, kind: type[BoincvmError], hint: str) -> Iterator[None]:
     try:
         yield
     except UnsafePathError as error:

@@ -116,7 +116,7 @@ class HostProgram:
         self._credit = WINDOW
         self._ungranted = 0
         self._is_reading = False
-        self._words = StatusReader()
+        self._status_reader = StatusReader()
         self._input = bytearray()
         self._input_ends = False
         with ExitStack() as its, ExitStack() as ours:
@@ -135,7 +135,7 @@ class HostProgram:
             self._guarded = begin((stdin, stdout, stderr))
             self._held = ours.pop_all()
         self._said = self._guarded.words
-        self._loop.add_reader(self._guarded.control, self._hear_guard)
+        self._loop.add_reader(self._guarded.control, self._handle_guard)
         self._read_if_there_is_credit()
 
     async def wait(self) -> ProgramEnd:
@@ -193,7 +193,7 @@ class HostProgram:
         self._read_if_there_is_credit()
         stream = self._outputs[descriptor]
         if stream == _STATUS_CHANNEL:
-            words = self._words.feed(data)
+            words = self._status_reader.feed(data)
             done = [word.fraction for word in words if isinstance(word, FractionDone)]
             self._listener.status_channel(done[-1] if done else None, len(data))
         elif data:
@@ -237,7 +237,7 @@ class HostProgram:
 
     # End.
 
-    def _hear_guard(self) -> None:
+    def _handle_guard(self) -> None:
         guard, control, _, *_ = self._guarded
         try:
             data = control.recv(_CHUNK)
@@ -258,14 +258,14 @@ class HostProgram:
         times = end.user_time, end.system_time
         # Kills for want of memory and the disk's free space are not counted here.
         self.ended.set_result(ProgramEnd(end.code, end.signal, *times, end.largest, 0, 0))
-        self._let_go()
+        self._release()
 
     def give_up(self, error: BoincvmError) -> None:
         """Stop waiting for a program that does not end."""
         self.ended.set_exception(error)
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._loop.remove_reader(self._guarded.control)
         self._guarded.control.close()
         self._close_input()

@@ -21,7 +21,7 @@ def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
             environment={**ENVIRONMENT, **request.environment},
             output=listener.output,
             on_stdin_room=listener.input_taken,
-            on_status=_hearer(listener),
+            on_status=_status_handler(listener),
         )
         if request.stdin:
             program.feed(request.stdin)
@@ -42,13 +42,13 @@ def attached_to(link: GuestLink, state: Mapping[str, object], listener: Listener
         state,
         output=listener.output,
         on_stdin_room=listener.input_taken,
-        on_status=_hearer(listener),
+        on_status=_status_handler(listener),
     )
 
 
-def _hearer(listener: Listener) -> OnStatus:
-    def hear(words: Sequence[StatusMessage], count: int) -> None:
-        done = [word.fraction for word in words if isinstance(word, FractionDone)]
+def _status_handler(listener: Listener) -> OnStatus:
+    def handle(messages: Sequence[StatusMessage], count: int) -> None:
+        done = [message.fraction for message in messages if isinstance(message, FractionDone)]
         listener.status_channel(done[-1] if done else None, count)
 
-    return hear
+    return handle

@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeVar
 from boincvm.controller.protocol.transfer_rules import (
     PIECE,
     Asked,
+    as_host_errors,
     guest_path,
     open_up,
     remove,
-    told_as_host_faults,
 )
 from boincvm.errors import InputFileError, OutputFileError, UsageError
 from boincvm.file_digest import digest_of
@@ -55,7 +55,7 @@ class Transfer:
         self._stop = threading.Event()
         self.touched = 0.0
         """Time of the last request, by the event loop's clock."""
-        with told_as_host_faults():
+        with as_host_errors():
             directory.mkdir(mode=0o700)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -78,7 +78,7 @@ class Transfer:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        with told_as_host_faults():
+        with as_host_errors():
             await asyncio.to_thread(remove, self._directory)
 
 
@@ -95,7 +95,7 @@ class PutTransfer(Transfer):
         self._news = asyncio.Event()
         self._hash = hashlib.blake2b(digest_size=32)
         self._file = directory / _CONTENT
-        with told_as_host_faults():
+        with as_host_errors():
             self._descriptor = open_descriptor(self._file, "x", permissions=0o600)
 
     async def take(self, offset: int, data: bytes) -> None:
@@ -110,15 +110,15 @@ class PutTransfer(Transfer):
         if self._is_closed:
             raise UsageError("the transfer ended before everything had arrived")
         view = memoryview(data)[self.offset - offset :]
-        with told_as_host_faults():
+        with as_host_errors():
             while view:
                 written = os.write(self._descriptor, view)
                 self._hash.update(view[:written])
                 self.offset += written
                 view = view[written:]
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
@@ -134,7 +134,7 @@ class PutTransfer(Transfer):
         if asked.is_tree:
             source = await self._unpacked()
         else:
-            with told_as_host_faults():
+            with as_host_errors():
                 source.chmod(asked.mode | 0o400)
                 set_time(os.fsencode(source), asked.modified)
         await self._root.put(source, guest_path(asked.path), asked.mode)
@@ -145,7 +145,7 @@ class PutTransfer(Transfer):
             self._file.unlink()
 
         try:
-            with told_as_host_faults():
+            with as_host_errors():
                 await self._in_thread(work)
         except UnsafePathError as error:
             raise InputFileError(
@@ -156,7 +156,7 @@ class PutTransfer(Transfer):
 
     async def close(self) -> None:
         self._is_closed = True
-        self._tell()
+        self._notify()
         await super().close()
 
 
@@ -174,15 +174,15 @@ class GetTransfer(Transfer):
         file = self._directory / _CONTENT
         await self._root.get(self.path, file)
         try:
-            with told_as_host_faults():
-                fetched = await self._in_thread(self._look)
+            with as_host_errors():
+                fetched = await self._in_thread(self._check)
                 self._descriptor = open_descriptor(file, follow_links=False)
         except UnsafePathError as error:
             raise OutputFileError(f"the guest's {self.path} cannot be sent: {error}") from error
         self._size = fetched.size
         return fetched
 
-    def _look(self) -> Fetched:
+    def _check(self) -> Fetched:
         """Turn what was fetched into one file to be sent. Runs in a thread."""
         file, tree = self._directory / _CONTENT, self._directory / _TREE
         status = file.lstat()
@@ -203,5 +203,5 @@ class GetTransfer(Transfer):
         """Return PIECE bytes from `offset` on, fewer at the end. Raises UsageError, HostError."""
         if self._descriptor < 0 or offset > self._size:
             raise UsageError("a piece of a file that is not ready, or lies outside it")
-        with told_as_host_faults():
+        with as_host_errors():
             return read_at(self._descriptor, PIECE, offset)

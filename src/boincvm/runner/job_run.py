@@ -162,11 +162,11 @@ class JobRun:
                 hint="allow more with --time-limit",
                 exit_code=ExitCode.TIME_LIMIT_EXCEEDED,
             )
-        self._judge(task, end)
+        self._check_end(task, end)
         self._note_missing(missing, failed=False)
         return self.outcome.exit_code == ExitCode.SUCCESS and not self._interrupted
 
-    def _judge(self, task: MachineTask, end: ProgramEnd) -> None:
+    def _check_end(self, task: MachineTask, end: ProgramEnd) -> None:
         """Set the exit code. Raises LimitError if a limit of the machine made the program fail."""
         outcome = self.outcome
         name = shown(PurePosixPath(task.name))

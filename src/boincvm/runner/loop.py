@@ -95,16 +95,16 @@ class _Interruption:
         finally:
             remove_signal_handlers(numbers)
         if self._fault is not None:
-            self._look_at_result()
+            self._check_result()
             raise self._fault
         if self._number is not None:
-            self._look_at_result()
+            self._check_result()
             code = exit_code_for_signal(self._number)
             name = signal.Signals(self._number).name
             raise BoincvmError(f"ended by {name}", exit_code=ExitCode(code))
         self._task.result()
 
-    def _look_at_result(self) -> None:
+    def _check_result(self) -> None:
         """Discard the task's exception, because something else is the cause."""
         if self._task is not None and not self._task.cancelled():
             self._task.exception()

@@ -48,13 +48,13 @@ _LOG = logging.getLogger("boincvm.shim")
 
 
 class ShimMachine:
-    """The machine of one shim. `tell` is called at each change of state.
+    """The machine of one shim. `notify` is called at each change of state.
 
     The caller must run its operations one after the other.
     """
 
     def __init__(
-        self, directory: MachineDirectory, definition: Definition, tell: Callable[[], None]
+        self, directory: MachineDirectory, definition: Definition, notify: Callable[[], None]
     ) -> None:
         self.directory = directory
         self.definition = definition
@@ -66,7 +66,7 @@ class ShimMachine:
         self.progress: float | None = None
         self.cold_because = ""
         """Why it booted although there was a golden snapshot."""
-        self._tell = tell
+        self._notify = notify
         self._held = ExitStack()
         self._warmers = Warmers()
         self._image: Image | None = None
@@ -107,7 +107,7 @@ class ShimMachine:
         try:
             self.directory.write_status(self.status)
         finally:
-            self._tell()
+            self._notify()
 
     def _pass_to(self, state: VmState) -> None:
         """Change to a state that need not be on disk: a full disk is only logged."""
@@ -415,7 +415,7 @@ class ShimMachine:
         except OSError as error:
             reason = f"the state {state.words} cannot be written down: {error.strerror}"
             self.status = self.status._replace(state=VmState.ABORTED, why=reason)
-            self._tell()
+            self._notify()
         if not self._over.done():
             self._over.set_result(None)
 

@@ -54,7 +54,7 @@ async def _run(arguments: WrapperArguments) -> int:
         if client.is_standalone:
             log(f"standalone: {client.standalone_reason}")
         end = await _run_job(client, arguments)
-        _say(client, end)
+        _report_end(client, end)
         return end.status if isinstance(end, Finished | Left) else BoincExit.SUCCESS
     finally:
         client.close()
@@ -158,7 +158,7 @@ def _app_files(client: Client) -> frozenset[Path]:
     return frozenset(Path(os.path.realpath(directory / name)) for name in names)
 
 
-def _say(client: Client, end: End) -> None:
+def _report_end(client: Client, end: End) -> None:
     """Report the end: to the client by its files, to the project in stderr.txt.
 
     If the disk is full, our own state file is removed to make room: wrapper_checkpoint.txt says
@@ -173,17 +173,17 @@ def _say(client: Client, end: End) -> None:
             log("the task ends for now; the client will start it again")
     try:
         try:
-            _tell(client, end)
+            _notify_client(client, end)
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
             (client.slot / STATE_FILE).unlink(missing_ok=True)
-            _tell(client, end)
+            _notify_client(client, end)
     except OSError as error:
         log(f"the client could not be notified: {error}")
 
 
-def _tell(client: Client, end: End) -> None:
+def _notify_client(client: Client, end: End) -> None:
     match end:
         case Finished(status, message):
             client.finish(status, message)

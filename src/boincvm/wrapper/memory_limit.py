@@ -17,7 +17,7 @@ from boincvm.machine.managed import ManagedMachine
 from boincvm.sizes import format_size
 from boincvm.wrapper.log import log
 
-LOOK_PERIOD = 5.0
+CHECK_PERIOD = 5.0
 """Seconds between two checks of guests that are held below their size; others are not checked."""
 ROOM = 48 << 20
 """Bytes that a guest gets in addition to what it needs. With 18 MiB an idle one still answered, but
@@ -68,7 +68,7 @@ class MemoryLimit:
         self._init_data = init_data
         self._machines = machines
         self._news = asyncio.Event()
-        self._told: dict[ManagedMachine, float] = {}
+        self._reported: dict[ManagedMachine, float] = {}
         self._refused: set[ManagedMachine] = set()
 
     def look(self) -> None:
@@ -82,7 +82,7 @@ class MemoryLimit:
             # Guests are checked periodically only if one of them is held below its size.
             is_held = any(allowed < machine.size for machine in self._machines.values())
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_PERIOD if is_held else None):
+                async with asyncio.timeout(CHECK_PERIOD if is_held else None):
                     await self._news.wait()
             self._news.clear()
             for name, machine in tuple(self._machines.items()):
@@ -103,10 +103,10 @@ class MemoryLimit:
             self._refused.add(machine)
             log(f"the memory of the machine {name} stays as it is: {error.message}")
             return
-        before = self._told.get(machine, float("inf"))
+        before = self._reported.get(machine, float("inf"))
         if size is None or min(allowed, machine.size) == min(before, machine.size):
             return
-        self._told[machine] = allowed
+        self._reported[machine] = allowed
         log(
             f"the machine {name} has {format_size(size)} of its {format_size(machine.size)} of"
             f" memory: {_why(size, allowed)}"

@@ -155,14 +155,14 @@ class ClientRun:
                     return _Order.ABORT
             self._wish_changed.set()
 
-    async def _hear_abort(self) -> None:
+    async def _wait_for_abort(self) -> None:
         """Wait until the client, which has told us to quit, aborts the task."""
         while await self._next_event() is not Event.ABORT:
             pass
         log("aborted by the client")
 
     async def _hurry(self) -> None:
-        await self._hear_abort()
+        await self._wait_for_abort()
         await self._steps.end_on_host(ABORT_GRACE)
 
     def _receive(self, number: int) -> None:
@@ -211,7 +211,7 @@ class ClientRun:
         Raises BoincvmError, OSError.
         """
         saved = asyncio.ensure_future(self._steps.save())
-        aborted = asyncio.ensure_future(self._hear_abort())
+        aborted = asyncio.ensure_future(self._wait_for_abort())
         try:
             await asyncio.wait(
                 (saved, aborted), timeout=SAVE_LIMIT, return_when=asyncio.FIRST_COMPLETED

@@ -111,7 +111,7 @@ def test_nothing_is_raised(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
 
 _READS = (
     "import sys; from boincvm.cli.shared_input import SharedInput; shared = SharedInput();"
-    "sys.stdin.read() if sys.argv[1] == 'all' else None; shared.tell_if_taken('run')"
+    "sys.stdin.read() if sys.argv[1] == 'all' else None; shared.report_consumed('run')"
 )
 
 

@@ -423,13 +423,13 @@ def _without_network(machine: FakeMachine) -> FakeMachine:
 async def test_one_that_cannot_be_kept_says_so_and_runs_on(spec: MachineSpec) -> None:
     driver = FakeDriver()
     machine = await start(driver, spec, Boot())
-    assert machine.can_be_kept
+    assert machine.can_be_saved
 
     class Without(FakeMachine):
         checkpointing = None  # type: ignore[assignment]
 
     driver.machines[0].__class__ = Without
-    assert not machine.can_be_kept
+    assert not machine.can_be_saved
     for last in (False, True):
         with pytest.raises(HypervisorError, match="cannot be saved"):
             await machine.keep(1, lambda: None, last=last)

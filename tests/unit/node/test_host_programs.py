@@ -389,9 +389,9 @@ class Told:
     def __init__(self, host: Host, group: asyncio.TaskGroup) -> None:
         self.words: list[Envelope] = []
         self._results: asyncio.Queue[Envelope] = asyncio.Queue()
-        self.commands = NodeCommands("1", host.programs.start, self._hear, group)
+        self.commands = NodeCommands("1", host.programs.start, self._record, group)
 
-    def _hear(self, body: bytes) -> None:
+    def _record(self, body: bytes) -> None:
         word = unpack(body)
         self.words.append(word)
         if word.name == "CMD_RESULT":

@@ -110,7 +110,7 @@ class TerminalSession:
             sender = self._begin(self._send)
             self._type()
         has_ended = self._ended.is_set()
-        self._say(b"", ends=True)
+        self._send_input(b"", ends=True)
         if self._failure is not None:
             sender.join(_LEAVING_LIMIT)  # it may still receive, although its output has failed
         elif not self._ended.wait(_LEAVING_LIMIT):
@@ -145,7 +145,7 @@ class TerminalSession:
     def _type(self) -> None:
         """Send keys and window sizes until the session is over."""
         leaving = EscapeDetector()
-        self._say(window_size(size_of(self._keyboard)))  # it may have changed by now
+        self._send_input(window_size(size_of(self._keyboard)))  # it may have changed by now
         while True:
             has_room = len(self._waiting) < _ROOM
             sources = [self._bell, self._keyboard] if has_room else [self._bell]
@@ -155,10 +155,10 @@ class TerminalSession:
                 return
             if _RESIZED in news or not ready:
                 with suppress(OSError):  # if the terminal is gone, its end can be read
-                    self._say(window_size(size_of(self._keyboard)))
+                    self._send_input(window_size(size_of(self._keyboard)))
             if self._keyboard in ready:
                 typed, leaves = leaving.feed(data := self._read())
-                self._say(keys(typed))
+                self._send_input(keys(typed))
                 if leaves or not data:
                     return
 
@@ -168,7 +168,7 @@ class TerminalSession:
         except OSError:  # the terminal is gone
             return b""
 
-    def _say(self, data: bytes, *, ends: bool = False) -> None:
+    def _send_input(self, data: bytes, *, ends: bool = False) -> None:
         with self._turn:
             self._waiting += data
             self._ends = self._ends or ends

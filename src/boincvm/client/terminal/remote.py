@@ -109,7 +109,7 @@ class Bridge:
                 if ready[self._terminal] & ~select.POLLOUT:
                     self._show()
             if 0 in ready:
-                is_there = self._hear()
+                is_there = self._receive()
             else:
                 is_there = self._is_full or time.monotonic() < self._heard_at + SILENCE
             if not is_there:
@@ -131,7 +131,7 @@ class Bridge:
             poll.register(0, select.POLLIN)
         return dict(poll.poll(SILENCE * 1000))
 
-    def _hear(self) -> bool:
+    def _receive(self) -> bool:
         """Read what is typed; return False at its end."""
         data = os.read(0, ROOM)
         keys, size = self._frames.feed(data)

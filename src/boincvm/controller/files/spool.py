@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
-from boincvm.controller.protocol.transfer_rules import check_room, told_as_host_faults
+from boincvm.controller.protocol.transfer_rules import as_host_errors, check_room
 from boincvm.errors import UsageError
 from boincvm.host.files import read_at
 
@@ -35,7 +35,7 @@ class Spooled:
         """
         if size is not None and not 0 <= size <= most:
             raise _too_large(most)
-        with told_as_host_faults():
+        with as_host_errors():
             parent = directory or Path(tempfile.gettempdir())
             check_room(parent, size or 0)
             with tempfile.TemporaryFile(dir=parent, buffering=0) as file:
@@ -58,7 +58,7 @@ class Spooled:
                 raise UsageError(f"more bytes were sent than the {expected} that were announced")
             view = memoryview(data)
             while view:
-                with told_as_host_faults():
+                with as_host_errors():
                     written = os.write(self._descriptor, view)
                 hashed.update(view[:written])
                 self.size += written
@@ -67,7 +67,7 @@ class Spooled:
 
     def read(self, offset: int, length: int) -> bytes:
         """Raises HostError."""
-        with told_as_host_faults():
+        with as_host_errors():
             return read_at(self._descriptor, length, offset)
 
     def close(self) -> None:

@@ -56,11 +56,11 @@ class Registry:
 
     def __init__(
         self,
-        tell: Callable[[Guest, Change], None],
+        notify: Callable[[Guest, Change], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Report changes to `tell`; `clock` returns seconds that never go back."""
-        self._tell = tell
+        """Report changes to `notify`; `clock` returns seconds that never go back."""
+        self._notify = notify
         self._clock = clock
         # Both are ordered by when the guests were last heard.
         self._present: OrderedDict[str, _Entry] = OrderedDict()
@@ -117,7 +117,7 @@ class Registry:
         GuestProtocolError.
         """
         check_guest(guest)
-        entry = self._hear(guest.id)
+        entry = self._mark_alive(guest.id)
         if entry is None:
             if len(self) >= MOST_GUESTS:
                 raise GuestProtocolError(f"there are {MOST_GUESTS} guests, which is the maximum")
@@ -128,27 +128,27 @@ class Registry:
             self._present[guest.id] = _Entry(guest, self._clock(), account)
             self._found.set()
             self._found = asyncio.Event()
-            self._tell(guest, Change.FOUND)
+            self._notify(guest, Change.FOUND)
         elif entry.guest != guest:
             entry.guest = guest
-            self._tell(guest, Change.CHANGED)
+            self._notify(guest, Change.CHANGED)
 
     def still_alive(self, guest_id: str) -> bool:
         """Record a beat; return False if the guest is unknown and must be asked for its HELLO."""
-        return self._hear(guest_id) is not None
+        return self._mark_alive(guest_id) is not None
 
     def bye(self, guest_id: str, *, comes_back: bool = False) -> None:
         """Remove a guest that leaves. `comes_back`: the same life goes on later."""
         entry = self._present.pop(guest_id, None) or self._silent.pop(guest_id, None)
         if entry is not None:
             self._forget(entry)
-            self._tell(entry.guest, Change.ASLEEP if comes_back else Change.LEFT)
+            self._notify(entry.guest, Change.ASLEEP if comes_back else Change.LEFT)
 
     def _forget(self, entry: _Entry) -> None:
         if entry.account:
             self._of_account[entry.account] -= 1
 
-    def _hear(self, guest_id: str) -> _Entry | None:
+    def _mark_alive(self, guest_id: str) -> _Entry | None:
         entry = self._present.get(guest_id)
         if entry is not None:
             entry.heard = self._clock()
@@ -158,7 +158,7 @@ class Registry:
         if entry is not None:
             entry.heard, entry.presence = self._clock(), Presence.PRESENT
             self._present[guest_id] = entry
-            self._tell(entry.guest, Change.HEARD_AGAIN)
+            self._notify(entry.guest, Change.HEARD_AGAIN)
         return entry
 
     # Time.
@@ -169,10 +169,10 @@ class Registry:
         for entry in _older(self._present, now - SILENT_AFTER):
             entry.presence = Presence.SILENT
             self._silent[entry.guest.id] = entry
-            self._tell(entry.guest, Change.SILENT)
+            self._notify(entry.guest, Change.SILENT)
         for entry in _older(self._silent, now - DROPPED_AFTER):
             self._forget(entry)
-            self._tell(entry.guest, Change.DROPPED)
+            self._notify(entry.guest, Change.DROPPED)
 
     def watch(self) -> None:
         """Look now, and regularly from now on until `close`."""

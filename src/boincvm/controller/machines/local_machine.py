@@ -125,11 +125,11 @@ class LocalMachine:
         try:
             if not self._is_shim(self.status.pid):
                 if not self.directory.is_kept():
-                    self._settle()
+                    self._reconcile()
                 return False
             self._watch(self.status.pid)
         except ProcessLookupError:  # it has just ended
-            self._settle()
+            self._reconcile()
             return False
         self.report = Report(self.status.state, self.status.why, started_at=self.status.started_at)
         return True
@@ -162,7 +162,7 @@ class LocalMachine:
             kill_opened(self._pidfd)
 
     def _ended(self) -> None:
-        self.let_go()
+        self.release()
         if self._child:
             self.was_killed = wait_for_child(self._child) < 0
             self._child = 0
@@ -170,10 +170,10 @@ class LocalMachine:
         try:
             self.adopt()  # ours may have ended because another one runs
         except BoincvmError:
-            self._settle()
+            self._reconcile()
         self.tell()
 
-    def _settle(self) -> None:
+    def _reconcile(self) -> None:
         """Read the final status: what the shim wrote last, unless the shim was killed."""
         self.report = None
         try:
@@ -195,7 +195,7 @@ class LocalMachine:
         self.directory.write_status(status)
         self.status = status
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Stop watching its shim, which keeps running; calling this again is harmless."""
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)

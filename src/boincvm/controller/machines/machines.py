@@ -186,7 +186,7 @@ class Machines:
     def close(self) -> None:
         """Stop watching the shims, which keep running with their machines."""
         for machine in self._machines.values():
-            machine.let_go()
+            machine.release()
 
 
 def _check_memory(definition: Definition) -> None:

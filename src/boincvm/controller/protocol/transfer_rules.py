@@ -111,7 +111,7 @@ def check_room(directory: Path, size: int) -> None:
 
 
 @contextmanager
-def told_as_host_faults() -> Iterator[None]:
+def as_host_errors() -> Iterator[None]:
     """Turn OSError into HostDiskFullError or HostError, in the block."""
     try:
         yield

@@ -122,16 +122,16 @@ class HttpConnection(H11Protocol):
         self.app_state = {CALLER: self._caller}
         super().connection_made(transport)
         self._limits.enter(self._caller)
-        self._look()
+        self._check()
 
     def data_received(self, data: bytes) -> None:
         if self._caller is not None and not self.transport.is_closing():
             super().data_received(data)
-            self._look()
+            self._check()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._look()
+        self._check()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._caller is not None:
@@ -146,7 +146,7 @@ class HttpConnection(H11Protocol):
         except h11.LocalProtocolError:  # the connection has failed before
             self.transport.close()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Start the deadline if the caller owes us data, or stop it."""
         is_idle = self.conn.their_state is h11.IDLE
         is_refused = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE

@@ -61,12 +61,12 @@ class Streams:
             return
         await socket.accept(_protocol(socket))
 
-        async def tell() -> None:
+        async def notify() -> None:
             async with aclosing(self._tables(after)) as tables:
                 async for table in tables:
                     await socket.send_text(json.dumps(table))
 
-        await self._speak(socket, tell(), _until_gone(socket))
+        await self._speak(socket, notify(), _until_gone(socket))
 
     async def _speak(self, socket: WebSocket, *works: Coroutine[None, None, None]) -> None:
         """Run `works` until one of them ends or the server stops."""

@@ -153,7 +153,7 @@ class FakeGuest(asyncio.Protocol):
         elif call in self._puts:
             self._take_put(word, call, frame)
         elif call in self._calls:
-            self._tell(word, self._calls[call], call, frame)
+            self._reply(word, self._calls[call], call, frame)
 
     def _go_on(self) -> None:
         held, self._held = self._held or [], None
@@ -188,7 +188,7 @@ class FakeGuest(asyncio.Protocol):
         usage = {"user-us": "0", "system-us": "0", "max-rss-kib": "0"}
         self.send("exit", call, {**end, **usage, "oom-kills": "0", "disk-free": str(1 << 33)})
 
-    def _tell(self, word: str, fake_call: FakeCall, call: str, frame: Frame) -> None:
+    def _reply(self, word: str, fake_call: FakeCall, call: str, frame: Frame) -> None:
         if word == "stdin":
             fake_call.stdin += frame.body
             if frame.body:

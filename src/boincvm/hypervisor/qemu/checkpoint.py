@@ -304,7 +304,7 @@ class LiveMigration:
             return status
         return ""
 
-    async def _let_run_meanwhile(self) -> None:
+    async def _run_meanwhile(self) -> None:
         try:
             await self._monitor.execute("cont")
         except HypervisorError as error:
@@ -314,7 +314,7 @@ class LiveMigration:
 
     async def _heed_status(self, status: str, downtime: int | None) -> None:
         if status == "active" and downtime is not None:
-            await self._let_run_meanwhile()
+            await self._run_meanwhile()
         elif status == "pre-switchover":
             self._on_step("guest stopped")
             if not self._is_void:

@@ -191,7 +191,7 @@ class QemuMachine:
             await self._while_it_lives("loading its state", origin.load(self._monitor))
         except HypervisorError as error:
             end = await self._end_of_start(process)
-            reason = process.last_words() or error
+            reason = process.last_output() or error
             await self.stop()
             if end is not None and end.cause is EndCause.KILLED:
                 raise HypervisorKilledError(
@@ -286,7 +286,7 @@ class QemuMachine:
         await self._execute("quit")
         if self._process is not None:
             await self._process.child.wait()
-        await self._let_go()
+        await self._release()
         self._begin_from = lambda: Restored(kept)
         self.state = MachineState.SAVED
         return kept
@@ -335,12 +335,12 @@ class QemuMachine:
             self._asked_to_end = True
             self._process.child.kill()
             await self._process.child.wait()
-            await self._let_go()
+            await self._release()
         self._close_origin()
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             self.state = MachineState.STOPPED
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         """Close our ends of the channels to a process that is gone."""
         if self._monitor is not None:
             await self._monitor.close()
@@ -397,4 +397,4 @@ def _end_of_process(status: int, process: QemuProcess) -> MachineEnd:
         # Any other signal is QEMU's own fault, or that of what it was given.
         cause = EndCause.KILLED if -status in ENDING_SIGNALS else EndCause.FAILED
         return MachineEnd(cause, f"signal {-status} ended QEMU")
-    return MachineEnd(EndCause.FAILED, process.last_words() or f"QEMU ended with {status}")
+    return MachineEnd(EndCause.FAILED, process.last_output() or f"QEMU ended with {status}")

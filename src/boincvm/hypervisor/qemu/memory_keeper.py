@@ -40,19 +40,19 @@ def main(arguments: Sequence[str]) -> int:
         if request["idle"]:
             _give_way()
         with _Turn(request["lock"]):
-            _say(result, {"ready": True})
-            _say(result, _keep(request))
+            _report(result, {"ready": True})
+            _report(result, _keep(request))
     except BrokenPipeError:
         return 1  # nobody waits for the result any more
     except (OSError, StreamError, MemoryFileError, MergeError, MemoryError, ValueError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else 0
         with contextlib.suppress(BrokenPipeError):
-            _say(result, {"error": str(error) or "there is too little memory", "errno": number})
+            _report(result, {"error": str(error) or "there is too little memory", "errno": number})
         return 1
     return 0
 
 
-def _say(result: int, told: dict[str, object]) -> None:
+def _report(result: int, told: dict[str, object]) -> None:
     os.write(result, json.dumps(told).encode() + b"\n")
 
 

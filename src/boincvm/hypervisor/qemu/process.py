@@ -69,7 +69,7 @@ class QemuProcess:
             for _, far in pairs:
                 far.close()
 
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         """Return the last line of QEMU's log, or ""."""
         if self.log < 0:
             return ""

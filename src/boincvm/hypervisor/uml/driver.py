@@ -181,7 +181,7 @@ class UmlMachine:
             return MachineEnd(EndCause.PANICKED, panic)
         if status == 0:
             return MachineEnd(EndCause.POWERED_OFF, "")
-        words = console.last_words()
+        words = console.last_output()
         if words and not words.startswith("unshare: "):  # which cannot die the way its child died
             return MachineEnd(EndCause.FAILED, words)
         return MachineEnd(EndCause.KILLED, "User-mode Linux was ended by a signal")

@@ -76,9 +76,9 @@ class GuestRequests:
         self.finish_message = ""
         self.temporary_exit: TemporaryExitError | None = None
 
-    def handle(self, word: status_channel.StatusMessage) -> None:
+    def handle(self, status_message: status_channel.StatusMessage) -> None:
         """Handle one message from the program, without waiting for anything."""
-        match word:
+        match status_message:
             case status_channel.FractionDone(fraction):
                 self.fraction_done = min(fraction, 1.0)
             case status_channel.CheckpointWanted():

@@ -220,7 +220,7 @@ class MachineStep(Step):
         if self.requests.temporary_exit is not None:
             raise self.requests.temporary_exit
         missing = await run.conclude()
-        self._judge(end, missing, machine.size)
+        self._check_end(end, missing, machine.size)
         return TaskEnd(code=end.code, signal=end.signal)
 
     def _open_streams(
@@ -237,7 +237,7 @@ class MachineStep(Step):
         running = RunningProgram(self._saved.program, self._saved.stdin)
         return await run.go_on(running, partial(_wake, machine), GuestProgram.wait)
 
-    def _judge(self, end: ProgramEnd, missing: OutputFileError | None, memory: int) -> None:
+    def _check_end(self, end: ProgramEnd, missing: OutputFileError | None, memory: int) -> None:
         """Raise LimitError if a machine's limit made the program fail; `missing` if it succeeded.
 
         A program that failed need not have written all of its outputs.
@@ -252,8 +252,8 @@ class MachineStep(Step):
 
     # What the program reports.
 
-    def _handle_status_messages(self, words: Sequence[StatusMessage], count: int) -> None:
-        for word in words:
+    def _handle_status_messages(self, messages: Sequence[StatusMessage], count: int) -> None:
+        for word in messages:
             self.requests.handle(word)
         if self._run is not None:
             self._run.grant(count)

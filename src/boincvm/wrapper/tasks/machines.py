@@ -252,7 +252,7 @@ class JobMachines:
         """
         if self._is_suspended and not last:
             return False
-        if not all(machine.can_be_kept for machine in self._machines.values()):
+        if not all(machine.can_be_saved for machine in self._machines.values()):
             return False
         if not self._machines or (self.current is not None and self.current.state() is None):
             return False
