@@ -54,7 +54,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
         if not is_ours or find_golden(image, spec, golden.identity()).golden is not None:
             return False
         _remove_leftovers(together)
-        place = together / snapshot_name(image.digest, spec, golden.identity())
+        target = together / snapshot_name(image.digest, spec, golden.identity())
         new = together / f"{_NEW}{os.urandom(8).hex()}"
         new.mkdir(mode=0o700)
         try:
