@@ -9,7 +9,8 @@ VENV := .venv
 BOINCVM := $(VENV)/bin/boincvm
 RUN_PACKAGES := qemu-system-x86 qemu-utils util-linux
 IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
-TEST_PACKAGES := user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc
+KERNEL_PACKAGES := bubblewrap bc bison flex gcc libc6-dev libelf-dev make xz-utils
+TEST_PACKAGES := $(KERNEL_PACKAGES) user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc
 
 .PHONY: demo test check coverage bench setup packages test-packages environment environment-dev images clean
 

@@ -11,6 +11,7 @@ from boincvm.host.inherited import reset_inherited_state
 from boincvm.machine.golden.switch import SWITCH
 from support.bench import Bench
 from support.images import ready_image
+from support.kernels import ready_kernel
 from support.left_processes import none_left
 from support.virtualbox.fixture import NOT_RUN
 
@@ -57,6 +58,18 @@ def base_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the base image, which is built where it is missing or out of date, and so
     are its golden snapshots."""
     return ready_image(tmp_path_factory, "base", shapes=WARMED)
+
+
+@pytest.fixture(scope="session")
+def small_kernel() -> Path:
+    """Our own kernel for virtual machines."""
+    return ready_kernel()
+
+
+@pytest.fixture(scope="session")
+def uml_kernel() -> Path:
+    """Our own User-mode Linux, which the driver uses from then on."""
+    return ready_kernel("--uml")
 
 
 @pytest.fixture

@@ -47,3 +47,13 @@ def runs_directory() -> Path:
 def controller_directory() -> Path:
     """Return the controller's directory (mode 0700): its sockets, token, machines and state."""
     return check_directory(data_directory() / "controller")
+
+
+def kernels_directory() -> Path:
+    """Return the directory of the guest kernels that were built here (image/kernels/store.py)."""
+    return check_directory(data_directory() / "kernels")
+
+
+def guest_kernel(name: str) -> Path:
+    """Return the path of the guest kernel `name`, which exists if it was built here."""
+    return check_directory(kernels_directory() / name) / "kernel"

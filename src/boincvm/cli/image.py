@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from boincvm.cli import image_warm
+from boincvm.cli import image_kernel, image_warm
 
 _EPILOG = """\
 examples:
@@ -59,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     inspect.add_argument("name", metavar="NAME")
     _add_pack_and_unpack(verbs)
+    image_kernel.add_arguments(
+        verbs.add_parser(
+            "kernel",
+            help="build, list and remove small kernels for machines",
+            description="Small kernels of our own, which boot machines sooner than Debian's.",
+        )
+    )
     image_warm.add_arguments(
         _subparser(
             verbs,
@@ -120,6 +127,13 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--mirror", metavar="URL", help="where packages come from; default: Debian's own mirror"
     )
     build.add_argument(
+        "--kernel",
+        metavar="NAME",
+        default="debian",
+        help="the image's kernel: small boots in less than half the time, once boincvm image kernel"
+        " build has made it; default: debian",
+    )
+    build.add_argument(
         "--if-missing",
         action="store_true",
         help="do nothing if an image with these packages and this agent exists",
@@ -141,6 +155,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _unpack(arguments)
     if verb == "warm":
         return image_warm.warm(arguments)
+    if verb == "kernel":
+        return image_kernel.run(arguments)
     return _inspect(arguments.name, as_json=arguments.json)
 
 
@@ -164,6 +180,7 @@ def _build(arguments: argparse.Namespace) -> int:
             tuple(arguments.package),
             suite=arguments.suite,
             mirror=arguments.mirror,
+            kernel=arguments.kernel,
             if_missing=arguments.if_missing,
             boot=booted,
             progress=to_standard_error(),

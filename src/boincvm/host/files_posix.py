@@ -87,6 +87,11 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def give_to(descriptor: int, user: int) -> None:
+    """Make the user with that id the file's owner, which only root can do. Raises OSError."""
+    os.fchown(descriptor, user, user)
+
+
 def sync_all() -> None:
     """Sync everything written to any file so far to the disk."""
     os.sync()

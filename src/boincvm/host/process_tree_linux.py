@@ -141,6 +141,12 @@ def stands_still(pid: int) -> bool:
     return not status or status[_STATE] in _STANDS_STILL
 
 
+def sleeps(pid: int) -> bool:
+    """Tell whether one process waits for something in the kernel, is stopped or has ended."""
+    status = _status(pid)
+    return not status or status[_STATE] in (*_STANDS_STILL, b"S")
+
+
 def is_traced(pid: int) -> bool:
     """Tell whether another process traces it, as a debugger does."""
     for line in _content(f"/proc/{pid}/status").splitlines():

@@ -49,6 +49,11 @@ def stands_still(pid: int) -> bool:
     raise not_yet(_WHAT)
 
 
+def sleeps(pid: int) -> bool:
+    """Tell whether one process waits for something in the kernel, is stopped or has ended."""
+    raise not_yet(_WHAT)
+
+
 def is_traced(pid: int) -> bool:
     """Tell whether another process traces it."""
     raise not_yet(_WHAT)

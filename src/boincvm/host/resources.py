@@ -11,6 +11,7 @@ if sys.platform == "win32":
         processor_name,
         processors,
         total_memory,
+        usable_processors,
         used_memory,
     )
 else:
@@ -22,6 +23,7 @@ else:
         processor_name,
         processors,
         total_memory,
+        usable_processors,
         used_memory,
     )
 
@@ -33,5 +35,6 @@ __all__ = [
     "processor_name",
     "processors",
     "total_memory",
+    "usable_processors",
     "used_memory",
 ]

@@ -29,6 +29,14 @@ def processors() -> int:
         return os.cpu_count() or 1
 
 
+def usable_processors() -> list[int]:
+    """Return the numbers of the processors that this process may use; empty if nobody can tell."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    else:
+        return []
+
+
 def total_memory() -> int:
     """Return the host's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -15,6 +15,11 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
+def usable_processors() -> list[int]:
+    """Return the numbers of the processors that this process may use; empty if nobody can tell."""
+    return []
+
+
 def total_memory() -> int:
     """Return the host's memory in bytes."""
     raise not_yet("how much memory there is")

@@ -3,17 +3,12 @@
 import hashlib
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import boincvm
-from boincvm.errors import BoincvmError, ImageBuildError
-from boincvm.host import locks
+from boincvm.errors import BoincvmError, ImageBuildError, UsageError
 from boincvm.image import (
     agent_files,
     alternatives,
@@ -27,9 +22,12 @@ from boincvm.image import (
     tools,
     unpack,
 )
+from boincvm.image.build_directory import build_directory
 from boincvm.image.configure import ConfiguringLines, configure
 from boincvm.image.exclude import is_for_kernel, trim
 from boincvm.image.kernel import KernelPackage, read_kernel
+from boincvm.image.kernels import store as kernel_store
+from boincvm.image.kernels.store import GuestKernel
 from boincvm.image.machine import BootMachine
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, ContentFile, Manifest, Recipe
 from boincvm.image.names import check_image_name, check_mirror, check_package_names
@@ -52,10 +50,13 @@ newest kernel."""
 
 _BASE = (
     *("base-files", "base-passwd", "bash", "busybox-static", "coreutils", "dash", "findutils"),
-    *("grep", "gzip", "hostname", "libc-bin", "linux-image-cloud-amd64", "mawk", "sed", "tar"),
+    *("grep", "gzip", "hostname", "libc-bin", "mawk", "sed", "tar"),
     *("ca-certificates", "netbase", "tzdata"),
 )
 """The packages that the agent needs, and those Essential ones that Debian's programs rely on."""
+_KERNEL_PACKAGE = "linux-image-cloud-amd64"
+DEBIAN = "debian"
+"""The name that stands for Debian's own kernel."""
 _COPIES = 3
 """Copies of the unpacked packages that exist at the same time: the tree, the disk made of it (or
 the one to be configured), and the raw disk in between."""
@@ -81,6 +82,7 @@ def build_image(
     *,
     suite: str = "bookworm",
     mirror: str | None = None,
+    kernel: str = DEBIAN,
     if_missing: bool = False,
     boot: BootMachine,
     progress: Progress,
@@ -88,28 +90,41 @@ def build_image(
 ) -> Built:
     """Build the image `name` with the Debian packages `packages` and all they depend on.
 
-    With `if_missing`, do so only if no image of this recipe and this agent exists. `boot` starts
-    the machines in which packages are configured and the image is tried. Raises UsageError,
+    `kernel`: DEBIAN, or the name of a kernel that was built here. With `if_missing`, do so only if
+    no image of this recipe and this agent exists. `boot` starts the machines in which packages are
+    configured and the image is tried. Raises UsageError, ImageMissingError,
     ImageBuildError, HostDiskFullError, ImageDamagedError.
     """
     check_image_name(name)
     if mirror is not None:
         check_mirror(mirror)
-    recipe = make_recipe(packages, suite)
+    own_kernel = None if kernel == DEBIAN else _own_kernel(kernel)
+    recipe = make_recipe(packages, suite, own_kernel)
     store = ImageStore() if store is None else store
     if if_missing:
         found = _present(store, name, recipe)
         if found is not None:
             return Built(name, found.digest, found, fresh=False)
-    with _build_directory(store.builds) as directory, progress.step(f"building image {name}"):
+    with build_directory(store.builds) as directory, progress.step(f"building image {name}"):
         tools.check_host(directory)
-        manifest = _build(directory, recipe, mirror, boot, progress)
+        manifest = _build(directory, recipe, mirror, own_kernel, boot, progress)
         with progress.step("putting the image in its place"):
             digest = store.publish(name, directory / "object", manifest)
     return Built(name, digest, manifest, fresh=True)
 
 
-def make_recipe(packages: tuple[str, ...], suite: str) -> Recipe:
+def _own_kernel(name: str) -> GuestKernel:
+    if name == kernel_store.UML:
+        raise UsageError(
+            "the kernel uml is a program of the host, and no image holds it",
+            hint="--driver uml uses it for any image once it is built",
+        )
+    return kernel_store.read(name)
+
+
+def make_recipe(
+    packages: tuple[str, ...], suite: str, own_kernel: GuestKernel | None = None
+) -> Recipe:
     """Check the names and make a recipe of them.
 
     Raises UsageError for invalid names, ImageBuildError for an unknown suite.
@@ -120,7 +135,8 @@ def make_recipe(packages: tuple[str, ...], suite: str) -> Recipe:
             f"images of Debian {suite!r} cannot be built",
             hint=f"choose one of: {', '.join(PYTHON_OF_SUITE)}",
         )
-    return Recipe(RECIPE_VERSION, suite, checked, agent_files.guest_digest())
+    kernel = "" if own_kernel is None else own_kernel.sha256
+    return Recipe(RECIPE_VERSION, suite, checked, agent_files.guest_digest(), kernel)
 
 
 def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
@@ -132,14 +148,19 @@ def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
 
 
 def _build(
-    directory: Path, recipe: Recipe, mirror: str | None, boot: BootMachine, progress: Progress
+    directory: Path,
+    recipe: Recipe,
+    mirror: str | None,
+    own_kernel: GuestKernel | None,
+    boot: BootMachine,
+    progress: Progress,
 ) -> Manifest:
     packages = _fetch(directory, recipe, mirror, progress)
     files, controls = packages.files, packages.controls
     tree = Tree.create(directory / "root")
     postinst_files.add_links_before(tree)
     with progress.step(f"unpacking {len(files)} packages"):
-        kernel, names = _unpack(files, controls, tree)
+        kernel, names = _unpack(files, controls, tree, own_kernel)
     with progress.step("adding files of an installed Debian"):
         in_root = [control for control in controls if not is_for_kernel(control.package.name)]
         postinst_files.add_system_files(tree)
@@ -196,7 +217,8 @@ def _fetch(directory: Path, recipe: Recipe, mirror: str | None, progress: Progre
     """
 
     def fetch(*packages: str) -> list[Path]:
-        wanted = (*_BASE, "python3", *packages)
+        kernel = () if recipe.kernel else (_KERNEL_PACKAGE,)
+        wanted = (*_BASE, *kernel, "python3", *packages)
         return fetch_packages(wanted, recipe.suite, mirror, directory, progress)
 
     with progress.step(f"fetching packages of Debian {recipe.suite}"):
@@ -222,12 +244,27 @@ def _postinst(control: Control) -> str:
 
 
 def _unpack(
-    files: list[Path], controls: list[Control], tree: Tree
+    files: list[Path], controls: list[Control], tree: Tree, own_kernel: GuestKernel | None
 ) -> tuple[KernelPackage, dict[str, list[str]]]:
     """Unpack the packages; return the kernel and the names of each other package's files.
 
     The kernel's package is half of all bytes, so it is unpacked in parallel with the others.
     """
+    with ThreadPoolExecutor(1) as pool:
+        kernel = pool.submit(_kernel, files, controls, own_kernel)
+        names = {
+            control.package.name: unpack.unpack(file, tree)
+            for file, control in zip(files, controls, strict=True)
+            if not is_for_kernel(control.package.name)
+        }
+        return kernel.result(), names
+
+
+def _kernel(
+    files: list[Path], controls: list[Control], own_kernel: GuestKernel | None
+) -> KernelPackage:
+    if own_kernel is not None:  # which has all that it needs built in
+        return KernelPackage(own_kernel.release, kernel_store.contents(own_kernel), {})
     kernels = [
         file
         for file, control in zip(files, controls, strict=True)
@@ -235,14 +272,7 @@ def _unpack(
     ]
     if len(kernels) != 1:
         raise ImageBuildError(f"expected one kernel among the packages, found {len(kernels)}")
-    with ThreadPoolExecutor(1) as pool:
-        kernel = pool.submit(read_kernel, kernels[0], initrd.wanted_modules())
-        names = {
-            control.package.name: unpack.unpack(file, tree)
-            for file, control in zip(files, controls, strict=True)
-            if not is_for_kernel(control.package.name)
-        }
-        return kernel.result(), names
+    return read_kernel(kernels[0], initrd.wanted_modules())
 
 
 def _write_manifest(
@@ -286,35 +316,3 @@ def _make_durable(directory: Path) -> None:
         path.chmod(0o444)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
-
-
-@contextmanager
-def _build_directory(builds: Path) -> Iterator[Path]:
-    """Make a directory for one build, and first remove those that killed builds left behind."""
-    builds.mkdir(parents=True, exist_ok=True)
-    for stale in builds.glob("*.lock"):
-        _remove_stale(stale)
-    descriptor, lock = tempfile.mkstemp(suffix=".lock", dir=builds)
-    try:
-        locks.try_lock(descriptor)
-        directory = Path(lock).with_suffix("")
-        directory.mkdir(mode=0o700)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory)
-            Path(lock).unlink()
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(lock: Path) -> None:
-    """Remove a build's directory unless its lock shows that the build is still running."""
-    try:
-        stream = lock.open("rb")
-    except FileNotFoundError:
-        return
-    with stream:
-        if locks.try_lock(stream.fileno()):
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-            lock.unlink(missing_ok=True)

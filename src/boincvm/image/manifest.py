@@ -53,6 +53,8 @@ class Recipe:
     packages: tuple[str, ...]
     guest: str
     """SHA-256 of the sources that go into the image."""
+    kernel: str = ""
+    """SHA-256 of the kernel that `boincvm image kernel build` made; empty for Debian's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Manifest:
     def encode(self) -> bytes:
         """Return the canonical bytes."""
         document = {"format": FORMAT, **asdict(self)}
+        if not self.recipe.kernel:
+            del document["recipe"]["kernel"]
         if not self.configured:
             del document["configured"]
         if self.least_memory is None:
@@ -131,6 +135,7 @@ def _recipe(document: dict[str, object]) -> Recipe:
         suite=_text(document, "suite"),
         packages=tuple(str(package) for package in packages),
         guest=_text(document, "guest"),
+        kernel=_text(document, "kernel") if "kernel" in document else "",
     )
 
 

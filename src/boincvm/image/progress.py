@@ -40,6 +40,11 @@ class Progress:
         """Show on a terminal what the current step is doing."""
         self._live_line(f"[ ...   ] {'  ' * self._depth}{text}")
 
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+        start = "\r\x1b[K" if self._live else ""
+        self._show(f"{start}[ note  ] {'  ' * self._depth}{text}\n")
+
     def _live_line(self, text: str) -> None:
         if self._live:
             self._show(f"\r\x1b[K{text}")

@@ -4,7 +4,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from boincvm.errors import HostDiskFullError, ImageBuildError
@@ -28,6 +29,8 @@ _PACKAGE_OF = {
 _PATIENCE = 5.0
 """Seconds for a tool to end, and for the kernel to end a killed one."""
 _MOST_LINES = 12
+_MOST_KEPT = 200
+"""Lines of a followed program that are kept for an error."""
 
 
 def search_path() -> str:
@@ -56,12 +59,15 @@ def check_host(directory: Path) -> None:
     check_space(directory, DISK_SPACE)
 
 
-def check_space(directory: Path, size: int) -> None:
-    """Check that `directory` has `size` bytes of free disk. Raises HostDiskFullError."""
+def check_space(directory: Path, size: int, what: str = "building an image") -> None:
+    """Check that `directory` has the `size` bytes of free disk that `what` needs.
+
+    Raises HostDiskFullError.
+    """
     free = shutil.disk_usage(directory).free
     if free < size:
         raise HostDiskFullError(
-            f"building an image needs {format_size(size)} of disk space, "
+            f"{what} needs {format_size(size)} of disk space, "
             f"and {directory} has {format_size(free)}",
             hint="free some space, or set BOINCVM_HOME to a directory on another disk",
         )
@@ -72,8 +78,9 @@ def run_tool(
     *,
     stdin: bytes | None = None,
     environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
 ) -> bytes:
-    """Run a program to its end and return its standard output.
+    """Run a program to its end in `directory` (default: ours) and return its standard output.
 
     It runs in a session of its own and is ended with all its children if we are interrupted. Raises
     ToolError (an ImageBuildError) with the end of its standard error.
@@ -85,6 +92,7 @@ def run_tool(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", **(environment or {})},
+        cwd=directory,
         start_new_session=True,
         umask=0o022,  # an image is the same whoever builds it
     )
@@ -97,6 +105,45 @@ def run_tool(
     if process.returncode != 0:
         raise ToolError(command[0], process.returncode, errors.decode("utf-8", "replace"))
     return output
+
+
+def follow_tool(
+    arguments: Sequence[str | Path],
+    take: Callable[[str], object],
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+) -> None:
+    """Run a program to its end; `take` is called with each line that it prints.
+
+    `environment` is all that it gets besides a search path. It ends with us, as with `run_tool`.
+    Raises ToolError with the last lines.
+    """
+    command = [str(argument) for argument in arguments]
+    last: deque[str] = deque(maxlen=_MOST_KEPT)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={"PATH": search_path(), "LC_ALL": "C", **environment},
+        cwd=directory,
+        start_new_session=True,
+        umask=0o022,
+        encoding="utf-8",
+        errors="replace",
+    )
+    with process:
+        try:
+            for line in process.stdout or ():
+                last.append(line.rstrip("\n"))
+                take(line.rstrip("\n"))
+            process.wait()
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode != 0:
+        raise ToolError(command[0], process.returncode, "\n".join(last))
 
 
 class ToolError(ImageBuildError):
@@ -112,7 +159,7 @@ class ToolError(ImageBuildError):
         self.log = log
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     for end in (terminate_group, kill_group):
         try:
             end(process.pid)

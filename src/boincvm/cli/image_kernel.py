@@ -1,0 +1,136 @@
+"""`boincvm image kernel`: build, list and remove guest kernels of our own."""
+
+import argparse
+import json
+import sys
+
+_BUILD = """\
+Build a small kernel from Debian's newest kernel sources. It needs no root, a compiler, 3 GiB of
+disk while it works, and 3 to 8 minutes on two processors.
+
+`small` is for virtual machines: boincvm image build --kernel small puts it into an image.
+`uml` (--uml) is User-mode Linux, a program: --driver uml uses it once it is here.
+
+example:
+  boincvm image kernel build && boincvm image build --kernel small quick
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs and options of `boincvm image kernel`."""
+    verbs = parser.add_subparsers(dest="kernel_verb", metavar="VERB", required=True)
+    build = _verb(verbs, "build", "build a kernel", _BUILD)
+    build.add_argument("--uml", action="store_true", help="build User-mode Linux")
+    build.add_argument(
+        "--architecture",
+        choices=["x86_64"],
+        default="x86_64",
+        help="the machines' processor; default: x86_64",
+    )
+    build.add_argument(
+        "--suite", metavar="S", help="Debian's suite whose sources are taken; see docs/images.md"
+    )
+    build.add_argument(
+        "--mirror", metavar="URL", help="where packages come from; default: Debian's own mirror"
+    )
+    build.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="do nothing if there is one, even of older sources",
+    )
+    _verb(verbs, "ls", "list the kernels", "List the kernels that were built here.")
+    remove = _verb(
+        verbs,
+        "rm",
+        "remove a kernel",
+        "Remove a kernel. Images that were built with it keep their copy.",
+    )
+    remove.add_argument("name", metavar="NAME")
+
+
+def _verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what `arguments` say; return the exit code. Raises BoincvmError."""
+    verb: str = arguments.kernel_verb
+    if verb == "build":
+        return _build(arguments)
+    if verb == "ls":
+        return _list(as_json=arguments.json)
+    return _remove(arguments.name, as_json=arguments.json)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from boincvm.image.interruption import terminable
+    from boincvm.image.kernels.build import build_kernel
+    from boincvm.image.kernels.source import SUITE
+    from boincvm.image.kernels.store import SMALL, UML
+    from boincvm.image.progress import to_standard_error
+    from boincvm.sizes import format_size
+
+    with terminable():
+        built = build_kernel(
+            UML if arguments.uml else SMALL,
+            suite=arguments.suite or SUITE,
+            mirror=arguments.mirror,
+            if_missing=arguments.if_missing,
+            progress=to_standard_error(),
+        )
+    kernel = built.kernel
+    if arguments.json:
+        _print_json({"fresh": built.fresh, **kernel.as_json()})
+    else:
+        verb = "is built" if built.fresh else "is there already"
+        size = format_size(kernel.size)
+        print(f"kernel {kernel.name} {verb}: Linux {kernel.release}, {kernel.sha256[:12]}, {size}")
+    return 0
+
+
+def _list(*, as_json: bool) -> int:
+    from boincvm.image.kernels.store import list_kernels
+    from boincvm.sizes import format_size
+
+    kernels = list_kernels()
+    if as_json:
+        _print_json([kernel.as_json() for kernel in kernels])
+        return 0
+    if not kernels:
+        print("no kernel was built here; build one: boincvm image kernel build")
+        return 0
+    print(f"{'NAME':<8} {'RELEASE':<12} {'DIGEST':<12} {'SIZE':>10} BUILT")
+    for kernel in kernels:
+        print(
+            f"{kernel.name:<8} {kernel.release:<12} {kernel.sha256[:12]:<12} "
+            f"{format_size(kernel.size):>10} {kernel.built:%Y-%m-%d %H:%M}"
+        )
+    return 0
+
+
+def _remove(name: str, *, as_json: bool) -> int:
+    from boincvm.image.kernels.store import remove
+
+    remove(name)
+    if as_json:
+        _print_json({"removed": name})
+    else:
+        print(f"kernel {name} is removed")
+    return 0
+
+
+def _print_json(document: object) -> None:
+    json.dump(document, sys.stdout, indent=2)
+    sys.stdout.write("\n")

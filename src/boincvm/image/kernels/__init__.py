@@ -1,0 +1,1 @@
+"""Small guest kernels of our own, built from Debian's kernel sources."""
