@@ -18,7 +18,9 @@ from benchmarks import (
     output_stream,
     process_start,
     round_trip,
+    small_kernel,
     transfer,
+    user_mode_linux,
 )
 
 BENCHMARKS = (
@@ -43,6 +45,11 @@ BENCHMARKS = (
     checkpoints.OVERHEAD,
     checkpoints.RESUME,
     exec_overhead.BENCHMARK,
+    small_kernel.BENCHMARK,
+    user_mode_linux.START,
+    user_mode_linux.OVERHEAD,
+    user_mode_linux.SYSCALLS,
+    user_mode_linux.PAUSE,
     bus_fanout.BENCHMARK,
     guests_10k.BENCHMARK,
 )

@@ -56,6 +56,8 @@ def _boots_interpreted(item: pytest.Item) -> bool:
 def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DriverPackage:
     if request.param == _INTERPRETED:
         use_virtualbox(monkeypatch)
+    if request.param == "uml":
+        request.getfixturevalue("uml_kernel")
     return find_driver(request.param)
 
 

@@ -29,7 +29,7 @@ NEEDED = [
     "lib64/ld-linux-x86-64.so.2",
     *(f"{LIBRARIES}/{name}" for name in ("libecm.so.1", "libgmp.so.10", "libm.so.6", "libc.so.6")),
 ]
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("uml_kernel")]
 
 
 def run(*arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -84,7 +84,7 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="what runs the machine: qemu (the default); auto: what boincvm doctor finds best;"
         " virtualbox; uml, which is User-mode Linux: the host's own speed without hardware"
-        " virtualization, but no protection against a hostile program",
+        " virtualization, but no network and one processor",
     )
 
 

@@ -411,8 +411,8 @@ class Prestart(Protocol):
     is the one that was begun.
     """
 
-    def identity(self) -> dict[str, str]:
-        """Return what `GoldenSnapshots.identity` returns."""
+    def identity(self) -> dict[str, str] | None:
+        """Return what `GoldenSnapshots.identity` returns, None if the driver has none of these."""
 
     def begin(self, spec: MachineSpec, golden: Path | None) -> None:
         """Begin a machine as a copy of the golden snapshot in `golden`, or boot it if that is None.

@@ -1,7 +1,7 @@
 """Findings about this host for `boincvm doctor`; drivers contribute some of them."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -40,8 +40,11 @@ LookUp = Callable[[FindKernel], list[Check]]
 """Check one thing; a BoincvmError or OSError that it raises is a finding too."""
 
 
-def output_of(*argv: str) -> tuple[int, str]:
-    """Return the exit status and all output of a program, -1 if it did not start or end in time."""
+def output_of(*argv: str, descriptors: Sequence[int] = ()) -> tuple[int, str]:
+    """Return the exit status and all output of a program, -1 if it did not start or end in time.
+
+    It inherits `descriptors`.
+    """
     try:
         done = subprocess.run(
             argv,
@@ -50,6 +53,7 @@ def output_of(*argv: str) -> tuple[int, str]:
             stderr=subprocess.STDOUT,
             timeout=_PROGRAM_LIMIT,
             check=False,
+            pass_fds=descriptors,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return -1, str(error)

@@ -39,8 +39,9 @@ class Prestarted:
         if self._prestart is None:
             return
         found = Found(None)
-        if is_wanted():
-            found = find_golden(image, spec, self._prestart.identity())
+        identity = self._prestart.identity() if is_wanted() else None
+        if identity is not None:
+            found = find_golden(image, spec, identity)
         self._prestart.begin(spec, found.golden.directory if found.golden else None)
         if found.golden is not None:
             with suppress(OSError):  # if it has ended already, the driver reports why

@@ -279,22 +279,23 @@ def test_every_check_of_this_host_gives_findings(monkeypatch, home):
     ("script", "status", "detail"),
     [
         ("echo 6.1.176", Status.OK, "version 6.1.176"),
-        (
-            "echo unshare failed: Operation not permitted; exit 1",
-            Status.WARNING,
-            "not permitted",
-        ),
+        ("echo setting up uid map: Permission denied; exit 1", Status.WARNING, "uid map"),
     ],
 )
-def test_user_mode_linux(programs, script, status, detail):
+def test_user_mode_linux(monkeypatch, tmp_path, programs, script, status, detail):
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))  # where no kernel was built
     assert uml_doctor.program(no_kernel) == []
     programs("linux.uml", "exit 1")
+    for name in ("prlimit", "setpriv"):
+        programs(name, 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
     (missing,) = uml_doctor.program(no_kernel)
-    assert "unshare is not installed" in missing.detail
-    programs("unshare", script)
+    assert "bwrap is not installed" in missing.detail
+    assert "bubblewrap" in missing.remedy
+    programs("bwrap", script)
     (check,) = uml_doctor.program(no_kernel)
     assert check.status is status
     assert detail in check.detail
+    assert ("boincvm image kernel build --uml" in check.remedy) == (status is Status.OK)
 
 
 def test_a_job_can_run_if_one_driver_is_fit(monkeypatch, capsys, drivers):

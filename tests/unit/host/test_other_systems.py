@@ -18,10 +18,11 @@ OF_ONE_SYSTEM = re.compile(r"_(posix|linux|macos|windows|unsupported)$")
 RUNS_IN_GUESTS = {"client/terminal/remote.py"}
 """Programs whose text is sent to a guest, which is Linux; none of our modules imports them."""
 NAMES_GUESTS_PATHS = {
-    "client/terminal/remote.py", "image/initrd.py", "image/least_memory.py",
-    "image/postinst_files.py", "redaction.py",
+    "client/terminal/remote.py", "hypervisor/uml/disks.py", "hypervisor/uml/sandbox.py",
+    "image/initrd.py", "image/least_memory.py", "image/postinst_files.py", "redaction.py",
 }  # fmt: skip
-"""Modules that write of /proc/: of a guest's, or (redaction) as a word that is the same for all."""
+"""Modules that write of /proc/: of a guest's or a sandbox's, or (redaction) as a word that is the
+same for all."""
 MODULES = {
     "_posixsubprocess", "_winapi", "fcntl", "grp", "msvcrt", "posix", "pty", "pwd", "resource",
     "termios", "tty", "winreg",

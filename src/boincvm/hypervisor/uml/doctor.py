@@ -1,21 +1,21 @@
 """Checks of `boincvm doctor` for User-mode Linux.
 
-There are none if it is not installed, as it is not the default driver.
+There are none if no kernel is here, as it is not the default driver.
 """
 
 from boincvm.errors import HypervisorMissingError
-from boincvm.host.programs import find_program
 from boincvm.hypervisor.doctor import Check, FindKernel, LookUp, Status
 from boincvm.hypervisor.uml.assess import assess
-from boincvm.hypervisor.uml.command import PROGRAM
+from boincvm.hypervisor.uml.kernel import find_kernel as find_uml_kernel
 
 _NAME = "user-mode linux"
 
 
 def program(find_kernel: FindKernel) -> list[Check]:
-    """Check for the kernel, and that a machine can have its own namespaces."""
-    path = find_program(PROGRAM)
-    if path is None:
+    """Check for the kernel, and that it runs in its sandbox."""
+    try:
+        kernel = find_uml_kernel()
+    except HypervisorMissingError:
         return []
     try:
         verdict = assess(find_kernel)
@@ -24,7 +24,8 @@ def program(find_kernel: FindKernel) -> list[Check]:
         return [Check(_NAME, Status.WARNING, detail, error.hint)]
     if verdict.trouble:
         return [Check(_NAME, Status.WARNING, verdict.trouble, verdict.remedy)]
-    return [Check(_NAME, Status.OK, f"{path}, version {verdict.version}; for --driver uml")]
+    detail = f"{kernel.path}, version {verdict.version}; for --driver uml: {verdict.isolated_by}"
+    return [Check(_NAME, Status.OK, detail, verdict.remedy)]
 
 
 LOOK_UPS: tuple[tuple[str, LookUp], ...] = ((_NAME, program),)

@@ -1,11 +1,9 @@
 """The User-mode Linux driver: the kernel is a program, its processes share one namespace."""
 
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.errors import HypervisorError
-from boincvm.host.files import free_space, open_descriptor, remove_if_empty
+from boincvm.host.process_tree import KILL
 from boincvm.hypervisor.channel import Channel
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import (
@@ -16,13 +14,13 @@ from boincvm.hypervisor.contract import (
     Usage,
 )
 from boincvm.hypervisor.serial_line import SerialChannel
-from boincvm.hypervisor.uml import command
 from boincvm.hypervisor.uml.disks import DISK, WINDOW, Disks
+from boincvm.hypervisor.uml.kernel import UmlKernel
+from boincvm.hypervisor.uml.launch import Launched
 from boincvm.hypervisor.uml.process import UmlProcess
-from boincvm.sizes import format_size
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - it is the kernel that chooses this place
-"""Where a User-mode Linux keeps its guest's memory, in a nameless file."""
+_KILLED = 128 + KILL
+"""The exit status of bwrap when the kernel was killed."""
 _RUNS = (MachineState.RUNNING, MachineState.PAUSED)
 
 
@@ -35,21 +33,14 @@ class UmlDriver:
     saved_machines = None
     golden_snapshots = None
 
+    def __init__(self, kernel: UmlKernel, launched: Launched | None = None) -> None:
+        """Use `kernel`. `launched`: what the first machine is, which runs already."""
+        self._kernel = kernel
+        self._launched = launched
+
     def machine(self, spec: MachineSpec) -> "UmlMachine":
-        return UmlMachine(spec)
-
-
-def _check_room(memory: int) -> None:
-    """Raise HypervisorError if the host has too little room for the guest's memory.
-
-    The guest would otherwise crash at some later moment.
-    """
-    if _MEMORY.is_dir() and (free := free_space(_MEMORY)) < memory:
-        raise HypervisorError(
-            f"a machine's memory of {format_size(memory)} lies in {_MEMORY}, "
-            f"where {format_size(free)} are free",
-            hint=f"give it less with --memory, or, as root: mount -o remount,size=80% {_MEMORY}",
-        )
+        launched, self._launched = self._launched, None
+        return UmlMachine(spec, self._kernel, launched)
 
 
 class TransferDisk(NamedTuple):
@@ -67,8 +58,12 @@ class UmlMachine:
     network = None
     display = None
 
-    def __init__(self, spec: MachineSpec) -> None:
+    def __init__(
+        self, spec: MachineSpec, kernel: UmlKernel, launched: Launched | None = None
+    ) -> None:
         self.spec = spec
+        self._kernel = kernel
+        self._launched = launched
         self.state = MachineState.DEFINED
         self._disks: Disks | None = None
         self._process: UmlProcess | None = None
@@ -95,8 +90,7 @@ class UmlMachine:
 
     async def create(self) -> None:
         if self.state is MachineState.DEFINED:
-            _check_room(self.spec.memory)
-            self._disks = Disks(self.spec)
+            self._disks = self._launched.disks if self._launched else Disks(self.spec)
             self.state = MachineState.CREATED
 
     async def start(self) -> Channel:
@@ -108,26 +102,8 @@ class UmlMachine:
         disks = self._disks
         if disks is None:
             raise RuntimeError("a created machine has no disks")
-        if self.spec.initrd is None:
-            raise HypervisorError("User-mode Linux has no firmware, and was given no initrd")
-        initrd = open_descriptor(self.spec.initrd)
-        try:
-            process = self._process = UmlProcess(
-                lambda link, receipts: command.machine_command(
-                    self.spec,
-                    initrd=initrd,
-                    disk=disks.root,
-                    window=disks.window,
-                    link=link,
-                    receipts=receipts,
-                ),
-                Path("/"),
-                (initrd, disks.root, disks.window),
-            )
-        finally:
-            os.close(initrd)
-        if self.spec.ephemeral:
-            remove_if_empty(self.spec.directory)
+        self._launched = self._launched or Launched(self.spec, self._kernel, disks)
+        process = self._process = self._launched.process
         # A kernel that has panicked hangs forever.
         self._console = Console(process.console, on_panic=process.kill)
         self.state = MachineState.RUNNING
@@ -160,6 +136,9 @@ class UmlMachine:
         if self._disks is not None:
             self._disks.close()
             self._disks = None
+        if self._launched is not None:
+            self._launched.close()
+            self._launched = None
         if self.state in _RUNS:
             self.state = MachineState.STOPPED
 
@@ -181,7 +160,7 @@ class UmlMachine:
             return MachineEnd(EndCause.PANICKED, panic)
         if status == 0:
             return MachineEnd(EndCause.POWERED_OFF, "")
-        words = console.last_output()
-        if words and not words.startswith("unshare: "):  # which cannot die the way its child died
-            return MachineEnd(EndCause.FAILED, words)
-        return MachineEnd(EndCause.KILLED, "User-mode Linux was ended by a signal")
+        if status < 0 or status == _KILLED:
+            return MachineEnd(EndCause.KILLED, "User-mode Linux was ended by a signal")
+        words = console.last_output() or f"User-mode Linux ended with {status}"
+        return MachineEnd(EndCause.FAILED, words)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boincvm.hypervisor.contract import CONTRACT_VERSION
-from boincvm.hypervisor.uml.command import PROGRAM, find, namespace_command
+from boincvm.hypervisor.uml.kernel import OWN, PROGRAM, find_kernel
+from boincvm.paths import guest_kernel
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import DriverPackage
     from boincvm.hypervisor.doctor import FindKernel, LookUp
     from boincvm.hypervisor.uml.driver import UmlDriver
+    from boincvm.hypervisor.uml.launch import UmlPrestart
     from boincvm.hypervisor.verdict import Abilities, Verdict
 
 
@@ -20,9 +22,12 @@ class UmlPackage:
 
     name = "uml"
     contract_version = CONTRACT_VERSION
-    proved_by = "the real User-mode Linux 6.1"
-    depends_on = (PROGRAM, "unshare")
+    proved_by = "our own User-mode Linux 7.3 and Debian's 6.1"
     saved_files = None
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        return (PROGRAM, str(guest_kernel(OWN)), "bwrap", "prlimit", "setpriv", "taskset")
 
     @property
     def abilities(self) -> Abilities:
@@ -42,16 +47,20 @@ class UmlPackage:
 
         return LOOK_UPS
 
-    async def open(self, kernel: Path | None) -> UmlDriver:  # noqa: ARG002 - it has its own
+    async def open(self, kernel: Path | None) -> UmlDriver:  # noqa: ARG002
         """Return the driver. Raises HypervisorMissingError."""
         from boincvm.hypervisor.uml.driver import UmlDriver
+        from boincvm.hypervisor.uml.sandbox import find
 
-        namespace_command()
-        find(PROGRAM)
-        return UmlDriver()
+        program = find_kernel()
+        find("bwrap")
+        return UmlDriver(program)
 
-    def prestart(self, kernel: Path) -> None:
-        """Return None: its boot takes longer than any import."""
+    def prestart(self, kernel: Path) -> UmlPrestart:  # noqa: ARG002
+        """Return what begins a machine. Raises HypervisorMissingError."""
+        from boincvm.hypervisor.uml.launch import UmlPrestart
+
+        return UmlPrestart()
 
 
 PACKAGE: DriverPackage = UmlPackage()

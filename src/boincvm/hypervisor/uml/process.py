@@ -1,9 +1,9 @@
 """The processes of one User-mode Linux: how they start, stand still, and end together.
 
-The first one is `unshare`, our child. Below it is the kernel, the first process of a PID namespace,
-and below that helpers of the kernel and, each traced by it, one process for each of the guest's
-address spaces. If the kernel alone were killed, Linux 6.1 would let these go, untraced: programs of
-the guest, running as the host's. So they end with the namespace, and before it.
+The first one is `bwrap`, our child. Below it is the kernel, the first process of a PID namespace,
+and below that helpers of the kernel and one process for each of the guest's address spaces. If the
+kernel alone were killed, these would run on as programs of the host. So they end with the
+namespace.
 """
 
 import socket
@@ -20,6 +20,7 @@ from boincvm.host.process_tree import (
     is_traced,
     own_usage,
     send,
+    sleeps,
     stands_still,
     usage,
 )
@@ -40,11 +41,19 @@ class UmlProcess:
     `link`, `receipts` and `console` are our ends of its channels; whoever takes them owns them.
     """
 
-    def __init__(self, command: CommandLine, directory: Path, descriptors: Sequence[int]) -> None:
+    def __init__(
+        self,
+        command: CommandLine,
+        directory: Path,
+        descriptors: Sequence[int],
+        *,
+        is_traced: bool,
+    ) -> None:
         """Start the processes; `descriptors` are further ones that the command line refers to.
 
-        Raises HypervisorMissingError, OSError.
+        `is_traced`: the kernel traces the guest's programs, as old ones do. Raises OSError.
         """
+        self._is_traced = is_traced
         pairs = [socket.socketpair() for _ in range(3)]
         (self.link, link), (self.receipts, receipts), (self.console, console) = pairs
         try:
@@ -71,19 +80,23 @@ class UmlProcess:
         """Pause all its processes. Raises HypervisorError."""
         kernel = self._kernel_or_wait()
         send(kernel, STOP)
-        if not _stand_still([kernel], _MOST_LOOKS):
+        if not _until(stands_still, [kernel], _MOST_LOOKS):
             raise HypervisorError("the machine's kernel does not stop")
         # A program of the guest keeps computing without the kernel until it is interrupted. The
         # kernel expects these processes to get SIGALRM, the guest's clock: they stop at it until
         # the kernel continues. (To the kernel a SIGSTOP would be a fault.) Those that are about to
         # stop anyway are left alone: while it boots, the kernel tests how tracing behaves.
-        programs = [pid for pid in children(kernel) if is_traced(pid)]
-        if _stand_still(programs, _FEW_LOOKS):
+        if self._is_traced:
+            programs, still = [pid for pid in children(kernel) if is_traced(pid)], stands_still
+        else:
+            # These wait for the kernel in a futex, so they stand still when they sleep.
+            programs, still = children(kernel), sleeps
+        if _until(still, programs, _FEW_LOOKS):
             return
         for pid in programs:
-            if not stands_still(pid):
+            if not still(pid):
                 send(pid, ALARM)
-        if not _stand_still(programs, _MOST_LOOKS):
+        if not _until(still, programs, _MOST_LOOKS):
             raise HypervisorError("the machine's programs do not stop")
 
     def _kernel_or_wait(self) -> int:
@@ -108,6 +121,13 @@ class UmlProcess:
         else:
             self.child.kill()
 
+    def end(self) -> None:
+        """Kill all its processes and close our ends of its channels, unless others took them."""
+        self.kill()
+        self.child.end()
+        for end in (self.link, self.receipts, self.console):
+            end.close()
+
     def usage(self) -> Usage | None:
         """Return all its processes' CPU time and the kernel's memory; None if it is not running.
 
@@ -119,10 +139,10 @@ class UmlProcess:
         return Usage(usage(self.child.pid)[0], own_usage(kernel)[1])
 
 
-def _stand_still(pids: Sequence[int], looks: int) -> bool:
-    """Tell whether all of these processes stop within that many looks."""
+def _until(check: Callable[[int], bool], pids: Sequence[int], looks: int) -> bool:
+    """Tell whether `check` holds for all of these processes within that many looks."""
     for _ in range(looks):
-        if all(map(stands_still, pids)):
+        if all(map(check, pids)):
             return True
         yield_processor()
     return False
