@@ -46,10 +46,11 @@ def test_nothing_runs_on(linux: Driver, spec_in: SpecIn, how: str) -> None:
     spec = spec_in("machine")
     files = map(str, (spec.directory, spec.kernel, spec.initrd, spec.root))
     tests = Path(__file__).resolve().parents[1]
+    paths = str(tests), os.environ.get("PYTHONPATH")  # a driver may be installed there
     parent = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, linux.name, *files, how],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(tests)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     with ExitStack() as stack:
         stack.enter_context(parent)
