@@ -54,6 +54,7 @@ VERBS = {
     ),
     "libboinc": Verb("write the BOINC API library for programs in a machine"),
     "doctor": Verb("check what works on this host, and say how to fix what does not"),
+    "setup": Verb("install the best hypervisor for this host"),
     "completion": Verb("print a shell completion script for bash or zsh"),
 }
 
