@@ -5,6 +5,7 @@ import sys
 if sys.platform == "win32":
     from boincvm.host.processes_windows import (
         ChildProcess,
+        DeathGuard,
         die_with_parent,
         kill_group,
         kill_opened,
@@ -21,6 +22,7 @@ if sys.platform == "win32":
 else:
     from boincvm.host.processes_posix import (
         ChildProcess,
+        DeathGuard,
         die_with_parent,
         kill_group,
         kill_opened,
@@ -37,6 +39,7 @@ else:
 
 __all__ = [
     "ChildProcess",
+    "DeathGuard",
     "die_with_parent",
     "kill_group",
     "kill_opened",

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ else:
 
 __all__ = [
     "ChildProcess",
+    "DeathGuard",
     "die_with_parent",
     "kill_group",
     "kill_opened",
@@ -108,6 +110,55 @@ class ChildProcess:
         if status is None:
             raise RuntimeError("a process has ended without a status")
         return status
+
+
+class DeathGuard:
+    """A small process that kills another one when we are gone, however we go.
+
+    A child is told by the kernel (`die_with_parent`), but for a set-user-ID program the kernel
+    forgets that.
+    """
+
+    def __init__(self, pid: int, word: str) -> None:
+        """Guard the process `pid`, whose command line has `word` in it. Raises OSError."""
+        far, self._near = os.pipe()
+        try:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD, str(pid), word],
+                stdin=far,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=quiet_environment(),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._near)
+            raise
+        finally:
+            os.close(far)
+        process.returncode = 0  # we wait for it ourselves
+        self._pid = process.pid
+
+    def end(self) -> None:
+        """End the guard; what it guarded has ended. Idempotent."""
+        if self._near >= 0:
+            os.kill(self._pid, signal.SIGKILL)
+            os.close(self._near)
+            self._near = -1
+            with suppress(ChildProcessError):  # we inherited an ignored SIGCHLD
+                os.waitpid(self._pid, 0)
+
+
+_GUARD = """\
+read -r _
+if [ -r "/proc/$0/cmdline" ]; then
+    words=$(tr '\\0' ' ' <"/proc/$0/cmdline")
+else
+    words=$(ps -o args= -p "$0")
+fi
+case $words in *"$1"*) kill -KILL "$0" ;; esac
+"""
+"""Waits until our end of the pipe is closed. The id may be another process's by then."""
 
 
 async def _until_ended(pid: int) -> None:

@@ -56,6 +56,17 @@ class ChildProcess:
         raise not_yet(_WHAT)
 
 
+class DeathGuard:
+    """A small process that kills another one when we are gone."""
+
+    def __init__(self, pid: int, word: str) -> None:
+        raise not_yet(_WHAT)
+
+    def end(self) -> None:
+        """End the guard."""
+        raise not_yet(_WHAT)
+
+
 def die_with_parent(argv: Sequence[str]) -> list[str]:
     """Return the command that ends with its parent."""
     raise not_yet(_WHAT)

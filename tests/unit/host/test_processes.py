@@ -6,11 +6,18 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from boincvm.host.processes import ChildProcess, die_with_parent, process_exists
+from boincvm.host.process_tree import children
+from boincvm.host.processes import (
+    ChildProcess,
+    DeathGuard,
+    die_with_parent,
+    process_exists,
+)
 from boincvm.host.programs import run_quickly
 
 LIMIT = 20.0
@@ -134,3 +141,42 @@ def test_whether_a_process_exists():
         process.kill()
         process.wait(20)
     assert not process_exists(process.pid)
+
+
+GUARDED = """
+import subprocess, sys, time
+from boincvm.host.processes import DeathGuard
+child = subprocess.Popen(["/bin/sleep", "1000.25"])
+guard = DeathGuard(child.pid, sys.argv[1])
+print(child.pid, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(("word", "is_killed"), [("1000.25", True), ("another", False)])
+def test_a_guard_kills_what_it_guards_and_nothing_else(word: str, is_killed: bool) -> None:
+    command = [sys.executable, "-c", GUARDED, word]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as maker:
+        assert maker.stdout is not None
+        process = int(maker.stdout.readline())
+        handle = os.pidfd_open(process)
+        (guard,) = [pid for pid in children(maker.pid) if pid != process]
+        guard_handle = os.pidfd_open(guard)
+        maker.kill()
+    try:
+        assert select.select([guard_handle], [], [], 20.0)[0] == [guard_handle]
+        assert bool(select.select([handle], [], [], 20.0 if is_killed else 0.0)[0]) is is_killed
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.close(handle)
+        os.close(guard_handle)
+
+
+def test_a_guard_that_is_no_longer_needed() -> None:
+    with subprocess.Popen(["/bin/sleep", "1000.25"]) as child:
+        guard = DeathGuard(child.pid, "1000.25")
+        guard.end()
+        guard.end()
+        assert child.poll() is None
+        child.kill()

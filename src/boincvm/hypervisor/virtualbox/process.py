@@ -7,7 +7,7 @@ from pathlib import Path
 
 from boincvm.errors import HypervisorError
 from boincvm.host.process_tree import own_usage
-from boincvm.host.processes import ChildProcess
+from boincvm.host.processes import ChildProcess, DeathGuard
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
 from boincvm.hypervisor.virtualbox.command import CONSOLE, LINES, LINK, RECEIPTS
@@ -27,8 +27,11 @@ class HeadlessProcess:
     `link` and `receipts` are our ends of its serial lines; whoever takes them owns them.
     """
 
-    def __init__(self, child: ChildProcess, words: Console, lines: list[socket.socket]) -> None:
+    def __init__(
+        self, child: ChildProcess, guard: DeathGuard, words: Console, lines: list[socket.socket]
+    ) -> None:
         self.child = child
+        self._guard = guard
         self.link, self.receipts = lines[LINK], lines[RECEIPTS]
         self._console = Console(lines[CONSOLE])
         self._words = words
@@ -53,22 +56,28 @@ class HeadlessProcess:
                     environment=home.environment,
                 )
             words = Console(near, on_panic=child.kill, sign=_GURU.encode())
+            guard = None
             try:
+                guard = DeathGuard(child.pid, home.name)  # it is a set-user-ID program, mostly
                 home.note_process(child.pid)
                 lines = await _connected(listeners, child)
             except BaseException:
                 child.end()
                 words.close()
+                if guard is not None:
+                    guard.end()
                 raise
         if not lines:
+            guard.end()
             said = words.text()
             words.close()
             raise error_from("the machine's start", said)
-        return cls(child, words, lines)
+        return cls(child, guard, words, lines)
 
     async def ended(self) -> MachineEnd:
         """Wait for its end, and return why it ended, as far as VirtualBox and the guest know."""
         status = await self.child.wait()
+        self._guard.end()
         if panic := self._console.panic_line():
             return MachineEnd(EndCause.PANICKED, panic)
         if reason := self._words.panic_line():
@@ -85,6 +94,7 @@ class HeadlessProcess:
 
     def close(self) -> None:
         """Stop reading what the ended process and its guest have written."""
+        self._guard.end()
         self._console.close()
         self._words.close()
 
