@@ -1,0 +1,26 @@
+"""Golden snapshots of different machines lie apart."""
+
+from pathlib import Path
+
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.job.model import MachineShape
+from boincvm.machine.golden.background import command
+from boincvm.machine.golden.snapshots import snapshot_name
+
+DIGEST = "0123456789abcdef" * 4
+SPEC = MachineSpec(*map(Path, ("/d", "/kernel", "/initrd", "/root")), memory=256 << 20, cpus=2)
+
+
+def test_each_driver_has_its_own() -> None:
+    """The default driver's have the name that they always had."""
+    assert snapshot_name(DIGEST, SPEC, {"driver": "qemu"}) == "0123456789abcdef-256-2"
+    assert snapshot_name(DIGEST, SPEC, {}) == "0123456789abcdef-256-2"
+    theirs = snapshot_name(DIGEST, SPEC._replace(network=True), {"driver": "virtualbox"})
+    assert theirs == "0123456789abcdef-256-2-network-virtualbox"
+
+
+def test_one_is_made_with_the_driver_that_ran() -> None:
+    argv = command(MachineShape("base"), Path("/store"), balloon=False, driver="virtualbox")
+    at = argv.index("--driver")
+    assert argv[at + 1] == "virtualbox"
+    assert at < argv.index("--")
