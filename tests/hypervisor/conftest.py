@@ -17,7 +17,7 @@ from boincvm.hypervisor.registry import BUILT_IN, find_driver, open_driver
 from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
 from support.driven import add_programs, runs_linux
 from support.virtualbox.fixture import use_virtualbox
-from support.virtualbox.golden import StartsCopies, golden_machine
+from support.virtualbox.golden import WITH_A_BOOT, StartsCopies, golden_machine
 
 DRIVERS = [name for name in os.environ.get("BOINCVM_TEST_DRIVERS", "").split(",") if name]
 _INTERPRETED = "virtualbox"
@@ -38,18 +38,25 @@ _BOOTS = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes too long with the real VirtualBox."""
+    """Leave out what takes too long with the real VirtualBox, and give the rest time to boot it."""
     left_out = [item for item in items if _boots_interpreted(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        if _is_interpreted(item):
+            # Before that of the module: the first mark counts.
+            item.add_marker(pytest.mark.timeout(WITH_A_BOOT), append=False)
+
+
+def _is_interpreted(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return call is not None and call.params.get("package") == _INTERPRETED
 
 
 def _boots_interpreted(item: pytest.Item) -> bool:
-    if not isinstance(item, pytest.Function):
-        return False
-    call = getattr(item, "callspec", None)
-    is_interpreted = call is not None and call.params.get("package") == _INTERPRETED
-    return is_interpreted and item.originalname in _BOOTS
+    return (
+        _is_interpreted(item) and isinstance(item, pytest.Function) and item.originalname in _BOOTS
+    )
 
 
 @pytest.fixture(params=DRIVERS or list(BUILT_IN))

@@ -24,9 +24,9 @@ from boincvm.hypervisor.virtualbox.machine import VirtualBoxMachine
 from boincvm.hypervisor.virtualbox.vboxmanage import parse_table
 from support.driven import LIMIT, answering, shell
 from support.virtualbox.fixture import use_virtualbox, virtualbox_homes
-from support.virtualbox.golden import GoldenMachine, golden_machine
+from support.virtualbox.golden import WITH_A_BOOT, GoldenMachine, golden_machine
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(WITH_A_BOOT)
 MakeMachine = Callable[..., VirtualBoxMachine]
 
 

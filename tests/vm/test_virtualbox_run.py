@@ -12,7 +12,7 @@ from boincvm.exit_codes import ExitCode
 from support.virtualbox.fixture import use_virtualbox
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
-LIMIT = 270.0
+LIMIT = 500.0
 """Seconds that a boot and a program may take on a busy host, each instruction interpreted."""
 LIMITS = ("--memory", "256M", "--boot-limit", f"{LIMIT:g}", "--silence-limit", f"{LIMIT:g}")
 
@@ -29,7 +29,7 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.first
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(560)
 def test_ecm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A number goes in, its factors come out."""
     use_virtualbox(monkeypatch)
