@@ -41,8 +41,12 @@ _RUNS = (MachineState.RUNNING, MachineState.PAUSED)
 _STARTING_LIMIT = 60.0
 """Seconds in which a machine that has begun takes commands."""
 _MOMENT = 0.05
-_NOT_YET = ("is not currently running", "Starting", "Restoring", "already locked", "Spawning")
-"""What VirtualBox says of a machine that is about to run. It has no event for the command line."""
+_NOT_YET = (
+    *("is not currently running", "Starting", "Restoring", "already locked", "Spawning"),
+    "COM RC=E_ACCESSDENIED",
+)
+"""What VirtualBox says of a machine that is about to run, for which the command line has no event.
+The last one came once of a machine that was to be saved, right after a snapshot of it."""
 
 
 class TransferDisk(NamedTuple):
@@ -314,10 +318,12 @@ class VirtualBoxMachine:
             raise
         if self._process is not None:
             await self._process.child.wait()
-        written = saved_states(directory) - before
-        if len(written) != 1:
+        written = sorted(saved_states(directory) - before)  # by time, which their names are
+        if not written:
             raise HypervisorError("VirtualBox has saved no state")
-        return written.pop()
+        for failed in written[:-1]:
+            (directory / failed).unlink()
+        return written[-1]
 
     async def freeze(self) -> None:
         """Implement `Freezing.freeze`."""
