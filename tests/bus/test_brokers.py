@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,20 +15,12 @@ from boincvm.bus.dialects import ACTIVEMQ
 from boincvm.bus.heart_beats import HeartBeats
 from boincvm.bus.transport import Message
 from boincvm.errors import BusError
-from support.bus.brokers import KINDS, RunningBroker, running_broker
+from support.bus.brokers import RunningBroker
 from support.bus.embedded import LIMIT
 
 pytestmark = pytest.mark.timeout(150)
 stock = pytest.mark.parametrize("broker", ["rabbitmq", "activemq"], indirect=True)
 """What the embedded broker does not let happen, or has other tests for."""
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def broker(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningBroker]:
-    with running_broker(request.param, tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 @asynccontextmanager

@@ -2,12 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import pytest
 
-from support.bus.brokers import KINDS, RunningBroker, running_broker
+from support.bus.brokers import KINDS, RunningBroker
 from support.bus.conversations import HOST, REFUSED, TAKES, TALKS, TOPIC, WAITS, Talk, frame, login
 from support.bus.embedded import LIMIT
 
@@ -18,14 +17,6 @@ _ADDED = frozenset(
      "priority", "receipt", "redelivered", "sender", "subscription", "timestamp", "transaction")
 )  # fmt: skip
 """Headers of a message that are none of the talk's own."""
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def broker(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningBroker]:
-    with running_broker(request.param, tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 class Answer(NamedTuple):

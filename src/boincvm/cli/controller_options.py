@@ -68,6 +68,12 @@ def print_line(document: object) -> None:
     print(json.dumps(document), flush=True)
 
 
+def tables_in(answer: "Mapping[str, object]", name: str) -> "list[Table]":
+    """Return the list of tables that an answer has as `name`; what is no table is left out."""
+    found = answer.get(name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table with aligned columns; the last one is not padded."""
     widths = [max(len(row[at]) for row in (header, *rows)) for at in range(len(header))]

@@ -77,8 +77,7 @@ def _news(client: "Client") -> Iterator[None]:
 
 
 def _machines(client: "Client", vms: str) -> "list[Table]":
-    found = client.call("list", vms=vms).get("vms")
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return controller_options.tables_in(client.call("list", vms=vms), "vms")
 
 
 def _show(found: "list[Table]", arguments: argparse.Namespace) -> None:

@@ -75,8 +75,7 @@ def show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         controller_options.print_document(told)
         return 0
-    found = told.get("snapshots")
-    rows = [_row(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    rows = [_row(one) for one in controller_options.tables_in(told, "snapshots")]
     if rows:
         controller_options.print_rows(_HEADER, rows)
     else:

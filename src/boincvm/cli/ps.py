@@ -33,8 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         controller_options.print_document(told)
         return 0
-    found = told.get("commands")
-    rows = [_row(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    rows = [_row(one) for one in controller_options.tables_in(told, "commands")]
     if rows:
         controller_options.print_rows(_HEADER, rows)
     else:

@@ -57,8 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _only(client: "Client", selector: str) -> str:
     """Return the id of the one machine that `selector` matches. Raises UsageError."""
-    found = client.call("list", vms=selector).get("vms")
-    vms = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    vms = controller_options.tables_in(client.call("list", vms=selector), "vms")
     if not vms:
         raise UsageError(f"{selector[:80]!r} matches no machine", hint="boincvm ls shows them")
     if len(vms) > 1:

@@ -9,8 +9,8 @@ from boincvm.bus.access import Account, Accounts, digest_of_passcode
 from boincvm.bus.broker import Broker, BrokerLimits
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.stomp import Frame, Parser, encode
+from support.raw_connection import LIMIT, RawConnection
 
-LIMIT = 20.0
 PASSCODE = "right"
 DIGEST = digest_of_passcode(PASSCODE)
 ALL = ("/topic/**", "/queue/**")
@@ -53,12 +53,11 @@ async def bus(
         await opened.close()
 
 
-class Peer:
+class Peer(RawConnection):
     """A raw connection, which can send anything."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+        super().__init__(reader, writer)
         self._parser = Parser()
         self._frames: list[Frame] = []
 
@@ -86,20 +85,3 @@ class Peer:
                     raise EOFError
                 self._frames += self._parser.feed(data)
         return self._frames.pop(0)
-
-    async def is_closed(self) -> bool:
-        """Wait until the broker has closed the connection."""
-        async with asyncio.timeout(LIMIT):
-            try:
-                while await self.reader.read(1 << 16):
-                    pass
-            except ConnectionError:
-                pass
-        return True
-
-    async def close(self) -> None:
-        self.writer.close()
-        try:
-            await self.writer.wait_closed()
-        except ConnectionError:
-            pass

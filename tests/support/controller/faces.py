@@ -24,8 +24,8 @@ from boincvm.node.node import Node
 from boincvm.node.responder import Verb
 from support.controller.lossy import FakeProgram
 from support.controller.lossy_files import DirectoryFileRoot
+from support.raw_connection import LIMIT, RawConnection
 
-LIMIT = 20.0
 TOKEN = "the-token-of-this-test"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 JSON = {"Content-Type": "application/json"}
@@ -51,12 +51,8 @@ class Answer(NamedTuple):
         return self.json["error"]
 
 
-class Talk:
+class Talk(RawConnection):
     """A raw connection, which can send anything."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
 
     async def say(self, data: bytes) -> None:
         self.writer.write(data)
@@ -94,23 +90,6 @@ class Talk:
                 chunks.append(chunk)
             body = b"".join(chunks)
         return head._replace(body=body)
-
-    async def is_closed(self) -> bool:
-        """Wait until the server has closed the connection."""
-        async with asyncio.timeout(LIMIT):
-            try:
-                while await self.reader.read(1 << 16):
-                    pass
-            except ConnectionError:
-                pass
-        return True
-
-    async def close(self) -> None:
-        self.writer.close()
-        try:
-            await self.writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 class FakeGuest:

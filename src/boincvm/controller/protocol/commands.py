@@ -14,6 +14,22 @@ WINDOW = 1 << 16
 """Bytes of input that a program has not read yet, at most."""
 _STREAMS = ("stdout", "stderr")
 
+
+@dataclass(frozen=True, slots=True)
+class _OnlyCommandId:
+    """Carries nothing but the id of the command it is about."""
+
+    NAME: ClassVar[str]
+    command_id: str
+
+    def encode(self) -> bytes:
+        return pack(self.NAME, {"cmd-id": self.command_id})
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        return cls(envelope.text("cmd-id"))
+
+
 # To a guest.
 
 
@@ -124,36 +140,20 @@ class SignalCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetCommand:
+class ForgetCommand(_OnlyCommandId):
     """The result was received and need not be kept any more."""
 
     NAME: ClassVar[str] = "CMD_FORGET"
-    command_id: str
-
-    def encode(self) -> bytes:
-        return pack(self.NAME, {"cmd-id": self.command_id})
-
-    @classmethod
-    def read(cls, envelope: Envelope) -> Self:
-        return cls(envelope.text("cmd-id"))
 
 
 # From a guest.
 
 
 @dataclass(frozen=True, slots=True)
-class CommandStarted:
+class CommandStarted(_OnlyCommandId):
     """The program has started."""
 
     NAME: ClassVar[str] = "CMD_STARTED"
-    command_id: str
-
-    def encode(self) -> bytes:
-        return pack(self.NAME, {"cmd-id": self.command_id})
-
-    @classmethod
-    def read(cls, envelope: Envelope) -> Self:
-        return cls(envelope.text("cmd-id"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,35 @@ def check_id(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _NoFields:
+    """Carries nothing but its name."""
+
+    NAME: ClassVar[str]
+
+    def encode(self) -> bytes:
+        return pack(self.NAME)
+
+    @classmethod
+    def read(cls, _envelope: Envelope) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class _AnyFields:
+    """Carries whatever fields its sender chooses, such as `sign`; a PONG repeats its PING's."""
+
+    NAME: ClassVar[str]
+    fields: Mapping[str, object]
+
+    def encode(self) -> bytes:
+        return pack(self.NAME, self.fields)
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        return cls(envelope.fields)
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """Announces a guest: sent on each connection, and when the guest is asked to."""
 
@@ -118,17 +147,10 @@ def _are_texts(values: Iterable[object]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class StillAlive:
+class StillAlive(_NoFields):
     """Says that a guest is present: sent every BEAT seconds."""
 
     NAME: ClassVar[str] = "STILL_ALIVE"
-
-    def encode(self) -> bytes:
-        return pack(self.NAME)
-
-    @classmethod
-    def read(cls, _envelope: Envelope) -> Self:
-        return cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,48 +170,24 @@ class Bye:
 
 
 @dataclass(frozen=True, slots=True)
-class HelloWanted:
+class HelloWanted(_NoFields):
     """Asks an unknown guest that was heard to send HELLO."""
 
     NAME: ClassVar[str] = "HELLO_WANTED"
 
-    def encode(self) -> bytes:
-        return pack(self.NAME)
-
-    @classmethod
-    def read(cls, _envelope: Envelope) -> Self:
-        return cls()
-
 
 @dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(_AnyFields):
     """Asks a guest to answer with PONG at once."""
 
     NAME: ClassVar[str] = "PING"
-    fields: Mapping[str, object]
-    """Any fields that the sender chooses, such as `sign`; the PONG repeats them."""
-
-    def encode(self) -> bytes:
-        return pack(self.NAME, self.fields)
-
-    @classmethod
-    def read(cls, envelope: Envelope) -> Self:
-        return cls(envelope.fields)
 
 
 @dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(_AnyFields):
     """Answers a PING."""
 
     NAME: ClassVar[str] = "PONG"
-    fields: Mapping[str, object]
-
-    def encode(self) -> bytes:
-        return pack(self.NAME, self.fields)
-
-    @classmethod
-    def read(cls, envelope: Envelope) -> Self:
-        return cls(envelope.fields)
 
 
 @dataclass(frozen=True, slots=True)
