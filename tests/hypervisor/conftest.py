@@ -6,7 +6,7 @@ tests/hypervisor`. What a driver cannot do, by its own word, is skipped (docs/dr
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from boincvm.hypervisor.contract import Driver, DriverPackage, Machine, MachineSpec
 from boincvm.hypervisor.registry import BUILT_IN, find_driver, open_driver
 from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
+from support import libvirt_daemon
 from support.driven import add_programs, runs_linux
 from support.virtualbox.fixture import use_virtualbox
 from support.virtualbox.golden import WITH_A_BOOT, StartsCopies, golden_machine
@@ -59,7 +60,21 @@ def _boots_interpreted(item: pytest.Item) -> bool:
     )
 
 
-@pytest.fixture(params=DRIVERS or list(BUILT_IN))
+_TESTED = DRIVERS or list(BUILT_IN)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_libvirt() -> Iterator[None]:
+    """A libvirt daemon of the tests' own, which begins before any test and serves them all."""
+    if "libvirt" not in _TESTED:
+        yield
+        return
+    with libvirt_daemon.running() as daemon, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
+        yield
+
+
+@pytest.fixture(params=_TESTED)
 def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DriverPackage:
     if request.param == _INTERPRETED:
         use_virtualbox(monkeypatch)

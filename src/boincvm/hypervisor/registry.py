@@ -18,6 +18,7 @@ BUILT_IN = {
     "qemu": "boincvm.hypervisor.qemu.package",
     "uml": "boincvm.hypervisor.uml.package",
     "virtualbox": "boincvm.hypervisor.virtualbox.package",
+    "libvirt": "boincvm.hypervisor.libvirt.package",
     "fake": "boincvm.hypervisor.fake.package",
 }
 """Modules with a `PACKAGE`, by driver name."""

@@ -1,0 +1,298 @@
+"""A machine that is a transient domain of libvirt, which ends with our connection to it."""
+
+import asyncio
+import socket
+import time
+import uuid
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import libvirt
+
+from boincvm.errors import HypervisorError, host_error
+from boincvm.host.files import remove_if_empty
+from boincvm.host.process_tree import own_usage
+from boincvm.host.sockets import peer_process
+from boincvm.hypervisor import contract
+from boincvm.hypervisor.channel import Channel, SocketChannel
+from boincvm.hypervisor.console import Console
+from boincvm.hypervisor.contract import (
+    EndCause,
+    GuestMemory,
+    MachineEnd,
+    MachineSpec,
+    MachineState,
+    Usage,
+)
+from boincvm.hypervisor.libvirt.connection import (
+    ANSWER_LIMIT,
+    START_LIMIT,
+    Connection,
+    LibvirtError,
+    call,
+)
+from boincvm.hypervisor.libvirt.definition import (
+    REPORT_PERIOD,
+    Domain,
+    card,
+    definition,
+)
+from boincvm.hypervisor.libvirt.disks import Disks
+from boincvm.hypervisor.libvirt.home import CONSOLE, LINK, Home
+from boincvm.hypervisor.libvirt.uri import Uri
+from boincvm.hypervisor.libvirt.watch import Watch
+
+_RUNS = (MachineState.RUNNING, MachineState.PAUSED)
+_CONNECT_LIMIT = 20.0
+"""Seconds within which a hypervisor that has started has connected the link and the console."""
+
+
+class TransferDisk(NamedTuple):
+    """The `contract.TransferDisk` of a domain."""
+
+    descriptor: int
+
+
+class LibvirtMachine:
+    """A domain and its files: the root disk's layers and `window`."""
+
+    checkpointing = None
+    freezing = None
+    display = None
+
+    def __init__(self, spec: MachineSpec, uri: Uri, *, is_accelerated: bool) -> None:
+        self.spec = spec
+        self.state = MachineState.DEFINED
+        self._uri = uri
+        self._is_accelerated = is_accelerated
+        self._disks: Disks | None = None
+        self._home: Home | None = None
+        self._connection: Connection | None = None
+        self._watch: Watch | None = None
+        self._console: Console | None = None
+        self._asked_to_end = False
+        self._is_connected = True
+        self._reports_memory = False
+
+    @property
+    def balloon(self) -> contract.Balloon | None:
+        return self if self.spec.balloon else None
+
+    @property
+    def network(self) -> contract.NetworkCard | None:
+        return self if self.spec.network else None
+
+    @property
+    def transfer_disk(self) -> contract.TransferDisk | None:
+        window = self._disks.window if self._disks is not None else -1
+        return TransferDisk(window) if window >= 0 else None
+
+    @property
+    def disk_layers(self) -> tuple[str, ...]:
+        return () if self.spec.ephemeral or self._disks is None else self._disks.names
+
+    def files_in_use(self) -> frozenset[str]:
+        if self.spec.ephemeral or self._disks is None:
+            return frozenset()
+        return frozenset((*self._disks.names, self._disks.window_path.name))
+
+    def process_ids(self) -> tuple[int, ...]:
+        watch = self._watch
+        if watch is None or watch.has_ended or not watch.process:
+            return ()
+        return (watch.process,)
+
+    def usage(self) -> Usage | None:
+        pids = self.process_ids()
+        return Usage(*own_usage(pids[0])) if pids else None
+
+    async def create(self) -> None:
+        if self.state is MachineState.DEFINED:
+            self._disks = Disks(self.spec)
+            self.state = MachineState.CREATED
+
+    async def start(self) -> Channel:
+        if self.state in _RUNS:
+            raise HypervisorError("the machine is already running, and its link is taken")
+        if self.state is not MachineState.DEFINED and (self._disks is None or self._watch):
+            raise HypervisorError("the machine has ended, so it cannot start again")
+        await self.create()
+        if self._disks is None:
+            raise RuntimeError("a machine that was created has no disks")
+        try:
+            link = await self._begin(self._disks)
+        except BaseException:
+            await self._release()
+            raise
+        if self.spec.ephemeral:
+            self._disks.unlink()
+            remove_if_empty(self.spec.directory)
+        self.state = MachineState.RUNNING
+        return SocketChannel(link)
+
+    async def _begin(self, disks: Disks) -> socket.socket:
+        """Start the domain, and return the link."""
+        self._connection = await Connection.open(self._uri)
+        home = self._home = await asyncio.to_thread(Home.make, self._uri)
+        domain = Domain(
+            home.id,
+            str(uuid.uuid4()),
+            self._uri,
+            self._is_accelerated,
+            disks.layers,
+            disks.window_path,
+            home.directory / LINK,
+            home.directory / CONSOLE,
+        )
+        text = definition(self.spec, domain)
+        watch = self._watch = Watch()
+        await self._connection.watch(
+            domain.uuid, watch.on_lifecycle, watch.on_disk_full, watch.on_close
+        )
+        with ExitStack() as stack:
+            try:
+                listeners = [stack.enter_context(home.listen(name)) for name in (LINK, CONSOLE)]
+            except OSError as error:
+                raise host_error("the machine cannot start", error, HypervisorError) from error
+            flags = libvirt.VIR_DOMAIN_START_AUTODESTROY if self._uri.has_autodestroy else 0
+            self._connection.domain = await call(
+                START_LIMIT, self._connection.handle.createXML, text, flags
+            )
+            link, console = await _accept(listeners)
+        if self._uri.hypervisor == "qemu":
+            watch.follow(peer_process(link))
+        self._console = Console(console)
+        if not self._is_connected:
+            await self.connect(connected=False)
+        return link
+
+    def _domain(self, wanted: str) -> libvirt.virDomain:
+        if self._connection is None or self._connection.domain is None:
+            raise HypervisorError(f"the machine is not running, so it cannot be {wanted}")
+        return self._connection.domain
+
+    async def _is_paused(self, domain: libvirt.virDomain) -> bool:
+        """Ask libvirt, through which somebody else may have paused it, or let it run."""
+        state = (await call(ANSWER_LIMIT, domain.state))[0]
+        return state == libvirt.VIR_DOMAIN_PAUSED
+
+    async def pause(self) -> None:
+        domain = self._domain("paused")
+        if not await self._is_paused(domain):
+            await call(ANSWER_LIMIT, domain.suspend)
+        self.state = MachineState.PAUSED
+
+    async def resume(self) -> None:
+        domain = self._domain("resumed")
+        if await self._is_paused(domain):
+            await call(ANSWER_LIMIT, domain.resume)
+        self.state = MachineState.RUNNING
+
+    async def connect(self, *, connected: bool) -> None:
+        """Implement `NetworkCard.connect`."""
+        self._is_connected = connected
+        if self._connection is not None and self._connection.domain is not None:
+            domain = self._connection.domain
+            live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+            await call(ANSWER_LIMIT, domain.updateDeviceFlags, card(connected=connected), live)
+
+    async def set_memory(self, size: int) -> None:
+        """Implement `Balloon.set_memory`."""
+        domain = self._domain("given another size")
+        live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+        wanted = min(size, self.spec.memory)
+        await call(ANSWER_LIMIT, domain.setMemoryFlags, wanted >> 10, live)
+        if size >= self.spec.memory and self._reports_memory:
+            await call(ANSWER_LIMIT, domain.setMemoryStatsPeriod, 0, live)
+            self._reports_memory = False
+
+    async def memory(self) -> GuestMemory | None:
+        """Implement `Balloon.memory`."""
+        domain = self._domain("measured")
+        if not self._reports_memory:
+            live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+            await call(ANSWER_LIMIT, domain.setMemoryStatsPeriod, REPORT_PERIOD, live)
+            self._reports_memory = True
+            return None
+        said = await call(ANSWER_LIMIT, domain.memoryStats)
+        at = float(said.get("last_update", 0))
+        if "usable" not in said or time.time() > at + 2 * REPORT_PERIOD:
+            return None
+        return GuestMemory(said["actual"] << 10, said["usable"] << 10, at)
+
+    async def stop(self) -> None:
+        if self._connection is not None and self._watch is not None:
+            self._asked_to_end = True
+            # Its end need not be waited for politely: nothing of it is kept but what is written.
+            self._watch.kill()
+            domain = self._connection.domain
+            if domain is not None and not self._watch.has_ended:
+                await _destroy(domain)
+                async with asyncio.timeout(ANSWER_LIMIT):
+                    await self._watch.ended()
+            del domain
+        await self._release()
+        if self.state in _RUNS:
+            self.state = MachineState.STOPPED
+
+    async def _release(self) -> None:
+        """Let go of everything but the disk's files. Idempotent."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+        if self._watch is not None:
+            self._watch.close()
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+        if self._disks is not None:
+            self._disks.close()
+        if self._home is not None:
+            self._home.remove()
+            self._home = None
+
+    async def destroy(self) -> None:
+        await self.stop()
+        if self.state is not MachineState.DESTROYED:
+            if self._disks is not None and self.spec.directory.exists():
+                self._disks.unlink()
+            self._disks = None
+            self.state = MachineState.DESTROYED
+
+    async def ended(self) -> MachineEnd:
+        if self._watch is None:
+            raise HypervisorError("the machine was never started")
+        end = await self._watch.ended()
+        if self._asked_to_end:
+            return MachineEnd(EndCause.ASKED, "")
+        if end.cause is EndCause.POWERED_OFF and self._console is not None:
+            panic = self._console.panic_line()
+            return MachineEnd(EndCause.PANICKED, panic) if panic else end
+        return end
+
+
+async def _destroy(domain: libvirt.virDomain) -> None:
+    """End the domain, which may have ended meanwhile. Raises LibvirtError."""
+    try:
+        await call(ANSWER_LIMIT, domain.destroy)
+    except LibvirtError as error:
+        if error.code not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            raise
+
+
+async def _accept(listeners: list[socket.socket]) -> list[socket.socket]:
+    """Return the connections to all listeners. Raises HypervisorError."""
+    loop = asyncio.get_running_loop()
+    accepted: list[socket.socket] = []
+    try:
+        async with asyncio.timeout(_CONNECT_LIMIT):
+            for listener in listeners:
+                connection, _ = await loop.sock_accept(listener)
+                accepted.append(connection)
+    except BaseException as error:
+        for each in accepted:
+            each.close()
+        if isinstance(error, TimeoutError):
+            raise HypervisorError("the hypervisor did not connect the machine's link") from None
+        raise
+    return accepted

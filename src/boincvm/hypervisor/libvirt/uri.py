@@ -1,0 +1,60 @@
+"""Which libvirt the driver talks to: the URI, and what follows from it."""
+
+import os
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from boincvm.errors import UsageError
+from boincvm.host.users import is_root
+
+VARIABLES = ("BOINCVM_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI")
+"""Environment variables that name the URI; the first one that is set counts. The second is
+libvirt's own."""
+_TRANSPORTS = ("", "unix")
+"""What follows the "+" of a URI that leads to this host."""
+_CLOSES_WITH_US = ("qemu", "bhyve")
+"""Hypervisors whose libvirt driver ends a machine when its maker's connection closes."""
+
+
+class Uri(NamedTuple):
+    """A URI that leads to a libvirt on this host."""
+
+    text: str
+    hypervisor: str
+    """As libvirt names it: qemu, xen, vbox, bhyve, test."""
+    is_system: bool
+    """Whether the daemon is the whole host's and may run machines as any user."""
+
+    @property
+    def has_autodestroy(self) -> bool:
+        return self.hypervisor in _CLOSES_WITH_US
+
+
+def chosen_uri() -> Uri:
+    """Return the URI that the user has chosen, else that of the user's own QEMU machines.
+
+    Raises UsageError.
+    """
+    named = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), "")
+    return parse_uri(named or ("qemu:///system" if is_root() else "qemu:///session"))
+
+
+def parse_uri(text: str) -> Uri:
+    """Return what the URI says. Raises UsageError if it leads to another host."""
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise _refused(text, str(error)) from error
+    hypervisor, _, transport = parts.scheme.partition("+")
+    if not hypervisor:
+        raise _refused(text, "it names no hypervisor")
+    if parts.netloc or transport not in _TRANSPORTS:
+        raise _refused(text, "the machine's files are on this host, and it leads to another one")
+    return Uri(text, hypervisor, parts.path == "/system")
+
+
+def _refused(text: str, why: str) -> UsageError:
+    return UsageError(
+        f"the libvirt URI {ascii(text)[:100]} cannot be used: {why}",
+        hint=f"set {VARIABLES[0]} to qemu:///session or qemu:///system",
+    )
