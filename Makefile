@@ -9,8 +9,10 @@ VENV := .venv
 BOINCVM := $(VENV)/bin/boincvm
 RUN_PACKAGES := qemu-system-x86 qemu-utils util-linux
 IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
+# libvirt-python is compiled where it is installed.
+BINDING_PACKAGES := libvirt-dev pkg-config gcc libc6-dev
 KERNEL_PACKAGES := bubblewrap bc bison flex gcc libc6-dev libelf-dev make xz-utils
-TEST_PACKAGES := $(KERNEL_PACKAGES) user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc
+TEST_PACKAGES := $(KERNEL_PACKAGES) libvirt-daemon libvirt-daemon-driver-qemu user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc
 
 .PHONY: demo test check coverage bench setup packages test-packages environment environment-dev images clean
 
@@ -60,6 +62,7 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
+	setup/packages.sh $(BINDING_PACKAGES)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --group dev
 	touch $@
 

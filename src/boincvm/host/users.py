@@ -9,6 +9,7 @@ if sys.platform == "win32":
         data_home,
         home_directory,
         is_root,
+        user_and_group,
         user_id,
         user_name,
     )
@@ -19,6 +20,7 @@ else:
         data_home,
         home_directory,
         is_root,
+        user_and_group,
         user_id,
         user_name,
     )
@@ -29,6 +31,7 @@ __all__ = [
     "data_home",
     "home_directory",
     "is_root",
+    "user_and_group",
     "user_id",
     "user_name",
 ]

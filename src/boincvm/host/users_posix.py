@@ -12,6 +12,11 @@ def user_id() -> str:
     return str(os.getuid())
 
 
+def user_and_group() -> tuple[int, int]:
+    """Return the numbers of the user and group that files of this process get."""
+    return os.geteuid(), os.getegid()
+
+
 def is_root() -> bool:
     """Tell whether this process runs as root."""
     return os.geteuid() == 0

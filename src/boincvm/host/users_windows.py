@@ -11,6 +11,11 @@ def user_id() -> str:
     return f"{os.environ.get('USERDOMAIN', '')}/{os.environ.get('USERNAME', '')}"
 
 
+def user_and_group() -> tuple[int, int]:
+    """Return the numbers of the user and group that files of this process get."""
+    raise not_yet("numbers of users")
+
+
 def is_root() -> bool:
     """Tell whether this process runs as an administrator."""
     raise not_yet("whether this user is an administrator")

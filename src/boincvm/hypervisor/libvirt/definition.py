@@ -4,13 +4,13 @@ Format: libvirt's formatdomain page. It is made by an XML library: no name of a 
 than that it is a name.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, register_namespace, tostring
 
 from boincvm.errors import HypervisorError
+from boincvm.host.users import user_and_group
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.libvirt.uri import Uri
 
@@ -94,7 +94,8 @@ def definition(spec: MachineSpec, domain: Domain) -> str:
         # The machine runs as the user that asks for it, whose files it is made of; nothing of them
         # is given to another user.
         label = SubElement(root, "seclabel", type="static", model="dac", relabel="no")
-        _text(label, "label", f"+{os.geteuid()}:+{os.getegid()}")
+        user, group = user_and_group()
+        _text(label, "label", f"+{user}:+{group}")
     return tostring(root, encoding="unicode")
 
 
