@@ -1,0 +1,118 @@
+"""The libvirt driver's definitions, which libvirt's own test hypervisor takes, and its URIs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree.ElementTree import fromstring
+
+import libvirt
+import pytest
+
+from boincvm.errors import HypervisorError, UsageError
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.libvirt.definition import NAMESPACE, Domain, Layer, card, definition
+from boincvm.hypervisor.libvirt.uri import chosen_uri, parse_uri
+
+ODD = Path("/a machine, its place: <odd>=\"yes\"&'no'")
+SPEC = MachineSpec(ODD, ODD / "kernel", ODD / "initrd", ODD / "root", memory=256 << 20, cpus=2)
+
+
+def domain(uri: str = "test:///default", *, is_accelerated: bool = False) -> Domain:
+    return Domain(
+        id="0badcafe",
+        uuid="6a3c4bb2-6a3c-4bb2-9a3c-4bb26a3c4bb2",
+        uri=parse_uri(uri),
+        is_accelerated=is_accelerated,
+        layers=[
+            Layer(ODD / "top.qcow2", "qcow2"),
+            Layer(ODD / "low.qcow2", "qcow2"),
+            Layer(ODD / "root", "raw"),
+        ],
+        window=ODD / "window",
+        link=ODD / "link",
+        console=ODD / "console",
+    )
+
+
+@pytest.fixture
+def connection() -> Iterator[libvirt.virConnect]:
+    connection = libvirt.open("test:///default")
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        SPEC._replace(network=True, balloon=True, durable=True),
+        SPEC._replace(kernel=None, initrd=None),
+    ],
+)
+def test_libvirt_takes_them(connection: libvirt.virConnect, spec: MachineSpec) -> None:
+    """By its own schema, and gives back what was said."""
+    made = connection.defineXMLFlags(definition(spec, domain()), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    assert made.name() == "boincvm-0badcafe"
+    said = made.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
+    assert '"0badcafe"' in said.replace("'", '"')
+    given = made.XMLDesc()
+    for name in ("top.qcow2", "low.qcow2", "root", "window", "link", "console"):
+        assert "&lt;odd&gt;=" in given
+        assert f"/{name}'" in given or f'/{name}"' in given
+    assert made.create() == 0
+    made.destroy()
+    made.undefine()
+
+
+def test_a_name_is_only_a_name() -> None:
+    text = definition(SPEC, domain())
+    assert "<odd>" not in text
+    assert text.count("&lt;odd&gt;") >= 8
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_accelerated", "kind"),
+    [
+        ("qemu:///session", False, "qemu"),
+        ("qemu:///session", True, "kvm"),
+        ("xen:///system", False, "xen"),
+        ("vbox:///session", False, "vbox"),
+        ("bhyve:///system", False, "bhyve"),
+    ],
+)
+def test_the_kind_of_domain(uri: str, kind: str, *, is_accelerated: bool) -> None:
+    text = definition(SPEC, domain(uri, is_accelerated=is_accelerated))
+    assert fromstring(text).get("type") == kind
+
+
+def test_a_system_runs_it_as_its_user() -> None:
+    assert "<seclabel" in definition(SPEC, domain("qemu:///system"))
+    assert "<seclabel" not in definition(SPEC, domain("qemu:///session"))
+
+
+def test_the_cable() -> None:
+    assert 'state="up"' in card(connected=True)
+    assert 'state="down"' in card(connected=False)
+
+
+def test_a_kernel_without_an_initrd() -> None:
+    with pytest.raises(HypervisorError, match="no initrd"):
+        definition(SPEC._replace(initrd=None), domain())
+
+
+def test_whose_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BOINCVM_LIBVIRT_URI", raising=False)
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "xen:///system")
+    assert chosen_uri().hypervisor == "xen"
+    monkeypatch.setenv("BOINCVM_LIBVIRT_URI", "qemu+unix:///session?socket=/run/s")
+    assert chosen_uri() == ("qemu+unix:///session?socket=/run/s", "qemu", False)
+    monkeypatch.delenv("BOINCVM_LIBVIRT_URI")
+    monkeypatch.delenv("LIBVIRT_DEFAULT_URI")
+    assert chosen_uri().hypervisor == "qemu"
+
+
+@pytest.mark.parametrize(
+    "uri", ["qemu+ssh://host/system", "qemu://host/system", "qemu+tcp:///system", "", "a", "q://["]
+)
+def test_uris_that_lead_elsewhere(uri: str) -> None:
+    with pytest.raises(UsageError, match="cannot be used"):
+        parse_uri(uri)
