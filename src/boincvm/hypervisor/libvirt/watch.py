@@ -27,9 +27,9 @@ class Watch:
         self.process = 0
         """The id of the process that runs the machine; 0 if it is not known."""
 
-    def follow(self, process: int) -> None:
+    def follow(self, process: int | None) -> None:
         """Note the process that runs the domain, if it is one of this host that we can see."""
-        if process > 0:
+        if process:
             with suppress(ProcessLookupError):
                 self._handle = open_process(process)
                 self.process = process
