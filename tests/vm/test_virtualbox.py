@@ -127,6 +127,18 @@ async def test_the_layer_is_over_the_image(machine: MakeMachine, base_image: Pat
     assert (base_image / "root.qcow2").stat() == before
 
 
+async def test_a_disk_that_is_larger_than_the_image(
+    machine: MakeMachine, spec: MachineSpec
+) -> None:
+    """VirtualBox can read all of it, also what is beyond the image's own disk."""
+    one = machine(disk_size=(8 << 30) + (64 << 20))
+    await one.create()
+    assert one.home is not None
+    source, copy = spec.directory / "disk-000001.vdi", spec.directory / "copy.vdi"
+    await one.home.manage.run("clonemedium", "disk", str(source), str(copy), "--format", "VDI")
+    assert copy.stat().st_size > 64 << 20
+
+
 async def test_a_network_card_is_there_where_asked_for(machine: MakeMachine) -> None:
     one = machine(network=True)
     assert one.network is not None

@@ -96,6 +96,12 @@ def test_an_empty_layer(tmp_path: Path, size: int) -> None:
     assert vdi.read_layer(tmp_path / "disk.vdi") == (layer, BELOW, size)
 
 
+def test_a_layer_that_is_larger_than_what_is_beneath(tmp_path: Path) -> None:
+    """What is beyond is zero, and not looked for beneath."""
+    vdi.write_layer(tmp_path / "disk.vdi", 64 << 20, BELOW, 60 << 20)
+    assert blocks_of(tmp_path / "disk.vdi") == dict.fromkeys(range(60, 64), b"")
+
+
 @pytest.mark.parametrize(
     ("at", "value", "why"),
     [

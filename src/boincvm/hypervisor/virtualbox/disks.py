@@ -51,16 +51,17 @@ class Disks:
         self.directory = directory
         self.window = -1
         try:
-            size = _wanted_size(spec)
+            size, wanted = _sizes(spec)
             self.chain = [Medium(_BASE, spec.root.resolve(), _FORMATS[spec.root_format])]
             for name in layers:
                 self._take(name)
             self.layers = layers
             if not layers:
-                self._add_layer(size)
+                self._add_layer(wanted, size)
             elif are_frozen:
                 self._merge_if_many()
-                self._add_layer(vdi.read_layer(self.top.path).size)
+                top = vdi.read_layer(self.top.path).size
+                self._add_layer(top, top)
             self._make_window()
         except BaseException as error:
             self.close()
@@ -72,10 +73,10 @@ class Disks:
                 ) from error
             raise
 
-    def _add_layer(self, size: int) -> None:
-        """Put an empty layer on top. Raises OSError."""
+    def _add_layer(self, size: int, below: int) -> None:
+        """Put an empty layer of `size` bytes over a disk of `below` bytes. Raises OSError."""
         name = free_layer(self.directory)
-        layer = vdi.write_layer(self.directory / name, size, self.chain[-1].id)
+        layer = vdi.write_layer(self.directory / name, size, self.chain[-1].id, below)
         self.chain.append(Medium(layer, self.directory / name, "VDI"))
         self.layers = (*self.layers, name)
 
@@ -163,7 +164,8 @@ def free_layer(directory: Path) -> str:
     return f"disk-{max(numbers, default=0) + 1:06d}.vdi"
 
 
-def _wanted_size(spec: MachineSpec) -> int:
+def _sizes(spec: MachineSpec) -> tuple[int, int]:
+    """Return the size of the root disk, and that of the machine's disk. Raises UsageError."""
     size = qcow2.check_root(spec.root, spec.root_format)
     wanted = size if spec.disk_size is None else spec.disk_size
     if wanted < size:
@@ -171,4 +173,9 @@ def _wanted_size(spec: MachineSpec) -> int:
             f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
             hint="ask for as much or more, or leave the disk's size out",
         )
-    return wanted
+    if wanted > size and size % vdi.BLOCK:
+        raise UsageError(
+            "VirtualBox cannot enlarge a disk whose size is no multiple of 1 MiB",
+            hint="leave the disk's size out",
+        )
+    return size, wanted

@@ -46,11 +46,18 @@ class Layer(NamedTuple):
     """Bytes of the disk."""
 
 
-def write_layer(path: Path, size: int, below: uuid.UUID) -> uuid.UUID:
-    """Write an empty layer of `size` bytes to `path`; return its UUID. Raises OSError."""
+def write_layer(
+    path: Path, size: int, below: uuid.UUID, below_size: int | None = None
+) -> uuid.UUID:
+    """Write an empty layer of `size` bytes to `path`; return its UUID.
+
+    `below_size`: bytes of the disk beneath, if that is smaller. What is beyond is zero; VirtualBox
+    would look for it beneath, and fail. Raises OSError.
+    """
     layer = uuid.uuid4()
     blocks = -(-size // BLOCK)
-    table = _UNUSED * blocks
+    shared = blocks if below_size is None else min(-(-below_size // BLOCK), blocks)
+    table = _UNUSED * shared + struct.pack("<I", _ZERO) * (blocks - shared)
     data = _MAP_AT + len(table) + -len(table) % BLOCK
     fields = struct.pack(
         _FIELDS,
