@@ -2,12 +2,14 @@
 
 uml_start: `boincvm run --driver uml -- true` as a whole process, in seconds. uml_overhead: GMP-ECM
 in a machine against the same program on the host, in seconds of the host's processor time; the
-program is taken out of the image. uml_syscalls: a C compiler in a machine against the host's, by
-the clock of each side, in seconds; both have to be of one version. pause_resume_uml: a pause and a
-resume of a machine whose program computes, in ms. The kernel is built where it is missing.
+program is taken out of the image. uml_syscalls: Debian 12's C compiler in a machine against the
+same on the host, which compiles twelve files, by the clock of each side, in seconds.
+pause_resume_uml: a pause and a resume of a machine whose program computes, in ms. The kernel is
+built where it is missing.
 """
 
 import asyncio
+import re
 import resource
 import shutil
 import subprocess
@@ -28,16 +30,30 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.hypervisor.contract import Machine, MachineSpec
 from boincvm.hypervisor.registry import open_driver
-from boincvm.image.build import build_image
 from boincvm.image.kernels.build import build_kernel
 from boincvm.image.kernels.store import UML
 from boincvm.image.progress import to_standard_error
-from boincvm.image.store import Image, ImageStore
-from boincvm.machine.build_machine import booted
+from boincvm.image.store import Image
 
-COMPILER_IMAGE = "bench-cc"
 SOURCES = Path(__file__).parents[1] / "guest/libboinc"
-COMPILE = 'for file in *.c; do gcc -O1 -c -o /dev/null "$file" || exit 1; done'
+COMPILE = """\
+turn=0
+while [ $turn -le {times} ]; do # the first is not counted
+    read begin rest </proc/uptime
+    for file in *.c; do gcc-12 -O1 -c -o /dev/null "$file" || exit 1; done
+    read end rest </proc/uptime
+    echo $begin $end
+    turn=$((turn + 1))
+done
+"""
+COMPILER = (
+    "/usr/lib/gcc/x86_64-linux-gnu/12/cc1",
+    "/usr/bin/as",
+    "/usr/bin/gcc-12",
+    "/usr/lib/gcc/x86_64-linux-gnu/12/include",
+    "/usr/include",
+)
+"""Debian 12's; the first two are ELF files whose libraries are needed."""
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _PROGRAM = (
     "usr/bin/ecm",
@@ -145,42 +161,37 @@ def _uml_overhead(laboratory: Laboratory) -> list[Result]:
     return [Result("uml_overhead", ours, "s", theirs, "the host itself", 1.03)]
 
 
-async def _compile(laboratory: Laboratory, image: Image, times: int) -> tuple[float, float]:
-    measured: tuple[list[float], list[float]] = ([], [])
-    with tempfile.TemporaryDirectory(dir=laboratory.directory) as name:
-        directory = Path(name)
-        shutil.copytree(SOURCES, directory / "sources")
-        pack = ["tar", "-c", "-C", str(directory / "sources"), "."]
-        packed = await asyncio.to_thread(subprocess.run, pack, check=True, capture_output=True)
-        async with _machine(image, directory) as (_, link):
-            await _run(link, "tar -x", packed.stdout)
-            for turn in range(times + 1):
-                laboratory.say(f"{turn} of {times}")
-                begin = perf_counter()
-                await _run(link, COMPILE)
-                middle = perf_counter()
-                await asyncio.to_thread(
-                    subprocess.run, ["sh", "-c", COMPILE], cwd=directory / "sources", check=True
-                )
-                if turn > 0:
-                    measured[0].append(middle - begin)
-                    measured[1].append(perf_counter() - middle)
-    return median(measured[0]), median(measured[1])
+def _pack_compiler(archive: Path) -> None:
+    """Pack the host's C compiler with all that it needs, except the linker."""
+    listed = subprocess.run(["ldd", *COMPILER[:2]], check=True, capture_output=True, text=True)
+    libraries = sorted(set(re.findall(r"/\S+\.so\S*", listed.stdout)))
+    names = [path.lstrip("/") for path in (*libraries, *COMPILER)]
+    subprocess.run(["tar", "-chf", archive, "-C", "/", *names], check=True)
 
 
 def _uml_syscalls(laboratory: Laboratory) -> list[Result]:
     _ready_kernel()
-    progress = to_standard_error()
-    build_image(
-        COMPILER_IMAGE,
-        ("gcc", "libc6-dev"),
-        if_missing=True,
-        boot=booted,
-        progress=progress,
+    times = laboratory.times(5, 2)
+    with tempfile.TemporaryDirectory(dir=laboratory.directory) as name:
+        directory = Path(name)
+        _pack_compiler(directory / "cc.tar")
+        shutil.copytree(SOURCES, directory / "sources")
+        (directory / "compile").write_text(COMPILE.format(times=times))
+        script = "tar -xf cc.tar -C / && cd sources && sh ../compile"
+        inputs = [f"--input={directory / name}" for name in ("cc.tar", "sources", "compile")]
+        run = [BOINCVM, "run", "--driver", "uml", "--memory", "1G", *inputs, "--", "sh"]
+        guest = _seconds_told([*run, "-c", script], directory)
+        host = _seconds_told(["sh", "../compile"], directory / "sources")
+    return [Result("uml_syscalls", guest, "s", host, "the host itself", 2.0)]
+
+
+def _seconds_told(command: list[str], directory: Path) -> float:
+    """Return the median of the times that COMPILE has printed."""
+    done = subprocess.run(
+        command, cwd=directory, env=clean_environment(), stdout=subprocess.PIPE, check=True
     )
-    with ImageStore().open(COMPILER_IMAGE) as image:
-        ours, theirs = asyncio.run(_compile(laboratory, image, laboratory.times(7, 3)))
-    return [Result("uml_syscalls", ours, "s", theirs, "the host itself", 2.0)]
+    pairs = [line.split() for line in done.stdout.decode().splitlines()]
+    return median(float(end) - float(begin) for begin, end in pairs[1:])
 
 
 async def _pairs(laboratory: Laboratory, times: int) -> float:

@@ -18,7 +18,7 @@ def find_program(name: str) -> str | None:
     """Find the program `name` on PATH. (`shutil.which` would import compression modules.)"""
     for directory in os.get_exec_path():
         path = Path(directory, name)
-        if path.is_file() and os.access(path, os.X_OK):
+        if os.access(path, os.X_OK) and path.is_file():  # the first never raises
             return str(path)
     return None
 

@@ -1,6 +1,9 @@
 """Build a guest kernel from Debian's sources; equal recipes give equal bytes."""
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +46,8 @@ _LEFT_OUT = (
     *("*/Documentation/*/*", "*/sound/*.[ch]", "*/drivers/gpu/*.[ch]", "*/drivers/net/*/*.[ch]"),
     "*/tools/testing/*",
 )
+_REFUSED = re.compile(r"[\s:]")
+"""What the kernel's Makefile refuses in the path of its sources."""
 _WAITS = "waiting for another build of this kernel"
 _OBJECT = re.compile(r"  (?:CC|AS|HOSTCC) +(?:\[M\] +)?(\S+)")
 
@@ -91,8 +96,8 @@ def build_kernel(
             if present is not None and present.recipe == recipe:
                 return BuiltKernel(present, fresh=False)
             check_space(directory, DISK_SPACE, "building a kernel")
-            with progress.step(f"building the kernel {name}"):
-                release = _build(directory, configuration, source, package, progress)
+            with progress.step(f"building the kernel {name}"), _workshop(directory) as workshop:
+                release = _build(workshop, directory, configuration, source, package, progress)
             kernel = store.publish(name, directory / "object", release, recipe)
     return BuiltKernel(kernel, fresh=True)
 
@@ -112,16 +117,36 @@ def _present(name: str) -> GuestKernel | None:
     return kernel
 
 
+@contextmanager
+def _workshop(directory: Path) -> Iterator[Path]:
+    """Yield a directory to compile in: `directory`, unless the kernel's Makefile refuses its path.
+
+    Raises ImageBuildError.
+    """
+    if _REFUSED.search(str(directory)) is None:
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="boincvm-kernel-") as name:
+        if _REFUSED.search(name) is not None:
+            raise ImageBuildError(
+                f"a kernel cannot be compiled in {name}, whose path has a space or a colon",
+                hint="set TMPDIR to another directory",
+            )
+        check_space(Path(name), DISK_SPACE, "building a kernel")
+        yield Path(name)
+
+
 def _build(
+    workshop: Path,
     directory: Path,
     configuration: Configuration,
     source: KernelSource,
     package: Path,
     progress: Progress,
 ) -> str:
-    """Leave the kernel in directory/object and return its release."""
+    """Compile in `workshop`, leave the kernel in directory/object and return its release."""
     with progress.step("unpacking the sources"):
-        tree = _unpack(directory, package, source)
+        tree = _unpack(workshop, package, source)
     make = _Make(tree, configuration.architecture, progress)
     with progress.step("configuring"):
         _configure(tree, make, configuration, progress)
