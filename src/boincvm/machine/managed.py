@@ -23,6 +23,7 @@ from boincvm.hypervisor.contract import (
     MachineState,
     RecordLayers,
 )
+from boincvm.machine.admission import Admission
 from boincvm.machine.end import end_error
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.resources import MemoryHold, Usage, resident
@@ -51,7 +52,15 @@ class ManagedMachine:
     It can be paused or killed at any time, even before or during its start.
     """
 
-    def __init__(self, driver: Driver, spec: MachineSpec, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        spec: MachineSpec,
+        settings: Settings | None = None,
+        admission: Admission | None = None,
+    ) -> None:
+        """Take what makes the machine; `admission`: if it has been let in already."""
+        self._admission = admission
         self.driver = driver
         self.spec = spec
         self._settings = settings or Settings()
@@ -129,8 +138,11 @@ class ManagedMachine:
         A source that fails is discarded, and `rejected` tells why. No other source is tried if the
         machine has been killed or the failure is not the source's fault: HypervisorKilledError,
         HostDiskFullError, HypervisorMissingError, UsageError and OSError are raised at once. Raises
-        the last source's HypervisorError, GuestError or SavedMachineError.
+        the last source's HypervisorError, GuestError or SavedMachineError. Raises
+        NotEnoughRoomError if there are as many machines as may be (admission.py).
         """
+        if self._admission is None:
+            self._admission = Admission(self.spec.memory)
         self._wants_golden = any(isinstance(source, Clone) for source in sources)
         for source in sources:
             try:
@@ -170,8 +182,10 @@ class ManagedMachine:
 
     async def _begin(self, source: StartSource, machine: Machine) -> None:
         """Start from `source`; wait for the agent, unless the guest stays paused until `wake`."""
-        settings = self._settings
+        settings, admission = self._settings, self._admission
         self._source, self._machine = source, machine
+        if isinstance(source, Boot) and admission is not None and not self._should_pause:
+            await admission.boot()
         async with self._busy:
             goes_on = self._must_wake = isinstance(source, Restore)
             self._memory = MemoryHold(None if goes_on else self.spec.memory)
@@ -198,6 +212,8 @@ class ManagedMachine:
         match source:
             case Boot():
                 await self._wait_for(_ready(link))
+                if admission is not None:
+                    admission.end_boot()
             case Clone():
                 await self._wait_for(link.attach(None, clone_identity_for(self.spec)))
             case Restore(attach=attach) if attach is not None:
@@ -265,6 +281,8 @@ class ManagedMachine:
         """Pause the machine as soon as it exists; calling it again is harmless."""
         self._should_pause = True
         self._watch.pause()
+        if self._admission is not None:
+            self._admission.end_boot()  # others may boot while it stands still
         await self._apply()
 
     async def resume(self) -> None:
@@ -391,14 +409,19 @@ class ManagedMachine:
         """End the machine, and remove its files unless `keep` is set or it is saved."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to measure it
-        if self._session is not None:
-            self._session.link.close()
-        if self._machine is None:
-            return
-        if keep:
-            await self._machine.stop()
-        elif not self.is_saved:
-            await self._machine.destroy()
+        try:
+            if self._session is not None:
+                self._session.link.close()
+            if self._machine is None:
+                return
+            if keep:
+                await self._machine.stop()
+            elif not self.is_saved:
+                await self._machine.destroy()
+        finally:
+            if self._admission is not None:
+                self._admission.end()
+                self._admission = None
 
     async def kill(self) -> None:
         """End the machine immediately, whatever else is in progress."""

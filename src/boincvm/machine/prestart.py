@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from boincvm.gc_freeze import late_imports
 from boincvm.guestlink.attach_frame import attach_frame
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.contract import MachineSpec, Prestart
 from boincvm.hypervisor.registry import open_driver, prestart
 from boincvm.image.store import Image
+from boincvm.machine.admission import Admission
 from boincvm.machine.golden.snapshots import Found, find_golden
 from boincvm.machine.golden.switch import is_wanted
 from boincvm.machine.spec import clone_identity_for
@@ -29,23 +30,37 @@ class Prestarted:
         `driver`: the driver's name. `silence_limit`: the limit, in seconds, of the settings that it
         will be managed with.
 
-        Raises UsageError, HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
+        Raises UsageError, HypervisorError, HypervisorMissingError, HostDiskFullError, OSError, and
+        NotEnoughRoomError if there are as many machines as may be (admission.py).
         """
         self._spec = spec
         self._driver, self._image = driver, image
-        self._prestart = prestart(driver, image.kernel)
+        self._admission = Admission(spec.memory)
+        self._prestart: Prestart | None = None
+        try:
+            self._begin(silence_limit)
+        except BaseException:
+            self._admission.end()
+            raise
+
+    def _begin(self, silence_limit: float) -> None:
+        spec, image = self._spec, self._image
+        early = prestart(self._driver, image.kernel)
         self.sources: list[StartSource] = [Clone(image), Boot()]
         """For `ManagedMachine.start`."""
-        if self._prestart is None:
+        if early is None:
             return
         found = Found(None)
-        identity = self._prestart.identity() if is_wanted() else None
+        identity = early.identity() if is_wanted() else None
         if identity is not None:
             found = find_golden(image, spec, identity)
-        self._prestart.begin(spec, found.golden.directory if found.golden else None)
+        if found.golden is None and not self._admission.try_boot():
+            return  # others boot, and `ManagedMachine.start` waits for its turn
+        self._prestart = early
+        early.begin(spec, found.golden.directory if found.golden else None)
         if found.golden is not None:
             with suppress(OSError):  # if it has ended already, the driver reports why
-                self._prestart.say(attach_frame(silence_limit, clone_identity_for(spec)))
+                early.say(attach_frame(silence_limit, clone_identity_for(spec)))
         self.sources = [Clone(image, found, is_asked=True), Boot()]
 
     async def machine(self, settings: Settings) -> ManagedMachine:
@@ -56,9 +71,10 @@ class Prestarted:
             driver = self._prestart.driver() if self._prestart is not None else None
         if driver is None:
             driver = await open_driver(self._driver, self._image.kernel)
-        return ManagedMachine(driver, self._spec, settings)
+        return ManagedMachine(driver, self._spec, settings, self._admission)
 
     def end(self) -> None:
         """End what was started, unless something else has ended it already."""
         if self._prestart is not None:
             self._prestart.end()
+        self._admission.end()

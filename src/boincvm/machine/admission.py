@@ -1,0 +1,165 @@
+"""How many machines of this user may run on this host at once, and how many may boot.
+
+Each machine has a seat: a file in `machines/` of the cache directory, locked by the process that
+runs it. The kernel releases the lock when that process ends, however it ends, so a seat that is not
+locked belongs to nobody, and the next machine removes it.
+
+    machines/lock             held for a moment by whoever counts the seats
+    machines/MEMORY-…         a seat: the guest's memory in bytes, and a random word
+    machines/boot-N           held by a machine that boots
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from boincvm.errors import host_error
+from boincvm.host.locks import exclusive, open_lock, try_lock
+from boincvm.host.resources import processors, total_memory
+from boincvm.hypervisor.preferences import read_preferences
+from boincvm.machine.errors import NotEnoughRoomError
+from boincvm.paths import cache_directory
+from boincvm.sizes import format_size
+
+_MUTEX = "lock"
+_BOOT = "boot-"
+
+
+class Admission:
+    """The right to run one machine; it ends with `end`, or with this process."""
+
+    def __init__(self, memory: int) -> None:
+        """Take a seat for a machine of `memory` bytes.
+
+        Raises NotEnoughRoomError if there are as many machines as may be, HostDiskFullError,
+        HostError.
+        """
+        self._directory = _directory()
+        self._turn = -1
+        try:
+            self._sit_down(memory)
+        except OSError as error:
+            raise host_error("a machine's place among others cannot be noted", error) from error
+
+    def _sit_down(self, memory: int) -> None:
+        preferences = read_preferences()
+        with exclusive(self._directory / _MUTEX):
+            taken = _taken(self._directory)
+            _check(memory, taken, preferences.machines, preferences.memory or total_memory())
+            self._seat = self._directory / f"{memory}-{os.urandom(8).hex()}"
+            self._descriptor = open_lock(self._seat)
+            try_lock(self._descriptor)  # nobody else knows its name
+
+    def end(self) -> None:
+        """Give the seat, and the turn to boot, back. Idempotent."""
+        self.end_boot()
+        if self._descriptor >= 0:
+            with suppress(OSError):  # the next machine removes it
+                self._seat.unlink()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    # A boot keeps one processor busy, so there are as many turns as processors.
+
+    def try_boot(self) -> bool:
+        """Take a turn to boot, if one is free; tell whether that was so. Raises OSError."""
+        for number in range(processors()):
+            turn = open_lock(self._directory / f"{_BOOT}{number}")
+            if try_lock(turn):
+                self._turn = turn
+                return True
+            os.close(turn)
+        return False
+
+    async def boot(self) -> None:
+        """Wait for a turn to boot. Raises OSError."""
+        if self._turn >= 0 or self.try_boot():
+            return
+        number = int.from_bytes(os.urandom(2)) % processors()
+        self._turn = await _locked(self._directory / f"{_BOOT}{number}")
+
+    def end_boot(self) -> None:
+        """Give the turn back. Idempotent."""
+        if self._turn >= 0:
+            os.close(self._turn)
+            self._turn = -1
+
+
+def remove_stale_seats() -> int:
+    """Remove the seats of processes that have died; return how many. Raises HostError, OSError."""
+    directory = _directory()
+    if not directory.is_dir():
+        return 0
+    with exclusive(directory / _MUTEX):
+        before = len(list(_seats(directory)))
+        return before - len(_taken(directory))
+
+
+def _directory() -> Path:
+    return cache_directory() / "machines"
+
+
+def _seats(directory: Path) -> list[Path]:
+    names = os.listdir(directory)  # noqa: PTH208 - a start waits for this
+    return [directory / name for name in names if name != _MUTEX and not name.startswith(_BOOT)]
+
+
+def _taken(directory: Path) -> list[int]:
+    """Return the memory of each machine that runs, and remove seats that belong to nobody."""
+    taken = []
+    for seat in _seats(directory):
+        descriptor = open_lock(seat)
+        try:
+            if try_lock(descriptor):
+                seat.unlink()
+            else:
+                size = seat.name.partition("-")[0]
+                taken.append(int(size) if size.isdecimal() else 0)
+        finally:
+            os.close(descriptor)
+    return taken
+
+
+def _check(memory: int, taken: list[int], most: int | None, most_memory: int) -> None:
+    """Raise NotEnoughRoomError if one more machine would be too much."""
+    if most is not None and len(taken) >= most:
+        raise NotEnoughRoomError(
+            f"{len(taken)} machines of yours run on this host, and your preferences allow {most}",
+            hint="wait until one ends, or allow more: machines in preferences.toml",
+        )
+    if sum(taken) + memory > most_memory:
+        raise NotEnoughRoomError(
+            f"the machine asks for {format_size(memory)} of memory; {len(taken)} machines of yours"
+            f" have {format_size(sum(taken))}, and together they may have"
+            f" {format_size(most_memory)}",
+            hint="wait until one ends, or give each less; preferences.toml may set another limit",
+        )
+
+
+async def _locked(path: Path) -> int:
+    """Wait until nobody has the lock `path`; return a descriptor that holds it. Raises OSError."""
+    import asyncio
+
+    from boincvm.host.locks import lock
+    from boincvm.side_thread import in_side_thread
+
+    descriptor = open_lock(path)
+    abandoned = False
+
+    def wait() -> None:
+        try:
+            lock(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if abandoned:  # nobody wants it any more, and this process may live on
+            os.close(descriptor)
+
+    try:
+        await in_side_thread(wait)
+    except asyncio.CancelledError:
+        abandoned = True
+        raise
+    return descriptor
