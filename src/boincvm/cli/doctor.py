@@ -31,10 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.add_argument("--json", action="store_true", help="the findings as one JSON object")
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="first remove what processes of boincvm's that were killed have left",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine the host and print the results; return 0 if a job can run."""
+    removed = _clean() if arguments.clean else None
     # Drivers find out at the same time what takes long; their checks tell it then.
     verdicts, troubles = checks.verdicts()
     before, of_drivers, after = (
@@ -50,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(
             {
+                **({} if removed is None else {"removed": removed}),
                 "can_run_jobs": not failed,
                 "checks": [_as_table(check) for check in found],
                 "drivers": {name: verdict.table() for name, verdict in verdicts.items()},
@@ -60,11 +67,19 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )
     else:
+        for line in removed or ():
+            print(line)
         columns = shutil.get_terminal_size().columns
         print(report(found, columns))
         print(ranking_report(rankings[WANTED], rankings[NONE], columns))
         print("a job cannot run here yet" if failed else "a job can run here")
     return failed[0].exit_code if failed else ExitCode.SUCCESS
+
+
+def _clean() -> list[str]:
+    from boincvm.cli.leftovers import remove_leftovers
+
+    return remove_leftovers() or ["nothing was left by processes that were killed"]
 
 
 def _told_rank(one: Ranked) -> dict[str, object]:

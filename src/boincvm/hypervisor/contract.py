@@ -477,6 +477,13 @@ class DriverPackage(Protocol):
     @property
     def saved_files(self) -> SavedFiles | None: ...
 
+    def remove_orphans(self) -> int:
+        """Remove what machines of this user have left whose processes were killed.
+
+        Nothing of anybody else is touched, nor a machine that runs. Returns how many machines that
+        were. Raises BoincvmError, OSError.
+        """
+
     async def open(self, kernel: Path | None) -> Driver:
         """Return the driver, ready for machines that boot `kernel`, None if no image is here yet.
 

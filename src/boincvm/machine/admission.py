@@ -126,14 +126,14 @@ def _check(memory: int, taken: list[int], most: int | None, most_memory: int) ->
     """Raise NotEnoughRoomError if one more machine would be too much."""
     if most is not None and len(taken) >= most:
         raise NotEnoughRoomError(
-            f"{len(taken)} machines of yours run on this host, and your preferences allow {most}",
+            "as many of your machines run on this host as your preferences allow"
+            f" (machines = {most})",
             hint="wait until one ends, or allow more: machines in preferences.toml",
         )
     if sum(taken) + memory > most_memory:
         raise NotEnoughRoomError(
-            f"the machine asks for {format_size(memory)} of memory; {len(taken)} machines of yours"
-            f" have {format_size(sum(taken))}, and together they may have"
-            f" {format_size(most_memory)}",
+            f"the machine asks for {format_size(memory)} of memory, your other machines have"
+            f" {format_size(sum(taken))}, and together they may have {format_size(most_memory)}",
             hint="wait until one ends, or give each less; preferences.toml may set another limit",
         )
 

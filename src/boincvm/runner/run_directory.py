@@ -68,7 +68,21 @@ def _lock(directory: Path) -> int | None:
     return None
 
 
-def _remove_stale(runs: Path) -> None:
+def remove_stale_runs() -> int:
+    """Remove what runs that were killed have left; return how many. Raises HostError, OSError."""
+    runs = runs_directory()
+    if not runs.is_dir():
+        return 0
+    together = open_lockable_directory(runs)
+    try:
+        lock(together)
+        return _remove_stale(runs)
+    finally:
+        os.close(together)
+
+
+def _remove_stale(runs: Path) -> int:
+    removed = 0
     for directory in runs.iterdir():
         try:
             held = _lock(directory)
@@ -77,6 +91,8 @@ def _remove_stale(runs: Path) -> None:
         if held is not None:
             _remove(directory)
             os.close(held)
+            removed += 1
+    return removed
 
 
 def _no_directory(error: OSError | RuntimeError) -> BoincvmError:

@@ -63,6 +63,11 @@ class PlainPackage:
             return [Check("plain qemu", Status.WARNING, verdict.trouble, verdict.remedy)]
         return [Check("plain qemu", Status.OK, f"version {verdict.version}")]
 
+    def remove_orphans(self) -> int:
+        """Return 0: its processes end with boincvm's,
+        and its files lie in the machine's directory."""
+        return 0
+
     async def open(self, kernel: Path | None) -> PlainDriver:  # noqa: ARG002
         """Return the driver. Raises HypervisorMissingError."""
         from boincvm.errors import HypervisorMissingError

@@ -24,6 +24,10 @@ class FakePackage:
     def assess(self, find_kernel: FindKernel) -> Verdict:  # noqa: ARG002
         return Verdict(version="1", abilities=self.abilities)
 
+    def remove_orphans(self) -> int:
+        """Return 0: nothing of it outlives its process."""
+        return 0
+
     async def open(self, kernel: Path | None) -> FakeDriver:  # noqa: ARG002
         return FakeDriver()
 

@@ -50,6 +50,10 @@ class QemuPackage:
     def saved_files(self) -> QemuSavedFiles:
         return QemuSavedFiles()
 
+    def remove_orphans(self) -> int:
+        """Return 0: its processes end with ours, and its files lie in its owner's directory."""
+        return 0
+
     async def open(self, kernel: Path | None) -> QemuDriver:
         """Return the driver. Raises HypervisorMissingError."""
         from boincvm.hypervisor.qemu.acceleration import probe

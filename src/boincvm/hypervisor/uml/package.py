@@ -47,6 +47,10 @@ class UmlPackage:
 
         return LOOK_UPS
 
+    def remove_orphans(self) -> int:
+        """Return 0: its processes end with ours, and its files lie in its owner's directory."""
+        return 0
+
     async def open(self, kernel: Path | None) -> UmlDriver:  # noqa: ARG002
         """Return the driver. Raises HypervisorMissingError."""
         from boincvm.hypervisor.uml.driver import UmlDriver

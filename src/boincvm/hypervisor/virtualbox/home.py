@@ -190,8 +190,18 @@ def _remove(directory: Path) -> None:
         shutil.rmtree(check_directory(sockets))
 
 
-def _remove_orphans(homes: Path) -> None:
-    """Remove what machines have left whose makers were killed. Raises OSError."""
+def remove_orphans() -> int:
+    """Remove what machines have left whose makers were killed; return how many.
+
+    Raises HostError, OSError.
+    """
+    homes = cache_directory() / _HOMES
+    return _remove_orphans(homes) if homes.is_dir() else 0
+
+
+def _remove_orphans(homes: Path) -> int:
+    """Do `remove_orphans` in the directory of all homes. Raises OSError."""
+    removed = 0
     for directory in homes.iterdir():
         try:
             lock = open_lock(directory / _LOCK)
@@ -203,8 +213,10 @@ def _remove_orphans(homes: Path) -> None:
                 _end_service(_PREFIX + directory.name)
                 with suppress(FileNotFoundError):
                     _remove(directory)
+                removed += 1
         finally:
             os.close(lock)
+    return removed
 
 
 def _end_machine(directory: Path) -> None:

@@ -42,6 +42,12 @@ class VirtualBoxPackage:
 
         return LOOK_UPS
 
+    def remove_orphans(self) -> int:
+        """Remove machines whose makers were killed. Raises BoincvmError, OSError."""
+        from boincvm.hypervisor.virtualbox.home import remove_orphans
+
+        return remove_orphans()
+
     async def open(self, kernel: Path | None) -> VirtualBoxDriver:  # noqa: ARG002
         """Return the driver. Raises HypervisorMissingError."""
         from boincvm.hypervisor.virtualbox.driver import open_driver

@@ -134,10 +134,21 @@ def _write_table(directory: Path, table: dict[str, object]) -> None:
     sync_directory(directory)
 
 
-def _remove_leftovers(together: Path) -> None:
+def remove_unfinished(store: ImageStore) -> int:
+    """Remove snapshots whose makers were killed; return how many. Raises OSError."""
+    together = store.golden
+    if not together.is_dir():
+        return 0
+    with try_exclusive(together / "lock") as is_ours:
+        return _remove_leftovers(together) if is_ours else 0
+
+
+def _remove_leftovers(together: Path) -> int:
     """Remove what killed makers left behind: we hold the lock, so none is running."""
-    for path in together.glob(f"{_NEW}*"):
+    leftovers = list(together.glob(f"{_NEW}*"))
+    for path in leftovers:
         shutil.rmtree(path, ignore_errors=True)
+    return len(leftovers)
 
 
 def _snapshots(together: Path) -> list[Path]:

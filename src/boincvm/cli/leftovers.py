@@ -1,0 +1,39 @@
+"""Removes what processes of boincvm's that were killed have left; the next start does so, too."""
+
+from collections.abc import Callable
+from functools import partial
+
+from boincvm.errors import BoincvmError
+from boincvm.hypervisor.registry import driver_names, find_driver
+from boincvm.image.store import ImageStore
+from boincvm.machine.admission import remove_stale_seats
+from boincvm.machine.golden.maker import remove_unfinished
+from boincvm.runner.run_directory import remove_stale_runs
+
+
+def remove_leftovers() -> list[str]:
+    """Remove them; return a line for each kind that there was, or that could not be removed.
+
+    What runs, and what is not ours, is not touched.
+    """
+    kinds: list[tuple[str, Callable[[], int]]] = [
+        ("directories of runs", remove_stale_runs),
+        ("places among the machines of this host", remove_stale_seats),
+        ("unfinished golden snapshots", partial(remove_unfinished, ImageStore())),
+        *((f"machines of the driver {name}", partial(_of_driver, name)) for name in driver_names()),
+    ]
+    lines = []
+    for what, remove in kinds:
+        try:
+            count = remove()
+        except (BoincvmError, OSError) as error:
+            lines.append(f"{what} could not be looked for: {error}")
+        except Exception as error:  # a driver may be somebody else's
+            lines.append(f"{what} could not be looked for: {type(error).__name__}: {error}")
+        else:
+            lines += [f"removed {what}: {count}"] if count else []
+    return lines
+
+
+def _of_driver(name: str) -> int:
+    return find_driver(name).remove_orphans()
