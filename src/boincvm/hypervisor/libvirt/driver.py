@@ -34,13 +34,18 @@ async def open_driver(kernel: Path | None) -> LibvirtDriver:
     Raises HypervisorMissingError, HypervisorError, UsageError.
     """
     uri = chosen_uri()
-    await call(START_LIMIT, _clean, uri)
+    await call(START_LIMIT, clean, uri)
     return LibvirtDriver(uri, is_accelerated=await in_side_thread(is_accelerated, uri, kernel))
 
 
-def _clean(uri: Uri) -> None:
+def clean(uri: Uri | None = None) -> int:
+    """Remove what machines of killed processes have left; return how many.
+
+    Raises HypervisorError, UsageError, OSError.
+    """
+    uri = uri or chosen_uri()
     connection = connect(uri)
     try:
-        remove_orphans(connection, uri)
+        return remove_orphans(connection, uri)
     finally:
         connection.close()

@@ -84,14 +84,15 @@ def _homes() -> Path:
     return cache_directory() / "libvirt"
 
 
-def remove_orphans(connection: libvirt.virConnect, uri: Uri) -> None:
+def remove_orphans(connection: libvirt.virConnect, uri: Uri) -> int:
     """End the domains of ours whose makers have gone, and remove their directories.
 
-    Raises LibvirtError, OSError.
+    Returns how many there were. Raises LibvirtError, OSError.
     """
+    removed = 0
     homes = _homes()
     if not homes.is_dir():
-        return
+        return removed
     for directory in homes.iterdir():
         try:
             lock = open_lock(directory / _LOCK)
@@ -103,8 +104,10 @@ def remove_orphans(connection: libvirt.virConnect, uri: Uri) -> None:
                 if asked == uri.text.encode() and try_lock(lock):
                     end_domain(connection, directory.name)
                     shutil.rmtree(directory)
+                    removed += 1
         finally:
             os.close(lock)
+    return removed
 
 
 def end_domain(connection: libvirt.virConnect, identity: str) -> None:

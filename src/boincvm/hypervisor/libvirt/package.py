@@ -44,6 +44,20 @@ class LibvirtPackage:
 
         return LOOK_UPS
 
+    def remove_orphans(self) -> int:
+        """Remove machines whose makers were killed. Raises BoincvmError, OSError."""
+        from boincvm.paths import cache_directory
+
+        homes = cache_directory() / "libvirt"
+        if not homes.is_dir() or not any(homes.iterdir()):
+            return 0  # no daemon is started for nothing
+        from boincvm.hypervisor.libvirt.library import load
+
+        load()  # what follows imports the binding
+        from boincvm.hypervisor.libvirt.driver import clean
+
+        return clean()
+
     async def open(self, kernel: Path | None) -> LibvirtDriver:
         """Return the driver. Raises HypervisorMissingError, HypervisorError, UsageError."""
         from boincvm.hypervisor.libvirt.library import load
