@@ -1,7 +1,6 @@
 """What tests of the real VirtualBox take, and how they are reported where it cannot be had."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -22,11 +21,3 @@ def use_virtualbox(monkeypatch: pytest.MonkeyPatch, *, stock: bool = False) -> R
     programs = real.stock if stock else real.programs
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     return real
-
-
-def virtualbox_homes() -> list[Path]:
-    """Return the private VirtualBoxes that lie in the cache."""
-    from boincvm.paths import cache_directory
-
-    homes = cache_directory() / "virtualbox"
-    return sorted(homes.iterdir()) if homes.exists() else []

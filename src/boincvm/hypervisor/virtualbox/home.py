@@ -27,7 +27,7 @@ from xml.sax.saxutils import quoteattr
 
 from boincvm.errors import HypervisorError, host_error
 from boincvm.host.files import read_regular
-from boincvm.host.locks import open_lock, try_lock
+from boincvm.host.locks import exclusive, open_lock, try_lock
 from boincvm.host.own_files import check_directory, make_directory
 from boincvm.host.process_tree import KILL, command_line, send
 from boincvm.host.processes import open_process
@@ -79,11 +79,13 @@ class Home:
         homes = cache_directory() / _HOMES
         try:
             make_directory(homes)
-            _remove_orphans(homes)
-            directory = homes / secrets.token_hex(4)
-            directory.mkdir(mode=0o700)
-            lock = open_lock(directory / _LOCK)
-            try_lock(lock)
+            # Nobody may take a new one that is not locked yet for an orphan.
+            with exclusive(homes.with_suffix(".lock")):
+                _remove_orphans(homes)
+                directory = homes / secrets.token_hex(4)
+                directory.mkdir(mode=0o700)
+                lock = open_lock(directory / _LOCK)
+                try_lock(lock)
             for name in (_USER_HOME, _MACHINE):
                 (directory / name).mkdir(mode=0o700)
         except OSError as error:
@@ -206,7 +208,7 @@ def _remove_orphans(homes: Path) -> int:
         try:
             lock = open_lock(directory / _LOCK)
         except FileNotFoundError:
-            continue  # being made, or being removed
+            continue  # being removed
         try:
             if try_lock(lock):
                 _end_machine(directory)

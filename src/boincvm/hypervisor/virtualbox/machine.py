@@ -126,7 +126,7 @@ class VirtualBoxMachine:
     async def create(self) -> None:
         if self.state not in (MachineState.DEFINED, MachineState.SAVED) or self.home is not None:
             return
-        home = self.home = Home.make()
+        home = self.home = await asyncio.to_thread(Home.make)
         try:
             directory = home.directory if self.spec.ephemeral else self.spec.directory
             if self._source is not None and self._source.directory != directory:
