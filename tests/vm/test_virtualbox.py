@@ -188,6 +188,14 @@ async def test_machines_know_nothing_of_each_other(machine: MakeMachine) -> None
     assert one.home.name not in names[1]
 
 
+async def test_several_are_made_at_once(machine: MakeMachine) -> None:
+    """None takes another one for an orphan."""
+    several = [machine(ephemeral=True) for _ in range(3)]
+    await asyncio.gather(*(one.create() for one in several))
+    for one in several:
+        assert (await told(one))["VMState"] == "poweroff"
+
+
 async def test_without_the_kernel_module(
     monkeypatch: pytest.MonkeyPatch, machine: MakeMachine
 ) -> None:
