@@ -52,6 +52,7 @@ class virConnect:  # noqa: N801
         opaque: object,
     ) -> int: ...
     def getLibVersion(self) -> int: ...  # noqa: N802
+    def isAlive(self) -> int: ...  # noqa: N802
     def listAllDomains(self, flags: int = 0) -> list[virDomain]: ...  # noqa: N802
     def lookupByName(self, name: str) -> virDomain: ...  # noqa: N802
     def registerCloseCallback(  # noqa: N802

@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from benchmarks import libvirt_daemon
 
 from boincvm.hypervisor.contract import Driver, DriverPackage, Machine, MachineSpec
 from boincvm.hypervisor.registry import BUILT_IN, find_driver, open_driver
 from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
-from support import libvirt_daemon
 from support.driven import add_programs, runs_linux
 from support.virtualbox.fixture import use_virtualbox
 from support.virtualbox.golden import WITH_A_BOOT, StartsCopies, golden_machine

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import libvirt
 import pytest
+from benchmarks import libvirt_daemon
+from benchmarks.libvirt_daemon import Daemon
 
 from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec, MachineState
 from boincvm.hypervisor.libvirt.definition import NAMESPACE
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
 from boincvm.hypervisor.registry import open_driver
-from support import libvirt_daemon
 from support.driven import LIMIT, answering, shell
-from support.libvirt_daemon import Daemon
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
 pytestmark = pytest.mark.timeout(200)
@@ -117,6 +117,22 @@ async def test_a_domain_that_is_paused(
         assert machine.state is MachineState.PAUSED
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_daemon_that_ends(
+    base_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    """The machine ends with it, and its successor finds nothing to do."""
+    with libvirt_daemon.running() as daemon:
+        monkeypatch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
+        async with machine_in(base_image, tmp_path / "machine") as machine, answering(machine):
+            with handle_of(machine.process_ids()[0]) as process:
+                daemon.process.send_signal(how)
+                end = await end_of(machine)
+                assert end.cause is EndCause.KILLED, end
+                assert has_ended(process)
+            daemon.process.wait(LIMIT)
+
+
 FOREIGN = f"""<domain type="qemu"><name>boincvm-00000000</name><memory>65536</memory>
 <metadata><x:machine xmlns:x="{NAMESPACE}" id="other"/></metadata>
 <os><type arch="x86_64">hvm</type></os></domain>"""
@@ -173,3 +189,16 @@ async def test_what_a_crash_has_left(
             connection.close()
         finally:
             libvirt_daemon.stop(next_one)
+
+
+def test_ecm() -> None:
+    """The image's own program."""
+    build = ["image", "build", "--if-missing", "--package", "gmp-ecm", "sci"]
+    subprocess.run([BOINCVM, *build], check=True, stdout=subprocess.DEVNULL, timeout=900)
+    script = "echo 1000036000099 | ecm -c 100 500"  # curves until one finds a factor
+    argv = ["run", "--driver", "libvirt", "--image", "sci", "--", "sh", "-c", script]
+    done = subprocess.run(
+        [BOINCVM, *argv], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert "1000003" in done.stdout.replace("1000036000099", ""), done
+    assert "1000033" in done.stdout, done

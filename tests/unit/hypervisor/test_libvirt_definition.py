@@ -1,5 +1,6 @@
 """The libvirt driver's definitions, which libvirt's own test hypervisor takes, and its URIs."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
@@ -7,10 +8,11 @@ from xml.etree.ElementTree import fromstring
 import libvirt
 import pytest
 
-from boincvm.errors import HypervisorError, UsageError
+from boincvm.errors import HypervisorError, HypervisorMissingError, UsageError
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.libvirt.definition import NAMESPACE, Domain, Layer, card, definition
 from boincvm.hypervisor.libvirt.uri import chosen_uri, parse_uri
+from boincvm.hypervisor.registry import find_driver
 
 ODD = Path("/a machine, its place: <odd>=\"yes\"&'no'")
 SPEC = MachineSpec(ODD, ODD / "kernel", ODD / "initrd", ODD / "root", memory=256 << 20, cpus=2)
@@ -97,6 +99,26 @@ def test_the_cable() -> None:
 def test_a_kernel_without_an_initrd() -> None:
     with pytest.raises(HypervisorError, match="no initrd"):
         definition(SPEC._replace(initrd=None), domain())
+
+
+async def test_without_the_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "libvirt", None)
+    with pytest.raises(HypervisorMissingError, match="libvirt-python") as caught:
+        await find_driver("libvirt").open(None)
+    assert "pip install" in caught.value.hint
+    for _, look in find_driver("libvirt").look_ups:
+        assert look(lambda: None) == []
+
+
+async def test_without_a_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is named, and nothing is started in its place."""
+    uri = f"qemu+unix:///session?socket={tmp_path}/none"
+    monkeypatch.setenv("BOINCVM_LIBVIRT_URI", uri)
+    verdict = find_driver("libvirt").assess(lambda: None)
+    assert "cannot be opened" in verdict.trouble
+    assert "daemon" in verdict.remedy
+    with pytest.raises(HypervisorError, match="libvirt: "):
+        await find_driver("libvirt").open(None)
 
 
 def test_whose_uri(monkeypatch: pytest.MonkeyPatch) -> None:

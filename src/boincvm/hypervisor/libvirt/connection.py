@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.libvirt.library import load
 from boincvm.hypervisor.libvirt.uri import Uri
+from boincvm.redaction import redact
 from boincvm.side_thread import in_side_thread
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def translate(function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T
     try:
         return function(*values, **named)
     except libvirt.libvirtError as error:
-        text = "".join(filter(str.isprintable, str(error)))[:300]
+        # Redact before shortening, or a folder's name would no longer be recognized.
+        text = "".join(filter(str.isprintable, redact(str(error))))[:300]
         code = error.get_error_code()
         raise LibvirtError(f"libvirt: {text}", -1 if code is None else code) from error
 

@@ -43,6 +43,7 @@ from boincvm.hypervisor.libvirt.uri import Uri
 from boincvm.hypervisor.libvirt.watch import Watch
 
 _RUNS = (MachineState.RUNNING, MachineState.PAUSED)
+_ENDED_ALREADY = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 _CONNECT_LIMIT = 20.0
 """Seconds within which a hypervisor that has started has connected the link and the console."""
 
@@ -122,7 +123,7 @@ class LibvirtMachine:
         try:
             link = await self._begin(self._disks)
         except BaseException:
-            await self._release()
+            await self._end()
             raise
         if self.spec.ephemeral:
             self._disks.unlink()
@@ -221,19 +222,35 @@ class LibvirtMachine:
         return GuestMemory(said["actual"] << 10, said["usable"] << 10, at)
 
     async def stop(self) -> None:
-        if self._connection is not None and self._watch is not None:
-            self._asked_to_end = True
-            # Its end need not be waited for politely: nothing of it is kept but what is written.
-            self._watch.kill()
-            domain = self._connection.domain
-            if domain is not None and not self._watch.has_ended:
-                await _destroy(domain)
-                async with asyncio.timeout(ANSWER_LIMIT):
-                    await self._watch.ended()
-            del domain
-        await self._release()
+        self._asked_to_end = self._asked_to_end or self.state in _RUNS
+        await self._end()
         if self.state in _RUNS:
             self.state = MachineState.STOPPED
+
+    async def _end(self) -> None:
+        """End the domain if it runs, and let go of everything but the disk's files. Idempotent."""
+        try:
+            if self._connection is not None and self._watch is not None:
+                await self._end_domain(self._connection, self._watch)
+        finally:
+            await self._release()
+
+    async def _end_domain(self, connection: Connection, watch: Watch) -> None:
+        if connection.domain is None or watch.has_ended:
+            return
+        watch.kill()  # a polite end, which libvirt tries first, takes longer
+        try:
+            await call(ANSWER_LIMIT, connection.domain.destroy)
+        except LibvirtError as error:
+            if error.code not in _ENDED_ALREADY and connection.handle.isAlive():
+                raise
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT):
+                await watch.ended()
+        except TimeoutError:
+            raise HypervisorError(
+                f"libvirt has not told within {ANSWER_LIMIT:g} s that the machine has ended"
+            ) from None
 
     async def _release(self) -> None:
         """Let go of everything but the disk's files. Idempotent."""
@@ -269,15 +286,6 @@ class LibvirtMachine:
             panic = self._console.panic_line()
             return MachineEnd(EndCause.PANICKED, panic) if panic else end
         return end
-
-
-async def _destroy(domain: libvirt.virDomain) -> None:
-    """End the domain, which may have ended meanwhile. Raises LibvirtError."""
-    try:
-        await call(ANSWER_LIMIT, domain.destroy)
-    except LibvirtError as error:
-        if error.code not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
-            raise
 
 
 async def _accept(listeners: list[socket.socket]) -> list[socket.socket]:

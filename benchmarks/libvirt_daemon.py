@@ -1,4 +1,4 @@
-"""A libvirt daemon of the tests' own: a session's, with its files in a directory of its own."""
+"""A libvirt daemon of our own: a session's, with its files in a directory of its own."""
 
 import os
 import select
