@@ -36,8 +36,8 @@ class Admission:
         Raises NotEnoughRoomError if there are as many machines as may be, HostDiskFullError,
         HostError.
         """
+        self._descriptor = self._turn = -1
         self._directory = _directory()
-        self._turn = -1
         try:
             self._sit_down(memory)
         except OSError as error:
@@ -60,6 +60,10 @@ class Admission:
                 self._seat.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def __del__(self) -> None:
+        """Do `end`: a machine that nobody has closed keeps no place while this process lives on."""
+        self.end()
 
     # A boot keeps one processor busy, so there are as many turns as processors.
 

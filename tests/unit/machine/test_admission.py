@@ -99,6 +99,13 @@ def test_the_machines_of_other_processes_count_until_these_die(home: Path) -> No
     assert seats(home) == []
 
 
+def test_a_machine_that_is_forgotten_keeps_no_place(home: Path) -> None:
+    forgotten = Admission(600 * MIB)
+    assert len(seats(home)) == 1
+    del forgotten
+    assert seats(home) == []
+
+
 def test_seats_of_the_dead_are_removed(home: Path) -> None:
     assert remove_stale_seats() == 0
     mine = Admission(1)
