@@ -12,7 +12,7 @@ _PATIENCE = 1000
 """Milliseconds to wait for a reader that made the descriptor non-blocking and does not read."""
 
 
-def say(line: str) -> None:
+def write_line(line: str) -> None:
     """Write `line` and a newline, as far as that works."""
     show(f"{line}\n")
 

@@ -177,7 +177,7 @@ async def test_a_foreign_destination_is_counted(broker: RunningBroker) -> None:
     async with two(broker) as (host, guest):
         messages = await heard(guest, "/topic/f.**")
         assert host._connection is not None
-        host._connection.say("SEND", {"destination": "/topic/f.ü"}, b"x")
+        host._connection.send_frame("SEND", {"destination": "/topic/f.ü"}, b"x")
         await host.send("/topic/f.u", {}, b"x")
         async with asyncio.timeout(LIMIT):
             assert (await messages.get()).destination == "/topic/f.u"

@@ -133,7 +133,7 @@ async def test_checkpoints(driver: Driver, spec: MachineSpec, made: Made) -> Non
         last = await checkpointing.save(2)
         assert machine.state is MachineState.SAVED
         assert await checkpointing.save(2) == last
-    for finding in saved_machines.look(last):
+    for finding in saved_machines.examine(last):
         assert finding.is_good, finding
     for kept in (last, _through_json(last)):
         restored = saved_machines.restore(spec, kept)

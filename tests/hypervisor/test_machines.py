@@ -40,12 +40,12 @@ async def test_its_name(package: DriverPackage, driver: Driver) -> None:
 
 
 def test_what_doctor_looks_at(package: DriverPackage, kernel: Path) -> None:
-    for name, look in package.look_ups:
-        for check in look(lambda: kernel):
-            assert check.status is not Status.FAILED, check
+    for name, check in package.checks:
+        for result in check(lambda: kernel):
+            assert result.status is not Status.FAILED, result
             assert name
-            assert check.name
-            assert check.detail
+            assert result.name
+            assert result.detail
 
 
 async def test_every_verb_twice(driver: Driver, spec: MachineSpec, made: Made) -> None:

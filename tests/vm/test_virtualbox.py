@@ -214,12 +214,12 @@ def test_what_doctor_says(monkeypatch: pytest.MonkeyPatch) -> None:
     package = find_driver("virtualbox")
     verdict = package.assess(lambda: None)
     assert verdict.version.startswith("7.")
-    ((name, look),) = package.look_ups
-    (check,) = look(lambda: None)
-    assert name == check.name == "virtualbox"
+    ((name, check),) = package.checks
+    (result,) = check(lambda: None)
+    assert name == result.name == "virtualbox"
     if not Path(DEVICE).exists():
-        assert f"{DEVICE} is not" in check.detail
-        assert check.remedy == verdict.remedy == MODULE_HINT
+        assert f"{DEVICE} is not" in result.detail
+        assert result.remedy == verdict.remedy == MODULE_HINT
 
 
 async def test_a_disk_that_has_gone(machine: MakeMachine, spec: MachineSpec) -> None:

@@ -141,7 +141,9 @@ class StompBus:
         asked = {one.headers.get("id") for one in self._requests.values()}
         for name, (pattern, _) in self._subscriptions.items():
             if name not in asked:
-                connection.say("SUBSCRIBE", {"id": name, "destination": pattern, "ack": "auto"})
+                connection.send_frame(
+                    "SUBSCRIBE", {"id": name, "destination": pattern, "ack": "auto"}
+                )
         for receipt, request in list(self._requests.items()):
             self._send_request(connection, receipt, request)
 
@@ -155,7 +157,9 @@ class StompBus:
                 BusError(f"the connection to the broker was lost {MOST_TRIES} times: {why}"),
             )
             return
-        connection.say(request.command, {**request.headers, "receipt": receipt}, request.body)
+        connection.send_frame(
+            request.command, {**request.headers, "receipt": receipt}, request.body
+        )
 
     @staticmethod
     def _end(request: _Request, error: BusError | None) -> None:
@@ -255,7 +259,7 @@ class StompBus:
             self.dropped += 1
         else:
             destination_header = self._dialect.destination(destination)
-            connection.say("SEND", {**headers, "destination": destination_header}, body)
+            connection.send_frame("SEND", {**headers, "destination": destination_header}, body)
 
     async def send(self, destination: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         # Other brokers accept anything as a destination, such as several separated by commas
@@ -280,7 +284,7 @@ class StompBus:
 
         async def end() -> None:
             if self._subscriptions.pop(name, None) is not None and self._connection is not None:
-                self._connection.say("UNSUBSCRIBE", {"id": name})
+                self._connection.send_frame("UNSUBSCRIBE", {"id": name})
 
         return end
 

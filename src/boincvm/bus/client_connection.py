@@ -85,7 +85,7 @@ class ClientConnection(asyncio.Protocol):
         }
         if any("\n" in text or "\r" in text for text in headers.values()):
             raise BusError("a login and its passcode are one line each")
-        self.say("CONNECT", headers)
+        self.send_frame("CONNECT", headers)
         welcome = await self._welcome
         if welcome.command != "CONNECTED":
             why = welcome.headers.get("message") or welcome.body[:200].decode("utf-8", "replace")
@@ -111,14 +111,14 @@ class ClientConnection(asyncio.Protocol):
             self._transport.get_write_buffer_size() > MOST_WAITING
         )
 
-    def say(self, command: str, headers: Mapping[str, str], body: bytes = b"") -> None:
+    def send_frame(self, command: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         """Send a frame; does nothing if the connection is lost."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(command, dict(headers), body))
 
     async def disconnect(self, limit: float) -> None:
         """Disconnect; wait up to `limit` seconds for the broker's answer."""
-        self.say("DISCONNECT", {"receipt": _GOODBYE})
+        self.send_frame("DISCONNECT", {"receipt": _GOODBYE})
         try:
             async with asyncio.timeout(limit):
                 await asyncio.shield(self.lost)

@@ -156,10 +156,10 @@ def preferences() -> Check:
     return Check("preferences", Status.OK, f"{what} ({preferences_file()})")
 
 
-LookUps = tuple[tuple[str, Callable[[], Check | list[Check]]], ...]
+NamedChecks = tuple[tuple[str, Callable[[], Check | list[Check]]], ...]
 
-_BEFORE: LookUps = (("python", python),)
-_AFTER: LookUps = (
+_BEFORE: NamedChecks = (("python", python),)
+_AFTER: NamedChecks = (
     ("virtualization", virtualization),
     ("setpriv", setpriv),
     ("images", images),
@@ -174,15 +174,15 @@ _AFTER: LookUps = (
 class Groups(NamedTuple):
     """The checks, in order."""
 
-    before: LookUps
-    drivers: LookUps
+    before: NamedChecks
+    drivers: NamedChecks
     """If these fail a job can still run with another driver."""
-    after: LookUps
+    after: NamedChecks
 
 
 def groups() -> Groups:
     """Return all checks, including the drivers'."""
-    drivers = tuple((name, partial(_look_at_driver, name)) for name in driver_names())
+    drivers = tuple((name, partial(_check_driver, name)) for name in driver_names())
     return Groups(_BEFORE, drivers, _AFTER)
 
 
@@ -198,11 +198,11 @@ def verdicts() -> tuple[Verdicts, list[Check]]:
     return found, troubles
 
 
-def _look_at_driver(driver: str) -> list[Check]:
+def _check_driver(driver: str) -> list[Check]:
     """Return the findings of a driver; what somebody else's raises is one of them."""
     found: list[Check] = []
-    for name, look in find_driver(driver).look_ups:
-        found += examine(name, partial(look, kernel_of_an_image))
+    for name, check in find_driver(driver).checks:
+        found += examine(name, partial(check, kernel_of_an_image))
     return found
 
 

@@ -178,7 +178,7 @@ def show_outcomes(
         error = error_of(outcome["error"])
         code = code or int(error.exit_code)
         if not as_json:
-            standard_error.say(f"boincvm: {vm}: {error.message}")
+            standard_error.write_line(f"boincvm: {vm}: {error.message}")
             if error.hint:
-                standard_error.say(f"  {error.hint}")
+                standard_error.write_line(f"  {error.hint}")
     return code

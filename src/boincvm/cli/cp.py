@@ -11,7 +11,7 @@ from typing import BinaryIO
 from boincvm.cli import controller_options
 from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
 from boincvm.host.filetree import set_time
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 from boincvm.tree_entries import UnsafePathError, clamp_time
 
 _EPILOG = """\
@@ -169,5 +169,5 @@ def _by_chirp(arguments: argparse.Namespace) -> int:
     if arguments.json:
         controller_options.print_document(copied._asdict())
     for name in () if arguments.json else copied.left_out:
-        say(f"left out: {name!r}, which is neither a file nor a directory")
+        write_line(f"left out: {name!r}, which is neither a file nor a directory")
     return 0

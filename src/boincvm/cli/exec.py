@@ -11,7 +11,7 @@ from boincvm.cli.parser import option
 from boincvm.cli.shared_input import SharedInput
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.job import values
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 if TYPE_CHECKING:
     from boincvm.client.client import Table
@@ -140,5 +140,5 @@ def _end(command: "Table", *, as_json: bool) -> int:
         return end.code
     for vm, end in ends.items():
         if end.words and not as_json:
-            say(f"boincvm: {vm}: {end.words}")
+            write_line(f"boincvm: {vm}: {end.words}")
     return int(any(end.code for end in ends.values()))

@@ -7,7 +7,7 @@ from boincvm.cli import broker
 from boincvm.cli.create import label_of
 from boincvm.errors import UsageError
 from boincvm.host.users import is_root
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 _EPILOG = """\
 Whoever controls the bus RUNS WHAT HE LIKES ON THIS HOST, AS THE USER THAT STARTS THIS, and reads
@@ -67,6 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
         words = (
             "warning: without --broker-ca anyone who listens on the network learns the passcode,"
         )
-        say(f"{words} and a man in the middle can act as this user")
+        write_line(f"{words} and a man in the middle can act as this user")
     asyncio.run(run_guest(broker_address, guest, arguments.directory))
     return 0

@@ -5,7 +5,7 @@ import time
 
 from boincvm.cli import controller_options
 from boincvm.errors import UsageError
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 _EPILOG = """\
 All its machines' names begin with NAME. and it can neither speak for others, nor listen to them.
@@ -49,11 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.name} is no longer invited")
     else:
         print(told["passcode"], flush=True)
-        say("That is the passcode, which is not shown again. On the other host, put it into")
-        say("the file passcode, readable only by you, and start its controller:")
-        say(f"  {told['command']}")
+        write_line("That is the passcode, which is not shown again. On the other host, put it into")
+        write_line("the file passcode, readable only by you, and start its controller:")
+        write_line(f"  {told['command']}")
         for note in told["notes"] if isinstance(told["notes"], list) else ():
-            say(f"note: {note}")
+            write_line(f"note: {note}")
     return 0
 
 

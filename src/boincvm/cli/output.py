@@ -113,9 +113,9 @@ def _print_error(error: BoincvmError, as_json: bool) -> int:
         with suppress(OSError):  # the error to report may be standard output's own
             print_json({"error": told})
         return code
-    standard_error.say(f"boincvm: {error.message}")
+    standard_error.write_line(f"boincvm: {error.message}")
     if error.hint:
-        standard_error.say(f"  {error.hint}")
+        standard_error.write_line(f"  {error.hint}")
     return code
 
 

@@ -9,7 +9,7 @@ from boincvm.job import values
 from boincvm.job.files import unsent_files
 from boincvm.job.model import Job, Limits, MachineShape, MachineTask
 from boincvm.job.run_arguments import COMMAND_ADVICE, job_from_arguments
-from boincvm.standard_error import is_terminal, say
+from boincvm.standard_error import is_terminal, write_line
 
 _SHAPE = MachineShape()
 _LIMITS = Limits()
@@ -164,7 +164,7 @@ def _report_unsent_files(job: Job[MachineTask]) -> None:
     import shlex
 
     for name in unsent_files(job)[:3]:
-        say(
+        write_line(
             f"boincvm: {name!r} exists here, but was not sent to the machine\n"
             f"  send it with --input {shlex.quote(name)}"
         )

@@ -14,7 +14,7 @@ from boincvm.host.virtualization import kvm_remedy
 from boincvm.hypervisor.installation import PackageManager, install_command, package_manager
 from boincvm.hypervisor.needs import Needs
 from boincvm.hypervisor.ranking import Ranked, best, rank
-from boincvm.standard_error import is_terminal, say
+from boincvm.standard_error import is_terminal, write_line
 
 _DESCRIPTION = """\
 Install the hypervisor that is best for this host, by the system's own package manager. The
@@ -53,13 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return ExitCode.SUCCESS
     if not arguments.yes and not _agrees():
-        say("boincvm: nothing was installed")
+        write_line("boincvm: nothing was installed")
         return ExitCode.HYPERVISOR_MISSING
     _install(command)
     found = _best()
     if found is None:
         raise HostError("it is installed, and no job can run yet", hint="boincvm doctor says why")
-    say(f"boincvm: {found.name} {found.verdict.version}: {found.reason}")
+    write_line(f"boincvm: {found.name} {found.verdict.version}: {found.reason}")
     return ExitCode.SUCCESS
 
 

@@ -3,7 +3,7 @@
 import os
 import stat
 
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 _STDIN = 0
 
@@ -21,7 +21,7 @@ class SharedInput:
     def report_consumed(self, verb: str) -> None:
         """Tell the user what to do if the program took input that a loop may have wanted."""
         if self._begin > 0 and (taken := self._place() - self._begin) > 0:
-            say(
+            write_line(
                 f"boincvm: the rest of standard input, {taken} bytes, went to the program:"
                 " a loop that reads it ends here\n"
                 f"  leave it alone with boincvm {verb} -n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from boincvm.cli import controller_options
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.exit_codes import ExitCode
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 if TYPE_CHECKING:
     from boincvm.client.client import Client, Table
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     far = _Shell(client, str(told["command"]))
     if not TerminalSession(far, _STANDARD_INPUT).run():
-        say(f"\nleft {vm}")
+        write_line(f"\nleft {vm}")
         return ExitCode.HUNG_UP
     return _end(far.command)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from boincvm.cli import controller_options, machine_snapshots
 from boincvm.exit_codes import ExitCode
 from boincvm.sizes import format_size
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 _EPILOG = """\
 VM is a machine of the controller: an id, a pattern like 'web.*', labels like 'site=cern', or all.
@@ -181,7 +181,7 @@ def _import(arguments: argparse.Namespace) -> int:
     else:
         _print_findings(goes_on, [(finding.is_good, finding.what) for finding in findings])
         if untrusted:
-            say(f"its job would {summary(untrusted)}: that needs --trust")
+            write_line(f"its job would {summary(untrusted)}: that needs --trust")
         if not arguments.check:
             print(f"{arguments.directory} has been created; boincvm-wrapper continues there")
     if untrusted:
@@ -195,4 +195,4 @@ def _print_findings(goes_on: bool, findings: list[tuple[bool, str]]) -> None:
     if goes_on:
         print("the job continues where it was")
     else:
-        say("the job would start its task again from the beginning here")
+        write_line("the job would start its task again from the beginning here")

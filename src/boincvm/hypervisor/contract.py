@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.channel import Channel
-    from boincvm.hypervisor.doctor import FindKernel, LookUp
+    from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.verdict import Abilities, Verdict
 
 CONTRACT_VERSION = 1
@@ -349,7 +349,7 @@ class SavedMachines(Protocol):
         Another process may have made the checkpoint. Raises HypervisorError.
         """
 
-    def look(self, checkpoint: Checkpoint) -> list[Finding]:
+    def examine(self, checkpoint: Checkpoint) -> list[Finding]:
         """Check if a machine could resume here from that checkpoint, whose files need not be here.
 
         Raises HypervisorError, OSError.
@@ -420,7 +420,7 @@ class Prestart(Protocol):
         Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Write to the guest link's channel. Raises OSError if the machine has ended."""
 
     def driver(self) -> Driver:
@@ -471,7 +471,7 @@ class DriverPackage(Protocol):
         """
 
     @property
-    def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
+    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
         """The checks that `boincvm doctor` is to make: their names and functions."""
 
     @property

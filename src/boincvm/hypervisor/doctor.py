@@ -36,7 +36,7 @@ class Check:
 
 FindKernel = Callable[[], Path | None]
 """Return the kernel of an image that is here, for a check that boots one."""
-LookUp = Callable[[FindKernel], list[Check]]
+CheckFunction = Callable[[FindKernel], list[Check]]
 """Check one thing; a BoincvmError or OSError that it raises is a finding too."""
 
 

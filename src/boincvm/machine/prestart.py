@@ -60,7 +60,7 @@ class Prestarted:
         early.begin(spec, found.golden.directory if found.golden else None)
         if found.golden is not None:
             with suppress(OSError):  # if it has ended already, the driver reports why
-                early.say(attach_frame(silence_limit, clone_identity_for(spec)))
+                early.send(attach_frame(silence_limit, clone_identity_for(spec)))
         self.sources = [Clone(image, found, is_asked=True), Boot()]
 
     async def machine(self, settings: Settings) -> ManagedMachine:

@@ -35,7 +35,7 @@ from boincvm.node.host_directory import HostDirectory
 from boincvm.node.host_programs import HostPrograms
 from boincvm.node.node import Node
 from boincvm.paths import data_directory
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 _STATUS_CHANNELS = "status-channels"
 
@@ -100,7 +100,7 @@ async def run_guest(broker_address: BrokerAddress, guest: Guest, directory: Path
     state = data_directory() / "guest" / guest.id
     with _held(state, directory) as work:
         bus = await open_bus(broker_address)
-        bus.on_trouble = say
+        bus.on_trouble = write_line
         try:
             left = await _live(bus, guest, state, work, ended)
         finally:
@@ -112,7 +112,7 @@ async def run_guest(broker_address: BrokerAddress, guest: Guest, directory: Path
         )
     if bus.failure.done():
         raise BoincvmError(f"the bus has failed: {bus.failure.result()!r}")
-    say(f"the guest {guest.id} has ended, with everything that it started")
+    write_line(f"the guest {guest.id} has ended, with everything that it started")
 
 
 async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asyncio.Event) -> int:
@@ -126,8 +126,10 @@ async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asy
         there = Node(bus, guest, programs.start, group, verbs=files.verbs, report=load.report)
         await there.open()
         stack.push_async_callback(there.close)
-        say(f"the guest {guest.id} is on the bus; in {work} it runs the commands that it receives,")
-        say("as this user, with all the rights of this user; Ctrl-C ends it")
+        write_line(
+            f"the guest {guest.id} is on the bus; in {work} it runs the commands that it receives,"
+        )
+        write_line("as this user, with all the rights of this user; Ctrl-C ends it")
         signalled = asyncio.ensure_future(ended.wait())
         try:
             await asyncio.wait((signalled, bus.failure), return_when=asyncio.FIRST_COMPLETED)

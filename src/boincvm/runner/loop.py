@@ -21,7 +21,7 @@ from boincvm.machine.streams import OutputClosedError
 from boincvm.runner.early_start import EarlyStart
 from boincvm.runner.job_run import JobRun, Observer
 from boincvm.runner.streams import RunStreams
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 _BOOT_HINT = "give it more time with --boot-limit"
 
@@ -55,9 +55,9 @@ async def run_begun(
         raise failure
     if job_run.outcome.is_cold and job_run.outcome.cold_because:
         why = job_run.outcome.cold_because
-        say(f"boincvm: booted cold: the golden snapshot was unusable: {why}")
+        write_line(f"boincvm: booted cold: the golden snapshot was unusable: {why}")
     if job_run.outcome.note:
-        say(f"boincvm: {job_run.outcome.note}")
+        write_line(f"boincvm: {job_run.outcome.note}")
     return job_run.outcome.exit_code
 
 

@@ -7,7 +7,7 @@ from boincvm.gc_freeze import late_imports
 from boincvm.host.signals import TERMINATION_SIGNALS, block_signals, restore_signal_mask
 from boincvm.job.model import Job, MachineTask
 from boincvm.runner.early_start import EarlyStart
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 
 def run_job(
@@ -31,7 +31,7 @@ def run_job(
     try:
         with EarlyStart(job, driver) as early_start:
             if is_verbose and early_start.choice is not None:
-                say(f"boincvm: {early_start.choice}")
+                write_line(f"boincvm: {early_start.choice}")
             with late_imports():
                 import asyncio
 

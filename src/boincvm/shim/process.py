@@ -32,10 +32,10 @@ from boincvm.shim.machine_directory import Definition, MachineDirectory
 from boincvm.shim.verbs import ShimVerbs, failure
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Write a line to the shim's log."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
-    standard_error.say(f"{stamp} {line}")
+    standard_error.write_line(f"{stamp} {line}")
 
 
 def guest_of(definition: Definition, instance: str) -> Guest:
@@ -64,40 +64,40 @@ async def keep(directory: MachineDirectory, snapshot: str | None) -> None:
     directory.write_status(directory.status()._replace(pid=os.getpid()))
     # Changes of state are reported once the guest is on the bus.
     tell: list[Callable[[], None]] = [lambda: None]
-    kept = ShimMachine(directory, definition, lambda: tell[0]())
-    goes_on = snapshot is None and kept.status.saved is not None
-    instance = kept.status.instance if goes_on else secrets.token_hex(8)
-    verbs = ShimVerbs(kept)
+    machine = ShimMachine(directory, definition, lambda: tell[0]())
+    goes_on = snapshot is None and machine.status.saved is not None
+    instance = machine.status.instance if goes_on else secrets.token_hex(8)
+    verbs = ShimVerbs(machine)
     try:
         bus = await open_bus(directory.bus())
     except BoincvmError as error:
-        await kept.fail(error)
+        await machine.fail(error)
         raise
     try:
         # The group ends first: requests are answered before the guest says BYE.
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            files = NodeFiles(MachineFileRoot(lambda: kept.session), directory.spool)
+            files = NodeFiles(MachineFileRoot(lambda: machine.session), directory.spool)
             stack.push_async_callback(files.close)
             guest = Node(
                 bus,
                 guest_of(definition, instance),
-                kept.programs.start,
+                machine.programs.start,
                 group,
                 verbs={**verbs.table(), **files.verbs},
-                report=kept.report,
+                report=machine.report,
             )
             try:
-                kept.begin_life(guest.commands, goes_on=goes_on)
+                machine.begin_life(guest.commands, goes_on=goes_on)
             except (BoincvmError, KeyError, TypeError, ValueError) as error:
-                await _did_not_start(kept, _of_commands(error))
+                await _did_not_start(machine, _of_commands(error))
                 return
             tell[0] = guest.send_report
             await guest.open()
-            stack.push_async_callback(_say_goodbye, guest, kept)
+            stack.push_async_callback(_say_goodbye, guest, machine)
             _listen_for_signals(verbs, group)
-            await _live(kept, snapshot)
+            await _live(machine, snapshot)
     finally:
-        await kept.close()
+        await machine.close()
         await bus.close()
 
 
@@ -108,13 +108,13 @@ def _listen_for_signals(verbs: ShimVerbs, group: asyncio.TaskGroup) -> None:
     add_signal_handlers(heeded(TERMINATION_SIGNALS), end)
 
 
-async def _say_goodbye(guest: Node, kept: ShimMachine) -> None:
-    await guest.close(comes_back=kept.status.state is VmState.SAVED)
+async def _say_goodbye(guest: Node, machine: ShimMachine) -> None:
+    await guest.close(comes_back=machine.status.state is VmState.SAVED)
 
 
-async def _did_not_start(kept: ShimMachine, error: BoincvmError) -> None:
-    await kept.fail(error)
-    say(f"it did not start: {error}")
+async def _did_not_start(machine: ShimMachine, error: BoincvmError) -> None:
+    await machine.fail(error)
+    log(f"it did not start: {error}")
 
 
 def _of_commands(error: Exception) -> BoincvmError:
@@ -126,31 +126,33 @@ def _of_commands(error: Exception) -> BoincvmError:
     )
 
 
-async def _live(kept: ShimMachine, snapshot: str | None) -> None:
-    begin = asyncio.ensure_future(kept.begin(snapshot))
-    ended = asyncio.ensure_future(kept.has_ended())
+async def _live(machine: ShimMachine, snapshot: str | None) -> None:
+    begin = asyncio.ensure_future(machine.begin(snapshot))
+    ended = asyncio.ensure_future(machine.has_ended())
     try:
         await asyncio.wait((begin, ended), return_when=asyncio.FIRST_COMPLETED)
-        if begin.done() and not kept.is_over:
+        if begin.done() and not machine.is_over:
             begin.result()
     except (BoincvmError, OSError) as error:
-        if not kept.is_ending:
-            await _did_not_start(kept, failure(error))
+        if not machine.is_ending:
+            await _did_not_start(machine, failure(error))
             return
-        await kept.has_ended()
+        await machine.has_ended()
     finally:
         ended.cancel()
         begin.cancel()
         await asyncio.gather(begin, ended, return_exceptions=True)
-    if kept.is_over:
-        say(f"it ended before it was up: {kept.status.state.words}")
+    if machine.is_over:
+        log(f"it ended before it was up: {machine.status.state.words}")
         return
-    if kept.cold_because:
-        say(f"booted cold: the golden snapshot was unusable, and is removed: {kept.cold_because}")
-    say("it is up")
-    await kept.until_over()
-    status = kept.status
-    say(f"it has ended: {status.state}{': ' + status.why if status.why else ''}")
+    if machine.cold_because:
+        log(
+            f"booted cold: the golden snapshot was unusable, and is removed: {machine.cold_because}"
+        )
+    log("it is up")
+    await machine.until_over()
+    status = machine.status
+    log(f"it has ended: {status.state}{': ' + status.why if status.why else ''}")
 
 
 def main() -> int:
@@ -167,10 +169,10 @@ def main() -> int:
         with directory.held():
             asyncio.run(keep(directory, given.snapshot))
     except UsageError as error:
-        say(f"there is another shim: {error.message}")
+        log(f"there is another shim: {error.message}")
         return error.exit_code
     except BoincvmError as error:
-        say(f"{error.message}; {error.hint}")
+        log(f"{error.message}; {error.hint}")
         return error.exit_code
     return 0
 

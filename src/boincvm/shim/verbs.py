@@ -24,17 +24,17 @@ class ShimVerbs:
     They run one after the other, so that nothing is paused while it is being saved.
     """
 
-    def __init__(self, kept: ShimMachine) -> None:
-        self._kept = kept
+    def __init__(self, machine: ShimMachine) -> None:
+        self._machine = machine
         self._turn = asyncio.Lock()
 
     def table(self) -> dict[str, Verb]:
         """Return the handlers for the Responder, by name."""
         acts: dict[str, Act] = {
-            "pause": lambda _: self._simply(self._kept.pause),
-            "resume": lambda _: self._simply(self._kept.resume),
-            "save": lambda _: self._simply(self._kept.save),
-            "power_off": lambda _: self._simply(self._kept.power_off),
+            "pause": lambda _: self._simply(self._machine.pause),
+            "resume": lambda _: self._simply(self._machine.resume),
+            "save": lambda _: self._simply(self._machine.save),
+            "power_off": lambda _: self._simply(self._machine.power_off),
             "stop": self._stop,
             "snapshot_take": self._snapshot_take,
             "snapshot_remove": self._snapshot_remove,
@@ -51,7 +51,7 @@ class ShimVerbs:
                         told = await act(arguments)
                 except OSError as error:
                     raise host_error("the host's system refused", error) from error
-            return Reply({**told, "state": str(self._kept.status.state)})
+            return Reply({**told, "state": str(self._machine.status.state)})
 
         return verb
 
@@ -60,7 +60,7 @@ class ShimVerbs:
 
         Raises MachineStateError if `name` is not a request to end it.
         """
-        state = self._kept.status.state
+        state = self._machine.status.state
         if state.is_off and name not in ENDS:
             raise MachineStateError(
                 f"the machine has ended in the meantime: it is {state.words}", hint="start it again"
@@ -75,28 +75,28 @@ class ShimVerbs:
         within = given.get("within", 20.0)
         if not isinstance(within, int | float) or not 0 <= within <= LONGEST_STOP:
             raise UsageError(f"the time to shut down must be 0 to {LONGEST_STOP:g} s")
-        await self._kept.stop(within)
+        await self._machine.stop(within)
         return {}
 
     async def _snapshot_take(self, given: Mapping[str, object]) -> Mapping[str, object]:
         name, description = given.get("name"), given.get("description", "")
         if not isinstance(description, str) or not (name is None or isinstance(name, str)):
             raise UsageError("a snapshot's name and description must be strings")
-        chosen, saved = await self._kept.snapshot(name, description)
-        kept = saved.checkpoint
-        return {"snapshot": chosen, "written": kept.written, "pause": kept.pause}
+        chosen, saved = await self._machine.snapshot(name, description)
+        checkpoint = saved.checkpoint
+        return {"snapshot": chosen, "written": checkpoint.written, "pause": checkpoint.pause}
 
     async def _snapshot_remove(self, given: Mapping[str, object]) -> Mapping[str, object]:
         name = given.get("name")
         if not isinstance(name, str):
             raise UsageError("name the snapshot to remove")
-        self._kept.remove_snapshot(name)
+        self._machine.remove_snapshot(name)
         return {}
 
     async def end_with_host(self) -> None:
         """End the machine because the host is shutting down, after the current request."""
         async with self._turn:
-            await self._kept.end_with_host()
+            await self._machine.end_with_host()
 
 
 def failure(error: BaseException) -> BoincvmError:

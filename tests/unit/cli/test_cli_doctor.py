@@ -333,7 +333,7 @@ def test_somebody_elses_broken_driver_is_one_finding(monkeypatch, capsys):
     def find_driver(name):
         if name == "theirs":
             raise BrokenDriverError("the driver theirs cannot be used: it is old", hint="renew it")
-        return type("Package", (), {"look_ups": (("qemu", lambda find_kernel: [FINE]),)})
+        return type("Package", (), {"checks": (("qemu", lambda find_kernel: [FINE]),)})
 
     monkeypatch.setattr(checks, "driver_names", lambda: ["qemu", "theirs"])
     monkeypatch.setattr(checks, "find_driver", find_driver)

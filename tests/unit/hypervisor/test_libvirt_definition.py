@@ -106,7 +106,7 @@ async def test_without_the_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HypervisorMissingError, match="libvirt-python") as caught:
         await find_driver("libvirt").open(None)
     assert "pip install" in caught.value.hint
-    for _, look in find_driver("libvirt").look_ups:
+    for _, look in find_driver("libvirt").checks:
         assert look(lambda: None) == []
 
 

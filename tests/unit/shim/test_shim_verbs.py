@@ -49,7 +49,7 @@ class Told(ShimMachine):
 
 
 @pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Told]:
+async def machine(tmp_path: Path) -> AsyncIterator[Told]:
     """It starts."""
     place = MachineDirectory(tmp_path / "a")
     place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
@@ -61,40 +61,40 @@ async def kept(tmp_path: Path) -> AsyncIterator[Told]:
 
 @pytest.mark.parametrize("state", [VmState.STARTING, VmState.RESTORING])
 @pytest.mark.parametrize("verb", ["save", "snapshot_take", "snapshot_remove"])
-async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, kept: Told) -> None:
-    kept._set(state)
+async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, machine: Told) -> None:
+    machine._set(state)
     with pytest.raises(UsageError, match="not running"):
-        await ShimVerbs(kept).table()[verb]({"name": "x"}, b"")
-    assert kept.status.state is state
-    assert kept.directory.status().state is state
+        await ShimVerbs(machine).table()[verb]({"name": "x"}, b"")
+    assert machine.status.state is state
+    assert machine.directory.status().state is state
 
 
-async def test_where_it_was_saved_has_gone_when_it_runs(kept: Told) -> None:
+async def test_where_it_was_saved_has_gone_when_it_runs(machine: Told) -> None:
     """Whoever waits for its running finds nothing of that."""
     made = Checkpoint(1, {}, {})
     write_saved(
-        kept.directory.disk, SavedMachine(made, "qemu", "none", DEFINITION.shape, {}, (), None)
+        machine.directory.disk, SavedMachine(made, "qemu", "none", DEFINITION.shape, {}, (), None)
     )
-    kept._set(VmState.RESTORING)
-    kept.heard.clear()
-    kept.come_up("none", (), frozenset())
-    assert kept.heard == [(VmState.RESTORING, 1), (VmState.RUNNING, 0)]
+    machine._set(VmState.RESTORING)
+    machine.heard.clear()
+    machine.come_up("none", (), frozenset())
+    assert machine.heard == [(VmState.RESTORING, 1), (VmState.RUNNING, 0)]
 
 
-async def test_each_waits_for_its_turn(kept: Told) -> None:
-    verbs = ShimVerbs(kept).table()
+async def test_each_waits_for_its_turn(machine: Told) -> None:
+    verbs = ShimVerbs(machine).table()
     first = asyncio.ensure_future(verbs["pause"]({}, b""))
     second = asyncio.ensure_future(verbs["resume"]({}, b""))
     await asyncio.sleep(0)
-    assert kept.done == []
-    kept.may_go_on.set()
+    assert machine.done == []
+    machine.may_go_on.set()
     await asyncio.gather(first, second)
-    assert kept.done == ["pause", "resume"]
+    assert machine.done == ["pause", "resume"]
 
 
-async def test_what_waited_while_it_ended(kept: Told) -> None:
-    kept._finish(VmState.ABORTED, "it was struck by lightning")
-    verbs = ShimVerbs(kept).table()
+async def test_what_waited_while_it_ended(machine: Told) -> None:
+    machine._finish(VmState.ABORTED, "it was struck by lightning")
+    verbs = ShimVerbs(machine).table()
     assert set(verbs) == set(VERBS)
     for name, verb in verbs.items():
         if name in ("stop", "power_off", "save"):
@@ -102,23 +102,23 @@ async def test_what_waited_while_it_ended(kept: Told) -> None:
         else:
             with pytest.raises(UsageError, match="has ended in the meantime: it is aborted"):
                 await verb({}, b"")
-    assert kept.directory.status().state is VmState.ABORTED
-    assert kept.directory.status().why == "it was struck by lightning"
-    await ShimVerbs(kept).end_with_host()
-    assert kept.directory.status().state is VmState.ABORTED
+    assert machine.directory.status().state is VmState.ABORTED
+    assert machine.directory.status().why == "it was struck by lightning"
+    await ShimVerbs(machine).end_with_host()
+    assert machine.directory.status().state is VmState.ABORTED
 
 
 @pytest.mark.parametrize("within", [-1, LONGEST_STOP + 1, "1", None, [], float("nan"), 10**400])
-async def test_times_that_there_are_not(within: object, kept: Told) -> None:
+async def test_times_that_there_are_not(within: object, machine: Told) -> None:
     with pytest.raises(UsageError, match="0 to 3600 s"):
-        await ShimVerbs(kept).table()["stop"]({"within": within}, b"")
-    assert kept.done == []
+        await ShimVerbs(machine).table()["stop"]({"within": within}, b"")
+    assert machine.done == []
 
 
-async def test_times_that_there_are(kept: Told) -> None:
+async def test_times_that_there_are(machine: Told) -> None:
     for given in ({}, {"within": 0}, {"within": LONGEST_STOP}):
-        await ShimVerbs(kept).table()["stop"](given, b"")
-    assert kept.done == ["stop 20", "stop 0", "stop 3600"]
+        await ShimVerbs(machine).table()["stop"](given, b"")
+    assert machine.done == ["stop 20", "stop 0", "stop 3600"]
 
 
 @pytest.mark.parametrize(
@@ -130,31 +130,31 @@ async def test_times_that_there_are(kept: Told) -> None:
         ("snapshot_remove", {"name": ["x"]}),
     ],
 )
-async def test_names_that_are_none(verb: str, given: dict[str, object], kept: Told) -> None:
+async def test_names_that_are_none(verb: str, given: dict[str, object], machine: Told) -> None:
     with pytest.raises(UsageError):
-        await ShimVerbs(kept).table()[verb](given, b"")
+        await ShimVerbs(machine).table()[verb](given, b"")
 
 
-async def test_a_host_that_refuses(kept: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_that_refuses(machine: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(MachineDirectory, "write_status", full)
     # What is to end ends, if that can be written down or not.
-    told = await ShimVerbs(kept).table()["power_off"]({}, b"")
+    told = await ShimVerbs(machine).table()["power_off"]({}, b"")
     assert told.table == {"state": "aborted"}
-    assert "cannot be written down: No space left" in kept.status.why
+    assert "cannot be written down: No space left" in machine.status.why
 
 
-async def test_the_host_ends_before_it_is_up(kept: Told) -> None:
-    await ShimVerbs(kept).end_with_host()
-    status = kept.directory.status()
+async def test_the_host_ends_before_it_is_up(machine: Told) -> None:
+    await ShimVerbs(machine).end_with_host()
+    status = machine.directory.status()
     assert (status.state, status.why) == (
         VmState.ABORTED,
         "it could not be saved: the machine is not running",
     )
-    await kept.fail(HypervisorError("and more"))  # once is enough
-    assert kept.directory.status() == status
+    await machine.fail(HypervisorError("and more"))  # once is enough
+    assert machine.directory.status() == status
 
 
 class Stub:
@@ -217,11 +217,11 @@ async def up(tmp_path: Path) -> AsyncIterator[tuple[ShimMachine, Stub]]:
 async def test_what_cannot_be_saved_is_as_before(
     verb: str, before: VmState, up: tuple[ShimMachine, Stub]
 ) -> None:
-    kept, stub = up
-    kept._set(before)
+    machine, stub = up
+    machine._set(before)
     with pytest.raises(HypervisorError, match="does not want to"):
-        await ShimVerbs(kept).table()[verb]({}, b"")
-    assert kept.directory.status().state is before
+        await ShimVerbs(machine).table()[verb]({}, b"")
+    assert machine.directory.status().state is before
     assert stub.calls == ["go on"] + ["suspend"] * (before is VmState.PAUSED)
 
 
@@ -229,15 +229,15 @@ async def test_what_cannot_be_saved_is_as_before(
 async def test_one_that_dies_while_it_is_saved_is_aborted_with_its_cause(
     verb: str, up: tuple[ShimMachine, Stub]
 ) -> None:
-    kept, stub = up
+    machine, stub = up
     stub.is_running = False
-    saving = asyncio.ensure_future(ShimVerbs(kept).table()[verb]({}, b""))
+    saving = asyncio.ensure_future(ShimVerbs(machine).table()[verb]({}, b""))
     await asyncio.sleep(0)
-    assert kept.status.state is VmState.SAVING
-    await kept.fail(HypervisorError("it was struck by lightning"))
+    assert machine.status.state is VmState.SAVING
+    await machine.fail(HypervisorError("it was struck by lightning"))
     with pytest.raises(HypervisorError, match="does not want to"):
         await saving
-    told = kept.directory.status()
+    told = machine.directory.status()
     assert (told.state, told.why) == (VmState.ABORTED, "it was struck by lightning")
 
 
@@ -245,56 +245,56 @@ async def test_one_that_dies_while_it_is_saved_is_aborted_with_its_cause(
 async def test_a_layer_to_which_it_may_have_written_is_its_disk_when_it_dies(
     verb: str, up: tuple[ShimMachine, Stub]
 ) -> None:
-    kept, stub = up
+    machine, stub = up
     layers = ("disk-000000.qcow2", "disk-000001.qcow2")
     for name in layers:
-        (kept.directory.disk / name).touch()
+        (machine.directory.disk / name).touch()
     stub.is_running, stub.new_layer = False, layers[1]
-    saving = asyncio.ensure_future(ShimVerbs(kept).table()[verb]({}, b""))
+    saving = asyncio.ensure_future(ShimVerbs(machine).table()[verb]({}, b""))
     await asyncio.sleep(0)
-    assert kept.directory.status().layers == layers  # so also if the shim were killed now
-    await kept.fail(HypervisorError("it was struck by lightning"))
+    assert machine.directory.status().layers == layers  # so also if the shim were killed now
+    await machine.fail(HypervisorError("it was struck by lightning"))
     with pytest.raises(HypervisorError, match="does not want to"):
         await saving
-    assert kept.directory.status().layers == layers
+    assert machine.directory.status().layers == layers
 
 
 async def test_a_layer_that_was_not_taken_into_use(up: tuple[ShimMachine, Stub]) -> None:
-    kept, stub = up
+    machine, stub = up
     stub.new_layer = "disk-000001.qcow2"
     with pytest.raises(HypervisorError, match="does not want to"):
-        await ShimVerbs(kept).table()["snapshot_take"]({}, b"")
-    assert kept.directory.status().layers == stub.disk_layers
+        await ShimVerbs(machine).table()["snapshot_take"]({}, b"")
+    assert machine.directory.status().layers == stub.disk_layers
 
 
 async def test_one_whose_state_cannot_be_written_down_is_aborted_at_once(
     up: tuple[ShimMachine, Stub],
 ) -> None:
-    kept, stub = up
+    machine, stub = up
     stub.is_running, stub.is_saved = False, True
     stub.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(HostDiskFullError, match="No space left"):
-        await ShimVerbs(kept).table()["save"]({}, b"")
-    assert kept.is_over
-    assert kept.directory.status().state is VmState.ABORTED
-    assert "No space left" in kept.directory.status().why
+        await ShimVerbs(machine).table()["save"]({}, b"")
+    assert machine.is_over
+    assert machine.directory.status().state is VmState.ABORTED
+    assert "No space left" in machine.directory.status().why
 
 
 async def test_the_first_cause_of_an_end_counts(up: tuple[ShimMachine, Stub]) -> None:
-    kept, stub = up
+    machine, stub = up
     async with asyncio.TaskGroup() as group:
-        group.create_task(kept.power_off())
+        group.create_task(machine.power_off())
         await asyncio.sleep(0)
-        group.create_task(kept.fail(HypervisorError("it was killed")))
+        group.create_task(machine.fail(HypervisorError("it was killed")))
     assert stub.calls == ["kill"]
-    assert kept.directory.status().state is VmState.POWERED_OFF
+    assert machine.directory.status().state is VmState.POWERED_OFF
     # Whoever was at work when it ended does not bring it back.
-    kept._set(VmState.RUNNING)
-    assert kept.directory.status().state is VmState.POWERED_OFF
+    machine._set(VmState.RUNNING)
+    assert machine.directory.status().state is VmState.POWERED_OFF
 
 
 async def test_pulling_the_plug_waits_for_nothing(up: tuple[ShimMachine, Stub]) -> None:
-    kept, _ = up
-    verbs = ShimVerbs(kept)
+    machine, _ = up
+    verbs = ShimVerbs(machine)
     async with verbs._turn:
         assert (await verbs.table()["power_off"]({}, b"")).table == {"state": "powered_off"}

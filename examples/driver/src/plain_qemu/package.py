@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import DriverPackage
-    from boincvm.hypervisor.doctor import Check, FindKernel, LookUp
+    from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel
     from boincvm.hypervisor.verdict import Abilities, Verdict
     from plain_qemu.driver import PlainDriver
 
@@ -52,7 +52,7 @@ class PlainPackage:
         )
 
     @property
-    def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
+    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
         return (("plain qemu", self._look),)
 
     def _look(self, find_kernel: FindKernel) -> list[Check]:

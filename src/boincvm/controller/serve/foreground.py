@@ -13,7 +13,7 @@ from boincvm.errors import BoincvmError
 from boincvm.host.inherited import heeded
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.paths import controller_directory
-from boincvm.standard_error import say
+from boincvm.standard_error import write_line
 
 SOCKET, TOKEN = "http.sock", "token"
 # Callers of the UNIX socket are this user or root, who have access to these files anyway.
@@ -41,9 +41,9 @@ async def run_in_foreground(
         address = ""
         try:
             await servers[0].open()
-            say("the controller is running; Ctrl-C ends it, and machines keep running")
+            write_line("the controller is running; Ctrl-C ends it, and machines keep running")
             for warning in warnings(listen_address, listen, broker):
-                say(f"warning: {warning}")
+                write_line(f"warning: {warning}")
             if listen_address is not None:
                 token = token_in(directory / TOKEN)
                 hosts = () if any_host else Policy().hosts
@@ -52,15 +52,15 @@ async def run_in_foreground(
                 host, port = await servers[1].open()
                 scheme = "https" if listen_address.certificate else "http"
                 address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-                say(f"web page: {address}/#token={token}")
+                write_line(f"web page: {address}/#token={token}")
             if controller.side.address is not None:
-                say("guests reach the bus at {} port {}".format(*controller.side.address))
+                write_line("guests reach the bus at {} port {}".format(*controller.side.address))
             await _until(ended, controller)
         finally:
             for server in servers:
                 await server.close()
     running = sum(machine.is_kept for machine in controller.machines.all())
-    say(f"the controller has ended; {running} machines keep running")
+    write_line(f"the controller has ended; {running} machines keep running")
 
 
 def warnings(

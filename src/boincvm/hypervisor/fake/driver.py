@@ -58,7 +58,7 @@ class FakeDriver:
                 return machine
         raise HypervisorError(f"checkpoint {checkpoint.number} is not in {spec.directory}")
 
-    def look(self, checkpoint: Checkpoint) -> list[Finding]:  # noqa: ARG002
+    def examine(self, checkpoint: Checkpoint) -> list[Finding]:  # noqa: ARG002
         return [Finding(is_good=True, what="it is in memory")]
 
 

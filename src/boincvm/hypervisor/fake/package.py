@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from boincvm.hypervisor.contract import CONTRACT_VERSION, DriverPackage
-from boincvm.hypervisor.doctor import FindKernel, LookUp
+from boincvm.hypervisor.doctor import CheckFunction, FindKernel
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.verdict import Abilities, Ability, Verdict
 
@@ -18,7 +18,7 @@ class FakePackage:
         frozenset((Ability.CHECKPOINT, Ability.NETWORK, Ability.BALLOON, Ability.FIRMWARE))
     )
     depends_on: tuple[str, ...] = ()
-    look_ups: tuple[tuple[str, LookUp], ...] = ()
+    checks: tuple[tuple[str, CheckFunction], ...] = ()
     saved_files = None
 
     def assess(self, find_kernel: FindKernel) -> Verdict:  # noqa: ARG002

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 from boincvm.errors import BoincvmError
-from boincvm.hypervisor.doctor import Check, FindKernel, LookUp, Status
+from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel, Status
 from boincvm.hypervisor.libvirt.assess import assess
 from boincvm.hypervisor.libvirt.uri import chosen_uri
 
@@ -24,4 +24,4 @@ def installation(find_kernel: FindKernel) -> list[Check]:
     return [Check(_NAME, Status.OK, detail)]
 
 
-LOOK_UPS: tuple[tuple[str, LookUp], ...] = ((_NAME, installation),)
+CHECKS: tuple[tuple[str, CheckFunction], ...] = ((_NAME, installation),)

@@ -9,7 +9,7 @@ from boincvm.hypervisor.contract import CONTRACT_VERSION
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import DriverPackage
-    from boincvm.hypervisor.doctor import FindKernel, LookUp
+    from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.libvirt.driver import LibvirtDriver
     from boincvm.hypervisor.verdict import Abilities, Verdict
 
@@ -39,10 +39,10 @@ class LibvirtPackage:
         return assess(find_kernel)
 
     @property
-    def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
-        from boincvm.hypervisor.libvirt.doctor import LOOK_UPS
+    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
+        from boincvm.hypervisor.libvirt.doctor import CHECKS
 
-        return LOOK_UPS
+        return CHECKS
 
     def remove_orphans(self) -> int:
         """Remove machines whose makers were killed. Raises BoincvmError, OSError."""

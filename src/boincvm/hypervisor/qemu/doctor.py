@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 
-from boincvm.hypervisor.doctor import Check, FindKernel, LookUp, Status, last_line, output_of
+from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel, Status, last_line, output_of
 from boincvm.hypervisor.qemu.assess import read_version
 from boincvm.hypervisor.qemu.command import INSTALL_HINT, PROGRAM, SANDBOX
 
@@ -67,7 +67,7 @@ def acceleration(find_kernel: FindKernel) -> list[Check]:
     ]
 
 
-LOOK_UPS: tuple[tuple[str, LookUp], ...] = (
+CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("qemu", program),
     ("qemu-img", image_tool),
     ("sandbox", sandbox),

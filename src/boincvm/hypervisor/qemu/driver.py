@@ -45,7 +45,7 @@ class QemuDriver:
         accelerator = check_identity(read_saved_state(checkpoint), self.accelerator)
         return QemuMachine(spec, accelerator, lambda: Restored(checkpoint), kept=checkpoint)
 
-    def look(self, checkpoint: Checkpoint) -> list[Finding]:
+    def examine(self, checkpoint: Checkpoint) -> list[Finding]:
         state = read_saved_state(checkpoint)
         check_identity(state, self.accelerator)
         kind = state.machine_type

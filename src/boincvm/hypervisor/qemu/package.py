@@ -9,7 +9,7 @@ from boincvm.hypervisor.contract import CONTRACT_VERSION
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import Checkpoint, DriverPackage
-    from boincvm.hypervisor.doctor import FindKernel, LookUp
+    from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.qemu.driver import QemuDriver
     from boincvm.hypervisor.qemu.prestarted import QemuPrestart
     from boincvm.hypervisor.verdict import Abilities, Verdict
@@ -41,10 +41,10 @@ class QemuPackage:
         return assess(find_kernel)
 
     @property
-    def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
-        from boincvm.hypervisor.qemu.doctor import LOOK_UPS
+    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
+        from boincvm.hypervisor.qemu.doctor import CHECKS
 
-        return LOOK_UPS
+        return CHECKS
 
     @property
     def saved_files(self) -> QemuSavedFiles:

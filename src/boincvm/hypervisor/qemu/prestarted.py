@@ -79,7 +79,7 @@ class QemuPrestart:
         origin = Cloned(golden) if golden else Boot()
         self._begun = BegunProcess.start(spec, self._accelerator, origin)
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Write to the guest link's channel. Raises OSError if QEMU has ended."""
         if self._begun is None:
             raise RuntimeError("nothing has been prestarted")

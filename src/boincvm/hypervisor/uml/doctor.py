@@ -4,7 +4,7 @@ There are none if no kernel is here, as it is not the default driver.
 """
 
 from boincvm.errors import HypervisorMissingError
-from boincvm.hypervisor.doctor import Check, FindKernel, LookUp, Status
+from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel, Status
 from boincvm.hypervisor.uml.assess import assess
 from boincvm.hypervisor.uml.kernel import find_kernel as find_uml_kernel
 
@@ -28,4 +28,4 @@ def program(find_kernel: FindKernel) -> list[Check]:
     return [Check(_NAME, Status.OK, detail, verdict.remedy)]
 
 
-LOOK_UPS: tuple[tuple[str, LookUp], ...] = ((_NAME, program),)
+CHECKS: tuple[tuple[str, CheckFunction], ...] = ((_NAME, program),)

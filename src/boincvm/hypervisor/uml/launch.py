@@ -106,7 +106,7 @@ class UmlPrestart:
             disks.close()
             raise
 
-    def say(self, data: bytes) -> None:  # noqa: ARG002
+    def send(self, data: bytes) -> None:  # noqa: ARG002
         """Never called: only a copy is told something this early."""
         raise RuntimeError("a User-mode Linux that boots cannot be told anything yet")
 

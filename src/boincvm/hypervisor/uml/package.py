@@ -11,7 +11,7 @@ from boincvm.paths import guest_kernel
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import DriverPackage
-    from boincvm.hypervisor.doctor import FindKernel, LookUp
+    from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.uml.driver import UmlDriver
     from boincvm.hypervisor.uml.launch import UmlPrestart
     from boincvm.hypervisor.verdict import Abilities, Verdict
@@ -42,10 +42,10 @@ class UmlPackage:
         return assess(find_kernel)
 
     @property
-    def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
-        from boincvm.hypervisor.uml.doctor import LOOK_UPS
+    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
+        from boincvm.hypervisor.uml.doctor import CHECKS
 
-        return LOOK_UPS
+        return CHECKS
 
     def remove_orphans(self) -> int:
         """Return 0: its processes end with ours, and its files lie in its owner's directory."""

@@ -2,7 +2,7 @@
 
 from boincvm.errors import HypervisorMissingError
 from boincvm.host.programs import find_program
-from boincvm.hypervisor.doctor import Check, FindKernel, LookUp, Status
+from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel, Status
 from boincvm.hypervisor.virtualbox.assess import assess
 from boincvm.hypervisor.virtualbox.installation import MANAGE
 
@@ -24,4 +24,4 @@ def installation(find_kernel: FindKernel) -> list[Check]:
     return [Check(_NAME, Status.OK, detail)]
 
 
-LOOK_UPS: tuple[tuple[str, LookUp], ...] = ((_NAME, installation),)
+CHECKS: tuple[tuple[str, CheckFunction], ...] = ((_NAME, installation),)

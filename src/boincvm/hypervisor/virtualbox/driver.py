@@ -51,7 +51,7 @@ class VirtualBoxDriver:
         check_identity(read_saved_state(checkpoint), self.version)
         return VirtualBoxMachine(spec, self.version, source_of(checkpoint, spec.directory))
 
-    def look(self, checkpoint: Checkpoint) -> list[Finding]:
+    def examine(self, checkpoint: Checkpoint) -> list[Finding]:
         return look_at(read_saved_state(checkpoint), self.version)
 
 

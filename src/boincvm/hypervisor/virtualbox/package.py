@@ -10,7 +10,7 @@ from boincvm.hypervisor.virtualbox.installation import DEVICE, HEADLESS, MANAGE
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import DriverPackage
-    from boincvm.hypervisor.doctor import FindKernel, LookUp
+    from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.verdict import Abilities, Verdict
     from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
 
@@ -37,10 +37,10 @@ class VirtualBoxPackage:
         return assess(find_kernel)
 
     @property
-    def look_ups(self) -> tuple[tuple[str, LookUp], ...]:
-        from boincvm.hypervisor.virtualbox.doctor import LOOK_UPS
+    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
+        from boincvm.hypervisor.virtualbox.doctor import CHECKS
 
-        return LOOK_UPS
+        return CHECKS
 
     def remove_orphans(self) -> int:
         """Remove machines whose makers were killed. Raises BoincvmError, OSError."""

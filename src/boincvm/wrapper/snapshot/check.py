@@ -43,7 +43,7 @@ async def _check_machine(
             driver = await open_driver(str(machine.get("driver")), image.kernel)
             if driver.saved_machines is None:
                 raise HypervisorError(f"the driver {driver.name} cannot save machines")
-            findings += driver.saved_machines.look(_checkpoint(snapshot, machine))
+            findings += driver.saved_machines.examine(_checkpoint(snapshot, machine))
         check_room(directory, int(str(machine.get("memory"))))
         findings.append(Finding(is_good=True, what="there is enough memory and disk space"))
     except (BoincvmError, ValueError, OSError) as error:
