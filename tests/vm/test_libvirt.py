@@ -10,17 +10,20 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import libvirt
 import pytest
 from benchmarks import libvirt_daemon
 from benchmarks.libvirt_daemon import Daemon
 
+from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec, MachineState
 from boincvm.hypervisor.libvirt.definition import NAMESPACE
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
 from boincvm.hypervisor.registry import open_driver
 from support.driven import LIMIT, answering, shell
+from support.small_disk import needs_namespaces, small_disk
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
 pytestmark = pytest.mark.timeout(200)
@@ -189,6 +192,37 @@ async def test_what_a_crash_has_left(
             connection.close()
         finally:
             libvirt_daemon.stop(next_one)
+
+
+IN_A_SMALL_PLACE = """
+import os, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from benchmarks import libvirt_daemon
+with libvirt_daemon.running() as daemon:
+    os.environ["BOINCVM_LIBVIRT_URI"] = daemon.uri
+    sys.exit(subprocess.run(sys.argv[2:]).returncode)
+"""
+
+
+@needs_namespaces
+def test_a_full_disk(base_image: Path) -> None:
+    with TemporaryDirectory(prefix="lv") as place:
+        argv = ["run", "--driver", "libvirt", "--"]
+        fill = ["dd", "if=/dev/zero", "of=big", "bs=1M", "count=100", "conv=fsync"]
+        root = str(Path(__file__).parents[2])
+        done = subprocess.run(
+            [
+                *small_disk("16m", Path(place)),
+                *(sys.executable, "-c", IN_A_SMALL_PLACE, root, BOINCVM, *argv, *fill),
+            ],
+            env={**os.environ, "XDG_CACHE_HOME": place},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == ExitCode.HOST_DISK_FULL, done
+    assert "the host's disk is full, so the machine was stopped" in done.stderr
 
 
 def test_ecm() -> None:
