@@ -88,7 +88,7 @@ class Controller:
         self.hub.commands.load(self._store.commands())
         self.hub.registry.load(self._store.guests())
         for machine in self.machines.all():
-            if not machine.directory.is_kept():  # it may have ended while no controller ran
+            if not machine.directory.is_locked():  # it may have ended while no controller ran
                 self._see_end(machine)
         self.side.bus.on_trouble = lambda why: self.events.add("trouble", None, why)
         await self.hub.open()
@@ -136,7 +136,7 @@ class Controller:
             # The passcode of an external broker is not the machine's own.
             known = address.passcode if address is not None and address.path else ""
         except BoincvmError:
-            if machine is not None and machine.is_kept:  # otherwise its next shim gets a new one
+            if machine is not None and machine.has_shim:  # otherwise its next shim gets a new one
                 raise
         return self.side.address_for(machine_id, known)
 
@@ -187,7 +187,7 @@ class Controller:
 
     def _see_end(self, machine: LocalMachine) -> None:
         """Notify whoever waits for a machine that its shim has gone."""
-        if not machine.is_kept:
+        if not machine.has_shim:
             self.hub.guest_is_gone(machine.id, comes_back=machine.state is VmState.SAVED)
 
     def _why_gone(self, vm: str) -> str:

@@ -58,7 +58,7 @@ class Overview:
         The report of a shim that still runs is kept: it shows that the shim was heard once.
         """
         machine = self._machines.find(guest_id)
-        if machine is None or not machine.is_kept:
+        if machine is None or not machine.has_shim:
             self._reports.pop(guest_id, None)
         if machine is None:
             self._samples.pop(guest_id, None)
@@ -103,7 +103,7 @@ class Overview:
 
     def _how(self, vm: str, machine: LocalMachine | None, guest: Guest | None) -> dict[str, Json]:
         report = self._reports.get(vm)
-        if machine is not None and not machine.is_kept:
+        if machine is not None and not machine.has_shim:
             report = None
         state, why = self.state(vm)
         operations = state.meaning.operations

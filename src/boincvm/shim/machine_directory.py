@@ -246,7 +246,7 @@ class MachineDirectory:
 
     # The lock.
 
-    def is_kept(self) -> bool:
+    def is_locked(self) -> bool:
         """Return True if a shim runs, or somebody holds the lock for a moment."""
         descriptor = self._open_lock()
         try:

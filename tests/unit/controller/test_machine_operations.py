@@ -108,7 +108,7 @@ async def make(asked: Controlled, name: str, state: str, **labels: str) -> None:
             os.kill(asked.shim(name), signal.SIGKILL)
             machine = asked.controller.machines.find(name)
             assert machine is not None
-            await machine.until(lambda one=machine: not one.is_kept)
+            await machine.until(lambda one=machine: not one.has_shim)
         else:
             assert "error" not in await asked.outcome(verb, name)
     assert (await asked.vm(name))["state"] == state
@@ -254,7 +254,7 @@ async def test_one_that_never_comes_to_the_bus(
         machine = asked.controller.machines.find("a")
         assert machine is not None
         machine.kill_shim()
-        await machine.until(lambda: not machine.is_kept)
+        await machine.until(lambda: not machine.has_shim)
 
 
 async def test_what_the_host_refuses_is_told_of_each(

@@ -60,7 +60,7 @@ async def test_what_was_made_is_found_again(tmp_path: Path) -> None:
     assert first.load() == []
     made = make(first, "web.1", memory="1G", cpus=2, disk="8G", display=True, labels={"a": "ä"})
     assert told == ["web.1"]
-    assert (made.state, made.is_kept, first.all()) == (VmState.POWERED_OFF, False, [made])
+    assert (made.state, made.has_shim, first.all()) == (VmState.POWERED_OFF, False, [made])
     second = known(tmp_path)
     assert second.load() == []
     (found,) = second.all()

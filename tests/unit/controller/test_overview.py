@@ -62,7 +62,7 @@ class World:
 
     def keep(self, machine: LocalMachine, monkeypatch: pytest.MonkeyPatch) -> None:
         """It has a shim that has just begun."""
-        monkeypatch.setattr(LocalMachine, "is_kept", property(lambda one: one is machine))
+        monkeypatch.setattr(LocalMachine, "has_shim", property(lambda one: one is machine))
         machine.report = Report(VmState.STARTING)
 
     def hear(self, name: str, report: Report) -> VmState | None:

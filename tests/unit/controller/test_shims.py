@@ -35,7 +35,7 @@ async def running(asked: Controlled, name: str = "a") -> LocalMachine:
 
 async def ends(machine: LocalMachine) -> None:
     async with asyncio.timeout(20):
-        await machine.until(lambda: not machine.is_kept)
+        await machine.until(lambda: not machine.has_shim)
 
 
 @pytest.mark.parametrize("command", ["no_such_module", "__main__", "boincvm.errors"])
@@ -75,12 +75,12 @@ async def test_a_shim_that_had_not_said_who_it_is(pid: int | None, tmp_path: Pat
     async with controlled(tmp_path) as asked:
         found = asked.controller.machines.find("a")
         assert found is not None
-        assert not found.is_kept
+        assert not found.has_shim
         found.directory.write_status(status)
         # Nobody starts a second one beside it.
         assert await asked.outcome("start", "a") == {"state": "running"}
         assert asked.shim("a") == status.pid
-        assert found.is_kept
+        assert found.has_shim
 
 
 @with_shims
@@ -92,10 +92,10 @@ async def test_a_shim_is_found_by_what_it_says(tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         found = asked.controller.machines.find("a")
         assert found is not None
-        assert not found.is_kept
+        assert not found.has_shim
         found.directory.write_status(status)
         async with asyncio.timeout(30):
-            await found.until(lambda: found.is_kept)
+            await found.until(lambda: found.has_shim)
 
 
 @with_shims

@@ -212,7 +212,7 @@ def test_where_there_is_none(tmp_path: Path) -> None:
             with pytest.raises(HostError, match="there is no machine"):
                 read(nowhere)
     with pytest.raises(HostError, match="has gone"):
-        nowhere.is_kept()
+        nowhere.is_locked()
     with pytest.raises(HostError, match="has gone"), nowhere.held():
         pass
 
@@ -247,19 +247,19 @@ def test_no_machine_twice(place: MachineDirectory) -> None:
 
 
 def test_the_lock_is_one_s_alone(place: MachineDirectory) -> None:
-    assert not place.is_kept()
+    assert not place.is_locked()
     with place.held():
-        assert place.is_kept()
+        assert place.is_locked()
         with (
             pytest.raises(UsageError, match="a is running"),
             MachineDirectory(place.directory).held(),
         ):
             pass
-        assert place.is_kept()
-    assert not place.is_kept()
+        assert place.is_locked()
+    assert not place.is_locked()
     with pytest.raises(BoincvmError), place.held():
         raise BoincvmError("within")
-    assert not place.is_kept()
+    assert not place.is_locked()
 
 
 def test_no_program_that_is_begun_has_the_lock(place: MachineDirectory) -> None:
@@ -272,5 +272,5 @@ def test_the_lock_is_no_link(place: MachineDirectory, tmp_path: Path) -> None:
     (place.directory / "lock").unlink(missing_ok=True)
     (place.directory / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError):
-        place.is_kept()
+        place.is_locked()
     assert not (tmp_path / "elsewhere").exists()

@@ -122,9 +122,9 @@ class Files:
             return {**told, **{name: task.result() for name, task in puts.items()}}
 
     async def _outcome(
-        self, guest: Guest, table: Mapping[str, object], content: Spooled, is_kept: bool
+        self, guest: Guest, table: Mapping[str, object], content: Spooled, is_resumable: bool
     ) -> dict[str, object]:
-        transfer = Transfer(self._traffic, guest, str(table["transfer"]), is_kept=is_kept)
+        transfer = Transfer(self._traffic, guest, str(table["transfer"]), is_resumable=is_resumable)
         async with self._turns:
             try:
                 with self._traffic.at_work():
@@ -153,7 +153,7 @@ class Files:
         if parse_selector(vm).only is None:
             raise UsageError(f"there is no guest {vm[:100]!r}", hint="give the id of one guest")
         found, _ = (await self._find(vm)).required(vm)
-        asked = Transfer(self._traffic, found[0], transfer_id, is_kept=transfer is not None)
+        asked = Transfer(self._traffic, found[0], transfer_id, is_resumable=transfer is not None)
         try:
             ready = await asked.get_begin(str(destination))
             if not 0 <= offset <= ready.size:

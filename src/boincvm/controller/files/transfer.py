@@ -77,13 +77,15 @@ class Traffic:
 
 
 class Transfer:
-    """One transfer to or from one guest; with `is_kept` it can continue later."""
+    """One transfer to or from one guest; with `is_resumable` it can continue later."""
 
-    def __init__(self, traffic: Traffic, guest: Guest, transfer_id: str, *, is_kept: bool) -> None:
+    def __init__(
+        self, traffic: Traffic, guest: Guest, transfer_id: str, *, is_resumable: bool
+    ) -> None:
         self.traffic = traffic
         self.guest = guest
         self.id = transfer_id
-        self._is_kept = is_kept
+        self._is_resumable = is_resumable
 
     async def _ask(
         self, verb: str, table: Mapping[str, object] | None = None, data: bytes = b""
@@ -137,14 +139,14 @@ class Transfer:
         return reply.data
 
     def end(self) -> None:
-        """Drop the transfer unless it is kept; calling this again is harmless."""
-        if not self._is_kept:
-            self._is_kept = True
+        """Drop the transfer unless it can continue later; calling this again is harmless."""
+        if not self._is_resumable:
+            self._is_resumable = True
             self.traffic.drop(self)
 
     def finish(self) -> None:
-        """Drop the transfer even if it is kept: everything has arrived."""
-        self._is_kept = False
+        """Drop the transfer even if it can continue later: everything has arrived."""
+        self._is_resumable = False
         self.end()
 
     async def drop(self) -> None:

@@ -51,14 +51,14 @@ class LocalMachine:
         return self.definition.id
 
     @property
-    def is_kept(self) -> bool:
+    def has_shim(self) -> bool:
         """Tell whether its shim runs."""
         return self._pidfd >= 0
 
     @property
     def is_ending(self) -> bool:
         """Tell whether its shim still runs although the machine is off."""
-        return self.is_kept and self.state.is_off
+        return self.has_shim and self.state.is_off
 
     @property
     def state(self) -> VmState:
@@ -86,16 +86,16 @@ class LocalMachine:
 
     def hear(self, *, is_silent: bool) -> None:
         """Record that its shim has fallen silent, or is heard again."""
-        if self.is_kept and self.is_silent is not is_silent:
+        if self.has_shim and self.is_silent is not is_silent:
             self.is_silent = is_silent
             self.tell()
 
     def take_report(self, report: Report) -> None:
         """Take a report of its shim."""
-        was_kept = self.is_kept
+        had_shim = self.has_shim
         if self.find_shim():
             before, self.report = self.state, report
-            if not was_kept or before is not report.state:
+            if not had_shim or before is not report.state:
                 self.tell()
 
     # Its shim.
@@ -124,7 +124,7 @@ class LocalMachine:
         self.status = self.directory.status()
         try:
             if not self._is_shim(self.status.pid):
-                if not self.directory.is_kept():
+                if not self.directory.is_locked():
                     self._reconcile()
                 return False
             self._watch(self.status.pid)
@@ -136,9 +136,9 @@ class LocalMachine:
 
     def find_shim(self) -> bool:
         """Tell whether its shim runs, even one that was too new for `adopt` before."""
-        if not self.is_kept:
+        if not self.has_shim:
             try:
-                return self.directory.is_kept() and self.adopt()
+                return self.directory.is_locked() and self.adopt()
             except BoincvmError:
                 return False  # reported to whoever needs its files
         return True
@@ -157,7 +157,7 @@ class LocalMachine:
 
     def kill_shim(self) -> None:
         """Kill its shim and with it the machine, which is thus powered off at once."""
-        if self.is_kept:
+        if self.has_shim:
             self._is_killed = True
             kill_opened(self._pidfd)
 

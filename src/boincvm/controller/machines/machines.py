@@ -123,13 +123,13 @@ class Machines:
     async def start(self, machine: LocalMachine, snapshot: str | None = None) -> None:
         """Start a machine and wait until it runs. Raises HostError if it does not start."""
         await machine.until(lambda: not machine.is_ending)
-        if not machine.is_kept:
+        if not machine.has_shim:
             machine.directory.write_bus(self._bus_for(machine.id))
             machine.spawn(snapshot)
         begins = (VmState.STARTING, VmState.RESTORING)
-        await machine.until(lambda: not machine.is_kept or machine.state not in begins)
+        await machine.until(lambda: not machine.has_shim or machine.state not in begins)
         await machine.until(lambda: not machine.is_ending)
-        if not machine.is_kept:
+        if not machine.has_shim:
             reason = "its shim was killed" if machine.was_killed else "see its log"
             raise HostError(
                 f"the machine {machine.id} did not start: {machine.why or reason}",

@@ -105,7 +105,7 @@ class MachineOperations:
     async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
         """Send a request to a machine's shim, which may end without an answer."""
         await machine.until(lambda: not machine.is_ending)
-        if not machine.is_kept or (machine.state is VmState.STUCK and verb != "power_off"):
+        if not machine.has_shim or (machine.state is VmState.STUCK and verb != "power_off"):
             raise refusal(machine.id, machine.state, machine.why)
         ended = asyncio.ensure_future(machine.until(lambda: _is_lost(machine)))
         answer = asyncio.ensure_future(self._ask_when_there(machine, verb, asked))
@@ -165,28 +165,28 @@ class MachineOperations:
             await machine.until_not(state)
 
     async def _end(self, machine: LocalMachine, asked: Asked) -> Table:
-        if not machine.is_kept:
+        if not machine.has_shim:
             return {}  # it is off already
         if "within" in asked:
             await self._ask(machine, "stop", asked)
         else:
             await self._power_off(machine)
-        await machine.until(lambda: not machine.is_kept)
+        await machine.until(lambda: not machine.has_shim)
         return {}
 
     async def _power_off(self, machine: LocalMachine) -> None:
         try:
             async with asyncio.timeout(0 if machine.state is VmState.STUCK else PATIENCE):
                 await self._ask(machine, "power_off", {})
-                await machine.until(lambda: not machine.is_kept)
+                await machine.until(lambda: not machine.has_shim)
         except TimeoutError:
             machine.kill_shim()
 
     async def _save(self, machine: LocalMachine, asked: Asked) -> Table:
-        if not machine.is_kept and machine.state is VmState.SAVED:
+        if not machine.has_shim and machine.state is VmState.SAVED:
             return {}
         await self._ask(machine, "save", asked)
-        await machine.until(lambda: not machine.is_kept)
+        await machine.until(lambda: not machine.has_shim)
         if machine.state is not VmState.SAVED:
             raise self._has_ended(machine, "save")
         return {}
@@ -220,7 +220,7 @@ class MachineOperations:
         return {"snapshot": found.name}
 
     async def _snapshot_remove(self, machine: LocalMachine, asked: Asked) -> Table:
-        if machine.is_kept:
+        if machine.has_shim:
             return await self._ask(machine, "snapshot_remove", asked)
         self._machines.remove_snapshot(machine, str(asked.get("name")))
         return {}
@@ -228,7 +228,7 @@ class MachineOperations:
 
 def _is_lost(machine: LocalMachine) -> bool:
     """Tell whether a machine's shim has gone or is stuck."""
-    return not machine.is_kept or machine.state is VmState.STUCK
+    return not machine.has_shim or machine.state is VmState.STUCK
 
 
 def as_guest(machine: LocalMachine) -> Guest:

@@ -59,7 +59,7 @@ async def run_in_foreground(
         finally:
             for server in servers:
                 await server.close()
-    running = sum(machine.is_kept for machine in controller.machines.all())
+    running = sum(machine.has_shim for machine in controller.machines.all())
     write_line(f"the controller has ended; {running} machines keep running")
 
 

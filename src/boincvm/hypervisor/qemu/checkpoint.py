@@ -70,7 +70,7 @@ _KEEPER = (
 )
 
 
-class Kept(NamedTuple):
+class WrittenMemory(NamedTuple):
     """What the helper process has written."""
 
     files: dict[str, FileSeal]
@@ -153,7 +153,7 @@ class Keeper:
         )
         await self._line()
 
-    async def kept(self) -> Kept:
+    async def result(self) -> WrittenMemory:
         """Return what was written, once the stream has ended.
 
         Raises HypervisorError, HostDiskFullError.
@@ -163,7 +163,7 @@ class Keeper:
         chain = told["chain"]
         if not isinstance(files, dict) or not isinstance(chain, list):
             raise HypervisorError("the memory's helper process gave no valid answer")
-        return Kept(
+        return WrittenMemory(
             {
                 name: FileSeal(int(seal["size"]), str(seal["digest"]))
                 for name, seal in files.items()

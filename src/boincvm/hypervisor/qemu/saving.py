@@ -12,11 +12,11 @@ from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec, Recor
 from boincvm.hypervisor.qemu.checkpoint import (
     DOWNTIMES,
     Keeper,
-    Kept,
     LiveMigration,
     Merge,
     OnStep,
     UntrackedWritesError,
+    WrittenMemory,
 )
 from boincvm.hypervisor.qemu.command import (
     IMAGE_NODE,
@@ -74,15 +74,17 @@ class Saving:
         memory, directory = f"memory-{number:06d}", self._spec.directory
         for downtime in () if last else DOWNTIMES:
             try:
-                kept, pause = await self._keep(memory, downtime, last=False)
+                written, pause = await self._keep(memory, downtime, last=False)
                 break
             except UntrackedWritesError:
                 (directory / memory).unlink(missing_ok=True)
         else:
-            kept, pause = await self._keep(memory, None, last=last)
-        return await self._describe(number, memory, kept, pause)
+            written, pause = await self._keep(memory, None, last=last)
+        return await self._describe(number, memory, written, pause)
 
-    async def _keep(self, memory: str, downtime: int | None, *, last: bool) -> tuple[Kept, float]:
+    async def _keep(
+        self, memory: str, downtime: int | None, *, last: bool
+    ) -> tuple[WrittenMemory, float]:
         """Save the memory; return what was written, and how long the guest was stopped.
 
         See LiveMigration.
@@ -100,15 +102,15 @@ class Saving:
             try:
                 pause = await self._migrate(keeper, new_layer, downtime, last=last)
             except HypervisorError:
-                await keeper.kept()  # raises if the helper failed
+                await keeper.result()  # raises if the helper failed
                 raise
-            kept = await keeper.kept()
+            written = await keeper.result()
         finally:
             await keeper.close()
         self._on_step("memory kept")
         if merge is not None:
             await self._use_merged(merge)
-        return kept, pause
+        return written, pause
 
     async def _add_layer(self) -> str:
         """Add and record a new layer, which QEMU has open but does not use yet; return its name."""
@@ -195,12 +197,14 @@ class Saving:
             return None
         return read_saved_state(self._former).memory
 
-    async def _describe(self, number: int, memory: str, kept: Kept, pause: float) -> Checkpoint:
+    async def _describe(
+        self, number: int, memory: str, written: WrittenMemory, pause: float
+    ) -> Checkpoint:
         layers = self.layers[:-1]
-        seals: dict[str, FileSeal] = {**self._seals, **kept.files}
+        seals: dict[str, FileSeal] = {**self._seals, **written.files}
         return Checkpoint(
             number=number,
-            files={name: seals[name] for name in (*kept.chain, *layers)},
+            files={name: seals[name] for name in (*written.chain, *layers)},
             machine={
                 "qemu": await self._version(),
                 "type": await self._machine_type(),
@@ -209,10 +213,10 @@ class Saving:
                 "processor": processor_name(),
                 "memory": memory,
                 "layers": list(layers),
-                "live": kept.live,
+                "live": written.live,
             },
             pause=pause,
-            written=sum(seal.size for seal in kept.files.values()),
+            written=sum(seal.size for seal in written.files.values()),
         )
 
     async def _machine_type(self) -> str:

@@ -46,7 +46,7 @@ class JobMachines:
         self._machines: dict[str, TaskMachine] = {}
         self._images: dict[str, Image] = {}
         self._saved: dict[str, SavedMachine] = {}
-        self._kept: dict[str, SavedMachine] = {}
+        self._last_saved: dict[str, SavedMachine] = {}
         self._unsaved_since: dict[str, float] = {}  # by the watch that stops while suspended
         self._opening = MachineStarter(context, client, self._machines, self._is_suspended_now)
         self._is_suspended = False
@@ -72,7 +72,7 @@ class JobMachines:
     def slot(self) -> Path:
         return self._context.slot
 
-    def kept(self) -> list[dict[str, object]]:
+    def describe_checkpoints(self) -> list[dict[str, object]]:
         """Describe the last checkpoint of each machine, for the user."""
         return [
             {
@@ -81,7 +81,7 @@ class JobMachines:
                 "written": saved.checkpoint.written,
                 "pause": round(saved.checkpoint.pause, 4),
             }
-            for name, saved in self._kept.items()
+            for name, saved in self._last_saved.items()
         ]
 
     def _directory(self, name: str) -> Path:
@@ -208,7 +208,7 @@ class JobMachines:
         spec = spec._replace(balloon=not self._client.is_standalone, host_name=own_name)
         check_room(self._context.slot, shape.memory)
         if saved is not None:
-            self._kept[name] = saved
+            self._last_saved[name] = saved
         machine = await self._opening.open(name, spec, image, self._job.driver_request(name), saved)
         self._unsaved_since[name] = self.times.watch.elapsed
         if not self._network:
@@ -222,7 +222,7 @@ class JobMachines:
         if machine is not None:
             await machine.kill()
             await machine.close()
-        self._kept.pop(name, None)
+        self._last_saved.pop(name, None)
         self._discard(name)
 
     # Requests from the client.
@@ -263,7 +263,7 @@ class JobMachines:
     async def _keep(self, name: str, machine: TaskMachine, *, last: bool) -> None:
         task = self.current
         runs_here = task is not None and task.machine is machine
-        directory, former = self._directory(name), self._kept.get(name)
+        directory, former = self._directory(name), self._last_saved.get(name)
         if not last:
             self._check_room(machine, former)
         kept_at = self.times.watch.elapsed
@@ -274,7 +274,7 @@ class JobMachines:
             last=last,
             steps=machine.steps,
         )
-        self._kept[name] = saved
+        self._last_saved[name] = saved
         if last:
             del self._unsaved_since[name]
         else:
@@ -295,8 +295,10 @@ class JobMachines:
                 continue
             seconds = round(self.times.watch.elapsed - since, 1)
             lost = f"{format_duration(seconds)} of its running time are lost"
-            kept = self._kept.get(name)
-            origin = f"resumes from checkpoint {kept.checkpoint.number}" if kept else "starts over"
+            saved = self._last_saved.get(name)
+            origin = (
+                f"resumes from checkpoint {saved.checkpoint.number}" if saved else "starts over"
+            )
             lines.append(f"the machine {name} {origin}: {lost}")
         return lines
 
@@ -315,7 +317,7 @@ class JobMachines:
     async def close(self, *, keep: bool) -> None:
         """End what runs. `keep`: the machines' checkpoints remain for the next run."""
         for name, machine in self._machines.items():
-            stays = keep and name in self._kept
+            stays = keep and name in self._last_saved
             await machine.close(keep=stays)
             if not stays:
                 self._discard(name)

@@ -265,7 +265,7 @@ class TaskSequence:
         if self._machines is None:
             raise HostError("the job has no machine")
         await self._machines.times.order()
-        return {"machines": self._machines.kept()}
+        return {"machines": self._machines.describe_checkpoints()}
 
     def set_clocks(self) -> None:
         """Set the guests' clocks, because the host's has jumped."""
