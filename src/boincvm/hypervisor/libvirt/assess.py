@@ -16,7 +16,8 @@ ABILITIES = Abilities(
 _PLAIN_QEMU = "qemu"
 DAEMON_HINT = (
     f"start its daemon (libvirtd or virtqemud), or set {VARIABLES[0]} to the URI of one;"
-    " Debian's packages: libvirt-daemon, libvirt-daemon-driver-qemu"
+    " Debian's packages: libvirt-daemon, libvirt-daemon-driver-qemu; for qemu:///system"
+    " libvirt-daemon-system"
 )
 
 
