@@ -14,12 +14,12 @@ BINDING_PACKAGES := libvirt-dev pkg-config gcc libc6-dev
 KERNEL_PACKAGES := bubblewrap bc bison flex gcc libc6-dev libelf-dev make xz-utils
 TEST_PACKAGES := $(KERNEL_PACKAGES) libvirt-daemon libvirt-daemon-driver-qemu user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc
 
-.PHONY: demo test check coverage bench setup packages test-packages environment environment-dev images clean
+.PHONY: demo test check coverage bench setup packages test-packages environment environment-dev images uml-kernel clean
 
 demo: packages environment
 	$(VENV)/bin/python examples/ecm/demo.py
 
-test: setup test-packages
+test: setup test-packages uml-kernel
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests
 
 check: environment-dev
@@ -35,7 +35,7 @@ coverage: setup
 	$(VENV)/bin/coverage run -m pytest tests/unit
 	$(VENV)/bin/coverage report --skip-covered --sort=cover
 
-bench: setup test-packages
+bench: setup test-packages uml-kernel
 	$(VENV)/bin/python -m benchmarks --json bench.json
 
 setup: packages environment-dev images
@@ -69,6 +69,10 @@ $(VENV)/.dev: $(VENV)/.run
 images: packages environment
 	$(BOINCVM) image build --if-missing base
 	$(BOINCVM) image build --if-missing --package gmp-ecm sci
+
+# Many tests and benchmarks need it; the kernel `small` is built by its own test, beside others.
+uml-kernel: test-packages environment
+	$(BOINCVM) image kernel build --if-missing --uml
 
 clean:
 	rm -rf $(VENV) dist bench.json

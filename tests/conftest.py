@@ -62,13 +62,13 @@ def base_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_kernel() -> Path:
-    """Our own kernel for virtual machines."""
+    """Our own kernel for virtual machines, which takes minutes to build where it is missing."""
     return ready_kernel()
 
 
 @pytest.fixture(scope="session")
 def uml_kernel() -> Path:
-    """Our own User-mode Linux, which the driver uses from then on."""
+    """Our own User-mode Linux, which the driver uses from then on; `make test` has built it."""
     return ready_kernel("--uml")
 
 
