@@ -100,7 +100,7 @@ def test_a_machine_that_dies_while_it_starts(bench: Bench) -> None:
 
 
 def test_more_memory_than_there_is(bench: Bench) -> None:
-    bench.run("--memory", "1024G", "--", "true").says(215, "QEMU did not start", "memory")
+    bench.run("--memory", "1024G", "--", "true").says(224, "asks for 1.0 TiB of memory")
 
 
 def test_no_such_image(bench: Bench) -> None:

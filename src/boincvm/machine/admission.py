@@ -138,7 +138,8 @@ def _check(memory: int, taken: list[int], most: int | None, most_memory: int) ->
         raise NotEnoughRoomError(
             f"the machine asks for {format_size(memory)} of memory, your other machines have"
             f" {format_size(sum(taken))}, and together they may have {format_size(most_memory)}",
-            hint="wait until one ends, or give each less; preferences.toml may set another limit",
+            hint=f"{'wait until one ends, or ' if taken else ''}give it less memory;"
+            " preferences.toml may set another limit",
         )
 
 
