@@ -14,6 +14,7 @@ from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.commands.journal import EventJournal
 from boincvm.controller.events import Event, EventLog
 from boincvm.controller.files.files import Files
+from boincvm.controller.guest_finder import GuestFinder
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
 from boincvm.controller.hosts.bus_connection import BusConnection, Listen
@@ -27,7 +28,6 @@ from boincvm.controller.overview import Overview
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState, refusal
-from boincvm.controller.reach import Reach
 from boincvm.controller.store import Store
 from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.host.atomic_files import write_atomically
@@ -71,9 +71,11 @@ class Controller:
         self.hosts = Hosts(side, self.hub.registry, self.events, self._machine_ids)
         self.machine_operations = MachineOperations(self.machines, self.hub)
         self.overview = Overview(self.machines, self.hub, self.machine_operations, platform.node())
-        self.reach = Reach(self.machines, self.hub, self.machine_operations, self.overview.state)
+        self.guest_finder = GuestFinder(
+            self.machines, self.hub, self.machine_operations, self.overview.state
+        )
         self.hub.reason = self._why_gone
-        self.files = Files(self.hub, directory, partial(self.reach.find, held_too=False))
+        self.files = Files(self.hub, directory, partial(self.guest_finder.find, held_too=False))
 
     async def open(self) -> None:
         """Take over what an earlier controller left behind. Raises BoincvmError."""
@@ -194,10 +196,10 @@ class Controller:
         machine = self.machines.find(vm)
         if machine is None or not machine.state.is_off:
             return ""
-        return f"the machine is {machine.state.words}" + (f": {machine.why}" if machine.why else "")
+        return f"the machine is {machine.state.label}" + (f": {machine.why}" if machine.why else "")
 
     def _publish_state(self, vm: str, state: str, why: str) -> None:
-        text = f"it is {VmState(state).words}" + (f": {why}" if why else "")
+        text = f"it is {VmState(state).label}" + (f": {why}" if why else "")
         self.events.add("vm_state", vm, text, {"state": state, "why": why})
 
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from boincvm import __version__
 from boincvm.controller.arguments import Arguments, Kind, Parameter
 from boincvm.controller.commands import json as command_table
+from boincvm.controller.guest_finder import FoundGuests
 from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.selector import parse_selector
-from boincvm.controller.reach import Reached
 from boincvm.errors import UsageError
 from boincvm.json_value import Json
 
 if TYPE_CHECKING:
     from boincvm.controller.events import EventLog
+    from boincvm.controller.guest_finder import GuestFinder
     from boincvm.controller.guests.hub import Hub
     from boincvm.controller.hosts.hosts import Hosts
     from boincvm.controller.machines.machines import Machines
     from boincvm.controller.machines.operations import MachineOperations
     from boincvm.controller.overview import Overview
-    from boincvm.controller.reach import Reach
 
 Result = Awaitable[dict[str, Json]]
 
@@ -52,7 +52,7 @@ class Parts(Protocol):
     def overview(self) -> Overview: ...
 
     @property
-    def reach(self) -> Reach: ...
+    def guest_finder(self) -> GuestFinder: ...
 
     def commit(self) -> None:
         """Commit everything that has happened so far to the store."""
@@ -183,7 +183,7 @@ async def _ping(parts: Parts, given: Arguments) -> dict[str, Json]:
     vms = given.text("vms")
     if not parts.machine_operations.targets(parse_selector(vms)):
         return {"answers": {}, "refused": {}}
-    guests, refused = await parts.reach.find(vms)
+    guests, refused = await parts.guest_finder.find(vms)
     answers = await parts.hub.pings.ping([one.id for one in guests], given.number("timeout"))
     return {
         "answers": {**answers, **dict.fromkeys(refused)},
@@ -193,9 +193,9 @@ async def _ping(parts: Parts, given: Arguments) -> dict[str, Json]:
 
 async def _exec(parts: Parts, given: Arguments) -> dict[str, Json]:
     commands, vms = parts.hub.commands, given.text("vms")
-    guests, refused = Reached([], {})
+    guests, refused = FoundGuests([], {})
     if not commands.knows(given.maybe_text("id")):
-        guests, refused = (await parts.reach.find(vms)).required(vms)
+        guests, refused = (await parts.guest_finder.find(vms)).required(vms)
     request = Request(
         given.texts("argv"),
         given.table("env"),

@@ -114,7 +114,7 @@ class ShimMachine:
         try:
             self._set(state)
         except OSError as error:
-            _LOG.warning("the state %s cannot be written down: %s", state.words, error)
+            _LOG.warning("the state %s cannot be written down: %s", state.label, error)
 
     # Start.
 
@@ -413,7 +413,7 @@ class ShimMachine:
         try:
             self._set(state, why, started_at=None, **changes)
         except OSError as error:
-            reason = f"the state {state.words} cannot be written down: {error.strerror}"
+            reason = f"the state {state.label} cannot be written down: {error.strerror}"
             self.status = self.status._replace(state=VmState.ABORTED, why=reason)
             self._notify()
         if not self._over.done():

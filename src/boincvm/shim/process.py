@@ -143,7 +143,7 @@ async def _live(machine: ShimMachine, snapshot: str | None) -> None:
         begin.cancel()
         await asyncio.gather(begin, ended, return_exceptions=True)
     if machine.is_over:
-        log(f"it ended before it was up: {machine.status.state.words}")
+        log(f"it ended before it was up: {machine.status.state.label}")
         return
     if machine.cold_because:
         log(

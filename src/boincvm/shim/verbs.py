@@ -63,7 +63,7 @@ class ShimVerbs:
         state = self._machine.status.state
         if state.is_off and name not in ENDS:
             raise MachineStateError(
-                f"the machine has ended in the meantime: it is {state.words}", hint="start it again"
+                f"the machine has ended in the meantime: it is {state.label}", hint="start it again"
             )
         return state.is_off
 

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from boincvm.controller.files.spool import Spooled
 from boincvm.controller.files.transfer import Download, Traffic, Transfer
+from boincvm.controller.guest_finder import FoundGuests
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.protocol.transfer_rules import MOST_MODE, check_transfer_id, guest_path
-from boincvm.controller.reach import Reached
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.tar_trees import MOST_BYTES
 from boincvm.tree_entries import clamp_time
@@ -26,7 +26,7 @@ MOST_AT_ONCE = 64
 """Guests that are sent files at the same time; the others wait."""
 
 Outcomes = dict[str, dict[str, object]]
-Find = Callable[[str], Awaitable[Reached]]
+Find = Callable[[str], Awaitable[FoundGuests]]
 
 
 class Gotten(NamedTuple):
@@ -55,7 +55,7 @@ class Files:
 
         `spool`: the directory for sources while they are sent, as files without a name; None: the
         system's directory for temporary files. `find`: which of the guests that a selector matches
-        can answer (reach.py); by default all that are on the bus.
+        can answer (guest_finder.py); by default all that are on the bus.
         """
         self._hub = hub
         self._find = find or self._on_the_bus
@@ -63,11 +63,11 @@ class Files:
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._traffic = Traffic(hub.requester)
 
-    async def _on_the_bus(self, vms: str) -> Reached:
+    async def _on_the_bus(self, vms: str) -> FoundGuests:
         found = self._hub.registry.find(parse_selector(vms))
         if not found:
             raise UsageError(f"no guest matches {vms[:100]!r}")
-        return Reached(found, {})
+        return FoundGuests(found, {})
 
     async def close(self) -> None:
         """Stop telling guests which transfers to drop; calling this again is harmless."""

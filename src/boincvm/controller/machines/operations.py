@@ -128,7 +128,7 @@ class MachineOperations:
     def _has_ended(machine: LocalMachine, verb: str) -> HostError:
         return HostError(
             f"the machine {machine.id} did not answer {verb.replace('_', ' ')}:"
-            f" it is {machine.state.words}{machine.why and ': '}{machine.why}",
+            f" it is {machine.state.label}{machine.why and ': '}{machine.why}",
             hint=machine.state.meaning.remedy.format(vm=machine.id),
         )
 

@@ -34,7 +34,7 @@ class VmState(StrEnum):
         return MEANINGS[self]
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """Return the state's name for people."""
         return self.replace("_", " ")
 
@@ -108,5 +108,5 @@ def refusal(vm: str, state: VmState, why: str = "") -> MachineStateError:
     """Return the error for a request that `vm` cannot answer in `state`; `why` it is in it."""
     reason = f": {why}" if why else ""
     return MachineStateError(
-        f"the machine {vm} is {state.words}{reason}", hint=state.meaning.remedy.format(vm=vm)
+        f"the machine {vm} is {state.label}{reason}", hint=state.meaning.remedy.format(vm=vm)
     )

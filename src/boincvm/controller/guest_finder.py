@@ -16,8 +16,8 @@ from boincvm.errors import MachineStateError, UsageError
 _MOST_NAMED = 5
 
 
-class Reached(NamedTuple):
-    """The guests that a selector has reached."""
+class FoundGuests(NamedTuple):
+    """The guests that a selector matches."""
 
     guests: list[Guest]
     """Those that can answer."""
@@ -28,14 +28,14 @@ class Reached(NamedTuple):
     that run.
     """
 
-    def required(self, vms: str) -> "Reached":
+    def required(self, vms: str) -> "FoundGuests":
         """Return itself. Raises MachineStateError if no guest can answer."""
         if not self.guests:
             raise _nobody(vms, self.refused)
         return self
 
 
-class Reach:
+class GuestFinder:
     """Finds the guests that can answer; `state_of` returns a machine's state and the reason."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Reach:
         self._operations = life
         self._state_of = state_of
 
-    async def find(self, vms: str, *, held_too: bool = True) -> Reached:
+    async def find(self, vms: str, *, held_too: bool = True) -> FoundGuests:
         """Return the guests that can answer, and errors for the others.
 
         This waits only for machines whose shims are just joining the bus and, unless `held_too`,
@@ -69,7 +69,7 @@ class Reach:
         refused = {vm: one for vm, one in found.items() if isinstance(one, MachineStateError)}
         if guests:
             refused = {vm: one for vm, one in refused.items() if not self._state_of(vm)[0].is_off}
-        return Reached(guests, refused)
+        return FoundGuests(guests, refused)
 
     async def _guest_for(self, vm: str, *, held_too: bool) -> Guest | MachineStateError:
         registry, machine = self._hub.registry, self._machines.find(vm)
