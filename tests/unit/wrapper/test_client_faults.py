@@ -142,7 +142,7 @@ async def test_what_this_system_cannot_do_is_not_tried_again(slot: HostSlot) -> 
         "HostProgram.wait = wait"
     )
     slot.job(task("true"))
-    await fails(slot, 206, "not yet on Linux: resource usage of a process tree")
+    await fails(slot, 206, "not yet supported on Linux: resource usage of a process tree")
 
 
 async def test_a_defect_of_ours_is_no_success(slot: HostSlot) -> None:
