@@ -408,7 +408,7 @@ async def test_an_id_that_another_host_has(tmp_path: Path) -> None:
             run_controller(tmp_path / "b", broker=place) as second,
         ):
             await until_known(second, "b.1")
-            with pytest.raises(UsageError, match="on the bus already, of the host far"):
+            with pytest.raises(UsageError, match="is already on the bus, from the host far"):
                 await call(second, "create", {"name": "b.1", "memory": "256M"})
 
 

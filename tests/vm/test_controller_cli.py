@@ -55,7 +55,7 @@ async def test_a_shell_outlives_its_machine_s_sleep(home: Home) -> None:
         await terminal.until("left web.1")
         assert await terminal.code() == ExitCode.HUNG_UP
         home.run("resume", "web.1")
-    assert b"no command runs" in home.run("ps").stdout
+    assert b"no command is running" in home.run("ps").stdout
     assert b"/bin/bash" not in home.run("exec", "web.1", "--", "ps", "ax").stdout
     async with home.shell("web.1") as terminal:
         terminal.type("WORD=here\r")

@@ -15,7 +15,7 @@ from support.garble import SEND_GARBAGE, write_garble
 
 @pytest.mark.usefixtures("cold")
 def test_a_guest_that_does_not_boot_in_time(bench: Bench) -> None:
-    bench.run("--boot-limit", "0.5", "--", "true").says(216, "said nothing within 0.5 s")
+    bench.run("--boot-limit", "0.5", "--", "true").says(216, "did not answer within 0.5 s")
 
 
 def test_a_guest_whose_kernel_panics(bench: Bench) -> None:
@@ -29,7 +29,7 @@ def test_a_guest_that_hangs_and_one_that_is_only_quiet(bench: Bench) -> None:
     machine = bench.machine()
     end = os.pidfd_open(machine)
     os.close(kill(machine, signal.SIGSTOP))
-    finish(process, limit=15).says(217, "has said nothing for 2 s")
+    finish(process, limit=15).says(217, "has been silent for 2 s")
     wait_for_end(end, 0)
 
 

@@ -67,7 +67,7 @@ def test_arguments_that_are_too_long(bench: Bench) -> None:
     job = bench.work / "job.toml"
     for words, complaint in (
         (["x" * 131_071], ""),
-        (["x" * 200_000], "one has 200000 bytes, and Linux takes 131071 in one"),
+        (["x" * 200_000], "one has 200000 bytes, and Linux accepts 131071 in one"),
     ):
         job.write_text(f"[[task]]\ncommand = {['true', *words]}\n")
         done = bench.run("job.toml")
