@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(90)
 
 OUT = "<stdout_filename>out</stdout_filename>"
 FRACTION = "<fraction_done_filename>fraction</fraction_done_filename>"
-BURN = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
+BURN = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done"
 """Takes some tenths of a second of CPU time."""
 
 

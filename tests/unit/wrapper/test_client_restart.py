@@ -14,7 +14,7 @@ from support.host_slot import HostSlot, task
 pytestmark = pytest.mark.timeout(90)
 
 OUT = "<stdout_filename>out</stdout_filename>"
-BURN = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
+BURN = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done"
 """Takes some tenths of a second of CPU time."""
 WAIT = "echo waits; while [ ! -e go ]; do sleep 0.01; done; echo goes"
 STATE = {"version": 1, "tasks_done": 1, "failures": 0, "guest": 5.0, "host": 7.0, "wall": 9.0}
