@@ -285,7 +285,7 @@ async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
             {"accelerator": "kvm", "cpu": "host"},
             "was saved under kvm, which does not work here",
         ),
-        ({"type": 3}, "does not say its type"),
+        ({"type": 3}, "does not record its type"),
         ({"layers": []}, "does not list its layers"),
         ({"memory": "memory-999999"}, "is not among the files of the checkpoint"),
     ],

@@ -121,8 +121,14 @@ def _reason(found: Ranked, ranked: list[Ranked]) -> str:
 
 
 def _none_is_fit(ranked: list[Ranked]) -> HypervisorMissingError:
-    why = "; ".join(f"{one.name}: {one.refused}" for one in ranked)
-    hint = "boincvm doctor shows what each driver can do"
     if not any(one.verdict.is_usable for one in ranked):
-        hint = next(one.verdict.remedy for one in ranked if one.name == DEFAULT)
-    return HypervisorMissingError(f"no driver here can run this machine: {why}", hint=hint)
+        # Short, because a BOINC client's notice has room for 255 characters.
+        usual = next(one for one in ranked if one.name == DEFAULT)
+        return HypervisorMissingError(
+            f"no hypervisor works here: {usual.refused}", hint=usual.verdict.remedy
+        )
+    why = "; ".join(f"{one.name}: {one.refused}" for one in ranked)
+    return HypervisorMissingError(
+        f"no driver here can run this machine: {why}",
+        hint="boincvm doctor shows what each driver can do",
+    )

@@ -59,12 +59,12 @@ def configure(
     `directory` takes temporary files; `told` is called with each line that dpkg writes. Raises
     ImageBuildError, HostDiskFullError, HypervisorError.
     """
-    path = directory / "machine"
-    path.mkdir(mode=0o700)
+    machine = directory / "machine"
+    machine.mkdir(mode=0o700)
     root = directory / "unpacked.qcow2"
     disk.write_root_disk(tree, root)
     names, changes = directory / "names", directory / "changes.tar"
-    spec = MachineSpec(path, kernel, initrd, root, memory=MEMORY, cpus=CPUS)
+    spec = MachineSpec(machine, kernel, initrd, root, memory=MEMORY, cpus=CPUS)
     with names.open("w+b") as all_names, changes.open("w+b") as archive:
         try:
             asyncio.run(_run_machine(spec, boot, all_names, archive, told))
@@ -81,7 +81,7 @@ def configure(
     _remove_traces(tree)
     for path in (root, names, changes):
         path.unlink()
-    path.rmdir()
+    machine.rmdir()
 
 
 class ConfiguringLines:
