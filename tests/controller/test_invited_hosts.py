@@ -375,16 +375,16 @@ async def test_names_that_are_none(name: str, tmp_path: Path) -> None:
 async def test_each_id_has_one_host(tmp_path: Path) -> None:
     async with run_controller(tmp_path / "a") as first:
         await call(first, "create", {"name": "x.1", "memory": "256M"})
-        with pytest.raises(UsageError, match=r"there is x\.1 already"):
+        with pytest.raises(UsageError, match=r"x\.1 already exists"):
             await call(first, "invite", {"name": "x"})
-        with pytest.raises(UsageError, match=r"there is x\.1 already"):
+        with pytest.raises(UsageError, match=r"x\.1 already exists"):
             await call(first, "invite", {"name": "x.1"})
         await call(first, "invite", {"name": "x.2"})
         await call(first, "invite", {"name": "b"})
         with pytest.raises(UsageError, match="already invited") as caught:
             await call(first, "invite", {"name": "b"})
         assert "--revoke b" in caught.value.hint
-        with pytest.raises(UsageError, match="there is b already"):
+        with pytest.raises(UsageError, match="b already exists"):
             await call(first, "invite", {"name": "b.c"})
         for name in ("b", "b.1"):
             with pytest.raises(UsageError, match="invited as b"):
