@@ -154,7 +154,7 @@ async def test_its_own_controller_knows_no_names_but_its_own(tmp_path: Path) -> 
         place = await invite(first)
         async with run_controller(tmp_path / "b", broker=place) as second:
             for name in ("c", "c.1", "bb.1", "b"):
-                with pytest.raises(UsageError, match="invited as b") as caught:
+                with pytest.raises(UsageError, match="of the invited host b") as caught:
                     await call(second, "create", {"name": name, "memory": "256M"})
                 assert f"begin with b. like b.{name}" in caught.value.hint
             await call(second, "create", {"name": "b.1.2", "memory": "256M"})
@@ -387,7 +387,7 @@ async def test_each_id_has_one_host(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="b already exists"):
             await call(first, "invite", {"name": "b.c"})
         for name in ("b", "b.1"):
-            with pytest.raises(UsageError, match="invited as b"):
+            with pytest.raises(UsageError, match="of the invited host b"):
                 await call(first, "create", {"name": name, "memory": "256M"})
         await call(first, "create", {"name": "bb.1", "memory": "256M"})
         with pytest.raises(UsageError, match="no host 'c' is invited"):
