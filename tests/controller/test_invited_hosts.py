@@ -154,7 +154,7 @@ async def test_its_own_controller_knows_no_names_but_its_own(tmp_path: Path) -> 
         place = await invite(first)
         async with run_controller(tmp_path / "b", broker=place) as second:
             for name in ("c", "c.1", "bb.1", "b"):
-                with pytest.raises(UsageError, match="of the invited host b") as caught:
+                with pytest.raises(UsageError, match="invited as b") as caught:
                     await call(second, "create", {"name": name, "memory": "256M"})
                 assert f"begin with b. like b.{name}" in caught.value.hint
             await call(second, "create", {"name": "b.1.2", "memory": "256M"})
