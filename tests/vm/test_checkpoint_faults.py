@@ -257,7 +257,9 @@ async def test_a_checkpoint_that_would_not_fit_is_not_begun(slot: Slot) -> None:
     slot.machine_job(SCRIPT)
     await start(slot, ROOM)
     await finishes(slot)
-    assert "no checkpoint was made, the previous one is kept: a checkpoint needs up to" in slot.stderr
+    assert (
+        "no checkpoint was made, the previous one is kept: a checkpoint needs up to" in slot.stderr
+    )
     assert "of disk, and 0 B is free" in slot.stderr
 
 
