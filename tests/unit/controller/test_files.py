@@ -206,7 +206,7 @@ async def test_an_end_that_takes_its_time(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_transfers_that_nobody_asks_for_are_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest_files, "IDLE", 0.05)
+    monkeypatch.setattr(guest_files, "IDLE", 1.0)
     monkeypatch.setattr(guest_files, "MOST_TRANSFERS", 2)
     async with file_net(tmp_path) as made:
         (made.host.root / "f").write_bytes(DATA)
