@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--suite", metavar="S", help="Debian's suite whose sources are taken; see docs/images.md"
     )
     build.add_argument(
-        "--mirror", metavar="URL", help="where packages come from; default: Debian's own mirror"
+        "--mirror",
+        metavar="URL",
+        help="where packages come from; default: the one that this host's apt uses",
     )
     build.add_argument(
         "--if-missing",

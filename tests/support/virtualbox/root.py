@@ -17,7 +17,9 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from boincvm.errors import ImageBuildError
 from boincvm.host.own_files import make_directory
+from boincvm.image.mirror import host_mirror
 from boincvm.paths import cache_directory
 
 _PLACE = "virtualbox-root"
@@ -50,7 +52,7 @@ def real_virtualbox() -> RealVirtualBox:
         if not found:
             try:
                 found = [_make(place) / "bin"]
-            except (OSError, subprocess.SubprocessError) as error:
+            except (OSError, subprocess.SubprocessError, ImageBuildError) as error:
                 said = getattr(error, "stderr", None) or b""
                 raise UnavailableError(
                     f"{error}: {said[-300:].decode(errors='replace')}"
@@ -110,7 +112,7 @@ class _Apt:
         for path in (self.archives / "partial", directory / "lists" / "partial"):
             path.mkdir(parents=True)
         (directory / "status").touch()
-        (directory / "sources").write_text(f"deb {_mirror()} sid main contrib\n")
+        (directory / "sources").write_text(f"deb {host_mirror()} sid main contrib\n")
         settings = {
             "Dir::State::lists": directory / "lists",
             "Dir::State::status": directory / "status",
@@ -144,15 +146,6 @@ class _Apt:
 
     def _apt(self, *arguments: str) -> str:
         return _run(list(arguments), self._environment, self.archives)
-
-
-def _mirror() -> str:
-    """Return the address of Debian's archive that this host's apt uses."""
-    said = _run(["apt-get", "indextargets", "Created-By: Packages", "Label: Debian",
-                 "--format", "$(REPO_URI)"])  # fmt: skip
-    if not said.split():
-        raise OSError("this host's apt knows no archive of Debian's")
-    return said.split()[0]
 
 
 def _run(

@@ -1,8 +1,8 @@
 """Find and fetch the newest kernel sources of a Debian suite, as the current user.
 
 apt reads the suite's signed index and checks what it downloads against it; its configuration, lists
-and state are our own, so nothing of the host's apt is used or changed. Package and lists are cached
-beside those of images (image/packages.py).
+and state are our own, so of the host's apt only the address of its mirror is used, and nothing is
+changed. Package and lists are cached beside those of images (image/packages.py).
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from boincvm.errors import ImageBuildError
 from boincvm.host import locks
 from boincvm.host.own_files import make_directory
+from boincvm.image.mirror import host_mirror
 from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
 from boincvm.paths import cache_directory
@@ -21,7 +22,6 @@ from boincvm.paths import cache_directory
 SUITE = "trixie-backports"
 """The suite whose sources are used: User-mode Linux is fast with seccomp, which Linux has since
 6.16."""
-MIRROR = "http://deb.debian.org/debian"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _META_PACKAGE = "linux-source"
 """The package that depends on the newest sources."""
@@ -63,9 +63,9 @@ class SourceArchive:
     """apt, configured for one suite, inside `locked` of which its lists may be read and changed."""
 
     def __init__(self, suite: str, mirror: str | None, directory: Path) -> None:
-        """Write the configuration to `directory`, which is temporary."""
+        """Write the configuration to `directory`, which is temporary. Raises ImageBuildError."""
         cache = cache_directory() / "packages"
-        mirror = mirror or MIRROR
+        mirror = mirror or host_mirror()
         digest = hashlib.sha256(f"source {suite} {mirror}".encode()).hexdigest()[:16]
         self._suite = suite
         self._archives = cache / "archives"
