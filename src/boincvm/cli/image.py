@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from boincvm.cli import image_kernel, image_warm
+from boincvm.cli.parser import add_verb
 
 _EPILOG = """\
 examples:
@@ -15,42 +16,26 @@ examples:
 """
 
 
-def _subparser(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    summary: str,
-    description: str,
-) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(
-        name,
-        help=summary,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verbs and options of `boincvm image`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     verbs = parser.add_subparsers(dest="image_verb", metavar="VERB", required=True)
     _add_build(verbs)
-    _subparser(
+    add_verb(
         verbs,
         "ls",
         "list the images",
         "List the images of this user.\n\nexample:\n  boincvm image ls",
     )
-    remove = _subparser(
+    remove = add_verb(
         verbs,
         "rm",
         "remove an image",
         "Remove an image, unless a machine that runs uses it.\n\nexample:\n  boincvm image rm sci",
     )
     remove.add_argument("name", metavar="NAME")
-    inspect = _subparser(
+    inspect = add_verb(
         verbs,
         "inspect",
         "show what an image is made of",
@@ -67,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     )
     image_warm.add_arguments(
-        _subparser(
+        add_verb(
             verbs,
             "warm",
             "save a booted machine of an image, to start others from",
@@ -79,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    pack = _subparser(
+    pack = add_verb(
         verbs,
         "pack",
         "pack an image into one file",
@@ -89,7 +74,7 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
     pack.add_argument("name", metavar="NAME")
     pack.add_argument("file", metavar="FILE")
     pack.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    unpack = _subparser(
+    unpack = add_verb(
         verbs,
         "unpack",
         "unpack an image from such a file",
@@ -104,7 +89,7 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    build = _subparser(
+    build = add_verb(
         verbs,
         "build",
         "build an image from Debian packages",

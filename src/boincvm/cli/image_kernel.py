@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 
+from boincvm.cli.parser import add_verb
+
 _BUILD = """\
 Build a small kernel from Debian's newest kernel sources. It needs no root, a compiler, 3 GiB of
 disk while it works, and 3 to 8 minutes on two processors.
@@ -19,7 +21,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verbs and options of `boincvm image kernel`."""
     verbs = parser.add_subparsers(dest="kernel_verb", metavar="VERB", required=True)
-    build = _verb(verbs, "build", "build a kernel", _BUILD)
+    build = add_verb(verbs, "build", "build a kernel", _BUILD)
     build.add_argument("--uml", action="store_true", help="build User-mode Linux")
     build.add_argument(
         "--architecture",
@@ -40,30 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do nothing if there is one, even of older sources",
     )
-    _verb(verbs, "ls", "list the kernels", "List the kernels that were built here.")
-    remove = _verb(
+    add_verb(verbs, "ls", "list the kernels", "List the kernels that were built here.")
+    remove = add_verb(
         verbs,
         "rm",
         "remove a kernel",
         "Remove a kernel. Images that were built with it keep their copy.",
     )
     remove.add_argument("name", metavar="NAME")
-
-
-def _verb(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    summary: str,
-    description: str,
-) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(
-        name,
-        help=summary,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

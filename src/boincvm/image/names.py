@@ -9,6 +9,7 @@ MOST_PACKAGES = 1000
 # Compiled when they are first used: a run needs only the first.
 _IMAGE = r"[a-z0-9][a-z0-9._-]{0,63}"
 _PACKAGE = r"[a-z0-9][a-z0-9+.-]{1,127}"
+_SUITE = r"[a-z][a-z0-9-]{0,63}"
 _MIRROR = r"(?:https?|file|copy)://[A-Za-z0-9._~:/@%+\[\]-]+"
 
 
@@ -49,3 +50,13 @@ def check_mirror(mirror: str) -> str:
             hint="give a URL that begins with https://, http://, file:// or copy://",
         )
     return mirror
+
+
+def check_suite(suite: str) -> str:
+    """Return `suite`. Raises UsageError unless it can be the name of a suite of Debian's."""
+    if re.fullmatch(_SUITE, suite) is None:
+        raise UsageError(
+            f"{suite!r} is not a suite's name",
+            hint="a name such as trixie-backports: a-z 0-9 and hyphens",
+        )
+    return suite

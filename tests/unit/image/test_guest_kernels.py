@@ -158,3 +158,20 @@ def test_an_image_s_recipe_names_its_kernel() -> None:
         manifest = Manifest("amd64", recipe, "7.3.4", "0", "0", (), FILES)
         assert decode_manifest(manifest.encode(), Path("m")).recipe == recipe
     assert b'"kernel":' not in Manifest("amd64", debian, "7.3.4", "0", "0", (), FILES).encode()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"suite": "trixie main\ndeb [trusted=yes] http://mirror.example/ x"},
+        {"suite": "-x"},
+        {"suite": ""},
+        {"mirror": "http://mirror.example/ x\ndeb [trusted=yes] http://mirror.example/"},
+        {"mirror": "/srv"},
+    ],
+)
+def test_what_apt_would_read_as_more_than_a_name_is_refused(place: dict[str, str]) -> None:
+    """Such a line could switch off the check of signatures."""
+    with pytest.raises(UsageError, match="is not a"):
+        build_kernel("small", **place, progress=QUIET)
+    assert not kernels_directory().exists()

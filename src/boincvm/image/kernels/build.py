@@ -16,6 +16,7 @@ from boincvm.image.kernels.configuration import CONFIGURATIONS, Configuration, u
 from boincvm.image.kernels.source import SUITE, KernelSource, fetch_source
 from boincvm.image.kernels.store import GuestKernel, KernelRecipe
 from boincvm.image.kernels.toolchain import check_toolchain, compiler_version
+from boincvm.image.names import check_mirror, check_suite
 from boincvm.image.progress import Progress
 from boincvm.image.tools import check_space, follow_tool, run_tool
 from boincvm.paths import kernels_directory
@@ -76,6 +77,9 @@ def build_kernel(
     Raises UsageError, ImageBuildError, HostDiskFullError.
     """
     store.check_name(name)
+    check_suite(suite)
+    if mirror is not None:
+        check_mirror(mirror)
     configuration = CONFIGURATIONS[name]
     root = kernels_directory()
     with locks.exclusive(root / f"{name}.lock", lambda: progress.detail(_WAITS)):
