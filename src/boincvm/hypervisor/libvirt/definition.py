@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, register_namespace, tostr
 from boincvm.errors import HypervisorError
 from boincvm.host.users import user_and_group
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.kernel_arguments import COMMON
 from boincvm.hypervisor.libvirt.uri import Uri
 
 NAMESPACE = "https://boincvm.org/libvirt/1"
@@ -26,23 +27,7 @@ _ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
 """The addresses of the guest, its gateway and its name server in QEMU's user-mode network."""
 REPORT_PERIOD = 5
 """Seconds between a guest's reports on its memory."""
-KERNEL_ARGUMENTS = (
-    "quiet",
-    "loglevel=1",  # with 0 the kernel would not even print why it panics
-    "console=ttyS0",
-    "random.trust_cpu=on",
-    "panic=-1",
-    "reboot=t",
-    # What a machine of ours has no use for, and which takes much of an emulated boot.
-    "cryptomgr.notests",
-    "init_on_alloc=0",
-    "psi=0",
-    "lsm=",
-    "cgroup_disable=memory",
-    "noautogroup",
-    "sysctl.vm.compaction_proactiveness=0",
-    "sysctl.vm.stat_interval=120",
-)
+KERNEL_ARGUMENTS = (*COMMON, "console=ttyS0", "reboot=t")
 register_namespace("boincvm", NAMESPACE)
 
 

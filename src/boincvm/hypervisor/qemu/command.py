@@ -10,6 +10,7 @@ from pathlib import Path
 from boincvm.errors import HypervisorMissingError
 from boincvm.host import programs
 from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
+from boincvm.hypervisor.kernel_arguments import COMMON
 from boincvm.hypervisor.qemu.launch import Launch, Memory
 
 PROGRAM = "qemu-system-x86_64"
@@ -40,29 +41,7 @@ _DISPLAY_OPTIONS = MACHINE_OPTIONS.replace("i8042=off", "i8042=on").replace("gra
 CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm"}
 """The guest's CPU, by accelerator. With ERMS (or FSRM) the guest's kernel clears and copies memory
 byte by byte, which under emulation takes five times as long (docs/benchmarks.md)."""
-KERNEL_ARGUMENTS = [
-    "quiet",
-    "loglevel=1",  # with 0 the kernel would not even print why it panics
-    "console=ttyS0",
-    "random.trust_cpu=on",
-    "panic=-1",
-    "reboot=t",
-    # The kernel's tests of its own cryptography took half of the boot, and a machine that has
-    # just started has no secrets in its memory to be cleared before use (docs/benchmarks.md).
-    "cryptomgr.notests",
-    "init_on_alloc=0",
-    # Nothing uses pressure information, isolation between the guest's programs, or grouping of
-    # them by memory or terminal; and emulation need not translate what the kernel does not do
-    # (docs/checkpoints.md).
-    "psi=0",
-    "lsm=",
-    "cgroup_disable=memory",
-    "noautogroup",
-    # Nor does an idle guest have to wake up twice a second to look for memory to compact, and once
-    # to sum up its counters.
-    "sysctl.vm.compaction_proactiveness=0",
-    "sysctl.vm.stat_interval=120",
-]
+KERNEL_ARGUMENTS = [*COMMON, "console=ttyS0", "reboot=t"]
 
 
 def find_program(name: str) -> str:

@@ -1,6 +1,7 @@
 """The options of `VBoxManage` that define a machine, with nothing that it does not need."""
 
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.kernel_arguments import COMMON
 from boincvm.hypervisor.virtualbox.vboxmanage import Version
 
 BOOT_CONTROLLER, DISK_CONTROLLER = "boot", "disks"
@@ -15,22 +16,7 @@ _HARDWARE_ADDRESS = "080027B01C01"
 """Each machine has a network of its own, and one that goes on must find its card as it was."""
 MOST_CPUS = 32
 
-KERNEL_ARGUMENTS = (
-    "quiet",
-    "loglevel=1",  # with 0 the kernel would not even print why it panics
-    "console=ttyS2",
-    "random.trust_cpu=on",
-    "panic=-1",
-    "cryptomgr.notests",
-    "init_on_alloc=0",
-    "psi=0",
-    "lsm=",
-    "cgroup_disable=memory",
-    "noautogroup",
-    "sysctl.vm.compaction_proactiveness=0",
-    "sysctl.vm.stat_interval=120",
-    "boincvm.link=serial",
-)
+KERNEL_ARGUMENTS = (*COMMON, "console=ttyS2", "boincvm.link=serial")
 
 
 def kernel_arguments(spec: MachineSpec) -> str:

@@ -1,0 +1,23 @@
+"""What the kernel of an image is told in a machine of any hypervisor."""
+
+COMMON = (
+    "quiet",
+    "loglevel=1",  # with 0 the kernel would not even print why it panics
+    "random.trust_cpu=on",
+    "panic=-1",
+    # The kernel's tests of its own cryptography took half of the boot, and a machine that has
+    # just started has no secrets in its memory to be cleared before use (docs/benchmarks.md).
+    "cryptomgr.notests",
+    "init_on_alloc=0",
+    # Nothing uses pressure information, isolation between the guest's programs, or grouping of
+    # them by memory or terminal; and emulation need not translate what the kernel does not do
+    # (docs/checkpoints.md).
+    "psi=0",
+    "lsm=",
+    "cgroup_disable=memory",
+    "noautogroup",
+    # Nor does an idle guest have to wake up twice a second to look for memory to compact, and once
+    # to sum up its counters.
+    "sysctl.vm.compaction_proactiveness=0",
+    "sysctl.vm.stat_interval=120",
+)
