@@ -55,6 +55,7 @@ class ClientRun:
         self._fault: asyncio.Future[None] = loop.create_future()
         self._signalled: asyncio.Future[_Order] = loop.create_future()
         self._signal = 0
+        self._is_aborted = False
 
     async def run(self) -> End:
         """Run the job; return how it ended. Unexpected exceptions propagate."""
@@ -157,9 +158,10 @@ class ClientRun:
 
     async def _wait_for_abort(self) -> None:
         """Wait until the client, which has told us to quit, aborts the task."""
-        while await self._next_event() is not Event.ABORT:
-            pass
-        log("aborted by the client")
+        while not self._is_aborted:
+            if await self._next_event() is Event.ABORT:
+                self._is_aborted = True
+                log("aborted by the client")
 
     async def _hurry(self) -> None:
         await self._wait_for_abort()
@@ -218,15 +220,13 @@ class ClientRun:
             )
             if saved.done():
                 saved.result()
-            elif aborted.done():
-                return False
-            else:
+            elif not aborted.done():
                 log(f"saving took more than {SAVE_LIMIT:g} s and was abandoned")
-            return True
         finally:
             for future in (saved, aborted):
                 future.cancel()
             await asyncio.gather(saved, aborted, return_exceptions=True)
+        return not self._is_aborted  # which may have come as the machines had just been saved
 
     # Once a second.
 

@@ -199,7 +199,33 @@ async def test_an_abort_in_the_middle_of_a_quit(
         slot.kill(word)
     await slot.says("stderr.txt", "asked to ")
     slot.send(Control.ABORT)
-    end = await slot.wait(5)
+    end = await slot.wait(GRACE)
+    assert end.kind is EndKind.ABORTED
+    assert "aborted by the client" in slot.stderr
+
+
+async def test_an_abort_just_as_all_is_saved(slot: HostSlot) -> None:
+    """The programs on the host are not given the time that they have after a quit."""
+    slot.patched("""
+import asyncio
+from boincvm.boinc import Client, Event
+from boincvm.wrapper.tasks.sequence import TaskSequence
+came = asyncio.Event()
+def poll(self, original=Client._poll_channels):
+    original(self)
+    if Event.ABORT in self._events._queue:
+        came.set()
+async def save(self):
+    await came.wait()
+Client._poll_channels, TaskSequence.save = poll, save
+""")
+    slot.job(task(STUBBORN, OUT))
+    await slot.begin()
+    await counts(slot)
+    slot.kill(signal.SIGTERM)
+    await slot.says("stderr.txt", "asked to ")
+    slot.send(Control.ABORT)
+    end = await slot.wait(GRACE - 1)
     assert end.kind is EndKind.ABORTED
     assert "aborted by the client" in slot.stderr
 
