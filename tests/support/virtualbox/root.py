@@ -1,9 +1,11 @@
 """The real VirtualBox in a root of its own, from Debian's unstable suite.
 
-    CACHE/virtualbox-root/VERSION/
+    CACHE/virtualbox-root/VERSION-DIGEST/
         root/       the package, with the libraries that it needs
         bin/        VBoxManage and VBoxHeadless, which enter the root: for PATH
         stock/      the same with VBoxHeadless as the package has it, which needs the kernel module
+
+The digest is that of the files here that make it.
 
 No machine here has VirtualBox's kernel module. VirtualBox 7.2 can do without, in its interpreter,
 if its front end says so when it starts (driverless.c) and the machine is set to that. All else is
@@ -11,6 +13,7 @@ the package's own. Nothing is installed on the host, and nothing needs root.
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -48,9 +51,10 @@ def real_virtualbox() -> RealVirtualBox:
     make_directory(place)
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = sorted(place.glob("*/bin"))
+        found = sorted(place.glob(f"*-{_digest()}/bin"))
         if not found:
             try:
+                _remove_others(place)
                 found = [_make(place) / "bin"]
             except (OSError, subprocess.SubprocessError, ImageBuildError) as error:
                 said = getattr(error, "stderr", None) or b""
@@ -72,17 +76,25 @@ def _make(place: Path) -> Path:
         (root / name).symlink_to(f"usr/{name}")
     for package in sorted(apt.archives.glob("*.deb")):
         _run(["dpkg-deb", "-x", str(package), str(root)])
-    for path in Path("/").iterdir():
-        if path.is_dir() and not path.is_symlink() and not (root / path.name).exists():
-            (root / path.name).mkdir()
     shutil.rmtree(new / "apt")
     launcher = f"{root}{_LIBRARIES}/VBoxDriverless"
     _run(["cc", "-O1", "-o", launcher, str(_HERE / "driverless.c"), "-ldl"])
-    final = place / version
+    final = place / f"{version}-{_digest()}"
     _write_programs(new / "bin", final / "root", "VBoxDriverless")
     _write_programs(new / "stock", final / "root", "VBoxHeadless")
     new.rename(final)
     return final
+
+
+def _remove_others(place: Path) -> None:
+    """Remove roots that other versions of these files have made."""
+    for old in place.glob("*/bin"):
+        shutil.rmtree(old.parent)
+
+
+def _digest() -> str:
+    made_by = (Path(__file__), _HERE / "enter.sh", _HERE / "driverless.c")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in made_by)).hexdigest()[:12]
 
 
 def _write_programs(directory: Path, root: Path, headless: str) -> None:

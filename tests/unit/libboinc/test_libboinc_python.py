@@ -74,8 +74,9 @@ def test_it_goes_on_from_a_checkpoint(slot: Path) -> None:
     first = python(slot, UPPER_CASE, "90000")
     assert (first.code, first.words("finish")) == (9, [])
     assert first.words("checkpoint-completed") != []
+    saved = int((slot / "state").read_text())
     second = python(slot, UPPER_CASE)
-    assert float(second.words("fraction-done")[0]) > int((slot / "state").read_text()) / 2e5
+    assert float(second.words("fraction-done")[0]) > saved / 1e5 > 0
     assert (slot.parent / "out_17").read_bytes() == b"ABCDEFGHIJ" * 10_000
 
 
