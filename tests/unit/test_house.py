@@ -5,23 +5,19 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from boincvm.exit_codes import ExitCode
+from boincvm.image import agent_files
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("guest/**/*.py")])
 LONGEST_FILE = 600
-CONTRACTS = (
-    "imports go downwards",
-    "the controller stands on the machine engine, not on runner or wrapper",
-    "a slot's files know nothing of tasks that run",
-    "the guest's agent takes the codec and nothing else of ours",
-    "a driver's package is the registry's alone",
-    "drivers know nothing of each other",
-)
+LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+CONTRACTS = {contract["name"]: contract for contract in LINTER["contracts"]}
 
 
 def test_there_are_files():
@@ -39,8 +35,69 @@ def test_imports_go_downwards():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for contract in CONTRACTS:
-        assert f"{contract} KEPT" in " ".join(done.stdout.split())
+    kept = re.findall(r"^(.+) KEPT$", done.stdout, re.MULTILINE)
+    assert kept == list(CONTRACTS)
+
+
+def children(package: str) -> set[str]:
+    """The modules and packages of a package, by their full names."""
+    directory = ROOT / "src" / Path(*package.split("."))
+    names = {path.parent.name for path in directory.glob("*/__init__.py")}
+    names |= {path.stem for path in directory.glob("*.py") if path.stem != "__init__"}
+    return {f"{package}.{name}" for name in names}
+
+
+def layers(contract: str) -> list[set[str]]:
+    """The modules of each layer, the highest first."""
+    return [set(re.split(r" [:|] ", layer)) for layer in CONTRACTS[contract]["layers"]]
+
+
+def test_no_module_escapes_the_layers():
+    contract = CONTRACTS["imports go downwards"]
+    assert (contract["containers"], contract["exhaustive"]) == (["boincvm"], True)
+
+
+def test_no_module_of_the_controller_escapes_the_ends_of_the_bus():
+    named = set().union(*layers("the two ends of the bus share its protocol and nothing else"))
+    assert named == {*children("boincvm.controller"), "boincvm.shim", "boincvm.node"}
+
+
+def test_no_module_escapes_the_rules_on_drivers():
+    contract = CONTRACTS["a driver's package is the registry's alone"]
+    ours = children("boincvm.hypervisor")
+    drivers = {name for name in ours if f"{name}.package" in children(name)}
+    names = layers("imports go downwards")
+    above = set().union(*names[: names.index({"hypervisor"})])
+    sources = {f"boincvm.{name}" for name in above} | ours - drivers
+    assert set(contract["source_modules"]) == sources
+    assert set(contract["forbidden_modules"]) == drivers
+    assert set(CONTRACTS["drivers know nothing of each other"]["modules"]) == drivers
+
+
+def test_no_module_escapes_the_rule_on_the_agent():
+    contract = CONTRACTS["the guest's agent takes the codec and nothing else of ours"]
+    allowed = {"boincvm.bus", "boincvm.host", "boincvm.tree_entries"}
+    assert set(contract["forbidden_modules"]) == children("boincvm") - allowed
+
+
+def test_the_agent_takes_nothing_that_is_not_in_its_image(tmp_path):
+    for name, source in agent_files.agent_sources().items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source)
+    modules = [
+        name.removesuffix(".py").replace("/", ".")
+        for name in agent_files.agent_sources()
+        if name.startswith("boincvm_agent/") and not name.endswith("__main__.py")
+    ]
+    assert len(modules) > 5
+    # -S: without the package that is installed here.
+    subprocess.run(
+        [sys.executable, "-S", "-c", f"import {', '.join(modules)}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=True,
+    )
 
 
 def test_the_manual_has_every_exit_code():
