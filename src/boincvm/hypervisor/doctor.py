@@ -1,12 +1,19 @@
 """Findings about this host for `boincvm doctor`; drivers contribute some of them."""
 
+from __future__ import annotations
+
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from boincvm.hypervisor.verdict import Verdict
 
 _PROGRAM_LIMIT = 20.0
 """Seconds that a program may take to print its version."""
@@ -38,6 +45,22 @@ FindKernel = Callable[[], Path | None]
 """Return the kernel of an image that is here, for a check that boots one."""
 CheckFunction = Callable[[FindKernel], list[Check]]
 """Check one thing; a BoincvmError or OSError that it raises is a finding too."""
+
+
+def check_verdict(
+    name: str, assess: Callable[[], Verdict], describe: Callable[[Verdict], str]
+) -> list[Check]:
+    """Check a driver that is not the default one by its verdict: trouble is a warning.
+
+    `describe` says what is here if it works.
+    """
+    try:
+        verdict = assess()
+    except BoincvmError as error:
+        return [Check(name, Status.WARNING, error.message, error.hint)]
+    if verdict.trouble:
+        return [Check(name, Status.WARNING, verdict.trouble, verdict.remedy)]
+    return [Check(name, Status.OK, describe(verdict))]
 
 
 def output_of(*argv: str, descriptors: Sequence[int] = ()) -> tuple[int, str]:

@@ -5,44 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boincvm.hypervisor.contract import CONTRACT_VERSION
+from boincvm.hypervisor.built_in_package import BuiltInPackage
 
 if TYPE_CHECKING:
+    from boincvm.hypervisor.built_in_package import AssessModule, DoctorModule
     from boincvm.hypervisor.contract import DriverPackage
-    from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.libvirt.driver import LibvirtDriver
-    from boincvm.hypervisor.verdict import Abilities, Verdict
 
 
-class LibvirtPackage:
+class LibvirtPackage(BuiltInPackage):
     """The `contract.DriverPackage` of libvirt."""
 
     name = "libvirt"
-    contract_version = CONTRACT_VERSION
     proved_by = (
         "the real libvirt 9.0 with QEMU 7.2 under emulation, a session's daemon;"
         " others than QEMU: nothing yet"
     )
     depends_on = ("libvirtd", "virtqemud", "qemu-system-x86_64", "/dev/kvm")
-    saved_files = None
 
-    @property
-    def abilities(self) -> Abilities:
-        from boincvm.hypervisor.libvirt.assess import ABILITIES
+    def assess_module(self) -> AssessModule:
+        from boincvm.hypervisor.libvirt import assess
 
-        return ABILITIES
+        return assess
 
-    def assess(self, find_kernel: FindKernel) -> Verdict:
-        """Return the verdict. Raises HypervisorMissingError, UsageError, OSError."""
-        from boincvm.hypervisor.libvirt.assess import assess
+    def doctor_module(self) -> DoctorModule:
+        from boincvm.hypervisor.libvirt import doctor
 
-        return assess(find_kernel)
-
-    @property
-    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
-        from boincvm.hypervisor.libvirt.doctor import CHECKS
-
-        return CHECKS
+        return doctor
 
     def remove_orphans(self) -> int:
         """Remove machines whose makers were killed. Raises BoincvmError, OSError."""
@@ -66,9 +55,6 @@ class LibvirtPackage:
         from boincvm.hypervisor.libvirt.driver import open_driver
 
         return await open_driver(kernel)
-
-    def prestart(self, kernel: Path) -> None:
-        """Return None: the daemon starts its machines, and is not ours."""
 
 
 PACKAGE: DriverPackage = LibvirtPackage()

@@ -5,28 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boincvm.hypervisor.contract import CONTRACT_VERSION
+from boincvm.hypervisor.built_in_package import BuiltInPackage
 
 if TYPE_CHECKING:
+    from boincvm.hypervisor.built_in_package import AssessModule, DoctorModule
     from boincvm.hypervisor.contract import Checkpoint, DriverPackage
-    from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.qemu.driver import QemuDriver
     from boincvm.hypervisor.qemu.prestarted import QemuPrestart
-    from boincvm.hypervisor.verdict import Abilities, Verdict
 
 
-class QemuPackage:
+class QemuPackage(BuiltInPackage):
     """The `contract.DriverPackage` of QEMU."""
 
     name = "qemu"
-    contract_version = CONTRACT_VERSION
     proved_by = "the real QEMU 7.2 under emulation; KVM: on no machine of ours"
-
-    @property
-    def abilities(self) -> Abilities:
-        from boincvm.hypervisor.qemu.assess import ABILITIES
-
-        return ABILITIES
 
     @property
     def depends_on(self) -> tuple[str, ...]:
@@ -34,25 +26,19 @@ class QemuPackage:
 
         return DEPENDS_ON
 
-    def assess(self, find_kernel: FindKernel) -> Verdict:
-        """Return the verdict. Raises HypervisorMissingError, OSError."""
-        from boincvm.hypervisor.qemu.assess import assess
+    def assess_module(self) -> AssessModule:
+        from boincvm.hypervisor.qemu import assess
 
-        return assess(find_kernel)
+        return assess
 
-    @property
-    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
-        from boincvm.hypervisor.qemu.doctor import CHECKS
+    def doctor_module(self) -> DoctorModule:
+        from boincvm.hypervisor.qemu import doctor
 
-        return CHECKS
+        return doctor
 
     @property
     def saved_files(self) -> QemuSavedFiles:
         return QemuSavedFiles()
-
-    def remove_orphans(self) -> int:
-        """Return 0: its processes end with ours, and its files lie in its owner's directory."""
-        return 0
 
     async def open(self, kernel: Path | None) -> QemuDriver:
         """Return the driver. Raises HypervisorMissingError."""

@@ -1,8 +1,7 @@
 """Checks of `boincvm doctor` for VirtualBox; none if it is not installed."""
 
-from boincvm.errors import HypervisorMissingError
 from boincvm.host.programs import find_program
-from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel, Status
+from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel, check_verdict
 from boincvm.hypervisor.virtualbox.assess import assess
 from boincvm.hypervisor.virtualbox.installation import MANAGE
 
@@ -14,14 +13,11 @@ def installation(find_kernel: FindKernel) -> list[Check]:
     path = find_program(MANAGE)
     if path is None:
         return []
-    try:
-        verdict = assess(find_kernel)
-    except HypervisorMissingError as error:
-        return [Check(_NAME, Status.WARNING, error.message, error.hint)]
-    if verdict.trouble:
-        return [Check(_NAME, Status.WARNING, verdict.trouble, verdict.remedy)]
-    detail = f"{path}, version {verdict.version}; for --driver virtualbox"
-    return [Check(_NAME, Status.OK, detail)]
+    return check_verdict(
+        _NAME,
+        lambda: assess(find_kernel),
+        lambda verdict: f"{path}, version {verdict.version}; for --driver virtualbox",
+    )
 
 
 CHECKS: tuple[tuple[str, CheckFunction], ...] = ((_NAME, installation),)
