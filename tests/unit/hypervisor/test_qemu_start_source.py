@@ -8,6 +8,7 @@ import pytest
 from boincvm.errors import HypervisorError, UsageError
 from boincvm.host import memory_files
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
+from boincvm.hypervisor.disks import TRANSFER_DISK
 from boincvm.hypervisor.qcow2 import check_disk, write_overlay
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.hypervisor.qemu.launch import Launch, Memory
@@ -26,7 +27,6 @@ from support.snapshots import DISK, MACHINE, MEMORY, MIB, TABLE, make_job
 
 SIZE = 8 << 30
 """Of the image's disk."""
-WINDOW = qemu_command.WINDOW
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_boot_has_a_new_layer_over_the_image(spec: MachineSpec) -> None:
     launch = boot.prepare(spec)
     assert launch == Launch((FIRST_LAYER,))
     assert (launch.memory, launch.incoming, launch.stands_still) == (Memory.OWN, "", False)
-    assert files_of(spec) == {FIRST_LAYER, WINDOW}
+    assert files_of(spec) == {FIRST_LAYER, TRANSFER_DISK}
     assert check_disk(spec.directory / FIRST_LAYER) == SIZE
     assert boot.descriptors == ()
     assert words_of(spec, launch, "-kernel") == [str(spec.kernel)]
@@ -84,7 +84,7 @@ def test_a_boot_has_a_new_layer_over_the_image(spec: MachineSpec) -> None:
 def test_a_boot_of_a_machine_that_has_run_takes_its_layers(spec: MachineSpec) -> None:
     layers = ("disk-000000.qcow2", "disk-000007.qcow2")
     assert Boot().prepare(spec._replace(layers=layers)) == Launch(layers)
-    assert files_of(spec) == {WINDOW}
+    assert files_of(spec) == {TRANSFER_DISK}
 
 
 @pytest.mark.parametrize("name", ["../disk-000000.qcow2", "/dev/sda", "disk-1.qcow2", ""])
@@ -128,7 +128,7 @@ def test_a_restored_one_stands_still_over_the_layers_that_it_had(saved: MachineS
         assert check_disk(saved.directory / launch.layers[-1]) == SIZE
         assert (launch.incoming, launch.stands_still) == ("defer", True)
         assert (launch.memory, launch.machine) == (Memory.OWN, "pc-q35-7.2")
-        assert WINDOW in files_of(saved)
+        assert TRANSFER_DISK in files_of(saved)
         assert words_of(saved, launch, "-incoming") == ["defer"]
         assert words_of(saved, launch, "-kernel") == []
         (stream,) = source.descriptors
@@ -202,7 +202,7 @@ def test_an_ephemeral_copy_maps_the_memory_and_leaves_the_disk_where_it_is(
         launch = source.prepare(spec)
         assert launch.layers == (str(golden / FIRST_LAYER), "disk-000001.qcow2")
         assert (launch.memory, launch.memory_file) == (Memory.CLONE, str(golden / GOLDEN_MEMORY))
-        assert files_of(spec) == {"disk-000001.qcow2", WINDOW}
+        assert files_of(spec) == {"disk-000001.qcow2", TRANSFER_DISK}
         (state,) = source.descriptors
         assert content(state) == b"devices"
         assert launch.incoming == f"fd:{state}"
@@ -223,7 +223,7 @@ def test_a_copy_that_may_outlive_its_snapshot_has_all_of_the_disk(
     finally:
         source.close()
     assert launch.layers == (FIRST_LAYER, "disk-000001.qcow2")
-    assert files_of(spec) == {*launch.layers, WINDOW}
+    assert files_of(spec) == {*launch.layers, TRANSFER_DISK}
     assert check_disk(spec.directory / FIRST_LAYER) == SIZE
 
 

@@ -6,7 +6,7 @@ import signal
 import socket
 from pathlib import Path
 
-from boincvm.errors import HypervisorError, UsageError
+from boincvm.errors import HypervisorError
 from boincvm.host.files import open_descriptor
 from boincvm.host.process_tree import own_usage
 from boincvm.host.processes import ChildProcess
@@ -14,6 +14,7 @@ from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.channel import Channel, SocketChannel
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec, MachineState, Usage
+from boincvm.hypervisor.disks import disk_size
 
 DISK = "disk.qcow2"
 """The machine's own disk, in its directory: what differs from the image."""
@@ -81,7 +82,7 @@ class PlainMachine:
             # Nothing is opened by QEMU that might name other files of the host.
             size = qcow2.check_root(self.spec.root, self.spec.root_format)
             if not self.spec.layers:
-                qcow2.write_overlay(path, self._size(size))
+                qcow2.write_overlay(path, disk_size(self.spec, size))
             qcow2.check_disk(path)
             self._disk = open_descriptor(path, "r+", follow_links=False)
         except (OSError, qcow2.DiskRefusedError) as error:
@@ -89,12 +90,6 @@ class PlainMachine:
         if self.spec.ephemeral:
             path.unlink()
         self.state = MachineState.CREATED
-
-    def _size(self, least: int) -> int:
-        wanted = self.spec.disk_size or least
-        if wanted < least:
-            raise UsageError("the disk is less than the image's", hint="ask for a larger one")
-        return wanted
 
     async def start(self) -> Channel:
         if self.state in _RUNS:

@@ -3,17 +3,14 @@
 import os
 from pathlib import Path
 
-from boincvm.errors import HypervisorError, UsageError, host_error
 from boincvm.host.files import create_new, open_descriptor
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.disks import TRANSFER_DISK, TRANSFER_DISK_SIZE, disk_errors, disk_size
 from boincvm.hypervisor.libvirt.definition import Layer
-from boincvm.sizes import format_size
 
-DISK, WINDOW = "disk.qcow2", "window"
+DISK = "disk.qcow2"
 """In the machine's directory."""
-WINDOW_SIZE = 32 << 20
-"""Size of the transfer disk in bytes."""
 
 
 class Disks:
@@ -24,24 +21,18 @@ class Disks:
         self.window = -1
         self._directory = spec.directory
         self.names = spec.layers or (DISK,)
-        try:
+        with disk_errors():
             size = qcow2.check_root(spec.root, spec.root_format)
             if spec.layers:
                 for name in spec.layers:
                     qcow2.check_disk(spec.directory / name)
             else:
-                qcow2.write_overlay(spec.directory / DISK, _wanted(spec, size))
-            path = spec.directory / WINDOW
+                qcow2.write_overlay(spec.directory / DISK, disk_size(spec, size))
+            path = spec.directory / TRANSFER_DISK
             path.unlink(missing_ok=True)
             with create_new(path) as window:
-                window.truncate(WINDOW_SIZE)
+                window.truncate(TRANSFER_DISK_SIZE)
             self.window = open_descriptor(path, "r+", follow_links=False)
-        except qcow2.DiskRefusedError as error:
-            raise HypervisorError(f"the machine's disk is refused: {error}") from error
-        except OSError as error:
-            raise host_error(
-                "the machine's disks cannot be made", error, HypervisorError
-            ) from error
         self.layers = [
             *(Layer(spec.directory / name, "qcow2") for name in reversed(self.names)),
             Layer(spec.root, spec.root_format),
@@ -50,11 +41,11 @@ class Disks:
 
     @property
     def window_path(self) -> Path:
-        return self._directory / WINDOW
+        return self._directory / TRANSFER_DISK
 
     def unlink(self) -> None:
         """Remove the files. Idempotent. Raises OSError."""
-        for name in (*self.names, WINDOW):
+        for name in (*self.names, TRANSFER_DISK):
             (self._directory / name).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -62,13 +53,3 @@ class Disks:
         if self.window >= 0:
             os.close(self.window)
             self.window = -1
-
-
-def _wanted(spec: MachineSpec, size: int) -> int:
-    wanted = size if spec.disk_size is None else spec.disk_size
-    if wanted < size:
-        raise UsageError(
-            f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
-            hint="ask for at least that much, or leave out the disk's size",
-        )
-    return wanted

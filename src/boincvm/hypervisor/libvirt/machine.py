@@ -5,7 +5,6 @@ import socket
 import time
 import uuid
 from contextlib import ExitStack
-from typing import NamedTuple
 
 import libvirt
 
@@ -24,6 +23,7 @@ from boincvm.hypervisor.contract import (
     MachineState,
     Usage,
 )
+from boincvm.hypervisor.disks import TransferDiskFile
 from boincvm.hypervisor.libvirt.connection import (
     ANSWER_LIMIT,
     START_LIMIT,
@@ -46,12 +46,6 @@ _RUNS = (MachineState.RUNNING, MachineState.PAUSED)
 _ENDED_ALREADY = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 _CONNECT_LIMIT = 20.0
 """Seconds within which a hypervisor that has started has connected the link and the console."""
-
-
-class TransferDisk(NamedTuple):
-    """The `contract.TransferDisk` of a domain."""
-
-    descriptor: int
 
 
 class LibvirtMachine:
@@ -86,7 +80,7 @@ class LibvirtMachine:
     @property
     def transfer_disk(self) -> contract.TransferDisk | None:
         window = self._disks.window if self._disks is not None else -1
-        return TransferDisk(window) if window >= 0 else None
+        return TransferDiskFile(window) if window >= 0 else None
 
     @property
     def disk_layers(self) -> tuple[str, ...]:

@@ -10,14 +10,13 @@ from pathlib import Path
 from boincvm.errors import HypervisorMissingError
 from boincvm.host import programs
 from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
+from boincvm.hypervisor.disks import TRANSFER_DISK
 from boincvm.hypervisor.kernel_arguments import COMMON
 from boincvm.hypervisor.qemu.launch import Launch, Memory
 
 PROGRAM = "qemu-system-x86_64"
 INSTALL_HINT = "install it: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
 PORT_NAME = "boincvm.agent"
-WINDOW = "window"
-"""The transfer disk, in the machine's directory."""
 WINDOW_SERIAL = "boincvm-window"
 NETWORK_CARD = "network-card"
 _ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
@@ -87,7 +86,7 @@ def machine_command(
         *(["-S"] if launch.stands_still else []),
         *_root_disk(spec, launch),
         # The host reads and writes the transfer disk while the guest has it open.
-        *_window(spec.directory / WINDOW),
+        *_window(spec.directory / TRANSFER_DISK),
         "-chardev", f"socket,id=link,fd={link}",
         "-device", "virtio-serial-pci",
         "-device", f"virtserialport,chardev=link,name={PORT_NAME}",

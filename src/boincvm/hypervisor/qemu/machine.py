@@ -24,10 +24,10 @@ from boincvm.hypervisor.contract import (
     RecordLayers,
     Usage,
 )
+from boincvm.hypervisor.disks import TRANSFER_DISK, TransferDiskFile
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu.checkpoint import OnStep
 from boincvm.hypervisor.qemu.command import CPUS, NETWORK_CARD
-from boincvm.hypervisor.qemu.command import WINDOW as WINDOW
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.hypervisor.qemu.prestarted import BegunProcess
@@ -44,12 +44,6 @@ _GONE_LIMIT = 1.0
 
 def _ignore(_step: str) -> None:
     """Do nothing when a step is done."""
-
-
-class TransferDisk(NamedTuple):
-    """The `contract.TransferDisk` of QEMU."""
-
-    descriptor: int
 
 
 class QemuDisplay(NamedTuple):
@@ -122,7 +116,7 @@ class QemuMachine:
     @property
     def transfer_disk(self) -> contract.TransferDisk | None:
         window = self._process.window if self._process else -1
-        return TransferDisk(window) if window >= 0 else None
+        return TransferDiskFile(window) if window >= 0 else None
 
     def usage(self) -> Usage | None:
         pids = self.process_ids()
@@ -217,7 +211,7 @@ class QemuMachine:
         return None
 
     def _unlink_files(self) -> None:
-        for name in (*self._layers, WINDOW, LOG):
+        for name in (*self._layers, TRANSFER_DISK, LOG):
             if "/" not in name:  # a golden snapshot's file is not ours
                 (self.spec.directory / name).unlink(missing_ok=True)
 
@@ -316,7 +310,7 @@ class QemuMachine:
         return self._layers
 
     def files_in_use(self) -> frozenset[str]:
-        return frozenset((*self._layers, WINDOW, LOG))
+        return frozenset((*self._layers, TRANSFER_DISK, LOG))
 
     async def freeze(self) -> None:
         monitor = self._running("it cannot become a golden snapshot")
@@ -326,7 +320,7 @@ class QemuMachine:
             "freezing", monitor.execute("xen-save-devices-state", {**where, "live": False})
         )
         await self.stop()
-        for name in (WINDOW, LOG):
+        for name in (TRANSFER_DISK, LOG):
             (self.spec.directory / name).unlink()
         self.state = MachineState.DESTROYED  # what is left belongs to the snapshot
 

@@ -5,21 +5,17 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError, UsageError
 from boincvm.host.files import create_new, open_descriptor, read_at
 from boincvm.host.processes import ChildProcess
 from boincvm.host.programs import quiet_environment
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.disks import TRANSFER_DISK, TRANSFER_DISK_SIZE, disk_errors, disk_size
 from boincvm.hypervisor.qemu import command as qemu_command
-from boincvm.hypervisor.qemu.command import WINDOW
 from boincvm.hypervisor.qemu.launch import Launch
-from boincvm.sizes import format_size
 
 LOG = "qemu.log"
 """QEMU's output, in the machine's directory."""
-WINDOW_SIZE = 32 << 20
-"""Size of the transfer disk in bytes."""
 
 
 class QemuProcess:
@@ -50,7 +46,7 @@ class QemuProcess:
             command = qemu_command.machine_command(
                 spec, accelerator, launch, qmp=ends[0], link=ends[1], console=ends[2]
             )
-            self.window = open_descriptor(spec.directory / WINDOW, "r+", follow_links=False)
+            self.window = open_descriptor(spec.directory / TRANSFER_DISK, "r+", follow_links=False)
             self.log = open_descriptor(
                 spec.directory / LOG, "w+", follow_links=False, permissions=0o600
             )
@@ -108,20 +104,10 @@ def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
 
     Raises HypervisorError, HostDiskFullError, UsageError.
     """
-    try:
+    with disk_errors():
         kind = spec.root_format if below == spec.root else "qcow2"
-        size = qcow2.check_root(below, kind)
-        wanted = size if spec.disk_size is None else spec.disk_size
-        if wanted < size:
-            raise UsageError(
-                f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
-                hint="ask for at least that much, or leave out the disk's size",
-            )
-        qcow2.write_overlay(spec.directory / layer, wanted)
-    except OSError as error:
-        raise failure_of_disks(error) from error
-    except qcow2.DiskRefusedError as error:
-        raise _refusal(error) from error
+        size = disk_size(spec, qcow2.check_root(below, kind))
+        qcow2.write_overlay(spec.directory / layer, size)
     make_window(spec)
 
 
@@ -131,33 +117,13 @@ def check_disks(spec: MachineSpec, launch: Launch) -> None:
     Nobody but this user can change these files in the meantime: they lie in directories of mode
     0700 or in the store of images (paths.py). Raises HypervisorError, HostDiskFullError.
     """
-    try:
+    with disk_errors():
         qcow2.check_root(spec.root, spec.root_format)
         for name in launch.layers:
             qcow2.check_disk(spec.directory / name)
-    except OSError as error:
-        raise failure_of_disks(error) from error
-    except qcow2.DiskRefusedError as error:
-        raise _refusal(error) from error
-
-
-def _refusal(error: qcow2.DiskRefusedError) -> HypervisorError:
-    return HypervisorError(f"the machine's disk is refused: {error}")
 
 
 def make_window(spec: MachineSpec) -> None:
     """Make a new transfer disk. Raises HypervisorError, HostDiskFullError."""
-    try:
-        with create_new(spec.directory / WINDOW) as window:
-            window.truncate(WINDOW_SIZE)
-    except OSError as error:
-        raise failure_of_disks(error) from error
-
-
-def failure_of_disks(error: OSError) -> HypervisorError | HostDiskFullError:
-    """Return the error for a machine's file that cannot be made."""
-    if error.errno in DISK_FULL:
-        return HostDiskFullError(
-            f"the host's disk is full: {error.strerror}", hint="free some space and run again"
-        )
-    return HypervisorError(f"the machine's disks cannot be made: {error}")
+    with disk_errors(), create_new(spec.directory / TRANSFER_DISK) as disk:
+        disk.truncate(TRANSFER_DISK_SIZE)

@@ -9,6 +9,7 @@ from boincvm.host.files import sync_directory, sync_file
 from boincvm.host.resources import processor_name
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec, RecordLayers
+from boincvm.hypervisor.disks import disk_failure
 from boincvm.hypervisor.qemu.checkpoint import (
     DOWNTIMES,
     Keeper,
@@ -26,7 +27,6 @@ from boincvm.hypervisor.qemu.command import (
     read_only_layer,
 )
 from boincvm.hypervisor.qemu.monitor import Monitor
-from boincvm.hypervisor.qemu.process import failure_of_disks
 from boincvm.hypervisor.qemu.saved import read_saved_state
 from boincvm.hypervisor.qemu.start_source import after, free_layer
 
@@ -124,7 +124,7 @@ class Saving:
         except qcow2.DiskRefusedError as error:
             raise HypervisorError(f"the disk cannot be saved: {error}") from error
         except OSError as error:
-            raise failure_of_disks(error) from error
+            raise disk_failure(error) from error
         if self._record_layers is not None:
             await self._record_layers((*self.layers, name))
         options = layer_options(directory / name, None, durable=self._spec.durable)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from boincvm.errors import HypervisorError
 from boincvm.host.files import open_descriptor
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
+from boincvm.hypervisor.disks import disk_failure
 from boincvm.hypervisor.qemu.launch import Launch, Memory
-from boincvm.hypervisor.qemu.process import failure_of_disks, make_files, make_window
+from boincvm.hypervisor.qemu.process import make_files, make_window
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.qemu.memory_file import MemoryImage
@@ -200,7 +201,7 @@ class Cloned:
                 below = Path(shutil.copy(below, spec.directory / FIRST_LAYER))
         except OSError as error:
             self.close()
-            raise failure_of_disks(error) from error
+            raise disk_failure(error) from error
         make_files(spec, new, below)
         return Launch(
             (str(below) if spec.ephemeral else FIRST_LAYER, new),

@@ -3,17 +3,15 @@
 import os
 from pathlib import Path
 
-from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError, UsageError
+from boincvm.errors import HypervisorError
 from boincvm.host.files import open_descriptor, open_nameless
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.disks import TRANSFER_DISK, TRANSFER_DISK_SIZE, disk_errors, disk_size
 from boincvm.hypervisor.uml.base_disk import open_base, write_overlay
-from boincvm.sizes import format_size
 
-DISK, WINDOW = "disk.raw", "window"
+DISK = "disk.raw"
 """In the machine's directory."""
-WINDOW_SIZE = 32 << 20
-"""Size of the transfer disk in bytes."""
 
 
 class Disks:
@@ -34,26 +32,26 @@ class Disks:
         """
         self.root = self.window = self.base = -1
         try:
-            if spec.layers:
-                self.root = _open_kept(spec)
-            elif spec.ephemeral and spec.disk_size is None:
-                self.base = open_base(spec.root, spec.root_format)
-                self.root = _new(spec.directory / DISK, spec.ephemeral)
-                write_overlay(self.root, self.base, path_of(self.base))
-            else:
-                size = _wanted_size(spec)
-                self.root = _new(spec.directory / DISK, spec.ephemeral)
-                qcow2.write_raw(spec.root, self.root, spec.root_format)
-                os.ftruncate(self.root, size)
-            self.window = _new(spec.directory / WINDOW, spec.ephemeral)
-            os.ftruncate(self.window, WINDOW_SIZE)
-        except BaseException as error:
+            with disk_errors():
+                self._open(spec)
+        except BaseException:
             self.close()
-            if isinstance(error, qcow2.DiskRefusedError):
-                raise HypervisorError(f"the machine's disk is refused: {error}") from error
-            if isinstance(error, OSError):
-                raise _failure(error) from error
             raise
+
+    def _open(self, spec: MachineSpec) -> None:
+        if spec.layers:
+            self.root = _open_kept(spec)
+        elif spec.ephemeral and spec.disk_size is None:
+            self.base = open_base(spec.root, spec.root_format)
+            self.root = _new(spec.directory / DISK, spec.ephemeral)
+            write_overlay(self.root, self.base, path_of(self.base))
+        else:
+            size = disk_size(spec, qcow2.check_root(spec.root, spec.root_format))
+            self.root = _new(spec.directory / DISK, spec.ephemeral)
+            qcow2.write_raw(spec.root, self.root, spec.root_format)
+            os.ftruncate(self.root, size)
+        self.window = _new(spec.directory / TRANSFER_DISK, spec.ephemeral)
+        os.ftruncate(self.window, TRANSFER_DISK_SIZE)
 
     def close(self) -> None:
         """Close the descriptors. Idempotent."""
@@ -93,22 +91,3 @@ def _open_kept(spec: MachineSpec) -> int:
             f"the machine's disk is not {DISK}, so it was not made by User-mode Linux"
         )
     return open_descriptor(spec.directory / DISK, "r+", follow_links=False)
-
-
-def _wanted_size(spec: MachineSpec) -> int:
-    size = qcow2.check_root(spec.root, spec.root_format)
-    wanted = size if spec.disk_size is None else spec.disk_size
-    if wanted < size:
-        raise UsageError(
-            f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
-            hint="ask for at least that much, or leave out the disk's size",
-        )
-    return wanted
-
-
-def _failure(error: OSError) -> HypervisorError | HostDiskFullError:
-    if error.errno in DISK_FULL:
-        return HostDiskFullError(
-            f"the host's disk is full: {error.strerror}", hint="free some space and run again"
-        )
-    return HypervisorError(f"the machine's disks cannot be made: {error}")

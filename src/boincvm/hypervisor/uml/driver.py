@@ -1,7 +1,5 @@
 """The User-mode Linux driver: the kernel is a program, its processes share one namespace."""
 
-from typing import NamedTuple
-
 from boincvm.errors import HypervisorError
 from boincvm.host.process_tree import KILL
 from boincvm.hypervisor.channel import Channel
@@ -13,8 +11,9 @@ from boincvm.hypervisor.contract import (
     MachineState,
     Usage,
 )
+from boincvm.hypervisor.disks import TRANSFER_DISK, TransferDiskFile
 from boincvm.hypervisor.serial_line import SerialChannel
-from boincvm.hypervisor.uml.disks import DISK, WINDOW, Disks
+from boincvm.hypervisor.uml.disks import DISK, Disks
 from boincvm.hypervisor.uml.kernel import UmlKernel
 from boincvm.hypervisor.uml.launch import Launched
 from boincvm.hypervisor.uml.process import UmlProcess
@@ -43,12 +42,6 @@ class UmlDriver:
         return UmlMachine(spec, self._kernel, launched)
 
 
-class TransferDisk(NamedTuple):
-    """The `contract.TransferDisk` of a User-mode Linux."""
-
-    descriptor: int
-
-
 class UmlMachine:
     """A machine that is a User-mode Linux and its two disk files."""
 
@@ -71,15 +64,15 @@ class UmlMachine:
         self._asked_to_end = False
 
     @property
-    def transfer_disk(self) -> TransferDisk | None:
-        return TransferDisk(self._disks.window) if self._disks is not None else None
+    def transfer_disk(self) -> TransferDiskFile | None:
+        return TransferDiskFile(self._disks.window) if self._disks is not None else None
 
     @property
     def disk_layers(self) -> tuple[str, ...]:
         return () if self.spec.ephemeral else (DISK,)
 
     def files_in_use(self) -> frozenset[str]:
-        return frozenset() if self.spec.ephemeral else frozenset((DISK, WINDOW))
+        return frozenset() if self.spec.ephemeral else frozenset((DISK, TRANSFER_DISK))
 
     def usage(self) -> Usage | None:
         return self._process.usage() if self._process is not None else None
@@ -145,7 +138,7 @@ class UmlMachine:
     async def destroy(self) -> None:
         await self.stop()
         if self.state is not MachineState.DESTROYED:
-            for name in (DISK, WINDOW):
+            for name in (DISK, TRANSFER_DISK):
                 (self.spec.directory / name).unlink(missing_ok=True)
             self.state = MachineState.DESTROYED
 

@@ -8,19 +8,17 @@ import os
 import uuid
 from pathlib import Path
 
-from boincvm.errors import HypervisorError, UsageError, host_error
+from boincvm.errors import HypervisorError, UsageError
 from boincvm.host.files import open_descriptor
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.disks import TRANSFER_DISK, TRANSFER_DISK_SIZE, disk_errors, disk_size
 from boincvm.hypervisor.virtualbox import vdi
 from boincvm.hypervisor.virtualbox.home import Medium
-from boincvm.sizes import format_size
 
-WINDOW, _WINDOW_DESCRIPTOR = "window", "window.vmdk"
-WINDOW_FILES = (WINDOW, _WINDOW_DESCRIPTOR)
+_WINDOW_DESCRIPTOR = "window.vmdk"
+WINDOW_FILES = (TRANSFER_DISK, _WINDOW_DESCRIPTOR)
 """The transfer disk: its bytes as they are, and the text by which VirtualBox finds them."""
-WINDOW_SIZE = 32 << 20
-"""Bytes of the transfer disk."""
 _BASE = uuid.UUID("b01c0000-0000-4000-8000-000000000001")
 _WINDOW_ID = uuid.UUID("b01c0000-0000-4000-8000-000000000002")
 """The image's disk and the transfer disk have the same UUIDs in every machine's registry."""
@@ -51,27 +49,25 @@ class Disks:
         self.directory = directory
         self.window = -1
         try:
-            size, wanted = _sizes(spec)
-            self.chain = [Medium(_BASE, spec.root.resolve(), _FORMATS[spec.root_format])]
-            for name in layers:
-                self._take(name)
-            self.layers = layers
-            if not layers:
-                self._add_layer(wanted, size)
-            elif are_frozen:
-                self._merge_if_many()
-                top = vdi.read_layer(self.top.path).size
-                self._add_layer(top, top)
-            self._make_window()
-        except BaseException as error:
+            with disk_errors():
+                self._open(spec, layers, are_frozen=are_frozen)
+        except BaseException:
             self.close()
-            if isinstance(error, qcow2.DiskRefusedError | vdi.LayerRefusedError):
-                raise HypervisorError(f"the machine's disk is refused: {error}") from error
-            if isinstance(error, OSError):
-                raise host_error(
-                    "the machine's disks cannot be made", error, HypervisorError
-                ) from error
             raise
+
+    def _open(self, spec: MachineSpec, layers: tuple[str, ...], *, are_frozen: bool) -> None:
+        size, wanted = _sizes(spec)
+        self.chain = [Medium(_BASE, spec.root.resolve(), _FORMATS[spec.root_format])]
+        for name in layers:
+            self._take(name)
+        self.layers = layers
+        if not layers:
+            self._add_layer(wanted, size)
+        elif are_frozen:
+            self._merge_if_many()
+            top = vdi.read_layer(self.top.path).size
+            self._add_layer(top, top)
+        self._make_window()
 
     def _add_layer(self, size: int, below: int) -> None:
         """Put an empty layer of `size` bytes over a disk of `below` bytes. Raises OSError."""
@@ -112,10 +108,10 @@ class Disks:
         return Medium(_WINDOW_ID, self.directory / _WINDOW_DESCRIPTOR, "VMDK", "Writethrough")
 
     def _make_window(self) -> None:
-        path = self.directory / WINDOW
+        path = self.directory / TRANSFER_DISK
         path.unlink(missing_ok=True)
         self.window = open_descriptor(path, "x+", follow_links=False, permissions=0o600)
-        os.ftruncate(self.window, WINDOW_SIZE)
+        os.ftruncate(self.window, TRANSFER_DISK_SIZE)
         (self.directory / _WINDOW_DESCRIPTOR).write_text(_VMDK)
 
     def close(self) -> None:
@@ -131,7 +127,7 @@ version=1
 CID=b01c0001
 parentCID=ffffffff
 createType="monolithicFlat"
-RW {WINDOW_SIZE // 512} FLAT "{WINDOW}" 0
+RW {TRANSFER_DISK_SIZE // 512} FLAT "{TRANSFER_DISK}" 0
 ddb.virtualHWVersion = "4"
 ddb.adapterType="ide"
 ddb.uuid.image="{_WINDOW_ID}"
@@ -167,12 +163,7 @@ def free_layer(directory: Path) -> str:
 def _sizes(spec: MachineSpec) -> tuple[int, int]:
     """Return the size of the root disk, and that of the machine's disk. Raises UsageError."""
     size = qcow2.check_root(spec.root, spec.root_format)
-    wanted = size if spec.disk_size is None else spec.disk_size
-    if wanted < size:
-        raise UsageError(
-            f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
-            hint="ask for as much or more, or leave the disk's size out",
-        )
+    wanted = disk_size(spec, size)
     if wanted > size and size % vdi.BLOCK:
         raise UsageError(
             "VirtualBox cannot enlarge a disk whose size is no multiple of 1 MiB",

@@ -22,6 +22,7 @@ from boincvm.hypervisor.contract import (
     RecordLayers,
     Usage,
 )
+from boincvm.hypervisor.disks import TransferDiskFile
 from boincvm.hypervisor.serial_line import SerialChannel
 from boincvm.hypervisor.virtualbox import command
 from boincvm.hypervisor.virtualbox.boot_disc import write_boot_disc
@@ -47,12 +48,6 @@ _NOT_YET = (
 )
 """What VirtualBox says of a machine that is about to run, for which the command line has no event.
 The last one came once of a machine that was to be saved, right after a snapshot of it."""
-
-
-class TransferDisk(NamedTuple):
-    """The `contract.TransferDisk` of a VirtualBox."""
-
-    descriptor: int
 
 
 class Source(NamedTuple):
@@ -102,8 +97,8 @@ class VirtualBoxMachine:
         return self if self._is_freezable else None
 
     @property
-    def transfer_disk(self) -> TransferDisk | None:
-        return TransferDisk(self._disks.window) if self._disks is not None else None
+    def transfer_disk(self) -> TransferDiskFile | None:
+        return TransferDiskFile(self._disks.window) if self._disks is not None else None
 
     @property
     def network(self) -> NetworkCard | None:

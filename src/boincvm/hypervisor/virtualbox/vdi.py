@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.host.files import create_new, open_regular, read_at
+from boincvm.hypervisor.qcow2 import DiskRefusedError
 
 BLOCK = 1 << 20
 _SECTOR = 512
@@ -32,7 +33,7 @@ _FIELDS_AT = 0x40
 _LENGTH = _FIELDS_AT + struct.calcsize(_FIELDS)
 
 
-class LayerRefusedError(ValueError):
+class LayerRefusedError(DiskRefusedError):
     """The file is not allowed as a layer of a machine's disk; the text says which and why."""
 
 
