@@ -1,7 +1,6 @@
 """A machine that computes while checkpoints of it are made and measured."""
 
 import asyncio
-import tempfile
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,14 +8,13 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import NamedTuple, cast
 
-from benchmarks.booted import start_program
+from benchmarks.booted import booted_by, start_program
 from benchmarks.guest_overhead import NUMBER
 from boincvm.guestlink.program import GuestProgram
-from boincvm.hypervisor.contract import Checkpoint, MachineSpec
+from boincvm.hypervisor.contract import Checkpoint
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.hypervisor.qemu.machine import QemuMachine
 from boincvm.image.store import Image
-from boincvm.machine.managed import opened
 from boincvm.machine.session import Session
 
 LIMIT = 300.0
@@ -40,18 +38,9 @@ async def machine(
     image: Image, accelerator: str, scratch: Path, memory: int, *, balloon: bool = True
 ) -> AsyncIterator[tuple[Session, QemuMachine]]:
     """Boot a machine like those under the client; it ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="kept-", dir=scratch) as directory:
-        spec = MachineSpec(
-            directory=Path(directory),
-            kernel=image.kernel,
-            initrd=image.initrd,
-            root=image.root,
-            memory=memory,
-            cpus=1,
-            balloon=balloon,
-        )
-        async with opened(QemuDriver(accelerator), spec) as managed:
-            yield managed.session, cast(QemuMachine, managed.session.machine)
+    driver = QemuDriver(accelerator)
+    async with booted_by(driver, image, scratch, memory=memory, balloon=balloon) as session:
+        yield session, cast(QemuMachine, session.machine)
 
 
 def compute(session: Session, command: str = COMPUTES) -> GuestProgram:

@@ -22,13 +22,14 @@ from statistics import median
 from time import perf_counter
 
 from benchmarks.bare_machine import LIMIT
+from benchmarks.booted import booted_by
 from benchmarks.environment import BOINCVM, clean_environment
 from benchmarks.guest_overhead import BOUND, NUMBER, QUICK_BOUND
 from benchmarks.results import Benchmark, Laboratory, Result
 from benchmarks.whole_process import seconds_of
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
-from boincvm.hypervisor.contract import Machine, MachineSpec
+from boincvm.hypervisor.contract import Machine
 from boincvm.hypervisor.registry import open_driver
 from boincvm.image.kernels.build import build_kernel
 from boincvm.image.kernels.store import UML
@@ -69,21 +70,9 @@ def _ready_kernel() -> None:
 
 @asynccontextmanager
 async def _machine(image: Image, scratch: Path) -> AsyncIterator[tuple[Machine, GuestLink]]:
-    with tempfile.TemporaryDirectory(prefix="uml-", dir=scratch) as directory:
-        spec = MachineSpec(
-            Path(directory), image.kernel, image.initrd, image.root, memory=512 << 20, cpus=1
-        )
-        machine = (await open_driver("uml", None)).machine(spec)
-        try:
-            link = await GuestLink.open(await machine.start(), silence_limit=LIMIT)
-            try:
-                async with asyncio.timeout(LIMIT):
-                    await link.ready
-                yield machine, link
-            finally:
-                link.close()
-        finally:
-            await machine.destroy()
+    driver = await open_driver("uml", None)
+    async with booted_by(driver, image, scratch, memory=512 << 20) as session:
+        yield session.machine, session.link
 
 
 async def _run(link: GuestLink, script: str, data: bytes = b"") -> bytes:

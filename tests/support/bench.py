@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from boincvm.paths import data_directory
+from support.slot import processes_with
 
 LIMIT = 90.0
 """Seconds that a test waits for anything, at most."""
@@ -131,16 +132,7 @@ class Bench:
 
 def machines_beneath(directory: Path) -> list[int]:
     """Return the process ids of virtual machines whose files lie beneath `directory`."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        is_machine = b"qemu-system" in command.split(b"\0")[0]
-        if is_machine and os.fsencode(directory) in command:
-            found.append(int(process.name))
-    return found
+    return processes_with(b"qemu-system", os.fsencode(directory))
 
 
 def finish(

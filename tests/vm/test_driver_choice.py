@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,9 +10,9 @@ import pytest_asyncio
 
 from boincvm.boinc.testing import EndKind
 from boincvm.exit_codes import ExitCode
+from support.command_line import boincvm
 from support.slot import Slot
 
-BOINCVM = Path(sys.executable).with_name("boincvm")
 NO_CHECKPOINTS = "<checkpoint>none</checkpoint>"
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("base_image")]
 
@@ -68,22 +66,11 @@ async def test_preferences_that_cannot_be_read_postpone_the_task(
     assert str(tmp_path) not in slot.stderr
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BOINCVM, "run", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_the_run_says_which_and_why() -> None:
-    done = run("-v", "--", "echo", "done")
+    done = boincvm("run", "-v", "--", "echo", "done")
     assert done.stdout == "done\n"
     assert done.stderr == "boincvm: the driver qemu: nobody asks for another\n"
-    done = run("-v", "--driver", "auto", "--", "echo", "done")
+    done = boincvm("run", "-v", "--driver", "auto", "--", "echo", "done")
     assert done.stdout == "done\n"
     assert done.stderr.startswith("boincvm: the driver qemu: ")
     assert "isolated by" in done.stderr
@@ -93,7 +80,7 @@ def test_a_job_file_asks_for_a_driver(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(
         '[machine]\ndriver = "uml"\n[[task]]\ncommand = ["echo", "done"]\n'
     )
-    done = run("-v", "--json", str(tmp_path / "job.toml"))
+    done = boincvm("run", "-v", "--json", str(tmp_path / "job.toml"))
     assert json.loads(done.stdout)["stdout"] == "done\n"
     assert done.stderr == "boincvm: the driver uml: the job asks for it\n"
 
@@ -105,8 +92,16 @@ def test_without_qemu_another_driver_is_as_good(tmp_path: Path) -> None:
         for path in Path(directory).glob("*"):
             if not path.name.startswith("qemu") and not (programs / path.name).is_symlink():
                 (programs / path.name).symlink_to(path)
-    done = run("-v", "--", "echo", "done", PATH=str(programs), XDG_CACHE_HOME=str(tmp_path))
+    without_qemu = {"PATH": str(programs)}
+    done = boincvm(
+        "run",
+        "-v",
+        "--",
+        "echo",
+        "done",
+        environment={**without_qemu, "XDG_CACHE_HOME": str(tmp_path)},
+    )
     assert done.stdout == "done\n", done.stderr
     assert done.stderr.startswith("boincvm: the driver uml: the host's own speed, isolated")
-    refused = run("--driver", "qemu", "--", "true", PATH=str(programs))
+    refused = boincvm("run", "--driver", "qemu", "--", "true", environment=without_qemu)
     assert refused.returncode == ExitCode.HYPERVISOR_MISSING

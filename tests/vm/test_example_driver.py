@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from boincvm.exit_codes import ExitCode
+from support.command_line import boincvm
 
 ROOT = Path(__file__).parents[2]
-BOINCVM = Path(sys.executable).with_name("boincvm")
 pytestmark = [pytest.mark.timeout(290), pytest.mark.usefixtures("base_image")]
 
 
@@ -25,25 +25,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(directory)}
 
 
-def boincvm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BOINCVM, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_a_run(installed: dict[str, str]) -> None:
-    done = boincvm(installed, "run", "-v", "--driver", "plainqemu", "--", "echo", "done")
+    done = boincvm(
+        "run", "-v", "--driver", "plainqemu", "--", "echo", "done", environment=installed
+    )
     assert done.stdout == "done\n", done.stderr
     assert done.stderr == "boincvm: the driver plainqemu: --driver asks for it\n"
 
 
 def test_doctor_knows_it(installed: dict[str, str]) -> None:
-    done = boincvm(installed, "doctor")
+    done = boincvm("doctor", environment=installed)
     assert "plain qemu" in done.stdout
     assert " plainqemu " in done.stdout
     assert done.returncode == 0
@@ -58,14 +49,14 @@ def test_another_version_of_the_contract(installed: dict[str, str], tmp_path: Pa
     (about / "entry_points.txt").write_text("[boincvm.drivers]\nold = old_driver:PACKAGE\n")
     (directory / "old_driver.py").write_text("class PACKAGE:\n    contract_version = 0\n")
     environment = {**installed, "PYTHONPATH": f"{installed['PYTHONPATH']}:{directory}"}
-    done = boincvm(environment, "run", "--driver", "old", "--", "true")
+    done = boincvm("run", "--driver", "old", "--", "true", environment=environment)
     assert done.returncode == ExitCode.HYPERVISOR_MISSING
     assert "the driver old (of the package old) cannot be used" in done.stderr
     assert "version 0 of the drivers' contract" in done.stderr
-    doctor = boincvm(environment, "doctor")
+    doctor = boincvm("doctor", environment=environment)
     assert "the driver old (of the package old) cannot be used" in " ".join(doctor.stdout.split())
     assert doctor.returncode == 0
-    assert boincvm(environment, "run", "--", "echo", "done").stdout == "done\n"
+    assert boincvm("run", "--", "echo", "done", environment=environment).stdout == "done\n"
 
 
 @pytest.mark.first

@@ -14,6 +14,7 @@ import pytest
 from boincvm.controller.commands.command import Command
 from boincvm.controller.machines import local_machine
 from boincvm.controller.protocol.vm_state import VmState
+from boincvm.hypervisor.qemu import checkpoint
 from boincvm.shim.machine_directory import MachineDirectory
 from boincvm.shim.snapshots import Snapshots, read_checkpoint
 from support import with_support
@@ -26,18 +27,7 @@ while :; do
     i=$((i+1)); echo $i >new; mv new counted; sync; sync; echo $i; sleep 0.02
 done"""
 RUNS_AGAIN = "manifest to be written"
-STEPS = (
-    "begun",
-    "helper ready",
-    "guest stopped",
-    "disk switched",
-    "memory sent",
-    "guest runs",
-    "memory kept",
-    RUNS_AGAIN,
-    "manifest written",
-    "snapshot named",
-)
+STEPS = (*checkpoint.STEPS, RUNS_AGAIN, "manifest written", "snapshot named")
 
 
 class Gate:

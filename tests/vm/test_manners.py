@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 
 from boincvm.exit_codes import ExitCode
 from boincvm.paths import data_directory
+from support.command_line import BOINCVM, boincvm
 
-BOINCVM = Path(sys.executable).with_name("boincvm")
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("base_image")]
 
 
@@ -48,34 +47,23 @@ def running(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def boincvm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BOINCVM, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_one_machine_and_no_more(environment: dict[str, str]) -> None:
     with running(environment) as process:
-        refused = boincvm(environment, "run", "--", "echo", "done")
+        refused = boincvm("run", "--", "echo", "done", environment=environment)
         assert refused.returncode == ExitCode.HOST
         assert "as your preferences allow (machines = 1)" in refused.stderr
         assert process.poll() is None
         process.kill()
         process.wait()
-    assert boincvm(environment, "run", "--", "echo", "done").stdout == "done\n"
+    assert boincvm("run", "--", "echo", "done", environment=environment).stdout == "done\n"
 
 
 def test_what_a_killed_run_has_left_is_removed(environment: dict[str, str]) -> None:
     with running(environment) as process:
-        assert "nothing was left" in boincvm(environment, "doctor", "--clean").stdout
+        assert "nothing was left" in boincvm("doctor", "--clean", environment=environment).stdout
         process.kill()
         process.wait()
-    cleaned = boincvm(environment, "doctor", "--clean").stdout
+    cleaned = boincvm("doctor", "--clean", environment=environment).stdout
     assert "removed places among the machines of this host: 1\n" in cleaned
     runs = Path(environment["XDG_CACHE_HOME"]) / "boincvm/runs"
     assert list(runs.iterdir()) == []

@@ -1,12 +1,10 @@
 """The guest has no network card unless one is asked for; then it reaches the host's network."""
 
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
-BOINCVM = Path(sys.executable).with_name("boincvm")
+from support.command_line import boincvm
+
 HOST_AS_SEEN_BY_THE_GUEST = "10.0.2.2"  # QEMU's user-mode network
 
 
@@ -20,19 +18,13 @@ class Answer(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BOINCVM, "run", *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-
-
 def test_a_guest_that_may_reaches_a_server_on_the_host() -> None:
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             address = f"http://{HOST_AS_SEEN_BY_THE_GUEST}:{server.server_port}/"
-            done = run("--network", "--", "busybox", "wget", "-q", "-O", "-", address)
+            done = boincvm("run", "--network", "--", "busybox", "wget", "-q", "-O", "-", address)
         finally:
             server.shutdown()
             thread.join()
@@ -40,5 +32,5 @@ def test_a_guest_that_may_reaches_a_server_on_the_host() -> None:
 
 
 def test_otherwise_there_is_no_network_card() -> None:
-    done = run("--", "ls", "/sys/class/net")
+    done = boincvm("run", "--", "ls", "/sys/class/net")
     assert done.stdout.split() == ["lo"], done.stderr

@@ -22,6 +22,7 @@ from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.hypervisor.qemu.machine import QemuMachine
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER
 from boincvm.machine.managed import opened
+from support.booted import spec_in
 
 LIMIT = 60.0
 """Seconds for anything that a machine is waited for."""
@@ -30,10 +31,7 @@ pytestmark = pytest.mark.timeout(200)
 
 @pytest.fixture
 def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
-    directory = tmp_path / "machine, with a comma"
-    directory.mkdir(mode=0o700)
-    files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
-    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+    return spec_in(tmp_path / "machine, with a comma", base_image)
 
 
 @pytest.fixture

@@ -2,15 +2,14 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from boincvm.image.kernels.source import SourceArchive
+from support.command_line import BOINCVM
 from support.image_home import boincvm_image, new_home
 
-BOINCVM = Path(sys.executable).with_name("boincvm")
 # The first test builds two kernels where they are missing: some eight minutes of two processors.
 pytestmark = [pytest.mark.first, pytest.mark.timeout(2400)]
 

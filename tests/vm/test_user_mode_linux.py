@@ -6,7 +6,6 @@ import os
 import re
 import resource
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import open_driver
 from boincvm.image.store import ImageStore
 from support.bench import Bench, read_line, wait_for_end
+from support.command_line import BOINCVM, boincvm
 from support.driven import answering, shell
 
-BOINCVM = Path(sys.executable).with_name("boincvm")
 NUMBER = "(2^293-1)/1"
 CURVE = ["-sigma", "0:1234", "1000000"]
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
@@ -33,14 +32,7 @@ pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("uml_kernel")]
 
 
 def run(*arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BOINCVM, "run", "--driver", "uml", *arguments],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return boincvm("run", "--driver", "uml", *arguments, directory=directory)
 
 
 @pytest.fixture(scope="module")

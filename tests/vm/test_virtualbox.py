@@ -24,6 +24,7 @@ from boincvm.hypervisor.virtualbox.installation import DEVICE, MODULE_HINT
 from boincvm.hypervisor.virtualbox.machine import VirtualBoxMachine
 from boincvm.hypervisor.virtualbox.vboxmanage import parse_table
 from boincvm.paths import cache_directory
+from support.booted import spec_in
 from support.driven import LIMIT, answering, shell
 from support.virtualbox.fixture import use_virtualbox
 from support.virtualbox.golden import WITH_A_BOOT, GoldenMachine, golden_machine
@@ -40,10 +41,7 @@ async def driver(monkeypatch: pytest.MonkeyPatch) -> VirtualBoxDriver:
 
 @pytest.fixture
 def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
-    directory = tmp_path / "a machine & its <place>"
-    directory.mkdir(mode=0o700)
-    files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
-    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+    return spec_in(tmp_path / "a machine & its <place>", base_image)
 
 
 @pytest.fixture

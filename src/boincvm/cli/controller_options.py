@@ -74,8 +74,11 @@ def tables_in(answer: "Mapping[str, object]", name: str) -> "list[Table]":
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with aligned columns; the last one is not padded."""
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str = "") -> None:
+    """Print a table with aligned columns, the last one not padded; `nothing` if it has no rows."""
+    if nothing and not rows:
+        print(nothing)
+        return
     widths = [max(len(row[at]) for row in (header, *rows)) for at in range(len(header))]
     for row in (header, *rows):
         cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]

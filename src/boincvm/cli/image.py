@@ -1,9 +1,9 @@
 """`boincvm image`: build, list, inspect, pack, unpack and remove base images."""
 
 import argparse
-import sys
 
 from boincvm.cli import image_kernel, image_warm
+from boincvm.cli.output import print_indented_json
 from boincvm.cli.parser import add_verb
 
 _EPILOG = """\
@@ -145,13 +145,6 @@ def run(arguments: argparse.Namespace) -> int:
     return _inspect(arguments.name, as_json=arguments.json)
 
 
-def _print_json(document: object) -> None:
-    import json
-
-    json.dump(document, sys.stdout, indent=2)
-    sys.stdout.write("\n")
-
-
 def _build(arguments: argparse.Namespace) -> int:
     from boincvm.image.build import build_image
     from boincvm.image.interruption import terminable
@@ -171,7 +164,7 @@ def _build(arguments: argparse.Namespace) -> int:
             progress=to_standard_error(),
         )
     if arguments.json:
-        _print_json(
+        print_indented_json(
             {
                 "name": built.name,
                 "digest": built.digest,
@@ -193,7 +186,7 @@ def _list(*, as_json: bool) -> int:
 
     images = list_images()
     if as_json:
-        _print_json([image.as_json() for image in images])
+        print_indented_json([image.as_json() for image in images])
         return 0
     if not images:
         print("there are no images yet; build one: boincvm image build")
@@ -220,7 +213,7 @@ def _remove(name: str, *, as_json: bool) -> int:
     store.remove(name)
     remove_goldens(store, digest)
     if as_json:
-        _print_json({"removed": name})
+        print_indented_json({"removed": name})
     else:
         print(f"image {name} has been removed")
     return 0
@@ -234,7 +227,7 @@ def _inspect(name: str, *, as_json: bool) -> int:
 
     with ImageStore().open(name) as image:
         if as_json:
-            _print_json(
+            print_indented_json(
                 {
                     "name": name,
                     "digest": image.digest,
@@ -261,7 +254,9 @@ def _pack(arguments: argparse.Namespace) -> int:
         pack_image(image, path, force=arguments.force, progress=to_standard_error())
     size = path.stat().st_size
     if arguments.json:
-        _print_json({"name": image.name, "digest": image.digest, "file": str(path), "size": size})
+        print_indented_json(
+            {"name": image.name, "digest": image.digest, "file": str(path), "size": size}
+        )
     else:
         print(f"image {image.name} has been packed: {path}, {format_size(size)}")
     return 0
@@ -280,7 +275,7 @@ def _unpack(arguments: argparse.Namespace) -> int:
     with terminable():
         digest = unpack_image(path, name, ImageStore(), progress=to_standard_error())
     if arguments.json:
-        _print_json({"name": name, "digest": digest})
+        print_indented_json({"name": name, "digest": digest})
     else:
         print(f"image {name} has been unpacked: {digest[:12]}")
     return 0

@@ -1,9 +1,8 @@
 """`boincvm image kernel`: build, list and remove guest kernels of our own."""
 
 import argparse
-import json
-import sys
 
+from boincvm.cli.output import print_indented_json
 from boincvm.cli.parser import add_verb
 
 _BUILD = """\
@@ -80,7 +79,7 @@ def _build(arguments: argparse.Namespace) -> int:
         )
     kernel = built.kernel
     if arguments.json:
-        _print_json({"fresh": built.fresh, **kernel.as_json()})
+        print_indented_json({"fresh": built.fresh, **kernel.as_json()})
     else:
         verb = "is built" if built.fresh else "is there already"
         size = format_size(kernel.size)
@@ -94,7 +93,7 @@ def _list(*, as_json: bool) -> int:
 
     kernels = list_kernels()
     if as_json:
-        _print_json([kernel.as_json() for kernel in kernels])
+        print_indented_json([kernel.as_json() for kernel in kernels])
         return 0
     if not kernels:
         print("no kernel was built here; build one: boincvm image kernel build")
@@ -113,12 +112,7 @@ def _remove(name: str, *, as_json: bool) -> int:
 
     remove(name)
     if as_json:
-        _print_json({"removed": name})
+        print_indented_json({"removed": name})
     else:
         print(f"kernel {name} is removed")
     return 0
-
-
-def _print_json(document: object) -> None:
-    json.dump(document, sys.stdout, indent=2)
-    sys.stdout.write("\n")

@@ -66,7 +66,5 @@ def _list(found: object) -> None:
         )
         for one in (found if isinstance(found, list) else ())
     ]
-    if rows:
-        controller_options.print_rows(("HOST", "INVITED", "GUESTS"), rows)
-    else:
-        print("no host is invited; invite one: boincvm invite NAME")
+    nothing = "no host is invited; invite one: boincvm invite NAME"
+    controller_options.print_rows(("HOST", "INVITED", "GUESTS"), rows, nothing=nothing)

@@ -76,11 +76,9 @@ def show(arguments: argparse.Namespace) -> int:
         controller_options.print_document(told)
         return 0
     rows = [_row(one) for one in controller_options.tables_in(told, "snapshots")]
-    if rows:
-        controller_options.print_rows(_HEADER, rows)
-    else:
-        vm = arguments.target
-        print(f"{vm} has no snapshots; take one: boincvm snapshot take {vm}")
+    vm = arguments.target
+    nothing = f"{vm} has no snapshots; take one: boincvm snapshot take {vm}"
+    controller_options.print_rows(_HEADER, rows, nothing=nothing)
     return 0
 
 

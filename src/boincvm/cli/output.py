@@ -26,6 +26,11 @@ def print_json(value: Mapping[str, object]) -> None:
     print(json.dumps(value))
 
 
+def print_indented_json(document: object) -> None:
+    """Print `document` on standard output for people and machines alike."""
+    print(json.dumps(document, indent=2))
+
+
 def can_encode(text: str) -> bool:
     """Tell whether standard output's encoding has the characters of `text`."""
     try:

@@ -16,6 +16,7 @@ examples:
   boincvm ps                           those that run
   boincvm ps --all                     also those that have ended, which are kept for a day
 """
+_NONE_RUNS = "no command is running; see boincvm ps --all"
 _HEADER = ("ID", "SINCE", "STATE", "MACHINES", "PROGRAM")
 _LONGEST = 60
 
@@ -34,14 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         controller_options.print_document(told)
         return 0
     rows = [_row(one) for one in controller_options.tables_in(told, "commands")]
-    if rows:
-        controller_options.print_rows(_HEADER, rows)
-    else:
-        print(
-            "there are no commands"
-            if arguments.all
-            else "no command is running; see boincvm ps --all"
-        )
+    nothing = "there are no commands" if arguments.all else _NONE_RUNS
+    controller_options.print_rows(_HEADER, rows, nothing=nothing)
     return 0
 
 

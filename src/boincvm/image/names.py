@@ -15,12 +15,8 @@ _MIRROR = r"(?:https?|file|copy)://[A-Za-z0-9._~:/@%+\[\]-]+"
 
 def check_image_name(name: str) -> str:
     """Return `name`. Raises UsageError unless every file system accepts it as a file name."""
-    if re.fullmatch(_IMAGE, name) is None:
-        raise UsageError(
-            f"{name!r} is not an image's name",
-            hint="use at most 64 of a-z 0-9 . _ - and begin with a letter or a digit",
-        )
-    return name
+    hint = "use at most 64 of a-z 0-9 . _ - and begin with a letter or a digit"
+    return _matching(_IMAGE, name, "an image's name", hint)
 
 
 def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -34,29 +30,25 @@ def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
             hint=f"name at most {MOST_PACKAGES}; their dependencies are added automatically",
         )
     for name in names:
-        if re.fullmatch(_PACKAGE, name) is None:
-            raise UsageError(
-                f"{name!r} is not a Debian package's name",
-                hint="a name has at least two of a-z 0-9 + . - and begins with a letter or digit",
-            )
+        hint = "a name has at least two of a-z 0-9 + . - and begins with a letter or digit"
+        _matching(_PACKAGE, name, "a Debian package's name", hint)
     return tuple(sorted(set(names)))
 
 
 def check_mirror(mirror: str) -> str:
     """Return `mirror`. Raises UsageError unless it is a plain URL that apt can use."""
-    if re.fullmatch(_MIRROR, mirror) is None:
-        raise UsageError(
-            f"{mirror!r} is not a mirror's address",
-            hint="give a URL that begins with https://, http://, file:// or copy://",
-        )
-    return mirror
+    hint = "give a URL that begins with https://, http://, file:// or copy://"
+    return _matching(_MIRROR, mirror, "a mirror's address", hint)
 
 
 def check_suite(suite: str) -> str:
     """Return `suite`. Raises UsageError unless it can be the name of a suite of Debian's."""
-    if re.fullmatch(_SUITE, suite) is None:
-        raise UsageError(
-            f"{suite!r} is not a suite's name",
-            hint="a name such as trixie-backports: a-z 0-9 and hyphens",
-        )
-    return suite
+    hint = "a name such as trixie-backports: a-z 0-9 and hyphens"
+    return _matching(_SUITE, suite, "a suite's name", hint)
+
+
+def _matching(pattern: str, text: str, what: str, hint: str) -> str:
+    """Return `text`. Raises UsageError unless the pattern matches all of it."""
+    if re.fullmatch(pattern, text) is None:
+        raise UsageError(f"{text!r} is not {what}", hint=hint)
+    return text

@@ -1,8 +1,9 @@
 """Reads job.toml, boincvm's own job format (docs/job-toml.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import TypeVar
 
 from boincvm.job import values
 from boincvm.job.files import input_file, output_file, relative_path, repeated_destination
@@ -17,6 +18,8 @@ from boincvm.job.model import (
     OutputFile,
 )
 from boincvm.job.toml_table import Entry, Table, read_table
+
+F = TypeVar("F", InputFile, OutputFile)
 
 MOST_TASKS = 1000
 MOST_FILES = 10_000
@@ -136,15 +139,7 @@ def _inputs(files: Table, directory: Path) -> tuple[InputFile, ...]:
 
 
 def _input(entry: Entry, directory: Path) -> InputFile:
-    def named(value: object) -> InputFile:
-        return input_file(values.filled_text(value), directory)
-
-    if not entry.is_table:
-        return entry.value(named)
-    table = entry.table()
-    table.check_keys(_FILE, {})
-    file = table.require("from", named)
-    return file._replace(destination=table.get("to", relative_path, file.destination))
+    return _file(entry, lambda value: input_file(values.filled_text(value), directory))
 
 
 def _outputs(files: Table) -> tuple[OutputFile, ...]:
@@ -155,9 +150,11 @@ def _outputs(files: Table) -> tuple[OutputFile, ...]:
 
 
 def _output(entry: Entry) -> OutputFile:
-    def named(value: object) -> OutputFile:
-        return output_file(values.filled_text(value))
+    return _file(entry, lambda value: output_file(values.filled_text(value)))
 
+
+def _file(entry: Entry, named: Callable[[object], F]) -> F:
+    """Read a file that is given by its name, or by a table that may say how it is to be called."""
     if not entry.is_table:
         return entry.value(named)
     table = entry.table()
