@@ -20,7 +20,7 @@ demo: packages environment
 	$(VENV)/bin/python examples/ecm/demo.py
 
 test: setup test-packages uml-kernel
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests
+	$(VENV)/bin/python -m pytest -n 3 --dist worksteal tests
 
 check: environment-dev
 	$(VENV)/bin/ruff check .

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,41 @@ os.environ[SWITCH] = "existing"
 settings.register_profile("boincvm", deadline=None)
 settings.load_profile("boincvm")
 
+HERE = Path(__file__).parent
+OF_MACHINES = ("boinc", "hypervisor", "vm")
+"""Directories of tests that start machines."""
 WARMED = ((), ("--memory", "256M"), ("--balloon",))
 """Machines of these shapes start from golden snapshots; of another they boot."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever takes longest begins first: then no worker of pytest-xdist has it left at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+    """Have tests that compute run beside tests that wait, and those that take longest begin first.
+
+    Each worker of pytest-xdist begins with as many tests as the others, in the order in which they
+    stand here, and takes some of another's last ones when it has none left (`--dist worksteal`). So
+    the last worker gets none of the tests of machines, and the others get them at the beginning.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long: dict[Path, list[pytest.Item]] = {}
+    machines: dict[Path, list[pytest.Item]] = {}
+    others: list[pytest.Item] = []
+    for item in items:
+        if item.get_closest_marker("first"):
+            long.setdefault(item.path, []).append(item)
+        elif item.path.relative_to(HERE).parts[0] in OF_MACHINES:
+            machines.setdefault(item.path, []).append(item)
+        else:
+            others.append(item)
+    computing = max(workers - 1, 1)
+    size = len(items) // workers
+    ordered: list[pytest.Item] = []
+    for worker in range(computing):
+        modules = [*[*long.values()][worker::computing], *[*machines.values()][worker::computing]]
+        chunk = list(chain.from_iterable(modules))
+        filling = max(size - len(chunk), 0)
+        ordered += [*chunk, *others[:filling]]
+        del others[:filling]
+    items[:] = [*ordered, *others]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

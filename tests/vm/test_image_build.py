@@ -11,7 +11,7 @@ from boincvm.image.store import ImageStore
 from support.image_home import boincvm_image, command, new_home
 
 # A build waits for others that fetch packages, which may take minutes the first time.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.first, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
