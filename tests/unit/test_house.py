@@ -1,6 +1,7 @@
 """The rules of the house that no linter of ours checks."""
 
 import ast
+import graphlib
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 
 from boincvm.exit_codes import ExitCode
@@ -37,6 +39,16 @@ def test_imports_go_downwards():
     assert done.returncode == 0, done.stdout + done.stderr
     kept = re.findall(r"^(.+) KEPT$", done.stdout, re.MULTILINE)
     assert kept == list(CONTRACTS)
+
+
+def test_no_two_modules_need_each_other():
+    """Neither at once nor later; what is imported for type checkers alone does not count."""
+    graph = grimp.build_graph("boincvm", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
 def children(package: str) -> set[str]:

@@ -4,12 +4,12 @@ Described in docs/boinc-library.md. Works with unmodified BOINC clients; `boincv
 a stand-in for one.
 """
 
+from boincvm.boinc.channels import SegmentError
 from boincvm.boinc.client import Client, Event
 from boincvm.boinc.exits import BoincExit
 from boincvm.boinc.init_data import InitData, InitDataError, Preferences, Proxy, read_init_data
 from boincvm.boinc.lock import RETRY_DELAY, SlotBusyError
 from boincvm.boinc.messages import Control, Heartbeat, Status
-from boincvm.boinc.segment import SegmentError
 from boincvm.boinc.soft_link import SoftLinkError, resolve
 
 __all__ = [

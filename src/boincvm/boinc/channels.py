@@ -5,6 +5,8 @@ byte 1. The sender sets that flag last, the reader clears it last. Neither side 
 change: it has to poll. (lib/app_ipc.h, struct SHARED_MEM and MSG_CHANNEL.)
 """
 
+from boincvm.errors import HostError
+
 CHANNEL_SIZE = 1024
 """Bytes."""
 SEGMENT_SIZE = 8 * CHANNEL_SIZE
@@ -13,6 +15,10 @@ LONGEST_MESSAGE = CHANNEL_SIZE - 2
 
 CONTROL, CONTROL_REPLY, GRAPHICS_REQUEST, GRAPHICS_REPLY = range(4)
 HEARTBEAT, APP_STATUS, TRICKLE_UP, TRICKLE_DOWN = range(4, 8)
+
+
+class SegmentError(HostError):
+    """The client's shared memory cannot be opened."""
 
 
 class Channel:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from boincvm.boinc import channels, exits, messages, trickles, uploads
 from boincvm.boinc.channel_poller import ChannelPoller
-from boincvm.boinc.channels import Channel
+from boincvm.boinc.channels import Channel, SegmentError
 from boincvm.boinc.client_liveness import ClientLiveness
 from boincvm.boinc.init_data import InitData, read_init_data
 from boincvm.boinc.lock import USUAL_WAIT, SlotLock
 from boincvm.boinc.messages import Control, Heartbeat, Status
 from boincvm.boinc.outbox import Outbox
-from boincvm.boinc.segment import Segment, SegmentError, open_segment
+from boincvm.boinc.segment import Segment, open_segment
 from boincvm.boinc.soft_link import resolve
 from boincvm.boinc.task_state import write_task_state
 

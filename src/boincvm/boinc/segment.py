@@ -10,22 +10,20 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from boincvm.boinc.channels import SEGMENT_SIZE
+from boincvm.boinc.channels import SEGMENT_SIZE, SegmentError
 from boincvm.boinc.init_data import InitData
-from boincvm.errors import HostError
 from boincvm.host.files import open_descriptor
+
+if TYPE_CHECKING:
+    from boincvm.boinc.windows_mapping import WindowsCalls
 
 FILE_NAME = "boinc_mmap_file"
 MAPPED_FILE_KEY = -1
 NO_KEY = 0
 _WINDOWS_PREFIXES = ("Global\\shm_", "shm_")
 _IN_A_FILE = sys.platform != "win32"
-
-
-class SegmentError(HostError):
-    """The client's shared memory cannot be opened."""
 
 
 class Segment(Protocol):
@@ -81,19 +79,7 @@ def open_system_v(key: int) -> Segment:
     return SystemV(key)
 
 
-class WindowsCalls(Protocol):
-    """The four calls that a named file mapping needs; they return 0 on failure."""
-
-    def open(self, name: str) -> int: ...
-
-    def map(self, handle: int) -> int: ...
-
-    def unmap(self, address: int) -> None: ...
-
-    def close(self, handle: int) -> None: ...
-
-
-def open_windows_mapping(name: str, calls: WindowsCalls | None = None) -> Segment:
+def open_windows_mapping(name: str, calls: "WindowsCalls | None" = None) -> Segment:
     """Open the mapping of the communication object `name`, global or of this session.
 
     Raises SegmentError.

@@ -3,8 +3,7 @@
 import ctypes
 import os
 
-from boincvm.boinc.channels import SEGMENT_SIZE
-from boincvm.boinc.segment import SegmentError
+from boincvm.boinc.channels import SEGMENT_SIZE, SegmentError
 
 _FAILED = ctypes.c_void_p(-1).value
 

@@ -1,12 +1,24 @@
 """A named file mapping of Windows: OpenFileMappingW, MapViewOfFile."""
 
 import ctypes
+from typing import Protocol
 
-from boincvm.boinc.channels import SEGMENT_SIZE
-from boincvm.boinc.segment import SegmentError, WindowsCalls
+from boincvm.boinc.channels import SEGMENT_SIZE, SegmentError
 
 _READ_AND_WRITE = 0x2 | 0x4
 """FILE_MAP_WRITE | FILE_MAP_READ."""
+
+
+class WindowsCalls(Protocol):
+    """The four calls that a named file mapping needs; they return 0 on failure."""
+
+    def open(self, name: str) -> int: ...
+
+    def map(self, handle: int) -> int: ...
+
+    def unmap(self, address: int) -> None: ...
+
+    def close(self, handle: int) -> None: ...
 
 
 class WindowsMapping:

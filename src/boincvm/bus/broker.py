@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from boincvm.bus.access import Accounts
+from boincvm.bus.broker_connection import BrokerConnection
 from boincvm.bus.queues import Queue, Queued
 from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.bus.topics import QUEUE, Subscriptions
-from boincvm.bus.versions import encode_lines
+from boincvm.bus.versions import message_rest
 from boincvm.errors import BusError, host_error
 from boincvm.host.resources import most_open_files
 from boincvm.host.sockets import private_listener
@@ -99,8 +100,6 @@ class Broker:
 
         Raises BusError.
         """
-        from boincvm.bus.broker_connection import BrokerConnection
-
         loop = asyncio.get_running_loop()
         if security is not None:
             asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER  # type: ignore[attr-defined]
@@ -119,8 +118,6 @@ class Broker:
 
     async def listen_unix(self, path: Path) -> None:
         """Listen for connections from this user's processes. Raises BusError."""
-        from boincvm.bus.broker_connection import BrokerConnection
-
         loop = asyncio.get_running_loop()
         try:
             listener = private_listener(path)
@@ -218,9 +215,3 @@ class Broker:
         queue = self._queues.get(destination)
         if queue is not None and queue.is_unused:
             del self._queues[destination]
-
-
-def message_rest(version: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """Encode a MESSAGE without its first line; more headers may be put in front."""
-    length = b"content-length:%d\n\n" % len(body)
-    return b"".join((encode_lines(version, headers), length, body, b"\0"))

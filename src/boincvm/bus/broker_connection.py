@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from boincvm.bus.access import Account
-from boincvm.bus.broker import Broker
 from boincvm.bus.broker_subscription import QueueSubscription, TopicSubscription
 from boincvm.bus.heart_beats import HeartBeats
 from boincvm.bus.stomp import Frame, Parser, StompError
 from boincvm.bus.topics import QUEUE, is_destination, is_pattern
 from boincvm.bus.versions import VERSIONS, encode_frame, encode_lines, negotiate
 from boincvm.errors import BusError
+
+if TYPE_CHECKING:
+    from boincvm.bus.broker import Broker
 
 ACK_MODES = frozenset(("auto", "client", "client-individual"))
 _OURS = frozenset(
@@ -29,7 +31,7 @@ class BrokerConnection(asyncio.Protocol):
     Input from the wire never raises: the peer is told of a fault in an ERROR, and it is counted.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: "Broker") -> None:
         self.broker = broker
         self.version = "1.2"
         self._has_room = True

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from boincvm.bus.broker import message_rest
 from boincvm.bus.queues import Queued
+from boincvm.bus.versions import message_rest
 
 if TYPE_CHECKING:
     from boincvm.bus.broker_connection import BrokerConnection

@@ -46,3 +46,9 @@ def encode_frame(
     return b"".join(
         (command.encode(), b"\n", encode_lines(version, headers), length, b"\n", body, b"\0")
     )
+
+
+def message_rest(version: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Encode a MESSAGE without its first line; more headers may be put in front."""
+    length = b"content-length:%d\n\n" % len(body)
+    return b"".join((encode_lines(version, headers), length, body, b"\0"))

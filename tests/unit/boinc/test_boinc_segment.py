@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.boinc.channels import SEGMENT_SIZE
+from boincvm.boinc.channels import SEGMENT_SIZE, SegmentError
 from boincvm.boinc.init_data import InitData
-from boincvm.boinc.segment import SegmentError, open_segment, open_windows_mapping
+from boincvm.boinc.segment import open_segment, open_windows_mapping
 
 _CREATE = 0o1000 | 0o600
 _REMOVE = 0

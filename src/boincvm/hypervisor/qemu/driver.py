@@ -1,13 +1,16 @@
 """The QEMU driver, which runs one process per machine."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boincvm.hypervisor.contract import Checkpoint, Finding, MachineSpec
 from boincvm.hypervisor.qemu.identity import check_identity, identity, known_machine_types
 from boincvm.hypervisor.qemu.machine import QemuMachine
-from boincvm.hypervisor.qemu.prestarted import BegunProcess
 from boincvm.hypervisor.qemu.saved import read_saved_state
 from boincvm.hypervisor.qemu.start_source import Boot, Cloned, Restored
+
+if TYPE_CHECKING:
+    from boincvm.hypervisor.qemu.prestarted import BegunProcess
 
 
 class QemuDriver:
@@ -17,7 +20,7 @@ class QemuDriver:
     has_firmware = True
     most_cpus = None
 
-    def __init__(self, accelerator: str, begun: BegunProcess | None = None) -> None:
+    def __init__(self, accelerator: str, begun: "BegunProcess | None" = None) -> None:
         """Prepare the driver; `begun` is a process that already runs, for the first machine.
 
         Whoever began it decides which machine that is.
@@ -33,7 +36,7 @@ class QemuDriver:
     def golden_snapshots(self) -> "QemuGoldenSnapshots":
         return QemuGoldenSnapshots(self)
 
-    def take_begun(self) -> BegunProcess | None:
+    def take_begun(self) -> "BegunProcess | None":
         """Return the process that already runs, on the first call only."""
         begun, self._begun = self._begun, None
         return begun

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from boincvm.errors import HypervisorError, HypervisorKilledError
 from boincvm.host.files import remove_if_empty
@@ -30,11 +30,13 @@ from boincvm.hypervisor.qemu.checkpoint import OnStep
 from boincvm.hypervisor.qemu.command import CPUS, NETWORK_CARD
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.monitor import Monitor
-from boincvm.hypervisor.qemu.prestarted import BegunProcess
 from boincvm.hypervisor.qemu.process import LOG as LOG
 from boincvm.hypervisor.qemu.process import QemuProcess
 from boincvm.hypervisor.qemu.saving import Saving
 from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Origin, Restored
+
+if TYPE_CHECKING:
+    from boincvm.hypervisor.qemu.prestarted import BegunProcess
 
 T = TypeVar("T")
 
@@ -67,7 +69,7 @@ class QemuMachine:
         kept: Checkpoint | None = None,
         is_clone: bool = False,
         is_freezable: bool = False,
-        begun: BegunProcess | None = None,
+        begun: "BegunProcess | None" = None,
         on_step: OnStep = _ignore,
     ) -> None:
         """Define the machine; `kept` is its checkpoint, `begun` its process if that runs.

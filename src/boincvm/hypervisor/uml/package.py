@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from boincvm.hypervisor.built_in_package import AssessModule, DoctorModule
     from boincvm.hypervisor.contract import DriverPackage
     from boincvm.hypervisor.uml.driver import UmlDriver
-    from boincvm.hypervisor.uml.launch import UmlPrestart
+    from boincvm.hypervisor.uml.prestarted import UmlPrestart
 
 
 class UmlPackage(BuiltInPackage):
@@ -47,7 +47,7 @@ class UmlPackage(BuiltInPackage):
 
     def prestart(self, kernel: Path) -> UmlPrestart:  # noqa: ARG002
         """Return what begins a machine. Raises HypervisorMissingError."""
-        from boincvm.hypervisor.uml.launch import UmlPrestart
+        from boincvm.hypervisor.uml.prestarted import UmlPrestart
 
         return UmlPrestart()
 
