@@ -71,7 +71,10 @@ def test_no_module_escapes_the_layers():
 
 def test_no_module_of_the_controller_escapes_the_ends_of_the_bus():
     named = set().union(*layers("the two ends of the bus share its protocol and nothing else"))
-    assert named == {*children("boincvm.controller"), "boincvm.shim", "boincvm.node"}
+    ours = children("boincvm.controller")
+    assert named == {*ours, "boincvm.shim", "boincvm.node"}
+    contract = CONTRACTS["of the controller only its machines know the shim"]
+    assert set(contract["source_modules"]) == ours - {"boincvm.controller.machines"}
 
 
 def test_no_module_escapes_the_rules_on_drivers():
