@@ -1,9 +1,9 @@
 """The advisor: a verdict on each driver that is installed here, found out once and remembered.
 
 The verdicts are in `advice.json` in the cache directory, with what they depend on: the host's boot,
-the user, boincvm's version, the programs and files that each driver names, and the directories that
-packages are installed in. If nothing of that has changed they are known without starting, or
-importing, anything.
+the user, boincvm's version, the preferences, the directories that packages are installed in, and
+the programs, files and variables of the environment that each driver names. If nothing of that has
+changed they are known without starting, or importing, anything.
 """
 
 import json
@@ -22,6 +22,7 @@ from boincvm.host.programs import find_program
 from boincvm.host.resources import boot_id
 from boincvm.host.users import user_id
 from boincvm.hypervisor.doctor import FindKernel
+from boincvm.hypervisor.preferences import preferences_file
 from boincvm.hypervisor.registry import driver_names, find_driver
 from boincvm.hypervisor.verdict import (
     Abilities,
@@ -126,11 +127,16 @@ def _file() -> Path:
 
 def _key(depends_on: list[str]) -> list[str]:
     """Return what the verdicts depend on, in its present state."""
-    found = [path if Path(path).is_absolute() else find_program(path) for path in depends_on]
+    variables = [name for name in depends_on if name.startswith("$")]
+    files = [name for name in depends_on if not name.startswith("$")]
+    found = [path if Path(path).is_absolute() else find_program(path) for path in files]
+    with suppress(RuntimeError):  # this user has no home directory, and so no preferences
+        found.append(str(preferences_file()))
     # A package that is installed or removed changes the directory that it is in.
     installed = [path for path in sys.path if path.endswith("-packages")]
     added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     key = [__version__, boot_id(), user_id(), sys.executable, *depends_on]
+    key += [os.environ.get(name[1:], "") for name in variables]
     return [*key, *(_state(path) for path in (*found, *installed, *filter(None, added)))]
 
 

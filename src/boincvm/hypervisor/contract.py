@@ -462,7 +462,10 @@ class DriverPackage(Protocol):
 
     @property
     def depends_on(self) -> tuple[str, ...]:
-        """Programs, by name, and files, by absolute path: if none changes, nor does the verdict."""
+        """What the verdict depends on: if none of these changes, nor does the verdict.
+
+        Programs, by name; files, by absolute path; variables of the environment, as `$NAME`.
+        """
 
     def assess(self, find_kernel: FindKernel) -> Verdict:
         """Find out whether and how well the driver works here, within 3 seconds.

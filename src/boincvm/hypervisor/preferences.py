@@ -14,7 +14,7 @@ from boincvm.paths import configuration_directory
 
 AUTO = "auto"
 """The name that leaves the choice of a driver to the advisor."""
-_KEYS = ("driver", "machines", "memory")
+_KEYS = ("driver", "machines", "memory", "libvirt")
 _MOST_MACHINES = 10_000
 _MOST_BYTES = 1 << 16
 
@@ -30,6 +30,8 @@ class Preferences(NamedTuple):
     """The most machines that may run at once."""
     memory: int | None = None
     """The most bytes of memory that machines may have together."""
+    libvirt: str | None = None
+    """The URI of the libvirt that the driver of that name talks to."""
 
 
 def preferences_file() -> Path:
@@ -79,6 +81,7 @@ def _read(path: Path) -> Preferences:
         driver=value("driver", values.driver_name),
         machines=value("machines", _count),
         memory=value("memory", values.memory),
+        libvirt=value("libvirt", values.filled_text),
     )
 
 

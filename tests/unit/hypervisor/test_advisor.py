@@ -11,6 +11,7 @@ import pytest
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor import advisor
 from boincvm.hypervisor.contract import CONTRACT_VERSION
+from boincvm.hypervisor.preferences import preferences_file
 from boincvm.hypervisor.verdict import (
     Abilities,
     Ability,
@@ -99,6 +100,22 @@ def test_or_the_host_was_booted(package: Package, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(advisor, "boot_id", lambda: "another")
     advisor.verdicts(no_kernel)
     assert package.asked == 2
+
+
+def test_or_the_preferences_have_changed(package: Package) -> None:
+    advisor.verdicts(no_kernel)
+    preferences_file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    preferences_file().write_text("machines = 1")
+    advisor.verdicts(no_kernel)
+    assert package.asked == 2
+
+
+def test_or_a_variable_that_it_names(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    package.depends_on = ("$BOINCVM_TEST_URI",)
+    for value, asked in (("one", 1), ("one", 1), ("another", 2)):
+        monkeypatch.setenv("BOINCVM_TEST_URI", value)
+        advisor.verdicts(no_kernel)
+        assert package.asked == asked
 
 
 def test_what_could_not_be_tried_is_not_remembered(package: Package) -> None:

@@ -8,10 +8,11 @@ from xml.etree.ElementTree import fromstring
 import libvirt
 import pytest
 
-from boincvm.errors import HypervisorError, HypervisorMissingError, UsageError
+from boincvm.errors import HypervisorError, HypervisorMissingError, PreferencesError, UsageError
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.libvirt.definition import NAMESPACE, Domain, Layer, card, definition
-from boincvm.hypervisor.libvirt.uri import chosen_uri, parse_uri
+from boincvm.hypervisor.libvirt.uri import VARIABLES, chosen_uri, parse_uri
+from boincvm.hypervisor.preferences import preferences_file
 from boincvm.hypervisor.registry import find_driver
 
 ODD = Path("/a machine, its place: <odd>=\"yes\"&'no'")
@@ -121,7 +122,15 @@ async def test_without_a_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         await find_driver("libvirt").open(None)
 
 
-def test_whose_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+def prefer(text: str) -> None:
+    preferences_file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    preferences_file().write_text(text)
+    preferences_file().chmod(0o600)
+
+
+def test_whose_uri(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    prefer('libvirt = "bhyve:///system"')
     monkeypatch.delenv("BOINCVM_LIBVIRT_URI", raising=False)
     monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "xen:///system")
     assert chosen_uri().hypervisor == "xen"
@@ -129,7 +138,36 @@ def test_whose_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen_uri() == ("qemu+unix:///session?socket=/run/s", "qemu", False)
     monkeypatch.delenv("BOINCVM_LIBVIRT_URI")
     monkeypatch.delenv("LIBVIRT_DEFAULT_URI")
+    assert chosen_uri() == ("bhyve:///system", "bhyve", True)
+    prefer("")
     assert chosen_uri().hypervisor == "qemu"
+
+
+@pytest.mark.parametrize("said", ['"qemu+ssh://host/system"', '""', "3"])
+def test_preferences_that_lead_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str
+) -> None:
+    """The error names the file, so a task is postponed and does not fail."""
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    prefer(f"libvirt = {said}")
+    with pytest.raises(PreferencesError) as caught:
+        chosen_uri()
+    assert str(preferences_file()) in caught.value.message + caught.value.hint
+
+
+def test_what_doctor_says_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    prefer('libvirt = "test:///default"')
+    ((_, look),) = find_driver("libvirt").checks
+    (check,) = look(lambda: None)
+    assert "test:///default (your preferences), version " in check.detail
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "test:///default")
+    (check,) = look(lambda: None)
+    assert "test:///default (LIBVIRT_DEFAULT_URI), version " in check.detail
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,15 @@ ABILITIES = Abilities(
 )
 _PLAIN_QEMU = "qemu"
 DAEMON_HINT = (
-    f"start its daemon (libvirtd or virtqemud), or set {VARIABLES[0]} to the URI of one;"
+    f"start its daemon (libvirtd or virtqemud), or set {VARIABLES[0]} or `libvirt` of your"
+    " preferences to the URI of one;"
     " Debian's packages: libvirt-daemon, libvirt-daemon-driver-qemu; for qemu:///system"
     " libvirt-daemon-system"
 )
 
 
 def assess(find_kernel: FindKernel) -> Verdict:
-    """Return the verdict. Raises HypervisorMissingError, UsageError, OSError."""
+    """Return the verdict. Raises HypervisorMissingError, UsageError, HostError, OSError."""
     uri = chosen_uri()
     try:
         connection = connect(uri)

@@ -4,7 +4,8 @@ from importlib.util import find_spec
 
 from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel, check_verdict
 from boincvm.hypervisor.libvirt.assess import assess
-from boincvm.hypervisor.libvirt.uri import chosen_uri
+from boincvm.hypervisor.libvirt.uri import choose_uri
+from boincvm.hypervisor.verdict import Verdict
 
 _NAME = "libvirt"
 
@@ -16,8 +17,14 @@ def installation(find_kernel: FindKernel) -> list[Check]:
     return check_verdict(
         _NAME,
         lambda: assess(find_kernel),
-        lambda verdict: f"{chosen_uri().text}, version {verdict.version}; for --driver libvirt",
+        _describe,
     )
+
+
+def _describe(verdict: Verdict) -> str:
+    uri, chosen_by = choose_uri()
+    source = f" ({chosen_by})" if chosen_by else ""
+    return f"{uri.text}{source}, version {verdict.version}; for --driver libvirt"
 
 
 CHECKS: tuple[tuple[str, CheckFunction], ...] = ((_NAME, installation),)

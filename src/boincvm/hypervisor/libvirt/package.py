@@ -21,7 +21,13 @@ class LibvirtPackage(BuiltInPackage):
         "the real libvirt 9.0 with QEMU 7.2 under emulation, a session's daemon;"
         " others than QEMU: nothing yet"
     )
-    depends_on = ("libvirtd", "virtqemud", "qemu-system-x86_64", "/dev/kvm")
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        from boincvm.hypervisor.libvirt.uri import VARIABLES
+
+        variables = tuple(f"${name}" for name in VARIABLES)
+        return ("libvirtd", "virtqemud", "qemu-system-x86_64", "/dev/kvm", *variables)
 
     def assess_module(self) -> AssessModule:
         from boincvm.hypervisor.libvirt import assess

@@ -4,8 +4,9 @@ import os
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from boincvm.errors import UsageError
+from boincvm.errors import PreferencesError, UsageError
 from boincvm.host.users import is_root
+from boincvm.hypervisor.preferences import preferences_file, read_preferences
 
 VARIABLES = ("BOINCVM_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI")
 """Environment variables that name the URI; the first one that is set counts. The second is
@@ -30,13 +31,36 @@ class Uri(NamedTuple):
         return self.hypervisor in _CLOSES_WITH_US
 
 
+class ChosenUri(NamedTuple):
+    """The URI that counts here."""
+
+    uri: Uri
+    chosen_by: str
+    """What names it: a variable of the environment, or the preferences; "" if nothing does."""
+
+
 def chosen_uri() -> Uri:
     """Return the URI that the user has chosen, else that of the user's own QEMU machines.
 
-    Raises UsageError.
+    Raises UsageError, HostError.
     """
-    named = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), "")
-    return parse_uri(named or ("qemu:///system" if is_root() else "qemu:///session"))
+    return choose_uri().uri
+
+
+def choose_uri() -> ChosenUri:
+    """Do what `chosen_uri` does, and say what has chosen it. Raises UsageError, HostError."""
+    for name in VARIABLES:
+        if os.environ.get(name):
+            return ChosenUri(parse_uri(os.environ[name]), name)
+    preferred = read_preferences().libvirt
+    if preferred is None:
+        return ChosenUri(parse_uri("qemu:///system" if is_root() else "qemu:///session"), "")
+    try:
+        return ChosenUri(parse_uri(preferred), "your preferences")
+    except UsageError as error:
+        raise PreferencesError(
+            error.message, hint=f"correct `libvirt` in {preferences_file()}"
+        ) from error
 
 
 def parse_uri(text: str) -> Uri:
