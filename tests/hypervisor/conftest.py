@@ -19,6 +19,7 @@ from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
 from support.driven import add_programs, runs_linux
 from support.virtualbox.fixture import use_virtualbox
 from support.virtualbox.golden import WITH_A_BOOT, StartsCopies, golden_machine
+from support.vmware.fixture import vmware_installed
 
 DRIVERS = [name for name in os.environ.get("BOINCVM_TEST_DRIVERS", "").split(",") if name]
 _INTERPRETED = "virtualbox"
@@ -74,12 +75,21 @@ def own_libvirt() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def vmware() -> Iterator[None]:
+    """The stand-in for VMware, which no machine here has."""
+    with vmware_installed():
+        yield
+
+
 @pytest.fixture(params=_TESTED)
 def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DriverPackage:
     if request.param == _INTERPRETED:
         use_virtualbox(monkeypatch)
     if request.param == "uml":
         request.getfixturevalue("uml_kernel")
+    if request.param == "vmware":
+        request.getfixturevalue("vmware")
     return find_driver(request.param)
 
 

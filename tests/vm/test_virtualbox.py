@@ -16,9 +16,9 @@ import pytest
 from boincvm.errors import HypervisorError, UsageError
 from boincvm.host.locks import exclusive
 from boincvm.host.process_tree import command_line
+from boincvm.hypervisor.boot_disc import write_boot_disc
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.registry import find_driver
-from boincvm.hypervisor.virtualbox.boot_disc import write_boot_disc
 from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver, open_driver
 from boincvm.hypervisor.virtualbox.installation import DEVICE, MODULE_HINT
 from boincvm.hypervisor.virtualbox.machine import VirtualBoxMachine
@@ -232,7 +232,7 @@ ORPHAN = """
 import asyncio, os, sys
 from pathlib import Path
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.virtualbox.boot_disc import write_boot_disc
+from boincvm.hypervisor.boot_disc import write_boot_disc
 from boincvm.hypervisor.virtualbox.driver import open_driver
 
 async def main(directory, kernel, initrd, root):

@@ -92,7 +92,7 @@ def _why_unfit(name: str, needs: Needs, find_kernel: FindKernel, *, by_volunteer
     from boincvm.hypervisor.ranking import rank
 
     # A volunteer may do without a boundary, but no job that nobody has signed.
-    needs = needs._replace(is_trusted=needs.is_trusted or by_volunteer)
+    needs = needs._replace(is_trusted=needs.is_trusted or by_volunteer, is_named=True)
     for one in rank(verdicts(find_kernel), needs):
         if one.name == name:
             return one.refused

@@ -15,7 +15,7 @@ class Console:
     """Reads `channel`, which it owns, whenever the event loop finds it readable.
 
     `on_panic` is called once, for a guest kernel that does not stop when it has panicked. `sign` is
-    what tells a panic.
+    what tells a panic. `on_output` is called with all that arrives.
     """
 
     def __init__(
@@ -23,9 +23,11 @@ class Console:
         channel: socket.socket,
         on_panic: Callable[[], None] | None = None,
         sign: bytes = _PANIC,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> None:
         channel.setblocking(False)
         self._on_panic = on_panic
+        self._on_output = on_output
         self._sign = sign
         self._channel: socket.socket | None = channel
         self._tail = bytearray()
@@ -46,6 +48,8 @@ class Console:
         if data:
             self._tail += data
             del self._tail[:-KEPT]
+            if self._on_output is not None:
+                self._on_output(data)
             if self._on_panic is not None and self._sign in self._tail:
                 on_panic, self._on_panic = self._on_panic, None
                 on_panic()

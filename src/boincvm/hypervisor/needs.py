@@ -16,3 +16,5 @@ class Needs(NamedTuple):
     """Whether it boots a disk of its own, without a kernel of ours."""
     is_trusted: bool = False
     """Whether its programs might as well run on the host, without a machine around them."""
+    is_named: bool = False
+    """Whether the driver is asked for by name, so that it may be one that nobody has seen work."""

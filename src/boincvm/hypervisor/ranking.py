@@ -3,7 +3,8 @@
 The order of what counts:
 
 1. A driver that cannot do what is needed is refused, and so is one that keeps a hostile guest from
-   nothing, unless the guest's programs are trusted.
+   nothing, unless the guest's programs are trusted, and one that nobody has seen work, unless it is
+   asked for by name.
 2. Where checkpoints are wanted, a driver that makes them goes before one that does not.
 3. The faster one, then the better isolated one, then the one with golden snapshots.
 4. boincvm's own order.
@@ -85,6 +86,8 @@ def _refusal(verdict: Verdict, needs: Needs) -> str:
         )
     if verdict.isolation is Isolation.NONE and not needs.is_trusted:
         return "it is no boundary against hostile programs, so it is used only if asked for by name"
+    if not verdict.is_proved and not needs.is_named:
+        return "nobody has seen its machines run, so it is used only if asked for by name"
     return ""
 
 

@@ -19,6 +19,7 @@ BUILT_IN = {
     "uml": "boincvm.hypervisor.uml.package",
     "virtualbox": "boincvm.hypervisor.virtualbox.package",
     "libvirt": "boincvm.hypervisor.libvirt.package",
+    "vmware": "boincvm.hypervisor.vmware.package",
     "fake": "boincvm.hypervisor.fake.package",
 }
 """Modules with a `PACKAGE`, by driver name."""

@@ -69,6 +69,8 @@ class Verdict(NamedTuple):
     isolated_by: str = ""
     """What keeps the guest from the host, one line."""
     abilities: Abilities = Abilities(frozenset())
+    is_proved: bool = True
+    """False if nobody has seen its machines run: it is taken only if asked for by name."""
     is_final: bool = True
     """False if something could not be tried yet, so that the verdict must not be kept."""
 

@@ -9,9 +9,9 @@ import pytest
 
 from boincvm.errors import HypervisorError
 from boincvm.host.resources import processor_name
+from boincvm.hypervisor.boot_disc import CODE, SECTOR, machine_code, write_boot_disc
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.hypervisor.virtualbox import vdi
-from boincvm.hypervisor.virtualbox.boot_disc import CODE, SECTOR, machine_code, write_boot_disc
 from boincvm.hypervisor.virtualbox.disks import check_layer_name, free_layer
 from boincvm.hypervisor.virtualbox.saved import check_identity, read_saved_state, read_table
 from boincvm.hypervisor.virtualbox.vboxmanage import Version

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from boincvm.errors import HypervisorError, host_error
 from boincvm.host.files import remove_if_empty
 from boincvm.host.resources import processor_name
+from boincvm.hypervisor.boot_disc import write_boot_disc
 from boincvm.hypervisor.channel import Channel
 from boincvm.hypervisor.contract import (
     Checkpoint,
@@ -25,7 +26,6 @@ from boincvm.hypervisor.contract import (
 from boincvm.hypervisor.disks import TransferDiskFile
 from boincvm.hypervisor.serial_line import SerialChannel
 from boincvm.hypervisor.virtualbox import command
-from boincvm.hypervisor.virtualbox.boot_disc import write_boot_disc
 from boincvm.hypervisor.virtualbox.disks import WINDOW_FILES, Disks
 from boincvm.hypervisor.virtualbox.home import Home
 from boincvm.hypervisor.virtualbox.process import HeadlessProcess

@@ -1,10 +1,12 @@
 """The boot disc: a CD from which a computer's firmware starts an image's kernel.
 
-VirtualBox cannot be given a kernel, only a disk. The kernel of an image is an ELF file that is
-entered by its PVH entry point, as under QEMU (Xen's docs/misc/pvh.pandoc; the boot protocol of a
-bzImage would need a kernel that unpacks itself, which takes long in VirtualBox's interpreter). The
-firmware loads our loader from the disc (El Torito, without emulation); the loader reads the
+VirtualBox and VMware cannot be given a kernel, only a disk. The kernel of an image is an ELF file
+that is entered by its PVH entry point, as under QEMU (Xen's docs/misc/pvh.pandoc; the boot protocol
+of a bzImage would need a kernel that unpacks itself, which takes long in VirtualBox's interpreter).
+The firmware loads our loader from the disc (El Torito, without emulation); the loader reads the
 kernel's segments and the initrd, asks the firmware what memory there is, and enters the kernel.
+Where a hypervisor cannot be told to end a machine that reboots, the loader first writes MARK to a
+serial port: whoever hears it again knows that the guest has rebooted.
 
     sector (2048 bytes)   content
     16, 17, 18            the disc's descriptors (ISO 9660), which name no files
@@ -33,10 +35,13 @@ _PVH_MAGIC = 0x336EC578
 # Where things lie in the machine's memory. The loader's code knows these addresses.
 _BASE = 0x7C00
 _LENGTH = 0x2000
+_MARK_PORT = 0x7F04
 _ENTRY, _PACKET, _MOVES, _GDT_REGISTER, _GDT = 0x7F08, 0x7F10, 0x7F20, 0x7F50, 0x7F60
 _TABLE, _START_INFO, _MODULES, _MEMORY_MAP, _COMMAND_LINE = 0x8000, 0x8100, 0x8180, 0x8200, 0x8800
 _BUFFER = 0x10000
 _MOST_SEGMENTS = 16
+MARK = b"\5"
+"""What the loader writes to a serial port, if it was given one."""
 _LONGEST_COMMAND_LINE = 2048  # the kernel takes no more (COMMAND_LINE_SIZE)
 
 # The machine code, and what it was assembled from, in the syntax of GNU as; a test compares them.
@@ -54,6 +59,12 @@ fc                      cld
 ea137c0000              ljmp $0, $0x7c00 + begin - start
                         begin:
 8816007f                movb %dl, 0x7f00  # the drive
+8b16047f                movw 0x7f04, %dx  # the serial port that is told, if any
+85d2                    testw %dx, %dx
+7403                    jz load
+b005                    movb $5, %al
+ee                      outb %al, %dx
+                        load:
 bb0080                  movw $0x8000, %bx
                         segment:  # reads one segment, at most 16 sectors at a time
 668b4f04                movl 4(%bx), %ecx
@@ -116,7 +127,7 @@ e692                    outb %al, $0x92
 0f20c0                  movl %cr0, %eax
 0c01                    orb $1, %al
 0f22c0                  movl %eax, %cr0
-ead67c0800              ljmp $8, $0x7c00 + protected - start
+eae17c0800              ljmp $8, $0x7c00 + protected - start
                         .code32
                         protected:
 66b81000                movw $16, %ax
@@ -151,15 +162,19 @@ class _Kernel(NamedTuple):
     """The first physical address that it does not need."""
 
 
-def write_boot_disc(path: Path, kernel: Path, initrd: Path, command_line: str) -> None:
+def write_boot_disc(
+    path: Path, kernel: Path, initrd: Path, command_line: str, *, mark_port: int = 0
+) -> None:
     """Write a boot disc to `path`.
+
+    `mark_port`: the port of the machine's serial line that gets MARK at each boot; 0 for none.
 
     Raises HypervisorError if the kernel cannot be started in this way, OSError.
     """
     read = _read_kernel(_content(kernel), kernel.name)
     segments = [*read.segments, _Segment(read.end, _content(initrd))]
     with create_new(path) as disc:
-        _write(disc, segments, _loader(read.entry, segments, command_line))
+        _write(disc, segments, _loader(read.entry, segments, command_line, mark_port))
 
 
 def machine_code() -> bytes:
@@ -177,7 +192,7 @@ def _content(path: Path) -> bytes:
 
 def _read_kernel(content: bytes, name: str) -> _Kernel:
     if content[:6] != b"\x7fELF\2\1" or len(content) < 64:
-        raise HypervisorError(f"{name} is no 64-bit ELF file, so VirtualBox cannot start it")
+        raise HypervisorError(f"{name} is no 64-bit ELF file, so a boot disc cannot start it")
     (headers,) = struct.unpack_from("<Q", content, 32)
     size, count = struct.unpack_from("<HH", content, 54)
     entry, segments, end = 0, [], 0
@@ -198,7 +213,7 @@ def _read_kernel(content: bytes, name: str) -> _Kernel:
             entry = entry or _entry_in(part)
     if not entry or not segments or len(segments) >= _MOST_SEGMENTS or end >= 1 << 31:
         raise HypervisorError(
-            f"{name} has no PVH entry point (CONFIG_PVH), so VirtualBox cannot start it"
+            f"{name} has no PVH entry point (CONFIG_PVH), so a boot disc cannot start it"
         )
     return _Kernel(entry, tuple(segments), end + -end % (1 << 20))
 
@@ -224,7 +239,7 @@ def _placed(segments: list[_Segment]) -> Iterator[tuple[int, int, _Segment]]:
         sector += count
 
 
-def _loader(entry: int, segments: list[_Segment], command_line: str) -> bytes:
+def _loader(entry: int, segments: list[_Segment], command_line: str, mark_port: int) -> bytes:
     """Return the loader with all its tables: the bytes at 0x7c00 when it begins."""
     memory = bytearray(_LENGTH)
 
@@ -235,6 +250,7 @@ def _loader(entry: int, segments: list[_Segment], command_line: str) -> bytes:
     if len(arguments) >= _LONGEST_COMMAND_LINE:
         raise HypervisorError(f"the kernel's arguments are too long: {len(arguments)} bytes")
     put(_BASE, machine_code())
+    put(_MARK_PORT, struct.pack("<H", mark_port))
     put(_ENTRY, struct.pack("<I", entry))
     put(_PACKET, struct.pack("<BBHHHQ", 16, 0, 0, 0, _BUFFER >> 4, 0))
     # For INT 15h AH=87h: from the buffer; the loader fills in where to.

@@ -1,0 +1,159 @@
+"""The files of a machine's root disk: the image's, raw, and layers over it.
+
+    base.raw      the image's disk: the raw copy in the cache, by a second name, or one of its own
+    base.vmdk     its description
+    NAME.vmdk     layers, each over the one before; the last is written to
+
+VMware reads no qcow2, and puts a layer of its own over the last one when it takes a snapshot. There
+is no transfer disk: while a machine has a disk that snapshots leave alone, VMware takes none of it
+while it runs.
+"""
+
+import os
+from pathlib import Path
+
+from boincvm.errors import HypervisorError, UsageError, host_error
+from boincvm.host.files import open_descriptor
+from boincvm.hypervisor import qcow2
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.raw_copies import raw_copy
+from boincvm.hypervisor.vmware import vmdk
+from boincvm.sizes import format_size
+
+_PLACE = "vmware-base"
+"""The directory of raw copies in the cache directory."""
+_RAW, _BASE = "base.raw", "base.vmdk"
+BASE_FILES = (_RAW, _BASE)
+MOST_LAYERS = 100
+"""Layers that a machine's disk may have; each checkpoint of a running machine adds one."""
+_LONGEST_NAME = 64
+
+
+class Disks:
+    """The root disk's layers, in `directory`."""
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        directory: Path,
+        layers: tuple[str, ...],
+        *,
+        are_frozen: bool = False,
+    ) -> None:
+        """Make the disk in `directory`, or take `layers`, which lie there already.
+
+        `are_frozen`: these belong to a saved state, so that they get a new layer over them.
+
+        Raises HypervisorError, HostDiskFullError, UsageError.
+        """
+        self.directory = directory
+        try:
+            self._size = _wanted_size(spec, directory, layers)
+            self.layers: tuple[str, ...] = ()
+            self._below, self._below_id = _BASE, vmdk.BASE_CID
+            _make_base(spec, directory, self._size)
+            for name in layers:
+                self.take(name)
+            if not layers or are_frozen:
+                self._add_layer()
+        except (qcow2.DiskRefusedError, vmdk.LayerRefusedError) as error:
+            raise HypervisorError(f"the machine's disk is refused: {error}") from error
+        except OSError as error:
+            raise host_error(
+                "the machine's disks cannot be made", error, HypervisorError
+            ) from error
+
+    @property
+    def top(self) -> Path:
+        return self.directory / self.layers[-1]
+
+    def take(self, name: str) -> None:
+        """Take the layer `name`, which lies over the last one.
+
+        Raises HypervisorError, LayerRefusedError, OSError.
+        """
+        check_layer_name(name)
+        if self.layers:
+            # It may have been written to since it was taken.
+            self._below, self._below_id = self.layers[-1], vmdk.read_layer(self.top).content_id
+        layer = vmdk.read_layer(self.directory / name)
+        if name in self.layers or len(self.layers) >= MOST_LAYERS:
+            raise vmdk.LayerRefusedError(f"{name} is one layer too many")
+        if (layer.parent, layer.parent_id) != (self._below, self._below_id):
+            raise vmdk.LayerRefusedError(f"{name} does not belong over {self._below}")
+        if layer.size != self._size:
+            raise vmdk.LayerRefusedError(f"{name} has another size than {self._below}")
+        self.layers = (*self.layers, name)
+
+    def _add_layer(self) -> None:
+        """Put an empty layer over the last one."""
+        if self.layers:
+            self._below, self._below_id = self.layers[-1], vmdk.read_layer(self.top).content_id
+        name = free_layer(self.directory)
+        vmdk.write_layer(self.directory / name, self._size, self._below, self._below_id)
+        self.layers = (*self.layers, name)
+
+
+def _make_base(spec: MachineSpec, directory: Path, size: int) -> None:
+    """Put the image's disk into the directory. Raises OSError, HostError, DiskRefusedError."""
+    path = directory / _RAW
+    path.unlink(missing_ok=True)
+    copy, descriptor = raw_copy(_PLACE, spec.root, spec.root_format)
+    try:
+        is_whole = os.fstat(descriptor).st_size == size
+    finally:
+        os.close(descriptor)
+    if not is_whole or not _is_linked(copy, path):
+        own = open_descriptor(path, "x+", follow_links=False, permissions=0o600)
+        try:
+            qcow2.write_raw(spec.root, own, spec.root_format)
+            os.ftruncate(own, size)
+        finally:
+            os.close(own)
+    vmdk.write_base(directory / _BASE, _RAW, size)
+
+
+def _is_linked(copy: Path, path: Path) -> bool:
+    """Give the copy a second name, if both are on one file system that can do that."""
+    try:
+        os.link(copy, path, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _wanted_size(spec: MachineSpec, directory: Path, layers: tuple[str, ...]) -> int:
+    """Return the size of the machine's disk. Raises UsageError, LayerRefusedError, OSError."""
+    size = qcow2.check_root(spec.root, spec.root_format)
+    if layers:
+        check_layer_name(layers[0])
+        return max(size, vmdk.read_layer(directory / layers[0]).size)
+    wanted = size if spec.disk_size is None else spec.disk_size
+    if wanted < size:
+        raise UsageError(
+            f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
+            hint="ask for as much or more, or leave the disk's size out",
+        )
+    return wanted + -wanted % vmdk.SECTOR
+
+
+def check_layer_name(name: object) -> None:
+    """Raise HypervisorError unless it is the name of a layer in a machine's directory."""
+    if not isinstance(name, str) or not name.endswith(".vmdk") or not _is_plain(name[:-5]):
+        raise HypervisorError(f"{ascii(name)[:80]} is no layer of a machine's disk")
+
+
+def _is_plain(name: str) -> bool:
+    return 0 < len(name) < _LONGEST_NAME and all(
+        character.isascii() and (character.isalnum() or character == "-") for character in name
+    )
+
+
+def free_layer(directory: Path) -> str:
+    """Return a name for a new layer, greater than that of any of ours that lies there."""
+    numbers = [
+        int(number)
+        for path in directory.glob("disk*.vmdk")
+        if (number := path.stem.removeprefix("disk").partition("-")[0]).isdecimal()
+    ]
+    return f"disk{max(numbers, default=0) + 1:06d}.vmdk"

@@ -1,0 +1,171 @@
+"""VMDK files as far as machines need them: the image's disk, an empty layer, the check of a layer.
+
+A VMDK file names other files of the host: what its bytes lie in (its extent), and the disk beneath
+it. So a layer is taken only if it is a file of the one kind that we and VMware's snapshots write
+(a "monolithic sparse" one, whose only extent is itself), and names what it has to lie over.
+The format is VMware's "Virtual Disk Format 5.0".
+"""
+
+import os
+import re
+import secrets
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from boincvm.host.files import create_new, open_regular, read_at
+
+SECTOR = 512
+BASE_CID = 0xB01C0001
+"""The content id of each image's disk, which never changes."""
+_NO_PARENT = 0xFFFFFFFF
+_MAGIC = b"KDMV"
+_HEADER = "<4sIIQQQQIQQQB4sH"
+_VERSIONS = (1, 2, 3)
+_FLAGS = 3  # line ends are intact; there is a second table of grains
+_LINE_ENDS = b"\n \r\n"
+_GRAIN = 128  # sectors
+_ENTRIES = 512  # of a grain table
+_DESCRIPTOR_AT, _DESCRIPTOR_SECTORS = 1, 20
+_MOST_SECTORS = 1 << 36
+_LINE = re.compile(r'^\s*(\w+)\s*=\s*"?([^"]*?)"?\s*$', re.MULTILINE)
+_EXTENT = re.compile(r'^\s*(RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)\s+"([^"]*)"(.*)$', re.MULTILINE)
+
+
+class LayerRefusedError(ValueError):
+    """The file is not allowed as a layer of a machine's disk; the text says which and why."""
+
+
+class Layer(NamedTuple):
+    """What a layer says of itself."""
+
+    content_id: int
+    """It changes with what is written; a layer over this one names it."""
+    parent_id: int
+    """The content id of the disk beneath."""
+    parent: str
+    """The name of the file beneath, without its directory."""
+    size: int
+    """Bytes of the disk."""
+
+
+def write_base(path: Path, raw: str, size: int) -> None:
+    """Write the description of a disk whose `size` bytes lie as they are in the file `raw`.
+
+    Raises OSError.
+    """
+    with create_new(path) as file:
+        file.write(
+            _description(
+                BASE_CID, _NO_PARENT, "", "monolithicFlat", f'FLAT "{raw}" 0', size // SECTOR
+            )
+        )
+
+
+def write_layer(path: Path, size: int, parent: str, parent_id: int) -> None:
+    """Write an empty layer of `size` bytes over the file `parent` in the same directory.
+
+    Raises OSError.
+    """
+    sectors = size // SECTOR
+    tables = -(-sectors // (_GRAIN * _ENTRIES))
+    directory = -(-tables * 4 // SECTOR)
+    table_sectors = _ENTRIES * 4 // SECTOR
+    first = _DESCRIPTOR_AT + _DESCRIPTOR_SECTORS
+    second = first + directory + tables * table_sectors
+    end = second + directory + tables * table_sectors
+    data = -(-end // _GRAIN) * _GRAIN
+    header = struct.pack(
+        _HEADER,
+        *(_MAGIC, 1, _FLAGS, sectors, _GRAIN, _DESCRIPTOR_AT, _DESCRIPTOR_SECTORS, _ENTRIES),
+        *(first, second, data, 0, _LINE_ENDS, 0),
+    )
+    own = secrets.randbelow(_NO_PARENT - 1) + 1
+    description = _description(
+        own, parent_id, parent, "monolithicSparse", f'SPARSE "{path.name}"', sectors
+    )
+    with create_new(path) as file:
+        file.write(header.ljust(SECTOR, b"\0"))
+        file.write(description.ljust(_DESCRIPTOR_SECTORS * SECTOR, b"\0"))
+        for at in (first, second):
+            begin = at + directory
+            entries = (begin + number * table_sectors for number in range(tables))
+            file.seek(at * SECTOR)
+            file.write(struct.pack(f"<{tables}I", *entries))
+        file.truncate(data * SECTOR)
+
+
+def _description(own: int, below: int, parent: str, kind: str, extent: str, sectors: int) -> bytes:
+    hint = f'parentFileNameHint="{parent}"\n' if parent else ""
+    return (
+        "# Disk DescriptorFile\nversion=1\n"
+        f'CID={own:08x}\nparentCID={below:08x}\ncreateType="{kind}"\n{hint}\n'
+        f"# Extent description\nRW {sectors} {extent}\n\n"
+        "# The Disk Data Base\n#DDB\n\n"
+        'ddb.virtualHWVersion = "14"\n'
+        f'ddb.geometry.cylinders = "{sectors // (63 * 255)}"\n'
+        'ddb.geometry.heads = "255"\nddb.geometry.sectors = "63"\n'
+        'ddb.adapterType = "lsilogic"\n'
+    ).encode("ascii")
+
+
+def read_layer(path: Path) -> Layer:
+    """Read and check what a layer says of itself. Raises LayerRefusedError, OSError."""
+    with open_regular(path) as file:
+        head = read_at(file.fileno(), (_DESCRIPTOR_AT + _DESCRIPTOR_SECTORS) * SECTOR, 0)
+        length = os.fstat(file.fileno()).st_size
+    name = path.name
+    if len(head) < struct.calcsize(_HEADER) or head[:4] != _MAGIC:
+        raise LayerRefusedError(f"{name} is no VMDK file with grains")
+    (
+        _, version, _, sectors, grain, at, count, entries, first, second, data, _, ends, packed,
+    ) = struct.unpack_from(_HEADER, head)  # fmt: skip
+    if version not in _VERSIONS or (grain, entries, ends, packed) != (
+        *(_GRAIN, _ENTRIES, _LINE_ENDS),
+        0,
+    ):
+        raise LayerRefusedError(f"{name} uses features that none of our layers has")
+    if (
+        not 0 < sectors <= _MOST_SECTORS
+        or (at, count) != (_DESCRIPTOR_AT, _DESCRIPTOR_SECTORS)
+        or not at + count <= first < data
+        or not at + count <= second < data
+        or data * SECTOR > length
+    ):
+        raise LayerRefusedError(f"{name} is damaged: its sizes are invalid")
+    said = head[at * SECTOR : (at + count) * SECTOR].partition(b"\0")[0]
+    return _read_description(said.decode("utf-8", "replace"), path, sectors)
+
+
+def _read_description(text: str, path: Path, sectors: int) -> Layer:
+    name = path.name
+    extents = _EXTENT.findall(text)
+    values = dict(_LINE.findall(text))
+    if values.get("createType") != "monolithicSparse":
+        raise LayerRefusedError(f"{name} is no disk in one file")
+    if [(access, int(size), kind, rest.strip()) for access, size, kind, _, rest in extents] != [
+        ("RW", sectors, "SPARSE", "")
+    ] or not _is_beside(extents[0][3], name, path):
+        raise LayerRefusedError(f"{name} names another file as its content")
+    parent = values.get("parentFileNameHint", "")
+    if not parent:
+        raise LayerRefusedError(f"{name} lies over no other disk")
+    if not _is_beside(parent, Path(parent).name, path):
+        raise LayerRefusedError(f"{name} lies over a disk in another directory")
+    return Layer(
+        _content_id(values.get("CID"), name),
+        _content_id(values.get("parentCID"), name),
+        Path(parent).name,
+        sectors * SECTOR,
+    )
+
+
+def _is_beside(named: str, name: str, path: Path) -> bool:
+    """Tell whether `named` is the file `name` in the directory of `path`."""
+    return named in (name, str(path.with_name(name)))
+
+
+def _content_id(text: str | None, name: str) -> int:
+    if text is None or not re.fullmatch(r"[0-9a-fA-F]{1,8}", text):
+        raise LayerRefusedError(f"{name} is damaged: it has no content id")
+    return int(text, 16)
