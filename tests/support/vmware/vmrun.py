@@ -112,6 +112,7 @@ VERBS: dict[str, Callable[..., str]] = {
     "pause": lambda vmx: tell(vmx, "pause"),
     "unpause": lambda vmx: tell(vmx, "unpause"),
     "snapshot": lambda vmx, name: tell(vmx, "snapshot", name),
+    "deleteSnapshot": lambda vmx, name: tell(vmx, "delete_snapshot", name),
 }
 
 

@@ -133,6 +133,8 @@ class Machine:
         self.over = asyncio.Event()
         self.locks: list[Path] = []
         self._console: Relay | None = None
+        self._snapshots: list[tuple[str, Path, str]] = []
+        self._number, self._node = 0, "disk0"
 
     def lock(self) -> None:
         for path in (self.vmx, self.disk):
@@ -216,6 +218,8 @@ class Machine:
         return child, Qmp(near)
 
     def _boot(self) -> list[str]:
+        if self.settings.get("ide1:0.present") != "TRUE":
+            return []
         disc = Path(self.settings.get("ide1:0.fileName"))
         if REALLY_BOOTS.exists():
             cd = {"driver": "raw", "node-name": "cd", "read-only": True,
@@ -276,23 +280,38 @@ class Machine:
     async def snapshot(self, name: str) -> None:
         if not self.is_paused:
             await self.monitor.execute("stop")
-        table = self.vmx.with_suffix(".vmsd")
-        number = len(table.read_text().splitlines()) + 1 if table.exists() else 1
+        self._snapshots.append((name, self.disk, self._node))
+        number = self._number = self._number + 1
         await self._write_memory(self.directory / f"{self.vmx.stem}-Snapshot{number}.vmsn")
         stem = re.sub(r"-[0-9]{6}$", "", self.disk.stem)
         taken = (self.disk.with_name(f"{stem}-{at:06d}.vmdk") for at in range(1, 1000))
         new = next(path for path in taken if not path.exists())
         await self.storage.execute(
             "blockdev-snapshot-sync",
-            **{"node-name": f"disk{number - 1}", "snapshot-file": str(new), "format": "vmdk",
+            **{"node-name": self._node, "snapshot-file": str(new), "format": "vmdk",
                "snapshot-node-name": f"disk{number}"},
         )  # fmt: skip
+        self._node = f"disk{number}"
         self.disk = new
         self.settings.put("nvme0:0.fileName", str(new))
-        with table.open("a") as file:
-            file.write(f"{name}\n")
         if not self.is_paused:
             await self.monitor.execute("cont")
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Remove the last snapshot: what was written since goes into the layer beneath."""
+        if not self._snapshots or self._snapshots[-1][0] != name:
+            raise RefusedError("The snapshot does not exist")
+        _, below, node = self._snapshots.pop()
+        await self.storage.execute("block-commit", device=self._node, **{"job-id": "commit"})
+        await self.storage.event("BLOCK_JOB_READY").wait()
+        await self.storage.execute("block-job-complete", device="commit")
+        await self.storage.event("BLOCK_JOB_COMPLETED").wait()
+        self.disk.unlink()
+        for kind in (".vmsn", ".vmem"):
+            state = f"{self.vmx.stem}-Snapshot{self._number}{kind}"
+            (self.directory / state).unlink()
+        self.disk, self._node = below, node
+        self.settings.put("nvme0:0.fileName", str(below))
 
     def end(self, status: int) -> None:
         """Exit as VMware does: the log says so before the process has gone."""

@@ -166,6 +166,20 @@ def test_a_job_that_asks_for_a_driver_that_is_not_here() -> None:
     assert choice.reason.startswith("the job asks for vmware, but it is not installed; ")
 
 
+def test_a_driver_that_nobody_has_seen_work_is_taken_by_name_alone(
+    host: dict[str, Verdict],
+) -> None:
+    host["vmware"] = QEMU._replace(
+        speed=Speed.NATIVE, isolation=Isolation.HARDWARE, is_proved=False
+    )
+    choice = choose(Needs(), DriverRequest(), no_kernel)
+    assert choice.driver == "qemu"
+    assert "vmware: nobody has seen its machines run" in choice.reason
+    assert choose(Needs(), DriverRequest("vmware"), no_kernel) == ("vmware", "the job asks for it")
+    prefer("driver = 'vmware'")
+    assert choose(Needs(), DriverRequest(), no_kernel).driver == "vmware"
+
+
 def test_preferences_for_a_driver_that_does_not_exist_are_the_volunteers_to_mend() -> None:
     prefer("driver = 'nonesuch'")
     with pytest.raises(PreferencesError, match="asks for the driver nonesuch"):

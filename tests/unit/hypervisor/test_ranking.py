@@ -94,3 +94,10 @@ def test_what_speaks_for_it() -> None:
     )
     (one,) = rank({"uml": UML}, Needs(is_trusted=True))
     assert "no boundary against hostile programs" in one.reason
+
+
+def test_one_that_nobody_has_seen_work_is_not_taken_for_want_of_others() -> None:
+    unproved = VIRTUALBOX._replace(is_proved=False)
+    (found, _) = rank({"qemu": MISSING, "vmware": unproved}, Needs(is_trusted=True))
+    assert found.refused.startswith("nobody has seen its machines run")
+    assert best(rank({"vmware": unproved}, Needs(is_named=True))) is not None

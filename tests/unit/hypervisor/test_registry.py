@@ -33,7 +33,7 @@ def test_the_one_that_is_taken_where_none_is_asked_for() -> None:
 def test_there_is_no_such_driver(name: str) -> None:
     with pytest.raises(UsageError, match="there is no driver") as caught:
         find_driver(name)
-    assert caught.value.hint == "choose one of: qemu, uml, virtualbox, libvirt"
+    assert caught.value.hint == "choose one of: qemu, uml, virtualbox, libvirt, vmware"
     assert "\x1b" not in caught.value.message
 
 
@@ -60,7 +60,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 def test_somebody_elses(install: Install) -> None:
     install(f"class PACKAGE:\n    name = 'theirs'\n    contract_version = {CONTRACT_VERSION}\n")
-    assert driver_names() == ["qemu", "uml", "virtualbox", "libvirt", "theirs"]
+    assert driver_names() == ["qemu", "uml", "virtualbox", "libvirt", "vmware", "theirs"]
     assert "their_driver" not in sys.modules
     assert find_driver("theirs").name == "theirs"
 

@@ -50,7 +50,6 @@ class Disks:
         try:
             self._size = _wanted_size(spec, directory, layers)
             self.layers: tuple[str, ...] = ()
-            self._below, self._below_id = _BASE, vmdk.BASE_CID
             _make_base(spec, directory, self._size)
             for name in layers:
                 self.take(name)
@@ -73,25 +72,31 @@ class Disks:
         Raises HypervisorError, LayerRefusedError, OSError.
         """
         check_layer_name(name)
-        if self.layers:
-            # It may have been written to since it was taken.
-            self._below, self._below_id = self.layers[-1], vmdk.read_layer(self.top).content_id
+        below, below_id = self._last()
         layer = vmdk.read_layer(self.directory / name)
         if name in self.layers or len(self.layers) >= MOST_LAYERS:
             raise vmdk.LayerRefusedError(f"{name} is one layer too many")
-        if (layer.parent, layer.parent_id) != (self._below, self._below_id):
-            raise vmdk.LayerRefusedError(f"{name} does not belong over {self._below}")
+        if (layer.parent, layer.parent_id) != (below, below_id):
+            raise vmdk.LayerRefusedError(f"{name} does not belong over {below}")
         if layer.size != self._size:
-            raise vmdk.LayerRefusedError(f"{name} has another size than {self._below}")
+            raise vmdk.LayerRefusedError(f"{name} has another size than {below}")
         self.layers = (*self.layers, name)
+
+    def drop(self) -> None:
+        """Forget the last layer, which VMware has removed."""
+        self.layers = self.layers[:-1]
 
     def _add_layer(self) -> None:
         """Put an empty layer over the last one."""
-        if self.layers:
-            self._below, self._below_id = self.layers[-1], vmdk.read_layer(self.top).content_id
         name = free_layer(self.directory)
-        vmdk.write_layer(self.directory / name, self._size, self._below, self._below_id)
+        vmdk.write_layer(self.directory / name, self._size, *self._last())
         self.layers = (*self.layers, name)
+
+    def _last(self) -> tuple[str, int]:
+        """Return the name of what the next layer lies over, and its content id as it is now."""
+        if not self.layers:
+            return _BASE, vmdk.BASE_CID
+        return self.layers[-1], vmdk.read_layer(self.top).content_id
 
 
 def _make_base(spec: MachineSpec, directory: Path, size: int) -> None:

@@ -220,13 +220,13 @@ class VMwareMachine:
             raise HypervisorError("an ephemeral machine is never saved")
         if len(disks.layers) >= MOST_LAYERS:
             raise HypervisorError(f"the machine's disk has {MOST_LAYERS} layers already")
-        frozen = disks.layers
+        frozen, name = disks.layers, _SNAPSHOT.format(number)
         await self.pause()
         try:
-            state = await self._snapshot(home, disks, _SNAPSHOT.format(number))
+            state = await self._snapshot(home, disks, name)
             self._layers = disks.layers
             if record_layers is not None:
-                await self._record(disks, state, record_layers)
+                await self._record(home, disks, name, record_layers)
         except OSError as error:
             raise host_error("the machine cannot be saved", error, HypervisorError) from error
         finally:
@@ -248,18 +248,23 @@ class VMwareMachine:
             raise HypervisorError(f"VMware has put no layer over the disk: {error}") from error
         return _only(saved_states(disks.directory) - before)
 
-    async def _record(self, disks: Disks, state: str, record_layers: RecordLayers) -> None:
-        """Have the new layer recorded; what belongs to the snapshot goes if that fails.
-
-        The layer stays: VMware would have to read the machine's memory anew to go back. So it is
-        part of the disk, whose guest has written nothing to it yet; the error says that it ended.
-        """
+    async def _record(
+        self, home: Home, disks: Disks, name: str, record_layers: RecordLayers
+    ) -> None:
+        """Have the new layer recorded; if that fails the disk is again as it was."""
         try:
             await asyncio.to_thread(_sync, disks.top)
             await record_layers(disks.layers)
         except BaseException:
-            for name in (state, memory_of(state)):
-                (disks.directory / name).unlink(missing_ok=True)
+            # With the snapshot its state goes, and the layer, to which nothing was written.
+            await self._tell(home, "deleteSnapshot", name)
+            top = Path(parse(home.read_definition()).get(DISK_FILE.lower(), ""))
+            disks.drop()
+            self._layers = disks.layers
+            if top.name != disks.layers[-1]:
+                raise HypervisorError(
+                    "VMware did not go back to the disk as it was recorded"
+                ) from None
             raise
 
     def _saved(self, directory: Path, state: str, layers: tuple[str, ...]) -> SavedState:

@@ -20,7 +20,7 @@ class VMwarePackage:
 
     name = "vmware"
     contract_version = CONTRACT_VERSION
-    proved_by = ""
+    proved_by = "a stand-in for `vmrun` that runs the machine by QEMU; a real VMware: nothing yet"
     depends_on = (VMRUN, "vmware", "vmplayer", str(DEVICE))
     saved_files = None
 

@@ -1,0 +1,263 @@
+"""VMware's machines, run by a stand-in for VMware (support/vmware): what goes wrong, and what
+others do to them. What all drivers' machines do is in tests/hypervisor."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from boincvm.errors import HypervisorError
+from boincvm.guestlink.link import GuestLink
+from boincvm.host.locks import open_lock
+from boincvm.host.processes import process_exists
+from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec, MachineState
+from boincvm.hypervisor.registry import find_driver, open_driver
+from boincvm.hypervisor.verdict import Ability
+from boincvm.hypervisor.vmware import vmdk
+from boincvm.hypervisor.vmware.driver import VMwareDriver
+from boincvm.hypervisor.vmware.installation import Product
+from boincvm.hypervisor.vmware.machine import VMwareMachine
+from boincvm.hypervisor.vmware.vmrun import VMwareError
+from boincvm.paths import cache_directory
+from support.driven import answering, shell
+from support.vmware.fixture import StandIn, vmware_installed
+
+pytestmark = pytest.mark.timeout(400)
+LIMIT = 120.0
+"""Seconds to wait for a machine, at most."""
+MakeMachine = Callable[[], VMwareMachine]
+
+
+@pytest.fixture
+def vmware() -> Iterator[StandIn]:
+    with vmware_installed() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+async def driver(vmware: StandIn, base_image: Path) -> VMwareDriver:
+    driver = await open_driver("vmware", base_image / "kernel")
+    assert isinstance(driver, VMwareDriver)
+    return driver
+
+
+@pytest.fixture
+def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
+    directory = tmp_path / "a machine, |its place: odd=yes"
+    directory.mkdir(mode=0o700)
+    files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
+    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+
+
+@pytest.fixture
+async def machine(driver: VMwareDriver, spec: MachineSpec) -> AsyncIterator[VMwareMachine]:
+    """A machine that is destroyed after the test, when nothing of it may be left."""
+    async with AsyncExitStack() as stack:
+        one = driver.machine(spec)
+        stack.push_async_callback(one.destroy)
+        yield one
+    assert list(spec.directory.iterdir()) == []
+    assert one.home is None
+
+
+@pytest.fixture
+def theirs(vmware: StandIn, tmp_path: Path) -> Iterator[Path]:
+    """A machine of a person's, which runs, and has to run on."""
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    definition = directory / "boincvm-theirs.vmx"
+    start_idle(vmware, definition)
+    yield definition
+    assert str(definition) in vmware.running()
+    assert vmware("stop", definition, "hard").returncode == 0
+
+
+def start_idle(vmware: StandIn, definition: Path) -> None:
+    """Start a machine that boots nothing."""
+    directory = definition.parent
+    (directory / "base.raw").write_bytes(bytes(1 << 20))
+    vmdk.write_base(directory / "base.vmdk", "base.raw", 1 << 20)
+    vmdk.write_layer(directory / "disk.vmdk", 1 << 20, "base.vmdk", vmdk.BASE_CID)
+    definition.write_text(
+        f'memsize = "16"\nnumvcpus = "1"\nnvme0:0.fileName = "{directory / "disk.vmdk"}"\n'
+    )
+    done = vmware("start", definition, "nogui")
+    assert done.returncode == 0, done.stdout
+
+
+async def end_of(machine: VMwareMachine) -> MachineEnd:
+    async with asyncio.timeout(LIMIT):
+        return await machine.ended()
+
+
+async def test_a_definition_that_another_has_open(machine: VMwareMachine) -> None:
+    await machine.create()
+    assert machine.home is not None
+    lock = machine.home.definition.with_name(f"{machine.home.definition.name}.lck")
+    lock.mkdir()
+    (lock / "M12345.lck").write_text(str(os.getpid()))
+    with pytest.raises(VMwareError, match="VMware refused start: The file is already in use") as at:
+        await machine.start()
+    assert "close the machine there" in at.value.hint
+
+
+async def test_a_lock_that_a_crash_has_left(machine: VMwareMachine) -> None:
+    await machine.create()
+    assert machine.home is not None
+    lock = machine.home.definition.with_name(f"{machine.home.definition.name}.lck")
+    lock.mkdir()
+    (lock / "M12345.lck").write_text(str((1 << 22) + 1))  # no process has such a number
+    async with answering(machine) as link:
+        assert await shell(link, "echo alive") == "alive\n"
+
+
+async def test_a_definition_that_somebody_removes(machine: VMwareMachine) -> None:
+    await machine.create()
+    assert machine.home is not None
+    machine.home.definition.unlink()
+    with pytest.raises(VMwareError, match="VMware refused start: A file was not found"):
+        await machine.start()
+
+
+async def test_what_others_do_to_it(vmware: StandIn, machine: VMwareMachine, theirs: Path) -> None:
+    """It is paused and resumed, then powered off, by somebody else."""
+    async with answering(machine) as link:
+        assert machine.home is not None
+        definition = machine.home.definition
+        assert sorted(vmware.running()) == sorted([str(definition), str(theirs)])
+        assert vmware("pause", definition).returncode == 0
+        await machine.pause()
+        await machine.resume()
+        assert await shell(link, "echo alive") == "alive\n"
+        assert vmware("stop", definition, "hard").returncode == 0
+        assert (await end_of(machine)).cause is EndCause.POWERED_OFF
+
+
+async def test_a_person_suspends_it(vmware: StandIn, machine: VMwareMachine) -> None:
+    async with answering(machine):
+        assert machine.home is not None
+        assert vmware("suspend", machine.home.definition, "hard").returncode == 0
+        end = await end_of(machine)
+    assert end == MachineEnd(EndCause.KILLED, "somebody else suspended the machine in VMware")
+
+
+async def test_a_guest_that_reboots(vmware: StandIn, machine: VMwareMachine) -> None:
+    """The boot disc's loader says so, which a computer's firmware starts."""
+    vmware.really_boot()
+    link = await GuestLink.open(await machine.start(), silence_limit=LIMIT)
+    try:
+        async with asyncio.timeout(LIMIT):
+            await asyncio.wait((link.ready, link.failure), return_when=asyncio.FIRST_COMPLETED)
+        assert link.ready.done(), link.failure.result()
+        link.power_off()  # by a reboot: not every machine has a switch to turn it off
+        assert (await end_of(machine)).cause is EndCause.POWERED_OFF
+    finally:
+        link.close()
+    assert vmware.running() == []
+
+
+async def test_layers_that_cannot_be_recorded(machine: VMwareMachine) -> None:
+    async def refuse(_: tuple[str, ...]) -> None:
+        raise HypervisorError("it cannot be recorded")
+
+    async with answering(machine) as link:
+        layers = machine.disk_layers
+        await shell(link, "echo before >/root/file; sync")
+        await link.quiesce(LIMIT)
+        with pytest.raises(HypervisorError, match="it cannot be recorded"):
+            await machine.checkpoint(1, refuse)
+        await link.attach(LIMIT)
+        assert (machine.state, machine.disk_layers) == (MachineState.RUNNING, layers)
+        assert {path.name for path in machine.spec.directory.glob("*.vm*")} == {
+            "base.vmdk",
+            *(f"{name}.lck" for name in layers),
+            *layers,
+        }
+        assert await shell(link, "cat /root/file; echo alive >/root/file; sync") == "before\n"
+        checkpointing = machine.checkpointing
+        assert checkpointing is not None
+        await link.quiesce(LIMIT)
+        kept = await checkpointing.checkpoint(2)
+        assert len(machine.disk_layers) == len(layers) + 1
+        assert set(layers) < set(kept.files)
+
+
+async def test_what_a_killed_process_left_is_ended(
+    vmware: StandIn, driver: VMwareDriver, theirs: Path
+) -> None:
+    """One machine whose maker was killed before it knew who runs it, and one that crashed too."""
+    homes = cache_directory() / "vmware"
+    running, crashed = (homes / name for name in ("0badcafe", "0badbeef"))
+    for directory in (running, crashed):
+        directory.mkdir(mode=0o700, parents=True)
+        os.close(open_lock(directory / "lock"))
+    start_idle(vmware, running / f"boincvm-{running.name}.vmx")
+    (crashed / f"boincvm-{crashed.name}.vmx.lck").mkdir()
+    assert find_driver("vmware").remove_orphans() >= 2
+    assert not running.exists()
+    assert not crashed.exists()
+    assert vmware.running() == [str(theirs)]
+
+
+async def test_what_a_killed_process_left_is_no_other_process(
+    vmware: StandIn, driver: VMwareDriver
+) -> None:
+    """The number that it noted is another process's by now."""
+    directory = cache_directory() / "vmware" / "0badf00d"
+    directory.mkdir(mode=0o700, parents=True)
+    os.close(open_lock(directory / "lock"))
+    (directory / "process").write_text(str(os.getpid()))
+    (directory / f"boincvm-{directory.name}.vmx.lck").mkdir()
+    assert find_driver("vmware").remove_orphans() >= 1
+    assert not directory.exists()
+
+
+async def test_a_crash_while_it_starts(
+    vmware: StandIn, machine: VMwareMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VMware has started it, and then its serial lines do not come."""
+
+    async def fail(_: object) -> list[object]:
+        raise HypervisorError("VMware did not connect the machine's serial lines")
+
+    monkeypatch.setattr("boincvm.hypervisor.vmware.process._accept", fail)
+    with pytest.raises(HypervisorError, match="serial lines"):
+        await machine.start()
+    assert vmware.running() == []
+
+
+async def test_a_kill_while_it_is_paused(vmware: StandIn, machine: VMwareMachine) -> None:
+    async with answering(machine):
+        await machine.pause()
+        process = machine.process_ids()[0]
+        os.kill(process, signal.SIGKILL)
+        end = await end_of(machine)
+    assert end == MachineEnd(EndCause.KILLED, "VMware's program was killed, or it crashed")
+    assert not process_exists(process)
+
+
+async def test_player_takes_no_snapshots(base_image: Path, spec: MachineSpec) -> None:
+    with vmware_installed(Product.PLAYER) as stand_in:
+        package = find_driver("vmware")
+        assert Ability.CHECKPOINT in package.abilities.of_machines
+        verdict = package.assess(lambda: None)
+        assert verdict.is_usable
+        assert not verdict.is_proved
+        assert verdict.abilities.of_machines == frozenset()
+        driver = await open_driver("vmware", base_image / "kernel")
+        assert driver.saved_machines is None
+        machine = driver.machine(spec)
+        assert machine.checkpointing is None
+        async with answering(machine) as link:
+            assert await shell(link, "echo alive") == "alive\n"
+            (definition,) = stand_in.running()
+            said = stand_in("snapshot", definition, "one")
+            assert (said.returncode, said.stdout) == (
+                255,
+                "Error: The operation is not supported\n",
+            )
+        await machine.destroy()
