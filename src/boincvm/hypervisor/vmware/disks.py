@@ -12,13 +12,13 @@ while it runs.
 import os
 from pathlib import Path
 
-from boincvm.errors import HypervisorError, UsageError, host_error
+from boincvm.errors import HypervisorError
 from boincvm.host.files import open_descriptor
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.disks import disk_errors, disk_size
 from boincvm.hypervisor.raw_copies import raw_copy
 from boincvm.hypervisor.vmware import vmdk
-from boincvm.sizes import format_size
 
 _PLACE = "vmware-base"
 """The directory of raw copies in the cache directory."""
@@ -47,20 +47,14 @@ class Disks:
         Raises HypervisorError, HostDiskFullError, UsageError.
         """
         self.directory = directory
-        try:
+        self.layers: tuple[str, ...] = ()
+        with disk_errors():
             self._size = _wanted_size(spec, directory, layers)
-            self.layers: tuple[str, ...] = ()
             _make_base(spec, directory, self._size)
             for name in layers:
                 self.take(name)
             if not layers or are_frozen:
                 self._add_layer()
-        except (qcow2.DiskRefusedError, vmdk.LayerRefusedError) as error:
-            raise HypervisorError(f"the machine's disk is refused: {error}") from error
-        except OSError as error:
-            raise host_error(
-                "the machine's disks cannot be made", error, HypervisorError
-            ) from error
 
     @property
     def top(self) -> Path:
@@ -133,12 +127,7 @@ def _wanted_size(spec: MachineSpec, directory: Path, layers: tuple[str, ...]) ->
     if layers:
         check_layer_name(layers[0])
         return max(size, vmdk.read_layer(directory / layers[0]).size)
-    wanted = size if spec.disk_size is None else spec.disk_size
-    if wanted < size:
-        raise UsageError(
-            f"a disk of {format_size(wanted)} is less than the image's {format_size(size)}",
-            hint="ask for as much or more, or leave the disk's size out",
-        )
+    wanted = disk_size(spec, size)
     return wanted + -wanted % vmdk.SECTOR
 
 

@@ -5,42 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boincvm.hypervisor.contract import CONTRACT_VERSION
+from boincvm.hypervisor.built_in_package import BuiltInPackage
 from boincvm.hypervisor.vmware.installation import DEVICE, VMRUN
 
 if TYPE_CHECKING:
+    from boincvm.hypervisor.built_in_package import AssessModule, DoctorModule
     from boincvm.hypervisor.contract import DriverPackage
-    from boincvm.hypervisor.doctor import CheckFunction, FindKernel
-    from boincvm.hypervisor.verdict import Abilities, Verdict
     from boincvm.hypervisor.vmware.driver import VMwareDriver
 
 
-class VMwarePackage:
+class VMwarePackage(BuiltInPackage):
     """The `contract.DriverPackage` of VMware."""
 
     name = "vmware"
-    contract_version = CONTRACT_VERSION
     proved_by = "a stand-in for `vmrun` that runs the machine by QEMU; a real VMware: nothing yet"
     depends_on = (VMRUN, "vmware", "vmplayer", str(DEVICE))
-    saved_files = None
 
-    @property
-    def abilities(self) -> Abilities:
-        from boincvm.hypervisor.vmware.assess import ABILITIES
+    def assess_module(self) -> AssessModule:
+        from boincvm.hypervisor.vmware import assess
 
-        return ABILITIES
+        return assess
 
-    def assess(self, find_kernel: FindKernel) -> Verdict:
-        """Return the verdict. Raises HypervisorMissingError."""
-        from boincvm.hypervisor.vmware.assess import assess
+    def doctor_module(self) -> DoctorModule:
+        from boincvm.hypervisor.vmware import doctor
 
-        return assess(find_kernel)
-
-    @property
-    def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
-        from boincvm.hypervisor.vmware.doctor import CHECKS
-
-        return CHECKS
+        return doctor
 
     def remove_orphans(self) -> int:
         """Remove machines whose makers were killed. Raises BoincvmError, OSError."""
@@ -53,9 +42,6 @@ class VMwarePackage:
         from boincvm.hypervisor.vmware.driver import open_driver
 
         return await open_driver()
-
-    def prestart(self, kernel: Path) -> None:
-        """Return None: its start takes longer than any import."""
 
 
 PACKAGE: DriverPackage = VMwarePackage()

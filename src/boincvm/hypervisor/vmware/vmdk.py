@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.host.files import create_new, open_regular, read_at
+from boincvm.hypervisor.qcow2 import DiskRefusedError
 
 SECTOR = 512
 BASE_CID = 0xB01C0001
@@ -32,7 +33,7 @@ _LINE = re.compile(r'^\s*(\w+)\s*=\s*"?([^"]*?)"?\s*$', re.MULTILINE)
 _EXTENT = re.compile(r'^\s*(RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)\s+"([^"]*)"(.*)$', re.MULTILINE)
 
 
-class LayerRefusedError(ValueError):
+class LayerRefusedError(DiskRefusedError):
     """The file is not allowed as a layer of a machine's disk; the text says which and why."""
 
 
