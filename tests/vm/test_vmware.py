@@ -166,6 +166,7 @@ async def test_layers_that_cannot_be_recorded(machine: VMwareMachine) -> None:
 
     async with answering(machine) as link:
         layers = machine.disk_layers
+        base = (machine.spec.directory / "base.raw").stat()
         await shell(link, "echo before >/root/file; sync")
         await link.quiesce(LIMIT)
         with pytest.raises(HypervisorError, match="it cannot be recorded"):
@@ -184,6 +185,8 @@ async def test_layers_that_cannot_be_recorded(machine: VMwareMachine) -> None:
         kept = await checkpointing.checkpoint(2)
         assert len(machine.disk_layers) == len(layers) + 1
         assert set(layers) < set(kept.files)
+        # All machines have it beneath their disks.
+        assert (machine.spec.directory / "base.raw").stat().st_mtime_ns == base.st_mtime_ns
 
 
 async def test_what_a_killed_process_left_is_ended(

@@ -4,7 +4,8 @@
     cache/PLACE/lock        held by whoever makes one
 
 A copy is written once for each image, and lies beneath the disks of machines. Nobody's machine ends
-when it is removed: it is held open, or the machine has a link of its own to it.
+when it is removed: it is held open, or the machine has a link of its own to it. A copy has the time
+of the image's file; whoever writes to it changes that, and it is made anew.
 """
 
 import os
@@ -17,9 +18,10 @@ from boincvm.hypervisor import qcow2
 from boincvm.paths import cache_directory
 
 _MOST_KEPT = 4
-"""Copies that are kept, those made last. (Their times must not change: a COW file of User-mode
-Linux names the time of what lies beneath it.)"""
+"""Copies that are kept, those made or linked to last."""
 _SUFFIX = ".raw"
+_COARSEST_TIME = 2.0
+"""Seconds to which some file systems round a file's time."""
 
 
 def raw_copy(place: str, root: Path, disk_format: str) -> tuple[Path, int]:
@@ -32,19 +34,32 @@ def raw_copy(place: str, root: Path, disk_format: str) -> tuple[Path, int]:
     status = root.stat()
     name = f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
     path = directory / f"{name}{_SUFFIX}"
-    try:
-        return path, open_descriptor(path, follow_links=False)
-    except FileNotFoundError:
-        pass
+    found = _open_unchanged(path, status)
+    if found is not None:
+        return path, found
     make_directory(directory)
     with locks.exclusive(directory / "lock"):
-        if not path.exists():
-            _make(root, disk_format, path)
+        found = _open_unchanged(path, status)
+        if found is None:
+            _make(root, disk_format, path, status)
             _remove_old(directory)
-        return path, open_descriptor(path, follow_links=False)
+            found = open_descriptor(path, follow_links=False)
+        return path, found
 
 
-def _make(root: Path, disk_format: str, path: Path) -> None:
+def _open_unchanged(path: Path, image: os.stat_result) -> int | None:
+    """Return a descriptor of a copy that is there and as it was made. Raises OSError."""
+    try:
+        descriptor = open_descriptor(path, follow_links=False)
+    except FileNotFoundError:
+        return None
+    if abs(os.fstat(descriptor).st_mtime - image.st_mtime) < _COARSEST_TIME:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _make(root: Path, disk_format: str, path: Path, image: os.stat_result) -> None:
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     descriptor = open_descriptor(new, "x+", follow_links=False, permissions=0o600)
@@ -56,10 +71,11 @@ def _make(root: Path, disk_format: str, path: Path) -> None:
         raise
     finally:
         os.close(descriptor)
-    new.rename(path)
+    os.utime(new, ns=(image.st_atime_ns, image.st_mtime_ns))
+    new.replace(path)
 
 
 def _remove_old(directory: Path) -> None:
-    copies = sorted(directory.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    copies = sorted(directory.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_ctime)
     for path in copies[:-_MOST_KEPT]:
         path.unlink(missing_ok=True)

@@ -302,7 +302,9 @@ class Machine:
         if not self._snapshots or self._snapshots[-1][0] != name:
             raise RefusedError("The snapshot does not exist")
         _, below, node = self._snapshots.pop()
-        await self.storage.execute("block-commit", device=self._node, **{"job-id": "commit"})
+        await self.storage.execute(
+            "block-commit", device=self._node, **{"base-node": node, "job-id": "commit"}
+        )
         await self.storage.event("BLOCK_JOB_READY").wait()
         await self.storage.execute("block-job-complete", device="commit")
         await self.storage.event("BLOCK_JOB_COMPLETED").wait()
