@@ -159,15 +159,21 @@ class UnsupportedHostError(HostError):
 
 
 def host_error(
-    what: str, error: OSError, kind: type[BoincvmError] = HostError, *, hint: str = ""
+    what: str,
+    error: OSError,
+    kind: type[BoincvmError] = HostError,
+    *,
+    hint: str = "",
+    full: HostDiskFullError | None = None,
 ) -> BoincvmError:
     """Return the error for a system call that failed: `what` and the reason, in one line.
 
-    It is HostDiskFullError where the disk or this user's quota is full, else `kind` with `hint`.
+    It is HostDiskFullError, or `full`, where the disk or this user's quota is full; else `kind`
+    with `hint`.
     """
     reason = error.strerror or str(error)
     if error.errno in DISK_FULL:
-        return HostDiskFullError(f"{what}: {reason}", hint="free some space and try again")
+        return full or HostDiskFullError(f"{what}: {reason}", hint="free some space and try again")
     return kind(f"{what}: {reason}", hint=hint)
 
 

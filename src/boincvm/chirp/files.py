@@ -5,7 +5,6 @@ the only check that Chirp offers, tells whether all of it is right; if not, it i
 """
 
 import asyncio
-import errno
 import hashlib
 import os
 import stat
@@ -25,6 +24,7 @@ from boincvm.chirp.protocol import (
 )
 from boincvm.chirp.session import ChirpSession
 from boincvm.errors import (
+    DISK_FULL,
     HostDiskFullError,
     InputFileError,
     OutputFileError,
@@ -297,7 +297,7 @@ def _local_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise HostDiskFullError("this host's disk is full", hint="make room on it") from None
         raise OutputFileError(f"cannot write what Chirp delivers: {error.strerror}") from None
 

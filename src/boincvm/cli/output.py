@@ -1,6 +1,5 @@
 """Output that all verbs share: errors for people, errors and results for machines."""
 
-import errno
 import json
 import os
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from boincvm import standard_error
-from boincvm.errors import BoincvmError, HostDiskFullError, HostError
+from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, HostError
 from boincvm.exit_codes import ExitCode
 from boincvm.host.files import open_descriptor
 
@@ -127,7 +126,7 @@ def _print_error(error: BoincvmError, as_json: bool) -> int:
 def _of_the_host(error: OSError) -> BoincvmError:
     reason = error.strerror or str(error) or type(error).__name__
     message = reason if error.filename is None else f"{reason}: {os.fsdecode(error.filename)!r}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return HostDiskFullError(message, hint="free some space; boincvm doctor shows how much is")
     return HostError(message)
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from boincvm import tree_entries
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.errors import DISK_FULL, HostDiskFullError, OutputFileError, host_error
+from boincvm.errors import HostDiskFullError, OutputFileError, host_error
 from boincvm.guestlink.display import Progress, no_progress, printable, shown
 from boincvm.guestlink.headers import number
 from boincvm.guestlink.link import GuestLink
@@ -44,14 +44,13 @@ async def get_tree(
     except UnsafePathError as error:
         raise OutputFileError(f"output {shown(destination)}: {error}") from error
     except OSError as error:
-        if error.errno in DISK_FULL:
-            raise HostDiskFullError(
-                f"the host's disk is full: no room for output {shown(destination)}",
-                hint="free some space and run again",
-            ) from error
-        raise OutputFileError(
-            f"output {shown(destination)}: {error.strerror}",
+        full = f"the host's disk is full: no room for output {shown(destination)}"
+        raise host_error(
+            f"output {shown(destination)}",
+            error,
+            OutputFileError,
             hint="may you write there, and does something else have that name?",
+            full=HostDiskFullError(full, hint="free some space and run again"),
         ) from error
     finally:
         os.close(root)

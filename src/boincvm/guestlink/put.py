@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, InputFileError, LimitError
+from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, LimitError, host_error
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.display import Progress, no_progress, printable, shown
 from boincvm.guestlink.headers import number
@@ -168,11 +168,11 @@ def _as_input_errors(source: Path) -> Iterator[None]:
             hint="paths are relative to the job's directory",
         ) from error
     except OSError as error:
-        if error.errno in DISK_FULL:
-            raise HostDiskFullError(
-                "the host's disk is full: no room for the machine's files",
-                hint="free some space and run again",
-            ) from error
-        raise InputFileError(
-            f"input {shown(source)}: {error.strerror}", hint="check the name with `ls`"
+        full = "the host's disk is full: no room for the machine's files"
+        raise host_error(
+            f"input {shown(source)}",
+            error,
+            InputFileError,
+            hint="check the name with `ls`",
+            full=HostDiskFullError(full, hint="free some space and run again"),
         ) from error

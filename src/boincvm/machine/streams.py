@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Protocol
 
-from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, HostError, InputFileError
+from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, host_error
 from boincvm.exit_codes import ExitCode
 from boincvm.host.channels import ATOMIC_WRITE, wait_until_writable
 from boincvm.host.terminal import is_background_job
@@ -124,12 +124,10 @@ class MemorySink:
 def _output_error(error: OSError) -> BoincvmError:
     if error.errno == errno.EPIPE:
         return OutputClosedError("the reader of the output has gone")
-    if error.errno in DISK_FULL:
-        return HostDiskFullError(
-            "the host's disk is full: the output does not fit",
-            hint="free some space and run again",
-        )
-    return HostError(f"the output cannot be written: {error.strerror}")
+    full = HostDiskFullError(
+        "the host's disk is full: the output does not fit", hint="free some space and run again"
+    )
+    return host_error("the output cannot be written", error, full=full)
 
 
 class OutputClosedError(BoincvmError):

@@ -10,11 +10,11 @@ from threading import Event
 from boincvm import tree_entries
 from boincvm.controller.protocol.transfer_rules import remove
 from boincvm.errors import (
-    DISK_FULL,
     BoincvmError,
     HostDiskFullError,
     InputFileError,
     OutputFileError,
+    host_error,
 )
 from boincvm.guestlink.display import shown
 from boincvm.host import filetree
@@ -114,12 +114,14 @@ def _translated_errors(path: PurePosixPath, kind: type[BoincvmError], hint: str)
     except UnsafePathError as error:
         raise kind(f"{shown(path)} in the guest: {error}") from error
     except OSError as error:
-        if error.errno in DISK_FULL:
-            raise HostDiskFullError(
-                f"no room for {shown(path)}: the disk of the guest is full",
-                hint="free some space there",
-            ) from error
-        raise kind(f"{shown(path)} in the guest: {error.strerror}", hint=hint) from error
+        full = f"no room for {shown(path)}: the disk of the guest is full"
+        raise host_error(
+            f"{shown(path)} in the guest",
+            error,
+            kind,
+            hint=hint,
+            full=HostDiskFullError(full, hint="free some space there"),
+        ) from error
 
 
 async def _to_its_end(work: Callable[[Event], None]) -> None:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from boincvm.boinc import BoincExit
 from boincvm.errors import (
-    DISK_FULL,
     BoincvmError,
     GuestError,
     HostDiskFullError,
@@ -19,6 +18,7 @@ from boincvm.errors import (
     PreferencesError,
     UnsupportedHostError,
     UsageError,
+    host_error,
 )
 from boincvm.machine.errors import NotEnoughRoomError, SavedMachineError
 
@@ -91,6 +91,5 @@ def end_of(error: BoincvmError, failures: int) -> End:
 
 def error_of_system(what: str, error: OSError) -> BoincvmError:
     """Return the error to report when `what` failed: a full disk, or another fault of the host."""
-    if error.errno in DISK_FULL:
-        return HostDiskFullError(f"the host's disk is full: {what}", hint="free some space")
-    return HostError(f"{what}: {error.strerror or error}")
+    full = HostDiskFullError(f"the host's disk is full: {what}", hint="free some space")
+    return host_error(what, error, full=full)

@@ -105,8 +105,11 @@ class Registry:
         if selector.only is not None:
             guest = self.get(selector.only)
             return [guest] if guest else []
-        entries = (*self._present.values(), *self._silent.values())
-        return [entry.guest for entry in entries if selector.matches(entry.guest)]
+        return [guest for guest in self.all() if selector.matches(guest)]
+
+    def all(self) -> list[Guest]:
+        """Return all guests, including silent ones."""
+        return [entry.guest for entry in (*self._present.values(), *self._silent.values())]
 
     # Messages from guests.
 

@@ -11,7 +11,6 @@ from boincvm.controller.guests.registry import Registry
 from boincvm.controller.hosts.bus_connection import BusConnection
 from boincvm.controller.hosts.invitations import Invitations
 from boincvm.controller.protocol.envelope import is_part_of
-from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError
 from boincvm.json_value import Json
 
@@ -45,7 +44,7 @@ class Hosts:
 
     def table(self) -> dict[str, Json]:
         """List the valid invitations, and how many guests each has. Raises UsageError."""
-        guests = [guest.id for guest in self._registry.find(parse_selector("all"))]
+        guests = [guest.id for guest in self._registry.all()]
         return {
             "invitations": [
                 {
@@ -61,7 +60,7 @@ class Hosts:
         """Cut a host off and forget its machines. Raises UsageError, HostError."""
         self._invitations().remove(name)
         self._events.add("host_revoked", None, f"the host {name} is no longer invited")
-        for guest in self._registry.find(parse_selector("all")):
+        for guest in self._registry.all():
             if is_part_of(guest.id, name):
                 self._registry.bye(guest.id)
 

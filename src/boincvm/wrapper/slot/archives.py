@@ -16,13 +16,13 @@ from lzma import LZMAError
 from pathlib import Path
 
 from boincvm.errors import (
-    DISK_FULL,
     BoincvmError,
     HostDiskFullError,
     HostError,
     InputFileError,
     JobFileError,
     OutputFileError,
+    host_error,
 )
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.files import (
@@ -112,9 +112,7 @@ def unzip_input(
     except _DAMAGED as error:
         raise InputFileError(f"{archive} is not a valid zip archive: {error}") from error
     except OSError as error:
-        if error.errno in DISK_FULL:
-            raise _disk_error(f"{archive} cannot be unpacked", error) from error
-        raise InputFileError(f"{archive} cannot be unpacked: {error.strerror}") from error
+        raise _disk_error(f"{archive} cannot be unpacked", error, InputFileError) from error
 
 
 def _open_plain(path: Path) -> int:
@@ -313,7 +311,6 @@ def _add(archive: zipfile.ZipFile, slot: Path, name: bytes) -> None:
             shutil.copyfileobj(source, target, _COPY_SIZE)
 
 
-def _disk_error(what: str, error: OSError) -> BoincvmError:
-    if error.errno in DISK_FULL:
-        return HostDiskFullError(f"{what}: the host's disk is full", hint="free some space")
-    return HostError(f"{what}: {error.strerror or error}")
+def _disk_error(what: str, error: OSError, kind: type[BoincvmError] = HostError) -> BoincvmError:
+    full = HostDiskFullError(f"{what}: the host's disk is full", hint="free some space")
+    return host_error(what, error, kind, full=full)
