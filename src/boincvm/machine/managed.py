@@ -397,7 +397,12 @@ class ManagedMachine:
         freezing = self._required().freezing
         if freezing is None:
             raise HypervisorError("this machine cannot become a golden snapshot")
-        await freezing.freeze()
+        await self._stop_watching()  # its end is no failure, though the hypervisor may end first
+        try:
+            await freezing.freeze()
+        except BaseException:
+            self._watch_session()
+            raise
 
     # End.
 

@@ -1,7 +1,7 @@
-"""A machine of the real VirtualBox that has booted once, of which tests start copies.
+"""A golden snapshot of the real VirtualBox, made once, of which tests start copies.
 
-A boot takes a minute or two in VirtualBox's interpreter, a copy a second or two. It lies in the
-cache, for one image and one VirtualBox.
+A boot takes a minute or two in VirtualBox's interpreter, a copy a second or two. The snapshot lies
+in the cache, in a data directory of its own with the base image, for one image and one VirtualBox.
 """
 
 import asyncio
@@ -11,30 +11,41 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from boincvm.guestlink.link import GuestLink
 from boincvm.host.own_files import make_directory
 from boincvm.hypervisor.contract import Machine, MachineSpec
 from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
 from boincvm.hypervisor.virtualbox.machine import VirtualBoxMachine
+from boincvm.image.store import ImageStore
+from boincvm.job.model import Limits
+from boincvm.machine.golden.maker import make_golden
+from boincvm.machine.golden.snapshots import find_golden
 from boincvm.paths import cache_directory
+from support.golden_home import link_images
 
 BOOT_LIMIT = 500.0
 """Seconds that a boot may take on a busy host."""
 WITH_A_BOOT = BOOT_LIMIT + 300.0
 """Seconds for a test that may be the first one, and has to boot it."""
-_PLACE, _LINK = "virtualbox-golden", "link.json"
+_LIMITS = Limits(boot=BOOT_LIMIT, silence=BOOT_LIMIT, stop=BOOT_LIMIT)
+_PLACE = "virtualbox-golden"
 STATES: WeakKeyDictionary[Machine, Mapping[str, object]] = WeakKeyDictionary()
 """The guest link's states of machines that are copies: see `support.driven.answering`."""
 
 
 class GoldenMachine(NamedTuple):
-    """The snapshot, and the guest link's state in it."""
+    """The snapshot's directory as that of its spec, and the guest link's state in it."""
 
     spec: MachineSpec
     link: dict[str, object]
+
+    @property
+    def data_directory(self) -> Path:
+        """Return the data directory of a user who has it, and the base image."""
+        return self.spec.directory.parents[3]
 
     def clone(self, driver: VirtualBoxDriver, spec: MachineSpec) -> VirtualBoxMachine:
         """Return a copy, which `answering` starts as if it had booted."""
@@ -49,44 +60,29 @@ class GoldenMachine(NamedTuple):
 
 
 async def golden_machine(driver: VirtualBoxDriver, spec: MachineSpec) -> GoldenMachine:
-    """Return the snapshot for machines like `spec`, made where it is missing."""
-    image = spec.root.parent.name
-    needs = json.dumps([image, spec.memory, driver.golden_snapshots.identity()], sort_keys=True)
-    name = hashlib.sha256(needs.encode()).hexdigest()[:16]
+    """Return the snapshot for machines like `spec` of the base image, made where it is missing.
+
+    It is one for a task of a BOINC client, whose machine has a balloon where the driver has any.
+    """
+    needs = json.dumps([spec.root.parent.name, driver.golden_snapshots.identity()], sort_keys=True)
     place = cache_directory() / _PLACE
     make_directory(place)
     with (place / "lock").open("w") as lock:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-        directory = place / name
-        if not (directory / _LINK).exists():
+        home = place / hashlib.sha256(needs.encode()).hexdigest()[:16]
+        images = home / "boincvm/images"
+        if not (images / "golden").exists():
             for old in place.iterdir():
                 with suppress(NotADirectoryError):
                     shutil.rmtree(old)
-            directory.mkdir(mode=0o700)
-            link = await _boot_and_freeze(driver, spec._replace(directory=directory))
-            (directory / _LINK).write_text(json.dumps(link))
-    golden = spec._replace(directory=directory, ephemeral=False)
-    return GoldenMachine(golden, json.loads((directory / _LINK).read_text()))
-
-
-async def _boot_and_freeze(driver: VirtualBoxDriver, spec: MachineSpec) -> dict[str, object]:
-    machine = driver.golden_snapshots.machine(spec)
-    try:
-        link = await GuestLink.open(await machine.start(), silence_limit=BOOT_LIMIT)
-        try:
-            async with asyncio.timeout(BOOT_LIMIT):
-                await asyncio.wait((link.ready, link.failure), return_when=asyncio.FIRST_COMPLETED)
-            assert link.ready.done(), link.failure.result()
-            await link.quiesce(BOOT_LIMIT)
-            state = link.state()
-            assert machine.freezing is not None
-            await machine.freezing.freeze()
-        finally:
-            link.close()
-    except BaseException:
-        await machine.destroy()
-        raise
-    return state
+            make_directory(home)
+            link_images(images)
+        with ImageStore(images).open("base") as image:
+            shape = spec._replace(balloon=True, ephemeral=False)
+            await make_golden(driver, image, shape, _LIMITS)
+            found = find_golden(image, shape, driver.golden_snapshots.identity()).golden
+            assert found is not None
+    return GoldenMachine(spec._replace(directory=found.directory, ephemeral=False), found.link)
 
 
 class StartsCopies:
