@@ -147,7 +147,8 @@ class Checkpoint(NamedTuple):
     number: int
     files: Mapping[str, FileSeal]
     """Files in the machine's directory, synced to the disk and never changed again; one may belong
-    to several checkpoints."""
+    to several checkpoints. They are named `memory-NUMBER` or `disk-NUMBER`, six digits or more,
+    also with `.qcow2` or `.vdi`; or in any way with `.sav` or `.vdi`."""
     machine: Mapping[str, object]
     """What the driver must know of it, as a JSON object."""
     pause: float = 0.0

@@ -2,6 +2,7 @@
 
     checkpoint-000007.json      the manifest of one checkpoint
     memory-000007, disk-…       files that manifests name; they never change
+    ….sav, {…}.vdi              the same of VirtualBox, which chooses their names
     disk-000008.qcow2, window   files of the running machine; useless to the next one
 
 All are in the machine's directory. A manifest is written once everything that it names is on the
@@ -41,7 +42,12 @@ _MOST_BYTES = 1 << 20
 _MOST_MANIFESTS = 64
 _MOST_FILES = 256
 _MANIFEST = re.compile(r"checkpoint-(\d{6,9})\.json")
-_DATA = re.compile(r"(?:memory|disk)-(\d{6,9})(?:\.qcow2)?")
+_DATA = re.compile(
+    r"(?:memory|disk)-([0-9]{6,9})(?:\.qcow2|\.vdi)?"
+    r"|[0-9A-Za-z{][0-9A-Za-z{}.-]{0,99}\.(?:sav|vdi)"
+)
+"""Names of checkpoints' files. Whatever a driver writes for one must be named so: any other file
+belongs to no checkpoint."""
 _LEFTOVER = re.compile(r"\..*\.part|saved\.json")
 
 
@@ -178,7 +184,7 @@ def next_number(directory: Path) -> int:
     """Return a number greater than that of any existing checkpoint or file."""
     names = [path.name for path in directory.iterdir()]
     matches = [_MANIFEST.fullmatch(name) or _DATA.fullmatch(name) for name in names]
-    return max((int(match[1]) for match in matches if match), default=0) + 1
+    return max((int(match[1]) for match in matches if match and match[1]), default=0) + 1
 
 
 def remove_unneeded(

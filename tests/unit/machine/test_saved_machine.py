@@ -264,7 +264,8 @@ def test_a_number_that_is_not_the_file_names(tmp_path: Path, older: SavedMachine
 @pytest.mark.parametrize(
     "name",
     ["../memory-000007", "/etc/passwd", "..", ".", "", "a/memory-000007", "memory-000007/..",
-     "memory-7", "checkpoint-000007.json", "memory-000007\n", "saved.json", "\0"],
+     "memory-7", "checkpoint-000007.json", "memory-000007\n", "saved.json", "\0",
+     ".sav", "../a.sav", "a/b.vdi", ".a.vdi", "-.sav", f"{'a' * 101}.sav"],
 )  # fmt: skip
 def test_names_that_no_checkpoint_has(tmp_path: Path, older: SavedMachine, name: str) -> None:
     seal_anew(manifest_path(tmp_path, 7), files={name: seal(b"")._asdict()})
@@ -386,6 +387,27 @@ def test_newer_ones_than_the_newest_go(tmp_path: Path, newest: int, left: list[i
     assert names(tmp_path) == sorted(files_of(*left))
 
 
+VIRTUALBOX = (
+    "disk-000001.vdi", "{2f3d3c57-6a1c-4f52-9a0e-53d1e7b9a001}.vdi",
+    "2026-11-30T03-26-51-123456789Z.sav", "{2f3d3c57-6a1c-4f52-9a0e-53d1e7b9a001}.sav",
+)  # fmt: skip
+
+
+def test_files_that_virtualbox_has_named(tmp_path: Path) -> None:
+    """They are found again, stay while they are needed, and go afterwards."""
+    for name in VIRTUALBOX:
+        (tmp_path / name).write_bytes(b"abc")
+    saved = machine(2, dict.fromkeys(VIRTUALBOX, b"abc"))
+    write_saved(tmp_path, saved)
+    remove_unneeded(tmp_path)
+    assert names(tmp_path) == sorted(["checkpoint-000002.json", *VIRTUALBOX])
+    found = find_saved(tmp_path).saved
+    assert found is not None
+    assert found.checkpoint.files == saved.checkpoint.files
+    remove_unneeded(tmp_path, kept=0, in_use=frozenset(VIRTUALBOX[:1]))
+    assert names(tmp_path) == ["disk-000001.vdi"]
+
+
 def test_half_written_and_former_files_go_and_others_do_not(tmp_path: Path) -> None:
     save(tmp_path, 1)
     ours = ["window", "disk.qcow2", "memory-1", "notes", "checkpoint-1.json", "part", "x.part",
@@ -433,6 +455,7 @@ def test_numbers_are_never_used_again(tmp_path: Path) -> None:
     assert next_number(tmp_path) == 5
     for name, number in [
         ("memory-000007", 8), ("disk-000010.qcow2", 11), ("disk-000012", 13),
+        ("{30}.vdi", 13), ("30.sav", 13),
         ("checkpoint-000020.json", 21), ("memory-1000000", 1_000_001),
         ("memory-2000000.bak", 1_000_001), ("notes-3000000", 1_000_001),
     ]:  # fmt: skip
