@@ -223,16 +223,3 @@ def test_a_full_disk(base_image: Path) -> None:
         )
     assert done.returncode == ExitCode.HOST_DISK_FULL, done
     assert "the host's disk is full, so the machine was stopped" in done.stderr
-
-
-def test_ecm() -> None:
-    """The image's own program."""
-    build = ["image", "build", "--if-missing", "--package", "gmp-ecm", "sci"]
-    subprocess.run([BOINCVM, *build], check=True, stdout=subprocess.DEVNULL, timeout=900)
-    script = "echo 1000036000099 | ecm -c 100 500"  # curves until one finds a factor
-    argv = ["run", "--driver", "libvirt", "--image", "sci", "--", "sh", "-c", script]
-    done = subprocess.run(
-        [BOINCVM, *argv], capture_output=True, text=True, timeout=150, check=False
-    )
-    assert "1000003" in done.stdout.replace("1000036000099", ""), done
-    assert "1000033" in done.stdout, done
