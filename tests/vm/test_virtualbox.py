@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -26,6 +27,7 @@ from boincvm.hypervisor.virtualbox.vboxmanage import parse_table
 from boincvm.paths import cache_directory
 from support.booted import spec_in
 from support.driven import LIMIT, answering, shell
+from support.small_disk import needs_namespaces, small_disk
 from support.virtualbox.fixture import use_virtualbox
 from support.virtualbox.golden import WITH_A_BOOT, GoldenMachine, golden_machine
 
@@ -325,6 +327,22 @@ async def test_somebody_pauses_it(copy: VirtualBoxMachine) -> None:
         assert await shell(link, "echo alive") == "alive\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGKILL, EndCause.KILLED), (signal.SIGSEGV, EndCause.FAILED)]
+)
+async def test_a_signal_ends_it(
+    copy: VirtualBoxMachine, number: signal.Signals, cause: EndCause
+) -> None:
+    """One that somebody sends, or one that VirtualBox has caused itself: its log is quoted then."""
+    async with answering(copy) as link:
+        os.kill(copy.process_ids()[0], number)
+        async with asyncio.timeout(LIMIT):
+            end = await copy.ended()
+            await link.failure
+    assert end.cause is cause
+    assert (cause is EndCause.FAILED) == ("(VBox.log: " in end.detail), end
+
+
 async def test_layers_that_cannot_be_recorded(copy: VirtualBoxMachine) -> None:
     """The machine is as it was before: on the layers that were recorded last."""
 
@@ -378,20 +396,24 @@ def all_programs_but(name: str, directory: Path) -> Path:
     return directory
 
 
-KILLED = """
-import asyncio, sys
+COPY = """
+import asyncio, json, sys
 from pathlib import Path
 from boincvm.hypervisor.virtualbox.driver import open_driver
 from support.driven import Running, answering
 from support.virtualbox.golden import GoldenMachine
 from boincvm.hypervisor.contract import MachineSpec
 
-async def main(golden, link, directory, kernel, initrd, root, pause):
+async def make_copy(golden, link, directory, kernel, initrd, root):
     files = map(Path, (kernel, initrd, root))
     spec = MachineSpec(Path(directory), *files, memory=256 << 20, cpus=1)
-    driver = await open_driver()
-    snapshot = GoldenMachine(spec._replace(directory=Path(golden)), __import__("json").loads(link))
-    machine = snapshot.clone(driver, spec)
+    snapshot = GoldenMachine(spec._replace(directory=Path(golden)), json.loads(link))
+    return snapshot.clone(await open_driver(), spec)
+"""
+KILLED = f"""{COPY}
+async def main(*words):
+    *words, pause = words
+    machine = await make_copy(*words)
     async with answering(machine) as link:
         busy = Running(link, "/bin/sh", "-c", "echo begun; while :; do :; done")
         await busy.until(1)
@@ -402,6 +424,44 @@ async def main(golden, link, directory, kernel, initrd, root, pause):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+FULL = f"""{COPY}
+async def main(*words):
+    directory = Path(words[2])
+    directory.mkdir(mode=0o700)
+    machine = await make_copy(*words)
+    try:
+        async with answering(machine) as link:
+            Running(link, "/bin/sh", "-c", "yes 0123456789abcdef | head -c 6000000 >/big; sync")
+            end = await machine.ended()
+    finally:
+        await machine.destroy()
+    assert list(directory.iterdir()) == []
+    print(end.cause.name)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@needs_namespaces
+async def test_the_hosts_disk_gets_full(golden: GoldenMachine, spec: MachineSpec) -> None:
+    with TemporaryDirectory(prefix="full") as place:
+        words = (golden.spec.directory, json.dumps(golden.link), Path(place) / "its")
+        files = (spec.kernel, spec.initrd, spec.root)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [
+                *small_disk("10m", Path(place)),
+                *(sys.executable, "-c", FULL, *map(str, (*words, *files))),
+            ],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+            capture_output=True,
+            text=True,
+            timeout=2 * LIMIT,
+            check=False,
+        )
+    assert done.stdout == "HOST_DISK_FULL\n", done
 
 
 @pytest.mark.parametrize("pause", ["", "paused"])

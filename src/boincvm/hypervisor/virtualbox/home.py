@@ -120,6 +120,11 @@ class Home:
         return self.directory / str(number)
 
     @property
+    def log(self) -> Path:
+        """Return the path of VirtualBox's log of the machine, which is there once it starts."""
+        return self.machine_directory / self.name / "Logs" / "VBox.log"
+
+    @property
     def boot_disc(self) -> Path:
         return self.directory / "boot.iso"
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from boincvm.errors import HypervisorError
 from boincvm.host.process_tree import own_usage
 from boincvm.host.processes import ChildProcess, DeathGuard
+from boincvm.host.signals import ENDING_SIGNALS
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
 from boincvm.hypervisor.virtualbox.command import CONSOLE, LINES, LINK, RECEIPTS
 from boincvm.hypervisor.virtualbox.home import Home, listen
 from boincvm.hypervisor.virtualbox.installation import HEADLESS, program
+from boincvm.hypervisor.virtualbox.machine_log import MachineLog
 from boincvm.hypervisor.virtualbox.vboxmanage import error_from
 
 _START_LIMIT = 120.0
@@ -28,9 +30,15 @@ class HeadlessProcess:
     """
 
     def __init__(
-        self, child: ChildProcess, guard: DeathGuard, words: Console, lines: list[socket.socket]
+        self,
+        child: ChildProcess,
+        guard: DeathGuard,
+        words: Console,
+        log: MachineLog,
+        lines: list[socket.socket],
     ) -> None:
         self.child = child
+        self._log = log
         self._guard = guard
         self.link, self.receipts = lines[LINK], lines[RECEIPTS]
         self._console = Console(lines[CONSOLE])
@@ -61,18 +69,19 @@ class HeadlessProcess:
                 guard = DeathGuard(child.pid, home.name)  # it is a set-user-ID program, mostly
                 home.note_process(child.pid)
                 lines = await _connected(listeners, child)
+                log = MachineLog(home.log, on_disk_full=child.kill) if lines else None
             except BaseException:
                 child.end()
                 words.close()
                 if guard is not None:
                     guard.end()
                 raise
-        if not lines:
+        if not lines or log is None:
             guard.end()
             said = words.text()
             words.close()
             raise error_from("the machine's start", said)
-        return cls(child, guard, words, lines)
+        return cls(child, guard, words, log, lines)
 
     async def ended(self) -> MachineEnd:
         """Wait for its end, and return why it ended, as far as VirtualBox and the guest know."""
@@ -80,13 +89,18 @@ class HeadlessProcess:
         self._guard.end()
         if panic := self._console.panic_line():
             return MachineEnd(EndCause.PANICKED, panic)
+        if self._log.is_disk_full:
+            return MachineEnd(EndCause.HOST_DISK_FULL, "the host's disk is full")
         if reason := self._words.panic_line():
             return MachineEnd(EndCause.FAILED, f"VirtualBox cannot run it further: {reason}")
         if status == 0:
             return MachineEnd(EndCause.POWERED_OFF, "")
-        if status < 0:
+        if -status in ENDING_SIGNALS:
             return MachineEnd(EndCause.KILLED, "a signal ended VBoxHeadless")
-        return MachineEnd(EndCause.FAILED, error_from("to go on", self._words.text()).message)
+        reason = f"signal {-status} ended VBoxHeadless"
+        if status > 0:
+            reason = error_from("to go on", self._words.text()).message
+        return MachineEnd(EndCause.FAILED, f"{reason} (VBox.log: {self._log.last_words()})")
 
     def usage(self) -> Usage | None:
         """Return what it uses, or None if it has ended."""
@@ -95,6 +109,7 @@ class HeadlessProcess:
     def close(self) -> None:
         """Stop reading what the ended process and its guest have written."""
         self._guard.end()
+        self._log.close()
         self._console.close()
         self._words.close()
 
