@@ -1,8 +1,7 @@
 """Guests on a real bus announce themselves, fall silent, lie, and come back."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,17 +13,18 @@ from boincvm.controller.guests.registry import Change
 from boincvm.controller.protocol.envelope import LONGEST_TABLE
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.selector import parse_selector
-from support.bus.embedded import LIMIT, broker, bus
+from support.bus.embedded import broker, bus
+from support.observed import Observed
 
 pytestmark = pytest.mark.timeout(60)
 
 
-class Controller:
+class Controller(Observed):
     """A registry on a bus, and what it has told."""
 
     def __init__(self, of: StompBus) -> None:
+        super().__init__()
         self.changes: list[tuple[str, Change]] = []
-        self._news = asyncio.Event()
         self.hub = Hub(of, self._notify)
         self.registry = self.hub.registry
         self.bus = of
@@ -32,12 +32,6 @@ class Controller:
     def _notify(self, guest: Guest, change: Change) -> None:
         self.changes.append((guest.id, change))
         self._news.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(LIMIT):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
 
     def ids(self, text: str) -> list[str]:
         return sorted(guest.id for guest in self.registry.find(parse_selector(text)))

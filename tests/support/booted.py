@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -14,6 +14,7 @@ from boincvm.guestlink.status_channel import StatusMessage
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.hypervisor.qemu.machine import QemuMachine
+from support.observed import Observed
 
 LIMIT = 60.0
 """Seconds to wait for a machine, at most."""
@@ -42,10 +43,11 @@ async def booted(spec: MachineSpec) -> AsyncIterator[tuple[QemuMachine, GuestLin
         await machine.destroy()
 
 
-class Listener:
+class Listener(Observed):
     """Records all output and messages of a program, and grants credit unless `grants` is off."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.program: GuestProgram | None = None
         self.grants = True
         self.output = {"stdout": bytearray(), "stderr": bytearray()}
@@ -53,7 +55,6 @@ class Listener:
         self.status_bytes = 0
         self.usage: list[Usage] = []
         self.changes: list[tuple[str, int, bytes]] = []
-        self._news = asyncio.Event()
 
     def start(
         self, link: GuestLink, script: str, *, status_channel: bool = False, usage: bool = False
@@ -103,13 +104,6 @@ class Listener:
     def take_change(self, path: str, mtime_ns: int, tail: bytes) -> None:
         self.changes.append((path, mtime_ns, tail))
         self._news.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until what has arrived fulfils `condition`."""
-        async with asyncio.timeout(LIMIT):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
 
 
 NUMBERS = itertools.count(1)

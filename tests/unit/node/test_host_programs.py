@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,22 +18,23 @@ from boincvm.guestlink.program import WINDOW, ProgramEnd
 from boincvm.host.process_tree import children
 from boincvm.node.commands import NodeCommands
 from boincvm.node.host_programs import HostProgram, HostPrograms
+from support.observed import Observed
 
 pytestmark = pytest.mark.timeout(120)
 LIMIT = 30.0
 
 
-class Heard:
+class Heard(Observed):
     """A Listener. `grants`: to whom it gives credit for all that came, at once."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.texts = {"stdout": bytearray(), "stderr": bytearray()}
         self.calls = 0
         self.taken = 0
         self.fraction: float | None = None
         self.status_bytes = 0
         self.grants: HostProgram | None = None
-        self._news = asyncio.Event()
 
     @property
     def stdout(self) -> bytes:
@@ -58,12 +59,6 @@ class Heard:
         if self.grants is not None:
             self.grants.grant(count)
         self._news.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(LIMIT):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
 
 
 class Host:

@@ -1,0 +1,1 @@
+"""Hostile guests, and what must hold after they have sent something."""
