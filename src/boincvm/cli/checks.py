@@ -15,6 +15,7 @@ from boincvm.host.resources import available_memory
 from boincvm.host.virtualization import describe_nesting, loaded_modules
 from boincvm.hypervisor import advisor
 from boincvm.hypervisor.advisor import Verdicts
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.doctor import Check, Status
 from boincvm.hypervisor.registry import driver_names, find_driver
 from boincvm.hypervisor.verdict import Verdict
@@ -50,14 +51,18 @@ def setpriv() -> Check:
 
 
 def kernel_of_an_image() -> Path | None:
-    """Return the kernel of any stored image that is intact, or None."""
+    """Return the kernel of any stored image for x86-64 that is intact, or None.
+
+    No other kernel tells whether hardware acceleration works.
+    """
     from boincvm.image.store import ImageStore
 
     store = ImageStore()
     for name in store.names():
         try:
             with store.open_unverified(name) as image:
-                return image.kernel
+                if image.architecture is Architecture.X86_64:
+                    return image.kernel
         except BoincvmError:
             continue  # damaged: the check `images` reports it
     return None

@@ -112,6 +112,12 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--mirror", metavar="URL", help="where packages come from; default: Debian's own mirror"
     )
     build.add_argument(
+        "--architecture",
+        choices=["amd64", "arm64"],
+        default="amd64",
+        help="the machines' processor, by Debian's name of it; default: amd64",
+    )
+    build.add_argument(
         "--kernel",
         metavar="NAME",
         default="debian",
@@ -121,7 +127,7 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     build.add_argument(
         "--if-missing",
         action="store_true",
-        help="do nothing if an image with these packages and this agent exists",
+        help="do nothing if such an image with this agent exists",
     )
 
 
@@ -158,6 +164,7 @@ def _build(arguments: argparse.Namespace) -> int:
             tuple(arguments.package),
             suite=arguments.suite,
             mirror=arguments.mirror,
+            architecture=arguments.architecture,
             kernel=arguments.kernel,
             if_missing=arguments.if_missing,
             boot=booted,

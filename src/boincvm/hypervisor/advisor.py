@@ -21,6 +21,7 @@ from boincvm.host.own_files import make_directory, open_own
 from boincvm.host.programs import find_program
 from boincvm.host.resources import boot_id
 from boincvm.host.users import user_id
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.doctor import FindKernel
 from boincvm.hypervisor.preferences import preferences_file
 from boincvm.hypervisor.registry import driver_names, find_driver
@@ -160,9 +161,11 @@ def _verdict(table: dict[str, Any]) -> Verdict:
         **table,
         "speed": Speed[table["speed"].upper()],
         "isolation": Isolation[table["isolation"].upper()],
-        "abilities": Abilities(can, table["most_cpus"]),
+        "abilities": Abilities(
+            can, table["most_cpus"], frozenset(map(Architecture, table["architectures"]))
+        ),
     }
-    del values["most_cpus"]
+    del values["most_cpus"], values["architectures"]
     return Verdict(**values)
 
 

@@ -15,6 +15,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from boincvm.hypervisor.architecture import Architecture
+
 if TYPE_CHECKING:
     from boincvm.hypervisor.channel import Channel
     from boincvm.hypervisor.doctor import CheckFunction, FindKernel
@@ -78,6 +80,8 @@ class MachineSpec(NamedTuple):
     durable: bool = False
     """What the guest has synced survives a power cut of the host, as on a real disk. Otherwise the
     guest never waits for the disk, and only what belongs to a checkpoint survives a power cut."""
+    architecture: Architecture = Architecture.X86_64
+    """Its processor's. A driver makes machines of those that its package's abilities name."""
 
 
 DISPLAY_SOCKET = "display.sock"

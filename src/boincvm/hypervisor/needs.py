@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.job.model import CheckpointNeed
 
 
@@ -18,3 +19,5 @@ class Needs(NamedTuple):
     """Whether its programs might as well run on the host, without a machine around them."""
     is_named: bool = False
     """Whether the driver is asked for by name, so that it may be one that nobody has seen work."""
+    architecture: Architecture = Architecture.X86_64
+    """The image's."""

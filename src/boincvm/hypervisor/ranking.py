@@ -74,7 +74,9 @@ def best(ranked: Iterable[Ranked]) -> Ranked | None:
 def _refusal(verdict: Verdict, needs: Needs) -> str:
     if verdict.trouble:
         return verdict.trouble
-    can, most_cpus = verdict.abilities
+    can, most_cpus, architectures = verdict.abilities
+    if needs.architecture not in architectures:
+        return f"it runs no images for {needs.architecture.value}"
     if needs.checkpoint is CheckpointNeed.REQUIRED and Ability.CHECKPOINT not in can:
         return "it makes no checkpoints, and the job requires them"
     for need, ability, refusal in _WANTED:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from boincvm.errors import HypervisorMissingError, UsageError
+from boincvm.hypervisor.architecture import Architecture, kernel_architecture
 from boincvm.hypervisor.contract import CONTRACT_VERSION, Driver, DriverPackage, Prestart
 
 if TYPE_CHECKING:
@@ -86,14 +87,28 @@ def driver_names() -> list[str]:
 async def open_driver(name: str, kernel: Path | None) -> Driver:
     """Return the driver `name`, ready for machines that boot `kernel`.
 
-    Raises UsageError, HypervisorMissingError.
+    Raises UsageError, HypervisorMissingError, HypervisorError.
     """
-    return await find_driver(name).open(kernel)
+    return await _driver_for(name, kernel).open(kernel)
 
 
 def prestart(name: str, kernel: Path) -> Prestart | None:
     """Return what begins a machine of the driver `name` before there is an event loop.
 
-    Returns None if it cannot. Raises UsageError, HypervisorMissingError.
+    Returns None if it cannot. Raises UsageError, HypervisorMissingError, HypervisorError.
     """
-    return find_driver(name).prestart(kernel)
+    return _driver_for(name, kernel).prestart(kernel)
+
+
+def _driver_for(name: str, kernel: Path | None) -> DriverPackage:
+    """Return the package of the driver `name`. Raises UsageError if it cannot boot `kernel`."""
+    package, architecture = find_driver(name), kernel_architecture(kernel)
+    # Any driver runs x86-64; to look at abilities imports much.
+    if architecture is not Architecture.X86_64 and (
+        architecture not in package.abilities.architectures
+    ):
+        raise UsageError(
+            f"the driver {name} runs no images for {architecture.value}",
+            hint=f"choose the driver {DEFAULT}, or an image for x86_64",
+        )
+    return package

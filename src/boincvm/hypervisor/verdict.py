@@ -6,6 +6,8 @@ The advisor (advisor.py) collects the verdicts, and ranking.py compares them.
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
+from boincvm.hypervisor.architecture import Architecture
+
 
 class Ability(Enum):
     """What machines of a driver can do beyond running a program."""
@@ -29,6 +31,9 @@ class Abilities(NamedTuple):
     of_machines: frozenset[Ability]
     most_cpus: int | None = None
     """The most processors of one machine; None means as many as the host."""
+    architectures: frozenset[Architecture] = frozenset((Architecture.X86_64,))
+    """What machines can be. Where it is not this host's own, or needs a program that is not here,
+    the driver's `open` tells."""
 
 
 class Speed(IntEnum):
@@ -80,13 +85,14 @@ class Verdict(NamedTuple):
 
     def table(self) -> dict[str, object]:
         """Return it as a JSON object."""
-        can, most_cpus = self.abilities
+        can, most_cpus, architectures = self.abilities
         return {
             **self._asdict(),
             "speed": self.speed.name.lower(),
             "isolation": self.isolation.name.lower(),
             "abilities": sorted(ability.value for ability in can),
             "most_cpus": most_cpus,
+            "architectures": sorted(architecture.value for architecture in architectures),
         }
 
 

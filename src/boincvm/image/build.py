@@ -16,12 +16,14 @@ from boincvm.image import (
     certificates,
     disk,
     dpkg_database,
+    foreign,
     initrd,
     least_memory,
     postinst_files,
     tools,
     unpack,
 )
+from boincvm.image.architectures import AMD64, ARCHITECTURES, HOST, ImageArchitecture
 from boincvm.image.build_directory import build_directory
 from boincvm.image.configure import ConfiguringLines, configure
 from boincvm.image.exclude import is_for_kernel, trim
@@ -40,13 +42,12 @@ from boincvm.image.unpack import Control
 RECIPE_VERSION = 5
 """The version of the builder's rules. Raise it whenever they change an image's content."""
 
-ARCHITECTURE = "amd64"
 PYTHON_OF_SUITE = {"bookworm": "python3.11"}
 """The suites that are known to work, and the Python that starts the agent there."""
 
 _KERNEL = re.compile(r"linux-image-\d")
-"""Matches a kernel package, but not `linux-image-cloud-amd64`: that one is empty and depends on the
-newest kernel."""
+"""Matches a kernel package, but not one such as `linux-image-cloud-amd64`: that one is empty and
+depends on the newest kernel."""
 
 _BASE = (
     *("base-files", "base-passwd", "bash", "busybox-static", "coreutils", "dash", "findutils"),
@@ -54,7 +55,6 @@ _BASE = (
     *("ca-certificates", "netbase", "tzdata"),
 )
 """The packages that the agent needs, and those Essential ones that Debian's programs rely on."""
-_KERNEL_PACKAGE = "linux-image-cloud-amd64"
 DEBIAN = "debian"
 """The name that stands for Debian's own kernel."""
 _COPIES = 3
@@ -82,6 +82,7 @@ def build_image(
     *,
     suite: str = "bookworm",
     mirror: str | None = None,
+    architecture: str = AMD64.name,
     kernel: str = DEBIAN,
     if_missing: bool = False,
     boot: BootMachine,
@@ -90,30 +91,47 @@ def build_image(
 ) -> Built:
     """Build the image `name` with the Debian packages `packages` and all they depend on.
 
-    `kernel`: DEBIAN, or the name of a kernel that was built here. With `if_missing`, do so only if
-    no image of this recipe and this agent exists. `boot` starts the machines in which packages are
-    configured and the image is tried. Raises UsageError, ImageMissingError,
-    ImageBuildError, HostDiskFullError, ImageDamagedError.
+    `architecture`: one of ARCHITECTURES. `kernel`: DEBIAN, or the name of a kernel that was built
+    here. With `if_missing`, do so only if no image of this recipe and this agent exists. `boot`
+    starts the machines in which packages are configured and the image is tried. Raises UsageError,
+    ImageMissingError, ImageBuildError, HostDiskFullError, ImageDamagedError.
     """
     check_image_name(name)
     if mirror is not None:
         check_mirror(mirror)
-    own_kernel = None if kernel == DEBIAN else _own_kernel(kernel)
+    kind = check_architecture(architecture)
+    own_kernel = None if kernel == DEBIAN else _own_kernel(kernel, kind)
     recipe = make_recipe(packages, suite, own_kernel)
     store = ImageStore() if store is None else store
     if if_missing:
-        found = _present(store, name, recipe)
+        found = _present(store, name, recipe, kind)
         if found is not None:
             return Built(name, found.digest, found, fresh=False)
     with build_directory(store.builds) as directory, progress.step(f"building image {name}"):
-        tools.check_host(directory)
-        manifest = _build(directory, recipe, mirror, own_kernel, boot, progress)
+        tools.check_host(directory, kind)
+        manifest = _build(directory, recipe, kind, mirror, own_kernel, boot, progress)
         with progress.step("putting the image in its place"):
             digest = store.publish(name, directory / "object", manifest)
     return Built(name, digest, manifest, fresh=True)
 
 
-def _own_kernel(name: str) -> GuestKernel:
+def check_architecture(name: str) -> ImageArchitecture:
+    """Return the architecture with this name. Raises ImageBuildError for an unknown one."""
+    found = ARCHITECTURES.get(name)
+    if found is None:
+        raise ImageBuildError(
+            f"images for {ascii(name)[:40]} cannot be built",
+            hint=f"choose one of: {', '.join(ARCHITECTURES)}",
+        )
+    return found
+
+
+def _own_kernel(name: str, architecture: ImageArchitecture) -> GuestKernel:
+    if architecture is not AMD64:
+        raise UsageError(
+            f"the kernel {ascii(name)[1:-1][:40]} is for amd64, and the image for {architecture.name}",
+            hint=f"leave out --kernel: images for {architecture.name} have Debian's kernel",
+        )
     if name == kernel_store.UML:
         raise UsageError(
             "the kernel uml is a program of the host, and no image holds it",
@@ -139,10 +157,14 @@ def make_recipe(
     return Recipe(RECIPE_VERSION, suite, checked, agent_files.guest_digest(), kernel)
 
 
-def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
+def _present(
+    store: ImageStore, name: str, recipe: Recipe, architecture: ImageArchitecture
+) -> Manifest | None:
     try:
         with store.open(name) as image:
-            return image.manifest if image.manifest.recipe == recipe else None
+            found = image.manifest
+            is_it = found.recipe == recipe and found.architecture == architecture.name
+            return found if is_it else None
     except BoincvmError:
         return None  # missing or damaged: building repairs it
 
@@ -150,33 +172,38 @@ def _present(store: ImageStore, name: str, recipe: Recipe) -> Manifest | None:
 def _build(
     directory: Path,
     recipe: Recipe,
+    architecture: ImageArchitecture,
     mirror: str | None,
     own_kernel: GuestKernel | None,
     boot: BootMachine,
     progress: Progress,
 ) -> Manifest:
-    packages = _fetch(directory, recipe, mirror, progress)
+    packages = _fetch(directory, recipe, architecture, mirror, progress)
     files, controls = packages.files, packages.controls
     tree = Tree.create(directory / "root")
     postinst_files.add_links_before(tree)
     with progress.step(f"unpacking {len(files)} packages"):
-        kernel, names = _unpack(files, controls, tree, own_kernel)
+        kernel, names = _unpack(files, controls, tree, architecture, own_kernel)
+    programs = tree
+    if architecture is not HOST:
+        programs = _programs(directory, recipe, mirror, progress)
     with progress.step("adding files of an installed Debian"):
         in_root = [control for control in controls if not is_for_kernel(control.package.name)]
         postinst_files.add_system_files(tree)
-        certificates.add_certificates(tree)
+        certificates.add_certificates(tree, programs)
         if packages.are_configured:
             dpkg_database.add_database(tree, in_root, names)
         else:
             dpkg_database.add_status(tree, in_root)
             alternatives.add_alternatives(tree, [_postinst(control) for control in controls])
     with progress.step("compiling Python's library and the agent"):
-        bytecode.compile_library(tree)
+        bytecode.compile_library(tree, programs)
         modules = bytecode.compile_modules(
-            tree, agent_files.agent_sources(), f"/{agent_files.AGENT}"
+            programs, agent_files.agent_sources(), f"/{agent_files.AGENT}"
         )
         agent = agent_files.agent_archive(modules)
-        start = bytecode.compile_modules(tree, {agent_files.START: agent_files.START_SOURCE}, "/")
+        script = {agent_files.START: agent_files.START_SOURCE}
+        start = bytecode.compile_modules(programs, script, "/")
         agent_files.add_agent(tree, agent, start[f"{agent_files.START}c"])
     target = directory / "object"
     target.mkdir()
@@ -189,15 +216,16 @@ def _build(
     if packages.are_configured:
         with progress.step(f"configuring {len(in_root)} packages in a machine"):
             lines = ConfiguringLines(progress, len(in_root))
-            configure(tree, target / KERNEL, target / INITRD, directory, boot, lines.take)
+            boots = (target / KERNEL, target / INITRD)
+            configure(tree, *boots, directory, boot, lines.take, architecture.machine)
     with progress.step("leaving out unneeded files"):
         trim(tree)
-        postinst_files.add_busybox_commands(tree)
+        postinst_files.add_busybox_commands(tree, programs)
     with progress.step("writing the root disk"):
         disk.write_root_disk(tree, target / ROOT)
     with progress.step("measuring how much memory a machine needs"):
-        memory = least_memory.measure(target, boot)
-    return _write_manifest(target, recipe, packages, kernel, agent, memory, progress)
+        memory = least_memory.measure(target, boot, architecture.machine)
+    return _write_manifest(target, recipe, architecture, packages, kernel, agent, memory, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,18 +238,24 @@ class _Packages:
     """The packages' scripts are to run."""
 
 
-def _fetch(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> _Packages:
+def _fetch(
+    directory: Path,
+    recipe: Recipe,
+    architecture: ImageArchitecture,
+    mirror: str | None,
+    progress: Progress,
+) -> _Packages:
     """Fetch the wanted packages.
 
     If any of them needs configuring, fetch the Essential packages too: its scripts rely on them.
     """
 
     def fetch(*packages: str) -> list[Path]:
-        kernel = () if recipe.kernel else (_KERNEL_PACKAGE,)
+        kernel = () if recipe.kernel else (architecture.kernel_package,)
         wanted = (*_BASE, *kernel, "python3", *packages)
-        return fetch_packages(wanted, recipe.suite, mirror, directory, progress)
+        return fetch_packages(wanted, recipe.suite, mirror, directory, progress, architecture.name)
 
-    with progress.step(f"fetching packages of Debian {recipe.suite}"):
+    with progress.step(f"fetching packages of Debian {recipe.suite} for {architecture.name}"):
         files = fetch(*recipe.packages)
         base = set(files) if not recipe.packages else set(fetch())
     with progress.step(f"reading {len(files)} packages"):
@@ -243,15 +277,29 @@ def _postinst(control: Control) -> str:
     return control.files.get("postinst", b"").decode("utf-8", "replace")
 
 
+def _programs(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> Tree:
+    """Unpack what a build runs on this computer, which the image's own programs do not run on."""
+    with progress.step(f"fetching programs for {HOST.name}, to build with"):
+        files = fetch_packages(foreign.PACKAGES, recipe.suite, mirror, directory, progress)
+        tree = Tree.create(directory / "programs")
+        for file in files:
+            unpack.unpack(file, tree)
+    return tree
+
+
 def _unpack(
-    files: list[Path], controls: list[Control], tree: Tree, own_kernel: GuestKernel | None
+    files: list[Path],
+    controls: list[Control],
+    tree: Tree,
+    architecture: ImageArchitecture,
+    own_kernel: GuestKernel | None,
 ) -> tuple[KernelPackage, dict[str, list[str]]]:
     """Unpack the packages; return the kernel and the names of each other package's files.
 
     The kernel's package is half of all bytes, so it is unpacked in parallel with the others.
     """
     with ThreadPoolExecutor(1) as pool:
-        kernel = pool.submit(_kernel, files, controls, own_kernel)
+        kernel = pool.submit(_kernel, files, controls, architecture, own_kernel)
         names = {
             control.package.name: unpack.unpack(file, tree)
             for file, control in zip(files, controls, strict=True)
@@ -261,7 +309,10 @@ def _unpack(
 
 
 def _kernel(
-    files: list[Path], controls: list[Control], own_kernel: GuestKernel | None
+    files: list[Path],
+    controls: list[Control],
+    architecture: ImageArchitecture,
+    own_kernel: GuestKernel | None,
 ) -> KernelPackage:
     if own_kernel is not None:  # which has all that it needs built in
         return KernelPackage(own_kernel.release, kernel_store.contents(own_kernel), {})
@@ -272,12 +323,14 @@ def _kernel(
     ]
     if len(kernels) != 1:
         raise ImageBuildError(f"expected one kernel among the packages, found {len(kernels)}")
-    return read_kernel(kernels[0], initrd.wanted_modules())
+    modules = initrd.wanted_modules()
+    return read_kernel(kernels[0], modules, architecture=architecture.machine)
 
 
 def _write_manifest(
     target: Path,
     recipe: Recipe,
+    architecture: ImageArchitecture,
     packages: _Packages,
     kernel: KernelPackage,
     agent: bytes,
@@ -286,7 +339,7 @@ def _write_manifest(
 ) -> Manifest:
     with progress.step("writing the manifest"):
         manifest = Manifest(
-            architecture=ARCHITECTURE,
+            architecture=architecture.name,
             recipe=recipe,
             kernel_release=kernel.release,
             agent_version=boincvm.__version__,

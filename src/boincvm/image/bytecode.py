@@ -1,4 +1,5 @@
-"""Compile Python modules with the image's own Python, which runs here for that purpose.
+"""Compile Python modules with the image's own Python, which runs here for that purpose; or, for an
+image of another architecture, with the same Python for this one: byte code is the same for all.
 
 Debian compiles at installation, which does not happen in an image, and compiling at each start
 takes seconds under emulation. The byte code depends on neither times nor this computer's paths (PEP
@@ -34,8 +35,8 @@ def python_of(tree: Tree) -> str:
     return found[0]
 
 
-def compile_library(tree: Tree) -> None:
-    """Compile the standard library and Debian's Python packages.
+def compile_library(tree: Tree, programs: Tree) -> None:
+    """Compile the standard library and Debian's Python packages with the Python of `programs`.
 
     A module that cannot be compiled (some exist to test that) stays a source. Raises
     ImageBuildError.
@@ -43,21 +44,23 @@ def compile_library(tree: Tree) -> None:
     python = python_of(tree)
     for folder in (python, "python3"):
         if (tree.directory / "usr/lib" / folder).is_dir():
-            _run(tree, python, tree.directory / "usr/lib" / folder, f"/usr/lib/{folder}", "cache")
+            _run(
+                programs, python, tree.directory / "usr/lib" / folder, f"/usr/lib/{folder}", "cache"
+            )
 
 
-def compile_modules(tree: Tree, modules: dict[str, bytes], prefix: str) -> dict[str, bytes]:
+def compile_modules(programs: Tree, modules: dict[str, bytes], prefix: str) -> dict[str, bytes]:
     """Compile `modules` (paths ending in .py); return .pyc files beside their sources' places.
 
     prefix: the path that tracebacks show. Raises ImageBuildError.
     """
-    with tempfile.TemporaryDirectory(dir=tree.directory.parent) as temporary:
+    with tempfile.TemporaryDirectory(dir=programs.directory.parent) as temporary:
         directory = Path(temporary)
         for name, content in modules.items():
             target = directory / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        _run(tree, python_of(tree), directory, prefix, "beside")
+        _run(programs, python_of(programs), directory, prefix, "beside")
         compiled = {
             path.relative_to(directory).as_posix(): path.read_bytes()
             for path in sorted(directory.rglob("*.pyc"))
@@ -68,10 +71,10 @@ def compile_modules(tree: Tree, modules: dict[str, bytes], prefix: str) -> dict[
     return compiled
 
 
-def _run(tree: Tree, python: str, directory: Path, prefix: str, target: str) -> None:
-    root = tree.directory
+def _run(programs: Tree, python: str, directory: Path, prefix: str, target: str) -> None:
+    root = programs.directory
     foreign.run(
-        tree,
+        programs,
         python,
         *("-S", "-s", "-B", "-X", "frozen_modules=on", "-c", _COMPILE),
         *(directory, directory, prefix, target),

@@ -13,10 +13,10 @@ _LIST = "etc/ca-certificates.conf"
 _BUNDLE = "ca-certificates.crt"
 
 
-def add_certificates(tree: Tree) -> None:
+def add_certificates(tree: Tree, programs: Tree) -> None:
     """Add all certificates of the package: as a list, as one file, and by subject hash.
 
-    OpenSSL finds them by these hashes. Raises ImageBuildError.
+    OpenSSL finds them by these hashes; that of `programs` makes them. Raises ImageBuildError.
     """
     directory = tree.directory / _SOURCES
     sources = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*.crt"))
@@ -28,7 +28,7 @@ def add_certificates(tree: Tree) -> None:
             name = _pem_name(source)
             (Path(temporary) / name).write_bytes(content)
             tree.add_link(f"{_TARGET}/{name}", f"/{_SOURCES}/{source}")
-        foreign.run(tree, "openssl", "rehash", temporary)
+        foreign.run(programs, "openssl", "rehash", temporary)
         for path in sorted(Path(temporary).iterdir()):
             if path.is_symlink():
                 tree.add_link(f"{_TARGET}/{path.name}", path.readlink().name)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from boincvm.errors import BoincvmError, ImageBuildError
 from boincvm.guestlink.program import ProgramEnd
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image import disk, java_certificates
 from boincvm.image.machine import BootMachine, RunProgram
@@ -53,6 +54,7 @@ def configure(
     directory: Path,
     boot: BootMachine,
     told: Callable[[str], None],
+    architecture: Architecture,
 ) -> None:
     """Configure the packages that are unpacked in `tree`, in a machine that `boot` starts.
 
@@ -65,6 +67,7 @@ def configure(
     disk.write_root_disk(tree, root)
     names, changes = directory / "names", directory / "changes.tar"
     spec = MachineSpec(machine, kernel, initrd, root, memory=MEMORY, cpus=CPUS)
+    spec = spec._replace(architecture=architecture)
     with names.open("w+b") as all_names, changes.open("w+b") as archive:
         try:
             asyncio.run(_run_machine(spec, boot, all_names, archive, told))

@@ -32,12 +32,13 @@ done
 
 # What dpkg would have run before it unpacked (deb-preinst(5)).
 version=$(dpkg-query -W -f '${Version}' dpkg)
+architecture=$(dpkg --print-architecture)
 for script in "$info"/*.preinst; do
     [ -e "$script" ] || continue
     name=${script##*/}
     name=${name%.preinst}
     DPKG_MAINTSCRIPT_PACKAGE=${name%:*} DPKG_MAINTSCRIPT_NAME=preinst \
-        DPKG_MAINTSCRIPT_ARCH=amd64 DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 \
+        DPKG_MAINTSCRIPT_ARCH="$architecture" DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 \
         DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= DPKG_RUNNING_VERSION="$version" \
         "$script" install </dev/null || {
         echo "dpkg: error processing package ${name%:*} (preinst)"

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from boincvm.errors import GuestError, ImageBuildError
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.filenames import INITRD, KERNEL, ROOT
 from boincvm.image.machine import BootMachine
@@ -23,34 +24,37 @@ _MOST_SAID = 1 << 16
 _AVAILABLE = re.compile(rb"^MemAvailable: +(\d{1,12}) kB$", re.MULTILINE)
 
 
-def measure(target: Path, boot: BootMachine) -> int:
+def measure(target: Path, boot: BootMachine, architecture: Architecture) -> int:
     """Find the memory, in bytes and in steps of 32 MiB, with which the image in `target` works.
 
     A machine with that much was seen to boot and to run a program. Raises ImageBuildError,
     HypervisorMissingError, HypervisorError.
     """
-    return asyncio.run(_measure(target, boot))
+    return asyncio.run(_measure(target, boot, architecture))
 
 
-async def _measure(target: Path, boot: BootMachine) -> int:
-    available = await _try(target, ENOUGH, boot)
+async def _measure(target: Path, boot: BootMachine, architecture: Architecture) -> int:
+    available = await _try(target, ENOUGH, boot, architecture)
     if available is None:
         raise ImageBuildError(
             f"a machine of this image does not boot with {format_size(ENOUGH)} of memory",
             hint="leave out packages, and report this: it is a bug in the builder",
         )
     size = -(-(ENOUGH - available + _SPARE) // _STEP) * _STEP
-    while size < ENOUGH and await _try(target, size, boot) is None:
+    while size < ENOUGH and await _try(target, size, boot, architecture) is None:
         size += _STEP
     return min(size, ENOUGH)
 
 
-async def _try(target: Path, memory: int, boot: BootMachine) -> int | None:
+async def _try(
+    target: Path, memory: int, boot: BootMachine, architecture: Architecture
+) -> int | None:
     """Boot a machine with `memory` bytes; return the free bytes, or None if it does not boot."""
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         Path(directory).chmod(0o700)
         files = (target / KERNEL, target / INITRD, target / ROOT)
         spec = MachineSpec(Path(directory), *files, memory=memory, cpus=1)
+        spec = spec._replace(architecture=architecture)
         said = bytearray()
         try:
             async with boot(spec, _BOOT_LIMIT) as run:

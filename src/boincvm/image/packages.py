@@ -14,6 +14,7 @@ from boincvm.errors import ImageBuildError
 from boincvm.host import locks
 from boincvm.host.own_files import make_directory
 from boincvm.host.users import is_root
+from boincvm.image.architectures import AMD64
 from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
 from boincvm.paths import cache_directory
@@ -33,13 +34,17 @@ def fetch_packages(
     mirror: str | None,
     directory: Path,
     progress: Progress,
+    architecture: str = AMD64.name,
 ) -> list[Path]:
     """Fetch the package files (.deb) of `packages` and their dependencies; return them by name.
 
-    directory: for temporary files. Only one build fetches at a time. Raises ImageBuildError.
+    directory: for temporary files; architecture: Debian's name of it. Only one build fetches at a
+    time. Raises ImageBuildError.
     """
     cache = cache_directory() / "packages"
-    source = hashlib.sha256(f"{suite} {mirror or ''}".encode()).hexdigest()[:16]
+    # As it always was for amd64: lists that are here stay in use.
+    other = "" if architecture == AMD64.name else f" {architecture}"
+    source = hashlib.sha256(f"{suite} {mirror or ''}{other}".encode()).hexdigest()[:16]
     archives = cache / "archives"
     lists = cache / "lists" / source
     make_directory(archives)
@@ -58,15 +63,16 @@ def fetch_packages(
             "BOINCVM_PACKAGES": " ".join(packages),
         }
         try:
-            run_tool(_command(suite, mirror), environment=environment)
+            run_tool(_command(suite, mirror, architecture), environment=environment)
         except ToolError as error:
             raise _explained(error, suite) from error
         names = {Path(line).name for line in chosen.read_text().splitlines() if line}
         return [archives / name for name in sorted(names)]
 
 
-def _command(suite: str, mirror: str | None) -> list[str]:
-    skip = ["update", "download/empty", "cleanup/apt"]
+def _command(suite: str, mirror: str | None, architecture: str) -> list[str]:
+    # check/qemu: nothing of the packages runs here, so this computer need not be able to run it.
+    skip = ["update", "download/empty", "cleanup/apt", "check/qemu"]
     if is_root():
         skip.append("check/chrootless")  # no maintainer script runs, so root risks nothing
     command = [
@@ -75,7 +81,7 @@ def _command(suite: str, mirror: str | None) -> list[str]:
         "--mode=chrootless",
         f"--skip={','.join(skip)}",
         "--format=null",
-        "--architectures=amd64",
+        f"--architectures={architecture}",
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=APT::Install-Recommends "false"',
         '--setup-hook=sh "$BOINCVM_DOWNLOAD" "$1"',

@@ -95,9 +95,9 @@ def _add_shells(tree: Tree) -> None:
     tree.add_file("etc/shells", "".join(f"{line}\n" for line in dict.fromkeys(shells)).encode())
 
 
-def add_busybox_commands(tree: Tree) -> None:
-    """Add a link for each busybox command that no package provides."""
-    applets = run_tool([tree.directory / "bin/busybox", "--list"]).decode().split()
+def add_busybox_commands(tree: Tree, programs: Tree) -> None:
+    """Add a link for each command of `programs`' busybox that no package provides."""
+    applets = run_tool([programs.directory / "bin/busybox", "--list"]).decode().split()
     for applet in sorted(set(applets) - _NOT_BUSYBOX):
         if not any(tree.exists(f"usr/{folder}/{applet}") for folder in ("bin", "sbin")):
             tree.add_link(f"usr/bin/{applet}", "busybox")

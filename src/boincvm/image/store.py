@@ -20,6 +20,7 @@ from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError, hos
 from boincvm.host import locks
 from boincvm.host.files import sync_directory
 from boincvm.host.own_files import check_directory, make_directory, open_own
+from boincvm.hypervisor.architecture import Architecture, kernel_architecture
 from boincvm.image import verify
 from boincvm.image.filenames import INITRD, KERNEL, MANIFEST, ROOT
 from boincvm.image.names import check_image_name
@@ -62,8 +63,16 @@ class Image:
 
     @property
     def kernel(self) -> Path:
-        """Return the path of the uncompressed kernel, an ELF file."""
+        """Return the path of the uncompressed kernel, an ELF file or an arm64 Image."""
         return self.directory / KERNEL
+
+    @property
+    def architecture(self) -> Architecture:
+        """Return the architecture of its machines, which its kernel tells sooner than the manifest.
+
+        Raises HypervisorError.
+        """
+        return kernel_architecture(self.kernel)
 
     @property
     def initrd(self) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from boincvm.errors import HostDiskFullError, ImageBuildError
 from boincvm.host.processes import kill_group, terminate_group
+from boincvm.image.architectures import AMD64, ImageArchitecture
 from boincvm.sizes import format_size
 
 DISK_SPACE = 3 << 30
@@ -22,7 +23,6 @@ _PACKAGE_OF = {
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
     "qemu-img": "qemu-utils",
-    "qemu-system-x86_64": "qemu-system-x86",
     "lz4": "lz4",
     "zstd": "zstd",
 }
@@ -38,10 +38,11 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
-def check_host(directory: Path) -> None:
+def check_host(directory: Path, architecture: ImageArchitecture = AMD64) -> None:
     """Check that this computer can build beneath `directory`; report all obstacles in one error.
 
-    Raises ImageBuildError or HostDiskFullError.
+    `architecture`: of the image, whose machines must run here, too. Raises
+    ImageBuildError or HostDiskFullError.
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise ImageBuildError(
@@ -49,9 +50,10 @@ def check_host(directory: Path) -> None:
             f"on {platform.machine()}",
             hint="build the image on such a computer and copy it: docs/images.md",
         )
-    missing = [tool for tool in _PACKAGE_OF if shutil.which(tool, path=search_path()) is None]
+    package_of = {**_PACKAGE_OF, **dict([architecture.emulator])}
+    missing = [tool for tool in package_of if shutil.which(tool, path=search_path()) is None]
     if missing:
-        packages = sorted({_PACKAGE_OF[tool] for tool in missing})
+        packages = sorted({package_of[tool] for tool in missing})
         raise ImageBuildError(
             f"programs that building an image needs are not installed: {', '.join(missing)}",
             hint=f"apt-get install {' '.join(packages)}",

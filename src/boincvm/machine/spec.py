@@ -42,6 +42,7 @@ def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineS
         cpus=shape.cpus,
         disk_size=shape.disk,
         network=shape.network,
+        architecture=image.architecture,
     )
 
 

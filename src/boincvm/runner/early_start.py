@@ -66,7 +66,7 @@ class EarlyStart:
     def _prestart(self, image: Image, spec: MachineSpec) -> Prestarted:
         """Choose the driver and start the machine."""
         request, silence = self._job.driver_request(), self._job.limits.silence
-        needs = Needs(request.checkpoint, spec.cpus, spec.network)
+        needs = Needs(request.checkpoint, spec.cpus, spec.network, architecture=spec.architecture)
 
         def find_kernel() -> Path:
             return image.kernel

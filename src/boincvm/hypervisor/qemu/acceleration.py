@@ -16,7 +16,9 @@ from boincvm.host.own_files import make_directory, open_own
 from boincvm.host.processes import ChildProcess
 from boincvm.host.resources import boot_id
 from boincvm.host.users import user_id
+from boincvm.hypervisor.architecture import Architecture, kernel_architecture
 from boincvm.hypervisor.qemu import command as qemu_command
+from boincvm.hypervisor.qemu.target import TARGETS
 from boincvm.paths import cache_directory
 
 LIMIT = 2.5
@@ -44,6 +46,9 @@ class Verdict(NamedTuple):
 
 def known_verdict(kernel: Path) -> Verdict | None:
     """Return what `probe` would, or None if that needs a trial. Raises HypervisorMissingError."""
+    foreign = _why_emulated(kernel_architecture(kernel))
+    if foreign:
+        return Verdict("tcg", foreign, 0.0)
     key = _key()
     missing = _why_not_even_tried(kernel)
     return Verdict("tcg", missing, 0.0) if missing else _load(_cache(), key)
@@ -54,6 +59,9 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
 
     Raises HypervisorMissingError.
     """
+    foreign = _why_emulated(kernel_architecture(kernel))
+    if foreign:
+        return Verdict("tcg", foreign, 0.0)
     cache, key = _cache(), _key()
     missing = _why_not_even_tried(kernel)
     if missing or kernel is None:
@@ -70,6 +78,14 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
     )
     _store(cache, key, verdict)
     return verdict
+
+
+def _why_emulated(architecture: Architecture) -> str:
+    """Return why machines of that architecture are emulated on any host, or ""."""
+    if architecture is Architecture.X86_64:
+        return ""
+    qemu_command.find_program(TARGETS[architecture].program)
+    return f"machines for {architecture.value} are emulated; KVM is only used for x86-64"
 
 
 def _why_not_even_tried(kernel: Path | None) -> str:

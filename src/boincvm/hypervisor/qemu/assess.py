@@ -7,10 +7,12 @@ from boincvm.host.programs import find_program
 from boincvm.hypervisor.doctor import FindKernel, last_line, output_of
 from boincvm.hypervisor.qemu.acceleration import KVM, acceleration_remedy, probe
 from boincvm.hypervisor.qemu.command import INSTALL_HINT, PROGRAM
+from boincvm.hypervisor.qemu.target import TARGETS
 from boincvm.hypervisor.verdict import Abilities, Ability, Isolation, Speed, Verdict, unusable
 
 OLDEST = (7, 2)
-ABILITIES = Abilities(frozenset(Ability))
+ABILITIES = Abilities(frozenset(Ability), architectures=frozenset(TARGETS))
+"""Those of machines for x86-64; one for AArch64 has no screen, and boots no disk of its own."""
 DEPENDS_ON = (PROGRAM, "qemu-img", str(KVM))
 
 

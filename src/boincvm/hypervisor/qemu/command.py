@@ -11,11 +11,10 @@ from boincvm.errors import HypervisorMissingError
 from boincvm.host import programs
 from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
 from boincvm.hypervisor.disks import TRANSFER_DISK
-from boincvm.hypervisor.kernel_arguments import COMMON
 from boincvm.hypervisor.qemu.launch import Launch, Memory
+from boincvm.hypervisor.qemu.target import TARGETS, X86_64, Target
 
-PROGRAM = "qemu-system-x86_64"
-INSTALL_HINT = "install it: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
+INSTALL_HINT = X86_64.install_hint
 PORT_NAME = "boincvm.agent"
 WINDOW_SERIAL = "boincvm-window"
 NETWORK_CARD = "network-card"
@@ -31,41 +30,37 @@ _SCREEN = "VGA,vgamem_mb=8"
 _BALLOON_DEVICE = f"virtio-balloon-pci,id={BALLOON},free-page-reporting=on,deflate-on-oom=on"
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-# q35 calibrates its timers by hardware that microvm lacks: without the host's exact TSC
-# frequency, two of three microvm boots hung on a loaded machine, and q35 is no slower.
-MACHINE = "q35"
-MACHINE_OPTIONS = "vmport=off,sata=off,smbus=off,i8042=off,usb=off,graphics=off,smm=off,hpet=off"
-# The firmware brings up the screen's text mode, which is all that the kernel needs.
-_DISPLAY_OPTIONS = MACHINE_OPTIONS.replace("i8042=off", "i8042=on").replace("graphics=off,", "")
-CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm"}
-"""The guest's CPU, by accelerator. With ERMS (or FSRM) the guest's kernel clears and copies memory
-byte by byte, which under emulation takes five times as long (docs/benchmarks.md)."""
-KERNEL_ARGUMENTS = [*COMMON, "console=ttyS0", "reboot=t"]
+PROGRAM, CPUS, KERNEL_ARGUMENTS = X86_64.program, X86_64.cpus, X86_64.kernel_arguments
+"""Those of machines for x86-64."""
 
 
 def find_program(name: str) -> str:
     """Return the path of QEMU's program `name`. Raises HypervisorMissingError."""
     path = programs.find_program(name)
     if path is None:
-        raise HypervisorMissingError(f"{name} is not installed", hint=INSTALL_HINT)
+        hints = {target.program: target.install_hint for target in TARGETS.values()}
+        raise HypervisorMissingError(f"{name} is not installed", hint=hints.get(name, INSTALL_HINT))
     return path
 
 
-def acceleration_options(accelerator: str, cpu: str = "") -> list[str]:
-    """Return the options for "kvm" or "tcg" (emulation); `cpu` overrides the usual CPU."""
+def acceleration_options(accelerator: str, cpu: str = "", target: Target = X86_64) -> list[str]:
+    """Return the options for "kvm" or "tcg" (emulation); `cpu` overrides the target's usual CPU."""
     how = "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=256"
-    return ["-accel", how, "-cpu", cpu or CPUS[accelerator]]
+    return ["-accel", how, "-cpu", cpu or target.cpus[accelerator]]
 
 
 def base_options(
-    accelerator: str, machine: str = MACHINE, options: str = MACHINE_OPTIONS, cpu: str = ""
+    accelerator: str, machine: str = "", options: str = "", cpu: str = "", target: Target = X86_64
 ) -> list[str]:
-    """Return the options that each of our QEMU processes is started with."""
+    """Return the options that each of our QEMU processes is started with.
+
+    The target's usual ones take the place of those that are empty.
+    """
     return [
         "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
         "-sandbox", SANDBOX,
-        "-machine", f"{machine},{options}",
-        *acceleration_options(accelerator, cpu),
+        "-machine", f"{machine or target.machine},{options or target.options}",
+        *acceleration_options(accelerator, cpu, target),
     ]  # fmt: skip
 
 
@@ -73,16 +68,17 @@ def machine_command(
     spec: MachineSpec, accelerator: str, launch: Launch, *, qmp: int, link: int, console: int
 ) -> list[str]:
     """Return the whole command line; `qmp`, `link` and `console` are inherited descriptors."""
-    options = _DISPLAY_OPTIONS if spec.display else MACHINE_OPTIONS
+    target = TARGETS[spec.architecture]
+    has_display = spec.display and bool(target.display_options)
+    machine = f"{launch.machine or target.machine},memory-backend={MEMORY}"
+    options = target.display_options if has_display else target.options
     return [
-        find_program(PROGRAM),
-        *base_options(
-            accelerator, f"{launch.machine},memory-backend={MEMORY}", options, launch.cpu
-        ),
+        find_program(target.program),
+        *base_options(accelerator, machine, options, launch.cpu, target),
         "-m", f"{spec.memory >> 20}M",
         *_memory(spec.memory, launch),
         "-smp", str(spec.cpus),
-        *(_incoming(launch) if launch.incoming else _boot(spec)),
+        *(_incoming(launch) if launch.incoming else _boot(spec, target)),
         *(["-S"] if launch.stands_still else []),
         *_root_disk(spec, launch),
         # The host reads and writes the transfer disk while the guest has it open.
@@ -97,7 +93,7 @@ def machine_command(
         *_network(spec.network),
         *(["-device", _BALLOON_DEVICE] if spec.balloon else []),
         # Relative to the directory: a socket's path must be short.
-        *(["-device", _SCREEN, "-vnc", f"unix:{DISPLAY_SOCKET}"] if spec.display else []),
+        *(["-device", _SCREEN, "-vnc", f"unix:{DISPLAY_SOCKET}"] if has_display else []),
     ]  # fmt: skip
 
 
@@ -113,10 +109,10 @@ def _memory(size: int, launch: Launch) -> list[str]:
     return ["-object", json.dumps(options)]
 
 
-def _boot(spec: MachineSpec) -> list[str]:
+def _boot(spec: MachineSpec, target: Target) -> list[str]:
     if spec.kernel is None:
         return []  # the firmware boots the root disk
-    arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
+    arguments = [*target.kernel_arguments, *spec.kernel_arguments]
     if spec.network:
         arguments.append(f"boincvm.network={_ADDRESSES}")
     if spec.balloon:

@@ -6,6 +6,7 @@ import shutil
 from boincvm.hypervisor.doctor import Check, CheckFunction, FindKernel, Status, last_line, output_of
 from boincvm.hypervisor.qemu.assess import read_version
 from boincvm.hypervisor.qemu.command import INSTALL_HINT, PROGRAM, SANDBOX
+from boincvm.hypervisor.qemu.target import TARGETS
 
 
 def program(_: FindKernel) -> list[Check]:
@@ -17,6 +18,22 @@ def program(_: FindKernel) -> list[Check]:
     if trouble:
         return [Check("qemu", Status.FAILED, trouble, remedy)]
     return [Check("qemu", Status.OK, f"{path}, version {version}")]
+
+
+def other_programs(_: FindKernel) -> list[Check]:
+    """Report the programs for architectures of other images, which need not be here."""
+    found = []
+    for target in TARGETS.values():
+        path = shutil.which(target.program)
+        if path is None or target.program == PROGRAM:
+            continue
+        name = f"qemu-{target.architecture.value}"
+        version, trouble, remedy = read_version(path)
+        if trouble:
+            found.append(Check(name, Status.WARNING, trouble, remedy))
+        else:
+            found.append(Check(name, Status.OK, f"{path}, version {version}, emulates"))
+    return found
 
 
 def image_tool(_: FindKernel) -> list[Check]:
@@ -69,6 +86,7 @@ def acceleration(find_kernel: FindKernel) -> list[Check]:
 
 CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("qemu", program),
+    ("qemu", other_programs),
     ("qemu-img", image_tool),
     ("sandbox", sandbox),
     ("acceleration", acceleration),

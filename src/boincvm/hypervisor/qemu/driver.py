@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.contract import Checkpoint, Finding, MachineSpec
 from boincvm.hypervisor.qemu.identity import check_identity, identity, known_machine_types
 from boincvm.hypervisor.qemu.machine import QemuMachine
 from boincvm.hypervisor.qemu.saved import read_saved_state
 from boincvm.hypervisor.qemu.start_source import Boot, Cloned, Restored
+from boincvm.hypervisor.qemu.target import TARGETS, X86_64
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.qemu.prestarted import BegunProcess
@@ -17,16 +20,26 @@ class QemuDriver:
     """Makes machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg"."""
 
     name = "qemu"
-    has_firmware = True
     most_cpus = None
 
-    def __init__(self, accelerator: str, begun: "BegunProcess | None" = None) -> None:
+    def __init__(
+        self,
+        accelerator: str,
+        begun: "BegunProcess | None" = None,
+        architecture: Architecture = Architecture.X86_64,
+    ) -> None:
         """Prepare the driver; `begun` is a process that already runs, for the first machine.
 
-        Whoever began it decides which machine that is.
+        Whoever began it decides which machine that is. `architecture` is that of all its machines.
         """
         self.accelerator = accelerator
+        self.target = TARGETS[architecture]
         self._begun = begun
+
+    @property
+    def has_firmware(self) -> bool:
+        """True for x86-64: QEMU comes with firmware for these machines alone."""
+        return self.target is X86_64
 
     @property
     def saved_machines(self) -> "QemuDriver":
@@ -42,17 +55,27 @@ class QemuDriver:
         return begun
 
     def machine(self, spec: MachineSpec) -> QemuMachine:
+        self.check(spec)
         return QemuMachine(spec, self.accelerator, Boot, begun=self.take_begun())
 
+    def check(self, spec: MachineSpec) -> None:
+        """Raise HypervisorError unless a machine's architecture is that of the driver's kernel."""
+        if spec.architecture is not self.target.architecture:
+            raise HypervisorError(
+                f"a machine for {spec.architecture.value} cannot boot a kernel for"
+                f" {self.target.architecture.value}"
+            )
+
     def restore(self, spec: MachineSpec, checkpoint: Checkpoint) -> QemuMachine:
-        accelerator = check_identity(read_saved_state(checkpoint), self.accelerator)
+        self.check(spec)
+        accelerator = check_identity(read_saved_state(checkpoint), self.accelerator, self.target)
         return QemuMachine(spec, accelerator, lambda: Restored(checkpoint), kept=checkpoint)
 
     def examine(self, checkpoint: Checkpoint) -> list[Finding]:
         state = read_saved_state(checkpoint)
-        check_identity(state, self.accelerator)
+        check_identity(state, self.accelerator, self.target)
         kind = state.machine_type
-        if kind in known_machine_types():
+        if kind in known_machine_types(self.target):
             return [Finding(is_good=True, what=f"QEMU knows the machine type {kind}")]
         return [Finding(is_good=False, what=f"this QEMU does not know the machine type {kind}")]
 
@@ -64,14 +87,16 @@ class QemuGoldenSnapshots:
         self._driver = driver
 
     def identity(self) -> dict[str, str]:
-        return identity(self._driver.accelerator)
+        return identity(self._driver.accelerator, self._driver.target)
 
     def machine(self, spec: MachineSpec) -> QemuMachine:
+        self._driver.check(spec)
         accelerator = self._driver.accelerator
         return QemuMachine(spec, accelerator, lambda: Boot(golden=True), is_freezable=True)
 
     def clone(self, spec: MachineSpec, golden: Path) -> QemuMachine:
         driver = self._driver
+        driver.check(spec)
         begun = driver.take_begun()
         return QemuMachine(
             spec, driver.accelerator, lambda: Cloned(golden), is_clone=True, begun=begun

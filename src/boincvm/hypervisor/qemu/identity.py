@@ -9,19 +9,20 @@ from boincvm.errors import HypervisorError
 from boincvm.host.programs import run_quickly
 from boincvm.host.resources import processor_name
 from boincvm.hypervisor.qemu import command as qemu_command
+from boincvm.hypervisor.qemu.target import X86_64, Target
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.qemu.saved import SavedState
 
 
-def identity(accelerator: str) -> dict[str, str]:
+def identity(accelerator: str, target: Target = X86_64) -> dict[str, str]:
     """Return the identity for a golden snapshot, which needs the same QEMU and processor.
 
     Raises HypervisorMissingError, OSError.
     """
-    program = Path(qemu_command.find_program(qemu_command.PROGRAM))
+    program = Path(qemu_command.find_program(target.program))
     status = program.stat()
-    machine = [*qemu_command.base_options(accelerator), *qemu_command.KERNEL_ARGUMENTS]
+    machine = [*qemu_command.base_options(accelerator, target=target), *target.kernel_arguments]
     return {
         "driver": "qemu",
         "qemu": f"{program} {status.st_size} {status.st_mtime_ns}",
@@ -31,12 +32,18 @@ def identity(accelerator: str) -> dict[str, str]:
     }
 
 
-def check_identity(state: SavedState, accelerator: str) -> str:
+def check_identity(state: SavedState, accelerator: str, target: Target) -> str:
     """Return the accelerator under which a machine in that state can resume here.
 
-    A newer QEMU accepts the state of an older one: it keeps the older machine types. Raises
-    HypervisorError.
+    `accelerator` is what works here, `target` that of the machine's image. A newer QEMU accepts the
+    state of an older one: it keeps the older machine types. Raises HypervisorError.
     """
+    if state.target is not target:
+        raise HypervisorError(
+            f"the machine was saved with a processor for {state.target.architecture.value}, and its"
+            f" image is for {target.architecture.value}",
+            hint="the image must be the one that the machine was made of",
+        )
     if state.accelerator == "tcg":
         return "tcg"
     if state.accelerator != accelerator:
@@ -50,10 +57,10 @@ def check_identity(state: SavedState, accelerator: str) -> str:
     return accelerator
 
 
-def known_machine_types() -> set[str]:
+def known_machine_types(target: Target) -> set[str]:
     """Return the names of the machine types that the installed QEMU supports.
 
     Raises HypervisorMissingError, OSError.
     """
-    known = run_quickly([qemu_command.find_program(qemu_command.PROGRAM), "-machine", "help"])
+    known = run_quickly([qemu_command.find_program(target.program), "-machine", "help"])
     return {line.split()[0] for line in known.splitlines() if line}

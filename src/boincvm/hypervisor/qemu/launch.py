@@ -32,8 +32,8 @@ class Launch(NamedTuple):
     has_configuration: bool = True
     """Whether that state begins with the name of the machine type; what this process saves then
     does too."""
-    machine: str = "q35"
-    """QEMU's machine type, with its version if a state depends on it."""
+    machine: str = ""
+    """QEMU's machine type with its version if a state depends on it; empty for the target's."""
     cpu: str = ""
     """The guest's CPU as `-cpu` takes it if a state depends on it; empty for the accelerator's
     usual one."""

@@ -27,13 +27,14 @@ from boincvm.hypervisor.contract import (
 from boincvm.hypervisor.disks import TRANSFER_DISK, TransferDiskFile
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu.checkpoint import OnStep
-from boincvm.hypervisor.qemu.command import CPUS, NETWORK_CARD
+from boincvm.hypervisor.qemu.command import NETWORK_CARD
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.hypervisor.qemu.process import LOG as LOG
 from boincvm.hypervisor.qemu.process import QemuProcess
 from boincvm.hypervisor.qemu.saving import Saving
 from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Origin, Restored
+from boincvm.hypervisor.qemu.target import TARGETS
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.qemu.prestarted import BegunProcess
@@ -113,7 +114,9 @@ class QemuMachine:
 
     @property
     def display(self) -> contract.Display | None:
-        return QemuDisplay(self.spec.directory / DISPLAY_SOCKET) if self.spec.display else None
+        if not self.spec.display or not TARGETS[self.spec.architecture].display_options:
+            return None
+        return QemuDisplay(self.spec.directory / DISPLAY_SOCKET)
 
     @property
     def transfer_disk(self) -> contract.TransferDisk | None:
@@ -295,7 +298,7 @@ class QemuMachine:
             self.spec,
             monitor,
             self._accelerator,
-            self._launch.cpu or CPUS[self._accelerator],
+            self._launch.cpu or TARGETS[self.spec.architecture].cpus[self._accelerator],
             self._layers,
             self._kept,
             record_layers,

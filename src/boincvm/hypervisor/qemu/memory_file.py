@@ -34,8 +34,9 @@ _LARGEST_META = 1 << 20
 _LARGEST_TAIL = 64 << 20
 _LARGEST_MEMORY = 1 << 40
 """Maximum bytes of all blocks of a machine's memory."""
-_OTHER_MEMORY = 64 << 20
-"""Maximum bytes that a machine has beside its main memory: firmware and video memory."""
+_OTHER_MEMORY = 192 << 20
+"""Maximum bytes that a machine has beside its main memory: firmware and video memory. A machine for
+AArch64 has 128 MiB of flash memory, all zeros."""
 _SLACK = 1 << 16
 """Bytes by which compression may enlarge a table."""
 _BUFFER = 1 << 20

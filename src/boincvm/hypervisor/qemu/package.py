@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boincvm.hypervisor.architecture import kernel_architecture
 from boincvm.hypervisor.built_in_package import BuiltInPackage
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ class QemuPackage(BuiltInPackage):
     """The `contract.DriverPackage` of QEMU."""
 
     name = "qemu"
-    proved_by = "the real QEMU 7.2 under emulation; KVM: on no machine of ours"
+    proved_by = (
+        "the real QEMU 7.2 under emulation, for both; KVM: on no machine of ours, and never for"
+        " aarch64"
+    )
 
     @property
     def depends_on(self) -> tuple[str, ...]:
@@ -45,7 +49,8 @@ class QemuPackage(BuiltInPackage):
         from boincvm.hypervisor.qemu.acceleration import probe
         from boincvm.hypervisor.qemu.driver import QemuDriver
 
-        return QemuDriver((await probe(kernel)).accelerator)
+        architecture = kernel_architecture(kernel)
+        return QemuDriver((await probe(kernel)).accelerator, architecture=architecture)
 
     def prestart(self, kernel: Path) -> QemuPrestart:
         """Return what begins a machine. Raises HypervisorMissingError."""

@@ -9,12 +9,14 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from boincvm.hypervisor.architecture import kernel_architecture
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.acceleration import known_verdict, probe
 from boincvm.hypervisor.qemu.identity import identity
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.process import QemuProcess
 from boincvm.hypervisor.qemu.start_source import Boot, Cloned, Origin
+from boincvm.hypervisor.qemu.target import TARGETS
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import Driver
@@ -66,10 +68,11 @@ class QemuPrestart:
 
             known = asyncio.run(probe(kernel))
         self._accelerator = known.accelerator
+        self._architecture = kernel_architecture(kernel)
         self._begun: BegunProcess | None = None
 
     def identity(self) -> dict[str, str]:
-        return identity(self._accelerator)
+        return identity(self._accelerator, TARGETS[self._architecture])
 
     def begin(self, spec: MachineSpec, golden: Path | None) -> None:
         """Begin the machine.
@@ -88,7 +91,7 @@ class QemuPrestart:
     def driver(self) -> Driver:
         from boincvm.hypervisor.qemu.driver import QemuDriver
 
-        return QemuDriver(self._accelerator, self._begun)
+        return QemuDriver(self._accelerator, self._begun, self._architecture)
 
     def end(self) -> None:
         if self._begun is not None:

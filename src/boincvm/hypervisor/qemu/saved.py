@@ -12,14 +12,19 @@ from typing import NamedTuple
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
-from boincvm.hypervisor.qemu.command import CPUS
 from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryImage
+from boincvm.hypervisor.qemu.target import AARCH64, X86_64, Target
 
-_MACHINE_TYPE = re.compile(r"pc-q35-[0-9]{1,2}\.[0-9]{1,2}")
+_MACHINE_TYPE = re.compile(r"(pc-q35|virt)-[0-9]{1,2}\.[0-9]{1,2}")
 _ACCELERATOR = re.compile(r"tcg|kvm")
-_CPUS = {"kvm": (CPUS["kvm"],), "tcg": ("max", CPUS["tcg"])}
-"""The CPUs that a machine may have been saved with, by accelerator. The first one is that of an
-older boincvm, which did not record it."""
+_TARGETS = {"pc-q35": X86_64, "virt": AARCH64}
+"""By machine type, without its version."""
+_CPUS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "pc-q35": {"kvm": (X86_64.cpus["kvm"],), "tcg": ("max", X86_64.cpus["tcg"])},
+    "virt": {"tcg": (AARCH64.cpus["tcg"],)},
+}
+"""The CPUs that a machine may have been saved with, by machine type and accelerator. The first one
+is that of an older boincvm, which did not record it."""
 _LAYER = re.compile(r"disk-[0-9]{6,9}\.qcow2")
 _MEMORY = re.compile(r"memory-[0-9]{6,9}")
 _LONGEST_SHOWN = 80
@@ -45,6 +50,11 @@ class SavedState(NamedTuple):
     layers: tuple[str, ...]
     """The names of the root disk's layers, the lowest first."""
 
+    @property
+    def target(self) -> Target:
+        """What QEMU runs such a machine as."""
+        return _TARGETS[_without_version(self.machine_type)]
+
 
 def read_saved_state(checkpoint: Checkpoint) -> SavedState:
     """Validate the checkpoint and return its state. Raises HypervisorError if it is invalid."""
@@ -54,11 +64,12 @@ def read_saved_state(checkpoint: Checkpoint) -> SavedState:
         raise HypervisorError("the checkpoint does not list its layers")
     check_layers(layers)
     memory = _matched(table, "memory", _MEMORY)
+    machine_type = _matched(table, "type", _MACHINE_TYPE)
     accelerator = _matched(table, "accelerator", _ACCELERATOR)
     state = SavedState(
-        machine_type=_matched(table, "type", _MACHINE_TYPE),
+        machine_type=machine_type,
         accelerator=accelerator,
-        cpu=_cpu(table, accelerator),
+        cpu=_cpu(table, machine_type, accelerator),
         processor=_text(table, "processor"),
         memory=memory,
         layers=tuple(layers),
@@ -115,8 +126,14 @@ def _matched(table: Mapping[str, object], name: str, pattern: re.Pattern[str]) -
     return value
 
 
-def _cpu(table: Mapping[str, object], accelerator: str) -> str:
-    known = _CPUS[accelerator]
+def _without_version(machine_type: str) -> str:
+    return machine_type.rpartition("-")[0]
+
+
+def _cpu(table: Mapping[str, object], machine_type: str, accelerator: str) -> str:
+    known = _CPUS[_without_version(machine_type)].get(accelerator)
+    if known is None:
+        raise HypervisorError(f"a machine {machine_type} was never saved under {accelerator}")
     if "cpu" not in table:
         return known[0]
     value = _text(table, "cpu")

@@ -19,6 +19,7 @@ _MAGIC, _VERSION = 0x5145564D, 3
 _MARK_SIZE = 8
 _CONFIGURATION, _START, _PART, _END, _SUBSECTION, _FOOTER = 0x07, 0x01, 0x02, 0x03, 0x05, 0x7E
 _RAM = b"ram"
+_PAGE_BITS = b"configuration/target-page-bits"
 _ZERO, _SIZES, _PAGE, _EOS, _CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
 _FLAGS = PAGE - 1
 _LARGEST_TAIL = 64 << 20
@@ -126,9 +127,20 @@ class _Reader:
                 raise StreamError("the name of its machine is too long")
             head += kind + length + self._take(size)
             kind = self._take(1)
+            if kind[0] == _SUBSECTION:
+                head += kind + self._page_size()
+                kind = self._take(1)
         if kind[0] != _START:
             raise StreamError("its configuration is unknown")
         return head
+
+    def _page_size(self) -> bytes:
+        """Read the subsection that a target has whose pages may be of several sizes: AArch64."""
+        length = self._take(1)
+        name, version, bits = self._take(length[0]), self._take(4), self._take(4)
+        if name != _PAGE_BITS or _LONG.unpack(bits)[0] != PAGE.bit_length() - 1:
+            raise StreamError("its configuration is unknown")
+        return length + name + version + bits
 
     def _blocks(self) -> tuple[Block, ...]:
         word = self._word()

@@ -89,6 +89,7 @@ class MachineStarter:
             spec.network,
             # Otherwise the client has checked who wrote what runs, and it may start on the host.
             is_trusted=self._context.signed is None,
+            architecture=spec.architecture,
         )
         choice = await in_side_thread(choose, needs, request, lambda: image.kernel)
         log(f"the machine {name}: {choice}")
