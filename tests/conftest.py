@@ -90,6 +90,12 @@ def base_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def arm64_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an image for arm64, which is built where it is missing or out of date."""
+    return ready_image(tmp_path_factory, "base-arm64", architecture="arm64")
+
+
+@pytest.fixture(scope="session")
 def small_kernel() -> Path:
     """Our own kernel for virtual machines, which takes minutes to build where it is missing."""
     return ready_kernel()

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from benchmarks import libvirt_daemon
 
+from boincvm.hypervisor.architecture import kernel_architecture
 from boincvm.hypervisor.contract import Driver, DriverPackage, Machine, MachineSpec
 from boincvm.hypervisor.registry import BUILT_IN, find_driver, open_driver
-from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
 from support.driven import add_programs, runs_linux
 from support.virtualbox.fixture import use_virtualbox
 from support.virtualbox.golden import WITH_A_BOOT, StartsCopies, golden_machine
@@ -26,6 +26,10 @@ _INTERPRETED = "virtualbox"
 """A boot takes a minute or two in the real VirtualBox's interpreter (support/virtualbox). So its
 machines are copies of one that has booted, and what needs boots of its own, or computes for long,
 is left to tests/vm/test_virtualbox.py."""
+_ARM64 = "qemu-aarch64"
+"""QEMU with an image for arm64, under emulation. What differs from x86-64 is in a machine's boot,
+its devices and its state; so here, too, machines are copies, and what only needs boots is left
+out."""
 _BOOTS = (
     "test_every_verb_twice",
     "test_a_pause_before_the_guest_has_spoken",
@@ -37,31 +41,42 @@ _BOOTS = (
     "test_nothing_runs_on",
     "test_its_verdict",
 )
+_LEFT_OUT = {
+    _INTERPRETED: _BOOTS,
+    # Its guests have a network, a balloon and golden snapshots, and each takes a boot of seconds.
+    _ARM64: (
+        *(set(_BOOTS) - {"test_the_network_card", "test_golden_snapshots"}),
+        "test_its_machines_can_do_what_it_says_and_nothing_else",  # for x86-64 that is
+        "test_what_doctor_looks_at",
+        "test_nothing_is_used_while_it_is_paused",
+    ),
+}
+"""Names of tests, by variant."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes too long with the real VirtualBox, and give the rest time to boot it."""
-    left_out = [item for item in items if _boots_interpreted(item)]
+    """Leave out what takes too long for what it shows, and give a slow boot its time."""
+    left_out = [item for item in items if _is_left_out(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
     for item in items:
-        if _is_interpreted(item):
+        if _variant(item) == _INTERPRETED:
             # Before that of the module: the first mark counts.
             item.add_marker(pytest.mark.timeout(WITH_A_BOOT), append=False)
 
 
-def _is_interpreted(item: pytest.Item) -> bool:
+def _variant(item: pytest.Item) -> str:
     call = getattr(item, "callspec", None)
-    return call is not None and call.params.get("package") == _INTERPRETED
+    return str(call.params.get("variant", "")) if call is not None else ""
 
 
-def _boots_interpreted(item: pytest.Item) -> bool:
-    return (
-        _is_interpreted(item) and isinstance(item, pytest.Function) and item.originalname in _BOOTS
-    )
+def _is_left_out(item: pytest.Item) -> bool:
+    name = item.originalname if isinstance(item, pytest.Function) else ""
+    return name in _LEFT_OUT.get(_variant(item), ())
 
 
-_TESTED = DRIVERS or list(BUILT_IN)
+_TESTED = DRIVERS or [*BUILT_IN, _ARM64]
+"""Drivers, and variants of them."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,23 +98,46 @@ def vmware() -> Iterator[None]:
 
 
 @pytest.fixture(params=_TESTED)
-def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DriverPackage:
-    if request.param == _INTERPRETED:
-        use_virtualbox(monkeypatch)
-    if request.param == "uml":
-        request.getfixturevalue("uml_kernel")
-    if request.param == "vmware":
-        request.getfixturevalue("vmware")
-    return find_driver(request.param)
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-async def driver(package: DriverPackage, kernel: Path, tmp_path: Path) -> Driver:
-    driver = await open_driver(package.name, kernel)
+def package(
+    variant: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> DriverPackage:
+    if variant == _INTERPRETED:
+        use_virtualbox(monkeypatch)
+    if variant == "uml":
+        request.getfixturevalue("uml_kernel")
+    if variant == "vmware":
+        request.getfixturevalue("vmware")
+    return find_driver("qemu" if variant == _ARM64 else variant)
+
+
+@pytest.fixture
+def image(variant: str, request: pytest.FixtureRequest) -> Path:
+    """The directory of the image that the machines are of."""
+    found = request.getfixturevalue("arm64_image" if variant == _ARM64 else "base_image")
+    assert isinstance(found, Path)
+    return found
+
+
+@pytest.fixture
+def kernel(image: Path) -> Path:
+    return image / "kernel"
+
+
+@pytest.fixture
+async def driver(variant: str, package: DriverPackage, image: Path, tmp_path: Path) -> Driver:
+    driver = await open_driver(package.name, image / "kernel")
     add_programs(driver)
-    if isinstance(driver, VirtualBoxDriver):
-        spec = _small_machine(kernel.parent, tmp_path)
+    spec = _small_machine(image, tmp_path)
+    if variant == _INTERPRETED:
         return StartsCopies(driver, await golden_machine(driver, spec))
+    if variant == _ARM64:
+        golden = await golden_machine(driver, spec, "base-arm64", balloon=False)
+        return StartsCopies(driver, golden)
     return driver
 
 
@@ -112,20 +150,21 @@ def linux(driver: Driver) -> Driver:
 
 
 @pytest.fixture
-def spec_in(base_image: Path, tmp_path: Path) -> Callable[[str], MachineSpec]:
+def spec_in(image: Path, tmp_path: Path) -> Callable[[str], MachineSpec]:
     """A small machine whose files lie in a new directory of that name."""
 
     def make(name: str) -> MachineSpec:
         directory = tmp_path / name
         directory.mkdir(mode=0o700)
-        return _small_machine(base_image, directory)
+        return _small_machine(image, directory)
 
     return make
 
 
 def _small_machine(image: Path, directory: Path) -> MachineSpec:
     files = (image / "kernel", image / "initrd", image / "root.qcow2")
-    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+    spec = MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+    return spec._replace(architecture=kernel_architecture(image / "kernel"))
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
 LIMIT = 120.0
 
 
-def link_images(images: Path) -> None:
-    """Make a store of images that has this user's base image."""
+def link_images(images: Path, image: str = "base") -> None:
+    """Make a store of images that has this user's image of that name."""
     for name in ("names", "objects"):
         (images / name).mkdir(parents=True)
     store = data_directory() / "images"
-    digest = (store / "names" / "base").read_text().strip()
-    (images / "names" / "base").write_text(digest)
+    digest = (store / "names" / image).read_text().strip()
+    (images / "names" / image).write_text(digest)
     # Links, because an image is large and read-only.
     (images / "objects" / digest).mkdir()
     for path in (store / "objects" / digest).iterdir():

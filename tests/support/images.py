@@ -20,6 +20,7 @@ def ready_image(
     *,
     packages: Iterable[str] = (),
     shapes: Iterable[tuple[str, ...]] = (),
+    architecture: str = "amd64",
     limit: float = BUILD_LIMIT,
 ) -> Path:
     """Return the image's directory; build it if it is missing or out of date.
@@ -32,7 +33,7 @@ def ready_image(
     with (tmp_path_factory.getbasetemp().parent / f"image-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for arguments in (
-            ["build", "--if-missing", *named, name],
+            ["build", "--if-missing", "--architecture", architecture, *named, name],
             *(["warm", *shape, name] for shape in shapes),
         ):
             subprocess.run(

@@ -1,7 +1,8 @@
-"""A golden snapshot of the real VirtualBox, made once, of which tests start copies.
+"""A golden snapshot that is made once, of which tests start copies.
 
 A boot takes a minute or two in VirtualBox's interpreter, a copy a second or two. The snapshot lies
-in the cache, in a data directory of its own with the base image, for one image and one VirtualBox.
+in the cache, in a data directory of its own with its image, for one image and one version of the
+hypervisor.
 """
 
 import asyncio
@@ -16,9 +17,7 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from boincvm.host.own_files import make_directory
-from boincvm.hypervisor.contract import Machine, MachineSpec
-from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver
-from boincvm.hypervisor.virtualbox.machine import VirtualBoxMachine
+from boincvm.hypervisor.contract import Driver, GoldenSnapshots, Machine, MachineSpec
 from boincvm.image.store import ImageStore
 from boincvm.job.model import Limits
 from boincvm.machine.golden.maker import make_golden
@@ -31,7 +30,6 @@ BOOT_LIMIT = 500.0
 WITH_A_BOOT = BOOT_LIMIT + 300.0
 """Seconds for a test that may be the first one, and has to boot it."""
 _LIMITS = Limits(boot=BOOT_LIMIT, silence=BOOT_LIMIT, stop=BOOT_LIMIT)
-_PLACE = "virtualbox-golden"
 STATES: WeakKeyDictionary[Machine, Mapping[str, object]] = WeakKeyDictionary()
 """The guest link's states of machines that are copies: see `support.driven.answering`."""
 
@@ -44,12 +42,12 @@ class GoldenMachine(NamedTuple):
 
     @property
     def data_directory(self) -> Path:
-        """Return the data directory of a user who has it, and the base image."""
+        """Return the data directory of a user who has it, and its image."""
         return self.spec.directory.parents[3]
 
-    def clone(self, driver: VirtualBoxDriver, spec: MachineSpec) -> VirtualBoxMachine:
+    def clone(self, driver: Driver, spec: MachineSpec) -> Machine:
         """Return a copy, which `answering` starts as if it had booted."""
-        machine = driver.golden_snapshots.clone(spec, self.spec.directory)
+        machine = _snapshots(driver).clone(spec, self.spec.directory)
         STATES[machine] = self.link
         return machine
 
@@ -59,13 +57,21 @@ class GoldenMachine(NamedTuple):
         return spec._replace(**free) == self.spec
 
 
-async def golden_machine(driver: VirtualBoxDriver, spec: MachineSpec) -> GoldenMachine:
-    """Return the snapshot for machines like `spec` of the base image, made where it is missing.
+def _snapshots(driver: Driver) -> GoldenSnapshots:
+    assert driver.golden_snapshots is not None
+    return driver.golden_snapshots
 
-    It is one for a task of a BOINC client, whose machine has a balloon where the driver has any.
+
+async def golden_machine(
+    driver: Driver, spec: MachineSpec, name: str = "base", *, balloon: bool = True
+) -> GoldenMachine:
+    """Return the snapshot for machines like `spec` of the image `name`, made where it is missing.
+
+    With `balloon` it is one for a task of a BOINC client.
     """
-    needs = json.dumps([spec.root.parent.name, driver.golden_snapshots.identity()], sort_keys=True)
-    place = cache_directory() / _PLACE
+    identity = _snapshots(driver).identity()
+    needs = json.dumps([spec.root.parent.name, identity], sort_keys=True)
+    place = cache_directory() / f"{driver.name}-golden"
     make_directory(place)
     with (place / "lock").open("w") as lock:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
@@ -76,11 +82,11 @@ async def golden_machine(driver: VirtualBoxDriver, spec: MachineSpec) -> GoldenM
                 with suppress(NotADirectoryError):
                     shutil.rmtree(old)
             make_directory(home)
-            link_images(images)
-        with ImageStore(images).open("base") as image:
-            shape = spec._replace(balloon=True, ephemeral=False)
+            link_images(images, name)
+        with ImageStore(images).open(name) as image:
+            shape = spec._replace(balloon=balloon, ephemeral=False)
             await make_golden(driver, image, shape, _LIMITS)
-            found = find_golden(image, shape, driver.golden_snapshots.identity()).golden
+            found = find_golden(image, shape, identity).golden
             assert found is not None
     return GoldenMachine(spec._replace(directory=found.directory, ephemeral=False), found.link)
 
@@ -88,7 +94,7 @@ async def golden_machine(driver: VirtualBoxDriver, spec: MachineSpec) -> GoldenM
 class StartsCopies:
     """A driver whose machines are copies where they can be, for the conformance suite."""
 
-    def __init__(self, driver: VirtualBoxDriver, golden: GoldenMachine) -> None:
+    def __init__(self, driver: Driver, golden: GoldenMachine) -> None:
         self._driver = driver
         self._golden = golden
         self.name = driver.name
@@ -97,7 +103,7 @@ class StartsCopies:
         self.saved_machines = driver.saved_machines
         self.golden_snapshots = driver.golden_snapshots
 
-    def machine(self, spec: MachineSpec) -> VirtualBoxMachine:
+    def machine(self, spec: MachineSpec) -> Machine:
         if self._golden.is_like(spec):
             return self._golden.clone(self._driver, spec)
         return self._driver.machine(spec)
