@@ -12,7 +12,7 @@ IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
 # libvirt-python is compiled where it is installed.
 BINDING_PACKAGES := libvirt-dev pkg-config gcc libc6-dev
 KERNEL_PACKAGES := bubblewrap bc bison flex gcc libc6-dev libelf-dev make xz-utils
-TEST_PACKAGES := $(KERNEL_PACKAGES) libvirt-daemon libvirt-daemon-driver-qemu user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc
+TEST_PACKAGES := $(KERNEL_PACKAGES) qemu-system-arm libvirt-daemon libvirt-daemon-driver-qemu user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc
 
 .PHONY: demo test check coverage bench setup packages test-packages environment environment-dev images uml-kernel clean
 

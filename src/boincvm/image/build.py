@@ -128,8 +128,9 @@ def check_architecture(name: str) -> ImageArchitecture:
 
 def _own_kernel(name: str, architecture: ImageArchitecture) -> GuestKernel:
     if architecture is not AMD64:
+        shown = ascii(name)[1:-1][:40]
         raise UsageError(
-            f"the kernel {ascii(name)[1:-1][:40]} is for amd64, and the image for {architecture.name}",
+            f"the kernel {shown} is for amd64, and the image for {architecture.name}",
             hint=f"leave out --kernel: images for {architecture.name} have Debian's kernel",
         )
     if name == kernel_store.UML:

@@ -22,14 +22,16 @@ COLUMNS = {
 
 
 def table() -> str:
-    heads = ["driver", *COLUMNS.values(), "processors", "proved by"]
+    heads = ["driver", *COLUMNS.values(), "processors", "images for", "proved by"]
     lines = [heads, ["---"] * len(heads)]
     for name in BUILT_IN:
         package = find_driver(name)
-        can, most = package.abilities
+        can, most, architectures = package.abilities
         cells = ["yes" if ability in can else "no" for ability in COLUMNS]
         processors = "as many as the host" if most is None else str(most)
-        lines.append([f"`{name}`", *cells, processors, package.proved_by or "nothing yet"])
+        kinds = ", ".join(sorted(kind.value for kind in architectures))
+        proved = package.proved_by or "nothing yet"
+        lines.append([f"`{name}`", *cells, processors, kinds, proved])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 

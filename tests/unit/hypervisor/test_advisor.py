@@ -10,6 +10,7 @@ import pytest
 
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor import advisor
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.contract import CONTRACT_VERSION
 from boincvm.hypervisor.preferences import preferences_file
 from boincvm.hypervisor.verdict import (
@@ -26,7 +27,9 @@ FINE = Verdict(
     speed=Speed.EMULATED,
     isolation=Isolation.SANDBOX,
     isolated_by="a box",
-    abilities=Abilities(frozenset((Ability.NETWORK, Ability.GOLDEN)), 3),
+    abilities=Abilities(
+        frozenset((Ability.NETWORK, Ability.GOLDEN)), 3, frozenset((Architecture.AARCH64,))
+    ),
 )
 
 

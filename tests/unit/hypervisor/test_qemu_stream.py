@@ -228,6 +228,23 @@ def test_a_page_is_filled_with_zeros_only() -> None:
     refuse(stream(section(END, zeros(0, b"vga", fill=b"\1"))), "something other than zeros")
 
 
+def page_bits(bits: int, name: bytes = b"configuration/target-page-bits") -> bytes:
+    """The subsection of a target whose pages may be of several sizes."""
+    return b"\x05" + bytes([len(name)]) + name + struct.pack(">II", 1, bits)
+
+
+def test_how_large_pages_are_belongs_to_the_head() -> None:
+    head = HEAD + page_bits(12)
+    frame, _ = parse(head + setup() + section(END) + TAIL)
+    assert frame.head == head
+    assert frame.has_configuration
+    target = io.BytesIO()
+    writer = StreamWriter(target, frame)
+    writer.begin()
+    writer.end()
+    assert parse(target.getvalue())[0] == frame
+
+
 WRONG_BEGINNINGS = {
     "old version": (b"QEVM\0\0\0\x02" + setup(), "magic number"),
     "other mark": (b"QFI\xfb\0\0\0\x03" + setup(), "magic number"),
@@ -240,6 +257,12 @@ WRONG_BEGINNINGS = {
         "name of its machine is too long",
     ),
     "subsection": (HEAD + b"\x05" + setup(), "configuration"),
+    "pages of another size": (HEAD + page_bits(16) + setup(), "configuration"),
+    "pages of a huge size": (HEAD + page_bits(0xFFFFFFFF) + setup(), "configuration"),
+    "other subsection": (
+        HEAD + page_bits(12, b"configuration/capabilities") + setup(),
+        "configuration",
+    ),
     "other device": (HEAD + setup().replace(b"\x03ram", b"\x03rom"), "does not begin with memory"),
     "longer device": (
         HEAD + setup().replace(b"\x03ram", b"\x04tram"),

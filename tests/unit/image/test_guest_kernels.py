@@ -148,6 +148,8 @@ def test_an_image_takes_only_a_kernel_that_is_there() -> None:
         build_image("x", kernel="uml", boot=booted, progress=QUIET)
     with pytest.raises(UsageError, match="there is no kernel"):
         build_image("x", kernel="odd", boot=booted, progress=QUIET)
+    with pytest.raises(UsageError, match="small is for amd64, and the image for arm64"):
+        build_image("x", kernel="small", architecture="arm64", boot=booted, progress=QUIET)
 
 
 def test_an_image_s_recipe_names_its_kernel() -> None:

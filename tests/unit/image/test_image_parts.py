@@ -19,10 +19,12 @@ import pytest
 from boincvm.errors import BoincvmError, HostDiskFullError, ImageBuildError, UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.image import agent_files, bytecode, tools
+from boincvm.image.architectures import AMD64, ARM64
+from boincvm.image.build import check_architecture
 from boincvm.image.exclude import is_for_kernel, is_unread, is_unused
 from boincvm.image.initrd import Entry, cpio
 from boincvm.image.interruption import terminable
-from boincvm.image.kernel import decompress, extract_kernel, module_needs
+from boincvm.image.kernel import decompress, extract_image, extract_kernel, module_needs
 from boincvm.image.names import check_mirror, check_package_names
 from boincvm.image.packages import _explained
 from boincvm.image.progress import Progress
@@ -66,6 +68,26 @@ def test_the_kernel_is_found_in_each_packing(payload):
 def test_what_is_no_kernel_is_refused(image):
     with pytest.raises(ImageBuildError):
         extract_kernel(image)
+
+
+ARM64_IMAGE = b"MZ" + bytes(54) + b"ARM\x64" + bytes(range(256)) * 40
+
+
+@pytest.mark.parametrize(
+    "content", [ARM64_IMAGE, gzip.compress(ARM64_IMAGE)], ids=["plain", "gzip"]
+)
+def test_an_arm64_kernel(content):
+    assert extract_image(content) == ARM64_IMAGE
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", ELF, make_bzimage(ELF), gzip.compress(b"MZ" * 100)],
+    ids=["empty", "elf", "bzimage", "gzip"],
+)
+def test_what_is_no_arm64_kernel_is_refused(content):
+    with pytest.raises(ImageBuildError, match="not an arm64 Image"):
+        extract_image(content)
 
 
 def test_plain_content_stays():
@@ -172,6 +194,26 @@ def test_all_missing_programs_are_in_one_error(monkeypatch, tmp_path):
     assert caught.value.hint.startswith("apt-get install ")
     assert "e2fsprogs" in caught.value.hint
     assert "qemu-utils" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("architecture", "package", "other"),
+    [(AMD64, "qemu-system-x86", "qemu-system-arm"), (ARM64, "qemu-system-arm", "qemu-system-x86")],
+)
+def test_only_the_emulator_of_the_images_machines_is_needed(
+    monkeypatch, tmp_path, architecture, package, other
+):
+    monkeypatch.setattr(tools, "search_path", lambda: str(tmp_path))
+    with pytest.raises(ImageBuildError) as caught:
+        tools.check_host(tmp_path, architecture)
+    assert package in caught.value.hint.split()
+    assert other not in caught.value.hint.split()
+
+
+def test_an_unknown_architecture():
+    with pytest.raises(ImageBuildError, match="images for 'mips' cannot be built") as caught:
+        check_architecture("mips")
+    assert caught.value.hint == "choose one of: amd64, arm64"
 
 
 def test_a_full_disk_is_said_before_the_build(monkeypatch, tmp_path):

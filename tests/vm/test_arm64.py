@@ -1,0 +1,100 @@
+"""Machines of an image for arm64, which QEMU emulates, as users start them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from boincvm.exit_codes import ExitCode
+from boincvm.hypervisor.architecture import Architecture
+from boincvm.hypervisor.contract import MachineSpec, MachineState
+from boincvm.hypervisor.qemu.driver import QemuDriver
+from boincvm.image.store import ImageStore
+from support.bench import Bench
+from support.driven import LIMIT, Running, answering, shell
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.usefixtures("arm64_image")
+def test_a_run_with_files(bench: Bench) -> None:
+    (bench.work / "in.txt").write_text("hello\n")
+    script = "uname -m >out.txt; cat in.txt >>out.txt; python3 -c 'print(6 * 7)' >>out.txt"
+    options = ("--image", "base-arm64", "--input", "in.txt", "--output", "out.txt")
+    done = bench.run(*options, "--", "sh", "-c", script)
+    assert done.code == 0, done.stderr
+    assert (bench.work / "out.txt").read_text() == "aarch64\nhello\n42\n"
+
+
+@pytest.mark.usefixtures("arm64_image")
+def test_a_driver_that_cannot_run_it(bench: Bench) -> None:
+    done = bench.run("--driver", "uml", "--image", "base-arm64", "--", "true")
+    done.says(ExitCode.USAGE, "the driver uml runs no images for aarch64")
+
+
+@pytest.mark.usefixtures("arm64_image")
+def test_without_its_emulator(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is QEMU for x86-64, and nothing else."""
+    usual = shutil.which("qemu-system-x86_64")
+    assert usual is not None
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "qemu-system-x86_64").symlink_to(usual)
+    monkeypatch.setenv("PATH", str(programs))
+    done = bench.run("--image", "base-arm64", "--", "true")
+    done.says(ExitCode.HYPERVISOR_MISSING, "qemu-system-aarch64 is not installed")
+    assert "apt-get install --no-install-recommends qemu-system-arm" in done.stderr
+
+
+def test_the_image_says_what_it_is_for(arm64_image: Path) -> None:
+    manifest = json.loads((arm64_image / "manifest.json").read_text())
+    assert manifest["architecture"] == "arm64"
+    assert {package["architecture"] for package in manifest["packages"]} <= {"arm64", "all"}
+    with ImageStore().open("base-arm64") as image:
+        assert image.architecture is Architecture.AARCH64
+
+
+@pytest.fixture
+def spec(arm64_image: Path, tmp_path: Path) -> MachineSpec:
+    directory = tmp_path / "machine"
+    directory.mkdir(mode=0o700)
+    files = (arm64_image / "kernel", arm64_image / "initrd", arm64_image / "root.qcow2")
+    shape = MachineSpec(directory, *files, memory=256 << 20, cpus=2)
+    return shape._replace(architecture=Architecture.AARCH64)
+
+
+async def test_a_booted_machine_goes_on_from_its_checkpoints(spec: MachineSpec) -> None:
+    """Its stream of state says how large its pages are, which that of a copy does not."""
+    driver = QemuDriver("tcg", architecture=Architecture.AARCH64)
+    machine = driver.machine(spec)
+    try:
+        async with answering(machine) as link:
+            assert (await shell(link, "uname -m; nproc")).split() == ["aarch64", "2"]
+            program = Running(link, "cat")
+            await program.feed(b"one")
+            await program.until(3)
+            await link.quiesce(LIMIT)
+            await machine.checkpoint(1)
+            await link.attach(LIMIT)
+            await shell(link, "echo kept >/root/file")
+            await link.quiesce(LIMIT)
+            link_state, state = link.state(), program.program.state()
+            saved = await machine.save(2)
+        assert saved.machine["type"].startswith("virt-")
+        assert all(finding.is_good for finding in driver.examine(saved))
+        restored = driver.restore(spec, saved)
+        try:
+            async with answering(restored, link_state) as link:
+                assert restored.state is MachineState.PAUSED
+                program = Running.attached(link, state)
+                await link.attach(LIMIT, let_run=restored.resume)
+                await program.feed(b"two")
+                assert (await program.until(3))[-3:] == b"two"
+                assert await shell(link, "cat /root/file") == "kept\n"
+        finally:
+            await restored.destroy()
+    finally:
+        await machine.destroy()
