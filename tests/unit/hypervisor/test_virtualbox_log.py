@@ -74,7 +74,7 @@ async def test_a_guest_cannot_say_so(file: Path) -> None:
 async def test_the_last_words_of_a_log_without_trouble(file: Path) -> None:
     log = MachineLog(file, lambda: None)
     log.close()
-    assert log.last_words() == "Console: 'Running'"
+    assert log.last_words() == "Console: state 'Running'"
 
 
 async def test_a_log_that_is_not_there(tmp_path: Path) -> None:
