@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from boincvm.hypervisor.registry import find_driver
 from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver, open_driver
 from boincvm.hypervisor.virtualbox.installation import DEVICE, MODULE_HINT
 from boincvm.hypervisor.virtualbox.machine import VirtualBoxMachine
+from boincvm.hypervisor.virtualbox.saved import GOLDEN_TABLE
 from boincvm.hypervisor.virtualbox.vboxmanage import parse_table
 from boincvm.paths import cache_directory
 from support.booted import spec_in
@@ -358,6 +360,24 @@ async def test_layers_that_cannot_be_recorded(copy: VirtualBoxMachine) -> None:
         assert copy.state is MachineState.RUNNING
         assert {path.name for path in copy.spec.directory.iterdir()} == files
         assert await shell(link, "echo kept >/root/file; sync; cat /root/file") == "kept\n"
+
+
+async def test_a_state_that_another_version_has_saved(
+    driver: VirtualBoxDriver, golden: GoldenMachine, spec: MachineSpec, tmp_path: Path
+) -> None:
+    """An older one's is tried; if it cannot be read, the error names both versions."""
+    older = tmp_path / "older"
+    shutil.copytree(golden.spec.directory, older)
+    table = json.loads((older / GOLDEN_TABLE).read_text())
+    (older / GOLDEN_TABLE).write_text(json.dumps({**table, "virtualbox": "7.0.10"}))
+    os.truncate(older / table["state"], 4096)
+    machine = driver.golden_snapshots.clone(spec, older)
+    try:
+        with pytest.raises(HypervisorError) as caught:
+            await machine.start()
+    finally:
+        await machine.destroy()
+    assert f"VirtualBox 7.0.10 saved it, and {driver.version} is here" in caught.value.message
 
 
 async def test_many_checkpoints(driver: VirtualBoxDriver, copy: VirtualBoxMachine) -> None:

@@ -187,6 +187,11 @@ class VirtualBoxMachine:
             process = await HeadlessProcess.start(self.home, self._id, paused=goes_on)
         except OSError as error:
             raise host_error("VirtualBox cannot be started", error, HypervisorError) from error
+        except VirtualBoxError as error:
+            other = self._other_version()
+            if not other:
+                raise
+            raise HypervisorError(f"{error.message}{other}", hint=error.hint) from error
         self._process = process
         if goes_on:
             await self._until_paused(self.home)
@@ -207,7 +212,13 @@ class VirtualBoxMachine:
         except TimeoutError:
             pass
         reason = await self._why_it_did_not_go_on()
-        raise HypervisorError(f"the machine does not go on: {reason}")
+        raise HypervisorError(f"the machine does not go on{self._other_version()}: {reason}")
+
+    def _other_version(self) -> str:
+        """Say that another VirtualBox has saved what the machine starts from, if that is so."""
+        if self._source is None or self._source.saved.version == str(self._version):
+            return ""
+        return f" (VirtualBox {self._source.saved.version} saved it, and {self._version} is here)"
 
     async def _why_it_did_not_go_on(self) -> str:
         if self._process is None:
