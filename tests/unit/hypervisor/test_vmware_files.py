@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.errors import HypervisorError
+from boincvm.errors import HypervisorError, UsageError
 from boincvm.host.resources import processor_name
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
@@ -78,7 +78,7 @@ def test_a_definition_of_a_machine_that_goes_on(spec: MachineSpec) -> None:
 
 
 def test_memory_that_vmware_does_not_have(spec: MachineSpec) -> None:
-    with pytest.raises(HypervisorError, match="steps of 4 MiB"):
+    with pytest.raises(UsageError, match="steps of 4 MiB"):
         a_definition(spec._replace(memory=(256 << 20) + (1 << 20)))
 
 

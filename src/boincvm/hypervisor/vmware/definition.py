@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.errors import HypervisorError
+from boincvm.errors import UsageError
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.kernel_arguments import COMMON
 
@@ -52,9 +52,12 @@ def kernel_arguments(spec: MachineSpec) -> str:
 
 
 def definition(spec: MachineSpec, machine: Definition) -> str:
-    """Return the .vmx file's text. Raises HypervisorError for a size that VMware does not have."""
+    """Return the .vmx file's text. Raises UsageError for a size that VMware does not have."""
     if spec.memory % _MEMORY_STEP:
-        raise HypervisorError("VMware gives a machine memory in steps of 4 MiB only")
+        raise UsageError(
+            "VMware gives a machine memory in steps of 4 MiB only",
+            hint="ask for a multiple of 4 MiB",
+        )
     values = {
         **_MACHINE,
         "displayName": machine.name,
