@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.contract import MachineSpec, MachineState
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.image.store import ImageStore
+from boincvm.machine.start_source import Boot
 from support.bench import Bench
 from support.driven import LIMIT, Running, answering, shell
 
@@ -47,6 +49,12 @@ def test_without_its_emulator(
     done = bench.run("--image", "base-arm64", "--", "true")
     done.says(ExitCode.HYPERVISOR_MISSING, "qemu-system-aarch64 is not installed")
     assert "apt-get install --no-install-recommends qemu-system-arm" in done.stderr
+
+
+def test_it_has_no_screen(spec: MachineSpec) -> None:
+    driver = QemuDriver("tcg", architecture=Architecture.AARCH64)
+    with pytest.raises(UsageError, match="a machine for aarch64 of the driver qemu has no screen"):
+        Boot().make(driver, spec._replace(display=True))
 
 
 def test_the_image_says_what_it_is_for(arm64_image: Path) -> None:

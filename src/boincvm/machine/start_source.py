@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from boincvm.errors import BoincvmError, UsageError
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.contract import Driver, Machine, MachineSpec
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.golden.snapshots import Found, discard_golden, find_golden
@@ -55,6 +56,7 @@ class Boot:
         Raises UsageError if it lacks something that the spec asks for.
         """
         machine = _freezable(driver, spec) if self._freezable else driver.machine(spec)
+        kind = "" if spec.architecture is Architecture.X86_64 else f" for {spec.architecture.value}"
         for asked_for, capability, what in (
             (spec.network, machine.network, "network"),
             (spec.display, machine.display, "screen"),
@@ -62,7 +64,7 @@ class Boot:
         ):
             if asked_for and capability is None:
                 raise UsageError(
-                    f"a machine of the driver {driver.name} has no {what}",
+                    f"a machine{kind} of the driver {driver.name} has no {what}",
                     hint="leave it out, or choose another driver",
                 )
         if driver.most_cpus is not None and spec.cpus > driver.most_cpus:
