@@ -70,7 +70,7 @@ class Agent:
             if self._watches is not None and self._watches.due is not None:
                 wait = min(wait, self._watches.due - time.monotonic())
                 if wait <= 0:
-                    self._watches.look()
+                    self._watches.check()
                     continue
             for descriptor, events in self._wait(wait):
                 self._handle(descriptor, events)
@@ -136,9 +136,9 @@ class Agent:
         signals = os.read(self._wake_read, 4096)
         if self._watches is not None:
             self._watches.notice(signals)
-        self._bury()
+        self._reap_children()
 
-    def _bury(self) -> None:
+    def _reap_children(self) -> None:
         """Every dead child, our own or an orphan that the kernel gave to us."""
         while True:
             try:
@@ -197,7 +197,7 @@ class Agent:
         elif frame.command == "MESSAGE":
             word, call = frame.headers["word"], frame.headers.get("call", "")
             try:
-                self._obey_word(word, call, frame)
+                self._handle_message(word, call, frame)
             except CannotStartError as error:
                 headers = {"reason": str(error.number), "at": error.where}
                 self._link.send("failed", call, headers)
@@ -209,7 +209,7 @@ class Agent:
                 else:
                     self._fail(call, str(error.errno or 0), error.strerror or str(error))
 
-    def _obey_word(self, word: str, call: str, frame: Frame) -> None:
+    def _handle_message(self, word: str, call: str, frame: Frame) -> None:
         if word == "run":
             self._programs[call] = self._start(call, frame)
         elif word == "put":
@@ -225,11 +225,11 @@ class Agent:
             self._link.write()
             machine.power_off()
         elif word == "quiesce":
-            self._fall_quiet(hold="hold" in frame.headers)
+            self._quiesce(hold="hold" in frame.headers)
         elif word == "attach":
             self._go_on(frame)
         elif call in self._programs:
-            self._obey_for_program(word, self._programs[call], frame)
+            self._handle_program_message(word, self._programs[call], frame)
         elif call in self._receivers:
             if not self._receivers[call].take(word, frame):
                 del self._receivers[call]
@@ -238,7 +238,7 @@ class Agent:
             self._link.resume()
         # Any other word belongs to a call that has ended meanwhile.
 
-    def _obey_for_program(self, word: str, program: Program, frame: Frame) -> None:
+    def _handle_program_message(self, word: str, program: Program, frame: Frame) -> None:
         if word == "stdin":
             program.feed(frame.body, ends="ends" in frame.headers)
         elif word == "credit":
@@ -254,7 +254,7 @@ class Agent:
             watch = Watch(self._link, program.call, number, program.directory, frame.body)
             self._watches.add(watch)
 
-    def _fall_quiet(self, *, hold: bool) -> None:
+    def _quiesce(self, *, hold: bool) -> None:
         """`quiesce`: the machine may be kept then, so what can be made beforehand is made.
 
         Where the machine goes on, no program may see random numbers that another copy of it has
@@ -290,7 +290,7 @@ class Agent:
         if self._programs:
             machine.put_first(first=False)
             for program in self._programs.values():
-                program.let_go_on()
+                program.release()
         self._set_beat(frame.headers["heart-beat"])
         if self._quiet is not None:
             self._quiet.end()

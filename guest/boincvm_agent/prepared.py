@@ -70,10 +70,10 @@ class OutOfMemoryKills:
         """Since boot."""
         if self._news.poll(0):
             os.lseek(self._log, 0, SEEK_END)  # before the look: nothing falls in between
-            self._known = self._look()
+            self._known = self._read_count()
         return self._known
 
-    def _look(self) -> int:
+    def _read_count(self) -> int:
         text = b""
         while piece := os.pread(self._counters, _SIZE, len(text)):
             text += piece

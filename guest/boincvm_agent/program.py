@@ -128,11 +128,11 @@ class Program:
         return True
 
     def hold(self) -> None:
-        """Its processes stand still until `let_go_on`."""
+        """Its processes stand still until `release`."""
         if self._ended is None:
             self._group.freeze()
 
-    def let_go_on(self) -> None:
+    def release(self) -> None:
         """The opposite of `hold`; again is harmless."""
         if self._ended is None:
             self._group.thaw()

@@ -41,7 +41,7 @@ class Watch:
         self._watched = -1
         self._last: tuple[int, int, bytes] | None = None
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Arms, then tells the host what is new, so that no change falls in between."""
         found = self._find()
         if found is not None and found != self._last:
@@ -93,7 +93,7 @@ class Watches:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._watches: list[Watch] = []
-        self._looked = 0.0
+        self._checked_at = 0.0
         self.due: float | None = None
         """When to look next, by the monotonic clock; None while nothing has happened."""
         _signal.signal(_SIGIO, lambda *_: None)
@@ -101,28 +101,28 @@ class Watches:
     def add(self, watch: Watch) -> None:
         """Watches one more; what is there now is reported."""
         self._watches.append(watch)
-        watch.look()
+        watch.check()
 
     def notice(self, signals: bytes) -> None:
         """Signals have come; among them may be that something happened in a directory."""
         if _SIGIO in signals and self.due is None:
-            self.due = max(time.monotonic(), self._looked + _PAUSE)
+            self.due = max(time.monotonic(), self._checked_at + _PAUSE)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """To be called when `due` has come."""
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         if not self._link.has_room:
-            self.due = self._looked + _PAUSE
+            self.due = self._checked_at + _PAUSE
             return
         self.due = None
         for watch in self._watches:
-            watch.look()
+            watch.check()
 
     def finish(self, call: str) -> None:
         """The program has ended: a last look at what it has written."""
         for watch in self._watches:
             if watch.call == call:
-                watch.look()
+                watch.check()
         self.drop(call)
 
     def drop(self, call: str) -> None:

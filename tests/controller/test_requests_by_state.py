@@ -67,7 +67,7 @@ class Asked:
         elif state is VmState.STUCK:
             machine = self.faces.controller.machines.find("m")
             assert machine is not None
-            machine.hear(is_silent=True)
+            machine.set_silent(is_silent=True)
         else:
             await self.do({VmState.PAUSED: "pause", VmState.SAVED: "save"}[state])
 

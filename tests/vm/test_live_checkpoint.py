@@ -59,7 +59,7 @@ async def test_no_write_is_lost(
 ) -> None:
     """QEMU 7.2 loses some under emulation, unless it is used as we do (qemu/checkpoint.py)."""
     memory = tmp_path / "memory"
-    go_on = LiveMigration.let_go_on
+    go_on = LiveMigration.resume
 
     async def look_and_go_on(migration: LiveMigration) -> None:
         # The guest stands still, and everything has been sent; the last time counts.

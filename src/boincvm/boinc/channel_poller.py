@@ -49,7 +49,7 @@ class ChannelPoller:
                     self._loop.call_soon_threadsafe(self._work)
                 except RuntimeError:  # the loop was closed before the poller: nobody listens
                     return
-            wait = schedule.looked(time.monotonic(), time.thread_time(), beat=beat)
+            wait = schedule.polled(time.monotonic(), time.thread_time(), beat=beat)
 
     def _has_work(self) -> bool:
         memory = self._memory

@@ -14,7 +14,7 @@ from boincvm.host.processes import open_process, process_exists
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without a heartbeat after which a client of unknown process counts as gone."""
-_ASK_PERIOD = 10.0
+_CHECK_PERIOD = 10.0
 """Seconds between checks if the kernel cannot report a process's end."""
 
 
@@ -25,17 +25,17 @@ class ClientLiveness:
         self._pid = pid
         self._gone = gone
         self._loop = asyncio.get_running_loop()
-        self._heard = self._loop.time()
+        self._last_heartbeat = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._descriptor = -1
         if not pid:
             self._timer = self._loop.call_later(HEARTBEAT_LIMIT, self._check_heartbeat)
         elif not self._watch_process():
-            self._ask()
+            self._check_process()
 
     def heartbeat(self) -> None:
         """Note that the client has sent a heartbeat."""
-        self._heard = self._loop.time()
+        self._last_heartbeat = self._loop.time()
 
     def _watch_process(self) -> bool:
         """Watch the process; return False if the kernel cannot report its end."""
@@ -50,14 +50,14 @@ class ClientLiveness:
         self._loop.add_reader(descriptor, self._end)
         return True
 
-    def _ask(self) -> None:
+    def _check_process(self) -> None:
         if process_exists(self._pid):
-            self._timer = self._loop.call_later(_ASK_PERIOD, self._ask)
+            self._timer = self._loop.call_later(_CHECK_PERIOD, self._check_process)
         else:  # never call `gone` from within the constructor
             self._timer = self._loop.call_later(0, self._end)
 
     def _check_heartbeat(self) -> None:
-        left = self._heard + HEARTBEAT_LIMIT - self._loop.time()
+        left = self._last_heartbeat + HEARTBEAT_LIMIT - self._loop.time()
         if left <= 0:
             self._end()
         else:

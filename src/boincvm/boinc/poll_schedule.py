@@ -15,7 +15,7 @@ SHORTEST, LONGEST = 0.008, 0.25
 _TAIL = 0.003
 """Seconds after a heartbeat in which messages of the same tick may still arrive, so that one
 more poll follows (0.6 ms at most were seen with client 7.20.5)."""
-_LOOKS_IN_A_WINDOW = 6
+_POLLS_IN_A_WINDOW = 6
 _LEAST_MARGIN, _MOST_MARGIN = 0.002, 0.05
 _LEAST_PERIOD, _MOST_PERIOD = 0.9, 1.2
 """Seconds from tick to tick."""
@@ -33,20 +33,20 @@ class PollSchedule:
         self.pause = 0.02
         """Seconds between the rarer polls."""
         self._sample = (now, cpu)
-        self._last_look = now
+        self._last_poll = now
         self._period = 1.0
         self._margin = _LEAST_MARGIN
         self._tick: tuple[float, float] | None = None
         """The two polls between which the last tick lay."""
 
-    def looked(self, now: float, cpu: float, *, beat: bool) -> float:
+    def polled(self, now: float, cpu: float, *, beat: bool) -> float:
         """Return the seconds until the next poll.
 
         `beat` tells whether this poll saw a new heartbeat.
         """
         if beat:
-            self._learn(self._last_look, now)
-        self._last_look = now
+            self._learn(self._last_poll, now)
+        self._last_poll = now
         self._spend(now, cpu)
         return self._wait(now)
 
@@ -90,4 +90,4 @@ class PollSchedule:
         if now < begin:
             # Save a poll just before the window opens.
             return begin - now if begin - now < 1.5 * self.pause else self.pause
-        return max(FINE, (end - begin) / _LOOKS_IN_A_WINDOW)
+        return max(FINE, (end - begin) / _POLLS_IN_A_WINDOW)

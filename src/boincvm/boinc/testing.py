@@ -47,11 +47,11 @@ class FakeClient:
         *,
         period: float = 1.0,
         init_data: Mapping[str, Value] | None = None,
-        tell_pid: bool = True,
+        announce_pid: bool = True,
     ) -> None:
         """Create one; `init_data` overrides elements of init_data.xml by name.
 
-        `tell_pid` tells whether the app learns the client's process (a stand-in that `die` ends).
+        `announce_pid`: whether the app learns the client's process (a stand-in that `die` ends).
         """
         self.period = period
         self.heartbeats = True
@@ -68,7 +68,7 @@ class FakeClient:
         """Pairs of web graphics URL and remote desktop address."""
         self.sent: list[Stamped[Control]] = []
         """Control messages, with the time at which the app could first see them."""
-        self._tell_pid = tell_pid
+        self._announce_pid = announce_pid
         self._waiting: deque[Control] = deque()
         self._notices: list[str] = []
         self._changed = asyncio.Event()
@@ -86,7 +86,7 @@ class FakeClient:
         self._graphics = Channel(memory, channels.GRAPHICS_REPLY)
 
     async def __aenter__(self) -> Self:
-        if self._tell_pid:
+        if self._announce_pid:
             # It ends when we do: its input is a pipe that only we hold open.
             self._pid_holder = await asyncio.create_subprocess_exec(
                 "cat", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL

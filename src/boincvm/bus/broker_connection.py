@@ -76,7 +76,7 @@ class BrokerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._beats is not None:
-            self._beats.heard()
+            self._beats.received()
         if self._transport is None or self._transport.is_closing():
             return
         try:

@@ -58,7 +58,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._beats is not None:
-            self._beats.heard()
+            self._beats.received()
         try:
             for frame in self._parser.feed(data):
                 if frame.headers.get("receipt-id") == _GOODBYE and self._transport is not None:

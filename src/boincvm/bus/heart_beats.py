@@ -31,7 +31,7 @@ class HeartBeats:
         self._beat = beat
         self._silent = silent
         self._loop = asyncio.get_running_loop()
-        self._heard = self._beaten = self._loop.time()
+        self._last_received = self._last_sent = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._set_timer()
 
@@ -52,26 +52,26 @@ class HeartBeats:
         expect = max(ours, can, _LEAST) / 1e3 if ours and can else None
         return cls(send, expect, beat, silent)
 
-    def heard(self) -> None:
+    def received(self) -> None:
         """Note that the other side has sent something."""
-        self._heard = self._loop.time()
+        self._last_received = self._loop.time()
 
     def _set_timer(self) -> None:
         dues = []
         if self._send is not None:
-            dues.append(self._beaten + self._send)
+            dues.append(self._last_sent + self._send)
         if self._expect is not None:
-            dues.append(self._heard + self._expect * _PATIENCE)
+            dues.append(self._last_received + self._expect * _PATIENCE)
         self._timer = self._loop.call_at(min(dues), self._check) if dues else None
 
     def _check(self) -> None:
         now = self._loop.time()
-        if self._expect is not None and now >= self._heard + self._expect * _PATIENCE:
+        if self._expect is not None and now >= self._last_received + self._expect * _PATIENCE:
             self._timer = None
             self._silent()
             return
-        if self._send is not None and now >= self._beaten + self._send:
-            self._beaten = now
+        if self._send is not None and now >= self._last_sent + self._send:
+            self._last_sent = now
             self._beat()
         self._set_timer()
 

@@ -135,10 +135,10 @@ def _end(command: "Table", *, as_json: bool) -> int:
         (end,) = ends.values()
         if end.is_ours and not as_json:
             raise BoincvmError(
-                end.words, hint=end.hint, exit_code=controller_options.known_code(end.code)
+                end.message, hint=end.hint, exit_code=controller_options.known_code(end.code)
             )
         return end.code
     for vm, end in ends.items():
-        if end.words and not as_json:
-            write_line(f"boincvm: {vm}: {end.words}")
+        if end.message and not as_json:
+            write_line(f"boincvm: {vm}: {end.message}")
     return int(any(end.code for end in ends.values()))

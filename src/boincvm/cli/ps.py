@@ -66,7 +66,7 @@ def _states(answers: object) -> str:
         if state in ("sent", "running"):
             state = f"{state} {progress:.0%}" if progress is not None else state
         else:
-            state = end_of(answer).words or "ended"
+            state = end_of(answer).message or "ended"
         counts[state] += 1
     if len(counts) == 1:
         return next(iter(counts))

@@ -102,7 +102,7 @@ def _end(command: "Table") -> int:
     for end in ends_of(command).values():
         if end.is_ours:
             raise BoincvmError(
-                end.words, hint=end.hint, exit_code=controller_options.known_code(end.code)
+                end.message, hint=end.hint, exit_code=controller_options.known_code(end.code)
             )
         return end.code
     return 0

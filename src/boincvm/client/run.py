@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 from boincvm.client.client import Client, Table
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
-from boincvm.host.inherited import heeded
+from boincvm.host.inherited import not_ignored
 from boincvm.json_value import Json
 
 _PIECE = 1 << 15
@@ -91,7 +91,7 @@ class End(NamedTuple):
     """How a program ended in one machine."""
 
     code: int
-    words: str = ""
+    message: str = ""
     """A description for users; empty after success."""
     hint: str = ""
     """What to do, if boincvm rather than the program reports the end."""
@@ -124,9 +124,9 @@ def end_of(answer: Table) -> End:
             ExitCode.TIME_LIMIT_EXCEEDED, "killed: its time limit was reached", "--timeout", True
         )
     if answer.get("error"):
-        words = str(answer["error"])
-        known = (code for sign, code in _ERRORS.items() if sign in words)
-        return End(next(known, ExitCode.GUEST_DIED), words, "", True)
+        message = str(answer["error"])
+        known = (code for sign, code in _ERRORS.items() if sign in message)
+        return End(next(known, ExitCode.GUEST_DIED), message, "", True)
     if isinstance(number, int) and number:
         return End(exit_code_for_signal(number), f"ended by {_signal_name(number)}")
     if isinstance(code, int) and code:
@@ -177,7 +177,7 @@ def interruptible(client: Client, command_id: str) -> Iterator[None]:
         else:
             raise KeyboardInterrupt
 
-    former = {number: signal.signal(number, interrupt) for number in heeded((signal.SIGINT,))}
+    former = {number: signal.signal(number, interrupt) for number in not_ignored((signal.SIGINT,))}
     try:
         yield
     finally:

@@ -43,7 +43,7 @@ _CHANGES = {
     Change.FOUND: ("guest_found", "it is there"),
     Change.CHANGED: ("guest_changed", "its description has changed"),
     Change.SILENT: ("guest_silent", "it has been silent for a while"),
-    Change.HEARD_AGAIN: ("guest_heard_again", "it answers again"),
+    Change.RECOVERED: ("guest_heard_again", "it answers again"),
     Change.DROPPED: ("guest_dropped", "it has been silent for too long"),
     Change.LEFT: ("guest_left", "it has left"),
     Change.ASLEEP: ("guest_asleep", "it has left, and will return later"),
@@ -160,7 +160,7 @@ class Controller:
             self._store.add_guest(guest)
         machine = self.machines.find(guest.id)
         if machine is not None:
-            machine.hear(is_silent=change in (Change.SILENT, Change.DROPPED))
+            machine.set_silent(is_silent=change in (Change.SILENT, Change.DROPPED))
             if machine.is_silent is False and change in (Change.SILENT, Change.DROPPED):
                 self._see_end(machine)  # its shim could not report it
 
@@ -178,13 +178,13 @@ class Controller:
     def _machine_changed(self, machine_id: str) -> None:
         machine = self.machines.find(machine_id)
         if machine is None:
-            self.hub.commands.guest_is_lost(machine_id, "the machine was removed")
+            self.hub.commands.handle_loss(machine_id, "the machine was removed")
             self.hub.registry.bye(machine_id)  # its shim's message may still be on its way
             self.overview.forget(machine_id)
             self.events.add("vm_removed", machine_id, "it has been removed")
         else:
             self._publish_state(machine_id, str(machine.state), machine.why)
-            if machine.ended_unasked:
+            if machine.ended_unexpectedly:
                 self._see_end(machine)
 
     def _see_end(self, machine: LocalMachine) -> None:

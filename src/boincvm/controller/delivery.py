@@ -1,6 +1,6 @@
 """Deliver messages to guests reliably, over a bus that may lose them.
 
-A parcel is a message that a guest has not settled yet. It is sent again when the guest has
+A parcel is a message that a guest has not dealt with yet. It is sent again when the guest has
 reconnected, at the guest's beats and, where `first_wait` is set, after growing waits until the
 guest has acknowledged it. A parcel for an earlier life of the guest, or for a guest that has left,
 is given up, and its sender is told why.
@@ -22,7 +22,7 @@ LONGEST_WAIT = 30.0
 
 
 class Parcel(ABC):
-    """A message to one guest, in one of its lives, that is not settled yet."""
+    """A message to one guest, in one of its lives, that is not completed yet."""
 
     def __init__(self, guest_id: str, instance: str, parcel_id: str) -> None:
         """Address a parcel to one life (`instance`) of a guest; its id is unique for the guest."""
@@ -42,7 +42,7 @@ class Parcel(ABC):
 
     @abstractmethod
     def give_up(self, why: str) -> None:
-        """Handle that the parcel will never be settled; it has been removed already."""
+        """Handle that the parcel will never be completed; it has been removed already."""
 
 
 AnyParcel = TypeVar("AnyParcel", bound=Parcel)
@@ -74,11 +74,11 @@ class Delivery(Generic[AnyParcel]):
             parcel.timer = loop.call_later(parcel.wait, self.send, parcel)
 
     def get(self, guest_id: str, parcel_id: str) -> AnyParcel | None:
-        """Return an unsettled parcel, or None if it does not exist."""
+        """Return an open parcel, or None if it does not exist."""
         return self._open.get(guest_id, {}).get(parcel_id)
 
     def count(self, guest_id: str) -> int:
-        """Return how many parcels the guest has not settled."""
+        """Return how many parcels of the guest are open."""
         return len(self._open.get(guest_id, {}))
 
     def acknowledge(self, parcel: AnyParcel) -> None:
@@ -87,7 +87,7 @@ class Delivery(Generic[AnyParcel]):
             parcel.timer.cancel()
             parcel.timer = None
 
-    def settle(self, parcel: AnyParcel) -> None:
+    def complete(self, parcel: AnyParcel) -> None:
         """Remove a parcel, for which nothing is left to do; calling this again is harmless."""
         self.acknowledge(parcel)
         parcels = self._open.get(parcel.guest_id, {})
@@ -98,13 +98,13 @@ class Delivery(Generic[AnyParcel]):
 
     # What happens to guests.
 
-    def beats(self, guest_id: str) -> None:
+    def handle_beat(self, guest_id: str) -> None:
         """Send again what may have been lost: the guest has sent a beat."""
         for parcel in list(self._open.get(guest_id, {}).values()):
             for body in parcel.overdue():
                 self._send(guest_id, body)
 
-    def says_hello(self, guest: Guest, why: str) -> None:
+    def handle_hello(self, guest: Guest, why: str) -> None:
         """Send all parcels of the guest's present life again, and give up those of earlier lives.
 
         `why`: see `give_up`.
@@ -115,15 +115,15 @@ class Delivery(Generic[AnyParcel]):
             else:
                 self._give_up(parcel, why)
 
-    def is_lost(self, guest_id: str, why: str) -> None:
+    def handle_loss(self, guest_id: str, why: str) -> None:
         """Give up all parcels of a guest that has left."""
         for parcel in list(self._open.get(guest_id, {}).values()):
             self._give_up(parcel, why)
 
     def all(self) -> list[AnyParcel]:
-        """Return all unsettled parcels."""
+        """Return all open parcels."""
         return [parcel for parcels in self._open.values() for parcel in parcels.values()]
 
     def _give_up(self, parcel: AnyParcel, why: str) -> None:
-        self.settle(parcel)
+        self.complete(parcel)
         parcel.give_up(why)

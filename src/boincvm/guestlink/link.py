@@ -93,7 +93,7 @@ class GuestLink(asyncio.Protocol):
         self._next_message = 2 if is_asked else 1
         self._writable = asyncio.Event()
         self._writable.set()
-        self._heard = time.monotonic()
+        self._last_received = time.monotonic()
         self._silence_limit: float | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
 
@@ -128,7 +128,7 @@ class GuestLink(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = time.monotonic()
+        self._last_received = time.monotonic()
         try:
             for frame in self._parser.feed(data):
                 self._take(frame)
@@ -326,7 +326,7 @@ class GuestLink(asyncio.Protocol):
         None: it is paused or saved, and cannot speak.
         """
         self._silence_limit = silence_limit
-        self._heard = time.monotonic()
+        self._last_received = time.monotonic()
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -334,13 +334,13 @@ class GuestLink(asyncio.Protocol):
             self._silence_timer.cancel()
             self._silence_timer = None
         if self._silence_limit is not None and not self.failure.done():
-            wait = self._heard + self._silence_limit - time.monotonic()
+            wait = self._last_received + self._silence_limit - time.monotonic()
             loop = asyncio.get_running_loop()
             self._silence_timer = loop.call_later(max(wait, 0), self._check_silence)
 
     def _check_silence(self) -> None:
         limit = self._silence_limit
-        if limit is not None and time.monotonic() - self._heard >= limit:
+        if limit is not None and time.monotonic() - self._last_received >= limit:
             self._fail(
                 GuestHungError(
                     f"the guest has been silent for {limit:g} s, so it counts as hung",

@@ -58,7 +58,7 @@ def _pass_over(_number: int, _frame: object) -> None:
     pass
 
 
-def heeded(numbers: Iterable[int]) -> list[int]:
+def not_ignored(numbers: Iterable[int]) -> list[int]:
     """Return those of these signals that our parent did not have us ignore.
 
     A program should take only these as requests to end.

@@ -33,7 +33,7 @@ ABORT_GRACE = 2.0
 """The same when the client aborts the task: nothing that the program saves is of use then."""
 _HAS_SUPERVISOR = sys.platform == "linux"
 _START_LIMIT = 30.0
-_MOST_WORDS = 4096
+_MOST_BYTES = 4096
 _GUARD = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
     " from boincvm.host.supervisor_linux import main; main(int(sys.argv[2]))"
@@ -51,12 +51,12 @@ class Attempt(NamedTuple):
     program: Path
     directory: Path
     streams: tuple[Stream, Stream, Stream]
-    words: tuple[bytes, ...] = ()
+    arguments: tuple[bytes, ...] = ()
     """The arguments and the environment."""
 
-    def error(self, said: Sequence[bytes]) -> BoincvmError:
+    def error(self, message: Sequence[bytes]) -> BoincvmError:
         """Return the error for the supervisor's message `failed WHERE ERRNO`."""
-        where, number = said[1].decode(), int(said[2])
+        where, number = message[1].decode(), int(message[2])
         reason = os.strerror(number)
         stdin, *outputs = self.streams
         match where:
@@ -75,7 +75,7 @@ class Attempt(NamedTuple):
         program = self.directory / self.program
         if number == errno.ENOENT and not program.exists():
             return ProgramStartError(f"there is no program {self.program}")
-        advice = advice_for(number, str(self.program), self.words)
+        advice = advice_for(number, str(self.program), self.arguments)
         return ProgramStartError(
             f"{self.program} cannot be executed: {reason}",
             hint=advice,
@@ -92,7 +92,7 @@ class Supervised(NamedTuple):
     kills all processes of the program."""
     program: int
     """The program's process id, and that of its group and session."""
-    words: bytes
+    received: bytes
     """What the supervisor has said already."""
     attempt: Attempt
 
@@ -128,8 +128,8 @@ def start_supervised(
     """
     if not _HAS_SUPERVISOR:
         raise not_yet("programs on the host under supervision")
-    words = (*argv, *(f"{name}={value}" for name, value in environment.items()))
-    attempt = Attempt(program, directory, streams, tuple(map(os.fsencode, words)))
+    arguments = (*argv, *(f"{name}={value}" for name, value in environment.items()))
+    attempt = Attempt(program, directory, streams, tuple(map(os.fsencode, arguments)))
     ours, its = socket.socketpair()
     with ExitStack() as stack:
         stack.enter_context(its)
@@ -141,32 +141,32 @@ def start_supervised(
             ours.close()
             raise
     try:
-        started, said = _ask(ours, request, attempt)
+        started, received = _ask(ours, request, attempt)
     except BaseException:
         ours.close()
         guard.kill()
         guard.wait()
         raise
     ours.setblocking(False)
-    return Supervised(guard, ours, started, said, attempt)
+    return Supervised(guard, ours, started, received, attempt)
 
 
-def supervised_end(supervised: Supervised, words: bytes) -> SupervisedEnd:
-    """Return how the program ended, from all that the supervisor has said (`words`).
+def supervised_end(supervised: Supervised, messages: bytes) -> SupervisedEnd:
+    """Return how the program ended, from all that the supervisor has said (`messages`).
 
     Raises what `start_supervised` raises, if the program waited for a stream and then could not
     start.
     """
     program = supervised.program
-    said = words.split()
-    if said[:1] == [b"failed"]:
-        raise supervised.attempt.error(said)
-    if len(said) != 5:
+    fields = messages.split()
+    if fields[:1] == [b"failed"]:
+        raise supervised.attempt.error(fields)
+    if len(fields) != 5:
         # The supervisor was killed: the kernel kills the program, we kill the rest of its group.
         with suppress(ProcessLookupError):
             kill_group(program)
         return SupervisedEnd(None, KILL)
-    status, user, system, largest = said[1:]
+    status, user, system, largest = fields[1:]
     code = os.waitstatus_to_exitcode(int(status))
     used = float(user), float(system), int(largest) << 10
     return SupervisedEnd(code, None, *used) if code >= 0 else SupervisedEnd(None, -code, *used)
@@ -229,14 +229,14 @@ def _ask(control: socket.socket, request: bytes, attempt: Attempt) -> tuple[int,
     answer = b""
     try:
         control.sendall(request)
-        while b"\n" not in answer and (data := control.recv(_MOST_WORDS)):
+        while b"\n" not in answer and (data := control.recv(_MOST_BYTES)):
             answer += data
     except OSError as error:
         raise HostError(f"the guard of {attempt.program} does not answer: {error}") from error
-    line, _, words = answer.partition(b"\n")
+    line, _, rest = answer.partition(b"\n")
     match line.split():
         case [b"started", pid]:
-            return int(pid), words
-        case [b"failed", *_] as said:
-            raise attempt.error(said)
+            return int(pid), rest
+        case [b"failed", *_] as message:
+            raise attempt.error(message)
     raise HostError(f"the guard of {attempt.program} ended before it started the program")

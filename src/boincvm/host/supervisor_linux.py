@@ -250,8 +250,8 @@ class _Watch:
         If the program was asked to end, wait for all its descendants too.
         """
         while True:
-            heard = [self._receive(descriptor) for descriptor, _ in self._poll.poll()]
-            if any(heard) or self._bury():
+            ends = [self._receive(descriptor) for descriptor, _ in self._poll.poll()]
+            if any(ends) or self._reap():
                 return
 
     def _receive(self, descriptor: int) -> bool:
@@ -260,10 +260,10 @@ class _Watch:
             os.read(descriptor, _READ_SIZE)
             return False
         if descriptor == self._failure:
-            said = os.read(descriptor, _LONGEST_REASON)
-            if not said:
+            reason = os.read(descriptor, _LONGEST_REASON)
+            if not reason:
                 self._poll.unregister(descriptor)
-            self.reason = said.replace(_WAITING, b"")
+            self.reason = reason.replace(_WAITING, b"")
             return bool(self.reason)
         if _wants_kill(self._control):
             return True
@@ -272,7 +272,7 @@ class _Watch:
         signal_tree(os.getpid(), _signal.SIGCONT)  # a stopped process cannot react
         return False
 
-    def _bury(self) -> bool:
+    def _reap(self) -> bool:
         """Reap ended children; return True if none is left to wait for."""
         while True:
             try:

@@ -7,7 +7,7 @@ from types import FrameType
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
-from boincvm.host.inherited import heeded
+from boincvm.host.inherited import not_ignored
 from boincvm.host.signals import TERMINATION_SIGNALS
 
 
@@ -25,7 +25,7 @@ def terminable() -> Iterator[None]:
 
     Works in the main thread only.
     """
-    numbers = heeded(number for number in TERMINATION_SIGNALS if number != signal.SIGINT)
+    numbers = not_ignored(number for number in TERMINATION_SIGNALS if number != signal.SIGINT)
     before = {number: signal.signal(number, _raise) for number in numbers}
     try:
         yield

@@ -20,10 +20,10 @@ class Identity(NamedTuple):
     shape: MachineShape
 
 
-async def keep_on_disk(
+async def write_checkpoint(
     machine: ManagedMachine,
     identity: Identity,
-    look: Callable[[], tuple[SavedTask | None, T]],
+    inspect: Callable[[], tuple[SavedTask | None, T]],
     *,
     last: bool,
     hold: bool = False,
@@ -32,14 +32,14 @@ async def keep_on_disk(
 ) -> tuple[SavedMachine, T]:
     """Write a checkpoint of `machine` to disk: its files first, then its manifest.
 
-    `look` is called while the guest is quiet. It returns the running task, for the manifest, and
+    `inspect` is called while the guest is quiet. It returns the running task, for the manifest, and
     anything else that the caller wants to know about that moment. `last`, `hold`, `record_layers`:
     see `ManagedMachine.keep`; `steps`: see `SavedMachine`. Raises HypervisorError, GuestError,
     OSError.
     """
     directory = machine.spec.directory
-    checkpoint, link, (task, seen) = await machine.keep(
-        next_number(directory), look, last=last, hold=hold, record_layers=record_layers
+    checkpoint, link, (task, seen) = await machine.save(
+        next_number(directory), inspect, last=last, hold=hold, record_layers=record_layers
     )
     saved = SavedMachine(
         checkpoint=checkpoint,

@@ -228,7 +228,7 @@ class ManagedMachine:
         """Undo the failed start from `source`, and discard the source."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to measure it
-        self._usage.begin_anew()
+        self._usage.start_process()
         if self._session is not None:
             self._session.link.close()
             self._session = None
@@ -316,10 +316,10 @@ class ManagedMachine:
         if self._is_answering and self._state is MachineState.RUNNING:
             self.session.link.set_clock()
 
-    async def keep(
+    async def save(
         self,
         number: int,
-        look: Callable[[], T],
+        inspect: Callable[[], T],
         *,
         last: bool,
         hold: bool = False,
@@ -331,7 +331,7 @@ class ManagedMachine:
         resumed from the checkpoint repeats nothing that another copy has done. `record_layers`: for
         a machine whose disk outlives its processes (contract.py, `Machine.checkpoint`).
 
-        Returns the checkpoint with this number, the guest link's state, and what `look` returns
+        Returns the checkpoint with this number, the guest link's state, and what `inspect` returns
         while the guest is quiet. Raises HypervisorError, GuestError: the machine is then watched as
         before, and after a failed `last`, `go_on` lets it run.
         """
@@ -351,15 +351,15 @@ class ManagedMachine:
                 else:
                     await self._go_on(link)
                 raise
-            state, seen = link.state(), look()
+            state, seen = link.state(), inspect()
             try:
                 if last:
                     await self._stop_watching()
                     self.host_seconds()  # the last chance to measure it
-                    kept = await checkpointing.save(number, record_layers)
+                    checkpoint = await checkpointing.save(number, record_layers)
                     link.close()
                 else:
-                    kept = await checkpointing.checkpoint(number, record_layers)
+                    checkpoint = await checkpointing.checkpoint(number, record_layers)
             except BaseException:
                 if last:
                     self._watch_session()
@@ -370,8 +370,8 @@ class ManagedMachine:
             if not last:
                 await self._go_on(link)
                 if hold:
-                    kept = kept._replace(pause=time.monotonic() - begin)
-            return kept, state, seen
+                    checkpoint = checkpoint._replace(pause=time.monotonic() - begin)
+            return checkpoint, state, seen
 
     async def _go_on(self, link: GuestLink) -> None:
         self._is_quiet = False
@@ -411,7 +411,7 @@ class ManagedMachine:
         return await self.session.ended()
 
     async def close(self, *, keep: bool = False) -> None:
-        """End the machine, and remove its files unless `keep` is set or it is saved."""
+        """End the machine, and remove its files unless `save` is set or it is saved."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to measure it
         try:

@@ -22,7 +22,7 @@ class Usage:
             self._now = max(self._now, usage.cpu_seconds)
         return self._before + self._now
 
-    def begin_anew(self) -> None:
+    def start_process(self) -> None:
         """Count the next process from zero, on top of the total so far."""
         self._before, self._now = self._before + self._now, 0.0
 

@@ -77,7 +77,7 @@ class NodeCommand:
         self._send = send
         self._program: RunningProgram | None = None
         self._outputs = {"stdout": OutputLog(MOST_WAITING), "stderr": OutputLog(MOST_WAITING)}
-        self._heard = len(request.stdin)
+        self._input_received = len(request.stdin)
         self._taken = 0
         self._input_ends = not request.keep_input
         self._fraction: float | None = None
@@ -125,7 +125,7 @@ class NodeCommand:
             "result": self.result.fields() if self.result else None,
             "program": self._program.state() if self._program and self.result is None else None,
             "outputs": outputs,
-            "input": [self._heard, self._taken, self._input_ends],
+            "input": [self._input_received, self._taken, self._input_ends],
             "fraction": self._fraction,
             "time_left": self._alarm.when() - loop.time() if self._alarm else None,
             "seconds": self.seconds,
@@ -143,8 +143,8 @@ class NodeCommand:
         for name, kept in cast("dict[str, dict[str, str | int]]", state["outputs"]).items():
             made._outputs[name].skip(int(kept["first"]))
             made._outputs[name].append(base64.b64decode(str(kept["data"]), validate=True))
-        heard, taken, ends = cast("list[int]", state["input"])
-        made._heard, made._taken, made._input_ends = int(heard), int(taken), bool(ends)
+        received, taken, ends = cast("list[int]", state["input"])
+        made._input_received, made._taken, made._input_ends = int(received), int(taken), bool(ends)
         made._fraction = cast("float | None", state["fraction"])
         result = cast("dict[str, object] | None", state["result"])
         made.result = Result.read(Envelope(CommandEnded.NAME, result)) if result else None
@@ -229,12 +229,12 @@ class NodeCommand:
             raise GuestProtocolError("input for a command whose input has ended")
         if self.program_state is not None:
             return  # no program can take it now; `attach` asks for it again
-        is_missing = message.offset > self._heard
-        fresh = b"" if is_missing else message.data[self._heard - message.offset :]
-        if self._heard + len(fresh) - self._taken > WINDOW or (fresh and self._input_ends):
+        is_missing = message.offset > self._input_received
+        fresh = b"" if is_missing else message.data[self._input_received - message.offset :]
+        if self._input_received + len(fresh) - self._taken > WINDOW or (fresh and self._input_ends):
             raise GuestProtocolError("more input than was granted")
         is_end = message.ends and not is_missing and not self._input_ends
-        self._heard += len(fresh)
+        self._input_received += len(fresh)
         if self._program is not None and self.result is None:
             if fresh:
                 self._program.feed(fresh)
@@ -290,5 +290,5 @@ class NodeCommand:
             self._send(CommandProgress(self.id, self._fraction).encode())
 
     def _send_input_taken(self, *, again: bool = False) -> None:
-        message = InputTaken(self.id, self._taken, self._heard, self._input_ends, again)
+        message = InputTaken(self.id, self._taken, self._input_received, self._input_ends, again)
         self._send(message.encode())

@@ -27,7 +27,7 @@ from boincvm.controller.protocol.transfer_rules import remove
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, GuestProtocolError, HostError, UsageError, host_error
 from boincvm.host import resources
-from boincvm.host.inherited import heeded
+from boincvm.host.inherited import not_ignored
 from boincvm.host.locks import open_lock, try_lock
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.node.files import NodeFiles
@@ -96,7 +96,7 @@ async def run_guest(broker_address: BrokerAddress, guest: Guest, directory: Path
     Commands run in `directory`, or in a new one if it is None. Raises BoincvmError.
     """
     ended = asyncio.Event()
-    add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
+    add_signal_handlers(not_ignored(TERMINATION_SIGNALS), lambda _: ended.set())
     state = data_directory() / "guest" / guest.id
     with _held(state, directory) as work:
         bus = await open_bus(broker_address)

@@ -134,7 +134,7 @@ class HostProgram:
                 set_blocking(descriptor, False)
             self._guarded = begin((stdin, stdout, stderr))
             self._held = ours.pop_all()
-        self._said = self._guarded.words
+        self._messages = self._guarded.received
         self._loop.add_reader(self._guarded.control, self._handle_guard)
         self._read_if_there_is_credit()
 
@@ -193,8 +193,8 @@ class HostProgram:
         self._read_if_there_is_credit()
         stream = self._outputs[descriptor]
         if stream == _STATUS_CHANNEL:
-            words = self._status_reader.feed(data)
-            done = [word.fraction for word in words if isinstance(word, FractionDone)]
+            messages = self._status_reader.feed(data)
+            done = [message.fraction for message in messages if isinstance(message, FractionDone)]
             self._listener.status_channel(done[-1] if done else None, len(data))
         elif data:
             self._listener.output(stream, data)
@@ -245,7 +245,7 @@ class HostProgram:
             return
         except ConnectionResetError:
             data = b""
-        self._said += data
+        self._messages += data
         if data:
             return
         guard.wait()
@@ -254,7 +254,7 @@ class HostProgram:
             left = capacity(descriptor)
             while left > 0 and (count := self._take(descriptor, min(left, _CHUNK))):
                 left -= count
-        end = supervised_end(self._guarded, self._said)
+        end = supervised_end(self._guarded, self._messages)
         times = end.user_time, end.system_time
         # Kills for want of memory and the disk's free space are not counted here.
         self.ended.set_result(ProgramEnd(end.code, end.signal, *times, end.largest, 0, 0))

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
-from boincvm.host.inherited import heeded
+from boincvm.host.inherited import not_ignored
 from boincvm.host.signals import (
     TERMINATION_SIGNALS,
     add_signal_handlers,
@@ -87,7 +87,7 @@ class _Interruption:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
         self._task = asyncio.ensure_future(work)
-        numbers = heeded(TERMINATION_SIGNALS)
+        numbers = not_ignored(TERMINATION_SIGNALS)
         add_signal_handlers(numbers, self._receive)
         unblock_signals(TERMINATION_SIGNALS)  # see run.py
         try:

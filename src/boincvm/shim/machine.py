@@ -24,7 +24,7 @@ from boincvm.hypervisor.contract import EndCause, MachineEnd
 from boincvm.hypervisor.registry import DEFAULT, open_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
-from boincvm.machine.checkpointing import Identity, keep_on_disk
+from boincvm.machine.checkpointing import Identity, write_checkpoint
 from boincvm.machine.end import end_error, is_orderly
 from boincvm.machine.golden.background import Warmers
 from boincvm.machine.host_capacity import check_checkpoint_room, check_room
@@ -118,7 +118,7 @@ class ShimMachine:
 
     # Start.
 
-    def begin_life(self, commands: NodeCommands, *, goes_on: bool) -> None:
+    def prepare(self, commands: NodeCommands, *, goes_on: bool) -> None:
         """Prepare the guest's commands and the state for this life.
 
         With `goes_on` it continues the life in which the machine was saved.
@@ -322,7 +322,7 @@ class ShimMachine:
         check_checkpoint_room(self.directory.disk, machine.resident(), self.directory.disk, 0)
         commands.hold()
         try:
-            saved, (programs, told) = await keep_on_disk(
+            saved, (programs, told) = await write_checkpoint(
                 machine,
                 Identity(image.digest, self.definition.shape),
                 lambda: (None, (self.programs.states(), commands.states())),

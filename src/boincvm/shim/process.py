@@ -21,7 +21,7 @@ from boincvm.bus.broker_address import open_bus
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, UsageError
-from boincvm.host.inherited import heeded, reset_inherited_state
+from boincvm.host.inherited import not_ignored, reset_inherited_state
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.json_value import fault_of
 from boincvm.node.files import NodeFiles
@@ -87,7 +87,7 @@ async def keep(directory: MachineDirectory, snapshot: str | None) -> None:
                 report=machine.report,
             )
             try:
-                machine.begin_life(guest.commands, goes_on=goes_on)
+                machine.prepare(guest.commands, goes_on=goes_on)
             except (BoincvmError, KeyError, TypeError, ValueError) as error:
                 await _did_not_start(machine, _of_commands(error))
                 return
@@ -105,7 +105,7 @@ def _listen_for_signals(verbs: ShimVerbs, group: asyncio.TaskGroup) -> None:
     def end(_number: int) -> None:
         group.create_task(verbs.end_with_host())
 
-    add_signal_handlers(heeded(TERMINATION_SIGNALS), end)
+    add_signal_handlers(not_ignored(TERMINATION_SIGNALS), end)
 
 
 async def _say_goodbye(guest: Node, machine: ShimMachine) -> None:

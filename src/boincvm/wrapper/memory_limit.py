@@ -71,7 +71,7 @@ class MemoryLimit:
         self._reported: dict[ManagedMachine, float] = {}
         self._refused: set[ManagedMachine] = set()
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """Take note that the preferences or the machines have changed."""
         self._news.set()
 

@@ -34,13 +34,13 @@ class ClientReport:
         self._graphics = graphics
         self._last_trickle = self._wall_before = progress.checkpointed.wall
         self._elapsed_before = client.init_data.elapsed_time
-        self._checkpoint = self._heard_checkpoint = progress.reported(progress.checkpointed)
+        self._checkpoint = self._read_checkpoint = progress.reported(progress.checkpointed)
 
     @property
-    def has_untold_checkpoint(self) -> bool:
+    def has_unread_checkpoint(self) -> bool:
         """Tell whether the client has yet to read the checkpoint in the last report."""
         self._note_taken()
-        return self._checkpoint != self._heard_checkpoint
+        return self._checkpoint != self._read_checkpoint
 
     async def hand_over_checkpoint(self) -> None:
         """Ensure that the client knows the last report's checkpoint when it starts us again.
@@ -48,14 +48,14 @@ class ClientReport:
         The client counts the running time up to a checkpoint that it hears of while we run; once we
         have ended it takes only the CPU time from what it finds. Raises OSError.
         """
-        if not self.has_untold_checkpoint or await self._client.report_taken(TAKEN_LIMIT):
+        if not self.has_unread_checkpoint or await self._client.report_taken(TAKEN_LIMIT):
             return
         elapsed = self._elapsed_before + self._progress.checkpointed.wall - self._wall_before
         self._client.write_task_state(self._checkpoint, elapsed)
 
     def _note_taken(self) -> None:
         if self._client.has_taken_report:
-            self._heard_checkpoint = self._checkpoint
+            self._read_checkpoint = self._checkpoint
 
     def send(self) -> None:
         """Report the current state. Raises BoincvmError, OSError."""

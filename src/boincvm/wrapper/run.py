@@ -8,7 +8,7 @@ from boincvm.boinc import BoincExit, Client, Event, Heartbeat
 from boincvm.boinc.init_data import InitDataError
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import exit_code_for_signal
-from boincvm.host.inherited import heeded
+from boincvm.host.inherited import not_ignored
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.host.supervised import ABORT_GRACE
 from boincvm.wrapper.clock_watch import ClockWatch
@@ -61,7 +61,7 @@ class ClientRun:
         """Run the job; return how it ended. Unexpected exceptions propagate."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_fault)
-        add_signal_handlers(heeded(TERMINATION_SIGNALS), self._receive)  # for example at shutdown
+        add_signal_handlers(not_ignored(TERMINATION_SIGNALS), self._receive)  # such as at shutdown
         self._client.on_heartbeat = self._beat
         ticks = asyncio.ensure_future(self._tick())
         work = asyncio.ensure_future(self._steps.run())

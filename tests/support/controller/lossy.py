@@ -110,7 +110,7 @@ class Net:
         """Restart the guest and announce it."""
         self.ends = {**self.ends, name: self.begin(name, "2")}
         self.guests[name] = self.guests[name]._replace(instance="2")
-        self.table.guest_says_hello(self.guests[name])
+        self.table.handle_hello(self.guests[name])
 
     def _to_guest(self, name: str, body: bytes) -> None:
         self._carry(lambda: self.ends[name].handle(read_to_guest(body)))
@@ -135,7 +135,7 @@ class Net:
         """Send a heartbeat of every guest and wait for all that follows."""
         for name, end in self.ends.items():
             end.beat()
-            self.table.guest_beats(name)
+            self.table.handle_beat(name)
         await self.settle()
 
     async def settle(self) -> None:

@@ -46,7 +46,7 @@ class AskNet:
         """Restart the guest, announce it, and return it."""
         self.ends[name] = self._begin(name, "2")
         self.guests[name] = self.guests[name]._replace(instance="2")
-        self.requester.guest_says_hello(self.guests[name])
+        self.requester.handle_hello(self.guests[name])
         return self.guests[name]
 
     def _to_guest(self, name: str, body: bytes) -> None:
@@ -72,7 +72,7 @@ class AskNet:
         """Send a heartbeat of every guest and wait for all that follows."""
         for name, end in self.ends.items():
             end.beat()
-            self.requester.guest_beats(name)
+            self.requester.handle_beat(name)
         await settle()
 
     async def beat_until(self, *tasks: asyncio.Future[object], lossy: int = 30) -> None:

@@ -165,7 +165,7 @@ def test_each_kind_of_change_is_noticed_once_until_the_next_look(
         for _ in range(100):
             (tmp_path / "other").write_bytes(b"x")
         has_signals(signals)  # at most one more: that of the directory above
-        watches.look()
+        watches.check()
         has_signals(signals)
     tails = [(frame.body, frame.headers["size"]) for frame in link.frames()]
     assert tails == [(b"0.1", "3"), (b"0.2", "3"), (b"0.3", "3"), (b"0.3", "3")]
@@ -176,7 +176,7 @@ def test_each_kind_of_change_is_noticed_once_until_the_next_look(
 
 def test_looks_are_a_pause_apart(tmp_path: Path, signals: int) -> None:
     watches = watch_fraction(Recorder(), tmp_path)
-    watches.look()
+    watches.check()
     looked = time.monotonic()
     watches.notice(bytes([signal.SIGCHLD]))
     assert watches.due is None
@@ -191,13 +191,13 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, signals: int) -> 
     file = tmp_path / "fraction"
     watches = watch_fraction(link, tmp_path)
     file.symlink_to("/etc/passwd")
-    watches.look()
+    watches.check()
     file.unlink()
     os.mkfifo(file)
-    watches.look()
+    watches.check()
     file.unlink()
     file.mkdir()
-    watches.look()
+    watches.check()
     assert link.frames() == []
     watches.drop("7")
 
@@ -219,7 +219,7 @@ def test_a_link_without_room_is_not_filled_more(tmp_path: Path, signals: int) ->
     watches = watch_fraction(link, tmp_path)
     (tmp_path / "fraction").write_bytes(b"1")
     link.send("stdout", "7", {}, bytes(1 << 19))
-    watches.look()
+    watches.check()
     assert watches.due is not None
     assert [frame.headers["word"] for frame in link.frames()] == ["stdout"]
     watches.drop("7")

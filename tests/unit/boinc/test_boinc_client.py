@@ -191,7 +191,7 @@ async def test_a_client_without_a_known_process_goes_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_liveness, "HEARTBEAT_LIMIT", 1.0)
-    async with FakeClient(tmp_path / "boinc", period=PERIOD, tell_pid=False) as fake:
+    async with FakeClient(tmp_path / "boinc", period=PERIOD, announce_pid=False) as fake:
         client = await Client.open(fake.slot.path)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.next_event(), 2.0)

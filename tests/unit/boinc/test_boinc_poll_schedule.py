@@ -29,7 +29,7 @@ def simulate(
             latencies.append(now - ticks.pop(0))
         cpu += cost
         looks.append(now)
-        wait = rhythm.looked(now, cpu, beat=beat)
+        wait = rhythm.polled(now, cpu, beat=beat)
         assert 0 < wait <= 1.5 * LONGEST
         now += wait + 0.0001
     return latencies, looks

@@ -32,4 +32,4 @@ from boincvm.exit_codes import ExitCode
 def test_ends(answer, code, words):
     end = end_of({"state": "ended", **answer})
     assert end.code == code
-    assert words in end.words
+    assert words in end.message

@@ -66,7 +66,7 @@ async def test_presence_goes_by_another_clock(
     try:
         bus.hear("g", b"HELLO")
         clock.offset = jump
-        hub.registry.look()
+        hub.registry.check_silence()
         bus.hear("g", b"STILL_ALIVE")
         assert hub.registry.presence("g") is Presence.PRESENT
         assert seen == [Change.FOUND]

@@ -98,7 +98,7 @@ async def test_who_gives_to_a_guest_that_goes_is_let_go(lost: bool) -> None:
         await made.settle()
         assert not giver.done()
         if lost:
-            made.table.guest_is_lost("g1", "it said BYE")
+            made.table.handle_loss("g1", "it said BYE")
         else:
             made.table.drop(command.id)
         await giver
@@ -113,7 +113,7 @@ async def test_one_guest_of_two_is_lost() -> None:
         made.programs[0]._listener.input_taken(5)
         await made.settle()
         assert not giver.done()
-        made.table.guest_is_lost("g2", "it said BYE")
+        made.table.handle_loss("g2", "it said BYE")
         await giver
         assert command.answers["g1"].state is State.RUNNING
 
@@ -202,7 +202,7 @@ async def test_a_guest_that_makes_no_sense(table: dict[str, object]) -> None:
         other = made.table.submit(made.guests.values(), Request(("wait",)), command_id="2")
         with pytest.raises(GuestProtocolError):
             made.table.handle("g1", from_guest(Envelope("CMD_INPUT_TAKEN", {"cmd-id": other.id})))
-        assert command.answers["g1"].input_heard == 0
+        assert command.answers["g1"].input_confirmed == 0
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ async def test_a_guest_that_comes_back_goes_on() -> None:
         await made.settle()
         assert states(command) == {"g1": "SENT"}
         made.loses = 0.0
-        made.table.guest_says_hello(made.guests["g1"])
+        made.table.handle_hello(made.guests["g1"])
         await command.finished()
         assert stdout(command.answers["g1"]) == b"hello"
 
@@ -110,7 +110,7 @@ async def test_a_guest_that_goes_leaves_the_others() -> None:
     async with net("g1", "g2") as made:
         command = made.table.submit(made.guests.values(), WAIT)
         await made.settle()
-        made.table.guest_is_lost("g1", "it said BYE")
+        made.table.handle_loss("g1", "it said BYE")
         assert states(command) == {"g1": "LOST", "g2": "RUNNING"}
         made.table.signal(command.id, 15)
         await command.finished()

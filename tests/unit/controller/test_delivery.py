@@ -54,14 +54,14 @@ def opened(post: Post, *letters: Letter, first_wait: float | None = None) -> Del
 async def test_at_beats_until_it_is_settled() -> None:
     post, a, b = Post(), Letter("a"), Letter("b")
     made = opened(post, a, b)
-    made.beats("g")
-    made.settle(a)
-    made.settle(a)
-    made.beats("g")
-    made.beats("another")
+    made.handle_beat("g")
+    made.complete(a)
+    made.complete(a)
+    made.handle_beat("g")
+    made.handle_beat("another")
     assert [body for _, body in post.sent] == [b"a", b"b", b"a", b"b", b"b"]
     assert (made.count("g"), made.get("g", "a"), made.get("g", "b")) == (1, None, b)
-    made.settle(b)
+    made.complete(b)
     assert (made.count("g"), made.all()) == (0, [])
 
 
@@ -76,26 +76,26 @@ async def test_after_growing_waits_until_it_is_acknowledged(
     made.acknowledge(letter)
     assert letter.timer is None
     count = len(post.sent)
-    made.beats("g")  # it is not settled yet
+    made.handle_beat("g")  # it is not settled yet
     assert len(post.sent) == count + 1
-    made.settle(letter)
+    made.complete(letter)
 
 
 async def test_another_life_gives_up_what_was_for_the_former_one() -> None:
     post, old, new = Post(), Letter("old", instance="1"), Letter("new", instance="2")
     made = opened(post, old, new)
-    made.says_hello(Guest("g", "g", instance="2"), "was restarted")
+    made.handle_hello(Guest("g", "g", instance="2"), "was restarted")
     assert (old.lost, new.lost) == (["was restarted"], [])
     assert [body for _, body in post.sent] == [b"old", b"new", b"new"]
     assert made.all() == [new]
-    made.settle(new)
+    made.complete(new)
 
 
 async def test_a_guest_that_is_lost_loses_its_own_parcels_alone() -> None:
     post, letter, other = Post(), Letter("a"), Letter("a", guest_id="h")
     made = opened(post, letter, other, first_wait=100.0)
-    made.is_lost("g", "has left")
+    made.handle_loss("g", "has left")
     assert (letter.lost, other.lost) == (["has left"], [])
     assert letter.timer is None
     assert made.all() == [other]
-    made.settle(other)
+    made.complete(other)

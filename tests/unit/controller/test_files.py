@@ -225,7 +225,7 @@ async def test_a_guest_that_goes_leaves_the_others(tmp_path: Path) -> None:
             one.place.go.clear()
         task = tasks.create_task(made.files.put("all", "f", pieces_of(DATA), is_tree=False))
         await made.hosts["g1"].until_pieces(21)
-        made.net.requester.guest_is_lost("g1")
+        made.net.requester.handle_loss("g1")
         for one in made.hosts.values():
             one.place.go.set()
         outcomes = await task

@@ -51,7 +51,7 @@ def story(table: CommandTable) -> Command:
     output = {"cmd-id": "mine", "stream": "stdout", "offset": 0, "first": 0}
     table.handle("a", from_guest(Envelope("CMD_OUTPUT", output, b"four")))
     table.handle("a", from_guest(Envelope("CMD_OUTPUT", output, b"fourteen")))
-    table.guest_is_lost("b", "it was struck by lightning")
+    table.handle_loss("b", "it was struck by lightning")
     end = {"cmd-id": "mine", "code": 3, "stdout": 8, "stderr": 0}
     table.handle("a", from_guest(Envelope("CMD_RESULT", end)))
     table.handle("a", from_guest(Envelope("CMD_RESULT", end)))

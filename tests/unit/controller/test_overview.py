@@ -46,7 +46,7 @@ class World:
 
     def passes(self, seconds: float) -> None:
         self.now += seconds
-        self.hub.registry.look()
+        self.hub.registry.check_silence()
 
     def make(self, name: str) -> LocalMachine:
         return self.machines.create(

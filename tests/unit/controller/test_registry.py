@@ -30,7 +30,7 @@ class World:
 
     def passes(self, seconds: float) -> None:
         self.now += seconds
-        self.registry.look()
+        self.registry.check_silence()
 
     def changes(self) -> list[tuple[str, Change]]:
         seen, self.seen = self.seen, []
@@ -53,7 +53,7 @@ def test_a_guest_s_life() -> None:
     assert world.ids("1") == {"1"}
     world.registry.still_alive("1")
     assert world.registry.presence("1") is Presence.PRESENT
-    assert world.changes() == [("1", Change.SILENT), ("1", Change.HEARD_AGAIN)]
+    assert world.changes() == [("1", Change.SILENT), ("1", Change.RECOVERED)]
     world.passes(DROPPED_AFTER)
     assert world.changes() == [("1", Change.SILENT), ("1", Change.DROPPED)]
     assert (len(world.registry), world.ids("all")) == (0, set())
@@ -134,7 +134,7 @@ def test_ten_thousand_beats_cost_little() -> None:
         world.now += BEAT
         for number in range(10_000):
             world.registry.still_alive(str(number))
-        world.registry.look()
+        world.registry.check_silence()
     assert time.process_time() - begin < 30
     assert len(world.changes()) == 10_000
 

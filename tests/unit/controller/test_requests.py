@@ -186,7 +186,7 @@ async def test_guests_that_leave_and_a_controller_that_ends() -> None:
             for guest in net.guests.values()
         ]
         await settle()
-        net.requester.guest_is_lost("g1")
+        net.requester.handle_loss("g1")
         assert "g1 has left" in str(await asked[0])
         verbs["g2"].go.set()
         assert await asked[1] is None
@@ -204,7 +204,7 @@ async def test_a_guest_that_comes_back_is_asked_again() -> None:
         asked = tasks.create_task(net.requester.ask(net.guests["g1"], "say"))
         await settle()
         net.loses = 0.0
-        net.requester.guest_says_hello(net.guests["g1"])
+        net.requester.handle_hello(net.guests["g1"])
         assert (await asked).table == {"said": None}
 
 

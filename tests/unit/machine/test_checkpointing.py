@@ -10,7 +10,7 @@ from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import MachineSpec, MachineState
 from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
 from boincvm.job.model import MachineShape
-from boincvm.machine.checkpointing import Identity, keep_on_disk
+from boincvm.machine.checkpointing import Identity, write_checkpoint
 from boincvm.machine.managed import ManagedMachine, opened
 from boincvm.machine.saved_machine import SavedTask, find_saved, manifests
 
@@ -33,7 +33,7 @@ def fake(machine: ManagedMachine) -> FakeMachine:
 
 
 async def test_it_is_found_again(machine: ManagedMachine) -> None:
-    saved, seen = await keep_on_disk(
+    saved, seen = await write_checkpoint(
         machine, IDENTITY, lambda: (TASK, "seen"), last=False, steps=[0, 2]
     )
     assert seen == "seen"
@@ -52,14 +52,14 @@ async def test_what_the_caller_looks_at_is_the_quiet_guest(machine: ManagedMachi
     def look() -> tuple[None, bool]:
         return None, guest.is_quiet
 
-    assert (await keep_on_disk(machine, IDENTITY, look, last=False))[1]
+    assert (await write_checkpoint(machine, IDENTITY, look, last=False))[1]
     assert not guest.is_quiet
 
 
 async def test_numbers_go_up_and_the_last_one_ends_it(machine: ManagedMachine) -> None:
     numbers = []
     for last in (False, False, True):
-        saved, _ = await keep_on_disk(machine, IDENTITY, lambda: (None, None), last=last)
+        saved, _ = await write_checkpoint(machine, IDENTITY, lambda: (None, None), last=last)
         numbers.append(saved.checkpoint.number)
     assert numbers == [1, 2, 3]
     assert machine.is_saved
@@ -74,7 +74,7 @@ async def test_what_fails_leaves_no_manifest(last: bool, machine: ManagedMachine
     made = fake(machine)
     made.checkpoint = made.save = refuse  # type: ignore[method-assign,assignment]
     with pytest.raises(HypervisorError, match="eels"):
-        await keep_on_disk(machine, IDENTITY, lambda: (None, None), last=last)
+        await write_checkpoint(machine, IDENTITY, lambda: (None, None), last=last)
     assert manifests(machine.spec.directory) == []
     assert made.state is MachineState.RUNNING
     assert not made.guest.is_quiet

@@ -55,7 +55,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[Told]:
     place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         made = Told(place)
-        made.begin_life(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
+        made.prepare(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
         yield made
 
 
@@ -206,7 +206,7 @@ async def up(tmp_path: Path) -> AsyncIterator[tuple[ShimMachine, Stub]]:
     place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         made, stub = ShimMachine(place, DEFINITION, lambda: None), Stub(place.disk)
-        made.begin_life(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
+        made.prepare(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
         made._machine, made._image, made._is_up = stub, Mock(digest="none"), True  # type: ignore[assignment]
         made.come_up("none", (), frozenset())
         yield made, stub

@@ -13,7 +13,7 @@ from boincvm.hypervisor.contract import MachineSpec, MachineState
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeFile, FakeGuest
 from boincvm.job.model import InputFile, MachineShape, MachineTask, OutputFile
-from boincvm.machine.checkpointing import Identity, keep_on_disk
+from boincvm.machine.checkpointing import Identity, write_checkpoint
 from boincvm.machine.saved_machine import SavedMachine, SavedTask
 from boincvm.machine.settings import Settings
 from boincvm.machine.start_source import Boot, Restore
@@ -71,7 +71,7 @@ class Bench:
         def look() -> tuple[SavedTask | None, None]:
             return step.state(), None
 
-        saved, _ = await keep_on_disk(self.opened[-1], identity, look, last=True, steps=(0,))
+        saved, _ = await write_checkpoint(self.opened[-1], identity, look, last=True, steps=(0,))
         return saved
 
 

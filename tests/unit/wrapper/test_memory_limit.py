@@ -166,9 +166,9 @@ async def test_a_hypervisor_that_refuses_is_not_asked_again(
     memory = MemoryLimit(lambda: known, {"vm": managed})
     holding = asyncio.ensure_future(memory.run())
     async with asyncio.timeout(10):
-        memory.look()
+        memory.recheck()
         await asked.get()
-    memory.look()
+    memory.recheck()
     for _ in range(10):  # it would be asked in the first of these
         await asyncio.sleep(0)
     assert asked.empty()

@@ -12,7 +12,7 @@ from typing import Protocol
 from boincvm.client.terminal.protocol import Size, keys, window_size
 from boincvm.errors import UsageError
 from boincvm.host.channels import set_blocking
-from boincvm.host.inherited import heeded
+from boincvm.host.inherited import not_ignored
 from boincvm.host.signals import TERMINATION_SIGNALS
 from boincvm.host.terminal import RESIZE_SIGNAL, raw
 
@@ -127,7 +127,9 @@ class TerminalSession:
         def resize(_number: int, _frame: FrameType | None) -> None:
             self._ring(_RESIZED)
 
-        former = {number: signal.signal(number, leave) for number in heeded(TERMINATION_SIGNALS)}
+        former = {
+            number: signal.signal(number, leave) for number in not_ignored(TERMINATION_SIGNALS)
+        }
         if RESIZE_SIGNAL is not None:
             former[RESIZE_SIGNAL] = signal.signal(RESIZE_SIGNAL, resize)
         try:

@@ -41,7 +41,7 @@ class Answer:
         """Why the answer is in its state, unless the program ended by itself."""
         self.progress: float | None = None
         """From 0 to 1; None if the program does not report it."""
-        self.input_heard = 0
+        self.input_confirmed = 0
         """Bytes of the command's input that the guest has received."""
         self.input_taken = 0
         """Bytes of the input that the program has read."""

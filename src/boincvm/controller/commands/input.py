@@ -46,7 +46,7 @@ class InputFeed:
 
     def message(self, command_id: str, answer: Answer) -> GiveInput:
         """Return what the guest seems to lack; without data the message asks how much it has."""
-        offset, data = self._log.read(max(answer.input_heard, self._begin), WINDOW)
+        offset, data = self._log.read(max(answer.input_confirmed, self._begin), WINDOW)
         return GiveInput(command_id, offset, self.has_end, data)
 
     def is_whole(self, answer: Answer) -> bool:
@@ -58,6 +58,6 @@ class InputFeed:
         if message.heard > self._log.end or (message.ends and not self.has_end):
             raise GuestProtocolError("a guest acknowledged input that was not sent")
         # Messages may arrive out of order.
-        answer.input_heard = max(answer.input_heard, message.heard)
+        answer.input_confirmed = max(answer.input_confirmed, message.heard)
         answer.input_taken = max(answer.input_taken, message.taken)
         answer.input_ends = answer.input_ends or message.ends

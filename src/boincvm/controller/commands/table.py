@@ -279,17 +279,17 @@ class CommandTable:
         elif again:
             self._send_output_taken(command, answer, again=True)
 
-    def guest_beats(self, guest_id: str) -> None:
+    def handle_beat(self, guest_id: str) -> None:
         """Send again whatever a guest has not reacted to: it may have been lost."""
-        self._delivery.beats(guest_id)
+        self._delivery.handle_beat(guest_id)
 
-    def guest_says_hello(self, guest: Guest) -> None:
+    def handle_hello(self, guest: Guest) -> None:
         """Handle that a guest has reconnected or was restarted."""
-        self._delivery.says_hello(guest, "the guest was restarted")
+        self._delivery.handle_hello(guest, "the guest was restarted")
 
-    def guest_is_lost(self, guest_id: str, why: str) -> None:
+    def handle_loss(self, guest_id: str, why: str) -> None:
         """Handle that a guest has gone: its answers will not come."""
-        self._delivery.is_lost(guest_id, why)
+        self._delivery.handle_loss(guest_id, why)
 
     def lose(self, command: Command, answer: Answer, why: str) -> None:
         """Give up one guest's answer."""
@@ -304,7 +304,7 @@ class CommandTable:
         command.notify()
         parcel = self._delivery.get(answer.guest_id, command.id)
         if parcel is not None:
-            self._delivery.settle(parcel)
+            self._delivery.complete(parcel)
 
     def _see_end(self, command: Command) -> None:
         answers = command.answers.values()

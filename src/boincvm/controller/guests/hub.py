@@ -135,8 +135,8 @@ class Hub:
     def _give_up(self, guest_id: str, *, comes_back: bool) -> None:
         reason = self.reason(guest_id)
         if not comes_back:
-            self.commands.guest_is_lost(guest_id, reason or "the guest has left")
-        self.requester.guest_is_lost(guest_id, f"has left ({reason})" if reason else "has left")
+            self.commands.handle_loss(guest_id, reason or "the guest has left")
+        self.requester.handle_loss(guest_id, f"has left ({reason})" if reason else "has left")
 
     def _send(self, guest_id: str, body: bytes) -> None:
         # The broker disconnects whoever sends to another host's part.
@@ -167,13 +167,13 @@ class Hub:
             case Hello():
                 guest = message.guest(guest_id)
                 self.registry.hello(guest, account)
-                self.commands.guest_says_hello(guest)
-                self.requester.guest_says_hello(guest)
+                self.commands.handle_hello(guest)
+                self.requester.handle_hello(guest)
             case StillAlive():
                 if not self.registry.still_alive(guest_id):
                     self._send(guest_id, HelloWanted().encode())
-                self.commands.guest_beats(guest_id)
-                self.requester.guest_beats(guest_id)
+                self.commands.handle_beat(guest_id)
+                self.requester.handle_beat(guest_id)
             case Bye():
                 self.registry.bye(guest_id, comes_back=message.comes_back)
             case Report():

@@ -34,7 +34,7 @@ class Change(Enum):
     CHANGED = auto()
     """It sent another HELLO with a different description."""
     SILENT = auto()
-    HEARD_AGAIN = auto()
+    RECOVERED = auto()
     DROPPED = auto()
     LEFT = auto()
     ASLEEP = auto()
@@ -42,12 +42,12 @@ class Change(Enum):
 
 
 class _Entry:
-    __slots__ = ("account", "guest", "heard", "presence")
+    __slots__ = ("account", "guest", "last_seen", "presence")
 
-    def __init__(self, guest: Guest, heard: float, account: str = "") -> None:
+    def __init__(self, guest: Guest, last_seen: float, account: str = "") -> None:
         self.guest = guest
         self.account = account
-        self.heard = heard
+        self.last_seen = last_seen
         self.presence = Presence.PRESENT
 
 
@@ -154,19 +154,19 @@ class Registry:
     def _mark_alive(self, guest_id: str) -> _Entry | None:
         entry = self._present.get(guest_id)
         if entry is not None:
-            entry.heard = self._clock()
+            entry.last_seen = self._clock()
             self._present.move_to_end(guest_id)
             return entry
         entry = self._silent.pop(guest_id, None)
         if entry is not None:
-            entry.heard, entry.presence = self._clock(), Presence.PRESENT
+            entry.last_seen, entry.presence = self._clock(), Presence.PRESENT
             self._present[guest_id] = entry
-            self._notify(entry.guest, Change.HEARD_AGAIN)
+            self._notify(entry.guest, Change.RECOVERED)
         return entry
 
     # Time.
 
-    def look(self) -> None:
+    def check_silence(self) -> None:
         """Mark guests that have fallen silent, and drop those that were silent for too long."""
         now = self._clock()
         for entry in _older(self._present, now - SILENT_AFTER):
@@ -179,7 +179,7 @@ class Registry:
 
     def watch(self) -> None:
         """Look now, and regularly from now on until `close`."""
-        self.look()
+        self.check_silence()
         self._timer = asyncio.get_running_loop().call_later(BEAT / 2, self.watch)
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ def _older(entries: OrderedDict[str, _Entry], than: float) -> list[_Entry]:
     found = []
     while entries:
         first = next(iter(entries.values()))
-        if first.heard > than:
+        if first.last_seen > than:
             break
         del entries[first.guest.id]
         found.append(first)

@@ -86,7 +86,7 @@ class Requester:
                 exit_code=ExitCode.GUEST_HUNG,
             ) from None
         finally:
-            self._delivery.settle(question)
+            self._delivery.complete(question)
             if question.reply.done() and not question.reply.cancelled():
                 question.reply.exception()  # marks it as retrieved, if another error came first
 
@@ -122,7 +122,7 @@ class Requester:
         elif isinstance(message, AskTaken):
             self._delivery.acknowledge(question)
         else:
-            self._delivery.settle(question)
+            self._delivery.complete(question)
             if isinstance(message.outcome, BoincvmError):
                 question.fail(message.outcome)
             elif not question.reply.done():
@@ -131,16 +131,16 @@ class Requester:
             if len(heard) < MOST_HEARD:
                 heard.append(message.ask_id)
 
-    def guest_beats(self, guest_id: str) -> None:
+    def handle_beat(self, guest_id: str) -> None:
         """Send unanswered requests again: they or their answers may have been lost."""
-        self._delivery.beats(guest_id)
+        self._delivery.handle_beat(guest_id)
 
-    def guest_says_hello(self, guest: Guest) -> None:
+    def handle_hello(self, guest: Guest) -> None:
         """Handle that a guest has reconnected or was restarted."""
         self._gone.pop(guest.id, None)
-        self._delivery.says_hello(guest, "was restarted")
+        self._delivery.handle_hello(guest, "was restarted")
 
-    def guest_is_lost(self, guest_id: str, why: str = "has left") -> None:
+    def handle_loss(self, guest_id: str, why: str = "has left") -> None:
         """Stop waiting for a guest's answers, and send it no request until its next HELLO.
 
         `why` follows the guest's id in the error message.
@@ -149,14 +149,14 @@ class Requester:
         self._gone[guest_id] = why
         while len(self._gone) > _MOST_GONE:
             self._gone.popitem(last=False)
-        self._delivery.is_lost(guest_id, why)
+        self._delivery.handle_loss(guest_id, why)
 
     def close(self) -> None:
         """Fail all open requests and refuse new ones; calling this again is harmless."""
         self._is_closed = True
         for question in self._delivery.all():
             question.fail(_closed())
-            self._delivery.settle(question)
+            self._delivery.complete(question)
 
 
 def _lost(guest_id: str, why: str) -> GuestDiedError:

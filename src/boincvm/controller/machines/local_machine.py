@@ -27,8 +27,8 @@ Changed = Callable[[str], None]
 class LocalMachine:
     """A machine of this host.
 
-    `ended_unasked`: no shim runs, and the last one could not announce its end; `was_killed`: the
-    last shim was started by this controller and ended by a signal.
+    `ended_unexpectedly`: no shim runs, and the last one could not announce its end; `was_killed`:
+    the last shim was started by this controller and ended by a signal.
     """
 
     def __init__(self, directory: MachineDirectory, changed: Changed) -> None:
@@ -39,7 +39,7 @@ class LocalMachine:
         """The last report of its shim; None while no shim runs."""
         self.is_silent = False
         """Its shim runs but has not been heard for too long: the machine's state is unknown."""
-        self.ended_unasked = self.was_killed = False
+        self.ended_unexpectedly = self.was_killed = False
         self._changed = changed
         self._news = asyncio.Event()
         self._pidfd = -1
@@ -78,17 +78,17 @@ class LocalMachine:
         """Wait until the machine is in another state."""
         await self.until(lambda: self.state is not state)
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Notify whoever waits of a change."""
         self._news.set()
         self._news = asyncio.Event()
         self._changed(self.id)
 
-    def hear(self, *, is_silent: bool) -> None:
+    def set_silent(self, *, is_silent: bool) -> None:
         """Record that its shim has fallen silent, or is heard again."""
         if self.has_shim and self.is_silent is not is_silent:
             self.is_silent = is_silent
-            self.tell()
+            self.notify()
 
     def take_report(self, report: Report) -> None:
         """Take a report of its shim."""
@@ -96,7 +96,7 @@ class LocalMachine:
         if self.find_shim():
             before, self.report = self.state, report
             if not had_shim or before is not report.state:
-                self.tell()
+                self.notify()
 
     # Its shim.
 
@@ -108,13 +108,13 @@ class LocalMachine:
         with self.directory.log.open("ab") as log:
             pid = spawn_detached(argv, log.fileno())
         self.report = Report(VmState.STARTING)
-        self.is_silent = self.ended_unasked = self._is_killed = False
+        self.is_silent = self.ended_unexpectedly = self._is_killed = False
         self._child = pid
         self._watch(pid)
         # Lets the next controller find a shim that had not announced itself when we were killed.
         with suppress(BoincvmError, OSError):  # the shim reports what is wrong there
             self.set_status(self.directory.status()._replace(pid=pid))
-        self.tell()
+        self.notify()
 
     def adopt(self) -> bool:
         """Take over the shim that an earlier controller started; return True if there is one.
@@ -171,7 +171,7 @@ class LocalMachine:
             self.adopt()  # ours may have ended because another one runs
         except BoincvmError:
             self._reconcile()
-        self.tell()
+        self.notify()
 
     def _reconcile(self) -> None:
         """Read the final status: what the shim wrote last, unless the shim was killed."""
@@ -185,7 +185,7 @@ class LocalMachine:
             state, why = VmState.ABORTED, "its shim was killed, and the machine with it"
             if self._is_killed:
                 state, why = VmState.POWERED_OFF, ""
-            self.ended_unasked = True
+            self.ended_unexpectedly = True
             self.status = self.status._replace(state=state, why=why, started_at=None)
             with suppress(OSError):  # the next controller finds out as this one did
                 self.directory.write_status(self.status)

@@ -117,7 +117,7 @@ class Machines:
         directory = MachineDirectory(self._directory / machine_id)
         directory.make(definition, self._bus_for(machine_id))
         machine = self._machines[machine_id] = LocalMachine(directory, self._changed)
-        machine.tell()
+        machine.notify()
         return machine
 
     async def start(self, machine: LocalMachine, snapshot: str | None = None) -> None:
@@ -145,7 +145,7 @@ class Machines:
             (machine.directory.directory / "machine.json").unlink(missing_ok=True)
             shutil.rmtree(machine.directory.directory)
         del self._machines[machine.id]
-        machine.tell()
+        machine.notify()
 
     def discard(self, machine: LocalMachine) -> None:
         """Discard a machine's saved state: it will boot. Raises UsageError, OSError."""
@@ -156,7 +156,7 @@ class Machines:
             )
             if saved is not None:
                 Snapshots(machine.directory).sweep(frozenset(machine.status.layers))
-        machine.tell()
+        machine.notify()
 
     def remove_snapshot(self, machine: LocalMachine, name: str) -> None:
         """Remove a snapshot of a machine whose shim does not run. Raises UsageError, OSError."""

@@ -200,7 +200,7 @@ class MachineOperations:
 
     async def _discard(self, machine: LocalMachine, _asked: Asked) -> Table:
         self._machines.discard(machine)
-        self._hub.commands.guest_is_lost(machine.id, "the machine's saved state was discarded")
+        self._hub.commands.handle_loss(machine.id, "the machine's saved state was discarded")
         return {}
 
     async def _remove(self, machine: LocalMachine, asked: Asked) -> Table:

@@ -10,7 +10,7 @@ from boincvm.controller.hosts.bus_connection import Listen
 from boincvm.controller.serve.auth import Policy, token_in
 from boincvm.controller.serve.server import ListenAddress, Server
 from boincvm.errors import BoincvmError
-from boincvm.host.inherited import heeded
+from boincvm.host.inherited import not_ignored
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.paths import controller_directory
 from boincvm.standard_error import write_line
@@ -34,7 +34,7 @@ async def run_in_foreground(
     `any_host`: accept requests that are addressed to any host name; `shared`: see Policy.
     """
     ended = asyncio.Event()
-    add_signal_handlers(heeded(TERMINATION_SIGNALS), lambda _: ended.set())
+    add_signal_handlers(not_ignored(TERMINATION_SIGNALS), lambda _: ended.set())
     directory = controller_directory()
     async with run_controller(directory, listen=listen, broker=broker) as controller:
         servers = [Server(controller, ListenAddress(directory / SOCKET), _OWNER)]

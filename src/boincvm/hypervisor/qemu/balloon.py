@@ -38,7 +38,7 @@ class Balloon:
         await self._monitor.execute("qom-set", {**_PERIOD, "value": seconds})
         return False
 
-    async def said(self) -> GuestMemory | None:
+    async def statistics(self) -> GuestMemory | None:
         """Return the guest's last report, or None if there is no recent one.
 
         The guest may be paused, and it also reports on its own when it boots.

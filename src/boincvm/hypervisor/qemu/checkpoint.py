@@ -240,7 +240,7 @@ class LiveMigration:
             try:
                 async with asyncio.timeout(LIVE_LIMIT):
                     while status != "completed":
-                        status = await self._heed(await events.get(), downtime)
+                        status = await self._handle_event(await events.get(), downtime)
             except TimeoutError:
                 raise HypervisorError("QEMU could not send the guest's memory in time") from None
         if self._is_void:  # cancelling would be quicker, but can hang QEMU 7.2
@@ -257,7 +257,7 @@ class LiveMigration:
         await self._monitor.execute("migrate-set-parameters", limits)
         await self._monitor.send_descriptor(stream, _STREAM)
 
-    async def let_go_on(self) -> None:
+    async def resume(self) -> None:
         """Let the guest run again. Raises HypervisorError."""
         end = monotonic() + LIMIT
         while True:
@@ -290,7 +290,7 @@ class LiveMigration:
             self._stopped_at = monotonic()
         self._runs = runs
 
-    async def _heed(self, event: Message, downtime: int | None) -> str:
+    async def _handle_event(self, event: Message, downtime: int | None) -> str:
         """Do what the event requires; return the migration's status, or "" if it has none."""
         kind, data = event["event"], event.get("data")
         if kind in ("STOP", "RESUME"):

@@ -267,7 +267,7 @@ class QemuMachine:
 
     async def memory(self) -> GuestMemory | None:
         was_asked = await self._balloon().ask_every(ASK_PERIOD)
-        return await self._balloon().said() if was_asked else None
+        return await self._balloon().statistics() if was_asked else None
 
     def _balloon(self) -> Balloon:
         return Balloon(self._running("its memory cannot be measured"))

@@ -166,7 +166,7 @@ class Saving:
             if migration.has_switched:
                 self.layers = (*frozen, new_layer)
         if not last:
-            await migration.let_go_on()
+            await migration.resume()
             self._on_step("guest runs")
         return migration.pause()
 
@@ -175,7 +175,7 @@ class Saving:
         with suppress(HypervisorError):  # QEMU may be gone, which is reported elsewhere
             if not is_over:
                 await migration.cancel()
-            await migration.let_go_on()
+            await migration.resume()
             if not migration.has_switched:
                 node: dict[str, object] = {"node-name": migration.new_layer}
                 await self._monitor.execute("blockdev-del", node)

@@ -24,7 +24,7 @@ from boincvm.host.supervised import GRACE, Supervised, start_supervised, supervi
 from boincvm.wrapper.tasks.step import TaskEnd
 
 _KILL_LIMIT = 2.5
-_MOST_WORDS = 4096
+_MOST_BYTES = 4096
 _STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 """Seconds between checks whether all processes have stopped. On a busy host a process may wait some
 tenths of a second for a CPU before it can stop."""
@@ -40,7 +40,7 @@ class HostProgram:
         loop = asyncio.get_running_loop()
         self._supervised = supervised
         self._guard, self._control = supervised.guard, supervised.control
-        self._program, self._words = supervised.program, supervised.words
+        self._program, self._messages = supervised.program, supervised.received
         self._stop_signal = stop_signal
         self._stops_all = stops_all
         self._cpu_time = 0.0
@@ -167,12 +167,12 @@ class HostProgram:
 
     def _listen(self) -> None:
         try:
-            data = self._control.recv(_MOST_WORDS)
+            data = self._control.recv(_MOST_BYTES)
         except BlockingIOError:
             return
         except ConnectionResetError:
             data = b""
-        self._words += data
+        self._messages += data
         if not data:
             asyncio.get_running_loop().remove_reader(self._control)
             self._control.close()
@@ -181,7 +181,7 @@ class HostProgram:
 
     def _conclude(self) -> None:
         try:
-            end = supervised_end(self._supervised, self._words)
+            end = supervised_end(self._supervised, self._messages)
         except BoincvmError as error:
             self._end.set_exception(error)
             self._end.exception()  # retrieved, because nobody may wait for a daemon

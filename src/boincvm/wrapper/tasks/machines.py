@@ -11,7 +11,7 @@ from boincvm.durations import format_duration
 from boincvm.guestlink.host_name import host_name
 from boincvm.image.store import Image
 from boincvm.job.model import InputFile, Job, MachineTask, Task
-from boincvm.machine.checkpointing import Identity, keep_on_disk
+from boincvm.machine.checkpointing import Identity, write_checkpoint
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.host_capacity import check_checkpoint_room, check_room
 from boincvm.machine.job_files import check_files
@@ -213,7 +213,7 @@ class JobMachines:
         self._unsaved_since[name] = self.times.watch.elapsed
         if not self._network:
             await machine.connect_network(connected=False)
-        self.memory.look()
+        self.memory.recheck()
         return machine
 
     async def _give_up(self, name: str) -> None:
@@ -267,7 +267,7 @@ class JobMachines:
         if not last:
             self._check_room(machine, former)
         kept_at = self.times.watch.elapsed
-        saved, _ = await keep_on_disk(
+        saved, _ = await write_checkpoint(
             machine,
             Identity(self._images[name].digest, self._job.machines[name]),
             lambda: (task.state() if task and runs_here else None, None),

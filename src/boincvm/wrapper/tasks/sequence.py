@@ -282,7 +282,7 @@ class TaskSequence:
     def preferences_changed(self) -> None:
         """Take note that the client has changed its init_data.xml."""
         if self._machines is not None:
-            self._machines.memory.look()
+            self._machines.memory.recheck()
 
     async def _keep(self, *, last: bool) -> bool:
         """Make checkpoints of the machines; tell whether any were made."""
