@@ -14,8 +14,8 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.booted import start_program
+from benchmarks.checkpointed_machine import Made, compute, let_run, machine, make_checkpoint
 from benchmarks.growth_chart import chart
-from benchmarks.kept_machine import Kept, compute, keep, machine, settle
 from boincvm.hypervisor.qemu.acceleration import probe
 from boincvm.image.store import Image, ImageStore
 
@@ -53,12 +53,12 @@ async def measure(image: Image, accelerator: str, scratch: Path, size: int) -> G
         async with asyncio.timeout(600):
             await filled.wait()
         compute(session)
-        await settle(3)
-        first = await keep(session, made, 1)
-        later: list[Kept] = []
+        await let_run(3)
+        first = await make_checkpoint(session, made, 1)
+        later: list[Made] = []
         for number in range(2, 2 + LATER):
-            await settle(2)
-            later.append(await keep(session, made, number))
+            await let_run(2)
+            later.append(await make_checkpoint(session, made, number))
     return Growth(
         size,
         first.gap * 1e3,

@@ -22,7 +22,7 @@ from typing import NamedTuple, cast
 
 from benchmarks.booted import start_program
 from benchmarks.checkpoint_growth import FILL
-from benchmarks.kept_machine import StandStill, compute, keep, settle
+from benchmarks.checkpointed_machine import StandStill, compute, let_run, make_checkpoint
 from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.acceleration import probe
@@ -148,7 +148,7 @@ async def busy_machine(
             async with asyncio.timeout(LIMIT):
                 await filled.wait()
             compute(session)
-            await settle(3)
+            await let_run(3)
             yield session, made
 
 
@@ -165,7 +165,7 @@ async def measure(
     machine = busy_machine(image, accelerator, scratch, size, shared="shared" in way)
     async with machine as (_, made):
         for number in range(TIMES):
-            await settle(2)
+            await let_run(2)
             before, begin = used(made.spec.directory), monotonic()
             with StandStill(made) as still:
                 await WAYS[way](made, number)
@@ -180,8 +180,8 @@ async def measure_ours(image: Image, accelerator: str, scratch: Path, size: int)
     machine = busy_machine(image, accelerator, scratch, size, shared=False)
     async with machine as (session, made):
         for number in range(1, TIMES + 2):
-            await settle(2)
-            kept = await keep(session, made, number)
+            await let_run(2)
+            kept = await make_checkpoint(session, made, number)
             taken.append(Taken(kept.gap, kept.seconds, kept.checkpoint.written))
     return taken
 

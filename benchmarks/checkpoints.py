@@ -15,8 +15,8 @@ from time import monotonic
 from typing import NamedTuple
 
 from benchmarks.booted import start_program
+from benchmarks.checkpointed_machine import LIMIT, compute, let_run, machine, make_checkpoint
 from benchmarks.guest_overhead import NUMBER
-from benchmarks.kept_machine import LIMIT, compute, keep, machine, settle
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
@@ -33,11 +33,11 @@ async def _pauses(laboratory: Laboratory, memory: int, times: int) -> list[float
     place = laboratory.sci, laboratory.accelerator, laboratory.directory
     async with machine(*place, memory) as (session, made):
         compute(session)
-        await settle(3)
+        await let_run(3)
         gaps = []
         for number in range(1, times + 1):
-            gaps.append((await keep(session, made, number)).gap)
-            await settle(1)
+            gaps.append((await make_checkpoint(session, made, number)).gap)
+            await let_run(1)
         return gaps
 
 
@@ -56,11 +56,11 @@ async def _increments(laboratory: Laboratory) -> tuple[int, int]:
     place = laboratory.sci, laboratory.accelerator, laboratory.directory
     async with machine(*place, 256 * MIB) as (session, made):
         compute(session, "while :; do sleep 1; done")
-        await settle(3)
+        await let_run(3)
         written = []
         for number in (1, 2):
-            written.append((await keep(session, made, number)).checkpoint.written)
-            await settle(10)
+            written.append((await make_checkpoint(session, made, number)).checkpoint.written)
+            await let_run(10)
         return written[0], written[1]
 
 
@@ -87,7 +87,7 @@ async def _curves(laboratory: Laboratory, turns: int) -> tuple[float, float]:
             made_now = 0
             while not ended.done() and made_now < 4:
                 number += 1
-                await keep(session, made, number)
+                await make_checkpoint(session, made, number)
                 made_now += 1
             await ended
             if turn:  # the first checkpoint is complete, and the first curve is translated
@@ -116,7 +116,7 @@ async def _resumed(laboratory: Laboratory, times: int) -> list[float]:
     taken = []
     async with machine(*place, 256 * MIB) as (session, made):
         program = start_program(session, ["sh", "-c", script], lambda *_: None)
-        await settle(2)
+        await let_run(2)
         await session.link.quiesce(LIMIT)
         link, state = session.link.state(), program.state()
         checkpoint = await made.save(1)

@@ -40,7 +40,7 @@ class Agent:
         self._senders: dict[str, transfer.Sender] = {}
         self._groups: list[Program] = []  # ended, their control group not yet removed
         self._watches: Watches | None = None
-        self._quiet: Quiesce | None = None
+        self._quiescence: Quiesce | None = None
         self._random: machine.RandomNumbers | None = None
         self._prepared = Prepared()
         self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -57,8 +57,8 @@ class Agent:
         self._link.command("SUBSCRIBE", {"id": "0", "destination": "/guest"})
         last_beat = time.monotonic()
         while True:
-            if self._quiet is not None and self._quiet.is_on:
-                self._listen(self._quiet)
+            if self._quiescence is not None and self._quiescence.is_on:
+                self._listen(self._quiescence)
                 # When the host wants to hear of us again, then of what programs use at once.
                 last_beat = -self._beat if self._programs else time.monotonic()
                 continue
@@ -87,9 +87,9 @@ class Agent:
         self._link.beat()
         self._groups = [program for program in self._groups if not program.clean_up()]
 
-    def _listen(self, quiet: Quiesce) -> None:
+    def _listen(self, quiescence: Quiesce) -> None:
         """One wait while quiet: children are buried and the host is heard, no more."""
-        woken, frames = quiet.wait()
+        woken, frames = quiescence.wait()
         if woken:
             self._wake_up()
         for frame in frames:
@@ -160,7 +160,7 @@ class Agent:
 
     def _finish_programs(self) -> None:
         """Tells the host of those that are over; while we are quiet, `attach` does it later."""
-        if self._quiet is not None and self._quiet.is_on:
+        if self._quiescence is not None and self._quiescence.is_on:
             return
         for call, program in list(self._programs.items()):
             if program.is_over:
@@ -268,13 +268,13 @@ class Agent:
                 program.hold()
         elif self._programs:
             machine.put_first(first=True)
-        if self._quiet is None:
-            self._quiet = Quiesce(self._link, self._wake_read)
+        if self._quiescence is None:
+            self._quiescence = Quiesce(self._link, self._wake_read)
             self._random = machine.RandomNumbers()
         self._prepared.prepare()
         self._send_beat()  # what programs have used so far belongs to what is kept
-        if not self._quiet.is_on:
-            self._quiet.begin()
+        if not self._quiescence.is_on:
+            self._quiescence.begin()
 
     def _go_on(self, frame: Frame) -> None:
         """The same host or another wants to hear of us again; time may have passed."""
@@ -292,8 +292,8 @@ class Agent:
             for program in self._programs.values():
                 program.release()
         self._set_beat(frame.headers["heart-beat"])
-        if self._quiet is not None:
-            self._quiet.end()
+        if self._quiescence is not None:
+            self._quiescence.end()
         self._link.send("attached", "0", {"calls": " ".join(self._programs)})
         self._finish_programs()
 

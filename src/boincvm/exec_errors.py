@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Sequence
 
-LONGEST_WORD = (128 << 10) - 1
+LONGEST_ARGUMENT = (128 << 10) - 1
 """Maximum bytes of one argument or one NAME=VALUE (Linux's MAX_ARG_STRLEN less the final NUL)."""
 
 _ELIBBAD = 80  # only Linux has it
@@ -27,21 +27,21 @@ _ADVICE = {
 }
 
 
-def advice_for(number: int, name: str, words: Sequence[bytes] = ()) -> str:
+def advice_for(number: int, name: str, arguments: Sequence[bytes] = ()) -> str:
     """Return one line on what to do, or "" if there is no advice.
 
-    `words`: the arguments and the environment.
+    `arguments`: the arguments and the environment.
     """
     if number == errno.E2BIG:
-        return _too_long(words)
+        return _too_long(arguments)
     return _ADVICE.get(number, "").replace("{name}", name)
 
 
-def _too_long(words: Sequence[bytes]) -> str:
-    longest = max(map(len, words), default=0)
-    if longest > LONGEST_WORD:
-        which = f"one has {longest} bytes, and Linux accepts {LONGEST_WORD} in one"
+def _too_long(arguments: Sequence[bytes]) -> str:
+    longest = max(map(len, arguments), default=0)
+    if longest > LONGEST_ARGUMENT:
+        which = f"one has {longest} bytes, and Linux accepts {LONGEST_ARGUMENT} in one"
     else:
-        total = sum(map(len, words)) + 9 * len(words)  # each has a NUL and a pointer
+        total = sum(map(len, arguments)) + 9 * len(arguments)  # each has a NUL and a pointer
         which = f"all have {total} bytes, and Linux accepts a quarter of the stack's limit (8 MiB)"
     return f"arguments or environment are too long: {which}; pass them in a file"

@@ -221,5 +221,5 @@ def _text(text: str) -> str:
 
 def _shown(text: str) -> str:
     """Shorten `text` to one line for a message."""
-    said = _text(text)
-    return repr(said if len(said) <= _LONGEST_SHOWN else said[:_LONGEST_SHOWN] + "…")
+    stripped = _text(text)
+    return repr(stripped if len(stripped) <= _LONGEST_SHOWN else stripped[:_LONGEST_SHOWN] + "…")

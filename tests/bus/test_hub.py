@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from boincvm.bus.client import Address
-from boincvm.controller.commands.command import KEPT_OUTPUT, Command, State
+from boincvm.controller.commands.command import OUTPUT_CAPACITY, Command, State
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
 from boincvm.controller.protocol.guest import Guest
@@ -82,7 +82,7 @@ async def guest(
 
 def outputs(command: Command) -> dict[str, bytes]:
     return {
-        name: answer.outputs["stdout"].read(0, KEPT_OUTPUT)[1]
+        name: answer.outputs["stdout"].read(0, OUTPUT_CAPACITY)[1]
         for name, answer in command.answers.items()
     }
 

@@ -8,7 +8,7 @@ import pytest
 
 from boincvm.bus.access import Account, Accounts
 from boincvm.bus.client import StompBus
-from boincvm.controller.commands.command import KEPT_OUTPUT, Command, State
+from boincvm.controller.commands.command import OUTPUT_CAPACITY, Command, State
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
 from boincvm.controller.protocol.guest import Guest
@@ -114,7 +114,7 @@ async def outcome(command: Command) -> dict[str, tuple[State, bytes]]:
     async with asyncio.timeout(LIMIT):
         await command.finished()
     return {
-        name: (answer.state, answer.outputs["stdout"].read(0, KEPT_OUTPUT)[1])
+        name: (answer.state, answer.outputs["stdout"].read(0, OUTPUT_CAPACITY)[1])
         for name, answer in command.answers.items()
     }
 

@@ -66,7 +66,7 @@ async def test_events_by_websocket(faces):
 
 
 async def test_who_never_reads_misses_events_and_is_told_how_many(tmp_path, monkeypatch):
-    monkeypatch.setattr(events, "KEPT", 200)
+    monkeypatch.setattr(events, "MOST_EVENTS", 200)
     async with Faces.open(tmp_path) as faces:
         await faces.serve_tcp()
         deaf = socket.socket()

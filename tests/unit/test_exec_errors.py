@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from boincvm.exec_errors import LONGEST_WORD, advice_for
+from boincvm.exec_errors import LONGEST_ARGUMENT, advice_for
 
 KNOWN = (
     "E2BIG", "EACCES", "EAGAIN", "EINVAL", "EIO", "EISDIR", "ELIBBAD", "ELOOP", "EMFILE",
@@ -29,7 +29,9 @@ def test_a_name_is_no_format() -> None:
 
 
 def test_which_of_the_two_limits_it_is() -> None:
-    one = advice_for(errno.E2BIG, "prog", [b"prog", b"x" * (LONGEST_WORD + 1)])
-    assert f"one has {LONGEST_WORD + 1} bytes, and Linux accepts {LONGEST_WORD} in one" in one
-    many = advice_for(errno.E2BIG, "prog", [b"x" * LONGEST_WORD] * 20)
-    assert f"all have {20 * (LONGEST_WORD + 9)} bytes" in many
+    one = advice_for(errno.E2BIG, "prog", [b"prog", b"x" * (LONGEST_ARGUMENT + 1)])
+    assert (
+        f"one has {LONGEST_ARGUMENT + 1} bytes, and Linux accepts {LONGEST_ARGUMENT} in one" in one
+    )
+    many = advice_for(errno.E2BIG, "prog", [b"x" * LONGEST_ARGUMENT] * 20)
+    assert f"all have {20 * (LONGEST_ARGUMENT + 9)} bytes" in many

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.bus.client import Address
-from boincvm.controller.commands.command import KEPT_OUTPUT, Command
+from boincvm.controller.commands.command import OUTPUT_CAPACITY, Command
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Change
 from boincvm.controller.protocol.guest import Guest
@@ -43,7 +43,9 @@ async def result(command: Command, name: str) -> tuple[Result, bytes, bytes]:
         await command.finished()
     answer = command.answers[name]
     assert answer.result is not None, answer.why
-    out, err = (answer.outputs[stream].read(0, KEPT_OUTPUT)[1] for stream in ("stdout", "stderr"))
+    out, err = (
+        answer.outputs[stream].read(0, OUTPUT_CAPACITY)[1] for stream in ("stdout", "stderr")
+    )
     return answer.result, out, err
 
 
@@ -84,7 +86,7 @@ async def commands(hub: Hub) -> None:
     size = 3 << 20
     large = hub.run("g1", Request(("head", "-c", str(size), "/dev/zero")))
     end, out, _ = await result(large, "g1")
-    assert (end.code, end.stdout, out) == (0, size, bytes(KEPT_OUTPUT))
+    assert (end.code, end.stdout, out) == (0, size, bytes(OUTPUT_CAPACITY))
     missing = hub.run("g2", Request(("no-such-program",)))
     end, _, _ = await result(missing, "g2")
     assert end.error == "no such program in the guest: no-such-program"

@@ -92,7 +92,7 @@ STEPS_OF_WRAPPER = (*STEPS, "manifest written", "older removed")
     ("step", "victim"),
     [
         *((step, victim) for step in STEPS_OF_WRAPPER for victim in ("wrapper", "qemu-system")),
-        ("guest stopped", "memory_keeper"),
+        ("guest stopped", "memory_receiver"),
     ],
 )
 async def test_a_kill_at_every_step_of_the_second_checkpoint(
@@ -101,7 +101,7 @@ async def test_a_kill_at_every_step_of_the_second_checkpoint(
     slot.machine_job(SCRIPT)
     await start(slot, KILL.format(step=step, victim=victim, slot=str(slot.path)))
     end = await slot.wait(LIMIT)
-    if victim == "memory_keeper":
+    if victim == "memory_receiver":
         # Only the checkpoint is lost, if it was not made yet; the job ends as ever.
         assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
         assert slot.text("out") == LINES
@@ -164,10 +164,10 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
     slot.machine_job(SCRIPT.replace("sleep 0.05", "sleep 0.2"))
     in_helper = (
         f"import sys; sys.path.insert(0, sys.argv[1])\n{code}\n"
-        "from boincvm.hypervisor.qemu.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
+        "from boincvm.hypervisor.qemu.memory_receiver import main; sys.exit(main(sys.argv[2:]))"
     )
-    keeper = f"from boincvm.hypervisor.qemu import checkpoint as q; q._KEEPER = {in_helper!r}"
-    await start(slot, code, keeper)
+    receiver = f"from boincvm.hypervisor.qemu import checkpoint as q; q._RECEIVER = {in_helper!r}"
+    await start(slot, code, receiver)
     await slot.holds(lambda: len(list(place.glob("state-*"))) >= 6)
     output = slot.text("out")
     slot.kill(signal.SIGKILL)
@@ -217,9 +217,9 @@ async def test_a_disk_that_is_full_when_the_manifest_is_written(slot: Slot) -> N
 LIMITED = """
 import resource, signal
 from boincvm.hypervisor.qemu import checkpoint as q
-q._KEEPER = (
+q._RECEIVER = (
     "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-    " resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); " + q._KEEPER
+    " resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); " + q._RECEIVER
 )
 """
 
@@ -249,7 +249,7 @@ async def test_a_program_whose_machine_cannot_be_kept_has_time_to_end(slot: Slot
 
 ROOM = """
 from boincvm.machine import host_capacity
-host_capacity.KEPT_FREE = 1 << 60
+host_capacity.RESERVE = 1 << 60
 """
 
 

@@ -57,6 +57,6 @@ class Accounts:
     def verify(self, login: str, passcode: str) -> Account | None:
         """Return the account if the login exists and the passcode matches."""
         account = self._accounts.get(login)
-        kept = account.passcode_digest if account else bytes(32)
-        is_right = hmac.compare_digest(kept, digest_of_passcode(passcode))
+        stored = account.passcode_digest if account else bytes(32)
+        is_right = hmac.compare_digest(stored, digest_of_passcode(passcode))
         return account if is_right else None

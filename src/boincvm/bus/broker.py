@@ -184,11 +184,11 @@ class Broker:
             self._enqueue(Queued(destination, headers, body))
             return
         shared: dict[str, bytes] = {}
-        told = {**headers, "destination": destination, "message-id": self.next_id()}
+        sent = {**headers, "destination": destination, "message-id": self.next_id()}
         for subscriber in self.topics.match(destination):
             version = subscriber.version
             if version not in shared:
-                shared[version] = message_rest(version, told, body)
+                shared[version] = message_rest(version, sent, body)
             subscriber.deliver(shared[version])
 
     def _enqueue(self, message: Queued) -> None:

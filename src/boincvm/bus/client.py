@@ -72,7 +72,7 @@ class StompBus:
         self._requests: dict[str, _Request] = {}
         self._number = 0
         self._complaint = ""
-        self._keeper: asyncio.Task[None] | None = None
+        self._reconnector: asyncio.Task[None] | None = None
         self._is_closed = False
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         """What a receiver raised; it ends the bus."""
@@ -100,7 +100,7 @@ class StompBus:
         """Return a connected bus; `heart_beat` is in milliseconds, both ways. Raises BusError."""
         bus = cls(address, login, passcode, dialect, heart_beat)
         connection = await bus._connect()
-        bus._keeper = asyncio.ensure_future(bus._keep_connected(connection))
+        bus._reconnector = asyncio.ensure_future(bus._keep_connected(connection))
         return bus
 
     @property
@@ -231,12 +231,12 @@ class StompBus:
         if found is None:
             return  # it was in transit when the subscription ended
         sender = headers.get("sender", "") if self._dialect.names_sender else ""
-        said = {name: text for name, text in headers.items() if name not in self._unsent}
+        visible = {name: text for name, text in headers.items() if name not in self._unsent}
         destination = self._dialect.ours(headers.get("destination", ""))
         if not is_destination(destination):
             self.foreign += 1
             return
-        found[1](Message(destination, said, body, sender))
+        found[1](Message(destination, visible, body, sender))
 
     async def _request(self, request: _Request) -> None:
         if self._is_closed:
@@ -295,6 +295,6 @@ class StompBus:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(CONNECT_LIMIT)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._reconnector is not None:
+            self._reconnector.cancel()
+            await asyncio.gather(self._reconnector, return_exceptions=True)

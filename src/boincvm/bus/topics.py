@@ -12,25 +12,25 @@ T = TypeVar("T")
 
 TOPIC, QUEUE = "/topic/", "/queue/"
 ONE, REST = "*", "**"
-MOST_WORDS = 16
+MOST_LEVELS = 16
 LONGEST = 255
-_WORD = re.compile(r"[A-Za-z0-9_:@/=+-]+")
+_LEVEL = re.compile(r"[A-Za-z0-9_:@/=+-]+")
 
 
 def is_destination(text: str) -> bool:
     """Return True if messages can be sent to `text`."""
-    words = _words(text)
-    return words is not None and all(_WORD.fullmatch(word) for word in words)
+    levels = _levels(text)
+    return levels is not None and all(_LEVEL.fullmatch(level) for level in levels)
 
 
 def is_pattern(text: str) -> bool:
     """Return True if `text` can be subscribed to: a destination, or a pattern of topics."""
-    words = _words(text)
-    if words is None or text.startswith(QUEUE):
+    levels = _levels(text)
+    if levels is None or text.startswith(QUEUE):
         return is_destination(text)
-    if words[-1] == REST:
-        words = words[:-1]
-    return all(word == ONE or _WORD.fullmatch(word) for word in words)
+    if levels[-1] == REST:
+        levels = levels[:-1]
+    return all(level == ONE or _LEVEL.fullmatch(level) for level in levels)
 
 
 def covers(allowed: str, wanted: str) -> bool:
@@ -39,12 +39,12 @@ def covers(allowed: str, wanted: str) -> bool:
     `wanted` is a destination or a pattern.
     """
     have, want = _parts(allowed), _parts(wanted)
-    for index, word in enumerate(have):
-        if word == REST:
+    for index, level in enumerate(have):
+        if level == REST:
             return True
         if index == len(want) or want[index] == REST:
             return False
-        if word not in (ONE, want[index]):
+        if level not in (ONE, want[index]):
             return False
     return len(have) == len(want)
 
@@ -54,12 +54,12 @@ def _parts(text: str) -> list[str]:
     return [text[: len(TOPIC)], *text[len(TOPIC) :].split(".")]  # both kinds have the same length
 
 
-def _words(text: str) -> list[str] | None:
+def _levels(text: str) -> list[str] | None:
     kind = next((kind for kind in (TOPIC, QUEUE) if text.startswith(kind)), None)
     if kind is None or len(text) > LONGEST:
         return None
-    words = text.removeprefix(kind).split(".")
-    return words if len(words) <= MOST_WORDS else None
+    levels = text.removeprefix(kind).split(".")
+    return levels if len(levels) <= MOST_LEVELS else None
 
 
 class _Node(Generic[T]):
@@ -87,23 +87,23 @@ class Subscriptions(Generic[T]):
 
     def add(self, pattern: str, subscriber: T) -> None:
         """Add a subscriber; calling it again is harmless."""
-        node, words = self._root, _parts(pattern)
-        for word in words[:-1] if words[-1] == REST else words:
-            node = node.children.setdefault(word, _Node())
-        (node.rests if words[-1] == REST else node.ends)[subscriber] = None
+        node, levels = self._root, _parts(pattern)
+        for level in levels[:-1] if levels[-1] == REST else levels:
+            node = node.children.setdefault(level, _Node())
+        (node.rests if levels[-1] == REST else node.ends)[subscriber] = None
 
     def remove(self, pattern: str, subscriber: T) -> None:
         """Remove a subscriber; calling it again is harmless."""
-        words, path = _parts(pattern), [self._root]
-        for word in words[:-1] if words[-1] == REST else words:
-            node = path[-1].children.get(word)
+        levels, path = _parts(pattern), [self._root]
+        for level in levels[:-1] if levels[-1] == REST else levels:
+            node = path[-1].children.get(level)
             if node is None:
                 return
             path.append(node)
-        (path[-1].rests if words[-1] == REST else path[-1].ends).pop(subscriber, None)
-        for above, node, word in reversed(list(zip(path, path[1:], words, strict=False))):
+        (path[-1].rests if levels[-1] == REST else path[-1].ends).pop(subscriber, None)
+        for above, node, level in reversed(list(zip(path, path[1:], levels, strict=False))):
             if node.is_empty:
-                del above.children[word]
+                del above.children[level]
 
     def match(self, destination: str) -> list[T]:
         """Return the subscribers whose patterns match `destination`.
@@ -113,12 +113,12 @@ class Subscriptions(Generic[T]):
         return list(_match(self._root, _parts(destination), 0))
 
 
-def _match(node: _Node[T], words: list[str], index: int) -> Iterator[T]:
+def _match(node: _Node[T], levels: list[str], index: int) -> Iterator[T]:
     yield from node.rests
-    if index == len(words):
+    if index == len(levels):
         yield from node.ends
         return
-    for name in (words[index], ONE):
+    for name in (levels[index], ONE):
         child = node.children.get(name)
         if child is not None:
-            yield from _match(child, words, index + 1)
+            yield from _match(child, levels, index + 1)

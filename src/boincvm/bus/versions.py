@@ -15,8 +15,8 @@ def negotiate(accepted: str | None) -> str | None:
     """Return the best version in a CONNECT's `accept-version`, or 1.0 without that header."""
     if accepted is None:
         return "1.0"
-    words = {word.strip() for word in accepted.split(",")}
-    return next((version for version in VERSIONS if version in words), None)
+    versions = {version_text.strip() for version_text in accepted.split(",")}
+    return next((version for version in VERSIONS if version in versions), None)
 
 
 def encode_lines(version: str, headers: Mapping[str, str]) -> bytes:

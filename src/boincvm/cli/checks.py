@@ -155,9 +155,11 @@ def preferences() -> Check:
     """Check that the preferences can be read, and repeat what they say."""
     from boincvm.hypervisor.preferences import preferences_file, read_preferences
 
-    said = read_preferences()
-    words = [f"{name} = {value}" for name, value in said._asdict().items() if value is not None]
-    what = ", ".join(words) or "none"
+    chosen = read_preferences()
+    settings = [
+        f"{name} = {value}" for name, value in chosen._asdict().items() if value is not None
+    ]
+    what = ", ".join(settings) or "none"
     return Check("preferences", Status.OK, f"{what} ({preferences_file()})")
 
 

@@ -126,10 +126,10 @@ def each(
     """
     client = client_of(arguments)
     with waiting(f"{what} {', '.join(arguments.vms)}"):
-        told = ask_each(
+        answers = ask_each(
             arguments.vms, lambda vms: client.call(operation, vms=vms, **asked).get("outcomes")
         )
-    return show_outcomes(told, as_json=arguments.json, describe=lambda _one: done)
+    return show_outcomes(answers, as_json=arguments.json, describe=lambda _one: done)
 
 
 def ask_each(selectors: Sequence[str], ask: Callable[[str], object]) -> "dict[str, Table]":
@@ -157,8 +157,8 @@ def ask_each(selectors: Sequence[str], ask: Callable[[str], object]) -> "dict[st
     for selector in selectors:
         answer = answers[selector]
         if isinstance(answer, BoincvmError):
-            told: Table = {"message": answer.message, "hint": answer.hint}
-            outcomes[selector] = {"error": {**told, "code": int(answer.exit_code)}}
+            details: Table = {"message": answer.message, "hint": answer.hint}
+            outcomes[selector] = {"error": {**details, "code": int(answer.exit_code)}}
         elif isinstance(answer, dict):
             outcomes.update(answer)
     return outcomes

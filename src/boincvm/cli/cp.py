@@ -77,7 +77,7 @@ def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> in
             controller_options.waiting(f"copying {source}") as progress,
         ):
             size = os.fstat(file.fileno()).st_size
-            told = client_copy.put(
+            answer = client_copy.put(
                 client,
                 vms,
                 name,
@@ -92,7 +92,7 @@ def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> in
         raise InputFileError(f"{source} cannot be read: {error.strerror}") from error
     except UnsafePathError as error:
         raise InputFileError(f"{source}: {error}") from error
-    outcomes = told.get("outcomes")
+    outcomes = answer.get("outcomes")
     return controller_options.show_outcomes(
         outcomes if isinstance(outcomes, dict) else {},  # type: ignore[arg-type]
         as_json=arguments.json,

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Drivers find out at the same time what takes long; their checks tell it then.
     verdicts, troubles = checks.verdicts()
     before, of_drivers, after = (
-        [check for name, look in group for check in checks.examine(name, look)]
+        [check for name, function in group for check in checks.examine(name, function)]
         for group in checks.groups()
     )
     rankings = {need: rank(verdicts, Needs(need)) for need in (WANTED, NONE)}
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "checks": [_as_table(check) for check in found],
                 "drivers": {name: verdict.table() for name, verdict in verdicts.items()},
                 "ranking": {
-                    need.value: [_told_rank(one) for one in ranked]
+                    need.value: [_rank_table(one) for one in ranked]
                     for need, ranked in rankings.items()
                 },
             }
@@ -82,7 +82,7 @@ def _clean() -> list[str]:
     return remove_leftovers() or ["nothing was left by processes that were killed"]
 
 
-def _told_rank(one: Ranked) -> dict[str, object]:
+def _rank_table(one: Ranked) -> dict[str, object]:
     return {"driver": one.name, "is_fit": not one.refused, "reason": one.reason}
 
 
@@ -90,8 +90,8 @@ def ranking_report(wanted: list[Ranked], none: list[Ranked], columns: int) -> st
     """Return the drivers for people, the best one first."""
     width = max((len(one.name) for one in wanted), default=0)
     lines = ["drivers, the best one first:"]
-    for place, one in enumerate(wanted, start=1):
-        head = f"{'-' if one.refused else place} {one.name:{width}}  "
+    for position, one in enumerate(wanted, start=1):
+        head = f"{'-' if one.refused else position} {one.name:{width}}  "
         remedy = one.verdict.remedy if not one.verdict.is_usable else ""
         texts = [one.reason, *([f"-> {remedy}"] if remedy else [])]
         lines += _wrapped(head, texts, columns)

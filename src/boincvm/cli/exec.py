@@ -77,11 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
         "keep_input": feeds,
     }
     if arguments.detach:
-        told = client.call("exec", **given)
-        controller_options.print_document(told) if arguments.json else print(told["command"])
+        answer = client.call("exec", **given)
+        controller_options.print_document(answer) if arguments.json else print(answer["command"])
         return 0
-    told, output = client.run(**given)
-    command_id, vms = str(told["command"]), told["vms"]
+    answer, output = client.run(**given)
+    command_id, vms = str(answer["command"]), answer["vms"]
     is_one = isinstance(vms, list) and len(vms) == 1
     screen = Screen(_nowhere if arguments.json else _write, is_prefixed=not is_one)
     with interruptible(client, command_id):

@@ -36,23 +36,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.name is None:
         if arguments.revoke:
             raise UsageError("--revoke needs the host's name", hint="boincvm invite lists them")
-        told = client.call("invitations")
+        answer = client.call("invitations")
     elif arguments.revoke:
-        told = client.call("revoke", name=arguments.name)
+        answer = client.call("revoke", name=arguments.name)
     else:
-        told = client.call("invite", name=arguments.name)
+        answer = client.call("invite", name=arguments.name)
     if arguments.json:
-        controller_options.print_document(told)
+        controller_options.print_document(answer)
     elif arguments.name is None:
-        _list(told["invitations"])
+        _list(answer["invitations"])
     elif arguments.revoke:
         print(f"{arguments.name} is no longer invited")
     else:
-        print(told["passcode"], flush=True)
+        print(answer["passcode"], flush=True)
         write_line("That is the passcode, which is not shown again. On the other host, put it into")
         write_line("the file passcode, readable only by you, and start its controller:")
-        write_line(f"  {told['command']}")
-        for note in told["notes"] if isinstance(told["notes"], list) else ():
+        write_line(f"  {answer['command']}")
+        for note in answer["notes"] if isinstance(answer["notes"], list) else ():
             write_line(f"note: {note}")
     return 0
 

@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the log. Raises BoincvmError."""
-    told = controller_options.client_of(arguments).call(
+    answer = controller_options.client_of(arguments).call(
         "logs", vm=arguments.vm, lines=arguments.lines
     )
     if arguments.json:
-        controller_options.print_document(told)
+        controller_options.print_document(answer)
         return 0
-    lines = told.get("lines")
+    lines = answer.get("lines")
     for line in lines if isinstance(lines, list) else ():
         print(line)
     return 0

@@ -30,25 +30,25 @@ def means_machines(arguments: argparse.Namespace) -> bool:
 
 def take(arguments: argparse.Namespace) -> int:
     """Take snapshots of all selected machines while they run on. Raises BoincvmError."""
-    told = _change(arguments, "snapshot_take", description=arguments.description)
+    answer = _change(arguments, "snapshot_take", description=arguments.description)
     return controller_options.show_outcomes(
-        told, as_json=arguments.json, describe=lambda one: f"has the snapshot {one['snapshot']}"
+        answer, as_json=arguments.json, describe=lambda one: f"has the snapshot {one['snapshot']}"
     )
 
 
 def restore(arguments: argparse.Namespace) -> int:
     """Restore machines to a snapshot. Raises BoincvmError."""
-    told = _change(arguments, "snapshot_restore")
+    answer = _change(arguments, "snapshot_restore")
     return controller_options.show_outcomes(
-        told, as_json=arguments.json, describe=lambda one: f"goes on as in {one['snapshot']}"
+        answer, as_json=arguments.json, describe=lambda one: f"goes on as in {one['snapshot']}"
     )
 
 
 def remove(arguments: argparse.Namespace) -> int:
     """Remove a snapshot of machines. Raises BoincvmError."""
-    told = _change(arguments, "snapshot_remove")
+    answer = _change(arguments, "snapshot_remove")
     return controller_options.show_outcomes(
-        told,
+        answer,
         as_json=arguments.json,
         describe=lambda _one: f"no longer has the snapshot {arguments.name}",
     )
@@ -59,23 +59,23 @@ def _change(arguments: argparse.Namespace, operation: str, **asked: object) -> "
     target = arguments.target
     try:
         with controller_options.waiting(f"{operation.replace('_', ' ')} {target}"):
-            told = client.call(operation, vms=target, name=arguments.name, **asked)
+            answer = client.call(operation, vms=target, name=arguments.name, **asked)
     except BoincvmError as error:
         raise _also_no_directory(error, arguments) from error
-    outcomes = told.get("outcomes")
+    outcomes = answer.get("outcomes")
     return outcomes if isinstance(outcomes, dict) else {}  # type: ignore[return-value]
 
 
 def show(arguments: argparse.Namespace) -> int:
     """List a machine's snapshots, oldest first. Raises BoincvmError."""
     try:
-        told = controller_options.client_of(arguments).call("snapshot_list", vm=arguments.target)
+        answer = controller_options.client_of(arguments).call("snapshot_list", vm=arguments.target)
     except BoincvmError as error:
         raise _also_no_directory(error, arguments) from error
     if arguments.json:
-        controller_options.print_document(told)
+        controller_options.print_document(answer)
         return 0
-    rows = [_row(one) for one in controller_options.tables_in(told, "snapshots")]
+    rows = [_row(one) for one in controller_options.tables_in(answer, "snapshots")]
     vm = arguments.target
     nothing = f"{vm} has no snapshots; take one: boincvm snapshot take {vm}"
     controller_options.print_rows(_HEADER, rows, nothing=nothing)

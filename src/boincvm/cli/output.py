@@ -113,9 +113,9 @@ def _report(error: BaseException, as_json: bool) -> int:
 def _print_error(error: BoincvmError, as_json: bool) -> int:
     code = int(error.exit_code)
     if as_json:
-        told = {"message": error.message, "hint": error.hint, "exit_code": code}
+        details = {"message": error.message, "hint": error.hint, "exit_code": code}
         with suppress(OSError):  # the error to report may be standard output's own
-            print_json({"error": told})
+            print_json({"error": details})
         return code
     standard_error.write_line(f"boincvm: {error.message}")
     if error.hint:

@@ -34,9 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     found: dict[str, object] = {}
     refused: dict[str, object] = {}
     for selector in arguments.vms:
-        told = client.call("ping", vms=selector, timeout=arguments.timeout)
+        answer = client.call("ping", vms=selector, timeout=arguments.timeout)
         for table, key in ((found, "answers"), (refused, "refused")):
-            part = told.get(key)
+            part = answer.get(key)
             table.update(part if isinstance(part, dict) else {})
     if arguments.json:
         controller_options.print_document({"answers": found, "refused": refused})

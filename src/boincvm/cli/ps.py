@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the list. Raises BoincvmError."""
     finished = None if arguments.all else False
-    told = controller_options.client_of(arguments).call("commands", finished=finished)
+    answer = controller_options.client_of(arguments).call("commands", finished=finished)
     if arguments.json:
-        controller_options.print_document(told)
+        controller_options.print_document(answer)
         return 0
-    rows = [_row(one) for one in controller_options.tables_in(told, "commands")]
+    rows = [_row(one) for one in controller_options.tables_in(answer, "commands")]
     nothing = "there are no commands" if arguments.all else _NONE_RUNS
     controller_options.print_rows(_HEADER, rows, nothing=nothing)
     return 0

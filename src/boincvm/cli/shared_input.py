@@ -16,11 +16,11 @@ class SharedInput:
     """
 
     def __init__(self) -> None:
-        self._begin = self._place()
+        self._begin = self._position()
 
     def report_consumed(self, verb: str) -> None:
         """Tell the user what to do if the program took input that a loop may have wanted."""
-        if self._begin > 0 and (taken := self._place() - self._begin) > 0:
+        if self._begin > 0 and (taken := self._position() - self._begin) > 0:
             write_line(
                 f"boincvm: the rest of standard input, {taken} bytes, went to the program:"
                 " a loop that reads it ends here\n"
@@ -28,7 +28,7 @@ class SharedInput:
             )
 
     @staticmethod
-    def _place() -> int:
+    def _position() -> int:
         """Return how many bytes of the file were read; 0 if it is not a file."""
         try:
             is_file = stat.S_ISREG(os.fstat(_STDIN).st_mode)

@@ -41,18 +41,18 @@ def run(arguments: argparse.Namespace) -> int:
     check_terminal(_STANDARD_INPUT)
     client = controller_options.client_of(arguments)
     vm = _only(client, arguments.vm)
-    told = client.call(
+    answer = client.call(
         "exec",
         vms=vm,
         argv=shell_argv(size_of(_STANDARD_INPUT), arguments.command or ()),
         env=shell_environment(os.environ),
         keep_input=True,
     )
-    far = _Shell(client, str(told["command"]))
-    if not TerminalSession(far, _STANDARD_INPUT).run():
+    remote = _Shell(client, str(answer["command"]))
+    if not TerminalSession(remote, _STANDARD_INPUT).run():
         write_line(f"\nleft {vm}")
         return ExitCode.HUNG_UP
-    return _end(far.command)
+    return _end(remote.command)
 
 
 def _only(client: "Client", selector: str) -> str:

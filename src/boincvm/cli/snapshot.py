@@ -108,11 +108,11 @@ def _take(arguments: argparse.Namespace) -> int:
 
     from boincvm.wrapper.control_socket import ask_for_checkpoint
 
-    told = asyncio.run(ask_for_checkpoint(Path(arguments.target), _TAKE_LIMIT))
+    answer = asyncio.run(ask_for_checkpoint(Path(arguments.target), _TAKE_LIMIT))
     if arguments.json:
-        print(json.dumps(told))
+        print(json.dumps(answer))
         return 0
-    machines = told.get("machines")
+    machines = answer.get("machines")
     for machine in machines if isinstance(machines, list) else ():
         print(
             f"{machine['machine']}: checkpoint {machine['checkpoint']},"
@@ -172,12 +172,12 @@ def _import(arguments: argparse.Namespace) -> int:
     elif not arguments.trust:
         untrusted = needs_trust(path)
     if arguments.json:
-        told = {
+        answer = {
             "goes_on": goes_on,
             "findings": [finding._asdict() for finding in findings],
             "needs_trust": untrusted,
         }
-        print(json.dumps(told))
+        print(json.dumps(answer))
     else:
         _print_findings(goes_on, [(finding.is_good, finding.what) for finding in findings])
         if untrusted:

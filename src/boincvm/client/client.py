@@ -126,10 +126,10 @@ class Client:
         BoincvmError.
         """
         kind = "tree" if is_tree else "file"
-        told = {"vms": vms, "path": path, "kind": kind, "mode": f"{mode:o}", "transfer": transfer}
+        fields = {"vms": vms, "path": path, "kind": kind, "mode": f"{mode:o}", "transfer": transfer}
         if modified is not None:
-            told["modified"] = str(modified)
-        query = urlencode(told)
+            fields["modified"] = str(modified)
+        query = urlencode(fields)
         headers = {**_BYTES, **({} if size is None else {"Content-Length": str(size)})}
         with self._asked("PUT", f"/api/files?{query}", body, headers, limit=None) as response:
             return _result(response)
@@ -286,9 +286,9 @@ def _no_controller(address: ControllerAddress, what: str = "") -> BoincvmError:
     )
 
 
-def error_of(told: Json) -> BoincvmError:
+def error_of(fields: Json) -> BoincvmError:
     """Return the error that the controller reports for a request or for one machine."""
-    table = told if isinstance(told, dict) else {}
+    table = fields if isinstance(fields, dict) else {}
     try:
         code = ExitCode(table.get("code") or ExitCode.HOST)  # type: ignore[arg-type]
     except ValueError:

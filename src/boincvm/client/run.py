@@ -70,11 +70,11 @@ def follow(output: Iterable[Table], screen: Screen) -> Table:
     Returns the command as the operation `command` does. Raises BoincvmError, and what `screen`
     raises.
     """
-    told: Table = {}
+    command: Table = {}
     for table in output:
         ended = table.get("command")
         if isinstance(ended, dict):
-            told = ended
+            command = ended
             continue
         offset = table.get("offset")
         try:
@@ -84,7 +84,7 @@ def follow(output: Iterable[Table], screen: Screen) -> Table:
         if isinstance(offset, int):
             screen.show(str(table.get("vm")), str(table.get("stream")), offset, data)
     screen.end()
-    return told
+    return command
 
 
 class End(NamedTuple):

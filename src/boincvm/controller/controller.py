@@ -172,8 +172,8 @@ class Controller:
         elif before is not report.state:
             self._publish_state(guest_id, str(report.state), report.why)
         load: dict[str, Json] = {"cpu": report.cpu, "memory": report.memory}
-        told = {**load, "progress": report.progress}
-        self.events.add("vm_load", guest_id, "its load", told)
+        data = {**load, "progress": report.progress}
+        self.events.add("vm_load", guest_id, "its load", data)
 
     def _machine_changed(self, machine_id: str) -> None:
         machine = self.machines.find(machine_id)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from boincvm.json_value import Json
 
-KEPT = 10_000
+MOST_EVENTS = 10_000
 """How many of the last events are kept."""
 
 
@@ -39,7 +39,7 @@ class EventLog:
 
     def __init__(self, first: int = 1, keep: Callable[[Event], None] = lambda _event: None) -> None:
         """Start a log whose next event has the number `first`; `keep` is called with each event."""
-        self._events: deque[Event] = deque(maxlen=KEPT)
+        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._next = first
         self._keep = keep
         self._news = asyncio.Event()
@@ -63,7 +63,7 @@ class EventLog:
         """Add the stored events of an earlier controller, oldest first."""
         self._events.extend(events)
 
-    def after(self, number: int, most: int = KEPT) -> list[Event]:
+    def after(self, number: int, most: int = MOST_EVENTS) -> list[Event]:
         """Return up to `most` of the events after that number, oldest first."""
         # Stored events have gaps in their numbers: not all are kept on disk.
         begin = bisect_right(self._events, number, key=lambda event: event.number)

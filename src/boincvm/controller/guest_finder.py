@@ -42,12 +42,12 @@ class GuestFinder:
         self,
         machines: Machines,
         hub: Hub,
-        life: MachineOperations,
+        operations: MachineOperations,
         state_of: Callable[[str], tuple[VmState, str]],
     ) -> None:
         self._machines = machines
         self._hub = hub
-        self._operations = life
+        self._operations = operations
         self._state_of = state_of
 
     async def find(self, vms: str, *, held_too: bool = True) -> FoundGuests:

@@ -153,9 +153,9 @@ async def _snapshot_take(parts: Parts, given: Arguments) -> dict[str, Json]:
         "description": given.text("description"),
     }
     outcomes = await _each(parts, given, "snapshot_take", asked)
-    for vm, told in outcomes.items():
-        if isinstance(told, dict) and "snapshot" in told:
-            parts.events.add("snapshot", vm, f"the snapshot {told['snapshot']} is taken")
+    for vm, outcome in outcomes.items():
+        if isinstance(outcome, dict) and "snapshot" in outcome:
+            parts.events.add("snapshot", vm, f"the snapshot {outcome['snapshot']} is taken")
     return {"outcomes": outcomes}
 
 

@@ -34,11 +34,13 @@ class Sample(NamedTuple):
 class Overview:
     """The descriptions of machines and guests; `take_report` updates them."""
 
-    def __init__(self, machines: Machines, hub: Hub, life: MachineOperations, host: str) -> None:
+    def __init__(
+        self, machines: Machines, hub: Hub, operations: MachineOperations, host: str
+    ) -> None:
         """Describe the machines and guests of `machines` and `hub`; `host` is this host's name."""
         self._machines = machines
         self._hub = hub
-        self._operations = life
+        self._operations = operations
         self._host = host
         self._reports: dict[str, Report] = {}
         self._samples: dict[str, deque[Sample]] = {}
@@ -48,8 +50,8 @@ class Overview:
         former = self._reports.get(guest_id)
         self._reports[guest_id] = report
         if report.cpu is not None or report.memory is not None:
-            kept = self._samples.setdefault(guest_id, deque(maxlen=SAMPLES))
-            kept.append(Sample(time(), report.cpu, report.memory, report.progress))
+            samples = self._samples.setdefault(guest_id, deque(maxlen=SAMPLES))
+            samples.append(Sample(time(), report.cpu, report.memory, report.progress))
         return former.state if former else None
 
     def forget(self, guest_id: str) -> None:

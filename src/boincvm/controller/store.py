@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from boincvm.controller.commands.command import Answer, Command, State
-from boincvm.controller.events import KEPT, Event
+from boincvm.controller.events import MOST_EVENTS, Event
 from boincvm.controller.protocol.guest import Guest, check_guest
 from boincvm.controller.protocol.program import Request, Result
 from boincvm.errors import GuestProtocolError, HostDiskFullError, HostError
@@ -148,13 +148,13 @@ class Store:
         row = (event.number, event.at, event.kind, event.vm, event.text, more)
         self._do("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
         if event.number % 1000 == 0:
-            self._do("DELETE FROM events WHERE number <= ?", (event.number - KEPT,))
+            self._do("DELETE FROM events WHERE number <= ?", (event.number - MOST_EVENTS,))
 
     def events(self) -> list[Event]:
         """Return the last events, oldest first. Raises HostError."""
         statement = "SELECT * FROM events ORDER BY number DESC LIMIT ?"
         with self._translated_errors("is damaged"):
-            rows = self._base.execute(statement, (KEPT,))
+            rows = self._base.execute(statement, (MOST_EVENTS,))
             found = [
                 Event(number, at, kind, vm, text, dict(json.loads(more).items()))
                 for number, at, kind, vm, text, more in rows
@@ -164,8 +164,8 @@ class Store:
     # Guests.
 
     def add_guest(self, guest: Guest) -> None:
-        told = json.dumps({**guest._asdict(), "capabilities": sorted(guest.capabilities)})
-        self._do("INSERT OR REPLACE INTO guests VALUES (?, ?)", (guest.id, told))
+        description = json.dumps({**guest._asdict(), "capabilities": sorted(guest.capabilities)})
+        self._do("INSERT OR REPLACE INTO guests VALUES (?, ?)", (guest.id, description))
 
     def remove_guest(self, guest_id: str) -> None:
         self._do("DELETE FROM guests WHERE id = ?", (guest_id,))
@@ -174,8 +174,8 @@ class Store:
         """Return the guests that had not left. Raises HostError."""
         found = []
         with self._translated_errors("is damaged"):
-            for (told,) in self._base.execute("SELECT told FROM guests"):
-                table = json.loads(told)
+            for (description,) in self._base.execute("SELECT told FROM guests"):
+                table = json.loads(description)
                 guest = Guest(**{**table, "capabilities": frozenset(table["capabilities"])})
                 check_guest(guest)
                 found.append(guest)
@@ -194,8 +194,8 @@ class Store:
 
     def answered(self, command: Command, answer: Answer) -> None:
         result = json.dumps(answer.result._asdict()) if answer.result else None
-        told = (answer.instance, answer.state.name, answer.why, result)
-        row = (command.id, answer.guest_id, *told)
+        description = (answer.instance, answer.state.name, answer.why, result)
+        row = (command.id, answer.guest_id, *description)
         self._do("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def has_output(self, command: Command, answer: Answer, stream: str, offset: int) -> None:

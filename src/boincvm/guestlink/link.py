@@ -22,7 +22,7 @@ from boincvm.guestlink.attach_frame import BEAT, attach_headers, beat_within, me
 from boincvm.guestlink.clone_identity import CloneIdentity
 from boincvm.guestlink.display import printable
 from boincvm.guestlink.headers import number
-from boincvm.guestlink.quiesce import HeldMessage, Phase, Quiet
+from boincvm.guestlink.quiesce import HeldMessage, Phase, Quiescence
 from boincvm.guestlink.state import LinkState
 from boincvm.hypervisor.channel import Channel
 
@@ -83,8 +83,8 @@ class GuestLink(asyncio.Protocol):
         self._beat = beat
         self._host_name = host_name
         self._is_connected = attach_to is not None
-        self._quiet = Quiet(Phase.QUIET if attach_to else Phase.TALKING)
-        self._asked = self._quiet.ask(Phase.ATTACHING) if is_asked else None
+        self._quiescence = Quiescence(Phase.QUIET if attach_to else Phase.TALKING)
+        self._asked = self._quiescence.ask(Phase.ATTACHING) if is_asked else None
         self._calls: dict[int, Call] = {}
         self._next_call = attach_to.next_call if attach_to else 1
         self._first_held = self._next_call
@@ -148,7 +148,7 @@ class GuestLink(asyncio.Protocol):
     # Messages from the guest.
 
     def _take(self, frame: Frame) -> None:
-        self._quiet.check()
+        self._quiescence.check()
         if frame.command == "SEND":
             self._handle_message(frame)
         elif frame.command in ("CONNECT", "STOMP"):
@@ -180,8 +180,8 @@ class GuestLink(asyncio.Protocol):
         if call is not None:
             call.receiver(frame.headers["word"], frame)
         elif called == 0:
-            self._quiet.take(frame.headers["word"], frame)
-            if self._quiet.phase is Phase.TALKING:
+            self._quiescence.handle(frame.headers["word"], frame)
+            if self._quiescence.phase is Phase.TALKING:
                 self._set_ready()
         elif not 0 < called < self._next_call:
             raise StompError(f"there is no call {called}")
@@ -220,8 +220,8 @@ class GuestLink(asyncio.Protocol):
         """Send one message; its body is at most MAXIMUM_BODY bytes."""
         if len(body) > MAXIMUM_BODY:
             raise ValueError(f"a body of {len(body)} bytes")
-        if self._quiet.held is not None:
-            self._quiet.held.append(HeldMessage(message, call, headers, body))
+        if self._quiescence.held is not None:
+            self._quiescence.held.append(HeldMessage(message, call, headers, body))
             return
         self._write("MESSAGE", message_headers(self._next_message, message, call, headers), body)
         self._next_message += 1
@@ -259,7 +259,7 @@ class GuestLink(asyncio.Protocol):
                 await self._only_lasting.wait()
                 self.send("quiesce", "0", {"hold": "1"} if hold else {})
                 self._first_held = self._next_call
-                await self._answer(self._quiet.ask(Phase.QUIESCING))
+                await self._answer(self._quiescence.ask(Phase.QUIESCING))
         except TimeoutError:
             raise GuestHungError(
                 f"the guest did not become quiet within {limit:g} s, so it cannot be saved"
@@ -268,7 +268,7 @@ class GuestLink(asyncio.Protocol):
 
     def held_messages(self, call: int) -> list[HeldMessage]:
         """Return the messages of a call that are held back because the guest is quiet."""
-        return [message for message in self._quiet.held or () if message.call == str(call)]
+        return [message for message in self._quiescence.held or () if message.call == str(call)]
 
     def state(self) -> dict[str, object]:
         """Return the state for `attach_to`, in this process or another; the guest must be quiet."""
@@ -290,10 +290,10 @@ class GuestLink(asyncio.Protocol):
         Raises GuestHungError if the guest says nothing for `limit` seconds, or the error that has
         ended the link.
         """
-        held = self._quiet.held or []
+        held = self._quiescence.held or []
         answer, self._asked = self._asked, None
         if answer is None:
-            answer = self._quiet.ask(Phase.ATTACHING)
+            answer = self._quiescence.ask(Phase.ATTACHING)
             self.send("attach", "0", attach_headers(self._beat, identity))
         for message in held:
             self.send(message.word, message.call, message.headers, message.body)

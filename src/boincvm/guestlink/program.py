@@ -24,7 +24,7 @@ WINDOW = 1 << 20
 STDIN_WINDOW = 1 << 16
 """Bytes of standard input that may be in transit to a program that does not read."""
 
-_UNASKED = 1 << 19
+_UNCREDITED = 1 << 19
 """Bytes that may come without credit: the remaining contents of the pipes when a program ends."""
 _LONGEST_TAIL = 4096
 _LARGEST_ERRNO = 4095
@@ -94,9 +94,9 @@ class GuestProgram:
         self._prepare(link, output, on_stdin_room, on_status, on_usage)
         self._name = shown(PurePosixPath(argv[0]))
         pairs = [f"{name}={value}" for name, value in environment.items()]
-        words = [os.fsencode(word) for word in (*argv, *pairs)]
-        self._words: list[bytes] = words
-        body = b"\0".join([os.fsencode(directory), *words])
+        arguments = [os.fsencode(argument) for argument in (*argv, *pairs)]
+        self._arguments: list[bytes] = arguments
+        body = b"\0".join([os.fsencode(directory), *arguments])
         if len(body) > MAXIMUM_BODY:
             raise ProgramStartError(
                 f"arguments and environment are larger than {format_size(MAXIMUM_BODY)}",
@@ -129,23 +129,25 @@ class GuestProgram:
         Output that was taken and not yet granted then counts as granted. Raises HostError if
         `state` is damaged, ValueError if the program has a status channel and `on_status` is None.
         """
-        kept = ProgramState.read(state, WINDOW)
+        saved = ProgramState.read(state, WINDOW)
         program = cls.__new__(cls)
         program._prepare(link, output, on_stdin_room, on_status, on_usage)
-        program._name = kept.name
-        program._unanswered = kept.unanswered
-        program._ungranted = WINDOW - kept.unanswered
-        program._untaken = kept.untaken
-        program._watched = list(kept.watched)
+        program._name = saved.name
+        program._unanswered = saved.unanswered
+        program._ungranted = WINDOW - saved.unanswered
+        program._untaken = saved.untaken
+        program._watched = list(saved.watched)
         program._on_change = on_change
-        program._status_channel = None if kept.unfinished is None else StatusReader(kept.unfinished)
+        program._status_channel = (
+            None if saved.unfinished is None else StatusReader(saved.unfinished)
+        )
         if program._status_channel is not None and on_status is None:
             raise ValueError("a program with a status channel needs `on_status`")
-        program._call = link.call_again(kept.call, program._handle)
+        program._call = link.call_again(saved.call, program._handle)
         program.grant(0)
-        if kept.input:
-            program.feed(kept.input)
-        if kept.input_ends:
+        if saved.input:
+            program.feed(saved.input)
+        if saved.input_ends:
             program.end_input()
         return program
 
@@ -164,7 +166,7 @@ class GuestProgram:
         self._on_change: OnChange = lambda *_: None
         self._link = link
         self._watched: list[str] = []
-        self._words = []
+        self._arguments = []
         self._unanswered = WINDOW
         self._ungranted = 0
         self._untaken = 0
@@ -177,15 +179,17 @@ class GuestProgram:
         all output has been written.
         """
         held = self._link.held_messages(self._call.number)
-        unsent = b"".join(word.body for word in held if word.word == "stdin")
-        credit = sum(int(word.headers["bytes"]) for word in held if word.word == "credit")
+        unsent = b"".join(argument.body for argument in held if argument.word == "stdin")
+        credit = sum(
+            int(argument.headers["bytes"]) for argument in held if argument.word == "credit"
+        )
         return ProgramState(
             call=self._call.number,
             name=self._name,
             unanswered=self._unanswered - credit,
             untaken=self._untaken - len(unsent),
             input=unsent,
-            input_ends=any("ends" in word.headers for word in held),
+            input_ends=any("ends" in argument.headers for argument in held),
             watched=tuple(self._watched),
             unfinished=None if self._status_channel is None else self._status_channel.unfinished,
         ).table()
@@ -195,29 +199,29 @@ class GuestProgram:
         """Return the bytes of standard input in transit, which may be at most STDIN_WINDOW."""
         return self._untaken
 
-    def _handle(self, word: str, frame: Frame) -> None:
-        if word in ("stdout", "stderr", "voice"):
+    def _handle(self, argument: str, frame: Frame) -> None:
+        if argument in ("stdout", "stderr", "voice"):
             self._unanswered -= len(frame.body)
-            if self._unanswered < -_UNASKED:
+            if self._unanswered < -_UNCREDITED:
                 raise StompError("more output than was granted")
-            self._handle_output(word, frame.body)
-        elif word == "usage":
+            self._handle_output(argument, frame.body)
+        elif argument == "usage":
             self._handle_usage(frame.headers)
-        elif word == "changed":
+        elif argument == "changed":
             self._handle_change(frame)
-        elif word == "taken":
+        elif argument == "taken":
             count = number(frame.headers, "bytes", self._untaken)
             self._untaken -= count
             self._on_stdin_room(count)
-        elif word == "exit":
+        elif argument == "exit":
             self._finish(_program_end(frame.headers))
-        elif word == "failed":
-            self._fail(_start_error(self._name, self._words, frame))
-        elif word == "lost":
+        elif argument == "failed":
+            self._fail(_start_error(self._name, self._arguments, frame))
+        elif argument == "lost":
             reason = os.strerror(number(frame.headers, "reason", _LARGEST_ERRNO))
             self._fail(GuestDiedError(f"the guest lost track of {self._name}: {reason}"))
         else:
-            raise StompError(f"a program does not say {word!r}")
+            raise StompError(f"a program does not say {argument!r}")
 
     def _handle_output(self, stream: str, data: bytes) -> None:
         if stream != "voice":
@@ -294,11 +298,11 @@ class GuestProgram:
         return await self._end
 
 
-def _start_error(name: str, words: Sequence[bytes], frame: Frame) -> ProgramStartError:
-    """Return the error for a failed start; `words`: arguments and environment."""
+def _start_error(name: str, arguments: Sequence[bytes], frame: Frame) -> ProgramStartError:
+    """Return the error for a failed start; `arguments`: arguments and environment."""
     error = number(frame.headers, "reason", _LARGEST_ERRNO)
     reason, where = os.strerror(error), frame.headers.get("at", "program")
-    advice = advice_for(error, name, words)
+    advice = advice_for(error, name, arguments)
     if where == "directory":
         return ProgramStartError(
             f"{name} cannot start in its directory: {reason}",

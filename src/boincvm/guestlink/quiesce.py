@@ -30,7 +30,7 @@ class HeldMessage(NamedTuple):
     body: bytes
 
 
-class Quiet:
+class Quiescence:
     """The phase of one link. `held` is None while nothing is held back."""
 
     def __init__(self, phase: Phase) -> None:
@@ -53,7 +53,7 @@ class Quiet:
         if self.phase is Phase.QUIET:
             raise StompError("it sent something while it had to be quiet")
 
-    def take(self, word: str, frame: Frame) -> None:
+    def handle(self, word: str, frame: Frame) -> None:
         """Handle a message that belongs to no call. Raises StompError."""
         if word == "quiet" and self.phase is Phase.ATTACHING:
             return  # it came too late: the host has already asked the guest to continue

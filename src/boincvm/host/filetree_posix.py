@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def set_time(
-    place: int | bytes | os.PathLike[str],
+    where: int | bytes | os.PathLike[str],
     modified: int | None,
     *,
     parent: int | None = None,
 ) -> None:
-    """Set the time of a descriptor, or of the name `place` in `parent`, which may be a link.
+    """Set the time of a descriptor, or of the name `where` in `parent`, which may be a link.
 
     Errors of a file system that cannot or will not set it are ignored: the content is what counts.
     """
@@ -44,10 +44,10 @@ def set_time(
         return
     times = (clamp_time(modified), clamp_time(modified))
     try:
-        if isinstance(place, int):
-            os.utime(place, ns=times)
+        if isinstance(where, int):
+            os.utime(where, ns=times)
         else:
-            os.utime(place, ns=times, dir_fd=parent, follow_symlinks=False)
+            os.utime(where, ns=times, dir_fd=parent, follow_symlinks=False)
     except OSError:
         pass
 

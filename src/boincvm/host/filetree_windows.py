@@ -51,20 +51,20 @@ def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def set_time(
-    place: int | bytes | os.PathLike[str],
+    where: int | bytes | os.PathLike[str],
     modified: int | None,
     *,
     parent: int | None = None,
 ) -> None:
-    """Set the time of the file `place`; links, and errors of the file system, are ignored."""
+    """Set the time of the file `where`; links, and errors of the file system, are ignored."""
     if modified is None:
         return
-    if parent is not None or isinstance(place, int):
+    if parent is not None or isinstance(where, int):
         raise not_yet(_WHAT)
     times = (clamp_time(modified), clamp_time(modified))
     try:
-        if not os.path.islink(place):
-            os.utime(place, ns=times)
+        if not os.path.islink(where):
+            os.utime(where, ns=times)
     except OSError:
         pass
 

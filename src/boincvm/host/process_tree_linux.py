@@ -29,7 +29,7 @@ STOP_REQUEST = _signal.SIGTSTP
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _READ_SIZE = 1 << 16
-_MOST_LOOKS = 100
+_MOST_READS = 100
 _GONE = (FileNotFoundError, ProcessLookupError)
 # Stopped, stopped by a debugger, ended but not waited for, ended.
 _STANDS_STILL = (b"T", b"t", b"Z", b"X")
@@ -105,23 +105,23 @@ def signal_tree(root: int, number: int) -> None:
         send(pid, number)
 
 
-def stop_round(root: int, number: int, told: set[int]) -> bool:
-    """Send a stop signal to all descendants of `root` that are not in `told`, and add them to it.
+def stop_round(root: int, number: int, signalled: set[int]) -> bool:
+    """Send a stop signal to all descendants of `root` that are not in `signalled`; add them to it.
 
     Returns True if all have stopped. Until then one of them may be in the middle of a fork, and its
     child would keep running: call again.
     """
-    for _ in range(_MOST_LOOKS):
-        before = len(told)
+    for _ in range(_MOST_READS):
+        before = len(signalled)
         for pid in descendants(root):
-            if pid not in told:
-                told.add(pid)
+            if pid not in signalled:
+                signalled.add(pid)
                 send(pid, number)
-        if len(told) == before:
+        if len(signalled) == before:
             break
     # Check twice: a process that ends during a scan may leave a child that it has missed.
     standing = _standing(root)
-    return standing is not None and standing == _standing(root) and standing <= told
+    return standing is not None and standing == _standing(root) and standing <= signalled
 
 
 def _standing(root: int) -> set[int] | None:

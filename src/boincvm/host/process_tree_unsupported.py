@@ -39,8 +39,8 @@ def signal_tree(root: int, number: int) -> None:
     raise not_yet(_WHAT)
 
 
-def stop_round(root: int, number: int, told: set[int]) -> bool:
-    """Send a stop signal to all descendants of `root` that are not in `told`."""
+def stop_round(root: int, number: int, signalled: set[int]) -> bool:
+    """Send a stop signal to all descendants of `root` that are not in `signalled`."""
     raise not_yet(_WHAT)
 
 

@@ -119,32 +119,32 @@ class DeathGuard:
     forgets that.
     """
 
-    def __init__(self, pid: int, word: str) -> None:
-        """Guard the process `pid`, whose command line has `word` in it. Raises OSError."""
-        far, self._near = os.pipe()
+    def __init__(self, pid: int, argument: str) -> None:
+        """Guard the process `pid`, whose command line has `argument` in it. Raises OSError."""
+        read_end, self._write_end = os.pipe()
         try:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARD, str(pid), word],
-                stdin=far,
+                ["/bin/sh", "-c", _GUARD, str(pid), argument],
+                stdin=read_end,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=quiet_environment(),
                 start_new_session=True,
             )
         except BaseException:
-            os.close(self._near)
+            os.close(self._write_end)
             raise
         finally:
-            os.close(far)
+            os.close(read_end)
         process.returncode = 0  # we wait for it ourselves
         self._pid = process.pid
 
     def end(self) -> None:
         """End the guard; what it guarded has ended. Idempotent."""
-        if self._near >= 0:
+        if self._write_end >= 0:
             os.kill(self._pid, signal.SIGKILL)
-            os.close(self._near)
-            self._near = -1
+            os.close(self._write_end)
+            self._write_end = -1
             with suppress(ChildProcessError):  # we inherited an ignored SIGCHLD
                 os.waitpid(self._pid, 0)
 

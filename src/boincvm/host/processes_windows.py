@@ -59,7 +59,7 @@ class ChildProcess:
 class DeathGuard:
     """A small process that kills another one when we are gone."""
 
-    def __init__(self, pid: int, word: str) -> None:
+    def __init__(self, pid: int, argument: str) -> None:
         raise not_yet(_WHAT)
 
     def end(self) -> None:

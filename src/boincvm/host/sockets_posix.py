@@ -85,8 +85,8 @@ async def connect(path: Path) -> socket.socket:
 def peer_is_this_user(peer: socket.socket) -> bool:
     """Tell whether the process at the other end of a UNIX socket is this user's or root's."""
     if sys.platform == "linux":
-        told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _, user, _ = struct.unpack("3i", told)
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        _, user, _ = struct.unpack("3i", credentials)
         return user in (0, os.geteuid())
     else:
         from boincvm.host.not_yet import not_yet
@@ -100,8 +100,8 @@ def peer_process(peer: socket.socket) -> int | None:
     It may have gone since. Returns None if it is in a PID namespace that is not ours.
     """
     if sys.platform == "linux":
-        told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        process, _, _ = struct.unpack("3i", told)
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        process, _, _ = struct.unpack("3i", credentials)
         return int(process) if process > 0 else None
     else:
         from boincvm.host.not_yet import not_yet

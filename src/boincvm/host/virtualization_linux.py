@@ -125,9 +125,9 @@ def namespaces_remedy() -> str:
         (_APPARMOR, "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
     ):
         try:
-            said = path.read_text().strip()
+            text = path.read_text().strip()
         except OSError:
             continue  # this kernel has no such switch
-        if said == forbidding:
+        if text == forbidding:
             return f"as root: sysctl -w {setting}"
     return ""

@@ -52,7 +52,7 @@ def known_verdicts() -> Verdicts | None:
         with open_own(_file()) as file:
             table = json.loads(file.read(_MOST_BYTES))
         if table["key"] == _key(list(table["depends_on"])):
-            return {name: _verdict(kept) for name, kept in table["verdicts"].items()}
+            return {name: _verdict(stored) for name, stored in table["verdicts"].items()}
     return None  # it is not there, or of another version
 
 

@@ -5,7 +5,7 @@ import errno
 import socket
 from collections.abc import Callable
 
-KEPT = 64 << 10
+CAPACITY = 64 << 10
 """Bytes of the console output that are kept, the last ones."""
 
 _PANIC = b"Kernel panic - "

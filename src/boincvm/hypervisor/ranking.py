@@ -33,11 +33,11 @@ class Ranked(NamedTuple):
             return self.refused
         verdict = self.verdict
         can = verdict.abilities.of_machines
-        words = [_SPEEDS[verdict.speed], _ISOLATIONS[verdict.isolation]]
-        words.append("checkpoints" if Ability.CHECKPOINT in can else "no checkpoints")
+        points = [_SPEEDS[verdict.speed], _ISOLATIONS[verdict.isolation]]
+        points.append("checkpoints" if Ability.CHECKPOINT in can else "no checkpoints")
         if Ability.GOLDEN in can:
-            words.append("starts at once from golden snapshots")
-        return ", ".join(words)
+            points.append("starts at once from golden snapshots")
+        return ", ".join(points)
 
 
 _SPEEDS = {
@@ -96,11 +96,11 @@ def _refusal(verdict: Verdict, needs: Needs) -> str:
 def _worth(one: Ranked, needs: Needs) -> tuple[bool, bool, bool, Speed, Isolation, bool]:
     verdict = one.verdict
     can = verdict.abilities.of_machines
-    is_kept = needs.checkpoint is not CheckpointNeed.NONE and Ability.CHECKPOINT in can
+    is_checkpointed = needs.checkpoint is not CheckpointNeed.NONE and Ability.CHECKPOINT in can
     return (
         not one.refused,
         verdict.is_usable,
-        is_kept,
+        is_checkpointed,
         verdict.speed,
         verdict.isolation,
         Ability.GOLDEN in can,

@@ -53,12 +53,12 @@ def configure(
     initrd: Path,
     directory: Path,
     boot: BootMachine,
-    told: Callable[[str], None],
+    answer: Callable[[str], None],
     architecture: Architecture,
 ) -> None:
     """Configure the packages that are unpacked in `tree`, in a machine that `boot` starts.
 
-    `directory` takes temporary files; `told` is called with each line that dpkg writes. Raises
+    `directory` takes temporary files; `on_line` is called with each line that dpkg writes. Raises
     ImageBuildError, HostDiskFullError, HypervisorError.
     """
     machine = directory / "machine"
@@ -70,7 +70,7 @@ def configure(
     spec = spec._replace(architecture=architecture)
     with names.open("w+b") as all_names, changes.open("w+b") as archive:
         try:
-            asyncio.run(_run_machine(spec, boot, all_names, archive, told))
+            asyncio.run(_run_machine(spec, boot, all_names, archive, on_line))
         except BoincvmError as error:
             if isinstance(error, ImageBuildError):
                 raise
@@ -108,9 +108,9 @@ async def _run_machine(
     boot: BootMachine,
     names: BinaryIO,
     changes: BinaryIO,
-    told: Callable[[str], None],
+    on_line: Callable[[str], None],
 ) -> None:
-    log = _Log(told)
+    log = _Log(on_line)
     try:
         async with boot(spec, BOOT_LIMIT) as run, asyncio.timeout(LIMIT):
             script = ["sh", "-c", _SCRIPT.read_text()]
@@ -146,8 +146,8 @@ async def _save(run: RunProgram, argv: Sequence[str], file: BinaryIO, most: int)
 class _Log:
     """The output of dpkg and the scripts, of which the end is kept."""
 
-    def __init__(self, told: Callable[[str], None]) -> None:
-        self._output = told
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._output = on_line
         self._line = b""
         self._lines: list[str] = []
 

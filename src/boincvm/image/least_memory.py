@@ -20,7 +20,7 @@ _STEP = 32 * MIB
 _SPARE = 16 * MIB
 """Bytes for a first small program, and so that each build finds the same figure."""
 _BOOT_LIMIT = 120.0
-_MOST_SAID = 1 << 16
+_MOST_OUTPUT = 1 << 16
 _AVAILABLE = re.compile(rb"^MemAvailable: +(\d{1,12}) kB$", re.MULTILINE)
 
 
@@ -61,9 +61,9 @@ async def _try(
                 end = await run(
                     ["/bin/cat", "/proc/meminfo"],
                     {},
-                    lambda _, data: said.extend(data[:_MOST_SAID]),
+                    lambda _, data: output.extend(data[:_MOST_OUTPUT]),
                 )
         except GuestError:
             return None
-        found = _AVAILABLE.search(said)
+        found = _AVAILABLE.search(output)
         return int(found[1]) << 10 if found is not None and end.code == 0 else None

@@ -29,7 +29,7 @@ _PACKAGE_OF = {
 _PATIENCE = 5.0
 """Seconds for a tool to end, and for the kernel to end a killed one."""
 _MOST_LINES = 12
-_MOST_KEPT = 200
+_FOLLOWED_LINES = 200
 """Lines of a followed program that are kept for an error."""
 
 
@@ -122,7 +122,7 @@ def follow_tool(
     Raises ToolError with the last lines.
     """
     command = [str(argument) for argument in arguments]
-    last: deque[str] = deque(maxlen=_MOST_KEPT)
+    last: deque[str] = deque(maxlen=_FOLLOWED_LINES)
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

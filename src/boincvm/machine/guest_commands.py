@@ -7,7 +7,7 @@ from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import GuestProgram
 from boincvm.machine.session import Session
 
-_MOST_SAID = 4096
+_MOST_OUTPUT = 4096
 
 
 async def run_in_guest(session: Session, command: Sequence[str]) -> str | None:
@@ -15,10 +15,10 @@ async def run_in_guest(session: Session, command: Sequence[str]) -> str | None:
 
     Raises ProgramStartError, GuestError.
     """
-    said = bytearray()
+    output = bytearray()
 
     def take(_: str, data: bytes) -> None:
-        said.extend(data[: _MOST_SAID - len(said)])
+        output.extend(data[: _MOST_OUTPUT - len(output)])
         program.grant(len(data))
 
     program = GuestProgram(
@@ -26,4 +26,4 @@ async def run_in_guest(session: Session, command: Sequence[str]) -> str | None:
     )
     program.end_input()
     end = await program.wait()
-    return None if end.code == 0 else printable(bytes(said))
+    return None if end.code == 0 else printable(bytes(output))

@@ -55,9 +55,9 @@ class GuestPackages:
 
     async def _run(self, *arguments: str) -> None:
         command = ["python3", "-I", "-S", str(_DIRECTORY / SCRIPT), *arguments]
-        said = await run_in_guest(self._session, command)
-        if said is not None:
+        output = await run_in_guest(self._session, command)
+        if output is not None:
             raise ProgramStartError(
-                f"the guest could not {arguments[0]} a package: {said}",
+                f"the guest could not {arguments[0]} a package: {output}",
                 hint="it must be a .deb or a tarball, and fit in the machine's disk",
             )

@@ -13,7 +13,7 @@ HYPERVISOR_MEMORY = 128 << 20
 """Bytes that the hypervisor needs in addition to the guest's memory."""
 LEAST_DISK = 256 << 20
 """Bytes that even an almost idle machine writes to its disk and its log."""
-KEPT_FREE = 16 << 20
+RESERVE = 16 << 20
 """Bytes of the disk that a checkpoint leaves free."""
 
 
@@ -53,7 +53,7 @@ def check_checkpoint_room(directory: Path, needed: int, slot: Path, disk_bound: 
     `disk_bound`: bytes that the project allows for `slot`, 0 for no bound. Raises
     NoRoomForCheckpointError.
     """
-    free = max(free_space(directory) - KEPT_FREE, 0)
+    free = max(free_space(directory) - RESERVE, 0)
     if free < needed:
         raise NoRoomForCheckpointError(
             f"a checkpoint needs up to {format_size(needed)} of disk, and {format_size(free)} is"

@@ -75,7 +75,7 @@ class ManagedMachine:
         self._is_answering = False
         self._should_pause = False
         self._is_killed = False
-        self._is_quiet = False
+        self._is_quiesced = False
         self._must_wake = False
         """The machine stays paused until its guest has been given its new identity."""
         self._watch = Stopwatch()
@@ -247,16 +247,16 @@ class ManagedMachine:
         self._must_wake = False
         await self._apply()
 
-    async def _wait_for(self, word: Coroutine[None, None, object]) -> None:
-        """Wait for `word`, the agent's first answer; paused time does not count."""
-        await self.guard(self._within_limit(word))
+    async def _wait_for(self, first_answer: Coroutine[None, None, object]) -> None:
+        """Wait for `first_answer`, the agent's first answer; paused time does not count."""
+        await self.guard(self._within_limit(first_answer))
         self._is_answering = True
         if not self._should_pause:
             self.session.link.expect_beats(self._settings.limits.silence)
 
-    async def _within_limit(self, word: Coroutine[None, None, object]) -> None:
+    async def _within_limit(self, first_answer: Coroutine[None, None, object]) -> None:
         limit = self._settings.limits.boot
-        answer = asyncio.ensure_future(word)
+        answer = asyncio.ensure_future(first_answer)
         alarm = asyncio.ensure_future(self._watch.reach(self._watch.elapsed + limit))
         try:
             await asyncio.wait((answer, alarm), return_when=asyncio.FIRST_COMPLETED)
@@ -341,7 +341,7 @@ class ManagedMachine:
             if checkpointing is None:
                 raise HypervisorError(f"a machine of the driver {self.driver.name} cannot be saved")
             await machine.resume()  # a paused agent cannot finish its last frame
-            self._is_quiet = True
+            self._is_quiesced = True
             begin = time.monotonic()
             try:
                 await link.quiesce(self._settings.limits.stop, hold=last or hold)
@@ -374,7 +374,7 @@ class ManagedMachine:
             return checkpoint, state, seen
 
     async def _go_on(self, link: GuestLink) -> None:
-        self._is_quiet = False
+        self._is_quiesced = False
         await self._required().resume()
         try:
             await link.attach(self._settings.limits.stop)
@@ -384,7 +384,7 @@ class ManagedMachine:
     async def go_on(self) -> None:
         """Let it run again after a save that failed. Raises HypervisorError, GuestError."""
         async with self._busy:
-            if self._is_quiet:
+            if self._is_quiesced:
                 await self._go_on(self.session.link)
                 self._is_answering = True
         await self.resume()

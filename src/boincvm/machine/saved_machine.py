@@ -36,7 +36,7 @@ SCHEMA = 2
 is a default, such as the driver's `cpu`, needs no new schema (docs/checkpoints.md)."""
 LATEST = 253402300799.0
 """The end of the year 9999, in seconds since 1970: no file of ours is newer."""
-KEPT = 2
+GENERATIONS = 2
 """Checkpoints to keep."""
 _MOST_BYTES = 1 << 20
 _MOST_MANIFESTS = 64
@@ -191,12 +191,12 @@ def remove_unneeded(
     directory: Path,
     *,
     newest: int | None = None,
-    kept: int = KEPT,
+    keep: int = GENERATIONS,
     in_use: frozenset[str] = frozenset(),
 ) -> None:
     """Remove old checkpoints, and all files that no remaining one names.
 
-    Keeps the last `kept` checkpoints that are not newer than `newest`, and the files `in_use`.
+    Keeps the last `keep` checkpoints that are not newer than `newest`, and the files `in_use`.
     Raises OSError.
     """
     found = manifests(directory)
@@ -208,7 +208,7 @@ def remove_unneeded(
             files = read_manifest(path).checkpoint.files
         except (ValueError, SavedMachineError):
             continue  # it would never be used
-        if len(stays) < kept:
+        if len(stays) < keep:
             needed |= set(files)
             stays.add(path)
     for _, path in found:
@@ -273,10 +273,10 @@ def _seals(files: Mapping[str, object]) -> dict[str, FileSeal]:
     return seals
 
 
-def _task(kept: object) -> SavedTask:
-    if not isinstance(kept, dict):
-        raise TypeError(kept)
-    task = SavedTask(**kept)
+def _task(table: object) -> SavedTask:
+    if not isinstance(table, dict):
+        raise TypeError(table)
+    task = SavedTask(**table)
     for number in (task.guest, task.wall, task.fraction_done):
         _number(number)
     if not isinstance(task.program, dict) or not isinstance(task.files, dict):

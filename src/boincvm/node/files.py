@@ -160,8 +160,13 @@ class NodeFiles:
             return Reply({"is_ready": False})
         fetched = get.work.result()
         kind = "tree" if fetched.is_tree else "file"
-        told = {"kind": kind, "mode": fetched.mode, "size": fetched.size, "digest": fetched.digest}
-        return Reply({"is_ready": True, **told, "modified": fetched.modified})
+        fields = {
+            "kind": kind,
+            "mode": fetched.mode,
+            "size": fetched.size,
+            "digest": fetched.digest,
+        }
+        return Reply({"is_ready": True, **fields, "modified": fetched.modified})
 
     async def _get_piece(self, table: Mapping[str, object], _: bytes) -> Reply:
         transfer_id = check_transfer_id(table.get("transfer"))

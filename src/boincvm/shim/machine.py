@@ -322,7 +322,7 @@ class ShimMachine:
         check_checkpoint_room(self.directory.disk, machine.resident(), self.directory.disk, 0)
         commands.hold()
         try:
-            saved, (programs, told) = await write_checkpoint(
+            saved, (programs, command_states) = await write_checkpoint(
                 machine,
                 Identity(image.digest, self.definition.shape),
                 lambda: (None, (self.programs.states(), commands.states())),
@@ -336,7 +336,7 @@ class ShimMachine:
         if not last:
             commands.release()
         if last:
-            await in_side_thread(self.directory.write_commands, told)
+            await in_side_thread(self.directory.write_commands, command_states)
         return saved, programs
 
     async def _record_layers(self, layers: tuple[str, ...]) -> None:

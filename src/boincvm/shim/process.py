@@ -63,8 +63,8 @@ async def keep(directory: MachineDirectory, snapshot: str | None) -> None:
     # A controller that starts now finds this process by it.
     directory.write_status(directory.status()._replace(pid=os.getpid()))
     # Changes of state are reported once the guest is on the bus.
-    tell: list[Callable[[], None]] = [lambda: None]
-    machine = ShimMachine(directory, definition, lambda: tell[0]())
+    notify: list[Callable[[], None]] = [lambda: None]
+    machine = ShimMachine(directory, definition, lambda: notify[0]())
     goes_on = snapshot is None and machine.status.saved is not None
     instance = machine.status.instance if goes_on else secrets.token_hex(8)
     verbs = ShimVerbs(machine)
@@ -91,9 +91,9 @@ async def keep(directory: MachineDirectory, snapshot: str | None) -> None:
             except (BoincvmError, KeyError, TypeError, ValueError) as error:
                 await _did_not_start(machine, _of_commands(error))
                 return
-            tell[0] = guest.send_report
+            notify[0] = guest.send_report
             await guest.open()
-            stack.push_async_callback(_say_goodbye, guest, machine)
+            stack.push_async_callback(_send_bye, guest, machine)
             _listen_for_signals(verbs, group)
             await _live(machine, snapshot)
     finally:
@@ -108,7 +108,7 @@ def _listen_for_signals(verbs: ShimVerbs, group: asyncio.TaskGroup) -> None:
     add_signal_handlers(not_ignored(TERMINATION_SIGNALS), end)
 
 
-async def _say_goodbye(guest: Node, machine: ShimMachine) -> None:
+async def _send_bye(guest: Node, machine: ShimMachine) -> None:
     await guest.close(comes_back=machine.status.state is VmState.SAVED)
 
 

@@ -131,7 +131,7 @@ class Snapshots:
             if number not in needed:
                 path.unlink(missing_ok=True)
         in_use |= set(self._directory.status().layers)
-        remove_unneeded(self._directory.disk, kept=_EVERY, in_use=in_use)
+        remove_unneeded(self._directory.disk, keep=_EVERY, in_use=in_use)
 
 
 def _snapshot(table: Mapping[str, object]) -> Snapshot:

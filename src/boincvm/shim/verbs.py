@@ -45,13 +45,13 @@ class ShimVerbs:
         async def verb(arguments: Mapping[str, object], _data: bytes) -> Reply:
             # power_off does not wait for the request being handled.
             async with nullcontext() if name == "power_off" else self._turn:
-                told: Mapping[str, object] = {}
+                result: Mapping[str, object] = {}
                 try:
                     if not self._has_ended(name):
-                        told = await act(arguments)
+                        result = await act(arguments)
                 except OSError as error:
                     raise host_error("the host's system refused", error) from error
-            return Reply({**told, "state": str(self._machine.status.state)})
+            return Reply({**result, "state": str(self._machine.status.state)})
 
         return verb
 

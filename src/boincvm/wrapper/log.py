@@ -17,8 +17,8 @@ def log(text: str) -> None:
     A long text is cut off. Never raises.
     """
     text = redact(text)
-    said = one_line(text[:_LONGEST_LINE])
+    line = one_line(text[:_LONGEST_LINE])
     if len(text) > _LONGEST_LINE:
-        said += " …"
-    line = f"{time.strftime('%H:%M:%S')} ({os.getpid()}): boincvm: {said}\n"
+        line += " …"
+    line = f"{time.strftime('%H:%M:%S')} ({os.getpid()}): boincvm: {line}\n"
     show(line)  # a full disk, which stderr.txt shares, does not keep us from ending properly

@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command
+from boincvm.controller.commands.command import OUTPUT_CAPACITY, Answer, Command
 from boincvm.controller.commands.table import CommandTable
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.messages import read_from_guest, read_to_guest
@@ -158,7 +158,7 @@ async def net(*names: str, seed: int = 0) -> AsyncIterator[Net]:
 
 
 def stdout(answer: Answer) -> bytes:
-    return answer.outputs["stdout"].read(0, KEPT_OUTPUT)[1]
+    return answer.outputs["stdout"].read(0, OUTPUT_CAPACITY)[1]
 
 
 def states(command: Command) -> dict[str, str]:

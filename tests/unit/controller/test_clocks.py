@@ -110,7 +110,7 @@ async def test_results_are_kept_for_their_time(jump: float, clock: Clock) -> Non
     table.drop("mine")
     clock.offset = jump
     assert table.all() == [made]
-    now += retention.KEPT_FOR + 1
+    now += retention.RETENTION_TIME + 1
     assert table.all() == []
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boincvm.controller.commands import retention
-from boincvm.controller.commands.command import KEPT_OUTPUT, State
+from boincvm.controller.commands.command import OUTPUT_CAPACITY, State
 from boincvm.controller.protocol.envelope import Envelope, pack
 from boincvm.controller.protocol.messages import from_guest, to_guest
 from boincvm.controller.protocol.program import Request
@@ -177,7 +177,7 @@ async def test_output_is_kept_bounded() -> None:
         assert (log.first, log.end) == (0, 50_000 + 65536)
         for number in range(20):
             log.append(bytes([number]) * 65536)
-        assert log.end - log.first == KEPT_OUTPUT
+        assert log.end - log.first == OUTPUT_CAPACITY
 
 
 async def test_nobody_to_ask() -> None:
@@ -192,7 +192,7 @@ async def test_finished_commands_expire(monkeypatch: pytest.MonkeyPatch) -> None
     async with net() as made:
         waits = made.table.submit(made.guests.values(), WAIT)
         made.table.submit([], HELLO, command_id="old")
-        made.now = retention.KEPT_FOR + 1
+        made.now = retention.RETENTION_TIME + 1
         made.table.submit([], HELLO, command_id="new")
         assert [command.id for command in made.table.all()] == [waits.id, "new"]
         made.table.submit([], HELLO, command_id="newer")

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
-from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command, State
+from boincvm.controller.commands.command import OUTPUT_CAPACITY, Answer, Command, State
 from boincvm.controller.controller import run_controller
-from boincvm.controller.events import KEPT, Event
+from boincvm.controller.events import MOST_EVENTS, Event
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.program import Request
 from boincvm.controller.store import SCHEMA, Store
@@ -217,17 +217,17 @@ async def test_what_is_no_store(kind: str, path: Path) -> None:
 
 
 async def test_of_very_many_events_the_last_are_kept(path: Path) -> None:
-    many = 3 * KEPT + 77
+    many = 3 * MOST_EVENTS + 77
     with closing(Store(path)) as store:
         for number in range(1, many + 1):
             store.add_event(Event(number, 0.0, "kind", "g", "text"))
             if number % 256 == 0:
                 await asyncio.sleep(0)
         found = store.events()
-        assert [found[0].number, found[-1].number] == [many - KEPT + 1, many]
-        assert len(found) == KEPT
+        assert [found[0].number, found[-1].number] == [many - MOST_EVENTS + 1, many]
+        assert len(found) == MOST_EVENTS
         (rows,) = store._base.execute("SELECT count(*) FROM events").fetchone()
-        assert rows < KEPT + 1000
+        assert rows < MOST_EVENTS + 1000
 
 
 async def test_what_is_forgotten_leaves_nothing(path: Path) -> None:
@@ -249,7 +249,7 @@ async def test_what_is_forgotten_leaves_nothing(path: Path) -> None:
 @example([("append", 1), ("skip", 0)])
 @given(
     some.lists(
-        some.tuples(some.sampled_from(["append", "skip"]), some.integers(0, KEPT_OUTPUT // 2)),
+        some.tuples(some.sampled_from(["append", "skip"]), some.integers(0, OUTPUT_CAPACITY // 2)),
         max_size=12,
     )
 )
@@ -257,7 +257,7 @@ def test_output_comes_back_however_it_came(steps: list[tuple[str, int]]) -> None
     async def check() -> None:
         store, told = Store(Path(":memory:")), command("mine")
         log = told.answers["g"].outputs["stdout"]
-        last = log.read(0, KEPT_OUTPUT)  # what there was when something came
+        last = log.read(0, OUTPUT_CAPACITY)  # what there was when something came
         with closing(store):
             store.submitted(told)
             for how, count in steps:
@@ -267,8 +267,8 @@ def test_output_comes_back_however_it_came(steps: list[tuple[str, int]]) -> None
                 log.append(random.randbytes(count))
                 if count:
                     store.has_output(told, told.answers["g"], "stdout", before)
-                    last = log.read(0, KEPT_OUTPUT)
+                    last = log.read(0, OUTPUT_CAPACITY)
             (found,) = store.commands()
-            assert found.answers["g"].outputs["stdout"].read(0, KEPT_OUTPUT) == last
+            assert found.answers["g"].outputs["stdout"].read(0, OUTPUT_CAPACITY) == last
 
     asyncio.run(check())

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from boincvm.machine.errors import NoRoomForCheckpointError
-from boincvm.machine.host_capacity import KEPT_FREE, check_checkpoint_room, disk_usage
+from boincvm.machine.host_capacity import RESERVE, check_checkpoint_room, disk_usage
 
 BLOCK = 4096
 MIB = 1 << 20
@@ -48,7 +48,7 @@ def test_there_is_room(slot: Path) -> None:
 def test_the_disk_of_the_machine_counts_and_some_of_it_is_kept_free(
     slot: Path, free: list[int]
 ) -> None:
-    free[0] = KEPT_FREE + 3 * MIB
+    free[0] = RESERVE + 3 * MIB
     check(slot, 3 * MIB, 0)
     with pytest.raises(NoRoomForCheckpointError) as caught:
         check(slot, 3 * MIB + 1, 0)
@@ -57,7 +57,7 @@ def test_the_disk_of_the_machine_counts_and_some_of_it_is_kept_free(
     assert "free some space" in caught.value.hint
 
 
-@pytest.mark.parametrize("left", [0, KEPT_FREE // 2, KEPT_FREE])
+@pytest.mark.parametrize("left", [0, RESERVE // 2, RESERVE])
 def test_the_disk_is_full(slot: Path, free: list[int], left: int) -> None:
     free[0] = left
     with pytest.raises(NoRoomForCheckpointError, match="up to 8 B of disk, and 0 B is free"):

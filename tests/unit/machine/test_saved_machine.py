@@ -343,7 +343,7 @@ def test_the_two_newest_stay(tmp_path: Path) -> None:
 def test_as_many_stay_as_are_wanted(tmp_path: Path, kept: int, left: list[int]) -> None:
     for number in (1, 2, 3):
         save(tmp_path, number)
-    remove_unneeded(tmp_path, kept=kept)
+    remove_unneeded(tmp_path, keep=kept)
     assert names(tmp_path) == sorted(files_of(*left))
 
 
@@ -372,7 +372,7 @@ def test_what_the_running_machine_uses_stays(tmp_path: Path) -> None:
         save(tmp_path, number)
     (tmp_path / "disk-000004.qcow2").touch()
     remove_unneeded(
-        tmp_path, kept=1, in_use=frozenset({"disk-000004.qcow2", "memory-000001", "not there"})
+        tmp_path, keep=1, in_use=frozenset({"disk-000004.qcow2", "memory-000001", "not there"})
     )
     assert names(tmp_path) == sorted(["disk-000004.qcow2", "memory-000001", *files_of(3)])
 
@@ -445,7 +445,7 @@ def test_no_manifest_stays_without_its_files(
             check_older(tmp_path, number)
 
     monkeypatch.setattr(Path, "unlink", watched)
-    remove_unneeded(tmp_path, newest=2, kept=1)
+    remove_unneeded(tmp_path, newest=2, keep=1)
     assert sorted(removed) == sorted(files_of(1, 3))
 
 

@@ -200,8 +200,8 @@ async def test_one_that_others_kill_while_it_starts(
     await driver.has_started.wait()
     killed = driver.machines[0]
     if is_told_late:
-        assert killed._far_end is not None
-        killed._far_end.close()
+        assert killed._guest_end is not None
+        killed._guest_end.close()
         done, _ = await asyncio.wait([starting], timeout=0.1)
         assert not done
     killed.end(EndCause.KILLED, "signal 9 ended it")

@@ -85,8 +85,8 @@ class TerminalSession:
     so that the user can always leave.
     """
 
-    def __init__(self, far: RemoteEnd, keyboard: int) -> None:
-        self._far = far
+    def __init__(self, remote: RemoteEnd, keyboard: int) -> None:
+        self._remote = remote
         self._keyboard = keyboard
         self._waiting = bytearray()
         self._ends = False
@@ -114,7 +114,7 @@ class TerminalSession:
         if self._failure is not None:
             sender.join(_LEAVING_LIMIT)  # it may still receive, although its output has failed
         elif not self._ended.wait(_LEAVING_LIMIT):
-            self._begin(self._far.cancel).join(_LEAVING_LIMIT)
+            self._begin(self._remote.cancel).join(_LEAVING_LIMIT)
         if self._failure is not None:
             raise self._failure
         return has_ended
@@ -197,7 +197,7 @@ class TerminalSession:
         self._ring(_GO_ON)
 
     def _show(self) -> None:
-        self._far.show()
+        self._remote.show()
         self._over()
 
     def _send(self) -> None:
@@ -208,5 +208,5 @@ class TerminalSession:
                     self._turn.wait()
                 data, ends = bytes(self._waiting), self._ends
                 self._waiting.clear()
-            self._far.send(data, ends=ends)
+            self._remote.send(data, ends=ends)
             self._ring(_GO_ON)

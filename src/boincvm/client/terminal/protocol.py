@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _LARGEST = (1 << 16) - 1
-_PASSED_ON = ("TERM", "COLORTERM", "LANG", "LC_ALL")
+_FORWARDED = ("TERM", "COLORTERM", "LANG", "LC_ALL")
 _LONGEST_VALUE = 100
 
 
@@ -28,12 +28,12 @@ def shell_argv(size: Size, program: Sequence[str] = ()) -> list[str]:
 
 def shell_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that the shell needs to know the user's kind of terminal."""
-    told = {"TERM": "xterm"}
-    for name in _PASSED_ON:
+    variables = {"TERM": "xterm"}
+    for name in _FORWARDED:
         value = environment.get(name, "")
         if value.isprintable() and 0 < len(value) <= _LONGEST_VALUE:
-            told[name] = value
-    return told
+            variables[name] = value
+    return variables
 
 
 def keys(data: bytes) -> bytes:

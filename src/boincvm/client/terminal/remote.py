@@ -26,7 +26,7 @@ assert sys.platform == "linux"  # noqa: S101 - as guests are
 
 ROOM = 1 << 16
 GRACE = 1.0
-LAST_WORDS = 0.2
+DRAIN_TIME = 0.2
 SILENCE = 600.0
 CANNOT_RUN = 126
 NO_SUCH = 127
@@ -95,7 +95,7 @@ class Bridge:
         self._is_open = True
         self._frames = Frames()
         self._typed = b""
-        self._heard_at = time.monotonic()
+        self._last_input = time.monotonic()
 
     def run(self) -> int:
         """Run until the shell has ended or the input ends; return the shell's wait status."""
@@ -111,7 +111,7 @@ class Bridge:
             if 0 in ready:
                 is_there = self._receive()
             else:
-                is_there = self._is_full or time.monotonic() < self._heard_at + SILENCE
+                is_there = self._is_full or time.monotonic() < self._last_input + SILENCE
             if not is_there:
                 self._hang_up()
                 break
@@ -135,7 +135,7 @@ class Bridge:
         """Read what is typed; return False at its end."""
         data = os.read(0, ROOM)
         keys, size = self._frames.feed(data)
-        self._heard_at = time.monotonic()
+        self._last_input = time.monotonic()
         if self._is_open:
             self._typed += keys
             if size is not None:
@@ -174,7 +174,7 @@ class Bridge:
         poll = select.poll()
         poll.register(self._terminal, select.POLLIN)
         end = time.monotonic() + GRACE
-        while self._is_open and poll.poll(LAST_WORDS * 1000) and time.monotonic() < end:
+        while self._is_open and poll.poll(DRAIN_TIME * 1000) and time.monotonic() < end:
             self._show()
 
     def _hang_up(self) -> None:

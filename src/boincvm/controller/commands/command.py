@@ -8,7 +8,7 @@ from typing import Self
 from boincvm.controller.protocol.output_log import OutputLog
 from boincvm.controller.protocol.program import Request, Result
 
-KEPT_OUTPUT = 1 << 20
+OUTPUT_CAPACITY = 1 << 20
 """Bytes kept of each output stream of each guest: the last ones."""
 
 
@@ -47,7 +47,7 @@ class Answer:
         """Bytes of the input that the program has read."""
         self.input_ends = False
         """The guest knows where the input ends."""
-        self.outputs = {"stdout": OutputLog(KEPT_OUTPUT), "stderr": OutputLog(KEPT_OUTPUT)}
+        self.outputs = {"stdout": OutputLog(OUTPUT_CAPACITY), "stderr": OutputLog(OUTPUT_CAPACITY)}
 
     @classmethod
     def refused(cls, guest_id: str, why: str) -> Self:

@@ -1,6 +1,6 @@
 """Describe commands as plain JSON."""
 
-from boincvm.controller.commands.command import KEPT_OUTPUT, Answer, Command
+from boincvm.controller.commands.command import OUTPUT_CAPACITY, Answer, Command
 from boincvm.json_value import Json
 
 
@@ -21,7 +21,7 @@ def table(command: Command, *, with_output: bool = False) -> dict[str, Json]:
 
 def _answer(answer: Answer, *, with_output: bool) -> dict[str, Json]:
     result = answer.result
-    told: dict[str, Json] = {
+    document: dict[str, Json] = {
         "state": answer.state.name.lower(),
         "why": answer.why,
         "code": result.code if result else None,
@@ -33,8 +33,8 @@ def _answer(answer: Answer, *, with_output: bool) -> dict[str, Json]:
         **{name: log.end for name, log in answer.outputs.items()},
     }
     if with_output:
-        told["output"] = {
-            name: log.read(0, KEPT_OUTPUT)[1].decode("utf-8", "replace")
+        document["output"] = {
+            name: log.read(0, OUTPUT_CAPACITY)[1].decode("utf-8", "replace")
             for name, log in answer.outputs.items()
         }
-    return told
+    return document

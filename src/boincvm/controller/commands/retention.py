@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from boincvm.controller.commands.command import Answer, Command
 from boincvm.controller.commands.journal import Journal
 
-KEPT_FOR = 24 * 3600.0
+RETENTION_TIME = 24 * 3600.0
 """Seconds for which a command is kept after its end."""
 MOST_COMMANDS = 10_000
 MOST_OUTPUT = 256 << 20
@@ -17,8 +17,8 @@ MOST_OUTPUT = 256 << 20
 class RetainedCommands:
     """The commands that are kept, in the order in which they were submitted.
 
-    Each is kept for KEPT_FOR seconds after its end, or less if there are too many commands. If
-    there is too much output, that of the commands that ended first is deleted; if that is not
+    Each is kept for RETENTION_TIME seconds after its end, or less if there are too many commands.
+    If there is too much output, that of the commands that ended first is deleted; if that is not
     enough, so is the older half of the output of the others.
     """
 
@@ -70,7 +70,7 @@ class RetainedCommands:
 
     def expire(self) -> None:
         """Forget commands that have expired."""
-        oldest = self._clock() - KEPT_FOR
+        oldest = self._clock() - RETENTION_TIME
         while self._ended and (self.are_too_many or (self._ended[0].finished_at or 0) < oldest):
             command = self._ended.popleft()
             if self._with_output and self._with_output[0] is command:

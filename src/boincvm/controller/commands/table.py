@@ -75,7 +75,7 @@ class CommandTable:
         self._delivery: Delivery[_Assignment] = Delivery(send)
         self._owner = owner
         self._journal = journal or NoJournal()
-        self._kept = RetainedCommands(self._journal, clock)
+        self._retained = RetainedCommands(self._journal, clock)
         self._inputs: dict[str, InputFeed] = {}
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         self.counts: Counter[str] = Counter()
@@ -99,9 +99,9 @@ class CommandTable:
         open answers are dropped. `keep_input`: more input follows by `give_input`. `refused`: by
         id, why other machines that were meant cannot answer. Raises UsageError.
         """
-        self._kept.expire()
+        self._retained.expire()
         request = request._replace(keep_input=request.keep_input or keep_input)
-        known = self._kept.get(command_id or "")
+        known = self._retained.get(command_id or "")
         if known is not None:
             if known.request != request:
                 raise UsageError(
@@ -128,12 +128,12 @@ class CommandTable:
         check_request(request, command_id)
         if first is not None and first < 1:
             raise UsageError("0 answers would end the command at once", hint="first is 1 or more")
-        if self._kept.are_too_many:
+        if self._retained.are_too_many:
             raise UsageError(f"there are {MOST_COMMANDS} commands that have not ended")
         chosen = command_id or secrets.token_hex(8)
         wanted = len(guests) if first is None else min(first, len(guests))
         made = Command(chosen, request, wanted)
-        self._kept.add(made)
+        self._retained.add(made)
         if request.keep_input:
             self._inputs[chosen] = InputFeed(len(request.stdin))
         for guest in guests:
@@ -150,7 +150,7 @@ class CommandTable:
     def load(self, commands: Iterable[Command]) -> None:
         """Add an earlier controller's commands, oldest first; guests may still answer them."""
         for command in commands:
-            self._kept.add(command)
+            self._retained.add(command)
             if command.is_finished:
                 continue
             for answer in command.answers.values():
@@ -165,11 +165,11 @@ class CommandTable:
 
     def knows(self, command_id: str | None) -> bool:
         """Tell whether a command exists."""
-        return self._kept.get(command_id or "") is not None
+        return self._retained.get(command_id or "") is not None
 
     def find(self, command_id: str) -> Command:
         """Return a command. Raises UsageError if it does not exist."""
-        found = self._kept.get(command_id)
+        found = self._retained.get(command_id)
         if found is None:
             raise UsageError(
                 f"there is no command {command_id[:LONGEST_ID]!r}",
@@ -179,7 +179,7 @@ class CommandTable:
 
     def all(self) -> list[Command]:
         """Return all commands, oldest first."""
-        return self._kept.all()
+        return self._retained.all()
 
     def signal(self, command_id: str, number: int) -> None:
         """Send a signal to the programs that are still running. Raises UsageError."""
@@ -255,7 +255,7 @@ class CommandTable:
         if offset > begin and message.first == offset:
             begin = offset  # the guest has no older output: another controller took it
         fresh = message.data[begin - offset :] if offset <= begin else b""
-        self._kept.take_output(answer, message.stream, begin, fresh)
+        self._retained.take_output(answer, message.stream, begin, fresh)
         if fresh:
             self._journal.has_output(command, answer, message.stream, begin)
         self._send_output_taken(command, answer, again=offset > begin)
@@ -314,7 +314,7 @@ class CommandTable:
             self.drop(command.id, "enough others have answered")
             return
         if not command.is_finished:
-            self._kept.end(command)
+            self._retained.end(command)
             self._journal.finished(command)
             self._inputs.pop(command.id, None)
             alarm = self._alarms.pop(command.id, None)

@@ -118,8 +118,8 @@ class Files:
                     )
                     for guest in guests
                 }
-            told: Outcomes = {vm: {"error": error.table()} for vm, error in refused.items()}
-            return {**told, **{name: task.result() for name, task in puts.items()}}
+            failed: Outcomes = {vm: {"error": error.table()} for vm, error in refused.items()}
+            return {**failed, **{name: task.result() for name, task in puts.items()}}
 
     async def _outcome(
         self, guest: Guest, table: Mapping[str, object], content: Spooled, is_resumable: bool

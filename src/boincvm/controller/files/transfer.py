@@ -90,8 +90,8 @@ class Transfer:
     async def _ask(
         self, verb: str, table: Mapping[str, object] | None = None, data: bytes = b""
     ) -> Reply:
-        told = {**(table or {}), "transfer": self.id}
-        return await self.traffic.requester.ask(self.guest, verb, told, data, within=PATIENCE)
+        fields = {**(table or {}), "transfer": self.id}
+        return await self.traffic.requester.ask(self.guest, verb, fields, data, within=PATIENCE)
 
     async def put(self, table: Mapping[str, object], content: Spooled) -> None:
         """Raises BoincvmError."""

@@ -153,9 +153,9 @@ class Hub:
             return
         account = message.sender if message.sender != guest_id else ""
         try:
-            said = read_from_guest(message.body)
-            self._handle(guest_id, account, said)
-            self.counts[said.NAME] += 1
+            received = read_from_guest(message.body)
+            self._handle(guest_id, account, received)
+            self.counts[received.NAME] += 1
         except UnknownMessageError:
             self.counts["unknown"] += 1
         except GuestProtocolError:

@@ -13,8 +13,8 @@ from boincvm.controller.delivery import Delivery, Parcel
 from boincvm.controller.protocol.envelope import LONGEST_TABLE, Send
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.requests import (
+    MOST_CONFIRMED,
     MOST_DATA,
-    MOST_HEARD,
     MOST_OPEN,
     Answer,
     Ask,
@@ -50,7 +50,7 @@ class Requester:
 
     def __init__(self, send: Send) -> None:
         self._delivery: Delivery[_Question] = Delivery(send, FIRST_WAIT)
-        self._heard: dict[str, list[str]] = {}  # answers to confirm, by guest
+        self._confirmations: dict[str, list[str]] = {}  # answers to confirm, by guest
         self._gone: OrderedDict[str, str] = OrderedDict()  # why, by guest that has gone
         self._prefix = secrets.token_hex(8)
         self._number = 0
@@ -103,9 +103,9 @@ class Requester:
             raise UsageError(f"a request with {len(data)} bytes; the maximum is {MOST_DATA}")
         self._number += 1
         ask_id = f"{self._prefix}-{self._number}"
-        heard = tuple(self._heard.pop(guest.id, ()))
+        confirmed = tuple(self._confirmations.pop(guest.id, ()))
         try:
-            body = Ask(ask_id, guest.instance, verb, arguments, heard, data).encode()
+            body = Ask(ask_id, guest.instance, verb, arguments, confirmed, data).encode()
         except ValueError:
             raise UsageError(f"a request of more than {LONGEST_TABLE >> 10} KiB") from None
         question = _Question(guest, ask_id, body)
@@ -127,9 +127,9 @@ class Requester:
                 question.fail(message.outcome)
             elif not question.reply.done():
                 question.reply.set_result(message.outcome)
-            heard = self._heard.setdefault(guest_id, [])
-            if len(heard) < MOST_HEARD:
-                heard.append(message.ask_id)
+            confirmed = self._confirmations.setdefault(guest_id, [])
+            if len(confirmed) < MOST_CONFIRMED:
+                confirmed.append(message.ask_id)
 
     def handle_beat(self, guest_id: str) -> None:
         """Send unanswered requests again: they or their answers may have been lost."""
@@ -145,7 +145,7 @@ class Requester:
 
         `why` follows the guest's id in the error message.
         """
-        self._heard.pop(guest_id, None)
+        self._confirmations.pop(guest_id, None)
         self._gone[guest_id] = why
         while len(self._gone) > _MOST_GONE:
             self._gone.popitem(last=False)

@@ -89,11 +89,11 @@ def _command(side: BusConnection, name: str) -> str:
     if side.listen is not None and side.address is not None:
         host = platform.node() if _is_unspecified(side.listen.host) else side.listen.host
         address = f"{f'[{host}]' if ':' in host else host}:{side.address[1]}"
-    words = ["boincvm", "controller", "--broker", f"stomp://{name}@{address}"]
-    words += ["--passcode-file", "passcode"]
+    argv = ["boincvm", "controller", "--broker", f"stomp://{name}@{address}"]
+    argv += ["--passcode-file", "passcode"]
     if side.listen is not None and side.listen.certificate:
-        words += ["--broker-ca", Path(side.listen.certificate).name]
-    return shlex.join(words)
+        argv += ["--broker-ca", Path(side.listen.certificate).name]
+    return shlex.join(argv)
 
 
 def _is_unspecified(host: str) -> bool:

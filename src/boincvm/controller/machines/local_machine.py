@@ -145,7 +145,7 @@ class LocalMachine:
 
     def _is_shim(self, pid: int) -> bool:
         """Tell whether a process is this machine's shim: process ids are reused."""
-        names = {Path(os.fsdecode(word)).name for word in command_line(pid)}
+        names = {Path(os.fsdecode(argument)).name for argument in command_line(pid)}
         return {_SHIM, self.directory.directory.name} <= names
 
     def _watch(self, pid: int) -> None:

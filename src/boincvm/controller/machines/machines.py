@@ -204,7 +204,7 @@ def _check_memory(definition: Definition) -> None:
 def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
     if len(labels) > _MOST_LABELS:
         raise UsageError(f"a machine has at most {_MOST_LABELS} labels")
-    for word in (*labels, *labels.values()):
-        if len(word) > 255 or not word.isprintable():
-            raise UsageError(f"found {word[:80]!r}, expected a label of at most 255 characters")
+    for text in (*labels, *labels.values()):
+        if len(text) > 255 or not text.isprintable():
+            raise UsageError(f"found {text[:80]!r}, expected a label of at most 255 characters")
     return dict(labels)

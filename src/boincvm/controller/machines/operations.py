@@ -74,10 +74,10 @@ class MachineOperations:
         machine.find_shim()
         try:
             act = self._local.get(verb)
-            told = await (act(machine, asked) if act else self._ask(machine, verb, asked))
+            result = await (act(machine, asked) if act else self._ask(machine, verb, asked))
         except OSError as error:
             raise host_error("the host's system refused", error) from error
-        return {"state": str(machine.state), **told}
+        return {"state": str(machine.state), **result}
 
     async def _ask_elsewhere(self, vm: str, verb: str, asked: Asked) -> Table:
         guest = self._guest(vm)

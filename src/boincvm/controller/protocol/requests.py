@@ -17,7 +17,7 @@ MOST_DATA = 256 << 10
 """Bytes of data, beside the fields, of a request or an answer."""
 MOST_OPEN = 256
 """Open requests to one guest at the same time."""
-MOST_HEARD = 64
+MOST_CONFIRMED = 64
 """Ids of received answers in one message."""
 LONGEST_ID = 64
 _LONGEST_TEXT = 1000
@@ -69,7 +69,7 @@ class Ask:
         if (
             not isinstance(arguments, dict)
             or not isinstance(heard, list)
-            or len(heard) > MOST_HEARD
+            or len(heard) > MOST_CONFIRMED
             or max(len(ask_id), len(verb)) > LONGEST_ID
             or len(envelope.data) > MOST_DATA
         ):
@@ -107,12 +107,12 @@ class Answer:
         if isinstance(outcome, Reply):
             fields = {"ask-id": self.ask_id, "result": dict(outcome.table)}
             return pack(self.NAME, fields, outcome.data)
-        told = {
+        details = {
             "message": outcome.message[:_LONGEST_TEXT],
             "hint": outcome.hint[:_LONGEST_TEXT],
             "code": int(outcome.exit_code),
         }
-        return pack(self.NAME, {"ask-id": self.ask_id, "error": told})
+        return pack(self.NAME, {"ask-id": self.ask_id, "error": details})
 
     @classmethod
     def read(cls, envelope: Envelope) -> Self:

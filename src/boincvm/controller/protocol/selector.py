@@ -110,12 +110,12 @@ def _ids(text: str) -> Selector:
         return Selector(text, only=text)
     if text.count("*") > _MOST_STARS:
         raise _fault(text, text.rindex("*"), f"at most {_MOST_STARS} stars")
-    words = [".+" if word == "**" else _word(word) for word in text.split(".")]
-    return Selector(text, ids=re.compile(r"\.".join(words)))
+    segments = [".+" if segment == "**" else _segment(segment) for segment in text.split(".")]
+    return Selector(text, ids=re.compile(r"\.".join(segments)))
 
 
-def _word(word: str) -> str:
-    return "[^.]+" if word == "*" else re.escape(word).replace(r"\*", "[^.]*")
+def _segment(segment: str) -> str:
+    return "[^.]+" if segment == "*" else re.escape(segment).replace(r"\*", "[^.]*")
 
 
 def _condition(text: str, at: int) -> tuple[Condition, int]:

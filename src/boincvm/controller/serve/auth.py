@@ -185,8 +185,8 @@ class Authentication:
 def refuse(status: int, message: str, hint: str) -> JSONResponse:
     """Return the answer to a refused request, with the reason."""
     headers = {"www-authenticate": 'Bearer realm="boincvm"'} if status == 401 else None
-    told = {"error": {"message": message, "hint": hint, "code": int(ExitCode.USAGE)}}
-    return JSONResponse(told, status, headers)
+    document = {"error": {"message": message, "hint": hint, "code": int(ExitCode.USAGE)}}
+    return JSONResponse(document, status, headers)
 
 
 def _with_headers(send: Send, host: str, *, is_page: bool) -> Send:
@@ -212,8 +212,8 @@ def token_in(path: Path) -> str:
     try:
         descriptor = open_descriptor(path, "x", permissions=0o600)
     except FileExistsError:
-        with open_own(path) as kept:
-            token = kept.read(_LONGEST_TOKEN).decode("ascii", "replace").strip()
+        with open_own(path) as file:
+            token = file.read(_LONGEST_TOKEN).decode("ascii", "replace").strip()
         if token:
             return token
         path.unlink()  # its writer was killed

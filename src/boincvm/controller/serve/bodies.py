@@ -71,9 +71,9 @@ async def body(request: Request, most: int) -> bytes:
 
 async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
     """Yield a body's pieces as they arrive. Raises BodyError."""
-    told, count = request.headers.get("content-length", "0"), 0
-    if told.isdecimal() and int(told) > most:
-        raise BodyError(413, f"a body of {told} bytes; the maximum is {most}")
+    length, count = request.headers.get("content-length", "0"), 0
+    if length.isdecimal() and int(length) > most:
+        raise BodyError(413, f"a body of {length} bytes; the maximum is {most}")
     stream = request.stream()
     while True:
         try:
@@ -122,8 +122,8 @@ def error_table(error: BaseException) -> dict[str, Json]:
     if isinstance(error, BoincvmError):
         return {**error.table()}
     _LOG.error("a request failed", exc_info=error)
-    told = "this is a fault of the controller; its log says more"
-    return {"message": told, "hint": "please report it", "code": int(ExitCode.BUG)}
+    message = "this is a fault of the controller; its log says more"
+    return {"message": message, "hint": "please report it", "code": int(ExitCode.BUG)}
 
 
 def error_answer(error: BaseException) -> JSONResponse:

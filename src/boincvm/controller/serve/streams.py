@@ -123,14 +123,14 @@ class Streams:
         kind = asked.get("kind", "file")
         if kind not in ("file", "tree"):
             raise UsageError(f"found the kind {kind[:20]!r}, expected file or tree")
-        told = request.headers.get("content-length", "")
+        length = request.headers.get("content-length", "")
         outcomes = await self._controller.files.put(
             asked.get("vms", ""),
             asked.get("path", ""),
             pieces(request, MOST_FILE),
             is_tree=kind == "tree",
             mode=_octal(asked.get("mode", "644")),
-            size=int(told) if told.isdecimal() else None,
+            size=int(length) if length.isdecimal() else None,
             modified=_time(asked.get("modified")),
             transfer=asked.get("transfer"),
         )
@@ -208,16 +208,16 @@ async def command_output(
 
     With `follow`, new output is yielded too, until the command has ended.
     """
-    told: dict[tuple[str, str], int] = {}
+    sent: dict[tuple[str, str], int] = {}
     while True:
         is_news = False
         for vm, answer in command.answers.items():
             for stream, log in answer.outputs.items():
-                wanted = told.get((vm, stream), begin)
+                wanted = sent.get((vm, stream), begin)
                 if log.end > wanted:
                     offset, data = log.read(wanted, _PIECE)
                     is_news = True
-                    told[vm, stream] = offset + len(data)
+                    sent[vm, stream] = offset + len(data)
                     text = base64.b64encode(data).decode()
                     yield {"vm": vm, "stream": stream, "offset": offset, "data": text}
         if is_news:

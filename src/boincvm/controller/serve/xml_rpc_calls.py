@@ -61,12 +61,12 @@ def _fits(hint: object, value: object) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if get_origin(hint) is list:
-        return isinstance(value, list) and all(map(_is_word, value))
+        return isinstance(value, list) and all(map(_is_scalar, value))
     if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(map(_is_word, value.values()))
+        return isinstance(value, dict) and all(map(_is_scalar, value.values()))
     return isinstance(value, hint)  # type: ignore[arg-type]
 
 
-def _is_word(value: object) -> bool:
+def _is_scalar(value: object) -> bool:
     """Tell whether a value is a text or a number, which old clients use as texts."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)

@@ -41,11 +41,11 @@ class CommandMethods:
         fileForStdin: str | None = None,  # noqa: N803 - the original name
     ) -> str:
         """Run a program; return the command's id at once. fileForStdin: a file in the machine."""
-        words = args.split() if isinstance(args, str) else [str(word) for word in args]
-        argv = [cmd, *words]
+        argv = args.split() if isinstance(args, str) else [str(argument) for argument in args]
+        argv = [cmd, *argv]
         if fileForStdin:
             argv = ["sh", "-c", 'exec "$@" <"$0"', fileForStdin, *argv]
-        told = await self._do(
+        command = await self._do(
             "exec",
             vms=vm,
             argv=argv,
@@ -53,7 +53,7 @@ class CommandMethods:
             directory=path or "",
             id=_PREFIX + secrets.token_hex(8),
         )
-        return str(told["command"])
+        return str(command["command"])
 
     async def list_finished(self) -> list[str]:
         """Return the ids of ended commands whose results nobody has read yet."""
@@ -72,10 +72,10 @@ class CommandMethods:
 
         For several machines the result is a table by name.
         """
-        told = await self._do("command", id=cmdId, output=True)
-        if told["is_finished"]:
+        command = await self._do("command", id=cmdId, output=True)
+        if command["is_finished"]:
             self._read.add(cmdId)
-        answers = {vm: _result(answer) for vm, answer in told["answers"].items()}
+        answers = {vm: _result(answer) for vm, answer in command["answers"].items()}
         return next(iter(answers.values())) if len(answers) == 1 else answers
 
     async def details(self, cmdId: str) -> object:  # noqa: N803

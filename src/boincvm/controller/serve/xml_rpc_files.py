@@ -44,11 +44,11 @@ class FileMethods:
                 mode=stat.S_IMODE(status.st_mode) & 0o777,
                 modified=status.st_mtime_ns,
             )
-        told = {name: _outcome(one) for name, one in outcomes.items()}
-        if set(told) != {vm}:
-            return told
-        if told[vm] is not True:
-            raise HostError(str(told[vm]))
+        results = {name: _outcome(one) for name, one in outcomes.items()}
+        if set(results) != {vm}:
+            return results
+        if results[vm] is not True:
+            raise HostError(str(results[vm]))
         return True
 
     async def copy_from(self, vm: str, remote: str, local: str | None = None) -> object:
@@ -106,8 +106,8 @@ async def _write(
         part.unlink(missing_ok=True)
 
 
-def _outcome(told: dict[str, object]) -> object:
-    error = told.get("error")
+def _outcome(outcome: dict[str, object]) -> object:
+    error = outcome.get("error")
     return error.get("message", "it failed") if isinstance(error, dict) else True
 
 

@@ -72,8 +72,8 @@ class Methods:
             "system.listMethods": self.list_methods,
             "system.methodHelp": self.help,
         }
-        for name, (operation, words) in _LIFE.items():
-            table[name] = self._life(operation, words)
+        for name, (operation, parameters) in _LIFECYCLE.items():
+            table[name] = self._lifecycle(operation, parameters)
         return table
 
     async def call(self, name: str, parameters: tuple[object, ...]) -> object:
@@ -86,16 +86,16 @@ class Methods:
     async def _do(self, operation: str, **arguments: object) -> dict[str, Any]:
         return await operations.call(self._controller, operation, arguments)
 
-    def _life(self, operation: str, words: tuple[str, ...]) -> Method:
+    def _lifecycle(self, operation: str, parameters: tuple[str, ...]) -> Method:
         async def of(vm: str, name: str | None = None, description: str = "") -> object:
             given = {"name": name, "description": description}
-            asked = {word: given[word] for word in words}
+            asked = {parameter: given[parameter] for parameter in parameters}
             return await self._each(operation, vm, **asked)
 
         async def simple(vm: str) -> object:
             return await self._each(operation, vm)
 
-        chosen = of if words else simple
+        chosen = of if parameters else simple
         chosen.__doc__ = operations.OPERATIONS[operation].summary
         return chosen
 
@@ -104,11 +104,11 @@ class Methods:
         if set(outcomes) == {vm} and "error" in outcomes[vm]:
             error = outcomes[vm]["error"]
             raise HostError(error["message"], hint=error["hint"])
-        told = {
+        results = {
             one: outcome["error"]["message"] if "error" in outcome else True
             for one, outcome in outcomes.items()
         }
-        return _one_or_all(vm, told)
+        return _one_or_all(vm, results)
 
     async def start(self, vm: str, guiMode: object = False) -> object:  # noqa: ARG002, N803
         """Start a machine. Its screen, if it has one, is on the web page."""
@@ -153,12 +153,12 @@ class Methods:
         """Ping a machine; of several, return those that answer."""
         asked = await self._do("ping", vms=vm, timeout=timeout_secs)
         answers, refused = asked["answers"], asked["refused"]
-        told = {one: f"PONG from {one}" for one, took in answers.items() if took is not None}
+        results = {one: f"PONG from {one}" for one, took in answers.items() if took is not None}
         if vm in refused:
             raise HostError(refused[vm]["message"], hint=refused[vm]["hint"])
-        if vm in answers and not told:
+        if vm in answers and not results:
             raise HostError(f"{vm} has not answered within {timeout_secs:g} s")
-        return _one_or_all(vm, told)
+        return _one_or_all(vm, results)
 
     async def create(self, name: str, image: str = "base") -> object:
         """Create a machine from an image."""
@@ -174,11 +174,11 @@ class Methods:
         names = _STATISTICS if key in (None, "*") else (key,)
         if not set(names) <= set(_STATISTICS):
             raise UsageError(f"found {names[0]!r}, expected one of {', '.join(_STATISTICS)}")
-        told: dict[str, object] = {}
+        results: dict[str, object] = {}
         for one in await self._vms(vm):
             values = {name: one[name] for name in _STATISTICS}
-            told[one["id"]] = values if len(names) > 1 else values[str(key)]
-        return _one_or_all(vm, told)
+            results[one["id"]] = values if len(names) > 1 else values[str(key)]
+        return _one_or_all(vm, results)
 
     # The controller.
 
@@ -200,7 +200,7 @@ class Methods:
         return f"{methodName}{shown_signature(found)}:\n{inspect.getdoc(found)}"
 
 
-_LIFE: dict[str, tuple[str, tuple[str, ...]]] = {
+_LIFECYCLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "shutdown": ("stop", ()),
     "reset": ("reset", ()),
     "powerOff": ("power_off", ()),
@@ -221,8 +221,8 @@ def _state(vm: dict[str, Any]) -> str:
     return STATES[VmState(vm["state"])]
 
 
-def _one_or_all(vm: str, told: dict[str, Any]) -> object:
+def _one_or_all(vm: str, results: dict[str, Any]) -> object:
     """Return the value of `vm`, or the whole table. Raises UsageError if it is empty."""
-    if not told:
+    if not results:
         raise UsageError(f"there is no machine {vm[:64]!r}", hint="listVMs() has all names")
-    return told[vm] if set(told) == {vm} else told
+    return results[vm] if set(results) == {vm} else results

@@ -79,7 +79,7 @@ class FakeMachine:
         """Bytes that its guest says it cannot do without."""
         self._boots = boots
         self._ended: asyncio.Future[MachineEnd] | None = None
-        self._far_end: socket.socket | None = None
+        self._guest_end: socket.socket | None = None
         guest.on_power_off = lambda: self.end(EndCause.POWERED_OFF, "")
 
     disk_layers: tuple[str, ...] = ()
@@ -115,11 +115,11 @@ class FakeMachine:
         await self.create()
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
-        near, self._far_end = socket.socketpair()
+        ours, self._guest_end = socket.socketpair()
         if self._boots:
-            await loop.create_connection(lambda: self.guest, sock=self._far_end)
+            await loop.create_connection(lambda: self.guest, sock=self._guest_end)
         self.state = MachineState.PAUSED if goes_on else MachineState.RUNNING
-        return SocketChannel(near)
+        return SocketChannel(ours)
 
     async def pause(self) -> None:
         self._check_started("paused")
@@ -188,9 +188,9 @@ class FakeMachine:
             self.guest.hang_up()
         else:
             self.guest.close()
-        if self._far_end is not None:
-            self._far_end.close()
-            self._far_end = None
+        if self._guest_end is not None:
+            self._guest_end.close()
+            self._guest_end = None
 
     async def ended(self) -> MachineEnd:
         if self._ended is None:

@@ -97,7 +97,7 @@ class Connection:
 
         loop = asyncio.get_running_loop()
 
-        def tell(function: Callable[P, None], *values: P.args, **named: P.kwargs) -> None:
+        def notify(function: Callable[P, None], *values: P.args, **named: P.kwargs) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
                 loop.call_soon_threadsafe(lambda: function(*values, **named))
 
@@ -105,7 +105,7 @@ class Connection:
             _connection: object, domain: "virDomain", event: int, detail: int, _opaque: object
         ) -> None:
             if domain.UUIDString() == identity:
-                tell(on_lifecycle, event, detail)
+                notify(on_lifecycle, event, detail)
 
         def io_error(
             _connection: object,
@@ -117,10 +117,10 @@ class Connection:
             _opaque: object,
         ) -> None:
             if reason == "enospc" and domain.UUIDString() == identity:
-                tell(on_disk_full)
+                notify(on_disk_full)
 
         def closed(_connection: object, _reason: int, _opaque: object) -> None:
-            tell(on_close)
+            notify(on_close)
 
         def register(handle: "virConnect") -> list[int]:
             numbers = [

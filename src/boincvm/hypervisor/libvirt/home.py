@@ -117,8 +117,8 @@ def end_domain(connection: libvirt.virConnect, identity: str) -> None:
     """
     try:
         domain = translate(connection.lookupByName, PREFIX + identity)
-        said = translate(domain.metadata, libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
-        if f'id="{identity}"' in said or f"id='{identity}'" in said:
+        metadata = translate(domain.metadata, libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
+        if f'id="{identity}"' in metadata or f"id='{identity}'" in metadata:
             translate(domain.destroy)
     except LibvirtError as error:
         if error.code not in (

@@ -209,11 +209,11 @@ class LibvirtMachine:
             await call(ANSWER_LIMIT, domain.setMemoryStatsPeriod, REPORT_PERIOD, live)
             self._reports_memory = True
             return None
-        said = await call(ANSWER_LIMIT, domain.memoryStats)
-        at = float(said.get("last_update", 0))
-        if "usable" not in said or time.time() > at + 2 * REPORT_PERIOD:
+        statistics = await call(ANSWER_LIMIT, domain.memoryStats)
+        at = float(statistics.get("last_update", 0))
+        if "usable" not in statistics or time.time() > at + 2 * REPORT_PERIOD:
             return None
-        return GuestMemory(said["actual"] << 10, said["usable"] << 10, at)
+        return GuestMemory(statistics["actual"] << 10, statistics["usable"] << 10, at)
 
     async def stop(self) -> None:
         self._asked_to_end = self._asked_to_end or self.state in _RUNS

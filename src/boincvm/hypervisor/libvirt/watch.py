@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._end: asyncio.Future[MachineEnd] = asyncio.get_running_loop().create_future()
-        self._was_told_to_end = False
+        self._was_asked_to_end = False
         self._is_disk_full = False
         self._handle: int | None = None
         self.process = 0
@@ -41,7 +41,7 @@ class Watch:
     def on_lifecycle(self, event: int, detail: int) -> None:
         """Take an event of the domain (virDomainEventType)."""
         if event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
-            self._was_told_to_end = detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST
+            self._was_asked_to_end = detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST
         elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             self._conclude(self._reason(detail))
 
@@ -83,7 +83,7 @@ class Watch:
         if self._is_disk_full:
             return MachineEnd(EndCause.HOST_DISK_FULL, "the host's disk is full")
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN:
-            if self._was_told_to_end:
+            if self._was_asked_to_end:
                 return MachineEnd(EndCause.KILLED, "somebody told the hypervisor to end")
             return MachineEnd(EndCause.POWERED_OFF, "")
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED:

@@ -138,8 +138,8 @@ async def _try_kvm(kernel: Path) -> str:
 
         log.seek(0)
         lines = redact(os.fsdecode(log.read())).strip().splitlines()
-    said = "".join(filter(str.isprintable, lines[0])) if lines else ""
-    detail = said[:200] if said else f"QEMU ended with status {status}"
+    line = "".join(filter(str.isprintable, lines[0])) if lines else ""
+    detail = line[:200] if line else f"QEMU ended with status {status}"
     return f"/dev/kvm opens, but a kernel does not boot under it: {detail}"
 
 
@@ -213,10 +213,10 @@ def _key() -> str:
 def _load(cache: Path, key: str) -> Verdict | None:
     try:
         with open_own(cache) as file:
-            kept = json.loads(file.read(_MOST_BYTES))
-        if kept["key"] != key:
+            stored = json.loads(file.read(_MOST_BYTES))
+        if stored["key"] != key:
             return None
-        return Verdict(**kept["verdict"])._replace(cached=True)
+        return Verdict(**stored["verdict"])._replace(cached=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

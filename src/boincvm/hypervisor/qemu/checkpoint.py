@@ -64,9 +64,9 @@ _STREAM = "memory"
 _NOT_YET = "not finalized"
 _MOMENT = 0.0005
 _OVER = ("completed", "cancelled", "failed", "None")
-_KEEPER = (
+_RECEIVER = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from boincvm.hypervisor.qemu.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
+    " from boincvm.hypervisor.qemu.memory_receiver import main; sys.exit(main(sys.argv[2:]))"
 )
 
 
@@ -90,8 +90,8 @@ class Merge(NamedTuple):
     into: str
 
 
-class Keeper:
-    """The helper process that receives the memory (memory_keeper.py)."""
+class MemoryReceiver:
+    """The helper process that receives the memory (memory_receiver.py)."""
 
     def __init__(
         self,
@@ -110,12 +110,12 @@ class Keeper:
         takes its turn among all tasks of this host, and yields to all other work. Raises OSError.
         """
         stream, self.stream = os.pipe()
-        result, far = os.pipe()
+        result, its = os.pipe()
         with contextlib.suppress(OSError):  # it stays small if this user has too many pipes
             widen(self.stream, _PIPE_SIZE)
         request = {
             "stream": stream,
-            "result": far,
+            "result": its,
             "directory": str(directory),
             "memory": memory,
             "base": base,
@@ -127,9 +127,9 @@ class Keeper:
         package = str(Path(boincvm.__file__).parents[1])
         try:
             self._process = ChildProcess(
-                [sys.executable, "-I", "-S", "-c", _KEEPER, package, json.dumps(request)],
+                [sys.executable, "-I", "-S", "-c", _RECEIVER, package, json.dumps(request)],
                 directory=directory,
-                descriptors=[stream, far],
+                descriptors=[stream, its],
             )
         except BaseException:
             self.close_stream()
@@ -137,7 +137,7 @@ class Keeper:
             raise
         finally:
             os.close(stream)
-            os.close(far)
+            os.close(its)
         self._result = result
         self._reader: asyncio.StreamReader | None = None
         self._transport: asyncio.BaseTransport | None = None
@@ -158,9 +158,9 @@ class Keeper:
 
         Raises HypervisorError, HostDiskFullError.
         """
-        told = await self._line()
-        files = told["files"]
-        chain = told["chain"]
+        answer = await self._line()
+        files = answer["files"]
+        chain = answer["chain"]
         if not isinstance(files, dict) or not isinstance(chain, list):
             raise HypervisorError("the memory's helper process gave no valid answer")
         return WrittenMemory(
@@ -169,21 +169,21 @@ class Keeper:
                 for name, seal in files.items()
             },
             tuple(map(str, chain)),
-            int(str(told["live"])),
-            int(str(told["written"])),
+            int(str(answer["live"])),
+            int(str(answer["written"])),
         )
 
     async def _line(self) -> dict[str, object]:
         if self._reader is None:
             raise RuntimeError("it was abandoned")
         line = await self._reader.readline()
-        told = json.loads(line) if line.endswith(b"\n") else {"error": "its helper process ended"}
-        if "error" in told:
-            reason = f"the memory could not be saved: {told['error']}"
-            if told.get("errno") in DISK_FULL:
+        answer = json.loads(line) if line.endswith(b"\n") else {"error": "its helper process ended"}
+        if "error" in answer:
+            reason = f"the memory could not be saved: {answer['error']}"
+            if answer.get("errno") in DISK_FULL:
                 raise HostDiskFullError(reason, hint="free some space on the disk")
             raise HypervisorError(reason)
-        return dict(told)
+        return dict(answer)
 
     def close_stream(self) -> None:
         """Close the stream, once QEMU has its own copy or needs none. Idempotent."""
@@ -276,8 +276,8 @@ class LiveMigration:
         """Cancel the migration and wait until QEMU sends no more. Raises HypervisorError."""
         with self._monitor.events("MIGRATION") as events:
             await self._monitor.execute("migrate_cancel")
-            told = await self._monitor.execute("query-migrate")
-            status = str(told.get("status")) if isinstance(told, dict) else ""
+            answer = await self._monitor.execute("query-migrate")
+            status = str(answer.get("status")) if isinstance(answer, dict) else ""
             async with asyncio.timeout(LIMIT):
                 while status not in _OVER:
                     data = (await events.get())["data"]
@@ -324,6 +324,6 @@ class LiveMigration:
             self._on_step("disk switched")
             await self._monitor.execute("migrate-continue", {"state": status})
         elif status in ("failed", "cancelled"):
-            told = await self._monitor.execute("query-migrate")
-            why = told.get("error-desc", status) if isinstance(told, dict) else status
+            answer = await self._monitor.execute("query-migrate")
+            why = answer.get("error-desc", status) if isinstance(answer, dict) else status
             raise HypervisorError(f"QEMU could not send the guest's memory: {why}")

@@ -67,25 +67,25 @@ class QemuMachine:
         accelerator: str,
         begin: Callable[[], Origin],
         *,
-        kept: Checkpoint | None = None,
+        checkpoint: Checkpoint | None = None,
         is_clone: bool = False,
         is_freezable: bool = False,
         begun: "BegunProcess | None" = None,
         on_step: OnStep = _ignore,
     ) -> None:
-        """Define the machine; `kept` is its checkpoint, `begun` its process if that runs.
+        """Define the machine; `checkpoint` is its checkpoint, `begun` its process if that runs.
 
         `on_step` is called with each step of a checkpoint.
         """
         self.spec = spec
         self._on_step = on_step
-        self.state = MachineState.SAVED if kept or is_clone else MachineState.DEFINED
+        self.state = MachineState.SAVED if checkpoint or is_clone else MachineState.DEFINED
         self._accelerator = accelerator
         self._begin_from = begin
         self._origin: Origin | None = None
         self._launch = Launch(())
         self._layers: tuple[str, ...] = ()
-        self._kept = kept
+        self._checkpoint = checkpoint
         self._is_freezable = is_freezable
         self._process: QemuProcess | None = None
         self._begun = begun
@@ -275,22 +275,22 @@ class QemuMachine:
     async def checkpoint(
         self, number: int, record_layers: RecordLayers | None = None
     ) -> Checkpoint:
-        return await self._keep(number, record_layers, last=False)
+        return await self._save(number, record_layers, last=False)
 
     async def save(self, number: int, record_layers: RecordLayers | None = None) -> Checkpoint:
-        if self.state is MachineState.SAVED and self._kept is not None:
-            return self._kept
-        kept = await self._keep(number, record_layers, last=True)
+        if self.state is MachineState.SAVED and self._checkpoint is not None:
+            return self._checkpoint
+        checkpoint = await self._save(number, record_layers, last=True)
         self._asked_to_end = True
         await self._execute("quit")
         if self._process is not None:
             await self._process.child.wait()
         await self._release()
-        self._begin_from = lambda: Restored(kept)
+        self._begin_from = lambda: Restored(checkpoint)
         self.state = MachineState.SAVED
-        return kept
+        return checkpoint
 
-    async def _keep(
+    async def _save(
         self, number: int, record_layers: RecordLayers | None, *, last: bool
     ) -> Checkpoint:
         monitor = self._running("there is nothing to save")
@@ -300,15 +300,17 @@ class QemuMachine:
             self._accelerator,
             self._launch.cpu or TARGETS[self.spec.architecture].cpus[self._accelerator],
             self._layers,
-            self._kept,
+            self._checkpoint,
             record_layers,
             self._on_step,
         )
         try:
-            self._kept = await self._while_it_lives("a checkpoint", saving.run(number, last=last))
+            self._checkpoint = await self._while_it_lives(
+                "a checkpoint", saving.run(number, last=last)
+            )
         finally:
             self._layers = saving.layers
-        return self._kept
+        return self._checkpoint
 
     @property
     def disk_layers(self) -> tuple[str, ...]:

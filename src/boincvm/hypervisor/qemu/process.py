@@ -62,8 +62,8 @@ class QemuProcess:
             self.release()
             raise
         finally:
-            for _, far in pairs:
-                far.close()
+            for _, its in pairs:
+                its.close()
 
     def last_output(self) -> str:
         """Return the last line of QEMU's log, or ""."""

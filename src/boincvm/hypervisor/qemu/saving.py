@@ -12,8 +12,8 @@ from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec, Recor
 from boincvm.hypervisor.disks import disk_failure
 from boincvm.hypervisor.qemu.checkpoint import (
     DOWNTIMES,
-    Keeper,
     LiveMigration,
+    MemoryReceiver,
     Merge,
     OnStep,
     UntrackedWritesError,
@@ -93,20 +93,22 @@ class Saving:
         unsealed = [name for name in self.layers if name not in self._seals]
         merge = None if last else self._merge(new_layer)
         try:
-            keeper = Keeper(directory, memory, self._base(), unsealed, merge, waits=not last)
+            receiver = MemoryReceiver(
+                directory, memory, self._base(), unsealed, merge, waits=not last
+            )
         except OSError as error:
             raise host_error("no helper process can be started", error, HypervisorError) from error
         try:
-            await keeper.ready()
+            await receiver.ready()
             self._on_step("helper ready")
             try:
-                pause = await self._migrate(keeper, new_layer, downtime, last=last)
+                pause = await self._migrate(receiver, new_layer, downtime, last=last)
             except HypervisorError:
-                await keeper.result()  # raises if the helper failed
+                await receiver.result()  # raises if the helper failed
                 raise
-            written = await keeper.result()
+            written = await receiver.result()
         finally:
-            await keeper.close()
+            await receiver.close()
         self._on_step("memory kept")
         if merge is not None:
             await self._use_merged(merge)
@@ -150,19 +152,19 @@ class Saving:
         self.layers = (merge.into, self.layers[-1])
 
     async def _migrate(
-        self, keeper: Keeper, new_layer: str, downtime: int | None, *, last: bool
+        self, receiver: MemoryReceiver, new_layer: str, downtime: int | None, *, last: bool
     ) -> float:
         migration = LiveMigration(
             self._monitor, layer_node(self.layers[-1]), layer_node(new_layer), self._on_step
         )
         frozen = self.layers
         try:
-            await migration.run(keeper.stream, downtime)
+            await migration.run(receiver.stream, downtime)
         except BaseException as error:
             await self._give_up(migration, is_over=isinstance(error, UntrackedWritesError))
             raise
         finally:
-            keeper.close_stream()
+            receiver.close_stream()
             if migration.has_switched:
                 self.layers = (*frozen, new_layer)
         if not last:
@@ -225,8 +227,8 @@ class Saving:
         return str(await self._monitor.execute("qom-get", kind)).removesuffix("-machine")
 
     async def _version(self) -> str:
-        told = await self._monitor.execute("query-version")
-        parts = told["qemu"] if isinstance(told, dict) else {}
+        answer = await self._monitor.execute("query-version")
+        parts = answer["qemu"] if isinstance(answer, dict) else {}
         return ".".join(str(parts[name]) for name in ("major", "minor", "micro"))
 
 

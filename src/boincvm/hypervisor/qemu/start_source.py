@@ -98,7 +98,7 @@ class Restored:
         self._files = checkpoint.files
         self._state = read_saved_state(checkpoint)
         self._directory, self._size = Path(), 0
-        self._stream, self._far = os.pipe()
+        self._stream, self._write_end = os.pipe()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -137,9 +137,9 @@ class Restored:
 
         def feed() -> None:
             try:
-                self._memory_image().write_stream(self._far)
+                self._memory_image().write_stream(self._write_end)
             finally:
-                self._close_far()
+                self._close_write_end()
 
         wanted = [{"capability": "events", "state": True}]
         await monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
@@ -158,13 +158,13 @@ class Restored:
             except TimeoutError:
                 raise HypervisorError(f"it was not loaded within {LOAD_LIMIT:g} s") from None
 
-    def _close_far(self) -> None:
-        if self._far >= 0:
-            os.close(self._far)
-            self._far = -1
+    def _close_write_end(self) -> None:
+        if self._write_end >= 0:
+            os.close(self._write_end)
+            self._write_end = -1
 
     def close(self) -> None:
-        self._close_far()
+        self._close_write_end()
         if self._stream >= 0:
             os.close(self._stream)
             self._stream = -1

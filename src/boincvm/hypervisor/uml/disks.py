@@ -40,7 +40,7 @@ class Disks:
 
     def _open(self, spec: MachineSpec) -> None:
         if spec.layers:
-            self.root = _open_kept(spec)
+            self.root = _open_saved(spec)
         elif spec.ephemeral and spec.disk_size is None:
             self.base = open_base(spec.root, spec.root_format)
             self.root = _new(spec.directory / DISK, spec.ephemeral)
@@ -85,7 +85,7 @@ def _new(path: Path, ephemeral: bool) -> int:
     return open_descriptor(path, "x+", follow_links=False, permissions=0o600)
 
 
-def _open_kept(spec: MachineSpec) -> int:
+def _open_saved(spec: MachineSpec) -> int:
     if spec.layers != (DISK,):
         raise HypervisorError(
             f"the machine's disk is not {DISK}, so it was not made by User-mode Linux"

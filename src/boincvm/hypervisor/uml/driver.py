@@ -155,5 +155,5 @@ class UmlMachine:
             return MachineEnd(EndCause.POWERED_OFF, "")
         if status < 0 or status == _KILLED:
             return MachineEnd(EndCause.KILLED, "User-mode Linux was ended by a signal")
-        words = console.last_output() or f"User-mode Linux ended with {status}"
-        return MachineEnd(EndCause.FAILED, words)
+        output = console.last_output() or f"User-mode Linux ended with {status}"
+        return MachineEnd(EndCause.FAILED, output)

@@ -27,7 +27,7 @@ from boincvm.host.process_tree import (
 from boincvm.host.processes import ChildProcess, yield_processor
 from boincvm.hypervisor.contract import Usage
 
-_MOST_LOOKS, _FEW_LOOKS = 100_000, 50
+_MANY_CHECKS, _FEW_CHECKS = 100_000, 50
 """How often to check processes that are to stop. A check takes 20 µs, and a stop less than 20 ms on
 a busy host."""
 
@@ -64,12 +64,12 @@ class UmlProcess:
                 stderr=console.fileno(),
             )
         except BaseException:
-            for near, _ in pairs:
-                near.close()
+            for ours, _ in pairs:
+                ours.close()
             raise
         finally:
-            for _, far in pairs:
-                far.close()
+            for _, its in pairs:
+                its.close()
 
     @property
     def kernel(self) -> int | None:
@@ -80,7 +80,7 @@ class UmlProcess:
         """Pause all its processes. Raises HypervisorError."""
         kernel = self._kernel_or_wait()
         send(kernel, STOP)
-        if not _until(stands_still, [kernel], _MOST_LOOKS):
+        if not _until(stands_still, [kernel], _MANY_CHECKS):
             raise HypervisorError("the machine's kernel does not stop")
         # A program of the guest keeps computing without the kernel until it is interrupted. The
         # kernel expects these processes to get SIGALRM, the guest's clock: they stop at it until
@@ -91,17 +91,17 @@ class UmlProcess:
         else:
             # These wait for the kernel in a futex, so they stand still when they sleep.
             programs, still = children(kernel), sleeps
-        if _until(still, programs, _FEW_LOOKS):
+        if _until(still, programs, _FEW_CHECKS):
             return
         for pid in programs:
             if not still(pid):
                 send(pid, ALARM)
-        if not _until(still, programs, _MOST_LOOKS):
+        if not _until(still, programs, _MANY_CHECKS):
             raise HypervisorError("the machine's programs do not stop")
 
     def _kernel_or_wait(self) -> int:
         """Return the process id of the kernel, which starts some milliseconds after our child."""
-        for _ in range(_MOST_LOOKS):
+        for _ in range(_MANY_CHECKS):
             if (kernel := self.kernel) is not None:
                 return kernel
             if not self.child.is_running:
@@ -139,9 +139,9 @@ class UmlProcess:
         return Usage(usage(self.child.pid)[0], own_usage(kernel)[1])
 
 
-def _until(check: Callable[[int], bool], pids: Sequence[int], looks: int) -> bool:
+def _until(check: Callable[[int], bool], pids: Sequence[int], times: int) -> bool:
     """Tell whether `check` holds for all of these processes within that many looks."""
-    for _ in range(looks):
+    for _ in range(times):
         if all(map(check, pids)):
             return True
         yield_processor()

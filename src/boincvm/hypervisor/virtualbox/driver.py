@@ -19,7 +19,7 @@ from boincvm.hypervisor.virtualbox.installation import (
 from boincvm.hypervisor.virtualbox.machine import Source, VirtualBoxMachine, source_of
 from boincvm.hypervisor.virtualbox.saved import (
     check_identity,
-    look_at,
+    compare,
     read_golden,
     read_saved_state,
 )
@@ -52,7 +52,7 @@ class VirtualBoxDriver:
         return VirtualBoxMachine(spec, self.version, source_of(checkpoint, spec.directory))
 
     def examine(self, checkpoint: Checkpoint) -> list[Finding]:
-        return look_at(read_saved_state(checkpoint), self.version)
+        return compare(read_saved_state(checkpoint), self.version)
 
 
 class GoldenSnapshots:

@@ -203,8 +203,8 @@ class VirtualBoxMachine:
         try:
             async with asyncio.timeout(_STARTING_LIMIT):
                 while True:
-                    said = await home.manage.run("showvminfo", home.name, "--machinereadable")
-                    if parse_table(said).get("VMState") == "paused":
+                    output = await home.manage.run("showvminfo", home.name, "--machinereadable")
+                    if parse_table(output).get("VMState") == "paused":
                         return
                     if not self.process_ids():
                         break

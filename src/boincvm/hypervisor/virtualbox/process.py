@@ -42,7 +42,7 @@ class HeadlessProcess:
         self._guard = guard
         self.link, self.receipts = lines[LINK], lines[RECEIPTS]
         self._console = Console(lines[CONSOLE])
-        self._words = words
+        self._output = output
 
     @classmethod
     async def start(cls, home: Home, machine: str, *, paused: bool) -> "HeadlessProcess":
@@ -53,17 +53,17 @@ class HeadlessProcess:
         path = program(HEADLESS)
         with ExitStack() as stack:
             listeners = [stack.enter_context(listen(home.socket(line))) for line in LINES]
-            near, far = socket.socketpair()
-            with far:
+            ours, its = socket.socketpair()
+            with its:
                 command = [path, "--comment", home.name, "--startvm", machine, "--vrde", "off"]
                 child = ChildProcess(
                     [*command, "--start-paused"] if paused else command,
                     directory=Path("/"),
-                    stdout=far.fileno(),
-                    stderr=far.fileno(),
+                    stdout=its.fileno(),
+                    stderr=its.fileno(),
                     environment=home.environment,
                 )
-            words = Console(near, on_panic=child.kill, sign=_GURU.encode())
+            output = Console(ours, on_panic=child.kill, sign=_GURU.encode())
             guard = None
             try:
                 guard = DeathGuard(child.pid, home.name)  # it is a set-user-ID program, mostly
@@ -72,7 +72,7 @@ class HeadlessProcess:
                 log = MachineLog(home.log, on_disk_full=child.kill) if lines else None
             except BaseException:
                 child.end()
-                words.close()
+                output.close()
                 if guard is not None:
                     guard.end()
                 raise
@@ -111,7 +111,7 @@ class HeadlessProcess:
         self._guard.end()
         self._log.close()
         self._console.close()
-        self._words.close()
+        self._output.close()
 
 
 async def _connected(

@@ -79,7 +79,7 @@ def read_saved_state(checkpoint: Checkpoint) -> SavedState:
     return saved
 
 
-def look_at(saved: SavedState, version: Version) -> list[Finding]:
+def compare(saved: SavedState, version: Version) -> list[Finding]:
     """Return whether a machine in that state can go on here."""
     made_by = tuple(map(int, saved.version.split(".")))
     is_same = saved.processor == processor_name()
@@ -94,7 +94,7 @@ def look_at(saved: SavedState, version: Version) -> list[Finding]:
 
 def check_identity(saved: SavedState, version: Version) -> None:
     """Raise HypervisorError if a machine in that state cannot go on here."""
-    for finding in look_at(saved, version):
+    for finding in compare(saved, version):
         if not finding.is_good:
             raise HypervisorError(f"the machine cannot go on here: {finding.what}")
 

@@ -61,8 +61,8 @@ async def take_snapshot(
 
 async def _new_top(home: Home, disks: Disks) -> Medium:
     """Return the layer that VirtualBox has put on top."""
-    said = await home.manage.run("showvminfo", home.name, "--machinereadable")
-    path = Path(parse_table(said).get(f"{DISK_CONTROLLER}-0-0", ""))
+    output = await home.manage.run("showvminfo", home.name, "--machinereadable")
+    path = Path(parse_table(output).get(f"{DISK_CONTROLLER}-0-0", ""))
     check_layer_name(path.name)
     layer = vdi.read_layer(disks.directory / path.name)
     if layer.below != disks.top.id:
@@ -73,8 +73,8 @@ async def _new_top(home: Home, disks: Disks) -> Medium:
 async def _take_back(home: Home, disks: Disks, name: str) -> None:
     """Have VirtualBox remove the snapshot, and with it the new layer, which is empty."""
     await home.manage.run("snapshot", home.name, "delete", name)
-    said = await home.manage.run("showvminfo", home.name, "--machinereadable")
-    top = Path(parse_table(said).get(f"{DISK_CONTROLLER}-0-0", "")).name
+    output = await home.manage.run("showvminfo", home.name, "--machinereadable")
+    top = Path(parse_table(output).get(f"{DISK_CONTROLLER}-0-0", "")).name
     if top != disks.layers[-2]:
         raise HypervisorError("VirtualBox did not go back to the disk as it was recorded")
     disks.chain.pop()

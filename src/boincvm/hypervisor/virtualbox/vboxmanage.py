@@ -82,9 +82,9 @@ class VBoxManage:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        said = errors[-_MOST_OUTPUT:].decode(errors="replace")
+        text = errors[-_MOST_OUTPUT:].decode(errors="replace")
         if process.returncode != 0:
-            raise error_from(arguments[0], said)
+            raise error_from(arguments[0], text)
         return without_preamble(output[:_MOST_OUTPUT].decode(errors="replace"))
 
 
@@ -126,18 +126,18 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
-def error_from(verb: str, said: str) -> HypervisorError | HostDiskFullError:
+def error_from(verb: str, output: str) -> HypervisorError | HostDiskFullError:
     """Return the error for what `VBoxManage verb` or VBoxHeadless wrote about it."""
-    lines = _ERROR.findall(said)
+    lines = _ERROR.findall(output)
     texts = [line for line in lines if not line.startswith(_CODES_OF_CONTEXT)]
     codes = [match[1] for line in lines if (match := _CODE.match(line))]
-    text = _one_line(" ".join(texts) or said)
+    text = _one_line(" ".join(texts) or output)
     if _DISK_FULL in text:
         return HostDiskFullError(
             f"the host's disk is full: {text}", hint="free some space and try again"
         )
     for sign, advice in _ADVICE:
-        if sign in said:
+        if sign in output:
             return VirtualBoxError(
                 f"VirtualBox cannot start a machine: {text}",
                 text=text,

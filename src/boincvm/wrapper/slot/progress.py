@@ -29,19 +29,19 @@ class JobProgress:
         if restored.fault:
             log(restored.fault)
         self.is_first_run = restored.is_new
-        kept = read_state(slot)
-        if kept is not None and self._agree(kept, restored.checkpoint):
-            self._state = kept
+        saved = read_state(slot)
+        if saved is not None and self._agree(saved, restored.checkpoint):
+            self._state = saved
         else:
             used = restored.checkpoint.cpu_time / settings.cpu_time_scale
             seconds = CpuSeconds(used, used, restored.checkpoint.elapsed)
             self._state = JobState(restored.checkpoint.tasks_done, 0, seconds)
         self._before = self._state.seconds
 
-    def _agree(self, kept: JobState, checkpoint: Checkpoint) -> bool:
-        """Tell whether nobody else has continued the job since `kept` was written."""
-        return kept.tasks_done == checkpoint.tasks_done and math.isclose(
-            self.reported(kept.seconds), checkpoint.cpu_time, rel_tol=1e-9, abs_tol=1e-5
+    def _agree(self, saved: JobState, checkpoint: Checkpoint) -> bool:
+        """Tell whether nobody else has continued the job since `saved` was written."""
+        return saved.tasks_done == checkpoint.tasks_done and math.isclose(
+            self.reported(saved.seconds), checkpoint.cpu_time, rel_tol=1e-9, abs_tol=1e-5
         )
 
     @property

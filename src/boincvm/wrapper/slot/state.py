@@ -47,22 +47,22 @@ def read_state(slot: Path) -> JobState | None:
     In that case wrapper_checkpoint.txt alone counts.
     """
     try:
-        kept = json.loads(read_regular(slot / STATE_FILE, _LARGEST_STATE))
-        seconds = CpuSeconds(*(_seconds(kept[name]) for name in ("guest", "host", "wall")))
-        return JobState(_count(kept["tasks_done"]), _count(kept["failures"]), seconds)
+        saved = json.loads(read_regular(slot / STATE_FILE, _LARGEST_STATE))
+        seconds = CpuSeconds(*(_seconds(saved[name]) for name in ("guest", "host", "wall")))
+        return JobState(_count(saved["tasks_done"]), _count(saved["failures"]), seconds)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def write_state(slot: Path, state: JobState) -> None:
     """Write the job's state, whole or not at all. Raises OSError."""
-    kept = {
+    saved = {
         "version": 1,
         "tasks_done": state.tasks_done,
         "failures": state.failures,
         **state.seconds._asdict(),
     }
-    write_atomically(slot / STATE_FILE, json.dumps(kept).encode())
+    write_atomically(slot / STATE_FILE, json.dumps(saved).encode())
 
 
 def sizes_at_begin(slot: Path, index: int, outputs: Mapping[str, Path]) -> Sizes:
@@ -76,8 +76,8 @@ def sizes_at_begin(slot: Path, index: int, outputs: Mapping[str, Path]) -> Sizes
     sizes = known.get(index)
     if sizes is None:
         sizes = {stream: _size(path) for stream, path in outputs.items()}
-    earlier = {task: kept for task, kept in known.items() if task < index}
-    table = {str(task): kept for task, kept in {**earlier, index: sizes}.items()}
+    earlier = {task: saved for task, saved in known.items() if task < index}
+    table = {str(task): saved for task, saved in {**earlier, index: sizes}.items()}
     try:
         write_atomically(slot / SIZES_FILE, json.dumps(table).encode())
     except OSError as error:

@@ -108,11 +108,11 @@ class HostProgram:
             if self._program in children(self._guard.pid):
                 send(self._program, self._stop_signal)
             return
-        told: set[int] = set()
+        signalled: set[int] = set()
         # The kernel has no event for "all have stopped"; usually the second check finds it so.
         # A process that cannot stop now (on a dead network file system, say) stops later.
         for pause in _STOP_PAUSES:
-            if self._end.done() or stop_round(self._guard.pid, self._stop_signal, told):
+            if self._end.done() or stop_round(self._guard.pid, self._stop_signal, signalled):
                 return
             await asyncio.sleep(pause)
 

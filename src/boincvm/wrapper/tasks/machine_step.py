@@ -78,8 +78,8 @@ class MachineStep(Step):
 
     @property
     def fraction_done(self) -> float:
-        said = self.requests.fraction_done
-        return self._fraction if said is None else said
+        fraction = self.requests.fraction_done
+        return self._fraction if fraction is None else fraction
 
     def has_checkpointed(self) -> bool:
         return False  # what a program saves in its machine is lost with the machine

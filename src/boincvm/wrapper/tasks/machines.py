@@ -90,8 +90,8 @@ class JobMachines:
     @property
     def operations(self) -> tuple[float, float] | None:
         """Floating-point and integer operations, from the last program that reported any."""
-        said = self.current.requests.operations if self.current else None
-        return said or self._operations
+        operations = self.current.requests.operations if self.current else None
+        return operations or self._operations
 
     # Where to begin.
 
@@ -266,7 +266,7 @@ class JobMachines:
         directory, former = self._directory(name), self._last_saved.get(name)
         if not last:
             self._check_room(machine, former)
-        kept_at = self.times.watch.elapsed
+        saved_at = self.times.watch.elapsed
         saved, _ = await write_checkpoint(
             machine,
             Identity(self._images[name].digest, self._job.machines[name]),
@@ -278,7 +278,7 @@ class JobMachines:
         if last:
             del self._unsaved_since[name]
         else:
-            self._unsaved_since[name] = kept_at
+            self._unsaved_since[name] = saved_at
         in_use = frozenset() if last else machine.files_in_use()
         await in_side_thread(remove_unneeded, directory, in_use=in_use)
         log(

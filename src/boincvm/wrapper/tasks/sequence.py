@@ -215,11 +215,11 @@ class TaskSequence:
         BoincvmError or OSError that prevented it.
         """
         try:
-            is_kept = await self._keep(last=True)
+            is_saved = await self._keep(last=True)
         except (BoincvmError, OSError):
             await self._ask_in_machine()
             raise
-        if not is_kept:
+        if not is_saved:
             await self._ask_in_machine()
 
     async def _ask_in_machine(self) -> None:

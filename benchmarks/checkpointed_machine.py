@@ -19,11 +19,11 @@ from boincvm.machine.session import Session
 
 LIMIT = 300.0
 COMPUTES = f"while :; do echo {NUMBER} | ecm -q -sigma 1:42 -c 1 50000 >/dev/null; done"
-_LOOK = 0.001
+_SAMPLE_PERIOD = 0.001
 """Seconds between two samples of the processor time."""
 
 
-class Kept(NamedTuple):
+class Made(NamedTuple):
     """One checkpoint and its costs."""
 
     checkpoint: Checkpoint
@@ -48,14 +48,14 @@ def compute(session: Session, command: str = COMPUTES) -> GuestProgram:
     return start_program(session, ["sh", "-c", command], lambda *_: None)
 
 
-async def keep(session: Session, made: QemuMachine, number: int) -> Kept:
+async def make_checkpoint(session: Session, made: QemuMachine, number: int) -> Made:
     """Make a checkpoint as the wrapper does."""
     begin = monotonic()
     with StandStill(made) as still:
         await session.link.quiesce(LIMIT)
         checkpoint = await made.checkpoint(number)
         await session.link.attach(LIMIT)
-    return Kept(checkpoint, still.longest, monotonic() - begin)
+    return Made(checkpoint, still.longest, monotonic() - begin)
 
 
 class StandStill:
@@ -71,13 +71,13 @@ class StandStill:
         times = {task: _used(task) for task in tasks.iterdir()}
         self._processor = max(times, key=lambda task: times[task])
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._sample)
         self.longest = 0.0
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         used, since = _used(self._processor), monotonic()
         while not self._is_over.is_set():
-            sleep(_LOOK)
+            sleep(_SAMPLE_PERIOD)
             now = _used(self._processor)
             if now != used:
                 used, since = now, monotonic()
@@ -98,6 +98,6 @@ def _used(task: Path) -> int:
     return int((task / "schedstat").read_text().split()[0])
 
 
-async def settle(seconds: float) -> None:
+async def let_run(seconds: float) -> None:
     """Let the guest work for a while."""
     await asyncio.sleep(seconds)

@@ -32,7 +32,7 @@ A_WHILE = 1.0
 FRAME = Frame(b"QEVM\0\0\0\x03", 2, 0, 4, (Block(b"pc.ram", 8 * PAGE),), b"\x04 state")
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from boincvm.hypervisor.qemu.memory_keeper import main; sys.exit(main(sys.argv[2:]))"
+    " from boincvm.hypervisor.qemu.memory_receiver import main; sys.exit(main(sys.argv[2:]))"
 )
 PACKAGE = str(Path(boincvm.__file__).parents[1])
 
@@ -114,7 +114,7 @@ class Helper:
             os.close(self._result)
             self._result = -1
 
-    def keep(self, data: bytes) -> dict[str, object]:
+    def receive(self, data: bytes) -> dict[str, object]:
         """What it says of that stream, from "ready" to the end."""
         assert self.line() == {"ready": True}
         self.send(data)
@@ -159,9 +159,9 @@ def restored(machine: Path, name: str) -> bytes:
 
 
 def test_memory_is_kept(machine: Path, helper: Callable[..., Helper]) -> None:
-    keeper = helper()
-    told = keeper.keep(stream(1, 2, 3))
-    assert keeper.status() == 0
+    receiver = helper()
+    told = receiver.receive(stream(1, 2, 3))
+    assert receiver.status() == 0
     path = machine / "memory-1"
     assert told == {
         "files": {"memory-1": seal(path)},
@@ -176,9 +176,9 @@ def test_memory_is_kept(machine: Path, helper: Callable[..., Helper]) -> None:
 def test_only_what_changed_is_written_over_a_base(
     machine: Path, helper: Callable[..., Helper]
 ) -> None:
-    helper("memory-1").keep(stream(1, 2, 3, 4, 5))
+    helper("memory-1").receive(stream(1, 2, 3, 4, 5))
     before = seal(machine / "memory-1")
-    told = helper("memory-2", base="memory-1").keep(stream(1, 2, 9, 4, 5))
+    told = helper("memory-2", base="memory-1").receive(stream(1, 2, 9, 4, 5))
     assert told["files"] == {"memory-2": seal(machine / "memory-2")}
     assert told["chain"] == ["memory-1", "memory-2"]
     assert told["live"] == 5 * PAGE
@@ -193,7 +193,7 @@ def test_layers_are_sealed_and_merged(
     for name in ("disk-1", "disk-2", "disk-3"):
         write_overlay(machine / name, 1 << 30)
     merged = {"layers": ["disk-1", "disk-2"], "into": "disk-4"}
-    told = helper(seal=["disk-3"], merge=merged).keep(stream(1))
+    told = helper(seal=["disk-3"], merge=merged).receive(stream(1))
     names = ["disk-3", "disk-4", "memory-1"]
     assert told["files"] == {name: seal(machine / name) for name in names}
     assert sorted(os.listdir(machine)) == ["disk-1", "disk-2", *names]
@@ -209,7 +209,7 @@ def test_one_at_a_time(tmp_path: Path, machine: Path, helper: Callable[..., Help
     assert second.line(A_WHILE) is None
     first.end_stream()
     assert "files" in (first.line() or {})
-    assert "files" in second.keep(stream(2))
+    assert "files" in second.receive(stream(2))
     assert sorted(os.listdir(machine)) == ["memory-1", "memory-2"]
 
 
@@ -221,7 +221,7 @@ def test_a_helper_that_is_killed_holds_nothing_up(
     assert first.line() == {"ready": True}
     second = helper("memory-2", lock=lock)
     first.process.kill()
-    assert "files" in second.keep(stream(2))
+    assert "files" in second.receive(stream(2))
 
 
 def test_it_gives_way_to_all_other_work(machine: Path, helper: Callable[..., Helper]) -> None:
@@ -238,38 +238,38 @@ def test_it_gives_way_to_all_other_work(machine: Path, helper: Callable[..., Hel
     ids=["empty", "other", "cut", "wrong"],
 )  # fmt: skip
 def test_a_broken_stream(machine: Path, helper: Callable[..., Helper], broken: bytes) -> None:
-    keeper = helper()
-    told = keeper.keep(broken)
+    receiver = helper()
+    told = receiver.receive(broken)
     assert sorted(told) == ["errno", "error"]
     assert told["errno"] == 0
     assert told["error"]
-    assert keeper.status() == 1
+    assert receiver.status() == 1
     assert os.listdir(machine) == []
 
 
 def test_a_full_disk(machine: Path, helper: Callable[..., Helper]) -> None:
-    keeper = helper()
-    assert keeper.line() == {"ready": True}
+    receiver = helper()
+    assert receiver.line() == {"ready": True}
     limit = (2 * PAGE, 2 * PAGE)  # Python ignores SIGXFSZ
-    resource.prlimit(keeper.process.pid, resource.RLIMIT_FSIZE, limit)
-    keeper.send(stream(1, 2, 3, 4))
-    keeper.end_stream()
-    assert (keeper.line() or {})["errno"] == errno.EFBIG
-    assert keeper.status() == 1
+    resource.prlimit(receiver.process.pid, resource.RLIMIT_FSIZE, limit)
+    receiver.send(stream(1, 2, 3, 4))
+    receiver.end_stream()
+    assert (receiver.line() or {})["errno"] == errno.EFBIG
+    assert receiver.status() == 1
     assert os.listdir(machine) == []
 
 
 def test_a_directory_that_is_not_there(helper: Callable[..., Helper]) -> None:
-    keeper = helper()
-    assert keeper.keep(stream(1))["errno"] == errno.ENOENT
-    assert keeper.status() == 1
+    receiver = helper()
+    assert receiver.receive(stream(1))["errno"] == errno.ENOENT
+    assert receiver.status() == 1
 
 
 def test_a_base_that_is_damaged(machine: Path, helper: Callable[..., Helper]) -> None:
     (machine / "memory-1").write_bytes(bytes(1000))
-    keeper = helper("memory-2", base="memory-1")
-    assert "memory-1 is damaged" in str(keeper.keep(stream(1))["error"])
-    assert keeper.status() == 1
+    receiver = helper("memory-2", base="memory-1")
+    assert "memory-1 is damaged" in str(receiver.receive(stream(1))["error"])
+    assert receiver.status() == 1
     assert os.listdir(machine) == ["memory-1"]
 
 
@@ -279,9 +279,9 @@ def test_a_layer_that_cannot_be_sealed(
 ) -> None:
     (machine / "a link").symlink_to("elsewhere")
     (machine / "elsewhere").touch()
-    keeper = helper(seal=[name])
-    assert keeper.keep(stream(1))["errno"] in (errno.ENOENT, errno.ELOOP)
-    assert keeper.status() == 1
+    receiver = helper(seal=[name])
+    assert receiver.receive(stream(1))["errno"] in (errno.ENOENT, errno.ELOOP)
+    assert receiver.status() == 1
     assert sorted(os.listdir(machine)) == ["a link", "elsewhere"]
 
 
@@ -294,21 +294,21 @@ def test_layers_that_cannot_be_merged(
         file.seek(3 << 16)  # the first-level table
         file.write(struct.pack(">Q", 1 << 63 | 1 << 40))
     merged = {"layers": ["disk-1", "disk-2"], "into": "disk-3"}
-    keeper = helper(seal=["disk-1"], merge=merged)
-    assert "outside the file" in str(keeper.keep(stream(1))["error"])
-    assert keeper.status() == 1
+    receiver = helper(seal=["disk-1"], merge=merged)
+    assert "outside the file" in str(receiver.receive(stream(1))["error"])
+    assert receiver.status() == 1
     assert sorted(os.listdir(machine)) == ["disk-1", "disk-2"]
 
 
 def test_it_ends_when_nobody_waits_for_the_result(
     machine: Path, helper: Callable[..., Helper], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keeper = helper()
-    assert keeper.line() == {"ready": True}
-    keeper.close_result()
-    keeper.send(stream(1))
-    keeper.end_stream()
-    assert keeper.status() == 1
+    receiver = helper()
+    assert receiver.line() == {"ready": True}
+    receiver.close_result()
+    receiver.send(stream(1))
+    receiver.end_stream()
+    assert receiver.status() == 1
     assert capsys.readouterr().err == ""
 
 
@@ -317,8 +317,8 @@ def test_it_does_not_begin_when_nobody_waits_for_its_turn(
 ) -> None:
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        keeper = helper(lock=lock.name)
-        keeper.close_result()
-    assert keeper.status() == 1
+        receiver = helper(lock=lock.name)
+        receiver.close_result()
+    assert receiver.status() == 1
     assert capsys.readouterr().err == ""
     assert os.listdir(machine) == []

@@ -52,8 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _report(result: int, told: dict[str, object]) -> None:
-    os.write(result, json.dumps(told).encode() + b"\n")
+def _report(result: int, message: dict[str, object]) -> None:
+    os.write(result, json.dumps(message).encode() + b"\n")
 
 
 def _give_way() -> None:
