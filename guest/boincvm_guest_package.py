@@ -278,8 +278,8 @@ def make_directory(record: Record, path: str, mode: int = 0o755) -> None:
     os.chmod(path, mode)
 
 
-def place(record: Record, root: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-    """Installs one member, which `check` has passed."""
+def extract(record: Record, root: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Extract one member, which `check` has accepted."""
     parts = parts_of(member.name)
     if member.isdir():
         make_directory(record, resolve(root, parts), member.mode & 0o777)
@@ -319,7 +319,7 @@ def install(root: str, path: str, record: Record) -> None:
         os.makedirs(record.saved, 0o700)
         try:
             for archive, member in members(package, path):
-                place(record, root, archive, member)
+                extract(record, root, archive, member)
             refresh_libraries(record, root)
         except BaseException:
             record.undo()

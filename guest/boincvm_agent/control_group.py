@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix as os  # see __init__.py
 import select
 
-PLACE = "/sys/fs/cgroup"
+DIRECTORY = "/sys/fs/cgroup"
 _PAGE_KIB = 4
 _NO_DATA = 61  # ENODATA of errno.h
 _FREEZE_LIMIT_MS = 1000
@@ -18,14 +18,14 @@ class ControlGroup:
     """
 
     def __init__(self, name: str) -> None:
-        self._path = f"{PLACE}/{name}"
+        self._path = f"{DIRECTORY}/{name}"
         self._files: list[int] = []
         os.mkdir(self._path)
         try:
             self._processes = self._open(f"{self._path}/cgroup.procs", os.O_RDWR)
             self._kill = self._open(f"{self._path}/cgroup.kill", os.O_WRONLY)
             self._usage = self._open(f"{self._path}/cpu.stat", os.O_RDONLY)
-            self._outside = self._open(f"{PLACE}/cgroup.procs", os.O_WRONLY)
+            self._outside = self._open(f"{DIRECTORY}/cgroup.procs", os.O_WRONLY)
         except OSError:
             self.remove()
             raise

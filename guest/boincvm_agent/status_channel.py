@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-PLACE = "/run/boincvm"
+DIRECTORY = "/run/boincvm"
 VARIABLE = b"BOINCVM_VOICE"
 """The environment variable that has the FIFO's path."""
 
@@ -17,7 +17,7 @@ class StatusChannel:
     """
 
     def __init__(self, call: str) -> None:
-        self._directory = f"{PLACE}/{call}"
+        self._directory = f"{DIRECTORY}/{call}"
         self.path = f"{self._directory}/voice"
         os.makedirs(self._directory, 0o755)
         try:

@@ -239,7 +239,7 @@ async def test_heart_beats_keep_a_silent_connection(
     broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     several, count = asyncio.Event(), 0
-    original = HeartBeats.heard
+    original = HeartBeats.received
 
     def heard_beat(beats: HeartBeats) -> None:
         nonlocal count
@@ -248,7 +248,7 @@ async def test_heart_beats_keep_a_silent_connection(
         if count == 3:  # the broker would have given us up before
             several.set()
 
-    monkeypatch.setattr(HeartBeats, "heard", heard_beat)
+    monkeypatch.setattr(HeartBeats, "received", heard_beat)
     bus = await broker.connect(heart_beat=600)
     async with asyncio.timeout(LIMIT):
         await several.wait()

@@ -67,7 +67,7 @@ async def test_no_write_is_lost(
         await migration._monitor.execute("pmemsave", what)
         await go_on(migration)
 
-    monkeypatch.setattr(LiveMigration, "let_go_on", look_and_go_on)
+    monkeypatch.setattr(LiveMigration, "resume", look_and_go_on)
     async with booted(spec) as (machine, link), asyncio.timeout(LIMIT * 2):
         GuestProgram(
             link,

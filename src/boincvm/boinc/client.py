@@ -73,18 +73,18 @@ class Client:
         self._network_suspended = False
         self._closed = False
         self._is_gone = False
-        self._taken: asyncio.Event | None = None
+        self._status_read: asyncio.Event | None = None
         self._outbox = Outbox(None if segment is None else segment.memory)
         self._segment = segment
-        self._watch: ChannelPoller | None = None
-        self._presence: ClientLiveness | None = None
+        self._poller: ChannelPoller | None = None
+        self._liveness: ClientLiveness | None = None
         if segment is None:
             return
         self._control = Channel(segment.memory, channels.CONTROL)
         self._heartbeat = Channel(segment.memory, channels.HEARTBEAT)
         self._trickle_down = Channel(segment.memory, channels.TRICKLE_DOWN)
-        self._presence = ClientLiveness(self.init_data.client_pid, self._lose_client)
-        self._watch = ChannelPoller(segment.memory, self._poll_channels)
+        self._liveness = ClientLiveness(self.init_data.client_pid, self._lose_client)
+        self._poller = ChannelPoller(segment.memory, self._poll_channels)
 
     @classmethod
     async def open(cls, slot: Path | None = None, *, lock_wait: float = USUAL_WAIT) -> "Client":
@@ -153,8 +153,8 @@ class Client:
             self._beat(messages.decode_heartbeat(text))
 
     def _beat(self, heartbeat: Heartbeat) -> None:
-        if self._presence is not None:
-            self._presence.heartbeat()
+        if self._liveness is not None:
+            self._liveness.heartbeat()
         if heartbeat.network_suspended != self._network_suspended:
             self._network_suspended = heartbeat.network_suspended
             suspended = heartbeat.network_suspended
@@ -166,13 +166,13 @@ class Client:
 
     def _send(self) -> None:
         waiting = self._outbox.send()
-        if self._taken is not None:
+        if self._status_read is not None:
             if self._outbox.is_status_taken:
-                self._taken.set()
+                self._status_read.set()
             else:
                 waiting = (*waiting, channels.APP_STATUS)
-        if self._watch is not None:
-            self._watch.outgoing = waiting
+        if self._poller is not None:
+            self._poller.outgoing = waiting
 
     def report(self, status: Status) -> None:
         """Report how the task is doing, as soon as the client has read the previous report.
@@ -194,15 +194,15 @@ class Client:
         """
         if self._is_gone:
             return False
-        self._taken = asyncio.Event()
+        self._status_read = asyncio.Event()
         self._send()
         try:
             async with asyncio.timeout(limit):
-                await self._taken.wait()
+                await self._status_read.wait()
         except TimeoutError:
             return False
         finally:
-            self._taken = None
+            self._status_read = None
             self._send()
         return True
 
@@ -292,10 +292,10 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        if self._watch is not None:
-            self._watch.close()
-        if self._presence is not None:
-            self._presence.close()
+        if self._poller is not None:
+            self._poller.close()
+        if self._liveness is not None:
+            self._liveness.close()
         self._outbox.close()
         if self._segment is not None:
             self._segment.close()

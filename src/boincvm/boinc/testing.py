@@ -21,16 +21,16 @@ from boincvm.boinc.testing_slot import PROJECT, FakeSlot, Value
 
 __all__ = ["End", "EndKind", "FakeClient", "FakeSlot", "Stamped"]
 
-Said = TypeVar("Said")
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, slots=True)
-class Stamped(Generic[Said]):
+class Stamped(Generic[Decoded]):
     """A message and the time at which it was sent."""
 
     at: float
     """Seconds of time.monotonic()."""
-    value: Said
+    value: Decoded
 
 
 class FakeClient:
@@ -159,7 +159,7 @@ class FakeClient:
         async with asyncio.timeout(limit):
             return_code = await process.wait()
         self.read()  # the last messages
-        return classify_exit(self.slot.path, return_code, [said.value for said in self.sent])
+        return classify_exit(self.slot.path, return_code, [message.value for message in self.sent])
 
     def kill(self, number: int | None = None) -> None:
         """Kill only the app's process, or send it the signal `number`."""

@@ -63,7 +63,7 @@ class QueueSubscription:
         few = len(self._waiting) < self._connection.broker.limits.unacknowledged
         return few and self._connection.is_writable
 
-    def take(self, message: Queued) -> None:
+    def deliver(self, message: Queued) -> None:
         broker, version = self._connection.broker, self._connection.version
         name = broker.next_id()
         headers = {**message.headers, "destination": message.destination, "message-id": name}

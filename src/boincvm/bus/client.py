@@ -109,7 +109,7 @@ class StompBus:
 
     async def _connect(self) -> ClientConnection:
         """Connect, log in and subscribe. Raises BusError."""
-        connection = ClientConnection(self._take, self._heart_beat)
+        connection = ClientConnection(self._handle, self._heart_beat)
         loop, address = asyncio.get_running_loop(), self._address
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
@@ -138,9 +138,9 @@ class StompBus:
 
     def _send_unsent(self, connection: ClientConnection) -> None:
         """Send what the broker does not know yet because it or the connection is new."""
-        asked = {one.headers.get("id") for one in self._requests.values()}
+        requested = {one.headers.get("id") for one in self._requests.values()}
         for name, (pattern, _) in self._subscriptions.items():
-            if name not in asked:
+            if name not in requested:
                 connection.send_frame(
                     "SUBSCRIBE", {"id": name, "destination": pattern, "ack": "auto"}
                 )
@@ -204,7 +204,7 @@ class StompBus:
         for request in requests.values():
             self._end(request, BusError("the bus was closed before the broker answered"))
 
-    def _take(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame) -> None:
         if frame.command == "RECEIPT":
             self._complaint = ""
             request = self._requests.pop(frame.headers.get("receipt-id", ""), None)

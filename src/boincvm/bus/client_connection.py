@@ -24,13 +24,13 @@ _GOODBYE = "goodbye"
 class ClientConnection(asyncio.Protocol):
     """One connection, from the login until it is lost."""
 
-    def __init__(self, take: Callable[[Frame], None], heart_beat: int) -> None:
-        """Create one that passes each frame after the login to `take`.
+    def __init__(self, handle: Callable[[Frame], None], heart_beat: int) -> None:
+        """Create one that passes each frame after the login to `handle`.
 
         `heart_beat` is in milliseconds.
         """
         loop = asyncio.get_running_loop()
-        self._take = take
+        self._handle = handle
         self._heart_beat = heart_beat
         # A broker forwards the largest head that it accepts, plus headers of its own and escapes
         # that the sender need not have used; RabbitMQ accepts any header, even an invalid one.
@@ -43,7 +43,7 @@ class ClientConnection(asyncio.Protocol):
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done once the connection is lost."""
         self.fault: BaseException | None = None
-        """What `take` raised."""
+        """What `handle` raised."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -64,7 +64,7 @@ class ClientConnection(asyncio.Protocol):
                 if frame.headers.get("receipt-id") == _GOODBYE and self._transport is not None:
                     self._transport.close()  # some brokers leave closing to the client
                 elif self._welcome.done():
-                    self._take(frame)
+                    self._handle(frame)
                 else:
                     self._parser.has_escapes = True
                     self._welcome.set_result(frame)

@@ -33,7 +33,7 @@ class Consumer(Protocol):
         When that changes it calls `Queue.deliver`.
         """
 
-    def take(self, message: Queued) -> None:
+    def deliver(self, message: Queued) -> None:
         """Take a message, which stays with this consumer unless it is given back."""
 
 
@@ -88,4 +88,4 @@ class Queue:
             turns = len(self._consumers)
             message = self.messages.popleft()
             self.size -= message.size
-            consumer.take(message._replace(deliveries=message.deliveries + 1))
+            consumer.deliver(message._replace(deliveries=message.deliveries + 1))

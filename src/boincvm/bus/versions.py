@@ -28,8 +28,8 @@ def encode_lines(version: str, headers: Mapping[str, str]) -> bytes:
     if version == "1.2":
         return encode_head("", dict(headers), 0)[1:-1]
     if version == "1.1":
-        said = {name: value for name, value in headers.items() if "\r" not in name + value}
-        return encode_head("", said, 0)[1:-1]
+        encodable = {name: value for name, value in headers.items() if "\r" not in name + value}
+        return encode_head("", encodable, 0)[1:-1]
     lines = [
         f"{name}:{value}\n"
         for name, value in headers.items()

@@ -41,7 +41,7 @@ _DIGEST_RATE = 10 << 20
 _MD5_BYTES = 16
 _MOST_ENTRIES = 100_000
 _CHALLENGE = re.compile(r"challenge\.[0-9]{1,10}\.[0-9]{1,10}")
-_CHALLENGE_PLACES = ("/tmp", "/var/tmp")  # noqa: S108  # where servers put them
+_CHALLENGE_DIRECTORIES = ("/tmp", "/var/tmp")  # noqa: S108  # where servers put them
 
 
 class ChirpClient:
@@ -165,7 +165,7 @@ class ChirpClient:
         files.
         """
         path = Path((await self._line()).decode("utf-8", "replace"))
-        is_fit = str(path.parent) in _CHALLENGE_PLACES and _CHALLENGE.fullmatch(path.name)
+        is_fit = str(path.parent) in _CHALLENGE_DIRECTORIES and _CHALLENGE.fullmatch(path.name)
         if not is_fit:
             await self._send(b"no\n")
             return False
@@ -220,14 +220,14 @@ class ChirpClient:
                 yield data
             if count < size:
                 # The pieces already requested would leave a gap.
-                await self._pass_over(asked)
+                await self._skip_replies(asked)
                 if count == 0:
                     break
                 at += count - size - sum(asked)
                 asked.clear()
         self.is_busy = False
 
-    async def _pass_over(self, asked: Sequence[int]) -> None:
+    async def _skip_replies(self, asked: Sequence[int]) -> None:
         for size in asked:
             await self._exactly(await self._answer("pread", size))
 
@@ -238,7 +238,7 @@ class ChirpClient:
         at = begin
         async for piece in pieces:
             view = memoryview(piece)
-            await self._say_write(descriptor, at, view)
+            await self._request_write(descriptor, at, view)
             unanswered.append((at, view))
             at += len(view)
             while len(unanswered) >= AHEAD:
@@ -248,7 +248,7 @@ class ChirpClient:
         self.is_busy = False
         return at
 
-    async def _say_write(self, descriptor: int, at: int, view: memoryview) -> None:
+    async def _request_write(self, descriptor: int, at: int, view: memoryview) -> None:
         await self._send(request("pwrite", descriptor, len(view), at), view)
 
     async def _read_written(
@@ -259,7 +259,7 @@ class ChirpClient:
         if count < len(view):
             if count == 0:
                 raise ChirpNonsenseError("nothing was written")
-            await self._say_write(descriptor, at + count, view[count:])
+            await self._request_write(descriptor, at + count, view[count:])
             unanswered.append((at + count, view[count:]))
 
     async def md5(self, path: str, size: int) -> bytes:

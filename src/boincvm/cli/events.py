@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             last: deque[Table] = deque(maxlen=max(arguments.lines, 0))
             for event in client.events():
                 after = int(str(event["number"]))
-                if _is_wanted(event, arguments):
+                if _matches(event, arguments):
                     last.append(event)
             _show(last, arguments)
         if arguments.after is not None or arguments.follow:
@@ -54,13 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _is_wanted(event: "Table", arguments: argparse.Namespace) -> bool:
+def _matches(event: "Table", arguments: argparse.Namespace) -> bool:
     return arguments.all or event.get("kind") not in _FREQUENT
 
 
 def _show(events: "Iterable[Table]", arguments: argparse.Namespace) -> None:
     for event in events:
-        if not _is_wanted(event, arguments):
+        if not _matches(event, arguments):
             continue
         if arguments.json:
             controller_options.print_line(event)

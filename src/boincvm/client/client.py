@@ -61,7 +61,7 @@ class Client:
     def call(self, operation: str, **arguments: object) -> Table:
         """Call an operation; arguments that are None are left out. Raises BoincvmError."""
         path = f"/api/{quote(operation)}"
-        with self._asked("POST", path, _given(arguments), _JSON) as response:
+        with self._query("POST", path, _given(arguments), _JSON) as response:
             return _result(response)
 
     def events(self, after: int = 0, *, follow: bool = False) -> Iterator[Table]:
@@ -104,7 +104,7 @@ class Client:
         """Send input to a command, waiting until there is room. Raises BoincvmError."""
         path = f"/api/commands/{quote(command_id, safe='')}/input"
         path += "?ends=yes" if ends else ""
-        with self._asked("POST", path, data, _BYTES, limit=None) as response:
+        with self._query("POST", path, data, _BYTES, limit=None) as response:
             _result(response)
 
     def put(
@@ -131,7 +131,7 @@ class Client:
             fields["modified"] = str(modified)
         query = urlencode(fields)
         headers = {**_BYTES, **({} if size is None else {"Content-Length": str(size)})}
-        with self._asked("PUT", f"/api/files?{query}", body, headers, limit=None) as response:
+        with self._query("PUT", f"/api/files?{query}", body, headers, limit=None) as response:
             return _result(response)
 
     @contextmanager
@@ -142,7 +142,7 @@ class Client:
         BoincvmError.
         """
         query = urlencode({"vm": vm, "path": path, "transfer": transfer, "from": begin})
-        with self._asked("GET", f"/api/files?{query}", limit=None) as response:
+        with self._query("GET", f"/api/files?{query}", limit=None) as response:
             yield Gotten(
                 response.headers.get("X-Boincvm-Kind") == "tree",
                 _mode(response.headers.get("X-Boincvm-Mode", "")),
@@ -164,7 +164,7 @@ class Client:
         path = f"{path}?{urlencode(query)}"
         limit = None if is_endless else CALL_LIMIT
         method, headers = ("GET", {}) if body is None else ("POST", _JSON)
-        with self._asked(method, path, body, headers, limit=limit) as response:
+        with self._query(method, path, body, headers, limit=limit) as response:
             while line := response.readline(_LONGEST_LINE):
                 table = _table(line)
                 if "error" in table:
@@ -172,7 +172,7 @@ class Client:
                 yield table
 
     @contextmanager
-    def _asked(
+    def _query(
         self,
         method: str,
         path: str,

@@ -66,7 +66,9 @@ class Controller:
         self.events.load(former)
         journal = EventJournal(self.events, store)
         owner = _identity(directory / "identity") + "/"
-        self.hub = Hub(side.bus, self._see, self._take_report, journal, owner=owner, part=side.part)
+        self.hub = Hub(
+            side.bus, self._see, self._handle_report, journal, owner=owner, part=side.part
+        )
         self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
         self.hosts = Hosts(side, self.hub.registry, self.events, self._machine_ids)
         self.machine_operations = MachineOperations(self.machines, self.hub)
@@ -164,7 +166,7 @@ class Controller:
             if machine.is_silent is False and change in (Change.SILENT, Change.DROPPED):
                 self._see_end(machine)  # its shim could not report it
 
-    def _take_report(self, guest_id: str, report: Report) -> None:
+    def _handle_report(self, guest_id: str, report: Report) -> None:
         before = self.overview.take_report(guest_id, report)
         machine = self.machines.find(guest_id)
         if machine is not None:

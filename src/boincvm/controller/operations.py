@@ -125,9 +125,9 @@ async def _create(parts: Parts, given: Arguments) -> dict[str, Json]:
 
 
 async def _each(
-    parts: Parts, given: Arguments, verb: str, asked: Mapping[str, Json]
+    parts: Parts, given: Arguments, verb: str, options: Mapping[str, Json]
 ) -> dict[str, Json]:
-    return await parts.machine_operations.each(given.text("vms"), verb, asked)
+    return await parts.machine_operations.each(given.text("vms"), verb, options)
 
 
 def _on_machines(verb: str) -> Callable[[Parts, Arguments], Result]:
@@ -138,21 +138,21 @@ def _on_machines(verb: str) -> Callable[[Parts, Arguments], Result]:
 
 
 async def _stop(parts: Parts, given: Arguments) -> dict[str, Json]:
-    asked: dict[str, Json] = {"within": given.number("within")}
-    return {"outcomes": await _each(parts, given, "stop", asked)}
+    options: dict[str, Json] = {"within": given.number("within")}
+    return {"outcomes": await _each(parts, given, "stop", options)}
 
 
 async def _remove(parts: Parts, given: Arguments) -> dict[str, Json]:
-    asked: dict[str, Json] = {"force": given.flag("force")}
-    return {"outcomes": await parts.machine_operations.each(given.text("vms"), "remove", asked)}
+    options: dict[str, Json] = {"force": given.flag("force")}
+    return {"outcomes": await parts.machine_operations.each(given.text("vms"), "remove", options)}
 
 
 async def _snapshot_take(parts: Parts, given: Arguments) -> dict[str, Json]:
-    asked: dict[str, Json] = {
+    options: dict[str, Json] = {
         "name": given.maybe_text("name"),
         "description": given.text("description"),
     }
-    outcomes = await _each(parts, given, "snapshot_take", asked)
+    outcomes = await _each(parts, given, "snapshot_take", options)
     for vm, outcome in outcomes.items():
         if isinstance(outcome, dict) and "snapshot" in outcome:
             parts.events.add("snapshot", vm, f"the snapshot {outcome['snapshot']} is taken")
@@ -164,18 +164,20 @@ async def _snapshot_list(parts: Parts, given: Arguments) -> dict[str, Json]:
 
 
 async def _snapshot_restore(parts: Parts, given: Arguments) -> dict[str, Json]:
-    asked: dict[str, Json] = {"name": given.maybe_text("name")}
+    options: dict[str, Json] = {"name": given.maybe_text("name")}
     return {
         "outcomes": await parts.machine_operations.each(
-            given.text("vms"), "snapshot_restore", asked
+            given.text("vms"), "snapshot_restore", options
         )
     }
 
 
 async def _snapshot_remove(parts: Parts, given: Arguments) -> dict[str, Json]:
-    asked: dict[str, Json] = {"name": given.text("name")}
+    options: dict[str, Json] = {"name": given.text("name")}
     return {
-        "outcomes": await parts.machine_operations.each(given.text("vms"), "snapshot_remove", asked)
+        "outcomes": await parts.machine_operations.each(
+            given.text("vms"), "snapshot_remove", options
+        )
     }
 
 

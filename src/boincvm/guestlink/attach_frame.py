@@ -38,7 +38,7 @@ def attach_headers(beat: float, identity: CloneIdentity | None) -> dict[str, str
 def attach_frame(silence_limit: float, identity: CloneIdentity) -> bytes:
     """Return the bytes to write to the channel of a golden snapshot's copy as soon as it starts.
 
-    `GuestLink.open` must then be called with `is_asked`.
+    `GuestLink.open` must then be called with `attach_is_sent`.
     """
     headers = attach_headers(beat_within(silence_limit), identity)
     return encode("MESSAGE", message_headers(1, "attach", "0", headers))

@@ -72,7 +72,7 @@ class GuestLink(asyncio.Protocol):
         beat: float,
         attach_to: LinkState | None = None,
         *,
-        is_asked: bool = False,
+        attach_is_sent: bool = False,
         host_name: str = "",
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -84,13 +84,13 @@ class GuestLink(asyncio.Protocol):
         self._host_name = host_name
         self._is_connected = attach_to is not None
         self._quiescence = Quiescence(Phase.QUIET if attach_to else Phase.TALKING)
-        self._asked = self._quiescence.ask(Phase.ATTACHING) if is_asked else None
+        self._attached = self._quiescence.ask(Phase.ATTACHING) if attach_is_sent else None
         self._calls: dict[int, Call] = {}
         self._next_call = attach_to.next_call if attach_to else 1
         self._first_held = self._next_call
         self._only_lasting = asyncio.Event()
         self._only_lasting.set()
-        self._next_message = 2 if is_asked else 1
+        self._next_message = 2 if attach_is_sent else 1
         self._writable = asyncio.Event()
         self._writable.set()
         self._last_received = time.monotonic()
@@ -105,7 +105,7 @@ class GuestLink(asyncio.Protocol):
         silence_limit: float | None = None,
         beat: float = BEAT,
         attach_to: Mapping[str, object] | None = None,
-        is_asked: bool = False,
+        attach_is_sent: bool = False,
         host_name: str = "",
     ) -> Self:
         """Open a link on `channel`.
@@ -113,13 +113,13 @@ class GuestLink(asyncio.Protocol):
         The guest is asked for a heart-beat every `beat` seconds, and for several within
         `silence_limit` seconds. `attach_to`: the result of `state` before the machine was saved;
         its agent waits for the message `attach`, which it has been sent already (`attach_frame`) if
-        `is_asked`. `host_name`: for a guest that boots; empty for the image's own. Raises HostError
-        if `attach_to` is invalid.
+        `attach_is_sent`. `host_name`: for a guest that boots; empty for the image's own. Raises
+        HostError if `attach_to` is invalid.
         """
         wanted = beat_within(silence_limit, beat)
         state = None if attach_to is None else LinkState.read(attach_to)
         return await channel.connect(
-            lambda: cls(wanted, state, is_asked=is_asked, host_name=host_name)
+            lambda: cls(wanted, state, attach_is_sent=attach_is_sent, host_name=host_name)
         )
 
     # Called by the event loop.
@@ -131,7 +131,7 @@ class GuestLink(asyncio.Protocol):
         self._last_received = time.monotonic()
         try:
             for frame in self._parser.feed(data):
-                self._take(frame)
+                self._handle(frame)
         except (StompError, ValueError, KeyError, OverflowError) as error:
             reason = f"no {error} header" if isinstance(error, KeyError) else str(error)
             self._fail(_protocol_error(reason))
@@ -147,7 +147,7 @@ class GuestLink(asyncio.Protocol):
 
     # Messages from the guest.
 
-    def _take(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame) -> None:
         self._quiescence.check()
         if frame.command == "SEND":
             self._handle_message(frame)
@@ -291,7 +291,7 @@ class GuestLink(asyncio.Protocol):
         ended the link.
         """
         held = self._quiescence.held or []
-        answer, self._asked = self._asked, None
+        answer, self._attached = self._attached, None
         if answer is None:
             answer = self._quiescence.ask(Phase.ATTACHING)
             self.send("attach", "0", attach_headers(self._beat, identity))

@@ -235,7 +235,7 @@ class _Watch:
         self._wake = wake
         self._program = program
         self._failure = failure
-        self._is_asked = False
+        self._is_terminating = False
         self._poll = select.poll()
         for descriptor in (control, wake, failure):
             self._poll.register(descriptor, select.POLLIN)
@@ -267,7 +267,7 @@ class _Watch:
             return bool(self.reason)
         if _wants_kill(self._control):
             return True
-        self._is_asked = True
+        self._is_terminating = True
         send(self._program, _signal.SIGTERM)
         signal_tree(os.getpid(), _signal.SIGCONT)  # a stopped process cannot react
         return False
@@ -283,7 +283,7 @@ class _Watch:
                 return False
             if pid == self._program:
                 self.status = ended
-                if not self._is_asked:
+                if not self._is_terminating:
                     return True
                 # A script dies of SIGTERM before the program that it waits for has got it.
                 signal_tree(os.getpid(), _signal.SIGTERM)

@@ -62,7 +62,7 @@ class SerialTransport(asyncio.Transport):
         if is_line:
             self._line = end
 
-    def take_receipt(self, count: int) -> None:
+    def handle_receipt(self, count: int) -> None:
         """Note that the guest says it has read `count` bytes; a false receipt harms only itself."""
         self._on_the_way = max(self._on_the_way - count, 0)
         self._send()
@@ -141,7 +141,7 @@ class _Receipts(asyncio.Protocol):
         data = self._half + data
         whole = len(data) & ~1
         self._half = data[whole:]
-        self._transport.take_receipt(
+        self._transport.handle_receipt(
             sum(int.from_bytes(data[at : at + 2], "little") for at in range(0, whole, 2))
         )
 

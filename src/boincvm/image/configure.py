@@ -95,7 +95,7 @@ class ConfiguringLines:
         self._count = count
         self._done = 0
 
-    def take(self, line: str) -> None:
+    def receive(self, line: str) -> None:
         """Take a line that dpkg wrote."""
         configuring = _CONFIGURING.match(line)
         if configuring is not None:
@@ -114,7 +114,7 @@ async def _run_machine(
     try:
         async with boot(spec, BOOT_LIMIT) as run, asyncio.timeout(LIMIT):
             script = ["sh", "-c", _SCRIPT.read_text()]
-            end = await run(script, _ENVIRONMENT, log.take)
+            end = await run(script, _ENVIRONMENT, log.receive)
             if end.code != 0:
                 raise log.error(end)
             await _save(run, list(_NAMES), names, _MOST_NAMES)
@@ -130,7 +130,7 @@ async def _save(run: RunProgram, argv: Sequence[str], file: BinaryIO, most: int)
     """Write a guest program's standard output to `file`."""
     errors = bytearray()
 
-    def take(stream: str, data: bytes) -> None:
+    def receive(stream: str, data: bytes) -> None:
         if stream == "stderr":
             errors.extend(data[: 4096 - len(errors)])
         elif file.tell() + len(data) > most:
@@ -138,7 +138,7 @@ async def _save(run: RunProgram, argv: Sequence[str], file: BinaryIO, most: int)
         else:
             file.write(data)
 
-    end = await run(argv, _ENVIRONMENT, take)
+    end = await run(argv, _ENVIRONMENT, receive)
     if end.code != 0:
         raise ImageBuildError(f"{argv[0]} failed in the machine: {errors.decode(errors='replace')}")
 
@@ -151,7 +151,7 @@ class _Log:
         self._line = b""
         self._lines: list[str] = []
 
-    def take(self, _: str, data: bytes) -> None:
+    def receive(self, _: str, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")
         self._line = self._line[-_MOST_LOG:]
         for line in lines:
@@ -170,9 +170,9 @@ class _Log:
 
 
 def _apply(tree: Tree, names: bytes, archive: BinaryIO) -> None:
-    kept = {os.fsdecode(name) for name in names.split(b"\0") if name}
+    names_before = {os.fsdecode(name) for name in names.split(b"\0") if name}
     for name in reversed(tree.names()):
-        if name not in kept:
+        if name not in names_before:
             tree.remove(name)
     try:
         members = TarReader(archive)

@@ -13,7 +13,7 @@ from boincvm.image.unpack import Control
 
 DATABASE = "var/lib/dpkg"
 _SCRIPTS = ("preinst", "postinst", "prerm", "postrm", "config")
-_NOT_KEPT = ("control",)
+_LEFT_OUT_FILES = ("control",)
 """Control files that are not copied, because the status file has their content."""
 _INTEREST = re.compile(r"interest(?P<kind>-await|-noawait)?\s+(?P<trigger>\S+)")
 
@@ -72,7 +72,7 @@ def _add_info(tree: Tree, control: Control, files: list[str]) -> None:
     names = ["/.", *(f"/{name}" for name in files)]
     tree.add_file(f"{base}.list", "".join(f"{name}\n" for name in names).encode())
     for name, content in control.files.items():
-        if name not in _NOT_KEPT:
+        if name not in _LEFT_OUT_FILES:
             mode = 0o755 if name in _SCRIPTS else 0o644
             tree.add_file(f"{base}.{name}", content, Attributes(mode))
 

@@ -50,7 +50,7 @@ def read_kernel(
     Raises ImageBuildError.
     """
 
-    def is_wanted(name: str) -> bool:
+    def is_selected(name: str) -> bool:
         if name.startswith("boot/vmlinuz-"):
             return True
         return _MODULE.fullmatch(name) is not None and PurePosixPath(name).parts[-2] in folders
@@ -58,7 +58,7 @@ def read_kernel(
     vmlinuz = b""
     release = ""
     modules: dict[str, bytes] = {}
-    for name, member, content in files_of(package, is_wanted):
+    for name, member, content in files_of(package, is_selected):
         if content is None:
             continue
         match = _MODULE.fullmatch(name)

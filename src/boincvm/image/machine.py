@@ -15,12 +15,12 @@ class RunProgram(Protocol):
         self,
         argv: Sequence[str],
         environment: Mapping[str, str],
-        take: Callable[[str, bytes], None],
+        on_output: Callable[[str, bytes], None],
     ) -> ProgramEnd:
         """Run a program to its end.
 
-        `take` is called with a stream's name and each piece of its output; a BoincvmError that it
-        raises ends the program. Raises GuestError, HypervisorError, HostDiskFullError,
+        `on_output` is called with a stream's name and each piece of its output; a BoincvmError that
+        it raises ends the program. Raises GuestError, HypervisorError, HostDiskFullError,
         ProgramStartError.
         """
 

@@ -254,9 +254,9 @@ class ImageStore:
 
     def _collect(self) -> None:
         """Remove the objects that have no name and that no run holds."""
-        kept = {self._named(name) for name in self.names()}
+        images = {self._named(name) for name in self.names()}
         for directory in self._objects.iterdir():
-            if directory.name not in kept:
+            if directory.name not in images:
                 self._remove_object(directory.name)
 
 

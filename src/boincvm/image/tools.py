@@ -111,12 +111,12 @@ def run_tool(
 
 def follow_tool(
     arguments: Sequence[str | Path],
-    take: Callable[[str], object],
+    on_output: Callable[[str], object],
     *,
     environment: Mapping[str, str],
     directory: Path,
 ) -> None:
-    """Run a program to its end; `take` is called with each line that it prints.
+    """Run a program to its end; `on_output` is called with each line that it prints.
 
     `environment` is all that it gets besides a search path. It ends with us, as with `run_tool`.
     Raises ToolError with the last lines.
@@ -139,7 +139,7 @@ def follow_tool(
         try:
             for line in process.stdout or ():
                 last.append(line.rstrip("\n"))
-                take(line.rstrip("\n"))
+                on_output(line.rstrip("\n"))
             process.wait()
         except BaseException:
             _end(process)

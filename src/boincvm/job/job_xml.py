@@ -346,10 +346,10 @@ class _Machines:
             if element is None or value == before_values[name]:
                 continue
             before = first_task.last(name)
-            said = f"no <{name}>" if before is None else describe(before.text)
+            expected = f"no <{name}>" if before is None else describe(before.text)
             line = first_task.line if before is None else before.line
             found = f"<{name}> {describe(element.text)} for the machine {describe(machine)}"
-            raise task.source.fault(element.line, found, f"what line {line} says: {said}")
+            raise task.source.fault(element.line, found, f"what line {line} says: {expected}")
 
 
 def _value(task: Fields, name: str, convert: Callable[[object], Value], default: Value) -> Value:

@@ -65,12 +65,13 @@ def resolve_names(text: str, resolve: Callable[[str], str]) -> str:
     return "".join((*done, text[position:]))
 
 
-def words_with_physical_names(words: Iterable[str], resolve: Callable[[str], str]) -> list[str]:
+def with_physical_names(arguments: Iterable[str], resolve: Callable[[str], str]) -> list[str]:
     """Resolve words by VMWrapper's rule: one that begins with `./` is a logical name.
 
     This applies to programs on the host; in a guest such a word is one of its own files. `./` alone
     is a directory and stays. Errors of `resolve` are passed on.
     """
     return [
-        resolve(word) if word.startswith("./") and len(word) > len("./") else word for word in words
+        resolve(argument) if argument.startswith("./") and len(argument) > len("./") else argument
+        for argument in arguments
     ]

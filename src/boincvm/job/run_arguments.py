@@ -14,7 +14,7 @@ from boincvm.job.model import InputFile, Job, Limits, MachineShape, MachineTask
 
 COMMAND_ADVICE = "a command goes after --, like: boincvm run -- PROGRAM ARGUMENT; "
 
-_WHAT_A_JOB_FILE_SAYS_ITSELF = ("input", "output", "env", "stdin")
+_FROM_JOB_FILE_ONLY = ("input", "output", "env", "stdin")
 
 Value = TypeVar("Value")
 
@@ -49,7 +49,7 @@ def _job_of_file(arguments: argparse.Namespace) -> Job[MachineTask]:
     given: list[str] = arguments.job_file
     if not given:
         raise _usage("found nothing to run, expected -- and a command, or a job file")
-    for name in _WHAT_A_JOB_FILE_SAYS_ITSELF:
+    for name in _FROM_JOB_FILE_ONLY:
         if getattr(arguments, name) is not None:
             raise _usage(f"found --{name} with a job file, expected it in the job file")
     path = Path(given[0])

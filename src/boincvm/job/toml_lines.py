@@ -80,8 +80,8 @@ class _Reader:
         self._advance()
 
     def _advance(self) -> Token:
-        passed, self._token = self._token, next(self._tokens, _END)
-        return passed
+        previous, self._token = self._token, next(self._tokens, _END)
+        return previous
 
     def _skip_newlines(self) -> None:
         while self._token.kind == "newline":

@@ -17,7 +17,7 @@ LARGEST_FILE = 1 << 20
 _MOST_DOTS = 16
 _LONGEST_NUMBER = 4300
 _LONGEST_REASON = 120
-_SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_SYNTAX_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 Value = TypeVar("Value")
 Default = TypeVar("Default")
@@ -167,7 +167,7 @@ def _read_text(path: Path) -> str:
 
 def _syntax_fault(path: Path, text: str, error: tomllib.TOMLDecodeError) -> JobFileError:
     message = str(error)
-    match = _SYNTAX_PLACE.search(message)
+    match = _SYNTAX_POSITION.search(message)
     lines = text.split("\n")
     number = int(match[1]) if match and match[1] else text.rstrip().count("\n") + 1
     reason = message[: match.start()] if match else message

@@ -46,8 +46,8 @@ class Admission:
     def _sit_down(self, memory: int) -> None:
         preferences = read_preferences()
         with exclusive(self._directory / _MUTEX):
-            taken = _taken(self._directory)
-            _check(memory, taken, preferences.machines, preferences.memory or total_memory())
+            used = _used(self._directory)
+            _check(memory, used, preferences.machines, preferences.memory or total_memory())
             self._seat = self._directory / f"{memory}-{os.urandom(8).hex()}"
             self._descriptor = open_lock(self._seat)
             try_lock(self._descriptor)  # nobody else knows its name
@@ -98,7 +98,7 @@ def remove_stale_seats() -> int:
         return 0
     with exclusive(directory / _MUTEX):
         before = len(list(_seats(directory)))
-        return before - len(_taken(directory))
+        return before - len(_used(directory))
 
 
 def _directory() -> Path:
@@ -110,9 +110,9 @@ def _seats(directory: Path) -> list[Path]:
     return [directory / name for name in names if name != _MUTEX and not name.startswith(_BOOT)]
 
 
-def _taken(directory: Path) -> list[int]:
+def _used(directory: Path) -> list[int]:
     """Return the memory of each machine that runs, and remove seats that belong to nobody."""
-    taken = []
+    used = []
     for seat in _seats(directory):
         descriptor = open_lock(seat)
         try:
@@ -120,25 +120,25 @@ def _taken(directory: Path) -> list[int]:
                 seat.unlink()
             else:
                 size = seat.name.partition("-")[0]
-                taken.append(int(size) if size.isdecimal() else 0)
+                used.append(int(size) if size.isdecimal() else 0)
         finally:
             os.close(descriptor)
-    return taken
+    return used
 
 
-def _check(memory: int, taken: list[int], most: int | None, most_memory: int) -> None:
+def _check(memory: int, used: list[int], most: int | None, most_memory: int) -> None:
     """Raise NotEnoughRoomError if one more machine would be too much."""
-    if most is not None and len(taken) >= most:
+    if most is not None and len(used) >= most:
         raise NotEnoughRoomError(
             "as many of your machines run on this host as your preferences allow"
             f" (machines = {most})",
             hint="wait until one ends, or allow more: machines in preferences.toml",
         )
-    if sum(taken) + memory > most_memory:
+    if sum(used) + memory > most_memory:
         raise NotEnoughRoomError(
             f"the machine asks for {format_size(memory)} of memory, your other machines have"
-            f" {format_size(sum(taken))}, and together they may have {format_size(most_memory)}",
-            hint=f"{'wait until one ends, or ' if taken else ''}give it less memory;"
+            f" {format_size(sum(used))}, and together they may have {format_size(most_memory)}",
+            hint=f"{'wait until one ends, or ' if used else ''}give it less memory;"
             " preferences.toml may set another limit",
         )
 

@@ -34,11 +34,11 @@ async def _run(
     session: Session,
     argv: Sequence[str],
     environment: Mapping[str, str],
-    take: Callable[[str, bytes], None],
+    on_output: Callable[[str, bytes], None],
 ) -> ProgramEnd:
     def output(stream: str, data: bytes) -> None:
         try:
-            take(stream, data)
+            on_output(stream, data)
         except BoincvmError as error:
             session.fail(error)
         else:

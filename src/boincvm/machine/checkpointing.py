@@ -34,7 +34,7 @@ async def write_checkpoint(
 
     `inspect` is called while the guest is quiet. It returns the running task, for the manifest, and
     anything else that the caller wants to know about that moment. `last`, `hold`, `record_layers`:
-    see `ManagedMachine.keep`; `steps`: see `SavedMachine`. Raises HypervisorError, GuestError,
+    see `ManagedMachine.save`; `steps`: see `SavedMachine`. Raises HypervisorError, GuestError,
     OSError.
     """
     directory = machine.spec.directory

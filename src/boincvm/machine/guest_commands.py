@@ -17,12 +17,12 @@ async def run_in_guest(session: Session, command: Sequence[str]) -> str | None:
     """
     output = bytearray()
 
-    def take(_: str, data: bytes) -> None:
+    def on_output(_: str, data: bytes) -> None:
         output.extend(data[: _MOST_OUTPUT - len(output)])
         program.grant(len(data))
 
     program = GuestProgram(
-        session.link, command, directory=str(WORK), environment=ENVIRONMENT, output=take
+        session.link, command, directory=str(WORK), environment=ENVIRONMENT, output=on_output
     )
     program.end_input()
     end = await program.wait()

@@ -199,7 +199,7 @@ class ManagedMachine:
                     silence_limit=settings.limits.silence,
                     beat=settings.report_period,
                     attach_to=source.link_state,
-                    is_asked=isinstance(source, Clone) and source.is_asked,
+                    attach_is_sent=isinstance(source, Clone) and source.attach_is_sent,
                     host_name=self.spec.host_name,
                 )
             except BaseException:
@@ -469,18 +469,18 @@ class ManagedMachine:
         return self.spec.memory
 
     async def hold_memory(
-        self, choose: Callable[[GuestMemory | None], int | None], settling: float
+        self, choose: Callable[[GuestMemory | None], int | None], settle_time: float
     ) -> int | None:
         """Resize the guest's memory to what `choose` returns for the guest's own statistics.
 
-        Does nothing within `settling` seconds of the last change. Returns the bytes that the guest
-        has now, or None if it was left alone. Raises HypervisorError.
+        Does nothing within `settle_time` seconds of the last change. Returns the bytes that the
+        guest has now, or None if it was left alone. Raises HypervisorError.
         """
         async with self._busy:
             balloon = self._machine.balloon if self._machine is not None else None
             if balloon is None or not self._is_running_or_paused:
                 return None
-            return await self._memory.hold(balloon, choose, settling)
+            return await self._memory.hold(balloon, choose, settle_time)
 
     async def connect_network(self, *, connected: bool) -> None:
         """Plug in or unplug the guest's network cable, if it has a card."""

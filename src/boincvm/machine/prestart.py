@@ -12,7 +12,7 @@ from boincvm.hypervisor.registry import open_driver, prestart
 from boincvm.image.store import Image
 from boincvm.machine.admission import Admission
 from boincvm.machine.golden.snapshots import Found, find_golden
-from boincvm.machine.golden.switch import is_wanted
+from boincvm.machine.golden.switch import is_enabled
 from boincvm.machine.spec import clone_identity_for
 from boincvm.machine.start_source import Boot, Clone, StartSource
 
@@ -51,7 +51,7 @@ class Prestarted:
         if early is None:
             return
         found = Found(None)
-        identity = early.identity() if is_wanted() else None
+        identity = early.identity() if is_enabled() else None
         if identity is not None:
             found = find_golden(image, spec, identity)
         if found.golden is None and not self._admission.try_boot():
@@ -61,7 +61,7 @@ class Prestarted:
         if found.golden is not None:
             with suppress(OSError):  # if it has ended already, the driver reports why
                 early.send(attach_frame(silence_limit, clone_identity_for(spec)))
-        self.sources = [Clone(image, found, is_asked=True), Boot()]
+        self.sources = [Clone(image, found, attach_is_sent=True), Boot()]
 
     async def machine(self, settings: Settings) -> ManagedMachine:
         """Return the machine, to be started with `sources`. Raises HypervisorMissingError."""

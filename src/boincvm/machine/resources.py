@@ -45,13 +45,13 @@ class MemoryHold:
         self,
         balloon: Balloon,
         choose: Callable[[GuestMemory | None], int | None],
-        settling: float,
+        settle_time: float,
     ) -> int | None:
         """Change the guest's memory as described at `ManagedMachine.hold_memory`."""
         size = choose(None)
         if size is None:
             guest = await balloon.memory()
-            if guest is None or guest.at < self._set_at + settling:
+            if guest is None or guest.at < self._set_at + settle_time:
                 return None
             size = choose(guest)
         if size is None:

@@ -9,7 +9,7 @@ from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.contract import Driver, Machine, MachineSpec
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.golden.snapshots import Found, discard_golden, find_golden
-from boincvm.machine.golden.switch import is_wanted
+from boincvm.machine.golden.switch import is_enabled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,14 +88,16 @@ class Clone:
 
     keeps_files = False
 
-    def __init__(self, image: Image, found: Found | None = None, *, is_asked: bool = False) -> None:
+    def __init__(
+        self, image: Image, found: Found | None = None, *, attach_is_sent: bool = False
+    ) -> None:
         """Choose to clone; `found`: the result of the search, if it has been made already.
 
-        `is_asked`: the driver has started the copy, and has sent it the link's first message.
+        `attach_is_sent`: the driver has started the copy, and has sent it the link's first message.
         """
         self._image = image
         self._found = found
-        self.is_asked = is_asked
+        self.attach_is_sent = attach_is_sent
 
     def __str__(self) -> str:
         return "golden snapshot"
@@ -179,5 +181,5 @@ def can_be_cloned(driver: Driver, spec: MachineSpec) -> bool:
 
     It may not if it has a disk of its own already, or a screen.
     """
-    can = is_wanted() and driver.golden_snapshots is not None
+    can = is_enabled() and driver.golden_snapshots is not None
     return can and not spec.layers and not spec.display

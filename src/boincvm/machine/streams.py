@@ -22,7 +22,7 @@ from boincvm.job.model import MachineTask
 READ_SIZE = 1 << 16
 """Most bytes of standard input to read at a time."""
 
-Taken = Callable[[int], None]
+Consumed = Callable[[int], None]
 """Called with the number of bytes that have been written, so that as many more may be sent."""
 Fail = Callable[[BoincvmError], None]
 
@@ -39,9 +39,9 @@ class Sink(Protocol):
 class DescriptorSink:
     """Writes to a descriptor that others may share, without making it non-blocking."""
 
-    def __init__(self, descriptor: int, taken: Taken, fail: Fail) -> None:
+    def __init__(self, descriptor: int, consumed: Consumed, fail: Fail) -> None:
         self._descriptor = descriptor
-        self._taken = taken
+        self._consumed = consumed
         self._fail = fail
         self._pending: deque[memoryview] = deque()
         self._empty = asyncio.Event()
@@ -90,7 +90,7 @@ class DescriptorSink:
             return False
         if written < len(data):
             self._pending.appendleft(data[written:])
-        self._taken(written)
+        self._consumed(written)
         return written > 0
 
     def _stop(self) -> None:
@@ -105,9 +105,9 @@ class DescriptorSink:
 class MemorySink:
     """Keeps the first `capacity` bytes in `data`; `truncated` tells whether there were more."""
 
-    def __init__(self, capacity: int, taken: Taken) -> None:
+    def __init__(self, capacity: int, consumed: Consumed) -> None:
         self._capacity = capacity
-        self.taken = taken
+        self.consumed = consumed
         self.data = bytearray()
         self.truncated = False
 
@@ -115,7 +115,7 @@ class MemorySink:
         room = self._capacity - len(self.data)
         self.data += data[:room]
         self.truncated = self.truncated or len(data) > room
-        self.taken(len(data))
+        self.consumed(len(data))
 
     async def flush(self) -> None:
         pass
@@ -171,7 +171,7 @@ class StreamOpener(Protocol):
     """Opens the streams of a program; the caller decides where they lead."""
 
     def __call__(
-        self, task: MachineTask, taken: Taken, fail: Fail
+        self, task: MachineTask, consumed: Consumed, fail: Fail
     ) -> AbstractAsyncContextManager[ProgramStreams]:
         """Open the streams of `task`. Raises InputFileError, OutputFileError."""
 

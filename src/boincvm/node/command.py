@@ -78,10 +78,10 @@ class NodeCommand:
         self._program: RunningProgram | None = None
         self._outputs = {"stdout": OutputLog(MOST_WAITING), "stderr": OutputLog(MOST_WAITING)}
         self._input_received = len(request.stdin)
-        self._taken = 0
+        self._input_consumed = 0
         self._input_ends = not request.keep_input
         self._fraction: float | None = None
-        self._is_told = True
+        self._fraction_is_sent = True
         self._ungranted = 0
         self._status_channel_timer: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -125,7 +125,7 @@ class NodeCommand:
             "result": self.result.fields() if self.result else None,
             "program": self._program.state() if self._program and self.result is None else None,
             "outputs": outputs,
-            "input": [self._input_received, self._taken, self._input_ends],
+            "input": [self._input_received, self._input_consumed, self._input_ends],
             "fraction": self._fraction,
             "time_left": self._alarm.when() - loop.time() if self._alarm else None,
             "seconds": self.seconds,
@@ -140,11 +140,15 @@ class NodeCommand:
         table = cast("dict[str, dict[str, str | int]]", state)
         request = Request(**{**table["request"], "stdin": b""})  # type: ignore[arg-type]
         made = cls(str(state["id"]), request._replace(argv=tuple(request.argv)), send)
-        for name, kept in cast("dict[str, dict[str, str | int]]", state["outputs"]).items():
-            made._outputs[name].skip(int(kept["first"]))
-            made._outputs[name].append(base64.b64decode(str(kept["data"]), validate=True))
+        for name, saved in cast("dict[str, dict[str, str | int]]", state["outputs"]).items():
+            made._outputs[name].skip(int(saved["first"]))
+            made._outputs[name].append(base64.b64decode(str(saved["data"]), validate=True))
         received, taken, ends = cast("list[int]", state["input"])
-        made._input_received, made._taken, made._input_ends = int(received), int(taken), bool(ends)
+        made._input_received, made._input_consumed, made._input_ends = (
+            int(received),
+            int(taken),
+            bool(ends),
+        )
         made._fraction = cast("float | None", state["fraction"])
         result = cast("dict[str, object] | None", state["result"])
         made.result = Result.read(Envelope(CommandEnded.NAME, result)) if result else None
@@ -198,13 +202,13 @@ class NodeCommand:
         self._send_output(stream, begin)
 
     def input_taken(self, count: int) -> None:
-        self._taken += count
+        self._input_consumed += count
         if self._request.keep_input:
             self._send_input_taken()
 
     def status_channel(self, fraction: float | None, count: int) -> None:
         if fraction is not None and fraction != self._fraction:
-            self._fraction, self._is_told = fraction, False
+            self._fraction, self._fraction_is_sent = fraction, False
         self._ungranted += count
         if self._status_channel_timer is None:
             self._report_status()
@@ -231,7 +235,9 @@ class NodeCommand:
             return  # no program can take it now; `attach` asks for it again
         is_missing = message.offset > self._input_received
         fresh = b"" if is_missing else message.data[self._input_received - message.offset :]
-        if self._input_received + len(fresh) - self._taken > WINDOW or (fresh and self._input_ends):
+        if self._input_received + len(fresh) - self._input_consumed > WINDOW or (
+            fresh and self._input_ends
+        ):
             raise GuestProtocolError("more input than was granted")
         is_end = message.ends and not is_missing and not self._input_ends
         self._input_received += len(fresh)
@@ -285,10 +291,12 @@ class NodeCommand:
             is_sent = True
 
     def _send_progress(self) -> None:
-        if not self._is_told and self._fraction is not None:
-            self._is_told = True
+        if not self._fraction_is_sent and self._fraction is not None:
+            self._fraction_is_sent = True
             self._send(CommandProgress(self.id, self._fraction).encode())
 
     def _send_input_taken(self, *, again: bool = False) -> None:
-        message = InputTaken(self.id, self._taken, self._input_received, self._input_ends, again)
+        message = InputTaken(
+            self.id, self._input_consumed, self._input_received, self._input_ends, again
+        )
         self._send(message.encode())

@@ -106,7 +106,7 @@ class NodeFiles:
             known = PutTransfer(self._root, self._directory(), asked)
             self._open[transfer_id] = known
         put = self._touch(known, PutTransfer)
-        _see_same(put.asked, asked)
+        _see_same(put.request, asked)
         return Reply({"offset": put.offset})
 
     async def _put_piece(self, table: Mapping[str, object], data: bytes) -> Reply:
@@ -115,7 +115,7 @@ class NodeFiles:
             self._see_failure(transfer_id)
         put = self._touch(self._open.get(transfer_id), PutTransfer)
         try:
-            await put.take(check_whole(table, "offset"), data)
+            await put.receive(check_whole(table, "offset"), data)
         except UsageError:
             self._see_failure(transfer_id)
             raise
@@ -137,7 +137,7 @@ class NodeFiles:
             put.work = asyncio.ensure_future(put.deliver())
         if not await self._is_over(transfer_id, put.work):
             return Reply({"is_done": False})
-        self._done[transfer_id] = put.asked
+        self._done[transfer_id] = put.request
         while len(self._done) > _REMEMBERED:
             self._done.popitem(last=False)
         await self._end(transfer_id)

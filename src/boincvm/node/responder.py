@@ -67,7 +67,7 @@ class Responder:
         if ask.instance != self._instance:
             self._send(Answer(ask_id, GuestDiedError("the guest was restarted")).encode())
             return
-        for name in ask.heard:
+        for name in ask.confirmed:
             self._forget(name)
         if ask_id in self._answers:
             self._send(self._answers[ask_id])

@@ -85,9 +85,9 @@ class Transfer:
 class PutTransfer(Transfer):
     """A transfer to the guest."""
 
-    def __init__(self, root: FileRoot, directory: Path, asked: Asked) -> None:
+    def __init__(self, root: FileRoot, directory: Path, request: Asked) -> None:
         super().__init__(root, directory)
-        self.asked = asked
+        self.request = request
         self.offset = 0
         """Bytes received."""
         self.work: asyncio.Task[None] | None = None
@@ -98,12 +98,12 @@ class PutTransfer(Transfer):
         with as_host_errors():
             self._descriptor = open_descriptor(self._file, "x", permissions=0o600)
 
-    async def take(self, offset: int, data: bytes) -> None:
+    async def receive(self, offset: int, data: bytes) -> None:
         """Receive a piece, after waiting for all pieces before it; repeating one is harmless.
 
         Raises UsageError, HostDiskFullError, HostError.
         """
-        if offset + len(data) > self.asked.size or offset > self.offset + AHEAD:
+        if offset + len(data) > self.request.size or offset > self.offset + AHEAD:
             raise UsageError("a piece of a file that lies outside it, or too far ahead")
         while offset > self.offset and not self._is_closed:
             await self._news.wait()
@@ -124,20 +124,20 @@ class PutTransfer(Transfer):
 
     async def deliver(self) -> None:
         """Verify what was received, and put it into the guest. Raises BoincvmError."""
-        asked = self.asked
-        if self.offset != asked.size or self._hash.hexdigest() != asked.digest:
+        request = self.request
+        if self.offset != request.size or self._hash.hexdigest() != request.digest:
             raise InputFileError(
-                f"what was received for {asked.path} differs from what was sent",
+                f"what was received for {request.path} differs from what was sent",
                 hint="send it again",
             )
         source = self._file
-        if asked.is_tree:
+        if request.is_tree:
             source = await self._unpacked()
         else:
             with as_host_errors():
-                source.chmod(asked.mode | 0o400)
-                set_time(os.fsencode(source), asked.modified)
-        await self._root.put(source, guest_path(asked.path), asked.mode)
+                source.chmod(request.mode | 0o400)
+                set_time(os.fsencode(source), request.modified)
+        await self._root.put(source, guest_path(request.path), request.mode)
 
     async def _unpacked(self) -> Path:
         def work() -> None:
@@ -149,7 +149,7 @@ class PutTransfer(Transfer):
                 await self._in_thread(work)
         except UnsafePathError as error:
             raise InputFileError(
-                f"the tree for {self.asked.path} is refused: {error}",
+                f"the tree for {self.request.path} is refused: {error}",
                 hint="send files, directories and links within the tree, as plain tar",
             ) from error
         return self._directory / _TREE

@@ -26,7 +26,7 @@ from boincvm.standard_error import write_line
 _BOOT_HINT = "give it more time with --boot-limit"
 
 
-async def run_begun(
+async def run_prestarted(
     job: Job[MachineTask], early_start: EarlyStart, *, json_output: bool, show_progress: bool
 ) -> int:
     """Run `job` in the machine started early; return the exit code. Raises BoincvmError."""
@@ -85,7 +85,7 @@ class _Interruption:
     async def run(self, work: Coroutine[None, None, None]) -> None:
         """Run `work`. Raises BoincvmError with code 128+N if signal N ended the run."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(self._take_fault)
+        loop.set_exception_handler(self._handle_fault)
         self._task = asyncio.ensure_future(work)
         numbers = not_ignored(TERMINATION_SIGNALS)
         add_signal_handlers(numbers, self._receive)
@@ -117,7 +117,7 @@ class _Interruption:
             loop.call_later(self._job_run.job.limits.stop, self._end)
         self._number = self._number or number
 
-    def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    def _handle_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
         # An exception that comes with a future is left to whoever holds the future.
         if not isinstance(error, BaseException) or "future" in context:

@@ -8,7 +8,7 @@ from boincvm.runner.job_run import Observer
 from boincvm.sizes import format_size
 from boincvm.standard_error import show
 
-_WORDS = {
+_TEXTS = {
     "start": "starting the machine",
     "copy in": "copying the inputs in",
     "run": "running",
@@ -27,7 +27,7 @@ class ProgressLine(Observer):
         self._shown = False
         self._timer: asyncio.TimerHandle | None = None
         # The program's own output and our line cannot share a terminal.
-        self._stays_quiet_in_run = os.isatty(1)
+        self._is_hidden_in_run = os.isatty(1)
 
     def phase(self, name: str) -> None:
         self._phase, self._begin, self._moved = name, monotonic(), 0
@@ -38,11 +38,11 @@ class ProgressLine(Observer):
 
     def _draw(self) -> None:
         self._cancel()
-        if self._phase == "run" and self._stays_quiet_in_run:
+        if self._phase == "run" and self._is_hidden_in_run:
             self.clear()
             return
         seconds = monotonic() - self._begin
-        line = f"boincvm: {_WORDS.get(self._phase, self._phase)} {seconds:.0f} s"
+        line = f"boincvm: {_TEXTS.get(self._phase, self._phase)} {seconds:.0f} s"
         if self._moved:
             line += f", {format_size(self._moved)}"
         show(_CLEAR + line)

@@ -35,10 +35,12 @@ def run_job(
             with late_imports():
                 import asyncio
 
-                from boincvm.runner.loop import run_begun
+                from boincvm.runner.loop import run_prestarted
 
             return asyncio.run(
-                run_begun(job, early_start, json_output=json_output, show_progress=show_progress)
+                run_prestarted(
+                    job, early_start, json_output=json_output, show_progress=show_progress
+                )
             )
     finally:
         restore_signal_mask(former)

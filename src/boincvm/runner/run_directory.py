@@ -98,8 +98,8 @@ def _remove_stale(runs: Path) -> int:
 def _no_directory(error: OSError | RuntimeError) -> BoincvmError:
     reason = str(error)
     if isinstance(error, OSError):
-        place = f" {error.filename}" if error.filename else ""
-        reason = f"{error.strerror}{place}"
+        where = f" {error.filename}" if error.filename else ""
+        reason = f"{error.strerror}{where}"
         if error.errno in DISK_FULL:
             return HostDiskFullError(
                 f"the host's disk is full: {reason}", hint="free some space and run again"

@@ -13,12 +13,12 @@ from boincvm.host import filetree
 from boincvm.host.files import open_descriptor
 from boincvm.job.model import MachineTask
 from boincvm.machine.streams import (
+    Consumed,
     DescriptorSink,
     Fail,
     MemorySink,
     ProgramStreams,
     Sink,
-    Taken,
     readable_stdin,
 )
 from boincvm.tree_entries import UnsafePathError
@@ -42,7 +42,7 @@ class RunStreams:
 
     @asynccontextmanager
     async def open(
-        self, task: MachineTask, taken: Taken, fail: Fail
+        self, task: MachineTask, consumed: Consumed, fail: Fail
     ) -> AsyncIterator[ProgramStreams]:
         """Open the streams of `task`. This is a StreamOpener.
 
@@ -54,16 +54,16 @@ class RunStreams:
             for name, path, own in (("stdout", task.stdout, 1), ("stderr", task.stderr, 2)):
                 if path is not None:
                     descriptor = _open_output(self._directory, path, stack)
-                    sinks[name] = DescriptorSink(descriptor, taken, fail)
+                    sinks[name] = DescriptorSink(descriptor, consumed, fail)
                 elif self._capture:
-                    sinks[name] = self._memory(name, taken)
+                    sinks[name] = self._memory(name, consumed)
                 else:
-                    sinks[name] = DescriptorSink(own, taken, fail)
+                    sinks[name] = DescriptorSink(own, consumed, fail)
             yield ProgramStreams(stdin, sinks)
 
-    def _memory(self, name: str, taken: Taken) -> MemorySink:
-        sink = self.captured.setdefault(name, MemorySink(CAPTURED, taken))
-        sink.taken = taken
+    def _memory(self, name: str, consumed: Consumed) -> MemorySink:
+        sink = self.captured.setdefault(name, MemorySink(CAPTURED, consumed))
+        sink.consumed = consumed
         return sink
 
     def _open_stdin(self, task: MachineTask, stack: ExitStack) -> int | None:

@@ -42,7 +42,7 @@ from boincvm.shim.snapshots import Snapshot, Snapshots, read_checkpoint
 from boincvm.side_thread import in_side_thread
 
 _SETTINGS = Settings(Limits(boot=300.0, silence=120.0, stop=20.0), report_period=1.0)
-_KEPT_FOR_LAST = 30.0
+_LINGER_TIME = 30.0
 """Seconds that saving may take when the host is shutting down."""
 _LOG = logging.getLogger("boincvm.shim")
 
@@ -377,7 +377,7 @@ class ShimMachine:
         if self._over.done():
             return
         try:
-            async with asyncio.timeout(_KEPT_FOR_LAST):
+            async with asyncio.timeout(_LINGER_TIME):
                 await self.save()
         except (BoincvmError, OSError, TimeoutError) as error:
             await self._end(VmState.ABORTED, f"it could not be saved: {error}")

@@ -19,16 +19,16 @@ _LONGEST = 4096
 _LIMIT = 10.0
 """Seconds within which a request must arrive."""
 
-Take = Callable[[], Awaitable[dict[str, object]]]
+Save = Callable[[], Awaitable[dict[str, object]]]
 """Makes a checkpoint; returns what the user is told about it."""
 
 
 class ControlSocket:
     """The server side of the socket, created by `open`."""
 
-    def __init__(self, slot: Path, take: Take) -> None:
+    def __init__(self, slot: Path, save: Save) -> None:
         self._path = slot / SOCKET
-        self._take = take
+        self._save = save
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -61,7 +61,7 @@ class ControlSocket:
         if verb != "checkpoint":
             return {"error": "it was not understood", "hint": ""}
         try:
-            return await self._take()
+            return await self._save()
         except BoincvmError as error:
             return {"error": error.message, "hint": error.hint}
 

@@ -24,7 +24,7 @@ ROOM = 48 << 20
 one that had to give up what its program used did nothing else for minutes."""
 LEAST = 96 << 20
 """Smallest size, in bytes; an idle guest of the base image uses 78 MiB, including its kernel."""
-SETTLING = 2.0
+SETTLE_TIME = 2.0
 """Seconds that a guest takes to reach a new size; until then its figures do not agree."""
 
 
@@ -97,7 +97,7 @@ class MemoryLimit:
         allowed = self._allowed()
         try:
             size = await machine.hold_memory(
-                lambda guest: memory_for(machine.size, allowed, guest), SETTLING
+                lambda guest: memory_for(machine.size, allowed, guest), SETTLE_TIME
             )
         except HypervisorError as error:
             self._refused.add(machine)

@@ -60,7 +60,7 @@ class ClientRun:
     async def run(self) -> End:
         """Run the job; return how it ended. Unexpected exceptions propagate."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(self._take_fault)
+        loop.set_exception_handler(self._handle_fault)
         add_signal_handlers(not_ignored(TERMINATION_SIGNALS), self._receive)  # such as at shutdown
         self._client.on_heartbeat = self._beat
         ticks = asyncio.ensure_future(self._tick())
@@ -247,7 +247,7 @@ class ClientRun:
             await asyncio.sleep(STANDALONE_PERIOD)
             self._beat(Heartbeat())
 
-    def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    def _handle_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
         if isinstance(error, BaseException) and "future" not in context:
             self._fail(error)

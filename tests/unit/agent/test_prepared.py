@@ -35,7 +35,7 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         remove(path)
 
     (tmp_path / "cgroup.procs").touch()
-    monkeypatch.setattr(control_group, "PLACE", str(tmp_path))
+    monkeypatch.setattr(control_group, "DIRECTORY", str(tmp_path))
     monkeypatch.setattr(posix, "mkdir", mkdir)
     monkeypatch.setattr(posix, "rmdir", rmdir)
     return tmp_path

@@ -71,7 +71,7 @@ class Unprepared(Prepared):
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(status_channel_module, "PLACE", str(tmp_path / "run"))
+    monkeypatch.setattr(status_channel_module, "DIRECTORY", str(tmp_path / "run"))
     return tmp_path / "run"
 
 

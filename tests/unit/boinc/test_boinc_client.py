@@ -168,7 +168,7 @@ async def test_the_client_was_dead_before(fake: FakeClient) -> None:
 async def test_a_kernel_that_does_not_tell_of_it(
     fake: FakeClient, monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
-    monkeypatch.setattr(client_liveness, "_ASK_PERIOD", 0.02)
+    monkeypatch.setattr(client_liveness, "_CHECK_PERIOD", 0.02)
     if error is None:
         monkeypatch.delattr(os, "pidfd_open")
     else:
@@ -181,7 +181,7 @@ async def test_a_kernel_that_does_not_tell_of_it(
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(client.next_event(), 0.1)
     monkeypatch.undo()
-    monkeypatch.setattr(client_liveness, "_ASK_PERIOD", 0.02)
+    monkeypatch.setattr(client_liveness, "_CHECK_PERIOD", 0.02)
     await fake.die()
     assert await next_event(client) is Event.CLIENT_GONE
     client.close()

@@ -54,13 +54,15 @@ class Guest:
 
 @asynccontextmanager
 async def linked(
-    state: dict[str, object] | None = None, *, is_asked: bool = False
+    state: dict[str, object] | None = None, *, attach_is_sent: bool = False
 ) -> AsyncIterator[tuple[Guest, GuestLink]]:
     near, far = socket.socketpair()
     near.setblocking(False)
     far.setblocking(False)
     with far:
-        link = await GuestLink.open(SocketChannel(near), attach_to=state, is_asked=is_asked)
+        link = await GuestLink.open(
+            SocketChannel(near), attach_to=state, attach_is_sent=attach_is_sent
+        )
         try:
             yield Guest(far), link
         finally:
@@ -286,7 +288,7 @@ async def test_a_watched_file() -> None:
 
 async def test_a_guest_that_was_asked_before_there_was_a_link() -> None:
     """It may answer at any time, and is not asked again."""
-    async with linked({"next_call": 1}, is_asked=True) as (guest, link):
+    async with linked({"next_call": 1}, attach_is_sent=True) as (guest, link):
         await guest.say("attached", calls="")
         heard = asyncio.Event()
         asyncio.get_running_loop().call_later(0.05, heard.set)

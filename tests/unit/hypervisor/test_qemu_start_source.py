@@ -18,8 +18,8 @@ from boincvm.hypervisor.qemu.start_source import (
     GOLDEN_STATE,
     Boot,
     Cloned,
-    Origin,
     Restored,
+    StartSource,
     after,
     free_layer,
 )
@@ -272,7 +272,7 @@ def test_names_of_layers_go_upwards(spec: MachineSpec) -> None:
 
 @pytest.mark.parametrize("kind", ["boot", "restored", "cloned"])
 def test_to_close_twice_is_harmless(saved: MachineSpec, golden: Path, kind: str) -> None:
-    sources: dict[str, Origin] = {
+    sources: dict[str, StartSource] = {
         "boot": Boot(), "cloned": Cloned(golden), "restored": Restored(checkpoint(saved))
     }  # fmt: skip
     for source in sources.values():

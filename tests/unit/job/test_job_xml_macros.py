@@ -2,7 +2,7 @@
 
 import pytest
 
-from boincvm.job.macros import Macros, expand, resolve_names, words_with_physical_names
+from boincvm.job.macros import Macros, expand, resolve_names, with_physical_names
 
 MACROS = Macros("/boinc/projects/p", 4, "/boinc/slots/0", 1)
 
@@ -69,7 +69,7 @@ def test_what_resolve_raises_passes_through():
     with pytest.raises(LookupError, match="in"):
         resolve_names("boinc_resolve(in)", refuse)
     with pytest.raises(LookupError, match="in"):
-        words_with_physical_names(["./in"], refuse)
+        with_physical_names(["./in"], refuse)
 
 
 def test_a_long_text_takes_no_time():
@@ -78,9 +78,9 @@ def test_a_long_text_takes_no_time():
     assert resolve_names("boinc_resolve(a)" * 60_000, str.upper) == "A" * 60_000
 
 
-def test_words_with_physical_names():
+def test_arguments_with_physical_names():
     words = ["./in", "in", "-i./in", "./", ".", "../in", "./a/b", ""]
-    assert words_with_physical_names(words, "<{}>".format) == [
+    assert with_physical_names(words, "<{}>".format) == [
         "<./in>",
         "in",
         "-i./in",

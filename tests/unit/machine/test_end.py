@@ -119,7 +119,7 @@ async def test_it_is_up_until_it_ends(machine: ManagedMachine) -> None:
 
 
 async def test_one_that_is_saved_is_not_up(machine: ManagedMachine) -> None:
-    await machine.keep(1, lambda: None, last=True)
+    await machine.save(1, lambda: None, last=True)
     assert not machine.is_up
 
 
@@ -130,7 +130,7 @@ async def test_one_that_ended_while_it_was_saved_is_not_up(machine: ManagedMachi
 
     fake(machine).save = save  # type: ignore[method-assign]
     with pytest.raises(HypervisorError, match="in the middle"):
-        await machine.keep(1, lambda: None, last=True)
+        await machine.save(1, lambda: None, last=True)
     assert not machine.is_up
     assert (await end_of(machine)).cause is EndCause.KILLED
 
@@ -218,6 +218,6 @@ async def test_the_limit_of_falling_quiet(machine: ManagedMachine) -> None:
         None if word == "quiesce" else obey(word, call, frame)
     )
     with pytest.raises(GuestHungError, match=r"did not become quiet within 0\.1 s"):
-        await machine.keep(1, lambda: None, last=False)
+        await machine.save(1, lambda: None, last=False)
     assert machine.is_answering
     assert machine.session.end is None

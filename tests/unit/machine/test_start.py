@@ -216,7 +216,7 @@ async def test_a_checkpoint_whose_machine_others_kill_while_it_wakes(
 ) -> None:
     """It is no SavedMachineError, for which its owner would let the work begin anew."""
     first = await start(driver, spec, Boot())
-    checkpoint, link, _ = await first.keep(7, lambda: None, last=True)
+    checkpoint, link, _ = await first.save(7, lambda: None, last=True)
     driver.silent.add(len(driver.machines))
     source = Restore(saved()._replace(checkpoint=checkpoint, link=link), _nothing)
     driver.has_started.clear()
@@ -264,7 +264,7 @@ async def test_a_checkpoint_alone(driver: Driver, spec: MachineSpec) -> None:
 async def test_a_checkpoint_that_works(driver: Driver, spec: MachineSpec) -> None:
     """Its programs are attached before its guest goes on."""
     first = await start(driver, spec, Boot())
-    checkpoint, link, _ = await first.keep(7, lambda: None, last=True)
+    checkpoint, link, _ = await first.save(7, lambda: None, last=True)
     seen: list[MachineState] = []
     again = ManagedMachine(driver, spec)
     state = saved()._replace(checkpoint=checkpoint, link=link)
@@ -277,7 +277,7 @@ async def test_a_checkpoint_that_works(driver: Driver, spec: MachineSpec) -> Non
 
 async def test_a_checkpoint_whose_owner_wakes_it(driver: Driver, spec: MachineSpec) -> None:
     first = await start(driver, spec, Boot())
-    checkpoint, link, _ = await first.keep(7, lambda: None, last=True)
+    checkpoint, link, _ = await first.save(7, lambda: None, last=True)
     again = ManagedMachine(driver, spec)
     await again.start([Restore(saved()._replace(checkpoint=checkpoint, link=link))])
     await again.resume()
@@ -297,7 +297,7 @@ async def test_whatever_goes_on_from_a_disk_is_given_what_is_its_own(
 
     async def restore(attach: Callable[[GuestLink], None] | None) -> Restore:
         first = await start(driver, spec, Boot())
-        checkpoint, link, _ = await first.keep(7, lambda: None, last=True)
+        checkpoint, link, _ = await first.save(7, lambda: None, last=True)
         return Restore(saved()._replace(checkpoint=checkpoint, link=link), attach)
 
     given: list[dict[str, str]] = []
@@ -432,6 +432,6 @@ async def test_one_that_cannot_be_kept_says_so_and_runs_on(spec: MachineSpec) ->
     assert not machine.can_be_saved
     for last in (False, True):
         with pytest.raises(HypervisorError, match="cannot be saved"):
-            await machine.keep(1, lambda: None, last=last)
+            await machine.save(1, lambda: None, last=last)
     assert driver.machines[0].state is MachineState.RUNNING
     await machine.close()

@@ -181,7 +181,7 @@ class Stub:
     def resident(self) -> int:
         return 0
 
-    async def keep(self, *_: object, record_layers: RecordLayers, **__: object) -> object:
+    async def save(self, *_: object, record_layers: RecordLayers, **__: object) -> object:
         if self.new_layer:
             await record_layers((*self.disk_layers, self.new_layer))
         raise self.fault

@@ -118,22 +118,22 @@ async def test_a_machine_is_held_and_let_go(managed: ManagedMachine, machine: Fa
         (150 * MIB, 150 * MIB),
         (ENDLESS, SIZE),
     ):
-        assert await managed.hold_memory(within(allowed), settling=0) == expected
+        assert await managed.hold_memory(within(allowed), settle_time=0) == expected
         assert machine.memory_size == expected
 
 
 async def test_figures_of_a_guest_that_changes_do_not_count(
     managed: ManagedMachine, machine: FakeMachine
 ) -> None:
-    assert await managed.hold_memory(within(200 * MIB), settling=1000) == 200 * MIB
-    assert await managed.hold_memory(within(150 * MIB), settling=1000) is None
+    assert await managed.hold_memory(within(200 * MIB), settle_time=1000) == 200 * MIB
+    assert await managed.hold_memory(within(150 * MIB), settle_time=1000) is None
     assert machine.memory_size == 200 * MIB
-    assert await managed.hold_memory(within(ENDLESS), settling=1000) == SIZE
+    assert await managed.hold_memory(within(ENDLESS), settle_time=1000) == SIZE
 
 
 async def test_a_machine_that_was_saved_is_told_again(managed: ManagedMachine) -> None:
     assert await managed.hold_memory(within(150 * MIB), 0) == 150 * MIB
-    checkpoint, link, _ = await managed.keep(1, lambda: None, last=True)
+    checkpoint, link, _ = await managed.save(1, lambda: None, last=True)
     saved = SavedMachine(
         checkpoint, "fake", "digest", MachineShape(memory=SIZE), link=link, steps=(), task=None
     )
@@ -148,7 +148,7 @@ async def test_a_machine_that_does_not_run_is_left_alone(
     managed: ManagedMachine, machine: FakeMachine
 ) -> None:
     await machine.stop()
-    assert await managed.hold_memory(within(200 * MIB), settling=0) is None
+    assert await managed.hold_memory(within(200 * MIB), settle_time=0) is None
 
 
 async def test_a_hypervisor_that_refuses_is_not_asked_again(

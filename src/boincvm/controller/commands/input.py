@@ -55,9 +55,9 @@ class InputFeed:
 
     def handle(self, answer: Answer, message: InputTaken) -> None:
         """Record how much input a guest has taken. Raises GuestProtocolError."""
-        if message.heard > self._log.end or (message.ends and not self.has_end):
+        if message.received > self._log.end or (message.ends and not self.has_end):
             raise GuestProtocolError("a guest acknowledged input that was not sent")
         # Messages may arrive out of order.
-        answer.input_confirmed = max(answer.input_confirmed, message.heard)
+        answer.input_confirmed = max(answer.input_confirmed, message.received)
         answer.input_taken = max(answer.input_taken, message.taken)
         answer.input_ends = answer.input_ends or message.ends

@@ -20,7 +20,7 @@ ASK_LIMIT = 600.0
 PATIENCE = 60.0
 """Seconds after which a shim that was told to power off is killed, and its machine with it."""
 
-Asked = Mapping[str, Json]
+Options = Mapping[str, Json]
 Table = dict[str, Json]
 _REMOTE = ("pause", "resume", "save", "stop", "power_off", "snapshot_take", "snapshot_remove")
 
@@ -31,7 +31,7 @@ class MachineOperations:
     def __init__(self, machines: Machines, hub: Hub) -> None:
         self._machines = machines
         self._hub = hub
-        self._local: dict[str, Callable[[LocalMachine, Asked], Awaitable[Table]]] = {
+        self._local: dict[str, Callable[[LocalMachine, Options], Awaitable[Table]]] = {
             "start": self._start,
             "reset": self._reset,
             "discard": self._discard,
@@ -51,35 +51,35 @@ class MachineOperations:
         found = self._hub.registry.find(selector)
         return sorted([*local, *(guest.id for guest in found if guest.id not in known)])
 
-    async def each(self, vms: str, verb: str, asked: Asked) -> Table:
+    async def each(self, vms: str, verb: str, options: Options) -> Table:
         """Return the outcomes by id. Raises UsageError if `vms` matches no machine."""
         targets = self.targets(parse_selector(vms))
         if not targets:
             raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
         async with asyncio.TaskGroup() as group:
-            tasks = {one: group.create_task(self._outcome(one, verb, asked)) for one in targets}
+            tasks = {one: group.create_task(self._outcome(one, verb, options)) for one in targets}
         return {one: task.result() for one, task in tasks.items()}
 
-    async def _outcome(self, vm: str, verb: str, asked: Asked) -> Table:
+    async def _outcome(self, vm: str, verb: str, options: Options) -> Table:
         try:
-            return await self.one(vm, verb, asked)
+            return await self.one(vm, verb, options)
         except BoincvmError as error:
             return {"error": {**error.table()}}
 
-    async def one(self, vm: str, verb: str, asked: Asked) -> Table:
+    async def one(self, vm: str, verb: str, options: Options) -> Table:
         """Run an operation on one machine and return its result. Raises BoincvmError."""
         machine = self._machines.find(vm)
         if machine is None:
-            return await self._ask_elsewhere(vm, verb, asked)
+            return await self._ask_elsewhere(vm, verb, options)
         machine.find_shim()
         try:
             act = self._local.get(verb)
-            result = await (act(machine, asked) if act else self._ask(machine, verb, asked))
+            result = await (act(machine, options) if act else self._ask(machine, verb, options))
         except OSError as error:
             raise host_error("the host's system refused", error) from error
         return {"state": str(machine.state), **result}
 
-    async def _ask_elsewhere(self, vm: str, verb: str, asked: Asked) -> Table:
+    async def _ask_elsewhere(self, vm: str, verb: str, options: Options) -> Table:
         guest = self._guest(vm)
         if "life" not in guest.capabilities:
             raise UsageError(
@@ -93,7 +93,7 @@ class MachineOperations:
                 f" {verb.replace('_', ' ')}",
                 hint="ask the controller of its own host",
             )
-        reply = await self._hub.requester.ask(guest, verb, asked, within=ASK_LIMIT)
+        reply = await self._hub.requester.ask(guest, verb, options, within=ASK_LIMIT)
         return _plain(reply.table)
 
     def _guest(self, vm: str) -> Guest:
@@ -102,13 +102,13 @@ class MachineOperations:
             raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
         return guest
 
-    async def _ask(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
+    async def _ask(self, machine: LocalMachine, verb: str, options: Options) -> Table:
         """Send a request to a machine's shim, which may end without an answer."""
         await machine.until(lambda: not machine.is_ending)
         if not machine.has_shim or (machine.state is VmState.STUCK and verb != "power_off"):
             raise refusal(machine.id, machine.state, machine.why)
         ended = asyncio.ensure_future(machine.until(lambda: _is_lost(machine)))
-        answer = asyncio.ensure_future(self._ask_when_there(machine, verb, asked))
+        answer = asyncio.ensure_future(self._ask_when_there(machine, verb, options))
         try:
             await asyncio.wait((ended, answer), return_when=asyncio.FIRST_COMPLETED)
             # If the shim has ended, that tells more than its missing answer.
@@ -132,7 +132,7 @@ class MachineOperations:
             hint=machine.state.meaning.remedy.format(vm=machine.id),
         )
 
-    async def _ask_when_there(self, machine: LocalMachine, verb: str, asked: Asked) -> Table:
+    async def _ask_when_there(self, machine: LocalMachine, verb: str, options: Options) -> Table:
         if verb != "power_off":
             await machine.until(lambda: machine.state is not VmState.STARTING)
         try:
@@ -143,12 +143,12 @@ class MachineOperations:
                 f"the shim of the machine {machine.id} has not connected to the bus",
                 hint=f"see boincvm logs {machine.id}; boincvm stop --now {machine.id} ends it",
             ) from None
-        reply = await self._hub.requester.ask(guest, verb, asked, within=ASK_LIMIT)
+        reply = await self._hub.requester.ask(guest, verb, options, within=ASK_LIMIT)
         return _plain(reply.table)
 
     # Operations on machines of this host.
 
-    async def _start(self, machine: LocalMachine, _asked: Asked) -> Table:
+    async def _start(self, machine: LocalMachine, _options: Options) -> Table:
         """Make a machine run, whatever state it is in."""
         while True:
             await machine.until(lambda: not machine.is_ending)
@@ -164,11 +164,11 @@ class MachineOperations:
                 await self._ask(machine, "resume", {})
             await machine.until_not(state)
 
-    async def _end(self, machine: LocalMachine, asked: Asked) -> Table:
+    async def _end(self, machine: LocalMachine, options: Options) -> Table:
         if not machine.has_shim:
             return {}  # it is off already
-        if "within" in asked:
-            await self._ask(machine, "stop", asked)
+        if "within" in options:
+            await self._ask(machine, "stop", options)
         else:
             await self._power_off(machine)
         await machine.until(lambda: not machine.has_shim)
@@ -182,47 +182,47 @@ class MachineOperations:
         except TimeoutError:
             machine.kill_shim()
 
-    async def _save(self, machine: LocalMachine, asked: Asked) -> Table:
+    async def _save(self, machine: LocalMachine, options: Options) -> Table:
         if not machine.has_shim and machine.state is VmState.SAVED:
             return {}
-        await self._ask(machine, "save", asked)
+        await self._ask(machine, "save", options)
         await machine.until(lambda: not machine.has_shim)
         if machine.state is not VmState.SAVED:
             raise self._has_ended(machine, "save")
         return {}
 
-    async def _reset(self, machine: LocalMachine, asked: Asked) -> Table:
-        await self._end(machine, asked)
+    async def _reset(self, machine: LocalMachine, options: Options) -> Table:
+        await self._end(machine, options)
         if machine.state is VmState.SAVED:
             self._machines.discard(machine)
         await self._machines.start(machine)
         return {}
 
-    async def _discard(self, machine: LocalMachine, _asked: Asked) -> Table:
+    async def _discard(self, machine: LocalMachine, _options: Options) -> Table:
         self._machines.discard(machine)
         self._hub.commands.handle_loss(machine.id, "the machine's saved state was discarded")
         return {}
 
-    async def _remove(self, machine: LocalMachine, asked: Asked) -> Table:
-        if asked.get("force"):
+    async def _remove(self, machine: LocalMachine, options: Options) -> Table:
+        if options.get("force"):
             await self._end(machine, {})
         self._machines.remove(machine)
         return {"state": "removed"}
 
-    async def _snapshot_list(self, machine: LocalMachine, _asked: Asked) -> Table:
+    async def _snapshot_list(self, machine: LocalMachine, _options: Options) -> Table:
         return {"snapshots": [one.table() for one in Snapshots(machine.directory).all()]}
 
-    async def _snapshot_restore(self, machine: LocalMachine, asked: Asked) -> Table:
-        name = asked.get("name")
+    async def _snapshot_restore(self, machine: LocalMachine, options: Options) -> Table:
+        name = options.get("name")
         found = Snapshots(machine.directory).find(None if name is None else str(name))
         await self._end(machine, {})
         await self._machines.start(machine, found.name)
         return {"snapshot": found.name}
 
-    async def _snapshot_remove(self, machine: LocalMachine, asked: Asked) -> Table:
+    async def _snapshot_remove(self, machine: LocalMachine, options: Options) -> Table:
         if machine.has_shim:
-            return await self._ask(machine, "snapshot_remove", asked)
-        self._machines.remove_snapshot(machine, str(asked.get("name")))
+            return await self._ask(machine, "snapshot_remove", options)
+        self._machines.remove_snapshot(machine, str(options.get("name")))
         return {}
 
 

@@ -229,18 +229,18 @@ class InputTaken:
     command_id: str
     taken: int
     """The program has read the input before this offset."""
-    heard: int
+    received: int
     """The guest has received the input before this offset."""
     ends: bool
     """The guest knows where the input ends."""
     again: bool = False
-    """Send the input after `heard` again."""
+    """Send the input after `received` again."""
 
     def encode(self) -> bytes:
         fields = {
             "cmd-id": self.command_id,
             "offset": self.taken,
-            "heard": self.heard,
+            "heard": self.received,
             "ends": self.ends,
             "again": self.again,
         }
@@ -248,11 +248,11 @@ class InputTaken:
 
     @classmethod
     def read(cls, envelope: Envelope) -> Self:
-        heard = envelope.whole("heard")
+        received = envelope.whole("heard")
         return cls(
             envelope.text("cmd-id"),
-            envelope.whole("offset", heard),
-            heard,
+            envelope.whole("offset", received),
+            received,
             envelope.flag("ends"),
             envelope.flag("again"),
         )

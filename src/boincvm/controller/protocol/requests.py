@@ -47,7 +47,7 @@ class Ask:
     """The guest's life that is meant."""
     verb: str
     arguments: Mapping[str, object]
-    heard: tuple[str, ...] = ()
+    confirmed: tuple[str, ...] = ()
     """Ids of requests whose answers were received and need not be kept any more."""
     data: bytes = b""
 
@@ -58,23 +58,26 @@ class Ask:
             "instance": self.instance,
             "verb": self.verb,
             "arguments": dict(self.arguments),
-            "heard": list(self.heard),
+            "heard": list(self.confirmed),
         }
         return pack(self.NAME, fields, self.data)
 
     @classmethod
     def read(cls, envelope: Envelope) -> Self:
         ask_id, verb = envelope.text("ask-id"), envelope.text("verb")
-        arguments, heard = envelope.fields.get("arguments", {}), envelope.fields.get("heard", [])
+        arguments, confirmed = (
+            envelope.fields.get("arguments", {}),
+            envelope.fields.get("heard", []),
+        )
         if (
             not isinstance(arguments, dict)
-            or not isinstance(heard, list)
-            or len(heard) > MOST_CONFIRMED
+            or not isinstance(confirmed, list)
+            or len(confirmed) > MOST_CONFIRMED
             or max(len(ask_id), len(verb)) > LONGEST_ID
             or len(envelope.data) > MOST_DATA
         ):
             raise GuestProtocolError("an ASK on the bus has invalid fields, or is too large")
-        names = tuple(name for name in heard if isinstance(name, str))
+        names = tuple(name for name in confirmed if isinstance(name, str))
         return cls(ask_id, envelope.any_text("instance"), verb, arguments, names, envelope.data)
 
 

@@ -89,8 +89,8 @@ class Methods:
     def _lifecycle(self, operation: str, parameters: tuple[str, ...]) -> Method:
         async def of(vm: str, name: str | None = None, description: str = "") -> object:
             given = {"name": name, "description": description}
-            asked = {parameter: given[parameter] for parameter in parameters}
-            return await self._each(operation, vm, **asked)
+            options = {parameter: given[parameter] for parameter in parameters}
+            return await self._each(operation, vm, **options)
 
         async def simple(vm: str) -> object:
             return await self._each(operation, vm)
@@ -99,8 +99,8 @@ class Methods:
         chosen.__doc__ = operations.OPERATIONS[operation].summary
         return chosen
 
-    async def _each(self, operation: str, vm: str, **asked: object) -> object:
-        outcomes = (await self._do(operation, vms=vm, **asked))["outcomes"]
+    async def _each(self, operation: str, vm: str, **options: object) -> object:
+        outcomes = (await self._do(operation, vms=vm, **options))["outcomes"]
         if set(outcomes) == {vm} and "error" in outcomes[vm]:
             error = outcomes[vm]["error"]
             raise HostError(error["message"], hint=error["hint"])
@@ -151,8 +151,8 @@ class Methods:
 
     async def ping(self, vm: str, timeout_secs: float = 5.0) -> object:
         """Ping a machine; of several, return those that answer."""
-        asked = await self._do("ping", vms=vm, timeout=timeout_secs)
-        answers, refused = asked["answers"], asked["refused"]
+        options = await self._do("ping", vms=vm, timeout=timeout_secs)
+        answers, refused = options["answers"], options["refused"]
         results = {one: f"PONG from {one}" for one, took in answers.items() if took is not None}
         if vm in refused:
             raise HostError(refused[vm]["message"], hint=refused[vm]["hint"])

@@ -51,8 +51,8 @@ class QemuDriver:
 
     def take_begun(self) -> "BegunProcess | None":
         """Return the process that already runs, on the first call only."""
-        begun, self._begun = self._begun, None
-        return begun
+        started, self._started = self._started, None
+        return started
 
     def machine(self, spec: MachineSpec) -> QemuMachine:
         self.check(spec)
@@ -99,5 +99,5 @@ class QemuGoldenSnapshots:
         driver.check(spec)
         begun = driver.take_begun()
         return QemuMachine(
-            spec, driver.accelerator, lambda: Cloned(golden), is_clone=True, begun=begun
+            spec, driver.accelerator, lambda: Cloned(golden), is_clone=True, started=started
         )

@@ -65,7 +65,7 @@ class QemuMachine:
         self,
         spec: MachineSpec,
         accelerator: str,
-        begin: Callable[[], Origin],
+        begin: Callable[[], StartSource],
         *,
         checkpoint: Checkpoint | None = None,
         is_clone: bool = False,
@@ -73,7 +73,7 @@ class QemuMachine:
         begun: "BegunProcess | None" = None,
         on_step: OnStep = _ignore,
     ) -> None:
-        """Define the machine; `checkpoint` is its checkpoint, `begun` its process if that runs.
+        """Define the machine; `checkpoint` is its checkpoint, `started` its process if that runs.
 
         `on_step` is called with each step of a checkpoint.
         """
@@ -81,17 +81,17 @@ class QemuMachine:
         self._on_step = on_step
         self.state = MachineState.SAVED if checkpoint or is_clone else MachineState.DEFINED
         self._accelerator = accelerator
-        self._begin_from = begin
-        self._origin: Origin | None = None
+        self._make_source = begin
+        self._source: StartSource | None = None
         self._launch = Launch(())
         self._layers: tuple[str, ...] = ()
         self._checkpoint = checkpoint
         self._is_freezable = is_freezable
         self._process: QemuProcess | None = None
-        self._begun = begun
-        if begun is not None:
-            self._origin, self._process = begun.origin, begun.process
-            self._launch, self._layers = begun.launch, begun.launch.layers
+        self._started = started
+        if started is not None:
+            self._source, self._process = started.source, started.process
+            self._launch, self._layers = started.launch, started.launch.layers
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._asked_to_end = False
@@ -138,17 +138,17 @@ class QemuMachine:
         self._prepare()
         self.state = MachineState.CREATED
 
-    def _prepare(self) -> Origin:
-        origin = self._origin
-        if origin is None:
-            origin = self._origin = self._begin_from()
+    def _prepare(self) -> StartSource:
+        source = self._source
+        if source is None:
+            source = self._source = self._make_source()
             try:
-                self._launch = origin.prepare(self.spec)
+                self._launch = source.prepare(self.spec)
                 self._layers = self._launch.layers
             except BaseException:
-                self._close_origin()
+                self._close_source()
                 raise
-        return origin
+        return source
 
     async def start(self) -> Channel:
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
@@ -156,38 +156,38 @@ class QemuMachine:
         if self.state is MachineState.DESTROYED:
             raise HypervisorError("the machine was destroyed, so it cannot start")
         await self.create()
-        origin = self._prepare()
+        source = self._prepare()
         try:
-            process = self._process = self._take_process(origin)
+            process = self._process = self._take_process(source)
             self._asked_to_end = False
             self._console = Console(process.console)
             try:
-                await self._begin(process, origin)
+                await self._begin(process, source)
             except BaseException:
                 process.link.close()
                 raise
         finally:
-            self._close_origin()
+            self._close_source()
         stands_still = self._launch.stands_still
         self.state = MachineState.PAUSED if stands_still else MachineState.RUNNING
         return SocketChannel(process.link)
 
-    def _take_process(self, origin: Origin) -> QemuProcess:
-        begun, self._begun = self._begun, None
-        if begun is not None:
-            return begun.process
-        return QemuProcess(self.spec, self._accelerator, self._launch, origin.descriptors)
+    def _take_process(self, source: StartSource) -> QemuProcess:
+        started, self._started = self._started, None
+        if started is not None:
+            return started.process
+        return QemuProcess(self.spec, self._accelerator, self._launch, source.descriptors)
 
-    def _close_origin(self) -> None:
-        if self._origin is not None:
-            self._origin.close()
-            self._origin = None
+    def _close_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
-    async def _begin(self, process: QemuProcess, origin: Origin) -> None:
+    async def _begin(self, process: QemuProcess, source: StartSource) -> None:
         """Load the saved state once QEMU answers, and unlink its files."""
         try:
             self._monitor = await Monitor.open(process.qmp)
-            await self._while_it_lives("loading its state", origin.load(self._monitor))
+            await self._while_it_lives("loading its state", source.load(self._monitor))
         except HypervisorError as error:
             end = await self._end_of_start(process)
             reason = process.last_output() or error
@@ -286,7 +286,7 @@ class QemuMachine:
         if self._process is not None:
             await self._process.child.wait()
         await self._release()
-        self._begin_from = lambda: Restored(checkpoint)
+        self._make_source = lambda: Restored(checkpoint)
         self.state = MachineState.SAVED
         return checkpoint
 
@@ -337,7 +337,7 @@ class QemuMachine:
             self._process.child.kill()
             await self._process.child.wait()
             await self._release()
-        self._close_origin()
+        self._close_source()
         if self.state in (MachineState.RUNNING, MachineState.PAUSED):
             self.state = MachineState.STOPPED
 

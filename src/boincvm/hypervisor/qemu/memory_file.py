@@ -152,14 +152,14 @@ class MemoryWriter:
     def _shorten_chain(self) -> list[str]:
         """Return the chain without the files that hold no live page."""
         used = set().union(*(set(table.files) for table in self._tables)) | {self._own}
-        kept = [file_number for file_number in range(1, self._own + 1) if file_number in used]
-        if len(kept) > _MOST_FILES:
+        used_files = [file_number for file_number in range(1, self._own + 1) if file_number in used]
+        if len(used_files) > _MOST_FILES:
             raise MemoryFileError("too many files")
-        if len(kept) < self._own:
-            file_numbers = {old: new for new, old in enumerate(kept, 1)} | {0: 0}
+        if len(used_files) < self._own:
+            file_numbers = {old: new for new, old in enumerate(used_files, 1)} | {0: 0}
             for table in self._tables:
                 table.files = array("H", map(file_numbers.__getitem__, table.files))
-        return [self._chain[file_number - 1] for file_number in kept]
+        return [self._chain[file_number - 1] for file_number in used_files]
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from boincvm.hypervisor.contract import Driver
 
 
-class BegunProcess:
-    """A running process with the `launch` that `origin` prepared for it."""
+class StartedProcess:
+    """A running process with the `launch` that `source` prepared for it."""
 
-    def __init__(self, process: QemuProcess, launch: Launch, origin: Origin) -> None:
+    def __init__(self, process: QemuProcess, launch: Launch, source: StartSource) -> None:
         self.process = process
         self.launch = launch
-        self.origin = origin
+        self.source = source
 
     @classmethod
-    def start(cls, spec: MachineSpec, accelerator: str, origin: Origin) -> Self:
+    def start(cls, spec: MachineSpec, accelerator: str, source: StartSource) -> Self:
         """Start the process.
 
         Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
         try:
-            launch = origin.prepare(spec)
-            process = QemuProcess(spec, accelerator, launch, origin.descriptors)
+            launch = source.prepare(spec)
+            process = QemuProcess(spec, accelerator, launch, source.descriptors)
         except BaseException:
-            origin.close()
+            source.close()
             raise
-        return cls(process, launch, origin)
+        return cls(process, launch, source)
 
     @property
     def link(self) -> socket.socket:
@@ -54,7 +54,7 @@ class BegunProcess:
         self.process.child.end()
         self.process.close_channels()
         self.process.release()
-        self.origin.close()
+        self.source.close()
 
 
 class QemuPrestart:
@@ -79,14 +79,14 @@ class QemuPrestart:
 
         Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
-        origin = Cloned(golden) if golden else Boot()
-        self._begun = BegunProcess.start(spec, self._accelerator, origin)
+        source = Cloned(golden) if golden else Boot()
+        self._started = StartedProcess.start(spec, self._accelerator, source)
 
     def send(self, data: bytes) -> None:
         """Write to the guest link's channel. Raises OSError if QEMU has ended."""
-        if self._begun is None:
+        if self._started is None:
             raise RuntimeError("nothing has been prestarted")
-        self._begun.link.sendall(data)
+        self._started.link.sendall(data)
 
     def driver(self) -> Driver:
         from boincvm.hypervisor.qemu.driver import QemuDriver
@@ -94,5 +94,5 @@ class QemuPrestart:
         return QemuDriver(self._accelerator, self._begun, self._architecture)
 
     def end(self) -> None:
-        if self._begun is not None:
-            self._begun.end()
+        if self._started is not None:
+            self._started.end()

@@ -42,7 +42,7 @@ def free_layer(directory: Path) -> str:
     return layer_name(max(numbers, default=-1) + 1)
 
 
-class Origin(Protocol):
+class StartSource(Protocol):
     """What one start of a machine begins from.
 
     All methods may raise HypervisorError, HostDiskFullError.

@@ -145,10 +145,12 @@ def _blocks(source: int, name: str) -> Iterator[tuple[int, int | None]]:
     map_at, data_at = struct.unpack_from("<II", head, _FIELDS_AT + 20 + 256)
     (blocks,) = struct.unpack_from("<I", head, _ALLOCATED_AT - 4)
     length = os.fstat(source).st_size
-    for block, (place,) in enumerate(struct.iter_unpack("<I", read_at(source, 4 * blocks, map_at))):
-        if place == _NOT_THERE:
+    for block, (position,) in enumerate(
+        struct.iter_unpack("<I", read_at(source, 4 * blocks, map_at))
+    ):
+        if position == _NOT_THERE:
             continue
-        offset = data_at + place * BLOCK
-        if place != _ZERO and offset >= length:
+        offset = data_at + position * BLOCK
+        if position != _ZERO and offset >= length:
             raise LayerRefusedError(f"{name} is damaged: a block is not in the file")
-        yield block, None if place == _ZERO else offset
+        yield block, None if position == _ZERO else offset

@@ -205,12 +205,12 @@ class _Make:
         jobs = processors()
         follow_tool(
             ["make", f"-j{jobs}", f"ARCH={self._architecture}", target],
-            self._take,
+            self._show_line,
             environment={**_ENVIRONMENT, "HOME": str(self._tree)},
             directory=self._tree,
         )
 
-    def _take(self, line: str) -> None:
+    def _show_line(self, line: str) -> None:
         found = _OBJECT.match(line)
         if found is not None:
             self._objects += 1

@@ -106,11 +106,18 @@ class SourceArchive:
         """
         path = self._archives / source.file_name
         if not path.exists() or _sha256(path) != source.sha256:
-            place = directory / "download"
-            place.mkdir()
+            apt_directory = directory / "download"
+            apt_directory.mkdir()
             wanted = f"{source.package}={source.version}"
-            self._apt("apt-get", "-q", f"-oDir::Cache={place}", "download", wanted, place=place)
-            (downloaded,) = place.glob("*.deb")
+            self._apt(
+                "apt-get",
+                "-q",
+                f"-oDir::Cache={apt_directory}",
+                "download",
+                wanted,
+                apt_directory=apt_directory,
+            )
+            (downloaded,) = apt_directory.glob("*.deb")
             if _sha256(downloaded) != source.sha256:
                 raise ImageBuildError(
                     f"{source.file_name} was damaged on its way", hint="build the kernel again"
@@ -118,8 +125,8 @@ class SourceArchive:
             downloaded.replace(path)
         return path
 
-    def _apt(self, *command: str, place: Path | None = None) -> str:
-        output = run_tool(command, environment=self._environment, directory=place)
+    def _apt(self, *command: str, apt_directory: Path | None = None) -> str:
+        output = run_tool(command, environment=self._environment, directory=apt_directory)
         return output.decode("utf-8", "replace")
 
     def _lacks(self, what: str) -> ImageBuildError:

@@ -7,7 +7,7 @@ SWITCH = "BOINCVM_GOLDEN"
 machines start from existing snapshots, and only `boincvm image warm` makes new ones."""
 
 
-def is_wanted() -> bool:
+def is_enabled() -> bool:
     """Tell whether machines may start from golden snapshots."""
     return os.environ.get(SWITCH) != "no"
 

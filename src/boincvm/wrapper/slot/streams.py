@@ -15,7 +15,7 @@ from pathlib import Path
 from boincvm.errors import InputFileError, OutputFileError, host_error
 from boincvm.host.files import open_descriptor
 from boincvm.job.model import MachineTask
-from boincvm.machine.streams import DescriptorSink, Fail, ProgramStreams, Taken
+from boincvm.machine.streams import Consumed, DescriptorSink, Fail, ProgramStreams
 from boincvm.side_thread import in_side_thread
 
 
@@ -28,7 +28,7 @@ def output_files(task: MachineTask) -> dict[str, Path]:
 @asynccontextmanager
 async def open_streams(
     task: MachineTask,
-    taken: Taken,
+    consumed: Consumed,
     fail: Fail,
     *,
     stdin_offset: int = 0,
@@ -53,7 +53,7 @@ async def open_streams(
             files[name] = await _open_output(path, sizes.get(name))
             opened.append(files[name])
         sinks = {
-            name: DescriptorSink(files.get(name, own), taken, fail)
+            name: DescriptorSink(files.get(name, own), consumed, fail)
             for name, own in (("stdout", 1), ("stderr", 2))
         }
         yield ProgramStreams(stdin, sinks, files)

@@ -52,7 +52,7 @@ NOT_OURS = frozenset(
 _MACHINE = re.compile(r"boincvm-machine-[A-Za-z0-9._-]{1,200}")
 _MACHINE_FILE = re.compile(r"checkpoint-\d{6,9}\.json|memory-\d{6,9}|disk-\d{6,9}\.qcow2", re.ASCII)
 _LONGEST_NAME = 255
-_LONGEST_WORD = 255
+_LONGEST_VALUE = 255
 _LARGEST_TABLE = 1 << 20
 _MOST_FILES = 10_000
 _CHUNK = 1 << 20
@@ -98,8 +98,8 @@ def read_all(
                 seal = left.pop(name, None)
                 if seal is None or member.kind != "file" or member.size != seal.size:
                     raise damaged(path, f"{name[:80]!r} does not belong in it")
-                is_wanted = only is None or name in only
-                target = directory if is_wanted else None
+                is_selected = only is None or name in only
+                target = directory if is_selected else None
                 _read_member(archive, name, seal, path, target, member.mtime)
         except TarError as error:
             raise damaged(path, str(error)) from error
@@ -157,7 +157,7 @@ def _read_table(archive: TarReader, path: Path) -> Snapshot:
         }
         machines = [_checked_machine(machine) for machine in table["machines"]]
         made = _time(table["made"])
-        return Snapshot(files, machines, _text(table["architecture"])[:_LONGEST_WORD], made)
+        return Snapshot(files, machines, _text(table["architecture"])[:_LONGEST_VALUE], made)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
         raise InputFileError(
@@ -194,7 +194,7 @@ def _checked_machine(machine: object) -> dict[str, object]:
     if not _MACHINE.fullmatch(_text(machine["directory"])):
         raise ValueError("a machine's directory")
     for name in ("image", "image_name", "driver"):
-        if len(_text(machine[name])) > _LONGEST_WORD or not machine[name].isprintable():
+        if len(_text(machine[name])) > _LONGEST_VALUE or not machine[name].isprintable():
             raise ValueError(f"a machine's {name}")
     for name in ("checkpoint", "memory"):
         _integer(machine[name])

@@ -52,10 +52,10 @@ async def _check_machine(
 
 
 def _checkpoint(snapshot: Snapshot, machine: Mapping[str, object]) -> Checkpoint:
-    table, place = machine.get("machine"), f"{machine.get('directory')}/"
+    table, prefix = machine.get("machine"), f"{machine.get('directory')}/"
     files = {
-        name.removeprefix(place): seal
+        name.removeprefix(prefix): seal
         for name, seal in snapshot.files.items()
-        if name.startswith(place)
+        if name.startswith(prefix)
     }
     return Checkpoint(0, files, table if isinstance(table, dict) else {})

@@ -44,7 +44,7 @@ class HostProgram:
         self._stop_signal = stop_signal
         self._stops_all = stops_all
         self._cpu_time = 0.0
-        self._is_asked = self._is_killed = False
+        self._is_terminating = self._is_killed = False
         self._end: asyncio.Future[TaskEnd] = loop.create_future()
         loop.add_reader(self._control, self._listen)
 
@@ -144,9 +144,9 @@ class HostProgram:
                 )
 
     def _ask(self) -> None:
-        if self._is_asked:
+        if self._is_terminating:
             return
-        self._is_asked = True
+        self._is_terminating = True
         with suppress(OSError):  # it has just ended
             self._control.send(b"end\n")
         send(self._guard.pid, CONTINUE)  # somebody may have stopped it

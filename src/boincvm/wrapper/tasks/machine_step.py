@@ -23,7 +23,7 @@ from boincvm.job.model import MachineTask
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.limits_reached import check_limits
 from boincvm.machine.saved_machine import SavedTask
-from boincvm.machine.streams import Fail, ProgramStreams, Taken
+from boincvm.machine.streams import Consumed, Fail, ProgramStreams
 from boincvm.machine.task_run import Listeners, RunningProgram, TaskRun
 from boincvm.stopwatch import Stopwatch
 from boincvm.wrapper.cpu_seconds import CpuSeconds
@@ -224,12 +224,12 @@ class MachineStep(Step):
         return TaskEnd(code=end.code, signal=end.signal)
 
     def _open_streams(
-        self, task: MachineTask, taken: Taken, fail: Fail
+        self, task: MachineTask, consumed: Consumed, fail: Fail
     ) -> AbstractAsyncContextManager[ProgramStreams]:
         saved = self._saved
         if saved is None:
-            return open_streams(task, taken, fail, sizes=self._sizes_at_begin())
-        return open_streams(task, taken, fail, stdin_offset=saved.stdin, sizes=saved.files)
+            return open_streams(task, consumed, fail, sizes=self._sizes_at_begin())
+        return open_streams(task, consumed, fail, stdin_offset=saved.stdin, sizes=saved.files)
 
     async def _run_program(self, machine: TaskMachine, run: TaskRun) -> ProgramEnd:
         if self._saved is None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from boincvm.boinc.soft_link import target
 from boincvm.errors import InputFileError, JobFileError
 from boincvm.job.command_line import split
-from boincvm.job.macros import resolve_names, words_with_physical_names
+from boincvm.job.macros import resolve_names, with_physical_names
 from boincvm.job.model import GUEST_DIRECTORY, HostTask, InputFile, MachineTask, OutputFile
 from boincvm.wrapper.signed_files import is_signed
 from boincvm.wrapper.visible_paths import VisiblePaths
@@ -86,13 +86,13 @@ def host_command(task: HostTask, context: JobContext) -> HostCommand:
     def physical(name: str) -> str:
         return visible.of(_physical(name, context), directory)
 
-    words = split(resolve_names(task.command_line, physical))
+    from_command_line = split(resolve_names(task.command_line, physical))
     if context.is_for_vmwrapper:
-        words = words_with_physical_names(words, physical)
-    arguments = [resolve_names(word, physical) for word in task.arguments]
+        from_command_line = with_physical_names(from_command_line, physical)
+    arguments = [resolve_names(argument, physical) for argument in task.arguments]
     program = visible.of(_started_as(task.application, application, context), directory)
     return HostCommand(
-        argv=(program, *words, *arguments),
+        argv=(program, *from_command_line, *arguments),
         directory=directory,
         environment={**context.environment, **task.environment},
         stdin=_if_any(context.resolve, task.stdin),
