@@ -195,9 +195,9 @@ class Agent:
                 machine.set_host_name(frame.headers["host-name"])
             self._set_beat(frame.headers["heart-beat"].partition(",")[2])
         elif frame.command == "MESSAGE":
-            word, call = frame.headers["word"], frame.headers.get("call", "")
+            kind, call = frame.headers["word"], frame.headers.get("call", "")
             try:
-                self._handle_message(word, call, frame)
+                self._handle_message(kind, call, frame)
             except CannotStartError as error:
                 headers = {"reason": str(error.number), "at": error.where}
                 self._link.send("failed", call, headers)
@@ -209,43 +209,43 @@ class Agent:
                 else:
                     self._fail(call, str(error.errno or 0), error.strerror or str(error))
 
-    def _handle_message(self, word: str, call: str, frame: Frame) -> None:
-        if word == "run":
+    def _handle_message(self, kind: str, call: str, frame: Frame) -> None:
+        if kind == "run":
             self._programs[call] = self._start(call, frame)
-        elif word == "put":
+        elif kind == "put":
             from boincvm_agent import transfer
 
             receiver = transfer.Receiver(self._link, transfer.DISK, call, frame.body)
             self._receivers[call] = receiver
-        elif word == "get":
+        elif kind == "get":
             self._link.produce(self._send_tree(call, frame))
-        elif word == "clock":
+        elif kind == "clock":
             machine.set_clock(frame.headers["clock-ns"])
-        elif word == "power-off":
+        elif kind == "power-off":
             self._link.write()
             machine.power_off()
-        elif word == "quiesce":
+        elif kind == "quiesce":
             self._quiesce(hold="hold" in frame.headers)
-        elif word == "attach":
+        elif kind == "attach":
             self._go_on(frame)
         elif call in self._programs:
-            self._handle_program_message(word, self._programs[call], frame)
+            self._handle_program_message(kind, self._programs[call], frame)
         elif call in self._receivers:
-            if not self._receivers[call].take(word, frame):
+            if not self._receivers[call].handle(kind, frame):
                 del self._receivers[call]
-        elif call in self._senders and word == "taken":
-            self._senders[call].slot_taken()
+        elif call in self._senders and kind == "taken":
+            self._senders[call].free_slot()
             self._link.resume()
         # Any other word belongs to a call that has ended meanwhile.
 
-    def _handle_program_message(self, word: str, program: Program, frame: Frame) -> None:
-        if word == "stdin":
+    def _handle_program_message(self, kind: str, program: Program, frame: Frame) -> None:
+        if kind == "stdin":
             program.feed(frame.body, ends="ends" in frame.headers)
-        elif word == "credit":
+        elif kind == "credit":
             program.grant(int(frame.headers["bytes"]))
-        elif word == "signal":
+        elif kind == "signal":
             program.signal(int(frame.headers["signal"]))
-        elif word == "watch":
+        elif kind == "watch":
             from boincvm_agent.watch import Watch, Watches
 
             if self._watches is None:

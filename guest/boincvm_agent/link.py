@@ -46,9 +46,9 @@ class Link:
         """Queues a frame of any kind."""
         self._put(stomp.encode(command, headers, body))
 
-    def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
+    def send(self, kind: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
         """Queues one of our words; `call` names the request that it belongs to."""
-        head = {"destination": "/host", "word": word, "call": call, **headers}
+        head = {"destination": "/host", "word": kind, "call": call, **headers}
         if len(body) < 4096:
             self._put(stomp.encode("SEND", head, body))
         else:  # no copy of what is large

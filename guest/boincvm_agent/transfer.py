@@ -65,23 +65,23 @@ class Receiver:
         finally:
             os.close(root)
 
-    def take(self, word: str, frame: Frame) -> bool:
+    def handle(self, kind: str, frame: Frame) -> bool:
         """The next of the tree's words; False after the last one. Raises OSError and others."""
         headers = frame.headers
-        if word == "entry":
+        if kind == "entry":
             path, _, target = frame.body.partition(b"\0")
             mode, size = int(headers["mode"], 8), int(headers["size"])
             modified = tree_entries.time_of(headers.get("mtime-ns"))
             entry = tree_entries.Entry(headers["kind"], path, mode, size, target, modified)
             self._writer.add(entry)
-        elif word == "data":
+        elif kind == "data":
             self._writer.write(int(headers["offset"]), frame.body)
-        elif word == "window":
+        elif kind == "window":
             length, offset = int(headers["length"]), int(headers["offset"])
             descriptor = self._writer.descriptor_for(offset, length)
             self._disk.open().to_file(int(headers["at"]), length, descriptor, offset)
             self._link.send("taken", self.call, {"bytes": str(length)})
-        elif word == "end":
+        elif kind == "end":
             self._writer.finish()
             self._link.send("done", self.call, {})
             return False
@@ -116,7 +116,7 @@ class Sender:
         self._slot_size = slot_size
         self._used: list[int] = []
 
-    def slot_taken(self) -> None:
+    def free_slot(self) -> None:
         """The host has copied the slot that was named to it first."""
         self._slots.append(self._used.pop(0))
 

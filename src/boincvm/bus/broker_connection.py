@@ -83,11 +83,11 @@ class BrokerConnection(asyncio.Protocol):
             self._backlog += self._parser.feed(data)
         except StompError as error:
             self._backlog += error.frames
-            self._obey_backlog()
+            self._handle_backlog()
             if self.is_open:
                 self._refuse(f"this is not STOMP: {error}")
         else:
-            self._obey_backlog()
+            self._handle_backlog()
 
     def pause_writing(self) -> None:
         self._has_room = False
@@ -157,19 +157,19 @@ class BrokerConnection(asyncio.Protocol):
 
     # From the peer.
 
-    def _obey_backlog(self) -> None:
+    def _handle_backlog(self) -> None:
         """Handle as many frames as the account may send now, then pause reading."""
-        taken = 0
+        handled = 0
         for frame in self._backlog:
             wait = self._must_wait()
             if wait > 0:
                 self._read_later(wait)
                 break
-            taken += 1
-            self._obey(frame)
+            handled += 1
+            self._handle(frame)
             if not self._backlog:  # the peer was refused
                 return
-        del self._backlog[:taken]
+        del self._backlog[:handled]
 
     def _must_wait(self) -> float:
         """Return the seconds until the account may send another frame.
@@ -180,8 +180,8 @@ class BrokerConnection(asyncio.Protocol):
         if rate is None:
             return 0.0
         now = asyncio.get_running_loop().time()
-        grown = self._allowance + (now - self._allowance_at) * rate
-        self._allowance, self._allowance_at = min(grown, max(rate, 1.0)), now
+        allowance = self._allowance + (now - self._allowance_at) * rate
+        self._allowance, self._allowance_at = min(allowance, max(rate, 1.0)), now
         if self._allowance < 1:
             return (1 - self._allowance) / rate
         self._allowance -= 1
@@ -198,11 +198,11 @@ class BrokerConnection(asyncio.Protocol):
         self._read_timer = None
         if self._transport is None or self._transport.is_closing():
             return
-        self._obey_backlog()
+        self._handle_backlog()
         if self._read_timer is None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _obey(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame) -> None:
         if self._account is None:
             if frame.command in ("CONNECT", "STOMP"):
                 self._log_in(frame)

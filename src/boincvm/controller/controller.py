@@ -62,7 +62,7 @@ class Controller:
         self.side = side
         self._store = store
         former = store.events()
-        self.events = EventLog(_next_number(former), self._keep_event)
+        self.events = EventLog(_next_number(former), self._store_event)
         self.events.load(former)
         journal = EventJournal(self.events, store)
         owner = _identity(directory / "identity") + "/"
@@ -148,7 +148,7 @@ class Controller:
         """Commit everything that has happened so far to the store."""
         self._store.commit()
 
-    def _keep_event(self, event: Event) -> None:
+    def _store_event(self, event: Event) -> None:
         if event.kind != "vm_load" or event.number % _NUMBERS == 0:
             self._store.add_event(event)
 

@@ -37,11 +37,13 @@ class Event(NamedTuple):
 class EventLog:
     """The last events. `add` never waits; a reader that is too slow misses events."""
 
-    def __init__(self, first: int = 1, keep: Callable[[Event], None] = lambda _event: None) -> None:
-        """Start a log whose next event has the number `first`; `keep` is called with each event."""
+    def __init__(
+        self, first: int = 1, store: Callable[[Event], None] = lambda _event: None
+    ) -> None:
+        """Start a log whose next event has the number `first`; `store` receives each event."""
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._next = first
-        self._keep = keep
+        self._store = store
         self._news = asyncio.Event()
         self._is_closed = False
 
@@ -56,7 +58,7 @@ class EventLog:
         event = Event(self._next, time.time(), kind, vm, text, more or {})
         self._next += 1
         self._events.append(event)
-        self._keep(event)
+        self._store(event)
         self._wake()
 
     def load(self, events: list[Event]) -> None:

@@ -16,14 +16,14 @@ def beat_within(silence_limit: float | None, most: float = BEAT) -> float:
 
 
 def message_headers(
-    number: int, word: str, call: str, headers: Mapping[str, str]
+    number: int, kind: str, call: str, headers: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the headers of the message with this number to the guest."""
     return {
         "subscription": "0",
         "message-id": str(number),
         "destination": "/guest",
-        "word": word,
+        "word": kind,
         "call": call,
         **headers,
     }

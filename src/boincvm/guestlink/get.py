@@ -109,39 +109,39 @@ class _Get:
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._call = link.call(self._handle)
 
-    def _handle(self, word: str, frame: Frame) -> None:
+    def _handle(self, kind: str, frame: Frame) -> None:
         if self._done.done():
             return
         try:
-            self._write(word, frame)
+            self._write(kind, frame)
         except (OSError, UnsafePathError) as error:
             self._done.set_exception(error)
 
-    def _write(self, word: str, frame: Frame) -> None:
+    def _write(self, kind: str, frame: Frame) -> None:
         headers = frame.headers
-        if word == "entry":
+        if kind == "entry":
             path, _, target = frame.body.partition(b"\0")
             mode, size = number(headers, "mode", base=8), number(headers, "size")
             modified = tree_entries.time_of(headers.get("mtime-ns"))
             self._writer.add(Entry(headers["kind"], path, mode, size, target, modified))
-        elif word == "data":
+        elif kind == "data":
             self._writer.write(number(headers, "offset"), frame.body)
             self._progress(len(frame.body))
-        elif word == "window" and self._window is not None:
+        elif kind == "window" and self._window is not None:
             at, offset, length = (number(headers, name) for name in ("at", "offset", "length"))
             descriptor = self._writer.descriptor_for(offset, length)
             self._window.empty(at, length, descriptor, offset)
             self._call.send("taken")
             self._progress(length)
-        elif word == "done":
+        elif kind == "done":
             self._writer.finish()
             filetree.rename(self._part, self._name, self._parent)
             self._done.set_result(None)
-        elif word == "failed":
+        elif kind == "failed":
             reason = printable(frame.body)
             raise UnsafePathError(f"the guest cannot send it: {reason}")
         else:
-            raise StompError(f"a sender does not say {word!r}")
+            raise StompError(f"a sender does not say {kind!r}")
 
     async def receive(self, source: PurePosixPath) -> None:
         """Receive the tree. Raises OSError, UnsafePathError."""

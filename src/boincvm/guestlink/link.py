@@ -296,7 +296,7 @@ class GuestLink(asyncio.Protocol):
             answer = self._quiescence.ask(Phase.ATTACHING)
             self.send("attach", "0", attach_headers(self._beat, identity))
         for message in held:
-            self.send(message.word, message.call, message.headers, message.body)
+            self.send(message.kind, message.call, message.headers, message.body)
         if let_run is not None:
             await let_run()
         try:

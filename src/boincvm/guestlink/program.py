@@ -179,17 +179,15 @@ class GuestProgram:
         all output has been written.
         """
         held = self._link.held_messages(self._call.number)
-        unsent = b"".join(argument.body for argument in held if argument.word == "stdin")
-        credit = sum(
-            int(argument.headers["bytes"]) for argument in held if argument.word == "credit"
-        )
+        unsent = b"".join(message.body for message in held if message.kind == "stdin")
+        credit = sum(int(message.headers["bytes"]) for message in held if message.kind == "credit")
         return ProgramState(
             call=self._call.number,
             name=self._name,
             unanswered=self._unanswered - credit,
             untaken=self._untaken - len(unsent),
             input=unsent,
-            input_ends=any("ends" in argument.headers for argument in held),
+            input_ends=any("ends" in message.headers for message in held),
             watched=tuple(self._watched),
             unfinished=None if self._status_channel is None else self._status_channel.unfinished,
         ).table()

@@ -40,21 +40,21 @@ class _Put:
         self._slots: list[int] = []
         self._call: Call = link.call(self._handle)
 
-    def _handle(self, word: str, frame: Frame) -> None:
+    def _handle(self, kind: str, frame: Frame) -> None:
         if self._done.done():
             return
-        if word == "taken":
+        if kind == "taken":
             if not self._slots or self._window is None:
                 raise StompError("a slot was freed twice")
             self._progress(number(frame.headers, "bytes", SLOT))
             self._window.free(self._slots.pop(0))
-        elif word == "done":
+        elif kind == "done":
             self._done.set_result(None)
-        elif word == "failed":
+        elif kind == "failed":
             self._done.set_exception(_put_error(frame))
             self._free_slots()  # `send` may be waiting for one
         else:
-            raise StompError(f"a receiver does not say {word!r}")
+            raise StompError(f"a receiver does not say {kind!r}")
 
     def _free_slots(self) -> None:
         while self._slots and self._window is not None:

@@ -24,7 +24,7 @@ _ANSWERS = {"quiet": Phase.QUIESCING, "attached": Phase.ATTACHING}
 class HeldMessage(NamedTuple):
     """A message of ours that is held back until the guest accepts messages again."""
 
-    word: str
+    kind: str
     call: str
     headers: dict[str, str]
     body: bytes
@@ -53,16 +53,16 @@ class Quiescence:
         if self.phase is Phase.QUIET:
             raise StompError("it sent something while it had to be quiet")
 
-    def handle(self, word: str, frame: Frame) -> None:
+    def handle(self, kind: str, frame: Frame) -> None:
         """Handle a message that belongs to no call. Raises StompError."""
-        if word == "quiet" and self.phase is Phase.ATTACHING:
+        if kind == "quiet" and self.phase is Phase.ATTACHING:
             return  # it came too late: the host has already asked the guest to continue
-        if _ANSWERS.get(word) is not self.phase or self._answer is None:
+        if _ANSWERS.get(kind) is not self.phase or self._answer is None:
             raise StompError("there is no call 0")
         calls: frozenset[int] = frozenset()
-        if word == "attached":
+        if kind == "attached":
             texts = frame.headers["calls"].split()
             calls = frozenset(number({"calls": text}, "calls") for text in texts)
-        self.phase = Phase.QUIET if word == "quiet" else Phase.TALKING
+        self.phase = Phase.QUIET if kind == "quiet" else Phase.TALKING
         if not self._answer.done():
             self._answer.set_result(calls)

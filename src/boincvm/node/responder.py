@@ -77,11 +77,11 @@ class Responder:
             error = GuestProtocolError("the answer is no longer kept")
             self._send(Answer(ask_id, error).encode())
         elif ask.verb not in self._verbs:
-            self._keep(
+            self._remember(
                 Answer(ask_id, UsageError(f"the guest does not know the request {ask.verb!r}"))
             )
         elif len(self._running) >= MOST_OPEN:
-            self._keep(Answer(ask_id, UsageError("the guest has too many requests to answer")))
+            self._remember(Answer(ask_id, UsageError("the guest has too many requests to answer")))
         else:
             loop = asyncio.get_running_loop()
             self._running[ask_id] = loop.call_later(TAKEN_AFTER, self._send_taken, ask_id)
@@ -102,12 +102,12 @@ class Responder:
             answer = Answer(ask.ask_id, reply)
         except BoincvmError as error:
             answer = Answer(ask.ask_id, error)
-        self._keep(answer)
+        self._remember(answer)
 
     def _send_taken(self, ask_id: str) -> None:
         self._send(AskTaken(ask_id).encode())
 
-    def _keep(self, answer: Answer) -> None:
+    def _remember(self, answer: Answer) -> None:
         body = answer.encode()
         self._answers[answer.ask_id] = body
         self._answer_bytes += len(body)

@@ -266,7 +266,7 @@ class ShimMachine:
         machine, before = self._required(), self.status.state
         self._pass_to(VmState.SAVING)
         try:
-            saved, _ = await self._keep(last=True)
+            saved, _ = await self._save(last=True)
         except (BoincvmError, OSError) as error:
             if machine.is_saved:
                 await self.fail(
@@ -287,7 +287,7 @@ class ShimMachine:
         chosen = self.snapshots.choose_name(name, description)
         self._pass_to(VmState.SAVING)
         try:
-            saved, programs = await self._keep(last=False)
+            saved, programs = await self._save(last=False)
             self.snapshots.add(chosen, description, saved, programs)
         except (BoincvmError, OSError):
             await self._go_back(machine, before)
@@ -314,7 +314,7 @@ class ShimMachine:
         elif not self._over.done():
             await asyncio.wait((self._over,))
 
-    async def _keep(self, *, last: bool) -> tuple[SavedMachine, list[dict[str, object]]]:
+    async def _save(self, *, last: bool) -> tuple[SavedMachine, list[dict[str, object]]]:
         """Save the machine's state; return it and the states of the running programs."""
         machine, image, commands = self._required(), self._image, self.commands
         if image is None or commands is None:

@@ -57,7 +57,7 @@ def guest_of(definition: Definition, instance: str) -> Guest:
     )
 
 
-async def keep(directory: MachineDirectory, snapshot: str | None) -> None:
+async def run_shim(directory: MachineDirectory, snapshot: str | None) -> None:
     """Run the machine from its start to its end; errors are logged and kept in its status."""
     definition = directory.definition()
     # A controller that starts now finds this process by it.
@@ -167,7 +167,7 @@ def main() -> int:
     os.chdir("/")
     try:
         with directory.held():
-            asyncio.run(keep(directory, given.snapshot))
+            asyncio.run(run_shim(directory, given.snapshot))
     except UsageError as error:
         log(f"there is another shim: {error.message}")
         return error.exit_code

@@ -35,14 +35,14 @@ class CheckpointSchedule:
         self._period = max(period, LEAST_PERIOD)
         self._random = random
         self._last = 0.0
-        self._wish = asyncio.Event()
+        self._suggestion = asyncio.Event()
         self._order = asyncio.Event()
         self._orders: list[asyncio.Future[None]] = []
-        self._taken: list[asyncio.Future[None]] = []
+        self._answered_next: list[asyncio.Future[None]] = []
 
-    def wish(self) -> None:
+    def suggest(self) -> None:
         """Take note that the program considers this a good moment for a checkpoint."""
-        self._wish.set()
+        self._suggestion.set()
 
     async def order(self) -> None:
         """Request a checkpoint for the user and wait for it. Raises what `conclude` is given."""
@@ -53,12 +53,12 @@ class CheckpointSchedule:
 
     def end(self, error: Exception) -> None:
         """Fail all requests with `error`, because no more checkpoints will be made."""
-        self._taken, self._orders = [*self._taken, *self._orders], []
+        self._answered_next, self._orders = [*self._answered_next, *self._orders], []
         self.conclude(error)
 
     def conclude(self, error: Exception | None) -> None:
         """Answer those who requested the checkpoint: it is made, or `error` says why it is not."""
-        taken, self._taken = self._taken, []
+        taken, self._answered_next = self._answered_next, []
         for made in taken:
             if made.done():
                 continue
@@ -72,7 +72,7 @@ class CheckpointSchedule:
         period = self._period * (1 + JITTER * self._random())
         ways = [
             asyncio.ensure_future(self.watch.reach(self._last + period)),
-            asyncio.ensure_future(self._wished()),
+            asyncio.ensure_future(self._suggested()),
             asyncio.ensure_future(self._order.wait()),
         ]
         try:
@@ -82,12 +82,12 @@ class CheckpointSchedule:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
         self._last = self.watch.elapsed
-        self._wish.clear()
+        self._suggestion.clear()
         self._order.clear()
         # Requests made from now on are answered by the next checkpoint, not by this one.
-        self._taken, self._orders = [*self._taken, *self._orders], []
+        self._answered_next, self._orders = [*self._answered_next, *self._orders], []
 
-    async def _wished(self) -> None:
-        await self._wish.wait()
+    async def _suggested(self) -> None:
+        await self._suggestion.wait()
         if self._last:
             await self.watch.reach(self._last + LEAST_PAUSE)

@@ -50,7 +50,7 @@ class ClientRun:
         self._clock = ClockWatch()
         self._is_suspended = False
         self._network = True
-        self._wish_changed = asyncio.Event()
+        self._state_changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._fault: asyncio.Future[None] = loop.create_future()
         self._signalled: asyncio.Future[_Order] = loop.create_future()
@@ -65,15 +65,15 @@ class ClientRun:
         self._client.on_heartbeat = self._beat
         ticks = asyncio.ensure_future(self._tick())
         work = asyncio.ensure_future(self._steps.run())
-        orders = asyncio.ensure_future(self._obey())
-        wishes = asyncio.ensure_future(self._keep_wishes())
+        orders = asyncio.ensure_future(self._handle_events())
+        states = asyncio.ensure_future(self._apply_state())
         checkpoints = asyncio.ensure_future(self._steps.keep_checkpoints())
         memory = asyncio.ensure_future(self._steps.hold_memory())
-        everything = (work, orders, self._signalled, wishes, checkpoints, memory, self._fault)
+        everything = (work, orders, self._signalled, states, checkpoints, memory, self._fault)
         end: End | None = None
         try:
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            end = await self._outcome(work, orders, (wishes, checkpoints, memory, self._fault))
+            end = await self._outcome(work, orders, (states, checkpoints, memory, self._fault))
         finally:
             self._client.on_heartbeat = None
             for future in (*everything, ticks):
@@ -90,10 +90,10 @@ class ClientRun:
 
     async def _report_last(self, end: End) -> None:
         """Tell the client what the task used in total, and how far a restart would go back."""
-        goes_on = isinstance(end, Postponed) or end == Left(BoincExit.SUCCESS)
+        is_restarted = isinstance(end, Postponed) or end == Left(BoincExit.SUCCESS)
         try:
             self._report.send()
-            if goes_on:
+            if is_restarted:
                 await self._report.hand_over_checkpoint()
         except (BoincvmError, OSError) as error:
             log(f"the last report is incomplete: {error}")
@@ -113,10 +113,10 @@ class ClientRun:
         """Return how the task ends, once a future is done. `others` end only by an error."""
         try:
             if not work.done():
-                for wanted in (orders, self._signalled):
-                    if wanted.done():
+                for order in (orders, self._signalled):
+                    if order.done():
                         orders.cancel()  # `_leave` handles a later abort
-                        return await self._leave(wanted.result())
+                        return await self._leave(order.result())
             next(future for future in (work, *others) if future.done()).result()
             self._report.send()
             return Finished(BoincExit.SUCCESS, self._steps.finish_message)
@@ -130,8 +130,8 @@ class ClientRun:
 
     # Messages from the client.
 
-    async def _obey(self) -> _Order:
-        """Obey the client's messages until it wants us to end; return how."""
+    async def _handle_events(self) -> _Order:
+        """Handle the client's messages until it wants us to end; return how."""
         while True:
             match await self._next_event():
                 case Event.SUSPEND:
@@ -154,7 +154,7 @@ class ClientRun:
                     return _Order.QUIT
                 case Event.ABORT:
                     return _Order.ABORT
-            self._wish_changed.set()
+            self._state_changed.set()
 
     async def _wait_for_abort(self) -> None:
         """Wait until the client, which has told us to quit, aborts the task."""
@@ -181,11 +181,11 @@ class ClientRun:
             log(f"preferences stay unchanged: {error.message}")
             return Event.REREAD_PREFERENCES
 
-    async def _keep_wishes(self) -> None:
-        """Suspend and resume apart from `_obey`, so that a slow pause does not delay an abort."""
+    async def _apply_state(self) -> None:
+        """Suspend and resume outside `_handle_events`, so that a slow pause delays no abort."""
         while True:
-            await self._wish_changed.wait()
-            self._wish_changed.clear()
+            await self._state_changed.wait()
+            self._state_changed.clear()
             await self._steps.apply(suspended=self._is_suspended, network=self._network)
 
     async def _leave(self, order: _Order) -> End:

@@ -213,8 +213,8 @@ async def test_the_limit_of_the_start(tmp_path: Path) -> None:
 async def test_the_limit_of_falling_quiet(machine: ManagedMachine) -> None:
     """A guest that does not become quiet cannot be kept, and runs on."""
     guest = fake(machine).guest
-    obey = guest._obey
-    guest._obey = lambda word, call, frame: (  # type: ignore[method-assign]
+    obey = guest._handle
+    guest._handle = lambda word, call, frame: (  # type: ignore[method-assign]
         None if word == "quiesce" else obey(word, call, frame)
     )
     with pytest.raises(GuestHungError, match=r"did not become quiet within 0\.1 s"):

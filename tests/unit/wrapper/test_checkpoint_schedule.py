@@ -120,10 +120,10 @@ async def test_what_is_suspended_does_not_count(monkeypatch: pytest.MonkeyPatch)
 async def test_a_suspended_watch_holds_a_wish_up_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_schedule, "LEAST_PAUSE", 0.2)
     timer = CheckpointSchedule(1000.0)
-    timer.wish()
+    timer.suggest()
     await due_at_once(timer)
     timer.watch.pause()
-    timer.wish()
+    timer.suggest()
     async with waiting(timer) as task:
         assert not await is_due(task, 0.5)
         timer.watch.resume()
@@ -135,18 +135,18 @@ async def test_the_first_wish_counts_at_once() -> None:
     watch.set(1.0)
     async with waiting(timer) as task:
         assert not await is_due(task, A_MOMENT)
-        timer.wish()
+        timer.suggest()
         assert await is_due(task, LIMIT)
 
 
 async def test_there_is_a_pause_between_two_wishes() -> None:
     timer, watch = times(1000.0)
     watch.set(50.0)
-    timer.wish()
+    timer.suggest()
     await due_at_once(timer)
     for last in (50.0, 60.0):
-        timer.wish()
-        timer.wish()
+        timer.suggest()
+        timer.suggest()
         async with waiting(timer) as task:
             watch.set(last + 9.9)
             assert not await is_due(task, A_MOMENT)
@@ -157,7 +157,7 @@ async def test_there_is_a_pause_between_two_wishes() -> None:
 async def test_a_wish_that_is_granted_is_none_any_more() -> None:
     timer, watch = times(1000.0)
     watch.set(1.0)
-    timer.wish()
+    timer.suggest()
     await due_at_once(timer)
     watch.set(900.0)
     async with waiting(timer) as task:
@@ -169,7 +169,7 @@ async def test_a_wish_does_not_wait_longer_than_the_period() -> None:
     watch.set(100.0)
     await due_at_once(timer)
     watch.set(109.0)
-    timer.wish()
+    timer.suggest()
     async with waiting(timer) as task:
         assert not await is_due(task, A_MOMENT)
         watch.set(110.0)

@@ -75,7 +75,7 @@ class Invitations:
             raise UsageError(f"{MOST} hosts are already invited", hint="revoke some first")
         passcode = new_passcode()
         made = Invitation(name, digest_of_passcode(passcode), time.time())
-        self._keep({**self._known, name: made})
+        self._write({**self._known, name: made})
         self._let_in(made)
         return passcode
 
@@ -84,12 +84,12 @@ class Invitations:
         if name not in self._known:
             raise UsageError(f"no host {name[:64]!r} is invited", hint="boincvm invite lists them")
         self._broker.expel(name)  # even if the disk is full
-        self._keep({other: one for other, one in self._known.items() if other != name})
+        self._write({other: one for other, one in self._known.items() if other != name})
 
     def _let_in(self, one: Invitation) -> None:
         self._broker.accounts.add(Account(one.name, one.digest, _PART, _PART, GUEST_FRAMES))
 
-    def _keep(self, known: dict[str, Invitation]) -> None:
+    def _write(self, known: dict[str, Invitation]) -> None:
         table = {one.name: {"digest": one.digest.hex(), "made": one.made} for one in known.values()}
         try:
             write_atomically(self._path, json.dumps(table, indent=1))

@@ -92,7 +92,7 @@ class FakeGuest(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for frame in self._parser.feed(data):
             if frame.command == "MESSAGE":
-                self._obey(frame.headers["word"], frame.headers["call"], frame)
+                self._handle(frame.headers["word"], frame.headers["call"], frame)
 
     def send_raw(self, data: bytes) -> None:
         """Send arbitrary bytes, to test how the host handles them."""
@@ -103,9 +103,9 @@ class FakeGuest(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.write(data)
 
-    def send(self, word: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
+    def send(self, kind: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
         """Send one message to the host."""
-        head = {"destination": "/host", "word": word, "call": call, **headers}
+        head = {"destination": "/host", "word": kind, "call": call, **headers}
         self.send_raw(encode("SEND", head, body))
 
     def pause(self) -> None:
@@ -135,25 +135,25 @@ class FakeGuest(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _obey(self, word: str, call: str, frame: Frame) -> None:
-        if word == "run":
+    def _handle(self, kind: str, call: str, frame: Frame) -> None:
+        if kind == "run":
             self._run(call, frame)
-        elif word == "put":
+        elif kind == "put":
             self._puts[call] = (frame.body, FakeFile("file"))
-        elif word == "get":
+        elif kind == "get":
             self._give(call, frame.body)
-        elif word == "power-off":
+        elif kind == "power-off":
             self.on_power_off()
-        elif word == "quiesce":
+        elif kind == "quiesce":
             self.send("quiet", "0", {})
             self._held = []
-        elif word == "attach":
+        elif kind == "attach":
             self.attached_with = dict(frame.headers)
             self._go_on()
         elif call in self._puts:
-            self._take_put(word, call, frame)
+            self._receive_put(kind, call, frame)
         elif call in self._calls:
-            self._reply(word, self._calls[call], call, frame)
+            self._reply(kind, self._calls[call], call, frame)
 
     def _go_on(self) -> None:
         held, self._held = self._held or [], None
@@ -163,18 +163,18 @@ class FakeGuest(asyncio.Protocol):
     # Programs.
 
     def _run(self, call: str, frame: Frame) -> None:
-        directory, *words = frame.body.split(b"\0")
+        directory, *arguments = frame.body.split(b"\0")
         count = int(frame.headers["arguments"])
-        pairs = dict(word.split(b"=", 1) for word in words[count:])
-        program = self.programs.get(os.fsdecode(words[0]))
+        pairs = dict(pair.split(b"=", 1) for pair in arguments[count:])
+        program = self.programs.get(os.fsdecode(arguments[0]))
         if program is None:
             self.send("failed", call, {"reason": str(errno.ENOENT)})
             return
         fake_call = FakeCall(
-            words[:count],
+            arguments[:count],
             pairs,
             directory,
-            lambda word, headers, data: self.send(word, call, headers, data),
+            lambda kind, headers, data: self.send(kind, call, headers, data),
         )
         self._calls[call] = fake_call
         task = asyncio.ensure_future(self._finish(program, call, fake_call))
@@ -188,23 +188,23 @@ class FakeGuest(asyncio.Protocol):
         usage = {"user-us": "0", "system-us": "0", "max-rss-kib": "0"}
         self.send("exit", call, {**end, **usage, "oom-kills": "0", "disk-free": str(1 << 33)})
 
-    def _reply(self, word: str, fake_call: FakeCall, call: str, frame: Frame) -> None:
-        if word == "stdin":
+    def _reply(self, kind: str, fake_call: FakeCall, call: str, frame: Frame) -> None:
+        if kind == "stdin":
             fake_call.stdin += frame.body
             if frame.body:
                 self.send("taken", call, {"bytes": str(len(frame.body))})
             if "ends" in frame.headers:
                 fake_call.stdin_ended.set()
-        elif word == "signal":
+        elif kind == "signal":
             fake_call.signals.put_nowait(int(frame.headers["signal"]))
-        elif word == "watch":
+        elif kind == "watch":
             fake_call.watched[frame.body] = frame.headers["watch"]
 
     # Files.
 
-    def _take_put(self, word: str, call: str, frame: Frame) -> None:
+    def _receive_put(self, kind: str, call: str, frame: Frame) -> None:
         destination, file = self._puts[call]
-        if word == "entry":
+        if kind == "entry":
             path, _, target = frame.body.partition(b"\0")
             headers = frame.headers
             file = FakeFile(headers["kind"], int(headers["mode"], 8), target)
@@ -213,10 +213,10 @@ class FakeGuest(asyncio.Protocol):
             root = destination.split(b"\0")[0]
             self.files[root + b"/" + path if path else root] = file
             self._puts[call] = (root + b"\0", file)
-        elif word == "data":
+        elif kind == "data":
             offset = int(frame.headers["offset"])
             file.data = file.data[:offset] + frame.body + file.data[offset + len(frame.body) :]
-        elif word == "end":
+        elif kind == "end":
             del self._puts[call]
             self.send("done", call, {})
 

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             _give_way()
         with _Turn(request["lock"]):
             _report(result, {"ready": True})
-            _report(result, _keep(request))
+            _report(result, _receive(request))
     except BrokenPipeError:
         return 1  # nobody waits for the result any more
     except (OSError, StreamError, MemoryFileError, MergeError, MemoryError, ValueError) as error:
@@ -80,7 +80,7 @@ class _Turn:
             os.close(self._descriptor)
 
 
-def _keep(request: dict[str, object]) -> dict[str, object]:
+def _receive(request: dict[str, object]) -> dict[str, object]:
     directory, name = Path(str(request["directory"])), str(request["memory"])
     base = request["base"]
     seal = request["seal"]

@@ -74,15 +74,15 @@ class Saving:
         memory, directory = f"memory-{number:06d}", self._spec.directory
         for downtime in () if last else DOWNTIMES:
             try:
-                written, pause = await self._keep(memory, downtime, last=False)
+                written, pause = await self._write(memory, downtime, last=False)
                 break
             except UntrackedWritesError:
                 (directory / memory).unlink(missing_ok=True)
         else:
-            written, pause = await self._keep(memory, None, last=last)
+            written, pause = await self._write(memory, None, last=last)
         return await self._describe(number, memory, written, pause)
 
-    async def _keep(
+    async def _write(
         self, memory: str, downtime: int | None, *, last: bool
     ) -> tuple[WrittenMemory, float]:
         """Save the memory; return what was written, and how long the guest was stopped.

@@ -167,7 +167,7 @@ class JobMachines:
             slot,
             lambda: self._open(name),
             lambda: self._give_up(name),
-            GuestRequests(self._client, self._directory(name), uploads, self.times.wish),
+            GuestRequests(self._client, self._directory(name), uploads, self.times.suggest),
             lambda: sizes_at_begin(slot, index, output_files(physical)),
             was_running,
             is_first=self._tasks_of(name)[0] == index,
@@ -244,7 +244,7 @@ class JobMachines:
         for machine in self._machines.values():
             machine.set_clock()
 
-    async def keep(self, *, last: bool) -> bool:
+    async def save(self, *, last: bool) -> bool:
         """Make a checkpoint of each machine if all can be resumed; tell whether that was done.
 
         With `last` the machines end. Raises HypervisorError, GuestError, OSError: the former
@@ -257,10 +257,10 @@ class JobMachines:
         if not self._machines or (self.current is not None and self.current.state() is None):
             return False
         for name, machine in tuple(self._machines.items()):
-            await self._keep(name, machine, last=last)
+            await self._save(name, machine, last=last)
         return True
 
-    async def _keep(self, name: str, machine: TaskMachine, *, last: bool) -> None:
+    async def _save(self, name: str, machine: TaskMachine, *, last: bool) -> None:
         task = self.current
         runs_here = task is not None and task.machine is machine
         directory, former = self._directory(name), self._last_saved.get(name)
@@ -315,7 +315,7 @@ class JobMachines:
             await machine.kill()
 
     async def close(self, *, keep: bool) -> None:
-        """End what runs. `keep`: the machines' checkpoints remain for the next run."""
+        """End what runs. `save`: the machines' checkpoints remain for the next run."""
         for name, machine in self._machines.items():
             stays = keep and name in self._last_saved
             await machine.close(keep=stays)

@@ -215,7 +215,7 @@ class TaskSequence:
         BoincvmError or OSError that prevented it.
         """
         try:
-            is_saved = await self._keep(last=True)
+            is_saved = await self._save(last=True)
         except (BoincvmError, OSError):
             await self._ask_in_machine()
             raise
@@ -248,7 +248,7 @@ class TaskSequence:
                 await times.due()
                 error: BoincvmError | None = None
                 try:
-                    if not await self._keep(last=False):
+                    if not await self._save(last=False):
                         error = HostError(
                             "the job is suspended, or not at a point from which it could resume"
                         )
@@ -284,9 +284,9 @@ class TaskSequence:
         if self._machines is not None:
             self._machines.memory.recheck()
 
-    async def _keep(self, *, last: bool) -> bool:
+    async def _save(self, *, last: bool) -> bool:
         """Make checkpoints of the machines; tell whether any were made."""
-        if self._machines is None or not await self._machines.keep(last=last):
+        if self._machines is None or not await self._machines.save(last=last):
             return False
         # A task on the host restarts from its own last checkpoint, even if machines are saved.
         if self.current is not None and not isinstance(self.current, HostStep):
@@ -307,7 +307,7 @@ class TaskSequence:
     async def close(self, *, keep: bool) -> None:
         """End what still runs of the job.
 
-        `keep`: the checkpoints of its machines remain for the next run.
+        `save`: the checkpoints of its machines remain for the next run.
         """
         await self.end_on_host()
         if self._machines is not None:
