@@ -1,4 +1,4 @@
-// What the page asks of the controller. The token comes from the address, and is taken out of it.
+// Requests to the controller. The token comes from the page's address, and is removed from it.
 
 const KEY = "boincvm-token";
 
@@ -8,7 +8,7 @@ if (given) {
   history.replaceState(null, "", location.pathname);
 }
 
-export class Refused extends Error {
+export class RequestError extends Error {
   constructor(message, hint, status) {
     super(message);
     this.hint = hint;
@@ -28,43 +28,43 @@ function headers(more) {
   return token() ? { Authorization: `Bearer ${token()}`, ...more } : { ...more };
 }
 
-async function fetched(path, options = {}) {
+async function request(path, options = {}) {
   const answer = await fetch(path, { ...options, headers: headers(options.headers) });
   if (answer.ok) return answer;
-  const told = await answer.json().catch(() => ({}));
-  const error = told.error || {};
-  throw new Refused(error.message || `the controller says ${answer.status}`, error.hint || "", answer.status);
+  const body = await answer.json().catch(() => ({}));
+  const error = body.error || {};
+  throw new RequestError(error.message || `the controller answered ${answer.status}`, error.hint || "", answer.status);
 }
 
-function posted(path, given) {
+function post(path, parameters) {
   const headers = { "Content-Type": "application/json" };
-  return fetched(path, { method: "POST", headers, body: JSON.stringify(given) });
+  return request(path, { method: "POST", headers, body: JSON.stringify(parameters) });
 }
 
-export async function call(operation, given = {}) {
-  return (await (await posted(`/api/${operation}`, given)).json()).result;
+export async function call(operation, parameters = {}) {
+  return (await (await post(`/api/${operation}`, parameters)).json()).result;
 }
 
-// Asks as `call` does, and calls `take` with each line's object of the answer.
-export async function follow(path, given, take) {
-  const reader = (await posted(path, given)).body.pipeThrough(new TextDecoderStream()).getReader();
+// Sends a request as `call` does, and calls `onLine` with the object in each line of the answer.
+export async function follow(path, parameters, onLine) {
+  const reader = (await post(path, parameters)).body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
-    for (const line of lines) if (line) take(JSON.parse(line));
+    for (const line of lines) if (line) onLine(JSON.parse(line));
   }
 }
 
 export async function putFile(vms, path, file) {
   const query = new URLSearchParams({ vms, path, kind: "file", mode: "644", modified: `${file.lastModified}000000` });
-  return (await (await fetched(`/api/files?${query}`, { method: "PUT", body: file })).json()).result;
+  return (await (await request(`/api/files?${query}`, { method: "PUT", body: file })).json()).result;
 }
 
 export async function getFile(vm, path) {
-  const answer = await fetched(`/api/files?${new URLSearchParams({ vm, path })}`);
+  const answer = await request(`/api/files?${new URLSearchParams({ vm, path })}`);
   return { blob: await answer.blob(), isTree: answer.headers.get("x-boincvm-kind") === "tree" };
 }
 
@@ -80,6 +80,6 @@ export function eventSocket(after) {
   return new WebSocket(socketAddress(`/api/events?after=${after}`), protocols("boincvm.events"));
 }
 
-export function screenPlace(vm) {
+export function screenAddress(vm) {
   return { url: socketAddress(`/api/console/${encodeURIComponent(vm)}`), wsProtocols: protocols("binary") };
 }

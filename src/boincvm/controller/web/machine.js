@@ -1,12 +1,12 @@
-// One machine's own view: what it is, its screen, snapshots, files, log and load.
+// The view of one machine: its description, screen, snapshots, files, log and load.
 
-import { call, getFile, putFile, screenPlace } from "./api.js";
+import { call, getFile, putFile, screenAddress } from "./api.js";
 import { Plot } from "./plot.js";
 import { button, element, size } from "./text.js";
 
-const at = (id) => document.getElementById(id);
-// Which of them make sense, the controller says of each machine.
-const ACTS = [
+const byId = (id) => document.getElementById(id);
+// The controller lists the operations that are possible for each machine.
+const ACTIONS = [
   ["Start", "start"],
   ["Suspend", "pause"],
   ["Resume", "resume"],
@@ -22,42 +22,42 @@ const PERCENT = (value) => `${Math.round(value * 100)} %`;
 let shown = null;
 let samples = [];
 let screen = null;
-let tell = () => {};
+let attempt = () => {};
 let plots = null;
 
 export function chosen() {
   return shown;
 }
 
-// `act` does something and shows what goes wrong.
-export function prepare(act, changed) {
-  tell = act;
+// `run` calls a function and shows its error, if there is one; `changed` redraws the list.
+export function prepare(run, changed) {
+  attempt = run;
   plots = {
-    cpu: new Plot(at("plot-cpu"), { name: "Processor", say: PERCENT, unit: 0.1 }),
-    memory: new Plot(at("plot-memory"), { name: "Memory on the host", say: size, unit: 2 ** 20 * 2 ** 4 }),
+    cpu: new Plot(byId("plot-cpu"), { name: "Processor", format: PERCENT, unit: 0.1 }),
+    memory: new Plot(byId("plot-memory"), { name: "Memory on the host", format: size, unit: 2 ** 20 * 2 ** 4 }),
   };
-  at("one-close").addEventListener("click", () => { close(); changed(); });
-  at("take").addEventListener("submit", (event) => {
+  byId("one-close").addEventListener("click", () => { close(); changed(); });
+  byId("take").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = event.target.elements.name.value || null;
-    tell(async () => { await on("snapshot_take", { name }); event.target.reset(); await snapshots(); });
+    attempt(async () => { await operate("snapshot_take", { name }); event.target.reset(); await snapshots(); });
   });
-  at("put").addEventListener("submit", (event) => {
+  byId("put").addEventListener("submit", (event) => {
     event.preventDefault();
     const file = event.target.querySelector("[type=file]").files[0];
     const path = event.target.elements.path.value || file.name;
-    tell(async () => { check(await putFile(shown, path, file)); event.target.reset(); say(`${path} is there`); });
+    attempt(async () => { check(await putFile(shown, path, file)); event.target.reset(); showNote(`${path} is there`); });
   });
-  at("get").addEventListener("submit", (event) => {
+  byId("get").addEventListener("submit", (event) => {
     event.preventDefault();
     const path = event.target.elements.path.value;
-    tell(async () => save(await getFile(shown, path), path.split("/").pop() || "file"));
+    attempt(async () => save(await getFile(shown, path), path.split("/").pop() || "file"));
   });
 }
 
-function say(text) {
-  at("one-what").title = text;
-  at("put").elements.path.placeholder = text;
+function showNote(text) {
+  byId("one-what").title = text;
+  byId("put").elements.path.placeholder = text;
 }
 
 function save({ blob, isTree }, name) {
@@ -74,14 +74,14 @@ function check({ outcomes }) {
   }
 }
 
-async function on(operation, given = {}) {
-  check(await call(operation, { vms: shown, ...given }));
+async function operate(operation, parameters = {}) {
+  check(await call(operation, { vms: shown, ...parameters }));
 }
 
 export function close() {
   shown = null;
   endScreen();
-  at("one").hidden = true;
+  byId("one").hidden = true;
   document.querySelector("main").classList.remove("open");
 }
 
@@ -89,32 +89,32 @@ export async function open(vm) {
   shown = vm.id;
   samples = [];
   endScreen();
-  at("one").hidden = false;
+  byId("one").hidden = false;
   document.querySelector("main").classList.add("open");
-  at("one-name").textContent = vm.name;
-  at("snapshots").replaceChildren();
-  at("log").textContent = "";
+  byId("one-name").textContent = vm.name;
+  byId("snapshots").replaceChildren();
+  byId("log").textContent = "";
   show(vm);
   samples = (await call("history", { vm: vm.id })).samples;
   plot(vm);
   if (vm.is_local) {
     await snapshots();
-    at("log").textContent = (await call("logs", { vm: vm.id, lines: 100 })).lines.join("\n");
+    byId("log").textContent = (await call("logs", { vm: vm.id, lines: 100 })).lines.join("\n");
   }
 }
 
 export function show(vm) {
   const parts = [vm.state.replace("_", " "), vm.image, vm.cpus && `${vm.cpus} processor${vm.cpus > 1 ? "s" : ""}`, vm.memory && `${size(vm.memory)} of memory`, vm.network ? "network" : ""];
-  at("one-what").textContent = parts.filter(Boolean).join(" · ");
-  at("one-why").textContent = vm.why;
-  at("one-acts").replaceChildren(
-    ...ACTS.filter(([, operation]) => vm.operations.includes(operation)).map(([name, operation, warning]) =>
+  byId("one-what").textContent = parts.filter(Boolean).join(" · ");
+  byId("one-why").textContent = vm.why;
+  byId("one-acts").replaceChildren(
+    ...ACTIONS.filter(([, operation]) => vm.operations.includes(operation)).map(([name, operation, warning]) =>
       button(name, () => {
-        if (!warning || confirm(`${name} ${vm.name}? ${warning}`)) tell(() => on(operation));
+        if (!warning || confirm(`${name} ${vm.name}? ${warning}`)) attempt(() => operate(operation));
       }, warning ? "danger" : ""),
     ),
   );
-  at("one-acts").dataset.state = vm.state;
+  byId("one-acts").dataset.state = vm.state;
   showScreen(vm);
 }
 
@@ -126,29 +126,29 @@ export function load(vm, event) {
 }
 
 function plot(vm) {
-  const of = (name) => samples.map((one) => [one.at, one[name]]);
+  const series = (name) => samples.map((sample) => [sample.at, sample[name]]);
   const cpus = vm.cpus || 1;
-  plots.cpu.set(of("cpu"), cpus, ` of ${PERCENT(cpus)}`);
-  plots.memory.set(of("memory"), vm.memory || 0, vm.memory ? `, and the guest was given ${size(vm.memory)}` : "");
+  plots.cpu.set(series("cpu"), cpus, ` of ${PERCENT(cpus)}`);
+  plots.memory.set(series("memory"), vm.memory || 0, vm.memory ? `, and the guest was given ${size(vm.memory)}` : "");
 }
 
 async function snapshots() {
   const found = (await call("snapshot_list", { vm: shown })).snapshots;
-  at("snapshots").replaceChildren(
-    ...found.map((one) => {
+  byId("snapshots").replaceChildren(
+    ...found.map((snapshot) => {
       const line = element("li");
-      const words = [one.name, one.description, new Date(one.made * 1000).toLocaleString(), size(one.size)];
-      line.append(element("span", words.filter(Boolean).join(" · ")));
-      const acts = element("span", "", "acts");
-      acts.append(
+      const parts = [snapshot.name, snapshot.description, new Date(snapshot.made * 1000).toLocaleString(), size(snapshot.size)];
+      line.append(element("span", parts.filter(Boolean).join(" · ")));
+      const actions = element("span", "", "acts");
+      actions.append(
         button("Restore", () => {
-          if (confirm(`Set ${shown} back to ${one.name}? What came after it is lost.`)) tell(() => on("snapshot_restore", { name: one.name }));
+          if (confirm(`Set ${shown} back to ${snapshot.name}? What came after it is lost.`)) attempt(() => operate("snapshot_restore", { name: snapshot.name }));
         }),
         button("Remove", () => {
-          if (confirm(`Remove the snapshot ${one.name}?`)) tell(async () => { await on("snapshot_remove", { name: one.name }); await snapshots(); });
+          if (confirm(`Remove the snapshot ${snapshot.name}?`)) attempt(async () => { await operate("snapshot_remove", { name: snapshot.name }); await snapshots(); });
         }, "danger"),
       );
-      line.append(acts);
+      line.append(actions);
       return line;
     }),
   );
@@ -158,30 +158,30 @@ function endScreen() {
   const ended = screen;
   screen = null;
   if (ended) ended.disconnect();
-  at("screen").replaceChildren();
-  at("screen").classList.remove("on");
+  byId("screen").replaceChildren();
+  byId("screen").classList.remove("on");
 }
 
 async function showScreen(vm) {
   const runs = vm.operations.includes("stop");
   if (!vm.display || !runs) {
     endScreen();
-    at("screen-words").textContent = vm.display ? "It is off." : "It has none: a machine has one that was created with a screen.";
+    byId("screen-text").textContent = vm.display ? "It is off." : "It has none: a machine has one that was created with a screen.";
     return;
   }
   if (screen) return;
-  at("screen-words").textContent = "";
+  byId("screen-text").textContent = "";
   let RFB;
   try {
     RFB = (await import("/novnc/core/rfb.js")).default;
   } catch {
-    at("screen-words").textContent = "To see it, install noVNC on the controller's host: apt-get install novnc";
+    byId("screen-text").textContent = "To see it, install noVNC on the controller's host: apt-get install novnc";
     return;
   }
   if (screen || shown !== vm.id) return;
-  const { url, wsProtocols } = screenPlace(vm.id);
-  at("screen").classList.add("on");
-  const opened = new RFB(at("screen"), url, { wsProtocols });
+  const { url, wsProtocols } = screenAddress(vm.id);
+  byId("screen").classList.add("on");
+  const opened = new RFB(byId("screen"), url, { wsProtocols });
   opened.scaleViewport = true;
   opened.addEventListener("disconnect", () => {
     if (screen !== opened) return;

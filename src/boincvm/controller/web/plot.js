@@ -1,4 +1,4 @@
-// A plot of the load: its axes with units, and the value at the pointer.
+// Plots a load over time, with units on the axes and the value at the pointer.
 
 const SPACE = "http://www.w3.org/2000/svg";
 const LEFT = 52; // room for the labels of the axes, in pixels
@@ -9,10 +9,10 @@ const SHORTEST = 300; // seconds that the axis of time has at least
 const GAP = 35; // seconds without a sample, after which the line is broken
 
 function draw(kind, attributes, text = "") {
-  const made = document.createElementNS(SPACE, kind);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.textContent = text;
-  return made;
+  const node = document.createElementNS(SPACE, kind);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.textContent = text;
+  return node;
 }
 
 function clock(seconds, withSeconds = false) {
@@ -20,7 +20,7 @@ function clock(seconds, withSeconds = false) {
   return new Date(seconds * 1000).toLocaleTimeString([], parts);
 }
 
-// The least of 1, 2, 2.5, 5 and 10 times `unit`, or ten times that and so on, from `value` on.
+// Returns the smallest of 1, 2, 2.5, 5 and 10 times `unit`, or 10, 100 … times these, that is at least `value`.
 function above(value, unit) {
   let power = unit;
   while (power * 10 < value) power *= 10;
@@ -28,25 +28,25 @@ function above(value, unit) {
 }
 
 export class Plot {
-  // `say` writes a value with its unit; `unit`: what one step of the axis is a multiple of.
-  constructor(figure, { name, say, unit }) {
+  // `format` writes a value with its unit; the steps of the axis are multiples of `unit`.
+  constructor(figure, { name, format, unit }) {
     this.name = name;
-    this.say = say;
+    this.format = format;
     this.unit = unit;
     this.points = [];
     this.limit = 0;
-    this.mark = "";
+    this.suffix = "";
     this.svg = figure.querySelector("svg");
-    this.told = figure.querySelector("output");
+    this.output = figure.querySelector("output");
     this.svg.addEventListener("pointermove", (event) => this.point(event));
     this.svg.addEventListener("pointerleave", () => this.unpoint());
     new ResizeObserver(() => this.show()).observe(this.svg);
   }
 
   // `points`: [seconds since 1970, value or null], the oldest one first. `limit`: a value that has
-  // a line of its own; `mark`: what is said after the newest value.
-  set(points, limit, mark) {
-    Object.assign(this, { points, limit, mark });
+  // a line of its own; `suffix`: the text after the newest value.
+  set(points, limit, suffix) {
+    Object.assign(this, { points, limit, suffix });
     this.show();
   }
 
@@ -74,16 +74,16 @@ export class Plot {
     this.pointer = draw("g", { class: "pointer" });
     this.svg.replaceChildren(...parts, this.pointer);
     const last = known.at(-1);
-    const now = last ? this.say(last[1]) : "no value yet";
-    this.svg.setAttribute("aria-label", `${this.name}: ${now}; the axis goes from 0 to ${this.say(this.top)}`);
-    this.usual = last ? now + this.mark : now;
-    this.told.textContent = this.usual;
+    const now = last ? this.format(last[1]) : "no value yet";
+    this.svg.setAttribute("aria-label", `${this.name}: ${now}; the axis goes from 0 to ${this.format(this.top)}`);
+    this.usual = last ? now + this.suffix : now;
+    this.output.textContent = this.usual;
   }
 
   *axes() {
     for (const value of [0, this.top / 2, this.top]) {
       yield this.line(value, "grid");
-      yield draw("text", { x: LEFT - 6, y: this.y(value) + 3, "text-anchor": "end" }, this.say(value));
+      yield draw("text", { x: LEFT - 6, y: this.y(value) + 3, "text-anchor": "end" }, this.format(value));
     }
     for (const [part, anchor] of [[0, "start"], [0.5, "middle"], [1, "end"]]) {
       const at = this.begin + part * (this.end - this.begin);
@@ -95,7 +95,7 @@ export class Plot {
     return draw("line", { x1: LEFT, x2: this.width - RIGHT, y1: this.y(value), y2: this.y(value), class: kind });
   }
 
-  // Of points that follow each other without a gap.
+  // Yields the runs of points that follow each other without a gap.
   *stretches() {
     let stretch = [];
     for (const point of this.points) {
@@ -110,20 +110,20 @@ export class Plot {
   }
 
   point(event) {
-    const wanted = event.clientX - this.svg.getBoundingClientRect().left;
+    const pointerX = event.clientX - this.svg.getBoundingClientRect().left;
     const known = this.points.filter(([, value]) => value !== null && value !== undefined);
     if (!known.length || !this.pointer) return;
-    const far = ([at]) => Math.abs(this.x(at) - wanted);
-    const [at, value] = known.reduce((best, one) => (far(one) < far(best) ? one : best));
+    const distance = ([at]) => Math.abs(this.x(at) - pointerX);
+    const [at, value] = known.reduce((best, one) => (distance(one) < distance(best) ? one : best));
     this.pointer.replaceChildren(
       draw("line", { x1: this.x(at), x2: this.x(at), y1: TOP, y2: this.height - BOTTOM }),
       draw("circle", { cx: this.x(at), cy: this.y(value), r: 3 }),
     );
-    this.told.textContent = `${this.say(value)} at ${clock(at, true)}`;
+    this.output.textContent = `${this.format(value)} at ${clock(at, true)}`;
   }
 
   unpoint() {
     this.pointer?.replaceChildren();
-    this.told.textContent = this.usual ?? "";
+    this.output.textContent = this.usual ?? "";
   }
 }

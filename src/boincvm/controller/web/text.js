@@ -1,17 +1,17 @@
-// Small things about words and elements. What guests say is only ever text.
+// Texts and elements. What comes from guests is only ever shown as text.
 
 export function element(kind, text = "", className = "") {
-  const made = document.createElement(kind);
-  made.textContent = text;
-  if (className) made.className = className;
-  return made;
+  const node = document.createElement(kind);
+  node.textContent = text;
+  if (className) node.className = className;
+  return node;
 }
 
 export function button(text, act, className = "") {
-  const made = element("button", text, className);
-  made.type = "button";
-  made.addEventListener("click", act);
-  return made;
+  const node = element("button", text, className);
+  node.type = "button";
+  node.addEventListener("click", act);
+  return node;
 }
 
 export function size(bytes) {
@@ -19,7 +19,7 @@ export function size(bytes) {
   return bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(1)} GiB` : `${Math.round(bytes / 2 ** 20)} MiB`;
 }
 
-// Words as a shell would split them, with quotes and backslashes and nothing else.
+// Splits a line into words as a shell does; only quotes and backslashes are special.
 export function split(line) {
   const words = [];
   let word = null;
