@@ -61,7 +61,7 @@ def tree(make_rig: MakeRig) -> tuple[Rig, list[int]]:
         script("orphan", SLEEP),
     ]
     rig = started(make_rig, work(task("child", "<multi_process/>"), _findable(scripts)))
-    pids = sorted(int(rig.word().split()[1]) for _ in scripts)
+    pids = sorted(int(rig.next_message().split()[1]) for _ in scripts)
     return rig, pids
 
 
@@ -127,9 +127,9 @@ def test_a_job_of_the_workunit_starts_copies_of_signed_programs_only(make_rig: M
     ended = rig.ended()
     assert (ended.state, ended.exit_status) == (COMPUTE_ERROR, INIT_FAILURE), ended.stderr
     assert "it is not signed" in ended.stderr
-    assert rig.word() == "signed"
+    assert rig.next_message() == "signed"
     with pytest.raises(AssertionError, match="says nothing"):
-        rig.word(0)
+        rig.next_message(0)
 
 
 def test_a_child_that_fails(make_rig: MakeRig) -> None:
@@ -140,7 +140,7 @@ def test_a_child_that_fails(make_rig: MakeRig) -> None:
     assert (ended.state, ended.exit_status) == (COMPUTE_ERROR, CHILD_FAILED), ended.stderr
     assert "it says why" in ended.stderr
     with pytest.raises(AssertionError, match="says nothing"):
-        rig.word(0)
+        rig.next_message(0)
 
 
 def test_suspend_stops_the_whole_tree_and_resume_lets_it_go_on(
@@ -175,8 +175,8 @@ def test_the_client_quits_and_goes_on_at_the_same_task(make_rig: MakeRig) -> Non
         script("three", 'echo three >"$RIG_WORDS"\n'),
     ]
     rig = started(make_rig, work("".join(map(task, ("one", "two", "three"))), scripts))
-    assert rig.word() == "one"
-    pid = int(rig.word().split()[1])
+    assert rig.next_message() == "one"
+    pid = int(rig.next_message().split()[1])
     rig.quit()
     assert is_gone(pid)
     assert rig.processes() == []
@@ -184,7 +184,7 @@ def test_the_client_quits_and_goes_on_at_the_same_task(make_rig: MakeRig) -> Non
     for name in ("boinc_finish_called", "boinc_temporary_exit", "boinc_lockfile"):
         assert not (rig.slot() / name).exists()
     rig.start()
-    assert [rig.word(), rig.word()] == ["two", "three"]
+    assert [rig.next_message(), rig.next_message()] == ["two", "three"]
     ended = rig.ended()
     assert ended.is_success, ended.stderr
 
@@ -204,7 +204,7 @@ def test_a_checkpoint_that_is_made_at_a_quit_counts(make_rig: MakeRig, ending: s
     saves = task("saves", "<checkpoint_filename>saved</checkpoint_filename>")
     preferences = Preferences(leave_in_memory=False)
     rig = started(make_rig, work(saves, [SAVES_AT_ITS_END]), preferences=preferences)
-    assert rig.word() == "burnt"
+    assert rig.next_message() == "burnt"
     rig.until(lambda task: task.elapsed_time >= 3)
     if ending == "preempted":
         # A client that has never heard of a checkpoint does not take a task out of memory.
@@ -224,7 +224,7 @@ def test_a_checkpoint_that_is_made_at_a_quit_counts(make_rig: MakeRig, ending: s
         rig.kill_client()
         until(lambda: rig.processes() == [], story=rig.stderr())
         rig.start()
-    assert rig.word() == "burnt"
+    assert rig.next_message() == "burnt"
     after = rig.running()
     assert after.checkpoint_cpu_time >= before.cpu_time > 0, rig.story(f"{before} {after}")
     assert after.elapsed_time >= before.elapsed_time, rig.story(f"{before} {after}")
@@ -245,7 +245,7 @@ def test_the_wrapper_is_killed_and_started_again(tree: tuple[Rig, list[int]]) ->
     rig, pids = tree
     os.kill(rig.running().pid, signal.SIGKILL)
     until(lambda: all(map(is_gone, pids)), ABORT_LIMIT, story=rig.log)
-    again = [int(rig.word().split()[1]) for _ in pids]
+    again = [int(rig.next_message().split()[1]) for _ in pids]
     assert not set(again) & set(pids)
     assert rig.running().pid in rig.processes()
 
@@ -256,7 +256,7 @@ def test_cpu_limit(make_rig: MakeRig) -> None:
         work(task("stays"), [script("stays", SLEEP)]),
         preferences=Preferences(cpu_limit=50),
     )
-    pid = int(rig.word().split()[1])
+    pid = int(rig.next_message().split()[1])
     for _ in range(3):
         until(lambda: state_of(pid) == "T", story=rig.log)
         until(lambda: state_of(pid) == "S", story=rig.log)

@@ -28,7 +28,7 @@ def rig(make_rig: MakeRig, request: pytest.FixtureRequest) -> Rig:
     )
     rig = make_rig(work)
     rig.start()
-    assert rig.word() == "started"
+    assert rig.next_message() == "started"
     return rig
 
 
@@ -48,18 +48,18 @@ def test_an_end(rig: Rig, state: int, status: int) -> None:
 def test_what_a_manager_can_do(rig: Rig) -> None:
     pid = rig.running().pid
     rig.suspend()
-    assert rig.word() == "suspend"
+    assert rig.next_message() == "suspend"
     rig.until(lambda task: task.process_state == SUSPENDED)
     rig.resume()
-    assert rig.word() == "resume"
+    assert rig.next_message() == "resume"
     rig.until(lambda task: 0 < task.fraction_done < 0.1)
     rig.quit()
-    assert rig.word() == "quit"
+    assert rig.next_message() == "quit"
     assert is_gone(pid)
     rig.start()
-    assert rig.word() == "started"
+    assert rig.next_message() == "started"
     rig.abort()
-    assert rig.word() == "abort"
+    assert rig.next_message() == "abort"
     assert rig.until(lambda task: task.is_over).exit_status != 0
 
 

@@ -26,19 +26,19 @@ async def test_a_topic_goes_to_all_who_have_subscribed(running: Running) -> None
     _, address = running
     peers = [await Peer.logged_in(address) for _ in range(3)]
     for number, pattern in enumerate(("/topic/a.*", "/topic/**", "/topic/b.x")):
-        peers[number].say("SUBSCRIBE", destination=pattern, id=f"n{number}", receipt="r")
-        assert (await peers[number].hear()).headers["receipt-id"] == "r"
+        peers[number].send("SUBSCRIBE", destination=pattern, id=f"n{number}", receipt="r")
+        assert (await peers[number].receive()).headers["receipt-id"] == "r"
     text = b"a\0b\n"
-    peers[2].say("SEND", text, destination="/topic/a.x", colour="a:b\nc", sender="somebody")
+    peers[2].send("SEND", text, destination="/topic/a.x", colour="a:b\nc", sender="somebody")
     for number in (0, 1):
-        frame = await peers[number].hear()
+        frame = await peers[number].receive()
         assert (frame.command, frame.body) == ("MESSAGE", text)
         assert frame.headers["subscription"] == f"n{number}"
         assert frame.headers["destination"] == "/topic/a.x"
         assert frame.headers["colour"] == "a:b\nc"
         assert frame.headers["sender"] == "host"  # whatever it says of itself
-    peers[2].say("SEND", b"", destination="/topic/b.x", receipt="end")
-    assert {(await peers[2].hear()).command for _ in range(2)} == {"MESSAGE", "RECEIPT"}
+    peers[2].send("SEND", b"", destination="/topic/b.x", receipt="end")
+    assert {(await peers[2].receive()).command for _ in range(2)} == {"MESSAGE", "RECEIPT"}
     for peer in peers:
         await peer.close()
 
@@ -49,33 +49,33 @@ async def test_a_queue_gives_each_message_to_one_and_again_if_that_one_goes(
     _, address = running
     first, second = await Peer.logged_in(address), await Peer.logged_in(address)
     for body in (b"1", b"2", b"3"):
-        first.say("SEND", body, destination="/queue/jobs")
-    first.say("SUBSCRIBE", destination="/queue/jobs", id="1", ack="client-individual")
-    frames = [await first.hear() for _ in range(3)]
+        first.send("SEND", body, destination="/queue/jobs")
+    first.send("SUBSCRIBE", destination="/queue/jobs", id="1", ack="client-individual")
+    frames = [await first.receive() for _ in range(3)]
     assert [frame.body for frame in frames] == [b"1", b"2", b"3"]
-    first.say("ACK", id=frames[1].headers["ack"], receipt="r")
-    assert (await first.hear()).command == "RECEIPT"
+    first.send("ACK", id=frames[1].headers["ack"], receipt="r")
+    assert (await first.receive()).command == "RECEIPT"
     await first.close()
-    second.say("SUBSCRIBE", destination="/queue/jobs", id="1", ack="client")
-    frames = [await second.hear() for _ in range(2)]
+    second.send("SUBSCRIBE", destination="/queue/jobs", id="1", ack="client")
+    frames = [await second.receive() for _ in range(2)]
     assert [frame.body for frame in frames] == [b"1", b"3"]
     assert frames[0].headers["redelivered"] == "true"
-    second.say("NACK", id=frames[1].headers["ack"])  # and all before it
-    assert [(await second.hear()).body for _ in range(2)] == [b"1", b"3"]
+    second.send("NACK", id=frames[1].headers["ack"])  # and all before it
+    assert [(await second.receive()).body for _ in range(2)] == [b"1", b"3"]
     await second.close()
 
 
 async def test_a_transaction_is_all_or_nothing(running: Running) -> None:
     _, address = running
     peer = await Peer.logged_in(address)
-    peer.say("SUBSCRIBE", destination="/topic/t", id="1")
+    peer.send("SUBSCRIBE", destination="/topic/t", id="1")
     for name, end in (("a", "ABORT"), ("b", "COMMIT")):
-        peer.say("BEGIN", transaction=name)
+        peer.send("BEGIN", transaction=name)
         for number in range(2):
             body = f"{name}{number}".encode()
-            peer.say("SEND", body, destination="/topic/t", transaction=name)
-        peer.say(end, transaction=name)
-    assert [(await peer.hear()).body for _ in range(2)] == [b"b0", b"b1"]
+            peer.send("SEND", body, destination="/topic/t", transaction=name)
+        peer.send(end, transaction=name)
+    assert [(await peer.receive()).body for _ in range(2)] == [b"b0", b"b1"]
     await peer.close()
 
 
@@ -107,16 +107,16 @@ async def test_what_a_guest_may_not_say(
 ) -> None:
     of, address = running
     host = await Peer.logged_in(address)
-    host.say("SUBSCRIBE", destination="/topic/**", id="1", receipt="r")
-    await host.hear()
+    host.send("SUBSCRIBE", destination="/topic/**", id="1", receipt="r")
+    await host.receive()
     guest = await Peer.logged_in(address, "g1")
-    guest.say(frame[0], **{**frame[1], "receipt": "mine"})
-    error = await guest.hear()
+    guest.send(frame[0], **{**frame[1], "receipt": "mine"})
+    error = await guest.receive()
     assert error.command == "ERROR"
     assert error.headers["receipt-id"] == "mine"
     assert await guest.is_closed()
-    host.say("SEND", b"mark", destination="/topic/x")
-    assert (await host.hear()).body == b"mark"  # nothing has come before
+    host.send("SEND", b"mark", destination="/topic/x")
+    assert (await host.receive()).body == b"mark"  # nothing has come before
     assert of.counts["refused"] == 1
     await guest.close()
     await host.close()
@@ -136,9 +136,9 @@ async def test_what_a_guest_may_not_say(
 async def test_who_is_not_let_in(running: Running, headers: dict[str, str]) -> None:
     _, address = running
     peer = await Peer.open(address)
-    peer.say("CONNECT", **headers)
-    peer.say("SEND", b"", destination="/topic/x")
-    assert (await peer.hear()).command == "ERROR"
+    peer.send("CONNECT", **headers)
+    peer.send("SEND", b"", destination="/topic/x")
+    assert (await peer.receive()).command == "ERROR"
     assert await peer.is_closed()
     await peer.close()
 
@@ -151,7 +151,7 @@ async def test_what_is_no_login(running: Running, data: bytes) -> None:
     _, address = running
     peer = await Peer.open(address)
     peer.writer.write(data)
-    assert (await peer.hear()).command == "ERROR"
+    assert (await peer.receive()).command == "ERROR"
     assert await peer.is_closed()
     await peer.close()
 
@@ -181,15 +181,15 @@ async def test_one_that_never_reads_is_dropped_and_others_are_served() -> None:
     async with broker(BrokerLimits(waiting=1 << 18)) as (of, address):
         deaf, good, host = [await Peer.logged_in(address) for _ in range(3)]
         for peer in (deaf, good):
-            peer.say("SUBSCRIBE", destination="/topic/x", id="1", receipt="r")
-            await peer.hear()
+            peer.send("SUBSCRIBE", destination="/topic/x", id="1", receipt="r")
+            await peer.receive()
         sent = 0
         async with asyncio.timeout(LIMIT):
             while not of.counts["dropped: does not read"]:
-                host.say("SEND", bytes(1 << 16), destination="/topic/x")
+                host.send("SEND", bytes(1 << 16), destination="/topic/x")
                 sent += 1
                 await host.writer.drain()
-                assert len((await good.hear()).body) == 1 << 16
+                assert len((await good.receive()).body) == 1 << 16
         assert of.connections == 2
         for peer in (deaf, good, host):
             await peer.close()
@@ -198,7 +198,7 @@ async def test_one_that_never_reads_is_dropped_and_others_are_served() -> None:
 async def ask_for_ever(peer: Peer) -> None:
     async with asyncio.timeout(LIMIT):
         while True:
-            peer.say("SEND", b"", destination="/topic/x", receipt="r" * 10000)
+            peer.send("SEND", b"", destination="/topic/x", receipt="r" * 10000)
             await peer.writer.drain()
 
 
@@ -214,14 +214,14 @@ async def test_one_that_wants_receipts_and_never_reads_them_is_dropped() -> None
 async def test_a_queue_waits_for_one_that_does_not_read() -> None:
     async with broker() as (_, address):
         slow, host = await Peer.logged_in(address), await Peer.logged_in(address)
-        slow.say("SUBSCRIBE", destination="/queue/q", id="1", receipt="r")
-        await slow.hear()
+        slow.send("SUBSCRIBE", destination="/queue/q", id="1", receipt="r")
+        await slow.receive()
         for number in range(200):
-            host.say("SEND", b"%06d" % number * 10000, destination="/queue/q")
+            host.send("SEND", b"%06d" % number * 10000, destination="/queue/q")
             await host.writer.drain()
-        host.say("SEND", b"", destination="/queue/q", receipt="end")
-        assert (await host.hear()).command == "RECEIPT"
-        seen = [(await slow.hear()).body[:6] for _ in range(201)]
+        host.send("SEND", b"", destination="/queue/q", receipt="end")
+        assert (await host.receive()).command == "RECEIPT"
+        seen = [(await slow.receive()).body[:6] for _ in range(201)]
         assert seen == [*(b"%06d" % number for number in range(200)), b""]
         await slow.close()
         await host.close()
@@ -232,13 +232,13 @@ async def test_one_that_floods_is_slowed_down_and_loses_nothing() -> None:
     known.add(Account("flood", DIGEST, ALL, ALL, frames=200))
     async with broker(known=known) as (of, address):
         host, flood = await Peer.logged_in(address), await Peer.logged_in(address, "flood")
-        host.say("SUBSCRIBE", destination="/topic/x", id="1", receipt="r")
-        await host.hear()
+        host.send("SUBSCRIBE", destination="/topic/x", id="1", receipt="r")
+        await host.receive()
         loop = asyncio.get_running_loop()
         begin = loop.time()
         for number in range(500):
-            flood.say("SEND", b"%d" % number, destination="/topic/x")
-        bodies = [(await host.hear()).body for _ in range(500)]
+            flood.send("SEND", b"%d" % number, destination="/topic/x")
+        bodies = [(await host.receive()).body for _ in range(500)]
         assert bodies == [b"%d" % number for number in range(500)]
         assert loop.time() - begin > 2  # 500 at 200 a second
         assert of.counts["slowed down"] > 0
@@ -273,8 +273,8 @@ async def test_caps(
     async with broker(limits) as (_, address):
         peer = await Peer.logged_in(address)
         for command, body, destination, headers in frames:
-            peer.say(command, body, destination=destination, **headers)
-        assert (await peer.hear()).command == "ERROR"
+            peer.send(command, body, destination=destination, **headers)
+        assert (await peer.receive()).command == "ERROR"
         assert await peer.is_closed()
         await peer.close()
 
@@ -284,7 +284,7 @@ async def test_no_more_connections_than_the_limit() -> None:
         peers = [await Peer.logged_in(address) for _ in range(2)]
         third = await Peer.open(address)
         assert await third.is_closed()
-        peers[0].say("DISCONNECT", receipt="bye")
+        peers[0].send("DISCONNECT", receipt="bye")
         assert await peers[0].is_closed()
         peers.append(await Peer.logged_in(address))
         for peer in (*peers, third):
@@ -294,10 +294,10 @@ async def test_no_more_connections_than_the_limit() -> None:
 async def test_nothing_is_left_of_a_peer_that_went(running: Running) -> None:
     of, address = running
     peer = await Peer.logged_in(address)
-    peer.say("SUBSCRIBE", destination="/topic/a.*", id="1")
-    peer.say("SUBSCRIBE", destination="/queue/a", id="2")
-    peer.say("DISCONNECT", receipt="bye")
-    assert (await peer.hear()).headers["receipt-id"] == "bye"
+    peer.send("SUBSCRIBE", destination="/topic/a.*", id="1")
+    peer.send("SUBSCRIBE", destination="/queue/a", id="2")
+    peer.send("DISCONNECT", receipt="bye")
+    assert (await peer.receive()).headers["receipt-id"] == "bye"
     assert await peer.is_closed()
     assert (of.connections, of.topics._root.is_empty, of._queues) == (0, True, {})
     await peer.close()
@@ -307,11 +307,11 @@ async def test_what_comes_before_a_fault_counts(running: Running) -> None:
     """However the network cuts it: here all comes at once."""
     _, address = running
     first, second = await Peer.logged_in(address), await Peer.logged_in(address)
-    second.say("SUBSCRIBE", destination="/topic/a", id="1", receipt="r")
-    assert (await second.hear()).command == "RECEIPT"
+    second.send("SUBSCRIBE", destination="/topic/a", id="1", receipt="r")
+    assert (await second.receive()).command == "RECEIPT"
     first.writer.write(b"SEND\ndestination:/topic/a\n\nx\0HELLO\n\n\0")
-    assert (await second.hear()).body == b"x"
-    assert (await first.hear()).command == "ERROR"
+    assert (await second.receive()).body == b"x"
+    assert (await first.receive()).command == "ERROR"
     assert await first.is_closed()
     for peer in (first, second):
         await peer.close()
@@ -340,8 +340,8 @@ async def test_the_largest_head_reaches_our_own_client(running: Running, version
 async def test_a_version_that_nobody_speaks(running: Running) -> None:
     _, address = running
     peer = await Peer.open(address)
-    peer.say("CONNECT", **{"accept-version": "2.0", "host": "x"})
-    error = await peer.hear()
+    peer.send("CONNECT", **{"accept-version": "2.0", "host": "x"})
+    error = await peer.receive()
     assert (error.command, error.headers["version"]) == ("ERROR", "1.0,1.1,1.2")
     assert await peer.is_closed()
     await peer.close()

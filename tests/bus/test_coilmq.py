@@ -36,19 +36,19 @@ class CoilPeer:
     def logged_in(cls, address: Address, versions: str | None) -> tuple[Self, Any]:
         peer = cls(socket.create_connection((address.host, address.port), LIMIT))
         accepted = {"accept-version": versions, "host": "boincvm"} if versions else {}
-        peer.say("CONNECT", login="host", passcode=PASSCODE, **accepted)
-        return peer, peer.hear()
+        peer.send("CONNECT", login="host", passcode=PASSCODE, **accepted)
+        return peer, peer.receive()
 
-    def say(self, command: str, body: bytes = b"", **headers: str) -> None:
+    def send(self, command: str, body: bytes = b"", **headers: str) -> None:
         self._connection.sendall(Frame(command, headers, body).pack())
 
     def say_and_wait(self, command: str, body: bytes = b"", **headers: str) -> None:
         receipt = str(next(self._receipts))
-        self.say(command, body, receipt=receipt, **headers)
-        heard = self.hear()
+        self.send(command, body, receipt=receipt, **headers)
+        heard = self.receive()
         assert (heard.cmd, heard.headers["receipt-id"]) == ("RECEIPT", receipt)
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         while (frame := self._buffer.extract_frame()) is None:
             data = self._connection.recv(1 << 16)
             assert data, "the broker has closed"
@@ -67,16 +67,16 @@ async def test_its_frames_at_the_embedded_broker(versions: str | None, agreed: s
         peer, connected = CoilPeer.logged_in(address, versions)
         assert (connected.cmd, connected.headers["version"]) == ("CONNECTED", agreed)
         peer.say_and_wait("SUBSCRIBE", id="1", destination="/topic/a.*")
-        peer.say("SEND", ANYTHING, destination="/topic/a.b", word="x")
-        topic = peer.hear()
+        peer.send("SEND", ANYTHING, destination="/topic/a.b", word="x")
+        topic = peer.receive()
         assert (topic.cmd, topic.body, topic.headers["word"]) == ("MESSAGE", ANYTHING, "x")
         assert topic.headers["destination"] == "/topic/a.b"
         peer.say_and_wait("UNSUBSCRIBE", id="1")
-        peer.say("BEGIN", transaction="t")
-        peer.say("SEND", b"in it", destination="/queue/q", transaction="t")
+        peer.send("BEGIN", transaction="t")
+        peer.send("SEND", b"in it", destination="/queue/q", transaction="t")
         peer.say_and_wait("COMMIT", transaction="t")
-        peer.say("SUBSCRIBE", id="2", destination="/queue/q", ack="client-individual")
-        queued = peer.hear()
+        peer.send("SUBSCRIBE", id="2", destination="/queue/q", ack="client-individual")
+        queued = peer.receive()
         assert (queued.cmd, queued.body) == ("MESSAGE", b"in it")
         name = {"1.2": {"id": queued.headers.get("ack", "")}}.get(
             agreed, {"message-id": queued.headers["message-id"], "subscription": "2"}

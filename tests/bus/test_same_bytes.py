@@ -37,10 +37,10 @@ class Talker:
     async def open(cls, broker: RunningBroker) -> Self:
         return cls(*await asyncio.open_connection(broker.address.host, broker.address.port))
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self._writer.write(data)
 
-    async def hear(self) -> Answer | None:
+    async def receive(self) -> Answer | None:
         """The next frame; None at the end of the connection."""
         try:
             head = (await self._reader.readuntil(b"\n\n")).lstrip(b"\n")
@@ -66,16 +66,16 @@ class Talker:
         return re.sub(r"\\([\\rnc])", lambda found: plain[found[1]], text)
 
     async def log_in(self, broker: RunningBroker, version: str) -> None:
-        self.say(login(version).replace(HOST, broker.dialect.host.encode()))
-        welcome = await self.hear()
+        self.send(login(version).replace(HOST, broker.dialect.host.encode()))
+        welcome = await self.receive()
         assert welcome is not None
         assert welcome.headers["version"] == version
         self.has_escapes = version != "1.0"
 
     async def ask(self, command: str, *headers: str, body: str = "") -> None:
         """Says it; its receipt must be the next frame."""
-        self.say(frame(command, *headers, "receipt:asked", body=body))
-        receipt = await self.hear()
+        self.send(frame(command, *headers, "receipt:asked", body=body))
+        receipt = await self.receive()
         assert receipt is not None
         assert receipt.headers["receipt-id"] == "asked"
 
@@ -92,19 +92,19 @@ async def take(broker: RunningBroker, talk: Talk, number: int) -> str:
                 await talker.log_in(broker, talk.version)
                 await talker.ask("SUBSCRIBE", "id:s", f"destination:{topic}")
             said = talk.said.replace(HOST, broker.dialect.host.encode())
-            talker.say(said.replace(TOPIC, topic.encode()))
+            talker.send(said.replace(TOPIC, topic.encode()))
             if talk.version is None:
                 return await _welcome(talker, broker)
             if not talk.ends:
                 headers = (f"destination:{topic}", f"receipt:{_FENCE}")
-                talker.say(b"\n" + frame("SEND", *headers, body=_FENCE))
+                talker.send(b"\n" + frame("SEND", *headers, body=_FENCE))
             return await _answers(talker, broker, talk)
         finally:
             talker.close()
 
 
 async def _welcome(talker: Talker, broker: RunningBroker) -> str:
-    answer = await talker.hear()
+    answer = await talker.receive()
     if answer is None or answer.command == "ERROR":
         return await _refusal(talker, broker, answer)
     return f"{answer.command} {answer.headers['version']}"
@@ -115,7 +115,7 @@ async def _answers(talker: Talker, broker: RunningBroker, talk: Talk) -> str:
     messages: list[str] = []
     fences = 0
     while talk.ends or fences < 1 + talk.hears:
-        answer = await talker.hear()
+        answer = await talker.receive()
         if talk.ends and (answer is None or (receipts and answer.command == "ERROR")):
             break  # ActiveMQ may have an ERROR for whatever comes then
         if answer is None or answer.command == "ERROR":
@@ -139,7 +139,7 @@ async def _refusal(talker: Talker, broker: RunningBroker, answer: Answer | None)
     if broker.kind == "embedded":
         assert answer is not None
         assert answer.headers["message"]
-        assert await talker.hear() is None
+        assert await talker.receive() is None
     return REFUSED
 
 
@@ -188,7 +188,7 @@ async def test_what_an_ack_takes_from_a_queue(
         await first.log_in(broker, version)
         for number in _NUMBERS:
             await first.ask("SEND", f"destination:{name}", body=number)
-        first.say(
+        first.send(
             frame(
                 "SUBSCRIBE", "id:s", f"destination:{name}", f"ack:{mode}", "activemq.prefetchSize:9"
             )
@@ -205,19 +205,19 @@ async def test_what_an_ack_takes_from_a_queue(
         if around:
             await first.ask(*around[1])
         await first.ask("DISCONNECT")
-        assert await first.hear() is None
+        assert await first.receive() is None
         await second.log_in(broker, version)
-        second.say(frame("SUBSCRIBE", "id:s", f"destination:{name}", "ack:auto"))
+        second.send(frame("SUBSCRIBE", "id:s", f"destination:{name}", "ack:auto"))
         found = [(await _message(second)).body.decode() for _ in left]
         assert sorted(found) == left
-        second.say(frame("SEND", f"destination:{name}", body=_FENCE))
+        second.send(frame("SEND", f"destination:{name}", body=_FENCE))
         assert (await _message(second)).body == _FENCE.encode()
         first.close()
         second.close()
 
 
 async def _message(talker: Talker) -> Answer:
-    answer = await talker.hear()
+    answer = await talker.receive()
     assert answer is not None
     assert answer.command == "MESSAGE", answer
     return answer

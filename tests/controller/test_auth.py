@@ -239,7 +239,7 @@ async def test_each_origin_and_host_that_is_named_counts(faces, path, lines, sta
     head = [f"POST {path} HTTP/1.1", "Host: localhost", *lines, f"Content-Type: {kind}"]
     head += [f"Authorization: {BEARER['Authorization']}", f"Content-Length: {len(body)}", "", ""]
     talk = await faces.talk()
-    await talk.say("\r\n".join(head).encode() + body)
+    await talk.send("\r\n".join(head).encode() + body)
     assert (await talk.head()).status == status
 
 
@@ -259,7 +259,7 @@ async def test_so_they_do_for_a_websocket(faces, lines, status):
     head += ["Connection: Upgrade", "Sec-WebSocket-Version: 13"]
     head += ["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", f"Sec-WebSocket-Protocol: {SUB}"]
     talk = await faces.talk()
-    await talk.say("\r\n".join([*head, "", ""]).encode())
+    await talk.send("\r\n".join([*head, "", ""]).encode())
     assert (await talk.head()).status == status
 
 

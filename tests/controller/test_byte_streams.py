@@ -167,7 +167,7 @@ async def test_a_file_goes_there_and_comes_back(faces):
     where = "/api/files?vms=g1&path=in/it&mode=640"
     told = (await faces.ask("PUT", where, BEARER, data)).result["outcomes"]
     assert told == {"g1": {"state": "put", "size": len(data)}}
-    assert (guest.place.root / "in/it").read_bytes() == data
+    assert (guest.file_root.root / "in/it").read_bytes() == data
     back = await faces.ask("GET", "/api/files?vm=g1&path=in/it", BEARER)
     assert (back.status, back.body) == (200, data)
     assert (back.headers["x-boincvm-kind"], back.headers["x-boincvm-mode"]) == ("file", "640")
@@ -208,13 +208,13 @@ async def test_a_client_that_goes_in_the_middle_of_its_file(faces, caplog):
     await talk.ask("PUT", "/api/files?vms=g1&path=x", {**BEARER, "Content-Length": "9"}, b"half")
     await talk.close()
     assert (await faces.call("version")).status == 200
-    assert not (guest.place.root / "x").exists()
+    assert not (guest.file_root.root / "x").exists()
     assert caplog.records == []
 
 
 async def test_what_came_wrong_is_not_a_whole_file(faces):
     guest = await faces.add_guest("g1")
-    (guest.place.root / "x").write_bytes(b"the content")
+    (guest.file_root.root / "x").write_bytes(b"the content")
     begin = guest.files.verbs["file-get-begin"]
 
     async def lie(table, data):

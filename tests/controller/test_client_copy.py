@@ -64,7 +64,7 @@ class Breaking:
 async def test_a_get_goes_on_where_it_broke_off(faces):
     breaking = Breaking(faces, await faces.serve_unix())
     data = os.urandom(SIZE)
-    (faces.guests["g1"].place.root / "large").write_bytes(data)
+    (faces.guests["g1"].file_root.root / "large").write_bytes(data)
     file = io.BytesIO()
     fetched = asyncio.to_thread(
         client_copy.fetch, breaking.client, "g1", "large", file, breaking.progress
@@ -86,7 +86,7 @@ async def test_a_put_goes_on_under_its_own_id(faces):
         client_copy.put, breaking.client, "g1", "in/it", io.BytesIO(data), SIZE, **how
     )
     assert told["outcomes"]["g1"] == {"state": "put", "size": SIZE}
-    assert (faces.guests["g1"].place.root / "in/it").read_bytes() == data
+    assert (faces.guests["g1"].file_root.root / "in/it").read_bytes() == data
     assert len(breaking.begins) == 2
     assert len(breaking.transfers) == 1
 
@@ -94,7 +94,7 @@ async def test_a_put_goes_on_under_its_own_id(faces):
 async def test_what_came_must_be_what_was_there(faces):
     await faces.serve_unix()
     client = Client(ControllerAddress(faces.socket))
-    (faces.guests["g1"].place.root / "f").write_bytes(b"x" * 100)
+    (faces.guests["g1"].file_root.root / "f").write_bytes(b"x" * 100)
     file = io.BytesIO(b"other")
     file.seek(5)
     with pytest.raises(OutputFileError, match="differs from what was sent"):
@@ -110,7 +110,7 @@ async def test_no_controller_is_told_at_once(tmp_path):
 async def test_one_that_stays_away_is_told_in_the_end(faces):
     breaking = Breaking(faces, await faces.serve_unix())
     breaking._restart = breaking._server.close
-    (faces.guests["g1"].place.root / "large").write_bytes(bytes(SIZE))
+    (faces.guests["g1"].file_root.root / "large").write_bytes(bytes(SIZE))
     with pytest.raises(ControllerAwayError, match="no controller is running"):
         await asyncio.to_thread(
             client_copy.fetch, breaking.client, "g1", "large", io.BytesIO(), breaking.progress
@@ -119,7 +119,7 @@ async def test_one_that_stays_away_is_told_in_the_end(faces):
 
 async def test_a_byte_that_there_is_not(faces):
     await faces.serve_unix()
-    (faces.guests["g1"].place.root / "f").write_bytes(b"x")
+    (faces.guests["g1"].file_root.root / "f").write_bytes(b"x")
     answer = await faces.ask("GET", "/api/files?vm=g1&path=f&from=2")
     assert (answer.status, "no byte 2" in answer.error["message"]) == (400, True)
     answer = await faces.ask("GET", "/api/files?vm=g1&path=f&from=-1")

@@ -19,7 +19,7 @@ from boincvm.exit_codes import ExitCode
 from boincvm.host.process_tree import descendants
 from support.bus.brokers import running_broker
 from support.certificates import Authority
-from support.odd_start import STATE, Odd, clean, state
+from support.odd_start import STATE, ProcessState, clean, state
 
 pytestmark = pytest.mark.timeout(240)
 BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
@@ -79,8 +79,8 @@ class Bench(NamedTuple):
         made.until("Ctrl-C ends it")
         return made
 
-    def say(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return say(self.directory, *words, stdin=stdin)
+    def boincvm(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return run_boincvm(self.directory, *words, stdin=stdin)
 
     @contextmanager
     def runs(self, vm: str) -> Iterator[None]:
@@ -97,7 +97,7 @@ class Bench(NamedTuple):
         self.events.until(f'"kind": "{kind}"')
 
 
-def say(directory: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run_boincvm(directory: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*BOINCVM, *words],
         env={**os.environ, "BOINCVM_HOME": str(directory / "here")},
@@ -134,7 +134,7 @@ def invited(tmp_path: Path) -> Iterator[Bench]:
     safe = ("--bus-certificate", pair.certificate, "--bus-key", pair.key)
     with controller(tmp_path, "--bus", "127.0.0.1:0", *safe) as (running, events):
         port = running.until("guests reach the bus").split()[-1]
-        told = say(tmp_path, "invite", "lab")
+        told = run_boincvm(tmp_path, "invite", "lab")
         assert "boincvm guest" in told.stderr
         (tmp_path / "passcode").write_text(told.stdout)
         broker = ("--broker", f"stomp://lab@127.0.0.1:{port}", "--passcode-file")
@@ -161,11 +161,11 @@ def all_end(process: int) -> Iterator[None]:
 def test_a_guest_that_was_started_oddly(invited: Bench) -> None:
     """`nohup boincvm guest … &` in a script: its programs, and shells, begin anew; what it was to
     ignore does not end it, the rest does."""
-    odd = Odd(ignored=(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD))
+    odd = ProcessState(ignored=(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD))
     guest = invited.guest(before=odd.before)
     try:
         invited.until("vm_load")
-        assert state(invited.say("exec", "lab", "--", "sh", "-c", STATE).stdout) == clean(0o022)
+        assert state(invited.boincvm("exec", "lab", "--", "sh", "-c", STATE).stdout) == clean(0o022)
         script = f"{STATE.removeprefix('exec ')}; kill -INT $$; echo deaf"
         shell = subprocess.Popen(
             [*BOINCVM, "exec", "lab", "--", *shell_argv(Size(), ("sh", "-c", script))],
@@ -194,7 +194,7 @@ def test_a_guest_that_was_started_oddly(invited: Bench) -> None:
             assert ("boincvm exec -n" in done.stderr) is (option != "-n")
         for number in odd.ignored:
             guest.started.send_signal(number)
-        assert invited.say("exec", "lab", "--", "echo", "there").stdout == "there\n"
+        assert invited.boincvm("exec", "lab", "--", "echo", "there").stdout == "there\n"
         assert guest.end(signal.SIGTERM)[0] == 0
     finally:
         guest.close()
@@ -204,7 +204,7 @@ def test_a_host_by_invitation(invited: Bench) -> None:
     guest = invited.guest("--label", "site=cern", "--directory", str(invited.directory / "work"))
     try:
         invited.until("vm_load")
-        (vm,) = json.loads(invited.say("ls", "--json").stdout)["vms"]
+        (vm,) = json.loads(invited.boincvm("ls", "--json").stdout)["vms"]
         assert (vm["id"], vm["state"], vm["presence"], vm["is_local"]) == (
             "lab", "running", "present", False,
         )  # fmt: skip
@@ -212,27 +212,27 @@ def test_a_host_by_invitation(invited: Bench) -> None:
         assert vm["memory_used"] > 0
 
         run = ("exec", "--input", "site=cern", "--", "sh", "-c", "cat; pwd; exit 3")
-        done = invited.say(*run, stdin="hi\n")
+        done = invited.boincvm(*run, stdin="hi\n")
         assert (done.returncode, done.stdout) == (3, f"hi\n{invited.directory}/work\n")
-        assert invited.say("exec", "lab", "--", "nosuch").returncode == ExitCode.NO_SUCH_PROGRAM
-        assert invited.say("exec", "lab", "--", "/").returncode == ExitCode.CANNOT_EXECUTE
+        assert invited.boincvm("exec", "lab", "--", "nosuch").returncode == ExitCode.NO_SUCH_PROGRAM
+        assert invited.boincvm("exec", "lab", "--", "/").returncode == ExitCode.CANNOT_EXECUTE
 
         (invited.directory / "tree/a").mkdir(parents=True)
         (invited.directory / "tree/a/file").write_text("deep" * 100_000)
         times = {"ns": (0, 1_234_567_890_123_456_789)}
         os.utime(invited.directory / "tree/a/file", **times)
         os.utime(invited.directory / "tree/a", **times)
-        assert invited.say("cp", "tree", "lab:there").returncode == 0
+        assert invited.boincvm("cp", "tree", "lab:there").returncode == 0
         assert (invited.directory / "work/there/a/file").read_text() == "deep" * 100_000
-        assert invited.say("cp", "lab:there/a/file", "back").returncode == 0
+        assert invited.boincvm("cp", "lab:there/a/file", "back").returncode == 0
         assert (invited.directory / "back").read_text() == "deep" * 100_000
         for name in ("work/there/a/file", "work/there/a", "back"):
             assert (invited.directory / name).stat().st_mtime_ns == times["ns"][1]
         (invited.directory / "work/out").symlink_to("/etc")
-        assert invited.say("cp", "lab:out/passwd", "stolen").returncode == ExitCode.OUTPUT_FILE
+        assert invited.boincvm("cp", "lab:out/passwd", "stolen").returncode == ExitCode.OUTPUT_FILE
 
         for verb in (("stop",), ("suspend",), ("suspend", "--to-disk"), ("start",), ("rm",)):
-            refused = invited.say(*verb, "lab")
+            refused = invited.boincvm(*verb, "lab")
             assert refused.returncode == ExitCode.USAGE
             assert "lab is not a machine of the controller" in refused.stderr
         assert guest.end() == (0, "the guest lab has ended, with everything that it started\n")
@@ -251,9 +251,9 @@ def test_killed_and_back(invited: Bench) -> None:
         guest.close()
         guest = invited.guest("--id", "lab.1")
         invited.until("command_ended")
-        (told,) = json.loads(invited.say("ps", "--all", "--json").stdout)["commands"]
+        (told,) = json.loads(invited.boincvm("ps", "--all", "--json").stdout)["commands"]
         assert told["answers"]["lab.1"]["state"] == "lost"
-        done = invited.say("exec", "lab.1", "--", "sh", "-c", "echo again")
+        done = invited.boincvm("exec", "lab.1", "--", "sh", "-c", "echo again")
         assert (done.returncode, done.stdout) == (0, "again\n")
     finally:
         guest.close()
@@ -267,10 +267,10 @@ def test_ended_while_programs_run(invited: Bench) -> None:
         with invited.runs("lab"), all_end(guest.started.pid):
             assert guest.end()[0] == 0
         invited.until("command_ended")
-        (told,) = json.loads(invited.say("ps", "--all", "--json").stdout)["commands"]
+        (told,) = json.loads(invited.boincvm("ps", "--all", "--json").stdout)["commands"]
         assert told["answers"]["lab"]["state"] == "ended"
         assert told["answers"]["lab"]["signal"] == signal.SIGTERM
-        assert "no machines yet" in invited.say("ls").stdout
+        assert "no machines yet" in invited.boincvm("ls").stdout
     finally:
         guest.close()
 
@@ -283,13 +283,13 @@ def test_the_controller_is_killed_and_comes_back(invited: Bench) -> None:
         invited.until("guest_found")
         script = "echo once >>file; until [ -e go ]; do sleep 0.01; done; echo done"
         run = ("exec", "--detach", "--id", "7", "lab", "--", "sh", "-c", script)
-        invited.say(*run)
+        invited.boincvm(*run)
         invited.controller.end(signal.SIGKILL)
         with controller(invited.directory, *invited.again) as (_, events):
             (work / "go").touch()
             events.until('"kind": "command_ended"')
-            assert invited.say(*run).stdout == "7\n"
-            done = invited.say("exec", "--id", "7", "lab", "--", "sh", "-c", script)
+            assert invited.boincvm(*run).stdout == "7\n"
+            done = invited.boincvm("exec", "--id", "7", "lab", "--", "sh", "-c", script)
             assert (done.returncode, done.stdout) == (0, "done\n")
             assert (work / "file").read_text() == "once\n"
             assert guest.end()[0] == 0
@@ -309,11 +309,11 @@ def test_at_another_broker(kind: str, tmp_path: Path) -> None:
             guest = bench.guest("--id", "far.1")
             try:
                 bench.until("guest_found")
-                done = bench.say("exec", "far.*", "--", "head", "-c", "900000", "/dev/zero")
+                done = bench.boincvm("exec", "far.*", "--", "head", "-c", "900000", "/dev/zero")
                 assert (done.returncode, len(done.stdout)) == (0, 900_000)
                 (tmp_path / "file").write_text("there")
-                assert bench.say("cp", "file", "far.1:file").returncode == 0
-                assert bench.say("exec", "far.1", "--", "cat", "file").stdout == "there"
+                assert bench.boincvm("cp", "file", "far.1:file").returncode == 0
+                assert bench.boincvm("exec", "far.1", "--", "cat", "file").stdout == "there"
                 assert guest.end()[0] == 0
                 bench.until("guest_left")
             finally:

@@ -207,7 +207,7 @@ async def test_it_is_cut_off_at_once(tmp_path: Path) -> None:
         peer = await logged_in(place)
         await call(first, "revoke", {"name": "b"})
         assert await ids(first) == ["a.1", "bb.1"]
-        peer.say("SEND", b"HELLO {}", destination="/topic/host.b.2")
+        peer.send("SEND", b"HELLO {}", destination="/topic/host.b.2")
         assert await peer.is_closed()
         await peer.close()
         assert first.hub.commands.find("1").answers["b.1"].why == "the guest has left"
@@ -258,8 +258,8 @@ async def test_a_disk_that_is_full_keeps_nobody_in(
 async def logged_in(place: BrokerAddress) -> Peer:
     peer = await Peer.open(Address(host=place.host, port=place.port))
     login = {"login": place.login, "passcode": place.passcode}
-    peer.say("CONNECT", **{"accept-version": "1.2", "host": "x", **login})
-    assert (await peer.hear()).command == "CONNECTED"
+    peer.send("CONNECT", **{"accept-version": "1.2", "host": "x", **login})
+    assert (await peer.receive()).command == "CONNECTED"
     return peer
 
 
@@ -298,11 +298,11 @@ async def test_it_cannot_do_so_for_others(
             for more in ({}, {"transaction": "t", "sender": "a.1"}):
                 peer = await logged_in(place)
                 if more:
-                    peer.say("BEGIN", transaction="t")
+                    peer.send("BEGIN", transaction="t")
                 body = b"" if command == "SUBSCRIBE" else b"BYE"
-                peer.say(command, body, **headers, **more)
-                peer.say("COMMIT", transaction="t", receipt="end")
-                assert (await peer.hear()).command == "ERROR"
+                peer.send(command, body, **headers, **more)
+                peer.send("COMMIT", transaction="t", receipt="end")
+                assert (await peer.receive()).command == "ERROR"
                 assert await peer.is_closed()
                 await peer.close()
         await call(first, "exec", {"vms": "a.1", "argv": ["say", "hi"], "id": "1"})
@@ -323,8 +323,8 @@ async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
         lie = json.dumps({"cmd-id": f"{owner}1", "code": 0, "stdout": 0, "stderr": 0})
         here = {"destination": "/topic/host.b.1", "sender": "a.1"}
         for body in ('HELLO {"name": "a.1"}', f"CMD_RESULT {lie}", "BYE"):
-            peer.say("SEND", body.encode(), **here, receipt=body[:3])
-            assert (await peer.hear()).command == "RECEIPT"
+            peer.send("SEND", body.encode(), **here, receipt=body[:3])
+            assert (await peer.receive()).command == "RECEIPT"
         await call(first, "ping", {"vms": "a.1"})
         assert first.hub.counts["BYE"] == 1
         assert not first.hub.commands.find("1").is_finished
@@ -341,20 +341,20 @@ async def test_it_has_so_many_guests_and_no_more(
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
         peer = await logged_in(await invite(first))
 
-        async def say(word: str, number: int) -> None:
+        async def announce(word: str, number: int) -> None:
             there = f"/topic/host.b.{number}"
-            peer.say("SEND", word.encode(), destination=there, receipt="r")
-            assert (await peer.hear()).command == "RECEIPT"
+            peer.send("SEND", word.encode(), destination=there, receipt="r")
+            assert (await peer.receive()).command == "RECEIPT"
 
         for number in (1, 2, 3, 4, 3, 5):
-            await say("HELLO {}", number)
+            await announce("HELLO {}", number)
         await Faces(first, tmp_path, stack).add_guest("a.1")  # others are not kept out by it
         assert await ids(first) == ["a.1", "b.1", "b.2", "b.3"]
         assert first.hub.counts["invalid"] == 2
-        await say("BYE", 1)
-        await say("BYE", 1)
-        await say("HELLO {}", 4)
-        await say("HELLO {}", 5)
+        await announce("BYE", 1)
+        await announce("BYE", 1)
+        await announce("HELLO {}", 4)
+        await announce("HELLO {}", 5)
         await until_known(first, "b.4")
         await call(first, "ping", {"vms": "a.1"})
         assert await ids(first) == ["a.1", "b.2", "b.3", "b.4"]
@@ -465,25 +465,25 @@ async def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
         faces = Faces(first, tmp_path, stack)
         await faces.serve_unix()
 
-        async def say(*words: str) -> tuple[int, str, str]:
+        async def run(*words: str) -> tuple[int, str, str]:
             argv = ["invite", "--controller", f"unix:{faces.socket}", *words]
             code = await asyncio.to_thread(main, argv)
             return code, *capsys.readouterr()
 
-        assert (await say())[1] == "no host is invited; invite one: boincvm invite NAME\n"
-        code, out, err = await say("b")
+        assert (await run())[1] == "no host is invited; invite one: boincvm invite NAME\n"
+        code, out, err = await run("b")
         assert first.side.broker is not None
         assert code == 0
         assert first.side.broker.accounts.verify("b", out.removesuffix("\n")) is not None
         assert "--passcode-file passcode --broker-ca authority-bus.pem\n" in err
         assert out.strip() not in err
-        assert (await say())[1].splitlines()[1].split()[0] == "b"
-        code, out, err = await say("b")
+        assert (await run())[1].splitlines()[1].split()[0] == "b"
+        code, out, err = await run("b")
         assert (code, out) == (UsageError.exit_code, "")
         assert "already invited" in err
-        assert (await say("--revoke"))[0] == UsageError.exit_code
-        assert (await say("--revoke", "b"))[:2] == (0, "b is no longer invited\n")
-        assert json.loads((await say("--json"))[1]) == {"invitations": []}
-        assert set(json.loads((await say("--json", "c"))[1])) == {
+        assert (await run("--revoke"))[0] == UsageError.exit_code
+        assert (await run("--revoke", "b"))[:2] == (0, "b is no longer invited\n")
+        assert json.loads((await run("--json"))[1]) == {"invitations": []}
+        assert set(json.loads((await run("--json", "c"))[1])) == {
             "name", "passcode", "command", "notes",
         }  # fmt: skip

@@ -115,10 +115,10 @@ async def test_a_body_without_a_length_is_cut_off_when_it_is_too_large(faces):
     talk = await faces.talk()
     head = "POST /api/list HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
     own = "".join(f"{name}: {text}\r\n" for name, text in {**JSON, **BEARER}.items())
-    await talk.say(f"{head}{own}\r\n".encode())
+    await talk.send(f"{head}{own}\r\n".encode())
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     for _ in range(MOST_JSON // 0x10000 + 1):
-        await talk.say(chunk)
+        await talk.send(chunk)
     assert (await talk.answer()).status == 413
 
 

@@ -34,7 +34,7 @@ async def test_who_does_not_end_its_request_is_closed(tmp_path, monkeypatch, beg
     async with Faces.open(tmp_path) as faces:
         await faces.serve_tcp()
         talk = await faces.talk()
-        await talk.say(begun)
+        await talk.send(begun)
         assert await talk.is_closed()
 
 
@@ -45,9 +45,9 @@ async def test_drops_do_not_keep_a_connection(tmp_path, monkeypatch):
         talk = await faces.talk()
 
         async def drip():
-            await talk.say(HEAD)
+            await talk.send(HEAD)
             while not talk.writer.is_closing():
-                await talk.say(b"X-A: b\r\n")
+                await talk.send(b"X-A: b\r\n")
                 await asyncio.sleep(0.05)
 
         dripping = asyncio.ensure_future(drip())
@@ -61,9 +61,9 @@ async def test_the_second_request_of_a_connection_has_the_same_limit(tmp_path, m
     async with Faces.open(tmp_path) as faces:
         await faces.serve_tcp()
         talk = await faces.talk()
-        await talk.say(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
+        await talk.send(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
         assert (await talk.answer()).status == 200
-        await talk.say(HEAD)
+        await talk.send(HEAD)
         assert await talk.is_closed()
 
 
@@ -74,7 +74,7 @@ async def test_the_body_of_a_refused_request_is_not_waited_for(tmp_path, monkeyp
         talk = await faces.talk()
         await talk.ask("POST", "/api/version", {"Content-Length": "1000000"})
         assert (await talk.answer()).status == 401
-        await talk.say(b"x")
+        await talk.send(b"x")
         assert await talk.is_closed()
 
 
@@ -90,7 +90,7 @@ async def test_a_body_that_does_not_come(tmp_path, monkeypatch):
 
 async def test_a_head_that_is_too_long(faces):
     talk = await faces.talk()
-    await talk.say(HEAD + b"X-A: " + b"x" * (1 << 18))
+    await talk.send(HEAD + b"X-A: " + b"x" * (1 << 18))
     assert (await talk.head()).status in (400, 431)
     assert await talk.is_closed()
 
@@ -101,16 +101,16 @@ async def test_a_head_that_is_too_long(faces):
 async def test_strangers_give_way_to_newcomers(faces):
     strangers = [await faces.talk() for _ in range(connections.MOST_STRANGERS)]
     for talk in strangers:
-        await talk.say(b"P")
+        await talk.send(b"P")
     known = await faces.talk()
-    await known.say(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
+    await known.send(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
     assert (await known.answer()).status == 200
     assert await strangers[0].is_closed()
     # Who is known is not driven out.
     for _ in range(connections.MOST_STRANGERS):
-        await (await faces.talk()).say(b"P")
+        await (await faces.talk()).send(b"P")
     assert await strangers[-1].is_closed()
-    await known.say(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
+    await known.send(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
     assert (await known.answer()).status == 200
 
 
@@ -120,14 +120,14 @@ async def test_there_are_only_so_many_known_ones(tmp_path, monkeypatch):
         await faces.serve_tcp()
         talks = [await faces.talk() for _ in range(4)]
         for talk in talks[:3]:
-            await talk.say(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
+            await talk.send(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
             assert (await talk.answer()).status == 200
-        await talks[3].say(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
+        await talks[3].send(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
         assert await talks[3].is_closed()
         await talks[0].close()
         while True:  # until it has seen that
             another = await faces.talk()
-            await another.say(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
+            await another.send(WITH_TOKEN + b"Content-Length: 0\r\n\r\n")
             try:
                 assert (await another.answer()).status == 200
             except (ConnectionError, asyncio.IncompleteReadError):
@@ -151,7 +151,7 @@ async def test_there_are_only_so_many_known_ones(tmp_path, monkeypatch):
 )
 async def test_nonsense_is_refused(faces, nonsense, caplog):
     talk = await faces.talk()
-    await talk.say(nonsense)
+    await talk.send(nonsense)
     assert (await talk.head()).status in (400, 421)
     assert (await faces.call("version")).status == 200
     assert caplog.records == []
@@ -265,7 +265,7 @@ async def test_its_end_cancels_what_takes_too_long(watched, monkeypatch, caplog)
 async def test_a_file_on_its_way_is_cut_off_at_the_end(watched):
     server = watched.server = await watched.serve_unix()
     guest = await watched.add_guest("g1")
-    (guest.place.root / "x").write_bytes(b"x" * (64 << 20))
+    (guest.file_root.root / "x").write_bytes(b"x" * (64 << 20))
     talk = await watched.talk()
     await talk.ask("GET", "/api/files?vm=g1&path=x")
     size = int((await talk.head()).headers["content-length"])

@@ -265,7 +265,7 @@ async def test_files_both_ways(faces, old, tmp_path):
     os.utime(tmp_path / "there", ns=(0, then := 1_234_567_890_123_456_789))
     assert await old("cpFileToVM", "1.1.1", str(tmp_path / "there"), "in/it") is True
     assert await old("cpFileToVM", "1.1.1", str(tmp_path / "there")) is True
-    place = faces.guests["1.1.1"].place.root
+    place = faces.guests["1.1.1"].file_root.root
     assert (place / "there").read_bytes() == (place / "in/it").read_bytes()
     assert await old("cpFileFromVM", "1.1.1", "in/it", str(tmp_path / "back")) is True
     assert (tmp_path / "back").read_bytes() == (tmp_path / "there").read_bytes()

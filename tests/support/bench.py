@@ -26,7 +26,7 @@ class Done:
     stdout: bytes
     stderr: str
 
-    def says(self, code: int, *words: str) -> None:
+    def check_error(self, code: int, *words: str) -> None:
         """Check the exit code and that the cause, one line before any advice, has all `words`."""
         assert self.code == code, self.stderr
         lines = self.stderr.splitlines()

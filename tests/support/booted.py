@@ -65,9 +65,9 @@ class Listener(Observed):
             ["/usr/bin/python3.11", "-I", "-S", "-u", "-c", script],
             directory="/work",
             environment=ENVIRONMENT,
-            output=self.take_output,
-            on_status=self.take_messages if status_channel else None,
-            on_usage=self.take_usage if usage else None,
+            output=self.on_output,
+            on_status=self.on_messages if status_channel else None,
+            on_usage=self.on_usage if usage else None,
         )
         return self.program
 
@@ -75,33 +75,33 @@ class Listener(Observed):
         self.program = GuestProgram.attached(
             link,
             state,
-            output=self.take_output,
-            on_status=self.take_messages,
-            on_usage=self.take_usage,
-            on_change=self.take_change,
+            output=self.on_output,
+            on_status=self.on_messages,
+            on_usage=self.on_usage,
+            on_change=self.on_change,
         )
         return self.program
 
-    def take_output(self, stream: str, data: bytes) -> None:
+    def on_output(self, stream: str, data: bytes) -> None:
         self.output[stream] += data
-        self._taken(len(data))
+        self._grant(len(data))
 
-    def take_messages(self, messages: object, count: int) -> None:
+    def on_messages(self, messages: object, count: int) -> None:
         assert isinstance(messages, list)
         self.messages += messages
         self.status_bytes += count
-        self._taken(count)
+        self._grant(count)
 
-    def _taken(self, count: int) -> None:
+    def _grant(self, count: int) -> None:
         if self.grants and self.program is not None:
             self.program.grant(count)
         self._news.set()
 
-    def take_usage(self, usage: Usage) -> None:
+    def on_usage(self, usage: Usage) -> None:
         self.usage.append(usage)
         self._news.set()
 
-    def take_change(self, path: str, mtime_ns: int, tail: bytes) -> None:
+    def on_change(self, path: str, mtime_ns: int, tail: bytes) -> None:
         self.changes.append((path, mtime_ns, tail))
         self._news.set()
 

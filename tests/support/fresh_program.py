@@ -25,7 +25,7 @@ print(os.uname().nodename, time.time(), flush=True)
 """
 
 
-class Told:
+class Report:
     """What one copy has reported.
 
     gone: how many numbers it got before it was on disk; before: the last of them; after: the first
@@ -42,7 +42,7 @@ class Told:
         self.clock = float(clock)
 
 
-def check_copies(first: Told, second: Told, *, spare: int = 0) -> None:
+def check_copies(first: Report, second: Report, *, spare: int = 0) -> None:
     """Check that they are copies of the same program and have nothing in common since.
 
     `spare`: how many more numbers one of them may have got, with the clock as it was on disk.

@@ -84,8 +84,8 @@ class HostSlot(Slot):
         end = await self.run(*arguments, **environment)
         assert (end.kind, end.status) == (EndKind.FINISHED, 0), self.stderr
 
-    async def says(self, name: str, *words: str, limit: float = LIMIT) -> str:
-        return await super().says(name, *words, limit=limit)
+    async def wait_for_text(self, name: str, *words: str, limit: float = LIMIT) -> str:
+        return await super().wait_for_text(name, *words, limit=limit)
 
     async def holds(self, condition: Callable[[], bool], limit: float = LIMIT) -> None:
         await super().holds(condition, limit)
@@ -102,7 +102,7 @@ class HostSlot(Slot):
             found.discard(self.pid)
         for pid in tuple(found):
             if state(pid) == "Z":
-                _bury(pid)
+                _reap(pid)
                 found.discard(pid)
         return sorted(pid for pid in found if state(pid) != "gone")
 
@@ -140,7 +140,7 @@ def task(script: str, *elements: str) -> str:
     return f'<application>/bin/sh</application><command_line>-c "{text}"</command_line>{more}'
 
 
-def _bury(pid: int) -> None:
+def _reap(pid: int) -> None:
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

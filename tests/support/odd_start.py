@@ -22,7 +22,7 @@ STATE = "exec grep -E '^(Umask|SigBlk|SigIgn)' /proc/self/status"
 """A command that shows the state of its process."""
 
 
-class Odd(NamedTuple):
+class ProcessState(NamedTuple):
     """A process state that a command is started with."""
 
     ignored: tuple[int, ...] = ()
@@ -41,18 +41,18 @@ class Odd(NamedTuple):
         return [sys.executable, "-c", _START, ignored, blocked, f"{self.umask:o}"]
 
 
-NOHUP = Odd(ignored=(signal.SIGHUP,))
-BACKGROUND = Odd(ignored=(signal.SIGINT, signal.SIGQUIT))
+NOHUP = ProcessState(ignored=(signal.SIGHUP,))
+BACKGROUND = ProcessState(ignored=(signal.SIGINT, signal.SIGQUIT))
 ALL = {
-    "plain": Odd(),
+    "plain": ProcessState(),
     "nohup": NOHUP,
     "background": BACKGROUND,
-    "pipe and child": Odd(ignored=(signal.SIGPIPE, signal.SIGCHLD, signal.SIGXFSZ)),
-    "all": Odd(ignored=tuple(set(range(1, 65)) - {9, 19, 32, 33})),
-    "blocked": Odd(blocked=(*ASKING, signal.SIGCHLD, signal.SIGUSR1, signal.SIGRTMIN)),
-    "umask 000": Odd(umask=0, sane=0o002),
-    "umask 077": Odd(umask=0o077, sane=0o077),
-    "umask 777": Odd(umask=0o777, sane=0o077),
+    "pipe and child": ProcessState(ignored=(signal.SIGPIPE, signal.SIGCHLD, signal.SIGXFSZ)),
+    "all": ProcessState(ignored=tuple(set(range(1, 65)) - {9, 19, 32, 33})),
+    "blocked": ProcessState(blocked=(*ASKING, signal.SIGCHLD, signal.SIGUSR1, signal.SIGRTMIN)),
+    "umask 000": ProcessState(umask=0, sane=0o002),
+    "umask 077": ProcessState(umask=0o077, sane=0o077),
+    "umask 777": ProcessState(umask=0o777, sane=0o077),
 }
 
 

@@ -68,7 +68,7 @@ class Slot(FakeClient):
         path = self.path / name
         return path.read_text() if path.exists() else ""
 
-    async def says(self, name: str, *words: str, limit: float = LIMIT) -> str:
+    async def wait_for_text(self, name: str, *words: str, limit: float = LIMIT) -> str:
         """Wait until a file of the slot has all `words`; return its text."""
         await self.holds(lambda: all(word in self.text(name) for word in words), limit)
         return self.text(name)

@@ -152,7 +152,7 @@ async def test_preferences_that_change_while_a_program_runs(slot: Slot) -> None:
     assert "of memory" not in slot.stderr  # all that it was made with
     slot.change_preferences(ram_max_used_busy_pct=5, ram_max_used_idle_pct=8)  # 328 MiB
     await slot.holds(lambda: 0 <= last() < 160)
-    await slot.says("stderr.txt", "has 199.0 MiB of its 512.0 MiB of memory")
+    await slot.wait_for_text("stderr.txt", "has 199.0 MiB of its 512.0 MiB of memory")
     slot.change_preferences(ram_max_used_busy_pct=1, ram_max_used_idle_pct=1)
     await slot.holds(lambda: 0 <= last() < 70)
     assert slot.is_running

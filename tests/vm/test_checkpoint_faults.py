@@ -121,7 +121,7 @@ async def test_a_kill_before_there_is_a_checkpoint(slot: Slot) -> None:
     """The task begins anew, and its output has nothing of its first start."""
     slot.machine_job(SCRIPT)
     await slot.begin()
-    await slot.says("out", "line 5\n")
+    await slot.wait_for_text("out", "line 5\n")
     slot.kill(signal.SIGKILL)
     await slot.wait(LIMIT)
     assert list((slot.path / MACHINE).glob("checkpoint-*.json")) == []
@@ -228,7 +228,7 @@ q._RECEIVER = (
 async def test_a_disk_on_which_the_memory_does_not_fit(slot: Slot, size: int) -> None:
     slot.machine_job(SCRIPT)
     await start(slot, LIMITED.format(size=size))
-    await slot.says("out", "line 30\n")
+    await slot.wait_for_text("out", "line 30\n")
     assert "no checkpoint was made, the previous one is kept" in slot.stderr
     # Nothing stays of an attempt; the next one may be under way just now.
     await slot.holds(lambda: not list((slot.path / MACHINE).glob("memory-*")))
@@ -239,7 +239,7 @@ async def test_a_program_whose_machine_cannot_be_kept_has_time_to_end(slot: Slot
     """What it says then, a trickle say, comes out; and nobody waits for one that ignores it."""
     slot.machine_job("trap 'sleep 4; echo told; exit' TERM; echo up; while :; do sleep 0.1; done")
     await start(slot, LIMITED.format(size=0))
-    await slot.says("out", "up\n")
+    await slot.wait_for_text("out", "up\n")
     slot.send(Control.QUIT)
     end = await slot.wait(30)
     assert end.kind is EndKind.QUIT, slot.stderr
@@ -266,7 +266,7 @@ async def test_a_checkpoint_that_would_not_fit_is_not_begun(slot: Slot) -> None:
 async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
     slot.machine_job(SCRIPT)
     await start(slot)
-    await slot.says("out", "line 25\n")
+    await slot.wait_for_text("out", "line 25\n")
     slot.send(Control.QUIT)
     await slot.wait(LIMIT)
     newest = max((slot.path / MACHINE).glob("checkpoint-*.json"))
@@ -296,7 +296,7 @@ async def test_a_machine_of_another_qemu(slot: Slot, change: dict[str, object], 
     """What it cannot take up is begun anew, and the log says why."""
     slot.machine_job("echo begin; sleep 2; echo end")
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     slot.send(Control.QUIT)
     await slot.wait(LIMIT)
     for path in (slot.path / MACHINE).glob("checkpoint-*.json"):
@@ -330,7 +330,7 @@ async def test_a_host_that_slept_for_a_week(slot: Slot, tmp_path: Path) -> None:
     mark = tmp_path / "slept"
     slot.machine_job("while :; do date +%s; sleep 0.1; done")
     await start(slot, SLEPT.format(mark=str(mark)))
-    await slot.says("out", "\n")
+    await slot.wait_for_text("out", "\n")
     begin = int(slot.text("out").split()[0])
     mark.touch()
     await slot.holds(lambda: int(slot.text("out").split("\n")[-2]) >= begin + WEEK)

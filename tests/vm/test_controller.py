@@ -66,7 +66,7 @@ async def test_a_command_goes_on_when_its_machine_wakes(base_image: Path, tmp_pa
         assert await asked.ends(command) == {"a": (3, "one\ntwo\n")}
         # What was saved is not used twice.
         assert await asked.outcome("power_off", "a") == {"state": "powered_off"}
-        assert not list(asked.place("a").disk.glob("memory-*"))
+        assert not list(asked.directory("a").disk.glob("memory-*"))
         saved = await asked.outcome("save", "a")
         assert "powered off" in saved["error"]["message"]
 
@@ -139,7 +139,7 @@ async def test_a_saved_state_that_is_damaged(base_image: Path, tmp_path: Path) -
         await asked.run("a", "sh", "-c", "echo kept >file; sync file")
         command = await asked.begin("a", "sleep", "100")
         await asked.outcome("save", "a")
-        (memory,) = asked.place("a").disk.glob("memory-*")
+        (memory,) = asked.directory("a").disk.glob("memory-*")
         with memory.open("r+b") as file:
             file.seek(memory.stat().st_size // 2)
             byte = file.read(1)

@@ -122,12 +122,12 @@ def copies(home: Home) -> None:
 
 
 def snapshots(home: Home) -> None:
-    taken = home.told("snapshot", "take", "web.1", "first", "--description", "with files")
+    taken = home.call_json("snapshot", "take", "web.1", "first", "--description", "with files")
     assert taken["outcomes"]["web.1"]["snapshot"] == "first"
     home.run("exec", "web.1", "--", "rm", "-r", "here")
     assert home.run("snapshot", "restore", "web.1").stdout == b"web.1 goes on as in first\n"
     assert home.run("exec", "web.1", "--", "ls").stdout == b"here\n"
-    (listed,) = home.told("snapshot", "ls", "web.1")["snapshots"]
+    (listed,) = home.call_json("snapshot", "ls", "web.1")["snapshots"]
     assert (listed["name"], listed["description"]) == ("first", "with files")
     # The next one needs nothing of one that was removed.
     home.run("snapshot", "take", "web.1", "second")

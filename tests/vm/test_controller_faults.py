@@ -187,7 +187,7 @@ async def test_nothing_is_left_of_a_saved_state_that_a_snapshot_replaces(
         await asked.outcome("start", "a")
         await asked.run("a", "sh", "-c", "echo one >file")
         await asked.outcome("snapshot_take", "a", name="first")
-        disk = asked.place("a").disk
+        disk = asked.directory("a").disk
         (checkpoint,), (memory,) = disk.glob("checkpoint-*"), disk.glob("memory-*")
         await asked.run("a", "sh", "-c", "echo two >file")
         assert await asked.outcome("save", "a") == {"state": "saved"}

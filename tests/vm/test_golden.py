@@ -213,6 +213,6 @@ def test_a_copy_that_is_killed_while_it_starts(
     until(bench.machines)
     (machine,) = bench.machines()
     wait_for_end(kill(machine))
-    finish(process).says(215, "killed", "signal 9 ended QEMU")
+    finish(process).check_error(215, "killed", "signal 9 ended QEMU")
     assert table.exists()
     assert home.run("true")["start"] == "golden"

@@ -62,7 +62,7 @@ async def test_a_task_that_goes_on_from_the_disk(tmp_path: Path) -> None:
     async with Slot(tmp_path, period=0.25) as slot:
         slot.machine_job("echo begin; sleep 4; " + script("c"))
         await slot.begin()
-        await slot.says("out", "begin")
+        await slot.wait_for_text("out", "begin")
         slot.send(Control.QUIT)
         assert (await slot.wait(LIMIT)).kind is EndKind.QUIT, slot.stderr
         end = await slot.run()
@@ -86,6 +86,8 @@ async def test_a_machine_whose_golden_snapshot_is_of_no_use(
         started = await asked.outcome("start", "a")
         assert started.get("error") is None
         assert await asked.run("a", "echo", "up") == {"a": (0, "up\n")}
-        assert "booted cold: the golden snapshot was unusable" in asked.place("a").log.read_text()
+        assert (
+            "booted cold: the golden snapshot was unusable" in asked.directory("a").log.read_text()
+        )
         table = golden_directory / TABLE
         assert not table.exists() or table.stat().st_ino != made

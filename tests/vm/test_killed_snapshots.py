@@ -150,8 +150,8 @@ async def test_what_was_synced_outlives_a_snapshot_that_is_cut_off(
             ((code, counted),) = (await asked.run("a", "cat", "counted")).values()
             assert code == 0, step
             assert int(counted) >= await counting.heard(), step
-            assert whole_snapshots(asked.place("a"))[0] == "first", step
-        assert whole_snapshots(asked.place("a"))[-1] == f"cut-{len(STEPS) - 1}"
+            assert whole_snapshots(asked.directory("a"))[0] == "first", step
+        assert whole_snapshots(asked.directory("a"))[-1] == f"cut-{len(STEPS) - 1}"
         restored = await asked.outcome("snapshot_restore", "a", name="first")
         assert restored == {"state": "running", "snapshot": "first"}
         assert await asked.run("a", "ls", "/work") == {"a": (0, "")}

@@ -30,7 +30,7 @@ def least(base_image: Path) -> int:
 
 def test_a_run_is_refused_at_once(bench: Bench, least: int) -> None:
     done = bench.run("--memory", f"{TOO_LITTLE}M", "--", "true")
-    done.says(ExitCode.USAGE, f"base needs {least}.0 MiB", f"was given {TOO_LITTLE}.0 MiB")
+    done.check_error(ExitCode.USAGE, f"base needs {least}.0 MiB", f"was given {TOO_LITTLE}.0 MiB")
     assert f"--memory {least}M" in done.stderr
 
 

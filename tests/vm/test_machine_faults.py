@@ -95,7 +95,7 @@ def test_its_end_is_told_and_it_starts_again(
         waits.communicate(timeout=LIMIT)
     assert waits.returncode == ExitCode.GUEST_DIED
     until(lambda: machine.home.state(machine.name) == state)
-    (told,) = machine.home.told("ls", machine.name)["vms"]
+    (told,) = machine.home.call_json("ls", machine.name)["vms"]
     assert why in told["why"]
     assert bool(told["why"]) is bool(why)
     machine.home.run("start", machine.name)

@@ -92,7 +92,9 @@ def test_its_clock_is_right_and_its_load_is_told(machine_any: AnyMachine) -> Non
     assert before - 1 < told < time.time() + 1
     load = ("exec", machine_any.name, "--", "sh", "-c", "while :; do :; done")
     with machine_any.home.begin(*load) as process:
-        until(lambda: (machine_any.home.told("ls", machine_any.name)["vms"][0]["cpu"] or 0) > 0.2)
+        until(
+            lambda: (machine_any.home.call_json("ls", machine_any.name)["vms"][0]["cpu"] or 0) > 0.2
+        )
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + signal.SIGINT

@@ -15,12 +15,12 @@ from support.garble import SEND_GARBAGE, write_garble
 
 @pytest.mark.usefixtures("cold")
 def test_a_guest_that_does_not_boot_in_time(bench: Bench) -> None:
-    bench.run("--boot-limit", "0.5", "--", "true").says(216, "did not answer within 0.5 s")
+    bench.run("--boot-limit", "0.5", "--", "true").check_error(216, "did not answer within 0.5 s")
 
 
 def test_a_guest_whose_kernel_panics(bench: Bench) -> None:
     done = bench.sh("echo c >/proc/sysrq-trigger")
-    done.says(218, "the guest's kernel panicked: sysrq triggered crash")
+    done.check_error(218, "the guest's kernel panicked: sysrq triggered crash")
 
 
 def test_a_guest_that_hangs_and_one_that_is_only_quiet(bench: Bench) -> None:
@@ -29,14 +29,14 @@ def test_a_guest_that_hangs_and_one_that_is_only_quiet(bench: Bench) -> None:
     machine = bench.machine()
     end = os.pidfd_open(machine)
     os.close(kill(machine, signal.SIGSTOP))
-    finish(process, limit=15).says(217, "has been silent for 2 s")
+    finish(process, limit=15).check_error(217, "has been silent for 2 s")
     wait_for_end(end, 0)
 
 
 def test_a_guest_that_sends_garbage(bench: Bench) -> None:
     write_garble(bench.work / "garble")
     done = bench.sh(SEND_GARBAGE, "--input", "garble")
-    done.says(219, "the guest broke the protocol", "'GARBAGE' is not a STOMP command")
+    done.check_error(219, "the guest broke the protocol", "'GARBAGE' is not a STOMP command")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_signal_while_an_output_comes_back(
     if number == signal.SIGKILL:
         assert done.code == -signal.SIGKILL
     else:
-        done.says(128 + number, f"ended by {number.name}")
+        done.check_error(128 + number, f"ended by {number.name}")
     assert list(bench.work.iterdir()) == []
 
 
@@ -96,15 +96,15 @@ def test_a_machine_that_dies_while_it_starts(bench: Bench) -> None:
     process = bench.start("--", "true")
     until(bench.machines)
     os.close(kill(bench.machine()))
-    finish(process, limit=10).says(215)
+    finish(process, limit=10).check_error(215)
 
 
 def test_more_memory_than_there_is(bench: Bench) -> None:
-    bench.run("--memory", "1024G", "--", "true").says(224, "asks for 1.0 TiB of memory")
+    bench.run("--memory", "1024G", "--", "true").check_error(224, "asks for 1.0 TiB of memory")
 
 
 def test_no_such_image(bench: Bench) -> None:
-    bench.run("--image", "missing", "--", "true").says(220, "there is no image missing")
+    bench.run("--image", "missing", "--", "true").check_error(220, "there is no image missing")
 
 
 @pytest.fixture
@@ -127,11 +127,11 @@ def test_a_damaged_image(bench: Bench, own_image: Path, name: str) -> None:
     content = path.read_bytes()
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    bench.run("--", "true").says(221, name)
+    bench.run("--", "true").check_error(221, name)
     path.write_bytes(content[:-1])
-    bench.run("--", "true").says(221, name)
+    bench.run("--", "true").check_error(221, name)
     path.unlink()
-    bench.run("--", "true").says(221, name)
+    bench.run("--", "true").check_error(221, name)
 
 
 def test_an_image_altered_after_it_was_found_sound(bench: Bench, own_image: Path) -> None:
@@ -141,10 +141,10 @@ def test_an_image_altered_after_it_was_found_sound(bench: Bench, own_image: Path
         byte = file.read(1)[0]
         file.seek(1 << 20)
         file.write(bytes([byte ^ 1]))
-    bench.run("--", "true").says(221, "root.qcow2 of the image was altered")
+    bench.run("--", "true").check_error(221, "root.qcow2 of the image was altered")
 
 
 def test_nowhere_to_keep_the_machine(bench: Bench) -> None:
     (bench.cache / "boincvm").write_text("a file where a directory should be")
-    bench.run("--", "true").says(224, "there is no directory for the machine")
+    bench.run("--", "true").check_error(224, "there is no directory for the machine")
     (bench.cache / "boincvm").unlink()

@@ -78,7 +78,7 @@ def test_times_go_in_and_come_out(bench: Bench) -> None:
 
 @pytest.mark.parametrize("path", ["../out", "/tmp/out", "a/../../out", "."])
 def test_an_output_that_leads_out_is_refused(bench: Bench, path: str) -> None:
-    bench.run("--output", path, "--", "true").says(210, "expected a path beneath")
+    bench.run("--output", path, "--", "true").check_error(210, "expected a path beneath")
 
 
 def test_an_input_from_elsewhere_lands_under_its_last_name(bench: Bench) -> None:
@@ -96,7 +96,7 @@ def test_an_input_from_elsewhere_lands_under_its_last_name(bench: Bench) -> None
 def test_an_input_through_a_link_is_refused(bench: Bench, link: str, source: str) -> None:
     (bench.work / link).symlink_to("/etc/passwd" if "secret" in link else "/etc")
     done = bench.run("--input", source, "--", "cat", source)
-    done.says(212, "is a symbolic link")
+    done.check_error(212, "is a symbolic link")
     assert done.stdout == b""
 
 
@@ -104,16 +104,16 @@ def test_an_input_through_a_link_is_refused(bench: Bench, link: str, source: str
 def test_a_tree_with_a_link_that_leads_out_is_refused(bench: Bench, target: str) -> None:
     (bench.work / "tree").mkdir()
     (bench.work / "tree/link").symlink_to(target)
-    bench.run("--input", "tree", "--", "true").says(212, "may lead out of the tree")
+    bench.run("--input", "tree", "--", "true").check_error(212, "may lead out of the tree")
 
 
 def test_a_pipe_is_no_input(bench: Bench) -> None:
     os.mkfifo(bench.work / "pipe")
-    bench.run("--input", "pipe", "--", "true").says(212, "is not a regular file")
+    bench.run("--input", "pipe", "--", "true").check_error(212, "is not a regular file")
 
 
 def test_a_missing_input(bench: Bench) -> None:
-    bench.run("--input", "nothing", "--", "true").says(212, "input nothing does not exist")
+    bench.run("--input", "nothing", "--", "true").check_error(212, "input nothing does not exist")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_missing_input(bench: Bench) -> None:
     ],
 )
 def test_an_unsafe_or_missing_output_is_refused(bench: Bench, script: str) -> None:
-    bench.sh(script, "--output", "out").says(213, "output out: the guest cannot send it")
+    bench.sh(script, "--output", "out").check_error(213, "output out: the guest cannot send it")
     assert list(bench.work.iterdir()) == []
 
 
@@ -140,7 +140,7 @@ def test_what_is_there_comes_back_beside_what_is_missing(bench: Bench, how: str,
     options = [word for name in names for word in ("--output", name)]
     script = f"mkdir tree; echo A >a; echo B >tree/b; {how}"
     done = bench.sh(script, "--memory", "192M", *options)
-    done.says(code, "output none: ", "output neither: ")
+    done.check_error(code, "output none: ", "output neither: ")
     assert (bench.work / "a").read_text() == "A\n"
     assert (bench.work / "tree/b").read_text() == "B\n"
 
@@ -156,7 +156,7 @@ def test_links_on_the_host_are_not_followed_for_an_output(bench: Bench) -> None:
     assert target.read_bytes() == b"untouched"
     assert not (bench.work / "out").is_symlink()
     assert (bench.work / "out").read_bytes() == b"new\n"
-    bench.sh("mkdir parent; echo new >parent/out", "--output", "parent/out").says(
+    bench.sh("mkdir parent; echo new >parent/out", "--output", "parent/out").check_error(
         213, "parent in parent/out is a symbolic link"
     )
     assert list(outside.iterdir()) == []
@@ -167,14 +167,14 @@ def test_streams_of_a_job_file_do_not_follow_links(bench: Bench) -> None:
     target.write_bytes(b"untouched")
     (bench.work / "log").symlink_to(target)
     (bench.work / "job.toml").write_text('[[task]]\ncommand = ["echo", "x"]\nstdout = "log"\n')
-    bench.run("job.toml").says(213, "output log")
+    bench.run("job.toml").check_error(213, "output log")
     assert target.read_bytes() == b"untouched"
 
 
 def test_a_directory_that_has_something_in_it_stays(bench: Bench) -> None:
     (bench.work / "out").mkdir()
     (bench.work / "out/mine").write_bytes(b"mine")
-    bench.sh("mkdir out", "--output", "out").says(213, "is a directory that is not empty")
+    bench.sh("mkdir out", "--output", "out").check_error(213, "is a directory that is not empty")
     assert digests(bench.work).keys() == {"out/mine"}
 
 
@@ -184,14 +184,14 @@ def test_disk_full_on_the_host_under_the_machine(bench: Bench) -> None:
         "--", "dd", "if=/dev/zero", "of=big", "bs=1M", "count=100", "conv=fsync",
         before=small_disk("16m", bench.cache),
     )  # fmt: skip
-    done.says(223, "the host's disk is full, so the machine was stopped")
+    done.check_error(223, "the host's disk is full, so the machine was stopped")
 
 
 @needs_namespaces
 @pytest.mark.usefixtures("cold")
 def test_disk_full_on_the_host_before_the_start(bench: Bench) -> None:
     done = bench.run("--", "true", before=small_disk("64k", bench.cache))
-    done.says(223, "the host's disk is full")
+    done.check_error(223, "the host's disk is full")
 
 
 @needs_namespaces
@@ -200,7 +200,7 @@ def test_disk_full_on_the_host_under_the_output(bench: Bench) -> None:
     out.mkdir()
     script = "mkdir out; dd if=/dev/urandom of=out/big bs=1M count=20 2>&1"
     done = bench.run("--output", "out/big", "--", "sh", "-c", script, before=small_disk("8m", out))
-    done.says(223, "no room for output out/big")
+    done.check_error(223, "no room for output out/big")
 
 
 @needs_namespaces
@@ -209,7 +209,7 @@ def test_disk_full_on_the_host_under_the_output_stream(bench: Bench) -> None:
     disk.mkdir()
     before = [*small_disk("1m", disk), "sh", "-c", '"$@" >disk/out', "sh"]
     done = bench.run("--", "head", "-c", "4M", "/dev/zero", before=before)
-    done.says(223, "the output does not fit")
+    done.check_error(223, "the output does not fit")
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,13 @@ def test_input_that_never_ends_does_not_delay_the_end(bench: Bench) -> None:
 
 
 def test_no_such_program(bench: Bench) -> None:
-    bench.run("--", "no-such\nprogram").says(127, "no such program", "no-such\\nprogram")
+    bench.run("--", "no-such\nprogram").check_error(127, "no such program", "no-such\\nprogram")
 
 
 def test_a_file_without_execute_permission(bench: Bench) -> None:
     (bench.work / "prog").write_text("#!/bin/sh\n")
     done = bench.run("--", "./prog")
-    done.says(126, "prog: Permission denied")
+    done.check_error(126, "prog: Permission denied")
     assert "chmod +x" in done.stderr
 
 
@@ -59,7 +59,7 @@ def test_an_interpreter_that_the_guest_has_not(bench: Bench) -> None:
     program = bench.work / "prog"
     program.write_text("#!/usr/bin/no-such-perl\n")
     program.chmod(0o755)
-    bench.run("--", "./prog").says(126, "interpreter")
+    bench.run("--", "./prog").check_error(126, "interpreter")
 
 
 def test_arguments_that_are_too_long(bench: Bench) -> None:
@@ -72,21 +72,21 @@ def test_arguments_that_are_too_long(bench: Bench) -> None:
         job.write_text(f"[[task]]\ncommand = {['true', *words]}\n")
         done = bench.run("job.toml")
         if complaint:
-            done.says(126, "the guest cannot execute true: Argument list too long")
+            done.check_error(126, "the guest cannot execute true: Argument list too long")
         else:
             assert done.code == 0, done.stderr
         assert complaint in done.stderr
 
 
 def test_a_program_killed_by_a_signal(bench: Bench) -> None:
-    bench.sh("kill -SEGV $$").says(139, "signal 11 (SIGSEGV) killed sh")
+    bench.sh("kill -SEGV $$").check_error(139, "signal 11 (SIGSEGV) killed sh")
 
 
 def test_memory_limit(bench: Bench) -> None:
     """What it has written until then comes back."""
     script = "echo partial >out; exec tail /dev/zero"
     done = bench.run("--memory", "192M", "--output", "out", "--", "sh", "-c", script)
-    done.says(198, "sh needed more memory than the machine's 192")
+    done.check_error(198, "sh needed more memory than the machine's 192")
     assert (bench.work / "out").read_text() == "partial\n"
 
 
@@ -95,7 +95,7 @@ def test_time_limit(bench: Bench) -> None:
     script = "echo partial >out; echo said; exec sleep 1000"
     options = ("--time-limit", "1", "--output", "none", "--output", "out")
     done = bench.sh(script, *options)
-    done.says(197, "its limit of 1 s; output none: ")
+    done.check_error(197, "its limit of 1 s; output none: ")
     assert done.stdout == b"said\n"
     assert (bench.work / "out").read_text() == "partial\n"
 
@@ -109,7 +109,7 @@ def test_a_time_limit_leaves_time_to_save(bench: Bench, stop: int, saved: list[s
     files = "[files]\noutput = ['out']\n"
     task = f"[[task]]\ncommand = {['sh', '-c', script]}\n"
     (bench.work / "job.toml").write_text(limits + files + task)
-    bench.run("job.toml").says(197, "its limit of 1 s")
+    bench.run("job.toml").check_error(197, "its limit of 1 s")
     assert (bench.work / "out").read_text().split() == saved
 
 
@@ -117,7 +117,7 @@ def test_disk_full_in_the_guest(bench: Bench) -> None:
     done = bench.sh(
         "fallocate -l $(($(stat -f -c %a*%S /work) - 2000000)) big; cat /dev/zero >small"
     )
-    done.says(196, "sh filled the machine's disk")
+    done.check_error(196, "sh filled the machine's disk")
     assert "No space left" in done.stderr
 
 
@@ -177,7 +177,7 @@ def test_output_that_nobody_reads(bench: Bench) -> None:
 def test_standard_input_that_cannot_be_read(bench: Bench) -> None:
     with Path("/proc/self/mem").open("rb", buffering=0) as unreadable:
         done = bench.run("--", "cat", stdin=unreadable)
-    done.says(212, "standard input cannot be read: Input/output error")
+    done.check_error(212, "standard input cannot be read: Input/output error")
 
 
 def test_closed_standard_streams_are_nothing_to_fall_over(bench: Bench) -> None:
@@ -193,7 +193,7 @@ def test_a_signal_reaches_the_program(bench: Bench, number: signal.Signals, code
     assert read_line(process.stdout) == b"ready\n"
     process.send_signal(number)
     done = finish(process)
-    done.says(code, f"ended by {number.name}")
+    done.check_error(code, f"ended by {number.name}")
     assert done.stdout == b"caught\n"
 
 
@@ -222,7 +222,7 @@ def test_a_program_that_ignores_the_signal_is_ended(bench: Bench) -> None:
     process = bench.start("--", "sh", "-c", "trap '' INT; echo ready; while :; do sleep 1; done")
     assert read_line(process.stdout) == b"ready\n"
     process.send_signal(signal.SIGINT)
-    finish(process, limit=30).says(130, "ended by SIGINT")
+    finish(process, limit=30).check_error(130, "ended by SIGINT")
 
 
 def test_a_second_signal_does_not_wait(bench: Bench) -> None:
@@ -232,7 +232,7 @@ def test_a_second_signal_does_not_wait(bench: Bench) -> None:
     process.send_signal(signal.SIGTERM)
     done = finish(process, limit=9)
     assert done.code in (130, 143)  # both are pending at once, in no order
-    done.says(done.code, "ended by SIG")
+    done.check_error(done.code, "ended by SIG")
 
 
 @pytest.mark.parametrize(("option", "found"), [("-n", b"1\n2\n"), ("--env=A=b", b"1\n")])
@@ -272,4 +272,4 @@ def test_the_killed_machine_is_told(bench: Bench) -> None:
     process = bench.start("--", "sh", "-c", "echo ready; sleep 1000")
     read_line(process.stdout)
     os.close(kill(bench.machine()))
-    finish(process, limit=10).says(215, "killed from outside: signal 9 ended QEMU")
+    finish(process, limit=10).check_error(215, "killed from outside: signal 9 ended QEMU")

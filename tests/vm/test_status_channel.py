@@ -131,7 +131,7 @@ for command in sys.stdin:
 async def test_a_watched_file(link: GuestLink) -> None:
     heard = Listener()
     program = heard.start(link, WRITES, usage=True)
-    program.watch("sub/fraction", heard.take_change)
+    program.watch("sub/fraction", heard.on_change)
 
     async def tell(command: str, tail: bytes) -> None:
         program.feed(command.encode() + b"\n")

@@ -45,7 +45,7 @@ async def runs(slot: Slot) -> None:
     """A job whose program has begun, and stays."""
     slot.machine_job("echo begin; sleep 1000")
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
 
 
 async def test_a_killed_hypervisor(slot: Slot) -> None:
@@ -62,7 +62,7 @@ async def test_a_hypervisor_that_is_killed_while_a_checkpoint_wakes(slot: Slot) 
     """The checkpoint is not at fault: the work goes on from it."""
     slot.machine_job("echo begin; sleep 4; echo end")
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     slot.send(Control.QUIT)
     assert (await slot.wait(LIMIT)).kind is EndKind.QUIT, slot.stderr
     await slot.begin()
@@ -252,12 +252,12 @@ async def test_an_image_that_came_as_a_file(slot: Slot, tmp_path: Path) -> None:
 async def test_no_network_while_the_client_wants_none(slot: Slot) -> None:
     slot.machine_job("while :; do cat /sys/class/net/eth0/carrier; sleep 0.3; done", "<network/>")
     await slot.begin()
-    await slot.says("out", "1\n")
+    await slot.wait_for_text("out", "1\n")
     slot.heartbeat = slot.heartbeat.__class__(network_suspended=True)
-    await slot.says("out", "0\n")
+    await slot.wait_for_text("out", "0\n")
     assert (await slot.status()).want_network
     slot.heartbeat = slot.heartbeat.__class__()
-    await slot.says("out", "0\n1\n")
+    await slot.wait_for_text("out", "0\n1\n")
     await slot.until(lambda: not slot.statuses[-1].value.want_network)
     slot.send(Control.ABORT)
     await slot.wait(LIMIT)

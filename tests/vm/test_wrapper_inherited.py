@@ -41,7 +41,7 @@ async def test_a_hypervisor_has_the_priority_and_nothing_else(slot: Slot, tmp_pa
             "XDG_DATA_HOME": str(data_directory().parent),
         },
     )
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     (pid,) = slot.machines()
     assert os.sched_getscheduler(pid) == os.SCHED_IDLE
     assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, slot.pid)

@@ -81,7 +81,7 @@ async def test_the_client_hears_the_cpu_time_each_second(slot: Slot) -> None:
         "echo begin; end=$(($(date +%s) + 9)); while [ $(date +%s) -lt $end ]; do :; done"
     )
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     begin = time.monotonic()
     end = await slot.wait(LIMIT)
     assert end.kind is EndKind.FINISHED, slot.stderr
@@ -158,7 +158,7 @@ async def test_throttled_every_second_it_ends_with_the_right_clock(slot: Slot) -
         "i=0; while [ ! -e stop ]; do i=$((i+1)); echo $i $(date +%s%3N); sleep 0.05; done"
     )
     await slot.begin()
-    await slot.says("out", "\n5 ")
+    await slot.wait_for_text("out", "\n5 ")
     for _ in range(5):
         slot.send(Control.SUSPEND)
         await reports(slot, 4)
@@ -200,7 +200,7 @@ async def test_tasks_of_the_host_and_of_machines_in_one_job(slot: Slot) -> None:
 async def test_a_trickle_down_reaches_the_program(slot: Slot) -> None:
     slot.machine_job("echo begin; while ! ls | grep trickle_down; do sleep 0.1; done; cat *down*")
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     slot.send_trickle_down("<hello/>")
     end = await slot.wait(LIMIT)
     assert end.kind is EndKind.FINISHED, slot.stderr

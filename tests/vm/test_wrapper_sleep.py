@@ -58,7 +58,7 @@ async def finishes(slot: Slot) -> None:
 async def test_a_program_goes_on_where_it_was(slot: Slot, *, suspended: bool) -> None:
     slot.machine_job(COUNT)
     await slot.begin()
-    await slot.says("out", "line 10\n")
+    await slot.wait_for_text("out", "line 10\n")
     if suspended:
         slot.send(Control.SUSPEND)
     await quits(slot)
@@ -78,7 +78,7 @@ async def test_input_goes_on_too(slot: Slot) -> None:
         "<stdin_filename>in.txt</stdin_filename>",
     )
     await slot.begin()
-    await slot.says("out", "150\n")
+    await slot.wait_for_text("out", "150\n")
     await quits(slot)
     await slot.begin()
     await finishes(slot)
@@ -89,10 +89,10 @@ async def test_what_was_written_after_the_sleep_is_written_once(slot: Slot) -> N
     """The wrapper is killed some time after it has woken the machine: it sleeps still."""
     slot.machine_job(COUNT)
     await slot.begin()
-    await slot.says("out", "line 5\n")
+    await slot.wait_for_text("out", "line 5\n")
     await quits(slot)
     await slot.begin()
-    await slot.says("out", "line 40\n")
+    await slot.wait_for_text("out", "line 40\n")
     slot.kill(signal.SIGKILL)
     await slot.wait(LIMIT)
     await slot.begin()
@@ -104,7 +104,7 @@ async def test_a_service_manager_that_stops_everything(slot: Slot) -> None:
     """SIGTERM to the wrapper and to its hypervisor alike, as when a computer is shut down."""
     slot.machine_job(COUNT)
     await slot.begin()
-    await slot.says("out", "line 10\n")
+    await slot.wait_for_text("out", "line 10\n")
     for pid in (*slot.machines(), slot.pid):
         os.kill(pid, signal.SIGTERM)
     end = await slot.wait(50)
@@ -120,7 +120,7 @@ async def test_a_service_manager_that_stops_everything(slot: Slot) -> None:
 async def test_a_damaged_sleep_is_not_fatal(slot: Slot, damage: str) -> None:
     slot.machine_job("echo begin; sleep 2; echo end")
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     await quits(slot)
     manifests(slot)[0].write_text(damage)
     await slot.begin()
@@ -135,7 +135,7 @@ async def test_a_flipped_bit_costs_one_checkpoint(slot: Slot, kind: str) -> None
     """In a file that only the newest checkpoint needs; the one before is taken."""
     slot.machine_job(ASKS)
     await slot.begin()
-    await slot.says("out", "line 25\n")
+    await slot.wait_for_text("out", "line 25\n")
     await quits(slot)
     older, newest = manifests(slot)
     needed = set(json.loads(newest.read_text())["files"]) - set(
@@ -161,7 +161,7 @@ def flip_a_bit(path: Path) -> None:
 async def test_a_flipped_bit_in_what_both_need_costs_the_task_s_work(slot: Slot) -> None:
     slot.machine_job(ASKS)
     await slot.begin()
-    await slot.says("out", "line 25\n")
+    await slot.wait_for_text("out", "line 25\n")
     await quits(slot)
     flip_a_bit(min((slot.path / MACHINE).glob("memory-*")))
     await slot.begin()
@@ -173,7 +173,7 @@ async def test_a_flipped_bit_in_what_both_need_costs_the_task_s_work(slot: Slot)
 async def test_another_job_does_not_wake_it(slot: Slot) -> None:
     slot.machine_job("echo begin; sleep 2; echo end", "<memory_mb>512</memory_mb>")
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     await quits(slot)
     slot.machine_job("echo begin; sleep 2; echo end", "<memory_mb>640</memory_mb>")
     await slot.begin()
@@ -191,7 +191,7 @@ async def test_the_first_step_s_work_is_kept_in_the_second(slot: Slot) -> None:
         f"<application>second.sh</application>{vm}<stdout_filename>out</stdout_filename>",
     )
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     await quits(slot)
     await slot.begin()
     await finishes(slot)
@@ -207,7 +207,7 @@ async def test_a_lost_machine_takes_its_steps_along(slot: Slot) -> None:
     )
     slot.job(*(f"<application>{name}.sh</application>{vm}" for name in ("first", "second")))
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     slot.kill(signal.SIGKILL)
     await slot.wait(LIMIT)
     await slot.begin()
@@ -219,7 +219,7 @@ async def test_a_checkpoint_that_the_program_asked_for(slot: Slot) -> None:
     """The machine goes on after it, and a killed wrapper loses only what came later."""
     slot.machine_job(ASKS)
     await slot.begin()
-    await slot.says("stderr.txt", "is kept on disk")
+    await slot.wait_for_text("stderr.txt", "is kept on disk")
     await slot.holds(lambda: slot.statuses[-1].value.checkpoint_cpu_time > 0)
     kept = slot.text("out").count("\n")
     await slot.holds(lambda: slot.text("out").count("\n") > kept + 10)
@@ -255,9 +255,9 @@ async def test_a_quit_that_cannot_save_says_what_it_costs(slot: Slot, *, kept: b
     anew, and the log says how much of its running that costs."""
     slot.machine_job(ASKS if kept else COUNT)
     await slot.begin()
-    await slot.says("out", "line 20\n")
+    await slot.wait_for_text("out", "line 20\n")
     if kept:
-        await slot.says("stderr.txt", "is kept on disk")
+        await slot.wait_for_text("stderr.txt", "is kept on disk")
     (pid,) = slot.machines()
     os.kill(pid, signal.SIGSTOP)
     await quits(slot)

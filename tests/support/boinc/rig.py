@@ -94,7 +94,7 @@ class Rig:
         words = root / "words"
         os.mkfifo(words)
         self._words = os.open(words, os.O_RDWR | os.O_NONBLOCK)
-        self._said = b""
+        self._received = b""
         self.environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.home),
@@ -261,14 +261,14 @@ class Rig:
             assert self._changed.wait_for(found, limit), self.story(f"no line with {pattern!r}")
             return self.log[self._seen - 1]
 
-    def word(self, limit: float = LIMIT) -> str:
+    def next_message(self, limit: float = LIMIT) -> str:
         """Wait for the next line that a program of the task wrote to `$RIG_WORDS`."""
         end = time.monotonic() + limit
-        while b"\n" not in self._said:
+        while b"\n" not in self._received:
             ready, _, _ = select.select([self._words], [], [], max(0, end - time.monotonic()))
             assert ready, self.story("the task says nothing")
-            self._said += os.read(self._words, 1 << 16)
-        line, _, self._said = self._said.partition(b"\n")
+            self._received += os.read(self._words, 1 << 16)
+        line, _, self._received = self._received.partition(b"\n")
         return line.decode()
 
     def until(self, condition: Callable[[TaskState], object], limit: float = LIMIT) -> TaskState:
@@ -286,9 +286,9 @@ class Rig:
     def ended(self, limit: float = LIMIT) -> Ended:
         """Wait for the task's end, then end the client to get its final report."""
         self.until(lambda task: task.is_over, limit)
-        return self._last_word()
+        return self._final_report()
 
-    def _last_word(self) -> Ended:
+    def _final_report(self) -> Ended:
         """Read the final report; the client records a finished task's stderr.txt as it ends."""
         self.quit()
         state = (self.data / "client_state.xml").read_text(errors="replace")
@@ -341,7 +341,7 @@ class Rig:
         """Return `what` with all that may explain a failure; this may end the client."""
         stderr = self.stderr()
         if not stderr and self._rpc is not None:
-            stderr = self._last_word().stderr
+            stderr = self._final_report().stderr
         return "\n".join([what, "--- the client's log", *self.log[-80:], "--- stderr.txt", stderr])
 
 

@@ -16,12 +16,12 @@ REQUESTS, STATUS = 0, 5 * CHANNEL
 PERIOD = 0.05
 
 
-def say(word: str) -> None:
+def send(word: str) -> None:
     with open(os.environ["RIG_WORDS"], "w") as words:  # noqa: PTH123
         words.write(word + "\n")
 
 
-def take(memory: mmap.mmap) -> str:
+def receive(memory: mmap.mmap) -> str:
     """Take the client's request, if there is one."""
     if memory[REQUESTS] == 0:
         return ""
@@ -53,13 +53,13 @@ def main() -> int:
     with open("boinc_mmap_file", "r+b") as file:  # noqa: PTH123
         memory = mmap.mmap(file.fileno(), 8 * CHANNEL)
     print("the stand-in starts", file=sys.stderr)
-    say("started")
+    send("started")
     done, is_suspended = 0.0, False
     while done < seconds:
-        request = take(memory)
+        request = receive(memory)
         for word in ("suspend", "resume", "quit", "abort"):
             if f"<{word}/>" in request:
-                say(word)
+                send(word)
                 is_suspended = word == "suspend"
                 if word in ("quit", "abort"):
                     return 0

@@ -15,7 +15,7 @@ class Talk(NamedTuple):
     """One conversation with a broker."""
 
     name: str
-    said: bytes
+    sent: bytes
     version: str | None = "1.2"
     """Agreed upon beforehand, and the client has subscribed to TOPIC as `s`. None: it has not
     logged in."""
@@ -25,7 +25,7 @@ class Talk(NamedTuple):
     @property
     def ends(self) -> bool:
         """Tell whether the client disconnects."""
-        return b"DISCONNECT" in self.said
+        return b"DISCONNECT" in self.sent
 
 
 def login(accept: str | None = "1.2", more: bytes = b"", command: bytes = b"CONNECT") -> bytes:
@@ -42,7 +42,7 @@ def frame(command: str, *headers: str, body: str = "") -> bytes:
     return "\n".join((command, *headers, "", body + "\0")).encode()
 
 
-def tell(version: str, *talks: Talk) -> list[Talk]:
+def check_all(version: str, *talks: Talk) -> list[Talk]:
     return [talk._replace(name=f"{version}: {talk.name}", version=version) for talk in talks]
 
 
@@ -126,7 +126,7 @@ LENGTHS = [
 
 def headers_in(version: str) -> list[Talk]:
     """Return conversations with all kinds of headers, whose meaning may differ by version."""
-    return tell(
+    return check_all(
         version,
         Talk("all escapes", send(b"x:a\\cb\\\\c\\nd\n")),
         Talk("an escape in a name", send(b"x\\cy:a\n")),
@@ -181,11 +181,11 @@ COMMANDS = [
     *(
         talk
         for version in ("1.2", "1.1", "1.0")
-        for talk in tell(
+        for talk in check_all(
             version, Talk("SUBSCRIBE without an id", frame("SUBSCRIBE", OTHER, "receipt:r"))
         )
     ),
-    *tell(
+    *check_all(
         "1.0",
         Talk(
             "UNSUBSCRIBE by destination",
@@ -203,7 +203,7 @@ COMMANDS = [
     Talk("ACK of nothing", frame("ACK", "id:t")),
     Talk("ACK without an id", frame("ACK")),
     Talk("NACK of nothing", frame("NACK", "id:t")),
-    *tell("1.1", Talk("ACK of nothing", frame("ACK", "subscription:s", "message-id:t"))),
+    *check_all("1.1", Talk("ACK of nothing", frame("ACK", "subscription:s", "message-id:t"))),
     Talk("BEGIN twice", BEGIN + BEGIN),
     Talk("BEGIN without a transaction", frame("BEGIN")),
     Talk("COMMIT of nothing", COMMIT),

@@ -69,14 +69,14 @@ class Peer(RawConnection):
     async def logged_in(cls, address: Address, login: str = "host", **headers: str) -> Self:
         peer = await cls.open(address)
         said = {"accept-version": "1.2", "host": "x", "login": login, "passcode": PASSCODE}
-        peer.say("CONNECT", **{**said, **{k.replace("_", "-"): v for k, v in headers.items()}})
-        assert (await peer.hear()).command == "CONNECTED"
+        peer.send("CONNECT", **{**said, **{k.replace("_", "-"): v for k, v in headers.items()}})
+        assert (await peer.receive()).command == "CONNECTED"
         return peer
 
-    def say(self, command: str, body: bytes = b"", **headers: str) -> None:
+    def send(self, command: str, body: bytes = b"", **headers: str) -> None:
         self.writer.write(encode(command, headers, body))
 
-    async def hear(self) -> Frame:
+    async def receive(self) -> Frame:
         """Return the next frame. Raises EOFError if the broker has closed."""
         async with asyncio.timeout(LIMIT):
             while not self._frames:

@@ -58,14 +58,14 @@ class Controlled:
                 if event.kind == kind and text in event.text:
                     return
 
-    def place(self, vm: str) -> MachineDirectory:
+    def directory(self, vm: str) -> MachineDirectory:
         machine = self.controller.machines.find(vm)
         assert machine is not None
         return machine.directory
 
     def shim(self, vm: str) -> int:
         """Return the process id of the machine's shim."""
-        return self.place(vm).status().pid
+        return self.directory(vm).status().pid
 
 
 @asynccontextmanager

@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 class Talk(RawConnection):
     """A raw connection, which can send anything."""
 
-    async def say(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         self.writer.write(data)
         async with asyncio.timeout(LIMIT):
             await self.writer.drain()
@@ -64,7 +64,7 @@ class Talk(RawConnection):
     ) -> None:
         given = {"Host": "localhost", "Content-Length": str(len(body)), **headers}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {text}" for name, text in given.items())]
-        await self.say("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        await self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
     async def head(self) -> Answer:
         """Return status and headers of the answer."""
@@ -95,16 +95,17 @@ class Talk(RawConnection):
 class FakeGuest:
     """A guest without a machine.
 
-    Its programs are FakeProgram's, or what `begin` makes of a request; its files are in `place`.
+    Its programs are FakeProgram's, or what `begin` makes of a request. Its files are below
+    `file_root`.
     `asked`: the verbs of machine operations that it received. `verbs_now`: verbs that replace its
     usual ones.
     """
 
     def __init__(self, guest: Guest, directory: Path) -> None:
         self.guest = guest
-        self.place = DirectoryFileRoot(directory / "work")
-        self.place.root.mkdir(parents=True)
-        self.files = NodeFiles(self.place, directory / "spool")
+        self.file_root = DirectoryFileRoot(directory / "work")
+        self.file_root.root.mkdir(parents=True)
+        self.files = NodeFiles(self.file_root, directory / "spool")
         self.programs: list[FakeProgram] = []
         self.begin: Callable[[Request, Listener], FakeProgram] = FakeProgram
         self.asked: list[str] = []

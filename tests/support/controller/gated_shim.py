@@ -47,7 +47,7 @@ def check_sync(self: MachineDirectory, status: Status) -> None:
     write_status(self, status)
 
 
-def passed(step: str) -> None:
+def wait_at_gate(step: str) -> None:
     with socket.socket(socket.AF_UNIX) as gate:
         gate.connect(os.environ["BOINCVM_TEST_GATE"])
         gate.sendall(f"{step}\n".encode())
@@ -55,18 +55,18 @@ def passed(step: str) -> None:
 
 
 def write(directory: Path, saved: SavedMachine) -> None:
-    passed("manifest to be written")
+    wait_at_gate("manifest to be written")
     write_saved(directory, saved)
-    passed("manifest written")
+    wait_at_gate("manifest written")
 
 
 def name_it(self: Snapshots, *given: object) -> None:
     add(self, *given)  # type: ignore[arg-type]
-    passed("snapshot named")
+    wait_at_gate("snapshot named")
 
 
 if __name__ == "__main__":
-    driver.QemuMachine = partial(driver.QemuMachine, on_step=passed)  # type: ignore[misc]
+    driver.QemuMachine = partial(driver.QemuMachine, on_step=wait_at_gate)  # type: ignore[misc]
     os.fsync = note_sync
     MachineDirectory.write_status = check_sync  # type: ignore[method-assign]
     checkpointing.write_saved = write  # type: ignore[attr-defined]

@@ -71,14 +71,14 @@ class Home:
             stderr=subprocess.PIPE,
         )
 
-    def told(self, *arguments: str) -> Any:
+    def call_json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "--json").stdout)
 
     def shell(self, *arguments: str) -> AbstractAsyncContextManager[OnTerminal]:
         return on_terminal(*BOINCVM, "shell", *arguments, environment=self.environment)
 
     def state(self, vm: str) -> str:
-        (only,) = self.told("ls", vm)["vms"]
+        (only,) = self.call_json("ls", vm)["vms"]
         return str(only["state"])
 
     def processes(self) -> list[str]:

@@ -107,7 +107,7 @@ class Fleet:
             self.process.stderr.close()
             self.process = None
 
-    def place(self, vm: str) -> MachineDirectory:
+    def directory(self, vm: str) -> MachineDirectory:
         return MachineDirectory(self.directory / "machines" / vm)
 
     def do(self, operation: str, vm: str, **asked: object) -> Mapping[str, Any]:
@@ -136,7 +136,7 @@ class Fleet:
         assert "data" in next(output)
         return str(told["command"])
 
-    def heard_of(self, command: str, vm: str) -> int:
+    def last_count(self, command: str, vm: str) -> int:
         """Return the last number that the count has reported."""
         told: Any = self.client.call("command", id=command, output=True)
         lines = str(told["answers"][vm]["output"]["stdout"]).split("\n")
@@ -170,7 +170,7 @@ class Fleet:
             if found is None:
                 return None
             expected = 2 if found["state"] in ("running", "paused") else 0
-            running = processes_of(self.place(vm).directory)
+            running = processes_of(self.directory(vm).directory)
             if found["state"] in SETTLED and len(running) == expected:
                 return found
         raise AssertionError("the controller has gone")
@@ -236,7 +236,7 @@ def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
         time.sleep(delay)  # the moment is what is tested
         kill(fleet, vm, victim)
         begin = time.monotonic()
-        said = heard(asked)
+        said = error_of(asked)
         took = time.monotonic() - begin
         if victim == "controller":
             fleet.begin()
@@ -249,7 +249,7 @@ def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
     return Killed(name, victim, delay, state, took, said)
 
 
-def heard(asked: "Future[object]") -> str:
+def error_of(asked: "Future[object]") -> str:
     try:
         asked.result(LIMIT)
     except BoincvmError as error:
@@ -269,12 +269,12 @@ def settles(fleet: Fleet, vm: str, where: str) -> str:
     except TimeoutError:
         raise AssertionError(f"{where}: for ever {fleet.vm(vm)}") from None
     if told is None:
-        assert not fleet.place(vm).directory.exists(), where
-        assert processes_of(fleet.place(vm).directory) == [], where
+        assert not fleet.directory(vm).directory.exists(), where
+        assert processes_of(fleet.directory(vm).directory) == [], where
         return "removed"
     state = str(told["state"])
     assert (state == "aborted") == bool(told["why"]), (where, told)
-    assert fleet.place(vm).status().state == state, where
+    assert fleet.directory(vm).status().state == state, where
     return state
 
 
@@ -286,15 +286,15 @@ def goes_on(
     `counting`: the command in it that counts, if any. `goes_back`: its contents may be older.
     """
     assert fleet.do("start", vm)["state"] == "running", where
-    heard = fleet.heard_of(counting, vm) if counting else 0
+    last_number = fleet.last_count(counting, vm) if counting else 0
     kept = "kept\n" if counting else ""
     assert fleet.run(vm, "cat kept 2>/dev/null; true") == (0, kept), where
     code, counted = fleet.run(vm, "touch stop; cat counted 2>/dev/null || echo 0")
     assert code == 0, where
-    assert goes_back or int(counted) >= heard, (where, counted, heard)
+    assert goes_back or int(counted) >= last_number, (where, counted, last_number)
     fleet.until_commands_end(vm)  # a command outlives its controller
     assert fleet.client.call("list", vms=vm)["vms"][0]["commands"] == 0, where  # type: ignore[index,call-overload]
-    place = fleet.place(vm)
+    place = fleet.directory(vm)
     allowed = {*place.status().layers, "window", "qemu.log"}
     for one in Snapshots(place).all():
         saved = read_checkpoint(place, one.number)  # which checks that it is complete
@@ -315,7 +315,7 @@ def kill(fleet: Fleet, vm: str, victim: str) -> None:
     if victim == "controller":
         fleet.end(signal.SIGKILL)
         return
-    for pid, words in processes_of(fleet.place(vm).directory):
+    for pid, words in processes_of(fleet.directory(vm).directory):
         if ("qemu" in words[0]) is (victim == "hypervisor"):
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -136,9 +136,9 @@ class Net:
         for name, end in self.ends.items():
             end.beat()
             self.table.handle_beat(name)
-        await self.settle()
+        await self.run_until_idle()
 
-    async def settle(self) -> None:
+    async def run_until_idle(self) -> None:
         """Wait until no message is left to be delivered."""
         for _ in range(500):
             await asyncio.sleep(0)
@@ -151,7 +151,7 @@ async def net(*names: str, seed: int = 0) -> AsyncIterator[Net]:
         try:
             yield made
         finally:
-            await made.settle()
+            await made.run_until_idle()
             for program in made.programs:
                 program.signal(9)
             made.table.close()

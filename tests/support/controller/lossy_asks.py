@@ -19,7 +19,7 @@ class AskNet:
     """A lossy bus between a requester and its guests.
 
     `loses`, `doubles`: the shares of all messages; `late`: the most turns of the event loop that
-    one takes. `said`: how many messages of each kind were sent.
+    one takes. `sent`: how many messages of each kind were sent.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class AskNet:
     ) -> None:
         self.loses = self.doubles = 0.0
         self.late = 0
-        self.said: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self._news = asyncio.Event()
         self._random = random.Random(seed)
         self._tasks = tasks
@@ -53,7 +53,7 @@ class AskNet:
         self._send(body, lambda: self.ends[name].handle(read_to_guest(body)))
 
     def _send(self, body: bytes, take) -> None:  # type: ignore[no-untyped-def]
-        self.said[unpack(body).name] += 1
+        self.sent[unpack(body).name] += 1
         self._news.set()
         for _ in range(2 if self._random.random() < self.doubles else 1):
             if self._random.random() >= self.loses:
@@ -63,8 +63,8 @@ class AskNet:
         loop = asyncio.get_running_loop()
         loop.call_soon(take if turns == 0 else lambda: self._later(take, turns - 1))
 
-    async def until_said(self, name: str, count: int) -> None:
-        while self.said[name] < count:
+    async def until_sent(self, name: str, count: int) -> None:
+        while self.sent[name] < count:
             self._news.clear()
             await self._news.wait()
 
@@ -73,7 +73,7 @@ class AskNet:
         for name, end in self.ends.items():
             end.beat()
             self.requester.handle_beat(name)
-        await settle()
+        await run_loop()
 
     async def beat_until(self, *tasks: asyncio.Future[object], lossy: int = 30) -> None:
         """Send heartbeats until all `tasks` are done; after `lossy` heartbeats nothing is lost."""
@@ -86,7 +86,7 @@ class AskNet:
         raise AssertionError("there is no end to it")
 
 
-async def settle(turns: int = 50) -> None:
+async def run_loop(turns: int = 50) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
 

@@ -62,8 +62,8 @@ class Hosted:
     def __init__(self, directory: Path) -> None:
         self.root, self.spool = directory / "work", directory / "spool"
         self.root.mkdir(parents=True)
-        self.place = DirectoryFileRoot(self.root)
-        self.files = NodeFiles(self.place, self.spool)
+        self.file_root = DirectoryFileRoot(self.root)
+        self.files = NodeFiles(self.file_root, self.spool)
         self.pieces = 0
         self.lies: dict[str, Verb] = {}
         self.news = asyncio.Event()
@@ -128,7 +128,7 @@ async def file_net(directory: Path, *names: str, seed: int = 0) -> AsyncIterator
         finally:
             await made.files.close()
             for one in hosts.values():
-                one.place.go.set()
+                one.file_root.go.set()
                 await one.files.close()
                 assert not one.spool.exists()
             assert list(spool.iterdir()) == []

@@ -6,7 +6,7 @@ from boincvm.bus.transport import Message, Receiver
 
 
 class QuietBus:
-    """A bus that discards what is sent; `hear` delivers a message."""
+    """A bus that discards what is sent; `deliver` delivers a message."""
 
     receiver: Receiver = staticmethod(lambda _message: None)
 
@@ -23,5 +23,5 @@ class QuietBus:
 
         return end
 
-    def hear(self, guest: str, body: bytes) -> None:
+    def deliver(self, guest: str, body: bytes) -> None:
         self.receiver(Message(f"/topic/host.{guest}", {}, body, guest))

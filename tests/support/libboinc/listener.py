@@ -12,13 +12,13 @@ LIMIT = 60.0
 
 
 @dataclass(frozen=True)
-class Heard:
+class Result:
     code: int
     stdout: str
     stderr: str
     lines: list[str]
 
-    def words(self, name: str) -> list[str]:
+    def values_of(self, name: str) -> list[str]:
         """Return what follows `name` in the lines that begin with it."""
         return [line.partition(" ")[2] for line in self.lines if line.split(" ")[0] == name]
 
@@ -29,7 +29,7 @@ def run(
     *,
     status_channel: bool = True,
     environment: dict[str, str] | None = None,
-) -> Heard:
+) -> Result:
     """Run a program in `directory` to its end; record every line that it sends."""
     fifo = directory.parent / "voice"
     surroundings = {**os.environ, **(environment or {})}
@@ -64,7 +64,7 @@ def _run(
     directory: Path,
     environment: dict[str, str],
     lines: list[str],
-) -> Heard:
+) -> Result:
     done = subprocess.run(
         command,
         cwd=directory,
@@ -75,4 +75,4 @@ def _run(
         timeout=LIMIT,
         check=False,
     )
-    return Heard(done.returncode, done.stdout, done.stderr, lines)
+    return Result(done.returncode, done.stdout, done.stderr, lines)

@@ -64,10 +64,10 @@ async def test_presence_goes_by_another_clock(
     hub = Hub(bus, tell)
     await hub.open()
     try:
-        bus.hear("g", b"HELLO")
+        bus.deliver("g", b"HELLO")
         clock.offset = jump
         hub.registry.check_silence()
-        bus.hear("g", b"STILL_ALIVE")
+        bus.deliver("g", b"STILL_ALIVE")
         assert hub.registry.presence("g") is Presence.PRESENT
         assert seen == [Change.FOUND]
         # And whoever falls silent is noticed in time.

@@ -67,14 +67,14 @@ async def test_more_than_there_is_room_for_waits() -> None:
     async with net("g1", "g2") as made, asyncio.TaskGroup() as givers:
         command = made.table.submit(made.guests.values(), DEAF)
         giver = givers.create_task(made.table.give_input(command.id, bytes(WINDOW + 1)))
-        await made.settle()
+        await made.run_until_idle()
         assert [program.untaken for program in made.programs] == [WINDOW, WINDOW]
         assert not giver.done()
         made.programs[0]._listener.input_taken(10)
-        await made.settle()
+        await made.run_until_idle()
         assert not giver.done()  # the other one has taken nothing
         made.programs[1].signal(15)  # has ended, and holds up nobody
-        await made.settle()
+        await made.run_until_idle()
         await giver
         assert made.programs[0].untaken == WINDOW + 1
         await made.table.give_input(command.id, b"ab")
@@ -95,7 +95,7 @@ async def test_who_gives_to_a_guest_that_goes_is_let_go(lost: bool) -> None:
     async with net() as made, asyncio.TaskGroup() as givers:
         command = made.table.submit(made.guests.values(), DEAF)
         giver = givers.create_task(made.table.give_input(command.id, bytes(2 * WINDOW)))
-        await made.settle()
+        await made.run_until_idle()
         assert not giver.done()
         if lost:
             made.table.handle_loss("g1", "it said BYE")
@@ -109,9 +109,9 @@ async def test_one_guest_of_two_is_lost() -> None:
     async with net("g1", "g2") as made, asyncio.TaskGroup() as givers:
         command = made.table.submit(made.guests.values(), DEAF)
         giver = givers.create_task(made.table.give_input(command.id, bytes(WINDOW + 5)))
-        await made.settle()
+        await made.run_until_idle()
         made.programs[0]._listener.input_taken(5)
-        await made.settle()
+        await made.run_until_idle()
         assert not giver.done()
         made.table.handle_loss("g2", "it said BYE")
         await giver
@@ -124,7 +124,7 @@ async def test_two_givers_do_not_mix() -> None:
         size = WINDOW + 1000
         for letter in (b"a", b"b"):
             givers.create_task(made.table.give_input(command.id, letter * size))
-        await made.settle()
+        await made.run_until_idle()
         await made.table.give_input(command.id, b"", ends=True)
         await command.finished()
         assert stdout(command.answers["g1"]) == b"a" * size + b"b" * size
@@ -211,10 +211,10 @@ async def test_a_guest_that_makes_no_sense(table: dict[str, object]) -> None:
 async def test_a_controller_that_makes_no_sense(offset: object, data: bytes) -> None:
     async with net() as made:
         made.table.submit(made.guests.values(), DEAF, command_id="1")
-        await made.settle()
+        await made.run_until_idle()
         if data == b"more":
             await made.table.give_input("1", b"abc", ends=True)
-            await made.settle()
+            await made.run_until_idle()
         untaken = made.programs[0].untaken
         with pytest.raises(GuestProtocolError):
             made.ends["g1"].handle(to_guest(Envelope("CMD_INPUT", {**ID, "offset": offset}, data)))
@@ -224,13 +224,13 @@ async def test_a_controller_that_makes_no_sense(offset: object, data: bytes) -> 
 async def test_progress() -> None:
     async with net() as made:
         command = made.table.submit(made.guests.values(), DEAF)
-        await made.settle()
+        await made.run_until_idle()
         made.programs[0]._listener.status_channel(0.25, 20)
-        await made.settle()
+        await made.run_until_idle()
         assert command.answers["g1"].progress == 0.25
         made.programs[0]._listener.status_channel(0.5, 20)
         made.programs[0]._listener.status_channel(None, 20)
-        await made.settle()
+        await made.run_until_idle()
         assert command.answers["g1"].progress == 0.25  # once a second
         made.programs[0].signal(15)
         await command.finished()
@@ -240,7 +240,7 @@ async def test_progress() -> None:
 async def test_progress_that_was_lost_is_said_again() -> None:
     async with net() as made:
         command = made.table.submit(made.guests.values(), DEAF)
-        await made.settle()
+        await made.run_until_idle()
         made.loses = 1.0
         made.programs[0]._listener.status_channel(0.25, 20)
         made.loses = 0.0
@@ -256,7 +256,7 @@ async def test_a_program_that_floods_its_status_channel_waits(
     monkeypatch.setattr(guest_command, "STATUS_CHANNEL_RATE", 1000)
     async with net() as made:
         made.table.submit(made.guests.values(), DEAF)
-        await made.settle()
+        await made.run_until_idle()
         program = made.programs[0]
         loop = asyncio.get_running_loop()
         begin = loop.time()

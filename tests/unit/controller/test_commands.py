@@ -43,7 +43,7 @@ def test_whatever_is_lost_it_runs_once_and_answers_whole(
         async with net("g1", "g2", seed=seed) as made:
             made.loses = loses
             command = made.table.submit(made.guests.values(), Request(("say", text)))
-            await made.settle()
+            await made.run_until_idle()
             for beat in range(200):
                 if command.is_finished:
                     break
@@ -72,10 +72,10 @@ async def test_a_replayed_request_runs_no_second_time() -> None:
     async with net() as made:
         command = made.table.submit(made.guests.values(), HELLO)
         await command.finished()
-        await made.settle()
+        await made.run_until_idle()
         table = {"cmd-id": command.id, "instance": "1", "argv": ["say"], "stdout": 0, "stderr": 0}
         made.ends["g1"].handle(to_guest(Envelope("CMD_RUN", table)))
-        await made.settle()
+        await made.run_until_idle()
         assert made.runs == {"g1": 1}
         assert made.table.counts["not asked"] == 1
 
@@ -83,7 +83,7 @@ async def test_a_replayed_request_runs_no_second_time() -> None:
 async def test_a_guest_that_was_started_anew_has_lost_it() -> None:
     async with net() as made:
         command = made.table.submit(made.guests.values(), WAIT)
-        await made.settle()
+        await made.run_until_idle()
         made.restart("g1")
         assert states(command) == {"g1": "LOST"}
         assert command.answers["g1"].why == "the guest was restarted"
@@ -98,7 +98,7 @@ async def test_a_guest_that_comes_back_goes_on() -> None:
     async with net() as made:
         made.loses = 1.0
         command = made.table.submit(made.guests.values(), HELLO)
-        await made.settle()
+        await made.run_until_idle()
         assert states(command) == {"g1": "SENT"}
         made.loses = 0.0
         made.table.handle_hello(made.guests["g1"])
@@ -109,7 +109,7 @@ async def test_a_guest_that_comes_back_goes_on() -> None:
 async def test_a_guest_that_goes_leaves_the_others() -> None:
     async with net("g1", "g2") as made:
         command = made.table.submit(made.guests.values(), WAIT)
-        await made.settle()
+        await made.run_until_idle()
         made.table.handle_loss("g1", "it said BYE")
         assert states(command) == {"g1": "LOST", "g2": "RUNNING"}
         made.table.signal(command.id, 15)
@@ -132,7 +132,7 @@ async def test_a_signal_right_behind_the_request() -> None:
 async def test_the_first_answers_are_enough() -> None:
     async with net("g1", "g2", "g3") as made:
         command = made.table.submit(made.guests.values(), WAIT, first=1)
-        await made.settle()
+        await made.run_until_idle()
         made.ends["g2"].handle(
             to_guest(Envelope("CMD_SIGNAL", {"cmd-id": command.id, "signal": 2}))
         )

@@ -119,7 +119,7 @@ def test_whatever_is_lost_the_bytes_are_the_same(
             }
             for one in made.hosts.values():
                 assert (one.root / "f").read_bytes() == DATA
-                assert (one.place.puts, one.left) == (1, [])
+                assert (one.file_root.puts, one.left) == (1, [])
             net.loses = loses
 
             async def back() -> bytes:
@@ -149,7 +149,7 @@ async def test_a_put_goes_on_where_a_killed_controller_left_it(tmp_path: Path) -
         # Once more, as of one that was killed before it heard of the end.
         now = made.host.pieces
         assert await put(made, DATA, transfer="mine") == {"state": "put", "size": len(DATA)}
-        assert (made.host.pieces, made.host.place.puts) == (now, 1)
+        assert (made.host.pieces, made.host.file_root.puts) == (now, 1)
 
 
 async def test_a_get_goes_on(tmp_path: Path) -> None:
@@ -190,16 +190,16 @@ async def test_one_that_is_not_wanted_any_more_leaves_nothing(tmp_path: Path) ->
 async def test_an_end_that_takes_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guest_files, "ANSWER_WITHIN", 0.01)
     async with file_net(tmp_path) as made, asyncio.TaskGroup() as tasks:
-        made.host.place.go.clear()
+        made.host.file_root.go.clear()
         task = tasks.create_task(put(made, b"abc"))
         await made.net.until_said("ANSWER", 6)
         assert not task.done()
-        made.host.place.go.set()
+        made.host.file_root.go.set()
         assert await task == {"state": "put", "size": 3}
-        made.host.place.go.clear()
+        made.host.file_root.go.clear()
         got = tasks.create_task(made.files.get("g1", "a/b"))
         await made.net.until_said("ANSWER", 12)
-        made.host.place.go.set()
+        made.host.file_root.go.set()
         assert await whole((await got).chunks) == b"abc"
 
 
@@ -222,12 +222,12 @@ async def test_transfers_that_nobody_asks_for_are_given_up(
 async def test_a_guest_that_goes_leaves_the_others(tmp_path: Path) -> None:
     async with file_net(tmp_path, "g1", "g2") as made, asyncio.TaskGroup() as tasks:
         for one in made.hosts.values():
-            one.place.go.clear()
+            one.file_root.go.clear()
         task = tasks.create_task(made.files.put("all", "f", pieces_of(DATA), is_tree=False))
         await made.hosts["g1"].until_pieces(21)
         made.net.requester.handle_loss("g1")
         for one in made.hosts.values():
-            one.place.go.set()
+            one.file_root.go.set()
         outcomes = await task
         assert "g1 has left" in message(outcomes["g1"])
         assert outcomes["g2"]["state"] == "put"
@@ -240,15 +240,15 @@ async def test_one_slow_guest_does_not_hold_the_others(
     async with file_net(tmp_path, "g1", "g2") as made:
 
         async def never(_: Mapping[str, object], __: bytes) -> Reply:
-            await made.hosts["g2"].place.go.wait()
+            await made.hosts["g2"].file_root.go.wait()
             return Reply({"offset": 0})
 
         made.hosts["g2"].lies["file-put-piece"] = never
-        made.hosts["g2"].place.go.clear()
+        made.hosts["g2"].file_root.go.clear()
         outcomes = await made.files.put("g*", "f", pieces_of(DATA), is_tree=False)
         assert outcomes["g1"]["state"] == "put"
         assert "not answered within" in message(outcomes["g2"])
-        made.hosts["g2"].place.go.set()
+        made.hosts["g2"].file_root.go.set()
 
 
 # What does not fit, or may not be.
@@ -287,7 +287,7 @@ async def test_what_is_asked_wrongly(tmp_path: Path) -> None:
 
 async def test_a_machine_that_is_off(tmp_path: Path) -> None:
     async with file_net(tmp_path) as made:
-        made.host.place.fault = UsageError("the machine is not running")
+        made.host.file_root.fault = UsageError("the machine is not running")
         assert message(await put(made, b"abc")) == "the machine is not running"
         with pytest.raises(UsageError, match="is not running"):
             await made.files.get("g1", "f")
@@ -462,7 +462,7 @@ async def test_a_controller_that_lies(tmp_path: Path) -> None:
 
 async def test_a_guest_that_is_started_anew_has_nothing_of_it(tmp_path: Path) -> None:
     async with file_net(tmp_path) as made, asyncio.TaskGroup() as tasks:
-        made.host.place.go.clear()
+        made.host.file_root.go.clear()
         task = tasks.create_task(put(made, DATA))
         await made.host.until_pieces(21)
         made.net.restart("g1")

@@ -76,25 +76,25 @@ class World:
 def test_nothing_that_guests_say_ends_the_controller(
     words: list[tuple[str, dict[str, object], bytes]],
 ) -> None:
-    async def hear() -> None:
+    async def scenario() -> None:
         async with World() as world:
             number = world.hub.requester._prefix
             for name, table, data in words:
                 likely = {**LIKELY, "ask-id": f"{number}-1", **table}
-                world.bus.hear("g", body(name, likely, data))
+                world.bus.deliver("g", body(name, likely, data))
 
-    asyncio.run(hear())
+    asyncio.run(scenario())
 
 
 @settings(deadline=None)
 @given(some.binary(max_size=200) | some.text(max_size=200).map(str.encode))
 def test_no_bytes_do(data: bytes) -> None:
-    async def hear() -> None:
+    async def scenario() -> None:
         async with World() as world:
-            world.bus.hear("g", data)
-            world.bus.hear("g", b"CMD_OUTPUT " + data)
+            world.bus.deliver("g", data)
+            world.bus.deliver("g", b"CMD_OUTPUT " + data)
 
-    asyncio.run(hear())
+    asyncio.run(scenario())
 
 
 def take(guest: NodeCommands, responder: Responder, word: bytes) -> None:
@@ -115,7 +115,7 @@ def take(guest: NodeCommands, responder: Responder, word: bytes) -> None:
 def test_nothing_ends_a_shim_s_bus(
     words: list[tuple[str, dict[str, object], bytes]], is_held: bool
 ) -> None:
-    async def hear() -> None:
+    async def scenario() -> None:
         said: list[bytes] = []
         programs: list[FakeProgram] = []
 
@@ -141,7 +141,7 @@ def test_nothing_ends_a_shim_s_bus(
             for program in programs:
                 program.signal(9)
 
-    asyncio.run(hear())
+    asyncio.run(scenario())
 
 
 async def test_what_is_held_and_makes_no_sense_ends_no_machine() -> None:

@@ -151,14 +151,14 @@ async def test_snapshots_of_one_that_is_off(tmp_path: Path) -> None:
         again = await asked.outcome("snapshot_take", "a", name="one")
         assert again["error"]["message"] == "there is already a snapshot one"
         await asked.outcome("save", "a")
-        assert len(list(asked.place("a").disk.glob("checkpoint-*"))) == 3
+        assert len(list(asked.directory("a").disk.glob("checkpoint-*"))) == 3
         assert await asked.outcome("snapshot_remove", "a", name="one") == {"state": "saved"}
         listed = await asked("snapshot_list", vm="a")
         assert [one["name"] for one in listed["snapshots"]] == ["two"]
         restored = await asked.outcome("snapshot_restore", "a")
         assert restored == {"state": "running", "snapshot": "two"}
         # Where it was saved is of no use any more.
-        assert len(list(asked.place("a").disk.glob("checkpoint-*"))) == 1
+        assert len(list(asked.directory("a").disk.glob("checkpoint-*"))) == 1
         assert await asked.outcome("snapshot_remove", "a", name="two") == {"state": "running"}
 
 

@@ -42,7 +42,7 @@ class World:
     def see(self, guest: Guest, change: Change) -> None:
         machine = self.machines.find(guest.id)
         if machine is not None:
-            machine.hear(is_silent=change in (Change.SILENT, Change.DROPPED))
+            machine.set_silent(is_silent=change in (Change.SILENT, Change.DROPPED))
 
     def passes(self, seconds: float) -> None:
         self.now += seconds
@@ -65,7 +65,7 @@ class World:
         monkeypatch.setattr(LocalMachine, "has_shim", property(lambda one: one is machine))
         machine.report = Report(VmState.STARTING)
 
-    def hear(self, name: str, report: Report) -> VmState | None:
+    def take_report(self, name: str, report: Report) -> VmState | None:
         machine = self.machines.find(name)
         if machine is not None:
             machine.take_report(report)
@@ -101,7 +101,7 @@ def test_a_machine_that_is_off(world: World) -> None:
         "display": True,
     }
     # Only what a shim that runs says of it is believed.
-    world.hear("a", Report(VmState.RUNNING, cpu=1.0))
+    world.take_report("a", Report(VmState.RUNNING, cpu=1.0))
     assert world.overview.vm("a") == vm
 
 
@@ -113,22 +113,22 @@ def test_a_guest_of_the_bus(world: World) -> None:
     assert (vm["capabilities"], vm["presence"]) == (["files", "run"], "present")
     assert (vm["is_local"], vm["state"], vm["image"]) == (False, "unknown", None)
     assert vm["operations"] == []
-    assert world.hear("g", Report(VmState.RUNNING, "", 0.5, 77, 0.25, 1e9)) is None
+    assert world.take_report("g", Report(VmState.RUNNING, "", 0.5, 77, 0.25, 1e9)) is None
     vm = world.overview.vm("g")
     assert (vm["state"], vm["cpu"], vm["memory_used"]) == ("running", 0.5, 77)
     assert (vm["progress"], vm["started_at"]) == (0.25, 1e9)
-    assert world.hear("g", Report(VmState.PAUSED)) is VmState.RUNNING
+    assert world.take_report("g", Report(VmState.PAUSED)) is VmState.RUNNING
 
 
 def test_who_runs_and_says_nothing_is_stuck(world: World) -> None:
     world.hub.registry.hello(Guest("g", "g"))
-    world.hear("g", Report(VmState.RUNNING))
+    world.take_report("g", Report(VmState.RUNNING))
     world.passes(SILENT_AFTER)
     vm = world.overview.vm("g")
     assert (vm["presence"], vm["state"]) == ("silent", "stuck")
     world.hub.registry.still_alive("g")
     assert world.overview.vm("g")["state"] == "running"
-    world.hear("g", Report(VmState.PAUSED))
+    world.take_report("g", Report(VmState.PAUSED))
     assert world.overview.vm("g")["state"] == "paused"
     world.passes(SILENT_AFTER)
     assert world.overview.vm("g")["state"] == "stuck"
@@ -150,7 +150,7 @@ def test_a_machine_whose_shim_was_dropped_is_stuck_still(
     world.keep(world.make("a"), monkeypatch)
     assert world.overview.vm("a")["state"] == "starting"
     world.hub.registry.hello(Guest("a", "a"))
-    world.hear("a", Report(VmState.RUNNING, cpu=1.0))
+    world.take_report("a", Report(VmState.RUNNING, cpu=1.0))
     assert world.overview.vm("a")["state"] == "running"
     world.passes(SILENT_AFTER)
     assert world.overview.vm("a")["state"] == "stuck"
@@ -180,9 +180,9 @@ def test_all_are_told_once(world: World) -> None:
 def test_history_is_of_an_hour(world: World) -> None:
     world.hub.registry.hello(Guest("g", "g"))
     assert list(world.overview.history("g")) == []
-    world.hear("g", Report(VmState.RUNNING))  # which tells no load
+    world.take_report("g", Report(VmState.RUNNING))  # which tells no load
     for number in range(SAMPLES + 5):
-        world.hear("g", Report(VmState.RUNNING, cpu=float(number)))
+        world.take_report("g", Report(VmState.RUNNING, cpu=float(number)))
     samples = list(world.overview.history("g"))
     assert [one["cpu"] for one in samples if isinstance(one, dict)] == [
         float(number) for number in range(5, SAMPLES + 5)
@@ -195,7 +195,7 @@ def test_history_outlives_a_machine_s_sleep_and_no_guest(world: World) -> None:
     machine = world.make("a")
     for name in ("a", "g"):
         world.hub.registry.hello(Guest(name, name))
-        world.hear(name, Report(VmState.RUNNING, cpu=1.0))
+        world.take_report(name, Report(VmState.RUNNING, cpu=1.0))
         world.hub.registry.bye(name)
         world.overview.forget(name)
     assert len(list(world.overview.history("a"))) == 1
@@ -221,5 +221,5 @@ def test_history_outlives_a_machine_s_sleep_and_no_guest(world: World) -> None:
 )
 def test_whatever_is_told_is_json(world: World, report: Report) -> None:
     world.hub.registry.hello(Guest("g", "g"))
-    world.hear("g", report)
+    world.take_report("g", report)
     json.dumps([*world.overview.vms("all"), *world.overview.history("g")], allow_nan=False)

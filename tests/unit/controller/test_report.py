@@ -77,9 +77,9 @@ async def test_no_guest_ends_the_controller_by_what_it_tells(state: str) -> None
     hub = Hub(bus, on_report=lambda _, report: reports.append(report))
     await hub.open()
     try:
-        bus.hear("1", b"HELLO")
-        bus.hear("1", f'STATE {{"state": "running", {state}}}'.encode())
-        bus.hear("1", b'STATE {"state": "paused"}')
+        bus.deliver("1", b"HELLO")
+        bus.deliver("1", f'STATE {{"state": "running", {state}}}'.encode())
+        bus.deliver("1", b'STATE {"state": "paused"}')
     finally:
         await hub.close()
     assert reports[-1].state is VmState.PAUSED
@@ -92,11 +92,11 @@ async def test_only_guests_that_are_known_are_believed() -> None:
     await hub.open()
     try:
         for number in range(100):
-            bus.hear(f"made-up-{number}", b'STATE {"state": "running"}')
-        bus.hear("1", b"HELLO")
-        bus.hear("1", b'STATE {"state": "running"}')
-        bus.hear("1", b"BYE")
-        bus.hear("1", b'STATE {"state": "running"}')
+            bus.deliver(f"made-up-{number}", b'STATE {"state": "running"}')
+        bus.deliver("1", b"HELLO")
+        bus.deliver("1", b'STATE {"state": "running"}')
+        bus.deliver("1", b"BYE")
+        bus.deliver("1", b'STATE {"state": "running"}')
     finally:
         await hub.close()
     assert heard == ["1"]

@@ -22,7 +22,7 @@ from boincvm.errors import (
 from boincvm.exit_codes import ExitCode
 from boincvm.node import responder
 from boincvm.node.responder import Responder
-from support.controller.lossy_asks import ask_net, settle
+from support.controller.lossy_asks import ask_net, run_loop
 
 
 class Verbs:
@@ -56,7 +56,7 @@ async def test_a_question_and_its_answer() -> None:
     async with ask_net(verbs.table) as net:
         reply = await net.requester.ask(net.guests["g1"], "say", {"number": 1}, b"abc\n\0")
         assert reply == Reply({"said": 1}, b"\0\ncba")
-        assert net.said == {"ASK": 1, "ANSWER": 1}
+        assert net.sent == {"ASK": 1, "ANSWER": 1}
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,7 +92,7 @@ async def test_a_lost_word_does_not_cost_a_beat(monkeypatch: pytest.MonkeyPatch)
     async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
         net.loses = 1.0
         asked = tasks.create_task(net.requester.ask(net.guests["g1"], "say", {"number": 1}))
-        await net.until_said("ASK", 3)
+        await net.until_sent("ASK", 3)
         net.loses = 0.0
         assert (await asked).table == {"said": 1}
 
@@ -103,13 +103,13 @@ async def test_what_takes_its_time_is_not_asked_again(monkeypatch: pytest.Monkey
     verbs = Verbs()
     async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
         asked = tasks.create_task(net.requester.ask(net.guests["g1"], "wait"))
-        await net.until_said("ASK_TAKEN", 1)
+        await net.until_sent("ASK_TAKEN", 1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.15):
-                await net.until_said("ASK", 2)
+                await net.until_sent("ASK", 2)
         verbs.go.set()
         await asked
-        assert net.said == {"ASK": 1, "ASK_TAKEN": 1, "ANSWER": 1}
+        assert net.sent == {"ASK": 1, "ASK_TAKEN": 1, "ANSWER": 1}
         assert verbs.done == ["wait"]
 
 
@@ -120,7 +120,7 @@ async def test_too_late() -> None:
             await net.requester.ask(net.guests["g1"], "wait", within=0.02)
         assert caught.value.exit_code is ExitCode.GUEST_HUNG
         verbs.go.set()
-        await settle()
+        await run_loop()
         assert net.requester.counts["not asked"] == 1
         assert (await net.requester.ask(net.guests["g1"], "say")).table == {"said": None}
 
@@ -129,11 +129,11 @@ async def test_who_does_not_wait_any_more_leaves_nothing_behind() -> None:
     verbs = Verbs()
     async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
         asked = tasks.create_task(net.requester.ask(net.guests["g1"], "wait"))
-        await settle()
+        await run_loop()
         asked.cancel()
         await asyncio.wait((asked,))
         await net.beat()
-        assert net.said["ASK"] == 1
+        assert net.sent["ASK"] == 1
         verbs.go.set()
 
 
@@ -158,7 +158,7 @@ async def test_a_guest_that_was_started_anew_is_not_asked() -> None:
     async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
         before = net.guests["g1"]
         waits = tasks.create_task(caught(net.requester.ask(before, "wait")))
-        await settle()
+        await run_loop()
         net.restart("g1")
         assert isinstance(await waits, GuestDiedError)
         with pytest.raises(GuestDiedError, match="restarted"):
@@ -185,7 +185,7 @@ async def test_guests_that_leave_and_a_controller_that_ends() -> None:
             tasks.create_task(caught(net.requester.ask(guest, "wait")))
             for guest in net.guests.values()
         ]
-        await settle()
+        await run_loop()
         net.requester.handle_loss("g1")
         assert "g1 has left" in str(await asked[0])
         verbs["g2"].go.set()
@@ -202,7 +202,7 @@ async def test_a_guest_that_comes_back_is_asked_again() -> None:
     async with ask_net(Verbs().table) as net, asyncio.TaskGroup() as tasks:
         net.loses = 1.0
         asked = tasks.create_task(net.requester.ask(net.guests["g1"], "say"))
-        await settle()
+        await run_loop()
         net.loses = 0.0
         net.requester.handle_hello(net.guests["g1"])
         assert (await asked).table == {"said": None}
@@ -216,7 +216,7 @@ async def test_what_is_too_large_or_too_much() -> None:
             with pytest.raises(UsageError):
                 await net.requester.ask(guest, "say", arguments, data)
         asked = [tasks.create_task(net.requester.ask(guest, "wait")) for _ in range(MOST_OPEN)]
-        await settle()
+        await run_loop()
         with pytest.raises(UsageError, match="unanswered requests already"):
             await net.requester.ask(guest, "say")
         verbs.go.set()
@@ -242,11 +242,11 @@ async def test_answers_are_forgotten_but_not_that_they_were_given(
         made = end(said, tasks, verbs)
         for number in range(3):
             made.handle(to_guest(asked_word(f"a{number}")))
-            await settle(3)
+            await run_loop(3)
         made.handle(to_guest(asked_word("a0")))
         assert "no longer kept" in str(said[-1].fields["error"])
         made.handle(to_guest(asked_word("a3", heard=["a2", "a1", 7])))
-        await settle(3)
+        await run_loop(3)
         made.handle(to_guest(asked_word("a2")))
         assert "no longer kept" in str(said[-1].fields["error"])
         assert len(verbs.done) == 4
@@ -259,7 +259,7 @@ async def test_answers_are_kept_by_their_bytes(monkeypatch: pytest.MonkeyPatch) 
         made = end(said, tasks, verbs)
         for number in range(20):
             made.handle(to_guest(asked_word(f"a{number}")._replace(data=bytes(200))))
-            await settle(3)
+            await run_loop(3)
         made.handle(to_guest(asked_word("a19")))
         assert "result" in said[-1].fields
         made.handle(to_guest(asked_word("a0")))
@@ -302,7 +302,7 @@ async def test_a_guest_that_makes_no_sense(table: dict[str, object], data: bytes
     async with ask_net(Verbs().table) as net, asyncio.TaskGroup() as tasks:
         net.loses = 1.0
         asked = tasks.create_task(net.requester.ask(net.guests["g1"], "say"))
-        await settle()
+        await run_loop()
         ask_id = next(iter(net.requester._delivery._open["g1"]))
         with pytest.raises(GuestProtocolError):
             net.requester.handle(
@@ -334,7 +334,7 @@ async def test_beats_say_what_still_runs() -> None:
     async with asyncio.TaskGroup() as tasks:
         made = end(said, tasks, verbs)
         made.handle(to_guest(asked_word("a", verb="wait")))
-        await settle(3)
+        await run_loop(3)
         made.beat()
         made.handle(to_guest(asked_word("a", verb="wait")))
         assert [word.name for word in said] == ["ASK_TAKEN", "ASK_TAKEN"]

@@ -87,7 +87,7 @@ async def test_a_shim_that_had_not_said_who_it_is(pid: int | None, tmp_path: Pat
 async def test_a_shim_is_found_by_what_it_says(tmp_path: Path) -> None:
     async with controlled(tmp_path, ends_all=False) as asked:
         status = (await running(asked)).directory.status()
-        asked.place("a").write_status(status._replace(pid=0))
+        asked.directory("a").write_status(status._replace(pid=0))
     MachineDirectory(tmp_path / "machines" / "a").write_status(status._replace(pid=0))
     async with controlled(tmp_path) as asked:
         found = asked.controller.machines.find("a")
@@ -154,7 +154,7 @@ async def test_a_shim_killed_and_its_files_too(fault: str, tmp_path: Path) -> No
 async def test_damaged_words_for_the_bus_are_written_anew(tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         await asked("create", name="a", memory="256M")
-        (asked.place("a").directory / "bus.json").write_text("{")
+        (asked.directory("a").directory / "bus.json").write_text("{")
         await running(asked)
 
 
@@ -164,7 +164,7 @@ async def test_commands_that_are_damaged_are_told(content: str, tmp_path: Path) 
     async with controlled(tmp_path) as asked:
         await running(asked)
         assert await asked.outcome("save", "a") == {"state": "saved"}
-        (asked.place("a").directory / "commands.json").write_text(content)
+        (asked.directory("a").directory / "commands.json").write_text(content)
         refused = (await asked.outcome("start", "a"))["error"]["message"]
         assert "commands.json" in refused
         assert "is damaged" in refused

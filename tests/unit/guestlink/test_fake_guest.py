@@ -19,7 +19,7 @@ async def speak(_: FakeGuest, call: FakeCall) -> int:
     await call.signals.get()
     for number in (1, 2):
         call.write("stdout", b"%d" % number)
-        call.say(f"fraction-done 0.{number}")
+        call.report(f"fraction-done 0.{number}")
         call.use(number, number << 20)
         call.change(b"fraction", number, b"0.%d" % number)
         await call.stdin_ended.wait()

@@ -43,7 +43,9 @@ class HostileGuest:
     async def send(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.channel, data)
 
-    async def say(self, word: str, call: int, body: bytes = b"", /, **headers: str) -> None:
+    async def send_message(
+        self, word: str, call: int, body: bytes = b"", /, **headers: str
+    ) -> None:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         head = {"destination": "/host", "word": word, "call": str(call), **named}
         await self.send(encode("SEND", head, body))
@@ -136,13 +138,13 @@ async def test_a_guest_that_asks_and_does_not_read(
         window = TransferDisk(file.fileno())
         get = asyncio.ensure_future(fetch(link, place, window))
         await guest.next_frame()
-        await guest.say("entry", 1, b"\0", kind="file", mode="644", size=str(1 << 30))
+        await guest.send_message("entry", 1, b"\0", kind="file", mode="644", size=str(1 << 30))
         at = str(window.guest_slots[0])
         await guest.send(CONNECT)
 
         async def flood() -> None:
             while True:
-                await guest.say("window", 1, at=at, length="1", offset="0")
+                await guest.send_message("window", 1, at=at, length="1", offset="0")
                 await asyncio.sleep(0)
 
         flooding = asyncio.ensure_future(flood())
@@ -224,7 +226,7 @@ async def test_a_program_that_says_what_it_may_not(
 ) -> None:
     guest, link = guest_and_link
     running = program(link, [], [])
-    await guest.say(word, 1, **headers)
+    await guest.send_message(word, 1, **headers)
     assert isinstance(await link.failure, GuestProtocolError)
     assert running is not None
 
@@ -235,10 +237,10 @@ async def test_more_output_than_credit(guest_and_link: Pair) -> None:
     running = program(link, output, [])
     piece = bytes(1 << 18)
     for _ in range(WINDOW // len(piece) + 2):  # what full pipes hold needs no credit
-        await guest.say("stdout", 1, piece)
+        await guest.send_message("stdout", 1, piece)
     await asyncio.sleep(0.05)
     assert not link.failure.done()
-    await guest.say("stderr", 1, b"x")
+    await guest.send_message("stderr", 1, b"x")
     assert isinstance(await link.failure, GuestProtocolError)
     assert sum(map(len, output)) == WINDOW + 2 * len(piece)
     assert running is not None
@@ -249,8 +251,8 @@ async def test_input_is_taken_as_it_was_fed(guest_and_link: Pair) -> None:
     rooms: list[int] = []
     running = program(link, [], rooms)
     running.feed(bytes(STDIN_WINDOW))
-    await guest.say("taken", 1, bytes=str(STDIN_WINDOW))
-    await guest.say("exit", 1, **END, code="0")
+    await guest.send_message("taken", 1, bytes=str(STDIN_WINDOW))
+    await guest.send_message("exit", 1, **END, code="0")
     assert (await running.wait()).code == 0
     assert rooms == [STDIN_WINDOW]
 
@@ -269,7 +271,7 @@ async def test_why_a_program_did_not_start(
 ) -> None:
     guest, link = guest_and_link
     running = program(link, [], [])
-    await guest.say("failed", 1, **headers)
+    await guest.send_message("failed", 1, **headers)
     with pytest.raises(ProgramStartError, match=words):
         await running.wait()
 
@@ -277,7 +279,7 @@ async def test_why_a_program_did_not_start(
 async def test_a_program_that_the_guest_lost(guest_and_link: Pair) -> None:
     guest, link = guest_and_link
     running = program(link, [], [])
-    await guest.say("lost", 1, reason="5")
+    await guest.send_message("lost", 1, reason="5")
     with pytest.raises(GuestDiedError, match="lost track of prog: Input/output error"):
         await running.wait()
 
@@ -392,7 +394,7 @@ async def test_a_slot_that_is_not_the_guests(
         transfer = asyncio.ensure_future(fetch(link, place, TransferDisk(file.fileno())))
         await guest.next_frame()
         await guest.send(entry("file", size=1 << 30))
-        await guest.say("window", 1, at=str(at), length=str(length), offset="0")
+        await guest.send_message("window", 1, at=str(at), length=str(length), offset="0")
         assert isinstance(await link.failure, GuestProtocolError)
         transfer.cancel()
         await asyncio.gather(transfer, return_exceptions=True)
@@ -427,7 +429,7 @@ async def test_a_guest_that_is_full_while_all_slots_are_on_their_way(
         transfer = asyncio.ensure_future(put(link, place, TransferDisk(file.fileno())))
         while (await guest.next_frame()).headers["word"] != "window":
             pass
-        await guest.say("failed", 1, b"No space left on device", reason="28")
+        await guest.send_message("failed", 1, b"No space left on device", reason="28")
         with pytest.raises(LimitError, match="the inputs do not fit"):
             await transfer
     assert not link.failure.done()
@@ -444,7 +446,7 @@ async def test_a_receiver_that_says_what_it_may_not(
     transfer = asyncio.ensure_future(put(link, place, None))
     while (await guest.next_frame()).headers["word"] != "end":
         pass
-    await guest.say(word, 1, **headers)
+    await guest.send_message(word, 1, **headers)
     assert isinstance(await link.failure, GuestProtocolError)
     transfer.cancel()
     await asyncio.gather(transfer, return_exceptions=True)

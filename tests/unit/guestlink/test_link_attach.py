@@ -37,11 +37,11 @@ class Guest:
         self._parser = Parser()
         self._frames: list[Frame] = []
 
-    async def say(self, word: str, call: int = 0, body: bytes = b"", **headers: str) -> None:
+    async def send(self, word: str, call: int = 0, body: bytes = b"", **headers: str) -> None:
         head = {"destination": "/host", "word": word, "call": str(call), **headers}
         await asyncio.get_running_loop().sock_sendall(self.channel, encode("SEND", head, body))
 
-    async def hear(self, word: str) -> Frame:
+    async def receive(self, word: str) -> Frame:
         """The host's next word, which must be `word`."""
         async with asyncio.timeout(LIMIT):
             while not self._frames:
@@ -88,20 +88,20 @@ def attached(link: GuestLink, state: dict[str, object]) -> GuestProgram:
 
 async def quiet(guest: Guest, link: GuestLink) -> None:
     quiescing = asyncio.ensure_future(link.quiesce(LIMIT))
-    await guest.hear("quiesce")
-    await guest.say("quiet")
+    await guest.receive("quiesce")
+    await guest.send("quiet")
     await quiescing
 
 
 async def test_what_is_on_its_way_is_counted_right_in_the_next_process() -> None:
     async with linked() as (guest, link):
         program = start(link)
-        await guest.hear("run")
+        await guest.receive("run")
         program.feed(b"0123456789")
-        await guest.hear("stdin")
-        await guest.say("stdout", 1, bytes(300_000))
-        await guest.say("taken", 1, bytes="4")
-        await guest.say("voice", 1, b"fraction-done 0.5\nfraction-")
+        await guest.receive("stdin")
+        await guest.send("stdout", 1, bytes(300_000))
+        await guest.send("taken", 1, bytes="4")
+        await guest.send("voice", 1, b"fraction-done 0.5\nfraction-")
         await quiet(guest, link)
         # From here on the guest hears nothing of what is said.
         program.feed(b"held")
@@ -113,14 +113,14 @@ async def test_what_is_on_its_way_is_counted_right_in_the_next_process() -> None
         program = attached(link, states[1])
         assert program.untaken == 10
         attaching = asyncio.ensure_future(link.attach(LIMIT))
-        assert int((await guest.hear("attach")).headers["clock-ns"]) > 1 << 60
-        assert (await guest.hear("credit")).headers["bytes"] == "300027"
-        assert (await guest.hear("stdin")).body == b"held"
-        assert "ends" in (await guest.hear("stdin")).headers
-        await guest.say("attached", calls="1")
+        assert int((await guest.receive("attach")).headers["clock-ns"]) > 1 << 60
+        assert (await guest.receive("credit")).headers["bytes"] == "300027"
+        assert (await guest.receive("stdin")).body == b"held"
+        assert "ends" in (await guest.receive("stdin")).headers
+        await guest.send("attached", calls="1")
         await attaching
         again = start(link)
-        assert (await guest.hear("run")).headers["call"] == "2"
+        assert (await guest.receive("run")).headers["call"] == "2"
         assert again is not None
 
 
@@ -128,19 +128,19 @@ async def test_a_program_that_the_guest_has_no_more() -> None:
     async with linked() as (guest, link):
         kept, lost = start(link), start(link)
         for _ in range(2):
-            await guest.hear("run")
+            await guest.receive("run")
         await quiet(guest, link)
         late = start(link)  # not yet said, so it cannot be lost
         attaching = asyncio.ensure_future(link.attach(LIMIT))
         for word in ("attach", "run"):
-            await guest.hear(word)
-        await guest.say("attached", calls="1")
+            await guest.receive(word)
+        await guest.send("attached", calls="1")
         await attaching
         with pytest.raises(GuestDiedError, match="lost track of prog: No such process"):
             await lost.wait()
         end = {"user-us": "0", "system-us": "0", "max-rss-kib": "0", "oom-kills": "0"}
         for program, call in ((kept, 1), (late, 3)):
-            await guest.say("exit", call, code="7", **end, **{"disk-free": "0"})
+            await guest.send("exit", call, code="7", **end, **{"disk-free": "0"})
             assert (await program.wait()).code == 7
 
 
@@ -157,8 +157,8 @@ async def test_a_program_that_the_guest_has_no_more() -> None:
 async def test_garbage_instead_of_attached(word: str, headers: dict[str, str]) -> None:
     async with linked({"next_call": 2}) as (guest, link):
         attaching = asyncio.ensure_future(link.attach(LIMIT))
-        await guest.hear("attach")
-        await guest.say(word, **headers)
+        await guest.receive("attach")
+        await guest.send(word, **headers)
         with pytest.raises(GuestProtocolError):
             await attaching
 
@@ -166,7 +166,7 @@ async def test_garbage_instead_of_attached(word: str, headers: dict[str, str]) -
 @pytest.mark.parametrize("word", ["stdout", "quiet", "attached"])
 async def test_a_guest_that_speaks_while_it_is_quiet(word: str) -> None:
     async with linked({"next_call": 2}) as (guest, link):
-        await guest.say(word, calls="")
+        await guest.send(word, calls="")
         async with asyncio.timeout(LIMIT):
             error = await link.failure
         assert isinstance(error, GuestProtocolError)
@@ -179,9 +179,9 @@ async def test_a_guest_that_does_not_become_quiet_may_go_on() -> None:
         with pytest.raises(GuestHungError, match=r"did not become quiet within 0\.05 s"):
             await link.quiesce(0.05)
         attaching = asyncio.ensure_future(link.attach(LIMIT))
-        await guest.say("stdout", 1, b"x")
-        await guest.say("quiet")
-        await guest.say("attached", calls="1")
+        await guest.send("stdout", 1, b"x")
+        await guest.send("quiet")
+        await guest.send("attached", calls="1")
         await attaching
         assert not link.failure.done()
         assert program.state()["unanswered"] == WINDOW - 1
@@ -190,7 +190,7 @@ async def test_a_guest_that_does_not_become_quiet_may_go_on() -> None:
 async def test_a_guest_that_dies_instead() -> None:
     async with linked() as (guest, link):
         quiescing = asyncio.ensure_future(link.quiesce(LIMIT))
-        await guest.hear("quiesce")
+        await guest.receive("quiesce")
         guest.channel.close()
         with pytest.raises(GuestDiedError):
             await quiescing
@@ -202,13 +202,13 @@ async def test_a_transfer_is_waited_for(tmp_path: Path) -> None:
         getting = asyncio.ensure_future(
             get_tree(link, None, name, name, directory=tmp_path, maximum_bytes=1)
         )
-        await guest.hear("get")
+        await guest.receive("get")
         quiescing = asyncio.ensure_future(link.quiesce(LIMIT))
-        await guest.say("failed", 1, reason="2")
+        await guest.send("failed", 1, reason="2")
         with pytest.raises(OutputFileError):
             await getting
-        await guest.hear("quiesce")  # nothing but the transfer's end lets it be said
-        await guest.say("quiet")
+        await guest.receive("quiesce")  # nothing but the transfer's end lets it be said
+        await guest.send("quiet")
         await quiescing
 
 
@@ -276,11 +276,11 @@ async def test_a_watched_file() -> None:
         for path in ("/a", "../a", ""):
             with pytest.raises(ValueError, match=r"is not a path|cannot be watched"):
                 program.watch(path, lambda *_: None)
-        await guest.hear("run")
-        assert (await guest.hear("watch")).body == b"a"
-        assert (await guest.hear("watch")).headers["watch"] == "1"
-        await guest.say("changed", 1, b"tail", **{"watch": "1", "mtime-ns": "5", "size": "9"})
-        await guest.say("changed", 1, bytes(4097), **{"watch": "1", "mtime-ns": "5", "size": "9"})
+        await guest.receive("run")
+        assert (await guest.receive("watch")).body == b"a"
+        assert (await guest.receive("watch")).headers["watch"] == "1"
+        await guest.send("changed", 1, b"tail", **{"watch": "1", "mtime-ns": "5", "size": "9"})
+        await guest.send("changed", 1, bytes(4097), **{"watch": "1", "mtime-ns": "5", "size": "9"})
         async with asyncio.timeout(LIMIT):
             assert isinstance(await link.failure, GuestProtocolError)
         assert changes == [("b/c", 5, b"tail")]
@@ -289,13 +289,13 @@ async def test_a_watched_file() -> None:
 async def test_a_guest_that_was_asked_before_there_was_a_link() -> None:
     """It may answer at any time, and is not asked again."""
     async with linked({"next_call": 1}, attach_is_sent=True) as (guest, link):
-        await guest.say("attached", calls="")
+        await guest.send("attached", calls="")
         heard = asyncio.Event()
         asyncio.get_running_loop().call_later(0.05, heard.set)
         await heard.wait()
         await link.attach(LIMIT)
         start(link)
-        assert (await guest.hear("run")).headers["message-id"] == "2"
+        assert (await guest.receive("run")).headers["message-id"] == "2"
 
 
 def test_the_first_word_is_what_attach_would_have_said() -> None:

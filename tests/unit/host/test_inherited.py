@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from support.odd_start import ALL, ASKING, BACKGROUND, NOHUP, STATE, Odd, clean, mask, state
+from support.odd_start import (
+    ALL,
+    ASKING,
+    BACKGROUND,
+    NOHUP,
+    STATE,
+    ProcessState,
+    clean,
+    mask,
+    state,
+)
 
 LIMIT = 60.0
 # Each kind of child, in one process that has begun as ours do. What they print is the answer.
@@ -67,7 +77,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.parametrize("odd", ALL.values(), ids=list(ALL))
-def test_what_programs_begin_with(odd: Odd) -> None:
+def test_what_programs_begin_with(odd: ProcessState) -> None:
     command = [*odd.before, sys.executable, "-c", _CHILDREN, STATE]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
     found = {name: state(text) for name, text in json.loads(done.stdout).items()}
@@ -82,7 +92,7 @@ def test_what_programs_begin_with(odd: Odd) -> None:
 
 
 @pytest.mark.parametrize("odd", [ALL["all"], ALL["blocked"]], ids=["ignored", "blocked"])
-def test_a_shell_s_terminal_is_enough(odd: Odd, tmp_path: Path) -> None:
+def test_a_shell_s_terminal_is_enough(odd: ProcessState, tmp_path: Path) -> None:
     """It runs as a text of its own, perhaps under a parent that is not ours."""
     from boincvm.client.terminal.protocol import Size, shell_argv
 
@@ -97,18 +107,18 @@ def test_a_shell_s_terminal_is_enough(odd: Odd, tmp_path: Path) -> None:
 
 _HEEDED = """
 import json, signal
-from boincvm.host.inherited import heeded, reset_inherited_state
-before = heeded(range(1, 32))
+from boincvm.host.inherited import not_ignored, reset_inherited_state
+before = not_ignored(range(1, 32))
 reset_inherited_state()
 for number in set(range(1, 32)) - {signal.SIGKILL, signal.SIGSTOP}:
     if number not in before:
         signal.raise_signal(number)  # we bear it
-print(json.dumps([before, heeded(range(1, 32))]))
+print(json.dumps([before, not_ignored(range(1, 32))]))
 """
 
 
 @pytest.mark.parametrize("odd", [NOHUP, BACKGROUND, ALL["all"]], ids=["nohup", "&", "all"])
-def test_a_signal_that_we_were_to_ignore_is_not_heeded(odd: Odd) -> None:
+def test_a_signal_that_we_were_to_ignore_stays_ignored(odd: ProcessState) -> None:
     command = [*odd.before, sys.executable, "-c", _HEEDED]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
     before, after = json.loads(done.stdout)
@@ -122,7 +132,7 @@ def test_a_signal_that_we_were_to_ignore_is_not_heeded(odd: Odd) -> None:
     ids=["nohup", "&"],
 )
 def test_a_command_heeds_the_others(
-    odd: Odd, number: signal.Signals, code: int, tmp_path: Path
+    odd: ProcessState, number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     """It waits for the writer of a FIFO; what it was to ignore does not end it."""
     fifo = tmp_path / "job.toml"

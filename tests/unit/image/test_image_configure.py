@@ -155,15 +155,15 @@ def test_traces_of_the_place_and_the_time_go(tree):
 def test_a_terminal_hears_which_package_it_is():
     shown: list[str] = []
     lines = configure.ConfiguringLines(Progress(shown.append, is_live=True), 3)
-    lines.take("Setting up libc6:amd64 (2.36-9) ...")
-    lines.take("anything else")
+    lines.receive("Setting up libc6:amd64 (2.36-9) ...")
+    lines.receive("anything else")
     assert [line.endswith("libc6:amd64 (1 of 3)") for line in shown] == [True]
 
 
 def test_a_failure_names_the_package_and_shows_the_end_of_the_log():
     log = configure._Log(lambda _: None)
-    log.take("stdout", b"Setting up bad (1) ...\ndpkg: error processing package bad")
-    log.take("stderr", b" (--configure):\nsubprocess returned error exit status 3\n")
+    log.receive("stdout", b"Setting up bad (1) ...\ndpkg: error processing package bad")
+    log.receive("stderr", b" (--configure):\nsubprocess returned error exit status 3\n")
     error = log.error(configure.ProgramEnd(1, None, 0, 0, 0, 0, 0))
     assert "error processing package bad" in error.message
     assert "exit status 3" in error.hint

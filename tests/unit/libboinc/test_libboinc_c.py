@@ -47,11 +47,11 @@ def test_an_application_runs_and_says_what_it_does(upper_case: Path, slot: Path)
     assert (heard.code, heard.stderr) == (0, "")
     assert heard.stdout == f"{len(UPPER)} letters"
     assert (slot.parent / "project/out_17").read_bytes() == UPPER
-    fractions = [float(word) for word in heard.words("fraction-done")]
+    fractions = [float(word) for word in heard.values_of("fraction-done")]
     assert fractions == sorted(fractions)
     assert 90 <= len(fractions) <= 110
     assert fractions[-1] == 1
-    assert heard.words("operations")[-1] == f"{len(UPPER)} {2 * len(UPPER)}"
+    assert heard.values_of("operations")[-1] == f"{len(UPPER)} {2 * len(UPPER)}"
     assert heard.lines[-1] == "finish 0 0 "
 
 
@@ -69,13 +69,13 @@ def test_it_goes_on_from_a_checkpoint(upper_case: Path, slot: Path) -> None:
     (slot.parent / "project/in_17").write_text(large)
     heard = run([upper_case, str(len(large) - 5)], slot)
     assert heard.code in (-signal.SIGABRT, -signal.SIGSEGV)
-    assert heard.words("checkpoint-completed") != []
-    assert heard.words("finish") == []
+    assert heard.values_of("checkpoint-completed") != []
+    assert heard.values_of("finish") == []
     done = int((slot / "upper_case_state").read_text())
     assert 0 < done <= len(large)
     again = run([upper_case], slot)
     assert again.code == 0
-    assert float(again.words("fraction-done")[0]) >= done / len(large.encode()) - 0.01
+    assert float(again.values_of("fraction-done")[0]) >= done / len(large.encode()) - 0.01
     assert (slot.parent / "project/out_17").read_bytes() == large.encode().upper()
 
 
@@ -84,7 +84,7 @@ def test_ten_million_reports_are_quick_and_few(calls: Path, work: Path) -> None:
     heard = run([calls, "loop"], work)
     taken = time.monotonic() - start
     assert heard.code == 0
-    assert len(heard.words("fraction-done")) <= 101 + taken / 0.4
+    assert len(heard.values_of("fraction-done")) <= 101 + taken / 0.4
     assert taken < 10  # 0.2 s where nothing else runs
 
 
@@ -92,7 +92,7 @@ def test_reports_from_several_threads_stay_whole(calls: Path, work: Path) -> Non
     heard = run([calls, "threads"], work)
     assert heard.lines[-1] == "finish 0 0 "
     assert {line.split(" ")[0] for line in heard.lines[:-1]} == {"fraction-done"}
-    assert all(0 <= float(word) <= 1 for word in heard.words("fraction-done"))
+    assert all(0 <= float(word) <= 1 for word in heard.values_of("fraction-done"))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_trickles(calls: Path, work: Path) -> None:
     (work / "x_trickle_down_1").touch()
     heard = run([calls, "trickle", "kind", "a text\nof two lines"], work)
     assert heard.stdout.split() == ["0", "0", "1", "x_trickle_down_1"]
-    first, second = (word.split(" ", 1) for word in heard.words("trickle-up"))
+    first, second = (word.split(" ", 1) for word in heard.values_of("trickle-up"))
     assert first[0] == second[0] == "kind"
     assert first[1] != second[1]
     for _, path in (first, second):
@@ -204,7 +204,7 @@ def test_a_status_with_a_new_checkpoint_time_is_a_checkpoint(calls: Path, work: 
 def test_operations_by_processor_time(calls: Path, work: Path) -> None:
     heard = run([calls, "rates"], work)
     assert heard.lines[1] == "checkpoint-completed"
-    floating, integer = map(float, heard.words("operations")[0].split())
+    floating, integer = map(float, heard.values_of("operations")[0].split())
     assert floating >= 0
     assert integer == 0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.libboinc.listener import Heard, run
+from support.libboinc.listener import Result, run
 
 LIBRARY = Path(__file__).parents[3] / "guest/libboinc"
 ISOLATED = {"PYTHONPATH": str(LIBRARY), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -39,7 +39,7 @@ boinc.finish(0)
 """
 
 
-def python(work: Path, program: str, *arguments: str, status_channel: bool = True) -> Heard:
+def python(work: Path, program: str, *arguments: str, status_channel: bool = True) -> Result:
     command = [sys.executable, "-W", "error::SyntaxWarning", "-c", program, *arguments]
     return run(command, work, status_channel=status_channel, environment=ISOLATED)
 
@@ -57,7 +57,7 @@ def slot(work: Path) -> Path:
 def test_an_application_says_what_it_does(slot: Path) -> None:
     heard = python(slot, UPPER_CASE)
     assert (heard.code, heard.stdout, heard.stderr) == (0, "done", "")
-    fractions = [float(word) for word in heard.words("fraction-done")]
+    fractions = [float(word) for word in heard.values_of("fraction-done")]
     assert fractions == sorted(fractions)
     assert 90 <= len(fractions) <= 110
     assert heard.lines[-2:] == ["operations 100000 200000", "finish 0 0 "]
@@ -72,11 +72,11 @@ def test_the_same_without_anybody_who_listens(slot: Path) -> None:
 
 def test_it_goes_on_from_a_checkpoint(slot: Path) -> None:
     first = python(slot, UPPER_CASE, "90000")
-    assert (first.code, first.words("finish")) == (9, [])
-    assert first.words("checkpoint-completed") != []
+    assert (first.code, first.values_of("finish")) == (9, [])
+    assert first.values_of("checkpoint-completed") != []
     saved = int((slot / "state").read_text())
     second = python(slot, UPPER_CASE)
-    assert float(second.words("fraction-done")[0]) > saved / 1e5 > 0
+    assert float(second.values_of("fraction-done")[0]) > saved / 1e5 > 0
     assert (slot.parent / "out_17").read_bytes() == b"ABCDEFGHIJ" * 10_000
 
 
@@ -128,7 +128,7 @@ def test_trickles_and_uploads(work: Path) -> None:
     )
     heard = python(work, program)
     assert heard.stdout == "None -5 None\nmy_trickle_down\n"
-    ((variety, path),) = (word.split(" ", 1) for word in heard.words("trickle-up"))
+    ((variety, path),) = (word.split(" ", 1) for word in heard.values_of("trickle-up"))
     assert (variety, Path(path).read_text()) == ("kind", "ein Gruß\n")
 
 

@@ -63,8 +63,8 @@ async def test_daemons_start_again_with_the_job(slot: HostSlot) -> None:
         task("echo up >> daemon; sleep 1000", DAEMON),
     )  # fmt: skip
     await slot.begin()
-    await slot.says("out", "second")
-    await slot.says("daemon", "up")
+    await slot.wait_for_text("out", "second")
+    await slot.wait_for_text("daemon", "up")
     slot.send(Control.QUIT)
     await slot.wait()
     slot.write("go", "")
@@ -79,7 +79,7 @@ async def test_all_processes_stop(slot: HostSlot, element: str) -> None:
     count = "while :; do echo >> ticks; sleep 0.01; done"
     slot.job(task(f"{count} & (setsid sh -c '{count}' &); {count}", element))
     await slot.begin()
-    await slot.says("ticks", "\n")
+    await slot.wait_for_text("ticks", "\n")
     for _ in range(3):
         await slot.suspend()
         size = len(slot.text("ticks"))
@@ -95,9 +95,9 @@ async def test_all_processes_stop(slot: HostSlot, element: str) -> None:
 async def test_with_tstp_the_program_is_told(slot: HostSlot) -> None:
     slot.job(task("trap 'echo told' TSTP; echo begin; while :; do sleep 0.01; done", OUT))
     await slot.begin("--use_tstp")
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     slot.send(Control.SUSPEND)
-    await slot.says("out", "told")
+    await slot.wait_for_text("out", "told")
     slot.send(Control.ABORT)
     await slot.wait()
 
@@ -115,7 +115,7 @@ async def test_the_tasks_of_vmwrapper_that_run_on_the_host(slot: HostSlot) -> No
     manager = "<VMmanage_task><application>missing</application></VMmanage_task>"
     slot.job(task(f"cat data; {until('go')}", OUT), more=unpack + manager)
     await slot.begin()
-    await slot.says("out", "data\n")
+    await slot.wait_for_text("out", "data\n")
     slot.send(Control.QUIT)
     await slot.wait()
     slot.write("go", "")

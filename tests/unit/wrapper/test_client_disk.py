@@ -107,7 +107,7 @@ async def test_no_room_for_a_checkpoint(slot: HostSlot) -> None:
         task("sleep 1000", "<daemon/>"),
     )
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     slot.write("full", "")
     slot.write("saved", "")
     end = await slot.wait()

@@ -67,7 +67,7 @@ async def test_the_times_are_the_whole_trees(slot: HostSlot) -> None:
         task("while :; do :; done", "<daemon/>"),
     )  # fmt: skip
     await slot.begin()
-    await slot.says("ended", "\n")
+    await slot.wait_for_text("ended", "\n")
     ended = sum(map(int, slot.text("ended").split())) / 100
     assert ended > 0.05
     await slot.holds(lambda: slot.statuses[-1].value.cpu_time > 1.5 * ended)
@@ -105,7 +105,7 @@ async def test_another_time_is_reported(slot: HostSlot, element: str, factor: in
 async def test_suspended_time_does_not_count(slot: HostSlot) -> None:
     slot.job(task(f"echo begin; {until('go')}", OUT), more="<cpu_time>wall</cpu_time>")
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     await slot.suspend()
     first = await slot.status()
     for _ in range(5):
@@ -142,7 +142,7 @@ async def test_the_time_limit(slot: HostSlot, script: str) -> None:
     )
     slot.patched(SHORTENED)
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     await slot.suspend()
     for _ in range(12):
         await slot.status()
@@ -158,9 +158,9 @@ async def test_the_time_limit(slot: HostSlot, script: str) -> None:
 async def test_what_a_graphics_program_reads(slot: HostSlot) -> None:
     slot.job(task(f"echo begin; {until('go')}", OUT), more="<enable_graphics_support/>")
     await slot.begin()
-    await slot.says("graphics_status.xml", "<suspended>0</suspended>", "<elapsed_time>")
+    await slot.wait_for_text("graphics_status.xml", "<suspended>0</suspended>", "<elapsed_time>")
     await slot.suspend()
-    await slot.says("graphics_status.xml", "<suspended>1</suspended>")
+    await slot.wait_for_text("graphics_status.xml", "<suspended>1</suspended>")
     slot.send(Control.RESUME)
     slot.write("go", "")
     assert (await slot.wait()).kind is EndKind.FINISHED
@@ -192,7 +192,7 @@ async def test_the_last_report_has_all(
         saved = "<checkpoint_filename>saved</checkpoint_filename>"
         slot.job(task(script, OUT, saved, limit), task("exit 3"))
         await slot.begin()
-        await slot.says("out", "up")
+        await slot.wait_for_text("out", "up")
         if isinstance(word, Control):
             slot.send(word)
         elif isinstance(word, signal.Signals):

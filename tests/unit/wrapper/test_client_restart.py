@@ -34,7 +34,7 @@ async def test_tasks_that_are_done_stay_done(slot: HostSlot, way: str) -> None:
     slot.job(task("echo first", OUT), task(BURN), task(WAIT, OUT), task("echo last", OUT))
     for _ in range(2):
         await slot.begin()
-        await slot.says("out", "waits")
+        await slot.wait_for_text("out", "waits")
         await leave(slot, way)
         assert slot.text("out") == "first\nwaits\n"
         slot.write("out", "first\n")
@@ -47,7 +47,7 @@ async def test_tasks_that_are_done_stay_done(slot: HostSlot, way: str) -> None:
 async def test_after_the_clients_death(slot: HostSlot, tmp_path: Path) -> None:
     slot.job(task("echo first", OUT), task(WAIT, OUT))
     await slot.begin()
-    await slot.says("out", "waits")
+    await slot.wait_for_text("out", "waits")
     await slot.die()
     end = await slot.wait()
     assert (end.kind, end.status) == (EndKind.PREMATURE, 0)
@@ -62,7 +62,7 @@ async def test_after_the_clients_death(slot: HostSlot, tmp_path: Path) -> None:
 async def test_the_cpu_time_goes_on(slot: HostSlot) -> None:
     slot.job(task(BURN), task(f"{BURN}; {WAIT}", OUT), task(BURN))
     await slot.begin()
-    await slot.says("out", "waits")
+    await slot.wait_for_text("out", "waits")
     await slot.status()
     before = (await slot.status()).cpu_time
     done = float(slot.text("wrapper_checkpoint.txt").split()[1])
@@ -118,7 +118,7 @@ async def test_a_program_that_makes_checkpoints(slot: HostSlot) -> None:
     checkpoint = "<checkpoint_filename>saved</checkpoint_filename>"
     slot.job(task("true"), task(f"{BURN}; echo > saved; {WAIT}", OUT, checkpoint))
     await slot.begin()
-    await slot.says("out", "waits")
+    await slot.wait_for_text("out", "waits")
     await slot.holds(lambda: slot.statuses[-1].value.checkpoint_cpu_time > 0.05)
     done, cpu, _ = slot.text("wrapper_checkpoint.txt").split()
     assert done == "1"
@@ -139,7 +139,7 @@ async def test_a_checkpoint_made_on_the_way_out(slot: HostSlot) -> None:
     script = f"trap 'sleep 0.1; echo > saved; exit 0' TERM; {BURN}; {WAIT}"
     slot.job(task(script, OUT, "<checkpoint_filename>saved</checkpoint_filename>"))
     await slot.begin()
-    await slot.says("out", "waits")
+    await slot.wait_for_text("out", "waits")
     slot.send(Control.QUIT)
     await slot.wait()
     done, cpu, elapsed = slot.text("wrapper_checkpoint.txt").split()
@@ -160,7 +160,7 @@ async def test_archives_over_a_restart(slot: HostSlot) -> None:
         "<filename>data</filename></zip_output>",
     )
     await slot.begin()
-    await slot.says("out", "waits")
+    await slot.wait_for_text("out", "waits")
     slot.kill()
     await slot.wait()
     slot.write("go", "")

@@ -232,7 +232,7 @@ async def test_standalone_checkpoints_count(slot: HostSlot) -> None:
         )
     )
     await slot.begin()
-    await slot.says("wrapper_checkpoint.txt", "0 0.000000")
+    await slot.wait_for_text("wrapper_checkpoint.txt", "0 0.000000")
     await slot.holds(lambda: "0 0.000000" not in slot.text("wrapper_checkpoint.txt"))
     before = float(slot.text("wrapper_checkpoint.txt").split()[1])
     assert before > 0.05
@@ -258,7 +258,7 @@ async def test_what_a_part_says_of_its_end_is_not_the_jobs(
         end = await slot.wait()
         assert (end.kind, end.text) == (EndKind.FINISHED, ""), slot.stderr
     else:
-        await slot.says("out", "up")
+        await slot.wait_for_text("out", "up")
         slot.write("boinc_finish_called", "0\n")  # as by one that is still at it
         slot.kill(word)
         end = await slot.wait()

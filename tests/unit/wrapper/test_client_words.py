@@ -171,8 +171,8 @@ SAVES = "trap 'sleep 4; echo saved >> {0}; exit' TERM; echo up >> {0}; while :; 
 async def test_a_quit_leaves_time_to_save(slot: HostSlot) -> None:
     slot.job(task(SAVES.format("task")), task(SAVES.format("daemon"), DAEMON))
     await slot.begin()
-    await slot.says("task", "up")
-    await slot.says("daemon", "up")
+    await slot.wait_for_text("task", "up")
+    await slot.wait_for_text("daemon", "up")
     await leaves(slot, Control.QUIT, GRACE)
     assert (slot.text("task"), slot.text("daemon")) == ("up\nsaved\n", "up\nsaved\n")
 
@@ -197,7 +197,7 @@ async def test_an_abort_in_the_middle_of_a_quit(
         slot.send(word)
     else:
         slot.kill(word)
-    await slot.says("stderr.txt", "asked to ")
+    await slot.wait_for_text("stderr.txt", "asked to ")
     slot.send(Control.ABORT)
     end = await slot.wait(GRACE)
     assert end.kind is EndKind.ABORTED
@@ -223,7 +223,7 @@ Client._poll_channels, TaskSequence.save = poll, save
     await slot.begin()
     await counts(slot)
     slot.kill(signal.SIGTERM)
-    await slot.says("stderr.txt", "asked to ")
+    await slot.wait_for_text("stderr.txt", "asked to ")
     slot.send(Control.ABORT)
     end = await slot.wait(GRACE - 1)
     assert end.kind is EndKind.ABORTED
@@ -305,7 +305,7 @@ async def test_every_word_of_the_client_is_taken(slot: HostSlot) -> None:
     await slot.holds(lambda: len(slot.sent) == 6 and not slot.control.is_full)
     slot.write("init_data.xml", "no init_data")
     slot.send(Control.REREAD_PREFERENCES)
-    await slot.says("stderr.txt", "preferences stay unchanged")
+    await slot.wait_for_text("stderr.txt", "preferences stay unchanged")
     slot.write("go", "")
     end = await slot.wait()
     assert end.kind is EndKind.FINISHED, slot.stderr
@@ -335,7 +335,7 @@ async def test_a_signal_is_a_word_to_quit(slot: HostSlot, number: int) -> None:
     slot.script("app", "echo begin; exec sleep 1000")
     slot.job("<application>app</application><stdout_filename>out</stdout_filename>")
     await slot.begin()
-    await slot.says("out", "begin")
+    await slot.wait_for_text("out", "begin")
     slot.kill(number)
     end = await slot.wait(LIMIT)
     assert (end.kind, end.status) == (EndKind.PREMATURE, 0), slot.stderr

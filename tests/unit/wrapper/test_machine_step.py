@@ -102,7 +102,7 @@ async def test_files_go_in_and_out_and_streams_flow(bench: Bench) -> None:
     async def works(guest: FakeGuest, call: FakeCall) -> int:
         await call.stdin_ended.wait()
         call.write("stdout", bytes(call.stdin).upper() + guest.files[b"d/in"].data)
-        call.say("fraction_done 0.25")
+        call.report("fraction_done 0.25")
         call.use(1.5, 4096)
         call.change(b"done", 1, b"0.5\n")
         guest.files[b"result"] = FakeFile("file", 0o644, b"made")

@@ -147,7 +147,7 @@ async def test_a_daemon_that_feeds_a_later_task_waits_for_it(slot: HostSlot) -> 
         more="<zip_output><zipfilename>z</zipfilename><filename>o</filename></zip_output>",
     )  # fmt: skip
     await slot.begin()
-    await slot.says("out", "fed")
+    await slot.wait_for_text("out", "fed")
 
 
 @pytest.mark.parametrize("stream", STREAMS)

@@ -24,7 +24,7 @@ class FakeFile:
 class FakeCall:
     """What a fake program is given; `write` sends output, `stdin` is complete at `stdin_ended`.
 
-    `say` sends a line on its status channel, `use` its usage (seconds, bytes), `change` the last
+    `report` sends a line on its status channel, `use` its usage (seconds, bytes), `change` the last
     bytes of a watched file; `watched` has the paths, by the host's numbers.
     """
 
@@ -40,7 +40,7 @@ class FakeCall:
     def write(self, stream: str, data: bytes) -> None:
         self.send(stream, {}, data)
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         self.send("voice", {}, line.encode() + b"\n")
 
     def use(self, user_time: float, rss: int) -> None:
