@@ -214,3 +214,43 @@ def test_one_place_writes_to_standard_error():
     assert {str(path.relative_to(source)) for path in found} == {
         "standard_error.py", "redaction.py", "cli/boinc_wrapper.py",
     }  # fmt: skip
+
+
+# Names of a private language, which readers had to learn first. `NAME` stands for `_NAME` as well.
+OLD_NAMES = frozenset(
+    """
+    attendance beginanew beginlife belongs buried bury busplace checkpointsteps clientends crowd
+    desk far firstword guestplace headstart hear heard heeded hostroom is_asked is_wanted jobsteps
+    judge keeper kept keptcommands keptmachine keptprograms letgo letgoon look look_at looked
+    machineopening near obey place qemubegun qemuorigin rhythm said say says settle settling
+    surroundings taskguard taskplan tell told underclient unlike voice whence
+    """.replace("_", "").split()
+)
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Return all names that the tree defines or assigns."""
+    names = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.add(name)
+            case ast.ClassDef(name=name) | ast.arg(arg=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                names.add(name)
+    return names
+
+
+def old_names(names: set[str]) -> list[str]:
+    return sorted(name for name in names if name.replace("_", "").lower() in OLD_NAMES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_old_names_do_not_come_back(path):
+    assert old_names({path.stem, *names_in(ast.parse(path.read_text()))}) == []
+
+
+def test_an_old_name_is_found():
+    text = "class Keeper:\n    def tell(self, told):\n        self._kept = look = 1\n"
+    assert old_names(names_in(ast.parse(text))) == ["Keeper", "_kept", "look", "tell", "told"]

@@ -27,7 +27,7 @@ class Account(NamedTuple):
 
     def allows(self, patterns: tuple[str, ...], wanted: str) -> bool:
         """Return True if one of `patterns`, taken from this account, covers `wanted`."""
-        return any(covers(one.replace(LOGIN, self.login), wanted) for one in patterns)
+        return any(covers(pattern.replace(LOGIN, self.login), wanted) for pattern in patterns)
 
 
 def new_passcode() -> str:

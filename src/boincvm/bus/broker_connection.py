@@ -281,7 +281,7 @@ class BrokerConnection(asyncio.Protocol):
         staged = self._transactions.get(transaction)
         if staged is None:
             raise BusError("that transaction has not begun")
-        size = sum(len(one.body) for one in staged) + len(frame.body)
+        size = sum(len(staged_frame.body) for staged_frame in staged) + len(frame.body)
         if len(staged) >= self.broker.limits.staged or size > self.broker.limits.waiting:
             raise BusError("that transaction is too large")
         del frame.headers["transaction"]
@@ -343,10 +343,15 @@ class BrokerConnection(asyncio.Protocol):
             self._stage(transaction, frame)
             return
         is_good, theirs = frame.command == "ACK", self._subscriptions.values()
-        for one in theirs:
-            if isinstance(one, QueueSubscription) and one.acknowledge(name, is_good=is_good):
+        for subscription in theirs:
+            if isinstance(subscription, QueueSubscription) and subscription.acknowledge(
+                name, is_good=is_good
+            ):
                 return
-        if not any(isinstance(one, TopicSubscription) and one.wants_answers for one in theirs):
+        if not any(
+            isinstance(subscription, TopicSubscription) and subscription.wants_answers
+            for subscription in theirs
+        ):
             raise BusError("no such message is waiting for an acknowledgement")
 
     def _disconnect(self, _: Frame) -> None:

@@ -83,7 +83,7 @@ class QueueSubscription:
         if self._mode == "client":  # in this mode an ACK or NACK is for all earlier messages, too
             order = list(self._waiting)
             names = order[: order.index(name) + 1]
-        messages = [self._waiting.pop(one) for one in names]
+        messages = [self._waiting.pop(name) for name in names]
         if is_good:
             self.queue.deliver()
         else:

@@ -138,7 +138,7 @@ class StompBus:
 
     def _send_unsent(self, connection: ClientConnection) -> None:
         """Send what the broker does not know yet because it or the connection is new."""
-        requested = {one.headers.get("id") for one in self._requests.values()}
+        requested = {request.headers.get("id") for request in self._requests.values()}
         for name, (pattern, _) in self._subscriptions.items():
             if name not in requested:
                 connection.send_frame(

@@ -143,7 +143,7 @@ def virtualization() -> Check:
     """Check for hypervisors of others that hold what ours need."""
     loaded = loaded_modules()
     theirs = [f"{who} ({module})" for module, who in _OTHERS.items() if module in loaded]
-    parts = [*filter(None, [describe_nesting()]), *(f"{one} is loaded" for one in theirs)]
+    parts = [*filter(None, [describe_nesting()]), *(f"{name} is loaded" for name in theirs)]
     detail = "; ".join(parts) or "nothing else on this host is known to use it"
     if theirs and loaded & _KVM_MODULES:
         remedy = "end its machines before KVM is used: many kernels let only one of them have VT-x"

@@ -71,7 +71,7 @@ def print_line(document: object) -> None:
 def tables_in(answer: "Mapping[str, object]", name: str) -> "list[Table]":
     """Return the list of tables that an answer has as `name`; what is no table is left out."""
     found = answer.get(name)
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str = "") -> None:
@@ -146,7 +146,9 @@ def ask_each(selectors: Sequence[str], ask: Callable[[str], object]) -> "dict[st
         work(selectors[0])
     else:
         # Daemon threads, so that Ctrl-C does not wait for slow machines.
-        threads = [threading.Thread(target=work, args=(one,), daemon=True) for one in selectors]
+        threads = [
+            threading.Thread(target=work, args=(selector,), daemon=True) for selector in selectors
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

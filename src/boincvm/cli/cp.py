@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             "cp copies files and directories, not standard input or output",
             hint="pipe through boincvm exec, with cat in the machine; a file named - is ./-",
         )
-    if any(one.startswith(_CHIRP) for one in (arguments.source, arguments.destination)):
+    if any(path.startswith(_CHIRP) for path in (arguments.source, arguments.destination)):
         return _by_chirp(arguments)
     there, here = _side(arguments.destination), _side(arguments.source)
     if (there is None) == (here is None):

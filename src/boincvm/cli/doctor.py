@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "checks": [_as_table(check) for check in found],
                 "drivers": {name: verdict.table() for name, verdict in verdicts.items()},
                 "ranking": {
-                    need.value: [_rank_table(one) for one in ranked]
+                    need.value: [_rank_table(driver) for driver in ranked]
                     for need, ranked in rankings.items()
                 },
             }
@@ -82,20 +82,20 @@ def _clean() -> list[str]:
     return remove_leftovers() or ["nothing was left by processes that were killed"]
 
 
-def _rank_table(one: Ranked) -> dict[str, object]:
-    return {"driver": one.name, "is_fit": not one.refused, "reason": one.reason}
+def _rank_table(ranked: Ranked) -> dict[str, object]:
+    return {"driver": ranked.name, "is_fit": not ranked.refused, "reason": ranked.reason}
 
 
 def ranking_report(wanted: list[Ranked], none: list[Ranked], columns: int) -> str:
     """Return the drivers for people, the best one first."""
-    width = max((len(one.name) for one in wanted), default=0)
+    width = max((len(driver.name) for driver in wanted), default=0)
     lines = ["drivers, the best one first:"]
-    for position, one in enumerate(wanted, start=1):
-        head = f"{'-' if one.refused else position} {one.name:{width}}  "
-        remedy = one.verdict.remedy if not one.verdict.is_usable else ""
-        texts = [one.reason, *([f"-> {remedy}"] if remedy else [])]
+    for position, driver in enumerate(wanted, start=1):
+        head = f"{'-' if driver.refused else position} {driver.name:{width}}  "
+        remedy = driver.verdict.remedy if not driver.verdict.is_usable else ""
+        texts = [driver.reason, *([f"-> {remedy}"] if remedy else [])]
         lines += _wrapped(head, texts, columns)
-    fit = [[one.name for one in ranked if not one.refused] for ranked in (wanted, none)]
+    fit = [[driver.name for driver in ranked if not driver.refused] for ranked in (wanted, none)]
     if fit[0] != fit[1]:
         lines.append(f"for a job that wants no checkpoints: {', '.join(fit[1])}")
     return "\n".join(lines)

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {
         "vms": arguments.vms,
         "argv": arguments.command,
-        "env": dict(_pair(one) for one in arguments.env),
+        "env": dict(_pair(text) for text in arguments.env),
         "directory": arguments.directory,
         "timeout": arguments.timeout,
         "first": arguments.first,

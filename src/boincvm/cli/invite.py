@@ -60,11 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _list(found: object) -> None:
     rows = [
         (
-            str(one["name"]),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(one["made"])))),
-            str(one["guests"]),
+            str(invitation["name"]),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(invitation["made"])))),
+            str(invitation["guests"]),
         )
-        for one in (found if isinstance(found, list) else ())
+        for invitation in (found if isinstance(found, list) else ())
     ]
     nothing = "no host is invited; invite one: boincvm invite NAME"
     controller_options.print_rows(("HOST", "INVITED", "GUESTS"), rows, nothing=nothing)

@@ -84,11 +84,11 @@ def _show(found: "list[Table]", arguments: argparse.Namespace) -> None:
     if arguments.json:
         controller_options.print_document({"vms": found})
     elif arguments.quiet:
-        for one in found:
-            print(one["id"])
+        for vm in found:
+            print(vm["id"])
     elif found:
         now = time.time()
-        controller_options.print_rows(_HEADER, [_row(one, now) for one in found])
+        controller_options.print_rows(_HEADER, [_row(vm, now) for vm in found])
     elif arguments.vms == "all":
         print("there are no machines yet; create one: boincvm create NAME")
     else:

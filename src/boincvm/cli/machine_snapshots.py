@@ -32,7 +32,9 @@ def take(arguments: argparse.Namespace) -> int:
     """Take snapshots of all selected machines while they run on. Raises BoincvmError."""
     answer = _change(arguments, "snapshot_take", description=arguments.description)
     return controller_options.show_outcomes(
-        answer, as_json=arguments.json, describe=lambda one: f"has the snapshot {one['snapshot']}"
+        answer,
+        as_json=arguments.json,
+        describe=lambda outcome: f"has the snapshot {outcome['snapshot']}",
     )
 
 
@@ -40,7 +42,9 @@ def restore(arguments: argparse.Namespace) -> int:
     """Restore machines to a snapshot. Raises BoincvmError."""
     answer = _change(arguments, "snapshot_restore")
     return controller_options.show_outcomes(
-        answer, as_json=arguments.json, describe=lambda one: f"goes on as in {one['snapshot']}"
+        answer,
+        as_json=arguments.json,
+        describe=lambda outcome: f"goes on as in {outcome['snapshot']}",
     )
 
 
@@ -91,7 +95,9 @@ def _row(snapshot: "Table") -> tuple[str, ...]:
         str(snapshot.get("name")),
         time.strftime("%Y-%m-%d %H:%M:%S", at),
         format_size(size) if isinstance(size, int | float) else "-",
-        "".join(one for one in str(snapshot.get("description")) if one.isprintable()),
+        "".join(
+            character for character in str(snapshot.get("description")) if character.isprintable()
+        ),
     )
 
 

@@ -44,7 +44,7 @@ def _row(command: "Table") -> tuple[str, ...]:
     at = command.get("submitted_at")
     argv, answers = command.get("argv"), command.get("answers")
     program = shlex.join(map(str, argv)) if isinstance(argv, list) else ""
-    program = "".join(one if one.isprintable() else " " for one in program)
+    program = "".join(character if character.isprintable() else " " for character in program)
     machines = list(answers) if isinstance(answers, dict) else []
     return (
         str(command.get("id")),

@@ -61,7 +61,7 @@ def _only(client: "Client", selector: str) -> str:
     if not vms:
         raise UsageError(f"{selector[:80]!r} matches no machine", hint="boincvm ls shows them")
     if len(vms) > 1:
-        some = ", ".join(str(one["id"]) for one in vms[:3])
+        some = ", ".join(str(vm["id"]) for vm in vms[:3])
         raise UsageError(
             f"{selector[:80]!r} matches {len(vms)} machines, expected one",
             hint=f"choose one of them, like {some}; boincvm exec runs programs in several",

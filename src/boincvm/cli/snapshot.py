@@ -127,13 +127,13 @@ def _list(arguments: argparse.Namespace) -> int:
 
     found = list_checkpoints(Path(arguments.target))
     if arguments.json:
-        print(json.dumps([one._asdict() for one in found]))
+        print(json.dumps([entry._asdict() for entry in found]))
         return 0
     if not found:
         print("there are no checkpoints")
-    for one in found:
-        size = format_size(one.size)
-        print(f"{one.machine}  {one.number:6}  {one.made}  {size:>10}  {one.state}")
+    for entry in found:
+        size = format_size(entry.size)
+        print(f"{entry.machine}  {entry.number:6}  {entry.made}  {size:>10}  {entry.state}")
     return 0
 
 

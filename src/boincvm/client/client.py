@@ -231,7 +231,9 @@ _BYTES = {"Content-Type": "application/octet-stream"}
 
 
 def _given(arguments: Mapping[str, object]) -> bytes:
-    return json.dumps({name: one for name, one in arguments.items() if one is not None}).encode()
+    return json.dumps(
+        {name: value for name, value in arguments.items() if value is not None}
+    ).encode()
 
 
 def _answer(
@@ -303,7 +305,7 @@ def error_of(fields: Json) -> BoincvmError:
 
 def _line(text: Json) -> str:
     shown = text if isinstance(text, str) else ""
-    return "".join(one if one.isprintable() else " " for one in shown[:2000])
+    return "".join(character if character.isprintable() else " " for character in shown[:2000])
 
 
 def _time(text: str | None) -> int | None:

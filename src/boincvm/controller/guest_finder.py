@@ -65,10 +65,14 @@ class GuestFinder:
                 vm: group.create_task(self._guest_for(vm, held_too=held_too)) for vm in targets
             }
         found = {vm: task.result() for vm, task in tasks.items()}
-        guests = [one for one in found.values() if isinstance(one, Guest)]
-        refused = {vm: one for vm, one in found.items() if isinstance(one, MachineStateError)}
+        guests = [result for result in found.values() if isinstance(result, Guest)]
+        refused = {
+            vm: result for vm, result in found.items() if isinstance(result, MachineStateError)
+        }
         if guests:
-            refused = {vm: one for vm, one in refused.items() if not self._state_of(vm)[0].is_off}
+            refused = {
+                vm: error for vm, error in refused.items() if not self._state_of(vm)[0].is_off
+            }
         return FoundGuests(guests, refused)
 
     async def _guest_for(self, vm: str, *, held_too: bool) -> Guest | MachineStateError:

@@ -160,7 +160,7 @@ async def _snapshot_take(parts: Parts, given: Arguments) -> dict[str, Json]:
 
 
 async def _snapshot_list(parts: Parts, given: Arguments) -> dict[str, Json]:
-    return await parts.machine_operations.one(given.text("vm"), "snapshot_list", {})
+    return await parts.machine_operations.run(given.text("vm"), "snapshot_list", {})
 
 
 async def _snapshot_restore(parts: Parts, given: Arguments) -> dict[str, Json]:
@@ -186,7 +186,7 @@ async def _ping(parts: Parts, given: Arguments) -> dict[str, Json]:
     if not parts.machine_operations.targets(parse_selector(vms)):
         return {"answers": {}, "refused": {}}
     guests, refused = await parts.guest_finder.find(vms)
-    answers = await parts.hub.pings.ping([one.id for one in guests], given.number("timeout"))
+    answers = await parts.hub.pings.ping([guest.id for guest in guests], given.number("timeout"))
     return {
         "answers": {**answers, **dict.fromkeys(refused)},
         "refused": {vm: {**error.table()} for vm, error in refused.items()},
@@ -224,8 +224,10 @@ async def _command(parts: Parts, given: Arguments) -> dict[str, Json]:
 
 async def _commands(parts: Parts, given: Arguments) -> dict[str, Json]:
     wanted = given.flag("finished") if given.maybe_text("finished") is not None else None
-    found = [one for one in parts.hub.commands.all() if wanted in (None, one.is_finished)]
-    return {"commands": [command_table.table(one) for one in found]}
+    found = [
+        command for command in parts.hub.commands.all() if wanted in (None, command.is_finished)
+    ]
+    return {"commands": [command_table.table(command) for command in found]}
 
 
 async def _signal(parts: Parts, given: Arguments) -> dict[str, Json]:

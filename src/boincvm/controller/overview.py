@@ -67,8 +67,8 @@ class Overview:
 
     def vms(self, selector: str) -> Iterator[Json]:
         """Describe every machine and guest that a selector matches. Raises UsageError."""
-        for one in self._operations.targets(parse_selector(selector)):
-            yield self.vm(one)
+        for vm in self._operations.targets(parse_selector(selector)):
+            yield self.vm(vm)
 
     def vm(self, vm: str) -> dict[str, Json]:
         """Describe one machine or guest. Raises UsageError."""

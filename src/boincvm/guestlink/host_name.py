@@ -11,6 +11,6 @@ def host_name(text: str) -> str:
     Invalid characters become hyphens, dots too: what follows a dot would be a domain. A name of
     digits alone, which C libraries take for an address, is prefixed with `vm-`.
     """
-    label = "".join(one if one.lower() in _LETTERS else "-" for one in text)
+    label = "".join(character if character.lower() in _LETTERS else "-" for character in text)
     name = label.strip("-")[:LONGEST].rstrip("-")
     return f"vm-{name}"[:LONGEST] if name.isdigit() else name

@@ -30,8 +30,8 @@ def check_directory(path: Path) -> Path:
         link, status = path.lstat(), path.stat()
     except OSError:
         return path  # using it will raise the reason
-    for one in (link, status):
-        check_owner(path, one)
+    for result in (link, status):
+        check_owner(path, result)
     return path
 
 
@@ -58,5 +58,5 @@ def make_directory(path: Path) -> None:
     while not path.exists():
         missing.append(path)
         path = path.parent
-    for one in reversed(missing):
-        one.mkdir(mode=0o700, exist_ok=True)
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)

@@ -134,9 +134,13 @@ def start_supervised(
     with ExitStack() as stack:
         stack.enter_context(its)
         try:
-            descriptors = [_descriptor(number, one, stack) for number, one in enumerate(streams)]
+            descriptors = [
+                _descriptor(number, stream, stack) for number, stream in enumerate(streams)
+            ]
             request = _request(program, argv, directory, environment, descriptors, nice)
-            guard = _start_guard(its, [one for one in descriptors if isinstance(one, int)])
+            guard = _start_guard(
+                its, [descriptor for descriptor in descriptors if isinstance(descriptor, int)]
+            )
         except BaseException:
             ours.close()
             raise

@@ -115,19 +115,21 @@ def _check_installed(name: str) -> None:
 def _reason(found: Ranked, ranked: list[Ranked]) -> str:
     """Say what speaks for the first one, and why others that work here were not taken."""
     others = [
-        f"{one.name}: {one.reason}" for one in ranked if one is not found and one.verdict.is_usable
+        f"{driver.name}: {driver.reason}"
+        for driver in ranked
+        if driver is not found and driver.verdict.is_usable
     ]
     return "; not ".join([found.reason, *others])
 
 
 def _none_is_fit(ranked: list[Ranked]) -> HypervisorMissingError:
-    if not any(one.verdict.is_usable for one in ranked):
+    if not any(driver.verdict.is_usable for driver in ranked):
         # Short, because a BOINC client's notice has room for 255 characters.
-        usual = next(one for one in ranked if one.name == DEFAULT)
+        usual = next(driver for driver in ranked if driver.name == DEFAULT)
         return HypervisorMissingError(
             f"no hypervisor works here: {usual.refused}", hint=usual.verdict.remedy
         )
-    why = "; ".join(f"{one.name}: {one.refused}" for one in ranked)
+    why = "; ".join(f"{driver.name}: {driver.refused}" for driver in ranked)
     return HypervisorMissingError(
         f"no driver here can run this machine: {why}",
         hint="boincvm doctor shows what each driver can do",

@@ -63,12 +63,12 @@ def rank(verdicts: Mapping[str, Verdict], needs: Needs) -> list[Ranked]:
     `verdicts` are in boincvm's own order.
     """
     ranked = [Ranked(name, verdict, _refusal(verdict, needs)) for name, verdict in verdicts.items()]
-    return sorted(ranked, key=lambda one: _worth(one, needs), reverse=True)
+    return sorted(ranked, key=lambda driver: _worth(driver, needs), reverse=True)
 
 
 def best(ranked: Iterable[Ranked]) -> Ranked | None:
     """Return the first one that can be used, if any."""
-    return next((one for one in ranked if not one.refused), None)
+    return next((driver for driver in ranked if not driver.refused), None)
 
 
 def _refusal(verdict: Verdict, needs: Needs) -> str:
@@ -93,12 +93,12 @@ def _refusal(verdict: Verdict, needs: Needs) -> str:
     return ""
 
 
-def _worth(one: Ranked, needs: Needs) -> tuple[bool, bool, bool, Speed, Isolation, bool]:
-    verdict = one.verdict
+def _worth(ranked: Ranked, needs: Needs) -> tuple[bool, bool, bool, Speed, Isolation, bool]:
+    verdict = ranked.verdict
     can = verdict.abilities.of_machines
     is_checkpointed = needs.checkpoint is not CheckpointNeed.NONE and Ability.CHECKPOINT in can
     return (
-        not one.refused,
+        not ranked.refused,
         verdict.is_usable,
         is_checkpointed,
         verdict.speed,

@@ -242,8 +242,8 @@ class _Reader:
         if application is not None:
             inputs.append(application)
         own = map(resolved, self._own_arguments(task, appends=True))
-        told = task.text("exec_dir")
-        directory = PurePosixPath(expand(told, macros)) if told else None
+        text = task.text("exec_dir")
+        directory = PurePosixPath(expand(text, macros)) if text else None
         # Elements without effect in a machine are checked too: they may be mistakes.
         task.switch("multi_process")
         task.switch("forward_slashes")
@@ -272,8 +272,8 @@ class _Reader:
         )
 
     def _own_arguments(self, task: Fields, *, appends: bool) -> tuple[str, ...]:
-        told = task.switch("append_cmdline_args")
-        return self._arguments if (appends if told is None else told) else ()
+        switch = task.switch("append_cmdline_args")
+        return self._arguments if (appends if switch is None else switch) else ()
 
 
 class _Described(NamedTuple):

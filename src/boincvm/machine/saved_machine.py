@@ -247,9 +247,9 @@ def _saved(table: dict[str, object]) -> SavedMachine:
     """Return the contents of a manifest's table. Raises ValueError, KeyError, TypeError."""
     task, files, steps = table["task"], table["files"], table["steps"]
     shape, machine, link = table["shape"], table["machine"], table["link"]
-    for one in (files, shape, machine, link):
-        if not isinstance(one, dict):
-            raise TypeError(one)
+    for part in (files, shape, machine, link):
+        if not isinstance(part, dict):
+            raise TypeError(part)
     if not isinstance(steps, list) or len(files) > _MOST_FILES:  # type: ignore[arg-type]
         raise TypeError(steps)
     return SavedMachine(

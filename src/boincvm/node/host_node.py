@@ -147,8 +147,8 @@ def _held(state: Path, directory: Path | None) -> Iterator[Path]:
     """
     with ExitStack() as stack:
         try:
-            for one in (state.parent, state):
-                one.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in (state.parent, state):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = open_lock(state / "lock")
             stack.callback(os.close, lock)
             if not try_lock(lock):

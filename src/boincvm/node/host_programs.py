@@ -86,7 +86,7 @@ class HostPrograms:
             program.signal(signals.TERMINATE)
             program.signal(signals.CONTINUE)  # a stopped program cannot handle it
         for limit in (GRACE, KILL_LIMIT) if running else ():
-            await asyncio.wait([one.ended for one in running], timeout=limit)
+            await asyncio.wait([program.ended for program in running], timeout=limit)
             for program in running:
                 program.signal(signals.KILL)
         left = [program for program in running if not program.ended.done()]

@@ -214,7 +214,7 @@ class MachineDirectory:
             found = self._read(name).get(key)
         except FileNotFoundError:
             return []
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise self._damaged(name, TypeError("no list of objects"))
         return found
 
@@ -296,6 +296,6 @@ def _number(value: object) -> float:
 
 
 def _texts(value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise TypeError(value)
     return value

@@ -70,9 +70,9 @@ class Snapshots:
     def find(self, name: str | None) -> Snapshot:
         """Return the snapshot with that name, by default the newest. Raises UsageError."""
         found = self.all()
-        wanted = [one for one in found if name in (None, one.name)]
+        wanted = [snapshot for snapshot in found if name in (None, snapshot.name)]
         if not wanted:
-            known = ", ".join(one.name for one in found) or "none yet"
+            known = ", ".join(snapshot.name for snapshot in found) or "none yet"
             raise UsageError(
                 f"the machine has no snapshot {name or 'at all'}", hint=f"there are: {known}"
             )
@@ -80,7 +80,7 @@ class Snapshots:
 
     def choose_name(self, name: str | None, description: str) -> str:
         """Return a name for a new snapshot, `name` if it is given. Raises UsageError."""
-        found = {one.name for one in self.all()}
+        found = {snapshot.name for snapshot in self.all()}
         if len(found) >= MOST:
             raise UsageError(f"the machine has {MOST} snapshots", hint="remove one first")
         if len(description) > _LONGEST or not description.isprintable():
@@ -116,7 +116,7 @@ class Snapshots:
         Files of the running machine and of the saved one stay. Raises UsageError, OSError.
         """
         self.find(name)
-        tables = [one for one in self._directory.snapshots() if one.get("name") != name]
+        tables = [table for table in self._directory.snapshots() if table.get("name") != name]
         self._directory.write_snapshots(tables)
         self.sweep(in_use, saved)
 
@@ -126,7 +126,7 @@ class Snapshots:
         This removes former saved states and leftovers of killed processes. The files that make up
         the machine's disk according to state.json stay as well. Raises HostError, OSError.
         """
-        needed = {saved, *(one.number for one in self.all())}
+        needed = {saved, *(snapshot.number for snapshot in self.all())}
         for number, path in manifests(self._directory.disk):
             if number not in needed:
                 path.unlink(missing_ok=True)
@@ -139,11 +139,11 @@ def _snapshot(table: Mapping[str, object]) -> Snapshot:
     name, description, programs = table["name"], table["description"], table.get("programs", [])
     if not isinstance(name, str) or not isinstance(description, str):
         raise TypeError("a name is not a string")
-    if not isinstance(programs, list) or not all(isinstance(one, dict) for one in programs):
+    if not isinstance(programs, list) or not all(isinstance(item, dict) for item in programs):
         raise TypeError("invalid programs")
     number, size, made = table["number"], table["size"], table["made"]
-    for one in (number, size):
-        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= LARGEST:
+    for value in (number, size):
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
             raise TypeError("an invalid number")
     if not isinstance(made, int | float) or not 0 <= made <= LARGEST:
         raise TypeError("an invalid time")

@@ -43,4 +43,4 @@ def keys(data: bytes) -> bytes:
 
 def window_size(size: Size) -> bytes:
     """Encode a window size, to be sent among the keys; it is also a sign of life."""
-    return b"\0w" + struct.pack(">HH", *(min(one, _LARGEST) for one in size))
+    return b"\0w" + struct.pack(">HH", *(min(number, _LARGEST) for number in size))

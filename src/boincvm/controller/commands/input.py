@@ -31,7 +31,7 @@ class InputFeed:
         if self.has_end:
             raise UsageError(f"the input of the command {command.id!r} has ended")
         left = memoryview(data)
-        while wanting := [one for one in command.answers.values() if one.wants_input]:
+        while wanting := [answer for answer in command.answers.values() if answer.wants_input]:
             slowest = min(answer.input_taken for answer in wanting)
             piece = left[: max(slowest + WINDOW - self._log.end, 0)]
             left = left[len(piece) :]

@@ -205,7 +205,9 @@ class CommandTable:
         given = self._inputs.get(command_id)
         if given is not None:
             async with given.turn:
-                await given.give(command, data, lambda one: self._send_input(command, one), ends)
+                await given.give(
+                    command, data, lambda answer: self._send_input(command, answer), ends
+                )
         elif not command.request.keep_input:
             raise UsageError(
                 f"the command {command_id!r} takes no input", hint="submit it with keep_input"

@@ -48,11 +48,11 @@ class Hosts:
         return {
             "invitations": [
                 {
-                    "name": one.name,
-                    "made": one.made,
-                    "guests": sum(is_part_of(guest, one.name) for guest in guests),
+                    "name": invitation.name,
+                    "made": invitation.made,
+                    "guests": sum(is_part_of(guest, invitation.name) for guest in guests),
                 }
-                for one in self._invitations().all()
+                for invitation in self._invitations().all()
             ]
         }
 

@@ -42,9 +42,9 @@ class Invitations:
         """Raises HostError."""
         self._path = path
         self._broker = broker
-        self._known = {one.name: one for one in _read(path)}
-        for one in self._known.values():
-            self._let_in(one)
+        self._known = {invitation.name: invitation for invitation in _read(path)}
+        for invitation in self._known.values():
+            self._let_in(invitation)
 
     def all(self) -> list[Invitation]:
         """Return all invitations, sorted by name."""
@@ -84,13 +84,20 @@ class Invitations:
         if name not in self._known:
             raise UsageError(f"no host {name[:64]!r} is invited", hint="boincvm invite lists them")
         self._broker.expel(name)  # even if the disk is full
-        self._write({other: one for other, one in self._known.items() if other != name})
+        self._write(
+            {other: invitation for other, invitation in self._known.items() if other != name}
+        )
 
-    def _let_in(self, one: Invitation) -> None:
-        self._broker.accounts.add(Account(one.name, one.digest, _PART, _PART, GUEST_FRAMES))
+    def _let_in(self, invitation: Invitation) -> None:
+        self._broker.accounts.add(
+            Account(invitation.name, invitation.digest, _PART, _PART, GUEST_FRAMES)
+        )
 
     def _write(self, known: dict[str, Invitation]) -> None:
-        table = {one.name: {"digest": one.digest.hex(), "made": one.made} for one in known.values()}
+        table = {
+            invitation.name: {"digest": invitation.digest.hex(), "made": invitation.made}
+            for invitation in known.values()
+        }
         try:
             write_atomically(self._path, json.dumps(table, indent=1))
             self._path.chmod(0o600)
@@ -109,11 +116,11 @@ def _read(path: Path) -> Iterator[Invitation]:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise ValueError("it is too large")
-        for name, one in json.loads(data).items():
-            digest = bytes.fromhex(one["digest"])
+        for name, entry in json.loads(data).items():
+            digest = bytes.fromhex(entry["digest"])
             if len(digest) != len(digest_of_passcode("")):
                 raise ValueError("a digest has the wrong length")
-            yield Invitation(check_id(name), digest, float(one["made"]))
+            yield Invitation(check_id(name), digest, float(entry["made"]))
     except FileNotFoundError:
         return
     except (

@@ -46,7 +46,9 @@ class MachineOperations:
 
     def targets(self, selector: Selector) -> list[str]:
         """Return the ids of all machines of this host and guests on the bus that it matches."""
-        local = [one.id for one in self._machines.all() if selector.matches(as_guest(one))]
+        local = [
+            machine.id for machine in self._machines.all() if selector.matches(as_guest(machine))
+        ]
         known = set(local)
         found = self._hub.registry.find(selector)
         return sorted([*local, *(guest.id for guest in found if guest.id not in known)])
@@ -57,16 +59,16 @@ class MachineOperations:
         if not targets:
             raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
         async with asyncio.TaskGroup() as group:
-            tasks = {one: group.create_task(self._outcome(one, verb, options)) for one in targets}
-        return {one: task.result() for one, task in tasks.items()}
+            tasks = {vm: group.create_task(self._outcome(vm, verb, options)) for vm in targets}
+        return {vm: task.result() for vm, task in tasks.items()}
 
     async def _outcome(self, vm: str, verb: str, options: Options) -> Table:
         try:
-            return await self.one(vm, verb, options)
+            return await self.run(vm, verb, options)
         except BoincvmError as error:
             return {"error": {**error.table()}}
 
-    async def one(self, vm: str, verb: str, options: Options) -> Table:
+    async def run(self, vm: str, verb: str, options: Options) -> Table:
         """Run an operation on one machine and return its result. Raises BoincvmError."""
         machine = self._machines.find(vm)
         if machine is None:
@@ -210,7 +212,7 @@ class MachineOperations:
         return {"state": "removed"}
 
     async def _snapshot_list(self, machine: LocalMachine, _options: Options) -> Table:
-        return {"snapshots": [one.table() for one in Snapshots(machine.directory).all()]}
+        return {"snapshots": [snapshot.table() for snapshot in Snapshots(machine.directory).all()]}
 
     async def _snapshot_restore(self, machine: LocalMachine, options: Options) -> Table:
         name = options.get("name")

@@ -57,7 +57,7 @@ class Request(NamedTuple):
             isinstance(argv, list)
             and bool(argv)
             and isinstance(environment, dict)
-            and all(_is_argument(one) for one in (*argv, *environment, *environment.values()))
+            and all(_is_argument(text) for text in (*argv, *environment, *environment.values()))
             and _is_argument(directory)
             and (timeout is None or (isinstance(timeout, int | float) and 0 < timeout <= LARGEST))
             and isinstance(keeps, bool)

@@ -20,9 +20,9 @@ _BYTES: dict[str, Json] = {"application/octet-stream": {"schema": {"type": "stri
 def document() -> dict[str, Json]:
     """Return the document for `/api/openapi.json`."""
     paths = _streams()
-    for name, one in OPERATIONS.items():
+    for name, operation in OPERATIONS.items():
         path = f"/api/{name}"
-        paths[path] = {**paths.get(path, {}), "post": _operation(one)}
+        paths[path] = {**paths.get(path, {}), "post": _operation(operation)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -68,8 +68,12 @@ def _components() -> dict[str, Json]:
 
 
 def _operation(operation: Operation) -> dict[str, Json]:
-    properties: dict[str, Json] = {one.name: _schema(one) for one in operation.parameters}
-    required: list[Json] = [one.name for one in operation.parameters if one.is_required]
+    properties: dict[str, Json] = {
+        parameter.name: _schema(parameter) for parameter in operation.parameters
+    }
+    required: list[Json] = [
+        parameter.name for parameter in operation.parameters if parameter.is_required
+    ]
     schema: dict[str, Json] = {
         "type": "object",
         "properties": properties,

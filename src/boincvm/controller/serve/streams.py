@@ -256,7 +256,7 @@ def _reason(error: BoincvmError) -> str:
 def _protocol(socket: WebSocket) -> str | None:
     """Return the subprotocol to use: browsers expect one of those that they offered."""
     offered: list[str] = socket.scope["subprotocols"]
-    ours = [one for one in offered if not one.startswith(TOKEN_PROTOCOL)]
+    ours = [protocol for protocol in offered if not protocol.startswith(TOKEN_PROTOCOL)]
     return next(iter([*ours, *offered]), None)
 
 

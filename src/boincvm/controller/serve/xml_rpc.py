@@ -108,9 +108,9 @@ def _plain(value: object) -> object:
     if isinstance(value, int) and not -_LARGEST_WHOLE <= value <= _LARGEST_WHOLE:
         return float(value)
     if isinstance(value, dict):
-        return {_plain(str(name)): _plain(one) for name, one in value.items()}
+        return {_plain(str(name)): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return value
 
 

@@ -35,8 +35,8 @@ def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> tup
             given[parameter] = default
             continue
         wanted = _alternatives(hints[parameter])
-        if not any(_fits(one, value) for one in wanted):
-            expected = " or ".join(_NAMES[get_origin(one) or one] for one in wanted)
+        if not any(_fits(hint, value) for hint in wanted):
+            expected = " or ".join(_NAMES[get_origin(hint) or hint] for hint in wanted)
             raise UsageError(
                 f"{name}{shown_signature(method)}: parameter {parameter}:"
                 f" found {describe(value)}, expected {expected}"
@@ -47,7 +47,9 @@ def check_call(name: str, method: Method, parameters: tuple[object, ...]) -> tup
 def shown_signature(method: Method) -> str:
     """Return a method's signature without the types, which are Python's."""
     signature = inspect.signature(method)
-    bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    bare = [
+        parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
+    ]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 

@@ -44,7 +44,7 @@ class FileMethods:
                 mode=stat.S_IMODE(status.st_mode) & 0o777,
                 modified=status.st_mtime_ns,
             )
-        results = {name: _outcome(one) for name, one in outcomes.items()}
+        results = {name: _outcome(outcome) for name, outcome in outcomes.items()}
         if set(results) != {vm}:
             return results
         if results[vm] is not True:

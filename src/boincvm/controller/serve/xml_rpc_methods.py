@@ -105,8 +105,8 @@ class Methods:
             error = outcomes[vm]["error"]
             raise HostError(error["message"], hint=error["hint"])
         results = {
-            one: outcome["error"]["message"] if "error" in outcome else True
-            for one, outcome in outcomes.items()
+            name: outcome["error"]["message"] if "error" in outcome else True
+            for name, outcome in outcomes.items()
         }
         return _one_or_all(vm, results)
 
@@ -135,7 +135,11 @@ class Methods:
     async def list_with_state(self, state: str | None = None) -> object:
         """Return all names and states, or the names of the machines in `state`."""
         found = {vm["id"]: _state(vm) for vm in await self._vms()}
-        return found if state is None else [name for name, one in found.items() if one == state]
+        return (
+            found
+            if state is None
+            else [name for name, machine_state in found.items() if machine_state == state]
+        )
 
     async def names_to_ids(self) -> dict[str, str]:
         """Return a table of names and ids, which are the same."""
@@ -143,7 +147,7 @@ class Methods:
 
     async def state(self, vm: str) -> object:
         """Return a machine's state, one of `states`."""
-        return _one_or_all(vm, {one["id"]: _state(one) for one in await self._vms(vm)})
+        return _one_or_all(vm, {machine["id"]: _state(machine) for machine in await self._vms(vm)})
 
     async def states(self) -> list[str]:
         """Return all possible states."""
@@ -153,7 +157,7 @@ class Methods:
         """Ping a machine; of several, return those that answer."""
         options = await self._do("ping", vms=vm, timeout=timeout_secs)
         answers, refused = options["answers"], options["refused"]
-        results = {one: f"PONG from {one}" for one, took in answers.items() if took is not None}
+        results = {name: f"PONG from {name}" for name, took in answers.items() if took is not None}
         if vm in refused:
             raise HostError(refused[vm]["message"], hint=refused[vm]["hint"])
         if vm in answers and not results:
@@ -167,7 +171,9 @@ class Methods:
 
     async def list_snapshots(self, vm: str) -> list[str]:
         """Return the names of a machine's snapshots, oldest first."""
-        return [one["name"] for one in (await self._do("snapshot_list", vm=vm))["snapshots"]]
+        return [
+            snapshot["name"] for snapshot in (await self._do("snapshot_list", vm=vm))["snapshots"]
+        ]
 
     async def performance(self, vm: str, key: str | None = None) -> object:
         """Return a machine's load and size, or one value of them."""
@@ -175,9 +181,9 @@ class Methods:
         if not set(names) <= set(_STATISTICS):
             raise UsageError(f"found {names[0]!r}, expected one of {', '.join(_STATISTICS)}")
         results: dict[str, object] = {}
-        for one in await self._vms(vm):
-            values = {name: one[name] for name in _STATISTICS}
-            results[one["id"]] = values if len(names) > 1 else values[str(key)]
+        for machine in await self._vms(vm):
+            values = {name: machine[name] for name in _STATISTICS}
+            results[machine["id"]] = values if len(names) > 1 else values[str(key)]
         return _one_or_all(vm, results)
 
     # The controller.

@@ -188,7 +188,7 @@ class MemoryImage:
             with BufferedReader(open_regular(directory / name)) as file:
                 meta, tail, table = _read_end(file, memory)
             frame = _frame(meta, tail)
-            chain = tuple(_file_name(one) for one in meta["chain"])
+            chain = tuple(_file_name(number) for number in meta["chain"])
             tables = _decode(table, frame.blocks)
         except (
             *(ValueError, KeyError, TypeError, OverflowError, RecursionError),

@@ -70,7 +70,9 @@ class Disks:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """Return the descriptors that the kernel inherits."""
-        return tuple(one for one in (self.root, self.window, self.base) if one >= 0)
+        return tuple(
+            descriptor for descriptor in (self.root, self.window, self.base) if descriptor >= 0
+        )
 
 
 def path_of(descriptor: int) -> str:

@@ -115,8 +115,8 @@ def _limits() -> list[str]:
 
 
 def _as_user(uid: int) -> list[str]:
-    one = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
-    return [find("setpriv"), *one, "--pdeathsig", "KILL", "--"]
+    command = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
+    return [find("setpriv"), *command, "--pdeathsig", "KILL", "--"]
 
 
 def _inheritable(descriptor: int) -> int:
