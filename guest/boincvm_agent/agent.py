@@ -93,7 +93,7 @@ class Agent:
         if woken:
             self._wake_up()
         for frame in frames:
-            self._handle(frame)
+            self._handle_frame(frame)
 
     def _wait(self, seconds: float) -> list[tuple[int, int]]:
         """What has happened, by descriptor; the set to watch is small, so it is made anew."""
@@ -115,7 +115,7 @@ class Agent:
         if descriptor == self._link.descriptor:
             if events & select.POLLIN:
                 for frame in self._link.read():
-                    self._handle(frame)
+                    self._handle_frame(frame)
             elif events & (select.POLLHUP | select.POLLERR):
                 raise HostGoneError
             if events & select.POLLOUT:
@@ -188,7 +188,7 @@ class Agent:
             self._watches.drop(call)
         self._groups.append(program)
 
-    def _handle(self, frame: Frame) -> None:
+    def _handle_frame(self, frame: Frame) -> None:
         if frame.command == "CONNECTED":
             machine.set_clock(frame.headers["clock-ns"])
             if "host-name" in frame.headers:
