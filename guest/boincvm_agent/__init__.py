@@ -1,10 +1,10 @@
-"""The agent: the first process of the guest, and the host's hand in it.
+"""The agent: the guest's first process, which serves the host.
 
-Standard library only, and little of that: Python starts about twenty times slower under
-emulation, so no asyncio, typing, subprocess, json or re. It speaks STOMP 1.2 over the
-virtio-serial port `boincvm.agent`; docs/under-the-hood.md lists the words.
+It uses little of the standard library: Python starts about twenty times slower under emulation, so
+no asyncio, typing, subprocess, json or re. It speaks STOMP 1.2 over the virtio-serial port
+`boincvm.agent`; docs/under-the-hood.md lists the messages.
 
-What is imported at the start takes `posix`, of which `os` is made, in its place: `os` brings in
-abstract collections, and all that is done for the first time has to be translated
+Modules that are imported at the start use `posix` in place of `os`, which is built on it: `os`
+imports abstract collections, and an emulator has to translate all code that runs for the first time
 (docs/benchmarks.md).
 """

@@ -1,4 +1,4 @@
-"""The agent's loop: words from the host, programs' streams, dead children; nothing polls."""
+"""The agent's event loop: messages from the host, programs' streams, ended children."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from boincvm_agent.watch import Watches
 
 BEAT_SECONDS = 5.0
-"""Between heart-beats, until the host says how often it wants them."""
+"""Seconds between heartbeats until the host sets another interval."""
 FASTEST_BEAT = 0.1
 
 
 class Agent:
-    """One link, and all that the host has asked for over it."""
+    """Serves the host over one link."""
 
     def __init__(self, port: Port) -> None:
         self._link = Link(port)
@@ -48,7 +48,7 @@ class Agent:
         _signal.set_wakeup_fd(wake_write)
 
     def run(self) -> None:
-        """Until the host says so, or is gone."""
+        """Serve the host until it powers the machine off or is gone. Raises HostGoneError."""
         beats = f"{int(FASTEST_BEAT * 1000)},0"
         self._link.command(
             "CONNECT", {"accept-version": "1.2", "host": "boincvm", "heart-beat": beats}
@@ -59,7 +59,7 @@ class Agent:
         while True:
             if self._quiescence is not None and self._quiescence.is_on:
                 self._listen(self._quiescence)
-                # When the host wants to hear of us again, then of what programs use at once.
+                # After `attach`, the host gets the programs' usage without delay.
                 last_beat = -self._beat if self._programs else time.monotonic()
                 continue
             wait = last_beat + self._beat - time.monotonic()
@@ -77,7 +77,7 @@ class Agent:
             self._finish_programs()
 
     def _send_beat(self) -> None:
-        """A sign of life: what programs have used, where the host wants to know it."""
+        """Send a heartbeat, and the usage of the programs for which the host asked for it."""
         for call, program in list(self._programs.items()):
             if program.reports_usage and self._link.has_room:
                 try:
@@ -88,7 +88,7 @@ class Agent:
         self._groups = [program for program in self._groups if not program.clean_up()]
 
     def _listen(self, quiescence: Quiesce) -> None:
-        """One wait while quiet: children are buried and the host is heard, no more."""
+        """Wait once while quiesced: reap children and handle messages, nothing else."""
         woken, frames = quiescence.wait()
         if woken:
             self._wake_up()
@@ -96,7 +96,10 @@ class Agent:
             self._handle_frame(frame)
 
     def _wait(self, seconds: float) -> list[tuple[int, int]]:
-        """What has happened, by descriptor; the set to watch is small, so it is made anew."""
+        """Wait for events; return them with their descriptors.
+
+        The set of descriptors is small, so it is built for each call.
+        """
         wanted = {self._wake_read: select.POLLIN, self._link.descriptor: select.POLLIN}
         if self._link.has_output:
             wanted[self._link.descriptor] |= select.POLLOUT
@@ -132,14 +135,14 @@ class Agent:
                     return
 
     def _wake_up(self) -> None:
-        """Signals have come, each a byte; most are those of dead children."""
+        """Handle the signals that have arrived, one byte each; most are SIGCHLD."""
         signals = os.read(self._wake_read, 4096)
         if self._watches is not None:
             self._watches.notice(signals)
         self._reap_children()
 
     def _reap_children(self) -> None:
-        """Every dead child, our own or an orphan that the kernel gave to us."""
+        """Reap all ended children, including orphans that the kernel has given to us."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -150,7 +153,7 @@ class Agent:
             for call, program in list(self._programs.items()):
                 if program.pid == pid:
                     self._end_program(call, program, status, usage.ru_maxrss)
-                    self._finish_programs()  # the host is told before we look for more
+                    self._finish_programs()  # report each before reaping the next
 
     def _end_program(self, call: str, program: Program, status: int, largest: int) -> None:
         try:
@@ -159,7 +162,7 @@ class Agent:
             self._lose(call, error)
 
     def _finish_programs(self) -> None:
-        """Tells the host of those that are over; while we are quiet, `attach` does it later."""
+        """Report the programs that are over; while quiesced, this waits until `attach`."""
         if self._quiescence is not None and self._quiescence.is_on:
             return
         for call, program in list(self._programs.items()):
@@ -171,13 +174,13 @@ class Agent:
                 except OSError as error:
                     self._lose(call, error)
                     continue
-                self._link.write()  # the host need not wait for what is to be tidied up
+                self._link.write()  # before the clean-up, which the host need not wait for
                 self._forget(call)
         if self._link.has_output:
             self._link.write()
 
     def _lose(self, call: str, error: OSError) -> None:
-        """One program's fault ends that program, not the guest."""
+        """Give up one program after an error; the guest keeps running."""
         self._programs[call].close()
         self._forget(call)
         self._link.send("lost", call, {"reason": str(error.errno or 0)})
@@ -236,7 +239,7 @@ class Agent:
         elif call in self._senders and kind == "taken":
             self._senders[call].free_slot()
             self._link.resume()
-        # Any other word belongs to a call that has ended meanwhile.
+        # Any other message belongs to a call that has ended meanwhile.
 
     def _handle_program_message(self, kind: str, program: Program, frame: Frame) -> None:
         if kind == "stdin":
@@ -255,11 +258,11 @@ class Agent:
             self._watches.add(watch)
 
     def _quiesce(self, *, hold: bool) -> None:
-        """`quiesce`: the machine may be kept then, so what can be made beforehand is made.
+        """Handle `quiesce`: prepare for the machine to be saved.
 
-        Where the machine goes on, no program may see random numbers that another copy of it has
-        too. So programs are held until `attach` has come; or, where they are to run on for now,
-        we are the first to run when it comes, which on one processor is as good.
+        No program may see random numbers that another copy of the machine sees too. So programs
+        are held until `attach` arrives. Those that are to keep running for now wait until we have
+        run, because we get the highest priority; on one processor that has the same effect.
         """
         from boincvm_agent.quiesce import Quiesce
 
@@ -272,12 +275,12 @@ class Agent:
             self._quiescence = Quiesce(self._link, self._wake_read)
             self._random = machine.RandomNumbers()
         self._prepared.prepare()
-        self._send_beat()  # what programs have used so far belongs to what is kept
+        self._send_beat()  # the programs' usage so far is part of the saved state
         if not self._quiescence.is_on:
             self._quiescence.begin()
 
     def _go_on(self, frame: Frame) -> None:
-        """The same host or another wants to hear of us again; time may have passed."""
+        """Handle `attach`: the same host or another one resumes us, perhaps much later."""
         if "entropy" in frame.headers:  # we are one copy of a machine among others
             self._random = self._random or machine.RandomNumbers()
             self._random.renew(frame.headers["entropy"])
@@ -302,7 +305,7 @@ class Agent:
         self._beat = max(self._beat, FASTEST_BEAT)
 
     def _start(self, call: str, frame: Frame) -> Program:
-        """`run`: directory, arguments and NAME=VALUE pairs in the body, NUL between them."""
+        """Handle `run`: the body has the directory, arguments and NAME=VALUE pairs, NUL between."""
         directory, *words = frame.body.split(b"\0")
         count = int(frame.headers["arguments"])
         argv, environment = words[:count], words[count:]
@@ -364,7 +367,7 @@ class Agent:
 
 
 def main(port: Port) -> None:
-    """Serves the host until it is gone or wants the machine off."""
+    """Serve the host until it powers the machine off, and power off if the host is gone."""
     try:
         Agent(port).run()
     except (HostGoneError, StompError):

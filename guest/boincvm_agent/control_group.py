@@ -1,4 +1,4 @@
-"""All processes of one program, as the kernel sees them: a control group (cgroup v2)."""
+"""Control groups (cgroup v2), each with all processes of one program."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FREEZE_LIMIT_MS = 1000
 
 
 class ControlGroup:
-    """A new one, without processes. Children that forked away are among those that follow.
+    """A new control group; it also contains all descendants of the processes that enter it.
 
-    Its files stay open, for to find them costs more than to use them. Raises OSError.
+    Its files stay open, because opening them costs more than using them. Raises OSError.
     """
 
     def __init__(self, name: str) -> None:
@@ -35,20 +35,22 @@ class ControlGroup:
         return self._files[-1]
 
     def enter(self) -> None:
-        """Puts the calling process in."""
+        """Move the calling process into the group."""
         os.write(self._processes, b"0")
 
     def leave(self) -> None:
-        """Puts the calling process back where it was."""
+        """Move the calling process back to the root group."""
         os.write(self._outside, b"0")
 
     def kill(self) -> None:
-        """Kills all of them, at once."""
+        """Kill all processes of the group."""
         os.write(self._kill, b"1")
 
     def freeze(self) -> None:
-        """Stops all of them, those to come too, and waits until each stands still, but not long:
-        one that waits for a disk in the kernel stops when it leaves it."""
+        """Stop all processes, including future ones, and wait a short time until all have stopped.
+
+        A process that waits for a disk in the kernel stops later.
+        """
         events = os.open(f"{self._path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         try:
             changed = select.poll()
@@ -61,7 +63,7 @@ class ControlGroup:
             os.close(events)
 
     def thaw(self) -> None:
-        """Lets all of them go on."""
+        """Let all processes run again."""
         self._set_frozen(b"0")
 
     def _set_frozen(self, word: bytes) -> None:
@@ -72,7 +74,7 @@ class ControlGroup:
             os.close(file)
 
     def cpu_time(self) -> tuple[int, int]:
-        """User and system time of all of them, dead ones too, in microseconds."""
+        """Return the user and system time of all processes so far, in microseconds."""
         # The kernel begins with "usage_usec N", "user_usec N", "system_usec N".
         words = os.pread(self._usage, 4096, 0).split(None, 6)
         if len(words) < 6 or words[2] != b"user_usec" or words[4] != b"system_usec":
@@ -80,7 +82,7 @@ class ControlGroup:
         return int(words[3]), int(words[5])
 
     def resident(self) -> int:
-        """KiB of memory that all of them have now; what they share counts for each."""
+        """Return the KiB of memory of all processes; shared memory is counted for each."""
         pages = 0
         with open(f"{self._path}/cgroup.procs", "rb") as file:
             processes = file.read().split()
@@ -93,7 +95,7 @@ class ControlGroup:
         return pages * _PAGE_KIB
 
     def remove(self) -> bool:
-        """Takes the empty group away; False while the dead are still being buried."""
+        """Remove the group; return False while it still has ended processes."""
         try:
             os.rmdir(self._path)
         except OSError:

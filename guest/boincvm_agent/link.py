@@ -1,4 +1,4 @@
-"""Frames to and from the host over one port, with a bounded queue of what is to go out."""
+"""Exchange frames with the host over one port, with a bounded queue of outgoing data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from boincvm_agent.port import Port
 
 READ_SIZE = 1 << 16
-QUEUE_ENOUGH = 1 << 18  # bytes queued, from which on nobody should produce more
+QUEUE_ENOUGH = 1 << 18  # number of queued bytes at which producers should stop
 
 
 class HostGoneError(Exception):
-    """The host has closed its end, or the port is no more."""
+    """The host has closed its end, or the port has gone."""
 
 
 class Link:
@@ -39,15 +39,15 @@ class Link:
 
     @property
     def has_room(self) -> bool:
-        """Whether a source of output may add to the queue."""
+        """Tell whether a producer may add to the queue."""
         return self._queued < QUEUE_ENOUGH
 
     def command(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
-        """Queues a frame of any kind."""
+        """Queue a frame."""
         self._put(stomp.encode(command, headers, body))
 
     def send(self, kind: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
-        """Queues one of our words; `call` names the request that it belongs to."""
+        """Queue a message of this kind; `call` names the request that it belongs to."""
         head = {"destination": "/host", "word": kind, "call": call, **headers}
         if len(body) < 4096:
             self._put(stomp.encode("SEND", head, body))
@@ -57,28 +57,28 @@ class Link:
             self._put(b"\0")
 
     def beat(self) -> None:
-        """Queues a heart-beat, unless what is queued will serve as one."""
+        """Queue a heartbeat, unless something is queued, which serves as one."""
         if not self._queue:
             self._put(stomp.HEARTBEAT)
 
     def produce(self, producer: Iterator[bool]) -> None:
-        """`producer` queues a little at each step; it is stepped whenever there is room.
+        """Advance `producer`, which queues a little at each step, whenever there is room.
 
-        One that gives True has nothing to queue until `resume` is called.
+        A producer that yields True has nothing to queue until `resume` is called.
         """
         self._producers.append(producer)
 
     def resume(self) -> None:
-        """What the waiting producers wait for may have come."""
+        """Advance the waiting producers again: what they wait for may have arrived."""
         self._producers += self._waiting
         self._waiting.clear()
 
     def hold(self) -> None:
-        """What is queued so far still goes out; what comes later waits for `go_on`."""
+        """Hold back what is queued from now on until `go_on`."""
         self._held = []
 
     def go_on(self) -> None:
-        """The opposite of `hold`."""
+        """Send what `hold` has held back."""
         held, self._held = self._held or [], None
         for data in held:
             self._put(data)
@@ -91,7 +91,7 @@ class Link:
         self._queued += len(data)
 
     def read(self) -> list[stomp.Frame]:
-        """The frames that have arrived. Raises HostGoneError, stomp.StompError."""
+        """Read the frames that have arrived. Raises HostGoneError, stomp.StompError."""
         try:
             data = self._read(READ_SIZE)
         except BlockingIOError:
@@ -103,10 +103,10 @@ class Link:
         return self._parser.feed(data)
 
     def read_all(self, last: str) -> list[stomp.Frame]:
-        """All that has arrived, from a host that may be gone by now. Raises stomp.StompError.
+        """Read all frames, from a host that may be gone by now. Raises stomp.StompError.
 
-        What follows may be left where it is if the word `last` was the last that was read: to
-        see that nothing follows costs an exception.
+        Reading stops after a message of the kind `last`: finding that nothing follows it would
+        cost an exception.
         """
         frames: list[stomp.Frame] = []
         while not frames or frames[-1].headers.get("word") != last:
@@ -120,7 +120,7 @@ class Link:
         return frames
 
     def write(self) -> None:
-        """Writes what the host takes now. Raises HostGoneError."""
+        """Write as much as the host accepts now. Raises HostGoneError."""
         while True:
             while self.has_room and self._producers:
                 producer = self._producers.pop(0)

@@ -1,4 +1,4 @@
-"""What the first process of a Linux system has to do, and what it can tell of the machine."""
+"""The duties of a Linux system's first process: clock, names, random numbers, root disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 WORK = b"/work"
 SEEK_END = 2  # stdio.h
-_SECTOR = 512  # of what the kernel says of a disk
+_SECTOR = 512  # the unit in which the kernel gives a disk's size
 _LOCKS = "/run/lock"
 _MACHINE_ID = "/etc/machine-id"
 _RNDRESEEDCRNG = 0x5207  # linux/random.h
@@ -22,29 +22,32 @@ _EXT4_IOC_RESIZE_FS = 0x40086610  # _IOW('f', 16, __u64), fs/ext4/ext4.h
 
 
 def set_clock(nanoseconds: str) -> None:
-    """Sets the clock to the host's: nanoseconds since 1970."""
+    """Set the clock to the host's time in nanoseconds since 1970."""
     time.clock_settime_ns(time.CLOCK_REALTIME, int(nanoseconds))
 
 
 class RandomNumbers:
-    """The kernel's random numbers. Made while time is free: to open a device costs more
-    instructions than to use it. Raises OSError."""
+    """Access to the kernel's random number generator.
+
+    Opening the device costs more instructions than using it, so it is opened in advance. Raises
+    OSError.
+    """
 
     def __init__(self) -> None:
         self._device = os.open("/dev/random", os.O_WRONLY | os.O_CLOEXEC)
 
     def renew(self, entropy: str) -> None:
-        """They depend on these hexadecimal digits from now on, also those that the kernel has in
-        store: copies of one machine would all have the same ones.
+        """Add these hexadecimal digits to the entropy pool and reseed the generator from it.
 
-        What was random before stays as it was, alike in all copies: docs/checkpoints.md.
+        Otherwise all copies of a machine would get the same numbers. Numbers that programs got
+        before remain the same in all copies: docs/checkpoints.md.
         """
         os.write(self._device, bytes.fromhex(entropy))
         fcntl.ioctl(self._device, _RNDRESEEDCRNG)
 
 
 def set_host_name(name: str) -> None:
-    """Renames the machine: for the kernel, and where names are looked up."""
+    """Set the machine's host name in the kernel, /etc/hostname and /etc/hosts."""
     _write("/proc/sys/kernel/hostname", name.encode())
     try:
         _write("/etc/hostname", name.encode() + b"\n")
@@ -52,7 +55,7 @@ def set_host_name(name: str) -> None:
             lines = [line for line in file if not line.startswith(_OWN_ADDRESS)]
         _write(_HOSTS, b"".join(lines) + _OWN_ADDRESS + name.encode() + b"\n")
     except OSError:
-        pass  # the disk is full, or somebody has mounted it to be read only
+        pass  # the disk is full, or has been remounted read-only
 
 
 def _write(path: str, data: bytes) -> None:
@@ -64,14 +67,13 @@ def _write(path: str, data: bytes) -> None:
 
 
 def put_first(*, first: bool) -> None:
-    """Has the kernel run this process before all others, on whichever processor it wakes up; or
-    like any other."""
+    """Give this process priority over all others (`first`), or the usual priority."""
     policy = os.SCHED_FIFO if first else os.SCHED_OTHER
     os.sched_setscheduler(0, policy, os.sched_param(1 if first else 0))
 
 
 def set_hardware_address(address: str) -> None:
-    """Of the network card: hexadecimal digits."""
+    """Set the network card's hardware address, given in hexadecimal digits."""
     import _socket  # rarely needed
 
     request = _CARD.ljust(16, b"\0") + _ARPHRD_ETHER.to_bytes(2, "little") + bytes.fromhex(address)
@@ -84,7 +86,7 @@ def set_hardware_address(address: str) -> None:
 
 
 def set_up() -> None:
-    """Does once at boot what an init system does: places on the empty /run, identity, disk."""
+    """Do what an init system does at boot: directories in /run, machine id, size of the root."""
     os.mkdir(_LOCKS)
     os.chmod(_LOCKS, 0o1777)
     renew_machine_id()
@@ -92,8 +94,7 @@ def set_up() -> None:
 
 
 def renew_machine_id() -> None:
-    """Gives the machine an /etc/machine-id of its own (machine-id(5)): for each boot, and for
-    each copy of a machine that has booted."""
+    """Write a new /etc/machine-id (machine-id(5)), at each boot and in each copy of a machine."""
     number = bytearray(os.urandom(16))
     number[6] = number[6] & 0x0F | 0x40  # a random UUID, as systemd makes it (RFC 9562, 5.4)
     number[8] = number[8] & 0x3F | 0x80
@@ -108,12 +109,12 @@ def renew_machine_id() -> None:
 
 
 def grow_root() -> None:
-    """Makes the file system as large as its disk, if that is larger than the image's was."""
+    """Grow the root file system to the size of its disk, if that is larger than the image's."""
     device = os.stat("/").st_dev
     with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/size", "rb") as file:
         size = int(file.read()) * _SECTOR
     status = os.statvfs("/")
-    # What ext4 keeps for itself does not count in statvfs, so a little more is no growth.
+    # statvfs does not count ext4's own metadata, so a slightly larger disk needs no growth.
     if size > status.f_blocks * status.f_frsize * 1.1:
         root = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
         blocks = (size // status.f_frsize).to_bytes(8, "little")
@@ -122,15 +123,15 @@ def grow_root() -> None:
 
 
 def power_off() -> None:
-    """Writes the disk's buffers out and ends the machine; does not return."""
+    """Write all buffers to the disk and end the machine; does not return."""
     os.sync()
-    # The machine is run so that a reset ends it; `b` needs no help of any program.
+    # The hypervisor ends the machine at a reset; `b` resets without the help of any program.
     trigger = os.open("/proc/sysrq-trigger", os.O_WRONLY | os.O_CLOEXEC)
     os.write(trigger, b"b")
     _signal.pause()
 
 
 def disk_free() -> int:
-    """Bytes that are free on the guest's disk."""
+    """Return the number of free bytes on the guest's disk."""
     status = os.statvfs(WORK)
     return status.f_bavail * status.f_frsize

@@ -1,8 +1,8 @@
-"""The port that leads to the host: virtio-serial, or two serial lines.
+"""The port to the host: a virtio-serial port, or two serial lines.
 
-A serial line that gets more than its driver has room for loses bytes, or stops for good. So there
-the host sends no more than a few thousand bytes ahead of what we have told it on the second line
-that we have read (src/boincvm/hypervisor/serial_line.py).
+A serial line that gets more bytes than its driver can buffer loses some, or stops for good. So the
+second line carries receipts for the bytes that we have read, and the host sends at most a few
+thousand bytes beyond the last receipt (src/boincvm/hypervisor/serial_line.py).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _RECEIPT_BYTES = 2  # little-endian; a terminal gives no more than 4095 bytes at
 
 
 class Port:
-    """descriptor: non-blocking, for all that is read and written."""
+    """A port; `descriptor` is non-blocking, and used for reading and writing."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def read(self, size: int) -> bytes:
-        """What has arrived, `size` bytes at most. Raises OSError."""
+        """Read what has arrived, at most `size` bytes. Raises OSError."""
         return os.read(self.descriptor, size)
 
 
 class SerialPort(Port):
-    """receipts: a descriptor, for the host to be told what has been read."""
+    """A port of two serial lines; `receipts` is the descriptor of the second one."""
 
     def __init__(self, descriptor: int, receipts: int) -> None:
         Port.__init__(self, descriptor)
@@ -41,13 +41,13 @@ class SerialPort(Port):
 
 
 def open_port() -> Port:
-    """The virtio-serial port; waits for the kernel to announce it."""
+    """Open the virtio-serial port, after waiting for the kernel to announce it."""
     device = _find() or _wait()
     return Port(os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def open_serial_port() -> SerialPort:
-    """The two serial lines, which carry bytes as they are from now on."""
+    """Open the two serial lines and make them transparent for all bytes."""
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
     data, receipts = os.open(_DATA, flags | os.O_NONBLOCK), os.open(_RECEIPTS, flags)
     for line in (data, receipts):
@@ -90,7 +90,7 @@ def _find() -> str | None:
 
 
 def _name_of(port: str) -> bytes:
-    """Empty while it is not there yet, though the port was announced."""
+    """Return the port's name; empty if the port was announced but has no name yet."""
     try:
         file = os.open(f"{_PORTS}/{port}/name", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,8 +1,8 @@
-"""What each program takes of the kernel, made before it comes.
+"""Create in advance what each program needs from the kernel.
 
-`prepare` is called when the machine falls quiet: it may be kept then, and each of its copies
-finds all of this ready. Under emulation all that is done for the first time is slow: a control
-group takes 6 ms to make.
+`prepare` is called when the machine is quiesced: if it is saved then, each of its copies finds all
+of this ready. Under emulation everything is slow the first time: a control group takes 6 ms to
+create.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SIZE = 1 << 14
 
 
 class Prepared:
-    """One for all programs of a machine. Everything may raise OSError."""
+    """The prepared objects for all programs of a machine. All methods may raise OSError."""
 
     def __init__(self) -> None:
         self._group: ControlGroup | None = None
@@ -27,7 +27,7 @@ class Prepared:
         self._kills: OutOfMemoryKills | None = None
 
     def prepare(self) -> None:
-        """Makes what the next program needs, unless it is there."""
+        """Create what the next program needs, unless it exists."""
         if self._group is None:
             self._group = self._make_group()
         if self._pipes is None:
@@ -35,7 +35,7 @@ class Prepared:
         self.out_of_memory_kills()
 
     def take_group(self) -> ControlGroup:
-        """A control group that nobody has used."""
+        """Return an unused control group."""
         group, self._group = self._group, None
         return group or self._make_group()
 
@@ -44,20 +44,23 @@ class Prepared:
         return ControlGroup(f"program-{self._groups_made}")
 
     def take_pipes(self) -> Pipes:
-        """Pipes that nobody has used."""
+        """Return unused pipes."""
         pipes, self._pipes = self._pipes, None
         return pipes or Pipes()
 
     def out_of_memory_kills(self) -> int:
-        """How many processes the kernel has killed for want of memory, since boot."""
+        """Return how many processes the kernel has killed since boot because memory was short."""
         if self._kills is None:
             self._kills = OutOfMemoryKills()
         return self._kills.count()
 
 
 class OutOfMemoryKills:
-    """The kernel tells of each in its log; its counters, which are many, are looked at only when
-    the log has something new. Raises OSError."""
+    """Counts the processes that the kernel has killed because memory was short.
+
+    The kernel logs each kill. Its file of counters is long, so it is read only when the log has a
+    new entry. Raises OSError.
+    """
 
     def __init__(self) -> None:
         self._counters = os.open("/proc/vmstat", os.O_RDONLY | os.O_CLOEXEC)
@@ -67,9 +70,9 @@ class OutOfMemoryKills:
         self._known = 0
 
     def count(self) -> int:
-        """Since boot."""
+        """Return the number since boot."""
         if self._news.poll(0):
-            os.lseek(self._log, 0, SEEK_END)  # before the look: nothing falls in between
+            os.lseek(self._log, 0, SEEK_END)  # before reading the counters, so that none is missed
             self._known = self._read_count()
         return self._known
 

@@ -1,4 +1,4 @@
-"""One program that the host asked for: its processes, its three streams, its end."""
+"""Run one program for the host: its processes, its three streams, its end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from boincvm_agent.status_channel import StatusChannel
 
 STDIN_CREDIT = 1 << 16
-"""How many bytes of standard input the host may send before the program has read any."""
+"""Bytes of standard input that the host may send before the program has read any."""
 
 
 class Program:
-    """Started by the constructor; `environment`: NAME=VALUE each. Raises CannotStartError.
+    """A program, started by the constructor; `environment`: NAME=VALUE each.
 
-    The program may send `credit` bytes of output before the host grants more. What it says by
-    `voice` is a third stream of it. `reports_usage` is for whoever sends the heart-beats.
+    The program may send `credit` bytes of output before the host grants more; its status channel
+    is a third stream. `reports_usage`: its usage is sent with each heartbeat. Raises
+    CannotStartError.
     """
 
     def __init__(
@@ -61,20 +62,20 @@ class Program:
 
     @property
     def stdin_waiting(self) -> int:
-        """The descriptor to be watched for room, or -1."""
+        """Return the descriptor to watch for room in standard input, or -1."""
         return self._stdin if self._input or self._input_ends else -1
 
     @property
     def may_read(self) -> bool:
-        """Whether the program's output may be read now; else the program waits."""
+        """Tell whether the program's output may be read now; otherwise the program waits."""
         return self._link.has_room and (self._credit > 0 or self._ended is not None)
 
     def grant(self, credit: int) -> None:
-        """The host has room for that many more bytes of output."""
+        """Allow that many more bytes of output."""
         self._credit += credit
 
     def feed(self, data: bytes, *, ends: bool) -> None:
-        """Standard input, to be handed on as the program takes it."""
+        """Queue data for the program's standard input."""
         if self._stdin < 0:
             return  # the program has closed it; what it does not want is dropped, as in a pipe
         if data:
@@ -82,7 +83,7 @@ class Program:
         self._input_ends = self._input_ends or ends
 
     def write_input(self) -> None:
-        """Hands on what the program takes now, and tells the host how much that was."""
+        """Write as much as the program accepts now, and report how much that was."""
         taken = 0
         try:
             while self._input:
@@ -103,7 +104,7 @@ class Program:
             self.close_input()
 
     def close_input(self) -> None:
-        """The program sees the end of its standard input."""
+        """Close the program's standard input."""
         if self._stdin >= 0:
             os.close(self._stdin)
             self._stdin = -1
@@ -111,7 +112,7 @@ class Program:
         self._input_ends = False
 
     def read_output(self, descriptor: int) -> bool:
-        """Sends on what the program has written; False at the stream's end."""
+        """Forward what the program has written; return False at the stream's end."""
         count = self._credit if 0 < self._credit < CHUNK else CHUNK
         try:
             data = os.read(descriptor, count)
@@ -128,17 +129,17 @@ class Program:
         return True
 
     def hold(self) -> None:
-        """Its processes stand still until `release`."""
+        """Stop its processes until `release`."""
         if self._ended is None:
             self._group.freeze()
 
     def release(self) -> None:
-        """The opposite of `hold`; again is harmless."""
+        """Let its processes run again after `hold`; calling this again is harmless."""
         if self._ended is None:
             self._group.thaw()
 
     def signal(self, number: int) -> None:
-        """To the program's whole session, as a terminal would; 9 reaches every descendant."""
+        """Send a signal to its process group, as a terminal does; 9 kills all descendants."""
         if self._ended is None:
             if number == 9:
                 self._group.kill()
@@ -149,9 +150,9 @@ class Program:
                     pass  # it has just ended
 
     def end(self, status: int, largest: int) -> None:
-        """The first process has ended: `status` as of waitpid, `largest` its RSS in KiB.
+        """Handle the end of the first process: `status` is from waitpid, `largest` its RSS in KiB.
 
-        What it left behind is killed, or it could hold the streams open for ever.
+        Its descendants are killed: they could keep the streams open for ever.
         """
         self._ended = (status, largest)
         self._group.kill()
@@ -161,18 +162,18 @@ class Program:
 
     @property
     def is_over(self) -> bool:
-        """Ended, and all its output sent on."""
+        """Tell whether it has ended and all its output has been forwarded."""
         return self._ended is not None and not self.outputs
 
     def report_usage(self) -> None:
-        """Tells the host what the program has used so far."""
+        """Send the program's usage so far."""
         user, system = self._group.cpu_time()
         resident = str(self._group.resident())
         headers = {"user-us": str(user), "system-us": str(system), "rss-kib": resident}
         self._link.send("usage", self.call, headers)
 
     def report(self) -> None:
-        """Tells the host how the program ended."""
+        """Send how the program ended."""
         status, largest = self._ended or (0, 0)
         user, system = self._group.cpu_time()
         headers = {
@@ -187,7 +188,7 @@ class Program:
         self._link.send("exit", self.call, headers)
 
     def close(self) -> None:
-        """Given up: lets go of the descriptors and kills what runs, as far as that works."""
+        """Close the descriptors and kill the processes, as far as possible."""
         self.close_input()
         if self._status_channel is not None:
             self._status_channel.end()
@@ -199,7 +200,7 @@ class Program:
             pass  # the host ends the machine
 
     def clean_up(self) -> bool:
-        """Takes the empty control group away; False while that is still to come."""
+        """Remove the control group; return False while it still has processes."""
         return self._group.remove()
 
 

@@ -1,8 +1,8 @@
-"""The time between `quiesce` and `attach`, in which the agent hears and says nothing.
+"""Wait between `quiesce` and `attach`, while the agent sends nothing.
 
-The machine may be put on a disk meanwhile, and wake up with another host at its port. What the
-kernel's port tells of that is a hang-up that stays, so the port is watched edge-triggered: each
-change wakes us once, and a host that is gone is nothing to spin on.
+Meanwhile the machine may be saved to disk, and resumed with another host at its port. The kernel
+reports that as a hang-up that persists, so the port is watched edge-triggered: each change wakes us
+once, and we do not spin while there is no host.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 
 
 class Quiesce:
-    """Made once; each time begins with `begin`. `wake`: a descriptor that wakes the agent.
+    """The quiesced state, entered by `begin`. `wake`: a descriptor that wakes the agent.
 
-    A machine is kept as soon as the host hears `quiet`, so whatever follows that word, each copy
-    of the machine has to do: as little as can be.
+    The host saves the machine as soon as it receives `quiet`. Every copy of the machine repeats
+    what the agent does after that message, so that should be as little as possible.
     """
 
     def __init__(self, link: Link, wake: int) -> None:
@@ -33,14 +33,14 @@ class Quiesce:
         self._events.register(wake, select.EPOLLIN)
 
     def begin(self) -> None:
-        """All that is queued goes out, and `quiet` after it."""
+        """Send all that is queued, followed by `quiet`."""
         self.is_on = True
         self._link.send("quiet", "0", {})
         self._link.hold()
         self._link.write()
 
     def wait(self) -> tuple[bool, list[Frame]]:
-        """Whether `wake` can be read, and what the host has said."""
+        """Wait for an event; return whether `wake` is readable, and the host's frames."""
         woken = False
         frames: list[Frame] = []
         for descriptor, events in self._events.poll():
@@ -50,11 +50,11 @@ class Quiesce:
             if events & select.EPOLLOUT:
                 self._link.write()
             if events & select.EPOLLIN:
-                # What follows `attach` is read when we are no longer quiet.
+                # What follows `attach` is read once we are no longer quiesced.
                 frames += self._link.read_all("attach")
         return woken, frames
 
     def end(self) -> None:
-        """What was held back goes out again."""
+        """Send what was held back."""
         self.is_on = False
         self._link.go_on()

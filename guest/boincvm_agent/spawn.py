@@ -1,4 +1,4 @@
-"""How a program's first process comes to be."""
+"""Start a program's first process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from boincvm_agent.prepared import Prepared
 
 CHUNK = 1 << 18
-"""Bytes that a pipe holds."""
+"""The capacity of a pipe in bytes."""
 _PATH = b"/bin:/usr/bin"
-_NO_ENTRY = 2  # ENOENT of errno.h; the module that has them all is long in coming
+_NO_ENTRY = 2  # ENOENT of errno.h; importing the module `errno` takes long
 
 
 class CannotStartError(Exception):
-    """`number`: why, of errno.h; `where`: "agent", "directory", "program" or "interpreter"."""
+    """A program could not be started.
+
+    `number` is from errno.h; `where` is "agent", "directory", "program" or "interpreter".
+    """
 
     def __init__(self, number: int, where: str) -> None:
         super().__init__(number, where)
@@ -27,10 +30,10 @@ class CannotStartError(Exception):
 
 
 class Pipes:
-    """A process's three streams and a fourth pipe, into which it writes why it cannot execute.
+    """Pipes for a process's three streams, and a fourth for its report that it cannot execute.
 
-    Each is the process's end and ours, and closes itself when something is executed. Of the
-    first three our ends do not block. Raises OSError.
+    Each has the process's end and ours, and is closed on exec. Our ends of the first three are
+    non-blocking. Raises OSError.
     """
 
     def __init__(self) -> None:
@@ -51,20 +54,20 @@ class Pipes:
         return ends
 
     def leave(self) -> None:
-        """The process has its ends: closes them on our side."""
+        """Close the process's ends in this process."""
         for descriptor in self.theirs:
             os.close(descriptor)
             self._made.remove(descriptor)
 
     def close(self) -> None:
-        """Closes all that are open."""
+        """Close all ends that are open."""
         for descriptor in self._made:
             os.close(descriptor)
         self._made.clear()
 
 
 class Process:
-    """One that has executed. `pipes`: what is open of them belongs to whoever has the process."""
+    """A process that has executed its program; its owner closes `pipes`."""
 
     def __init__(self, pid: int, group: ControlGroup, pipes: Pipes) -> None:
         self.pid = pid
@@ -75,9 +78,9 @@ class Process:
 def start(
     prepared: Prepared, directory: bytes, argv: list[bytes], environment: list[bytes]
 ) -> Process:
-    """In a control group and a session of its own; `environment`: NAME=VALUE each.
+    """Start a program in a control group and a session of its own.
 
-    Raises CannotStartError, OSError.
+    `environment`: NAME=VALUE each. Raises CannotStartError, OSError.
     """
     group = prepared.take_group()
     try:
@@ -103,11 +106,11 @@ def _spawn(
     argv: list[bytes],
     environment: list[bytes],
 ) -> Process:
-    """A child that has executed, or has written why it could not.
+    """Start a child; return once it has executed, or has reported why it could not.
 
-    By vfork, as `subprocess` does it: under emulation copying an interpreter's page tables
-    takes longer than starting a small program. So the agent goes into the control group
-    in the child's place, for it may run nothing of its own, and comes out again.
+    It uses vfork, as `subprocess` does: under emulation copying an interpreter's page tables takes
+    longer than starting a small program. The child may run no code of its own, so the agent enters
+    the control group in its place, and leaves it again.
     """
     try:
         group.enter()
@@ -144,7 +147,7 @@ def _spawn(
 
 
 def _executables(name: bytes, environment: list[bytes]) -> list[bytes]:
-    """Where `name` may be, in order. (`os.get_exec_path` would bring in warnings.)"""
+    """Return the paths to try for `name`. (`os.get_exec_path` would import `warnings`.)"""
     if b"/" in name:
         return [name]
     path = _PATH
@@ -155,8 +158,11 @@ def _executables(name: bytes, environment: list[bytes]) -> list[bytes]:
 
 
 def _start_error(report: bytes, directory: bytes, tried: list[bytes]) -> CannotStartError:
-    """`report`: "KIND:ERRNO:", errno in hexadecimal, and "noexec" if it was not exec that failed
-    (CPython's Modules/_posixsubprocess.c). `tried`: paths of the program."""
+    """Return the error for a child's report.
+
+    `report` is "KIND:ERRNO:" with errno in hexadecimal, followed by "noexec" if something other
+    than exec failed (CPython's Modules/_posixsubprocess.c). `tried`: paths of the program.
+    """
     _, number, detail = report.split(b":", 2)
     error = int(number, 16)
     where = "directory" if detail else "program"

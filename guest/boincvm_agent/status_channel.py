@@ -1,4 +1,4 @@
-"""What a program can say to the host: lines that it writes into a FIFO of its own."""
+"""The status channel: a FIFO for each program, whose lines go to the host."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 DIRECTORY = "/run/boincvm"
 VARIABLE = b"BOINCVM_VOICE"
-"""The environment variable that has the FIFO's path."""
+"""The environment variable with the FIFO's path."""
 
 
 class StatusChannel:
     """The FIFO of one call. Raises OSError.
 
-    `descriptor` is to be read like a pipe from the program. We hold a writing end as well, so
-    that it does not end with each line that an `echo` writes; `end` lets go of that.
+    `descriptor` is read like a pipe from the program. We keep a writing end open as well, so that
+    the end of each `echo` is no end of file; `end` closes it.
     """
 
     def __init__(self, call: str) -> None:
@@ -22,7 +22,7 @@ class StatusChannel:
         os.makedirs(self._directory, 0o755)
         try:
             os.mkfifo(self.path)
-            os.chmod(self.path, 0o622)  # programs of any user may speak
+            os.chmod(self.path, 0o622)  # programs of any user may write
             self.descriptor = self._open(os.O_RDONLY)
             self._writer = self._open(os.O_WRONLY)
         except OSError:
@@ -40,10 +40,10 @@ class StatusChannel:
         try:
             os.rmdir(self._directory)
         except OSError:
-            pass  # the program has put something there, which is its own business
+            pass  # the program has put something there
 
     def end(self) -> None:
-        """Nobody new may speak; what was said is still to be read, up to the end of file."""
+        """Admit no new writers; what was written can still be read up to the end of file."""
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1

@@ -1,4 +1,4 @@
-"""Files and trees from the host (Receiver) and to the host (Sender)."""
+"""Receive files and trees from the host (Receiver) and send them to it (Sender)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ _NO_LIMIT = 1 << 62  # the guest's disk is the limit
 
 
 class TransferDisk:
-    """Opens the window when it is first needed: many a job never does, and importing it costs a
-    quarter of the agent's start."""
+    """Opens the transfer disk when it is first needed.
+
+    Many jobs never need it, and importing its module takes a quarter of the agent's start.
+    """
 
     def __init__(self) -> None:
         self._window: Window | None = None
 
     def open(self) -> Window:
-        """Raises FileNotFoundError where the machine has none."""
+        """Return the transfer disk. Raises FileNotFoundError if the machine has none."""
         if self._window is None:
             from boincvm_agent.transfer_disk import Window
 
@@ -37,16 +39,16 @@ class TransferDisk:
 
 
 DISK = TransferDisk()
-"""All transfers of this guest share it."""
+"""The transfer disk, which all transfers share."""
 
 
 def open_work() -> int:
-    """The job's directory."""
+    """Open the job's directory."""
     return os.open(WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class Receiver:
-    """One tree on its way in, to `path` beneath the job's directory."""
+    """Receives one tree, to `path` below the job's directory."""
 
     def __init__(self, link: Link, disk: TransferDisk, call: str, path: bytes) -> None:
         self.call = call
@@ -66,7 +68,7 @@ class Receiver:
             os.close(root)
 
     def handle(self, kind: str, frame: Frame) -> bool:
-        """The next of the tree's words; False after the last one. Raises OSError and others."""
+        """Handle the next message about the tree; return False after the last. Raises OSError."""
         headers = frame.headers
         if kind == "entry":
             path, _, target = frame.body.partition(b"\0")
@@ -88,15 +90,15 @@ class Receiver:
         return True
 
     def close(self) -> None:
-        """Given up: lets go of the descriptors."""
+        """Give up and close the descriptors."""
         self._writer.close()
 
 
 class Sender:
-    """The tree at `path` beneath the job's directory, on its way out.
+    """Sends the tree at `path` below the job's directory.
 
-    `slots`: where on the transfer disk it may put data, `slot_size` bytes each; none: all goes
-    by frames.
+    `slots`: offsets on the transfer disk where it may put data, `slot_size` bytes each; if there
+    are none, frames carry all data.
     """
 
     def __init__(
@@ -117,11 +119,11 @@ class Sender:
         self._used: list[int] = []
 
     def free_slot(self) -> None:
-        """The host has copied the slot that was named to it first."""
+        """Reuse the slot that has been in use longest: the host has copied it."""
         self._slots.append(self._used.pop(0))
 
     def steps(self) -> Iterator[bool]:
-        """Queues a little at each step; True asks to wait for a free slot."""
+        """Queue a little at each step; yield True to wait for a free slot."""
         root = open_work()
         try:
             for entry, descriptor in filetree.walk(root, self._path):

@@ -1,4 +1,4 @@
-"""The transfer disk: bulk data between host and guest, past the guest's page cache.
+"""The transfer disk, which carries bulk data between host and guest, bypassing the page cache.
 
 Under emulation a page of the cache costs some 25 µs to fill, and a disk transfer nothing:
 256 MiB took 6.7 s by buffered writes and 1.8 s by direct ones. The host changes the disk's
@@ -18,7 +18,7 @@ _ALIGNMENT = 4096
 
 
 class Window:
-    """The disk, and one aligned buffer that all transfers share."""
+    """The open disk, with one aligned buffer that all transfers share."""
 
     def __init__(self) -> None:
         flags = os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC
@@ -29,7 +29,7 @@ class Window:
         self.size = os.lseek(self._disk, 0, os.SEEK_END)
 
     def to_file(self, at: int, length: int, descriptor: int, offset: int) -> None:
-        """Copies `length` bytes from `at` (aligned) on the disk to `offset` in a file."""
+        """Copy `length` bytes from `at` (aligned) on the disk to `offset` in a file."""
         while length:
             part = min(length, CHUNK)
             whole = part + -part % _ALIGNMENT
@@ -45,8 +45,10 @@ class Window:
             at, offset, length = at + part, offset + part, length - part
 
     def from_file(self, descriptor: int, offset: int, length: int, at: int) -> int:
-        """Copies `length` bytes at `offset` in a file to `at` on the disk; returns how many
-        there were: fewer where the file has become shorter."""
+        """Copy `length` bytes at `offset` in a file to `at` on the disk.
+
+        Returns how many there were: fewer if the file has become shorter.
+        """
         done = 0
         while done < length:
             part = min(length - done, CHUNK)

@@ -1,9 +1,9 @@
-"""Files that the host wants to hear of when they change.
+"""Watch files and report their changes to the host.
 
-dnotify (fcntl.F_NOTIFY) tells of a change in a directory by SIGIO, once each time that it is
-armed. Unlike inotify it needs no ctypes, which would cost a tenth of a second here. It is armed
-again when the files are looked at, at most once a second: so a program that writes all the time
-costs one look a second, and one that writes nothing costs nothing.
+dnotify (fcntl.F_NOTIFY) reports a change in a directory by SIGIO, once each time that it is armed.
+Unlike inotify it needs no ctypes, which would cost a tenth of a second here. It is armed again when
+the files are checked, at most once a second: so a program that writes all the time costs one check
+a second, and one that writes nothing costs nothing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from boincvm_agent.link import Link
 
 TAIL = 4096
-"""Bytes at a file's end that are sent along."""
+"""Number of bytes at a file's end that are sent with a change."""
 _SIGIO = 29  # asm/signal.h
-_PAUSE = 1.0  # seconds between two looks
+_PAUSE = 1.0  # seconds between two checks
 _EVENTS = fcntl.DN_MODIFY | fcntl.DN_CREATE | fcntl.DN_RENAME | fcntl.DN_ATTRIB
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Watch:
-    """One file, `path` beneath `directory`; both may be still to come. Raises ValueError."""
+    """Watches the file `path` below `directory`; both need not exist yet. Raises ValueError."""
 
     def __init__(self, link: Link, call: str, number: str, directory: bytes, path: bytes) -> None:
         self.call = call
@@ -42,7 +42,7 @@ class Watch:
         self._last: tuple[int, int, bytes] | None = None
 
     def check(self) -> None:
-        """Arms, then tells the host what is new, so that no change falls in between."""
+        """Arm the notification first, then report a change, so that no change is missed."""
         found = self._find()
         if found is not None and found != self._last:
             self._last = found
@@ -51,7 +51,7 @@ class Watch:
             self._link.send("changed", self.call, headers, tail)
 
     def _find(self) -> tuple[int, int, bytes] | None:
-        """The file's time, size and last bytes; None while there is no such file."""
+        """Return the file's time, size and last bytes; None while it does not exist."""
         self.close()
         try:
             self._watched = os.open(self._directory, _DIRECTORY)
@@ -63,10 +63,10 @@ class Watch:
                 fcntl.fcntl(self._watched, fcntl.F_NOTIFY, _EVENTS)
             return self._read()
         except OSError:
-            return None  # not there, or no file that may be read; a change of that is seen
+            return None  # missing or unreadable; a change of that is noticed
 
     def _read(self) -> tuple[int, int, bytes] | None:
-        # A look before the opening: to open a device may do something.
+        # Check the kind before opening: opening a device may have an effect.
         kind = os.stat(self._name, dir_fd=self._watched, follow_symlinks=False).st_mode
         if not stat.S_ISREG(kind):
             return None
@@ -81,35 +81,35 @@ class Watch:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Lets go of the directory, and with it of its notices."""
+        """Close the directory, which ends its notifications."""
         if self._watched >= 0:
             os.close(self._watched)
             self._watched = -1
 
 
 class Watches:
-    """All of them: which of them a notice is about it does not say."""
+    """All watches together: a notification does not say which of them it is for."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._watches: list[Watch] = []
         self._checked_at = 0.0
         self.due: float | None = None
-        """When to look next, by the monotonic clock; None while nothing has happened."""
+        """When to call `check`, by the monotonic clock; None while nothing has happened."""
         _signal.signal(_SIGIO, lambda *_: None)
 
     def add(self, watch: Watch) -> None:
-        """Watches one more; what is there now is reported."""
+        """Add a watch, and report the present state of its file."""
         self._watches.append(watch)
         watch.check()
 
     def notice(self, signals: bytes) -> None:
-        """Signals have come; among them may be that something happened in a directory."""
+        """Schedule a check if one of these signals reports a change in a directory."""
         if _SIGIO in signals and self.due is None:
             self.due = max(time.monotonic(), self._checked_at + _PAUSE)
 
     def check(self) -> None:
-        """To be called when `due` has come."""
+        """Check all files; to be called at `due`."""
         self._checked_at = time.monotonic()
         if not self._link.has_room:
             self.due = self._checked_at + _PAUSE
@@ -119,14 +119,14 @@ class Watches:
             watch.check()
 
     def finish(self, call: str) -> None:
-        """The program has ended: a last look at what it has written."""
+        """Check a program's files for the last time after its end."""
         for watch in self._watches:
             if watch.call == call:
                 watch.check()
         self.drop(call)
 
     def drop(self, call: str) -> None:
-        """Nobody is interested any more."""
+        """Remove the watches of a program."""
         for watch in [watch for watch in self._watches if watch.call == call]:
             watch.close()
             self._watches.remove(watch)
