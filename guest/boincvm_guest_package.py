@@ -1,13 +1,13 @@
-"""Installs a package in a running guest, and takes it away again. Stands alone: no dpkg, no pip.
+"""Install a package in a running guest, and remove it again, without dpkg or pip.
 
     python3 -I -S boincvm_guest_package.py install FILE RECORD    a .deb, or a tarball of files
     python3 -I -S boincvm_guest_package.py remove RECORD
 
-The files go beneath / (--root DIR: beneath DIR). Scripts of a package are not run, owners and
-setuid bits are not kept. Each path is written to the directory RECORD before it is touched, and
-what it replaces is kept there; so `remove` restores what was, also after an installation that was
-killed. Both may be repeated. Ends with 0, or with one line that says why and 2 (arguments),
-3 (damaged, or no package), 4 (the package holds what it may not) or 5 (the system refused).
+The files are installed below / (--root DIR: below DIR). The package's scripts are not run, and
+owners and setuid bits are dropped. Each path is recorded in the directory RECORD before it is
+changed, with the file that it replaces; so `remove` restores the former state, even after an
+installation that was killed. Both may be repeated. The exit code is 0, or, with a line that says
+why, 2 (arguments), 3 (damaged, or no package), 4 (forbidden contents) or 5 (a system error).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UNREADABLE = (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError, 
 
 
 class PackageError(Exception):
-    """What ends this program: an exit code, and the line that says why."""
+    """An error that ends this program with an exit code."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ def refuse(name: str, why: str) -> NoReturn:
 
 
 class Part(io.RawIOBase):
-    """`size` bytes of a file from `offset` on."""
+    """A part of a file: `size` bytes from `offset` on."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         self._file, self._left = file, size
@@ -71,7 +71,7 @@ class Part(io.RawIOBase):
 
 
 def files_of(package: BinaryIO, name: str) -> tuple[int, int]:
-    """Where the tar archive with the files lies in the package: offset and size in bytes."""
+    """Return the offset and size of the tar archive with the files in the package."""
     total = package.seek(0, os.SEEK_END)
     package.seek(0)
     magic = package.read(21)
@@ -93,7 +93,7 @@ def files_of(package: BinaryIO, name: str) -> tuple[int, int]:
 
 
 def decompressed(package: BinaryIO, name: str) -> io.BufferedIOBase:
-    """The tar archive, from its beginning."""
+    """Return a stream of the decompressed tar archive."""
     offset, size = files_of(package, name)
     package.seek(offset)
     start = package.read(6)
@@ -112,7 +112,10 @@ def decompressed(package: BinaryIO, name: str) -> io.BufferedIOBase:
 
 
 def members(package: BinaryIO, name: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Each member, while the archive stands at it; all is read to the end, checksums too."""
+    """Yield each member while the archive is positioned at it, and read to the end of the file.
+
+    So checksums at the end are verified.
+    """
     try:
         stream = decompressed(package, name)
         with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
@@ -129,7 +132,7 @@ def members(package: BinaryIO, name: str) -> Iterator[tuple[tarfile.TarFile, tar
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The components of a member's name, which may begin with / or ./; () is the root itself."""
+    """Split a member's name, which may begin with / or ./; return () for the root itself."""
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts or "\0" in name or len(parts) > MAXIMUM_DEPTH:
         refuse(name, "is not a path beneath the root")
@@ -137,7 +140,7 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def check(package: BinaryIO, name: str) -> None:
-    """Raises PackageError unless all of the package may be installed."""
+    """Check that all of the package may be installed. Raises PackageError."""
     count = total = 0
     links: set[tuple[str, ...]] = set()
     files: set[tuple[str, ...]] = set()
@@ -164,7 +167,7 @@ def check(package: BinaryIO, name: str) -> None:
 
 
 def check_link(name: str, parts: tuple[str, ...], target: str) -> None:
-    """A link from a name beneath the root may not climb above it."""
+    """Check that a symbolic link does not lead above the root. Raises PackageError."""
     depths = [0 if target.startswith("/") else len(parts) - 1]
     for part in target.split("/"):
         if part not in ("", "."):
@@ -174,8 +177,11 @@ def check_link(name: str, parts: tuple[str, ...], target: str) -> None:
 
 
 def resolve(root: str, parts: tuple[str, ...]) -> str:
-    """The path to a member's place. Links that the system had before, as /lib is one, are
-    followed as for a process that has this root: never out of it."""
+    """Return the path where a member is installed.
+
+    Symbolic links that the system already had, such as /lib, are followed as for a process with
+    this root: never out of it.
+    """
     done: list[str] = []
     ahead = list(reversed(parts))
     followed = 0
@@ -205,8 +211,11 @@ def remove_file(path: str) -> None:
 
 
 class Record:
-    """The directory RECORD: `journal`, a line of JSON for each path that was made, and `saved`,
-    the files and links that were there before, under a second name (so on the same disk)."""
+    """The directory RECORD.
+
+    `journal` has a line of JSON for each path that was created; `saved` has hard links to the
+    files that were there before, so it must be on the same file system.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
@@ -216,7 +225,10 @@ class Record:
         self.has_libraries = False
 
     def note(self, path: str, *, directory: bool = False) -> str:
-        """Says that `path` will be made, keeps what is there; returns where to make it first."""
+        """Record that `path` will be created, and save the existing file.
+
+        Returns the temporary path at which to create it.
+        """
         if path == self.path or path.startswith(self.path + "/"):
             refuse(path, "is the record of this installation")
         self._count += 1
@@ -235,7 +247,7 @@ class Record:
         return temporary
 
     def undo(self) -> None:
-        """Restores all that the journal names, last first. May be repeated at any point."""
+        """Restore all paths of the journal, the last one first. May be repeated at any point."""
         try:
             with open(self._journal, encoding="ascii") as file:
                 # A line without an end was never acted upon.
@@ -267,7 +279,7 @@ def restore(entry: dict[str, Any]) -> None:
 
 
 def make_directory(record: Record, path: str, mode: int = 0o755) -> None:
-    """With those above it, where they are missing."""
+    """Make a directory and its missing parents."""
     if os.path.isdir(path):
         return
     if os.path.lexists(path):
@@ -304,7 +316,7 @@ def extract(record: Record, root: str, archive: tarfile.TarFile, member: tarfile
 
 
 def refresh_libraries(record: Record, root: str) -> None:
-    """Has the system's linker look for libraries again, if there were any among the files."""
+    """Run ldconfig if the package has libraries."""
     program = os.path.join(root, "sbin/ldconfig")
     if record.has_libraries and os.path.exists(program):
         done = subprocess.run([program, "-r", root], stderr=subprocess.PIPE, check=False)

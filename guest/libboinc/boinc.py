@@ -34,26 +34,26 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 REPORT_PERIOD = 0.5
-"""Seconds between two reports of progress, unless it has made a step of REPORT_STEP."""
+"""Seconds between two reports of progress, unless it has advanced by REPORT_STEP."""
 REPORT_STEP = 0.01
 DEFAULT_CHECKPOINT_PERIOD = 300.0
 """Seconds."""
 LONGEST_LINE = 4095
-"""Bytes of a message with its end: what one write() puts into a FIFO whole (PIPE_BUF)."""
+"""Bytes of the longest message, with its line end: a FIFO's write() is atomic up to PIPE_BUF."""
 LARGEST_FILE = 1 << 20
-"""Bytes of init_data.xml or a soft link that are read."""
+"""Bytes that are read of init_data.xml or a soft link."""
 _SECTIONS = ("project_preferences", "host_info", "proxy_info", "global_preferences")
 
 
 class _StatusChannel:
-    """The FIFO, opened at the first message."""
+    """The status channel's FIFO, which is opened at the first message."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._descriptor: int | None = None
 
     def open(self) -> int:
-        """The descriptor, or -1 if nobody listens."""
+        """Return the descriptor, or -1 if there is no reader."""
         with self._lock:
             if self._descriptor is None:
                 self._descriptor = _open_fifo(os.environ.get("BOINCVM_VOICE", ""))
@@ -111,12 +111,12 @@ class _State:
 
 
 def init() -> None:
-    """Begins: reads init_data.xml, and time starts. To be called first."""
+    """Read init_data.xml and start measuring time. Must be called first."""
     _state.start()
 
 
 def init_data() -> dict[str, str]:
-    """The plain elements of init_data.xml in the working directory, tag by tag; {} without it.
+    """Return the simple elements of init_data.xml by their tags; {} if there is no such file.
 
     <host_info>, <global_preferences> and their like are left as the XML that is in them.
     """
@@ -134,12 +134,12 @@ def init_data() -> dict[str, str]:
 
 
 def is_standalone() -> bool:
-    """Whether nobody listens, or there is no init_data.xml."""
+    """Tell whether there is no status channel or no init_data.xml."""
     return not (_state.data and _status_channel.open() >= 0)
 
 
 def resolve_filename(logical_name: str) -> str:
-    """The place of a file: what its soft link says, or the name itself."""
+    """Return a file's physical name: the target of its soft link, or the name itself."""
     if os.path.islink(logical_name):
         return logical_name
     text = _read_text(logical_name, 8192).lstrip()
@@ -148,7 +148,7 @@ def resolve_filename(logical_name: str) -> str:
 
 
 def fraction_done(fraction: float) -> None:
-    """Progress from 0 to 1. Cheap: call it as often as you like. Raises ValueError on NaN."""
+    """Report progress from 0 to 1. This is cheap, so call it often. Raises ValueError on NaN."""
     if not math.isfinite(fraction):
         raise ValueError(f"{fraction} is not a fraction")
     with _state.lock:
@@ -160,7 +160,7 @@ def fraction_done(fraction: float) -> None:
 
 
 def get_fraction_done() -> float:
-    """What fraction_done was last told; -1 before."""
+    """Return the last value passed to fraction_done; -1 before the first call."""
     return _state.fraction
 
 
@@ -179,34 +179,34 @@ def _is_due(fraction: float) -> bool:
 
 
 def time_to_checkpoint() -> bool:
-    """Whether the checkpoint period (init_data.xml, else 300 s) has passed since the last one."""
+    """Tell whether the checkpoint period (init_data.xml, or 300 s) has passed."""
     return time.monotonic() >= _state.checkpoint_due
 
 
 def checkpoint_completed() -> None:
-    """The program's own checkpoint is on the disk."""
+    """Report that the program has written a checkpoint to disk."""
     _send_operations()
     _state.checkpoint_due = time.monotonic() + _checkpoint_period(_state.data)
     _status_channel.send("checkpoint-completed")
 
 
 def want_checkpoint() -> None:
-    """Not BOINC's: asks that the machine as a whole be saved."""
+    """Request a checkpoint of the whole machine. BOINC's own API has no such function."""
     _status_channel.send("checkpoint-wanted")
 
 
 def elapsed_time() -> float:
-    """Seconds since init()."""
+    """Return the seconds since init()."""
     return time.monotonic() - _state.started
 
 
 def wu_cpu_time() -> float:
-    """Seconds of processor time in all runs of the task."""
+    """Return the seconds of CPU time in all runs of the task."""
     return _number(_state.data.get("wu_cpu_time", "")) + time.process_time()
 
 
 def ops_cumulative(floating: float, integer: float) -> None:
-    """Work done so far, for credit: floating-point and integer operations."""
+    """Report the work done so far, for credit: floating-point and integer operations."""
     if not all(math.isfinite(count) and count >= 0 for count in (floating, integer)):
         raise ValueError(f"{floating} and {integer} are not both counts")
     _state.operations = (floating, integer)
@@ -223,7 +223,7 @@ def _send_operations() -> None:
 
 
 def send_trickle_up(variety: str, text: str) -> None:
-    """Sends `text` to the project while the task runs. Raises OSError, ValueError."""
+    """Send `text` to the project while the task runs. Raises OSError, ValueError."""
     _check_word(variety)
     if _status_channel.open() < 0:
         return
@@ -234,25 +234,25 @@ def send_trickle_up(variety: str, text: str) -> None:
 
 
 def receive_trickle_down() -> str | None:
-    """The name of a file with a message of the project, which the caller deletes; or None."""
+    """Return the name of a file with a message from the project, or None; the caller deletes it."""
     return next((name for name in sorted(os.listdir(".")) if "trickle_down" in name), None)
 
 
 def upload_file(logical_name: str) -> None:
-    """Has an output file uploaded while the task runs. Raises ValueError."""
+    """Request the upload of an output file while the task runs. Raises ValueError."""
     _check_word(logical_name)
     _status_channel.send(f"upload {logical_name}")
 
 
 def upload_status(logical_name: str) -> int | None:
-    """How that upload ended, 0 for well; None until it has."""
+    """Return the status of that upload once it has ended, 0 for success; None before."""
     _check_word(logical_name)
     status = _element(_read_text(f"boinc_ufs_{logical_name}"), "status")
     return None if status is None else int(_number(status))
 
 
 def temporary_exit(delay: int, reason: str, notice: bool = False) -> NoReturn:
-    """Ends now, to be started again in `delay` seconds; `notice` shows the reason to people."""
+    """End now and be restarted after `delay` seconds; `notice` shows the reason to the user."""
     _flush()
     _send_operations()
     _status_channel.send(f"temporary-exit {max(0, int(delay))} {int(notice)} {reason}")
@@ -260,7 +260,7 @@ def temporary_exit(delay: int, reason: str, notice: bool = False) -> NoReturn:
 
 
 def finish(status: int, message: str | None = None, notice: bool = False) -> NoReturn:
-    """Ends the task with `status`, by SystemExit; 0 is success."""
+    """End the task with `status`, by SystemExit; 0 is success."""
     _flush()
     _send_operations()
     _status_channel.send(f"finish {int(status)} {int(notice)} {message or ''}")
