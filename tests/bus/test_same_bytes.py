@@ -91,7 +91,7 @@ async def take(broker: RunningBroker, talk: Talk, number: int) -> str:
             if talk.version is not None:
                 await talker.log_in(broker, talk.version)
                 await talker.ask("SUBSCRIBE", "id:s", f"destination:{topic}")
-            said = talk.said.replace(HOST, broker.dialect.host.encode())
+            said = talk.sent.replace(HOST, broker.dialect.host.encode())
             talker.send(said.replace(TOPIC, topic.encode()))
             if talk.version is None:
                 return await _welcome(talker, broker)
