@@ -12,7 +12,7 @@ import pytest
 from boincvm.machine.spec import clone_identity_for
 from support.booted import LIMIT, Listener, booted, restored, spec_in, through_a_file
 from support.controller.controlled import Controlled, controlled
-from support.fresh_program import SCRIPT, Told, check_copies
+from support.fresh_program import SCRIPT, Report, check_copies
 
 pytestmark = pytest.mark.timeout(250)
 
@@ -45,16 +45,16 @@ async def test_a_checkpoint_from_which_two_go_on(
                 await link.attach(LIMIT, clone_identity_for(spec), machine.resume)
                 async with asyncio.timeout(LIMIT):
                     assert (await program.wait()).code == 0
-            copies.append(Told("begun\n" + again.output["stdout"].decode()))
+            copies.append(Report("begun\n" + again.output["stdout"].decode()))
     check_copies(*copies, spare=0 if hold else 1)
 
 
-async def ended(asked: Controlled, vm: str) -> Told:
+async def ended(asked: Controlled, vm: str) -> Report:
     """The program in that machine, which was restored, writes to a file."""
     script = "until [ -s done ]; do sleep 0.1; done; cat out"
     ((code, text),) = (await asked.run(vm, "sh", "-c", script)).values()
     assert code == 0
-    return Told(text)
+    return Report(text)
 
 
 async def begin(asked: Controlled, vm: str) -> None:

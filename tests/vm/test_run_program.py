@@ -248,7 +248,7 @@ def test_a_signal_while_the_machine_starts(bench: Bench) -> None:
     process = bench.start("--", "sleep", "100")
     until(bench.machines)
     process.send_signal(signal.SIGINT)
-    finish(process, limit=9).says(130, "ended by SIGINT")
+    finish(process, limit=9).check_error(130, "ended by SIGINT")
 
 
 def test_two_runs_at_once_in_one_directory(bench: Bench) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from boincvm.paths import data_directory
 from support.bench import until
-from support.fresh_program import SCRIPT, Told, check_copies
+from support.fresh_program import SCRIPT, Report, check_copies
 
 pytestmark = [pytest.mark.timeout(250), pytest.mark.usefixtures("base_image")]
 LIMIT = 120.0
@@ -111,7 +111,7 @@ def test_two_hosts_import_the_same_file(tmp_path: Path, job: Path) -> None:
         there = tmp_path / name
         assert snapshot(tmp_path, "import", tmp_path / "file", there).returncode == 0
         wrapper(tmp_path, there).communicate(timeout=LIMIT)
-        copies.append(Told((there / "out").read_text()))
+        copies.append(Report((there / "out").read_text()))
         assert copies[-1].host_name == "vm"
     check_copies(*copies)
 

@@ -79,7 +79,7 @@ def show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         controller_options.print_document(answer)
         return 0
-    rows = [_row(one) for one in controller_options.tables_in(answer, "snapshots")]
+    rows = [_row(snapshot) for snapshot in controller_options.tables_in(answer, "snapshots")]
     vm = arguments.target
     nothing = f"{vm} has no snapshots; take one: boincvm snapshot take {vm}"
     controller_options.print_rows(_HEADER, rows, nothing=nothing)

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         controller_options.print_document(answer)
         return 0
-    rows = [_row(one) for one in controller_options.tables_in(answer, "commands")]
+    rows = [_row(command) for command in controller_options.tables_in(answer, "commands")]
     nothing = "there are no commands" if arguments.all else _NONE_RUNS
     controller_options.print_rows(_HEADER, rows, nothing=nothing)
     return 0

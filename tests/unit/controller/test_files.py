@@ -192,13 +192,13 @@ async def test_an_end_that_takes_its_time(tmp_path: Path, monkeypatch: pytest.Mo
     async with file_net(tmp_path) as made, asyncio.TaskGroup() as tasks:
         made.host.file_root.go.clear()
         task = tasks.create_task(put(made, b"abc"))
-        await made.net.until_said("ANSWER", 6)
+        await made.net.until_sent("ANSWER", 6)
         assert not task.done()
         made.host.file_root.go.set()
         assert await task == {"state": "put", "size": 3}
         made.host.file_root.go.clear()
         got = tasks.create_task(made.files.get("g1", "a/b"))
-        await made.net.until_said("ANSWER", 12)
+        await made.net.until_sent("ANSWER", 12)
         made.host.file_root.go.set()
         assert await whole((await got).chunks) == b"abc"
 

@@ -13,7 +13,7 @@ from boincvm.hypervisor.qemu.start_source import Boot, Cloned, Restored
 from boincvm.hypervisor.qemu.target import TARGETS, X86_64
 
 if TYPE_CHECKING:
-    from boincvm.hypervisor.qemu.prestarted import BegunProcess
+    from boincvm.hypervisor.qemu.prestarted import StartedProcess
 
 
 class QemuDriver:
@@ -49,7 +49,7 @@ class QemuDriver:
     def golden_snapshots(self) -> "QemuGoldenSnapshots":
         return QemuGoldenSnapshots(self)
 
-    def take_begun(self) -> "BegunProcess | None":
+    def take_started(self) -> "StartedProcess | None":
         """Return the process that already runs, on the first call only."""
         started, self._started = self._started, None
         return started

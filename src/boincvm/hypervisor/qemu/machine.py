@@ -37,7 +37,7 @@ from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Origin, Restored
 from boincvm.hypervisor.qemu.target import TARGETS
 
 if TYPE_CHECKING:
-    from boincvm.hypervisor.qemu.prestarted import BegunProcess
+    from boincvm.hypervisor.qemu.prestarted import StartedProcess
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class QemuMachine:
         checkpoint: Checkpoint | None = None,
         is_clone: bool = False,
         is_freezable: bool = False,
-        begun: "BegunProcess | None" = None,
+        started: "StartedProcess | None" = None,
         on_step: OnStep = _ignore,
     ) -> None:
         """Define the machine; `checkpoint` is its checkpoint, `started` its process if that runs.
