@@ -109,7 +109,7 @@ async def _app(way: str, period: float) -> None:
             print(json.dumps(time.monotonic()), flush=True)
 
     watcher: Watcher
-    if way == "rhythm":
+    if way == "schedule":
         watcher = ChannelPoller(memory, handle)
     else:
         watcher = (Timer if way == "timer" else Thread)(look, handle, period)
@@ -194,7 +194,7 @@ def _channel_wait(laboratory: Laboratory) -> list[Result]:
     times = laboratory.times(40, 10)
     laboratory.say(f"twice {times} words, twice {window:g} s of nothing")
     one, two = laboratory.directory / "channels", laboratory.directory / "client"
-    at_tick, at_any, cpu = asyncio.run(measure(one, "rhythm", 0.0, times, window))
+    at_tick, at_any, cpu = asyncio.run(measure(one, "schedule", 0.0, times, window))
     _, _, client_cpu = asyncio.run(measure(two, "client", 0.0, 0, window))
     return [
         Result("channel_tick", 1000 * median(at_tick), "ms", LATENCY_TARGET, "limit", 1.0),
@@ -211,7 +211,7 @@ BENCHMARK = Benchmark(
 _WAYS = (
     *(("timer", period) for period in (0.1, 0.05, 0.016, 0.01)),
     *(("thread", period) for period in (0.1, 0.05, 0.016, 0.01)),
-    ("rhythm", 0.0),
+    ("schedule", 0.0),
     ("client", 0.0),
 )
 

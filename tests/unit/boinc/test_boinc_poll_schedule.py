@@ -1,4 +1,4 @@
-"""When the channels are looked at: in the time of a simulated client, with a real rhythm."""
+"""The poll schedule, in the time of a simulated client."""
 
 import random
 from itertools import pairwise
@@ -19,7 +19,7 @@ def simulate(
     chance = random.Random(1)
     ticks = [0.3 + period * n + chance.uniform(0, jitter) for n in range(int(seconds / period))]
     ticks = [tick for n, tick in enumerate(ticks) if n not in silent]
-    rhythm = PollSchedule(0.0, 0.0)
+    schedule = PollSchedule(0.0, 0.0)
     now, cpu = 0.0, 0.0
     latencies: list[float] = []
     looks: list[float] = []
@@ -29,7 +29,7 @@ def simulate(
             latencies.append(now - ticks.pop(0))
         cpu += cost
         looks.append(now)
-        wait = rhythm.polled(now, cpu, beat=beat)
+        wait = schedule.polled(now, cpu, beat=beat)
         assert 0 < wait <= 1.5 * LONGEST
         now += wait + 0.0001
     return latencies, looks
