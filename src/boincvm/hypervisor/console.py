@@ -47,7 +47,7 @@ class Console:
             data = b""
         if data:
             self._tail += data
-            del self._tail[:-KEPT]
+            del self._tail[:-CAPACITY]
             if self._on_output is not None:
                 self._on_output(data)
             if self._on_panic is not None and self._sign in self._tail:

@@ -17,20 +17,20 @@ from boincvm.host.own_files import check_directory, make_directory
 from boincvm.hypervisor import qcow2
 from boincvm.paths import cache_directory
 
-_MOST_KEPT = 4
+_MOST_COPIES = 4
 """Copies that are kept, those made or linked to last."""
 _SUFFIX = ".raw"
 _COARSEST_TIME = 2.0
 """Seconds to which some file systems round a file's time."""
 
 
-def raw_copy(place: str, root: Path, disk_format: str) -> tuple[Path, int]:
+def raw_copy(directory_name: str, root: Path, disk_format: str) -> tuple[Path, int]:
     """Return the raw copy of `root` and a descriptor of it; it is made if it is not there.
 
-    `place`: the directory of the copies in the cache directory. Raises OSError, HostError,
+    `directory_name`: the directory of the copies in the cache directory. Raises OSError, HostError,
     DiskRefusedError.
     """
-    directory = check_directory(cache_directory()) / place
+    directory = check_directory(cache_directory()) / directory_name
     status = root.stat()
     name = f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
     path = directory / f"{name}{_SUFFIX}"
@@ -77,5 +77,5 @@ def _make(root: Path, disk_format: str, path: Path, image: os.stat_result) -> No
 
 def _remove_old(directory: Path) -> None:
     copies = sorted(directory.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_ctime)
-    for path in copies[:-_MOST_KEPT]:
+    for path in copies[:-_MOST_COPIES]:
         path.unlink(missing_ok=True)

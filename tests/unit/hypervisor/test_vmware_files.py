@@ -19,7 +19,7 @@ from boincvm.hypervisor.vmware.definition import (
     parse,
 )
 from boincvm.hypervisor.vmware.disks import Disks, check_layer_name, free_layer
-from boincvm.hypervisor.vmware.saved import check_identity, look_at, read_saved_state
+from boincvm.hypervisor.vmware.saved import check_identity, compare, read_saved_state
 from boincvm.hypervisor.vmware.vmrun import Version
 
 SIZE = 3 << 20
@@ -212,7 +212,7 @@ def test_a_saved_state_that_is_refused(change: dict[str, object]) -> None:
 )
 def test_a_state_of_another_vmware_or_processor(change: dict[str, object]) -> None:
     saved = read_saved_state(checkpoint(**change))
-    assert not all(finding.is_good for finding in look_at(saved, HERE, "ws"))
+    assert not all(finding.is_good for finding in compare(saved, HERE, "ws"))
     with pytest.raises(HypervisorError, match="cannot go on here"):
         check_identity(saved, HERE, "ws")
 

@@ -20,7 +20,7 @@ from boincvm.hypervisor.disks import disk_errors, disk_size
 from boincvm.hypervisor.raw_copies import raw_copy
 from boincvm.hypervisor.vmware import vmdk
 
-_PLACE = "vmware-base"
+_CACHE = "vmware-base"
 """The directory of raw copies in the cache directory."""
 _RAW, _BASE = "base.raw", "base.vmdk"
 BASE_FILES = (_RAW, _BASE)
@@ -97,7 +97,7 @@ def _make_base(spec: MachineSpec, directory: Path, size: int) -> None:
     """Put the image's disk into the directory. Raises OSError, HostError, DiskRefusedError."""
     path = directory / _RAW
     path.unlink(missing_ok=True)
-    copy, descriptor = raw_copy(_PLACE, spec.root, spec.root_format)
+    copy, descriptor = raw_copy(_CACHE, spec.root, spec.root_format)
     try:
         is_whole = os.fstat(descriptor).st_size == size
     finally:

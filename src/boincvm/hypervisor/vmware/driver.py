@@ -8,7 +8,7 @@ from boincvm.hypervisor.vmware.assess import version_of
 from boincvm.hypervisor.vmware.definition import MOST_CPUS
 from boincvm.hypervisor.vmware.installation import INSTALL_HINT, OLDEST, Product, product_of, vmrun
 from boincvm.hypervisor.vmware.machine import VMwareMachine, source_of
-from boincvm.hypervisor.vmware.saved import check_identity, look_at, read_saved_state
+from boincvm.hypervisor.vmware.saved import check_identity, compare, read_saved_state
 from boincvm.hypervisor.vmware.vmrun import VMRun
 
 
@@ -37,7 +37,7 @@ class VMwareDriver:
         return VMwareMachine(spec, self.vmrun, source)
 
     def examine(self, checkpoint: Checkpoint) -> list[Finding]:
-        return look_at(read_saved_state(checkpoint), self.vmrun.version, self.vmrun.product)
+        return compare(read_saved_state(checkpoint), self.vmrun.version, self.vmrun.product)
 
 
 async def open_driver() -> VMwareDriver:

@@ -167,7 +167,7 @@ class VMwareMachine:
         try:
             process = await VmxProcess.start(
                 home,
-                lambda: self._tell(home, "start", "nogui"),
+                lambda: self._execute(home, "start", "nogui"),
                 lambda: self._power_off(home),
                 boots=boots,
             )
@@ -180,12 +180,12 @@ class VMwareMachine:
             await self.pause()
         return SerialChannel(process.link, process.receipts)
 
-    async def _tell(self, home: Home, verb: str, *arguments: str) -> None:
+    async def _execute(self, home: Home, verb: str, *arguments: str) -> None:
         await self._vmrun.run(verb, str(home.definition), *arguments)
 
     async def _power_off(self, home: Home) -> None:
         try:
-            await self._tell(home, "stop", "hard")
+            await self._execute(home, "stop", "hard")
         except VMwareError as error:
             if NOT_RUNNING not in error.text:
                 raise
@@ -198,13 +198,13 @@ class VMwareMachine:
     async def pause(self) -> None:
         home, _ = self._running("paused")
         if self.state is MachineState.RUNNING:
-            await self._tell(home, "pause")
+            await self._execute(home, "pause")
             self.state = MachineState.PAUSED
 
     async def resume(self) -> None:
         home, _ = self._running("resumed")
         if self.state is MachineState.PAUSED:
-            await self._tell(home, "unpause")
+            await self._execute(home, "unpause")
             self.state = MachineState.RUNNING
 
     async def checkpoint(
@@ -240,7 +240,7 @@ class VMwareMachine:
     async def _snapshot(self, home: Home, disks: Disks, name: str) -> str:
         """Have VMware take a snapshot; `disks` has the new layer then. Return the state's name."""
         before = saved_states(disks.directory)
-        await self._tell(home, "snapshot", name)
+        await self._execute(home, "snapshot", name)
         top = Path(parse(home.read_definition()).get(DISK_FILE.lower(), ""))
         try:
             disks.take(top.name)
@@ -257,7 +257,7 @@ class VMwareMachine:
             await record_layers(disks.layers)
         except BaseException:
             # With the snapshot its state goes, and the layer, to which nothing was written.
-            await self._tell(home, "deleteSnapshot", name)
+            await self._execute(home, "deleteSnapshot", name)
             top = Path(parse(home.read_definition()).get(DISK_FILE.lower(), ""))
             disks.drop()
             self._layers = disks.layers
@@ -290,7 +290,7 @@ class VMwareMachine:
         await self.resume()  # VMware suspends no machine that is paused
         self._asked_to_end = True
         try:
-            await self._tell(home, "suspend", "hard")
+            await self._execute(home, "suspend", "hard")
         except BaseException:
             self._asked_to_end = False
             raise

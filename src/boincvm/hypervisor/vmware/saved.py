@@ -90,7 +90,7 @@ def saved_states(directory: Path) -> set[str]:
     return {path.name for kind in ("*.vmss", "*.vmsn") for path in directory.glob(kind)}
 
 
-def look_at(saved: SavedState, version: Version, product: str) -> list[Finding]:
+def compare(saved: SavedState, version: Version, product: str) -> list[Finding]:
     """Return whether a machine in that state can go on here."""
     build = int(saved.version.rpartition(".")[2])
     is_same = saved.processor == processor_name()
@@ -106,7 +106,7 @@ def look_at(saved: SavedState, version: Version, product: str) -> list[Finding]:
 
 def check_identity(saved: SavedState, version: Version, product: str) -> None:
     """Raise HypervisorError if a machine in that state cannot go on here."""
-    for finding in look_at(saved, version, product):
+    for finding in compare(saved, version, product):
         if not finding.is_good:
             raise HypervisorError(f"the machine cannot go on here: {finding.what}")
 

@@ -134,8 +134,8 @@ def read_layer(path: Path) -> Layer:
         or data * SECTOR > length
     ):
         raise LayerRefusedError(f"{name} is damaged: its sizes are invalid")
-    said = head[at * SECTOR : (at + count) * SECTOR].partition(b"\0")[0]
-    return _read_description(said.decode("utf-8", "replace"), path, sectors)
+    description = head[at * SECTOR : (at + count) * SECTOR].partition(b"\0")[0]
+    return _read_description(description.decode("utf-8", "replace"), path, sectors)
 
 
 def _read_description(text: str, path: Path, sectors: int) -> Layer:

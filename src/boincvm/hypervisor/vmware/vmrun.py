@@ -22,7 +22,7 @@ _ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)
 _VERSION = re.compile(
     r"^vmrun version ([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3}) build-([0-9]{1,12})\s*$", re.MULTILINE
 )
-_KEPT = (
+_VARIABLES = (
     *("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "XDG_RUNTIME_DIR"),
     *("SystemRoot", "TEMP", "TMP", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "ProgramData"),
 )
@@ -91,16 +91,16 @@ class VMRun(NamedTuple):
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        said = output[-_MOST_OUTPUT:].decode(errors="replace")
-        if process.returncode != 0 or _ERROR.search(said):
-            raise error_from(verb, said)
-        return said
+        text = output[-_MOST_OUTPUT:].decode(errors="replace")
+        if process.returncode != 0 or _ERROR.search(text):
+            raise error_from(verb, text)
+        return text
 
 
 def environment() -> dict[str, str]:
     """Return the environment in which `vmrun` runs."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {"PATH": os.defpath, **kept, "LC_ALL": "C"}
+    inherited = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return {"PATH": os.defpath, **inherited, "LC_ALL": "C"}
 
 
 def parse_version(output: str) -> Version | None:
@@ -109,10 +109,10 @@ def parse_version(output: str) -> Version | None:
     return Version(*map(int, match.groups())) if match is not None else None
 
 
-def error_from(verb: str, said: str) -> VMwareError | HostDiskFullError:
+def error_from(verb: str, output: str) -> VMwareError | HostDiskFullError:
     """Return the error for what `vmrun verb` printed."""
-    lines = _ERROR.findall(said)
-    text = _one_line(" ".join(lines) or said)
+    lines = _ERROR.findall(output)
+    text = _one_line(" ".join(lines) or output)
     if any(sign in text for sign in _DISK_FULL):
         return HostDiskFullError(
             f"the host's disk is full: {text}", hint="free some space and try again"
