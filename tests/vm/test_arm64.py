@@ -32,7 +32,7 @@ def test_a_run_with_files(bench: Bench) -> None:
 @pytest.mark.usefixtures("arm64_image")
 def test_a_driver_that_cannot_run_it(bench: Bench) -> None:
     done = bench.run("--driver", "uml", "--image", "base-arm64", "--", "true")
-    done.says(ExitCode.USAGE, "the driver uml runs no images for aarch64")
+    done.check_error(ExitCode.USAGE, "the driver uml runs no images for aarch64")
 
 
 @pytest.mark.usefixtures("arm64_image")
@@ -47,7 +47,7 @@ def test_without_its_emulator(
     (programs / "qemu-system-x86_64").symlink_to(usual)
     monkeypatch.setenv("PATH", str(programs))
     done = bench.run("--image", "base-arm64", "--", "true")
-    done.says(ExitCode.HYPERVISOR_MISSING, "qemu-system-aarch64 is not installed")
+    done.check_error(ExitCode.HYPERVISOR_MISSING, "qemu-system-aarch64 is not installed")
     assert "apt-get install --no-install-recommends qemu-system-arm" in done.stderr
 
 

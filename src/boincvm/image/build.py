@@ -218,7 +218,7 @@ def _build(
         with progress.step(f"configuring {len(in_root)} packages in a machine"):
             lines = ConfiguringLines(progress, len(in_root))
             boots = (target / KERNEL, target / INITRD)
-            configure(tree, *boots, directory, boot, lines.take, architecture.machine)
+            configure(tree, *boots, directory, boot, lines.receive, architecture.machine)
     with progress.step("leaving out unneeded files"):
         trim(tree)
         postinst_files.add_busybox_commands(tree, programs)

@@ -53,7 +53,7 @@ def configure(
     initrd: Path,
     directory: Path,
     boot: BootMachine,
-    answer: Callable[[str], None],
+    on_line: Callable[[str], None],
     architecture: Architecture,
 ) -> None:
     """Configure the packages that are unpacked in `tree`, in a machine that `boot` starts.

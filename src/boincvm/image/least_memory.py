@@ -55,7 +55,7 @@ async def _try(
         files = (target / KERNEL, target / INITRD, target / ROOT)
         spec = MachineSpec(Path(directory), *files, memory=memory, cpus=1)
         spec = spec._replace(architecture=architecture)
-        said = bytearray()
+        output = bytearray()
         try:
             async with boot(spec, _BOOT_LIMIT) as run:
                 end = await run(

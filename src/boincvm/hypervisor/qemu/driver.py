@@ -25,16 +25,16 @@ class QemuDriver:
     def __init__(
         self,
         accelerator: str,
-        begun: "BegunProcess | None" = None,
+        started: "StartedProcess | None" = None,
         architecture: Architecture = Architecture.X86_64,
     ) -> None:
-        """Prepare the driver; `begun` is a process that already runs, for the first machine.
+        """Prepare the driver; `started` is a process that already runs, for the first machine.
 
         Whoever began it decides which machine that is. `architecture` is that of all its machines.
         """
         self.accelerator = accelerator
         self.target = TARGETS[architecture]
-        self._begun = begun
+        self._started = started
 
     @property
     def has_firmware(self) -> bool:
@@ -56,7 +56,7 @@ class QemuDriver:
 
     def machine(self, spec: MachineSpec) -> QemuMachine:
         self.check(spec)
-        return QemuMachine(spec, self.accelerator, Boot, begun=self.take_begun())
+        return QemuMachine(spec, self.accelerator, Boot, started=self.take_started())
 
     def check(self, spec: MachineSpec) -> None:
         """Raise HypervisorError unless a machine's architecture is that of the driver's kernel."""
@@ -69,7 +69,7 @@ class QemuDriver:
     def restore(self, spec: MachineSpec, checkpoint: Checkpoint) -> QemuMachine:
         self.check(spec)
         accelerator = check_identity(read_saved_state(checkpoint), self.accelerator, self.target)
-        return QemuMachine(spec, accelerator, lambda: Restored(checkpoint), kept=checkpoint)
+        return QemuMachine(spec, accelerator, lambda: Restored(checkpoint), checkpoint=checkpoint)
 
     def examine(self, checkpoint: Checkpoint) -> list[Finding]:
         state = read_saved_state(checkpoint)
@@ -97,7 +97,7 @@ class QemuGoldenSnapshots:
     def clone(self, spec: MachineSpec, golden: Path) -> QemuMachine:
         driver = self._driver
         driver.check(spec)
-        begun = driver.take_begun()
+        started = driver.take_started()
         return QemuMachine(
             spec, driver.accelerator, lambda: Cloned(golden), is_clone=True, started=started
         )

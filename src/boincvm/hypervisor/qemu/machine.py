@@ -33,7 +33,7 @@ from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.hypervisor.qemu.process import LOG as LOG
 from boincvm.hypervisor.qemu.process import QemuProcess
 from boincvm.hypervisor.qemu.saving import Saving
-from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Origin, Restored
+from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Restored, StartSource
 from boincvm.hypervisor.qemu.target import TARGETS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from boincvm.hypervisor.qemu.acceleration import known_verdict, probe
 from boincvm.hypervisor.qemu.identity import identity
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.process import QemuProcess
-from boincvm.hypervisor.qemu.start_source import Boot, Cloned, Origin
+from boincvm.hypervisor.qemu.start_source import Boot, Cloned, StartSource
 from boincvm.hypervisor.qemu.target import TARGETS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class QemuPrestart:
             known = asyncio.run(probe(kernel))
         self._accelerator = known.accelerator
         self._architecture = kernel_architecture(kernel)
-        self._begun: BegunProcess | None = None
+        self._started: StartedProcess | None = None
 
     def identity(self) -> dict[str, str]:
         return identity(self._accelerator, TARGETS[self._architecture])
@@ -91,7 +91,7 @@ class QemuPrestart:
     def driver(self) -> Driver:
         from boincvm.hypervisor.qemu.driver import QemuDriver
 
-        return QemuDriver(self._accelerator, self._begun, self._architecture)
+        return QemuDriver(self._accelerator, self._started, self._architecture)
 
     def end(self) -> None:
         if self._started is not None:

@@ -33,7 +33,7 @@ class HeadlessProcess:
         self,
         child: ChildProcess,
         guard: DeathGuard,
-        words: Console,
+        output: Console,
         log: MachineLog,
         lines: list[socket.socket],
     ) -> None:
@@ -78,10 +78,10 @@ class HeadlessProcess:
                 raise
         if not lines or log is None:
             guard.end()
-            said = words.text()
-            words.close()
-            raise error_from("the machine's start", said)
-        return cls(child, guard, words, log, lines)
+            text = output.text()
+            output.close()
+            raise error_from("the machine's start", text)
+        return cls(child, guard, output, log, lines)
 
     async def ended(self) -> MachineEnd:
         """Wait for its end, and return why it ended, as far as VirtualBox and the guest know."""
@@ -91,7 +91,7 @@ class HeadlessProcess:
             return MachineEnd(EndCause.PANICKED, panic)
         if self._log.is_disk_full:
             return MachineEnd(EndCause.HOST_DISK_FULL, "the host's disk is full")
-        if reason := self._words.panic_line():
+        if reason := self._output.panic_line():
             return MachineEnd(EndCause.FAILED, f"VirtualBox cannot run it further: {reason}")
         if status == 0:
             return MachineEnd(EndCause.POWERED_OFF, "")
@@ -99,7 +99,7 @@ class HeadlessProcess:
             return MachineEnd(EndCause.KILLED, "a signal ended VBoxHeadless")
         reason = f"signal {-status} ended VBoxHeadless"
         if status > 0:
-            reason = error_from("to go on", self._words.text()).message
+            reason = error_from("to go on", self._output.text()).message
         return MachineEnd(EndCause.FAILED, f"{reason} (VBox.log: {self._log.last_words()})")
 
     def usage(self) -> Usage | None:
