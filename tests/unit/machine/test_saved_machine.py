@@ -404,7 +404,7 @@ def test_files_that_virtualbox_has_named(tmp_path: Path) -> None:
     found = find_saved(tmp_path).saved
     assert found is not None
     assert found.checkpoint.files == saved.checkpoint.files
-    remove_unneeded(tmp_path, kept=0, in_use=frozenset(VIRTUALBOX[:1]))
+    remove_unneeded(tmp_path, keep=0, in_use=frozenset(VIRTUALBOX[:1]))
     assert names(tmp_path) == ["disk-000001.vdi"]
 
 
