@@ -236,8 +236,8 @@ class Agent:
         elif call in self._receivers:
             if not self._receivers[call].handle(kind, frame):
                 del self._receivers[call]
-        elif call in self._senders and kind == "taken":
-            self._senders[call].free_slot()
+        elif call in self._senders and kind in ("taken", "again"):
+            self._senders[call].handle_copied(again=kind == "again")
             self._link.resume()
         # Any other message belongs to a call that has ended meanwhile.
 
@@ -348,7 +348,8 @@ class Agent:
         size = int(frame.headers.get("slot-size", "0"))
         from boincvm_agent import transfer  # not before it is needed, for a quick start
 
-        sender = transfer.Sender(self._link, transfer.DISK, call, frame.body, slots, size)
+        piece = int(frame.headers.get("disk-piece", "0"))
+        sender = transfer.Sender(self._link, transfer.DISK, call, frame.body, slots, size, piece)
         self._senders[call] = sender
         try:
             yield from sender.steps()

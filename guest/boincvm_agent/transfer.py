@@ -10,13 +10,15 @@ from boincvm_agent.machine import WORK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from boincvm.bus.stomp import Frame
     from boincvm_agent.link import Link
     from boincvm_agent.transfer_disk import Window
 
 FRAME_CHUNK = 1 << 17
+_DISK_WORTH = 1 << 22  # bytes from which the host copies a file sooner than we put it into slots
+_DISK_PIECES = 3  # on their way to the host at once
 _NO_LIMIT = 1 << 62  # the guest's disk is the limit
 
 
@@ -98,7 +100,8 @@ class Sender:
     """Sends the tree at `path` below the job's directory.
 
     `slots`: offsets on the transfer disk where it may put data, `slot_size` bytes each; if there
-    are none, frames carry all data.
+    are none, frames carry all data. `disk_piece`: how many bytes the host copies from the root disk
+    at once; 0 if it cannot.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Sender:
         path: bytes,
         slots: list[int],
         slot_size: int,
+        disk_piece: int,
     ) -> None:
         self.call = call
         self._link = link
@@ -117,10 +121,17 @@ class Sender:
         self._slots = slots
         self._slot_size = slot_size
         self._used: list[int] = []
+        self._disk_piece = disk_piece
+        self._pieces = 0  # of the root disk that the host has not copied yet
+        self._is_refused = False
 
-    def free_slot(self) -> None:
-        """Reuse the slot that has been in use longest: the host has copied it."""
-        self._slots.append(self._used.pop(0))
+    def handle_copied(self, *, again: bool) -> None:
+        """Note that the host has copied what it was told of first, or cannot: `again`."""
+        if self._pieces:
+            self._pieces -= 1
+            self._is_refused |= again
+        else:
+            self._slots.append(self._used.pop(0))
 
     def steps(self) -> Iterator[bool]:
         """Queue a little at each step; yield True to wait for a free slot."""
@@ -131,11 +142,47 @@ class Sender:
                 self._link.send("entry", self.call, entry.headers(), names)
                 yield False
                 if descriptor >= 0:
-                    for start, length in filetree.extents(descriptor, entry.size):
-                        yield from self._send_extent(descriptor, start, length)
+                    yield from self._send_content(descriptor, entry.size)
             self._link.send("done", self.call, {})
         finally:
             os.close(root)
+
+    def _send_content(self, descriptor: int, size: int) -> Iterator[bool]:
+        is_worth_it = self._disk_piece > 0 and size >= _DISK_WORTH
+        if is_worth_it and (yield from self._name_blocks(descriptor, size)):
+            return
+        for start, length in filetree.extents(descriptor, size):
+            yield from self._send_extent(descriptor, start, length)
+
+    def _name_blocks(self, descriptor: int, size: int) -> Generator[bool, None, bool]:
+        """Tell the host where on the root disk the file is; the host copies it there.
+
+        Returns False if the file has to be sent in another way.
+        """
+        from boincvm_agent.root_disk import blocks_of
+
+        self._is_refused = False
+        blocks = blocks_of(descriptor, size)
+        if blocks is None:
+            return False
+        for offset, at, length in blocks.extents:
+            end = offset + length
+            while offset < end and not self._is_refused:
+                while self._pieces >= _DISK_PIECES:
+                    yield True
+                part = min(self._disk_piece, end - offset)
+                headers = {"at": str(at), "length": str(part), "offset": str(offset)}
+                self._link.send("disk", self.call, headers)
+                self._pieces += 1
+                offset, at = offset + part, at + part
+                yield False
+        while self._pieces:
+            yield True
+        # If the file has changed, another one's data may have come to lie in its blocks.
+        if not self._is_refused and blocks.are_still(blocks_of(descriptor, size)):
+            return True
+        self._link.send("again", self.call, {})
+        return False
 
     def _send_extent(self, descriptor: int, offset: int, length: int) -> Iterator[bool]:
         end = offset + length

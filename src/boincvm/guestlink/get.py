@@ -7,14 +7,18 @@ from pathlib import Path, PurePosixPath
 
 from boincvm import tree_entries
 from boincvm.bus.stomp import Frame, StompError
-from boincvm.errors import HostDiskFullError, OutputFileError, host_error
+from boincvm.errors import HostDiskFullError, HypervisorError, OutputFileError, host_error
 from boincvm.guestlink.display import Progress, no_progress, printable, shown
 from boincvm.guestlink.headers import number
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.transfer_disk import SLOT, TransferDisk
 from boincvm.host import filetree
 from boincvm.host.filetree import TreeWriter
+from boincvm.hypervisor.contract import DiskRangeError, DiskReader, RootDisk
 from boincvm.tree_entries import Entry, UnsafePathError
+
+DISK_PIECE = 8 << 20
+"""Most bytes of the root disk to copy at once, during which nothing else is done."""
 
 
 async def get_tree(
@@ -101,6 +105,8 @@ class _Get:
         progress: Progress,
     ) -> None:
         self._window = window
+        self._root_disk = None if window is None else window.root_disk
+        self._reader: DiskReader | None = None
         self._parent = parent
         self._name = name
         self._part = b"." + name[:200] + f".{os.urandom(4).hex()}.part".encode()
@@ -133,6 +139,10 @@ class _Get:
             self._window.empty(at, length, descriptor, offset)
             self._call.send("taken")
             self._progress(length)
+        elif kind == "disk" and self._root_disk is not None:
+            self._copy_from_disk(self._root_disk, frame)
+        elif kind == "again":
+            self._writer.empty_file()
         elif kind == "done":
             self._writer.finish()
             filetree.rename(self._part, self._name, self._parent)
@@ -142,6 +152,21 @@ class _Get:
             raise UnsafePathError(f"the guest cannot send it: {reason}")
         else:
             raise StompError(f"a sender does not say {kind!r}")
+
+    def _copy_from_disk(self, root_disk: RootDisk, frame: Frame) -> None:
+        at, offset, length = (number(frame.headers, name) for name in ("at", "offset", "length"))
+        if length > DISK_PIECE:
+            raise ValueError("this is too long a piece of the disk")
+        descriptor = self._writer.descriptor_for(offset, length)
+        try:
+            if self._reader is None:
+                self._reader = root_disk.open_reader()
+            self._reader.copy(at, length, descriptor, offset)
+        except (DiskRangeError, HypervisorError):
+            self._call.send("again")  # it has to come by the transfer disk
+        else:
+            self._call.send("taken")
+            self._progress(length)
 
     async def receive(self, source: PurePosixPath) -> None:
         """Receive the tree. Raises OSError, UnsafePathError."""
@@ -153,6 +178,8 @@ class _Get:
                 async with self._window.guest_lock:
                     slots = " ".join(map(str, self._window.guest_slots))
                     headers = {"slots": slots, "slot-size": str(SLOT)}
+                    if self._root_disk is not None:
+                        headers["disk-piece"] = str(DISK_PIECE)
                     self._call.send("get", headers, os.fsencode(str(source)))
                     await self._done
         except BaseException:
@@ -161,6 +188,8 @@ class _Get:
         finally:
             self._call.close()
             self._writer.close()
+            if self._reader is not None:
+                self._reader.close()
 
     def _remove_part(self) -> None:
         try:

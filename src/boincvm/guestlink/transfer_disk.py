@@ -9,6 +9,7 @@ import asyncio
 import os
 
 from boincvm.host.files import read_at, write_at
+from boincvm.hypervisor.contract import RootDisk
 
 SLOT = 4 << 20
 """Bytes of a slot."""
@@ -17,8 +18,10 @@ SLOT = 4 << 20
 class TransferDisk:
     """The slots of one transfer disk; `descriptor` is its file, open for reading and writing."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, root_disk: RootDisk | None = None) -> None:
         self._descriptor = descriptor
+        self.root_disk = root_disk
+        """What the guest need not put into slots, because the host can read it there."""
         self._free: asyncio.Queue[int] = asyncio.Queue()
         slots = [number * SLOT for number in range(os.fstat(descriptor).st_size // SLOT)]
         half = len(slots) // 2

@@ -1,5 +1,6 @@
 """File descriptors on Linux and macOS; import it through `files`."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ read_at = os.pread
 write_at = os.pwrite
 
 _PIECE = 1 << 20
+_NOT_BETWEEN_THESE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of kernels and file systems that leave the copying to us."""
 _FLAGS = {
     "r": os.O_RDONLY,
     "r+": os.O_RDWR,
@@ -68,9 +71,12 @@ def copy_range(source: int, offset: int, target: int, at: int, length: int) -> i
     Returns how many bytes were copied, 0 at the file's end. Raises OSError.
     """
     if sys.platform == "linux":
-        return os.copy_file_range(source, target, length, offset, at)
-    else:
-        return write_at(target, read_at(source, min(length, _PIECE), offset), at)
+        try:
+            return os.copy_file_range(source, target, length, offset, at)
+        except OSError as error:
+            if error.errno not in _NOT_BETWEEN_THESE:
+                raise
+    return write_at(target, read_at(source, min(length, _PIECE), offset), at)
 
 
 def set_mode(descriptor: int, mode: int) -> None:

@@ -311,6 +311,11 @@ class TreeWriter:
             offset += written
             view = view[written:]
 
+    def empty_file(self) -> None:
+        """Make the current file a hole of its size, as it was at first."""
+        os.ftruncate(self.descriptor_for(0, 0), 0)
+        os.ftruncate(self._file, self._size)
+
     def finish(self) -> None:
         """Finish the tree: set the directories' modes and times, and close the descriptors."""
         try:

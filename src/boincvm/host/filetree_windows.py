@@ -95,6 +95,10 @@ class TreeWriter:
         """Write `data` at `offset` bytes into the current file."""
         raise not_yet(_WHAT)
 
+    def empty_file(self) -> None:
+        """Make the current file a hole of its size, as it was at first."""
+        raise not_yet(_WHAT)
+
     def finish(self) -> None:
         """Finish the tree."""
         raise not_yet(_WHAT)

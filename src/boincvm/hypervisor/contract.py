@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.verdict import Abilities, Verdict
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """The version of this contract. It grows when a driver that was right becomes wrong, and the
 registry refuses drivers that were written for another one (`DriverPackage.contract_version`)."""
 
@@ -256,6 +256,35 @@ class TransferDisk(Protocol):
         """The disk's file, open for reading and writing while the machine runs."""
 
 
+class DiskReader(Protocol):
+    """The root disk of a running machine, open for the host to read."""
+
+    def copy(self, at: int, length: int, target: int, offset: int) -> None:
+        """Copy `length` bytes at `at` on the disk to `offset` in the file `target`.
+
+        It finds what the guest has flushed before; what it writes meanwhile may be missing. What
+        the disk has never stored is left out, so a new file keeps its hole there. Raises
+        DiskRangeError, OSError.
+        """
+
+    def close(self) -> None:
+        """Close the disk's files. Idempotent."""
+
+
+class DiskRangeError(Exception):
+    """That range of the disk cannot be read from the host, or is not on the disk."""
+
+
+class RootDisk(Protocol):
+    """Lets the host read a machine's root disk while the guest uses it."""
+
+    def open_reader(self) -> DiskReader:
+        """Open the disk's files as they are now: a checkpoint may change them.
+
+        Raises HypervisorError, OSError.
+        """
+
+
 class Machine(Protocol):
     """One virtual machine. All methods may raise HypervisorError."""
 
@@ -284,6 +313,10 @@ class Machine(Protocol):
     @property
     def transfer_disk(self) -> TransferDisk | None:
         """The transfer disk; valid once the machine has been started."""
+
+    @property
+    def root_disk(self) -> RootDisk | None:
+        """None if the host cannot read the root disk; valid once the machine has been started."""
 
     async def create(self) -> None:
         """Make the disk and everything else that start needs."""

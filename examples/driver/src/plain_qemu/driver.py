@@ -49,6 +49,7 @@ class PlainMachine:
     network = None
     display = None
     transfer_disk = None
+    root_disk = None
 
     def __init__(self, program: str, spec: MachineSpec) -> None:
         self.spec = spec

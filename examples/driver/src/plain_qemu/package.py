@@ -19,7 +19,7 @@ class PlainPackage:
     """The `DriverPackage` of plain QEMU."""
 
     name = "plainqemu"
-    contract_version = 1
+    contract_version = 2
     """Not imported from boincvm: it is what this driver was written for, whatever boincvm has."""
     proved_by = "the real QEMU 7.2 under emulation"
     depends_on = (PROGRAM,)

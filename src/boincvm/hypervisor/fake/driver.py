@@ -68,6 +68,7 @@ class FakeMachine:
     freezing = None
     display: contract.Display | None = None
     transfer_disk = None
+    root_disk = None
 
     def __init__(self, spec: MachineSpec, guest: FakeGuest, *, boots: bool) -> None:
         self.spec = spec

@@ -54,6 +54,7 @@ class LibvirtMachine:
     checkpointing = None
     freezing = None
     display = None
+    root_disk = None
 
     def __init__(self, spec: MachineSpec, uri: Uri, *, is_accelerated: bool) -> None:
         self.spec = spec

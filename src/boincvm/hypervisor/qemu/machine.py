@@ -1,13 +1,14 @@
 """A machine that is one QEMU process, controlled by QMP over an inherited socket pair."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from boincvm.errors import HypervisorError, HypervisorKilledError
-from boincvm.host.files import remove_if_empty
+from boincvm.host.files import open_descriptor, remove_if_empty
 from boincvm.host.process_tree import own_usage
 from boincvm.host.signals import ENDING_SIGNALS
 from boincvm.hypervisor import contract
@@ -95,6 +96,8 @@ class QemuMachine:
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._asked_to_end = False
+        self._unlinked: tuple[int, ...] = ()
+        """Descriptors of the root disk's layers once they have no name any more."""
 
     @property
     def checkpointing(self) -> contract.Checkpointing:
@@ -122,6 +125,29 @@ class QemuMachine:
     def transfer_disk(self) -> contract.TransferDisk | None:
         window = self._process.window if self._process else -1
         return TransferDiskFile(window) if window >= 0 else None
+
+    @property
+    def root_disk(self) -> contract.RootDisk | None:
+        return self if self._process is not None else None
+
+    def open_reader(self) -> contract.DiskReader:
+        from boincvm.hypervisor.disk_reader import open_disk  # only for large files
+
+        root = (self.spec.root, self.spec.root_format)
+        if self._unlinked:
+            return open_disk([os.dup(layer) for layer in self._unlinked], *root)
+        return open_disk(self._open_layers(), *root)
+
+    def _open_layers(self) -> list[int]:
+        """Open the files of the root disk's layers, the lowest first. Raises OSError."""
+        with ExitStack() as stack:
+            opened = []
+            for name in self._layers:
+                layer = open_descriptor(self.spec.directory / name, follow_links=False)
+                stack.callback(os.close, layer)
+                opened.append(layer)
+            stack.pop_all()  # the caller closes them
+        return opened
 
     def usage(self) -> Usage | None:
         pids = self.process_ids()
@@ -202,6 +228,7 @@ class QemuMachine:
                 hint="`boincvm doctor` tests this host",
             ) from error
         if self.spec.ephemeral:
+            self._unlinked = tuple(self._open_layers())
             self._unlink_files()
             remove_if_empty(self.spec.directory)
 
@@ -351,6 +378,9 @@ class QemuMachine:
             self._console = None
         if self._process is not None:
             self._process.release()
+        for layer in self._unlinked:
+            os.close(layer)
+        self._unlinked = ()
         if self.spec.display:
             (self.spec.directory / DISPLAY_SOCKET).unlink(missing_ok=True)
 

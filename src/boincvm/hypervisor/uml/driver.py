@@ -50,6 +50,7 @@ class UmlMachine:
     balloon = None
     network = None
     display = None
+    root_disk = None
 
     def __init__(
         self, spec: MachineSpec, kernel: UmlKernel, launched: Launched | None = None

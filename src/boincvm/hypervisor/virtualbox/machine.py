@@ -65,6 +65,7 @@ class VirtualBoxMachine:
 
     balloon = None
     display = None
+    root_disk = None
 
     def __init__(
         self,
