@@ -1,8 +1,7 @@
 """Where on the root disk a file's bytes lie, so that the host can copy them there itself.
 
-Under emulation that is three to four times as fast as the transfer disk: not a byte goes through
-this guest. It takes a file system that keeps its files as they are, in blocks that stay where they
-are, and that flushes the disk when a file is synced.
+Under emulation that is several times as fast as the transfer disk: not a byte goes through this
+guest. It takes a file system that keeps its files as they are, in blocks that stay where they are.
 """
 
 from __future__ import annotations
@@ -54,17 +53,30 @@ def blocks_of(descriptor: int, size: int) -> Blocks | None:
     extents = _extents(descriptor, size)
     if extents is None:
         return None
+    _flush()
     return Blocks(extents, status.st_size, status.st_ctime_ns)
 
 
 def _keeps_files_plain() -> bool:
-    """Tell whether what is synced lies in a file's own blocks and has been flushed."""
+    """Tell whether what is synced lies in a file's own blocks."""
     try:
         with open(_OPTIONS, "rb") as file:
             options = file.read().split()
     except FileNotFoundError:  # another file system
         return False
-    return b"barrier" in options and b"data=journal" not in options
+    return b"data=journal" not in options
+
+
+def _flush() -> None:
+    """Have the hypervisor write out its tables, without which the host does not find the blocks.
+
+    A file's sync does not do it where the file was written out before (ext4 without a journal).
+    """
+    disk = os.open(DEVICE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(disk)
+    finally:
+        os.close(disk)
 
 
 def _extents(descriptor: int, size: int) -> list[tuple[int, int, int]] | None:

@@ -262,9 +262,8 @@ class DiskReader(Protocol):
     def copy(self, at: int, length: int, target: int, offset: int) -> None:
         """Copy `length` bytes at `at` on the disk to `offset` in the file `target`.
 
-        It finds what the guest has flushed before; what it writes meanwhile may be missing. What
-        the disk has never stored is left out, so a new file keeps its hole there. Raises
-        DiskRangeError, OSError.
+        It finds what the guest has flushed before; what it writes meanwhile may be missing. Zeros
+        may be left out, for `target` has a hole there. Raises DiskRangeError, OSError.
         """
 
     def close(self) -> None:
@@ -272,7 +271,7 @@ class DiskReader(Protocol):
 
 
 class DiskRangeError(Exception):
-    """That range of the disk cannot be read from the host, or is not on the disk."""
+    """That range of the disk cannot be read from the host, or nothing was ever stored there."""
 
 
 class RootDisk(Protocol):

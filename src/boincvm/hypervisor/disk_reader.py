@@ -34,7 +34,7 @@ class _Extent(NamedTuple):
 
     length: int
     source: int
-    """The file's descriptor, or -1 where nothing was ever stored."""
+    """The file's descriptor, or -1 for zeros."""
     offset: int = 0
 
 
@@ -85,6 +85,8 @@ class RootDiskReader:
     def _extents(self, at: int, length: int, level: int = 0) -> Iterator[_Extent]:
         """Yield what a range of the disk is made of, from the layer number `level` down."""
         if level == len(self._layers):
+            if self._raw < 0:
+                raise DiskRangeError("this was never stored on the disk")
             yield _Extent(length, self._raw, at)
             return
         layer, end = self._layers[level], at + length
