@@ -1,6 +1,7 @@
 """What some drivers' machines can do, each by its own word."""
 
 import asyncio
+import hashlib
 import os
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from boincvm.hypervisor.contract import (
     Machine,
     MachineSpec,
     MachineState,
+    RootDisk,
 )
 from support.driven import LIMIT, Running, answering, shell
 
@@ -44,6 +46,49 @@ async def test_the_transfer_disk(
             await put_tree(link, window, Path("file"), there, directory=tmp_path)
             await get_tree(link, window, there, back, directory=tmp_path, maximum_bytes=1 << 30)
         assert (tmp_path / back).read_bytes() == (tmp_path / "file").read_bytes()
+
+
+class Counted:
+    """A root disk and its one reader, which counts the bytes that it has copied."""
+
+    def __init__(self, disk: RootDisk) -> None:
+        self._disk = disk
+        self.copied = 0
+
+    def open_reader(self) -> "Counted":
+        self._reader = self._disk.open_reader()
+        return self
+
+    def copy(self, at: int, length: int, target: int, offset: int) -> None:
+        self._reader.copy(at, length, target, offset)
+        self.copied += length
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+async def test_the_root_disk(linux: Driver, spec: MachineSpec, made: Made, tmp_path: Path) -> None:
+    """What the guest wrote by way of its cache, and what it had written out before."""
+    machine = made(linux.machine(spec))
+    async with answering(machine) as link:
+        root_disk, disk = machine.root_disk, machine.transfer_disk
+        if root_disk is None or disk is None:
+            pytest.skip("the host cannot read its root disk")
+        counted = Counted(root_disk)
+        window = TransferDisk(disk.descriptor, counted)
+        for name, write in (
+            ("cached", "head -c 9000001"),
+            ("out", "dd bs=1M count=9 oflag=direct"),
+        ):
+            await shell(link, f"{write} </dev/urandom >{name} 2>/dev/null; sha256sum {name} >sum")
+            for here in (PurePosixPath(name), PurePosixPath("sum")):
+                async with asyncio.timeout(LIMIT):
+                    await get_tree(
+                        link, window, here, here, directory=tmp_path, maximum_bytes=1 << 30
+                    )
+            digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+            assert (tmp_path / "sum").read_text().split() == [digest, name]
+    assert counted.copied == 9_000_001 + (9 << 20)
 
 
 async def test_the_network_card(linux: Driver, spec: MachineSpec, made: Made) -> None:

@@ -4,7 +4,7 @@ nothing is written where it should not be."""
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -20,12 +20,13 @@ from boincvm.errors import (
     OutputFileError,
     ProgramStartError,
 )
-from boincvm.guestlink.get import get_tree
+from boincvm.guestlink.get import DISK_PIECE, get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import STDIN_WINDOW, WINDOW, GuestProgram
 from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.transfer_disk import SLOT, TransferDisk
 from boincvm.hypervisor.channel import SocketChannel
+from boincvm.hypervisor.contract import DiskRangeError
 
 LIMIT = 10.0
 pytestmark = pytest.mark.timeout(60)
@@ -341,6 +342,7 @@ DONE = encode("SEND", {"word": "done", "call": "1"})
         [entry("file", size=1001)],
         [entry("device")],
         [data(0, b"1")],
+        [encode("SEND", {"word": "again", "call": "1"})],
         [DONE],
         [encode("SEND", {"word": "failed", "call": "1"}, b"\x1b[31m" + b"x" * 5000)],
     ],
@@ -367,6 +369,7 @@ async def test_an_output_that_is_refused(
         {"word": "entry", "kind": "file", "mode": "644"},
         {"word": "data", "offset": "x"},
         {"word": "window", "at": "0", "offset": "0", "length": "1"},
+        {"word": "disk", "at": "0", "offset": "0", "length": "1"},
         {"word": "stdout"},
     ],
 )
@@ -398,6 +401,90 @@ async def test_a_slot_that_is_not_the_guests(
         assert isinstance(await link.failure, GuestProtocolError)
         transfer.cancel()
         await asyncio.gather(transfer, return_exceptions=True)
+    assert list((place / "work").iterdir()) == []
+
+
+class Disk:
+    """A root disk that holds `content`, and nothing beyond it."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.open_readers = 0
+
+    def open_reader(self) -> "Disk":
+        self.open_readers += 1
+        return self
+
+    def copy(self, at: int, length: int, target: int, offset: int) -> None:
+        if at + length > len(self.content):
+            raise DiskRangeError("beyond it")
+        os.pwrite(target, self.content[at : at + length], offset)
+
+    def close(self) -> None:
+        self.open_readers -= 1
+
+
+@pytest.fixture
+def disk(place: Path) -> Iterator[tuple[Disk, TransferDisk]]:
+    disk = Disk(b"0123456789")
+    with (place / "window").open("w+b") as file:
+        file.truncate(8 * SLOT)
+        yield disk, TransferDisk(file.fileno(), disk)
+    assert disk.open_readers == 0
+
+
+async def test_a_file_by_way_of_the_root_disk(
+    guest_and_link: Pair, place: Path, disk: tuple[Disk, TransferDisk]
+) -> None:
+    guest, link = guest_and_link
+    transfer = asyncio.ensure_future(fetch(link, place, disk[1]))
+    assert int((await guest.next_frame()).headers["disk-piece"]) == DISK_PIECE
+    await guest.send(entry("file", size=6))
+    await guest.say("disk", 1, at="2", offset="0", length="4")
+    assert (await guest.next_frame()).headers["word"] == "taken"
+    await guest.say("disk", 1, at="8", offset="4", length="3")  # one byte too many for the file
+    with pytest.raises(OutputFileError, match="outside the file"):
+        await transfer
+    assert list((place / "work").iterdir()) == []
+
+
+async def test_what_the_root_disk_does_not_have_comes_in_another_way(
+    guest_and_link: Pair, place: Path, disk: tuple[Disk, TransferDisk]
+) -> None:
+    """And nothing of what came before is left where the guest then says nothing."""
+    guest, link = guest_and_link
+    transfer = asyncio.ensure_future(fetch(link, place, disk[1]))
+    await guest.next_frame()
+    await guest.send(entry("file", size=6))
+    await guest.say("disk", 1, at="2", offset="0", length="4")
+    await guest.say("disk", 1, at="9", offset="4", length="2")
+    assert [(await guest.next_frame()).headers["word"] for _ in range(2)] == ["taken", "again"]
+    await guest.say("again", 1)
+    await guest.send(data(1, b"new") + DONE)
+    await transfer
+    assert (place / "work/out").read_bytes() == b"\0new\0\0"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"at": "0", "offset": "0", "length": str(DISK_PIECE + 1)},
+        {"at": "-1", "offset": "0", "length": "1"},
+        {"at": "0", "offset": "x", "length": "1"},
+        {"at": "0", "offset": "0"},
+    ],
+)
+async def test_a_piece_of_the_root_disk_that_ends_the_link(
+    guest_and_link: Pair, place: Path, disk: tuple[Disk, TransferDisk], headers: dict[str, str]
+) -> None:
+    guest, link = guest_and_link
+    transfer = asyncio.ensure_future(fetch(link, place, disk[1]))
+    await guest.next_frame()
+    await guest.send(entry("file", size=1 << 30))
+    await guest.say("disk", 1, **headers)
+    assert isinstance(await link.failure, GuestProtocolError)
+    transfer.cancel()
+    await asyncio.gather(transfer, return_exceptions=True)
     assert list((place / "work").iterdir()) == []
 
 
