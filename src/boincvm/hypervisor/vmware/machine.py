@@ -68,6 +68,7 @@ class VMwareMachine:
     freezing = None
     network = None
     transfer_disk = None
+    root_disk = None
 
     def __init__(self, spec: MachineSpec, vmrun: VMRun, source: Source | None = None) -> None:
         self.spec = spec
