@@ -38,7 +38,7 @@ def steps(sender: transfer.Sender, answers: Iterator[str]) -> None:
     """Send all; what the host says comes when the sender waits for it."""
     for waits in sender.steps():
         if waits:
-            sender.taken(again=next(answers) == "again")
+            sender.handle_copied(again=next(answers) == "again")
 
 
 def send(monkeypatch: pytest.MonkeyPatch, found: list[Blocks | None], answers: list[str]) -> Link:
