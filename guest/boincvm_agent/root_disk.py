@@ -24,7 +24,7 @@ _MOST_EXTENTS = 4096
 
 
 class Blocks:
-    """A file's `extents`: (offset in the file, place on the disk, length), holes left out."""
+    """A file's `extents`: (offset in the file, offset on the disk, length), holes left out."""
 
     def __init__(self, extents: list[tuple[int, int, int]], size: int, changed: int) -> None:
         self.extents = extents
@@ -90,13 +90,13 @@ def _extents(descriptor: int, size: int) -> list[tuple[int, int, int]] | None:
         if count == 0 or len(found) + count > _MOST_EXTENTS:
             return None if count else found  # a hole up to the end
         for at in range(_HEADER, _HEADER + count * _EXTENT, _EXTENT):
-            offset, place, length = words[at : at + 3]
+            offset, on_disk, length = words[at : at + 3]
             flags = words[at + 5] & 0xFFFFFFFF
             if flags & ~_PLAIN:  # allocated but not written yet, for instance
                 return None
             start = offset + length
             if offset < size:
-                found.append((offset, place, min(length, size - offset)))
+                found.append((offset, on_disk, min(length, size - offset)))
             if flags & _LAST:
                 return found
     return found

@@ -440,9 +440,11 @@ async def test_a_file_by_way_of_the_root_disk(
     transfer = asyncio.ensure_future(fetch(link, place, disk[1]))
     assert int((await guest.next_frame()).headers["disk-piece"]) == DISK_PIECE
     await guest.send(entry("file", size=6))
-    await guest.say("disk", 1, at="2", offset="0", length="4")
+    await guest.send_message("disk", 1, at="2", offset="0", length="4")
     assert (await guest.next_frame()).headers["word"] == "taken"
-    await guest.say("disk", 1, at="8", offset="4", length="3")  # one byte too many for the file
+    await guest.send_message(
+        "disk", 1, at="8", offset="4", length="3"
+    )  # one byte too many for the file
     with pytest.raises(OutputFileError, match="outside the file"):
         await transfer
     assert list((place / "work").iterdir()) == []
@@ -456,10 +458,10 @@ async def test_what_the_root_disk_does_not_have_comes_in_another_way(
     transfer = asyncio.ensure_future(fetch(link, place, disk[1]))
     await guest.next_frame()
     await guest.send(entry("file", size=6))
-    await guest.say("disk", 1, at="2", offset="0", length="4")
-    await guest.say("disk", 1, at="9", offset="4", length="2")
+    await guest.send_message("disk", 1, at="2", offset="0", length="4")
+    await guest.send_message("disk", 1, at="9", offset="4", length="2")
     assert [(await guest.next_frame()).headers["word"] for _ in range(2)] == ["taken", "again"]
-    await guest.say("again", 1)
+    await guest.send_message("again", 1)
     await guest.send(data(1, b"new") + DONE)
     await transfer
     assert (place / "work/out").read_bytes() == b"\0new\0\0"
@@ -481,7 +483,7 @@ async def test_a_piece_of_the_root_disk_that_ends_the_link(
     transfer = asyncio.ensure_future(fetch(link, place, disk[1]))
     await guest.next_frame()
     await guest.send(entry("file", size=1 << 30))
-    await guest.say("disk", 1, **headers)
+    await guest.send_message("disk", 1, **headers)
     assert isinstance(await link.failure, GuestProtocolError)
     transfer.cancel()
     await asyncio.gather(transfer, return_exceptions=True)
