@@ -442,9 +442,7 @@ async def test_a_file_by_way_of_the_root_disk(
     await guest.send(entry("file", size=6))
     await guest.send_message("disk", 1, at="2", offset="0", length="4")
     assert (await guest.next_frame()).headers["word"] == "taken"
-    await guest.send_message(
-        "disk", 1, at="8", offset="4", length="3"
-    )  # one byte too many for the file
+    await guest.send_message("disk", 1, at="8", offset="4", length="3")  # too many
     with pytest.raises(OutputFileError, match="outside the file"):
         await transfer
     assert list((place / "work").iterdir()) == []
