@@ -1,0 +1,132 @@
+"""`qemu:///system`: the whole host's daemon, in a mount namespace with files of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import libvirt
+import pytest
+from benchmarks import libvirt_daemon
+from benchmarks.libvirt_daemon import Daemon
+
+from support.driven import LIMIT
+
+BOINCVM = Path(sys.executable).with_name("boincvm")
+USER = 61234
+"""An ordinary user, who has no name and no files on this host."""
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a system's libvirt daemon"),
+]
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    with libvirt_daemon.running(libvirt_daemon.start_system) as daemon:
+        yield daemon
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
+    yield
+    with closing(libvirt.open(daemon.uri)) as connection:
+        end = time.monotonic() + LIMIT  # a killed maker's domain ends after its maker
+        while connection.listAllDomains() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert connection.listAllDomains() == []
+
+
+def test_a_run_of_root(base_image: Path) -> None:
+    done = subprocess.run(
+        [BOINCVM, "run", "--driver", "libvirt", "--json", "--", "sh", "-c", "cat; exit 7"],
+        input="x" * 10_000,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert json.loads(done.stdout)["stdout"] == "x" * 10_000
+
+
+AS_ANOTHER_USER = """
+import asyncio, os, sys
+from pathlib import Path
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.libvirt.library import load
+from boincvm.hypervisor.registry import open_driver
+load()
+import libvirt
+from support.driven import answering, run, shell
+import boincvm.hypervisor.libvirt.driver, boincvm.hypervisor.qemu.package
+
+user = int(sys.argv[1])
+os.setgroups([])
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+
+async def main(*files):
+    driver = await open_driver("libvirt", files[1])
+    machine = driver.machine(MachineSpec(*files, memory=256 << 20, cpus=1))
+    async with answering(machine) as link:
+        await machine.pause()
+        await machine.resume()
+        assert await shell(link, "echo alive") == "alive\\n"
+        (process,) = machine.process_ids()
+        print(*(line for line in Path(f"/proc/{process}/status").read_text().splitlines()
+                if line.startswith(("Uid", "Gid"))), sep="\\n")
+        owners = {path.stat().st_uid for path in files[0].rglob("*")}
+        print("owners", *owners, len(list(files[0].iterdir())), flush=True)
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), 9)
+    await machine.destroy()
+
+asyncio.run(main(*map(Path, sys.argv[3:])))
+"""
+
+
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_a_machine_of_another_user(base_image: Path, daemon: Daemon, how: str) -> None:
+    """Its process and its files are that user's; it ends with its maker, however that ends."""
+    home = daemon.directory / how
+    home.mkdir(mode=0o700)
+    image = daemon.directory / "image"
+    image.mkdir(exist_ok=True)
+    files = [image / name for name in ("kernel", "initrd", "root.qcow2")]
+    for file in files:
+        if not file.exists():
+            shutil.copyfile(base_image / file.name, file)
+            file.chmod(0o444)
+    machine = home / "machine"
+    machine.mkdir(mode=0o700)
+    for path in (home, machine):
+        os.chown(path, USER, USER)
+    done = subprocess.run(
+        [sys.executable, "-c", AS_ANOTHER_USER, str(USER), how, str(machine), *map(str, files)],
+        env={
+            **os.environ,
+            "BOINCVM_HOME": str(home),
+            "HOME": str(home),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path[1:]]),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == (0 if how == "ended" else -9), done
+    said = done.stdout.splitlines()
+    assert [line.split() for line in said[:2]] == [
+        [name, *[str(USER)] * 4] for name in ("Uid:", "Gid:")
+    ]
+    assert said[2].split() == ["owners", str(USER), "2"]
+    if how == "ended":
+        assert list(machine.iterdir()) == []
+        assert list((home / "cache" / "libvirt").iterdir()) == []
