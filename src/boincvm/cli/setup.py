@@ -26,7 +26,15 @@ examples:
   boincvm setup
   boincvm setup --dry-run       (show the command, and do nothing)
   boincvm setup --yes           (ask nothing, for scripts)
+  boincvm setup --driver libvirt  (libvirt beside QEMU, on Debian and Ubuntu)
 """
+
+
+_LIBVIRT = "libvirt"
+_BINDING_HINT = (
+    "pip install 'boincvm[libvirt]' brings its Python binding, in the environment of boincvm;"
+    " boincvm doctor says what else is missing"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("--dry-run", action="store_true", help="show the command, and do nothing")
     parser.add_argument("--yes", action="store_true", help="run the command without asking")
+    parser.add_argument(
+        "--driver", choices=[_LIBVIRT], help="install what this driver needs, not the best one"
+    )
     parser.add_argument("--json", action="store_true", help="the command as JSON, with --dry-run")
 
 
@@ -41,11 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Install what is missing; return 0 if a job can run then. Raises BoincvmError."""
     if arguments.json and not arguments.dry_run:
         raise UsageError("--json goes with --dry-run only", hint="boincvm setup --dry-run --json")
-    found = _best()
+    found = _working(arguments.driver)
     if found is not None:
         return _nothing_to_do(found, as_json=arguments.json)
     manager = package_manager(distribution())
-    command = install_command(manager, has_kvm=not kvm_remedy(), as_root=_as_root(manager))
+    command = _command(manager, arguments.driver)
     if arguments.json:
         print_json({"installed": None, "command": command})
         return ExitCode.SUCCESS
@@ -56,16 +67,39 @@ def run(arguments: argparse.Namespace) -> int:
         write_line("boincvm: nothing was installed")
         return ExitCode.HYPERVISOR_MISSING
     _install(command)
-    found = _best()
+    found = _working(arguments.driver)
     if found is None:
-        raise HostError("it is installed, and no job can run yet", hint="boincvm doctor says why")
+        hint = _BINDING_HINT if arguments.driver else "boincvm doctor says why"
+        raise HostError("it is installed, and no job can run yet", hint=hint)
     write_line(f"boincvm: {found.name} {found.verdict.version}: {found.reason}")
     return ExitCode.SUCCESS
 
 
-def _best() -> Ranked | None:
+def _working(driver: str | None) -> Ranked | None:
+    """Return that driver if it works here, or the best one if none is named."""
     verdicts, _ = checks.verdicts()
-    return best(rank(verdicts, Needs()))
+    ranked = rank(verdicts, Needs())
+    if driver is None:
+        return best(ranked)
+    return next((one for one in ranked if one.name == driver and one.verdict.is_usable), None)
+
+
+def _command(manager: PackageManager, driver: str | None) -> list[str]:
+    """Return the command that installs it. Raises HostError where nothing makes us root."""
+    with_libvirt, has_kvm = driver == _LIBVIRT, not kvm_remedy()
+
+    def command(as_root: str | None) -> list[str]:
+        return install_command(manager, has_kvm=has_kvm, as_root=as_root, with_libvirt=with_libvirt)
+
+    if not manager.needs_root or is_root():
+        return command(None)
+    for name in ("sudo", "doas"):
+        if find_program(name) is not None:
+            return command(name)
+    raise HostError(
+        "only root may install packages, and there is no sudo",
+        hint=f"as root: {' '.join(command(None))}",
+    )
 
 
 def _nothing_to_do(found: Ranked, *, as_json: bool) -> int:
@@ -74,19 +108,6 @@ def _nothing_to_do(found: Ranked, *, as_json: bool) -> int:
     else:
         print(f"nothing to install: {found.name} {found.verdict.version} is here ({found.reason})")
     return ExitCode.SUCCESS
-
-
-def _as_root(manager: PackageManager) -> str | None:
-    """Return the program that runs the command as root, if one is needed. Raises HostError."""
-    if not manager.needs_root or is_root():
-        return None
-    for name in ("sudo", "doas"):
-        if find_program(name) is not None:
-            return name
-    command = " ".join(install_command(manager, has_kvm=not kvm_remedy(), as_root=None))
-    raise HostError(
-        "only root may install packages, and there is no sudo", hint=f"as root: {command}"
-    )
 
 
 def _agrees() -> bool:

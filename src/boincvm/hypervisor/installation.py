@@ -22,6 +22,8 @@ class PackageManager(NamedTuple):
     without_kvm: tuple[str, ...] = ()
     """What is of use where KVM is not."""
     needs_root: bool = True
+    libvirt: tuple[str, ...] = ()
+    """libvirt's daemon with its QEMU driver, and what its Python binding is compiled with."""
 
 
 _DEBIAN = PackageManager(
@@ -29,6 +31,10 @@ _DEBIAN = PackageManager(
     ("-y",),
     ("qemu-system-x86", "qemu-utils", "util-linux"),
     ("user-mode-linux",),
+    libvirt=(
+        *("libvirt-daemon", "libvirt-daemon-driver-qemu"),
+        *("libvirt-dev", "pkg-config", "gcc", "libc6-dev"),
+    ),
 )
 MANAGERS = {
     "debian": _DEBIAN,
@@ -71,11 +77,21 @@ def package_manager(names: Sequence[str]) -> PackageManager:
     )
 
 
-def install_command(manager: PackageManager, *, has_kvm: bool, as_root: str | None) -> list[str]:
+def install_command(
+    manager: PackageManager, *, has_kvm: bool, as_root: str | None, with_libvirt: bool = False
+) -> list[str]:
     """Return the command, which asks nothing: whoever runs it has asked already.
 
-    `as_root`: the program that makes this user root for one command, None if none is needed.
+    `as_root`: the program that makes this user root for one command, None if none is needed. Raises
+    UnsupportedHostError if the packages of libvirt are wanted and not known.
     """
     packages = manager.packages if has_kvm else (*manager.packages, *manager.without_kvm)
+    if with_libvirt:
+        if not manager.libvirt:
+            raise UnsupportedHostError(
+                "boincvm does not know this system's packages of libvirt",
+                hint="install libvirt's daemon with its QEMU driver by hand",
+            )
+        packages = (*manager.packages, *manager.libvirt)
     prefix = [as_root] if as_root and manager.needs_root else []
     return [*prefix, *manager.command, *manager.assume_yes, *packages]

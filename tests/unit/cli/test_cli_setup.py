@@ -88,6 +88,26 @@ def test_what_is_here_is_not_installed(host, capsys):
     assert capsys.readouterr().out.startswith("nothing to install: qemu 7.2 is here")
 
 
+def test_libvirt_where_it_is_asked_for(host, capfd, monkeypatch):
+    (host / "installed").touch()  # QEMU is here, and does not count
+    assert main(["setup", "--driver", "libvirt", "--dry-run"]) == 0
+    command = capfd.readouterr().out.strip()
+    assert command.startswith(f"{DEBIAN} libvirt-daemon libvirt-daemon-driver-qemu ")
+    assert main(["setup", "--driver", "libvirt", "--yes"]) == ExitCode.HOST
+    assert "pip install 'boincvm[libvirt]'" in capfd.readouterr().err
+    assert (host / "installed").read_text() == f"{command.removeprefix('apt-get ')}\n"
+    monkeypatch.setattr(checks, "verdicts", lambda: ({"qemu": GOOD, "libvirt": GOOD}, []))
+    assert main(["setup", "--driver", "libvirt"]) == 0
+    assert capfd.readouterr().out.startswith("nothing to install: libvirt 7.2 is here")
+    assert main(["setup", "--driver", "uml"]) == ExitCode.USAGE
+
+
+def test_libvirt_of_a_system_that_nobody_knows(host, monkeypatch, capfd):
+    monkeypatch.setattr(setup, "distribution", lambda: ("fedora",))
+    assert main(["setup", "--driver", "libvirt", "--dry-run"]) == ExitCode.HOST
+    assert "packages of libvirt" in capfd.readouterr().err
+
+
 def test_an_installation_that_fails(host, capfd):
     (host / "bin/apt-get").write_text("#!/bin/sh\necho no network >&2\nexit 100\n")
     assert main(["setup", "--yes"]) == ExitCode.HOST
@@ -154,11 +174,14 @@ def test_the_names_of_a_distribution():
     assert names_of("nothing\n") == ()
 
 
-def test_debian_has_these_packages():
+@pytest.mark.parametrize("with_libvirt", [False, True])
+def test_debian_has_these_packages(with_libvirt):
     """The real command on the real system, but for what it would change."""
     program = shutil.which("apt-get")
     assert program is not None, "these tests run on Debian"
-    command = install_command(package_manager(distribution()), has_kvm=False, as_root=None)
+    command = install_command(
+        package_manager(distribution()), has_kvm=False, as_root=None, with_libvirt=with_libvirt
+    )
     assert Path(program).name == command[0]
     done = subprocess.run(
         [program, "--simulate", *command[1:]],
