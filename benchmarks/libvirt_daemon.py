@@ -67,10 +67,14 @@ _SETTINGS = """
 auth_unix_rw = "none"
 unix_sock_rw_perms = "0777"
 """
-_QEMU_SETTINGS = """
-user = "root"
-group = "root"
-"""
+_QEMU_SETTINGS = 'stdio_handler = "file"'
+"""Instead of another daemon, virtlogd."""
+_USER = "libvirt-qemu"
+"""The user that Debian's libvirt looks for, whether any machine runs as it or not."""
+_ACCOUNTS = {
+    "passwd": f"{_USER}:x:64055:64055::/:/usr/sbin/nologin\n",
+    "group": f"{_USER}:x:64055:\n",
+}
 
 
 def start_system(directory: Path) -> Daemon:
@@ -86,8 +90,11 @@ def start_system(directory: Path) -> Daemon:
         Path(place).mkdir(mode=0o755, parents=True, exist_ok=True)  # of Debian's package, mostly
         mounts += [str(directory / name), place]
     (directory / "etc" / "libvirtd.conf").write_text(_SETTINGS)
-    # Its user libvirt-qemu comes with a package that also starts a daemon of the host.
     (directory / "etc" / "qemu.conf").write_text(_QEMU_SETTINGS)
+    for name, line in _ACCOUNTS.items():  # they come with a package that starts a host's daemon
+        known = (Path("/etc") / name).read_text()
+        (directory / name).write_text(known if f"{_USER}:" in known else known + line)
+        mounts += [str(directory / name), f"/etc/{name}"]
     daemon = [_program(), "--pid-file", str(directory / "pid")]
     command = ["unshare", "--mount", "sh", "-c", _OWN_FILES, "sh", *mounts, "--", *daemon]
     return Daemon(directory, _start(command, directory, {}), is_system=True)

@@ -14,6 +14,12 @@ VIR_DOMAIN_EVENT_STOPPED_FAILED: int
 VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: int
 VIR_DOMAIN_METADATA_ELEMENT: int
 VIR_DOMAIN_PAUSED: int
+VIR_DOMAIN_RUNNING: int
+VIR_DOMAIN_SAVE_PAUSED: int
+VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC: int
+VIR_DOMAIN_SNAPSHOT_CREATE_LIVE: int
+VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA: int
+VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT: int
 VIR_DOMAIN_START_AUTODESTROY: int
 VIR_ERR_NO_DOMAIN: int
 VIR_ERR_NO_DOMAIN_METADATA: int
@@ -33,8 +39,10 @@ class virDomain:  # noqa: N801
     def memoryStats(self) -> dict[str, int]: ...  # noqa: N802
     def metadata(self, type: int, uri: str | None, flags: int = 0) -> str: ...  # noqa: A002
     def resume(self) -> int: ...
+    def saveFlags(self, to: str, dxml: str | None = None, flags: int = 0) -> int: ...  # noqa: N802
     def setMemoryFlags(self, memory: int = 0, flags: int = 0) -> int: ...  # noqa: N802
     def setMemoryStatsPeriod(self, period: int, flags: int = 0) -> int: ...  # noqa: N802
+    def snapshotCreateXML(self, xmlDesc: str, flags: int = 0) -> object: ...  # noqa: N802, N803
     def state(self, flags: int = 0) -> list[int]: ...
     def suspend(self) -> int: ...
     def updateDeviceFlags(self, xml: str, flags: int = 0) -> int: ...  # noqa: N802
@@ -52,9 +60,12 @@ class virConnect:  # noqa: N801
         opaque: object,
     ) -> int: ...
     def getLibVersion(self) -> int: ...  # noqa: N802
+    def getVersion(self) -> int: ...  # noqa: N802
     def isAlive(self) -> int: ...  # noqa: N802
     def listAllDomains(self, flags: int = 0) -> list[virDomain]: ...  # noqa: N802
+    def lookupByUUIDString(self, uuidstr: str) -> virDomain: ...  # noqa: N802
     def lookupByName(self, name: str) -> virDomain: ...  # noqa: N802
+    def restoreFlags(self, frm: str, dxml: str | None = None, flags: int = 0) -> int: ...  # noqa: N802
     def registerCloseCallback(  # noqa: N802
         self, cb: Callable[[virConnect, int, object], None], opaque: object
     ) -> int: ...

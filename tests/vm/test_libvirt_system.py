@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from benchmarks.libvirt_daemon import Daemon
 from support.driven import LIMIT
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
-USER = 61234
-"""An ordinary user, who has no name and no files on this host."""
+USER, GROUP = pwd.getpwnam("nobody")[2:4]
+"""An ordinary user, who has no files on this host."""
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a system's libvirt daemon"),
@@ -67,9 +68,9 @@ import libvirt
 from support.driven import answering, run, shell
 import boincvm.hypervisor.libvirt.driver, boincvm.hypervisor.qemu.package
 
-user = int(sys.argv[1])
+user, group = map(int, sys.argv[1].split(":"))
 os.setgroups([])
-os.setresgid(user, user, user)
+os.setresgid(group, group, group)
 os.setresuid(user, user, user)
 
 async def main(*files):
@@ -86,13 +87,23 @@ async def main(*files):
         print("owners", *owners, len(list(files[0].iterdir())), flush=True)
         if sys.argv[2] == "killed":
             os.kill(os.getpid(), 9)
+        if sys.argv[2] == "saved":
+            await link.quiesce(60)
+            state = link.state()
+            kept = await machine.checkpointing.save(1)
+    if sys.argv[2] == "saved":
+        assert {path.stat().st_uid for path in files[0].rglob("*")} == {user}
+        machine = driver.restore(machine.spec, kept)
+        async with answering(machine, state) as link:
+            await link.attach(60, let_run=machine.resume)
+            assert await shell(link, "echo alive") == "alive\\n"
     await machine.destroy()
 
 asyncio.run(main(*map(Path, sys.argv[3:])))
 """
 
 
-@pytest.mark.parametrize("how", ["ended", "killed"])
+@pytest.mark.parametrize("how", ["ended", "killed", "saved"])
 def test_a_machine_of_another_user(base_image: Path, daemon: Daemon, how: str) -> None:
     """Its process and its files are that user's; it ends with its maker, however that ends."""
     home = daemon.directory / how
@@ -107,9 +118,17 @@ def test_a_machine_of_another_user(base_image: Path, daemon: Daemon, how: str) -
     machine = home / "machine"
     machine.mkdir(mode=0o700)
     for path in (home, machine):
-        os.chown(path, USER, USER)
+        os.chown(path, USER, GROUP)
     done = subprocess.run(
-        [sys.executable, "-c", AS_ANOTHER_USER, str(USER), how, str(machine), *map(str, files)],
+        [
+            sys.executable,
+            "-c",
+            AS_ANOTHER_USER,
+            f"{USER}:{GROUP}",
+            how,
+            str(machine),
+            *map(str, files),
+        ],
         env={
             **os.environ,
             "BOINCVM_HOME": str(home),
@@ -121,12 +140,13 @@ def test_a_machine_of_another_user(base_image: Path, daemon: Daemon, how: str) -
         timeout=200,
         check=False,
     )
-    assert done.returncode == (0 if how == "ended" else -9), done
+    assert done.returncode == (-9 if how == "killed" else 0), done
     said = done.stdout.splitlines()
     assert [line.split() for line in said[:2]] == [
-        [name, *[str(USER)] * 4] for name in ("Uid:", "Gid:")
+        ["Uid:", *[str(USER)] * 4],
+        ["Gid:", *[str(GROUP)] * 4],
     ]
     assert said[2].split() == ["owners", str(USER), "2"]
-    if how == "ended":
+    if how != "killed":
         assert list(machine.iterdir()) == []
         assert list((home / "cache" / "libvirt").iterdir()) == []

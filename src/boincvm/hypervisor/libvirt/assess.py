@@ -6,12 +6,21 @@ from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.doctor import FindKernel
 from boincvm.hypervisor.libvirt.connection import LibvirtError, connect, translate
 from boincvm.hypervisor.libvirt.library import INSTALL_HINT
+from boincvm.hypervisor.libvirt.saved import version_text
 from boincvm.hypervisor.libvirt.uri import VARIABLES, Uri, chosen_uri
 from boincvm.hypervisor.registry import find_driver
 from boincvm.hypervisor.verdict import Abilities, Ability, Speed, Verdict, unusable
 
 ABILITIES = Abilities(
-    frozenset({Ability.NETWORK, Ability.BALLOON, Ability.TRANSFER_DISK, Ability.FIRMWARE})
+    frozenset(
+        {
+            Ability.CHECKPOINT,
+            Ability.NETWORK,
+            Ability.BALLOON,
+            Ability.TRANSFER_DISK,
+            Ability.FIRMWARE,
+        }
+    )
 )
 _PLAIN_QEMU = "qemu"
 DAEMON_HINT = (
@@ -33,14 +42,15 @@ def assess(find_kernel: FindKernel) -> Verdict:
         number = translate(connection.getLibVersion)
     finally:
         connection.close()
-    version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+    version, abilities = version_text(number), ABILITIES
     if uri.hypervisor != "qemu":
         verdict = Verdict(acceleration=f"{uri.hypervisor}, unproved")
+        abilities = Abilities(ABILITIES.of_machines - {Ability.CHECKPOINT})
     else:
         verdict = _of_qemu(find_kernel)
         if verdict.trouble:
             return verdict
-    return verdict._replace(version=version, abilities=ABILITIES)
+    return verdict._replace(version=version, abilities=abilities)
 
 
 def _of_qemu(find_kernel: FindKernel) -> Verdict:

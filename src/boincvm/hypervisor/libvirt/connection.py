@@ -21,6 +21,8 @@ ANSWER_LIMIT = 60.0
 """Seconds within which libvirt answers."""
 START_LIMIT = 300.0
 """The same for a start: a daemon's first one tries out all of the host's QEMUs."""
+SAVE_LIMIT = 1800.0
+"""The same for a save: gigabytes of memory go to a disk."""
 _HINT = "`boincvm doctor` tests this host; the daemon's own log may tell more"
 
 OnLifecycle = Callable[[int, int], None]

@@ -21,6 +21,10 @@ PREFIX = "boincvm-"
 """Of our domains' names."""
 PORT_NAME = "boincvm.agent"
 WINDOW_SERIAL = "boincvm-window"
+NEWEST_TYPE = "q35"
+"""The machine type of that kind which the hypervisor takes for a new machine."""
+ROOT_TARGET, WINDOW_TARGET = "vda", "vdb"
+"""What libvirt calls the disks."""
 CARD_ADDRESS = "52:54:00:b0:1c:01"
 """Each machine has a network of its own, so all cards have the same address."""
 _ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
@@ -54,6 +58,7 @@ class Domain(NamedTuple):
     link: Path
     console: Path
     """Sockets that the hypervisor connects to."""
+    machine_type: str = NEWEST_TYPE
 
     @property
     def name(self) -> str:
@@ -69,7 +74,7 @@ def definition(spec: MachineSpec, domain: Domain) -> str:
     SubElement(metadata, f"{{{NAMESPACE}}}machine", id=domain.id)
     _text(root, "memory", str(spec.memory >> 10), unit="KiB")
     _text(root, "vcpu", str(spec.cpus))
-    _boot(root, spec)
+    _boot(root, spec, domain)
     _processor(root, domain)
     SubElement(root, "clock", offset="utc")
     for event in ("on_poweroff", "on_reboot", "on_crash"):
@@ -94,9 +99,9 @@ def _kind(domain: Domain) -> str:
     return "kvm" if domain.is_accelerated else "qemu"
 
 
-def _boot(root: Element, spec: MachineSpec) -> None:
+def _boot(root: Element, spec: MachineSpec, domain: Domain) -> None:
     system = SubElement(root, "os")
-    _text(system, "type", "hvm", arch="x86_64", machine="q35")
+    _text(system, "type", "hvm", arch="x86_64", machine=domain.machine_type)
     if spec.kernel is None:
         SubElement(system, "boot", dev="hd")
         return
@@ -131,7 +136,7 @@ def _processor(root: Element, domain: Domain) -> None:
 def _devices(devices: Element, spec: MachineSpec, domain: Domain) -> None:
     SubElement(devices, "controller", type="usb", model="none")
     _root_disk(devices, spec, domain.layers)
-    window = _disk(devices, domain.window, "raw", "vdb", "unsafe")
+    window = _disk(devices, domain.window, "raw", WINDOW_TARGET, "unsafe")
     _text(window, "serial", WINDOW_SERIAL)
     _address(window, 3)
     _address(SubElement(devices, "controller", type="virtio-serial", index="0"), 4)
@@ -162,7 +167,9 @@ def _address(device: Element, slot: int) -> None:
 
 def _root_disk(devices: Element, spec: MachineSpec, layers: Sequence[Layer]) -> None:
     top, *below = layers
-    disk = _disk(devices, top.path, top.format, "vda", "writeback" if spec.durable else "unsafe")
+    disk = _disk(
+        devices, top.path, top.format, ROOT_TARGET, "writeback" if spec.durable else "unsafe"
+    )
     _address(disk, 2)
     # Said in full: neither libvirt nor QEMU believes what a file says lies beneath it.
     parent = disk

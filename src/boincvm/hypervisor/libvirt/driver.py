@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.contract import Checkpoint, Finding, MachineSpec
 from boincvm.hypervisor.libvirt.assess import is_accelerated
-from boincvm.hypervisor.libvirt.connection import START_LIMIT, call, connect
+from boincvm.hypervisor.libvirt.connection import ANSWER_LIMIT, START_LIMIT, call, connect
 from boincvm.hypervisor.libvirt.home import remove_orphans
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
-from boincvm.hypervisor.libvirt.uri import Uri, chosen_uri
+from boincvm.hypervisor.libvirt.saved import Versions, check_versions, examine, read_saved_state
+from boincvm.hypervisor.libvirt.uri import SAVES, Uri, chosen_uri
 from boincvm.side_thread import in_side_thread
 
 
@@ -17,15 +18,27 @@ class LibvirtDriver:
     name = "libvirt"
     has_firmware = True
     most_cpus: int | None = None
-    saved_machines = None
     golden_snapshots = None
 
-    def __init__(self, uri: Uri, *, is_accelerated: bool) -> None:
+    def __init__(self, uri: Uri, versions: Versions) -> None:
         self.uri = uri
-        self.is_accelerated = is_accelerated
+        self.versions = versions
+
+    @property
+    def saved_machines(self) -> "LibvirtDriver | None":
+        return self if self.uri.hypervisor == SAVES else None
 
     def machine(self, spec: MachineSpec) -> LibvirtMachine:
-        return LibvirtMachine(spec, self.uri, is_accelerated=self.is_accelerated)
+        return LibvirtMachine(spec, self.uri, self.versions)
+
+    def restore(self, spec: MachineSpec, checkpoint: Checkpoint) -> LibvirtMachine:
+        """Implement `SavedMachines.restore`."""
+        check_versions(read_saved_state(checkpoint), self.versions)
+        return LibvirtMachine(spec, self.uri, self.versions, checkpoint)
+
+    def examine(self, checkpoint: Checkpoint) -> list[Finding]:
+        """Implement `SavedMachines.examine`."""
+        return examine(read_saved_state(checkpoint), self.versions)
 
 
 async def open_driver(kernel: Path | None) -> LibvirtDriver:
@@ -35,7 +48,18 @@ async def open_driver(kernel: Path | None) -> LibvirtDriver:
     """
     uri = chosen_uri()
     await call(START_LIMIT, clean, uri)
-    return LibvirtDriver(uri, is_accelerated=await in_side_thread(is_accelerated, uri, kernel))
+    accelerated = await in_side_thread(is_accelerated, uri, kernel)
+    return LibvirtDriver(uri, await call(ANSWER_LIMIT, _versions, uri, accelerated))
+
+
+def _versions(uri: Uri, accelerated: bool) -> Versions:
+    connection = connect(uri)
+    try:
+        # Xen's and others' drivers may not tell a version.
+        version = connection.getVersion() if uri.hypervisor == SAVES else 0
+        return Versions(uri.hypervisor, version, connection.getLibVersion(), accelerated)
+    finally:
+        connection.close()
 
 
 def clean(uri: Uri | None = None) -> int:

@@ -44,8 +44,11 @@ class Home:
         self._lock = lock
 
     @classmethod
-    def make(cls, uri: Uri) -> "Home":
-        """Make a new one. Raises HypervisorError, HostDiskFullError."""
+    def make(cls, uri: Uri, identity: str = "") -> "Home":
+        """Make a new one, for the domain with that id if it must have one.
+
+        Raises HypervisorError, HostDiskFullError.
+        """
         homes = _homes()
         if len(os.fsencode(homes / "12345678" / CONSOLE)) > _LONGEST_SOCKET:
             raise HypervisorError(
@@ -54,11 +57,16 @@ class Home:
             )
         try:
             make_directory(homes)
-            directory = homes / secrets.token_hex(4)
+            directory = homes / (identity or secrets.token_hex(4))
             directory.mkdir(mode=0o700)
             lock = open_lock(directory / _LOCK)
             try_lock(lock)
             (directory / _URI).write_text(uri.text)
+        except FileExistsError as error:
+            raise HypervisorError(
+                f"the saved machine runs already, or {directory} was left by one",
+                hint="end it; `boincvm doctor --clean` removes what is left of one",
+            ) from error
         except OSError as error:
             raise host_error("the machine cannot be made", error, HypervisorError) from error
         return cls(directory, lock)

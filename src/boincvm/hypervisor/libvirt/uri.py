@@ -13,6 +13,8 @@ VARIABLES = ("BOINCVM_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI")
 libvirt's own."""
 _TRANSPORTS = ("", "unix")
 """What follows the "+" of a URI that leads to this host."""
+SAVES = "qemu"
+"""The hypervisor whose machines can be saved."""
 _CLOSES_WITH_US = ("qemu", "bhyve")
 """Hypervisors whose libvirt driver ends a machine when its maker's connection closes."""
 

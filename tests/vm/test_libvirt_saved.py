@@ -1,0 +1,241 @@
+"""Machines that libvirt saves: what the conformance suite does not ask."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import libvirt
+import pytest
+from benchmarks import libvirt_daemon
+
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor import qcow2
+from boincvm.hypervisor.contract import Checkpoint, MachineSpec, MachineState
+from boincvm.hypervisor.libvirt.driver import LibvirtDriver
+from boincvm.hypervisor.libvirt.machine import LibvirtMachine
+from boincvm.hypervisor.registry import open_driver
+from support.driven import LIMIT, answering, shell
+from support.small_disk import needs_namespaces, small_disk
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_libvirt() -> Iterator[None]:
+    with libvirt_daemon.running() as daemon, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
+        yield
+
+
+@pytest.fixture
+def connection() -> Iterator[libvirt.virConnect]:
+    connection = libvirt.open(os.environ["BOINCVM_LIBVIRT_URI"])
+    yield connection
+    assert connection.listAllDomains() == []
+    connection.close()
+
+
+@pytest.fixture
+def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
+    directory = tmp_path / "a machine: its place"
+    directory.mkdir(mode=0o700)
+    files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
+    return MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+
+
+@pytest.fixture
+async def driver(base_image: Path) -> LibvirtDriver:
+    driver = await open_driver("libvirt", base_image / "kernel")
+    assert isinstance(driver, LibvirtDriver)
+    return driver
+
+
+@asynccontextmanager
+async def destroyed(machine: LibvirtMachine) -> AsyncIterator[LibvirtMachine]:
+    try:
+        yield machine
+    finally:
+        await machine.destroy()
+    assert list(machine.spec.directory.iterdir()) == []
+
+
+async def saved(driver: LibvirtDriver, spec: MachineSpec) -> tuple[Checkpoint, dict[str, object]]:
+    """Save a machine whose guest has a file; return the checkpoint and the link's state."""
+    machine = driver.machine(spec)
+    async with answering(machine) as link:
+        assert await shell(link, "echo kept >/root/file; cat /root/file") == "kept\n"
+        await link.quiesce(LIMIT)
+        state = link.state()
+        return await machine.save(1), state
+
+
+async def test_layers_that_cannot_be_recorded(driver: LibvirtDriver, spec: MachineSpec) -> None:
+    """The machine is as it was before: on the layers that were recorded last."""
+
+    async def fail(layers: tuple[str, ...]) -> None:
+        raise RuntimeError(f"cannot record {len(layers)} layers")
+
+    async with destroyed(driver.machine(spec)) as machine, answering(machine) as link:
+        before = machine.disk_layers
+        files = {path.name for path in spec.directory.iterdir()}
+        with pytest.raises(RuntimeError, match="cannot record"):
+            await machine.checkpoint(1, fail)
+        assert machine.disk_layers == before
+        assert machine.state is MachineState.RUNNING
+        assert {path.name for path in spec.directory.iterdir()} == files
+        assert await shell(link, "echo alive") == "alive\n"
+
+
+async def test_a_disk_of_layers(driver: LibvirtDriver, spec: MachineSpec) -> None:
+    """Each checkpoint adds one, of which no file names another; a boot from them has it all."""
+    recorded = []
+
+    async def record(layers: tuple[str, ...]) -> None:
+        assert (spec.directory / layers[-1]).exists()
+        recorded.append(layers)
+
+    machine = driver.machine(spec)
+    async with answering(machine) as link:
+        for number in (1, 2, 3):
+            await shell(link, f"echo {number} >/root/{number}; sync")
+            await machine.checkpoint(number, record)
+        await shell(link, "echo 4 >/root/4; sync")
+    await machine.stop()
+    assert machine.disk_layers == recorded[-1]
+    assert [len(layers) for layers in recorded] == [2, 3, 4]
+    for name in recorded[-1]:
+        qcow2.check_disk(spec.directory / name)
+    booted = driver.machine(spec._replace(layers=recorded[-1]))
+    async with destroyed(booted), answering(booted) as link:
+        assert await shell(link, "cat /root/[1-4]") == "1\n2\n3\n4\n"
+
+
+async def test_a_domain_of_the_same_name(
+    driver: LibvirtDriver, spec: MachineSpec, connection: libvirt.virConnect
+) -> None:
+    """Somebody else's stays, and the saved machine is as good as before once it has gone."""
+    last, state = await saved(driver, spec)
+    text = f"""<domain type="qemu"><name>boincvm-{last.machine["id"]}</name>
+        <memory>65536</memory><os><type arch="x86_64">hvm</type></os></domain>"""
+    foreign = connection.createXML(text)
+    with pytest.raises(HypervisorError, match="already"):
+        await driver.restore(spec, last).start()
+    assert foreign.isActive()
+    foreign.destroy()
+    restored = driver.restore(spec, last)
+    async with destroyed(restored), answering(restored, state) as link:
+        await link.attach(LIMIT, let_run=restored.resume)
+        assert await shell(link, "cat /root/file") == "kept\n"
+        with pytest.raises(HypervisorError, match="runs already"):
+            await driver.restore(spec, last).start()
+        assert await shell(link, "echo alive") == "alive\n"
+
+
+RESUMED = """
+import asyncio, json, os, signal, sys
+from pathlib import Path
+from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec
+from boincvm.hypervisor.registry import open_driver
+
+async def main(table, *files):
+    driver = await open_driver("libvirt", Path(files[1]))
+    kept = json.loads(table)
+    seals = {name: FileSeal(*seal) for name, seal in kept["files"].items()}
+    spec = MachineSpec(*map(Path, files), memory=256 << 20, cpus=1)
+    machine = driver.restore(spec, Checkpoint(kept["number"], seals, kept["machine"]))
+    await machine.start()
+    await machine.resume()
+    print(*machine.process_ids(), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_resumed_machine_ends_with_its_maker(
+    driver: LibvirtDriver, spec: MachineSpec, connection: libvirt.virConnect
+) -> None:
+    """However that ends; and another process resumes from the same checkpoint."""
+    last, state = await saved(driver, spec)
+    files = [spec.directory, spec.kernel, spec.initrd, spec.root]
+    maker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", RESUMED, json.dumps(last._asdict()), *map(str, files)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert maker.stdin is not None
+    assert maker.stdout is not None
+    async with asyncio.timeout(LIMIT):
+        process = os.pidfd_open(int(await maker.stdout.readline()))
+        try:
+            assert len(connection.listAllDomains()) == 1
+            maker.stdin.close()
+            assert await maker.wait() == -signal.SIGKILL
+            ended = asyncio.Event()
+            asyncio.get_running_loop().add_reader(process, ended.set)
+            await ended.wait()
+            asyncio.get_running_loop().remove_reader(process)
+        finally:
+            os.close(process)
+    await open_driver("libvirt", spec.kernel)  # removes what was left
+    restored = driver.restore(spec, last)
+    async with destroyed(restored), answering(restored, state) as link:
+        await link.attach(LIMIT, let_run=restored.resume)
+        assert await shell(link, "cat /root/file") == "kept\n"
+
+
+FULL = """
+import asyncio, os, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+from benchmarks import libvirt_daemon
+from boincvm.errors import HostDiskFullError
+from boincvm.hypervisor.contract import MachineSpec, MachineState
+from boincvm.hypervisor.registry import open_driver
+from support.driven import answering, shell
+
+async def main(*files):
+    driver = await open_driver("libvirt", files[1])
+    machine = driver.machine(MachineSpec(*files, memory=256 << 20, cpus=1))
+    async with answering(machine) as link:
+        for save in (machine.checkpoint, machine.save):
+            try:
+                await save(1)
+            except HostDiskFullError as error:
+                print(error.message)
+            assert machine.state is MachineState.RUNNING
+            assert not list(files[0].glob("memory-*"))
+            print(await shell(link, "echo alive"), end="")
+    await machine.destroy()
+
+with libvirt_daemon.running() as daemon:
+    os.environ["BOINCVM_LIBVIRT_URI"] = daemon.uri
+    asyncio.run(main(*map(Path, sys.argv[2:])))
+"""
+
+
+@needs_namespaces
+def test_a_full_disk(base_image: Path) -> None:
+    """The machine is told to be as it was, and its guest runs on."""
+    names = ("kernel", "initrd", "root.qcow2")
+    with TemporaryDirectory(prefix="lv") as place:
+        files = [Path(place), *(base_image / name for name in names)]
+        root = str(Path(__file__).parents[2])
+        done = subprocess.run(
+            [*small_disk("48m", Path(place)), sys.executable, "-c", FULL, root, *map(str, files)],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+    said = "the host's disk is full, so the machine cannot be saved\nalive\n"
+    assert done.returncode == 0
+    assert done.stdout == said * 2
