@@ -18,7 +18,7 @@ class LibvirtPackage(BuiltInPackage):
 
     name = "libvirt"
     proved_by = (
-        "the real libvirt 9.0 with QEMU 7.2 under emulation, a session's daemon;"
+        "the real libvirt 9.0 with QEMU 7.2 under emulation, daemons of a session and of a system;"
         " others than QEMU: nothing yet"
     )
 

@@ -115,7 +115,8 @@ async def _uses(domain: libvirt.virDomain, layer: Path) -> bool:
 async def write_memory(domain: libvirt.virDomain, path: Path) -> None:
     """Write the memory and end the domain; if that fails it runs on. Raises HypervisorError."""
     with _saving_to(path):
-        await call(SAVE_LIMIT, domain.saveFlags, str(path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+        # Not VIR_DOMAIN_SAVE_PAUSED: with it a guest whose save has failed would stay paused.
+        await call(SAVE_LIMIT, domain.saveFlags, str(path))
 
 
 @contextmanager
