@@ -67,8 +67,11 @@ _SETTINGS = """
 auth_unix_rw = "none"
 unix_sock_rw_perms = "0777"
 """
-_QEMU_SETTINGS = 'stdio_handler = "file"'
-"""Instead of another daemon, virtlogd."""
+_QEMU_SETTINGS = """
+stdio_handler = "file"
+cgroup_controllers = []
+"""
+"""Neither another daemon, virtlogd, nor control groups, which would stay."""
 _USER = "libvirt-qemu"
 """The user that Debian's libvirt looks for, whether any machine runs as it or not."""
 _ACCOUNTS = {
