@@ -27,7 +27,7 @@ BECOME = [
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 ]
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a system's libvirt daemon"),
 ]
 
@@ -55,7 +55,7 @@ def test_a_run_of_root(base_image: Path) -> None:
         input="x" * 10_000,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 7, done.stderr
@@ -81,28 +81,15 @@ async def main(*files):
                 if line.startswith(("Uid", "Gid"))), sep="\\n")
         owners = {path.stat().st_uid for path in files[0].rglob("*")}
         print("owners", *owners, len(list(files[0].iterdir())), flush=True)
-        if sys.argv[1] == "killed":
-            os.kill(os.getpid(), 9)
-        if sys.argv[1] == "saved":
-            await link.quiesce(60)
-            state = link.state()
-            kept = await machine.checkpointing.save(1)
-    if sys.argv[1] == "saved":
-        assert {path.stat().st_uid for path in files[0].rglob("*")} == {os.getuid()}
-        machine = driver.restore(machine.spec, kept)
-        async with answering(machine, state) as link:
-            await link.attach(60, let_run=machine.resume)
-            assert await shell(link, "echo alive") == "alive\\n"
     await machine.destroy()
 
-asyncio.run(main(*map(Path, sys.argv[2:])))
+asyncio.run(main(*map(Path, sys.argv[1:])))
 """
 
 
-@pytest.mark.parametrize("how", ["ended", "killed", "saved"])
-def test_a_machine_of_another_user(base_image: Path, daemon: Daemon, how: str) -> None:
-    """Its process and its files are that user's; it ends with its maker, however that ends."""
-    home = daemon.directory / how
+def test_a_machine_of_another_user(base_image: Path, daemon: Daemon) -> None:
+    """Its process and its files are that user's, and nothing is left."""
+    home = daemon.directory / "home"
     home.mkdir(mode=0o700)
     image = daemon.directory / "image"
     image.mkdir(exist_ok=True)
@@ -116,7 +103,7 @@ def test_a_machine_of_another_user(base_image: Path, daemon: Daemon, how: str) -
     for path in (home, machine):
         os.chown(path, USER, GROUP)
     done = subprocess.run(
-        [*BECOME, sys.executable, "-c", AS_ANOTHER_USER, how, str(machine), *map(str, files)],
+        [*BECOME, sys.executable, "-c", AS_ANOTHER_USER, str(machine), *map(str, files)],
         env={
             **os.environ,
             "BOINCVM_HOME": str(home),
@@ -125,16 +112,15 @@ def test_a_machine_of_another_user(base_image: Path, daemon: Daemon, how: str) -
         },
         stdout=subprocess.PIPE,
         text=True,
-        timeout=200,
+        timeout=900,
         check=False,
     )
-    assert done.returncode == (-9 if how == "killed" else 0), done
+    assert done.returncode == 0, done
     said = done.stdout.splitlines()
     assert [line.split() for line in said[:2]] == [
         ["Uid:", *[str(USER)] * 4],
         ["Gid:", *[str(GROUP)] * 4],
     ]
     assert said[2].split() == ["owners", str(USER), "2"]
-    if how != "killed":
-        assert list(machine.iterdir()) == []
-        assert list((home / "cache" / "libvirt").iterdir()) == []
+    assert list(machine.iterdir()) == []
+    assert list((home / "cache" / "libvirt").iterdir()) == []

@@ -79,7 +79,7 @@ class Connection:
     @classmethod
     async def open(cls, uri: Uri) -> "Connection":
         """Connect. Raises HypervisorMissingError, HypervisorError."""
-        return cls(await call(ANSWER_LIMIT, connect, uri))
+        return cls(await call(START_LIMIT, connect, uri))
 
     @property
     def handle(self) -> "virConnect":

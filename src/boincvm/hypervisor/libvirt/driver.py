@@ -4,7 +4,7 @@ from pathlib import Path
 
 from boincvm.hypervisor.contract import Checkpoint, Finding, MachineSpec
 from boincvm.hypervisor.libvirt.assess import is_accelerated
-from boincvm.hypervisor.libvirt.connection import ANSWER_LIMIT, START_LIMIT, call, connect
+from boincvm.hypervisor.libvirt.connection import START_LIMIT, call, connect
 from boincvm.hypervisor.libvirt.home import remove_orphans
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
 from boincvm.hypervisor.libvirt.saved import Versions, check_versions, examine, read_saved_state
@@ -49,7 +49,7 @@ async def open_driver(kernel: Path | None) -> LibvirtDriver:
     uri = chosen_uri()
     await call(START_LIMIT, clean, uri)
     accelerated = await in_side_thread(is_accelerated, uri, kernel)
-    return LibvirtDriver(uri, await call(ANSWER_LIMIT, _versions, uri, accelerated))
+    return LibvirtDriver(uri, await call(START_LIMIT, _versions, uri, accelerated))
 
 
 def _versions(uri: Uri, accelerated: bool) -> Versions:
