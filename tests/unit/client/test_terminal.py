@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -57,11 +59,18 @@ def talk(far: subprocess.Popen[bytes], typed: bytes) -> str:
     with far:
         assert far.stdin is not None
         assert far.stdout is not None
-        far.stdin.write(typed)
-        far.stdin.flush()
+        # Apart from reading, as at the near end: neither waits for the other.
+        typing = threading.Thread(target=_type, args=(far.stdin, typed))
+        typing.start()
         shown = far.stdout.read().decode("latin-1")
         far.wait(LIMIT)
+        typing.join(LIMIT)
     return shown
+
+
+def _type(keyboard: IO[bytes], typed: bytes) -> None:
+    keyboard.write(typed)
+    keyboard.flush()
 
 
 def test_a_shell_has_a_terminal_of_its_own_and_the_window_s_size():

@@ -383,7 +383,7 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
     program = (
         "import asyncio, os, sys\n"
         "from pathlib import Path\n"
-        "from boincvm.host.process_tree import children, descendants\n"
+        "from boincvm.host.process_tree import children, command_line, descendants\n"
         "from boincvm.wrapper.tasks.host_program import HostProgram\n"
         "def state(pid):\n"
         "    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]\n"
@@ -392,7 +392,8 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
         "    if len(children(guard)) != 2 or not Path('ignores').exists():\n"
         "        return False\n"
         "    pids = list(descendants(guard))\n"
-        "    return len(pids) == 4 and 'T' in map(state, pids)\n"
+        "    sleeps = any(command_line(pid)[:1] == [b'sleep'] for pid in pids)\n"
+        "    return sleeps and len(pids) == 4 and 'T' in map(state, pids)\n"
         "async def main():\n"
         f"    task = HostProgram.start(({SH!r}, '-c', sys.argv[1]), directory=Path(),\n"
         "        environment=dict(os.environ), stdin=None, stdout=Path('out'), stderr=None,\n"
@@ -408,10 +409,12 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
     )
     with wrapper:
         assert wrapper.stdout is not None
-        pids = [int(word) for word in wrapper.stdout.readline().split()]
-        assert len(pids) == 5
-        descriptors = [os.pidfd_open(pid) for pid in pids]
-        wrapper.kill()
+        try:
+            pids = [int(word) for word in wrapper.stdout.readline().split()]
+            assert len(pids) == 5
+            descriptors = [os.pidfd_open(pid) for pid in pids]
+        finally:
+            wrapper.kill()
     try:
         for descriptor in descriptors:
             assert select.select([descriptor], [], [], LIMIT)[0]
