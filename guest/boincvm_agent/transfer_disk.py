@@ -7,6 +7,7 @@ first half at any time, so it must not be cached here anyway.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from array import array
@@ -64,10 +65,15 @@ class Window:
 
 
 def _set_direct(descriptor: int, direct: bool) -> None:
+    """Have the file bypass the page cache, unless its file system cannot do that (tmpfs)."""
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     wanted = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
     if wanted != flags:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, wanted)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, wanted)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
 
 
 def _write_all(descriptor: int, view: memoryview, offset: int) -> None:

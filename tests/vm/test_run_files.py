@@ -1,5 +1,6 @@
 """Files in and out: names, links, and disks that are full."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_a_tree_with_modes_links_and_holes_comes_back_the_same(bench: Bench) -> 
     assert (bench.work / "back/deep/run").stat().st_mode == (tree / "deep/run").stat().st_mode
     assert (bench.work / "back/sparse").stat().st_blocks < 4096
     assert int(done.stdout.split()[0]) < 2
+
+
+def test_a_large_file_in_the_guests_memory_comes_out(bench: Bench) -> None:
+    """Linux before 6.6 has no direct input and output on a tmpfs."""
+    script = "mkdir out; mount -t tmpfs none out; head -c 9000001 /dev/urandom >out/large;"
+    done = bench.run("--output", "out", "--", "sh", "-c", f"{script} sha256sum <out/large")
+    assert done.code == 0, done.stderr
+    content = (bench.work / "out/large").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == done.stdout.split()[0].decode()
 
 
 def test_times_go_in_and_come_out(bench: Bench) -> None:
