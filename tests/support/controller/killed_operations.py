@@ -107,7 +107,7 @@ class Fleet:
             self.process.stderr.close()
             self.process = None
 
-    def directory(self, vm: str) -> MachineDirectory:
+    def machine_directory(self, vm: str) -> MachineDirectory:
         return MachineDirectory(self.directory / "machines" / vm)
 
     def do(self, operation: str, vm: str, **asked: object) -> Mapping[str, Any]:
@@ -170,7 +170,7 @@ class Fleet:
             if found is None:
                 return None
             expected = 2 if found["state"] in ("running", "paused") else 0
-            running = processes_of(self.directory(vm).directory)
+            running = processes_of(self.machine_directory(vm).directory)
             if found["state"] in SETTLED and len(running) == expected:
                 return found
         raise AssertionError("the controller has gone")
@@ -269,12 +269,12 @@ def settles(fleet: Fleet, vm: str, where: str) -> str:
     except TimeoutError:
         raise AssertionError(f"{where}: for ever {fleet.vm(vm)}") from None
     if told is None:
-        assert not fleet.directory(vm).directory.exists(), where
-        assert processes_of(fleet.directory(vm).directory) == [], where
+        assert not fleet.machine_directory(vm).directory.exists(), where
+        assert processes_of(fleet.machine_directory(vm).directory) == [], where
         return "removed"
     state = str(told["state"])
     assert (state == "aborted") == bool(told["why"]), (where, told)
-    assert fleet.directory(vm).status().state == state, where
+    assert fleet.machine_directory(vm).status().state == state, where
     return state
 
 
@@ -294,7 +294,7 @@ def goes_on(
     assert goes_back or int(counted) >= last_number, (where, counted, last_number)
     fleet.until_commands_end(vm)  # a command outlives its controller
     assert fleet.client.call("list", vms=vm)["vms"][0]["commands"] == 0, where  # type: ignore[index,call-overload]
-    place = fleet.directory(vm)
+    place = fleet.machine_directory(vm)
     allowed = {*place.status().layers, "window", "qemu.log"}
     for one in Snapshots(place).all():
         saved = read_checkpoint(place, one.number)  # which checks that it is complete
@@ -315,7 +315,7 @@ def kill(fleet: Fleet, vm: str, victim: str) -> None:
     if victim == "controller":
         fleet.end(signal.SIGKILL)
         return
-    for pid, words in processes_of(fleet.directory(vm).directory):
+    for pid, words in processes_of(fleet.machine_directory(vm).directory):
         if ("qemu" in words[0]) is (victim == "hypervisor"):
             try:
                 os.kill(pid, signal.SIGKILL)
