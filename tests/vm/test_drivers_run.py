@@ -1,6 +1,7 @@
 """One command line on each driver: a number goes in, the same factors come out.
 
-GMP-ECM is a real program of an image's, never written for this. It runs on the real hypervisor.
+GMP-ECM is a real program of an image's, never written for this. It runs on the real hypervisor, but
+for VMware's, for which a stand-in runs the machine.
 """
 
 import json
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 from benchmarks import libvirt_daemon
 
+from boincvm.hypervisor.vmware import installation
 from support.images import ready_image
 from support.virtualbox.fixture import use_virtualbox
+from support.vmware.fixture import vmware_installed
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
 LIMIT = 500.0
@@ -29,28 +32,45 @@ OPTIONS = (
     *("--image", "sci", "--input", "number", "--output", "factors"),
 )
 
-Prepare = Callable[[pytest.FixtureRequest, pytest.MonkeyPatch], AbstractContextManager[None]]
+Command = tuple[str, ...]
+USUAL: Command = (str(BOINCVM),)
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from boincvm.cli.main import main
+from boincvm.hypervisor.vmware import installation
+installation.DEVICE = Path(sys.argv.pop(1))
+sys.exit(main(sys.argv[1:]))
+"""
+"""boincvm where another file stands for the device of VMware's kernel module."""
+Prepare = Callable[[pytest.FixtureRequest, pytest.MonkeyPatch], AbstractContextManager[Command]]
 
 
-def _nothing(_request: pytest.FixtureRequest, _patch: pytest.MonkeyPatch) -> nullcontext[None]:
-    return nullcontext()
+def _nothing(_request: pytest.FixtureRequest, _patch: pytest.MonkeyPatch) -> nullcontext[Command]:
+    return nullcontext(USUAL)
 
 
-def _kernel(request: pytest.FixtureRequest, _: pytest.MonkeyPatch) -> nullcontext[None]:
+def _kernel(request: pytest.FixtureRequest, _: pytest.MonkeyPatch) -> nullcontext[Command]:
     request.getfixturevalue("uml_kernel")
-    return nullcontext()
+    return nullcontext(USUAL)
 
 
 @contextmanager
-def _daemon(_: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> Iterator[None]:
+def _daemon(_: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> Iterator[Command]:
     with libvirt_daemon.running() as daemon:
         patch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
-        yield
+        yield USUAL
 
 
-def _package(_: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> nullcontext[None]:
+def _package(_: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> nullcontext[Command]:
     use_virtualbox(patch)
-    return nullcontext()
+    return nullcontext(USUAL)
+
+
+@contextmanager
+def _stand_in(_request: pytest.FixtureRequest, _patch: pytest.MonkeyPatch) -> Iterator[Command]:
+    with vmware_installed():
+        yield (sys.executable, "-P", "-c", ELSEWHERE, str(installation.DEVICE))
 
 
 DRIVERS: dict[str, Prepare] = {
@@ -58,8 +78,9 @@ DRIVERS: dict[str, Prepare] = {
     "uml": _kernel,
     "libvirt": _daemon,
     "virtualbox": _package,
+    "vmware": _stand_in,
 }
-"""What each driver needs to be there."""
+"""What each driver needs to be there: VMware is a stand-in (support/vmware)."""
 BOOTS_FOR_MINUTES = ("virtualbox",)
 
 
@@ -74,16 +95,17 @@ def science_image(tmp_path_factory: pytest.TempPathFactory) -> None:
         for name in DRIVERS
     ]
 )
-def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with DRIVERS[request.param](request, monkeypatch):
-        yield request.param
+def command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """`boincvm run --driver` with the driver's name, which is there."""
+    with DRIVERS[request.param](request, monkeypatch) as boincvm:
+        yield (*boincvm, "run", "--driver", request.param)
 
 
 @pytest.mark.timeout(LIMIT + 100)
-def test_ecm(driver: str, science_image: None, tmp_path: Path) -> None:
+def test_ecm(command: Command, science_image: None, tmp_path: Path) -> None:
     (tmp_path / "number").write_text(f"{NUMBER}\n")
     done = subprocess.run(
-        [BOINCVM, "run", "--driver", driver, "--json", *OPTIONS, "--", "sh", "-c", SCRIPT],
+        [*command, "--json", *OPTIONS, "--", "sh", "-c", SCRIPT],
         cwd=tmp_path,
         capture_output=True,
         text=True,
