@@ -11,7 +11,6 @@ import pytest
 from boincvm.errors import HypervisorError, UsageError
 from boincvm.guestlink.link import GuestLink
 from boincvm.host.process_tree import descendants
-from boincvm.host.processes import process_exists
 from boincvm.hypervisor.contract import (
     Driver,
     DriverPackage,
@@ -21,6 +20,7 @@ from boincvm.hypervisor.contract import (
     MachineState,
 )
 from boincvm.hypervisor.doctor import Status
+from support.bench import wait_for_end
 from support.driven import LIMIT, Running, answering, run, runs_linux, shell
 
 pytestmark = pytest.mark.timeout(200)
@@ -210,13 +210,14 @@ async def test_a_machine_that_is_killed(driver: Driver, spec: MachineSpec, made:
         if not machine.process_ids():
             pytest.skip("it has no process of its own")
         killed = machine.process_ids()[0]
-        tree = [killed, *descendants(killed)]
+        tree = [os.pidfd_open(pid) for pid in (killed, *descendants(killed))]
         os.kill(killed, signal.SIGKILL)
         async with asyncio.timeout(LIMIT):
             assert (await machine.ended()).cause is EndCause.KILLED
             await link.failure
     assert machine.process_ids() == ()
-    assert not any(map(process_exists, tree))  # nothing of it runs on
+    for process in tree:  # nothing of it runs on
+        await asyncio.to_thread(wait_for_end, process)
 
 
 async def test_a_disk_outlives_its_machine(linux: Driver, spec: MachineSpec, made: Made) -> None:
