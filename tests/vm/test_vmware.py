@@ -224,10 +224,10 @@ async def test_a_crash_while_it_starts(
 ) -> None:
     """VMware has started it, and then its serial lines do not come."""
 
-    async def fail(_: object) -> list[object]:
+    async def fail(_: object, __: float) -> list[object]:
         raise HypervisorError("VMware did not connect the machine's serial lines")
 
-    monkeypatch.setattr("boincvm.hypervisor.vmware.process._accept", fail)
+    monkeypatch.setattr("boincvm.hypervisor.vmware.process.accept_all", fail)
     with pytest.raises(HypervisorError, match="serial lines"):
         await machine.start()
     assert vmware.running() == []

@@ -54,6 +54,7 @@ from boincvm.hypervisor.libvirt.saving import (
 )
 from boincvm.hypervisor.libvirt.uri import SAVES, Uri
 from boincvm.hypervisor.libvirt.watch import Watch
+from boincvm.hypervisor.listeners import accept_all
 
 _RUNS = (MachineState.RUNNING, MachineState.PAUSED)
 _ENDED_ALREADY = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
@@ -202,7 +203,7 @@ class LibvirtMachine:
                 self._connection.domain = await call(
                     ANSWER_LIMIT, handle.lookupByUUIDString, domain.uuid
                 )
-            link, console = await _accept(listeners)
+            link, console = await accept_all(listeners, _CONNECT_LIMIT)
         if self._uri.hypervisor == "qemu":
             watch.follow(peer_process(link))
         self._console = Console(console)
@@ -384,21 +385,3 @@ class LibvirtMachine:
             panic = self._console.panic_line()
             return MachineEnd(EndCause.PANICKED, panic) if panic else end
         return end
-
-
-async def _accept(listeners: list[socket.socket]) -> list[socket.socket]:
-    """Return the connections to all listeners. Raises HypervisorError."""
-    loop = asyncio.get_running_loop()
-    accepted: list[socket.socket] = []
-    try:
-        async with asyncio.timeout(_CONNECT_LIMIT):
-            for listener in listeners:
-                connection, _ = await loop.sock_accept(listener)
-                accepted.append(connection)
-    except BaseException as error:
-        for each in accepted:
-            each.close()
-        if isinstance(error, TimeoutError):
-            raise HypervisorError("the hypervisor did not connect the machine's link") from None
-        raise
-    return accepted

@@ -17,6 +17,7 @@ from boincvm.host.sockets import peer_process
 from boincvm.hypervisor.boot_disc import MARK
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
+from boincvm.hypervisor.listeners import accept_all
 from boincvm.hypervisor.vmware.definition import CONSOLE, LINES, LINK, RECEIPTS
 from boincvm.hypervisor.vmware.home import Home
 
@@ -77,7 +78,7 @@ class VmxProcess:
             listeners = [stack.enter_context(home.listen(line)) for line in LINES]
             try:
                 await power_on()
-                lines = await _accept(listeners)
+                lines = await accept_all(listeners, _CONNECT_LIMIT)
                 try:
                     pid, handle = _open_peer(lines[LINK])
                     home.note_process(pid)
@@ -194,21 +195,3 @@ def _open_peer(line: socket.socket) -> tuple[int, int]:
     if handle is None:
         raise HypervisorError("this system cannot tell when VMware's program ends")
     return pid, handle
-
-
-async def _accept(listeners: list[socket.socket]) -> list[socket.socket]:
-    """Return the connections to all listeners. Raises HypervisorError."""
-    loop = asyncio.get_running_loop()
-    accepted: list[socket.socket] = []
-    try:
-        async with asyncio.timeout(_CONNECT_LIMIT):
-            for listener in listeners:
-                connection, _ = await loop.sock_accept(listener)
-                accepted.append(connection)
-    except BaseException as error:
-        for each in accepted:
-            each.close()
-        if isinstance(error, TimeoutError):
-            raise HypervisorError("VMware did not connect the machine's serial lines") from None
-        raise
-    return accepted
