@@ -15,7 +15,7 @@ from support.boinc.watch import LIMIT, is_gone, state_of, until
 
 CHILD_FAILED, ABORTED_VIA_GUI, INIT_FAILURE = 195, 203, 206
 """BOINC lib/error_numbers.h."""
-ABORT_LIMIT = 30.0
+ABORT_LIMIT = 5.0
 """Seconds in which all of an aborted task is gone."""
 pytestmark = pytest.mark.timeout(200)
 

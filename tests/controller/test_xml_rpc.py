@@ -452,7 +452,7 @@ CALL = xmlrpc.client.dumps((), "version").encode()
 async def test_a_hostile_body_is_a_fault_and_soon(faces, old, body, caplog):
     begun = time.monotonic()
     answer = await faces.ask("POST", "/RPC2", BEARER, body)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 2
     assert answer.status == 200
     with pytest.raises(xmlrpc.client.Fault):
         xmlrpc.client.loads(answer.body)

@@ -148,12 +148,12 @@ def message(document: bytes) -> str:
      "&#1", "&a", "&lt;", "&#x41;", " ", "\n", "<a ", "a\n", "]]>", "\x85"],
 )  # fmt: skip
 @pytest.mark.parametrize("begin", ["", "<r>", "<r><a>"])
-def test_a_mebibyte_of_anything_takes_seconds_at_most(begin, piece):
+def test_a_mebibyte_of_anything_takes_less_than_a_second(begin, piece):
     unit = piece.encode("latin-1")
     document = begin.encode() + unit * ((LARGEST_DOCUMENT - len(begin)) // len(unit))
     start = process_time()
     assert len(message(document)) < 300
-    assert process_time() - start < 10
+    assert process_time() - start < 1
 
 
 MARKUP = st.sampled_from(

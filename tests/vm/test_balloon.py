@@ -164,4 +164,4 @@ async def test_preferences_that_change_while_a_program_runs(slot: Slot) -> None:
     await slot.begin()
     await slot.holds(lambda: last() > 380)
     slot.send(Control.ABORT)
-    assert (await slot.wait(LIMIT)).kind is not EndKind.FINISHED
+    assert (await slot.wait(10)).kind is not EndKind.FINISHED

@@ -199,7 +199,7 @@ async def test_the_probe_tells_what_works_here(
     begin = monotonic()
     verdict = await acceleration.probe(kernel)
     seconds = monotonic() - begin
-    assert seconds < 30
+    assert seconds < 3
     assert verdict.accelerator in ("kvm", "tcg")
     assert verdict.reason
     again = await acceleration.probe(kernel)
@@ -221,7 +221,7 @@ async def test_the_probe_does_not_outlast_a_kernel_that_hangs(
     verdict = await acceleration.probe(kernel)
     assert verdict.accelerator == "tcg"
     assert "did not boot under it within 2.5 s" in verdict.reason
-    assert verdict.seconds < 30
+    assert verdict.seconds < 3
 
 
 async def test_the_probes_guest_reports_where_kernels_boot(kernel: Path, tmp_path: Path) -> None:

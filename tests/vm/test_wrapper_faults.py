@@ -132,7 +132,7 @@ async def test_a_word_of_the_client_while_the_machine_boots(slot: Slot, control:
         assert end.kind is EndKind.FINISHED, slot.stderr
         assert slot.text("out") == "begin\n"
     else:
-        end = await slot.wait(LIMIT)
+        end = await slot.wait(5)
         assert end.kind is (EndKind.QUIT if control is Control.QUIT else EndKind.ABORTED)
     assert made_by_machines(slot) == []
 
@@ -142,7 +142,7 @@ async def test_abort_while_suspended(slot: Slot) -> None:
     slot.send(Control.SUSPEND)
     await slot.holds(lambda: not slot.control.is_full)
     slot.send(Control.ABORT)
-    end = await slot.wait(LIMIT)
+    end = await slot.wait(5)
     assert end.kind is EndKind.ABORTED, slot.stderr
     assert made_by_machines(slot) == []
 
@@ -260,7 +260,7 @@ async def test_no_network_while_the_client_wants_none(slot: Slot) -> None:
     await slot.wait_for_text("out", "0\n1\n")
     await slot.until(lambda: not slot.statuses[-1].value.want_network)
     slot.send(Control.ABORT)
-    await slot.wait(LIMIT)
+    await slot.wait(5)
 
 
 @needs_namespaces

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from boincvm.boinc import Control
 from boincvm.paths import data_directory
-from support.slot import LIMIT, WRAPPER, Slot
+from support.slot import WRAPPER, Slot
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("base_image")]
 
@@ -51,7 +51,7 @@ async def test_a_hypervisor_has_the_priority_and_nothing_else(slot: Slot, tmp_pa
     assert secret in open_files(slot.pid)
     assert secret not in open_files(pid)
     slot.send(Control.ABORT)
-    await slot.wait(LIMIT)
+    await slot.wait(5)
 
 
 def open_files(pid: int) -> set[Path]:

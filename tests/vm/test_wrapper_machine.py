@@ -127,7 +127,7 @@ async def test_suspended_means_paused(slot: Slot) -> None:
     slot.send(Control.SUSPEND)
     await stands_still(slot, pid)
     slot.send(Control.ABORT)
-    end = await slot.wait(LIMIT)
+    end = await slot.wait(5)
     assert end.kind is EndKind.ABORTED, slot.stderr
 
 
@@ -169,9 +169,9 @@ async def test_throttled_every_second_it_ends_with_the_right_clock(slot: Slot) -
     late = time.time() * 1000 - int(slot.text("out").split()[-1])
     lines = [int(line.split()[0]) for line in slot.text("out").splitlines()]
     assert lines == list(range(1, len(lines) + 1))
-    assert late < 4000  # five seconds without the clock's being set
+    assert late < 1000  # five seconds without the clock's being set
     slot.send(Control.ABORT)
-    await slot.wait(LIMIT)
+    await slot.wait(5)
 
 
 async def test_tasks_of_the_host_and_of_machines_in_one_job(slot: Slot) -> None:

@@ -37,7 +37,7 @@ from support.golden_home import BOINCVM, link_images
 VICTIMS = ("shim", "hypervisor", "controller")
 LIMIT = 60.0
 """Seconds for any step, unless something is wrong."""
-PROMPT = 45.0
+PROMPT = 20.0
 """Seconds within which the requester must get an answer after something was killed."""
 SETTLED = {"powered_off", "running", "paused", "saved", "aborted"}
 _NEVER = "it did not come to an end"

@@ -94,7 +94,7 @@ def test_the_time_of_what_ended_counts_and_is_right() -> None:
     body = f"subprocess.run([sys.executable, '-c', {burn!r}])"
     with root(body.replace("{", "{{").replace("}", "}}")) as pid:
         seconds, resident = usage(pid)
-        assert 0.45 < seconds < 5
+        assert 0.45 < seconds < 0.9
         assert resident == 0
 
 
@@ -105,7 +105,7 @@ def test_a_look_is_cheap() -> None:
         for _ in range(100):
             usage(pid)
         # 0.2 ms as measured: two looks a second are 0.04 % of a core.
-        assert (time.process_time() - before) / 100 < 0.05
+        assert (time.process_time() - before) / 100 < 0.005
 
 
 def test_stop_and_go_on() -> None:

@@ -89,7 +89,7 @@ async def test_all_processes_stop(slot: HostSlot, element: str) -> None:
         slot.send(Control.RESUME)
         await slot.holds(lambda size=size: len(slot.text("ticks")) > size + 10)  # type: ignore[misc]
     slot.send(Control.ABORT)
-    await slot.wait()
+    await slot.wait(5)
 
 
 async def test_with_tstp_the_program_is_told(slot: HostSlot) -> None:
@@ -99,7 +99,7 @@ async def test_with_tstp_the_program_is_told(slot: HostSlot) -> None:
     slot.send(Control.SUSPEND)
     await slot.wait_for_text("out", "told")
     slot.send(Control.ABORT)
-    await slot.wait()
+    await slot.wait(5)
 
 
 async def test_the_tasks_of_vmwrapper_that_run_on_the_host(slot: HostSlot) -> None:

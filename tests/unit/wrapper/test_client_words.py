@@ -10,7 +10,7 @@ import pytest
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind, classify_exit
 from boincvm.host.supervised import GRACE
-from support.host_slot import LIMIT, SHORTENED, HostSlot, task
+from support.host_slot import LIMIT, SHORT_GRACE, SHORTENED, HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -51,7 +51,7 @@ def archives(slot: HostSlot) -> str:
     )
 
 
-async def leaves(slot: HostSlot, control: Control, limit: float = GRACE - 1) -> None:
+async def leaves(slot: HostSlot, control: Control, limit: float = 5) -> None:
     """At once, as it was told; with neither file."""
     slot.send(control)
     end = await slot.wait(limit)
@@ -127,7 +127,7 @@ async def test_told_to_go(
     if suspended:
         await slot.suspend()
     may_take_its_time = control is Control.QUIT and daemon is STUBBORN
-    await leaves(slot, control, GRACE + 5 if may_take_its_time else GRACE - 1)
+    await leaves(slot, control, GRACE + 5 if may_take_its_time else 5)
     assert slot.left() == {"job.xml", "out", "ticks"}
     assert slot.text("wrapper_checkpoint.txt").startswith("0 ")
 
@@ -141,7 +141,7 @@ async def test_a_program_that_ends_well_when_it_is_told_to_go(
     slot.job(task(f"trap 'exit 0' TERM; {COUNT}", OUT), task("echo > next"), task(STUBBORN, DAEMON))
     await slot.begin()
     await counts(slot)
-    await leaves(slot, control, GRACE - 1)
+    await leaves(slot, control, SHORT_GRACE + 5 if control is Control.QUIT else 5)
     assert slot.left() == {"job.xml", "out"}
     if control is Control.QUIT:
         assert slot.text("wrapper_checkpoint.txt").startswith("0 ")
@@ -157,7 +157,7 @@ async def test_all_are_told_once_and_at_the_same_time(slot: HostSlot, control: C
     ))  # fmt: skip
     await slot.begin()
     await slot.holds(lambda: len(list(slot.path.glob("up_*"))) == 3)
-    await leaves(slot, control, GRACE - 1)
+    await leaves(slot, control, SHORT_GRACE + 5 if control is Control.QUIT else 5)
     told = [slot.text(name).split() for name in ("task", "daemon1", "daemon2")]
     assert [len(times) for times in told] == [1, 1, 1]
     moments = [float(times[0]) for times in told]
@@ -261,7 +261,7 @@ async def test_the_client_dies(slot: HostSlot) -> None:
     await slot.begin()
     await counts(slot)
     await slot.die()
-    end = await slot.wait(GRACE - 1)
+    end = await slot.wait(5)
     assert (end.kind, end.status) == (EndKind.PREMATURE, 0)
     assert "the client is gone" in slot.stderr
 
@@ -278,7 +278,7 @@ async def test_a_client_of_unknown_process_falls_silent(slot: HostSlot) -> None:
     await slot.until(lambda: loop.time() - begin > 2)  # it speaks: nothing happens
     assert slot.is_running
     slot.heartbeats = False
-    end = await slot.wait(GRACE - 1)
+    end = await slot.wait(5)
     assert (end.kind, end.status) == (EndKind.PREMATURE, 0)
     assert "the client is gone" in slot.stderr
 
@@ -290,7 +290,7 @@ async def test_the_wrapper_is_killed(slot: HostSlot) -> None:
     slot.kill(signal.SIGKILL)
     end = await slot.wait()
     assert (end.kind, end.signal) == (EndKind.KILLED, signal.SIGKILL)
-    await slot.until(lambda: not slot.below(), GRACE)
+    await slot.until(lambda: not slot.below(), 5)
 
 
 async def test_every_word_of_the_client_is_taken(slot: HostSlot) -> None:
@@ -302,7 +302,7 @@ async def test_every_word_of_the_client_is_taken(slot: HostSlot) -> None:
     for control in (Control.NETWORK_AVAILABLE, Control.SUSPEND, Control.RESUME):
         slot.change_preferences(cpu_usage_limit=50.0)
         slot.send(control)
-    await slot.holds(lambda: len(slot.sent) == 6 and not slot.control.is_full)
+    await slot.holds(lambda: len(slot.sent) == 6 and not slot.control.is_full, 5)
     slot.write("init_data.xml", "no init_data")
     slot.send(Control.REREAD_PREFERENCES)
     await slot.wait_for_text("stderr.txt", "preferences stay unchanged")

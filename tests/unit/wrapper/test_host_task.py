@@ -323,7 +323,7 @@ async def test_one_that_ignores_the_request_is_killed(start: Start, suspended: b
     pids = below(task)
     started = time.monotonic()
     await asyncio.gather(task.kill(), task.kill(ABORT_GRACE))
-    assert ABORT_GRACE <= time.monotonic() - started < GRACE
+    assert ABORT_GRACE <= time.monotonic() - started < 5
     assert [state(pid) for pid in pids] == [""] * 3
     assert await end(task) == TaskEnd(None, signal.SIGKILL)
 
@@ -335,7 +335,7 @@ async def test_one_that_ignores_the_request_has_the_time_of_boincs_wrapper(
     await until((tmp_path / "ignores").exists)
     started = time.monotonic()
     await task.kill()
-    assert GRACE <= time.monotonic() - started < 3 * GRACE
+    assert GRACE <= time.monotonic() - started < 13
     assert GRACE == 10
     assert await end(task) == TaskEnd(None, signal.SIGKILL)
 
@@ -372,7 +372,7 @@ async def test_somebody_stops_the_guard(start: Start) -> None:
     os.kill(task._guard.pid, signal.SIGSTOP)
     started = time.monotonic()
     await task.kill()
-    assert time.monotonic() - started < GRACE
+    assert time.monotonic() - started < 5
 
 
 def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
