@@ -2,6 +2,7 @@
 # make test   all set-up, then every test
 # make check  linters, types, import directions
 # make coverage  which lines the unit tests reach
+# make deb    a Debian package in dist/
 # make bench  every benchmark: a table, and bench.json
 
 PYTHON ?= python3
@@ -12,15 +13,20 @@ IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
 # libvirt-python is compiled where it is installed.
 BINDING_PACKAGES := libvirt-dev pkg-config gcc libc6-dev
 KERNEL_PACKAGES := bubblewrap bc bison flex gcc libc6-dev libelf-dev make xz-utils
-TEST_PACKAGES := $(KERNEL_PACKAGES) qemu-system-arm libvirt-daemon libvirt-daemon-driver-qemu user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc
+TEST_PACKAGES := $(KERNEL_PACKAGES) qemu-system-arm libvirt-daemon libvirt-daemon-driver-qemu user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc systemd logrotate musl-tools gcc-mingw-w64-x86-64-win32 wine wine64
 
-.PHONY: demo test check coverage bench setup packages test-packages environment environment-dev images uml-kernel clean
+.PHONY: demo test check coverage bench deb setup packages test-packages environment environment-dev images uml-kernel clean
 
 demo: packages environment
 	$(VENV)/bin/python examples/ecm/demo.py
 
+# Most tests wait: for a program, a limit, or a machine. Four at once keep two processors busy.
+WORKERS ?= 4
+
+# Compiled first, because thousands of commands start, and PYTHONDONTWRITEBYTECODE may be set.
 test: setup test-packages uml-kernel
-	$(VENV)/bin/python -m pytest -n 3 --dist worksteal tests
+	$(VENV)/bin/python -m compileall -q src
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests
 
 check: environment-dev
 	$(VENV)/bin/ruff check .
@@ -37,6 +43,9 @@ coverage: setup
 
 bench: setup test-packages uml-kernel
 	$(VENV)/bin/python -m benchmarks --json bench.json
+
+deb: environment
+	packaging/deb.sh $(VENV)/bin/python dist
 
 setup: packages environment-dev images
 

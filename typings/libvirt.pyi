@@ -3,19 +3,28 @@
 from collections.abc import Callable
 
 VIR_DOMAIN_AFFECT_LIVE: int
+VIR_DOMAIN_BLOCK_COPY_REUSE_EXT: int
+VIR_DOMAIN_BLOCK_COPY_SHALLOW: int
+VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT: int
+VIR_DOMAIN_BLOCK_JOB_FAILED: int
+VIR_DOMAIN_BLOCK_JOB_READY: int
 VIR_DOMAIN_DEFINE_VALIDATE: int
+VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2: int
 VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: int
 VIR_DOMAIN_EVENT_ID_LIFECYCLE: int
+VIR_DOMAIN_EVENT_RESUMED: int
 VIR_DOMAIN_EVENT_SHUTDOWN: int
 VIR_DOMAIN_EVENT_SHUTDOWN_HOST: int
 VIR_DOMAIN_EVENT_STOPPED: int
 VIR_DOMAIN_EVENT_STOPPED_DESTROYED: int
 VIR_DOMAIN_EVENT_STOPPED_FAILED: int
 VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: int
+VIR_DOMAIN_EVENT_SUSPENDED: int
 VIR_DOMAIN_METADATA_ELEMENT: int
 VIR_DOMAIN_PAUSED: int
 VIR_DOMAIN_RUNNING: int
 VIR_DOMAIN_SAVE_PAUSED: int
+VIR_DOMAIN_SAVE_RUNNING: int
 VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC: int
 VIR_DOMAIN_SNAPSHOT_CREATE_LIVE: int
 VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA: int
@@ -31,6 +40,10 @@ class libvirtError(Exception):  # noqa: N801 - its name
 class virDomain:  # noqa: N801
     def UUIDString(self) -> str: ...  # noqa: N802
     def XMLDesc(self, flags: int = 0) -> str: ...  # noqa: N802
+    def blockCopy(  # noqa: N802
+        self, disk: str, destxml: str, params: None = None, flags: int = 0
+    ) -> int: ...
+    def blockJobAbort(self, disk: str, flags: int = 0) -> int: ...  # noqa: N802
     def name(self) -> str: ...
     def create(self) -> int: ...
     def destroy(self) -> int: ...

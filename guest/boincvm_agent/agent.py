@@ -7,7 +7,7 @@ import posix as os  # see __init__.py
 import select
 import time
 
-from boincvm.bus.stomp import Frame, StompError
+from boincvm.bus.stomp import LINK_VERSION, Frame, StompError
 from boincvm_agent import machine
 from boincvm_agent.link import HostGoneError, Link
 from boincvm_agent.prepared import Prepared
@@ -42,6 +42,7 @@ class Agent:
         self._watches: Watches | None = None
         self._quiescence: Quiesce | None = None
         self._random: machine.RandomNumbers | None = None
+        self._machine_id: machine.MachineId | None = None
         self._prepared = Prepared()
         self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
@@ -51,7 +52,13 @@ class Agent:
         """Serve the host until it powers the machine off or is gone. Raises HostGoneError."""
         beats = f"{int(FASTEST_BEAT * 1000)},0"
         self._link.command(
-            "CONNECT", {"accept-version": "1.2", "host": "boincvm", "heart-beat": beats}
+            "CONNECT",
+            {
+                "accept-version": "1.2",
+                "host": "boincvm",
+                "heart-beat": beats,
+                "link-version": LINK_VERSION,
+            },
         )
         machine.set_up()
         self._link.command("SUBSCRIBE", {"id": "0", "destination": "/guest"})
@@ -198,7 +205,7 @@ class Agent:
                 machine.set_host_name(frame.headers["host-name"])
             self._set_beat(frame.headers["heart-beat"].partition(",")[2])
         elif frame.command == "MESSAGE":
-            kind, call = frame.headers["word"], frame.headers.get("call", "")
+            kind, call = frame.headers["message"], frame.headers.get("call", "")
             try:
                 self._handle_message(kind, call, frame)
             except CannotStartError as error:
@@ -274,17 +281,31 @@ class Agent:
         if self._quiescence is None:
             self._quiescence = Quiesce(self._link, self._wake_read)
             self._random = machine.RandomNumbers()
+        self._machine_id = None
+        if not self._programs:
+            self._prepare_for_copies()
         self._prepared.prepare()
         self._send_beat()  # the programs' usage so far is part of the saved state
         if not self._quiescence.is_on:
             self._quiescence.begin()
+
+    def _prepare_for_copies(self) -> None:
+        """Do what each copy of this machine need not do then."""
+        machine.try_timer()
+        try:
+            self._machine_id = machine.MachineId()
+        except (OSError, ValueError):
+            pass  # a program has removed or shortened the file; it will be written as usual
 
     def _go_on(self, frame: Frame) -> None:
         """Handle `attach`: the same host or another one resumes us, perhaps much later."""
         if "entropy" in frame.headers:  # we are one copy of a machine among others
             self._random = self._random or machine.RandomNumbers()
             self._random.renew(frame.headers["entropy"])
-            machine.renew_machine_id()
+            if self._machine_id is not None:
+                self._machine_id.renew()
+            else:
+                machine.renew_machine_id()
         if "hardware-address" in frame.headers:
             machine.set_hardware_address(frame.headers["hardware-address"])
         if "host-name" in frame.headers:
@@ -311,7 +332,9 @@ class Agent:
         argv, environment = words[:count], words[count:]
         credit = int(frame.headers["credit"])
         status_channel = (
-            self._make_status_channel(call, environment) if "voice" in frame.headers else None
+            self._make_status_channel(call, environment)
+            if "status-channel" in frame.headers
+            else None
         )
         try:
             return Program(

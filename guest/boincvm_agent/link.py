@@ -48,7 +48,7 @@ class Link:
 
     def send(self, kind: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
         """Queue a message of this kind; `call` names the request that it belongs to."""
-        head = {"destination": "/host", "word": kind, "call": call, **headers}
+        head = {"destination": "/host", "message": kind, "call": call, **headers}
         if len(body) < 4096:
             self._put(stomp.encode("SEND", head, body))
         else:  # no copy of what is large
@@ -109,7 +109,7 @@ class Link:
         cost an exception.
         """
         frames: list[stomp.Frame] = []
-        while not frames or frames[-1].headers.get("word") != last:
+        while not frames or frames[-1].headers.get("message") != last:
             try:
                 data = self._read(READ_SIZE)
             except OSError:  # nothing more, or no host

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal
 import fcntl
 import posix as os  # see __init__.py
+import select
 import time
 
 WORK = b"/work"
@@ -12,6 +13,7 @@ SEEK_END = 2  # stdio.h
 _SECTOR = 512  # the unit in which the kernel gives a disk's size
 _LOCKS = "/run/lock"
 _MACHINE_ID = "/etc/machine-id"
+_MACHINE_ID_SIZE = 33  # 32 digits and a line end
 _RNDRESEEDCRNG = 0x5207  # linux/random.h
 _SIOCSIFHWADDR = 0x8924  # linux/sockios.h
 _ARPHRD_ETHER = 1  # linux/if_arp.h
@@ -72,6 +74,18 @@ def put_first(*, first: bool) -> None:
     os.sched_setscheduler(0, policy, os.sched_param(1 if first else 0))
 
 
+def try_timer() -> None:
+    """Let the kernel find out how soon it can have the timer's next interrupt.
+
+    An emulated HPET misses interrupts that are due very soon. The kernel then logs that it waits
+    longer from now on, which each copy of the machine would do again. A time limit of 1 µs needs
+    such an interrupt if the process has the highest priority: others get slack.
+    """
+    put_first(first=True)
+    select.select([], [], [], 1e-6)
+    put_first(first=False)
+
+
 def set_hardware_address(address: str) -> None:
     """Set the network card's hardware address, given in hexadecimal digits."""
     import _socket  # rarely needed
@@ -95,17 +109,44 @@ def set_up() -> None:
 
 def renew_machine_id() -> None:
     """Write a new /etc/machine-id (machine-id(5)), at each boot and in each copy of a machine."""
-    number = bytearray(os.urandom(16))
-    number[6] = number[6] & 0x0F | 0x40  # a random UUID, as systemd makes it (RFC 9562, 5.4)
-    number[8] = number[8] & 0x3F | 0x80
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     file = os.open(_MACHINE_ID, flags, 0o444)
     # Not O_TRUNC: when such a file is closed ext4 writes it to the disk, which costs each copy of
     # a machine 3,000 blocks of code to translate (docs/checkpoints.md).
-    size = os.write(file, number.hex().encode() + b"\n")
+    size = os.write(file, _new_machine_id())
     if os.lseek(file, 0, SEEK_END) > size:
         os.ftruncate(file, size)
     os.close(file)
+
+
+def _new_machine_id() -> bytes:
+    number = bytearray(os.urandom(16))
+    number[6] = number[6] & 0x0F | 0x40  # a random UUID, as systemd makes it (RFC 9562, 5.4)
+    number[8] = number[8] & 0x3F | 0x80
+    return number.hex().encode() + b"\n"
+
+
+class MachineId:
+    """The file /etc/machine-id, mapped into memory, for a copy of this machine to renew.
+
+    Writing to a file takes the kernel 2,000 blocks of code, which each copy would have to translate
+    (docs/checkpoints.md). A program could shorten the file, and writing to the mapping would then
+    end this process; so the mapping is for a machine without programs. Raises OSError, ValueError.
+    """
+
+    def __init__(self) -> None:
+        import mmap  # only for machines that are saved
+
+        file = os.open(_MACHINE_ID, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self._memory = mmap.mmap(file, _MACHINE_ID_SIZE)
+        finally:
+            os.close(file)
+        self._memory[0] = self._memory[0]  # the first write to a page is slow
+
+    def renew(self) -> None:
+        """Write a new machine id."""
+        self._memory[:] = _new_machine_id()
 
 
 def grow_root() -> None:

@@ -58,7 +58,7 @@ class Program:
         self._stdin = process.pipes.stdin[1]
         self.outputs = {process.pipes.stdout[0]: "stdout", process.pipes.stderr[0]: "stderr"}
         if status_channel is not None:
-            self.outputs[status_channel.descriptor] = "voice"
+            self.outputs[status_channel.descriptor] = "status-channel"
 
     @property
     def stdin_waiting(self) -> int:

@@ -20,7 +20,7 @@ _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 class Quiesce:
     """The quiesced state, entered by `begin`. `wake`: a descriptor that wakes the agent.
 
-    The host saves the machine as soon as it receives `quiet`. Every copy of the machine repeats
+    The host saves the machine as soon as it receives `quiesced`. Every copy of the machine repeats
     what the agent does after that message, so that should be as little as possible.
     """
 
@@ -33,9 +33,9 @@ class Quiesce:
         self._events.register(wake, select.EPOLLIN)
 
     def begin(self) -> None:
-        """Send all that is queued, followed by `quiet`."""
+        """Send all that is queued, followed by `quiesced`."""
         self.is_on = True
-        self._link.send("quiet", "0", {})
+        self._link.send("quiesced", "0", {})
         self._link.hold()
         self._link.write()
 

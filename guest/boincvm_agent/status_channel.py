@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 DIRECTORY = "/run/boincvm"
-VARIABLE = b"BOINCVM_VOICE"
+VARIABLE = b"BOINCVM_STATUS_CHANNEL"
 """The environment variable with the FIFO's path."""
 
 
@@ -18,7 +18,7 @@ class StatusChannel:
 
     def __init__(self, call: str) -> None:
         self._directory = f"{DIRECTORY}/{call}"
-        self.path = f"{self._directory}/voice"
+        self.path = f"{self._directory}/status-channel"
         os.makedirs(self._directory, 0o755)
         try:
             os.mkfifo(self.path)

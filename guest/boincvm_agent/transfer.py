@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from boincvm.bus.stomp import Frame
     from boincvm_agent.link import Link
-    from boincvm_agent.transfer_disk import Window
+    from boincvm_agent.transfer_disk import OpenDisk
 
 FRAME_CHUNK = 1 << 17
 _DISK_WORTH = 1 << 22  # bytes from which the host copies a file sooner than we put it into slots
@@ -29,15 +29,15 @@ class TransferDisk:
     """
 
     def __init__(self) -> None:
-        self._window: Window | None = None
+        self._open_disk: OpenDisk | None = None
 
-    def open(self) -> Window:
+    def open(self) -> OpenDisk:
         """Return the transfer disk. Raises FileNotFoundError if the machine has none."""
-        if self._window is None:
-            from boincvm_agent.transfer_disk import Window
+        if self._open_disk is None:
+            from boincvm_agent.transfer_disk import OpenDisk
 
-            self._window = Window()
-        return self._window
+            self._open_disk = OpenDisk()
+        return self._open_disk
 
 
 DISK = TransferDisk()
@@ -80,7 +80,7 @@ class Receiver:
             self._writer.add(entry)
         elif kind == "data":
             self._writer.write(int(headers["offset"]), frame.body)
-        elif kind == "window":
+        elif kind == "transfer-disk":
             length, offset = int(headers["length"]), int(headers["offset"])
             descriptor = self._writer.descriptor_for(offset, length)
             self._disk.open().to_file(int(headers["at"]), length, descriptor, offset)
@@ -208,7 +208,7 @@ class Sender:
         if moved:
             self._used.append(at)
             headers = {"at": str(at), "length": str(moved), "offset": str(offset)}
-            self._link.send("window", self.call, headers)
+            self._link.send("transfer-disk", self.call, headers)
         else:
             self._slots.append(at)
         return moved

@@ -12,13 +12,13 @@ import fcntl
 import os
 from array import array
 
-SERIAL = b"boincvm-window"
+SERIAL = b"boincvm-transfer"
 _SECOND_NVME = "/dev/nvme0n2"
 CHUNK = 1 << 20
 _ALIGNMENT = 4096
 
 
-class Window:
+class OpenDisk:
     """The open disk, with one aligned buffer that all transfers share."""
 
     def __init__(self) -> None:

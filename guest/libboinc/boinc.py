@@ -1,8 +1,8 @@
 """BOINC's API for a Python program that runs inside a virtual machine of boincvm, or anywhere.
 
 One file, standard library only, any Python 3.8 or later: put it beside your program. Its messages
-go to the FIFO that the environment variable BOINCVM_VOICE names; where there is none, everything
-works and nothing is sent. Functions may be called from any thread.
+go to the FIFO that the environment variable BOINCVM_STATUS_CHANNEL names; where there is none,
+everything works and nothing is sent. Functions may be called from any thread.
 
     import boinc
 
@@ -56,7 +56,7 @@ class _StatusChannel:
         """Return the descriptor, or -1 if there is no reader."""
         with self._lock:
             if self._descriptor is None:
-                self._descriptor = _open_fifo(os.environ.get("BOINCVM_VOICE", ""))
+                self._descriptor = _open_fifo(os.environ.get("BOINCVM_STATUS_CHANNEL", ""))
             return self._descriptor
 
     def send(self, text: str, *, may_drop: bool = False) -> None:

@@ -25,7 +25,7 @@ static pthread_once_t opened = PTHREAD_ONCE_INIT;
 static int descriptor = -1;
 
 static void open_status_channel(void) {
-    const char *path = getenv("BOINCVM_VOICE");
+    const char *path = getenv("BOINCVM_STATUS_CHANNEL");
     struct stat status;
     int saved = errno;
     if (path != NULL && *path != '\0') {

@@ -6,7 +6,7 @@
 extern "C" {
 #endif
 
-/* Return 1 if somebody listens: BOINCVM_VOICE names a FIFO that has a reader. */
+/* Return 1 if somebody listens: BOINCVM_STATUS_CHANNEL names a FIFO that has a reader. */
 int boincvm_status_channel_exists(void);
 
 /* Send one line (its end is added; control characters become spaces, invalid UTF-8

@@ -1,6 +1,6 @@
 """Conversion of byte strings to text and back without loss.
 
-BOINC has no encoding: a name, an argument or a message is bytes, and only whoever wrote them knows
+BOINC has no encoding: a name, an argument or a message is bytes, and only its author knows
 what they stand for. Inside the program such bytes are `str` as `os.fsdecode` makes it, whatever the
 locale; this module converts them.
 """

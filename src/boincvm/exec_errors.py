@@ -27,6 +27,44 @@ _ADVICE = {
 }
 
 
+_COMPILER = ("libc6-dev",)
+_PACKAGES = {
+    "R": ("r-base-core",),
+    "Rscript": ("r-base-core",),
+    "c++": ("g++", *_COMPILER),
+    "cc": ("gcc", *_COMPILER),
+    "ecm": ("gmp-ecm",),
+    "g++": ("g++", *_COMPILER),
+    "gcc": ("gcc", *_COMPILER),
+    "gfortran": ("gfortran", *_COMPILER),
+    "gmx": ("gromacs",),
+    "gp": ("pari-gp",),
+    "ip": ("iproute2",),
+    "java": ("default-jre-headless",),
+    "javac": ("default-jdk-headless",),
+    "killall": ("psmisc",),
+    "latex": ("texlive-latex-base",),
+    "lmp": ("lammps",),
+    "mpicc": ("libopenmpi-dev",),
+    "mpirun": ("openmpi-bin",),
+    "node": ("nodejs",),
+    "ping": ("iputils-ping",),
+    "pip": ("python3-pip",),
+    "pip3": ("python3-pip",),
+    "ps": ("procps",),
+    "python": ("python-is-python3",),
+    "ssh": ("openssh-client",),
+    "top": ("procps",),
+    "vi": ("vim-tiny",),
+}
+"""Debian's packages of programs that have another name, or need more than their own."""
+
+
+def packages_of(program: str) -> tuple[str, ...]:
+    """Return the packages that are known to bring a program; empty if none is."""
+    return _PACKAGES.get(program, ())
+
+
 def advice_for(number: int, name: str, arguments: Sequence[bytes] = ()) -> str:
     """Return one line on what to do, or "" if there is no advice.
 

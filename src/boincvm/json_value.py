@@ -1,4 +1,6 @@
-"""The type of JSON values, and descriptions of what is wrong with JSON."""
+"""The type of JSON values, checks of single ones, and descriptions of what is wrong with JSON."""
+
+from typing import TypeGuard
 
 from boincvm.errors import BoincvmError
 
@@ -6,6 +8,37 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 LARGEST = (1 << 53) - 1
 """The largest integer that every JSON reader understands (RFC 8259, 6)."""
+
+
+def is_whole(value: object, least: int = 0, most: int = LARGEST) -> TypeGuard[int]:
+    """Tell whether it is a whole number from `least` to `most`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: object, most: float = LARGEST) -> TypeGuard[int | float]:
+    """Tell whether it is a number from 0 to `most`; True, False and NaN are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def text(value: object) -> str:
+    """Return a text. Raises ValueError for any other value."""
+    if not isinstance(value, str):
+        raise ValueError("a text is missing or invalid")  # noqa: TRY004 - what a JSON file says
+    return value
+
+
+def whole(value: object, most: int = LARGEST) -> int:
+    """Return a whole number from 0 to `most`. Raises ValueError for any other value."""
+    if not is_whole(value, most=most):
+        raise ValueError("a number is missing or invalid")
+    return value
+
+
+def number(value: object, most: float = LARGEST) -> float:
+    """Return a number from 0 to `most`. Raises ValueError for any other value."""
+    if not is_number(value, most):
+        raise ValueError("a number is missing or invalid")
+    return float(value)
 
 
 def fault_of(error: Exception) -> str:

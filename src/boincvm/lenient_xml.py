@@ -183,7 +183,7 @@ def _markup(text: str, begin: int, line: int) -> tuple[int, str, str]:
         expected = "no DOCTYPE, no custom entities and no other declaration"
         raise XmlError(line, _shown(f"<{inside}>"), expected)
     if "<" in inside:
-        expected = "a > before the next < (in text a < is written &lt;)"
+        expected = "a > before the next < (in text, write < as &lt;)"
         raise XmlError(line, _shown(text[begin:end]), expected)
     kind = "start"
     if inside.startswith("/"):

@@ -44,6 +44,11 @@ def runs_directory() -> Path:
     return check_directory(cache_directory() / "runs")
 
 
+def jobs_directory() -> Path:
+    """Return the directory of jobs that can be resumed, which are kept until they have ended."""
+    return check_directory(data_directory() / "jobs")
+
+
 def controller_directory() -> Path:
     """Return the controller's directory (mode 0700): its sockets, token, machines and state."""
     return check_directory(data_directory() / "controller")

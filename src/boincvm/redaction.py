@@ -14,10 +14,17 @@ from contextlib import suppress
 from boincvm.byte_text import encoded
 from boincvm.host.users import home_directory
 
-_SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/etc/", "/dev/", "/proc/", "/sys/")
+_ON_WINDOWS = sys.platform == "win32"
+_SYSTEM = (
+    (os.path.normcase(os.environ.get("SYSTEMROOT", "C:\\Windows")) + "\\",)
+    if _ON_WINDOWS
+    else ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/etc/", "/dev/", "/proc/", "/sys/")
+)
 """Directories that are the same on all computers."""
+_SEPARATORS = "\\/" if _ON_WINDOWS else "/"
 _VARIABLES = (
     "BOINCVM_HOME",
+    *(("APPDATA", "LOCALAPPDATA", "TEMP", "TMP") if _ON_WINDOWS else ()),
     "TMPDIR",
     "VIRTUAL_ENV",
     "XDG_CACHE_HOME",
@@ -40,17 +47,25 @@ def hide(path: str, shown: str) -> None:
     With "" what is in it is shown by its path beneath it. The last call for a path counts. A system
     directory is never hidden.
     """
-    if not path.startswith("/"):
+    if not os.path.isabs(path):  # noqa: PTH117 - a text
         return
     global _pattern
     _pattern = None
     for spelling in (path, os.path.realpath(path)):
-        spelling = spelling.rstrip("/")
-        if not spelling or f"{spelling}/".startswith(_SYSTEM):
+        spelling = spelling.rstrip(_SEPARATORS)
+        is_root = not os.path.splitdrive(spelling)[1]
+        if is_root or os.path.normcase(f"{spelling}{os.sep}").startswith(_SYSTEM):
             continue
         # Messages may contain it literally, or as `repr` and `ascii` write it.
         for form in (spelling, repr(spelling)[1:-1], ascii(spelling)[1:-1]):
-            _hidden[form] = shown
+            _hidden[_key(form)] = shown
+        if _ON_WINDOWS:
+            _hidden[_key(spelling.replace("\\", "/"))] = shown
+
+
+def _key(path: str) -> str:
+    """Return a path as it is looked up: Windows does not tell `A` from `a`."""
+    return path.lower() if _ON_WINDOWS else path
 
 
 def hide_this_user() -> None:
@@ -68,18 +83,42 @@ def hide_this_user() -> None:
 def redact(text: str) -> str:
     """Replace the hidden directories in `text` by what is to be shown for them."""
     global _pattern
-    if "/" not in text or not _hidden:
+    if not _hidden or not any(separator in text for separator in _SEPARATORS):
         return text
     if _pattern is None:
         longest_first = sorted(_hidden, key=len, reverse=True)
-        _pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})(/+|{_END})")
+        paths = "|".join(map(re.escape, longest_first))
+        separators = f"[{re.escape(_SEPARATORS)}]+"
+        flags = re.IGNORECASE if _ON_WINDOWS else re.NOFLAG
+        _pattern = re.compile(f"({paths})({separators}|{_END})", flags)
     return _pattern.sub(_shown, text)
 
 
+def redact_output(data: bytes) -> str:
+    """Return as text what a program has printed, redacted; no byte makes it fail.
+
+    On Windows programs print UTF-8, or what the code page of this computer makes of a text.
+    """
+    if sys.platform == "win32":
+        # Line by line: one with odd bytes, or cut at its beginning, says nothing about the others.
+        text = "\n".join(map(_line_of_windows, data.split(b"\n")))
+    else:
+        text = os.fsdecode(data)  # as `hide` gets a directory's name that is no text
+    return redact(text)
+
+
+def _line_of_windows(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("mbcs", "replace")
+
+
 def _shown(match: re.Match[str]) -> str:
-    shown, slash = _hidden[match[1]], match[2]
-    if slash:
-        return f"{shown}/" if shown else ""
+    # Some letters of Windows' file names have no single one in lower case: then nothing is shown.
+    shown, separators = _hidden.get(_key(match[1]), ""), match[2]
+    if separators:
+        return f"{shown}{separators[0]}" if shown else ""
     return shown or "."
 
 

@@ -69,7 +69,10 @@ def clamp_time(nanoseconds: int) -> int:
 
 def shown(path: bytes) -> str:
     """Format `path` for a message, on one line whatever is in it."""
-    text = os.fsdecode(path)
+    try:
+        text = os.fsdecode(path)
+    except UnicodeDecodeError:  # only on Windows, whose names are Unicode
+        return ascii(path)
     return text if text.isprintable() and text else ascii(text)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from boincvm.boinc.channels import CHANNEL_SIZE, CONTROL, HEARTBEAT, TRICKLE_DOWN
 from boincvm.boinc.poll_schedule import PollSchedule
+from boincvm.host.pauses import Pauses
 
 _CONTROL = CONTROL * CHANNEL_SIZE
 _HEARTBEAT = HEARTBEAT * CHANNEL_SIZE
@@ -32,15 +33,14 @@ class ChannelPoller:
         self._loop = asyncio.get_running_loop()
         self._is_notified = False
         self._closed = False
-        self._stop = threading.Lock()
-        self._stop.acquire()
+        self._pauses = Pauses()
         self._thread = threading.Thread(target=self._run, name="boinc-channels", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        schedule = PollSchedule(time.monotonic(), time.thread_time())
+        schedule = PollSchedule(time.monotonic(), time.thread_time)
         wait = 0.0
-        while not self._stop.acquire(timeout=wait):
+        while not self._pauses.wait(wait):
             beat = False
             if not self._is_notified and self._has_work():
                 beat = self._memory[_HEARTBEAT] != 0
@@ -49,13 +49,15 @@ class ChannelPoller:
                     self._loop.call_soon_threadsafe(self._work)
                 except RuntimeError:  # the loop was closed before the poller: nobody listens
                     return
-            wait = schedule.polled(time.monotonic(), time.thread_time(), beat=beat)
+            wait = schedule.polled(time.monotonic(), beat=beat)
 
     def _has_work(self) -> bool:
         memory = self._memory
         if memory[_CONTROL] or memory[_HEARTBEAT] or memory[_TRICKLE_DOWN]:
             return True
-        return any(not memory[number * CHANNEL_SIZE] for number in self.outgoing)
+        # Usually nothing waits; and a generator takes as long as the rest of a poll.
+        waiting = self.outgoing
+        return bool(waiting) and any(not memory[number * CHANNEL_SIZE] for number in waiting)
 
     def _work(self) -> None:
         # This comes first: anything that arrives from here on is left to the next poll.
@@ -68,5 +70,4 @@ class ChannelPoller:
         if self._closed:
             return
         self._closed = True
-        self._stop.release()
-        self._thread.join()
+        self._pauses.end(self._thread)

@@ -7,10 +7,9 @@ kernel reports the end immediately, if it can.
 """
 
 import asyncio
-import os
 from collections.abc import Callable
 
-from boincvm.host.processes import open_process, process_exists
+from boincvm.host.processes import ProcessWatch, process_exists, watch_process
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without a heartbeat after which a client of unknown process counts as gone."""
@@ -27,7 +26,7 @@ class ClientLiveness:
         self._loop = asyncio.get_running_loop()
         self._last_heartbeat = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._descriptor = -1
+        self._watch: ProcessWatch | None = None
         if not pid:
             self._timer = self._loop.call_later(HEARTBEAT_LIMIT, self._check_heartbeat)
         elif not self._watch_process():
@@ -40,15 +39,11 @@ class ClientLiveness:
     def _watch_process(self) -> bool:
         """Watch the process; return False if the kernel cannot report its end."""
         try:
-            descriptor = open_process(self._pid)
+            self._watch = watch_process(self._pid, self._end)
         except ProcessLookupError:
             self._loop.call_soon(self._end)
             return True
-        if descriptor is None:
-            return False
-        self._descriptor = descriptor
-        self._loop.add_reader(descriptor, self._end)
-        return True
+        return self._watch is not None
 
     def _check_process(self) -> None:
         if process_exists(self._pid):
@@ -71,7 +66,5 @@ class ClientLiveness:
         """Stop watching; `gone` is not called any more."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._descriptor >= 0:
-            self._loop.remove_reader(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._watch is not None:
+            self._watch.close()

@@ -73,7 +73,7 @@ def write_temporary_exit_file(
 
 
 def remove_end_files(slot: Path) -> None:
-    """Remove the finish file and the temporary exit file, whoever wrote them.
+    """Remove the finish file and the temporary exit file, whichever program wrote them.
 
     A BOINC program that runs as one part of a task writes both for its own part only.
     """

@@ -1,16 +1,15 @@
 """boinc_lockfile: only one app may run in a slot.
 
-The same lock as that of BOINC's library: an fcntl(2) write lock on the whole file, which is
-released when the process that holds it ends, however it ends. (api/boinc_api.cpp,
-boinc_init_options_general; lib/filesys.cpp, FILE_LOCK.)
+The same lock as that of BOINC's library: an fcntl(2) write lock on the whole file, on Windows the
+file opened so that nobody else can open it. It is released when the process that holds it ends,
+however it ends. (api/boinc_api.cpp, boinc_init_options_general; lib/filesys.cpp, FILE_LOCK.)
 """
 
 import asyncio
-import os
 from pathlib import Path
 
 from boincvm.errors import HostError, host_error
-from boincvm.host.locks import lock_slot_file
+from boincvm.host.locks import lock_slot_file, release_slot_file
 
 FILE_NAME = "boinc_lockfile"
 USUAL_WAIT = 35.0
@@ -55,7 +54,5 @@ class SlotLock:
         """Remove the file and release the lock; calling it again is harmless."""
         if self._descriptor < 0:
             return
-        # Remove it while it is locked: nobody may lock a file that is about to be removed.
-        self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        release_slot_file(self._path, descriptor)

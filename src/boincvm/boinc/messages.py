@@ -146,5 +146,5 @@ def decode_graphics_reply(text: str) -> tuple[str, str]:
 
 def _address(text: str) -> str:
     if not text.isprintable() or "<" in text or len(text.encode()) > LONGEST_ADDRESS:
-        raise ValueError(f"no address of at most {LONGEST_ADDRESS} bytes: {text[:40]!r}")
+        raise ValueError(f"not an address of at most {LONGEST_ADDRESS} bytes: {text[:40]!r}")
     return text

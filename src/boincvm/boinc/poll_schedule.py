@@ -4,7 +4,12 @@ A BOINC client does its work once a second, and nearly everything that it sends 
 heartbeat shows when. So the time of the next tick is predicted from the previous ones, and polls
 are close together around it and rare in between. How rare depends on what a poll costs on this
 host.
+
+A poll comes after a pause in which others have used the processor and its caches, so it costs what
+its code takes to be fetched again: as little of it as possible runs at each poll.
 """
+
+from collections.abc import Callable
 
 BUDGET = 0.0006
 """Share of a core that all polls together may take."""
@@ -28,18 +33,19 @@ _LEAST_SAMPLE = 0.9
 class PollSchedule:
     """Computes the pauses between polls. All times are seconds on one monotonic clock."""
 
-    def __init__(self, now: float, cpu: float) -> None:
-        """Start a schedule; `cpu` is the CPU time that polling has taken so far."""
+    def __init__(self, now: float, cpu_time: Callable[[], float]) -> None:
+        """Start a schedule; `cpu_time` returns the CPU time that polling has taken so far."""
+        self._cpu_time = cpu_time
         self.pause = 0.02
         """Seconds between the rarer polls."""
-        self._sample = (now, cpu)
+        self._sample = (now, cpu_time())
         self._last_poll = now
         self._period = 1.0
         self._margin = _LEAST_MARGIN
         self._tick: tuple[float, float] | None = None
         """The two polls between which the last tick lay."""
 
-    def polled(self, now: float, cpu: float, *, beat: bool) -> float:
+    def polled(self, now: float, *, beat: bool) -> float:
         """Return the seconds until the next poll.
 
         `beat` tells whether this poll saw a new heartbeat.
@@ -47,7 +53,8 @@ class PollSchedule:
         if beat:
             self._learn(self._last_poll, now)
         self._last_poll = now
-        self._spend(now, cpu)
+        if now - self._sample[0] >= _LEAST_SAMPLE:
+            self._spend(now)
         return self._wait(now)
 
     def _learn(self, early: float, late: float) -> None:
@@ -65,11 +72,9 @@ class PollSchedule:
         period = self._period + 0.5 * (proven - self._period)
         self._period = min(max(period, _LEAST_PERIOD), _MOST_PERIOD)
 
-    def _spend(self, now: float, cpu: float) -> None:
+    def _spend(self, now: float) -> None:
         """Adjust the pause between the rarer polls so that all polls together meet the budget."""
-        begin, spent = self._sample
-        if now - begin < _LEAST_SAMPLE:
-            return
+        (begin, spent), cpu = self._sample, self._cpu_time()
         share = (cpu - spent) / (now - begin)
         change = min(max(share / BUDGET, 0.5), 2.0)
         self.pause = min(max(self.pause * change, SHORTEST), LONGEST)

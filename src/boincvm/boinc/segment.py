@@ -69,6 +69,22 @@ class MappedFile:
         self._map.close()
 
 
+def make_segment(slot: Path, name: str) -> Segment:
+    """Make the shared memory of the task that runs in `slot`, as a client does. Raises OSError.
+
+    `name` is that of the communication object, which Windows has in place of a file.
+    """
+    if not _IN_A_FILE:
+        from boincvm.boinc.windows_mapping import Kernel32, WindowsMapping
+
+        calls = Kernel32()
+        handle = calls.create(_WINDOWS_PREFIXES[-1] + name)
+        return WindowsMapping(calls, handle, calls.map(handle))
+    path = slot / FILE_NAME
+    path.write_bytes(bytes(SEGMENT_SIZE))
+    return MappedFile(path)
+
+
 def open_system_v(key: int) -> Segment:
     """Open the existing segment with that key. Raises SegmentError."""
     if key == NO_KEY:  # shmget(2) would make a new, private segment

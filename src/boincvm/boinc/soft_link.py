@@ -78,4 +78,6 @@ def target(path: Path) -> str | None:
         line = os.read(descriptor, _FIRST_LINE).partition(b"\n")[0]
     finally:
         os.close(descriptor)
+    if b"<soft_link>" not in line:
+        return None  # a program, whose bytes are no text
     return element(os.fsdecode(line), "soft_link") or None

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from boincvm.boinc import channels, messages, segment
+from boincvm.boinc import channels, messages
 from boincvm.boinc.channels import Channel
 from boincvm.boinc.exit_classification import End, EndKind, classify_exit
 from boincvm.boinc.exits import TEMPORARY_EXIT_FILE
@@ -22,6 +23,11 @@ from boincvm.boinc.testing_slot import PROJECT, FakeSlot, Value
 __all__ = ["End", "EndKind", "FakeClient", "FakeSlot", "Stamped"]
 
 Decoded = TypeVar("Decoded")
+_READS_TO_THE_END = (
+    [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"]
+    if sys.platform == "win32"
+    else ["cat"]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class FakeClient:
         self._pid_holder: asyncio.subprocess.Process | None = None
         self._ticking: asyncio.Task[None] | None = None
         self.slot = FakeSlot(directory, init_data or {})
-        self._segment = segment.MappedFile(self.slot.path / segment.FILE_NAME)
+        self._segment = self.slot.make_segment()
         memory = self._segment.memory
         self.control = Channel(memory, channels.CONTROL)
         self._heartbeat_channel = Channel(memory, channels.HEARTBEAT)
@@ -89,7 +95,7 @@ class FakeClient:
         if self._announce_pid:
             # It ends when we do: its input is a pipe that only we hold open.
             self._pid_holder = await asyncio.create_subprocess_exec(
-                "cat", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                *_READS_TO_THE_END, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
             )
             self.slot.values["client_pid"] = self._pid_holder.pid
             self.slot.write_init_data()
@@ -125,9 +131,9 @@ class FakeClient:
     ) -> None:
         """Start the app as a client does; may be called again when it has ended.
 
-        It runs in the slot, with our own environment plus `environment`; LD_LIBRARY_PATH begins
-        with the project's directory, the slot and the BOINC directory. Output is discarded, errors
-        go to stderr.txt. Raises OSError.
+        It runs in the slot, with our own environment plus `environment`; LD_LIBRARY_PATH, which
+        Windows has not, begins with the project's directory, the slot and the BOINC directory.
+        Output is discarded, errors go to stderr.txt. Raises OSError.
         """
         if self.is_running:
             raise RuntimeError("the app still runs")
@@ -137,9 +143,10 @@ class FakeClient:
         self._waiting.clear()
         self.sent.clear()
         merged = {**os.environ, **(environment or {})}
-        libraries = f"../../projects/{PROJECT}:.:../.."
-        former = merged.get("LD_LIBRARY_PATH")
-        merged["LD_LIBRARY_PATH"] = f"{libraries}:{former}" if former else libraries
+        if sys.platform != "win32":
+            libraries = f"../../projects/{PROJECT}:.:../.."
+            former = merged.get("LD_LIBRARY_PATH")
+            merged["LD_LIBRARY_PATH"] = f"{libraries}:{former}" if former else libraries
         with (self.slot.path / "stderr.txt").open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
                 *argv,

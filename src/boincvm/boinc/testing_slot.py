@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from boincvm.boinc import init_data, segment, trickles, uploads
-from boincvm.boinc.channels import SEGMENT_SIZE
 from boincvm.boinc.tags import escape
 from boincvm.host.atomic_files import write_atomically
 
@@ -21,7 +20,7 @@ class FakeSlot:
     """
 
     def __init__(self, directory: Path, values: Mapping[str, Value]) -> None:
-        """Make the directories, init_data.xml and an empty boinc_mmap_file. Raises OSError."""
+        """Make the directories and init_data.xml. Raises OSError."""
         self.directory = directory.absolute()
         self.path = self.directory / "slots" / "0"
         self.project = self.directory / "projects" / PROJECT
@@ -47,6 +46,7 @@ class FakeSlot:
             "wu_name": "fake_work_unit",
             "result_name": "fake_work_unit_0",
             "shm_key": segment.MAPPED_FILE_KEY,
+            "comm_obj_name": f"boincvm_{os.urandom(8).hex()}",
             "slot": 0,
             "client_pid": 0,
             "wu_cpu_time": 0.0,
@@ -63,7 +63,10 @@ class FakeSlot:
         self.path.mkdir(parents=True)
         self.project.mkdir(parents=True)
         self.write_init_data()
-        (self.path / segment.FILE_NAME).write_bytes(bytes(SEGMENT_SIZE))
+
+    def make_segment(self) -> segment.Segment:
+        """Make the memory that client and app share. Raises OSError."""
+        return segment.make_segment(self.path, str(self.values["comm_obj_name"]))
 
     def write_init_data(self) -> None:
         text = (

@@ -7,6 +7,7 @@ from boincvm.boinc.channels import SEGMENT_SIZE, SegmentError
 
 _READ_AND_WRITE = 0x2 | 0x4
 """FILE_MAP_WRITE | FILE_MAP_READ."""
+_PAGE_READ_WRITE = 0x4
 
 
 class WindowsCalls(Protocol):
@@ -44,10 +45,21 @@ class Kernel32:
         """Load kernel32. Raises SegmentError if this is not Windows."""
         load = getattr(ctypes, "WinDLL", None)
         if load is None:
-            raise SegmentError("file mappings with a name are there on Windows only")
+            raise SegmentError("named file mappings exist on Windows only")
         self._library: ctypes.CDLL = load("kernel32", use_last_error=True)
+        self._library.CreateFileMappingW.restype = ctypes.c_void_p
         self._library.OpenFileMappingW.restype = ctypes.c_void_p
         self._library.MapViewOfFile.restype = ctypes.c_void_p
+
+    def create(self, name: str) -> int:
+        """Make the mapping, as a client does. Raises OSError."""
+        nowhere = ctypes.c_void_p(-1)
+        handle: int | None = self._library.CreateFileMappingW(
+            nowhere, None, _PAGE_READ_WRITE, 0, SEGMENT_SIZE, ctypes.c_wchar_p(name)
+        )
+        if not handle:
+            raise OSError("the shared memory cannot be made")
+        return handle
 
     def open(self, name: str) -> int:
         return self._library.OpenFileMappingW(_READ_AND_WRITE, False, ctypes.c_wchar_p(name)) or 0

@@ -18,8 +18,8 @@ from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.bus.topics import QUEUE, Subscriptions
 from boincvm.bus.versions import message_rest
 from boincvm.errors import BusError, host_error
+from boincvm.host.local_servers import LocalServer, serve_locally
 from boincvm.host.resources import most_open_files
-from boincvm.host.sockets import private_listener
 
 _SPARE_DESCRIPTORS = 64
 _TLS_BUFFER = 16384
@@ -88,7 +88,7 @@ class Broker:
         """What was refused, dropped and forwarded since the start, by name."""
         self._queues: dict[str, Queue] = {}
         self._connections: set[Connected] = set()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | LocalServer] = []
         self._number = 0
         descriptors = most_open_files() - _SPARE_DESCRIPTORS
         self._most = min(self.limits.connections, max(descriptors, 1))
@@ -118,10 +118,8 @@ class Broker:
 
     async def listen_unix(self, path: Path) -> None:
         """Listen for connections from this user's processes. Raises BusError."""
-        loop = asyncio.get_running_loop()
         try:
-            listener = private_listener(path)
-            server = await loop.create_server(lambda: BrokerConnection(self), sock=listener)
+            server = await serve_locally(path, lambda: BrokerConnection(self))
         except OSError as error:
             raise host_error(
                 f"the broker cannot listen on {path.name}",

@@ -15,6 +15,10 @@ COMMANDS = frozenset(
     )
 )  # fmt: skip
 HEARTBEAT = b"\n"
+LINK_VERSION = "2"
+"""The version of the messages between a host and a guest's agent, in the header `link-version` of
+CONNECT. When it changes, change the versions of golden snapshots and checkpoints as well: they
+contain an agent."""
 
 MAXIMUM_HEAD = 16 << 10
 MAXIMUM_HEADERS = 64

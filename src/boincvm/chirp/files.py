@@ -31,6 +31,7 @@ from boincvm.errors import (
     UsageError,
     host_error,
 )
+from boincvm.host.file_names import is_storable
 from boincvm.host.files import open_descriptor, read_at, write_at
 from boincvm.host.filetree import set_time
 from boincvm.tree_entries import shown
@@ -249,6 +250,10 @@ async def fetch_tree(session: ChirpSession, path: str, part: Path) -> tuple[int,
             _make_local(directory)
         made.append((directory, modified * 10**9))
         for name, found in await session.do(partial(ChirpClient.list_directory, path=there)):
+            if not is_storable(name):
+                raise InputFileError(
+                    f"{shown(os.fsencode(name))} on the server is no name for a file of this host"
+                )
             source, target = f"{there.rstrip('/')}/{name}", directory / name
             if found.is_directory:
                 session.count(0)

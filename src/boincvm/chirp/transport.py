@@ -30,6 +30,7 @@ from boincvm.chirp.protocol import (
 )
 from boincvm.chirp.session import Access, ChirpSession
 from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
+from boincvm.host.renames import replace
 from boincvm.tree_entries import shown
 
 SCHEME = "chirp://"
@@ -105,7 +106,7 @@ async def chirp_get(url: str, destination: Path, access: Access | None = None) -
             part.chmod(mode)
             copied = 1, size, []
     try:
-        part.replace(destination)
+        replace(part, destination)
     except OSError as error:
         name = shown(os.fsencode(destination))
         raise host_error(f"cannot make {name}", error, OutputFileError) from None

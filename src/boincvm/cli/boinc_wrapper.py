@@ -18,7 +18,7 @@ def main() -> int:
     hide_this_user()
     hide(os.getcwd(), "")  # noqa: PTH109 - the slot, as text
     from boincvm.errors import UsageError
-    from boincvm.job.wrapper_arguments import parse_wrapper_arguments
+    from boincvm.job.wrapper_arguments import HELP, parse_wrapper_arguments
     from boincvm.wrapper.log import log
 
     try:
@@ -28,6 +28,9 @@ def main() -> int:
         return error.exit_code
     if arguments.show_version:
         print(f"boincvm-wrapper {__version__}")
+        return 0
+    if arguments.show_help:
+        print(HELP, end="")
         return 0
     from boincvm.wrapper.main import run_task
 

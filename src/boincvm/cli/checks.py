@@ -11,6 +11,7 @@ from typing import NamedTuple
 from boincvm import paths
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode
+from boincvm.host.processes import GUARD
 from boincvm.host.resources import available_memory
 from boincvm.host.virtualization import describe_nesting, loaded_modules
 from boincvm.hypervisor import advisor
@@ -43,6 +44,9 @@ def python() -> Check:
 
 
 def setpriv() -> Check:
+    if not GUARD:
+        detail = "none is needed: the system ends a virtual machine whose boincvm is killed"
+        return Check("setpriv", Status.OK, detail)
     path = shutil.which("setpriv")
     if path is None:
         detail = "no setpriv: if boincvm is killed, its virtual machine keeps running"
@@ -95,7 +99,9 @@ def images() -> Check:
         remedy = "build it again: boincvm image build"
         return Check("images", status, damaged, remedy, ExitCode.IMAGE_DAMAGED)
     if not sound:
-        remedy = "boincvm image build base"
+        from boincvm.image.tools import how_to_get
+
+        remedy = how_to_get("base")
         return Check("images", Status.FAILED, "none yet", remedy, ExitCode.IMAGE_MISSING)
     return Check("images", Status.OK, ", ".join(sound))
 
@@ -146,7 +152,7 @@ def virtualization() -> Check:
     parts = [*filter(None, [describe_nesting()]), *(f"{name} is loaded" for name in theirs)]
     detail = "; ".join(parts) or "nothing else on this host is known to use it"
     if theirs and loaded & _KVM_MODULES:
-        remedy = "end its machines before KVM is used: many kernels let only one of them have VT-x"
+        remedy = "stop its machines before using KVM: many kernels give VT-x to one hypervisor only"
         return Check("virtualization", Status.WARNING, f"{detail}, beside KVM", remedy)
     return Check("virtualization", Status.OK, detail)
 
@@ -194,7 +200,7 @@ def groups() -> Groups:
 
 
 def verdicts() -> tuple[Verdicts, list[Check]]:
-    """Find out anew what each driver can do here; return that, and what went wrong with it."""
+    """Determine again what each driver can do here; return that, and errors in doing so."""
     found: dict[str, Verdict] = {}
 
     def find_out() -> list[Check]:

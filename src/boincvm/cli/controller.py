@@ -9,11 +9,12 @@ from boincvm.errors import UsageError
 
 if TYPE_CHECKING:
     from boincvm.controller.hosts.bus_connection import Listen
+    from boincvm.controller.machines.controller_node import RemoteRights
     from boincvm.controller.serve.server import ListenAddress
 
 _EPILOG = """\
-It runs in the foreground; Ctrl-C ends it. Machines run on without it, and the next one finds
-them again.
+It runs in the foreground; Ctrl-C stops it. Machines keep running without it, and the next
+controller finds them again.
 
 examples:
   boincvm controller
@@ -56,6 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bus.add_argument("--bus-certificate", metavar="FILE", default="")
     bus.add_argument("--bus-key", metavar="FILE", default="")
     broker.add_arguments(bus, "use a broker that runs elsewhere")
+    bus.add_argument(
+        "--no-remote-create",
+        action="store_true",
+        help="let the controller that has invited this host create and remove no machines here",
+    )
+    bus.add_argument(
+        "--remote-network",
+        action="store_true",
+        help="let it create machines that reach the network (default: only such as do not)",
+    )
 
 
 def _directory(text: str) -> Path:
@@ -74,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from boincvm.controller.serve.foreground import run_in_foreground
 
+    rights = _rights(arguments)
     asyncio.run(
         run_in_foreground(
             _listen_address(arguments),
@@ -81,9 +93,23 @@ def run(arguments: argparse.Namespace) -> int:
             broker.broker_of(arguments),
             any_host=arguments.any_host,
             shared=arguments.share,
+            rights=rights,
         )
     )
     return 0
+
+
+def _rights(arguments: argparse.Namespace) -> "RemoteRights":
+    from boincvm.controller.machines.controller_node import RemoteRights
+
+    if arguments.broker is None and (arguments.no_remote_create or arguments.remote_network):
+        raise UsageError(
+            "--no-remote-create and --remote-network are for a host that has been invited, and so"
+            " need --broker"
+        )
+    if arguments.no_remote_create and arguments.remote_network:
+        raise UsageError("with --no-remote-create nothing is created that --remote-network is for")
+    return RemoteRights(create=not arguments.no_remote_create, network=arguments.remote_network)
 
 
 def _listen_address(arguments: argparse.Namespace) -> "ListenAddress | None":

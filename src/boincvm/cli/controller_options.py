@@ -27,9 +27,10 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def add_controller(parser: argparse.ArgumentParser) -> None:
+def add_controller(parser: argparse._ActionsContainer) -> None:
     """Add the option that selects the controller."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    if isinstance(parser, argparse.ArgumentParser):
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--controller",
         metavar="URL",
@@ -66,6 +67,14 @@ def print_document(document: object) -> None:
 def print_line(document: object) -> None:
     """Print one document of a stream and flush it."""
     print(json.dumps(document), flush=True)
+
+
+def printable(value: object) -> str:
+    """Return a text without what could control a terminal; tabs are kept.
+
+    Logs and results come from other hosts, too, which may be hostile.
+    """
+    return "".join(c for c in str(value) if c.isprintable() or c == "\t")
 
 
 def tables_in(answer: "Mapping[str, object]", name: str) -> "list[Table]":
@@ -129,7 +138,7 @@ def each(
         answers = ask_each(
             arguments.vms, lambda vms: client.call(operation, vms=vms, **asked).get("outcomes")
         )
-    return show_outcomes(answers, as_json=arguments.json, describe=lambda _one: done)
+    return show_outcomes(answers, as_json=arguments.json, describe=lambda _outcome: done)
 
 
 def ask_each(selectors: Sequence[str], ask: Callable[[str], object]) -> "dict[str, Table]":
@@ -187,3 +196,24 @@ def show_outcomes(
             if error.hint:
                 standard_error.write_line(f"  {error.hint}")
     return code
+
+
+def show_created(made: "Table", *, as_json: bool) -> None:
+    """Print the machine that was created, and how to start it."""
+    if as_json:
+        print_document(made)
+    else:
+        print(f"{made['id']} has been created; start it with: boincvm start {made['id']}")
+
+
+def show_each_created(
+    names: Sequence[str], create: "Callable[[str], Table]", *, as_json: bool
+) -> int:
+    """Create a machine of each name; print the outcomes, and return the exit code."""
+    outcomes: dict[str, Table] = {}
+    for name in names:
+        try:
+            outcomes[name] = create(name)
+        except BoincvmError as error:
+            outcomes[name] = {"error": {**error.table()}}
+    return show_outcomes(outcomes, as_json=as_json, describe=lambda _outcome: "has been created")

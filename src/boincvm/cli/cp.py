@@ -1,31 +1,34 @@
 """`boincvm cp`: copies files and trees to machines of the controller and from them."""
 
 import argparse
-import os
-import stat
-import tempfile
-import threading
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from boincvm.cli import controller_options
-from boincvm.errors import InputFileError, OutputFileError, UsageError, host_error
-from boincvm.host.filetree import set_time
+from boincvm.errors import BoincvmError, OutputFileError, UsageError, host_error
+from boincvm.host.file_names import is_storable
 from boincvm.standard_error import write_line
-from boincvm.tree_entries import UnsafePathError, clamp_time
+
+if TYPE_CHECKING:
+    from boincvm.client.client import Client, Table
+    from boincvm.client.copy import Progress
 
 _EPILOG = """\
-One side names a machine and a path beneath its work directory, like web.1:data/in.txt; to put
-something, several machines can be meant. A directory is copied with all that is in it. A file
-server of Chirp, at chirp://HOST[:PORT]/PATH, can stand in place of the machine.
+One side names a machine and a path in it: web.1:data/in.txt is beneath its work directory,
+web.1:/etc/hosts anywhere. A selector may name several machines; what comes from them goes to a
+directory for each. A directory is copied with everything in it. A Chirp file server, at
+chirp://HOST[:PORT]/PATH, can be named in place of the machine.
 
 examples:
   boincvm cp input.txt web.1:input.txt
   boincvm cp data 'web.*:data'
   boincvm cp web.1:results results
+  boincvm cp 'web.*:results' all               to all/web.1/results, all/web.2/results, ...
   boincvm cp results chirp://store.site/2026/results
 """
 _CHIRP = "chirp://"
+_MOST_AT_ONCE = 8
+"""Machines that something is fetched from at the same time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,82 +71,85 @@ def _put(arguments: argparse.Namespace, source: Path, vms: str, path: str) -> in
 
     client = controller_options.client_of(arguments)
     name = path if path and not path.endswith("/") else path + source.name
-    try:
-        is_tree = source.is_dir() and not source.is_symlink()
-        status = source.stat()
-        mode = stat.S_IMODE(status.st_mode) & 0o777
-        with (
-            _content(source, is_tree=is_tree) as file,
-            controller_options.waiting(f"copying {source}") as progress,
-        ):
-            size = os.fstat(file.fileno()).st_size
-            answer = client_copy.put(
-                client,
-                vms,
-                name,
-                file,
-                size,
-                is_tree=is_tree,
-                mode=mode,
-                modified=clamp_time(status.st_mtime_ns),
-                progress=progress,
-            )
-    except OSError as error:
-        raise InputFileError(f"{source} cannot be read: {error.strerror}") from error
-    except UnsafePathError as error:
-        raise InputFileError(f"{source}: {error}") from error
+    with controller_options.waiting(f"copying {source}") as progress:
+        answer = client_copy.put_path(client, vms, name, source, progress)
     outcomes = answer.get("outcomes")
     return controller_options.show_outcomes(
         outcomes if isinstance(outcomes, dict) else {},  # type: ignore[arg-type]
         as_json=arguments.json,
-        describe=lambda _one: f"has {name}",
+        describe=lambda _outcome: f"has {name}",
     )
 
 
-def _content(source: Path, *, is_tree: bool) -> BinaryIO:
-    """Open the file, or the tree as a tar stream in an unnamed file."""
-    if not is_tree:
-        return source.open("rb")
-    from boincvm.tar_trees import pack
-
-    with tempfile.TemporaryDirectory() as temporary:
-        packed = Path(temporary) / "tree"
-        pack(source.absolute().parent, source.absolute().name, packed, threading.Event())
-        return packed.open("rb")
-
-
 def _get(arguments: argparse.Namespace, vm: str, path: str, destination: Path) -> int:
-    from boincvm.client import copy as client_copy
-
     client = controller_options.client_of(arguments)
-    if destination.is_dir():
-        destination = destination / Path(path).name
-    if destination.is_dir():
-        raise OutputFileError(f"{destination} already exists", hint="choose another destination")
-    parent = destination.absolute().parent
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=parent, prefix=".boincvm-") as temporary,
-            controller_options.waiting(f"copying {vm}:{path}") as progress,
-        ):
-            part = Path(temporary) / "content"
-            with part.open("xb") as file:
-                gotten = client_copy.fetch(client, vm, path, file, progress)
-            if gotten.is_tree:
-                from boincvm.tar_trees import unpack
-
-                unpack(part, Path(temporary), "tree", threading.Event())
-                part = Path(temporary) / "tree"
-            part.chmod(gotten.mode & 0o777)
-            set_time(os.fsencode(part), gotten.modified)
-            part.rename(destination)
-    except OSError as error:
-        raise host_error(f"{destination} cannot be written", error, OutputFileError) from error
-    except UnsafePathError as error:
-        raise OutputFileError(f"{vm}:{path} is refused: {error}") from error
+    if not _is_id(vm):
+        return _get_from_each(arguments, client, vm, path, destination)
+    with controller_options.waiting(f"copying {vm}:{path}") as progress:
+        _fetch(client, vm, path, destination, progress)
     if arguments.json:
         controller_options.print_document({"vm": vm, "path": path, "destination": str(destination)})
     return 0
+
+
+def _is_id(vms: str) -> bool:
+    """Tell whether a selector can mean one machine only."""
+    return vms != "all" and not set(vms) & set("*,=!<>")
+
+
+def _get_from_each(
+    arguments: argparse.Namespace, client: "Client", vms: str, path: str, destination: Path
+) -> int:
+    """Copy from every machine that can answer, each to a directory of its own."""
+    listed = controller_options.tables_in(client.call("list", vms=vms), "vms")
+    names = [str(vm["id"]) for vm in listed if vm["presence"] == "present"]
+    if not names:
+        raise UsageError(
+            f"no machine that {vms[:80]!r} matches can answer", hint="boincvm ls shows them"
+        )
+
+    def fetch(vm: str) -> "dict[str, Table]":
+        if "/" in vm or not is_storable(vm):  # as a guest of another broker may call itself
+            refused = OutputFileError(f"no directory can have the name {vm!r}")
+            return {vm: {"error": {**refused.table()}}}
+        try:
+            own = destination / vm
+            own.mkdir(parents=True, exist_ok=True)
+            _fetch(client, vm, path, own, lambda _done, _size: None)
+        except OSError as error:
+            failure = host_error(f"{destination} cannot be written", error, OutputFileError)
+            return {vm: {"error": {**failure.table()}}}
+        except BoincvmError as error:
+            return {vm: {"error": {**error.table()}}}
+        return {vm: {"destination": str(own)}}
+
+    outcomes: dict[str, Table] = {}
+    with controller_options.waiting(f"copying {vms}:{path}") as progress:
+        for at in range(0, len(names), _MOST_AT_ONCE):
+            outcomes.update(controller_options.ask_each(names[at : at + _MOST_AT_ONCE], fetch))
+            progress(len(outcomes), len(names))
+    return controller_options.show_outcomes(
+        outcomes, as_json=arguments.json, describe=lambda outcome: f"is in {outcome['destination']}"
+    )
+
+
+def _fetch(client: "Client", vm: str, path: str, destination: Path, progress: "Progress") -> None:
+    """Copy a file or tree to `destination`, or into it where it is a directory.
+
+    Raises BoincvmError.
+    """
+    from boincvm.client import copy as client_copy
+
+    if destination.is_dir():
+        name = PurePosixPath(path).name
+        if not is_storable(name):
+            raise OutputFileError(
+                f"{name!r} is no name for a file of this host", hint="name a file"
+            )
+        destination = destination / name
+    if destination.is_dir():
+        raise OutputFileError(f"{destination} already exists", hint="choose another destination")
+    client_copy.get_path(client, vm, path, destination, progress)
 
 
 def _by_chirp(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import shutil
 import textwrap
 
 from boincvm.cli import checks
+from boincvm.cli.controller_options import waiting
 from boincvm.cli.output import can_encode, print_json
 from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.doctor import Check, Status
@@ -16,7 +17,7 @@ WANTED, NONE = CheckpointNeed.WANTED, CheckpointNeed.NONE
 _NO_DRIVER = Check("drivers", Status.FAILED, "none is fit")
 _DESCRIPTION = """\
 Check everything that a job needs on this host; print what is missing and the command that
-helps. The exit code is 0 if a job can run, else that of what prevents it.
+fixes it. The exit code is 0 if a job can run, else that of the first problem.
 """
 _EXAMPLES = """\
 examples:
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean",
         action="store_true",
-        help="first remove what processes of boincvm's that were killed have left",
+        help="first remove what killed boincvm processes have left behind",
     )
 
 
@@ -42,11 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Examine the host and print the results; return 0 if a job can run."""
     removed = _clean() if arguments.clean else None
     # Drivers find out at the same time what takes long; their checks tell it then.
-    verdicts, troubles = checks.verdicts()
-    before, of_drivers, after = (
-        [check for name, function in group for check in checks.examine(name, function)]
-        for group in checks.groups()
-    )
+    with waiting("examining this host"):
+        verdicts, troubles = checks.verdicts()
+        before, of_drivers, after = (
+            [check for name, function in group for check in checks.examine(name, function)]
+            for group in checks.groups()
+        )
     rankings = {need: rank(verdicts, Needs(need)) for need in (WANTED, NONE)}
     before = [*before, *troubles]
     failed = [check for check in (*before, *after) if check.status is Status.FAILED]
@@ -79,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _clean() -> list[str]:
     from boincvm.cli.leftovers import remove_leftovers
 
-    return remove_leftovers() or ["nothing was left by processes that were killed"]
+    return remove_leftovers() or ["killed processes have left nothing behind"]
 
 
 def _rank_table(ranked: Ranked) -> dict[str, object]:
@@ -97,7 +99,7 @@ def ranking_report(wanted: list[Ranked], none: list[Ranked], columns: int) -> st
         lines += _wrapped(head, texts, columns)
     fit = [[driver.name for driver in ranked if not driver.refused] for ranked in (wanted, none)]
     if fit[0] != fit[1]:
-        lines.append(f"for a job that wants no checkpoints: {', '.join(fit[1])}")
+        lines.append(f"for a job without checkpoints: {', '.join(fit[1])}")
     return "\n".join(lines)
 
 

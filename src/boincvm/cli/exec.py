@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from boincvm.client.client import Table
 
 _EPILOG = """\
-Output comes as it is written, of several machines line by line with each one's id. The exit
-code is the program's; of several machines it is 1 if any of them failed.
+Output is printed as it is written; from several machines, line by line, each with the machine's
+id. The exit code is the program's; with several machines it is 1 if any of them failed.
 
 examples:
   boincvm exec web.1 -- uname -a

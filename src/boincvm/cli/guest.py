@@ -4,18 +4,18 @@ import argparse
 from pathlib import Path
 
 from boincvm.cli import broker
-from boincvm.cli.create import label_of
+from boincvm.cli.create import labels_of
 from boincvm.errors import UsageError
 from boincvm.host.users import is_root
 from boincvm.standard_error import write_line
 
 _EPILOG = """\
-Whoever controls the bus RUNS WHAT HE LIKES ON THIS HOST, AS THE USER THAT STARTS THIS, and reads
-and writes what that user may: nothing stands between, as a machine would. Have a user of its own
-for it. As root it does not begin without --allow-root.
+Anyone who controls the bus CAN RUN ANYTHING ON THIS HOST AS THE USER WHO STARTS THIS, and can
+read and write whatever that user can: no virtual machine separates them. Use a dedicated user.
+It refuses to run as root without --allow-root.
 
-It runs in the foreground; Ctrl-C ends it, and all that it has started. It connects again by
-itself. On the controller's host: boincvm ls, exec, cp, shell, ping.
+It runs in the foreground; Ctrl-C stops it and everything that it has started. It reconnects
+automatically. On the controller's host: boincvm ls, exec, cp, shell, ping.
 
 examples:
   boincvm invite lab >passcode         on the controller's host; copy the file passcode here, and:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--id", help="its name on the bus (default: the name it was invited by, or the host's)"
     )
     parser.add_argument(
-        "--label", action="append", default=[], metavar="NAME=VALUE", help="to address it by"
+        "--label", action="append", default=[], metavar="NAME=VALUE", help="for selectors to match"
     )
     parser.add_argument(
         "--directory",
@@ -50,14 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Run as a guest until a signal ends it. Raises BoincvmError."""
     if is_root() and not arguments.allow_root:
         raise UsageError(
-            "as root, whoever controls the bus could do anything on this host",
-            hint="start it as a user of its own, or use --allow-root on a machine that serves"
+            "as root, anyone who controls the bus could do anything on this host",
+            hint="start it as a dedicated user, or use --allow-root on a host that serves"
             " nothing else",
         )
     broker_address = broker.broker_of(arguments)
     if broker_address is None:
         raise UsageError("--broker is missing", hint="boincvm guest --help shows examples")
-    labels = dict(label_of(text) for text in arguments.label)
+    labels = labels_of(arguments.label)
     import asyncio
 
     from boincvm.node.host_node import guest_of_this_host, run_guest

@@ -1,18 +1,37 @@
-"""`boincvm image`: build, list, inspect, pack, unpack and remove base images."""
+"""`boincvm image`: build, list, inspect, pack, export, import, publish, fetch, remove images."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from boincvm.cli import image_kernel, image_warm
+from boincvm.cli import (
+    controller_options,
+    image_delivery,
+    image_disk,
+    image_kernel,
+    image_recipe,
+    image_warm,
+)
 from boincvm.cli.output import print_indented_json
 from boincvm.cli.parser import add_verb
+from boincvm.errors import UsageError
+
+if TYPE_CHECKING:
+    from boincvm.image.build import Built
 
 _EPILOG = """\
 examples:
   boincvm image build                          the image `base`, which jobs use by default
   boincvm image build --package gmp-ecm sci    an image `sci` with a Debian package in it
+  boincvm image build --pip numpy --file model.bin:/opt/ --package gcc --recommends lab
+  boincvm image recipe sci                     a recipe, ./sci/image.toml, to read and to change
+  boincvm image build ./sci                    the image of a recipe
   boincvm image ls
-  boincvm image pack sci sci-1.0.tar.gz        one file, to be shipped
+  boincvm image pack sci sci-1.0.tar.gz        one file, to distribute
   boincvm image unpack sci-1.0.tar.gz sci      and back, on any computer
+  boincvm image export sci sci.ova             a machine for VirtualBox
+  boincvm image publish sci /srv/images        for any web server; signed
+  boincvm image fetch https://example.org/images sci --key ed25519:...
+  boincvm image update                         all fetched images, by the difference
 """
 
 
@@ -22,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     verbs = parser.add_subparsers(dest="image_verb", metavar="VERB", required=True)
     _add_build(verbs)
+    image_recipe.add_arguments(verbs)
     add_verb(
         verbs,
         "ls",
@@ -43,7 +63,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "example:\n  boincvm image inspect --json base",
     )
     inspect.add_argument("name", metavar="NAME")
+    from_machine = add_verb(
+        verbs,
+        "from-machine",
+        "make an image of a machine's disk",
+        "Make an image of the disk of a machine of the controller, which boincvm stop has shut\n"
+        "down: with all that was installed and written there, and secrets too, even deleted\n"
+        "ones.\n\n"
+        "example:\n  boincvm stop web.1 && boincvm image from-machine web.1 web",
+    )
+    controller_options.completed(from_machine.add_argument("vm", metavar="MACHINE"))
+    from_machine.add_argument("name", metavar="NAME", help="the image's name")
+    from_machine.add_argument(
+        "--force",
+        action="store_true",
+        help="replace an image NAME that exists; machines that have begun with it do not start"
+        " any more",
+    )
+    controller_options.add_controller(from_machine)
     _add_pack_and_unpack(verbs)
+    image_disk.add_arguments(verbs)
+    image_delivery.add_arguments(verbs)
     image_kernel.add_arguments(
         verbs.add_parser(
             "kernel",
@@ -68,7 +108,7 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
         verbs,
         "pack",
         "pack an image into one file",
-        "Put an image into one file, to ship it: a tar.gz. Equal images give equal files.\n\n"
+        "Pack an image into one tar.gz file, to distribute it. Equal images give equal files.\n\n"
         "example:\n  boincvm image pack sci sci-1.0.tar.gz",
     )
     pack.add_argument("name", metavar="NAME")
@@ -78,8 +118,8 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
         verbs,
         "unpack",
         "unpack an image from such a file",
-        "Take an image out of a file that boincvm image pack made. If there is an image NAME\n"
-        "already, the new one has the name.\n\n"
+        "Unpack an image from a file that boincvm image pack has made. It replaces an image NAME\n"
+        "that exists already.\n\n"
         "example:\n  boincvm image unpack sci-1.0.tar.gz sci",
     )
     unpack.add_argument("file", metavar="FILE")
@@ -92,12 +132,32 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     build = add_verb(
         verbs,
         "build",
-        "build an image from Debian packages",
+        "build an image from Debian packages, or from a recipe",
         "Build a base image from Debian packages. It needs no root and takes about 15 seconds;\n"
         "downloaded packages are kept, so the next build downloads only what is new.\n\n"
-        "example:\n  boincvm image build --package gmp-ecm --package bc sci",
+        "With a recipe in place of the name, that says what is in the image: a directory with a\n"
+        "file image.toml, or such a file (boincvm help images).\n\n"
+        "examples:\n  boincvm image build --package gmp-ecm --package bc sci\n"
+        "  boincvm image build ./sci",
     )
-    build.add_argument("name", metavar="NAME", nargs="?", default="base", help="default: base")
+    build.add_argument(
+        "name",
+        metavar="NAME|RECIPE",
+        nargs="?",
+        default="base",
+        help="the image's name, or a recipe; default: the image base",
+    )
+    build.add_argument(
+        "--name",
+        metavar="NAME",
+        dest="image_name",
+        help="with a recipe: the image's name, in place of the recipe's",
+    )
+    build.add_argument(
+        "--update",
+        action="store_true",
+        help="with a recipe: use the newest packages, renew its lock file, and print what changed",
+    )
     build.add_argument(
         "--package",
         metavar="P",
@@ -106,22 +166,37 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="a Debian package to install, with its dependencies; repeatable",
     )
     build.add_argument(
-        "--suite", metavar="S", default="bookworm", help="Debian's suite; default: bookworm"
+        "--recommends",
+        action="store_true",
+        help="also install what the packages recommend, like the C headers for gcc",
     )
     build.add_argument(
-        "--mirror", metavar="URL", help="where packages come from; default: Debian's own mirror"
+        "--pip",
+        metavar="P",
+        action="append",
+        default=[],
+        help="a package of PyPI for the image's Python, like numpy or numpy==2.1.3; repeatable",
+    )
+    build.add_argument(
+        "--file",
+        metavar="SRC:DST",
+        action="append",
+        default=[],
+        help="a file or directory of this host, and its absolute path in the image; repeatable",
+    )
+    build.add_argument("--suite", metavar="S", help="Debian's suite; default: bookworm")
+    build.add_argument(
+        "--mirror", metavar="URL", help="the mirror to fetch packages from; default: Debian's own"
     )
     build.add_argument(
         "--architecture",
         choices=["amd64", "arm64"],
-        default="amd64",
-        help="the machines' processor, by Debian's name of it; default: amd64",
+        help="the machines' architecture, by Debian's name for it; default: amd64",
     )
     build.add_argument(
         "--kernel",
         metavar="NAME",
-        default="debian",
-        help="the image's kernel: small boots in less than half the time, once boincvm image kernel"
+        help="the image's kernel: small boots in about half the time, once boincvm image kernel"
         " build has made it; default: debian",
     )
     build.add_argument(
@@ -129,6 +204,16 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         action="store_true",
         help="do nothing if such an image with this agent exists",
     )
+
+
+_OF_OTHER_FILES = {
+    "export": image_disk.export,
+    "import": image_disk.import_,
+    "kernel": image_kernel.run,
+    "recipe": image_recipe.write,
+    "warm": image_warm.warm,
+    **image_delivery.VERBS,
+}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -140,36 +225,26 @@ def run(arguments: argparse.Namespace) -> int:
         return _list(as_json=arguments.json)
     if verb == "rm":
         return _remove(arguments.name, as_json=arguments.json)
+    if verb == "from-machine":
+        return _from_machine(arguments)
     if verb == "pack":
         return _pack(arguments)
     if verb == "unpack":
         return _unpack(arguments)
-    if verb == "warm":
-        return image_warm.warm(arguments)
-    if verb == "kernel":
-        return image_kernel.run(arguments)
+    if verb in _OF_OTHER_FILES:
+        return _OF_OTHER_FILES[verb](arguments)
     return _inspect(arguments.name, as_json=arguments.json)
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from boincvm.image.build import build_image
-    from boincvm.image.interruption import terminable
-    from boincvm.image.progress import to_standard_error
-    from boincvm.machine.build_machine import booted
+    from boincvm.image.recipe import recipe_path
+    from boincvm.image.recommended import lacking_packages
     from boincvm.sizes import format_size
+    from boincvm.standard_error import write_line
 
-    with terminable():
-        built = build_image(
-            arguments.name,
-            tuple(arguments.package),
-            suite=arguments.suite,
-            mirror=arguments.mirror,
-            architecture=arguments.architecture,
-            kernel=arguments.kernel,
-            if_missing=arguments.if_missing,
-            boot=booted,
-            progress=to_standard_error(),
-        )
+    path = recipe_path(arguments.name)
+    done = None if path is None else image_recipe.build(path, arguments)
+    built = _build_of_options(arguments) if done is None else done.built
     if arguments.json:
         print_indented_json(
             {
@@ -178,13 +253,56 @@ def _build(arguments: argparse.Namespace) -> int:
                 "fresh": built.fresh,
                 "size": built.manifest.size,
                 "packages": len(built.manifest.packages),
+                **({} if done is None else image_recipe.as_json(done)),
             }
         )
     else:
-        verb = "is built" if built.fresh else "already exists"
+        verb = "has been built" if built.fresh else "already exists"
         size = format_size(built.manifest.size)
         print(f"image {built.name} {verb}: {built.digest[:12]}, {size}")
+        if done is not None:
+            image_recipe.print_lock(done)
+        lacking = lacking_packages(built.manifest)
+        if lacking:
+            write_line(f"boincvm: the image has a compiler, but not its headers ({lacking[0]})")
+            options = " ".join(f"--package {name}" for name in lacking)
+            if done is not None:
+                write_line(f"  add to the recipe's packages: {', '.join(lacking)}")
+            else:
+                write_line(f"  build it with {options}, or with --recommends")
     return 0
+
+
+def _build_of_options(arguments: argparse.Namespace) -> "Built":
+    from boincvm.image.architectures import AMD64
+    from boincvm.image.build import DEBIAN, build_image
+    from boincvm.image.interruption import terminable
+    from boincvm.image.progress import to_standard_error
+    from boincvm.image.recipe import SUITES
+    from boincvm.machine.build_machine import booted
+
+    for option, is_given in (("--name", arguments.image_name), ("--update", arguments.update)):
+        if is_given:
+            raise UsageError(
+                f"found {option} without a recipe",
+                hint="a recipe is a directory with a file image.toml, like ./sci; an image's name"
+                " is given without --name",
+            )
+    with terminable():
+        return build_image(
+            arguments.name,
+            tuple(arguments.package),
+            suite=arguments.suite or SUITES[0],
+            mirror=arguments.mirror,
+            architecture=arguments.architecture or AMD64.name,
+            kernel=arguments.kernel or DEBIAN,
+            pip=tuple(arguments.pip),
+            own_files=tuple(arguments.file),
+            recommends=arguments.recommends,
+            if_missing=arguments.if_missing,
+            boot=booted,
+            progress=to_standard_error(),
+        )
 
 
 def _list(*, as_json: bool) -> int:
@@ -200,13 +318,16 @@ def _list(*, as_json: bool) -> int:
         return 0
     print(f"{'NAME':<20} {'DIGEST':<12} {'SIZE':>10} {'PACKAGES':>8} BUILT")
     for image in images:
+        name = image.name if image.has_name else "-"
         if image.fault:
-            print(f"{image.name:<20} {image.digest[:12]:<12} damaged: {image.fault}")
+            print(f"{name:<20} {image.digest[:12]:<12} damaged: {image.fault}")
         else:
-            size = format_size(image.size)
+            size, use = format_size(image.size), ""
+            if not image.has_name:
+                use = f" formerly {image.name}, in use by {', '.join(image.in_use_by)}"
             print(
-                f"{image.name:<20} {image.digest[:12]:<12} {size:>10} {image.packages:>8} "
-                f"{image.built:%Y-%m-%d %H:%M}"
+                f"{name:<20} {image.digest[:12]:<12} {size:>10} {image.packages:>8} "
+                f"{image.built:%Y-%m-%d %H:%M}{use}"
             )
     return 0
 
@@ -217,12 +338,15 @@ def _remove(name: str, *, as_json: bool) -> int:
 
     store = ImageStore()
     digest = store.digest_of(name)
-    store.remove(name)
-    remove_goldens(store, digest)
+    owners = store.remove(name)
+    if not owners:
+        remove_goldens(store, digest)
     if as_json:
-        print_indented_json({"removed": name})
+        print_indented_json({"removed": name, "in_use_by": owners})
     else:
         print(f"image {name} has been removed")
+        if owners:
+            print(f"  its content is kept as long as it is in use by {', '.join(owners)}")
     return 0
 
 
@@ -244,6 +368,33 @@ def _inspect(name: str, *, as_json: bool) -> int:
             )
         else:
             print(describe(image))
+    return 0
+
+
+def _from_machine(arguments: argparse.Namespace) -> int:
+    from boincvm.client.address import find_address
+    from boincvm.standard_error import write_line
+
+    client = controller_options.client_of(arguments)
+    with controller_options.waiting(f"copying the disk of {arguments.vm}"):
+        made = client.call(
+            "image_from_machine", vm=arguments.vm, name=arguments.name, force=arguments.force
+        )
+    if arguments.json:
+        print_indented_json(made)
+    else:
+        name = made["name"]
+        print(f"image {name} has been made: {str(made['digest'])[:12]}")
+        if find_address(arguments.controller).path is None:
+            print(
+                f"  it is on the controller's host; machines of it: boincvm create --image {name}"
+            )
+        else:
+            print(f"  machines of it: boincvm run --image {name}, boincvm create --image {name}")
+        write_line("boincvm: the image has all of the machine's disk: keys, logs, passwords, and")
+        write_line(
+            "  what can be restored of deleted files; give it to nobody who must not see them"
+        )
     return 0
 
 

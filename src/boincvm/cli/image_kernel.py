@@ -6,8 +6,8 @@ from boincvm.cli.output import print_indented_json
 from boincvm.cli.parser import add_verb
 
 _BUILD = """\
-Build a small kernel from Debian's newest kernel sources. It needs no root, a compiler, 3 GiB of
-disk while it works, and 3 to 8 minutes on two processors.
+Build a small kernel from Debian's newest kernel sources. It needs no root, but a compiler, 3 GiB
+of disk while it works, and 5 to 8 minutes of processor time.
 
 `small` is for virtual machines: boincvm image build --kernel small puts it into an image.
 `uml` (--uml) is User-mode Linux, a program: --driver uml uses it once it is here.
@@ -29,12 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the machines' processor; default: x86_64",
     )
     build.add_argument(
-        "--suite", metavar="S", help="Debian's suite whose sources are taken; see docs/images.md"
+        "--suite",
+        metavar="S",
+        help="Debian's suite whose sources are taken; see boincvm help images",
     )
     build.add_argument(
         "--mirror",
         metavar="URL",
-        help="where packages come from; default: the one that this host's apt uses",
+        help="the mirror to fetch packages from; default: the one that this host's apt uses",
     )
     build.add_argument(
         "--if-missing",
@@ -81,7 +83,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_indented_json({"fresh": built.fresh, **kernel.as_json()})
     else:
-        verb = "is built" if built.fresh else "is there already"
+        verb = "has been built" if built.fresh else "already exists"
         size = format_size(kernel.size)
         print(f"kernel {kernel.name} {verb}: Linux {kernel.release}, {kernel.sha256[:12]}, {size}")
     return 0
@@ -114,5 +116,5 @@ def _remove(name: str, *, as_json: bool) -> int:
     if as_json:
         print_indented_json({"removed": name})
     else:
-        print(f"kernel {name} is removed")
+        print(f"kernel {name} has been removed")
     return 0

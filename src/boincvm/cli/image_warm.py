@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from time import monotonic
 
+from boincvm.cli.controller_options import waiting
 from boincvm.cli.parser import option
 from boincvm.host.processes import lower_priority
 from boincvm.hypervisor.registry import DEFAULT
@@ -40,6 +41,7 @@ def warm(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from boincvm.image.store import ImageStore
+    from boincvm.machine.admission import check_fits_host
     from boincvm.machine.golden.maker import warm_image
 
     if arguments.background:
@@ -47,15 +49,17 @@ def warm(arguments: argparse.Namespace) -> int:
     shape = MachineShape(
         arguments.name, arguments.memory, arguments.cpus, arguments.disk, arguments.network
     )
+    check_fits_host(shape.memory, shape.cpus)
     begin = monotonic()
-    was_made = asyncio.run(
-        warm_image(
-            ImageStore(arguments.store),
-            shape,
-            balloon=arguments.balloon,
-            driver_name=arguments.driver,
+    with waiting(f"booting a machine of {shape.image}, from which others will start"):
+        was_made = asyncio.run(
+            warm_image(
+                ImageStore(arguments.store),
+                shape,
+                balloon=arguments.balloon,
+                driver_name=arguments.driver,
+            )
         )
-    )
     seconds = round(monotonic() - begin, 1)
     if arguments.json:
         print(json.dumps({"name": shape.image, "made": was_made, "seconds": seconds}))

@@ -8,13 +8,14 @@ from boincvm.errors import UsageError
 from boincvm.standard_error import write_line
 
 _EPILOG = """\
-All its machines' names begin with NAME. and it can neither speak for others, nor listen to them.
+The names of all its machines begin with `NAME.`; it can neither impersonate other guests nor
+receive their messages.
 
 examples:
   umask 077; boincvm invite lab >passcode
-                                       prints the passcode, once; how to go on goes to you
+                                       prints the passcode once, and the next steps on the terminal
   boincvm invite                       which hosts are invited
-  boincvm invite --revoke lab          cuts it off, at once
+  boincvm invite --revoke lab          disconnects it at once
 """
 
 

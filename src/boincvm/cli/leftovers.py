@@ -1,10 +1,11 @@
-"""Removes what processes of boincvm's that were killed have left; the next start does so, too."""
+"""Removes what killed boincvm processes have left behind; the next start does so, too."""
 
 from collections.abc import Callable
 from functools import partial
 
 from boincvm.errors import BoincvmError
 from boincvm.hypervisor.registry import driver_names, find_driver
+from boincvm.image.build_directory import remove_killed_builds
 from boincvm.image.store import ImageStore
 from boincvm.machine.admission import remove_stale_seats
 from boincvm.machine.golden.maker import remove_unfinished
@@ -12,13 +13,15 @@ from boincvm.runner.run_directory import remove_stale_runs
 
 
 def remove_leftovers() -> list[str]:
-    """Remove them; return a line for each kind that there was, or that could not be removed.
+    """Remove them; return a line for each kind that was found or could not be removed.
 
-    What runs, and what is not ours, is not touched.
+    What is in use, or is not ours, is left alone.
     """
     kinds: list[tuple[str, Callable[[], int]]] = [
         ("directories of runs", remove_stale_runs),
-        ("places among the machines of this host", remove_stale_seats),
+        ("records of running machines", remove_stale_seats),
+        ("contents of images that nothing needs", ImageStore().collect),
+        ("unfinished images", partial(remove_killed_builds, ImageStore().builds)),
         ("unfinished golden snapshots", partial(remove_unfinished, ImageStore())),
         *((f"machines of the driver {name}", partial(_of_driver, name)) for name in driver_names()),
     ]
@@ -27,9 +30,9 @@ def remove_leftovers() -> list[str]:
         try:
             count = remove()
         except (BoincvmError, OSError) as error:
-            lines.append(f"{what} could not be looked for: {error}")
+            lines.append(f"looking for {what} failed: {error}")
         except Exception as error:  # a driver may be somebody else's
-            lines.append(f"{what} could not be looked for: {type(error).__name__}: {error}")
+            lines.append(f"looking for {what} failed: {type(error).__name__}: {error}")
         else:
             lines += [f"removed {what}: {count}"] if count else []
     return lines

@@ -20,7 +20,7 @@ examples:
   gcc -O2 -pthread -Ilibboinc -o app app.c libboinc/*.c
   boincvm run --input in --output out -- ./app
 
-docs/libboinc.md describes what it has and what it has not.
+boincvm help libboinc describes what it has and what it has not.
 """
 
 

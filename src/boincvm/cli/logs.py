@@ -9,7 +9,7 @@ examples:
   boincvm logs web.1
   boincvm logs -n 1000 web.1
 
-What programs in it write is with their commands: boincvm exec shows it.
+The output of commands is not in the log: boincvm exec prints it.
 """
 
 
@@ -32,5 +32,5 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     lines = answer.get("lines")
     for line in lines if isinstance(lines, list) else ():
-        print(line)
+        print(controller_options.printable(line))
     return 0

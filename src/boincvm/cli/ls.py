@@ -100,7 +100,7 @@ def _row(vm: "Table", now: float) -> tuple[str, ...]:
     commands = vm.get("commands")
     return (
         str(vm["id"]),
-        _state(vm),
+        str(vm["state_label"]),
         str(vm["host"] or "-"),
         str(vm["image"] or "-"),
         str(vm["cpus"] or "-"),
@@ -111,13 +111,6 @@ def _row(vm: "Table", now: float) -> tuple[str, ...]:
         _age(now - started) if isinstance(started, int | float) else "-",
         str(commands) if commands else "-",
     )
-
-
-def _state(vm: "Table") -> str:
-    state = str(vm["state"]).replace("_", " ")
-    if state == "unknown":
-        return str(vm["presence"])
-    return f"{state}, silent" if vm["presence"] == "silent" else state
 
 
 def _size(value: object) -> str:

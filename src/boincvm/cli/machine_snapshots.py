@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from boincvm.cli import controller_options
 from boincvm.errors import BoincvmError
+from boincvm.json_value import is_number
 
 if TYPE_CHECKING:
     from boincvm.client.client import Table
 
+_LATEST = 253_402_300_799
+"""Seconds from 1970 to the end of the year 9999."""
 _HEADER = ("NAME", "MADE", "SIZE", "DESCRIPTION")
 
 
@@ -34,7 +37,7 @@ def take(arguments: argparse.Namespace) -> int:
     return controller_options.show_outcomes(
         answer,
         as_json=arguments.json,
-        describe=lambda outcome: f"has the snapshot {outcome['snapshot']}",
+        describe=lambda outcome: f"has the snapshot {_snapshot_of(outcome)}",
     )
 
 
@@ -44,7 +47,7 @@ def restore(arguments: argparse.Namespace) -> int:
     return controller_options.show_outcomes(
         answer,
         as_json=arguments.json,
-        describe=lambda outcome: f"goes on as in {outcome['snapshot']}",
+        describe=lambda outcome: f"was restored from {_snapshot_of(outcome)}",
     )
 
 
@@ -54,8 +57,12 @@ def remove(arguments: argparse.Namespace) -> int:
     return controller_options.show_outcomes(
         answer,
         as_json=arguments.json,
-        describe=lambda _one: f"no longer has the snapshot {arguments.name}",
+        describe=lambda _outcome: f"no longer has the snapshot {arguments.name}",
     )
+
+
+def _snapshot_of(outcome: "Table") -> str:
+    return controller_options.printable(outcome.get("snapshot", "one without a name"))
 
 
 def _change(arguments: argparse.Namespace, operation: str, **asked: object) -> "dict[str, Table]":
@@ -89,16 +96,23 @@ def show(arguments: argparse.Namespace) -> int:
 def _row(snapshot: "Table") -> tuple[str, ...]:
     from boincvm.sizes import format_size
 
-    made, size = snapshot.get("made"), snapshot.get("size")
-    at = time.localtime(made if isinstance(made, int | float) else 0)
+    size = snapshot.get("size")
     return (
-        str(snapshot.get("name")),
-        time.strftime("%Y-%m-%d %H:%M:%S", at),
-        format_size(size) if isinstance(size, int | float) else "-",
-        "".join(
-            character for character in str(snapshot.get("description")) if character.isprintable()
-        ),
+        controller_options.printable(snapshot.get("name")),
+        _time(snapshot.get("made")),
+        format_size(size) if is_number(size) else "-",
+        controller_options.printable(snapshot.get("description")),
     )
+
+
+def _time(made: object) -> str:
+    """Return a time as a local one, or `-` if there is no such time."""
+    if not is_number(made, _LATEST):
+        return "-"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(made))
+    except (OverflowError, ValueError, OSError):  # Windows knows the time until the year 3000
+        return "-"
 
 
 def _also_no_directory(error: BoincvmError, arguments: argparse.Namespace) -> BoincvmError:

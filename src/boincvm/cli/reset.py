@@ -8,7 +8,7 @@ _EPILOG = """\
 examples:
   boincvm reset web.1
 
-What a machine had on disk it keeps; what it had saved of its memory is forgotten.
+A machine keeps its disk; its saved memory is discarded.
 """
 
 

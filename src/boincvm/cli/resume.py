@@ -8,7 +8,7 @@ _EPILOG = """\
 examples:
   boincvm resume web.1
 
-What was suspended --to-disk goes on with boincvm start.
+Machines that were suspended with --to-disk are resumed by boincvm start.
 """
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from boincvm.cli.parser import Parser, option
 from boincvm.cli.shared_input import SharedInput
+from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.job import values
 from boincvm.job.files import unsent_files
@@ -13,6 +14,7 @@ from boincvm.standard_error import is_terminal, write_line
 
 _SHAPE = MachineShape()
 _LIMITS = Limits()
+_CHECKPOINT_PERIOD = 600.0
 
 _USAGE = "boincvm run [options] -- COMMAND [ARGUMENT ...]\n       boincvm run [options] JOB.toml"
 _DESCRIPTION = """\
@@ -29,10 +31,13 @@ examples:
   boincvm run --image sci --input number.txt --output result.txt -- ./factor.sh number.txt
   echo 91 | boincvm run --image sci --time-limit 2h -- ecm 1e5
   while read n; do boincvm run -n -- ./prog "$n"; done <list
+  boincvm run --resumable -- ./simulation      Ctrl-C keeps it on disk, and it goes on with:
+  boincvm run --resume
+  boincvm run -t -- bash                       a shell in a machine, on your own terminal
   boincvm run job.toml
   boincvm run --memory 4G job.toml        (options override what the job file says)
 
-docs/job-toml.md describes job files, docs/exit-codes.md the exit codes.
+boincvm help job-toml describes job files, boincvm help exit-codes the exit codes.
 """
 
 
@@ -43,18 +48,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.add_argument("job_file", nargs="*", metavar="JOB.toml", help="a job file")
-    _add_machine_options(parser.add_argument_group("the machine"))
-    _add_file_options(parser.add_argument_group("files and environment (not with a job file)"))
-    _add_limit_options(parser.add_argument_group("limits (seconds, or like 90s, 10m, 2h)"))
+    machine = parser.add_argument_group("the machine")
+    add_machine_options(machine)
+    machine.add_argument(
+        "--publish",
+        action="append",
+        type=option(values.port_forward),
+        metavar="HOST:GUEST",
+        help="forward port HOST of 127.0.0.1 to the guest's port GUEST (TCP); the guest then"
+        " has a network; may be repeated",
+    )
+    machine.add_argument(
+        "--remote-desktop",
+        action="store_true",
+        help="serve the machine's screen on 127.0.0.1, with a password that is printed; only with"
+        " --driver virtualbox and Oracle's extension pack",
+    )
+    files = parser.add_argument_group("files and environment (not with a job file)")
+    add_file_options(files, stdin="your own")
+    files.add_argument(
+        "-n",
+        "--no-stdin",
+        action="store_true",
+        help="no standard input, also with a job file; for a loop that reads its own",
+    )
+    files.add_argument(
+        "-t",
+        "--terminal",
+        action="store_true",
+        help="give the program a terminal, which is yours meanwhile (default program: bash)",
+    )
+    add_limit_options(parser.add_argument_group("limits (seconds, or like 90s, 10m, 2h)"))
+    _add_resume_options(parser.add_argument_group("long jobs"))
     printing = parser.add_argument_group("what is printed")
     printing.add_argument("--json", action="store_true", help="results and errors as JSON")
     printing.add_argument("--quiet", action="store_true", help="no progress line")
     printing.add_argument(
-        "-v", "--verbose", action="store_true", help="say which driver runs the machine, and why"
+        "-v", "--verbose", action="store_true", help="print which driver runs the machine, and why"
     )
 
 
-def _add_machine_options(group: argparse._ArgumentGroup) -> None:
+def add_machine_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options for the shape of a machine and its driver."""
     group.add_argument(
         "--image",
         type=option(values.image_name),
@@ -83,36 +118,47 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
         type=option(values.driver_name),
         metavar="NAME",
         help="what runs the machine: qemu (the default); auto: what boincvm doctor finds best;"
-        " virtualbox; uml, which is User-mode Linux: the host's own speed without hardware"
-        " virtualization, but no network and one processor",
+        " virtualbox; libvirt; vmware, which is untested; uml, which is User-mode Linux: the host's"
+        " own speed without hardware virtualization, but no network and one processor",
     )
 
 
-def _add_file_options(group: argparse._ArgumentGroup) -> None:
+def add_file_options(group: argparse._ArgumentGroup, *, stdin: str) -> None:
+    """Add the options for files; `stdin`: what the program's standard input is without one."""
     group.add_argument(
         "--input",
         action="append",
         metavar="PATH",
-        help="a file or directory to copy in; one from another directory keeps only its last name",
+        help="a file or directory to copy in, or a pattern like '*.csv'; . is all that is here; one"
+        " from another directory keeps only its last name",
     )
     group.add_argument(
-        "--output", action="append", metavar="PATH", help="a file or directory to copy back"
+        "--output",
+        action="append",
+        metavar="PATH[:DESTINATION]",
+        help="a file or directory to copy back, to DESTINATION if one is named, or a pattern like"
+        " 'out/*.txt'; a DESTINATION that ends with / is a directory",
+    )
+    group.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace directories with contents where outputs go (files always are)",
+    )
+    group.add_argument(
+        "--directory",
+        metavar="PATH",
+        help="where the program starts, beneath its working directory (default: there)",
     )
     group.add_argument(
         "--env", action="append", metavar="NAME=VALUE", help="an environment variable"
     )
     group.add_argument(
-        "--stdin", metavar="FILE", help="the program's standard input (default: your own)"
-    )
-    group.add_argument(
-        "-n",
-        "--no-stdin",
-        action="store_true",
-        help="no standard input, also with a job file; for a loop that reads its own",
+        "--stdin", metavar="FILE", help=f"the program's standard input (default: {stdin})"
     )
 
 
-def _add_limit_options(group: argparse._ArgumentGroup) -> None:
+def add_limit_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options for how long each step may take."""
     limit = option(values.duration)
     group.add_argument(
         "--time-limit",
@@ -134,6 +180,34 @@ def _add_limit_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_resume_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--resumable",
+        action="store_true",
+        help="save the machine to disk at Ctrl-C, at a signal and periodically, to resume it later",
+    )
+    group.add_argument(
+        "--name",
+        metavar="NAME|DIRECTORY",
+        help="the job's name (default: the program's); with a slash: its directory",
+    )
+    group.add_argument(
+        "--checkpoint-period",
+        type=option(values.duration),
+        metavar="TIME",
+        default=_CHECKPOINT_PERIOD,
+        help=f"between two checkpoints (default: {_CHECKPOINT_PERIOD:g}, at least 60)",
+    )
+    group.add_argument(
+        "--resume",
+        metavar="NAME|DIRECTORY",
+        nargs="?",
+        const="",
+        help="continue a job that was interrupted (default: the only one)",
+    )
+    group.add_argument("--discard", metavar="NAME|DIRECTORY", help="remove a saved job")
+
+
 def _number(text: object) -> object:
     is_number = isinstance(text, str) and text.isdecimal() and len(text) < 10
     return int(text) if isinstance(text, str) and is_number else text
@@ -141,6 +215,14 @@ def _number(text: object) -> object:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the job; return the program's exit code. Raises BoincvmError for all failures of ours."""
+    if arguments.terminal:
+        _check_terminal(arguments)
+    if arguments.resumable or arguments.resume is not None or arguments.discard is not None:
+        from boincvm.cli import resumable
+
+        return resumable.run(arguments)
+    if arguments.name is not None:
+        raise UsageError("found --name without --resumable", hint="add --resumable")
     job = job_from_arguments(arguments)
     from boincvm.runner.run import run_job
 
@@ -152,12 +234,29 @@ def run(arguments: argparse.Namespace) -> int:
         show_progress=show_progress,
         driver=arguments.driver,
         is_verbose=arguments.verbose,
+        has_terminal=arguments.terminal,
     )
     if not arguments.json and not arguments.quiet:
         shared.report_consumed("run")
     if code != ExitCode.SUCCESS and not arguments.json:
         _report_unsent_files(job)
     return code
+
+
+def _check_terminal(arguments: argparse.Namespace) -> None:
+    """Check what is given together with -t; let it run a shell by default. Raises UsageError."""
+    from boincvm.guestlink.terminal.local import check_terminal
+
+    for name in ("stdin", "no_stdin", "json", "resumable", "resume", "discard", "job_file"):
+        if getattr(arguments, name) not in (None, False, []):
+            option_name = "a job file" if name == "job_file" else f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"found {option_name} with -t, expected one of them",
+                hint="like: boincvm run -t -- bash",
+            )
+    check_terminal(0, "-t", hint="leave -t out: the program then reads and writes as in a pipe")
+    if arguments.command is None:
+        arguments.command = ["bash"]
 
 
 def _report_unsent_files(job: Job[MachineTask]) -> None:

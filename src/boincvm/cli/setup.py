@@ -10,16 +10,15 @@ from boincvm.exit_codes import ExitCode
 from boincvm.host.distribution import distribution
 from boincvm.host.programs import find_program
 from boincvm.host.users import is_root
-from boincvm.host.virtualization import kvm_remedy
+from boincvm.host.virtualization import accelerator_remedy
 from boincvm.hypervisor.installation import PackageManager, install_command, package_manager
 from boincvm.hypervisor.needs import Needs
 from boincvm.hypervisor.ranking import Ranked, best, rank
 from boincvm.standard_error import is_terminal, write_line
 
 _DESCRIPTION = """\
-Install the hypervisor that is best for this host, by the system's own package manager. The
-command is shown first, and runs when you say yes. Nothing is installed if a job can run
-already.
+Install the best hypervisor for this host with the system's package manager. The command is
+shown first and runs when you say yes. Nothing is installed if a job can run already.
 """
 _EXAMPLES = """\
 examples:
@@ -81,12 +80,14 @@ def _working(driver: str | None) -> Ranked | None:
     ranked = rank(verdicts, Needs())
     if driver is None:
         return best(ranked)
-    return next((one for one in ranked if one.name == driver and one.verdict.is_usable), None)
+    return next(
+        (found for found in ranked if found.name == driver and found.verdict.is_usable), None
+    )
 
 
 def _command(manager: PackageManager, driver: str | None) -> list[str]:
     """Return the command that installs it. Raises HostError where nothing makes us root."""
-    with_libvirt, has_kvm = driver == _LIBVIRT, not kvm_remedy()
+    with_libvirt, has_kvm = driver == _LIBVIRT, not accelerator_remedy()
 
     def command(as_root: str | None) -> list[str]:
         return install_command(manager, has_kvm=has_kvm, as_root=as_root, with_libvirt=with_libvirt)
@@ -112,7 +113,9 @@ def _nothing_to_do(found: Ranked, *, as_json: bool) -> int:
 
 def _agrees() -> bool:
     if not is_terminal():
-        raise UsageError("there is no terminal to ask on", hint="boincvm setup --yes asks nothing")
+        raise UsageError(
+            "there is no terminal to ask on", hint="boincvm setup --yes installs without asking"
+        )
     try:
         return input("Run this command? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -126,4 +129,4 @@ def _install(command: list[str]) -> None:
     except OSError as error:
         raise HostError(f"{command[0]} cannot be started: {error.strerror}") from error
     if code != 0:
-        raise HostError(f"{command[0]} ended with {code}", hint="see what it says above")
+        raise HostError(f"{command[0]} ended with {code}", hint="see its messages above")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _STANDARD_INPUT, _STANDARD_OUTPUT = 0, 1
 _EPILOG = """\
-The exit code is the shell's. Leave it by exit, or, if it does not hear you, by ~. after Enter;
-then what runs in it is hung up.
+The exit code is the shell's. Leave it with exit or, if it does not respond, with ~. after Enter:
+its programs then get a hang-up (SIGHUP).
 
 examples:
   boincvm shell web.1
@@ -35,10 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the shell until it has ended. Raises BoincvmError."""
-    from boincvm.client.terminal.local import TerminalSession, check_terminal, size_of
-    from boincvm.client.terminal.protocol import shell_argv, shell_environment
+    from boincvm.client.terminal_session import TerminalSession
+    from boincvm.guestlink.terminal.local import check_terminal, size_of
+    from boincvm.guestlink.terminal.protocol import shell_argv, shell_environment
 
-    check_terminal(_STANDARD_INPUT)
+    check_terminal(_STANDARD_INPUT, "a shell", hint="boincvm exec runs programs without one")
     client = controller_options.client_of(arguments)
     vm = _only(client, arguments.vm)
     answer = client.call(

@@ -14,7 +14,7 @@ from boincvm.standard_error import write_line
 
 _EPILOG = """\
 VM is a machine of the controller: an id, a pattern like 'web.*', labels like 'site=cern', or all.
-What is a directory here, or has a slash in it, is a job's, unless --vm is given.
+A target that is a directory here, or contains a slash, is a job's, unless --vm is given.
 
 examples:
   boincvm snapshot take web.1 before-upgrade
@@ -108,7 +108,8 @@ def _take(arguments: argparse.Namespace) -> int:
 
     from boincvm.wrapper.control_socket import ask_for_checkpoint
 
-    answer = asyncio.run(ask_for_checkpoint(Path(arguments.target), _TAKE_LIMIT))
+    with controller_options.waiting(f"saving the job in {arguments.target}"):
+        answer = asyncio.run(ask_for_checkpoint(Path(arguments.target), _TAKE_LIMIT))
     if arguments.json:
         print(json.dumps(answer))
         return 0
@@ -142,7 +143,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
     directory, target = Path(arguments.directory), Path(arguments.file)
     check_directory(directory)
-    snapshot = export(directory, target, force=arguments.force)
+    with controller_options.waiting(f"writing {target}, and reading it back"):
+        snapshot = export(directory, target, force=arguments.force)
     size = target.stat().st_size
     if arguments.json:
         print(json.dumps({"file": str(target), "size": size, "machines": snapshot.machines}))
@@ -163,12 +165,14 @@ def _import(arguments: argparse.Namespace) -> int:
     path = Path(arguments.file)
     if not arguments.check and arguments.directory is None:
         raise UsageError("found no DIRECTORY, expected the one to make", hint="or --check")
-    snapshot = read_snapshot(path)
-    findings = asyncio.run(check_snapshot(snapshot, Path(arguments.directory or ".").parent))
+    with controller_options.waiting(f"checking {path}"):
+        snapshot = read_snapshot(path)
+        findings = asyncio.run(check_snapshot(snapshot, Path(arguments.directory or ".").parent))
     goes_on = all(finding.is_good for finding in findings)
     untrusted: list[str] = []
     if not arguments.check:
-        import_snapshot(path, Path(arguments.directory), trusted=arguments.trust)
+        with controller_options.waiting(f"unpacking {path}"):
+            import_snapshot(path, Path(arguments.directory), trusted=arguments.trust)
     elif not arguments.trust:
         untrusted = needs_trust(path)
     if arguments.json:

@@ -7,7 +7,7 @@ from boincvm.cli import controller_options
 _EPILOG = """\
 examples:
   boincvm suspend web.1                then boincvm resume web.1
-  boincvm suspend --to-disk 'web.*'    then boincvm start 'web.*': all goes on there
+  boincvm suspend --to-disk 'web.*'    then boincvm start 'web.*': they resume
 """
 
 

@@ -30,11 +30,13 @@ class Verb(NamedTuple):
 
 VERBS = {
     "run": Verb("run a program, or the tasks of a job file, in a virtual machine", True),
+    "map": Verb("run a program once for each of many inputs, several at a time", True),
     "image": Verb("build, list, inspect and remove the images that machines start from"),
     "controller": Verb("control this host's machines, and guests of other hosts"),
     "invite": Verb("let machines of another host onto the controller's bus"),
     "guest": Verb("make this host a guest of a controller elsewhere"),
     "create": Verb("create a machine"),
+    "clone": Verb("create machines with a copy of another one's disk"),
     "ls": Verb("list machines and guests"),
     "start": Verb("start machines, or resume saved ones"),
     "stop": Verb("shut machines down"),
@@ -52,9 +54,12 @@ VERBS = {
     "snapshot": Verb(
         "take, list, restore and remove snapshots of machines, and checkpoints of jobs"
     ),
+    "bundle": Verb("make the folder from which volunteers run boincvm without installing anything"),
+    "boinc": Verb("try a BOINC application under a real client, without a project", True),
     "libboinc": Verb("write the BOINC API library for programs in a machine"),
     "doctor": Verb("check what works on this host, and say how to fix what does not"),
     "setup": Verb("install the best hypervisor for this host"),
+    "help": Verb("print the pages of the documentation"),
     "completion": Verb("print a shell completion script for bash or zsh"),
 }
 
@@ -75,17 +80,17 @@ examples:
   boincvm run --image sci --memory 1G --input data.txt --output result.txt -- ./prog data.txt
       The program and data.txt go in, result.txt comes out. Nothing else is shared.
   boincvm run job.toml
-      The same, written down: tasks, files, limits (docs/job-toml.md).
+      The same, written down: tasks, files, limits (boincvm help job-toml).
 
 On a new host begin with boincvm doctor. boincvm VERB --help has each verb's options.
 
 exit codes:
   The program's own code; 128 + N if signal N ended it; 127 if there is no such program.
   Errors of boincvm itself are 196 to 198 (a limit was reached) and 210 to 226
-  (docs/exit-codes.md lists them).
+  (boincvm help exit-codes lists them).
 
 documentation:
-  README.md and docs/ in the source; docs/job-toml.md and docs/exit-codes.md to begin with.
+  boincvm help lists the pages; boincvm help user-guide to begin with.
 """
 
 
@@ -142,11 +147,10 @@ def full_parser() -> Parser:
 
 
 def _unknown(name: str) -> UsageError:
-    import difflib  # rarely needed
+    from boincvm.similar_names import did_you_mean  # rarely needed
 
     kind = "option" if name.startswith("-") else "verb"
-    close = difflib.get_close_matches(name[:64], [*VERBS, "--help", "--version"], n=1)
-    advice = f"did you mean {close[0]}? " if close else ""
+    advice = did_you_mean(name, [*VERBS, "--help", "--version"])
     return UsageError(
         f"found the unknown {kind} {name!r}, expected one of {', '.join(VERBS)}",
         hint=f"{advice}a program goes after --, like: boincvm run -- PROGRAM; see boincvm --help",

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from boincvm import paths
 from boincvm.errors import HostError, UsageError
+from boincvm.host.authorities import system_security
 from boincvm.host.sockets import connect_blocking, keep_alive
 
 SOCKET = "http.sock"
@@ -99,7 +100,7 @@ def _security(environment: Mapping[str, str]) -> ssl.SSLContext:
     authority = environment.get("BOINCVM_CA") or None
     certificate = environment.get("BOINCVM_CERTIFICATE")
     try:
-        context = ssl.create_default_context(cafile=authority)
+        context = ssl.create_default_context(cafile=authority) if authority else system_security()
         if certificate:
             context.load_cert_chain(certificate, environment.get("BOINCVM_KEY") or None)
     except OSError as error:  # includes SSLError

@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from boincvm.client.client import Client, Table
 from boincvm.errors import BoincvmError, HostError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
+from boincvm.guestlink import signals
 from boincvm.host.inherited import not_ignored
 from boincvm.json_value import Json
 
@@ -96,6 +97,8 @@ class End(NamedTuple):
     hint: str = ""
     """What to do, if boincvm rather than the program reports the end."""
     is_ours: bool = False
+    signal: int = 0
+    """The signal that ended the program, or 0."""
 
 
 # Texts in a guest's report of a program that it could not start; others are about the guest itself.
@@ -128,7 +131,8 @@ def end_of(answer: Table) -> End:
         known = (code for sign, code in _ERRORS.items() if sign in message)
         return End(next(known, ExitCode.GUEST_DIED), message, "", True)
     if isinstance(number, int) and number:
-        return End(exit_code_for_signal(number), f"ended by {_signal_name(number)}")
+        name = signals.name_of(number) or f"signal {number}"
+        return End(exit_code_for_signal(number), f"ended by {name}", signal=number)
     if isinstance(code, int) and code:
         return End(code, f"exit code {code}")
     return End(ExitCode.SUCCESS)
@@ -149,13 +153,6 @@ def ends_of(command: Table) -> dict[str, End]:
 
 def _is_spare(answer: dict[str, Json]) -> bool:
     return answer.get("state") == "dropped" and answer.get("why") == "enough others have answered"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 @contextmanager
@@ -188,10 +185,18 @@ def interruptible(client: Client, command_id: str) -> Iterator[None]:
 class InputFeeder:
     """Sends what the descriptor `source` yields to a command, in a thread, within the block."""
 
-    def __init__(self, client: Client, command_id: str, source: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        command_id: str,
+        source: int,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take the command; `on_failure` is called in the thread if not all of it can be sent."""
         self._client = client
         self._command_id = command_id
         self._source = source
+        self._on_failure = on_failure
         self.failure: BoincvmError | OSError | None = None
         """Why not all of the input was sent."""
         self._stop_reader, self._stop_writer = os.pipe()
@@ -225,3 +230,4 @@ class InputFeeder:
                     return
         except (BoincvmError, OSError) as error:
             self.failure = error
+            self._on_failure()

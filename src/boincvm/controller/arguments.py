@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from boincvm.errors import UsageError
 from boincvm.job.values import describe
-from boincvm.json_value import LARGEST, Json
+from boincvm.json_value import Json, is_number, is_whole
 
 LONGEST_TEXT = 1 << 17
 MOST_ITEMS = 4096
@@ -90,15 +90,18 @@ class Arguments:
     def table(self, name: str) -> dict[str, str]:
         return dict(self._values[name])  # type: ignore[call-overload, no-any-return]
 
+    def table_of(self, parameters: tuple[Parameter, ...]) -> dict[str, Json]:
+        """Return the values of these parameters by name, as another controller takes them."""
+        return {parameter.name: self._values[parameter.name] for parameter in parameters}  # type: ignore[misc]
+
 
 def _fits(kind: Kind, value: object) -> bool:
     if kind is Kind.FLAG:
         return isinstance(value, bool)
     if kind is Kind.WHOLE:
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
+        return is_whole(value)
     if kind is Kind.NUMBER:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and 0 <= value <= LARGEST  # type: ignore[operator]
+        return is_number(value)
     if kind is Kind.TEXTS:
         return isinstance(value, list) and len(value) <= MOST_ITEMS and all(map(_is_text, value))
     if kind is Kind.TABLE:

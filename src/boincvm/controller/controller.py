@@ -16,16 +16,20 @@ from boincvm.controller.events import Event, EventLog
 from boincvm.controller.files.files import Files
 from boincvm.controller.guest_finder import GuestFinder
 from boincvm.controller.guests.hub import Hub
+from boincvm.controller.guests.other_hosts import HostChange, OtherHost
 from boincvm.controller.guests.registry import Change
 from boincvm.controller.hosts.bus_connection import BusConnection, Listen
 from boincvm.controller.hosts.embedded_broker import embedded_broker
 from boincvm.controller.hosts.external_broker import external_broker
 from boincvm.controller.hosts.hosts import Hosts
+from boincvm.controller.machines.autostart import Autostart
+from boincvm.controller.machines.controller_node import USUAL_RIGHTS, ControllerNode, RemoteRights
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.machines.operations import MachineOperations
 from boincvm.controller.overview import Overview
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.host_machines import HostMachine
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState, refusal
 from boincvm.controller.store import Store
@@ -37,16 +41,24 @@ from boincvm.host.sockets import connect
 from boincvm.hypervisor.contract import DISPLAY_SOCKET
 from boincvm.json_value import Json
 
+_BYE_LIMIT = 5.0
+"""Seconds after the end of a shim within which its last messages arrive, unless they were lost."""
 _NUMBERS = 1000
 _IDENTITY = re.compile(rb"[0-9a-f]{16}")
 _CHANGES = {
     Change.FOUND: ("guest_found", "it is there"),
     Change.CHANGED: ("guest_changed", "its description has changed"),
     Change.SILENT: ("guest_silent", "it has been silent for a while"),
-    Change.RECOVERED: ("guest_heard_again", "it answers again"),
+    Change.RECOVERED: ("guest_recovered", "it answers again"),
     Change.DROPPED: ("guest_dropped", "it has been silent for too long"),
     Change.LEFT: ("guest_left", "it has left"),
     Change.ASLEEP: ("guest_asleep", "it has left, and will return later"),
+}
+_HOST_CHANGES = {
+    HostChange.FOUND: ("host_found", "the controller of the host {} is there"),
+    HostChange.SILENT: ("host_silent", "the controller of the host {} {}"),
+    HostChange.LEFT: ("host_left", "the controller of the host {} {}"),
+    HostChange.LIES: ("trouble", "the list of machines of the host {} is ignored: {}"),
 }
 
 
@@ -57,7 +69,14 @@ class Controller:
     `give_input` and `console`.
     """
 
-    def __init__(self, directory: Path, side: BusConnection, store: Store) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        side: BusConnection,
+        store: Store,
+        rights: RemoteRights = USUAL_RIGHTS,
+    ) -> None:
+        """`rights`: what the controller that has invited this host may do, if there is one."""
         self.directory = directory
         self.side = side
         self._store = store
@@ -70,14 +89,30 @@ class Controller:
             side.bus, self._see, self._handle_report, journal, owner=owner, part=side.part
         )
         self.machines = Machines(directory / "machines", self._bus_for, self._machine_changed)
-        self.hosts = Hosts(side, self.hub.registry, self.events, self._machine_ids)
+        self.hosts = Hosts(side, self.hub, self.events, self._machine_ids)
         self.machine_operations = MachineOperations(self.machines, self.hub)
+        self.autostart = Autostart(
+            self.machines, self.machine_operations, self.events, directory / "boot"
+        )
         self.overview = Overview(self.machines, self.hub, self.machine_operations, platform.node())
         self.guest_finder = GuestFinder(
             self.machines, self.hub, self.machine_operations, self.overview.state
         )
+        self.node = ControllerNode(
+            side.bus,
+            side.part,
+            self.machines,
+            self.machine_operations,
+            self.hosts.check_is_free,
+            rights,
+        )
         self.hub.reason = self._why_gone
+        self.hub.other_hosts.is_invited = self.hosts.is_invited
+        self.hub.other_hosts.on_change = self._see_host
+        self.hub.other_hosts.on_machine = self._see_machine
         self.files = Files(self.hub, directory, partial(self.guest_finder.find, held_too=False))
+        self._farewells: dict[str, asyncio.TimerHandle] = {}
+        """By machine, when BYE of its shim is not waited for any longer."""
 
     async def open(self) -> None:
         """Take over what an earlier controller left behind. Raises BoincvmError."""
@@ -96,9 +131,13 @@ class Controller:
                 self._see_end(machine)
         self.side.bus.on_trouble = lambda why: self.events.add("trouble", None, why)
         await self.hub.open()
+        self.autostart.begin()
 
     async def close(self) -> None:
         """Release everything; machines keep running."""
+        await self.autostart.close()
+        for timer in self._farewells.values():
+            timer.cancel()
         await self.files.close()
         await self.hub.close()
         self.machines.close()
@@ -166,6 +205,19 @@ class Controller:
             if machine.is_silent is False and change in (Change.SILENT, Change.DROPPED):
                 self._see_end(machine)  # its shim could not report it
 
+    def _see_host(self, host: OtherHost, change: HostChange, why: str) -> None:
+        kind, text = _HOST_CHANGES[change]
+        self.events.add(kind, None, text.format(host.name, why), {"host": host.name})
+
+    def _see_machine(self, machine_id: str, machine: HostMachine | None) -> None:
+        """Publish a change of a machine of another host, unless its shim reports itself."""
+        if self.machines.find(machine_id) or self.hub.registry.get(machine_id):
+            return
+        if machine is None:
+            self.events.add("vm_removed", machine_id, "it has been removed")
+        else:
+            self._publish_state(machine_id, *self.overview.state(machine_id))
+
     def _handle_report(self, guest_id: str, report: Report) -> None:
         before = self.overview.take_report(guest_id, report)
         machine = self.machines.find(guest_id)
@@ -178,6 +230,9 @@ class Controller:
         self.events.add("vm_load", guest_id, "its load", data)
 
     def _machine_changed(self, machine_id: str) -> None:
+        self.node.notify()
+        if machine_id in self._farewells:
+            self._farewells.pop(machine_id).cancel()
         machine = self.machines.find(machine_id)
         if machine is None:
             self.hub.commands.handle_loss(machine_id, "the machine was removed")
@@ -188,9 +243,20 @@ class Controller:
             self._publish_state(machine_id, str(machine.state), machine.why)
             if machine.ended_unexpectedly:
                 self._see_end(machine)
+            elif not machine.has_shim and self.hub.registry.get(machine_id) is not None:
+                self._wait_for_bye(machine)
+
+    def _wait_for_bye(self, machine: LocalMachine) -> None:
+        """Have all that wait for a machine learn of its end even if its shim's BYE is lost."""
+        loop = asyncio.get_running_loop()
+        self._farewells[machine.id] = loop.call_later(_BYE_LIMIT, self._bye_is_lost, machine)
+
+    def _bye_is_lost(self, machine: LocalMachine) -> None:
+        del self._farewells[machine.id]
+        self._see_end(machine)
 
     def _see_end(self, machine: LocalMachine) -> None:
-        """Notify whoever waits for a machine that its shim has gone."""
+        """Notify all that wait for a machine that its shim has ended."""
         if not machine.has_shim:
             self.hub.guest_is_gone(machine.id, comes_back=machine.state is VmState.SAVED)
 
@@ -207,12 +273,17 @@ class Controller:
 
 @asynccontextmanager
 async def run_controller(
-    directory: Path, *, listen: Listen | None = None, broker: BrokerAddress | None = None
+    directory: Path,
+    *,
+    listen: Listen | None = None,
+    broker: BrokerAddress | None = None,
+    rights: RemoteRights = USUAL_RIGHTS,
 ) -> AsyncIterator[Controller]:
     """Run the controller whose files are in `directory` for as long as the block lasts.
 
     `listen`: where guests of other hosts reach its broker; `broker`: an external broker to use
-    instead. Raises BoincvmError, OSError.
+    instead; `rights`: what the controller there may do here, if it has invited this host. Raises
+    BoincvmError, OSError.
     """
     make_directory(directory)
     directory.chmod(0o700)
@@ -222,9 +293,11 @@ async def run_controller(
         opened = await stack.enter_async_context(side)
         store = Store(directory / "store.sqlite")
         stack.callback(store.close)
-        controller = Controller(directory, opened, store)
+        controller = Controller(directory, opened, store, rights)
         stack.push_async_callback(controller.close)
         await controller.open()
+        if opened.part:
+            await stack.enter_async_context(controller.node.serving())
         yield controller
 
 

@@ -42,7 +42,7 @@ class EventLog:
     ) -> None:
         """Start a log whose next event has the number `first`; `store` receives each event."""
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._next = first
+        self._next = self._first = first
         self._store = store
         self._news = asyncio.Event()
         self._is_closed = False
@@ -51,6 +51,11 @@ class EventLog:
     def last(self) -> int:
         """Return the number of the newest event, or 0 if there is none."""
         return self._next - 1
+
+    @property
+    def added(self) -> int:
+        """Return how many events this log was given by `add`."""
+        return self._next - self._first
 
     def add(
         self, kind: str, vm: str | None, text: str, more: Mapping[str, Json] | None = None

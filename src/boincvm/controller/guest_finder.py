@@ -24,8 +24,8 @@ class FoundGuests(NamedTuple):
     refused: dict[str, MachineStateError]
     """By id, why those that cannot answer cannot, and what would help.
 
-    Machines that are off are included only if no machine can answer: a pattern means the machines
-    that run.
+    Machines that are off, or of whose host nothing is heard, are included only if no machine can
+    answer: a pattern means the machines that run.
     """
 
     def required(self, vms: str) -> "FoundGuests":
@@ -71,7 +71,9 @@ class GuestFinder:
         }
         if guests:
             refused = {
-                vm: error for vm, error in refused.items() if not self._state_of(vm)[0].is_off
+                vm: error
+                for vm, error in refused.items()
+                if not (self._state_of(vm)[0].is_off or self._is_out_of_sight(vm))
             }
         return FoundGuests(guests, refused)
 
@@ -92,20 +94,26 @@ class GuestFinder:
             if guest and machine is not None:
                 await machine.until_not(state)
                 continue
-            if machine is None or loop.time() >= until:
+            if self._is_out_of_sight(vm):
+                return refusal(vm, state, why)
+            if loop.time() >= until or (machine is None and requests is not Requests.HELD):
                 return refusal(vm, VmState.STUCK, "it has not connected to the bus")
-            news = asyncio.ensure_future(machine.until_not(state))
-            comes = asyncio.ensure_future(registry.wait_for(vm))
+            waits: list[asyncio.Future[object]] = [asyncio.ensure_future(registry.wait_for(vm))]
+            if machine is not None:
+                waits.append(asyncio.ensure_future(machine.until_not(state)))
             try:
                 await asyncio.wait(
-                    (news, comes),
-                    timeout=until - loop.time(),
-                    return_when=asyncio.FIRST_COMPLETED,
+                    waits, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED
                 )
             finally:
-                news.cancel()
-                comes.cancel()
-                await asyncio.gather(news, comes, return_exceptions=True)
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
+
+    def _is_out_of_sight(self, vm: str) -> bool:
+        """Tell whether nothing is known of another host's machine: it is probably off."""
+        is_elsewhere = self._machines.find(vm) is None and self._hub.registry.get(vm) is None
+        return is_elsewhere and self._state_of(vm)[0] is VmState.UNKNOWN
 
 
 def _nobody(vms: str, refused: dict[str, MachineStateError]) -> MachineStateError:

@@ -13,6 +13,8 @@ from boincvm import __version__
 from boincvm.controller.arguments import Arguments, Kind, Parameter
 from boincvm.controller.commands import json as command_table
 from boincvm.controller.guest_finder import FoundGuests
+from boincvm.controller.machines import creation
+from boincvm.controller.protocol.guest import check_id
 from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import UsageError
@@ -110,18 +112,37 @@ async def _revoke(parts: Parts, given: Arguments) -> dict[str, Json]:
 
 
 async def _create(parts: Parts, given: Arguments) -> dict[str, Json]:
-    parts.hosts.check_is_free(given.text("name"))
-    made = parts.machines.create(
-        given.text("name"),
-        image=given.text("image"),
-        memory=given.text("memory"),
-        cpus=given.whole("cpus"),
-        disk=given.maybe_text("disk"),
-        network=given.flag("network"),
-        display=given.flag("display"),
-        labels=given.table("labels"),
-    )
+    name, host = given.text("name"), given.text("host")
+    if host:
+        name = name if name.startswith(f"{host}.") else f"{host}.{name}"
+    invited = parts.hosts.invited(name)
+    if host and invited != host:
+        raise UsageError(f"no host {host[:64]!r} is invited", hint="boincvm invite lists them")
+    if invited is not None:
+        options = {**given.table_of(creation.PARAMETERS), "name": name}
+        await parts.machine_operations.create_elsewhere(invited, "create", check_id(name), options)
+        return parts.overview.vm(name)
+    parts.hosts.check_is_free(name)
+    return parts.overview.vm(creation.create(parts.machines, given).id)
+
+
+async def _clone(parts: Parts, given: Arguments) -> dict[str, Json]:
+    source, name = given.text("vm"), given.text("name")
+    invited = parts.hosts.invited(name)
+    if invited is not None and parts.hosts.invited(source) == invited:
+        options: dict[str, Json] = {"source": source}
+        await parts.machine_operations.create_elsewhere(invited, "clone", check_id(name), options)
+        return parts.overview.vm(name)
+    parts.hosts.check_is_free(name)
+    made = await parts.machines.clone(parts.machines.required(source), name)
     return parts.overview.vm(made.id)
+
+
+async def _image_from_machine(parts: Parts, given: Arguments) -> dict[str, Json]:
+    machine = parts.machines.required(given.text("vm"))
+    name = given.text("name")
+    force = given.flag("force")
+    return {"name": name, "digest": await parts.machines.make_image(machine, name, force=force)}
 
 
 async def _each(
@@ -155,7 +176,8 @@ async def _snapshot_take(parts: Parts, given: Arguments) -> dict[str, Json]:
     outcomes = await _each(parts, given, "snapshot_take", options)
     for vm, outcome in outcomes.items():
         if isinstance(outcome, dict) and "snapshot" in outcome:
-            parts.events.add("snapshot", vm, f"the snapshot {outcome['snapshot']} is taken")
+            taken = "".join(filter(str.isprintable, str(outcome["snapshot"])[:64]))
+            parts.events.add("snapshot", vm, f"the snapshot {taken} is taken")
     return {"outcomes": outcomes}
 
 
@@ -248,7 +270,11 @@ async def _history(parts: Parts, given: Arguments) -> dict[str, Json]:
 
 
 async def _logs(parts: Parts, given: Arguments) -> dict[str, Json]:
-    return {"lines": list(parts.machines.log_lines(given.text("vm"), given.whole("lines")))}
+    vm, count, hosts = given.text("vm"), given.whole("lines"), parts.hub.other_hosts
+    found = None if parts.machines.find(vm) else hosts.find(vm)
+    if found is None:
+        return {"lines": list(parts.machines.log_lines(vm, count))}
+    return {"lines": list(await hosts.log_lines(found[0], vm, count))}
 
 
 async def _events(parts: Parts, given: Arguments) -> dict[str, Json]:
@@ -261,26 +287,27 @@ _EXEC = (
     Parameter("argv", Kind.TEXTS, "the program and its arguments", is_required=True),
     Parameter("env", Kind.TABLE, "environment variables", default={}),
     Parameter(
-        "directory", Kind.TEXT, "where it works, beneath the guest's work directory", default=""
+        "directory", Kind.TEXT, "its directory, beneath the guest's work directory", default=""
     ),
     Parameter("stdin", Kind.TEXT, "its standard input, at most 64 KiB", default=""),
     Parameter("timeout", Kind.NUMBER, "seconds after which the guest kills it"),
     Parameter("id", Kind.TEXT, "the client's own id, so that a retry never runs it twice"),
     Parameter("first", Kind.WHOLE, "stop after this many answers"),
-    Parameter("within", Kind.NUMBER, "seconds after which no more answers are waited for"),
+    Parameter("within", Kind.NUMBER, "seconds after which to stop waiting for answers"),
     Parameter("keep_input", Kind.FLAG, "more input follows", default=False),
 )
 _CREATE = (
-    Parameter("name", Kind.TEXT, "its id: letters, digits and . _ -", is_required=True),
-    Parameter("image", Kind.TEXT, "the image that it starts from", default="base"),
-    Parameter("memory", Kind.TEXT, "like 2G", default="512M"),
-    Parameter("cpus", Kind.WHOLE, "virtual processors", default=1),
-    Parameter("disk", Kind.TEXT, "like 8G; empty for the image's own size"),
-    Parameter("network", Kind.FLAG, "whether it can reach the network", default=False),
-    Parameter("display", Kind.FLAG, "whether it has a screen", default=False),
-    Parameter("labels", Kind.TABLE, "to address it by", default={}),
+    *creation.PARAMETERS,
+    Parameter(
+        "host",
+        Kind.TEXT,
+        "the invited host to create it on, whose name its id begins with or gets",
+        default="",
+    ),
 )
-_HOST = Parameter("name", Kind.TEXT, "the host's name, with which its ids begin", is_required=True)
+_HOST = Parameter(
+    "name", Kind.TEXT, "the host's name; its machines' ids begin with it", is_required=True
+)
 _NAME = Parameter("name", Kind.TEXT, "the snapshot's name; empty for the newest")
 
 OPERATIONS = {
@@ -289,12 +316,33 @@ OPERATIONS = {
         Operation("version", "boincvm's version", (), _version, changes=False),
         Operation(
             "list",
-            "machines of this host, and guests of the bus",
+            "machines of this host and of invited hosts, and guests of the bus",
             (Parameter("vms", Kind.TEXT, f"which: {_SELECTOR}", default="all"),),
             _list,
             changes=False,
         ),
         Operation("create", "create a machine, powered off", _CREATE, _create),
+        Operation(
+            "clone",
+            "create a copy of a machine that is off, with its disk",
+            (_VM, _CREATE[0]),
+            _clone,
+        ),
+        Operation(
+            "image_from_machine",
+            "make an image of the disk of a machine that is off",
+            (
+                _VM,
+                Parameter(
+                    "name",
+                    Kind.TEXT,
+                    "the new image's name",
+                    is_required=True,
+                ),
+                Parameter("force", Kind.FLAG, "replace an image of this name", default=False),
+            ),
+            _image_from_machine,
+        ),
         Operation("start", "boot, or resume from the saved state", (_VMS,), _on_machines("start")),
         Operation("pause", "pause them", (_VMS,), _on_machines("pause")),
         Operation("resume", "resume paused ones", (_VMS,), _on_machines("resume")),

@@ -9,8 +9,9 @@ from boincvm.controller.guests.hub import Hub
 from boincvm.controller.guests.registry import Presence
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
-from boincvm.controller.machines.operations import MachineOperations
+from boincvm.controller.machines.operations import MachineOperations, as_guest_of
 from boincvm.controller.protocol.guest import Guest
+from boincvm.controller.protocol.host_machines import HostMachine
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.selector import parse_selector
 from boincvm.controller.protocol.vm_state import VmState
@@ -19,6 +20,9 @@ from boincvm.json_value import Json
 
 SAMPLES = 360
 """Samples kept of each guest that reports its load: an hour, at one every 10 s."""
+
+
+_PRESENCE = {None: "absent", Presence.PRESENT: "present", Presence.SILENT: "silent"}
 
 
 class Sample(NamedTuple):
@@ -74,34 +78,37 @@ class Overview:
         """Describe one machine or guest. Raises UsageError."""
         machine = self._machines.find(vm)
         guest = self._hub.registry.get(vm)
-        if machine is None and guest is None:
+        found = None if machine else self._hub.other_hosts.find(vm)
+        if machine is None and guest is None and found is None:
             raise UsageError(f"there is no machine {vm[:64]!r}", hint="boincvm ls shows them")
+        seen = as_guest_of(*found) if found and guest is None else guest
         return {
-            **self._who(vm, machine, guest),
-            **self._what(machine),
+            **self._who(vm, machine, seen),
+            **self._what(machine or (found and found[1])),
             **self._how(vm, machine, guest),
         }
 
     def _who(self, vm: str, machine: LocalMachine | None, guest: Guest | None) -> dict[str, Json]:
         labels = dict(machine.definition.labels) if machine else {}
         presence = self._hub.registry.presence(vm)
-        names = {None: "absent", Presence.PRESENT: "present", Presence.SILENT: "silent"}
         return {
             "id": vm,
             "name": guest.name if guest else vm,
             "host": guest.host if guest else self._host,
             "labels": dict(guest.labels) if guest else dict(labels),
             "capabilities": [*sorted(guest.capabilities)] if guest else [],
-            "presence": names[presence],
+            "presence": _PRESENCE[presence],
             "is_local": machine is not None,
         }
 
-    def _what(self, machine: LocalMachine | None) -> dict[str, Json]:
-        names = ("image", "memory", "cpus", "disk", "network", "display")
+    def _what(self, machine: LocalMachine | HostMachine | None) -> dict[str, Json]:
+        names = ("image", "memory", "cpus", "disk", "network", "display", "autostart")
         if machine is None:
             return dict.fromkeys(names)
-        table = machine.definition._asdict()
-        return {name: table[name] for name in names}
+        table = (
+            machine.definition._asdict() if isinstance(machine, LocalMachine) else machine._asdict()
+        )
+        return {name: table.get(name) for name in names}
 
     def _how(self, vm: str, machine: LocalMachine | None, guest: Guest | None) -> dict[str, Json]:
         report = self._reports.get(vm)
@@ -109,11 +116,14 @@ class Overview:
             report = None
         state, why = self.state(vm)
         operations = state.meaning.operations
-        if machine is not None and machine.status.saved is None:
+        if machine is None:
+            operations = operations & self._operations.elsewhere(vm)
+        elif machine.status.saved is None:
             operations -= {"discard"}
         return {
-            "operations": [*sorted(operations)] if machine else [],
+            "operations": [*sorted(operations)],
             "state": str(state),
+            "state_label": _label(state, guest, self._hub.registry.presence(vm)),
             "why": why,
             "cpu": report.cpu if report else None,
             "memory_used": report.memory if report else None,
@@ -127,6 +137,8 @@ class Overview:
         machine, report = self._machines.find(vm), self._reports.get(vm)
         if machine is not None:
             return machine.state, machine.why
+        if self._hub.registry.get(vm) is None:
+            return self._hub.other_hosts.state(vm)
         if report is None:
             return VmState.UNKNOWN, ""
         if not report.state.is_off and self._hub.registry.presence(vm) is not Presence.PRESENT:
@@ -138,3 +150,10 @@ class Overview:
         self.vm(vm)
         for sample in self._samples.get(vm, ()):
             yield dict(sample._asdict())
+
+
+def _label(state: VmState, guest: Guest | None, presence: Presence | None) -> str:
+    """Return the words for a state, as all lists show it; some guests report none."""
+    if state is VmState.UNKNOWN and guest is not None:
+        return _PRESENCE[presence]
+    return f"{state.label}, silent" if presence is Presence.SILENT else state.label

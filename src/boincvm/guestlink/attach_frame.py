@@ -23,7 +23,7 @@ def message_headers(
         "subscription": "0",
         "message-id": str(number),
         "destination": "/guest",
-        "word": kind,
+        "message": kind,
         "call": call,
         **headers,
     }

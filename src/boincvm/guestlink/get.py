@@ -1,6 +1,7 @@
 """Receives files and trees from the guest as frames, without following links on the host."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -17,40 +18,48 @@ from boincvm.host.filetree import TreeWriter
 from boincvm.hypervisor.contract import DiskRangeError, DiskReader, RootDisk
 from boincvm.tree_entries import Entry, UnsafePathError
 
+_IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
+"""Errors of a rename to a name that a directory has, or that a file has for a directory."""
 DISK_PIECE = 8 << 20
 """Most bytes of the root disk to copy at once, during which nothing else is done."""
 
 
 async def get_tree(
     link: GuestLink,
-    window: TransferDisk | None,
+    transfer_disk: TransferDisk | None,
     source: PurePosixPath,
     destination: PurePosixPath,
     *,
     directory: Path,
     maximum_bytes: int,
     progress: Progress = no_progress,
+    name: str = "",
+    replaces: bool = False,
 ) -> None:
     """Fetch the file or tree `source`, beneath the job's directory, to `destination`.
 
     `destination` is beneath `directory`; an existing file is replaced atomically when all has
-    arrived. Raises OutputFileError, HostDiskFullError.
+    arrived; so is a directory with contents if `replaces` is set. `name`: what errors call it, if
+    `destination` would tell the user nothing. Raises OutputFileError, HostDiskFullError.
     """
+    name = name or f"output {shown(destination)}"
     parts = tree_entries.components(os.fsencode(destination))
     root = filetree.open_directory(directory)
     try:
         parent = filetree.open_parent(root, parts, create=True)
         try:
-            get = _Get(link, window, parent, parts[-1], maximum_bytes, progress)
+            get = _Get(
+                link, transfer_disk, parent, parts[-1], maximum_bytes, progress, replaces=replaces
+            )
             await get.receive(source)
         finally:
             os.close(parent)
     except UnsafePathError as error:
-        raise OutputFileError(f"output {shown(destination)}: {error}") from error
+        raise OutputFileError(f"{name}: {error}") from error
     except OSError as error:
-        full = f"the host's disk is full: no room for output {shown(destination)}"
+        full = f"the host's disk is full: no room for {name}"
         raise host_error(
-            f"output {shown(destination)}",
+            name,
             error,
             OutputFileError,
             hint="may you write there, and does something else have that name?",
@@ -66,21 +75,24 @@ def all_of(errors: Sequence[OutputFileError]) -> OutputFileError:
     return OutputFileError("; ".join(error.message for error in errors), hint=first.hint)
 
 
-def check_destination(directory: Path, destination: PurePosixPath) -> None:
+def check_destination(
+    directory: Path, destination: PurePosixPath, *, replaces: bool = False
+) -> None:
     """Check that an output may be written to `destination` beneath `directory`.
 
-    No link may be on the way there, and no directory with contents may be there. Raises
-    OutputFileError.
+    No link may be on the way there, and no directory with contents may be there, unless `replaces`
+    is set. Raises OutputFileError.
     """
     target = directory / destination
     parts = tree_entries.components(os.fsencode(destination))
     root = filetree.open_directory(directory)
     try:
         os.close(filetree.open_parent(root, parts))
-        if target.is_dir() and not target.is_symlink() and any(target.iterdir()):
+        is_directory = target.is_dir() and not target.is_symlink()
+        if is_directory and not replaces and any(target.iterdir()):
             raise OutputFileError(
                 f"output {shown(target)} is a directory that is not empty",
-                hint="move it away, or choose another name",
+                hint="move it away, choose another name, or replace it with --replace",
             )
     except FileNotFoundError:
         pass  # its directories are made when it arrives
@@ -98,14 +110,17 @@ class _Get:
     def __init__(
         self,
         link: GuestLink,
-        window: TransferDisk | None,
+        transfer_disk: TransferDisk | None,
         parent: int,
         name: bytes,
         maximum_bytes: int,
         progress: Progress,
+        *,
+        replaces: bool,
     ) -> None:
-        self._window = window
-        self._root_disk = None if window is None else window.root_disk
+        self._replaces = replaces
+        self._transfer_disk = transfer_disk
+        self._root_disk = None if transfer_disk is None else transfer_disk.root_disk
         self._reader: DiskReader | None = None
         self._parent = parent
         self._name = name
@@ -133,10 +148,10 @@ class _Get:
         elif kind == "data":
             self._writer.write(number(headers, "offset"), frame.body)
             self._progress(len(frame.body))
-        elif kind == "window" and self._window is not None:
+        elif kind == "transfer-disk" and self._transfer_disk is not None:
             at, offset, length = (number(headers, name) for name in ("at", "offset", "length"))
             descriptor = self._writer.descriptor_for(offset, length)
-            self._window.empty(at, length, descriptor, offset)
+            self._transfer_disk.empty(at, length, descriptor, offset)
             self._call.send("taken")
             self._progress(length)
         elif kind == "disk" and self._root_disk is not None:
@@ -145,13 +160,33 @@ class _Get:
             self._writer.empty_file()
         elif kind == "done":
             self._writer.finish()
-            filetree.rename(self._part, self._name, self._parent)
+            self._put_in_place()
             self._done.set_result(None)
         elif kind == "failed":
             reason = printable(frame.body)
             raise UnsafePathError(f"the guest cannot send it: {reason}")
         else:
             raise StompError(f"a sender does not say {kind!r}")
+
+    def _put_in_place(self) -> None:
+        """Give what has arrived its name. Raises OSError."""
+        try:
+            filetree.rename(self._part, self._name, self._parent)
+        except OSError as error:
+            if not self._replaces or error.errno not in _IN_THE_WAY:
+                raise
+            self._replace()
+
+    def _replace(self) -> None:
+        """Give what has arrived its name in place of what has it. Raises OSError."""
+        former = self._part.removesuffix(b".part") + b".old"
+        filetree.rename(self._name, former, self._parent)
+        try:
+            filetree.rename(self._part, self._name, self._parent)
+        except OSError:
+            filetree.rename(former, self._name, self._parent)
+            raise
+        self._remove(former)
 
     def _copy_from_disk(self, root_disk: RootDisk, frame: Frame) -> None:
         at, offset, length = (number(frame.headers, name) for name in ("at", "offset", "length"))
@@ -171,19 +206,19 @@ class _Get:
     async def receive(self, source: PurePosixPath) -> None:
         """Receive the tree. Raises OSError, UnsafePathError."""
         try:
-            if self._window is None:
+            if self._transfer_disk is None:
                 self._call.send("get", {}, os.fsencode(str(source)))
                 await self._done
             else:
-                async with self._window.guest_lock:
-                    slots = " ".join(map(str, self._window.guest_slots))
+                async with self._transfer_disk.guest_lock:
+                    slots = " ".join(map(str, self._transfer_disk.guest_slots))
                     headers = {"slots": slots, "slot-size": str(SLOT)}
                     if self._root_disk is not None:
                         headers["disk-piece"] = str(DISK_PIECE)
                     self._call.send("get", headers, os.fsencode(str(source)))
                     await self._done
         except BaseException:
-            self._remove_part()
+            self._remove(self._part)
             raise
         finally:
             self._call.close()
@@ -191,10 +226,10 @@ class _Get:
             if self._reader is not None:
                 self._reader.close()
 
-    def _remove_part(self) -> None:
+    def _remove(self, name: bytes) -> None:
         try:
-            filetree.unlink(self._part, self._parent)
+            filetree.unlink(name, self._parent)
         except FileNotFoundError:
             pass  # nothing had arrived yet
         except (IsADirectoryError, PermissionError):
-            filetree.remove_tree(self._part, self._parent)
+            filetree.remove_tree(name, self._parent)

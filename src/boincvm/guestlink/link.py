@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Self, cast
 
-from boincvm.bus.stomp import MAXIMUM_BODY, Frame, Parser, StompError, encode
+from boincvm.bus.stomp import LINK_VERSION, MAXIMUM_BODY, Frame, Parser, StompError, encode
 from boincvm.errors import (
     GuestDiedError,
     GuestError,
@@ -132,6 +132,8 @@ class GuestLink(asyncio.Protocol):
         try:
             for frame in self._parser.feed(data):
                 self._handle(frame)
+        except GuestProtocolError as error:
+            self._fail(error)
         except (StompError, ValueError, KeyError, OverflowError) as error:
             reason = f"no {error} header" if isinstance(error, KeyError) else str(error)
             self._fail(_protocol_error(reason))
@@ -167,6 +169,11 @@ class GuestLink(asyncio.Protocol):
             raise StompError("an agent connects only once")
         if "1.2" not in frame.headers["accept-version"].split(","):
             raise StompError("the agent does not speak STOMP 1.2")
+        if frame.headers.get("link-version") != LINK_VERSION:
+            raise GuestProtocolError(
+                "the agent in the image is of another version of boincvm",
+                hint="build the image again: boincvm image build, with the same options",
+            )
         self._is_connected = True
         clock = {"clock-ns": str(time.time_ns())}
         if self._host_name:
@@ -178,9 +185,9 @@ class GuestLink(asyncio.Protocol):
         called = number(frame.headers, "call")
         call = self._calls.get(called)
         if call is not None:
-            call.receiver(frame.headers["word"], frame)
+            call.receiver(frame.headers["message"], frame)
         elif called == 0:
-            self._quiescence.handle(frame.headers["word"], frame)
+            self._quiescence.handle(frame.headers["message"], frame)
             if self._quiescence.phase is Phase.TALKING:
                 self._set_ready()
         elif not 0 < called < self._next_call:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from boincvm import tree_entries
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, StompError
 from boincvm.errors import BoincvmError, GuestDiedError, ProgramStartError
-from boincvm.exec_errors import advice_for
+from boincvm.exec_errors import advice_for, packages_of
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.display import shown
 from boincvm.guestlink.headers import LARGEST, number
@@ -75,8 +75,8 @@ class GuestProgram:
     """A program that the constructor starts in the guest.
 
     `on_stdin_room` is called with the number of bytes that the program took. With `on_status` the
-    program finds a FIFO in BOINCVM_VOICE (guestlink/status_channel.py lists the messages); with
-    `on_usage` the guest's heart-beats tell what it has used.
+    program finds a FIFO in BOINCVM_STATUS_CHANNEL (guestlink/status_channel.py lists the messages);
+    with `on_usage` the guest's heart-beats tell what it has used.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class GuestProgram:
         self._status_channel = None if on_status is None else StatusReader()
         headers = {"arguments": str(len(argv)), "credit": str(WINDOW)}
         if on_status is not None:
-            headers["voice"] = "1"
+            headers["status-channel"] = "1"
         if on_usage is not None:
             headers["usage"] = "1"
         self._call = link.call(self._handle, lasts=True)
@@ -170,7 +170,16 @@ class GuestProgram:
         self._unanswered = WINDOW
         self._ungranted = 0
         self._untaken = 0
+        self._has_ended = False
         self._end: asyncio.Future[ProgramEnd] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_held_back(self) -> bool:
+        """Tell whether the guest has yet to start it, since it was quiet when we were made.
+
+        A machine that is saved now does not have the program.
+        """
+        return any(held.kind == "run" for held in self._link.held_messages(self._call.number))
 
     def state(self) -> dict[str, object]:
         """Return the state for `attached`, in this process or another.
@@ -198,7 +207,7 @@ class GuestProgram:
         return self._untaken
 
     def _handle(self, argument: str, frame: Frame) -> None:
-        if argument in ("stdout", "stderr", "voice"):
+        if argument in ("stdout", "stderr", "status-channel"):
             self._unanswered -= len(frame.body)
             if self._unanswered < -_UNCREDITED:
                 raise StompError("more output than was granted")
@@ -222,7 +231,7 @@ class GuestProgram:
             raise StompError(f"a program does not say {argument!r}")
 
     def _handle_output(self, stream: str, data: bytes) -> None:
-        if stream != "voice":
+        if stream != "status-channel":
             self._output(stream, data)
         elif self._status_channel is not None and self._on_status is not None:
             self._on_status(self._status_channel.feed(data), len(data))
@@ -246,11 +255,13 @@ class GuestProgram:
 
     def _finish(self, end: ProgramEnd) -> None:
         self._call.close()
+        self._has_ended = True
         if not self._end.done():
             self._end.set_result(end)
 
     def _fail(self, error: BoincvmError) -> None:
         self._call.close()
+        self._has_ended = True
         if not self._end.done():
             self._end.set_exception(error)
 
@@ -291,6 +302,11 @@ class GuestProgram:
         self._watched.append(path)
         self._call.send("watch", {"watch": str(len(self._watched) - 1)}, name)
 
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether it has ended, as far as the guest has told."""
+        return self._has_ended
+
     async def wait(self) -> ProgramEnd:
         """Wait until the program has ended. Raises ProgramStartError, GuestDiedError."""
         return await self._end
@@ -323,13 +339,22 @@ def _start_error(name: str, arguments: Sequence[bytes], frame: Frame) -> Program
     if error == errno.ENOENT:
         return ProgramStartError(
             f"no such program in the guest: {name}",
-            hint="build an image with its package: boincvm image build --package NAME IMAGE;"
-            " or send a file of your own with --input",
+            hint=_where_to_find(name),
         )
     return ProgramStartError(
         f"the guest cannot execute {name}: {reason}",
         hint=advice,
         exit_code=ExitCode.CANNOT_EXECUTE,
+    )
+
+
+def _where_to_find(name: str) -> str:
+    packages = packages_of(name)
+    options = " ".join(f"--package {package}" for package in packages or ("NAME",))
+    found = "its package" if len(packages) < 2 else "its packages"
+    return (
+        f"build an image with {found}: boincvm image build {options} IMAGE;"
+        " or send a file of your own with --input"
     )
 
 

@@ -25,16 +25,18 @@ from boincvm.host.files import read_at
 from boincvm.tree_entries import Entry, UnsafePathError
 
 FRAME_CHUNK = 1 << 17
-WINDOW_WORTH = 1 << 18
+TRANSFER_DISK_WORTH = 1 << 18
 """Size in bytes from which the transfer disk is faster than frames."""
 
 
 class _Put:
     """One tree on its way to the guest."""
 
-    def __init__(self, link: GuestLink, window: TransferDisk | None, progress: Progress) -> None:
+    def __init__(
+        self, link: GuestLink, transfer_disk: TransferDisk | None, progress: Progress
+    ) -> None:
         self._link = link
-        self._window = window
+        self._transfer_disk = transfer_disk
         self._progress = progress
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._slots: list[int] = []
@@ -44,10 +46,10 @@ class _Put:
         if self._done.done():
             return
         if kind == "taken":
-            if not self._slots or self._window is None:
+            if not self._slots or self._transfer_disk is None:
                 raise StompError("a slot was freed twice")
             self._progress(number(frame.headers, "bytes", SLOT))
-            self._window.free(self._slots.pop(0))
+            self._transfer_disk.free(self._slots.pop(0))
         elif kind == "done":
             self._done.set_result(None)
         elif kind == "failed":
@@ -57,8 +59,8 @@ class _Put:
             raise StompError(f"a receiver does not say {kind!r}")
 
     def _free_slots(self) -> None:
-        while self._slots and self._window is not None:
-            self._window.free(self._slots.pop(0))
+        while self._slots and self._transfer_disk is not None:
+            self._transfer_disk.free(self._slots.pop(0))
 
     async def send(self, root: int, path: bytes, destination: PurePosixPath) -> None:
         try:
@@ -82,22 +84,24 @@ class _Put:
         for start, length in filetree.extents(descriptor, entry.size):
             offset, end = start, start + length
             while offset < end and not self._done.done():
-                if self._window is not None and end - offset >= WINDOW_WORTH:
-                    offset += await self._send_slot(self._window, descriptor, offset, end)
+                if self._transfer_disk is not None and end - offset >= TRANSFER_DISK_WORTH:
+                    offset += await self._send_slot(self._transfer_disk, descriptor, offset, end)
                 else:
                     offset += await self._send_frame(descriptor, offset, end)
 
-    async def _send_slot(self, window: TransferDisk, descriptor: int, offset: int, end: int) -> int:
-        at, length = await window.fill(descriptor, offset, min(SLOT, end - offset))
+    async def _send_slot(
+        self, transfer_disk: TransferDisk, descriptor: int, offset: int, end: int
+    ) -> int:
+        at, length = await transfer_disk.fill(descriptor, offset, min(SLOT, end - offset))
         if length == 0:
-            window.free(at)
+            transfer_disk.free(at)
             raise InputFileError("an input became shorter while it was read")
         if self._done.done():
-            window.free(at)
+            transfer_disk.free(at)
             return length
         self._slots.append(at)
         headers = {"at": str(at), "length": str(length), "offset": str(offset)}
-        self._call.send("window", headers)
+        self._call.send("transfer-disk", headers)
         return length
 
     async def _send_frame(self, descriptor: int, offset: int, end: int) -> int:
@@ -122,7 +126,7 @@ def _put_error(frame: Frame) -> BoincvmError:
 
 async def put_tree(
     link: GuestLink,
-    window: TransferDisk | None,
+    transfer_disk: TransferDisk | None,
     source: Path,
     destination: PurePosixPath,
     *,
@@ -137,7 +141,7 @@ async def put_tree(
     with _as_input_errors(source):
         root, path = open_source(directory, source)
         try:
-            await _Put(link, window, progress).send(root, path, destination)
+            await _Put(link, transfer_disk, progress).send(root, path, destination)
         finally:
             os.close(root)
 

@@ -18,7 +18,7 @@ class Phase(Enum):
     """The guest was asked to continue."""
 
 
-_ANSWERS = {"quiet": Phase.QUIESCING, "attached": Phase.ATTACHING}
+_ANSWERS = {"quiesced": Phase.QUIESCING, "attached": Phase.ATTACHING}
 
 
 class HeldMessage(NamedTuple):
@@ -55,7 +55,7 @@ class Quiescence:
 
     def handle(self, kind: str, frame: Frame) -> None:
         """Handle a message that belongs to no call. Raises StompError."""
-        if kind == "quiet" and self.phase is Phase.ATTACHING:
+        if kind == "quiesced" and self.phase is Phase.ATTACHING:
             return  # it came too late: the host has already asked the guest to continue
         if _ANSWERS.get(kind) is not self.phase or self._answer is None:
             raise StompError("there is no call 0")
@@ -63,6 +63,6 @@ class Quiescence:
         if kind == "attached":
             texts = frame.headers["calls"].split()
             calls = frozenset(number({"calls": text}, "calls") for text in texts)
-        self.phase = Phase.QUIET if kind == "quiet" else Phase.TALKING
+        self.phase = Phase.QUIET if kind == "quiesced" else Phase.TALKING
         if not self._answer.done():
             self._answer.set_result(calls)

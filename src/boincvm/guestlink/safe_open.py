@@ -17,4 +17,4 @@ def open_source(directory: Path, source: Path) -> tuple[int, bytes]:
         base, path = directory, absolute.relative_to(directory)
     else:
         base, path = absolute.parent, Path(absolute.name)
-    return open_directory(base), os.fsencode(path)
+    return open_directory(base), os.fsencode(path.as_posix())

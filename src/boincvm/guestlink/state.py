@@ -11,6 +11,7 @@ from boincvm.bus.stomp import MAXIMUM_BODY
 from boincvm.errors import HostError
 from boincvm.guestlink.display import printable
 from boincvm.guestlink.headers import LARGEST
+from boincvm.json_value import is_whole
 
 MOST_WATCHES = 64
 _LONGEST_LINE = 4096
@@ -81,7 +82,7 @@ class ProgramState(NamedTuple):
 
 def _integer(table: Mapping[str, object], name: str, least: int, most: int) -> int:
     value = table.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+    if not is_whole(value, least, most):
         raise _damaged(name)
     return value
 

@@ -1,4 +1,4 @@
-"""The messages of a program in the guest: one per line, to the FIFO that BOINCVM_VOICE names.
+"""The messages of a program in the guest, one per line, to the FIFO in BOINCVM_STATUS_CHANNEL.
 
 The guest's lines are not trusted: an unknown message, or one with an invalid number, is ignored. So
 messages of a newer guest are harmless too.

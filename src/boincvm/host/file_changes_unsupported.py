@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 class FileWatch:
-    """Never calls `on_change`: whoever asks learns later, from the file itself."""
+    """Never calls `on_change`: the caller has to read the file later."""
 
     def __init__(self, path: Path, on_change: Callable[[], None]) -> None:
         """Take note of nothing."""

@@ -12,8 +12,11 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
+from boincvm.host.renames import remove
+
 if sys.platform == "win32":
     from boincvm.host.files_windows import (
+        KEEPS_UNLINKED,
         allocated_size,
         copy_range,
         drop_cached,
@@ -30,6 +33,7 @@ if sys.platform == "win32":
     )
 else:
     from boincvm.host.files_posix import (
+        KEEPS_UNLINKED,
         allocated_size,
         copy_range,
         drop_cached,
@@ -46,6 +50,7 @@ else:
     )
 
 __all__ = [
+    "KEEPS_UNLINKED",
     "allocated_size",
     "copy_range",
     "create_new",
@@ -62,6 +67,7 @@ __all__ = [
     "sync_all",
     "sync_directory",
     "sync_file",
+    "sync_file_and_entry",
     "write_at",
 ]
 
@@ -95,7 +101,7 @@ def create_new(path: Path) -> BinaryIO:
 
     Raises OSError, also where a directory is in the way.
     """
-    path.unlink(missing_ok=True)
+    remove(path)
     return os.fdopen(open_descriptor(path, "x", follow_links=False), "wb")
 
 
@@ -108,12 +114,27 @@ def remove_if_empty(directory: Path) -> None:
             raise  # something of another kind, which is not ours
 
 
-def sync_file(path: Path) -> os.stat_result:
-    """Sync the content of `path` to the disk and return its status. Raises OSError."""
-    # Windows syncs only files opened for writing.
-    descriptor = open_descriptor(path, "r+" if sys.platform == "win32" else "r")
+def sync_file(path: Path, *, follow_links: bool = True) -> os.stat_result:
+    """Sync the content of `path` to the disk and return its status. Raises OSError.
+
+    On Windows a file that another process has open, and lets nobody else write to, is not synced.
+    """
+    if sys.platform == "win32":
+        try:
+            # Windows syncs only files opened for writing.
+            descriptor = open_descriptor(path, "r+", follow_links=follow_links)
+        except PermissionError:
+            return path.stat() if follow_links else path.lstat()
+    else:
+        descriptor = open_descriptor(path, follow_links=follow_links)
     try:
         os.fsync(descriptor)
         return os.fstat(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file_and_entry(path: Path) -> None:
+    """Sync the content of `path` and its directory's entries to the disk. Raises OSError."""
+    sync_file(path)
+    sync_directory(path.parent)

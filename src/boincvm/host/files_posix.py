@@ -25,6 +25,10 @@ _FLAGS = {
 }
 
 
+KEEPS_UNLINKED = True
+"""Whether a file can lose its name while processes have it open."""
+
+
 def open_descriptor(
     path: str | bytes | os.PathLike[str],
     mode: str = "r",

@@ -1,16 +1,22 @@
 """File descriptors on Windows; import it through `files`."""
 
+import ctypes
 import errno
 import os
+import secrets
 import shutil
 import stat
 import sys
+from ctypes import wintypes
 from pathlib import Path
 from threading import Lock
 
+from boincvm.host import win32_windows as win32
 from boincvm.host.not_yet import not_yet
 
 assert sys.platform == "win32"
+
+from boincvm.host.directory_handles_windows import beneath
 
 _PIECE = 1 << 20
 _FLAGS = {
@@ -23,6 +29,12 @@ _FLAGS = {
     "x+": os.O_RDWR | os.O_CREAT | os.O_EXCL,
     "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
 }
+KEEPS_UNLINKED = False
+"""Whether a file can lose its name while processes have it open: only if all agreed to that."""
+_SET_SPARSE = 0x0009_00C4
+"""FSCTL_SET_SPARSE."""
+_END_OF_FILE = 6
+"""FileEndOfFileInfo."""
 _position = Lock()
 """Held while a descriptor's file position differs from the one that its owner left."""
 
@@ -38,7 +50,7 @@ def open_descriptor(
 ) -> int:
     """Open `path` and return its descriptor; see files_posix.py."""
     if parent is not None:
-        raise not_yet("files beneath a directory that is held open")
+        path = beneath(parent, path)
     flags = _FLAGS[mode] | os.O_BINARY | os.O_NOINHERIT
     if follow_links:
         return os.open(path, flags, permissions)
@@ -52,6 +64,45 @@ def open_descriptor(
     if flags & os.O_TRUNC:
         os.ftruncate(descriptor, 0)
     return descriptor
+
+
+win32.kernel32.DeviceIoControl.argtypes = (
+    wintypes.HANDLE,
+    wintypes.DWORD,
+    ctypes.c_void_p,
+    wintypes.DWORD,
+    ctypes.c_void_p,
+    wintypes.DWORD,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+)
+win32.kernel32.SetFileInformationByHandle.argtypes = (
+    wintypes.HANDLE,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    wintypes.DWORD,
+)
+
+
+def resize(descriptor: int, size: int) -> None:
+    """Give a file `size` bytes, with a hole for new ones where the file system has holes.
+
+    Microsoft's C library, and so os.ftruncate, would write all the zeros. Raises OSError.
+    """
+    import msvcrt
+
+    handle = msvcrt.get_osfhandle(descriptor)
+    returned = wintypes.DWORD()
+    # FAT has no holes and refuses; then the disk's room bounds what is filled.
+    win32.kernel32.DeviceIoControl(
+        handle, _SET_SPARSE, None, 0, None, 0, ctypes.byref(returned), None
+    )
+    end = ctypes.c_int64(size)
+    win32.check(
+        win32.kernel32.SetFileInformationByHandle(
+            handle, _END_OF_FILE, ctypes.byref(end), ctypes.sizeof(end)
+        )
+    )
 
 
 def read_at(descriptor: int, length: int, offset: int, /) -> bytes:
@@ -77,8 +128,13 @@ def write_at(descriptor: int, data: bytes | memoryview, offset: int, /) -> int:
 
 
 def open_nameless(directory: Path) -> int:
-    """Create a nameless file on the disk of `directory`; it vanishes with its last descriptor."""
-    raise not_yet("files without names")
+    """Create a file in `directory` that vanishes with its last descriptor. Raises OSError.
+
+    It has a name meanwhile, for which nobody else can open it.
+    """
+    path = directory / f".boincvm-{secrets.token_hex(8)}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_TEMPORARY | os.O_BINARY | os.O_NOINHERIT
+    return os.open(path, flags)
 
 
 def copy_range(source: int, offset: int, target: int, at: int, length: int) -> int:
@@ -124,5 +180,5 @@ def has_free_entries(directory: Path) -> bool:
 
 
 def allocated_size(status: os.stat_result) -> int:
-    """Return the size of a file; boincvm makes no files with holes on Windows."""
+    """Return the size of a file, with its holes: `status` does not tell how many it has."""
     return status.st_size

@@ -285,7 +285,7 @@ class TreeWriter:
             os.fchmod(self._file, entry.mode & 0o777)
             os.ftruncate(self._file, entry.size)
         else:
-            raise UnsafePathError(f"{entry.kind[:20]!r} is no kind of file")
+            raise UnsafePathError(f"{entry.kind[:20]!r} is not a kind of file")
 
     def _open_new(self, parent: int, name: bytes) -> int:
         if self._may_be_nameless and self._directory < 0:

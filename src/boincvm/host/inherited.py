@@ -2,7 +2,7 @@
 
 `nohup` ignores SIGHUP, a shell's `&` in a script SIGINT and SIGQUIT, Python itself SIGPIPE; an exec
 keeps that, and blocked signals too. A boincvm process must respect it, but the programs that it
-starts begin anew: Ctrl-C must reach a shell that `nohup boincvm guest &` has started.
+starts get default signals: Ctrl-C must reach a shell that `nohup boincvm guest &` has started.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ def reset_inherited_state() -> None:
     """Reset standard streams, signals and umask to what children may inherit; call it at startup.
 
     Ignored signals get a handler that does nothing instead, for an exec resets it to the default.
-    No signal is blocked. The umask neither denies the owner a file nor lets everybody write to it.
+    No signal is blocked. Text is UTF-8, also on Windows. The umask neither denies the owner a file
+    nor lets everybody write to it.
     """
     fill_closed_descriptors()
+    if sys.platform == "win32":
+        from boincvm.host.console_text_windows import use_utf8
+
+        use_utf8()
     for number in _signal.valid_signals():  # type: ignore[attr-defined]  # typeshed lacks them
         if _handler(number) == _signal.SIG_IGN:
             _signal.signal(number, _pass_over)

@@ -11,25 +11,40 @@ from boincvm.host.own_files import make_directory
 
 if sys.platform == "win32":
     from boincvm.host.locks_windows import (
+        close_directory_lock,
+        is_at,
         lock,
         lock_slot_file,
         open_lockable_directory,
+        release_slot_file,
+        remove_locked_directory,
+        remove_locked_file,
         try_lock,
     )
 else:
     from boincvm.host.locks_posix import (
+        close_directory_lock,
+        is_at,
         lock,
         lock_slot_file,
         open_lockable_directory,
+        release_slot_file,
+        remove_locked_directory,
+        remove_locked_file,
         try_lock,
     )
 
 __all__ = [
+    "close_directory_lock",
     "exclusive",
+    "is_at",
     "lock",
     "lock_slot_file",
     "open_lock",
     "open_lockable_directory",
+    "release_slot_file",
+    "remove_locked_directory",
+    "remove_locked_file",
     "try_exclusive",
     "try_lock",
 ]

@@ -27,9 +27,44 @@ def lock(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
+def remove_locked_file(path: Path, descriptor: int) -> None:
+    """Remove a file that `descriptor` locks, and close that. Raises OSError."""
+    try:
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def remove_locked_directory(path: Path, descriptor: int) -> None:
+    """Remove a directory, with all in it, that `descriptor` locks; and close that.
+
+    What cannot be removed stays.
+    """
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        import shutil  # rarely needed; importing it takes as long as the rest of the run
+
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
 def open_lockable_directory(path: Path) -> int:
     """Open a directory that can itself be locked. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def is_at(descriptor: int, directory: Path) -> bool:
+    """Tell whether `open_lockable_directory` still opens what it opened. Raises OSError."""
+    return os.path.samestat(os.fstat(descriptor), directory.stat())
+
+
+def close_directory_lock(descriptor: int, directory: Path) -> None:
+    """Close what `open_lockable_directory` has opened."""
+    os.close(descriptor)
 
 
 def lock_slot_file(path: Path) -> int | None:
@@ -55,6 +90,15 @@ def lock_slot_file(path: Path) -> int | None:
             return None
         raise
     return descriptor
+
+
+def release_slot_file(path: Path, descriptor: int) -> None:
+    """Release the lock and remove the file. Raises OSError."""
+    # Remove it while it is locked: nobody may lock a file that is about to be removed.
+    try:
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

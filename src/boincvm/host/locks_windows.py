@@ -4,11 +4,11 @@ Import it through `locks`. Locks are mandatory there, so one byte far beyond any
 """
 
 import ctypes
+import errno
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
-
-from boincvm.host.not_yet import not_yet
 
 assert sys.platform == "win32"
 
@@ -16,9 +16,10 @@ _EXCLUSIVE, _FAIL_IMMEDIATELY = 2, 1
 _BEYOND = 0x7FFF_FFFF
 """The high half of the offset of the byte that is locked."""
 _LOCK_VIOLATION, _IO_PENDING = 33, 997
-_GENERIC_WRITE = 0x4000_0000
+_GENERIC_WRITE, _DELETE = 0x4000_0000, 0x0001_0000
+DIRECTORY_LOCK = ".lock"
 _OPEN_ALWAYS = 4
-_ATTRIBUTE_NORMAL = 0x80
+_DELETE_ON_CLOSE, _OPEN_REPARSE_POINT = 0x0400_0000, 0x0020_0000
 _SHARING_VIOLATION = 32
 _INVALID_HANDLE = ctypes.c_void_p(-1).value
 
@@ -63,22 +64,69 @@ def _lock(descriptor: int, flags: int) -> bool:
 
 
 def open_lockable_directory(path: Path) -> int:
-    """Open a directory that can itself be locked."""
-    raise not_yet("locks on directories")
+    """Open what stands for a directory in `lock` and `try_lock`: a file in it. Raises OSError."""
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", str(path))
+    return os.open(
+        path / DIRECTORY_LOCK, os.O_RDWR | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT, 0o600
+    )
+
+
+def is_at(descriptor: int, directory: Path) -> bool:
+    """Tell whether `open_lockable_directory` still opens what it opened. Raises OSError."""
+    return os.path.samestat(os.fstat(descriptor), (directory / DIRECTORY_LOCK).stat())
+
+
+def close_directory_lock(descriptor: int, directory: Path) -> None:
+    """Close what `open_lockable_directory` has opened; remove a directory that is empty but for it.
+
+    If another process opens it in between, that keeps it, and the lock is good there.
+    """
+    os.close(descriptor)  # an open file cannot be removed
+    with suppress(OSError):
+        if [path.name for path in directory.iterdir()] == [DIRECTORY_LOCK]:
+            (directory / DIRECTORY_LOCK).unlink()
+            directory.rmdir()
+
+
+def remove_locked_file(path: Path, descriptor: int) -> None:
+    """Remove a file that `descriptor` locks, and close that. Raises OSError.
+
+    An open file cannot be removed, so another process may lock it in between, and it stays.
+    """
+    os.close(descriptor)
+    path.unlink(missing_ok=True)
+
+
+def remove_locked_directory(path: Path, descriptor: int) -> None:
+    """Remove a directory, with all in it, that `descriptor` locks; and close that.
+
+    What cannot be removed stays.
+    """
+    import shutil  # it imports compression modules
+
+    os.close(descriptor)  # an open file cannot be removed
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def lock_slot_file(path: Path) -> int | None:
     """Open, unshared, the file by which a BOINC app reserves its slot, and return its descriptor.
 
-    (lib/filesys.cpp, FILE_LOCK: CreateFile with share mode 0.) Returns None if another process has
-    it. Raises OSError.
+    (lib/filesys.cpp, FILE_LOCK: CreateFile with share mode 0.) It is removed when it is closed,
+    however its holder ends. Returns None if another process has it. Raises OSError.
     """
     import msvcrt
 
     library = ctypes.WinDLL("kernel32", use_last_error=True)
     library.CreateFileW.restype = ctypes.c_void_p
     handle: int | None = library.CreateFileW(
-        ctypes.c_wchar_p(str(path)), _GENERIC_WRITE, 0, None, _OPEN_ALWAYS, _ATTRIBUTE_NORMAL, None
+        ctypes.c_wchar_p(str(path)),
+        _GENERIC_WRITE | _DELETE,
+        0,
+        None,
+        _OPEN_ALWAYS,
+        _DELETE_ON_CLOSE | _OPEN_REPARSE_POINT,
+        None,
     )
     if handle is None or handle == _INVALID_HANDLE:
         number = ctypes.get_last_error()
@@ -86,3 +134,8 @@ def lock_slot_file(path: Path) -> int | None:
             return None
         raise ctypes.WinError(number)
     return msvcrt.open_osfhandle(handle, os.O_WRONLY)
+
+
+def release_slot_file(path: Path, descriptor: int) -> None:
+    """Release the lock and remove the file."""
+    os.close(descriptor)

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 assert sys.platform != "win32"
@@ -22,6 +24,20 @@ def create(name: str) -> int:
 def path_of(descriptor: int) -> str:
     """Return the path by which a child that inherited the descriptor can open its file."""
     return f"/dev/fd/{descriptor}"
+
+
+@contextmanager
+def for_child(name: str, content: bytes) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the path by which a child can read `content`, and the descriptors it must inherit.
+
+    Raises OSError.
+    """
+    descriptor = create(name)
+    try:
+        os.write(descriptor, content)
+        yield path_of(descriptor), (descriptor,)
+    finally:
+        os.close(descriptor)
 
 
 def copy(path: Path, name: str) -> int:

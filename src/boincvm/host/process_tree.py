@@ -24,6 +24,25 @@ if sys.platform == "linux":
         stop_round,
         usage,
     )
+elif sys.platform == "win32":
+    from boincvm.host.process_tree_windows import (
+        ALARM,
+        CONTINUE,
+        KILL,
+        STOP,
+        STOP_REQUEST,
+        children,
+        command_line,
+        descendants,
+        is_traced,
+        own_usage,
+        send,
+        signal_tree,
+        sleeps,
+        stands_still,
+        stop_round,
+        usage,
+    )
 else:
     from boincvm.host.process_tree_unsupported import (
         ALARM,

@@ -1,11 +1,11 @@
-"""The descendants of a process on macOS and Windows, where they cannot be looked up yet."""
+"""The descendants of a process on macOS, where they cannot be looked up yet."""
 
 from collections.abc import Iterator
 
 from boincvm.host.not_yet import not_yet
 
 ALARM = CONTINUE = KILL = STOP = STOP_REQUEST = 0
-"""No signal: it is never sent on these systems."""
+"""No signal: it is never sent there."""
 _WHAT = "looking up the processes of a task"
 
 

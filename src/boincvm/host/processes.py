@@ -4,8 +4,10 @@ import sys
 
 if sys.platform == "win32":
     from boincvm.host.processes_windows import (
+        GUARD,
         ChildProcess,
         DeathGuard,
+        ProcessWatch,
         die_with_parent,
         kill_group,
         kill_opened,
@@ -17,12 +19,15 @@ if sys.platform == "win32":
         terminate_group,
         use_idle_io,
         wait_for_child,
+        watch_process,
         yield_processor,
     )
 else:
     from boincvm.host.processes_posix import (
+        GUARD,
         ChildProcess,
         DeathGuard,
+        ProcessWatch,
         die_with_parent,
         kill_group,
         kill_opened,
@@ -34,12 +39,15 @@ else:
         terminate_group,
         use_idle_io,
         wait_for_child,
+        watch_process,
         yield_processor,
     )
 
 __all__ = [
+    "GUARD",
     "ChildProcess",
     "DeathGuard",
+    "ProcessWatch",
     "die_with_parent",
     "kill_group",
     "kill_opened",
@@ -50,6 +58,7 @@ __all__ = [
     "spawn_detached",
     "terminate_group",
     "wait_for_child",
+    "watch_process",
     "use_idle_io",
     "yield_processor",
 ]

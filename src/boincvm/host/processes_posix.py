@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +22,7 @@ else:
 __all__ = [
     "ChildProcess",
     "DeathGuard",
+    "ProcessWatch",
     "die_with_parent",
     "kill_group",
     "kill_opened",
@@ -32,11 +33,16 @@ __all__ = [
     "spawn_detached",
     "terminate_group",
     "wait_for_child",
+    "watch_process",
     "use_idle_io",
     "yield_processor",
 ]
 
 _LEAST_PRIORITY = 19
+
+
+GUARD = "setpriv"
+"""The program that ends our children with us, if the system does not."""
 
 
 class ChildProcess:
@@ -165,19 +171,49 @@ async def _until_ended(pid: int) -> None:
     """Wait until the process `pid`, a child not yet waited for, has ended."""
     import asyncio  # not needed by callers that only start a child
 
-    loop = asyncio.get_running_loop()
-    descriptor = open_process(pid)
-    if descriptor is None:
+    ended = asyncio.Event()
+    watch = watch_process(pid, ended.set)
+    if watch is None:
         from boincvm.host.not_yet import not_yet
 
         raise not_yet("waiting for the end of a child process")
-    ended = asyncio.Event()
-    loop.add_reader(descriptor, ended.set)
     try:
         await ended.wait()
     finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+        watch.close()
+
+
+class ProcessWatch:
+    """Calls `ended` when a process has ended, by its descriptor, until `close`."""
+
+    def __init__(self, descriptor: int, ended: Callable[[], object]) -> None:
+        """Take the descriptor of the process, of `open_process`."""
+        import asyncio
+
+        self._descriptor = descriptor
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(descriptor, self._notify)
+
+    def _notify(self) -> None:
+        self.close()
+        self._ended()
+
+    def close(self) -> None:
+        """Stop watching; `ended` is not called any more. Idempotent."""
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def watch_process(pid: int, ended: Callable[[], object]) -> ProcessWatch | None:
+    """Call `ended` in the running event loop when the process `pid` has ended, until `close`.
+
+    Returns None where the kernel cannot tell. Raises ProcessLookupError if it does not exist.
+    """
+    descriptor = open_process(pid)
+    return None if descriptor is None else ProcessWatch(descriptor, ended)
 
 
 def process_exists(pid: int) -> bool:

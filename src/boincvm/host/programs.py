@@ -2,8 +2,26 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+HAS_WINGET = sys.platform == "win32"
+"""Whether programs are installed by winget."""
+if sys.platform == "win32":
+    NO_WINDOW = subprocess.CREATE_NO_WINDOW
+    _SUFFIX = ".exe"
+    # Without the first one no program can use a socket; the others say where temporary files and
+    # libraries of the system are.
+    _NEEDED = ("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "TEMP", "TMP")
+    _INSTALLED = ("qemu",)
+    """Directories of installed programs that are not added to PATH."""
+else:
+    NO_WINDOW = 0
+    """Flag of `subprocess`: a program that is asked something opens no window on Windows."""
+    _SUFFIX = ""
+    _NEEDED: tuple[str, ...] = ()
+    _INSTALLED: tuple[str, ...] = ()
 
 
 def quiet_environment() -> dict[str, str]:
@@ -11,13 +29,27 @@ def quiet_environment() -> dict[str, str]:
 
     A BOINC client, for one, prepends its own directories to LD_LIBRARY_PATH.
     """
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    needed = {name: os.environ[name] for name in _NEEDED if name in os.environ}
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **needed}
+
+
+def _installed() -> list[str]:
+    root = os.environ.get("PROGRAMFILES")
+    return [os.path.join(root, name) for name in _INSTALLED] if root else []  # noqa: PTH118
 
 
 def find_program(name: str) -> str | None:
-    """Find the program `name` on PATH. (`shutil.which` would import compression modules.)"""
-    for directory in os.get_exec_path():
-        path = Path(directory, name)
+    """Find the program `name` on PATH, or where Windows' installers put it.
+
+    Before both comes the directory `qemu` beside our Python: there a folder for volunteers has a
+    QEMU of its own.
+
+    `shutil.which` would import compression modules, and look into the current directory first on
+    Windows.
+    """
+    own = os.path.join(os.path.dirname(sys.executable), "qemu")  # noqa: PTH118, PTH120
+    for directory in (own, *os.get_exec_path(), *_installed()):
+        path = Path(directory, name + _SUFFIX)
         if os.access(path, os.X_OK) and path.is_file():  # the first never raises
             return str(path)
     return None
@@ -37,6 +69,7 @@ def run_quickly(argv: Sequence[str], *, timeout: float = 30.0) -> str:
         errors="replace",
         start_new_session=True,  # we handle a terminal's Ctrl-C
         timeout=timeout,
+        creationflags=NO_WINDOW,
         env=quiet_environment(),
     )
     return done.stdout

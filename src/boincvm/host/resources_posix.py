@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Protocol
 
 from boincvm.errors import HostError
 
@@ -11,7 +12,9 @@ assert sys.platform != "win32"
 _MEMORY_TABLE = "/proc/meminfo"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _CPU_TABLE = "/proc/cpuinfo"
+_NUMBERS = ("CPU implementer", "CPU variant", "CPU part", "CPU revision")
 _TIMES = "/proc/stat"
+_LONGEST_VALUE = 256
 
 
 def most_open_files() -> int:
@@ -90,20 +93,52 @@ def boot_id() -> str:
     if sys.platform == "linux":
         return Path(_BOOT_ID).read_text().strip()
     else:
-        from boincvm.host.not_yet import not_yet
+        return macos_value("kern.bootsessionuuid")
 
-        raise not_yet("telling one boot of the host from another")
+
+def processor_architecture() -> str:
+    """Return the processor's architecture by the name that Linux gives it, like "x86_64"."""
+    name = os.uname().machine
+    return "aarch64" if name == "arm64" else name
 
 
 def processor_name() -> str:
-    """Return the processor's name as the kernel tells it, or "" if it does not. Raises OSError."""
+    """Return the processor's name as the kernel tells it, or "" if it does not. Raises OSError.
+
+    AArch64 has numbers for a name: who made it, and what of theirs it is.
+    """
     if sys.platform == "linux":
+        numbers: dict[str, str] = {}
         with Path(_CPU_TABLE).open("rb") as file:
             for line in file.read(4096).splitlines():
-                if line.startswith((b"model name", b"Model")):
-                    return line.partition(b":")[2].strip().decode(errors="replace")
-        return ""
+                name, _, value = line.decode(errors="replace").partition(":")
+                if name.startswith(("model name", "Model")):
+                    return value.strip()
+                if name.strip() in _NUMBERS:
+                    numbers.setdefault(name.strip(), value.strip())
+        return " ".join(numbers.values())
     else:
-        from boincvm.host.not_yet import not_yet
+        return macos_value("machdep.cpu.brand_string")
 
-        raise not_yet("the name of the processor")
+
+class SystemLibrary(Protocol):
+    """The one function of macOS' library that is needed here: sysctl(3)."""
+
+    def sysctlbyname(
+        self, name: bytes, value: object, size: object, new: None, new_size: int, /
+    ) -> int: ...
+
+
+def macos_value(name: str, library: SystemLibrary | None = None) -> str:
+    """Return a text that macOS knows by a name, like "kern.bootsessionuuid". Raises OSError.
+
+    Nobody has run it on macOS yet; `library` is a stand-in for tests.
+    """
+    import ctypes
+
+    calls = ctypes.CDLL(None, use_errno=True) if library is None else library
+    value = ctypes.create_string_buffer(_LONGEST_VALUE)
+    size = ctypes.c_size_t(len(value))
+    if calls.sysctlbyname(name.encode(), value, ctypes.byref(size), None, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
+    return value.value.decode(errors="replace")

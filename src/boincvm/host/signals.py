@@ -18,6 +18,12 @@ else:
 # Windows has only the console's signals, which Python handles in its main thread.
 
 
+if sys.platform == "win32":
+    from boincvm.host.console_events_windows import ConsoleEnd
+
+    _console_ends: list[ConsoleEnd] = []
+
+
 def block_signals(numbers: Iterable[int]) -> set[int]:
     """Block these signals from now on; return those that were blocked before."""
     if sys.platform == "win32":
@@ -43,6 +49,13 @@ def add_signal_handlers(numbers: Iterable[int], handler: Callable[[int], object]
     import asyncio
 
     loop = asyncio.get_running_loop()
+    numbers = list(numbers)
+    if sys.platform == "win32" and signal.SIGBREAK in numbers:
+
+        def end() -> None:
+            loop.call_soon_threadsafe(handler, int(signal.SIGBREAK))
+
+        _console_ends.append(ConsoleEnd(end))
     for number in numbers:
         if sys.platform == "win32":  # its loop has no such method, but wakes up for signals
             signal.signal(number, lambda found, _: loop.call_soon_threadsafe(handler, found))
@@ -57,5 +70,7 @@ def remove_signal_handlers(numbers: Iterable[int]) -> None:
     for number in numbers:
         if sys.platform == "win32":
             signal.signal(number, signal.SIG_DFL)
+            if number == signal.SIGBREAK and _console_ends:
+                _console_ends.pop().close()
         else:
             asyncio.get_running_loop().remove_signal_handler(number)

@@ -11,6 +11,7 @@ if sys.platform == "win32":
         peer_process,
         private_listener,
         short_path,
+        take_free_port_only,
     )
 else:
     from boincvm.host.sockets_posix import (
@@ -21,6 +22,7 @@ else:
         peer_process,
         private_listener,
         short_path,
+        take_free_port_only,
     )
 
 __all__ = [
@@ -31,4 +33,5 @@ __all__ = [
     "keep_alive",
     "private_listener",
     "short_path",
+    "take_free_port_only",
 ]

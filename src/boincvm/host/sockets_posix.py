@@ -109,6 +109,14 @@ def peer_process(peer: socket.socket) -> int | None:
         raise not_yet("who is at the other end of a UNIX socket")
 
 
+def take_free_port_only(listener: socket.socket) -> None:
+    """Have `bind` fail for a port where another process listens, but not for one just given up.
+
+    Raises OSError.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
 def keep_alive(connection: socket.socket) -> None:
     """Have a TCP peer whose host has vanished noticed after a minute. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -7,6 +7,12 @@ from pathlib import Path
 
 assert sys.platform != "win32"
 
+ACCELERATOR = "kvm"
+"""The system's own interface to hardware virtualization, by the name that QEMU gives it."""
+HAS_SECCOMP = True
+"""Whether a process can give up system calls for good."""
+HAS_MEMORY_FILES = True
+"""Whether QEMU can map a guest's memory from a file."""
 KVM = Path("/dev/kvm")
 _CPU_TABLE = Path("/proc/cpuinfo")
 _MODULES = Path("/proc/modules")
@@ -33,7 +39,16 @@ def _flags() -> frozenset[str]:
     return frozenset()
 
 
-def kvm_remedy() -> str:
+def accelerator_obstacle() -> str:
+    """Return why this user cannot even try KVM, or ""."""
+    if not KVM.exists():
+        return "this host has no /dev/kvm (no hardware virtualization, or it is off in the BIOS)"
+    if not os.access(KVM, os.R_OK | os.W_OK):
+        return "/dev/kvm exists, but this user may not open it: join its group, usually kvm"
+    return ""
+
+
+def accelerator_remedy() -> str:
     """Return what lets this user open /dev/kvm, or "" if it can be opened."""
     try:
         status = KVM.stat()

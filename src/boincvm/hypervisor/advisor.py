@@ -17,6 +17,7 @@ from typing import Any
 
 from boincvm import __version__
 from boincvm.errors import BoincvmError
+from boincvm.host.atomic_files import replacement
 from boincvm.host.own_files import make_directory, open_own
 from boincvm.host.programs import find_program
 from boincvm.host.resources import boot_id
@@ -37,6 +38,9 @@ from boincvm.paths import cache_directory
 
 LIMIT = 3.5
 """Seconds that a driver may take for its verdict."""
+PATIENCE = 30.0
+"""Seconds more for all, as long as none is found usable: a virus scanner may read a hypervisor when
+it is first started, and a host may be busy."""
 _MOST_BYTES = 1 << 18
 _LONGEST = 500
 _UNBELIEVABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -57,7 +61,7 @@ def known_verdicts() -> Verdicts | None:
 
 
 def verdicts(find_kernel: FindKernel, *, refresh: bool = False) -> Verdicts:
-    """Return the verdict on each driver, within LIMIT seconds and some.
+    """Return the verdict on each driver, within LIMIT seconds and some if any is usable.
 
     `refresh`: do not believe what is known. Raises HostError, OSError.
     """
@@ -73,8 +77,9 @@ def verdicts(find_kernel: FindKernel, *, refresh: bool = False) -> Verdicts:
 
 def _assess_all(find_kernel: FindKernel) -> tuple[dict[str, Verdict], list[str]]:
     """Ask all drivers at the same time, each in a thread of its own."""
-    from threading import Thread
+    from threading import Condition, Thread
 
+    changed = Condition()
     found: dict[str, Verdict] = {}
     depends_on: set[str] = set()
 
@@ -82,23 +87,29 @@ def _assess_all(find_kernel: FindKernel) -> tuple[dict[str, Verdict], list[str]]
         # Whatever somebody else's driver raises is a verdict on it, and on no other.
         try:
             package = find_driver(name)
-            depends_on.update(package.depends_on)
+            with changed:
+                depends_on.update(package.depends_on)
             verdict = package.assess(find_kernel)
             _check(verdict)
         except BoincvmError as error:
             verdict = unusable(error.message, error.hint)
         except (Exception, SystemExit) as error:
             verdict = unusable(f"its checks failed: {type(error).__name__}: {error}")
-        found[name] = _for_people(verdict)
+        with changed:
+            found[name] = _for_people(verdict)
+            changed.notify()
+
+    def is_enough() -> bool:
+        return len(found) == len(names) or any(one.is_usable for one in found.values())
 
     names = driver_names()
-    threads = {name: Thread(target=assess, args=(name,), daemon=True) for name in names}
-    for thread in threads.values():
-        thread.start()
-    for thread in threads.values():
-        thread.join(LIMIT)
+    for name in names:
+        Thread(target=assess, args=(name,), daemon=True).start()
     late = unusable(f"its checks took more than {LIMIT:g} s")._replace(is_final=False)
-    return {name: found.get(name, late) for name in names}, sorted(depends_on)
+    with changed:
+        changed.wait_for(lambda: len(found) == len(names), LIMIT)
+        changed.wait_for(is_enough, PATIENCE)
+        return {name: found.get(name, late) for name in names}, sorted(depends_on)
 
 
 def _check(verdict: object) -> None:
@@ -177,10 +188,6 @@ def _store(found: Verdicts, depends_on: list[str]) -> None:
         "depends_on": depends_on,
         "verdicts": {name: verdict.table() for name, verdict in found.items()},
     }
-    part = cache.with_suffix(f".{os.getpid()}")
-    try:
+    with replacement(cache, is_unique=True, is_synced=False) as part:
         part.touch(mode=0o600)  # whatever the umask
         part.write_text(json.dumps(table))
-        part.replace(cache)
-    finally:
-        part.unlink(missing_ok=True)

@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from boincvm.hypervisor.contract import CONTRACT_VERSION
-
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import Prestart, SavedFiles
     from boincvm.hypervisor.doctor import CheckFunction, FindKernel
@@ -36,7 +34,11 @@ class BuiltInPackage(ABC):
     and begins nothing before there is an event loop.
     """
 
-    contract_version = CONTRACT_VERSION
+    @property
+    def contract_version(self) -> int:
+        from boincvm.hypervisor.contract import CONTRACT_VERSION
+
+        return CONTRACT_VERSION
 
     @abstractmethod
     def assess_module(self) -> AssessModule:

@@ -21,17 +21,17 @@ class Choice(NamedTuple):
 
     driver: str
     reason: str = ""
-    """One line for people; empty if nobody said anything and nobody looked."""
+    """One line for people; empty for the default, which was taken without a look at the host."""
 
     def __str__(self) -> str:
-        return f"the driver {self.driver}: {self.reason or 'nobody asks for another'}"
+        return f"the driver {self.driver}: {self.reason or 'the default'}"
 
 
 def choose(needs: Needs, request: DriverRequest, find_kernel: FindKernel) -> Choice:
     """Choose the driver for a machine of a job whose author is not the one who starts it.
 
     The volunteer's preferences come before what the job asks for, and before the best choice; a
-    driver that is not fit for the machine is not taken, whoever asks for it. This takes seconds if
+    driver that is not fit for the machine is never used, even if requested. This takes seconds if
     it is not known yet what works on this host. Raises HypervisorMissingError, HostError, OSError.
     """
     preferred = read_preferences().driver
@@ -53,11 +53,11 @@ def choose(needs: Needs, request: DriverRequest, find_kernel: FindKernel) -> Cho
 def choose_for_run(
     option: str | None, request: DriverRequest, needs: Needs, find_kernel: FindKernel
 ) -> Choice:
-    """Choose the driver for a machine of somebody who starts a job by hand.
+    """Choose the driver for a machine of a person who starts a job by hand.
 
     A name is taken as it is: from the command line, the preferences, or the job, in this order.
     Without one DEFAULT is taken without a look at the host, unless the job wants no checkpoints:
-    the same command starts the same machine on each host. AUTO is for the best choice. Raises
+    the same command starts the same machine on each host. AUTO means the best choice. Raises
     HypervisorMissingError, HostError, OSError.
     """
     for name, who in (
@@ -75,7 +75,7 @@ def choose_for_run(
 
 
 def advise(needs: Needs, find_kernel: FindKernel) -> Choice:
-    """Choose the best driver, whoever asks for another. Raises HypervisorMissingError, OSError."""
+    """Choose the best driver, ignoring all requests. Raises HypervisorMissingError, OSError."""
     from boincvm.hypervisor.advisor import verdicts
     from boincvm.hypervisor.ranking import best, rank
 
@@ -91,11 +91,11 @@ def _why_unfit(name: str, needs: Needs, find_kernel: FindKernel, *, by_volunteer
     from boincvm.hypervisor.advisor import verdicts
     from boincvm.hypervisor.ranking import rank
 
-    # A volunteer may do without a boundary, but no job that nobody has signed.
+    # A volunteer may choose a driver that does not isolate; an unsigned job may not.
     needs = needs._replace(is_trusted=needs.is_trusted or by_volunteer, is_named=True)
-    for one in rank(verdicts(find_kernel), needs):
-        if one.name == name:
-            return one.refused
+    for driver in rank(verdicts(find_kernel), needs):
+        if driver.name == name:
+            return driver.refused
     return "it is not installed"
 
 
@@ -113,7 +113,7 @@ def _check_installed(name: str) -> None:
 
 
 def _reason(found: Ranked, ranked: list[Ranked]) -> str:
-    """Say what speaks for the first one, and why others that work here were not taken."""
+    """Return why the first one was chosen, and why others that work here were not."""
     others = [
         f"{driver.name}: {driver.reason}"
         for driver in ranked

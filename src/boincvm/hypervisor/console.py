@@ -1,9 +1,10 @@
 """The tail of a guest's console output, which tells why its kernel panicked."""
 
-import asyncio
 import errno
 import socket
 from collections.abc import Callable
+
+from boincvm.host.readable_sockets import ReadableSocket
 
 CAPACITY = 64 << 10
 """Bytes of the console output that are kept, the last ones."""
@@ -31,7 +32,7 @@ class Console:
         self._sign = sign
         self._channel: socket.socket | None = channel
         self._tail = bytearray()
-        asyncio.get_running_loop().add_reader(channel, self._read)
+        self._readable = ReadableSocket(channel, self._read)
 
     def _read(self) -> bool:
         """Read what is there; return False if there was nothing."""
@@ -83,6 +84,6 @@ class Console:
     def close(self) -> None:
         """Stop reading and close the channel. Idempotent."""
         if self._channel is not None:
-            asyncio.get_running_loop().remove_reader(self._channel)
+            self._readable.close()
             self._channel.close()
             self._channel = None

@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from boincvm.hypervisor.architecture import Architecture
+from boincvm.hypervisor.machine_spec import DISPLAY_SOCKET as DISPLAY_SOCKET
+from boincvm.hypervisor.machine_spec import MachineSpec as MachineSpec
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.channel import Channel
     from boincvm.hypervisor.doctor import CheckFunction, FindKernel
     from boincvm.hypervisor.verdict import Abilities, Verdict
+    from boincvm.job.model import PortForward
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 4
 """The version of this contract. It grows when a driver that was right becomes wrong, and the
 registry refuses drivers that were written for another one (`DriverPackage.contract_version`)."""
 
@@ -38,55 +40,10 @@ class MachineState(Enum):
     STOPPED = auto()
     DESTROYED = auto()
 
-
-class MachineSpec(NamedTuple):
-    """The specification of a machine to be made."""
-
-    directory: Path
-    """The machine's own directory, which exists with mode 0700; all that the machine writes lies
-    here."""
-    kernel: Path | None
-    """The image's kernel; a driver may have a kernel of its own. With neither kernel nor initrd the
-    machine's firmware boots what is on the root disk, with or without an agent in it
-    (`Driver.has_firmware`)."""
-    initrd: Path | None
-    """The image's initrd, which mounts the root disk and starts the agent."""
-    root: Path
-    """The image's read-only disk, of which the machine gets a copy that it may change."""
-    memory: int
-    """Bytes."""
-    cpus: int
-    disk_size: int | None = None
-    """Size of the machine's own disk in bytes; None means the root's size."""
-    network: bool = False
-    """Whether it has a network card, if the driver has any: see `Machine.network`."""
-    ephemeral: bool = False
-    """The machine will never be saved, so its files are unlinked from the directory as soon as the
-    hypervisor has them open: nothing is left, even if we are killed."""
-    kernel_arguments: tuple[str, ...] = ()
-    balloon: bool = False
-    """The guest gives unused memory back to the host and obeys `Machine.balloon`, if the driver has
-    any; its boot takes a little longer."""
-    layers: tuple[str, ...] = ()
-    """Names of files in the directory that already are the machine's disk, as `Machine.disk_layers`
-    returned them; it boots from that disk. If empty, it gets a new one."""
-    display: bool = False
-    """Whether it has a screen and a keyboard, if the driver has any: see `Machine.display`."""
-    root_format: Literal["qcow2", "raw"] = "qcow2"
-    """The format of `root`. Other formats may name further files of the host, so none of them is
-    opened."""
-    host_name: str = ""
-    """The guest's host name, a label of RFC 1123; empty means the image's own."""
-    durable: bool = False
-    """What the guest has synced survives a power cut of the host, as on a real disk. Otherwise the
-    guest never waits for the disk, and only what belongs to a checkpoint survives a power cut."""
-    architecture: Architecture = Architecture.X86_64
-    """Its processor's. A driver makes machines of those that its package's abilities name."""
-
-
-DISPLAY_SOCKET = "display.sock"
-"""The socket in the directory of a running machine with a screen that serves it by the RFB protocol
-(RFC 6143)."""
+    @property
+    def is_active(self) -> bool:
+        """Whether the machine has a hypervisor's process: it runs, or is paused."""
+        return self in (MachineState.RUNNING, MachineState.PAUSED)
 
 
 class EndCause(Enum):
@@ -152,7 +109,8 @@ class Checkpoint(NamedTuple):
     files: Mapping[str, FileSeal]
     """Files in the machine's directory, synced to the disk and never changed again; one may belong
     to several checkpoints. They are named `memory-NUMBER` or `disk-NUMBER`, six digits or more,
-    also with `.qcow2` or `.vdi`; or in any way with `.sav` or `.vdi`."""
+    also with `.qcow2`; or in any way with a suffix of VirtualBox's or VMware's: `.sav`, `.vdi`,
+    `.vmss`, `.vmsn`, `.vmem`, `.vmdk`."""
     machine: Mapping[str, object]
     """What the driver must know of it, as a JSON object."""
     pause: float = 0.0
@@ -185,8 +143,8 @@ class Checkpointing(Protocol):
     ) -> Checkpoint:
         """Save memory and disk as of one moment from now on, while the guest keeps running.
 
-        `number` is greater than that of any checkpoint in the directory. Checkpoints of other
-        machines on this host that were requested earlier come first. What an earlier checkpoint
+        `number` is greater than that of any checkpoint in the directory. No other machine of this
+        host is being checkpointed meanwhile: the caller waits for that. What an earlier checkpoint
         needs stays; the caller removes files that no checkpoint needs, except those in
         `Machine.files_in_use`.
 
@@ -195,7 +153,8 @@ class Checkpointing(Protocol):
         which is on the disk by then, and empty: the list is right before and after the guest writes
         to it. A machine that is killed at any moment boots from the layers that were recorded last,
         with all that its guest had synced. If `record_layers` raises, the attempt ends with that
-        exception and the machine keeps running as before.
+        exception and the machine keeps running as before. So it does if this is cancelled, perhaps
+        with a new layer in `Machine.disk_layers`.
         """
 
     async def save(self, number: int, record_layers: RecordLayers | None = None) -> Checkpoint:
@@ -236,6 +195,10 @@ class Balloon(Protocol):
 class NetworkCard(Protocol):
     """The machine's network card."""
 
+    @property
+    def forwards(self) -> tuple[PortForward, ...]:
+        """The spec's forwarded ports, which are open while the machine runs; () if it has none."""
+
     async def connect(self, *, connected: bool) -> None:
         """Plug the cable in, or unplug it, even before the machine runs. Raises HypervisorError."""
 
@@ -246,6 +209,32 @@ class Display(Protocol):
     @property
     def socket(self) -> Path:
         """The UNIX socket that serves the display by the RFB protocol while the machine runs."""
+
+
+class Screenshots(Protocol):
+    """Takes pictures of the screen of a running machine."""
+
+    async def take_screenshot(self, target: Path) -> None:
+        """Write what the screen shows to the new file `target`, as PNG. Raises HypervisorError."""
+
+
+class RemoteDesktopAccess(NamedTuple):
+    """How to reach a machine's remote desktop."""
+
+    protocol: str
+    """As people name it, like RDP."""
+    address: str
+    port: int
+    user: str
+    password: str
+
+
+class RemoteDesktop(Protocol):
+    """A server on this host that shows the screen to whoever knows a password."""
+
+    @property
+    def access(self) -> RemoteDesktopAccess | None:
+        """How to reach it while the machine runs, None at other times. Only this host can."""
 
 
 class TransferDisk(Protocol):
@@ -308,6 +297,14 @@ class Machine(Protocol):
 
     @property
     def display(self) -> Display | None: ...
+
+    @property
+    def screenshots(self) -> Screenshots | None:
+        """None if it has no screen, or nobody can take a picture of it."""
+
+    @property
+    def remote_desktop(self) -> RemoteDesktop | None:
+        """None unless the spec asks for it, and the driver has any."""
 
     @property
     def transfer_disk(self) -> TransferDisk | None:

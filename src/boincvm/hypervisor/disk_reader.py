@@ -2,7 +2,7 @@
 
 The disk is a stack of qcow2 files over the image's disk. The hypervisor writes them by way of the
 host's page cache, and has written its tables there when the guest's flush has returned; so what the
-guest has flushed can be read here. Tables are read anew for each copy.
+guest has flushed can be read here. Tables are read again for each copy.
 """
 
 import os

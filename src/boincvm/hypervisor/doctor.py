@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING
 
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
+from boincvm.host.programs import NO_WINDOW
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.verdict import Verdict
 
 _PROGRAM_LIMIT = 20.0
 """Seconds that a program may take to print its version."""
+_MOST_OUTPUT = 1 << 20
+"""Bytes of its output that are read."""
 
 
 class Status(StrEnum):
@@ -66,21 +70,26 @@ def check_verdict(
 def output_of(*argv: str, descriptors: Sequence[int] = ()) -> tuple[int, str]:
     """Return the exit status and all output of a program, -1 if it did not start or end in time.
 
-    It inherits `descriptors`.
+    It inherits `descriptors`. No pipe: what it starts may hold that open for ever.
     """
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_PROGRAM_LIMIT,
-            check=False,
-            pass_fds=descriptors,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return -1, str(error)
-    return done.returncode, done.stdout.decode(errors="replace")
+    from boincvm.host import memory_files  # only needed when something is tried
+
+    with os.fdopen(memory_files.create("output"), "w+b") as output:
+        try:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=_PROGRAM_LIMIT,
+                check=False,
+                pass_fds=descriptors,
+                creationflags=NO_WINDOW,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return -1, str(error)
+        output.seek(0)
+        return done.returncode, output.read(_MOST_OUTPUT).decode(errors="replace")
 
 
 def last_line(text: str) -> str:

@@ -80,7 +80,7 @@ def package_manager(names: Sequence[str]) -> PackageManager:
 def install_command(
     manager: PackageManager, *, has_kvm: bool, as_root: str | None, with_libvirt: bool = False
 ) -> list[str]:
-    """Return the command, which asks nothing: whoever runs it has asked already.
+    """Return the command, which asks nothing, because its caller has asked already.
 
     `as_root`: the program that makes this user root for one command, None if none is needed. Raises
     UnsupportedHostError if the packages of libvirt are wanted and not known.

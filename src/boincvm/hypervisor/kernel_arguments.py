@@ -21,3 +21,9 @@ COMMON = (
     "sysctl.vm.compaction_proactiveness=0",
     "sysctl.vm.stat_interval=120",
 )
+X86_64 = (
+    *COMMON,
+    # Hypervisors deliver the timer's interrupts. Linux would wait for ten of them at each boot, and
+    # panic if they come too late, as on a busy host: "IO-APIC + timer doesn't work!".
+    "no_timer_check",
+)

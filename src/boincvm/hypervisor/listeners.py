@@ -1,10 +1,33 @@
 """Sockets that a hypervisor connects a machine's lines to."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 from boincvm.errors import HypervisorError
+from boincvm.host.sockets import private_listener
+
+_LONGEST_PATH = 107
+"""Bytes of a socket's path: sun_path of unix(7)."""
+
+
+def check_socket_path(path: Path) -> None:
+    """Raise HypervisorError if a hypervisor cannot connect to a socket at `path`."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise HypervisorError(
+            f"the path of {path.parent} is too long for sockets",
+            hint="set XDG_CACHE_HOME or BOINCVM_HOME to a directory with a shorter path",
+        )
+
+
+def listen_at(path: Path) -> socket.socket:
+    """Return a listening socket at `path` for this user alone. Raises OSError."""
+    listener = private_listener(path)
+    listener.listen(1)
+    listener.setblocking(False)
+    return listener
 
 
 async def accept_all(listeners: Sequence[socket.socket], limit: float) -> list[socket.socket]:

@@ -12,7 +12,9 @@ class Needs(NamedTuple):
     checkpoint: CheckpointNeed = CheckpointNeed.WANTED
     cpus: int = 1
     network: bool = False
+    port_forwarding: bool = False
     display: bool = False
+    remote_desktop: bool = False
     firmware: bool = False
     """Whether it boots a disk of its own, without a kernel of ours."""
     is_trusted: bool = False

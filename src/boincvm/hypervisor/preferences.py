@@ -1,6 +1,6 @@
 """A volunteer's preferences for this host, in `preferences.toml` (docs/user-guide.md).
 
-Whoever owns the computer has the last word, so they go before what a job asks for.
+The computer's owner decides, so they take precedence over a job's requests.
 """
 
 import os
@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from boincvm.errors import PreferencesError
 from boincvm.job import values
+from boincvm.json_value import is_whole
 from boincvm.paths import configuration_directory
 
 AUTO = "auto"
@@ -86,11 +87,11 @@ def _read(path: Path) -> Preferences:
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_MACHINES:
+    if not is_whole(value, 1, _MOST_MACHINES):
         expected = f"a whole number from 1 to {_MOST_MACHINES}"
         raise values.UnexpectedValueError(values.describe(value), expected)
     return value
 
 
 def _fault(path: Path, why: str) -> PreferencesError:
-    return PreferencesError(f"{path} cannot be used: {why}", hint="mend the file, or remove it")
+    return PreferencesError(f"{path} cannot be used: {why}", hint="correct the file, or remove it")

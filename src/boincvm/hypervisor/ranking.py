@@ -46,13 +46,19 @@ _SPEEDS = {
     Speed.INTERPRETED: "an interpreter, a hundred times slower than the host or more",
 }
 _ISOLATIONS = {
-    Isolation.NONE: "no boundary against hostile programs",
+    Isolation.NONE: "no isolation of hostile programs",
     Isolation.SANDBOX: "isolated by a sandbox",
     Isolation.HARDWARE: "isolated by the processor",
 }
 _WANTED = (
     ("network", Ability.NETWORK, "its machines have no network"),
+    (
+        "port_forwarding",
+        Ability.PORT_FORWARDING,
+        "it cannot forward ports of the host to its machines",
+    ),
     ("display", Ability.DISPLAY, "its machines have no screen"),
+    ("remote_desktop", Ability.REMOTE_DESKTOP, "its machines have no remote desktop"),
     ("firmware", Ability.FIRMWARE, "its machines have no firmware to boot a disk"),
 )
 
@@ -87,9 +93,9 @@ def _refusal(verdict: Verdict, needs: Needs) -> str:
             f"its machines have at most {most_cpus} processors, and the job asks for {needs.cpus}"
         )
     if verdict.isolation is Isolation.NONE and not needs.is_trusted:
-        return "it is no boundary against hostile programs, so it is used only if asked for by name"
+        return "it does not isolate hostile programs, so it is used only if asked for by name"
     if not verdict.is_proved and not needs.is_named:
-        return "nobody has seen its machines run, so it is used only if asked for by name"
+        return "its machines have never been tested, so it is used only if asked for by name"
     return ""
 
 

@@ -1,11 +1,11 @@
 """Raw copies of images' root disks, for hypervisors that read no qcow2.
 
     cache/PLACE/NAME.raw    one root disk, read-only; NAME changes whenever the image's file does
-    cache/PLACE/lock        held by whoever makes one
+    cache/PLACE/lock        held while one is made
 
 A copy is written once for each image, and lies beneath the disks of machines. Nobody's machine ends
 when it is removed: it is held open, or the machine has a link of its own to it. A copy has the time
-of the image's file; whoever writes to it changes that, and it is made anew.
+of the image's file; writing to that changes it, and the copy is made again.
 """
 
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 from boincvm.host import locks
 from boincvm.host.files import open_descriptor, set_mode
 from boincvm.host.own_files import check_directory, make_directory
+from boincvm.host.renames import replace
 from boincvm.hypervisor import qcow2
 from boincvm.paths import cache_directory
 
@@ -72,7 +73,7 @@ def _make(root: Path, disk_format: str, path: Path, image: os.stat_result) -> No
     finally:
         os.close(descriptor)
     os.utime(new, ns=(image.st_atime_ns, image.st_mtime_ns))
-    new.replace(path)
+    replace(new, path)
 
 
 def _remove_old(directory: Path) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 from boincvm.errors import HypervisorMissingError, UsageError
 from boincvm.hypervisor.architecture import Architecture, kernel_architecture
-from boincvm.hypervisor.contract import CONTRACT_VERSION, Driver, DriverPackage, Prestart
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from boincvm.hypervisor.contract import Driver, DriverPackage, Prestart
 
 DEFAULT = "qemu"
 """The driver that is used unless another is requested."""
@@ -40,18 +41,24 @@ def find_driver(name: str = DEFAULT) -> DriverPackage:
     """
     module = BUILT_IN.get(name)
     if module is not None:
-        return cast(DriverPackage, importlib.import_module(module).PACKAGE)
+        return cast("DriverPackage", importlib.import_module(module).PACKAGE)
     from importlib.metadata import entry_points  # slow, and rarely needed
 
     for found in entry_points(group=ENTRY_POINTS, name=name):
         return _load(found)
+    from boincvm.similar_names import did_you_mean  # rarely needed
+
+    known = driver_names()
     raise UsageError(
-        f"there is no driver {ascii(name)[:40]}", hint=f"choose one of: {', '.join(driver_names())}"
+        f"there is no driver {ascii(name)[:40]}",
+        hint=f"{did_you_mean(name, known)}choose one of: {', '.join(known)}",
     )
 
 
 def _load(found: EntryPoint) -> DriverPackage:
     """Import somebody else's driver. Raises BrokenDriverError, whatever its import raises."""
+    from boincvm.hypervisor.contract import CONTRACT_VERSION  # slow, and ours have it anyway
+
     try:
         package = found.load()
         version = package.contract_version
@@ -63,7 +70,7 @@ def _load(found: EntryPoint) -> DriverPackage:
             f"it was written for version {ascii(version)[:20]} of the drivers' contract, and this"
             f" boincvm has version {CONTRACT_VERSION}",
         )
-    return cast(DriverPackage, package)
+    return cast("DriverPackage", package)
 
 
 def _broken(found: EntryPoint, why: str) -> BrokenDriverError:

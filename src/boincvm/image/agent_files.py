@@ -18,7 +18,7 @@ START_SOURCE = (
     f"import sys\nsys.path.insert(0, '/{AGENT}')\nimport boincvm_agent.__main__\n".encode()
 )
 _MAIN = b"import boincvm_agent.__main__\n"
-_SHARED = (
+SHARED = (
     "__init__.py",
     "bus/__init__.py",
     "bus/stomp.py",
@@ -57,7 +57,7 @@ def agent_sources() -> dict[str, bytes]:
         for path in (directory / "boincvm_agent").rglob("*.py")
     }
     package = Path(boincvm.__file__).parent
-    sources |= {f"boincvm/{name}": (package / name).read_bytes() for name in _SHARED}
+    sources |= {f"boincvm/{name}": (package / name).read_bytes() for name in SHARED}
     sources["__main__.py"] = _MAIN
     return dict(sorted(sources.items()))
 

@@ -30,7 +30,7 @@ ARM64 = ImageArchitecture(
     "linux-image-cloud-arm64",
     ("qemu-system-aarch64", "qemu-system-arm"),
 )
-ARCHITECTURES = {one.name: one for one in (AMD64, ARM64)}
+ARCHITECTURES = {architecture.name: architecture for architecture in (AMD64, ARM64)}
 """By name, the default one first."""
 HOST = AMD64
 """The architecture of computers that build images (tools.check_host)."""

@@ -1,13 +1,13 @@
 """Build an image: packages, tree, disk, kernel, initrd, manifest; each step named and timed."""
 
 import hashlib
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import boincvm
+from boincvm.byte_text import one_line
 from boincvm.errors import BoincvmError, ImageBuildError, UsageError
 from boincvm.image import (
     agent_files,
@@ -23,17 +23,32 @@ from boincvm.image import (
     tools,
     unpack,
 )
+from boincvm.image.additions import (
+    LIBRARIES,
+    OwnFile,
+    add_own_files,
+    check_python,
+    check_requirements,
+    fetch_python_packages,
+    place_python_packages,
+    read_own_files,
+)
 from boincvm.image.architectures import AMD64, ARCHITECTURES, HOST, ImageArchitecture
+from boincvm.image.build_check import CHECK_MEMORY, Check, run_check
 from boincvm.image.build_directory import build_directory
+from boincvm.image.build_script import BuildScript, run_script
 from boincvm.image.configure import ConfiguringLines, configure
 from boincvm.image.exclude import is_for_kernel, trim
 from boincvm.image.kernel import KernelPackage, read_kernel
 from boincvm.image.kernels import store as kernel_store
+from boincvm.image.kernels.modules import check_modules
 from boincvm.image.kernels.store import GuestKernel
+from boincvm.image.lock import Asked, Distribution, Lock, LockedPackage
 from boincvm.image.machine import BootMachine
-from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, ContentFile, Manifest, Recipe
+from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, Manifest, Recipe
 from boincvm.image.names import check_image_name, check_mirror, check_package_names
-from boincvm.image.packages import fetch_packages
+from boincvm.image.object_files import describe, make_durable
+from boincvm.image.packages import fetch_locked, fetch_packages
 from boincvm.image.progress import Progress
 from boincvm.image.store import ImageStore
 from boincvm.image.tree import Tree
@@ -74,6 +89,8 @@ class Built:
     manifest: Manifest
     fresh: bool
     """False if `if_missing` was given and the image was up to date."""
+    lock: Lock | None = None
+    """What a fresh image was made of, if that was asked for."""
 
 
 def build_image(
@@ -84,6 +101,15 @@ def build_image(
     mirror: str | None = None,
     architecture: str = AMD64.name,
     kernel: str = DEBIAN,
+    pip: tuple[str, ...] = (),
+    own_files: tuple[str, ...] = (),
+    recommends: bool = False,
+    files: tuple[OwnFile, ...] = (),
+    script: BuildScript | None = None,
+    memory: int = 0,
+    check: Check | None = None,
+    lock: Lock | None = None,
+    locks: bool = False,
     if_missing: bool = False,
     boot: BootMachine,
     progress: Progress,
@@ -92,27 +118,62 @@ def build_image(
     """Build the image `name` with the Debian packages `packages` and all they depend on.
 
     `architecture`: one of ARCHITECTURES. `kernel`: DEBIAN, or the name of a kernel that was built
-    here. With `if_missing`, do so only if no image of this recipe and this agent exists. `boot`
-    starts the machines in which packages are configured and the image is tried. Raises UsageError,
-    ImageMissingError, ImageBuildError, HostDiskFullError, ImageDamagedError.
+    here. `pip`: packages of PyPI. `own_files`: SRC:DST, files of this host; `files`: such that were
+    read already. `recommends`: also packages that others recommend. `script` runs in the image as
+    it is built. `memory`: bytes that a machine needs at least, whatever is measured. `check`: a
+    command that must succeed in the image, or it is not kept. `lock`: the packages are exactly
+    these. `locks`: return what the image was made of. With `if_missing`, do so only if no image of
+    this recipe and this agent exists. `boot` starts the machines in which packages are configured
+    and the image is tried. Raises UsageError, InputFileError, ImageMissingError, ImageBuildError,
+    HostDiskFullError, ImageDamagedError.
     """
     check_image_name(name)
     if mirror is not None:
         check_mirror(mirror)
     kind = check_architecture(architecture)
     own_kernel = None if kernel == DEBIAN else _own_kernel(kernel, kind)
-    recipe = make_recipe(packages, suite, own_kernel)
+    files = (*files, *read_own_files(own_files))
+    recipe = replace(
+        make_recipe(packages, suite, own_kernel),
+        pip=check_requirements(pip),
+        own_files=tuple(f"{file.destination}:{file.digest}" for file in files),
+        recommends=recommends,
+        script="" if script is None else hashlib.sha256(script.text).hexdigest(),
+        memory=memory,
+    )
+    if pip:
+        check_python(PYTHON_OF_SUITE[suite], kind)
     store = ImageStore() if store is None else store
     if if_missing:
-        found = _present(store, name, recipe, kind)
+        found = _present(store, name, recipe, kind, lock)
         if found is not None:
             return Built(name, found.digest, found, fresh=False)
     with build_directory(store.builds) as directory, progress.step(f"building image {name}"):
         tools.check_host(directory, kind)
-        manifest = _build(directory, recipe, kind, mirror, own_kernel, boot, progress)
+        own = sum(file.size for file in files)
+        own += 0 if script is None else script.disk
+        tools.check_space(directory, tools.DISK_SPACE + _COPIES * own)
+        parts = _Parts(recipe, kind, mirror, own_kernel, files, script, check, lock, locks=locks)
+        manifest, made_of = _build(directory, parts, boot, progress)
         with progress.step("putting the image in its place"):
             digest = store.publish(name, directory / "object", manifest)
-    return Built(name, digest, manifest, fresh=True)
+    return Built(name, digest, manifest, fresh=True, lock=made_of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What an image is built of."""
+
+    recipe: Recipe
+    architecture: ImageArchitecture
+    mirror: str | None
+    own_kernel: GuestKernel | None
+    own_files: tuple[OwnFile, ...]
+    script: BuildScript | None
+    check: Check | None
+    lock: Lock | None
+    locks: bool
+    """Whether a lock is to be made."""
 
 
 def check_architecture(name: str) -> ImageArchitecture:
@@ -159,27 +220,41 @@ def make_recipe(
 
 
 def _present(
-    store: ImageStore, name: str, recipe: Recipe, architecture: ImageArchitecture
+    store: ImageStore,
+    name: str,
+    recipe: Recipe,
+    architecture: ImageArchitecture,
+    lock: Lock | None,
 ) -> Manifest | None:
     try:
         with store.open(name) as image:
             found = image.manifest
             is_it = found.recipe == recipe and found.architecture == architecture.name
+            is_it = is_it and not found.machine  # a machine may have changed anything
+            is_it = is_it and (lock is None or _is_made_of(found, lock))
             return found if is_it else None
     except BoincvmError:
         return None  # missing or damaged: building repairs it
 
 
+def _is_made_of(manifest: Manifest, lock: Lock) -> bool:
+    debian = {(package.name, package.version) for package in manifest.packages}
+    python = {_python_name(text) for text in manifest.python_packages}
+    return debian == {(package.name, package.version) for package in lock.packages} and python == {
+        _python_name(f"{name}=={version}") for name, version, _ in lock.python
+    }
+
+
+def _python_name(text: str) -> str:
+    """Return one spelling for all of a name of PyPI (PEP 503)."""
+    return re.sub("[-_.]+", "-", text).lower()
+
+
 def _build(
-    directory: Path,
-    recipe: Recipe,
-    architecture: ImageArchitecture,
-    mirror: str | None,
-    own_kernel: GuestKernel | None,
-    boot: BootMachine,
-    progress: Progress,
-) -> Manifest:
-    packages = _fetch(directory, recipe, architecture, mirror, progress)
+    directory: Path, parts: _Parts, boot: BootMachine, progress: Progress
+) -> tuple[Manifest, Lock | None]:
+    recipe, architecture, own_kernel = parts.recipe, parts.architecture, parts.own_kernel
+    packages = _fetch(directory, parts, progress)
     files, controls = packages.files, packages.controls
     tree = Tree.create(directory / "root")
     postinst_files.add_links_before(tree)
@@ -187,7 +262,7 @@ def _build(
         kernel, names = _unpack(files, controls, tree, architecture, own_kernel)
     programs = tree
     if architecture is not HOST:
-        programs = _programs(directory, recipe, mirror, progress)
+        programs = _programs(directory, recipe, parts.mirror, progress)
     with progress.step("adding files of an installed Debian"):
         in_root = [control for control in controls if not is_for_kernel(control.package.name)]
         postinst_files.add_system_files(tree)
@@ -222,11 +297,69 @@ def _build(
     with progress.step("leaving out unneeded files"):
         trim(tree)
         postinst_files.add_busybox_commands(tree, programs)
+    python_packages: tuple[str, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
+    if recipe.pip:
+        with progress.step(f"adding packages of PyPI: {', '.join(recipe.pip)}"):
+            python = bytecode.python_of(tree)
+            locked = () if parts.lock is None else parts.lock.python
+            distributions = fetch_python_packages(
+                recipe.pip, python, architecture, directory, locked
+            )
+            python_packages = place_python_packages(tree, python, directory)
+            bytecode.compile_own_packages(tree, programs)
+    if parts.own_files:
+        with progress.step("adding your own files"):
+            add_own_files(tree, parts.own_files)
+    if parts.script is not None:
+        with progress.step("running the script in a machine"):
+            boots = (target / KERNEL, target / INITRD)
+            shown = progress.detail
+            run_script(tree, parts.script, *boots, directory, boot, shown, architecture.machine)
     with progress.step("writing the root disk"):
         disk.write_root_disk(tree, target / ROOT)
     with progress.step("measuring how much memory a machine needs"):
         memory = least_memory.measure(target, boot, architecture.machine)
-    return _write_manifest(target, recipe, architecture, packages, kernel, agent, memory, progress)
+        memory = max(memory, recipe.memory)
+    if parts.check is not None:
+        with progress.step(f"checking: {one_line(' '.join(parts.check.argv))[:60]}"):
+            run_check(target, parts.check, max(memory, CHECK_MEMORY), boot, architecture.machine)
+    with progress.step("writing the manifest"):
+        manifest = replace(
+            _manifest(target, recipe, architecture, packages, kernel, agent, memory),
+            python_packages=python_packages,
+        )
+        (target / MANIFEST).write_bytes(manifest.encode())
+        make_durable(target)
+    lock = _lock(parts, packages, distributions) if parts.locks else None
+    return manifest, lock
+
+
+def _lock(parts: _Parts, packages: "_Packages", python: tuple[Distribution, ...]) -> Lock:
+    recipe = parts.recipe
+    return Lock(
+        asked=Asked(
+            suite=recipe.suite,
+            architecture=parts.architecture.name,
+            kernel=DEBIAN if parts.own_kernel is None else parts.own_kernel.name,
+            packages=recipe.packages,
+            recommends=recipe.recommends,
+            pip=recipe.pip,
+        ),
+        configured=packages.are_configured,
+        packages=tuple(
+            sorted(
+                LockedPackage(
+                    control.package.name,
+                    control.package.version,
+                    control.package.architecture,
+                    describe(file).sha256,
+                )
+                for file, control in zip(packages.files, packages.controls, strict=True)
+            )
+        ),
+        python=python,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,22 +372,62 @@ class _Packages:
     """The packages' scripts are to run."""
 
 
-def _fetch(
-    directory: Path,
-    recipe: Recipe,
-    architecture: ImageArchitecture,
-    mirror: str | None,
-    progress: Progress,
-) -> _Packages:
-    """Fetch the wanted packages.
+def _fetch(directory: Path, parts: _Parts, progress: Progress) -> _Packages:
+    """Fetch the wanted packages, or those of the lock.
 
     If any of them needs configuring, fetch the Essential packages too: its scripts rely on them.
     """
+    if parts.lock is not None:
+        packages = _fetch_locked(directory, parts, parts.lock, progress)
+    else:
+        packages = _fetch_newest(directory, parts, progress)
+    if packages.are_configured:
+        installed = sum(control.installed_size for control in packages.controls)
+        own = sum(file.size for file in parts.own_files)
+        own += 0 if parts.script is None else parts.script.disk
+        tools.check_space(directory, tools.DISK_SPACE + _COPIES * (installed + own))
+    if parts.own_kernel is not None:
+        check_modules(packages.controls, parts.own_kernel.name)
+    return packages
+
+
+def _fetch_locked(directory: Path, parts: _Parts, lock: Lock, progress: Progress) -> _Packages:
+    recipe, architecture = parts.recipe, parts.architecture
+    names = {package.name for package in lock.packages}
+    needed = (*_BASE, "python3", *(LIBRARIES if recipe.pip else ()))
+    needed += ("dpkg",) if lock.configured else ()
+    lacking = [name for name in needed if name not in names]
+    if recipe.pip and not lock.python:
+        lacking.append("packages of PyPI")
+    if lacking:
+        raise ImageBuildError(
+            f"the lock file lacks what every such image needs: {', '.join(lacking)}",
+            hint="it may be of another version of boincvm; renew it with --update",
+        )
+    with progress.step(f"fetching {len(lock.packages)} packages of the lock file"):
+        files = fetch_locked(
+            lock.packages, recipe.suite, parts.mirror, directory, progress, architecture.name
+        )
+    with progress.step(f"reading {len(files)} packages"):
+        return _Packages(files, unpack.read_controls(files), lock.configured)
+
+
+def _fetch_newest(directory: Path, parts: _Parts, progress: Progress) -> _Packages:
+    recipe, architecture = parts.recipe, parts.architecture
 
     def fetch(*packages: str) -> list[Path]:
         kernel = () if recipe.kernel else (architecture.kernel_package,)
-        wanted = (*_BASE, *kernel, "python3", *packages)
-        return fetch_packages(wanted, recipe.suite, mirror, directory, progress, architecture.name)
+        libraries = LIBRARIES if recipe.pip else ()
+        wanted = (*_BASE, *kernel, "python3", *libraries, *packages)
+        return fetch_packages(
+            wanted,
+            recipe.suite,
+            parts.mirror,
+            directory,
+            progress,
+            architecture.name,
+            recommends=recipe.recommends,
+        )
 
     with progress.step(f"fetching packages of Debian {recipe.suite} for {architecture.name}"):
         files = fetch(*recipe.packages)
@@ -269,8 +442,6 @@ def _fetch(
         with progress.step("fetching packages that their scripts need"):
             files = fetch(*_ESSENTIAL, *recipe.packages)
             controls = unpack.read_controls(files)
-        installed = sum(control.installed_size for control in controls)
-        tools.check_space(directory, tools.DISK_SPACE + _COPIES * installed)
     return _Packages(files, controls, are_configured)
 
 
@@ -328,7 +499,7 @@ def _kernel(
     return read_kernel(kernels[0], modules, architecture=architecture.machine)
 
 
-def _write_manifest(
+def _manifest(
     target: Path,
     recipe: Recipe,
     architecture: ImageArchitecture,
@@ -336,37 +507,15 @@ def _write_manifest(
     kernel: KernelPackage,
     agent: bytes,
     memory: int,
-    progress: Progress,
 ) -> Manifest:
-    with progress.step("writing the manifest"):
-        manifest = Manifest(
-            architecture=architecture.name,
-            recipe=recipe,
-            kernel_release=kernel.release,
-            agent_version=boincvm.__version__,
-            agent_sha256=hashlib.sha256(agent).hexdigest(),
-            packages=tuple(control.package for control in packages.controls),
-            configured=packages.are_configured,
-            least_memory=memory,
-            files=tuple(_describe(target / name) for name in (INITRD, KERNEL, ROOT)),
-        )
-        (target / MANIFEST).write_bytes(manifest.encode())
-        _make_durable(target)
-    return manifest
-
-
-def _describe(path: Path) -> ContentFile:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return ContentFile(path.name, path.stat().st_size, digest)
-
-
-def _make_durable(directory: Path) -> None:
-    """Make the directory's files read-only and sync them.
-
-    So a named image is complete even after a power cut.
-    """
-    for path in directory.iterdir():
-        path.chmod(0o444)
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+    return Manifest(
+        architecture=architecture.name,
+        recipe=recipe,
+        kernel_release=kernel.release,
+        agent_version=boincvm.__version__,
+        agent_sha256=hashlib.sha256(agent).hexdigest(),
+        packages=tuple(control.package for control in packages.controls),
+        configured=packages.are_configured,
+        least_memory=memory,
+        files=tuple(describe(target / name) for name in (INITRD, KERNEL, ROOT)),
+    )

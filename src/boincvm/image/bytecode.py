@@ -49,6 +49,13 @@ def compile_library(tree: Tree, programs: Tree) -> None:
             )
 
 
+def compile_own_packages(tree: Tree, programs: Tree) -> None:
+    """Compile what Debian's Python finds in /usr/local, like `compile_library`."""
+    python = python_of(tree)
+    folder = f"usr/local/lib/{python}"
+    _run(programs, python, tree.directory / folder, f"/{folder}", "cache")
+
+
 def compile_modules(programs: Tree, modules: dict[str, bytes], prefix: str) -> dict[str, bytes]:
     """Compile `modules` (paths ending in .py); return .pyc files beside their sources' places.
 

@@ -8,10 +8,10 @@ no more than a package. No program of a package runs on this computer.
 import asyncio
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from boincvm.errors import BoincvmError, ImageBuildError
 from boincvm.guestlink.program import ProgramEnd
@@ -31,10 +31,9 @@ LIMIT = 3600.0
 """Seconds within which all packages must be configured."""
 _CONFIGURING = re.compile(r"Setting up (\S+) \(")
 _SCRIPT = Path(__file__).with_name("configure.sh")
-_MOST_BYTES = 8 << 30
 _MOST_NAMES = 256 << 20
 _MOST_LOG = 1 << 20
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "HOME": "/root",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "SOURCE_DATE_EPOCH": str(disk.EPOCH),
@@ -61,21 +60,68 @@ def configure(
     `directory` takes temporary files; `on_line` is called with each line that dpkg writes. Raises
     ImageBuildError, HostDiskFullError, HypervisorError.
     """
+
+    async def work(run: RunProgram) -> None:
+        log = Log(on_line)
+        end = await run(["sh", "-c", _SCRIPT.read_text()], ENVIRONMENT, log.receive)
+        if end.code != 0:
+            raise log.error(end)
+
+    machine = ChangingMachine(
+        what="configures the packages",
+        limit=LIMIT,
+        too_late=ImageBuildError(
+            f"the packages were not configured within {LIMIT:g} s",
+            hint="leave out packages, or build on a faster computer",
+        ),
+    )
+    change_in_machine(tree, kernel, initrd, directory, boot, architecture, machine, work)
+
+
+class ChangingMachine(NamedTuple):
+    """A machine that changes a tree."""
+
+    what: str
+    """What it does, for messages."""
+    limit: float
+    """Seconds from its boot until the changes are copied out of it."""
+    too_late: ImageBuildError
+    """The error if it takes longer."""
+    disk_size: int = disk.SIZE
+    """Bytes."""
+    most_bytes: int = 8 << 30
+    """The largest archive of changes."""
+
+
+def change_in_machine(
+    tree: Tree,
+    kernel: Path,
+    initrd: Path,
+    directory: Path,
+    boot: BootMachine,
+    architecture: Architecture,
+    changing: ChangingMachine,
+    work: Callable[[RunProgram], Awaitable[None]],
+) -> None:
+    """Boot a machine from `tree`, let `work` run programs in it, and take what they have changed.
+
+    `directory` takes temporary files. Raises ImageBuildError, HostDiskFullError, HypervisorError.
+    """
     machine = directory / "machine"
     machine.mkdir(mode=0o700)
     root = directory / "unpacked.qcow2"
-    disk.write_root_disk(tree, root)
+    disk.write_root_disk(tree, root, changing.disk_size)
     names, changes = directory / "names", directory / "changes.tar"
     spec = MachineSpec(machine, kernel, initrd, root, memory=MEMORY, cpus=CPUS)
     spec = spec._replace(architecture=architecture)
     with names.open("w+b") as all_names, changes.open("w+b") as archive:
         try:
-            asyncio.run(_run_machine(spec, boot, all_names, archive, on_line))
+            asyncio.run(_run_machine(spec, boot, changing, work, all_names, archive))
         except BoincvmError as error:
             if isinstance(error, ImageBuildError):
                 raise
             raise ImageBuildError(
-                f"the machine that configures the packages failed: {error.message}",
+                f"the machine that {changing.what} failed: {error.message}",
                 hint=error.hint,
             ) from error
         all_names.seek(0)
@@ -106,24 +152,18 @@ class ConfiguringLines:
 async def _run_machine(
     spec: MachineSpec,
     boot: BootMachine,
+    changing: ChangingMachine,
+    work: Callable[[RunProgram], Awaitable[None]],
     names: BinaryIO,
     changes: BinaryIO,
-    on_line: Callable[[str], None],
 ) -> None:
-    log = _Log(on_line)
     try:
-        async with boot(spec, BOOT_LIMIT) as run, asyncio.timeout(LIMIT):
-            script = ["sh", "-c", _SCRIPT.read_text()]
-            end = await run(script, _ENVIRONMENT, log.receive)
-            if end.code != 0:
-                raise log.error(end)
+        async with boot(spec, BOOT_LIMIT) as run, asyncio.timeout(changing.limit):
+            await work(run)
             await _save(run, list(_NAMES), names, _MOST_NAMES)
-            await _save(run, ["sh", "-c", _CHANGES], changes, _MOST_BYTES)
+            await _save(run, ["sh", "-c", _CHANGES], changes, changing.most_bytes)
     except TimeoutError:
-        raise ImageBuildError(
-            f"the packages were not configured within {LIMIT:g} s",
-            hint="leave out packages, or build on a faster computer",
-        ) from None
+        raise changing.too_late from None
 
 
 async def _save(run: RunProgram, argv: Sequence[str], file: BinaryIO, most: int) -> None:
@@ -134,17 +174,17 @@ async def _save(run: RunProgram, argv: Sequence[str], file: BinaryIO, most: int)
         if stream == "stderr":
             errors.extend(data[: 4096 - len(errors)])
         elif file.tell() + len(data) > most:
-            raise ImageBuildError("the configured packages are larger than an image may be")
+            raise ImageBuildError("what the machine has changed is larger than an image may be")
         else:
             file.write(data)
 
-    end = await run(argv, _ENVIRONMENT, receive)
+    end = await run(argv, ENVIRONMENT, receive)
     if end.code != 0:
         raise ImageBuildError(f"{argv[0]} failed in the machine: {errors.decode(errors='replace')}")
 
 
-class _Log:
-    """The output of dpkg and the scripts, of which the end is kept."""
+class Log:
+    """The output of dpkg or a script, of which the end is kept."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._output = on_line
@@ -152,6 +192,7 @@ class _Log:
         self._lines: list[str] = []
 
     def receive(self, _: str, data: bytes) -> None:
+        """Take a piece of the output."""
         *lines, self._line = (self._line + data).split(b"\n")
         self._line = self._line[-_MOST_LOG:]
         for line in lines:
@@ -159,13 +200,19 @@ class _Log:
             self._lines = [*self._lines[-39:], text]
             self._output(text)
 
+    @property
+    def tail(self) -> str:
+        """Return the last lines, each in a line of its own and indented."""
+        last = "".join(filter(str.isprintable, self._line.decode(errors="replace")))[:500]
+        return "".join(f"\n    {line}" for line in (*self._lines, *([last] if last else [])))
+
     def error(self, end: ProgramEnd) -> ImageBuildError:
+        """Return the error for dpkg, which has ended in this way."""
         why = next((line for line in reversed(self._lines) if "error processing" in line), "")
         status = f"signal {end.signal}" if end.code is None else f"{end.code}"
-        tail = "".join(f"\n    {line}" for line in self._lines)
         return ImageBuildError(
             f"the packages could not be configured (ended with {status}) {why}",
-            hint=f"the end of what dpkg said:{tail}",
+            hint=f"the end of dpkg's output:{self.tail}",
         )
 
 

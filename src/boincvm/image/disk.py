@@ -30,18 +30,20 @@ _SUPERBLOCK_MAGIC = 0xEF53
 _TIMES = ("atime", "ctime", "mtime", "crtime")
 
 
-def write_root_disk(tree: Tree, target: Path) -> None:
+def write_root_disk(tree: Tree, target: Path, size: int = SIZE) -> None:
     """Write the tree as a qcow2 disk to `target`, whose directory briefly holds the raw disk.
 
-    Raises ImageBuildError.
+    `size`: bytes, as the guest sees it. Raises ImageBuildError.
     """
     raw = target.with_suffix(".raw")
     with raw.open("wb") as stream:
-        stream.truncate(SIZE)
+        stream.truncate(size)
     try:
         _make_file_system(tree, raw)
         _make_reproducible(tree, raw)
-        run_tool(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, target])
+        # `a:b` would be a protocol for qemu-img.
+        paths = (raw.absolute(), target.absolute())
+        run_tool(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", *paths])
     finally:
         raw.unlink()
 

@@ -10,11 +10,19 @@ cp -a "$BOINCVM_LISTS/." "$1/var/lib/apt/lists/"
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 
 apt-get -q update >&2
-# With pkgDpkgPm apt does everything but run dpkg; the hook's input is the list of files.
-# shellcheck disable=SC2086  # the names are checked, and one word each
-apt-get -q --yes -oDebug::pkgDpkgPm=1 -oDebug::NoLocking=1 -oDir::Log=/dev/null \
-    -oDpkg::Use-Pty=0 -oDpkg::Pre-Install-Pkgs::='cat >"$BOINCVM_CHOSEN"' \
-    install $BOINCVM_PACKAGES >&2
+if [ -n "$BOINCVM_EXACT" ]; then
+    # Exactly these, NAME:ARCHITECTURE=VERSION each: of what the archive lacks, apt names all.
+    mkdir "$1/exact"
+    cd "$1/exact"
+    xargs apt-get -q download <"$BOINCVM_EXACT" >&2
+    find "$1/exact" -name '*.deb' >"$BOINCVM_CHOSEN"
+else
+    # With pkgDpkgPm apt does everything but run dpkg; the hook's input is the list of files.
+    # shellcheck disable=SC2086  # the names are checked, and one word each
+    apt-get -q --yes -oDebug::pkgDpkgPm=1 -oDebug::NoLocking=1 -oDir::Log=/dev/null \
+        -oDpkg::Use-Pty=0 -oDpkg::Pre-Install-Pkgs::='cat >"$BOINCVM_CHOSEN"' \
+        install $BOINCVM_PACKAGES >&2
+fi
 
 mkdir -p "$BOINCVM_LISTS.new"
 find "$1/var/lib/apt/lists" -maxdepth 1 -type f ! -name lock -exec cp -a {} "$BOINCVM_LISTS.new/" \;
@@ -22,8 +30,13 @@ rm -rf "$BOINCVM_LISTS"
 mv "$BOINCVM_LISTS.new" "$BOINCVM_LISTS"
 while read -r package; do
     name=${package##*/}
-    [ -e "$BOINCVM_ARCHIVES/$name" ] || {
-        cp "$package" "$BOINCVM_ARCHIVES/$name.new"
-        mv "$BOINCVM_ARCHIVES/$name.new" "$BOINCVM_ARCHIVES/$name"
-    }
+    if [ -n "$BOINCVM_EXACT" ]; then
+        # Only a file of the lock file replaces one of its name.
+        digest=$(sha256sum <"$package")
+        grep -qxF "${digest%% *}" "$BOINCVM_DIGESTS" || continue
+    elif cmp -s "$package" "$BOINCVM_ARCHIVES/$name"; then
+        continue
+    fi
+    cp "$package" "$BOINCVM_ARCHIVES/$name.new"
+    mv "$BOINCVM_ARCHIVES/$name.new" "$BOINCVM_ARCHIVES/$name"
 done <"$BOINCVM_CHOSEN"

@@ -1,7 +1,8 @@
 """SIGTERM as an exception, so that an interrupted build cleans up as it does after Ctrl-C."""
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -36,3 +37,36 @@ def terminable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[Callable[[], None]]:
+    """Hold back signals that end this process with an exception, until the yielded function is
+    called.
+
+    Such an exception within `subprocess.Popen` would leave a program running that nobody knows.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()  # others get no signals
+    before = {
+        number: handler
+        for number in (TERMINATION_SIGNALS if in_main_thread else ())
+        if callable(handler := signal.getsignal(number))
+    }
+    for number in before:
+        signal.signal(number, note)
+
+    def release() -> None:
+        while before:
+            signal.signal(*before.popitem())
+        while came:
+            signal.raise_signal(came.pop())
+
+    try:
+        yield release
+    finally:
+        release()

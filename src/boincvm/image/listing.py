@@ -1,6 +1,6 @@
 """Images as they are shown to people."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from boincvm.errors import ImageDamagedError, ImageMissingError
@@ -21,30 +21,45 @@ class Listed:
     built: datetime
     fault: str = ""
     """Empty for an image that can be used."""
+    in_use_by: tuple[str, ...] = ()
+    """Machines that are off, and jobs that can be resumed, which need this content."""
+    has_name: bool = True
+    """False for what an image of this name was formerly, and is kept because it is in use."""
 
     def as_json(self) -> dict[str, object]:
         return {
-            "name": self.name,
+            "name": self.name if self.has_name else None,
             "digest": self.digest,
             "size": self.size,
             "packages": self.packages,
             "built": self.built.isoformat(timespec="seconds"),
             "fault": self.fault or None,
+            "in_use_by": list(self.in_use_by),
+            "former_name": None if self.has_name else self.name,
         }
 
 
 def list_images(store: ImageStore | None = None) -> list[Listed]:
-    """List all images, sorted by name. Contents are not hashed, and damage is only reported."""
+    """List all images, sorted by name, then what is kept without a name.
+
+    Contents are not hashed, and damage is only reported.
+    """
     store = ImageStore() if store is None else store
+    owners = store.owners()
+    wanted: list[tuple[str, str | None]] = [(name, None) for name in store.names()]
+    wanted += [(one.name, one.digest) for one in store.nameless()]
     listed = []
-    for name in store.names():
+    for name, digest in wanted:
         try:
-            with store.open_unverified(name) as image:
-                listed.append(_listed(image))
+            with store.open_unverified(name, digest) as image:
+                one = _listed(image)
         except ImageDamagedError as error:
-            listed.append(Listed(name, "", 0, 0, datetime.fromtimestamp(0, UTC), error.message))
+            when = datetime.fromtimestamp(0, UTC)
+            one = Listed(name, digest or "", 0, 0, when, error.message)
         except ImageMissingError:
             continue  # removed since its name was read
+        in_use_by = tuple(owners.get(one.digest, ()))
+        listed.append(replace(one, in_use_by=in_use_by, has_name=digest is None))
     return listed
 
 
@@ -59,6 +74,19 @@ def _listed(image: Image) -> Listed:
     )
 
 
+def _added(manifest: Manifest) -> list[str]:
+    """Return lines on what an image has beside Debian's packages, and where its disk is from."""
+    lines = []
+    if manifest.recipe.recommends:
+        lines.append("            and what the packages recommend")
+    if manifest.python_packages:
+        lines.append(f"PyPI        {', '.join(manifest.python_packages)}")
+    lines += [f"own file    {text.rpartition(':')[0]}" for text in manifest.recipe.own_files]
+    if manifest.machine:
+        lines.append(f"disk        that of the machine {manifest.machine}")
+    return lines
+
+
 def describe(image: Image) -> str:
     """Describe an image in several lines for people."""
     manifest = image.manifest
@@ -71,6 +99,7 @@ def describe(image: Image) -> str:
         f"kernel      Linux {manifest.kernel_release}",
         f"agent       {manifest.agent_version}, SHA-256 {manifest.agent_sha256[:12]}",
         f"requested   {requested}",
+        *_added(manifest),
         f"memory      {_memory(manifest)}",
         "files",
     ]
@@ -84,7 +113,8 @@ def describe(image: Image) -> str:
         f"  {'*' if package.scripts else ' '} {package.name} {package.version}"
         for package in manifest.packages
     ]
-    return "\n".join(lines)
+    # An image may be from anybody: no text of it begins a line, or talks to the terminal.
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
 
 
 def _memory(manifest: Manifest) -> str:

@@ -15,10 +15,13 @@ from boincvm.image.filenames import INITRD as INITRD
 from boincvm.image.filenames import KERNEL as KERNEL
 from boincvm.image.filenames import MANIFEST as MANIFEST
 from boincvm.image.filenames import ROOT as ROOT
+from boincvm.json_value import is_whole
 
 FORMAT = 1
 MOST_BYTES = 2 << 20
 """The largest manifest, in bytes. JSON of that size takes at most some 40 MiB in memory."""
+_LARGEST = (1 << 63) - 1
+"""The largest number in a manifest; an image that would be too large is refused with its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,16 @@ class Recipe:
     """SHA-256 of the sources that go into the image."""
     kernel: str = ""
     """SHA-256 of the kernel that `boincvm image kernel build` made; empty for Debian's."""
+    pip: tuple[str, ...] = ()
+    """Packages of PyPI."""
+    own_files: tuple[str, ...] = ()
+    """The paths of the user's own files, each with a colon and a digest."""
+    recommends: bool = False
+    """Whether packages come that others recommend."""
+    script: str = ""
+    """SHA-256 of the script that ran as the image was built."""
+    memory: int = 0
+    """Bytes of memory that the recipe asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +85,34 @@ class Manifest:
     """The packages' scripts have run, in a machine."""
     least_memory: int | None = None
     """Bytes that a machine of the image needs."""
+    python_packages: tuple[str, ...] = ()
+    """Packages of PyPI, with their versions: NAME==VERSION."""
+    machine: str = ""
+    """The machine whose disk it has; empty if it was built."""
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
         document = {"format": FORMAT, **asdict(self)}
-        if not self.recipe.kernel:
-            del document["recipe"]["kernel"]
+        for name in ("kernel", "pip", "own_files", "recommends", "script", "memory"):
+            if not document["recipe"][name]:
+                del document["recipe"][name]
+        if not self.python_packages:
+            del document["python_packages"]
+        if not self.machine:
+            del document["machine"]
         if not self.configured:
             del document["configured"]
         if self.least_memory is None:
             del document["least_memory"]
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return text.encode("ascii") + b"\n"
+
+    def is_canonical(self, text: bytes) -> bool:
+        """Tell whether `text`, which was decoded, are the canonical bytes, and safe to print.
+
+        An escape may stand for a character unsafe on a terminal: `image inspect` prints it.
+        """
+        return self.encode() == text and b"\\" not in text
 
     @property
     def digest(self) -> str:
@@ -121,9 +150,17 @@ def _text(document: dict[str, object], key: str) -> str:
 
 def _integer(document: dict[str, object], key: str) -> int:
     value = document.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+    if not is_whole(value, most=_LARGEST):
         raise _MalformedError(f"{key}: expected a number")
     return value
+
+
+def _texts(document: dict[str, object], key: str) -> tuple[str, ...]:
+    """Return a list of texts that older versions do not have."""
+    found = _list(document, key) if key in document else []
+    if not all(isinstance(item, str) for item in found):
+        raise _MalformedError(f"{key}: expected texts")
+    return tuple(str(item) for item in found)
 
 
 def _recipe(document: dict[str, object]) -> Recipe:
@@ -136,6 +173,11 @@ def _recipe(document: dict[str, object]) -> Recipe:
         packages=tuple(str(package) for package in packages),
         guest=_text(document, "guest"),
         kernel=_text(document, "kernel") if "kernel" in document else "",
+        pip=_texts(document, "pip"),
+        own_files=_texts(document, "own_files"),
+        recommends=document.get("recommends") is True,
+        script=_text(document, "script") if "script" in document else "",
+        memory=_integer(document, "memory") if "memory" in document else 0,
     )
 
 
@@ -170,6 +212,8 @@ def _decode(text: bytes) -> Manifest:
         files=tuple(_content_file(_object(item)) for item in _list(document, "files")),
         configured=document.get("configured") is True,
         least_memory=_integer(document, "least_memory") if "least_memory" in document else None,
+        python_packages=_texts(document, "python_packages"),
+        machine=_text(document, "machine") if "machine" in document else "",
     )
     if [file.name for file in manifest.files] != [INITRD, KERNEL, ROOT]:
         raise _MalformedError(f"files: expected {INITRD}, {KERNEL} and {ROOT}")

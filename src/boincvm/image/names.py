@@ -3,6 +3,8 @@
 import re
 
 from boincvm.errors import UsageError
+from boincvm.host.file_names import is_storable
+from boincvm.portable_names import PORTABLE_HINT, is_portable_part
 
 MOST_PACKAGES = 1000
 
@@ -13,10 +15,17 @@ _SUITE = r"[a-z][a-z0-9-]{0,63}"
 _MIRROR = r"(?:https?|file|copy)://[A-Za-z0-9._~:/@%+\[\]-]+"
 
 
-def check_image_name(name: str) -> str:
-    """Return `name`. Raises UsageError unless every file system accepts it as a file name."""
+def check_image_name(name: str, *, is_new: bool = True) -> str:
+    """Return `name`. Raises UsageError unless every file system accepts it as a file name.
+
+    `is_new`: False for the name of an image that may have been made before names were refused that
+    only other hosts cannot store.
+    """
     hint = "use at most 64 of a-z 0-9 . _ - and begin with a letter or a digit"
-    return _matching(_IMAGE, name, "an image's name", hint)
+    _matching(_IMAGE, name, "an image's name", hint)
+    if not (is_portable_part(name) if is_new else is_storable(name)):
+        raise UsageError(f"{name!r} is not an image's name", hint=PORTABLE_HINT)
+    return name
 
 
 def check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:

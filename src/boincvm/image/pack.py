@@ -13,7 +13,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from boincvm.errors import (
     BoincvmError,
@@ -25,6 +24,7 @@ from boincvm.errors import (
     host_error,
 )
 from boincvm.host import locks
+from boincvm.host.atomic_files import replacement
 from boincvm.host.files import free_space, open_descriptor, sync_directory
 from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
 from boincvm.image.manifest import MANIFEST, ROOT, ContentFile, Manifest
@@ -39,6 +39,7 @@ from boincvm.image.pack_format import (
 )
 from boincvm.image.progress import Progress
 from boincvm.image.store import Image, ImageStore
+from boincvm.image.target_file import check_target
 from boincvm.sizes import format_size
 
 _SUFFIXES = (".tar.gz", ".tgz")
@@ -55,7 +56,7 @@ def packed_name(path: Path) -> str:
     name = path.name.lower()
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
-    return check_image_name(re.sub(r"[^a-z0-9._-]", "-", name)[-64:].lstrip("._-"))
+    return check_image_name(re.sub(r"[^a-z0-9._-]", "-", name)[-64:].lstrip("._-").rstrip("."))
 
 
 def pack_image(
@@ -66,11 +67,7 @@ def pack_image(
     Raises UsageError, ImageDamagedError, HostDiskFullError, HostError.
     """
     progress = Progress(None) if progress is None else progress
-    if path.exists() and not (force and path.is_file()):
-        raise UsageError(
-            f"{path} already exists",
-            hint="name another file" + (", or give --force" if path.is_file() else ""),
-        )
+    check_target(path, force=force)
     if image.manifest.size > MOST_IMAGE_BYTES:
         raise UsageError(
             f"image {image.name} has {format_size(image.manifest.size)}, which is too large to"
@@ -78,7 +75,7 @@ def pack_image(
             hint=f"the maximum is {format_size(MOST_IMAGE_BYTES)}; build it with fewer packages",
         )
     try:
-        with _written_whole(path) as stream:
+        with replacement(path, is_unique=True) as part, part.open("xb") as stream:
             packer = Packer(stream)
             manifest = image.manifest.encode()
             packer.add(MANIFEST, len(manifest), iter([manifest]))
@@ -88,21 +85,6 @@ def pack_image(
             packer.finish()
     except OSError as error:
         raise _host_error(f"{path} cannot be written", error) from error
-
-
-@contextmanager
-def _written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Yield a stream whose bytes are at `path`, and synced, if the block ends without an error."""
-    temporary = path.with_name(f".boincvm-{os.urandom(8).hex()}.new")
-    try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
 
 
 def _checked_pieces(image: Image, file: ContentFile) -> Iterator[bytes]:
@@ -223,10 +205,7 @@ def _unpack(path: Path, name: str, store: ImageStore, progress: Progress) -> Non
         _check_space(store.root, manifest.size, name)
         directory.mkdir()
         try:
-            for file in manifest.files:
-                with progress.step(f"unpacking {file.name}, {format_size(file.size)}"):
-                    unpacker.unpack_file(file, directory / file.name)
-            unpacker.expect_end()
+            _unpack_members(unpacker, manifest, directory, progress)
             try:
                 check_disk(directory / ROOT)
             except DiskRefusedError as error:
@@ -240,6 +219,24 @@ def _unpack(path: Path, name: str, store: ImageStore, progress: Progress) -> Non
             store.publish(name, directory, manifest)
         finally:
             _remove(directory)
+
+
+def unpack_files(path: Path, directory: Path, progress: Progress) -> None:
+    """Unpack the files of the packed image `path`, without its manifest, into `directory`.
+
+    Raises ImageMissingError, ImageDamagedError, HostError, OSError.
+    """
+    with _reading(path) as unpacker:
+        _unpack_members(unpacker, unpacker.manifest(), directory, progress)
+
+
+def _unpack_members(
+    unpacker: Unpacker, manifest: Manifest, directory: Path, progress: Progress
+) -> None:
+    for file in manifest.files:
+        with progress.step(f"unpacking {file.name}, {format_size(file.size)}"):
+            unpacker.unpack_file(file, directory / file.name)
+    unpacker.expect_end()
 
 
 def _remove(directory: Path) -> None:

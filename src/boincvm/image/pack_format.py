@@ -97,8 +97,7 @@ class Unpacker:
             manifest = decode_manifest(text, self._path)
         except ImageDamagedError as error:
             raise damaged(self._path, f"its {MANIFEST} cannot be read by this version") from error
-        # An escape may stand for a character unsafe on a terminal: `image inspect` prints it.
-        if manifest.encode() != text or b"\\" in text:
+        if not manifest.is_canonical(text):
             raise damaged(self._path, f"its {MANIFEST} is not canonical")
         if manifest.size > MOST_IMAGE_BYTES:
             raise damaged(self._path, f"it claims to hold {format_size(manifest.size)}")

@@ -2,7 +2,8 @@
 
 mmdebstrap knows Debian's mirror, keys and suites; apt resolves dependencies and checks signatures;
 both run as the current user. Package files and lists are cached, so a second build asks the mirror
-only for what is new, and works offline if the mirror cannot be reached.
+only for what is new, and works offline if the mirror cannot be reached. Another build may replace a
+cached file, so each build gets names of its own for those that it was given.
 """
 
 import hashlib
@@ -14,7 +15,10 @@ from boincvm.errors import ImageBuildError
 from boincvm.host import locks
 from boincvm.host.own_files import make_directory
 from boincvm.host.users import is_root
+from boincvm.hypervisor.disks import share_file
 from boincvm.image.architectures import AMD64
+from boincvm.image.lock import LockedPackage
+from boincvm.image.object_files import describe
 from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
 from boincvm.paths import cache_directory
@@ -25,6 +29,13 @@ _UNKNOWN = re.compile(
     r"^E: (?:Unable to locate package (\S+)|Package '(\S+)' has no installation candidate)",
     re.MULTILINE,
 )
+_NOT_THERE = re.compile(
+    r"^E: (?:Version '([^'\n]{1,200})' for '([^'\n]{1,200})' was not found"
+    r"|Unable to locate package (\S{1,200}))",
+    re.MULTILINE,
+)
+_MOST_NAMED = 20
+"""Packages that a message names."""
 _CONFLICT = re.compile(r"^ (\S+ : .*)$", re.MULTILINE)
 
 
@@ -35,42 +46,150 @@ def fetch_packages(
     directory: Path,
     progress: Progress,
     architecture: str = AMD64.name,
+    *,
+    recommends: bool = False,
 ) -> list[Path]:
     """Fetch the package files (.deb) of `packages` and their dependencies; return them by name.
 
-    directory: for temporary files; architecture: Debian's name of it. Only one build fetches at a
-    time. Raises ImageBuildError.
+    directory: for these and temporary files; architecture: Debian's name of it; recommends: also
+    those that they recommend. Only one build fetches at a time. Raises ImageBuildError, OSError.
     """
-    cache = cache_directory() / "packages"
+    archives = _archives()
+    with locks.exclusive(archives.parent / "lock", lambda: progress.detail(_WAITS)):
+        try:
+            names = _fetch(packages, suite, mirror, directory, architecture, recommends=recommends)
+        except ToolError as error:
+            raise _explained(error, suite) from error
+        return [_own(archives / name, directory) for name in names]
+
+
+def fetch_locked(
+    packages: tuple[LockedPackage, ...],
+    suite: str,
+    mirror: str | None,
+    directory: Path,
+    progress: Progress,
+    architecture: str = AMD64.name,
+) -> list[Path]:
+    """Return the files of exactly these packages by name, fetched if the cache lacks them.
+
+    directory: for these and temporary files; architecture: Debian's name of it. The archive may
+    lack old versions: raises ImageBuildError with all that it lacks, or that are others than they
+    were; OSError.
+    """
+    archives = _archives()
+    with locks.exclusive(archives.parent / "lock", lambda: progress.detail(_WAITS)):
+        progress.detail("comparing packages with the lock file")
+        lacking = [package for package in packages if not _take(archives, package, directory)]
+        if lacking:
+            progress.detail(f"fetching {len(lacking)} packages of the lock file")
+            wanted = tuple(f"{name}:{kind}={version}" for name, version, kind, _ in lacking)
+            digests = frozenset(package.sha256 for package in lacking)
+            try:
+                _fetch(wanted, suite, mirror, directory, architecture, digests=digests)
+            except ToolError as error:
+                raise _gone(error, suite) or _explained(error, suite) from error
+        others = [package for package in lacking if not _take(archives, package, directory)]
+        if others:
+            raise ImageBuildError(
+                f"the archive's {_named(others)} are not those whose digests are in the lock file",
+                hint="give the mirror that the lock file was made with: --mirror URL; or renew"
+                " the lock file: --update",
+            )
+    return [directory / name for name in sorted(package.file_name for package in packages)]
+
+
+def _take(archives: Path, package: LockedPackage, directory: Path) -> bool:
+    """Give the build the file of exactly this package, and tell whether it is there."""
+    try:
+        own = _own(archives / package.file_name, directory)
+    except FileNotFoundError:
+        return False
+    return describe(own).sha256 == package.sha256
+
+
+def _own(file: Path, directory: Path) -> Path:
+    """Give a cached file a name in the build's directory, which keeps its content. Raises OSError.
+
+    The cache's files are never changed, only replaced.
+    """
+    own = directory / file.name
+    share_file(file, own)
+    return own
+
+
+def _gone(error: ToolError, suite: str) -> ImageBuildError | None:
+    """Return the error for packages that the archive does not have any more, if it says so."""
+    found = [
+        f"{name or unknown.partition(':')[0]} {version}".strip()
+        for version, name, unknown in _NOT_THERE.findall(error.log)
+    ]
+    if not found:
+        return None
+    return ImageBuildError(
+        f"Debian {suite} has these packages of the lock file no more: {_listed(found)}",
+        hint="renew the lock file, with today's packages: boincvm image build --update RECIPE; or"
+        " give a mirror that keeps old ones: --mirror URL",
+    )
+
+
+def _named(packages: list[LockedPackage]) -> str:
+    return _listed([f"{package.name} {package.version}" for package in packages])
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _archives() -> Path:
+    archives = cache_directory() / "packages" / "archives"
+    make_directory(archives)
+    return archives
+
+
+def _fetch(
+    packages: tuple[str, ...],
+    suite: str,
+    mirror: str | None,
+    directory: Path,
+    architecture: str,
+    *,
+    recommends: bool = False,
+    digests: frozenset[str] = frozenset(),
+) -> list[str]:
+    """Let apt fetch packages into the cache; return the names of their files.
+
+    `digests`: if there are any, exactly these packages without their dependencies, and only files
+    with these SHA-256 digests get into the cache. Raises ToolError.
+    """
+    archives = _archives()
     # As it always was for amd64: lists that are here stay in use.
     other = "" if architecture == AMD64.name else f" {architecture}"
     source = hashlib.sha256(f"{suite} {mirror or ''}{other}".encode()).hexdigest()[:16]
-    archives = cache / "archives"
-    lists = cache / "lists" / source
-    make_directory(archives)
-    with (
-        locks.exclusive(cache / "lock", lambda: progress.detail(_WAITS)),
-        tempfile.TemporaryDirectory(dir=directory) as temporary,
-    ):
+    lists = archives.parent / "lists" / source
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
         make_directory(lists)
-        chosen = Path(temporary) / "chosen"
+        chosen, exact, known = (Path(temporary, name) for name in ("chosen", "exact", "digests"))
+        exact.write_text("".join(f"{package}\n" for package in packages))
+        known.write_text("".join(f"{digest}\n" for digest in sorted(digests)))
         environment = {
             "TMPDIR": temporary,
             "BOINCVM_DOWNLOAD": str(_DOWNLOAD),
             "BOINCVM_ARCHIVES": str(archives),
             "BOINCVM_LISTS": str(lists),
             "BOINCVM_CHOSEN": str(chosen),
-            "BOINCVM_PACKAGES": " ".join(packages),
+            "BOINCVM_PACKAGES": "" if digests else " ".join(packages),
+            "BOINCVM_EXACT": str(exact) if digests else "",
+            "BOINCVM_DIGESTS": str(known),
         }
-        try:
-            run_tool(_command(suite, mirror, architecture), environment=environment)
-        except ToolError as error:
-            raise _explained(error, suite) from error
-        names = {Path(line).name for line in chosen.read_text().splitlines() if line}
-        return [archives / name for name in sorted(names)]
+        run_tool(
+            _command(suite, mirror, architecture, recommends=recommends), environment=environment
+        )
+        return sorted({Path(line).name for line in chosen.read_text().splitlines() if line})
 
 
-def _command(suite: str, mirror: str | None, architecture: str) -> list[str]:
+def _command(suite: str, mirror: str | None, architecture: str, *, recommends: bool) -> list[str]:
     # check/qemu: nothing of the packages runs here, so this computer need not be able to run it.
     skip = ["update", "download/empty", "cleanup/apt", "check/qemu"]
     if is_root():
@@ -83,7 +202,7 @@ def _command(suite: str, mirror: str | None, architecture: str) -> list[str]:
         "--format=null",
         f"--architectures={architecture}",
         '--aptopt=Acquire::Languages "none"',
-        '--aptopt=APT::Install-Recommends "false"',
+        f'--aptopt=APT::Install-Recommends "{str(recommends).lower()}"',
         '--setup-hook=sh "$BOINCVM_DOWNLOAD" "$1"',
         suite,
         "/dev/null",

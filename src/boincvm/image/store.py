@@ -2,11 +2,13 @@
 
     images/names/NAME            the digest of the image that NAME stands for
     images/objects/DIGEST/       kernel, initrd, root.qcow2, manifest.json; all 0444
-    images/lock                  held by whoever changes names or objects
+    images/references/           who needs an object whatever its name stands for (references.py)
+    images/lock                  held while names, objects or references change
     images/builds/               builds under way
     images/golden/               machines of them that have booted (machine/golden/snapshots.py)
 
-A run holds a shared lock on an object's manifest.json; nobody removes what is so held.
+A run holds a shared lock on an object's manifest.json; nobody removes what is so held. What is off
+for now, but has a disk over an object's, has a reference to it.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from typing import TYPE_CHECKING, cast
 
 from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError, host_error
 from boincvm.host import locks
-from boincvm.host.files import sync_directory
+from boincvm.host.files import open_descriptor, read_at, sync_directory
 from boincvm.host.own_files import check_directory, make_directory, open_own
+from boincvm.host.renames import rename
 from boincvm.hypervisor.architecture import Architecture, kernel_architecture
 from boincvm.image import verify
 from boincvm.image.filenames import INITRD, KERNEL, MANIFEST, ROOT
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from boincvm.image.manifest import Manifest
+    from boincvm.image.references import Reference, References
 
 GOLDEN = "golden"
+_HEAD = 4096
+"""Bytes of a manifest in which the fields before the packages are."""
 
 
 class Image:
@@ -60,6 +66,17 @@ class Image:
             except ImageDamagedError as error:
                 raise _damaged(self.name, error.message) from error
         return self._manifest
+
+    @property
+    def least_memory(self) -> int:
+        """Return the bytes of memory that a machine needs; 0 if that was not measured.
+
+        The manifest is canonical and was verified, so this field, which comes before all lists but
+        that of three files, is read without the rest: each start asks for it.
+        """
+        head = read_at(self._lock.fileno(), _HEAD, 0)
+        digits = head.partition(b'"least_memory":')[2][:20].partition(b",")[0]
+        return int(digits) if digits.isdigit() else 0
 
     @property
     def kernel(self) -> Path:
@@ -132,21 +149,29 @@ class ImageStore:
             with open_own(path) as file:
                 digest = file.read(80).decode("ascii", "replace").strip()
         except FileNotFoundError as error:
-            raise ImageMissingError(
-                f"there is no image {name}", hint=f"boincvm image build {name}"
-            ) from error
+            raise self._missing(name) from error
         except OSError as error:
             raise _damaged(name, f"{path} cannot be read: {error}") from error
         if not _is_digest(digest):
             raise _damaged(name, f"{path} contains no digest")
         return digest
 
-    def open(self, name: str) -> Image:
+    def _missing(self, name: str) -> ImageMissingError:
+        # Both are rarely needed.
+        from boincvm.image.tools import how_to_get
+        from boincvm.similar_names import did_you_mean
+
+        similar = did_you_mean(name, self.names())
+        hint = f"{similar}boincvm image ls lists all" if similar else how_to_get(name)
+        return ImageMissingError(f"there is no image {name}", hint=hint)
+
+    def open(self, name: str, digest: str | None = None) -> Image:
         """Open the image `name`, verify it, and hold it until it is closed.
 
-        Raises UsageError, ImageMissingError, ImageDamagedError.
+        With `digest`, open that content, whatever the name stands for now. Raises UsageError,
+        ImageMissingError, ImageDamagedError.
         """
-        image = self._hold(name)
+        image = self._hold(name, digest)
         try:
             if not verify.is_remembered(image.directory, image.digest):
                 verify.verify(image.directory, image.manifest)
@@ -158,9 +183,9 @@ class ImageStore:
             raise
         return image
 
-    def open_unverified(self, name: str) -> Image:
+    def open_unverified(self, name: str, digest: str | None = None) -> Image:
         """Open an image and check only its manifest: enough to list and inspect it."""
-        image = self._hold(name)
+        image = self._hold(name, digest)
         try:
             _ = image.manifest
         except BaseException:
@@ -168,9 +193,15 @@ class ImageStore:
             raise
         return image
 
-    def _hold(self, name: str) -> Image:
+    def _hold(self, name: str, digest: str | None) -> Image:
         """Open and lock the image without verifying anything."""
-        digest = self.digest_of(name)
+        if digest is None:
+            digest = self.digest_of(name)
+        elif not self._has(digest):
+            raise ImageMissingError(
+                f"the content {digest[:12]} of the image {name} has gone",
+                hint="restore the previous image",
+            )
         directory = self._objects / digest
         path = directory / MANIFEST
         try:
@@ -189,7 +220,7 @@ class ImageStore:
         """Give the finished object in `directory` (on the same file system) its place and name.
 
         An object that the name had before is removed as soon as no run holds it, unless another
-        name has it. Returns the digest. Raises UsageError.
+        name or a reference has it. Returns the digest. Raises UsageError.
         """
         check_image_name(name)
         digest = manifest.digest
@@ -200,7 +231,7 @@ class ImageStore:
             if path.exists() and not _is_sound(path, manifest):
                 _remove_tree(path)
             if not path.exists():
-                directory.rename(path)
+                rename(directory, path)
                 sync_directory(self._objects)
             verify.remember(path, manifest)
             temporary = self._names / f".{name}.new"
@@ -214,24 +245,101 @@ class ImageStore:
             self._collect()
         return digest
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str) -> list[str]:
         """Remove `name`, and its object unless another name has it, even if it is damaged.
 
-        Raises ImageMissingError, and UsageError while a run uses the object.
+        Returns who else needs the object, which is kept for them. Raises ImageMissingError, and
+        UsageError while a run uses the object.
         """
-        check_image_name(name)
+        check_image_name(name, is_new=False)
         with locks.exclusive(self._lock):
             path = self._names / name
             if not path.exists():
-                raise ImageMissingError(f"there is no image {name}", hint="boincvm image ls")
+                raise self._missing(name)
             digest = path.read_text(encoding="ascii", errors="replace").strip()
             others = {self._named(other) for other in self.names() if other != name}
-            if digest not in others and not self._remove_object(digest):
+            owners = self.owners().get(digest, [])
+            if digest not in others and not owners and not self._remove_object(digest):
                 raise UsageError(
                     f"image {name} is in use by a running machine",
                     hint="wait until that run ends, then try again",
                 )
             path.unlink()
+            return owners
+
+    # References.
+
+    @property
+    def _references(self) -> References:
+        from boincvm.image.references import References  # most runs need none
+
+        return References(self.root)
+
+    def keep(self, digest: str, name: str, directory: Path, owner: str) -> bool:
+        """Keep the object for `owner`, a machine or job in `directory`, as long as that exists.
+
+        That replaces what was kept for it before. Returns False if the store has no such object.
+        Raises OSError, HostError.
+        """
+        references = self._references
+        former = references.of(directory)
+        if former is not None and former.digest == digest:
+            return self._has(digest)
+        if not self._has(digest):
+            return False
+        with locks.exclusive(self._lock):
+            if not self._has(digest):
+                return False
+            references.add(digest, name, owner, directory)
+        return True
+
+    def kept_for(self, directory: Path) -> str | None:
+        """Return the digest of the object that is kept for what is in `directory`, if there is one.
+
+        Raises HostError.
+        """
+        try:
+            found = self._references.of(directory)
+        except OSError as error:
+            raise host_error("it cannot be read which image is kept", error) from error
+        return found.digest if found is not None and self._has(found.digest) else None
+
+    def release(self, directory: Path) -> None:
+        """Keep nothing for what was in `directory` any more, and remove what nobody needs.
+
+        Does nothing if the directory is there again. Raises OSError, HostError.
+        """
+        references = self._references
+        if references.of(directory) is None:
+            return
+        with locks.exclusive(self._lock):
+            if directory.exists():
+                return
+            references.remove(directory)
+            self._collect()
+
+    def collect(self) -> int:
+        """Remove what has no name and nobody needs; return how many objects. Raises OSError."""
+        if not self._objects.is_dir():
+            return 0
+        with locks.exclusive(self._lock):
+            return self._collect()
+
+    def owners(self) -> dict[str, list[str]]:
+        """Return who needs an object besides its names, by digest. Raises OSError, HostError."""
+        found: dict[str, list[str]] = {}
+        for one in self._references.all():
+            found.setdefault(one.digest, []).append(one.owner)
+        return found
+
+    def nameless(self) -> list[Reference]:
+        """Return a reference to each object that lost its name. Raises OSError, HostError."""
+        named = {self._named(name) for name in self.names()}
+        found = {one.digest: one for one in self._references.all() if one.digest not in named}
+        return sorted(found.values(), key=lambda one: (one.name, one.digest))
+
+    def _has(self, digest: str) -> bool:
+        return _is_digest(digest) and (self._objects / digest / MANIFEST).exists()
 
     def _named(self, name: str) -> str:
         return (self._names / name).read_text(encoding="ascii", errors="replace").strip()
@@ -242,22 +350,29 @@ class ImageStore:
         if not _is_digest(digest) or not directory.exists():
             return True
         try:
-            with (directory / MANIFEST).open("rb") as stream:
-                if not locks.try_lock(stream.fileno()):
-                    return False
-                (directory / MANIFEST).unlink()
+            held = open_descriptor(directory / MANIFEST)
         except FileNotFoundError:
             pass  # an object without a manifest is damaged, and nobody can hold it
+        else:
+            if not locks.try_lock(held):
+                os.close(held)
+                return False
+            locks.remove_locked_file(directory / MANIFEST, held)
         _remove_tree(directory)
         verify.forget(digest)
         return True
 
-    def _collect(self) -> None:
-        """Remove the objects that have no name and that no run holds."""
+    def _collect(self) -> int:
+        """Remove the objects that have no name and that no reference or run holds."""
+        references = self._references
+        references.prune()
         images = {self._named(name) for name in self.names()}
+        images.update(one.digest for one in references.all())
+        removed = 0
         for directory in self._objects.iterdir():
-            if directory.name not in images:
-                self._remove_object(directory.name)
+            if directory.name not in images and _is_digest(directory.name):
+                removed += self._remove_object(directory.name)
+        return removed
 
 
 def _is_digest(text: str) -> bool:

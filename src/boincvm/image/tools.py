@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from boincvm.errors import HostDiskFullError, ImageBuildError
-from boincvm.host.processes import kill_group, terminate_group
+from boincvm.host.processes import die_with_parent, kill_group, terminate_group
 from boincvm.image.architectures import AMD64, ImageArchitecture
+from boincvm.image.interruption import signals_held_back
 from boincvm.sizes import format_size
 
 DISK_SPACE = 3 << 30
@@ -38,17 +39,29 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
+def builds_here() -> bool:
+    """Tell whether images are built on systems like this computer's."""
+    return platform.system() == "Linux" and platform.machine() == "x86_64"
+
+
+def how_to_get(name: str) -> str:
+    """Return the advice for an image that is not on this computer."""
+    if builds_here():
+        return f"boincvm image build {name}"
+    return f"copy a packed image here, then: boincvm image unpack FILE {name}"
+
+
 def check_host(directory: Path, architecture: ImageArchitecture = AMD64) -> None:
     """Check that this computer can build beneath `directory`; report all obstacles in one error.
 
     `architecture`: of the image, whose machines must run here, too. Raises
     ImageBuildError or HostDiskFullError.
     """
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
+    if not builds_here():
         raise ImageBuildError(
             f"images are built on Linux on x86_64, not on {platform.system()} "
             f"on {platform.machine()}",
-            hint="build the image on such a computer and copy it: docs/images.md",
+            hint="build the image on such a computer and copy it: boincvm help images",
         )
     package_of = {**_PACKAGE_OF, **dict([architecture.emulator])}
     missing = [tool for tool in package_of if shutil.which(tool, path=search_path()) is None]
@@ -81,25 +94,30 @@ def run_tool(
     stdin: bytes | None = None,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    dies_with_us: bool = False,
 ) -> bytes:
     """Run a program to its end in `directory` (default: ours) and return its standard output.
 
-    It runs in a session of its own and is ended with all its children if we are interrupted. Raises
-    ToolError (an ImageBuildError) with the end of its standard error.
+    It runs in a session of its own and is ended with all its children if we are interrupted;
+    `dies_with_us`: it alone also if our thread or process ends in another way. Raises ToolError (an
+    ImageBuildError) with the end of its standard error.
     """
     command = [str(argument) for argument in arguments]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", **(environment or {})},
-        cwd=directory,
-        start_new_session=True,
-        umask=0o022,  # an image is the same whoever builds it
-    )
-    with process:
+    with (
+        signals_held_back() as release,
+        subprocess.Popen(
+            die_with_parent(command) if dies_with_us else command,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", **(environment or {})},
+            cwd=directory,
+            start_new_session=True,
+            umask=0o022,  # an image does not depend on who builds it
+        ) as process,
+    ):
         try:
+            release()
             output, errors = process.communicate(stdin)
         except BaseException:
             _end(process)
@@ -123,20 +141,23 @@ def follow_tool(
     """
     command = [str(argument) for argument in arguments]
     last: deque[str] = deque(maxlen=_FOLLOWED_LINES)
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={"PATH": search_path(), "LC_ALL": "C", **environment},
-        cwd=directory,
-        start_new_session=True,
-        umask=0o022,
-        encoding="utf-8",
-        errors="replace",
-    )
-    with process:
+    with (
+        signals_held_back() as release,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={"PATH": search_path(), "LC_ALL": "C", **environment},
+            cwd=directory,
+            start_new_session=True,
+            umask=0o022,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
         try:
+            release()
             for line in process.stdout or ():
                 last.append(line.rstrip("\n"))
                 on_output(line.rstrip("\n"))
@@ -155,7 +176,8 @@ class ToolError(ImageBuildError):
         lines = [line for line in log.splitlines() if line.strip()][-_MOST_LINES:]
         super().__init__(
             f"{tool} ended with {status}: " + (" | ".join(lines) or "it printed nothing"),
-            hint="the messages above are the tool's own; see docs/images.md, When a build fails",
+            hint="the messages above are the tool's own; see boincvm help images, When a build"
+            " fails",
         )
         self.tool = tool
         self.log = log

@@ -72,10 +72,27 @@ class Tree:
                 rest = PurePosixPath(*parts[index + 1 :])
                 return self._resolve(target / str(path.readlink()).lstrip("/") / rest, links + 1)
             if not is_last and not path.is_dir():
+                if path.exists():
+                    shown = PurePosixPath(*done, part)
+                    raise ImageBuildError(f"/{shown} is a file in the image, and no directory")
                 path.mkdir()
                 path.chmod(0o755)
             done.append(part)
         return self.directory.joinpath(*done)
+
+    def followed(self, name: str) -> str:
+        """Return the name that `name` leads to: its last part may be a link in the tree, too.
+
+        Nothing need be there. Raises ImageBuildError like `path`.
+        """
+        for _ in range(_MOST_LINKS):
+            path = self.path(name)
+            if not path.is_symlink():
+                return path.relative_to(self.directory).as_posix()
+            target = path.readlink()
+            parent = path.parent.relative_to(self.directory)
+            name = str(target).lstrip("/") if target.is_absolute() else str(parent / target)
+        raise ImageBuildError(f"the image has a loop of symbolic links at {name}")
 
     def exists(self, name: str) -> bool:
         """Tell whether the entry exists; a dangling link counts."""
@@ -83,7 +100,7 @@ class Tree:
         return path.is_symlink() or path.exists()
 
     def add_directory(self, name: str, attributes: Attributes = Attributes(0o755)) -> None:
-        path = self.path(name)
+        path = self.path(self.followed(name))
         if not path.is_dir():
             path.mkdir()
         self._note(path, attributes)
@@ -93,6 +110,12 @@ class Tree:
     ) -> None:
         path = self._free(name)
         path.write_bytes(content)
+        self._note(path, attributes)
+
+    def copy_file(self, name: str, source: Path, attributes: Attributes) -> None:
+        """Add a copy of a file of this computer, which may be large."""
+        path = self._free(name)
+        shutil.copyfile(source, path)
         self._note(path, attributes)
 
     def add_link(self, name: str, target: str) -> None:
@@ -106,6 +129,7 @@ class Tree:
         attributes = Attributes(member.mode, member.user, member.group)
         if member.kind == "directory":
             if name in _MERGED:
+                self._merge(name)
                 return
             if self.path(name).is_symlink():
                 return  # as dpkg does: a link to a directory serves as the directory
@@ -121,6 +145,12 @@ class Tree:
             with path.open("wb") as stream:
                 shutil.copyfileobj(content, stream, 1 << 20)
             self._note(path, attributes)
+
+    def _merge(self, name: str) -> None:
+        """Make one of Debian's links into /usr, as `lib32`, which few packages need."""
+        if not self.exists(name):
+            self.add_directory(f"usr/{name}")
+            self.add_link(name, f"usr/{name}")
 
     def replace(self, name: str, member: Member, content: Readable | None) -> None:
         """Add an entry that a machine has changed.

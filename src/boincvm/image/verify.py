@@ -2,7 +2,7 @@
 
 Hashing an image takes a good part of a second, too long for each run. So a sound image is
 remembered with the identity of each file (size, times, inode), and hashed again only when an
-identity has changed. Whoever can set ctime back can also alter this program.
+identity has changed. An attacker who can set ctime back can also alter this program.
 """
 
 from __future__ import annotations

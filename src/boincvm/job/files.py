@@ -5,11 +5,12 @@ opens the file.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from boincvm.job.model import InputFile, Job, MachineTask, OutputFile
 from boincvm.job.values import UnexpectedValueError, describe, filled_text
+from boincvm.portable_names import folded
 
 
 def relative_path(value: object) -> PurePosixPath:
@@ -41,6 +42,49 @@ def input_file(text: str, directory: Path) -> InputFile:
     return InputFile(source=Path(text), destination=PurePosixPath(inside))
 
 
+def input_files(text: str, directory: Path) -> list[InputFile]:
+    """Convert what the command line calls an input: a path, a pattern, or `.`.
+
+    `.` is all that is in `directory`. A pattern that matches nothing is taken for a name. Raises
+    UnexpectedValueError.
+    """
+    filled_text(text)
+    if os.path.normpath(text) == ".":
+        names = sorted(path.name for path in directory.iterdir())
+    elif has_pattern(text) and not os.path.lexists(directory / text):
+        import glob  # few inputs are patterns
+
+        # Unlike `Path.glob` it skips hidden files, as shells do, and takes absolute patterns.
+        names = sorted(glob.glob(text, root_dir=directory)) or [text]  # noqa: PTH207
+    else:
+        names = [text]
+    return [input_file(name, directory) for name in names]
+
+
+def has_pattern(text: str) -> bool:
+    """Tell whether a shell would look for names that match `text`."""
+    return any(sign in text for sign in "*?[")
+
+
+def output_of_option(text: str, *, replaces: bool) -> OutputFile:
+    """Convert what the command line calls an output: `NAME`, `NAME:DESTINATION` or a pattern.
+
+    A DESTINATION that ends with a slash is a directory, as that of a pattern always is. Raises
+    UnexpectedValueError.
+    """
+    name, separator, target = text.partition(":")
+    if not (name and separator and target):
+        name, target = text, ""
+    source, is_pattern = relative_path(name), has_pattern(name)
+    if not target:
+        destination = PurePosixPath() if is_pattern else source
+    else:
+        destination = relative_path(target)
+        if target.endswith("/") and not is_pattern:
+            destination /= source.name
+    return OutputFile(source, destination, is_pattern, not target, replaces)
+
+
 def output_file(text: str) -> OutputFile:
     """Convert `text` to a file beneath the guest's directory and the same path on the host.
 
@@ -57,6 +101,29 @@ def repeated_destination(destinations: Iterable[PurePosixPath]) -> int | None:
         if destination in seen:
             return index
         seen.add(destination)
+    return None
+
+
+def first_around(destinations: Sequence[PurePosixPath]) -> int | None:
+    """Return the index of the first directory in which an earlier one is, or None.
+
+    It could not be written any more, or would replace that.
+    """
+    seen: set[PurePosixPath] = set()
+    for index, destination in enumerate(destinations):
+        if destination in seen:
+            return index
+        seen.update(destination.parents)
+    return None
+
+
+def overlapping(path: PurePosixPath, others: Iterable[PurePosixPath]) -> PurePosixPath | None:
+    """Return the first of `others` that is `path`, in it, or has it in it, to any system."""
+    parts = folded(path)
+    for other in others:
+        count = min(len(parts), len(found := folded(other)))
+        if parts[:count] == found[:count]:
+            return other
     return None
 
 

@@ -39,6 +39,12 @@ class OutputFile(NamedTuple):
     """Relative to the job's directory in the guest."""
     destination: PurePosixPath
     """On the host; relative to `Job.directory`, and never outside it."""
+    is_pattern: bool = False
+    """Whether `source` is a pattern of the shell; `destination` is the directory for what matches,
+    beneath which a match keeps its path, or its last name if `keeps_path` is not set."""
+    keeps_path: bool = True
+    replaces: bool = False
+    """Whether a directory that exists at `destination` and is not empty is replaced."""
 
 
 class HostTask(NamedTuple):
@@ -131,6 +137,13 @@ def _is_beneath_work(path: PurePosixPath) -> bool:
     return path != GUEST_DIRECTORY and path.is_relative_to(GUEST_DIRECTORY)
 
 
+class PortForward(NamedTuple):
+    """A TCP port of the host's address 127.0.0.1 that leads to a port of a guest."""
+
+    host: int
+    guest: int
+
+
 Task = HostTask | MachineTask
 """The kinds of tasks. The third will be an appliance: a whole machine as the task. Code that
 distinguishes the kinds does so in a way that mypy checks."""
@@ -204,6 +217,10 @@ class Job(NamedTuple, Generic[AnyTask]):
     limits: Limits = Limits()
     name: str = ""
     """The machine's host name is derived from it; empty: the image's own host name."""
+    forwards: tuple[PortForward, ...] = ()
+    """Ports of the host that lead into its only machine, which then has a network."""
+    remote_desktop: bool = False
+    """Whether its only machine's screen can be seen by a remote desktop's client."""
     driver_requests: Mapping[str, DriverRequest] = _NO_REQUESTS
     """What it asks of drivers, by the machine's name, where it asks for something. That is no part
     of the shape: a checkpoint stays usable when it changes."""

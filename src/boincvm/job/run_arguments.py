@@ -9,12 +9,19 @@ from typing import TypeVar
 
 from boincvm.errors import UsageError
 from boincvm.job import values
-from boincvm.job.files import input_file, output_file, repeated_destination
-from boincvm.job.model import InputFile, Job, Limits, MachineShape, MachineTask
+from boincvm.job.files import (
+    first_around,
+    input_file,
+    input_files,
+    output_of_option,
+    relative_path,
+    repeated_destination,
+)
+from boincvm.job.model import InputFile, Job, Limits, MachineShape, MachineTask, PortForward
 
 COMMAND_ADVICE = "a command goes after --, like: boincvm run -- PROGRAM ARGUMENT; "
 
-_FROM_JOB_FILE_ONLY = ("input", "output", "env", "stdin")
+_FROM_JOB_FILE_ONLY = ("input", "output", "env", "stdin", "directory")
 
 Value = TypeVar("Value")
 
@@ -33,7 +40,10 @@ def job_from_arguments(arguments: argparse.Namespace) -> Job[MachineTask]:
         limit: float = arguments.time_limit
         job = job._replace(tasks=tuple(task._replace(time_limit=limit) for task in job.tasks))
     return job._replace(
-        machines={"": _machine(arguments, job.machine)}, limits=_limits(arguments, job.limits)
+        machines={"": _machine(arguments, job.machine)},
+        limits=_limits(arguments, job.limits),
+        forwards=_forwards(arguments),
+        remote_desktop=arguments.remote_desktop,
     )
 
 
@@ -59,7 +69,11 @@ def _job_of_file(arguments: argparse.Namespace) -> Job[MachineTask]:
         raise _usage(f"found {shown}, expected one job file, or -- before a command")
     from boincvm.job.toml import read_job
 
-    return read_job(path)
+    job = read_job(path)
+    if not arguments.replace:
+        return job
+    outputs = tuple(output._replace(replaces=True) for output in job.outputs)
+    return job._replace(outputs=outputs)
 
 
 def _job_of_command(arguments: argparse.Namespace) -> Job[MachineTask]:
@@ -68,8 +82,11 @@ def _job_of_command(arguments: argparse.Namespace) -> Job[MachineTask]:
         raise _usage("found nothing after --, expected a command")
     directory = Path.cwd()
     try:
-        inputs = [input_file(text, directory) for text in arguments.input or []]
-        outputs = tuple(output_file(text) for text in arguments.output or [])
+        inputs = _inputs(arguments, directory)
+        outputs = tuple(
+            output_of_option(text, replaces=arguments.replace) for text in arguments.output or []
+        )
+        where = None if arguments.directory is None else relative_path(arguments.directory)
         environment = _environment(arguments.env or [])
     except values.UnexpectedValueError as error:
         raise _usage(str(error)) from error
@@ -77,10 +94,32 @@ def _job_of_command(arguments: argparse.Namespace) -> Job[MachineTask]:
     if program is not None and not _is_among(program.destination, inputs):
         inputs.append(program)
     _refuse_repetition("--input", [file.destination for file in inputs])
-    _refuse_repetition("--output", [file.destination for file in outputs])
+    destinations = [file.destination for file in outputs if not file.is_pattern]
+    _refuse_repetition("--output", destinations)
+    around = first_around(destinations)
+    if around is not None:
+        directory_name = values.describe(str(destinations[around]))
+        raise _usage(
+            f"found --output {directory_name} after one that is in it, expected it before that"
+        )
     stdin = None if arguments.stdin is None else Path(arguments.stdin)
-    task = MachineTask(argv=tuple(argv), environment=environment, stdin=stdin)
+    task = MachineTask(tuple(argv), environment=environment, directory=where, stdin=stdin)
     return Job(tasks=(task,), directory=directory, inputs=tuple(inputs), outputs=outputs)
+
+
+def _inputs(arguments: argparse.Namespace, directory: Path) -> list[InputFile]:
+    """Return the inputs, without the results of `boincvm map` unless they are named.
+
+    Other items write there meanwhile. Raises UnexpectedValueError.
+    """
+    results: Path | None = getattr(arguments, "results", None)
+    written = None if results is None else os.path.normpath(directory / results)
+    return [
+        file
+        for text in arguments.input or []
+        for file in input_files(text, directory)
+        if file.source == Path(text) or os.path.normpath(directory / file.source) != written
+    ]
 
 
 def _program_of_the_host(program: str, directory: Path) -> InputFile | None:
@@ -108,13 +147,25 @@ def _environment(pairs: list[str]) -> Mapping[str, str]:
     return MappingProxyType(environment)
 
 
+def _forwards(arguments: argparse.Namespace) -> tuple[PortForward, ...]:
+    forwards: list[PortForward] = arguments.publish or []
+    if forwards and arguments.network is False:
+        raise _usage("found both --publish and --no-network, expected one of them")
+    ports = [forward.host for forward in forwards]
+    for port in ports:
+        if ports.count(port) > 1:
+            raise _usage(f"found two --publish with the host's port {port}, expected one")
+    return tuple(forwards)
+
+
 def _machine(arguments: argparse.Namespace, base: MachineShape) -> MachineShape:
+    network = True if arguments.publish else arguments.network
     return MachineShape(
         image=_given_or(arguments.image, base.image),
         memory=_given_or(arguments.memory, base.memory),
         cpus=_given_or(arguments.cpus, base.cpus),
         disk=_given_or(arguments.disk, base.disk),
-        network=_given_or(arguments.network, base.network),
+        network=_given_or(network, base.network),
     )
 
 

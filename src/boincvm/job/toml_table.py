@@ -1,15 +1,15 @@
 """A TOML file whose errors name the line: `FILE:LINE: found X, expected Y`."""
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from boincvm.errors import JobFileError
 from boincvm.job.toml_lines import Position, line_numbers, longest_key, tokens
 from boincvm.job.values import UnexpectedValueError, describe
+from boincvm.similar_names import did_you_mean
 
 LARGEST_FILE = 1 << 20
 """Bytes."""
@@ -23,18 +23,31 @@ Value = TypeVar("Value")
 Default = TypeVar("Default")
 
 
+class Kind(NamedTuple):
+    """What a file is, for messages."""
+
+    name: str
+    page: str
+    """The page of the documentation that lists its keys."""
+
+
+JOB = Kind("a job file", "job-toml")
+
+
 class Source:
     """The file: its name, and the line of every value."""
 
-    def __init__(self, path: Path, lines: Mapping[Position, int]) -> None:
+    def __init__(self, path: Path, lines: Mapping[Position, int], kind: Kind = JOB) -> None:
         self._path = path
         self._lines = lines
+        self._kind = kind
 
     def fault(self, position: Position, found: str, expected: str) -> JobFileError:
         """Return the error for what is at `position`, or around it if nothing is there."""
         while position and position not in self._lines:
             position = position[:-1]
-        return _fault(self._path, self._lines.get(position, 1), found, expected)
+        line = self._lines.get(position, 1)
+        return _fault(self._path, line, found, expected, kind=self._kind)
 
     def convert(
         self, position: Position, value: object, convert: Callable[[object], Value]
@@ -69,11 +82,11 @@ class Table:
                 continue
             advice = ""
             tables = [table for table, keys in elsewhere.items() if key in keys]
-            close = difflib.get_close_matches(key[:64], known, n=1)
+            similar = did_you_mean(key, known).strip()
             if tables:
                 advice = f" (did you mean {key} in {tables[0]}?)"
-            elif close:
-                advice = f" (did you mean {close[0]}?)"
+            elif similar:
+                advice = f" ({similar})"
             raise self.fault(key, f"the unknown key {describe(key)}", ", ".join(known) + advice)
 
     def get(
@@ -129,40 +142,42 @@ class Entry:
         return self._source.fault(self._position, found, expected)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, kind: Kind = JOB) -> Table:
     """Return the file's outermost table. Raises JobFileError, whatever the file contains."""
-    text = _read_text(path)
+    text = _read_text(path, kind)
     dots, line = longest_key(text)
     if dots > _MOST_DOTS:
-        raise _fault(path, line, f"a key with {dots} dots", f"at most {_MOST_DOTS}")
+        raise _fault(path, line, f"a key with {dots} dots", f"at most {_MOST_DOTS}", kind=kind)
     try:
         document = tomllib.loads(text)
-        return Table(Source(path, line_numbers(text)), (), document)
+        return Table(Source(path, line_numbers(text), kind), (), document)
     except RecursionError as error:
-        raise _fault(path, 1, "too many brackets inside brackets", "a few") from error
+        raise _fault(path, 1, "too many brackets inside brackets", "a few", kind=kind) from error
     except tomllib.TOMLDecodeError as error:
         raise _syntax_fault(path, text, error) from error
     except ValueError as error:  # from int(), for a number that is too long
         line = next((t.line for t in tokens(text) if len(t.text) > _LONGEST_NUMBER), 1)
-        raise _fault(path, line, "a number that is too long", "a shorter one") from error
+        found = "a number that is too long"
+        raise _fault(path, line, found, "a shorter one", kind=kind) from error
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, kind: Kind) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise JobFileError(
-            f"{_shown(path)}: found no readable file ({error.strerror}), expected a job file",
-            hint="docs/job-toml.md shows one to start from",
+            f"{_shown(path)}: found no readable file ({error.strerror}), expected {kind.name}",
+            hint=f"boincvm help {kind.page} shows one to start from",
         ) from error
     if len(content) > LARGEST_FILE:
-        raise _fault(path, 1, "more than 1 MiB", "a job file of at most 1 MiB")
+        raise _fault(path, 1, "more than 1 MiB", f"{kind.name} of at most 1 MiB", kind=kind)
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _fault(path, line, f"the byte {content[error.start]:#04x}", "UTF-8 text") from error
+        found = f"the byte {content[error.start]:#04x}"
+        raise _fault(path, line, found, "UTF-8 text", kind=kind) from error
 
 
 def _syntax_fault(path: Path, text: str, error: tomllib.TOMLDecodeError) -> JobFileError:
@@ -180,10 +195,12 @@ def _syntax_fault(path: Path, text: str, error: tomllib.TOMLDecodeError) -> JobF
     )
 
 
-def _fault(path: Path, line: int, found: str, expected: str, hint: str = "") -> JobFileError:
+def _fault(
+    path: Path, line: int, found: str, expected: str, hint: str = "", *, kind: Kind = JOB
+) -> JobFileError:
     return JobFileError(
         f"{_shown(path)}:{line}: found {found}, expected {expected}",
-        hint=hint or "docs/job-toml.md lists every key",
+        hint=hint or f"boincvm help {kind.page} lists every key",
     )
 
 

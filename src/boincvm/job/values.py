@@ -7,7 +7,9 @@ The caller adds where it was found.
 import re
 
 from boincvm.durations import parse_duration
-from boincvm.job.model import GIB, MIB, CheckpointNeed
+from boincvm.job.model import GIB, MIB, CheckpointNeed, PortForward
+from boincvm.json_value import is_whole
+from boincvm.portable_names import is_portable_part
 from boincvm.sizes import format_size, parse_size
 
 TIB = 1024 * GIB
@@ -20,6 +22,7 @@ LONGEST_DURATION = 3650 * 86400.0
 _LONGEST_SIZE_TEXT = 32
 _LONGEST_SHOWN = 60
 _DRIVER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+_PORTS = re.compile(r"([0-9]{1,5}):([0-9]{1,5})", re.ASCII)
 _IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -101,15 +104,16 @@ def flag(value: object) -> bool:
 
 def memory(value: object) -> int:
     """Read an amount of memory; return bytes."""
-    return _size(value, MEMORY_BOUNDS)
+    return size_between(value, MEMORY_BOUNDS)
 
 
 def disk(value: object) -> int:
     """Read an amount of disk space; return bytes."""
-    return _size(value, DISK_BOUNDS)
+    return size_between(value, DISK_BOUNDS)
 
 
-def _size(value: object, bounds: tuple[int, int]) -> int:
+def size_between(value: object, bounds: tuple[int, int]) -> int:
+    """Read a size within `bounds`, the least and the most bytes; return bytes."""
     least, most = bounds
     expected = f"a size from {format_size(least)} to {format_size(most)}, like '512M' or '2G'"
     # Longer or other text cannot be a size, and must not become an infinite number.
@@ -126,9 +130,20 @@ def _size(value: object, bounds: tuple[int, int]) -> int:
 
 def cpus(value: object) -> int:
     """Read a number of virtual processors."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CPUS:
+    if not is_whole(value, 1, MOST_CPUS):
         raise UnexpectedValueError(describe(value), f"a whole number from 1 to {MOST_CPUS}")
     return value
+
+
+def port_forward(value: object) -> PortForward:
+    """Read a port of the host and one of the guest, like `8080:80`."""
+    match = _PORTS.fullmatch(value) if isinstance(value, str) else None
+    ports = [int(number) for number in match.groups()] if match else []
+    if not ports or not all(1 <= port <= 65535 for port in ports):
+        raise UnexpectedValueError(
+            describe(value), "a port of the host and one of the guest, like '8080:80'"
+        )
+    return PortForward(*ports)
 
 
 def duration(value: object) -> float:
@@ -156,6 +171,9 @@ def image_name(value: object) -> str:
         raise UnexpectedValueError(
             describe(value), "an image's name: up to 64 of a-z 0-9 . _ -, a letter or digit first"
         )
+    if not is_portable_part(name):
+        expected = "an image's name without a dot at its end, and no device of Windows' such as nul"
+        raise UnexpectedValueError(describe(value), expected)
     return name
 
 

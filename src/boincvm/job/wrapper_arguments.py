@@ -14,6 +14,29 @@ _MOST_DEVICES = 1 << 16
 _LONGEST_PERIOD = 3650 * 86400.0
 _LARGEST_MEMORY = float(1 << 24)
 """MiB."""
+HELP = """\
+usage: boincvm-wrapper [OPTION ...]
+
+A BOINC client starts it in place of BOINC's wrapper, in the directory of a task; it runs the
+job.xml there. Without a client it runs it just the same, in any directory that has job.xml and
+its files under their logical names.
+
+options, those of BOINC's wrapper:
+  --nthreads N               processors for the job's programs
+  --device N                 number of the GPU
+  --memory_size_mb N         memory of machines whose size is not in job.xml
+  --trickle SECONDS          send trickle-up messages with the run time so often
+  --sporadic                 the application computes now and then
+  --use_tstp                 suspend programs by SIGTSTP
+  --passthrough_child ARGUMENT ...
+                             append all that follows to the programs' command lines
+  --passthrough_all          pass everything to the programs, also these options
+  -v, --version              print the version
+  -h, --help                 print this, if it is the only argument
+
+boincvm help run-under-boinc tells how to make an application, boincvm help job-xml what job.xml
+may have.
+"""
 _HINT = (
     "the wrapper's own arguments: --nthreads N, --device N, --memory_size_mb N, --trickle SECONDS, "
     "--sporadic, --use_tstp, --version, --passthrough_all, --passthrough_child ARGUMENT…"
@@ -34,6 +57,7 @@ class WrapperArguments(NamedTuple):
     is_sporadic: bool = False
     use_tstp: bool = False
     show_version: bool = False
+    show_help: bool = False
     child_arguments: tuple[str, ...] = ()
     """Appended to the command lines of tasks with `append_cmdline_args`: all that follows
     `--passthrough_child`; with `--passthrough_all` everything that the wrapper was given, even its
@@ -74,6 +98,8 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
         is_sporadic="--sporadic" in flags,
         use_tstp="--use_tstp" in flags,
         show_version=not flags.isdisjoint(("--version", "-v")),
+        # Among others it is an argument for a program, as with BOINC's wrapper.
+        show_help=list(argv) in (["--help"], ["-h"]),
         child_arguments=child_arguments,
         unknown=tuple(unknown),
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from boincvm.errors import JobFileError
 from boincvm.job.values import describe
 from boincvm.lenient_xml import Element
+from boincvm.portable_names import is_portable_part
 
 MOST_IGNORED = 50
 """Most remarks to keep about what has no effect."""
@@ -22,7 +23,10 @@ _INTEGER = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*))")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _SEPARATOR = re.compile(r"[/\\]")
 _DRIVE = re.compile(r"[A-Za-z]:")
-_FILE_NAME = "the name of a file in the slot: relative, without '..' and without empty parts"
+_FILE_NAME = (
+    "the name of a file in the slot: relative, without '..' and empty parts, and one that Windows"
+    " can store, too"
+)
 
 
 class Source:
@@ -35,7 +39,7 @@ class Source:
     def fault(self, line: int, found: str, expected: str) -> JobFileError:
         return JobFileError(
             f"{self._name}:{line}: found {found}, expected {expected}",
-            hint="docs/job-xml.md lists every element",
+            hint="boincvm help job-xml lists every element",
         )
 
     def ignore(self, line: int, what: str, expected: str) -> None:
@@ -86,7 +90,7 @@ class Fields:
         if element.children:
             child = element.children[0]
             found = f"the element {describe(child.name)} in <{element.name}>"
-            raise self.source.fault(child.line, found, "text (a < in it is written &lt;)")
+            raise self.source.fault(child.line, found, "text (write < as &lt;)")
         return element.text
 
     def switch(self, name: str) -> bool | None:
@@ -204,7 +208,8 @@ def is_file_name(text: str) -> bool:
     """Tell whether `text` is relative and stays in its directory, on Unix and on Windows."""
     parts = _SEPARATOR.split(text)
     is_plain = "" not in parts and ".." not in parts and parts[-1] != "."
-    return is_plain and not _DRIVE.match(text) and "\0" not in text and len(text) <= _LONGEST_NAME
+    is_portable = all(part == "." or is_portable_part(part) for part in parts)
+    return is_plain and is_portable and len(text) <= _LONGEST_NAME
 
 
 def is_directory(text: str) -> bool:

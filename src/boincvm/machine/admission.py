@@ -4,7 +4,7 @@ Each machine has a seat: a file in `machines/` of the cache directory, locked by
 runs it. The kernel releases the lock when that process ends, however it ends, so a seat that is not
 locked belongs to nobody, and the next machine removes it.
 
-    machines/lock             held for a moment by whoever counts the seats
+    machines/lock             held briefly while the seats are counted
     machines/MEMORY-…         a seat: the guest's memory in bytes, and a random word
     machines/boot-N           held by a machine that boots
 """
@@ -15,8 +15,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from boincvm.errors import host_error
-from boincvm.host.locks import exclusive, open_lock, try_lock
+from boincvm.errors import UsageError, host_error
+from boincvm.host.locks import exclusive, open_lock, remove_locked_file, try_lock
 from boincvm.host.resources import processors, total_memory
 from boincvm.hypervisor.preferences import read_preferences
 from boincvm.machine.errors import NotEnoughRoomError
@@ -41,7 +41,7 @@ class Admission:
         try:
             self._sit_down(memory)
         except OSError as error:
-            raise host_error("a machine's place among others cannot be noted", error) from error
+            raise host_error("the machine cannot be recorded as running", error) from error
 
     def _sit_down(self, memory: int) -> None:
         preferences = read_preferences()
@@ -56,10 +56,9 @@ class Admission:
         """Give the seat, and the turn to boot, back. Idempotent."""
         self.end_boot()
         if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
             with suppress(OSError):  # the next machine removes it
-                self._seat.unlink()
-            os.close(self._descriptor)
-            self._descriptor = -1
+                remove_locked_file(self._seat, descriptor)
 
     def __del__(self) -> None:
         """Do `end`: a machine that nobody has closed keeps no place while this process lives on."""
@@ -82,13 +81,46 @@ class Admission:
         if self._turn >= 0 or self.try_boot():
             return
         number = int.from_bytes(os.urandom(2)) % processors()
-        self._turn = await _locked(self._directory / f"{_BOOT}{number}")
+        from boincvm.host.lock_queue import wait_for_lock  # it imports asyncio
+
+        self._turn = await wait_for_lock(self._directory / f"{_BOOT}{number}")
 
     def end_boot(self) -> None:
         """Give the turn back. Idempotent."""
         if self._turn >= 0:
             os.close(self._turn)
             self._turn = -1
+
+
+def most_machines(memory: int) -> int:
+    """Return how many machines of `memory` bytes the preferences allow at once; at least 1.
+
+    Raises HostError.
+    """
+    preferences = read_preferences()
+    by_memory = (preferences.memory or total_memory()) // memory
+    return max(min(by_memory, preferences.machines or by_memory), 1)
+
+
+def check_fits_host(memory: int, cpus: int) -> None:
+    """Check that this host could run such a machine if it ran no other.
+
+    Raises NotEnoughRoomError, UsageError, PreferencesError.
+    """
+    _check_memory(memory, read_preferences().memory or total_memory())
+    check_processors(cpus)
+
+
+def check_processors(cpus: int) -> None:
+    """Check that a machine has no more processors than the host: it would be slow, not faster.
+
+    An emulated one would boot for minutes. Raises UsageError.
+    """
+    if cpus > processors():
+        raise UsageError(
+            f"the machine asks for {cpus} processors, and this host has {processors()}",
+            hint=f"give it at most {processors()}: --cpus, or cpus in a job file",
+        )
 
 
 def remove_stale_seats() -> int:
@@ -115,14 +147,12 @@ def _used(directory: Path) -> list[int]:
     used = []
     for seat in _seats(directory):
         descriptor = open_lock(seat)
-        try:
-            if try_lock(descriptor):
-                seat.unlink()
-            else:
-                size = seat.name.partition("-")[0]
-                used.append(int(size) if size.isdecimal() else 0)
-        finally:
+        if try_lock(descriptor):
+            remove_locked_file(seat, descriptor)
+        else:
             os.close(descriptor)
+            size = seat.name.partition("-")[0]
+            used.append(int(size) if size.isdecimal() else 0)
     return used
 
 
@@ -130,41 +160,24 @@ def _check(memory: int, used: list[int], most: int | None, most_memory: int) -> 
     """Raise NotEnoughRoomError if one more machine would be too much."""
     if most is not None and len(used) >= most:
         raise NotEnoughRoomError(
-            "as many of your machines run on this host as your preferences allow"
-            f" (machines = {most})",
-            hint="wait until one ends, or allow more: machines in preferences.toml",
+            f"your preferences allow no more machines on this host (machines = {most})",
+            hint="wait until one ends, or raise `machines` in preferences.toml",
         )
+    _check_memory(memory, most_memory)
     if sum(used) + memory > most_memory:
         raise NotEnoughRoomError(
             f"the machine asks for {format_size(memory)} of memory, your other machines have"
             f" {format_size(sum(used))}, and together they may have {format_size(most_memory)}",
-            hint=f"{'wait until one ends, or ' if used else ''}give it less memory;"
+            hint="wait until one ends, or give it less memory;"
             " preferences.toml may set another limit",
         )
 
 
-async def _locked(path: Path) -> int:
-    """Wait until nobody has the lock `path`; return a descriptor that holds it. Raises OSError."""
-    import asyncio
-
-    from boincvm.host.locks import lock
-    from boincvm.side_thread import in_side_thread
-
-    descriptor = open_lock(path)
-    abandoned = False
-
-    def wait() -> None:
-        try:
-            lock(descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if abandoned:  # nobody wants it any more, and this process may live on
-            os.close(descriptor)
-
-    try:
-        await in_side_thread(wait)
-    except asyncio.CancelledError:
-        abandoned = True
-        raise
-    return descriptor
+def _check_memory(memory: int, most_memory: int) -> None:
+    if memory > most_memory:
+        raise NotEnoughRoomError(
+            f"the machine asks for {format_size(memory)} of memory, and all machines on this host"
+            f" together may have {format_size(most_memory)}",
+            hint="give it less: --memory, or memory in a job file; preferences.toml may set"
+            " another limit",
+        )

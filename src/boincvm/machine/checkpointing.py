@@ -28,18 +28,24 @@ async def write_checkpoint(
     last: bool,
     hold: bool = False,
     record_layers: RecordLayers | None = None,
+    begins: Callable[[], None] | None = None,
     steps: Sequence[int] = (),
 ) -> tuple[SavedMachine, T]:
     """Write a checkpoint of `machine` to disk: its files first, then its manifest.
 
     `inspect` is called while the guest is quiet. It returns the running task, for the manifest, and
-    anything else that the caller wants to know about that moment. `last`, `hold`, `record_layers`:
-    see `ManagedMachine.save`; `steps`: see `SavedMachine`. Raises HypervisorError, GuestError,
-    OSError.
+    anything else that the caller wants to know about that moment. `last`, `hold`, `record_layers`,
+    `begins`: see `ManagedMachine.save`; `steps`: see `SavedMachine`. Raises HypervisorError,
+    GuestError, OSError.
     """
     directory = machine.spec.directory
     checkpoint, link, (task, seen) = await machine.save(
-        next_number(directory), inspect, last=last, hold=hold, record_layers=record_layers
+        next_number(directory),
+        inspect,
+        last=last,
+        hold=hold,
+        record_layers=record_layers,
+        begins=begins,
     )
     saved = SavedMachine(
         checkpoint=checkpoint,

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from boincvm.errors import ProgramStartError
 from boincvm.guestlink.put import put_tree
-from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.guest_commands import LONG, run_in_guest
 from boincvm.machine.session import Session
 
 SCRIPT = "boincvm_guest_package.py"
@@ -47,7 +47,7 @@ class GuestPackages:
     async def _put(self, path: Path, name: str) -> None:
         await put_tree(
             self._session.link,
-            self._session.window,
+            self._session.transfer_disk,
             Path(path.name),
             _DIRECTORY / name,
             directory=path.parent,
@@ -55,7 +55,7 @@ class GuestPackages:
 
     async def _run(self, *arguments: str) -> None:
         command = ["python3", "-I", "-S", str(_DIRECTORY / SCRIPT), *arguments]
-        output = await run_in_guest(self._session, command)
+        output = await run_in_guest(self._session, command, within=LONG)
         if output is not None:
             raise ProgramStartError(
                 f"the guest could not {arguments[0]} a package: {output}",

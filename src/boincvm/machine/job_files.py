@@ -1,6 +1,6 @@
 """Copies a job's files into a machine and back."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from boincvm.errors import OutputFileError
@@ -8,6 +8,7 @@ from boincvm.guestlink.display import Progress, no_progress
 from boincvm.guestlink.get import all_of, check_destination, get_tree
 from boincvm.guestlink.put import check_source, put_tree
 from boincvm.job.model import InputFile, OutputFile
+from boincvm.machine.output_destinations import Found, distinct
 from boincvm.machine.session import Session
 
 MAXIMUM_OUTPUT = 1 << 40
@@ -25,7 +26,9 @@ def check_files(
     for item in inputs:
         check_source(directory, item.source)
     for output in outputs:
-        check_destination(*_beneath(directory, output.destination))
+        if not output.is_pattern:
+            root, path = _beneath(directory, output.destination)
+            check_destination(root, path, replaces=output.replaces)
 
 
 async def copy_in(
@@ -38,7 +41,7 @@ async def copy_in(
     for item in inputs:
         await put_tree(
             session.link,
-            session.window,
+            session.transfer_disk,
             item.source,
             item.destination,
             directory=directory,
@@ -53,23 +56,41 @@ async def copy_out(
     *,
     maximum_bytes: int = MAXIMUM_OUTPUT,
     progress: Progress = no_progress,
+    taken: Collection[PurePosixPath] = (),
 ) -> OutputFileError | None:
     """Bring back all `outputs` that exist, each of at most `maximum_bytes`.
 
-    Returns an error that names all others, or None. Raises HostDiskFullError, GuestError.
+    `taken`: destinations that nothing that matches a pattern may have. Returns an error that names
+    all others, or None. Raises HostDiskFullError, GuestError.
     """
     missing: list[OutputFileError] = []
-    for item in outputs:
+    found: list[Found] = []
+    for output in outputs:
+        if not output.is_pattern:
+            found.append(Found(output, output))
+            continue
+        from boincvm.machine.output_patterns import matching_outputs  # few outputs are patterns
+
+        try:
+            matches = await matching_outputs(session, output, taken)
+        except OutputFileError as error:
+            missing.append(error)
+        else:
+            found += (Found(output, item) for item in matches)
+    items, clashes = distinct(found)
+    missing += clashes
+    for item in items:
         root, destination = _beneath(directory, item.destination)
         try:
             await get_tree(
                 session.link,
-                session.window,
+                session.transfer_disk,
                 item.source,
                 destination,
                 directory=root,
                 maximum_bytes=maximum_bytes,
                 progress=progress,
+                replaces=item.replaces,
             )
         except OutputFileError as error:
             missing.append(error)
@@ -78,6 +99,7 @@ async def copy_out(
 
 def _beneath(directory: Path, path: PurePosixPath) -> tuple[Path, PurePosixPath]:
     """Return the directory from which `path` is reached without links, and the path from there."""
-    if path.is_absolute():  # it has been resolved, and contains no links
-        return Path(path.parent), PurePosixPath(path.name)
+    there = Path(path)  # with a drive on Windows
+    if there.is_absolute():  # it has been resolved, and contains no links
+        return there.parent, PurePosixPath(there.name)
     return directory, path

@@ -7,10 +7,15 @@ disk while it runs or when it ends.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TypeVar
 
-from boincvm.errors import GuestError, HypervisorError, HypervisorKilledError
+from boincvm.errors import (
+    GuestError,
+    HostDiskFullError,
+    HypervisorError,
+    HypervisorKilledError,
+)
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import (
     Checkpoint,
@@ -22,8 +27,10 @@ from boincvm.hypervisor.contract import (
     MachineSpec,
     MachineState,
     RecordLayers,
+    RemoteDesktopAccess,
 )
 from boincvm.machine.admission import Admission
+from boincvm.machine.checkpoint_turn import CheckpointTurn
 from boincvm.machine.end import end_error
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.resources import MemoryHold, Usage, resident
@@ -80,6 +87,7 @@ class ManagedMachine:
         """The machine stays paused until its guest has been given its new identity."""
         self._watch = Stopwatch()
         self._busy = asyncio.Lock()  # held while the machine changes its state
+        self._turn = CheckpointTurn()
         self._usage = Usage()
         self._memory = MemoryHold(spec.memory)
 
@@ -110,7 +118,7 @@ class ManagedMachine:
     def is_up(self) -> bool:
         """Tell whether it runs or is paused, and nothing has been seen of its end or its link's."""
         session = self._session
-        return session is not None and self._is_running_or_paused and not session.is_ending
+        return session is not None and self._state.is_active and not session.is_ending
 
     @property
     def disk_layers(self) -> tuple[str, ...]:
@@ -137,7 +145,8 @@ class ManagedMachine:
 
         A source that fails is discarded, and `rejected` tells why. No other source is tried if the
         machine has been killed or the failure is not the source's fault: HypervisorKilledError,
-        HostDiskFullError, HypervisorMissingError, UsageError and OSError are raised at once. Raises
+        HypervisorMissingError, UsageError and OSError are raised at once. So is HostDiskFullError,
+        except for a copy, which may need more of the disk than a boot and is not discarded. Raises
         the last source's HypervisorError, GuestError or SavedMachineError. Raises
         NotEnoughRoomError if there are as many machines as may be (admission.py).
         """
@@ -153,6 +162,11 @@ class ManagedMachine:
                     self.rejected.append(Rejected(str(source), error.reason))
             except HypervisorKilledError:
                 raise
+            except HostDiskFullError as error:
+                if self._is_killed or not source.may_need_more_disk or source is sources[-1]:
+                    raise
+                self.rejected.append(Rejected(str(source), error.message))
+                await self._abandon(source)
             except (HypervisorError, GuestError, SavedMachineError) as error:
                 if self._is_killed:
                     raise
@@ -160,6 +174,7 @@ class ManagedMachine:
                     source.reraise(error)
                 self.rejected.append(Rejected(str(source), error.message))
                 await self._abandon(source)
+                source.discard()
             else:
                 return
         why = f": {self.rejected[-1].reason}" if self.rejected else ""
@@ -225,7 +240,7 @@ class ManagedMachine:
             raise end_error(_KILLED_BY_OWNER)
 
     async def _abandon(self, source: StartSource) -> None:
-        """Undo the failed start from `source`, and discard the source."""
+        """Undo the failed start from `source`."""
         await self._stop_watching()
         self.host_seconds()  # the last chance to measure it
         self._usage.start_process()
@@ -235,7 +250,6 @@ class ManagedMachine:
         if self._machine is not None:
             await (self._machine.stop() if source.keeps_files else self._machine.destroy())
             self._machine = self._source = None
-        source.discard()
         self.spec.directory.mkdir(mode=0o700, exist_ok=True)
 
     async def wake(self) -> None:
@@ -261,7 +275,10 @@ class ManagedMachine:
         try:
             await asyncio.wait((answer, alarm), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                what = f"the guest's agent did not answer within {limit:g} s of the start"
+                from boincvm.machine.screenshot import keep_screenshot  # rarely needed
+
+                picture = await keep_screenshot(self._required())
+                what = f"the guest's agent did not answer within {limit:g} s of the start{picture}"
                 end = MachineEnd(EndCause.NEVER_BOOTED, what, self._settings.boot_hint)
                 self.session.conclude(end)
                 raise end_error(end)
@@ -280,9 +297,10 @@ class ManagedMachine:
     async def suspend(self) -> None:
         """Pause the machine as soon as it exists; calling it again is harmless."""
         self._should_pause = True
+        self.give_up_turn("the machine is suspended")
         self._watch.pause()
         if self._admission is not None:
-            self._admission.end_boot()  # others may boot while it stands still
+            self._admission.end_boot()  # others may boot while it is paused
         await self._apply()
 
     async def resume(self) -> None:
@@ -293,7 +311,7 @@ class ManagedMachine:
 
     async def _apply(self) -> None:
         async with self._busy:
-            if self._session is None or not self._is_running_or_paused:
+            if self._session is None or not self._state.is_active:
                 return
             machine, link = self._required(), self._session.link
             if self._should_pause or self._must_wake:
@@ -306,10 +324,6 @@ class ManagedMachine:
                     link.expect_beats(self._settings.limits.silence)
                 if was_paused and (self._is_answering or isinstance(self._source, Restore)):
                     link.set_clock()
-
-    @property
-    def _is_running_or_paused(self) -> bool:
-        return self._state in (MachineState.RUNNING, MachineState.PAUSED)
 
     def set_clock(self) -> None:
         """Set the guest's clock to the host's time, if the guest is running."""
@@ -324,6 +338,7 @@ class ManagedMachine:
         last: bool,
         hold: bool = False,
         record_layers: RecordLayers | None = None,
+        begins: Callable[[], None] | None = None,
     ) -> tuple[Checkpoint, dict[str, object], T]:
         """Save the machine to disk as it is now; with `last` it ends, otherwise it runs on.
 
@@ -334,7 +349,38 @@ class ManagedMachine:
         Returns the checkpoint with this number, the guest link's state, and what `inspect` returns
         while the guest is quiet. Raises HypervisorError, GuestError: the machine is then watched as
         before, and after a failed `last`, `go_on` lets it run.
+
+        It waits until no other machine of this host is being checkpointed, and has done nothing to
+        the machine before that; then it calls `begins`. `last` does not wait. See `give_up_turn`.
         """
+        if last:
+            self.give_up_turn("the machine is saved for the last time")
+        async with nullcontext() if last else self._turn.taken():
+            if begins is not None:
+                begins()
+            return await self._save(number, inspect, last, hold, record_layers)
+
+    @property
+    def waits_for_turn(self) -> bool:
+        """Tell whether a save waits for other machines' checkpoints; it has done nothing yet."""
+        return self._turn.is_waiting
+
+    def give_up_turn(self, why: str) -> None:
+        """Have a save that still waits for other machines' checkpoints raise HypervisorError."""
+        self._turn.give_up(why)
+
+    def turn_not_waited_for(self, why: str) -> AbstractContextManager[None]:
+        """Do `give_up_turn`, also for each save that would begin to wait within the block."""
+        return self._turn.not_waited_for(why)
+
+    async def _save(
+        self,
+        number: int,
+        inspect: Callable[[], T],
+        last: bool,
+        hold: bool,
+        record_layers: RecordLayers | None,
+    ) -> tuple[Checkpoint, dict[str, object], T]:
         async with self._busy:
             machine, link = self._required(), self.session.link
             checkpointing = machine.checkpointing
@@ -349,7 +395,7 @@ class ManagedMachine:
                 if last:
                     self._is_answering = False
                 else:
-                    await self._go_on(link)
+                    await self._run_on(link)
                 raise
             state, seen = link.state(), inspect()
             try:
@@ -365,13 +411,20 @@ class ManagedMachine:
                     self._watch_session()
                 # Report the original error, not one that it causes here.
                 with suppress(GuestError, HypervisorError):
-                    await self._go_on(link)
+                    await (self._go_on(link) if last else self._run_on(link))
                 raise
             if not last:
-                await self._go_on(link)
+                await self._run_on(link)
                 if hold:
                     checkpoint = checkpoint._replace(pause=time.monotonic() - begin)
             return checkpoint, state, seen
+
+    async def _run_on(self, link: GuestLink) -> None:
+        """Let it run again, unless it was suspended before the save or during it."""
+        await self._go_on(link)
+        if self._should_pause:
+            link.expect_beats(None)
+            await self._required().pause()
 
     async def _go_on(self, link: GuestLink) -> None:
         self._is_quiesced = False
@@ -381,13 +434,16 @@ class ManagedMachine:
         finally:  # otherwise a silent guest would never be noticed
             link.expect_beats(self._settings.limits.silence)
 
-    async def go_on(self) -> None:
-        """Let it run again after a save that failed. Raises HypervisorError, GuestError."""
+    async def go_on(self, *, paused: bool = False) -> None:
+        """Let it run again after a save that failed, or be `paused` as before it.
+
+        Raises HypervisorError, GuestError.
+        """
         async with self._busy:
             if self._is_quiesced:
                 await self._go_on(self.session.link)
                 self._is_answering = True
-        await self.resume()
+        await (self.suspend() if paused else self.resume())
 
     async def freeze(self) -> None:
         """Turn this machine into a golden snapshot.
@@ -411,7 +467,8 @@ class ManagedMachine:
         return await self.session.ended()
 
     async def close(self, *, keep: bool = False) -> None:
-        """End the machine, and remove its files unless `save` is set or it is saved."""
+        """End the machine, and remove its files unless `keep` is set or it is saved."""
+        self.give_up_turn("the machine is ended")
         await self._stop_watching()
         self.host_seconds()  # the last chance to measure it
         try:
@@ -431,6 +488,7 @@ class ManagedMachine:
     async def kill(self) -> None:
         """End the machine immediately, whatever else is in progress."""
         self._is_killed = True
+        self.give_up_turn("the machine is ended")
         await self._stop_watching()
         self.host_seconds()
         if self._machine is not None:
@@ -468,6 +526,12 @@ class ManagedMachine:
         """Return the bytes of memory that it was created with."""
         return self.spec.memory
 
+    @property
+    def remote_desktop(self) -> RemoteDesktopAccess | None:
+        """Return how to reach its remote desktop, None if it has none."""
+        desktop = self._machine.remote_desktop if self._machine is not None else None
+        return desktop.access if desktop is not None else None
+
     async def hold_memory(
         self, choose: Callable[[GuestMemory | None], int | None], settle_time: float
     ) -> int | None:
@@ -478,7 +542,7 @@ class ManagedMachine:
         """
         async with self._busy:
             balloon = self._machine.balloon if self._machine is not None else None
-            if balloon is None or not self._is_running_or_paused:
+            if balloon is None or not self._state.is_active:
                 return None
             return await self._memory.hold(balloon, choose, settle_time)
 

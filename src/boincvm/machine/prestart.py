@@ -6,8 +6,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from boincvm.gc_freeze import late_imports
-from boincvm.guestlink.attach_frame import attach_frame
-from boincvm.hypervisor.contract import MachineSpec, Prestart
 from boincvm.hypervisor.registry import open_driver, prestart
 from boincvm.image.store import Image
 from boincvm.machine.admission import Admission
@@ -17,8 +15,10 @@ from boincvm.machine.spec import clone_identity_for
 from boincvm.machine.start_source import Boot, Clone, StartSource
 
 if TYPE_CHECKING:
+    from boincvm.hypervisor.contract import Prestart
+    from boincvm.hypervisor.machine_spec import MachineSpec
     from boincvm.machine.managed import ManagedMachine
-from boincvm.machine.settings import Settings
+    from boincvm.machine.settings import Settings
 
 
 class Prestarted:
@@ -59,6 +59,9 @@ class Prestarted:
         self._prestart = early
         early.begin(spec, found.golden.directory if found.golden else None)
         if found.golden is not None:
+            with late_imports():
+                from boincvm.guestlink.attach_frame import attach_frame
+
             with suppress(OSError):  # if it has ended already, the driver reports why
                 early.send(attach_frame(silence_limit, clone_identity_for(spec)))
         self.sources = [Clone(image, found, attach_is_sent=True), Boot()]

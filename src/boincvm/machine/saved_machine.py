@@ -3,7 +3,8 @@
     checkpoint-000007.json      the manifest of one checkpoint
     memory-000007, disk-…       files that manifests name; they never change
     ….sav, {…}.vdi              the same of VirtualBox, which chooses their names
-    disk-000008.qcow2, window   files of the running machine; useless to the next one
+    ….vmsn, ….vmem, ….vmdk      the same of VMware
+    disk-000008.qcow2, …        files of the running machine; useless to the next one
 
 All are in the machine's directory. A manifest is written once everything that it names is on the
 disk. The two newest manifests are kept, so that one remains if the other is damaged or only half
@@ -23,7 +24,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm import __version__
+from boincvm import __version__, json_value
 from boincvm.file_digest import digest_of
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.files import open_regular, sync_directory
@@ -31,7 +32,7 @@ from boincvm.hypervisor.contract import Checkpoint, FileSeal
 from boincvm.job.model import MachineShape
 from boincvm.machine.errors import SavedMachineError
 
-SCHEMA = 2
+SCHEMA = 3
 """Raise it when the meaning of a manifest changes. A field that older ones lack and for which there
 is a default, such as the driver's `cpu`, needs no new schema (docs/checkpoints.md)."""
 LATEST = 253402300799.0
@@ -44,7 +45,7 @@ _MOST_FILES = 256
 _MANIFEST = re.compile(r"checkpoint-(\d{6,9})\.json")
 _DATA = re.compile(
     r"(?:memory|disk)-([0-9]{6,9})(?:\.qcow2|\.vdi)?"
-    r"|[0-9A-Za-z{][0-9A-Za-z{}.-]{0,99}\.(?:sav|vdi)"
+    r"|[0-9A-Za-z{][0-9A-Za-z{}.-]{0,99}\.(?:sav|vdi|vmss|vmsn|vmem|vmdk)"
 )
 """Names of checkpoints' files. Whatever a driver writes for one must be named so: any other file
 belongs to no checkpoint."""
@@ -160,11 +161,20 @@ def read_manifest(path: Path) -> SavedMachine:
             raise SavedMachineError(
                 f"a newer boincvm made it (schema {schema}, this one knows {SCHEMA})"
             )
-        if schema != SCHEMA or table.pop("checksum") != _checksum(table):
-            raise ValueError("its manifest is not what was written")
+        if schema != SCHEMA:
+            raise ValueError(f"its schema is {schema!r}, and this boincvm knows {SCHEMA}")
+        if table.pop("checksum") != _checksum(table):
+            raise ValueError("it differs from what was written")
         return _saved(table)
-    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"its manifest is invalid: {type(error).__name__}") from error
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
+        raise ValueError(f"its manifest is invalid: {json_value.fault_of(error)}") from error
 
 
 def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
@@ -177,7 +187,7 @@ def check_files(directory: Path, files: Mapping[str, FileSeal]) -> None:
             raise ValueError(f"{name} has changed in size")
     for name, seal in files.items():
         if digest_of(directory / name) != seal:
-            raise ValueError(f"{name} is not what was written")
+            raise ValueError(f"{name} differs from what was written")
 
 
 def next_number(directory: Path) -> int:
@@ -253,14 +263,14 @@ def _saved(table: dict[str, object]) -> SavedMachine:
     if not isinstance(steps, list) or len(files) > _MOST_FILES:  # type: ignore[arg-type]
         raise TypeError(steps)
     return SavedMachine(
-        checkpoint=Checkpoint(_integer(table["number"]), _seals(files), machine),  # type: ignore[arg-type]
-        driver=_text(table["driver"]),
-        image=_text(table["image"]),
+        checkpoint=Checkpoint(json_value.whole(table["number"]), _seals(files), machine),  # type: ignore[arg-type]
+        driver=json_value.text(table["driver"]),
+        image=json_value.text(table["image"]),
         shape=_shape(shape),  # type: ignore[arg-type]
         link=link,  # type: ignore[arg-type]
-        steps=tuple(map(_integer, steps)),
+        steps=tuple(map(json_value.whole, steps)),
         task=None if task is None else _task(task),
-        made=_number(table["made"], LATEST),
+        made=json_value.number(table["made"], LATEST),
     )
 
 
@@ -269,7 +279,7 @@ def _seals(files: Mapping[str, object]) -> dict[str, FileSeal]:
     for name, seal in files.items():
         if not _DATA.fullmatch(name) or not isinstance(seal, dict):
             raise ValueError(f"it names {name[:80]!r}, which is not a checkpoint's file")
-        seals[name] = FileSeal(_integer(seal["size"]), _text(seal["digest"]))
+        seals[name] = FileSeal(json_value.whole(seal["size"]), json_value.text(seal["digest"]))
     return seals
 
 
@@ -278,31 +288,12 @@ def _task(table: object) -> SavedTask:
         raise TypeError(table)
     task = SavedTask(**table)
     for number in (task.guest, task.wall, task.fraction_done):
-        _number(number)
+        json_value.number(number, sys.float_info.max)
     if not isinstance(task.program, dict) or not isinstance(task.files, dict):
         raise TypeError("a table is missing or invalid")
     for size in (task.number, task.stdin, *task.files.values()):
-        _integer(size)
+        json_value.whole(size)
     return task
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise TypeError("a number is missing or invalid")
-    return value
-
-
-def _number(value: object, most: float = sys.float_info.max) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= most:  # type: ignore[operator]  # false for NaN, too
-        raise TypeError("a number is missing or invalid")
-    return float(value)  # type: ignore[arg-type]
 
 
 def _shape(table: Mapping[str, object]) -> MachineShape:
@@ -312,9 +303,9 @@ def _shape(table: Mapping[str, object]) -> MachineShape:
     if not isinstance(network, bool):
         raise TypeError(network)
     return MachineShape(
-        image=_text(table["image"]),
-        memory=_integer(table["memory"]),
-        cpus=_integer(table["cpus"]),
-        disk=None if disk is None else _integer(disk),
+        image=json_value.text(table["image"]),
+        memory=json_value.whole(table["memory"]),
+        cpus=json_value.whole(table["cpus"]),
+        disk=None if disk is None else json_value.whole(disk),
         network=network,
     )

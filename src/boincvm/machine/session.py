@@ -25,7 +25,9 @@ class Session:
         self.machine = machine
         self.link = link
         disk = machine.transfer_disk
-        self.window = TransferDisk(disk.descriptor, machine.root_disk) if disk is not None else None
+        self.transfer_disk = (
+            TransferDisk(disk.descriptor, machine.root_disk) if disk is not None else None
+        )
         self.end: MachineEnd | None = None
         """How the machine ended; None while it runs."""
         self._trouble: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()

@@ -4,22 +4,16 @@ from pathlib import Path
 
 from boincvm.errors import UsageError
 from boincvm.guestlink.clone_identity import CloneIdentity, clone_identity
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
 from boincvm.sizes import format_size
 
-ENOUGH_MEMORY = 256 << 20
-"""Bytes that suffice to boot any image (image/least_memory.py), so that the manifest, which is slow
-to read, need not be read."""
-
 
 def check_memory(memory: int, image: Image) -> None:
-    """Check that a machine with `memory` bytes can boot `image`. Raises UsageError."""
-    if memory >= ENOUGH_MEMORY:
-        return
-    least = image.manifest.least_memory
-    if least is not None and memory < least:
+    """Check that a machine with `memory` bytes has what `image` needs. Raises UsageError."""
+    least = image.least_memory
+    if memory < least:
         raise UsageError(
             f"a machine of the image {image.name} needs {format_size(least)} of memory, "
             f"but was given {format_size(memory)}",

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.hypervisor.architecture import Architecture
-from boincvm.hypervisor.contract import Driver, Machine, MachineSpec
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.golden.snapshots import Found, discard_golden, find_golden
 from boincvm.machine.golden.switch import is_enabled
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from boincvm.guestlink.link import GuestLink
+    from boincvm.hypervisor.contract import Driver, Machine, MachineSpec
     from boincvm.image.store import Image
     from boincvm.machine.saved_machine import SavedMachine  # it imports `hashlib` and more
 
@@ -42,6 +42,8 @@ class Boot:
     """The guest link's state, if the guest's agent is already running."""
     keeps_files = False
     """Whether the files in the machine's directory are kept after a failed start."""
+    may_need_more_disk = False
+    """Whether the next source may fit on a disk of the host on which this one does not."""
 
     def __init__(self, *, freezable: bool = False) -> None:
         """Choose to boot; with `freezable` the machine is to become a golden snapshot."""
@@ -57,9 +59,12 @@ class Boot:
         """
         machine = _freezable(driver, spec) if self._freezable else driver.machine(spec)
         kind = "" if spec.architecture is Architecture.X86_64 else f" for {spec.architecture.value}"
+        forwards = machine.network.forwards if machine.network is not None else ()
         for asked_for, capability, what in (
             (spec.network, machine.network, "network"),
+            (spec.forwards, forwards or None, "port forwarding"),
             (spec.display, machine.display, "screen"),
+            (spec.remote_desktop, machine.remote_desktop, "remote desktop"),
             (spec.kernel is None, driver.has_firmware or None, "firmware to boot a disk"),
         ):
             if asked_for and capability is None:
@@ -87,6 +92,7 @@ class Clone:
     """Starts as a private copy of the golden snapshot of `image`, if a suitable one exists."""
 
     keeps_files = False
+    may_need_more_disk = True  # some drivers copy the snapshot's memory
 
     def __init__(
         self, image: Image, found: Found | None = None, *, attach_is_sent: bool = False
@@ -130,6 +136,7 @@ class Restore:
     """Resumes from a checkpoint in the machine's directory, which is kept whatever happens."""
 
     keeps_files = True
+    may_need_more_disk = False
 
     def __init__(
         self, saved: SavedMachine, attach: Callable[[GuestLink], None] | None = None

@@ -3,11 +3,9 @@
 Nothing blocks, and nothing is read before it is needed.
 """
 
-import asyncio
 import errno
 import os
 import stat
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
@@ -15,7 +13,7 @@ from typing import Protocol
 
 from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, host_error
 from boincvm.exit_codes import ExitCode
-from boincvm.host.channels import ATOMIC_WRITE, wait_until_writable
+from boincvm.host.descriptor_streams import DescriptorReader, DescriptorWriter
 from boincvm.host.terminal import is_background_job
 from boincvm.job.model import MachineTask
 
@@ -40,66 +38,15 @@ class DescriptorSink:
     """Writes to a descriptor that others may share, without making it non-blocking."""
 
     def __init__(self, descriptor: int, consumed: Consumed, fail: Fail) -> None:
-        self._descriptor = descriptor
-        self._consumed = consumed
-        self._fail = fail
-        self._pending: deque[memoryview] = deque()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        # Anything but a file takes at least PIPE_BUF bytes without blocking once it is writable.
-        self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._writer = DescriptorWriter(
+            descriptor, consumed, lambda error: fail(_output_error(error))
+        )
 
     def write(self, data: bytes) -> None:
-        self._pending.append(memoryview(data))
-        if self._empty.is_set():
-            self._empty.clear()
-            if self._waits and self._watch():
-                return
-            self._write_all()
-
-    def _watch(self) -> bool:
-        try:
-            asyncio.get_running_loop().add_writer(self._descriptor, self._write_some)
-        except PermissionError:  # epoll refuses devices such as /dev/null, which never block
-            self._waits = False
-        return self._waits
-
-    def _write_some(self) -> None:
-        while self._pending and wait_until_writable(self._descriptor, 0):
-            if not self._write_piece(self._pending.popleft(), ATOMIC_WRITE):
-                return
-        if not self._pending:
-            self._stop()
-
-    def _write_all(self) -> None:
-        while self._pending:
-            data = self._pending.popleft()
-            if not self._write_piece(data, len(data)):
-                return
-        self._stop()
-
-    def _write_piece(self, data: memoryview, most: int) -> bool:
-        try:
-            written = os.write(self._descriptor, data[:most])
-        except BlockingIOError:  # another process made it non-blocking and filled it meanwhile
-            written = 0
-        except OSError as error:
-            self._pending.clear()
-            self._stop()
-            self._fail(_output_error(error))
-            return False
-        if written < len(data):
-            self._pending.appendleft(data[written:])
-        self._consumed(written)
-        return written > 0
-
-    def _stop(self) -> None:
-        if self._waits:
-            asyncio.get_running_loop().remove_writer(self._descriptor)
-        self._empty.set()
+        self._writer.write(data)
 
     async def flush(self) -> None:
-        await self._empty.wait()
+        await self._writer.flush()
 
 
 class MemorySink:
@@ -188,6 +135,7 @@ class StdinFeed:
         fail: Fail,
     ) -> None:
         self._descriptor = descriptor
+        self._reader = DescriptorReader(descriptor, self._read)
         self._fail = fail
         self._feed = feed
         self._end = end
@@ -206,19 +154,17 @@ class StdinFeed:
         if self._over or self._watching or self._room <= 0:
             return
         if not self._is_file:
-            try:
-                asyncio.get_running_loop().add_reader(self._descriptor, self._read)
-            except PermissionError:
-                self._is_file = True
-            else:
-                self._watching = True
+            self._watching = self._reader.start(self._room)
+            if self._watching:
                 return
+            self._is_file = True
         while self._room > 0 and not self._over:
             self._read()
 
     def _read(self) -> None:
         try:
-            data = os.read(self._descriptor, min(self._room, READ_SIZE))
+            most = min(self._room, READ_SIZE)
+            data = os.read(self._descriptor, most) if self._is_file else self._reader.read(most)
         except BlockingIOError:
             return  # another reader was quicker
         except OSError as error:
@@ -237,7 +183,7 @@ class StdinFeed:
     def pause(self) -> None:
         """Stop reading until there is room again."""
         if self._watching:
-            asyncio.get_running_loop().remove_reader(self._descriptor)
+            self._reader.stop()
             self._watching = False
 
     def close(self) -> None:

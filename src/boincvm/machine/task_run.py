@@ -207,8 +207,11 @@ class TaskRun:
     def state(self) -> tuple[RunningProgram, dict[str, int]] | None:
         """Return what `go_on` needs, and the size in bytes of each output file.
 
-        None: the program is not running. Call this while the guest is quiet.
+        None: the program is not running in the guest, or not yet. Call this while the guest is
+        quiet.
         """
         if self._program is None or self._streams is None or not self._has_begun:
+            return None
+        if self._program.is_held_back:
             return None
         return RunningProgram(self._program.state(), self._fed), self._streams.sizes()

@@ -33,7 +33,7 @@ from boincvm.controller.protocol.transfer_rules import (
     check_time,
     check_transfer_id,
     check_whole,
-    guest_path,
+    guest_file,
     remove,
 )
 from boincvm.errors import BoincvmError, UsageError
@@ -100,7 +100,7 @@ class NodeFiles:
         self._failed.pop(transfer_id, None)
         known = self._open.get(transfer_id)
         if known is None:
-            self._root.check()
+            self._root.check(guest_file(asked.path))
             # For a while a tree takes its size twice, as a stream and unpacked.
             self._see_room(asked.size * (2 if asked.is_tree else 1))
             known = PutTransfer(self._root, self._directory(), asked)
@@ -144,10 +144,10 @@ class NodeFiles:
         return Reply({"is_done": True})
 
     async def _get_begin(self, table: Mapping[str, object], _: bytes) -> Reply:
-        transfer_id, path = check_transfer_id(table.get("transfer")), guest_path(table.get("path"))
+        transfer_id, path = check_transfer_id(table.get("transfer")), guest_file(table.get("path"))
         known = self._open.get(transfer_id)
         if known is None:
-            self._root.check()
+            self._root.check(path)
             self._see_room(0)
             known = GetTransfer(self._root, self._directory(), path)
             self._open[transfer_id] = known
@@ -251,7 +251,7 @@ class NodeFiles:
 
 def _requested(table: Mapping[str, object]) -> Asked:
     """Decode a request to put a file. Raises UsageError."""
-    path = guest_path(table.get("path"))
+    path = guest_file(table.get("path"))
     if not path.name:
         raise UsageError("a file for the guest needs a name there")
     is_tree, digest = check_kind(table.get("kind")), check_digest(table.get("digest"))

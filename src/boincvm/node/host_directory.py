@@ -14,6 +14,7 @@ from boincvm.errors import (
     HostDiskFullError,
     InputFileError,
     OutputFileError,
+    UsageError,
     host_error,
 )
 from boincvm.guestlink.display import shown
@@ -32,11 +33,20 @@ class HostDirectory:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def check(self) -> None:
-        """Do nothing: it can always be used."""
+    def check(self, path: PurePosixPath, /) -> None:
+        """Check that `path` is beneath the directory. Raises UsageError."""
+        if path.is_absolute():
+            raise UsageError(
+                f"{shown(path)} is outside the directory of this guest, which is not a machine",
+                hint="give a path that is relative to its directory",
+            )
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
-        """Copy `source` into the directory. Raises InputFileError, HostDiskFullError."""
+        """Copy `source` into the directory.
+
+        Raises InputFileError, HostDiskFullError, UsageError.
+        """
+        self.check(destination)
         parts = tree_entries.components(os.fsencode(destination))
         part = f".{os.urandom(8).hex()}.boincvm-part"
 
@@ -54,7 +64,11 @@ class HostDirectory:
             await _to_its_end(work)
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
-        """Copy `source` out of the directory. Raises OutputFileError, HostDiskFullError."""
+        """Copy `source` out of the directory.
+
+        Raises OutputFileError, HostDiskFullError, UsageError.
+        """
+        self.check(source)
 
         def work(stop: Event) -> None:
             with _opened(destination.parent) as parent:

@@ -108,7 +108,7 @@ async def run_guest(broker_address: BrokerAddress, guest: Guest, directory: Path
     if left:
         raise HostError(
             f"{left} programs of the guest do not end although they were killed",
-            hint="they are waiting for a disk or a network file system that does not answer",
+            hint="they are waiting for a disk or a network file system that does not respond",
         )
     if bus.failure.done():
         raise BoincvmError(f"the bus has failed: {bus.failure.result()!r}")
@@ -135,6 +135,7 @@ async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asy
             await asyncio.wait((signalled, bus.failure), return_when=asyncio.FIRST_COMPLETED)
         finally:
             signalled.cancel()
+            await there.stop_receiving()
             left = await programs.end()
     return left
 

@@ -52,7 +52,7 @@ class HostPrograms:
         directory = self._work / guest_path(request.directory)
         status_channel = self._status_channels / str(next(self._names))
         ours = {name: text for name, text in os.environ.items() if not name.startswith(_OURS)}
-        own = {"PWD": str(directory), "BOINCVM_VOICE": str(status_channel)}
+        own = {"PWD": str(directory), "BOINCVM_STATUS_CHANNEL": str(status_channel)}
         environment = {**ours, **own, **request.environment}
 
         def begin(streams: tuple[int, int, int]) -> Supervised:
@@ -66,7 +66,7 @@ class HostPrograms:
         except ValueError as error:  # a character that this host's encoding lacks
             raise ProgramStartError(f"the guest cannot execute that: {error}"[:500]) from error
         except OSError as error:
-            raise host_error("the guest's host refused", error) from error
+            raise host_error("the host of the guest refused", error) from error
         self._running.add(program)
         program.ended.add_done_callback(lambda _: self._running.discard(program))
         if request.stdin:

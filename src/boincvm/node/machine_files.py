@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from boincvm.errors import BoincvmError, InputFileError, UsageError
+from boincvm.errors import BoincvmError, InputFileError, OutputFileError, UsageError
 from boincvm.guestlink.display import shown
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.put import put_tree
-from boincvm.machine.guest_commands import run_in_guest
+from boincvm.machine.guest_commands import LONG, run_in_guest
 from boincvm.machine.session import Session
 from boincvm.tar_trees import MOST_BYTES
 
@@ -22,17 +22,17 @@ running, so that operations end when the machine does."""
 class FileRoot(Protocol):
     """Where a guest's files are read and written. All methods raise BoincvmError."""
 
-    def check(self) -> None:
-        """Check that it can be used now."""
+    def check(self, path: PurePosixPath, /) -> None:
+        """Check that it can be used now, for that path."""
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
         """Put the file or tree `source` at `destination`, atomically, replacing an existing file.
 
-        `mode` applies to a file.
+        `mode` applies to a file. `destination`: see `guest_file`.
         """
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
-        """Copy `source` to `destination`, which must not exist yet."""
+        """Copy `source`, see `guest_file`, to `destination`, which must not exist yet."""
 
 
 class MachineFileRoot:
@@ -50,8 +50,8 @@ class MachineFileRoot:
             )
         return session
 
-    def check(self) -> None:
-        """Check that the machine can be used now. Raises UsageError."""
+    def check(self, _path: PurePosixPath, /) -> None:
+        """Check that the machine can be used now, for any path. Raises UsageError."""
         self._session()
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
@@ -59,12 +59,19 @@ class MachineFileRoot:
 
         Raises InputFileError, LimitError, GuestError, UsageError.
         """
-        session = self._session()
-        part = destination.with_name(f".{os.urandom(8).hex()}.boincvm-part")
+        session, part = self._session(), _part()
+        if not destination.is_absolute():  # so that the file system is the same
+            part = destination.with_name(part.name)
         try:
+            if destination.is_absolute():
+                await self._must(session, destination, "mkdir", "-p", "--", str(destination.parent))
             await session.guard(
                 put_tree(
-                    session.link, session.window, Path(source.name), part, directory=source.parent
+                    session.link,
+                    session.transfer_disk,
+                    Path(source.name),
+                    part,
+                    directory=source.parent,
                 )
             )
             if not source.is_dir() and not mode & 0o400:  # our copy had to be readable
@@ -102,13 +109,45 @@ class MachineFileRoot:
         Raises OutputFileError, HostDiskFullError, GuestError, UsageError.
         """
         session = self._session()
+        if not source.is_absolute():
+            await self._get(session, source, destination, source)
+            return
+        # The agent reads its work directory only, so that is where a copy goes first.
+        part = _part()
+        try:
+            complaint = await session.guard(
+                run_in_guest(
+                    session, ("cp", "-a", "-x", "-T", "--", str(source), str(part)), within=LONG
+                )
+            )
+            if complaint is not None:
+                raise OutputFileError(f"{shown(source)} in the guest: {complaint}")
+            await self._get(session, part, destination, source)
+        except (BoincvmError, asyncio.CancelledError) as error:
+            await self._remove(session, part, error)
+            raise
+        complaint = await session.guard(run_in_guest(session, ("rm", "-rf", "--", str(part))))
+        if complaint is not None:
+            raise OutputFileError(f"a copy of {shown(source)} is left in the guest: {complaint}")
+
+    @staticmethod
+    async def _get(
+        session: Session, source: PurePosixPath, destination: Path, name: PurePosixPath
+    ) -> None:
+        """Copy `source`, beneath the work directory; errors call it `name`."""
         await session.guard(
             get_tree(
                 session.link,
-                session.window,
+                session.transfer_disk,
                 source,
                 PurePosixPath(destination.name),
                 directory=destination.parent,
                 maximum_bytes=MOST_BYTES,
+                name=f"{shown(name)} in the guest",
             )
         )
+
+
+def _part() -> PurePosixPath:
+    """Return a new name in the work directory for what is being copied."""
+    return PurePosixPath(f".{os.urandom(8).hex()}.boincvm-part")

@@ -62,15 +62,27 @@ class Node:
         self._responder = Responder(guest.instance, verbs or {}, self._send, group)
         self._timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], Awaitable[None]] | None = None
+        self._is_announced = False
         self.counts: Counter[str] = Counter()
         """Number of invalid messages that it received."""
 
     async def open(self) -> None:
         """Announce itself now, and again on each connection. Raises BusError."""
         self._unsubscribe = await self._bus.subscribe(GUEST + self._guest.id, self._receive)
+        self._is_announced = True
         self._bus.on_connected = self._send_hello
         self._send_hello()
         self._beat()
+
+    async def stop_receiving(self) -> None:
+        """Ignore all further messages; calling it again is harmless.
+
+        It must be called before the group ends, which then waits for what still runs, and that is
+        still answered. Whoever waits for an answer to a later message learns of the end by BYE.
+        """
+        unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if unsubscribe is not None:
+            await unsubscribe()
 
     async def close(self, *, comes_back: bool = False) -> None:
         """Say BYE if connected; calling it again is harmless. Running programs continue.
@@ -80,9 +92,9 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
         self._bus.on_connected = lambda: None
-        unsubscribe, self._unsubscribe = self._unsubscribe, None
-        if unsubscribe is not None:
-            await unsubscribe()
+        await self.stop_receiving()
+        if self._is_announced:
+            self._is_announced = False
             self._send(Bye(comes_back).encode())
 
     def send_report(self) -> None:

@@ -13,7 +13,7 @@ from boincvm.controller.protocol.transfer_rules import (
     PIECE,
     Asked,
     as_host_errors,
-    guest_path,
+    guest_file,
     open_up,
     remove,
 )
@@ -137,7 +137,7 @@ class PutTransfer(Transfer):
             with as_host_errors():
                 source.chmod(request.mode | 0o400)
                 set_time(os.fsencode(source), request.modified)
-        await self._root.put(source, guest_path(request.path), request.mode)
+        await self._root.put(source, guest_file(request.path), request.mode)
 
     async def _unpacked(self) -> Path:
         def work() -> None:

@@ -8,10 +8,11 @@ from typing import Self
 from boincvm.errors import BoincvmError, HypervisorMissingError
 from boincvm.guestlink.host_name import host_name
 from boincvm.hypervisor.choice import Choice, advise, choose_for_run
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.hypervisor.needs import Needs
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Job, MachineTask
+from boincvm.machine.admission import check_processors
 from boincvm.machine.prestart import Prestarted
 from boincvm.machine.spec import machine_spec
 from boincvm.runner.run_directory import run_directory
@@ -53,12 +54,18 @@ class EarlyStart:
 
     def _begin(self, stack: ExitStack) -> Prestarted:
         job = self._job
+        check_processors(job.machine.cpus)
         # The directory comes first: if there is nowhere to write, that is the error to report.
         directory = stack.enter_context(run_directory())
         image = stack.enter_context(ImageStore().open(job.machine.image))
         self.store = image.golden.parent
         spec = machine_spec(job.machine, image, directory)
-        spec = spec._replace(ephemeral=True, host_name=host_name(job.name))
+        spec = spec._replace(ephemeral=True, host_name=host_name(job.name), forwards=job.forwards)
+        spec = spec._replace(remote_desktop=job.remote_desktop)
+        if job.forwards:
+            from boincvm.machine.free_ports import check_free
+
+            check_free(job.forwards)
         prestarted = self._prestart(image, spec)
         stack.callback(prestarted.end)
         return prestarted
@@ -66,7 +73,14 @@ class EarlyStart:
     def _prestart(self, image: Image, spec: MachineSpec) -> Prestarted:
         """Choose the driver and start the machine."""
         request, silence = self._job.driver_request(), self._job.limits.silence
-        needs = Needs(request.checkpoint, spec.cpus, spec.network, architecture=spec.architecture)
+        needs = Needs(
+            request.checkpoint,
+            spec.cpus,
+            spec.network,
+            port_forwarding=bool(spec.forwards),
+            remote_desktop=spec.remote_desktop,
+            architecture=spec.architecture,
+        )
 
         def find_kernel() -> Path:
             return image.kernel

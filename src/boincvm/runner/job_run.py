@@ -1,12 +1,14 @@
 """Runs a job in one machine: copies inputs in, runs tasks in order, copies outputs out."""
 
+from __future__ import annotations
+
 import asyncio
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from boincvm.errors import LimitError, OutputFileError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
@@ -19,8 +21,13 @@ from boincvm.machine.limits_reached import check_limits
 from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.session import Session
 from boincvm.machine.start_source import StartSource
-from boincvm.machine.task_run import TaskRun
+from boincvm.machine.task_run import RunningProgram, TaskRun
 from boincvm.runner.streams import RunStreams
+from boincvm.standard_error import write_line
+from boincvm.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from boincvm.machine.saved_machine import SavedTask  # it imports `hashlib` and more
 
 _KILL_LIMIT = 10.0
 """Seconds that a killed program has to end before its outputs are copied anyway."""
@@ -47,7 +54,7 @@ class Observer:
     """Observes the progress of a run; this one ignores it."""
 
     def phase(self, name: str) -> None:
-        """Take note that the phase `name` begins: start, copy in, run, copy out."""
+        """Take note that the phase `name` begins: start, copy in, run, copy out, and others."""
 
     def moved(self, count: int) -> None:
         """Take note that `count` more bytes of files have moved."""
@@ -56,14 +63,32 @@ class Observer:
 class JobRun:
     """Runs `job` once; `outcome` fills as it goes, and remains when an error ends the run."""
 
-    def __init__(self, job: Job[MachineTask], streams: RunStreams, observer: Observer) -> None:
+    def __init__(
+        self,
+        job: Job[MachineTask],
+        streams: RunStreams,
+        observer: Observer,
+        *,
+        results: Path | None = None,
+        saved: SavedTask | None = None,
+    ) -> None:
+        """Take the job; `results`: where its outputs go, if not to the job's directory.
+
+        `saved`: the task that was running when the machine was saved, from which the job goes on.
+        """
         self.job = job
+        self._saved = saved
+        self._number = 0
+        self._watch = Stopwatch(saved.wall if saved else 0.0)
+        """The running time of the current task."""
+        self._results = results or job.directory
         self.outcome = Outcome()
         self._streams = streams
         self._observer = observer
         self._run: TaskRun | None = None
         self._missing: list[str] = []
         self._interrupted = False
+        self._has_run = False
 
     async def run(
         self,
@@ -71,34 +96,58 @@ class JobRun:
         sources: Sequence[StartSource],
         *,
         began_at: float | None = None,
+        keeps_files: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start `machine` from the first of `sources` that works, run the job, and end the machine.
 
-        `began_at`: when the start began, by the monotonic clock, if it already has. Raises
-        BoincvmError; how the program itself ended is in `outcome`.
+        `began_at`: when the start began, by the monotonic clock, if it already has. `keeps_files`
+        is asked at the end whether the machine's files stay. Raises BoincvmError; how the program
+        itself ended is in `outcome`.
         """
         try:
-            check_files(self.job.directory, self.job.inputs, self.job.outputs)
+            self.check_files()
             with self._phase("start", began_at):
                 await machine.start(sources)
-            await machine.guard(self._run_in(machine.session))
+            if (access := machine.remote_desktop) is not None:
+                write_line(
+                    f"boincvm: remote desktop: {access.protocol} at {access.address}:{access.port},"
+                    f" user {access.user}, password {access.password}"
+                )
+            await self.run_in(machine)
         finally:
             self.outcome.is_cold = machine.is_cold
             self.outcome.cold_because = machine.cold_because
-            await machine.close()
+            await machine.close(keep=keeps_files())
 
-    async def _run_in(self, session: Session) -> None:
-        if self.job.inputs:
+    def check_files(self) -> None:
+        """Check the files on the host before anybody waits for a machine.
+
+        Raises InputFileError, OutputFileError.
+        """
+        if self._saved is None:  # otherwise they are in the machine
+            check_files(self.job.directory, self.job.inputs, ())
+        check_files(self._results, (), self.job.outputs)
+
+    async def run_in(self, machine: ManagedMachine) -> None:
+        """Run the job in `machine`, which has started and runs on afterwards, like `run`."""
+        await machine.guard(self._run_in(machine))
+
+    async def _run_in(self, machine: ManagedMachine) -> None:
+        session = machine.session
+        first = self._saved.number if self._saved is not None else 0
+        if self.job.inputs and self._saved is None:
             with self._phase("copy in"):
                 await self._copy_in(session)
         limit: LimitError | None = None
         with self._phase("run"):
             try:
-                for task in self.job.tasks:
-                    if not await self._run_task(session, task):
+                for number, task in enumerate(self.job.tasks[first:], first):
+                    self._number = number
+                    if not await self._run_task(machine, task):
                         break
             except LimitError as error:
                 limit = error
+        self._has_run = True
         if self.job.outputs:
             with self._phase("copy out"):
                 await self._copy_out(session, failed=limit is not None)
@@ -126,12 +175,14 @@ class JobRun:
         Raises OutputFileError if one is missing, unless the program `failed` or ended with an
         error.
         """
+        streams = [file for task in self.job.tasks for file in (task.stdout, task.stderr) if file]
         missing = await copy_out(
             session,
-            self.job.directory,
+            self._results,
             self.job.outputs,
             maximum_bytes=self.job.machine.disk or MAXIMUM_OUTPUT,
             progress=self._observer.moved,
+            taken=[PurePosixPath(file) for file in streams],
         )
         self._note_missing(missing, failed=failed)
 
@@ -143,13 +194,24 @@ class JobRun:
             raise missing
         self._missing.append(missing.message)
 
-    async def _run_task(self, session: Session, task: MachineTask) -> bool:
+    async def _run_task(self, machine: ManagedMachine, task: MachineTask) -> bool:
         """Run `task`; tell whether the job may continue."""
-        self._run = run = TaskRun(session, task, self.job.directory, self._streams.open)
-        limits = task.time_limit, self.job.limits.stop
+        saved, self._saved = self._saved, None
+        if saved is None:
+            self._watch = Stopwatch()
+        open_streams = partial(self._streams.open, saved=saved)
+        self._run = run = TaskRun(machine.session, task, self.job.directory, open_streams)
+        rest = None
+        if task.time_limit is not None:
+            rest = max(task.time_limit - self._watch.elapsed, 0.0)
+        wait = partial(_wait, (rest, self.job.limits.stop))
         try:
-            await run.prepare()
-            end, is_late = await run.run(partial(_wait, limits))
+            if saved is None:
+                await run.prepare()
+                end, is_late = await run.run(wait)
+            else:
+                running = RunningProgram(saved.program, saved.stdin)
+                end, is_late = await run.go_on(running, machine.wake, wait)
         finally:
             self._run = None
         missing = await run.conclude()
@@ -177,7 +239,35 @@ class JobRun:
             options = ("--memory", "--disk")
             check_limits(end, task.name, self.job.machine.memory, options)
         if end.signal is not None:
-            outcome.note = f"signal {end.signal} ({_signal_name(end.signal)}) killed {name}"
+            known = signals.name_of(end.signal)
+            note = f"signal {end.signal} ({known})" if known else f"signal {end.signal}"
+            outcome.note = f"{note} killed {name}"
+
+    def state(self) -> SavedTask | None:
+        """Return what the job goes on from when its machine is saved now, while the guest is quiet.
+
+        None: no program runs, so it cannot go on from here.
+        """
+        from boincvm.machine.saved_machine import SavedTask  # few jobs are saved
+
+        state = self._run.state() if self._run is not None else None
+        if state is None:
+            return None
+        running, files = state
+        return SavedTask(
+            number=self._number,
+            program=dict(running.program),
+            stdin=running.fed,
+            files=files,
+            guest=0.0,
+            wall=self._watch.elapsed,
+            fraction_done=0.0,
+        )
+
+    @property
+    def has_run(self) -> bool:
+        """Tell whether its last program has ended, so that only its files have yet to come back."""
+        return self._has_run
 
     def signal_program(self, number: int) -> bool:
         """Send the signal `number` to the running program; no task follows it then.
@@ -215,10 +305,3 @@ async def _wait(
     finally:
         end.cancel()
         await asyncio.gather(end, return_exceptions=True)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown here"

@@ -17,11 +17,12 @@ def run_job(
     show_progress: bool,
     driver: str | None = None,
     is_verbose: bool = False,
+    has_terminal: bool = False,
 ) -> int:
     """Run `job`; return the exit code. Raises BoincvmError.
 
     `driver`: the one that the command line asks for (choice.py). `is_verbose`: say which one runs
-    the machine, and why.
+    the machine, and why. `has_terminal`: each program has one, which is connected to ours.
 
     With `json_output` one object on standard output describes the result. It includes the program's
     own output (the first MiB of each stream).
@@ -39,7 +40,11 @@ def run_job(
 
             return asyncio.run(
                 run_prestarted(
-                    job, early_start, json_output=json_output, show_progress=show_progress
+                    job,
+                    early_start,
+                    json_output=json_output,
+                    show_progress=show_progress,
+                    has_terminal=has_terminal,
                 )
             )
     finally:

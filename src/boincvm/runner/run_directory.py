@@ -10,7 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from boincvm.errors import DISK_FULL, BoincvmError, HostDiskFullError, HostError
-from boincvm.host.locks import lock, open_lockable_directory, try_lock
+from boincvm.host.locks import (
+    lock,
+    open_lockable_directory,
+    remove_locked_directory,
+    try_lock,
+)
 from boincvm.host.own_files import make_directory
 from boincvm.paths import runs_directory
 
@@ -27,19 +32,7 @@ def run_directory() -> Iterator[Path]:
     try:
         yield directory
     finally:
-        _remove(directory)
-        os.close(held)
-
-
-def _remove(directory: Path) -> None:
-    try:
-        directory.rmdir()
-    except FileNotFoundError:
-        return
-    except OSError:
-        import shutil  # rarely needed; importing it takes as long as the rest of the run
-
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_locked_directory(directory, held)
 
 
 def _make(runs: Path) -> tuple[Path, int]:
@@ -89,8 +82,7 @@ def _remove_stale(runs: Path) -> int:
         except (FileNotFoundError, NotADirectoryError):
             continue  # another run has just ended
         if held is not None:
-            _remove(directory)
-            os.close(held)
+            remove_locked_directory(directory, held)
             removed += 1
     return removed
 

@@ -1,9 +1,13 @@
 """The streams of a program that `boincvm run` runs."""
 
+from __future__ import annotations
+
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boincvm import tree_entries
 from boincvm.errors import InputFileError, OutputFileError, host_error
@@ -22,6 +26,9 @@ from boincvm.machine.streams import (
     readable_stdin,
 )
 from boincvm.tree_entries import UnsafePathError
+
+if TYPE_CHECKING:
+    from boincvm.machine.saved_machine import SavedTask  # it imports `hashlib` and more
 
 CAPTURED = 1 << 20
 """Bytes of each stream that a captured run keeps."""
@@ -42,24 +49,36 @@ class RunStreams:
 
     @asynccontextmanager
     async def open(
-        self, task: MachineTask, consumed: Consumed, fail: Fail
+        self,
+        task: MachineTask,
+        consumed: Consumed,
+        fail: Fail,
+        *,
+        saved: SavedTask | None = None,
     ) -> AsyncIterator[ProgramStreams]:
         """Open the streams of `task`. This is a StreamOpener.
 
-        Raises InputFileError, OutputFileError; the latter also for a FIFO that nobody reads.
+        `saved`: where a restored program goes on; files lose what was written after that. Raises
+        InputFileError, OutputFileError; the latter also for a FIFO that nobody reads.
         """
         with ExitStack() as stack:
             stdin = self._open_stdin(task, stack)
+            if saved is not None and stdin is not None and stat.S_ISREG(os.fstat(stdin).st_mode):
+                os.lseek(stdin, saved.stdin, os.SEEK_SET)
+            sizes = saved.files if saved is not None else {}
+            files: dict[str, int] = {}
             sinks: dict[str, Sink] = {}
             for name, path, own in (("stdout", task.stdout, 1), ("stderr", task.stderr, 2)):
                 if path is not None:
-                    descriptor = _open_output(self._directory, path, stack)
+                    size = sizes.get(name)
+                    descriptor = _open_output(self._directory, path, stack, size)
+                    files[name] = descriptor
                     sinks[name] = DescriptorSink(descriptor, consumed, fail)
                 elif self._capture:
                     sinks[name] = self._memory(name, consumed)
                 else:
                     sinks[name] = DescriptorSink(own, consumed, fail)
-            yield ProgramStreams(stdin, sinks)
+            yield ProgramStreams(stdin, sinks, files)
 
     def _memory(self, name: str, consumed: Consumed) -> MemorySink:
         sink = self.captured.setdefault(name, MemorySink(CAPTURED, consumed))
@@ -93,11 +112,13 @@ def _open_input(directory: Path, path: Path) -> int:
         os.close(root)
 
 
-def _open_output(directory: Path, path: Path, stack: ExitStack) -> int:
+def _open_output(directory: Path, path: Path, stack: ExitStack, size: int | None) -> int:
+    """Open an output file, empty, or with at most the first `size` bytes of what is in it."""
     try:
         root = filetree.open_directory(directory)
         try:
-            descriptor = _open_beneath(root, os.fsencode(path), "w")
+            mode = "w" if size is None else "a"
+            descriptor = _open_beneath(root, os.fsencode(path.as_posix()), mode)
         finally:
             os.close(root)
     except UnsafePathError as error:
@@ -105,6 +126,9 @@ def _open_output(directory: Path, path: Path, stack: ExitStack) -> int:
     except OSError as error:
         raise host_error(f"output {shown(path)}", error, OutputFileError) from error
     stack.callback(os.close, descriptor)
+    status = os.fstat(descriptor)
+    if size is not None and stat.S_ISREG(status.st_mode) and status.st_size > size:
+        os.ftruncate(descriptor, size)
     return descriptor
 
 

@@ -5,19 +5,23 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState
+from boincvm.durations import format_duration
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,
     HostError,
     HypervisorError,
+    ImageMissingError,
     MachineStateError,
+    TaskFailedError,
     host_error,
 )
+from boincvm.guestlink.display import printable
 from boincvm.guestlink.host_name import host_name
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import EndCause, MachineEnd
@@ -27,6 +31,12 @@ from boincvm.job.model import Limits
 from boincvm.machine.checkpointing import Identity, write_checkpoint
 from boincvm.machine.end import end_error, is_orderly
 from boincvm.machine.golden.background import Warmers
+from boincvm.machine.guest_commands import (
+    LONG,
+    GuestCommandLimitError,
+    output_in_guest,
+    run_in_guest,
+)
 from boincvm.machine.host_capacity import check_checkpoint_room, check_room
 from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.saved_machine import SavedMachine
@@ -44,6 +54,15 @@ from boincvm.side_thread import in_side_thread
 _SETTINGS = Settings(Limits(boot=300.0, silence=120.0, stop=20.0), report_period=1.0)
 _LINGER_TIME = 30.0
 """Seconds that saving may take when the host is shutting down."""
+_AS_FILE = """\
+file=$(mktemp) && printf %s "$1" >"$file" && chmod 700 "$file" || exit
+"$file"
+code=$?
+rm -f "$file"
+exit $code
+"""
+_COMPLAINT = 300
+"""Bytes of what a failed first-boot script has written last."""
 _LOG = logging.getLogger("boincvm.shim")
 
 
@@ -59,7 +78,7 @@ class ShimMachine:
         self.directory = directory
         self.definition = definition
         self.snapshots = Snapshots(directory)
-        self.programs = MachinePrograms(lambda: self.session)
+        self.programs = MachinePrograms(lambda: self.session, self.has_ended)
         self.commands: NodeCommands | None = None
         """The commands that its guest was given."""
         self.status = directory.status()
@@ -114,7 +133,7 @@ class ShimMachine:
         try:
             self._set(state)
         except OSError as error:
-            _LOG.warning("the state %s cannot be written down: %s", state.label, error)
+            _LOG.warning("the state %s cannot be recorded: %s", state.label, error)
 
     # Start.
 
@@ -137,13 +156,8 @@ class ShimMachine:
         It starts from `snapshot`, else from where it was saved, else by booting. Raises
         BoincvmError.
         """
-        image = self._image = await in_side_thread(ImageStore().open, self.definition.image)
+        image = self._image = await in_side_thread(self._open_image)
         self._held.enter_context(image)
-        if self.status.image not in ("", image.digest):
-            raise HypervisorError(
-                f"the image {image.name} has changed since the machine's disk was made",
-                hint="create a new machine, or restore the previous image",
-            )
         check_room(self.directory.disk, self.definition.memory)
         if not self.status.layers:  # a first life may have been interrupted
             self.snapshots.sweep(frozenset(), self.status.saved)
@@ -154,6 +168,7 @@ class ShimMachine:
         spec = machine_spec(defined.shape, image, self.directory.disk)
         spec = spec._replace(display=defined.display, host_name=host_name(defined.id), durable=True)
         sources: list[StartSource] = [Clone(image), Boot()]
+        is_first = number is None and not self.status.layers
         if number is None:
             self._set(VmState.STARTING, started_at=time.time())
             spec = spec._replace(layers=self.status.layers)
@@ -168,9 +183,26 @@ class ShimMachine:
             open_screen(machine.session.link)
         if machine.lacks_golden:
             self._warmers.make(image, spec)
+        if is_first and self.definition.first_boot:
+            await _run_first_boot(machine.session, self.definition.first_boot)
         self._is_up = True
         await in_side_thread(self.directory.sync_disk, machine.disk_layers)
+        # Before anything says that its disk needs it.
+        await in_side_thread(self.directory.keep_image, defined, image.digest)
         self.come_up(image.digest, machine.disk_layers, machine.files_in_use())
+
+    def _open_image(self) -> Image:
+        """Open the image beneath its disk, whatever has become of the name. Raises BoincvmError."""
+        name, digest = self.definition.image, self.status.image
+        try:
+            return ImageStore().open(name, digest or None)
+        except ImageMissingError as error:
+            if not digest:
+                raise
+            raise HypervisorError(
+                f"the image {name} has changed since the machine's disk was made",
+                hint="create a new machine, or restore the previous image",
+            ) from error
 
     def come_up(self, image: str, layers: tuple[str, ...], in_use: frozenset[str]) -> None:
         """Record that it runs, with the disk `layers`, which are on disk already.
@@ -181,7 +213,7 @@ class ShimMachine:
         self._set(self.status.state, layers=layers, saved=None)
         self.snapshots.sweep(in_use)
         self.directory.write_commands([])
-        self._set(VmState.RUNNING, image=image, layers=layers, saved=None)
+        self._set(VmState.RUNNING, image=image, layers=layers, saved=None, was_shut_down=False)
         if self.commands is not None:
             self.commands.release()
 
@@ -232,7 +264,8 @@ class ShimMachine:
         """
         was_asked = self.status.state is VmState.STOPPING and end.cause is EndCause.LINK_LOST
         if is_orderly(end) or was_asked:
-            await self._end(VmState.POWERED_OFF)
+            was_shut_down = self.status.state is VmState.STOPPING
+            await self._end(VmState.POWERED_OFF, was_shut_down=was_shut_down)
         else:
             await self.fail(end_error(end))
 
@@ -264,7 +297,6 @@ class ShimMachine:
         Raises BoincvmError, OSError; then it is in its previous state, or has ended.
         """
         machine, before = self._required(), self.status.state
-        self._pass_to(VmState.SAVING)
         try:
             saved, _ = await self._save(last=True)
         except (BoincvmError, OSError) as error:
@@ -285,7 +317,6 @@ class ShimMachine:
         """
         machine, before = self._required(), self.status.state
         chosen = self.snapshots.choose_name(name, description)
-        self._pass_to(VmState.SAVING)
         try:
             saved, programs = await self._save(last=False)
             self.snapshots.add(chosen, description, saved, programs)
@@ -304,9 +335,7 @@ class ShimMachine:
         """
         if machine.is_up:
             try:
-                await machine.go_on()
-                if state is VmState.PAUSED:
-                    await machine.suspend()
+                await machine.go_on(paused=state is VmState.PAUSED)
             except BoincvmError as error:
                 _LOG.warning("it cannot be resumed: %s", error)
         if machine.is_up:
@@ -320,7 +349,11 @@ class ShimMachine:
         if image is None or commands is None:
             raise HypervisorError("the machine has not started")
         check_checkpoint_room(self.directory.disk, machine.resident(), self.directory.disk, 0)
-        commands.hold()
+
+        def begin() -> None:  # not before its turn, for which it may wait long
+            self._pass_to(VmState.SAVING)
+            commands.hold()
+
         try:
             saved, (programs, command_states) = await write_checkpoint(
                 machine,
@@ -329,6 +362,7 @@ class ShimMachine:
                 last=last,
                 hold=True,  # a snapshot may be restored many times
                 record_layers=self._record_layers,
+                begins=begin,
             )
         except BaseException:
             commands.release()
@@ -348,7 +382,7 @@ class ShimMachine:
 
     async def stop(self, within: float) -> None:
         """Ask the guest to shut down; kill the machine after `within` seconds."""
-        machine = self._required()
+        machine, was_shut_down = self._required(), False
         self._pass_to(VmState.STOPPING)
         try:
             async with asyncio.timeout(within):
@@ -357,9 +391,10 @@ class ShimMachine:
                 end = await machine.ended()
                 if not is_orderly(end) and end.cause is not EndCause.LINK_LOST:
                     await asyncio.wait((self._over,))  # its watcher records the reason
+                was_shut_down = True
         except (TimeoutError, HypervisorError, GuestDiedError):
             pass  # it does not cooperate, or has ended already
-        await self._end(VmState.POWERED_OFF)
+        await self._end(VmState.POWERED_OFF, was_shut_down=was_shut_down)
 
     async def power_off(self) -> None:
         """Kill the machine, as if its plug were pulled."""
@@ -372,6 +407,16 @@ class ShimMachine:
 
     # End.
 
+    @property
+    def is_waiting_for_turn(self) -> bool:
+        """Tell whether a snapshot waits for those of other machines; it has done nothing yet."""
+        return self._machine is not None and self._machine.waits_for_turn
+
+    def hurried(self, why: str) -> AbstractContextManager[None]:
+        """Within the block, no snapshot waits for those of other machines: it fails instead."""
+        machine = self._machine
+        return nullcontext() if machine is None else machine.turn_not_waited_for(why)
+
     async def end_with_host(self) -> None:
         """Save the machine if possible, since the host is shutting down."""
         if self._over.done():
@@ -382,7 +427,7 @@ class ShimMachine:
         except (BoincvmError, OSError, TimeoutError) as error:
             await self._end(VmState.ABORTED, f"it could not be saved: {error}")
 
-    async def _end(self, state: VmState, why: str = "") -> None:
+    async def _end(self, state: VmState, why: str = "", *, was_shut_down: bool = False) -> None:
         """End the machine. Only the first cause is recorded; later callers wait for the end."""
         if self._is_ending:
             await asyncio.wait((self._over,))
@@ -399,7 +444,7 @@ class ShimMachine:
                 await in_side_thread(self.directory.sync_disk, self.status.layers)
             except OSError as error:
                 state, why = VmState.ABORTED, why or f"its disk cannot be written: {error}"
-        self._finish(state, why)
+        self._finish(state, why, was_shut_down=was_shut_down and state is VmState.POWERED_OFF)
 
     def _finish(self, state: VmState, why: str = "", **changes: object) -> None:
         self._is_ending = True
@@ -413,7 +458,7 @@ class ShimMachine:
         try:
             self._set(state, why, started_at=None, **changes)
         except OSError as error:
-            reason = f"the state {state.label} cannot be written down: {error.strerror}"
+            reason = f"the state {state.label} cannot be recorded: {error.strerror}"
             self.status = self.status._replace(state=VmState.ABORTED, why=reason)
             self._notify()
         if not self._over.done():
@@ -427,3 +472,33 @@ class ShimMachine:
 
 def _as_ours(error: BoincvmError | OSError) -> BoincvmError:
     return error if isinstance(error, BoincvmError) else host_error("the host refused", error)
+
+
+async def _run_first_boot(session: Session, script: str) -> None:
+    """Run a script in a guest that boots for the first time. Raises TaskFailedError, GuestError.
+
+    If it fails, so does the start, and the next one begins with a new disk.
+    """
+    command: tuple[str, ...] = ("sh", "-c", script)
+    if script.startswith("#!"):  # it names what runs it
+        command = ("sh", "-c", _AS_FILE, "sh", script)
+    try:
+        run = output_in_guest(session, command, _COMPLAINT, within=LONG, is_end_kept=True)
+        code, output = await session.guard(run)
+    except GuestCommandLimitError as error:
+        raise TaskFailedError(
+            f"its first-boot script did not end within {format_duration(LONG)}",
+            hint="create the machine again with a script that takes less time",
+        ) from error
+    if code != 0:
+        raise TaskFailedError(
+            f"its first-boot script failed: {printable(output) or f'it ended with {code}'}",
+            hint="create the machine again with a script that works",
+        )
+    # What it has written is on the disk before anybody is told that the machine is up.
+    complaint = await session.guard(run_in_guest(session, ("sync",)))
+    if complaint is not None:
+        raise TaskFailedError(
+            f"what the first-boot script wrote is not on its disk: {complaint}",
+            hint="give it a larger disk: boincvm create --disk",
+        )

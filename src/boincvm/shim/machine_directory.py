@@ -14,6 +14,8 @@ The directory has mode 0700. After a crash `lock` decides: if state.json says "r
 nobody holds the lock, the shim was killed, and its machine with it.
 """
 
+import asyncio
+import errno
 import json
 import os
 import shutil
@@ -24,22 +26,35 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
+from boincvm import json_value
 from boincvm.bus.broker_address import BrokerAddress
 from boincvm.bus.dialects import DIALECTS
 from boincvm.controller.protocol.guest import check_id
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import write_atomically
-from boincvm.host.files import open_descriptor, sync_directory, sync_file
+from boincvm.host.files import (
+    copy_range,
+    open_descriptor,
+    open_regular,
+    sync_directory,
+    sync_file,
+)
+from boincvm.host.filetree import extents
+from boincvm.host.lock_queue import wait_for_lock
 from boincvm.host.locks import try_lock
 from boincvm.host.own_files import open_own
+from boincvm.image.store import ImageStore
 from boincvm.job import values
 from boincvm.job.model import MachineShape
-from boincvm.json_value import LARGEST, fault_of
+from boincvm.json_value import fault_of
 
+_STATE = "state.json"
 _COMMANDS = "commands.json"
 _SNAPSHOTS = "snapshots.json"
 _MOST_BYTES = {_COMMANDS: 1 << 30, _SNAPSHOTS: 1 << 26}
+_LOCK_LIMIT = 5.0
+"""Seconds that a new shim waits for the lock."""
 _LONGEST = 500
 _MOST_PROCESSES = 1 << 22
 
@@ -59,6 +74,10 @@ class Definition(NamedTuple):
     labels: Mapping[str, str]
     made: float
     """Seconds since 1970."""
+    autostart: bool = False
+    """Whether the controller starts it after each boot of the host."""
+    first_boot: str = ""
+    """A shell script that it runs before it is up for the first time; empty for none."""
 
     @property
     def shape(self) -> MachineShape:
@@ -85,6 +104,8 @@ class Status(NamedTuple):
     """When it was written, in seconds since 1970."""
     pid: int = 0
     """The shim's process id."""
+    was_shut_down: bool = False
+    """Its guest wrote all buffers to the disk before it ended, as `stop` asks it to."""
 
 
 class MachineDirectory:
@@ -96,8 +117,16 @@ class MachineDirectory:
         self.spool = directory / "spool"
         self.log = directory / "shim.log"
 
-    def make(self, definition: Definition, bus: BrokerAddress) -> None:
-        """Make the directory. Raises UsageError if the machine exists already, OSError."""
+    def make(
+        self,
+        definition: Definition,
+        bus: BrokerAddress,
+        source: "MachineDirectory | None" = None,
+    ) -> None:
+        """Make the directory, with a copy of the disk of `source`, whose lock the caller holds.
+
+        Raises UsageError if the machine exists already, HostError, OSError.
+        """
         try:
             self.directory.mkdir(mode=0o700, parents=True)
         except FileExistsError:
@@ -107,7 +136,8 @@ class MachineDirectory:
         try:
             self.disk.mkdir(mode=0o700)
             self.write_bus(bus)
-            self.write_status(Status())
+            status = Status() if source is None else self._copy_disk(source)
+            self.write_status(status)
             self._write(
                 "machine.json", definition._asdict()
             )  # written last: it makes the directory valid
@@ -116,6 +146,17 @@ class MachineDirectory:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
 
+    def _copy_disk(self, source: "MachineDirectory") -> Status:
+        """Copy the layers of another machine's disk; return the status that goes with them.
+
+        Raises HostError, OSError.
+        """
+        status = source.status()
+        for name in status.layers:
+            _copy_file(source.disk / name, self.disk / name)
+        self.sync_disk(status.layers)
+        return Status(image=status.image, layers=status.layers, was_shut_down=status.was_shut_down)
+
     def definition(self) -> Definition:
         """Read the definition. Raises HostError."""
         table = self._read("machine.json")
@@ -123,13 +164,15 @@ class MachineDirectory:
             return Definition(
                 id=check_id(table["id"]),
                 image=values.image_name(table["image"]),
-                memory=_whole(table["memory"]),
+                memory=json_value.whole(table["memory"]),
                 cpus=values.cpus(table["cpus"]),
-                disk=None if table["disk"] is None else _whole(table["disk"]),
+                disk=None if table["disk"] is None else json_value.whole(table["disk"]),
                 network=values.flag(table["network"]),
                 display=values.flag(table["display"]),
                 labels=_texts(table["labels"]),
-                made=_number(table["made"]),
+                made=json_value.number(table["made"]),
+                autostart=values.flag(table.get("autostart", False)),
+                first_boot=values.any_text(table.get("first_boot", "")),
             )
         except (KeyError, ValueError, TypeError, UsageError) as error:
             raise self._damaged("machine.json", error) from error
@@ -139,7 +182,7 @@ class MachineDirectory:
         table = self._read("bus.json")
         try:
             words = _texts({name: value for name, value in table.items() if name != "port"})
-            bus = BrokerAddress(**words, port=_whole(table["port"]))
+            bus = BrokerAddress(**words, port=json_value.whole(table["port"]))
         except (KeyError, ValueError, TypeError) as error:
             raise self._damaged("bus.json", error) from error
         if bus.dialect not in DIALECTS:
@@ -163,18 +206,22 @@ class MachineDirectory:
                 why=str(table["why"]),
                 image=str(table["image"]),
                 layers=tuple(map(str, layers)),
-                saved=None if saved is None else _whole(saved),
+                saved=None if saved is None else json_value.whole(saved),
                 instance=str(table["instance"]),
-                started_at=None if started is None else _number(started),
-                at=_number(table["at"]),
-                pid=_whole(table["pid"], _MOST_PROCESSES),
+                started_at=None if started is None else json_value.number(started),
+                at=json_value.number(table["at"]),
+                pid=json_value.whole(table["pid"], _MOST_PROCESSES),
+                was_shut_down=values.flag(table.get("was_shut_down", False)),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise self._damaged("state.json", error) from error
 
     def write_status(self, status: Status) -> None:
-        """Write the status. Raises OSError."""
-        self._write("state.json", status._replace(at=time.time())._asdict())
+        """Write the status. Raises OSError.
+
+        Only by whoever holds the lock: another's would bring an older state back.
+        """
+        self._write(_STATE, status._replace(at=time.time())._asdict())
 
     def snapshots(self) -> list[dict[str, object]]:
         """Read the snapshots, as tables of snapshots.py. Raises HostError."""
@@ -198,6 +245,13 @@ class MachineDirectory:
         else:
             (self.directory / _COMMANDS).unlink(missing_ok=True)
 
+    def keep_image(self, definition: Definition, digest: str) -> None:
+        """Have the store keep the image beneath the disk, whatever becomes of its name.
+
+        Raises OSError, HostError.
+        """
+        ImageStore().keep(digest, definition.image, self.directory, definition.id)
+
     def sync_disk(self, layers: Iterable[str]) -> None:
         """Flush the disk's layers, so that they survive a power failure. Raises OSError."""
         for name in layers:
@@ -215,7 +269,7 @@ class MachineDirectory:
         except FileNotFoundError:
             return []
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise self._damaged(name, TypeError("no list of objects"))
+            raise self._damaged(name, TypeError("not a list of objects"))
         return found
 
     def _read(self, name: str) -> dict[str, object]:
@@ -255,21 +309,36 @@ class MachineDirectory:
             os.close(descriptor)
 
     @contextmanager
-    def held(self) -> Iterator[int]:
+    def held(
+        self, hint: str = "stop it first: boincvm stop, or boincvm stop --now"
+    ) -> Iterator[int]:
         """Hold the lock within the block, and yield its descriptor.
 
-        Raises UsageError if somebody else holds it.
+        Raises UsageError, with `hint`, if somebody else holds it.
         """
         descriptor = self._open_lock()
         try:
             if not try_lock(descriptor):
-                raise UsageError(
-                    f"the machine {self.directory.name} is running",
-                    hint="stop it first: boincvm stop, or boincvm stop --now",
-                )
+                raise self._is_running(hint)
             yield descriptor
         finally:
             os.close(descriptor)
+
+    async def hold(self) -> int:
+        """Wait for the lock, which a controller may have for a moment; return its descriptor.
+
+        Raises UsageError if a shim has it, HostError.
+        """
+        try:
+            async with asyncio.timeout(_LOCK_LIMIT):
+                return await wait_for_lock(self.directory / "lock")
+        except TimeoutError:
+            raise self._is_running("boincvm ls shows its state") from None
+        except OSError as error:
+            raise host_error(f"the machine in {self.directory} cannot be locked", error) from error
+
+    def _is_running(self, hint: str) -> UsageError:
+        return UsageError(f"the machine {self.directory.name} is running", hint=hint)
 
     def _open_lock(self) -> int:
         try:
@@ -282,17 +351,21 @@ class MachineDirectory:
             raise host_error(f"the machine in {self.directory} cannot be locked", error) from error
 
 
-def _whole(value: object, most: int = LARGEST) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise TypeError(value)
-    return value
-
-
-def _number(value: object) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= LARGEST:  # type: ignore[operator]
-        raise TypeError(value)
-    return float(value)  # type: ignore[arg-type]
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy a file without its holes, by sharing its blocks where the disk can. Raises OSError."""
+    with (
+        open_regular(source) as file,
+        os.fdopen(open_descriptor(target, "x", permissions=0o600), "wb") as copy,
+    ):
+        size = os.fstat(file.fileno()).st_size
+        os.truncate(copy.fileno(), size)
+        for offset, length in extents(file.fileno(), size):
+            end = offset + length
+            while offset < end:
+                done = copy_range(file.fileno(), offset, copy.fileno(), offset, end - offset)
+                if done == 0:
+                    raise OSError(errno.EIO, "the file became shorter while it was copied")
+                offset += done
 
 
 def _texts(value: object) -> dict[str, str]:

@@ -46,7 +46,7 @@ def guest_of(definition: Definition, instance: str) -> Guest:
         "memory": str(definition.memory >> 20),
         "host": platform.node(),
     }
-    capabilities = {"run", "files", "life", *(["display"] if definition.display else [])}
+    capabilities = {"run", "files", "lifecycle", *(["display"] if definition.display else [])}
     return Guest(
         definition.id,
         name=definition.id,
@@ -94,16 +94,21 @@ async def run_shim(directory: MachineDirectory, snapshot: str | None) -> None:
             notify[0] = guest.send_report
             await guest.open()
             stack.push_async_callback(_send_bye, guest, machine)
-            _listen_for_signals(verbs, group)
-            await _live(machine, snapshot)
+            try:
+                _listen_for_signals(machine, verbs, group)
+                if await _starts(machine, snapshot):
+                    await _live(machine, verbs, bus.failure)
+            finally:
+                await guest.stop_receiving()
     finally:
         await machine.close()
         await bus.close()
 
 
-def _listen_for_signals(verbs: ShimVerbs, group: asyncio.TaskGroup) -> None:
+def _listen_for_signals(machine: ShimMachine, verbs: ShimVerbs, group: asyncio.TaskGroup) -> None:
     def end(_number: int) -> None:
-        group.create_task(verbs.end_with_host())
+        if not machine.is_over:  # then the group may have ended, too
+            group.create_task(verbs.end_with_host())
 
     add_signal_handlers(not_ignored(TERMINATION_SIGNALS), end)
 
@@ -126,7 +131,8 @@ def _of_commands(error: Exception) -> BoincvmError:
     )
 
 
-async def _live(machine: ShimMachine, snapshot: str | None) -> None:
+async def _starts(machine: ShimMachine, snapshot: str | None) -> bool:
+    """Start the machine; tell whether it came up."""
     begin = asyncio.ensure_future(machine.begin(snapshot))
     ended = asyncio.ensure_future(machine.has_ended())
     try:
@@ -136,7 +142,7 @@ async def _live(machine: ShimMachine, snapshot: str | None) -> None:
     except (BoincvmError, OSError) as error:
         if not machine.is_ending:
             await _did_not_start(machine, failure(error))
-            return
+            return False
         await machine.has_ended()
     finally:
         ended.cancel()
@@ -144,15 +150,37 @@ async def _live(machine: ShimMachine, snapshot: str | None) -> None:
         await asyncio.gather(begin, ended, return_exceptions=True)
     if machine.is_over:
         log(f"it ended before it was up: {machine.status.state.label}")
-        return
+        return False
     if machine.cold_because:
-        log(
-            f"booted cold: the golden snapshot was unusable, and is removed: {machine.cold_because}"
-        )
+        log(f"booted cold: the golden snapshot was unusable: {machine.cold_because}")
     log("it is up")
-    await machine.until_over()
+    return True
+
+
+async def _live(
+    machine: ShimMachine, verbs: ShimVerbs, bus_failure: asyncio.Future[BaseException]
+) -> None:
+    """Wait until the machine has ended; save it if the bus fails, for nobody could reach it."""
+    over = asyncio.ensure_future(machine.until_over())
+    try:
+        await asyncio.wait((over, bus_failure), return_when=asyncio.FIRST_COMPLETED)
+        if bus_failure.done():
+            log(f"the bus has failed: {bus_failure.result()!r}")
+            await verbs.end_with_host()
+        await over
+    finally:
+        over.cancel()
+        await asyncio.gather(over, return_exceptions=True)
     status = machine.status
     log(f"it has ended: {status.state}{': ' + status.why if status.why else ''}")
+
+
+async def _run_locked(directory: MachineDirectory, snapshot: str | None) -> None:
+    lock = await directory.hold()
+    try:
+        await run_shim(directory, snapshot)
+    finally:
+        os.close(lock)
 
 
 def main() -> int:
@@ -166,8 +194,7 @@ def main() -> int:
     os.umask(0o077)
     os.chdir("/")
     try:
-        with directory.held():
-            asyncio.run(run_shim(directory, given.snapshot))
+        asyncio.run(_run_locked(directory, given.snapshot))
     except UsageError as error:
         log(f"there is another shim: {error.message}")
         return error.exit_code

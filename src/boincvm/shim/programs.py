@@ -1,9 +1,9 @@
 """The programs that run in a shim's machine: they end with it, and are saved with it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from boincvm.controller.protocol.program import Request
-from boincvm.errors import HypervisorError
+from boincvm.errors import BoincvmError, HypervisorError
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
 from boincvm.machine.session import Session
@@ -14,11 +14,15 @@ from boincvm.node.machine_programs import attached_to, programs_of
 class MachinePrograms:
     """The programs that run in the machine now.
 
-    `session` returns the machine's session, or None while no programs can run in it.
+    `session` returns the machine's session, or None while no programs can run in it. `has_ended`
+    waits until a machine that is ending has ended, and that is reported.
     """
 
-    def __init__(self, session: Callable[[], Session | None]) -> None:
+    def __init__(
+        self, session: Callable[[], Session | None], has_ended: Callable[[], Awaitable[None]]
+    ) -> None:
         self._session = session
+        self._has_ended = has_ended
         self._running: set[GuestProgram] = set()
 
     def start(self, request: Request, listener: Listener) -> RunningProgram:
@@ -39,7 +43,7 @@ class MachinePrograms:
 
     def _guarded(self, program: GuestProgram, session: Session) -> RunningProgram:
         self._running.add(program)
-        return _Guarded(program, session, self._running.discard)
+        return _Guarded(program, session, self._running.discard, self._has_ended)
 
     def states(self) -> list[dict[str, object]]:
         """Return the programs' states; call it only while the guest is quiesced."""
@@ -78,11 +82,16 @@ class _Guarded:
     """A program whose `wait` ends when the machine does."""
 
     def __init__(
-        self, program: GuestProgram, session: Session, forget: Callable[[GuestProgram], None]
+        self,
+        program: GuestProgram,
+        session: Session,
+        forget: Callable[[GuestProgram], None],
+        has_ended: Callable[[], Awaitable[None]],
     ) -> None:
         self._program = program
         self._session = session
         self._forget = forget
+        self._has_ended = has_ended
         self.grant = program.grant
         self.signal = program.signal
         self.feed = program.feed
@@ -92,5 +101,10 @@ class _Guarded:
     async def wait(self) -> ProgramEnd:
         try:
             return await self._session.guard(self._program.wait())
+        except BoincvmError:
+            # Whoever learns of it may start the machine at once, and must not find it running.
+            if self._session.is_ending:
+                await self._has_ended()
+            raise
         finally:
             self._forget(self._program)

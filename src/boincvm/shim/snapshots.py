@@ -5,8 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from boincvm import json_value
 from boincvm.errors import HostError, UsageError
-from boincvm.json_value import LARGEST, Json, fault_of
+from boincvm.json_value import Json, fault_of
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import (
     SavedMachine,
@@ -16,6 +17,7 @@ from boincvm.machine.saved_machine import (
     read_manifest,
     remove_unneeded,
 )
+from boincvm.portable_names import is_portable_part
 from boincvm.shim.machine_directory import MachineDirectory
 
 MOST = 64
@@ -90,10 +92,12 @@ class Snapshots:
             while f"snapshot-{number}" in found:
                 number += 1
             return f"snapshot-{number}"
-        if _NAME.fullmatch(name) is None:
+        # A snapshot that has been made has its name, but hosts differ in whether they can store it.
+        if _NAME.fullmatch(name) is None or not is_portable_part(name):
             raise UsageError(
                 f"found {name[:80]!r}, expected a snapshot's name:"
-                " up to 64 of A-Z a-z 0-9 . _ -, a letter or digit first"
+                " up to 64 of A-Z a-z 0-9 . _ -, a letter or digit first, no dot at the end,"
+                " and not a device of Windows' such as NUL"
             )
         if name in found:
             raise UsageError(
@@ -142,12 +146,14 @@ def _snapshot(table: Mapping[str, object]) -> Snapshot:
     if not isinstance(programs, list) or not all(isinstance(item, dict) for item in programs):
         raise TypeError("invalid programs")
     number, size, made = table["number"], table["size"], table["made"]
-    for value in (number, size):
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
-            raise TypeError("an invalid number")
-    if not isinstance(made, int | float) or not 0 <= made <= LARGEST:
-        raise TypeError("an invalid time")
-    return Snapshot(name, number, description, float(made), size, tuple(programs))  # type: ignore[arg-type]
+    return Snapshot(
+        name,
+        json_value.whole(number),
+        description,
+        json_value.number(made),
+        json_value.whole(size),
+        tuple(programs),
+    )
 
 
 def read_checkpoint(directory: MachineDirectory, number: int) -> SavedMachine:

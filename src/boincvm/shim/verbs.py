@@ -1,10 +1,11 @@
 """The requests that a shim answers on the bus."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
 
 from boincvm.controller.protocol.requests import Reply
+from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError, MachineStateError, UsageError, host_error
 from boincvm.node.responder import Verb
 from boincvm.shim.machine import ShimMachine
@@ -14,6 +15,14 @@ LONGEST_STOP = 3600.0
 
 ENDS = ("stop", "power_off", "save")
 """Requests after which the machine has ended."""
+
+_HURRIED = {
+    "pause": "the machine is paused",
+    "resume": "the machine is resumed",
+    "save": "the machine is saved for the last time",
+    "stop": "the machine is ended",
+}
+"""Requests that wait for no snapshot that itself waits for those of other machines, and why."""
 
 Act = Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]
 
@@ -27,6 +36,7 @@ class ShimVerbs:
     def __init__(self, machine: ShimMachine) -> None:
         self._machine = machine
         self._turn = asyncio.Lock()
+        self._host_ends = False
 
     def table(self) -> dict[str, Verb]:
         """Return the handlers for the Responder, by name."""
@@ -43,11 +53,11 @@ class ShimVerbs:
 
     def _in_turn(self, name: str, act: Act) -> Verb:
         async def verb(arguments: Mapping[str, object], _data: bytes) -> Reply:
-            # power_off does not wait for the request being handled.
-            async with nullcontext() if name == "power_off" else self._turn:
+            at_once = self._needs_no_turn(name)
+            async with nullcontext() if at_once else self._taken(_HURRIED.get(name)):
                 result: Mapping[str, object] = {}
                 try:
-                    if not self._has_ended(name):
+                    if not self._has_ended(name) and not self._is_done(name):
                         result = await act(arguments)
                 except OSError as error:
                     raise host_error("the host's system refused", error) from error
@@ -55,16 +65,47 @@ class ShimVerbs:
 
         return verb
 
+    def _needs_no_turn(self, name: str) -> bool:
+        """Tell whether a request does not wait for the one that is being handled."""
+        if name == "power_off":
+            return True
+        if not self._machine.is_waiting_for_turn:
+            return False
+        # That is a snapshot that has done nothing yet. It does not begin within these requests,
+        # for they do not wait for anything.
+        return name == "snapshot_remove" or self._is_done(name)
+
+    def _is_done(self, name: str) -> bool:
+        """Tell whether a machine is resumed that runs, which must not end a snapshot's wait."""
+        return (
+            name == "resume"
+            and self._machine.is_waiting_for_turn
+            and self._machine.status.state is VmState.RUNNING
+        )
+
+    @asynccontextmanager
+    async def _taken(self, hurry: str | None) -> AsyncIterator[None]:
+        """Wait for the turn and hold it; `hurry`: why no snapshot may wait long before that."""
+        with nullcontext() if hurry is None else self._machine.hurried(hurry):
+            await self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
     def _has_ended(self, name: str) -> bool:
         """Return True if the machine ended while `name` waited for its turn.
 
-        Raises MachineStateError if `name` is not a request to end it.
+        Raises MachineStateError if `name` is not a request to end it; HostError if it is a snapshot
+        and the host is shutting down.
         """
         state = self._machine.status.state
         if state.is_off and name not in ENDS:
             raise MachineStateError(
                 f"the machine has ended in the meantime: it is {state.label}", hint="start it again"
             )
+        if self._host_ends and name == "snapshot_take":
+            raise HostError("the host is shutting down, so no snapshot is taken")
         return state.is_off
 
     async def _simply(self, act: Callable[[], Awaitable[None]]) -> Mapping[str, object]:
@@ -94,8 +135,9 @@ class ShimVerbs:
         return {}
 
     async def end_with_host(self) -> None:
-        """End the machine because the host is shutting down, after the current request."""
-        async with self._turn:
+        """End the machine because the host is shutting down, after requests that came before."""
+        self._host_ends = True
+        async with self._taken("the host is shutting down"):
             await self._machine.end_with_host()
 
 

@@ -7,7 +7,7 @@ LEAST = 2.0
 
 
 class ClockWatch:
-    """Compares the wall clock with the one that stands still while the computer sleeps."""
+    """Compares the wall clock with the one that stops while the computer sleeps."""
 
     def __init__(self) -> None:
         self._difference = self._now()

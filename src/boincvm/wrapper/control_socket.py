@@ -7,12 +7,14 @@ task may connect.
 import asyncio
 import json
 import stat
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 from boincvm.errors import BoincvmError, HostError
-from boincvm.host.sockets import connect, private_listener
+from boincvm.host.local_servers import LocalServer, serve_locally
+from boincvm.host.sockets import connect
 
 SOCKET = "boincvm.sock"
 _LONGEST = 4096
@@ -29,16 +31,14 @@ class ControlSocket:
     def __init__(self, slot: Path, save: Save) -> None:
         self._path = slot / SOCKET
         self._save = save
-        self._server: asyncio.Server | None = None
+        self._server: LocalServer | None = None
 
     async def open(self) -> None:
         """Start listening. Raises OSError."""
-        listener = private_listener(self._path)
-        try:
-            self._server = await asyncio.start_server(self._serve, sock=listener, limit=_LONGEST)
-        except BaseException:
-            listener.close()
-            raise
+        self._server = await serve_locally(self._path, self._protocol)
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(_LONGEST), self._serve)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -69,7 +69,6 @@ class ControlSocket:
         """Stop listening and remove the socket. Calling it again is harmless."""
         if self._server is not None:
             self._server.close()
-            self._path.unlink(missing_ok=True)
             self._server = None
 
 
@@ -80,7 +79,7 @@ async def ask_for_checkpoint(slot: Path, limit: float) -> dict[str, object]:
     """
     path = slot / SOCKET
     try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
+        if sys.platform != "win32" and not stat.S_ISSOCK(path.stat().st_mode):
             raise HostError(f"{path} is not a socket", hint="remove it")
         peer = await connect(path)
         reader, writer = await asyncio.open_connection(sock=peer, limit=1 << 16)

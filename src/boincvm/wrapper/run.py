@@ -225,7 +225,11 @@ class ClientRun:
         finally:
             for future in (saved, aborted):
                 future.cancel()
-            await asyncio.gather(saved, aborted, return_exceptions=True)
+            try:
+                if not saved.done():  # it would wait for what the hypervisor was told to do
+                    await self._steps.kill_machines()
+            finally:
+                await asyncio.gather(saved, aborted, return_exceptions=True)
         return not self._is_aborted  # which may have come as the machines had just been saved
 
     # Once a second.

@@ -1,4 +1,4 @@
-"""The paths by which a program on the host, and whoever reads its output, sees the job's files.
+"""The paths by which a program on the host, and readers of its output, see the job's files.
 
 As with BOINC's own wrapper these are names in the slot, and `../../projects/X/…` for the project's
 directory. Where a volunteer's BOINC is installed is nobody's business, and results of different

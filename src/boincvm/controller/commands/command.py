@@ -94,7 +94,7 @@ class Command:
         return self.finished_at is not None
 
     def notify(self) -> None:
-        """Wake whoever waits in `changed`."""
+        """Wake all callers of `changed`."""
         self._news.set()
         self._news = asyncio.Event()
 

@@ -127,7 +127,9 @@ class CommandTable:
     ) -> Command:
         check_request(request, command_id)
         if first is not None and first < 1:
-            raise UsageError("0 answers would end the command at once", hint="first is 1 or more")
+            raise UsageError(
+                "0 answers would end the command at once", hint="`first` must be at least 1"
+            )
         if self._retained.are_too_many:
             raise UsageError(f"there are {MOST_COMMANDS} commands that have not ended")
         chosen = command_id or secrets.token_hex(8)

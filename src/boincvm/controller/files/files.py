@@ -17,7 +17,7 @@ from boincvm.controller.guest_finder import FoundGuests
 from boincvm.controller.guests.hub import Hub
 from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.selector import parse_selector
-from boincvm.controller.protocol.transfer_rules import MOST_MODE, check_transfer_id, guest_path
+from boincvm.controller.protocol.transfer_rules import MOST_MODE, check_transfer_id, guest_file
 from boincvm.errors import BoincvmError, UsageError
 from boincvm.tar_trees import MOST_BYTES
 from boincvm.tree_entries import clamp_time
@@ -87,14 +87,14 @@ class Files:
     ) -> Outcomes:
         """Put the bytes of `source` at `path` in all guests that `vm_selector` matches now.
 
-        `path`: see `guest_path`; missing directories are created; an existing file is replaced, a
+        `path`: see `guest_file`; missing directories are created; an existing file is replaced, a
         directory is not. A tree is an uncompressed tar stream. `size`: of `source`, if known.
         `modified`: of a file, in nanoseconds since 1970. `transfer`: an id; a call with the same
         id and source continues an interrupted transfer. Each guest's outcome is
         {"state": "put", "size"} or {"error"}. Raises UsageError, and HostDiskFullError or
         HostError if `source` cannot be spooled.
         """
-        destination = guest_path(path)
+        destination = guest_file(path)
         if not destination.name:
             raise UsageError("a file for a guest needs a name there")
         if not 0 <= mode <= MOST_MODE:
@@ -147,7 +147,7 @@ class Files:
         BoincvmError.
         """
         destination, transfer_id = (
-            guest_path(path),
+            guest_file(path),
             check_transfer_id(transfer or secrets.token_hex(8)),
         )
         if parse_selector(vm).only is None:

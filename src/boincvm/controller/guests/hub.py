@@ -11,6 +11,7 @@ from boincvm.bus.transport import Bus, Message
 from boincvm.controller.commands.command import Command
 from boincvm.controller.commands.journal import Journal
 from boincvm.controller.commands.table import CommandTable
+from boincvm.controller.guests.other_hosts import OtherHosts
 from boincvm.controller.guests.pings import Pings
 from boincvm.controller.guests.registry import Change, Registry
 from boincvm.controller.guests.requests import Requester
@@ -31,6 +32,7 @@ from boincvm.controller.protocol.guest import (
     StillAlive,
     Unsupported,
 )
+from boincvm.controller.protocol.host_machines import HostMachines
 from boincvm.controller.protocol.messages import FromGuest, UnknownMessageError, read_from_guest
 from boincvm.controller.protocol.program import Request
 from boincvm.controller.protocol.report import Report
@@ -71,6 +73,7 @@ class Hub:
         self.commands = CommandTable(self._send, journal=journal, owner=owner)
         self.pings = Pings(self._send)
         self.requester = Requester(self._send)
+        self.other_hosts = OtherHosts(self.requester)
         self.counts: Counter[str] = Counter()
         """Messages received, by name, and messages rejected, by reason."""
         self.reason: Callable[[str], str] = lambda _guest_id: ""
@@ -86,6 +89,7 @@ class Hub:
         """Stop listening to guests, whose programs go on; calling this again is harmless."""
         self.registry.close()
         self.commands.close()
+        await self.other_hosts.close()
         self.requester.close()
         unsubscribe, self._unsubscribe = self._unsubscribe, None
         if unsubscribe is not None:
@@ -139,7 +143,7 @@ class Hub:
         self.requester.handle_loss(guest_id, f"has left ({reason})" if reason else "has left")
 
     def _send(self, guest_id: str, body: bytes) -> None:
-        # The broker disconnects whoever sends to another host's part.
+        # The broker disconnects a peer that sends to another host's part.
         if not self._part or is_part_of(guest_id, self._part):
             self._bus.post(GUEST + guest_id, {}, body)
 
@@ -191,7 +195,9 @@ class Hub:
                 | InputTaken()
             ):
                 self.commands.handle(guest_id, message)
+            case HostMachines():
+                self.other_hosts.handle(guest_id, account, message)
             case Unsupported():
-                pass  # only counted: the guest is older, and whoever waits for it has a time limit
+                pass  # only counted: the guest is older, and its callers have a time limit
             case _:
                 assert_never(message)

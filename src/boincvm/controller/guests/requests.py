@@ -168,5 +168,6 @@ def _lost(guest_id: str, why: str) -> GuestDiedError:
 
 def _closed() -> BoincvmError:
     return BoincvmError(
-        "the controller is ending and no longer asks guests", exit_code=ExitCode.BUS
+        "the controller is shutting down and sends no more requests to guests",
+        exit_code=ExitCode.BUS,
     )

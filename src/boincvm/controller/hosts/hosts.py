@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from boincvm.controller.events import EventLog
-from boincvm.controller.guests.registry import Registry
+from boincvm.controller.guests.hub import Hub
 from boincvm.controller.hosts.bus_connection import BusConnection
 from boincvm.controller.hosts.invitations import Invitations
 from boincvm.controller.protocol.envelope import is_part_of
 from boincvm.errors import UsageError
 from boincvm.json_value import Json
+
+_GUEST_NOTE = "boincvm guest, in place of boincvm controller, makes that host itself a guest"
 
 
 class Hosts:
@@ -21,13 +23,14 @@ class Hosts:
     def __init__(
         self,
         side: BusConnection,
-        registry: Registry,
+        hub: Hub,
         events: EventLog,
         machine_ids: Callable[[], list[str]],
     ) -> None:
         """Manage the hosts on the bus; `machine_ids` returns the ids of this host's machines."""
         self._side = side
-        self._registry = registry
+        self._registry = hub.registry
+        self._other_hosts = hub.other_hosts
         self._events = events
         self._machine_ids = machine_ids
 
@@ -39,7 +42,7 @@ class Hosts:
             "name": name,
             "passcode": passcode,
             "command": _command(self._side, name),
-            "notes": list(_notes(self._side)),
+            "notes": [*_notes(self._side), _GUEST_NOTE],
         }
 
     def table(self) -> dict[str, Json]:
@@ -63,6 +66,17 @@ class Hosts:
         for guest in self._registry.all():
             if is_part_of(guest.id, name):
                 self._registry.bye(guest.id)
+        self._other_hosts.forget(name)
+
+    def is_invited(self, name: str) -> bool:
+        """Tell whether a host is invited by that name."""
+        return self.invited(f"{name}.1") == name
+
+    def invited(self, machine_id: str) -> str | None:
+        """Return the name of the invited host to which a machine with that id would belong."""
+        invitations = self._side.invitations
+        host = None if invitations is None else invitations.host_of(machine_id)
+        return None if host == machine_id else host
 
     def check_is_free(self, machine_id: str) -> None:
         """Raises UsageError if a guest of another host has that id."""
@@ -87,7 +101,9 @@ class Hosts:
 def _command(side: BusConnection, name: str) -> str:
     address = "HOST:PORT"
     if side.listen is not None and side.address is not None:
-        host = platform.node() if _is_unspecified(side.listen.host) else side.listen.host
+        host = side.listen.host
+        if _is_unspecified(host) or _is_loopback(host):
+            host = platform.node()
         address = f"{f'[{host}]' if ':' in host else host}:{side.address[1]}"
     argv = ["boincvm", "controller", "--broker", f"stomp://{name}@{address}"]
     argv += ["--passcode-file", "passcode"]
@@ -103,13 +119,27 @@ def _is_unspecified(host: str) -> bool:
         return False
 
 
+def _is_loopback(host: str) -> bool:
+    """Tell whether only this host reaches itself there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _notes(side: BusConnection) -> Iterator[str]:
     if side.listen is None:
         yield (
             "no other host can reach this controller's bus: start it with --bus HOST:PORT, and use"
             " that address in the command"
         )
-    elif side.listen.certificate:
+        return
+    if _is_loopback(side.listen.host):
+        yield (
+            f"this controller's bus listens on {side.listen.host}, which no other host can reach:"
+            " start it with --bus and an address of this host, or 0.0.0.0 for all of them"
+        )
+    if side.listen.certificate:
         yield (
             f"{Path(side.listen.certificate).name} is this controller's certificate, or that of"
             " the authority that signed it: copy it there too; the host name in the command"
@@ -117,4 +147,3 @@ def _notes(side: BusConnection) -> Iterator[str]:
         )
     else:
         yield "without --bus-certificate anyone who listens on the network learns the passcode"
-    yield "boincvm guest, in place of boincvm controller, makes that host itself a guest"

@@ -80,7 +80,7 @@ class Invitations:
         return passcode
 
     def remove(self, name: str) -> None:
-        """Revoke an invitation and disconnect whoever uses it. Raises UsageError, HostError."""
+        """Revoke an invitation and disconnect its host. Raises UsageError, HostError."""
         if name not in self._known:
             raise UsageError(f"no host {name[:64]!r} is invited", hint="boincvm invite lists them")
         self._broker.expel(name)  # even if the disk is full

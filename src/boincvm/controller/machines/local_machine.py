@@ -79,7 +79,7 @@ class LocalMachine:
         await self.until(lambda: self.state is not state)
 
     def notify(self) -> None:
-        """Notify whoever waits of a change."""
+        """Notify all that wait for a change."""
         self._news.set()
         self._news = asyncio.Event()
         self._changed(self.id)
@@ -111,9 +111,6 @@ class LocalMachine:
         self.is_silent = self.ended_unexpectedly = self._is_killed = False
         self._child = pid
         self._watch(pid)
-        # Lets the next controller find a shim that had not announced itself when we were killed.
-        with suppress(BoincvmError, OSError):  # the shim reports what is wrong there
-            self.set_status(self.directory.status()._replace(pid=pid))
         self.notify()
 
     def adopt(self) -> bool:
@@ -140,7 +137,7 @@ class LocalMachine:
             try:
                 return self.directory.is_locked() and self.adopt()
             except BoincvmError:
-                return False  # reported to whoever needs its files
+                return False  # reported when its files are needed
         return True
 
     def _is_shim(self, pid: int) -> bool:
@@ -186,7 +183,9 @@ class LocalMachine:
             if self._is_killed:
                 state, why = VmState.POWERED_OFF, ""
             self.ended_unexpectedly = True
-            self.status = self.status._replace(state=state, why=why, started_at=None)
+            self.status = self.status._replace(
+                state=state, why=why, started_at=None, was_shut_down=False
+            )
             with suppress(OSError):  # the next controller finds out as this one did
                 self.directory.write_status(self.status)
 

@@ -240,7 +240,7 @@ class InputTaken:
         fields = {
             "cmd-id": self.command_id,
             "offset": self.taken,
-            "heard": self.received,
+            "received": self.received,
             "ends": self.ends,
             "again": self.again,
         }
@@ -248,7 +248,7 @@ class InputTaken:
 
     @classmethod
     def read(cls, envelope: Envelope) -> Self:
-        received = envelope.whole("heard")
+        received = envelope.whole("received")
         return cls(
             envelope.text("cmd-id"),
             envelope.whole("offset", received),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from boincvm.errors import GuestProtocolError
-from boincvm.json_value import LARGEST
+from boincvm.json_value import LARGEST, is_number, is_whole
 
 HOST, GUEST = "/topic/host.", "/topic/guest."
 """Prefixes of an id: the topics to which a guest sends, and from which it receives."""
@@ -54,14 +54,14 @@ class Envelope(NamedTuple):
     def whole(self, key: str, most: int = LARGEST) -> int:
         """Return a whole number from 0 to `most`."""
         value = self.fields.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
+        if is_whole(value, most=most):
             return value
         raise self.invalid(key)
 
     def number(self, key: str, most: float) -> float:
         """Return a number from 0 to `most`."""
         value = self.fields.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most:
+        if is_number(value, most):
             return float(value)
         raise self.invalid(key)
 

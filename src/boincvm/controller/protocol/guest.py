@@ -171,7 +171,7 @@ class Bye:
 
 @dataclass(frozen=True, slots=True)
 class HelloWanted(_NoFields):
-    """Asks an unknown guest that was heard to send HELLO."""
+    """Asks an unknown guest that sent something to send HELLO."""
 
     NAME: ClassVar[str] = "HELLO_WANTED"
 
@@ -199,8 +199,8 @@ class Unsupported:
     """The name of the unknown message."""
 
     def encode(self) -> bytes:
-        return pack(self.NAME, {"word": self.message})
+        return pack(self.NAME, {"message": self.message})
 
     @classmethod
     def read(cls, envelope: Envelope) -> Self:
-        return cls(envelope.any_text("word"))
+        return cls(envelope.any_text("message"))

@@ -28,6 +28,7 @@ from boincvm.controller.protocol.guest import (
     StillAlive,
     Unsupported,
 )
+from boincvm.controller.protocol.host_machines import HostMachines
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.requests import Answer, Ask, AskTaken
 from boincvm.errors import GuestProtocolError
@@ -35,9 +36,18 @@ from boincvm.errors import GuestProtocolError
 CommandMessage = CommandStarted | CommandOutput | CommandProgress | CommandEnded | InputTaken
 """The messages from a guest about a command."""
 FromGuest = (
-    Hello | StillAlive | Bye | Report | Pong | Unsupported | AskTaken | Answer | CommandMessage
+    Hello
+    | StillAlive
+    | Bye
+    | Report
+    | Pong
+    | Unsupported
+    | AskTaken
+    | Answer
+    | CommandMessage
+    | HostMachines
 )
-"""The messages from a guest."""
+"""The messages from a guest, or from the controller of an invited host."""
 
 CommandOrder = RunCommand | OutputTaken | GiveInput | SignalCommand | ForgetCommand
 """The messages to a guest about a command."""

@@ -58,7 +58,7 @@ class Ask:
             "instance": self.instance,
             "verb": self.verb,
             "arguments": dict(self.arguments),
-            "heard": list(self.confirmed),
+            "confirmed": list(self.confirmed),
         }
         return pack(self.NAME, fields, self.data)
 
@@ -67,7 +67,7 @@ class Ask:
         ask_id, verb = envelope.text("ask-id"), envelope.text("verb")
         arguments, confirmed = (
             envelope.fields.get("arguments", {}),
-            envelope.fields.get("heard", []),
+            envelope.fields.get("confirmed", []),
         )
         if (
             not isinstance(arguments, dict)

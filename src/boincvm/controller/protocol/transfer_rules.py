@@ -12,7 +12,7 @@ from boincvm import tree_entries
 from boincvm.errors import DISK_FULL, HostDiskFullError, HostError, UsageError
 from boincvm.guestlink.guest_paths import WORK
 from boincvm.host.files import free_space
-from boincvm.json_value import LARGEST
+from boincvm.json_value import LARGEST, is_whole
 
 PIECE = 64 << 10
 """Bytes of content in one message."""
@@ -41,22 +41,39 @@ class Asked(NamedTuple):
 def guest_path(text: object) -> PurePosixPath:
     """Return a path relative to the guest's work directory. Raises UsageError.
 
-    The guest's agent reads and writes nowhere else. `/work/a` becomes `a`; any other absolute path
-    is refused. The agent itself checks for links on the way.
+    `/work/a` becomes `a`; any other absolute path is refused. The agent itself checks for links on
+    the way.
+    """
+    path = guest_file(text)
+    if path.is_absolute():
+        raise UsageError(
+            f"{str(path)[:100]!r} is not a path in the guest's {WORK}",
+            hint=f"give one that is relative to {WORK}, without `..`",
+        )
+    return path
+
+
+def guest_file(text: object) -> PurePosixPath:
+    """Return the path of a file or tree anywhere in the guest. Raises UsageError.
+
+    It is relative to the guest's work directory, where the agent reads and writes, or absolute and
+    outside it.
     """
     if not isinstance(text, str):
         raise UsageError("a path in the guest must be a string")
     try:
         data = os.fsencode(text)
         path = PurePosixPath(text)
-        if path.is_absolute():
+        if path.is_relative_to(WORK):
             path = path.relative_to(WORK)
-        parts = tree_entries.components(os.fsencode(path))
+        parts = tree_entries.components(os.fsencode(path).lstrip(b"/"))
     except ValueError:  # including UnsafePathError and UnicodeError
+        parts = None
+    if parts is None or (path.is_absolute() and not parts):
         raise UsageError(
-            f"{text[:100]!r} is not a path in the guest's {WORK}",
-            hint=f"give one that is relative to {WORK}, without `..`",
-        ) from None
+            f"{text[:100]!r} is not a path in the guest",
+            hint=f"give one that is relative to {WORK} or absolute, without `..`",
+        )
     if len(data) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in parts):
         raise UsageError(f"a path in the guest is too long: {text[:100]!r}…")
     return path
@@ -72,7 +89,7 @@ def check_transfer_id(value: object) -> str:
 def check_whole(table: Mapping[str, object], key: str, most: int = LARGEST) -> int:
     """Return the number from 0 to `most` under `key`. Raises UsageError."""
     value = table.get(key)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
+    if is_whole(value, most=most):
         return value
     raise UsageError(f"a transfer of files has no valid {key!r}")
 

@@ -8,6 +8,7 @@
     PUT  /api/files?vms=&path=&kind=&mode=     a file, or a tree as tar
     GET  /api/files?vm=&path=
     WebSocket /api/console/VM          a machine's screen and keyboard (RFB)
+    GET  /metrics                      figures for Prometheus
     POST /RPC2                         XML-RPC with the names of CERN's VM Controller
     GET  /  /novnc/                    the web page, and Debian's noVNC for it
 

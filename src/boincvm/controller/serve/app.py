@@ -17,6 +17,7 @@ from boincvm.controller import operations
 from boincvm.controller.controller import Controller
 from boincvm.controller.serve.auth import Authentication, Policy, refuse
 from boincvm.controller.serve.bodies import answer_error, json_object
+from boincvm.controller.serve.metrics import CONTENT_TYPE, metrics
 from boincvm.controller.serve.open_api import document
 from boincvm.controller.serve.shutdown import Shutdown
 from boincvm.controller.serve.streams import Streams
@@ -43,6 +44,7 @@ def make_app(controller: Controller, policy: Policy, shutdown: Shutdown | None =
         Route("/api/exec", streams.exec, methods=["POST"]),
         Route("/api/{operation}", _operation(controller), methods=["POST"]),
         Route("/api/{rest:path}", _nothing),
+        Route("/metrics", _metrics(controller), methods=["GET"]),
         Route("/RPC2", XmlRpc(controller, policy.shared).answer, methods=["POST"]),
         WebSocketRoute("/{rest:path}", _no_socket),
     ]
@@ -63,6 +65,13 @@ def _operation(controller: Controller) -> Callable[[Request], Awaitable[Response
         return JSONResponse({"result": await operations.call(controller, name, given)})
 
     return run
+
+
+def _metrics(controller: Controller) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_request: Request) -> Response:
+        return Response(metrics(controller), media_type=CONTENT_TYPE)
+
+    return answer
 
 
 async def _open_api(_request: Request) -> Response:

@@ -129,7 +129,7 @@ def _tokens(headers: Headers) -> Iterable[str]:
 def is_public(scope: Scope) -> bool:
     """Tell whether a request is for the web page's own files, which contain no secrets."""
     is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
-    return is_read and not scope["path"].startswith(("/api/", "/RPC2"))
+    return is_read and not scope["path"].startswith(("/api/", "/RPC2", "/metrics"))
 
 
 class Authentication:
@@ -179,7 +179,11 @@ class Authentication:
             return None
         if is_public(scope):
             return None
-        return 401, "the token is missing or wrong", "the controller printed it when it started"
+        return (
+            401,
+            "the token is missing or wrong",
+            "it is in the file token of the controller's directory",
+        )
 
 
 def refuse(status: int, message: str, hint: str) -> JSONResponse:

@@ -69,7 +69,7 @@ class ConnectionLimits:
 
 
 class Caller:
-    """Whoever is at the other end of a connection."""
+    """The peer at the other end of a connection."""
 
     def __init__(self, limits: ConnectionLimits, transport: asyncio.Transport) -> None:
         self._limits = limits

@@ -7,13 +7,14 @@ from pathlib import Path
 from boincvm.bus.broker_address import BrokerAddress, is_elsewhere
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.hosts.bus_connection import Listen
+from boincvm.controller.machines.controller_node import USUAL_RIGHTS, RemoteRights
 from boincvm.controller.serve.auth import Policy, token_in
 from boincvm.controller.serve.server import ListenAddress, Server
 from boincvm.errors import BoincvmError
 from boincvm.host.inherited import not_ignored
 from boincvm.host.signals import TERMINATION_SIGNALS, add_signal_handlers
 from boincvm.paths import controller_directory
-from boincvm.standard_error import write_line
+from boincvm.standard_error import is_terminal, write_line
 
 SOCKET, TOKEN = "http.sock", "token"
 # Callers of the UNIX socket are this user or root, who have access to these files anyway.
@@ -27,16 +28,18 @@ async def run_in_foreground(
     *,
     any_host: bool,
     shared: Path | None,
+    rights: RemoteRights = USUAL_RIGHTS,
 ) -> None:
     """Run the controller until a signal, and say where it can be reached. Raises BoincvmError.
 
-    `listen_address`: where to serve over TCP, if at all; `listen`, `broker`: see `run_controller`;
-    `any_host`: accept requests that are addressed to any host name; `shared`: see Policy.
+    `listen_address`: where to serve over TCP, if at all; `listen`, `broker`, `rights`: see
+    `run_controller`; `any_host`: accept requests that are addressed to any host name; `shared`:
+    see Policy.
     """
     ended = asyncio.Event()
     add_signal_handlers(not_ignored(TERMINATION_SIGNALS), lambda _: ended.set())
     directory = controller_directory()
-    async with run_controller(directory, listen=listen, broker=broker) as controller:
+    async with run_controller(directory, listen=listen, broker=broker, rights=rights) as controller:
         servers = [Server(controller, ListenAddress(directory / SOCKET), _OWNER)]
         address = ""
         try:
@@ -52,14 +55,19 @@ async def run_in_foreground(
                 host, port = await servers[1].open()
                 scheme = "https" if listen_address.certificate else "http"
                 address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-                write_line(f"web page: {address}/#token={token}")
+                # What is not read by a person is kept, as by systemd's journal.
+                write_line(
+                    f"web page: {address}/#token={token}"
+                    if is_terminal()
+                    else f"web page: {address}/ (it asks for the token in {directory / TOKEN})"
+                )
             if controller.side.address is not None:
                 write_line("guests reach the bus at {} port {}".format(*controller.side.address))
             await _until(ended, controller)
         finally:
             for server in servers:
                 await server.close()
-    running = sum(machine.has_shim for machine in controller.machines.all())
+        running = sum(machine.has_shim for machine in controller.machines.all())
     write_line(f"the controller has ended; {running} machines keep running")
 
 

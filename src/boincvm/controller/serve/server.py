@@ -20,11 +20,12 @@ from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.connections import ConnectionLimits, protocol_factory
 from boincvm.controller.serve.shutdown import Shutdown
 from boincvm.errors import host_error
-from boincvm.host.sockets import private_listener
+from boincvm.host.local_servers import LocalServer, serve_locally
 
 GRACE = 2.0
 """Seconds that requests are given to end when the server stops."""
 _TLS_LIMIT = 10.0
+_BACKLOG = 128
 _LONGEST_HEAD = 64 << 10
 _LONGEST_MESSAGE = 1 << 20
 
@@ -57,16 +58,20 @@ class Server:
         self._limits = ConnectionLimits()
         self._state = ServerState()
         self._app = make_app(controller, policy, self._shutdown)
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | LocalServer | None = None
 
     async def open(self) -> tuple[str, int]:
         """Listen; return host and port, or the path and 0. Raises HostError."""
         address = self._address
+        factory = protocol_factory(
+            self._limits, self._config(), self._state, owners_only=address.path is not None
+        )
         try:
+            if address.path:
+                self._server = await serve_locally(address.path, factory, backlog=_BACKLOG)
+                return str(address.path), 0
             security = _security(address)
-            listener = (
-                private_listener(address.path) if address.path else _tcp(address.host, address.port)
-            )
+            listener = _tcp(address.host, address.port)
         except OSError as error:  # including SSLError
             raise host_error(
                 "the controller cannot listen at"
@@ -75,16 +80,11 @@ class Server:
                 hint="is it an address of this host, and free? do the certificate and key belong"
                 " together?",
             ) from error
-        factory = protocol_factory(
-            self._limits, self._config(), self._state, owners_only=address.path is not None
-        )
         loop = asyncio.get_running_loop()
         limit = _TLS_LIMIT if security else None
         self._server = await loop.create_server(
-            factory, sock=listener, ssl=security, backlog=128, ssl_handshake_timeout=limit
+            factory, sock=listener, ssl=security, backlog=_BACKLOG, ssl_handshake_timeout=limit
         )
-        if address.path:
-            return str(address.path), 0
         name = listener.getsockname()
         return str(name[0]), int(name[1])
 
@@ -114,8 +114,6 @@ class Server:
         if server is None:
             return
         server.close()
-        if self._address.path:
-            self._address.path.unlink(missing_ok=True)
         self._shutdown.end()
         await self._tasks_end(GRACE)
         for connection in list(self._state.connections):
@@ -148,4 +146,4 @@ def _security(address: ListenAddress) -> ssl.SSLContext | None:
 
 def _tcp(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=128)
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from boincvm.controller.controller import Controller
 from boincvm.errors import HostError, OutputFileError, UsageError, host_error
+from boincvm.host.atomic_files import replacement
 from boincvm.host.files import open_regular
 from boincvm.host.filetree import set_time
 
@@ -90,20 +91,17 @@ class FileMethods:
 async def _write(
     target: Path, chunks: AsyncIterator[bytes], mode: int, modified: int | None
 ) -> None:
-    part = target.with_name(f".{target.name[:200]}.{os.urandom(4).hex()}.part")
     try:
-        with part.open("xb") as file:
-            async for piece in chunks:
-                file.write(piece)
-        part.chmod(mode)
-        set_time(os.fsencode(part), modified)
-        part.replace(target)
+        with replacement(target, is_unique=True, is_synced=False) as part:
+            with part.open("xb") as file:
+                async for piece in chunks:
+                    file.write(piece)
+            part.chmod(mode)
+            set_time(os.fsencode(part), modified)
     except OSError as error:
         raise host_error(
             f"{str(target)[:200]!r} cannot be written", error, OutputFileError
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _outcome(outcome: dict[str, object]) -> object:

@@ -171,9 +171,9 @@ class Methods:
 
     async def list_snapshots(self, vm: str) -> list[str]:
         """Return the names of a machine's snapshots, oldest first."""
-        return [
-            snapshot["name"] for snapshot in (await self._do("snapshot_list", vm=vm))["snapshots"]
-        ]
+        found = (await self._do("snapshot_list", vm=vm)).get("snapshots")
+        snapshots = found if isinstance(found, list) else []  # another host's result is unchecked
+        return [str(one.get("name")) for one in snapshots if isinstance(one, dict)]
 
     async def performance(self, vm: str, key: str | None = None) -> object:
         """Return a machine's load and size, or one value of them."""

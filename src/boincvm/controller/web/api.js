@@ -20,6 +20,10 @@ export function setToken(token) {
   sessionStorage.setItem(KEY, token);
 }
 
+export function hasToken() {
+  return token() !== "";
+}
+
 function token() {
   return sessionStorage.getItem(KEY) || "";
 }

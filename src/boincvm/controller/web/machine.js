@@ -97,14 +97,15 @@ export async function open(vm) {
   show(vm);
   samples = (await call("history", { vm: vm.id })).samples;
   plot(vm);
-  if (vm.is_local) {
+  // A machine of another host has an image here if its controller can be asked.
+  if (vm.is_local || (vm.image && vm.state !== "unknown")) {
     await snapshots();
     byId("log").textContent = (await call("logs", { vm: vm.id, lines: 100 })).lines.join("\n");
   }
 }
 
 export function show(vm) {
-  const parts = [vm.state.replace("_", " "), vm.image, vm.cpus && `${vm.cpus} processor${vm.cpus > 1 ? "s" : ""}`, vm.memory && `${size(vm.memory)} of memory`, vm.network ? "network" : ""];
+  const parts = [vm.state_label, vm.image, vm.cpus && `${vm.cpus} processor${vm.cpus > 1 ? "s" : ""}`, vm.memory && `${size(vm.memory)} of memory`, vm.image && (vm.disk ? `${size(vm.disk)} of disk` : "the image's disk"), vm.autostart && "starts with the host", vm.network ? "network" : ""];
   byId("one-what").textContent = parts.filter(Boolean).join(" · ");
   byId("one-why").textContent = vm.why;
   byId("one-acts").replaceChildren(

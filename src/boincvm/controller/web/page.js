@@ -1,6 +1,6 @@
 // The page: a live list of machines, commands in those that are listed, and events.
 
-import { call, eventSocket, follow, RequestError, setToken } from "./api.js";
+import { call, eventSocket, follow, hasToken, RequestError, setToken } from "./api.js";
 import * as machine from "./machine.js";
 import { element, size, split } from "./text.js";
 
@@ -18,6 +18,7 @@ function showError(error) {
   if (error instanceof RequestError && error.status === 401) {
     byId("ask-token").hidden = false;
     byId("token").focus();
+    if (!hasToken()) error = null; // a first visit is no error
   }
   byId("trouble").hidden = !error;
   byId("trouble").textContent = error ? [error.message, error.hint].filter(Boolean).join("\n") : "";
@@ -66,7 +67,7 @@ function row(vm) {
   const labels = Object.entries(vm.labels).map(([key, value]) => `${key}=${value}`).join("  ");
   name.append(open, element("div", labels, "labels"));
   const state = element("td");
-  state.append(element("span", vm.state.replace("_", " "), `state ${vm.state}`));
+  state.append(element("span", vm.state_label, `state ${vm.state}`));
   const progress = element("td");
   if (vm.progress !== null) {
     const bar = element("progress");
@@ -172,6 +173,13 @@ async function run(line) {
   });
 }
 
+function labelsIn(text) {
+  const pairs = split(text).map((word) => [word, word.indexOf("=")]);
+  const wrong = pairs.find(([, at]) => at < 1);
+  if (wrong) throw new RequestError(`found the label ${wrong[0]}, expected NAME=VALUE`, "", 0);
+  return Object.fromEntries(pairs.map(([word, at]) => [word.slice(0, at), word.slice(at + 1)]));
+}
+
 function ended(answer) {
   if (answer.error) return answer.error;
   if (answer.state !== "ended") return `${answer.state}: ${answer.why}`;
@@ -196,7 +204,17 @@ byId("create").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = event.target.elements;
   attempt(async () => {
-    await call("create", { name: given.name.value, image: given.image.value, memory: given.memory.value, cpus: Number(given.cpus.value), network: given.network.checked, display: given.display.checked });
+    await call("create", {
+      name: given.name.value,
+      image: given.image.value,
+      memory: given.memory.value,
+      cpus: Number(given.cpus.value),
+      disk: given.disk.value || null,
+      labels: labelsIn(given.labels.value),
+      network: given.network.checked,
+      display: given.display.checked,
+      autostart: given.autostart.checked,
+    });
     event.target.reset();
     event.target.hidden = true;
   });

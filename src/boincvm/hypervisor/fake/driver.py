@@ -67,6 +67,9 @@ class FakeMachine:
 
     freezing = None
     display: contract.Display | None = None
+    screenshots: contract.Screenshots | None = None
+    remote_desktop: contract.RemoteDesktop | None = None
+    forwards = ()
     transfer_disk = None
     root_disk = None
 
@@ -108,7 +111,7 @@ class FakeMachine:
             self.state = MachineState.CREATED
 
     async def start(self) -> Channel:
-        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
+        if self.state.is_active:
             raise HypervisorError("the machine is already running, and its link is in use")
         if self.state is MachineState.DESTROYED:
             raise HypervisorError("the machine was destroyed, so it cannot start")
@@ -133,7 +136,7 @@ class FakeMachine:
         self.state = MachineState.RUNNING
 
     def _check_started(self, wanted: str) -> None:
-        if self.state not in (MachineState.RUNNING, MachineState.PAUSED):
+        if not self.state.is_active:
             raise HypervisorError(f"the machine is not running, so it cannot be {wanted}")
 
     async def connect(self, *, connected: bool) -> None:
@@ -174,7 +177,7 @@ class FakeMachine:
     async def stop(self) -> None:
         if self.state is not MachineState.SAVED:
             self.end(EndCause.ASKED, "")
-        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
+        if self.state.is_active:
             self.state = MachineState.STOPPED
 
     async def destroy(self) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from boincvm.bus.stomp import Frame, Parser, encode
+from boincvm.bus.stomp import LINK_VERSION, Frame, Parser, encode
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class FakeCall:
         self.send(stream, {}, data)
 
     def report(self, line: str) -> None:
-        self.send("voice", {}, line.encode() + b"\n")
+        self.send("status-channel", {}, line.encode() + b"\n")
 
     def use(self, user_time: float, rss: int) -> None:
         used = {"user-us": str(round(user_time * 1e6)), "system-us": "0"}
@@ -86,13 +86,14 @@ class FakeGuest(asyncio.Protocol):
             self._transport = transport
         if self.is_quiet:
             return
-        self.send_raw(encode("CONNECT", {"accept-version": "1.2", "heart-beat": "5000,0"}))
+        wanted = {"accept-version": "1.2", "heart-beat": "5000,0", "link-version": LINK_VERSION}
+        self.send_raw(encode("CONNECT", wanted))
         self.send_raw(encode("SUBSCRIBE", {"id": "0", "destination": "/guest"}))
 
     def data_received(self, data: bytes) -> None:
         for frame in self._parser.feed(data):
             if frame.command == "MESSAGE":
-                self._handle(frame.headers["word"], frame.headers["call"], frame)
+                self._handle(frame.headers["message"], frame.headers["call"], frame)
 
     def send_raw(self, data: bytes) -> None:
         """Send arbitrary bytes, to test how the host handles them."""
@@ -105,7 +106,7 @@ class FakeGuest(asyncio.Protocol):
 
     def send(self, kind: str, call: str, headers: dict[str, str], body: bytes = b"") -> None:
         """Send one message to the host."""
-        head = {"destination": "/host", "word": kind, "call": call, **headers}
+        head = {"destination": "/host", "message": kind, "call": call, **headers}
         self.send_raw(encode("SEND", head, body))
 
     def pause(self) -> None:
@@ -145,7 +146,7 @@ class FakeGuest(asyncio.Protocol):
         elif kind == "power-off":
             self.on_power_off()
         elif kind == "quiesce":
-            self.send("quiet", "0", {})
+            self.send("quiesced", "0", {})
             self._held = []
         elif kind == "attach":
             self.attached_with = dict(frame.headers)

@@ -13,7 +13,7 @@ class FakePackage:
 
     name = "fake"
     contract_version = CONTRACT_VERSION
-    proved_by = "itself: it is a thing of memory"
+    proved_by = "itself only: it exists in memory"
     abilities = Abilities(
         frozenset((Ability.CHECKPOINT, Ability.NETWORK, Ability.BALLOON, Ability.FIRMWARE))
     )

@@ -15,6 +15,7 @@ ABILITIES = Abilities(
     frozenset(
         {
             Ability.CHECKPOINT,
+            Ability.GOLDEN,
             Ability.NETWORK,
             Ability.BALLOON,
             Ability.TRANSFER_DISK,
@@ -45,7 +46,7 @@ def assess(find_kernel: FindKernel) -> Verdict:
     version, abilities = version_text(number), ABILITIES
     if uri.hypervisor != "qemu":
         verdict = Verdict(acceleration=f"{uri.hypervisor}, unproved")
-        abilities = Abilities(ABILITIES.of_machines - {Ability.CHECKPOINT})
+        abilities = Abilities(ABILITIES.of_machines - {Ability.CHECKPOINT, Ability.GOLDEN})
     else:
         verdict = _of_qemu(find_kernel)
         if verdict.trouble:

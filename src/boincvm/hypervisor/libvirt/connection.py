@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from time import monotonic
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from boincvm.errors import HypervisorError
+from boincvm.hypervisor.libvirt.definition import ROOT_TARGET
 from boincvm.hypervisor.libvirt.library import load
 from boincvm.hypervisor.libvirt.uri import Uri
 from boincvm.redaction import redact
@@ -25,8 +27,21 @@ SAVE_LIMIT = 1800.0
 """The same for a save: gigabytes of memory go to a disk."""
 _HINT = "`boincvm doctor` tests this host; the daemon's own log may tell more"
 
-OnLifecycle = Callable[[int, int], None]
-"""Called with the kind and the detail of a domain's event."""
+
+class Observer(Protocol):
+    """Takes what happens to a domain."""
+
+    def on_lifecycle(self, event: int, detail: int, at: float) -> None: ...
+
+    def on_disk_full(self) -> None: ...
+
+    def on_disk_job(self, status: int) -> None: ...
+
+    def on_close(self) -> None: ...
+
+
+_GONE = ("closed the monitor", "Unable to read from monitor: Connection reset by peer")
+"""How libvirt ends its message of a QEMU that went while it started and wrote nothing about it."""
 
 
 class LibvirtError(HypervisorError):
@@ -35,6 +50,11 @@ class LibvirtError(HypervisorError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message, hint=_HINT)
         self.code = code
+
+    @property
+    def is_of_killed(self) -> bool:
+        """Tell whether the hypervisor was killed while it started, or crashed."""
+        return self.message.endswith(_GONE)
 
 
 async def call(limit: float, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
@@ -87,13 +107,7 @@ class Connection:
             raise HypervisorError("the connection to libvirt is closed")
         return self._handle
 
-    async def watch(
-        self,
-        identity: str,
-        on_lifecycle: OnLifecycle,
-        on_disk_full: Callable[[], None],
-        on_close: Callable[[], None],
-    ) -> None:
+    async def watch(self, identity: str, observer: Observer) -> None:
         """Have what happens to the domain with the UUID `identity` told, in this event loop."""
         import libvirt
 
@@ -107,7 +121,7 @@ class Connection:
             _connection: object, domain: "virDomain", event: int, detail: int, _opaque: object
         ) -> None:
             if domain.UUIDString() == identity:
-                notify(on_lifecycle, event, detail)
+                notify(observer.on_lifecycle, event, detail, monotonic())
 
         def io_error(
             _connection: object,
@@ -119,10 +133,21 @@ class Connection:
             _opaque: object,
         ) -> None:
             if reason == "enospc" and domain.UUIDString() == identity:
-                notify(on_disk_full)
+                notify(observer.on_disk_full)
+
+        def disk_job(
+            _connection: object,
+            domain: "virDomain",
+            disk: str,
+            _type: int,
+            status: int,
+            _opaque: object,
+        ) -> None:
+            if disk == ROOT_TARGET and domain.UUIDString() == identity:
+                notify(observer.on_disk_job, status)
 
         def closed(_connection: object, _reason: int, _opaque: object) -> None:
-            notify(on_close)
+            notify(observer.on_close)
 
         def register(handle: "virConnect") -> list[int]:
             numbers = [
@@ -130,13 +155,14 @@ class Connection:
                     None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None
                 )
             ]
-            # Drivers that cannot tell this one end a machine whose disk is full in another way.
-            with suppress(libvirt.libvirtError):
-                numbers.append(
-                    handle.domainEventRegisterAny(
-                        None, libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error, None
-                    )
-                )
+            # Those that cannot tell the first of these end a machine whose disk is full in another
+            # way; those that cannot tell the second save no machines.
+            for event, function in (
+                (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error),
+                (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, disk_job),
+            ):
+                with suppress(libvirt.libvirtError):
+                    numbers.append(handle.domainEventRegisterAny(None, event, function, None))
             with suppress(libvirt.libvirtError):
                 handle.registerCloseCallback(closed, None)
             return numbers

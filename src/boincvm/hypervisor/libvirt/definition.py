@@ -12,26 +12,25 @@ from xml.etree.ElementTree import Element, SubElement, register_namespace, tostr
 from boincvm.errors import HypervisorError
 from boincvm.host.users import user_and_group
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.kernel_arguments import COMMON
+from boincvm.hypervisor.kernel_arguments import X86_64
 from boincvm.hypervisor.libvirt.uri import Uri
+from boincvm.hypervisor.qemu_options import ADDRESSES
 
 NAMESPACE = "https://boincvm.org/libvirt/1"
 """Of the element in a domain's metadata that says that the domain is ours."""
 PREFIX = "boincvm-"
 """Of our domains' names."""
 PORT_NAME = "boincvm.agent"
-WINDOW_SERIAL = "boincvm-window"
+TRANSFER_DISK_SERIAL = "boincvm-transfer"
 NEWEST_TYPE = "q35"
 """The machine type of that kind which the hypervisor takes for a new machine."""
-ROOT_TARGET, WINDOW_TARGET = "vda", "vdb"
+ROOT_TARGET, TRANSFER_DISK_TARGET = "vda", "vdb"
 """What libvirt calls the disks."""
 CARD_ADDRESS = "52:54:00:b0:1c:01"
 """Each machine has a network of its own, so all cards have the same address."""
-_ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
-"""The addresses of the guest, its gateway and its name server in QEMU's user-mode network."""
 REPORT_PERIOD = 5
 """Seconds between a guest's reports on its memory."""
-KERNEL_ARGUMENTS = (*COMMON, "console=ttyS0", "reboot=t")
+KERNEL_ARGUMENTS = (*X86_64, "console=ttyS0", "reboot=t")
 register_namespace("boincvm", NAMESPACE)
 
 
@@ -53,7 +52,7 @@ class Domain(NamedTuple):
     """Whether the processor runs the guest's code, or it is emulated."""
     layers: Sequence[Layer]
     """The root disk, the writable file first, what lies beneath it after it."""
-    window: Path
+    transfer_disk: Path
     """The transfer disk."""
     link: Path
     console: Path
@@ -109,7 +108,7 @@ def _boot(root: Element, spec: MachineSpec, domain: Domain) -> None:
         raise HypervisorError("the machine was given a kernel, but no initrd")
     arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
     if spec.network:
-        arguments.append(f"boincvm.network={_ADDRESSES}")
+        arguments.append(f"boincvm.network={ADDRESSES}")
     if spec.balloon:
         arguments.append("boincvm.balloon")
     _text(system, "kernel", str(spec.kernel))
@@ -136,9 +135,9 @@ def _processor(root: Element, domain: Domain) -> None:
 def _devices(devices: Element, spec: MachineSpec, domain: Domain) -> None:
     SubElement(devices, "controller", type="usb", model="none")
     _root_disk(devices, spec, domain.layers)
-    window = _disk(devices, domain.window, "raw", WINDOW_TARGET, "unsafe")
-    _text(window, "serial", WINDOW_SERIAL)
-    _address(window, 3)
+    transfer_disk = _disk(devices, domain.transfer_disk, "raw", TRANSFER_DISK_TARGET, "unsafe")
+    _text(transfer_disk, "serial", TRANSFER_DISK_SERIAL)
+    _address(transfer_disk, 3)
     _address(SubElement(devices, "controller", type="virtio-serial", index="0"), 4)
     channel = SubElement(devices, "channel", type="unix")
     SubElement(channel, "source", mode="connect", path=str(domain.link))
@@ -178,6 +177,13 @@ def _root_disk(devices: Element, spec: MachineSpec, layers: Sequence[Layer]) -> 
         SubElement(parent, "format", type=layer.format)
         SubElement(parent, "source", file=str(layer.path))
     SubElement(parent, "backingStore")
+
+
+def root_disk(spec: MachineSpec, layers: Sequence[Layer]) -> str:
+    """Return the root disk's definition."""
+    devices = Element("devices")
+    _root_disk(devices, spec, layers)
+    return tostring(devices[0], encoding="unicode")
 
 
 def _balloon(devices: Element, *, wanted: bool) -> None:

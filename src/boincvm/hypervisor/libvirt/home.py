@@ -10,9 +10,6 @@ was killed has left is removed by the next one that makes a machine with the sam
 """
 
 import os
-import secrets
-import shutil
-import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,18 +17,15 @@ import libvirt
 
 from boincvm.errors import HypervisorError, host_error
 from boincvm.host.files import read_regular
-from boincvm.host.locks import open_lock, try_lock
-from boincvm.host.own_files import make_directory
-from boincvm.host.sockets import private_listener
+from boincvm.host.held_directories import abandoned, make_held, remove_held
 from boincvm.hypervisor.libvirt.connection import LibvirtError, translate
 from boincvm.hypervisor.libvirt.definition import NAMESPACE, PREFIX
 from boincvm.hypervisor.libvirt.uri import Uri
+from boincvm.hypervisor.listeners import check_socket_path
 from boincvm.paths import cache_directory
 
-_LOCK, _URI = "lock", "uri"
+_URI = "uri"
 LINK, CONSOLE = "link", "console"
-_LONGEST_SOCKET = 107
-"""Bytes of a socket's path: sun_path of unix(7)."""
 _LONGEST_URI = 4096
 
 
@@ -49,40 +43,30 @@ class Home:
 
         Raises HypervisorError, HostDiskFullError.
         """
-        homes = _homes()
-        if len(os.fsencode(homes / "12345678" / CONSOLE)) > _LONGEST_SOCKET:
-            raise HypervisorError(
-                f"the path of {homes} is too long for sockets",
-                hint="set XDG_CACHE_HOME or BOINCVM_HOME to a directory with a shorter path",
-            )
+        check_socket_path(_homes() / "12345678" / CONSOLE)
         try:
-            make_directory(homes)
-            directory = homes / (identity or secrets.token_hex(4))
-            directory.mkdir(mode=0o700)
-            lock = open_lock(directory / _LOCK)
-            try_lock(lock)
-            (directory / _URI).write_text(uri.text)
+            directory, lock = make_held(_homes(), identity)
+            home = cls(directory, lock)
+            try:
+                (directory / _URI).write_text(uri.text)
+            except BaseException:
+                home.remove()
+                raise
         except FileExistsError as error:
             raise HypervisorError(
-                f"the saved machine runs already, or {directory} was left by one",
+                f"the saved machine runs already, or {_homes() / identity} was left by one",
                 hint="end it; `boincvm doctor --clean` removes what is left of one",
             ) from error
         except OSError as error:
             raise host_error("the machine cannot be made", error, HypervisorError) from error
-        return cls(directory, lock)
-
-    def listen(self, name: str) -> socket.socket:
-        """Return a listening socket of that name for this user alone. Raises OSError."""
-        listener = private_listener(self.directory / name)
-        listener.listen(1)
-        listener.setblocking(False)
-        return listener
+        return home
 
     def remove(self) -> None:
         """Remove it. Idempotent. Raises OSError."""
         if self._lock >= 0:
             try:
-                shutil.rmtree(self.directory)
+                with suppress(FileNotFoundError):  # somebody else has removed it
+                    remove_held(self.directory)
             finally:
                 os.close(self._lock)
                 self._lock = -1
@@ -98,23 +82,17 @@ def remove_orphans(connection: libvirt.virConnect, uri: Uri) -> int:
     Returns how many there were. Raises LibvirtError, OSError.
     """
     removed = 0
-    homes = _homes()
-    if not homes.is_dir():
-        return removed
-    for directory in homes.iterdir():
+    for directory in abandoned(_homes()):
         try:
-            lock = open_lock(directory / _LOCK)
+            asked = read_regular(directory / _URI, _LONGEST_URI)
         except FileNotFoundError:
-            continue  # being made, or being removed
-        try:
-            with suppress(FileNotFoundError):
-                asked = read_regular(directory / _URI, _LONGEST_URI)
-                if asked == uri.text.encode() and try_lock(lock):
-                    end_domain(connection, directory.name)
-                    shutil.rmtree(directory)
-                    removed += 1
-        finally:
-            os.close(lock)
+            pass  # its maker was killed before it asked for a domain
+        else:
+            if asked != uri.text.encode():
+                continue
+            end_domain(connection, directory.name)
+        remove_held(directory)
+        removed += 1
     return removed
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import libvirt
 
-from boincvm.errors import HypervisorError, host_error
+from boincvm.errors import HypervisorError, HypervisorKilledError, host_error
 from boincvm.host.files import remove_if_empty
 from boincvm.host.process_tree import own_usage
 from boincvm.host.processes import DeathGuard
@@ -26,7 +26,7 @@ from boincvm.hypervisor.contract import (
     MachineState,
     Usage,
 )
-from boincvm.hypervisor.disks import TransferDiskFile
+from boincvm.hypervisor.disks import TransferDiskFile, disk_errors, share_file
 from boincvm.hypervisor.libvirt.connection import (
     ANSWER_LIMIT,
     SAVE_LIMIT,
@@ -42,51 +42,64 @@ from boincvm.hypervisor.libvirt.definition import (
     card,
     definition,
 )
-from boincvm.hypervisor.libvirt.disks import Disks, unlink_files
+from boincvm.hypervisor.libvirt.disks import MANY_LAYERS, Disks, unlink_files
+from boincvm.hypervisor.libvirt.golden import write_golden, write_renamed
 from boincvm.hypervisor.libvirt.home import CONSOLE, LINK, Home
-from boincvm.hypervisor.libvirt.saved import SavedState, Versions, read_saved_state
+from boincvm.hypervisor.libvirt.merging import merge_layers
+from boincvm.hypervisor.libvirt.saved import SavedState, Source, Versions
 from boincvm.hypervisor.libvirt.saving import (
-    describe,
+    check_top,
     machine_type,
-    memory_name,
     take_snapshot,
     write_memory,
 )
 from boincvm.hypervisor.libvirt.uri import SAVES, Uri
 from boincvm.hypervisor.libvirt.watch import Watch
-from boincvm.hypervisor.listeners import accept_all
+from boincvm.hypervisor.life_cycle import check_can_start
+from boincvm.hypervisor.listeners import accept_all, listen_at
+from boincvm.hypervisor.saved_state import memory_name
+from boincvm.hypervisor.sealing import sealed_checkpoint
+from boincvm.hypervisor.uninterrupted import uninterrupted
+from boincvm.side_thread import in_side_thread
 
-_RUNS = (MachineState.RUNNING, MachineState.PAUSED)
 _ENDED_ALREADY = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 _CONNECT_LIMIT = 20.0
 """Seconds within which a hypervisor that has started has connected the link and the console."""
 
 
 class LibvirtMachine:
-    """A domain and its files: the root disk's layers and `window`."""
+    """A domain and its files: the root disk's layers and `transfer-disk`."""
 
-    freezing = None
     display = None
-    root_disk = None
+    screenshots = None
+    remote_desktop = None
+    forwards = ()
 
     def __init__(
-        self, spec: MachineSpec, uri: Uri, versions: Versions, source: Checkpoint | None = None
+        self,
+        spec: MachineSpec,
+        uri: Uri,
+        versions: Versions,
+        source: Source | None = None,
+        *,
+        is_freezable: bool = False,
     ) -> None:
-        """Make a machine that boots, or resumes from the checkpoint `source`.
-
-        Raises HypervisorError for an invalid checkpoint.
-        """
+        """Make a machine that boots, or starts from `source`."""
         self.spec = spec
         self.state = MachineState.DEFINED if source is None else MachineState.SAVED
         self._uri = uri
         self._versions = versions
-        self._checkpoint = source
-        self._saved = read_saved_state(source) if source is not None else None
+        self._checkpoint = source.checkpoint if source is not None else None
+        self._saved = source.saved if source is not None else None
+        self._golden = source.directory if source and source.checkpoint is None else None
+        """The directory of the golden snapshot that it is to be a copy of."""
+        self._is_freezable = is_freezable
         self._names: tuple[str, str] | None = None
         self._guard: DeathGuard | None = None
         self._disks: Disks | None = None
         self._home: Home | None = None
         self._connection: Connection | None = None
+        self._restoring: asyncio.Task[None] | None = None
         self._watch: Watch | None = None
         self._console: Console | None = None
         self._asked_to_end = False
@@ -98,6 +111,10 @@ class LibvirtMachine:
         return self if self._uri.hypervisor == SAVES else None
 
     @property
+    def freezing(self) -> contract.Freezing | None:
+        return self if self._is_freezable else None
+
+    @property
     def balloon(self) -> contract.Balloon | None:
         return self if self.spec.balloon else None
 
@@ -107,8 +124,12 @@ class LibvirtMachine:
 
     @property
     def transfer_disk(self) -> contract.TransferDisk | None:
-        window = self._disks.window if self._disks is not None else -1
-        return TransferDiskFile(window) if window >= 0 else None
+        transfer_disk = self._disks.transfer_disk if self._disks is not None else -1
+        return TransferDiskFile(transfer_disk) if transfer_disk >= 0 else None
+
+    @property
+    def root_disk(self) -> contract.RootDisk | None:
+        return self._disks if self._uri.hypervisor == SAVES else None
 
     @property
     def disk_layers(self) -> tuple[str, ...]:
@@ -121,7 +142,7 @@ class LibvirtMachine:
     def files_in_use(self) -> frozenset[str]:
         if self.spec.ephemeral or self._disks is None:
             return frozenset()
-        return frozenset((*self._disks.names, self._disks.window_path.name))
+        return frozenset((*self._disks.names, self._disks.transfer_disk_path.name))
 
     def process_ids(self) -> tuple[int, ...]:
         watch = self._watch
@@ -138,45 +159,61 @@ class LibvirtMachine:
             self._disks = Disks(self.spec)
             self.state = MachineState.CREATED
         elif self.state is MachineState.SAVED and self._disks is None and self._saved is not None:
-            self._disks = Disks(self.spec._replace(layers=self._saved.layers), are_frozen=True)
+            await uninterrupted(self._open_saved(self._saved.layers))
+
+    async def _open_saved(self, layers: tuple[str, ...]) -> None:
+        self._disks = await in_side_thread(self._saved_disks, layers)
+
+    def _saved_disks(self, layers: tuple[str, ...]) -> Disks:
+        """Make the disks over the layers of a saved state. Raises HypervisorError, OSError."""
+        if self._golden is not None:
+            with disk_errors():
+                for name in layers:
+                    share_file(self._golden / name, self.spec.directory / name)
+        return Disks(self.spec._replace(layers=layers), are_frozen=True)
 
     async def start(self) -> Channel:
-        if self.state in _RUNS:
-            raise HypervisorError("the machine is already running, and its link is taken")
+        is_used = self._disks is None or self._watch is not None
+        check_can_start(self.state, has_ended=self.state is MachineState.CREATED and is_used)
         resumes = self.state is MachineState.SAVED
         if resumes and self._watch is not None:  # it ran until it was saved
             self._watch = self._disks = None
             self._asked_to_end = False
-        elif self.state is MachineState.CREATED and (self._disks is None or self._watch):
-            raise HypervisorError("the machine has ended, so it cannot start again")
-        if self.state in (MachineState.STOPPED, MachineState.DESTROYED):
-            raise HypervisorError("the machine has ended, so it cannot start again")
         await self.create()
         if self._disks is None:
             raise RuntimeError("a machine that was created has no disks")
         try:
             link = await self._begin(self._disks)
-        except BaseException:
+        except BaseException as error:
             await self._end()
+            # A golden snapshot with which QEMU crashes each time would never be replaced.
+            if isinstance(error, LibvirtError) and error.is_of_killed and self._golden is None:
+                raise HypervisorKilledError(
+                    "the hypervisor's process ended while the machine started: it was killed, or"
+                    " it crashed",
+                    hint="the host may have run out of memory: see its system log",
+                ) from error
             raise
         if self.spec.ephemeral:
             self._disks.unlink()
             remove_if_empty(self.spec.directory)
-        self.state = MachineState.PAUSED if resumes else MachineState.RUNNING
+        is_copy, self._golden = self._golden is not None, None
+        self.state = MachineState.PAUSED if resumes and not is_copy else MachineState.RUNNING
         return SocketChannel(link)
 
     async def _begin(self, disks: Disks) -> socket.socket:
         """Start the domain, and return the link."""
         saved = self._saved if self.state is MachineState.SAVED else None
         self._connection = await Connection.open(self._uri)
-        home = self._home = await asyncio.to_thread(Home.make, self._uri, saved.id if saved else "")
+        former = saved if self._golden is None else None  # whose name and identity it has
+        home = await uninterrupted(self._make_home(former.id if former else ""))
         domain = Domain(
             home.id,
-            saved.uuid if saved else str(uuid.uuid4()),
+            former.uuid if former else str(uuid.uuid4()),
             self._uri,
             self._versions.is_accelerated,
             disks.layers,
-            disks.window_path,
+            disks.transfer_disk_path,
             home.directory / LINK,
             home.directory / CONSOLE,
             saved.machine_type if saved else NEWEST_TYPE,
@@ -184,12 +221,13 @@ class LibvirtMachine:
         self._names = (domain.id, domain.uuid)
         text = definition(self.spec, domain)
         watch = self._watch = Watch()
-        await self._connection.watch(
-            domain.uuid, watch.on_lifecycle, watch.on_disk_full, watch.on_close
-        )
+        await self._connection.watch(domain.uuid, watch)
         with ExitStack() as stack:
             try:
-                listeners = [stack.enter_context(home.listen(name)) for name in (LINK, CONSOLE)]
+                listeners = [
+                    stack.enter_context(listen_at(home.directory / name))
+                    for name in (LINK, CONSOLE)
+                ]
             except OSError as error:
                 raise host_error("the machine cannot start", error, HypervisorError) from error
             handle = self._connection.handle
@@ -197,12 +235,10 @@ class LibvirtMachine:
                 flags = libvirt.VIR_DOMAIN_START_AUTODESTROY if self._uri.has_autodestroy else 0
                 self._connection.domain = await call(START_LIMIT, handle.createXML, text, flags)
             else:
-                memory = str(self.spec.directory / saved.memory)
-                paused = libvirt.VIR_DOMAIN_SAVE_PAUSED
-                await call(SAVE_LIMIT, handle.restoreFlags, memory, text, paused)
-                self._connection.domain = await call(
-                    ANSWER_LIMIT, handle.lookupByUUIDString, domain.uuid
+                self._restoring = asyncio.ensure_future(
+                    self._restore(self._connection, text, saved, domain, home)
                 )
+                await asyncio.shield(self._restoring)
             link, console = await accept_all(listeners, _CONNECT_LIMIT)
         if self._uri.hypervisor == "qemu":
             watch.follow(peer_process(link))
@@ -213,6 +249,33 @@ class LibvirtMachine:
         if not self._is_connected:
             await self.connect(connected=False)
         return link
+
+    async def _make_home(self, identity: str) -> Home:
+        home = self._home = await asyncio.to_thread(Home.make, self._uri, identity)
+        return home
+
+    async def _restore(
+        self,
+        connection: Connection,
+        text: str,
+        saved: SavedState,
+        domain: Domain,
+        home: Home,
+    ) -> None:
+        """Have libvirt restore the domain that `text` defines. Raises HypervisorError."""
+        handle = connection.handle
+        if self._golden is None:
+            memory, state = self.spec.directory / saved.memory, libvirt.VIR_DOMAIN_SAVE_PAUSED
+        else:
+            names = {saved.id: domain.id, saved.uuid: domain.uuid}
+            golden, memory = self._golden / saved.memory, home.directory / saved.memory
+            with disk_errors():
+                await in_side_thread(write_renamed, golden, memory, names)
+            state = libvirt.VIR_DOMAIN_SAVE_RUNNING
+        await call(SAVE_LIMIT, handle.restoreFlags, str(memory), text, state)
+        connection.domain = await call(ANSWER_LIMIT, handle.lookupByUUIDString, domain.uuid)
+        if self._golden is not None:
+            memory.unlink()
 
     def _domain(self, wanted: str) -> libvirt.virDomain:
         if self._connection is None or self._connection.domain is None:
@@ -272,12 +335,22 @@ class LibvirtMachine:
         self, number: int, record_layers: contract.RecordLayers | None = None
     ) -> Checkpoint:
         """Implement `Checkpointing.checkpoint`."""
-        domain, disks = self._to_be_saved()
+        domain, disks, watch = self._to_be_saved()
         kind = await machine_type(domain)
-        frozen = await take_snapshot(domain, disks, number, record_layers)
-        state = self._saved_state(kind, frozen.memory, frozen.layers)
-        directory, former = self.spec.directory, self._checkpoint
-        self._checkpoint = await describe(number, directory, state, former, frozen.seconds)
+        await check_top(domain, disks)
+        live = self._versions.is_accelerated
+        frozen = await uninterrupted(
+            take_snapshot(domain, disks, watch, number, record_layers, live=live)
+        )
+        pause, layers = frozen.pause, frozen.layers
+        if len(layers) >= MANY_LAYERS and not disks.unmerged:
+            try:
+                pause += await merge_layers(self.spec, domain, disks, watch, record_layers)
+                layers = disks.names[:-1]
+            except HypervisorError as error:  # the checkpoint is whole without it
+                disks.unmerged = error.message  # told once there are too many
+        state = self._saved_state(kind, frozen.memory, layers)
+        self._checkpoint = await self._sealed(number, state, pause)
         return self._checkpoint
 
     async def save(
@@ -288,8 +361,9 @@ class LibvirtMachine:
         """Implement `Checkpointing.save`; the disk needs no new layer until it resumes."""
         if self.state is MachineState.SAVED and self._checkpoint is not None:
             return self._checkpoint
-        domain, disks = self._to_be_saved()
+        domain, disks, _ = self._to_be_saved()
         kind, memory = await machine_type(domain), memory_name(number)
+        await check_top(domain, disks)
         self._asked_to_end = True
         try:
             await write_memory(domain, self.spec.directory / memory)
@@ -298,32 +372,49 @@ class LibvirtMachine:
             raise
         await self._end()
         state = self._saved_state(kind, memory, disks.names)
-        self._checkpoint = await describe(
-            number, self.spec.directory, state, self._checkpoint, pause=0.0
-        )
+        self._checkpoint = await self._sealed(number, state, 0.0)
         self._saved = state
         self.state = MachineState.SAVED
         return self._checkpoint
 
-    def _to_be_saved(self) -> tuple[libvirt.virDomain, Disks]:
+    async def freeze(self) -> None:
+        """Implement `Freezing.freeze`."""
+        domain, disks, _ = self._to_be_saved()
+        kind, memory = await machine_type(domain), memory_name(1)
+        self._asked_to_end = True
+        await write_memory(domain, self.spec.directory / memory)
+        await self._end()
+        try:
+            write_golden(self.spec.directory, self._saved_state(kind, memory, disks.names))
+            disks.transfer_disk_path.unlink()
+        except OSError as error:
+            raise host_error("the snapshot cannot be written", error, HypervisorError) from error
+        self.state = MachineState.DESTROYED  # what is left belongs to the snapshot
+
+    def _to_be_saved(self) -> tuple[libvirt.virDomain, Disks, Watch]:
         domain = self._domain("saved")
-        if self.spec.ephemeral or self._disks is None:
+        if self.spec.ephemeral or self._disks is None or self._watch is None:
             raise HypervisorError("an ephemeral machine is never saved")
-        return domain, self._disks
+        return domain, self._disks, self._watch
 
     def _saved_state(self, kind: str, memory: str, layers: tuple[str, ...]) -> SavedState:
         if self._names is None:
             raise RuntimeError("a machine that ran has no domain")
         return SavedState(self._versions, *self._names, kind, processor_name(), memory, layers)
 
+    async def _sealed(self, number: int, state: SavedState, pause: float) -> Checkpoint:
+        return await sealed_checkpoint(
+            number, self.spec.directory, state.files, state.table(), self._checkpoint, pause
+        )
+
     async def stop(self) -> None:
-        self._asked_to_end = self._asked_to_end or self.state in _RUNS
+        self._asked_to_end = self._asked_to_end or self.state.is_active
         await self._end()
-        if self.state in _RUNS:
+        if self.state.is_active:
             self.state = MachineState.STOPPED
 
     async def _end(self) -> None:
-        """End the domain if it runs, and let go of everything but the disk's files. Idempotent."""
+        """End the domain if it runs, and release everything but the disk's files. Idempotent."""
         try:
             if self._connection is not None and self._watch is not None:
                 await self._end_domain(self._connection, self._watch)
@@ -331,6 +422,9 @@ class LibvirtMachine:
             await self._release()
 
     async def _end_domain(self, connection: Connection, watch: Watch) -> None:
+        if self._restoring is not None:
+            # It cannot be called off, and what it restores would not end with our connection.
+            await asyncio.wait((self._restoring,))
         if connection.domain is None or watch.has_ended:
             return
         watch.kill()  # a polite end, which libvirt tries first, takes longer
@@ -344,11 +438,11 @@ class LibvirtMachine:
                 await watch.ended()
         except TimeoutError:
             raise HypervisorError(
-                f"libvirt has not told within {ANSWER_LIMIT:g} s that the machine has ended"
+                f"libvirt has not reported within {ANSWER_LIMIT:g} s that the machine has ended"
             ) from None
 
     async def _release(self) -> None:
-        """Let go of everything but the disk's files. Idempotent."""
+        """Release everything but the disk's files. Idempotent."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()

@@ -44,7 +44,7 @@ class LibvirtPackage(BuiltInPackage):
         from boincvm.paths import cache_directory
 
         homes = cache_directory() / "libvirt"
-        if not homes.is_dir() or not any(homes.iterdir()):
+        if not homes.is_dir() or not any(path.is_dir() for path in homes.iterdir()):
             return 0  # no daemon is started for nothing
         from boincvm.hypervisor.libvirt.library import load
 

@@ -1,7 +1,7 @@
 """What a saved machine consists of, and the checks of what a manifest says about it.
 
-    memory-NNNNNN                    memory and devices, as libvirt writes them
-    disk.qcow2, disk-NNNNNN.qcow2    the layers of its disk over the image's
+    memory-NNNNNN        memory and devices, as libvirt writes them
+    disk-NNNNNN.qcow2    the layers of its disk over the image's
 
 What libvirt has written before the memory, a definition of the domain, is not used: a machine that
 resumes is defined anew, under the same name.
@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.errors import HypervisorError
-from boincvm.host.resources import processor_name
+from boincvm.hypervisor import saved_state
 from boincvm.hypervisor.contract import Checkpoint, Finding
 
 MOST_LAYERS = 100
@@ -22,8 +21,6 @@ _ID = re.compile(r"[0-9a-f]{8}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MACHINE_TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HYPERVISOR = re.compile(r"[a-z]{1,16}")
-_MEMORY = re.compile(r"memory-[0-9]{6,9}")
-_LAYER = re.compile(r"disk(-[0-9]{6,9})?\.qcow2")
 
 
 class Versions(NamedTuple):
@@ -56,6 +53,10 @@ class SavedState(NamedTuple):
     layers: tuple[str, ...]
     """The names of the root disk's layers, the lowest first."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.memory, *self.layers)
+
     def table(self) -> dict[str, object]:
         """Return it as a JSON object."""
         return {
@@ -69,49 +70,48 @@ class SavedState(NamedTuple):
         }
 
 
+class Source(NamedTuple):
+    """What a machine starts from, if it does not boot."""
+
+    saved: SavedState
+    directory: Path
+    """Where the state's files lie."""
+    checkpoint: Checkpoint | None
+    """The checkpoint that this is; None: it is a golden snapshot, and the machine a copy."""
+
+
+def source_of(checkpoint: Checkpoint, directory: Path) -> Source:
+    """Return the source of the machine in `directory` as of the checkpoint.
+
+    Raises HypervisorError if it is invalid.
+    """
+    return Source(read_saved_state(checkpoint), directory, checkpoint)
+
+
 def read_saved_state(checkpoint: Checkpoint) -> SavedState:
     """Validate the checkpoint and return its state. Raises HypervisorError if it is invalid."""
-    table = checkpoint.machine
-    versions = Versions(
-        hypervisor=_matched(table, "hypervisor", _HYPERVISOR),
-        hypervisor_version=_number(table, "hypervisor_version"),
-        libvirt=_number(table, "libvirt"),
-        is_accelerated=_flag(table, "is_accelerated"),
-    )
-    layers = table.get("layers")
-    if not isinstance(layers, list) or not 1 <= len(layers) <= MOST_LAYERS:
-        raise HypervisorError("the checkpoint does not list its layers")
-    state = SavedState(
-        versions=versions,
-        id=_matched(table, "id", _ID),
-        uuid=_matched(table, "uuid", _UUID),
-        machine_type=_matched(table, "type", _MACHINE_TYPE),
-        processor=_text(table, "processor"),
-        memory=_matched(table, "memory", _MEMORY),
-        layers=tuple(map(check_layer_name, layers)),
-    )
-    if len(set(state.layers)) != len(state.layers):
-        raise HypervisorError("a layer of the machine's disk is named twice")
-    for name in (state.memory, *state.layers):
-        if name not in checkpoint.files:
-            raise HypervisorError(f"{name} is not among the files of the checkpoint")
+    state = read_table(checkpoint.machine)
+    saved_state.check_sealed(state.files, checkpoint.files)
     return state
 
 
-def check_layer_name(name: object) -> str:
-    """Return the name of a layer of a machine's disk. Raises HypervisorError for any other."""
-    if not isinstance(name, str) or not _LAYER.fullmatch(name):
-        raise HypervisorError(f"{ascii(name)[:80]} is not a layer of a machine's disk")
-    return name
-
-
-def free_layer(directory: Path, names: tuple[str, ...]) -> str:
-    """Return a name for a new layer over those of these names. Raises HypervisorError."""
-    if len(names) >= MOST_LAYERS:
-        raise HypervisorError(f"the machine's disk has {MOST_LAYERS} layers already")
-    taken = {path.name for path in directory.glob("disk-*.qcow2")} | set(names)
-    numbers = [int(name[5:-6]) for name in taken if _LAYER.fullmatch(name) and name[4] == "-"]
-    return f"disk-{max(numbers, default=0) + 1:06d}.qcow2"
+def read_table(table: Mapping[str, object]) -> SavedState:
+    """Validate what `SavedState.table` returned. Raises HypervisorError if it is invalid."""
+    versions = Versions(
+        hypervisor=saved_state.matched(table, "hypervisor", _HYPERVISOR),
+        hypervisor_version=saved_state.number(table, "hypervisor_version"),
+        libvirt=saved_state.number(table, "libvirt"),
+        is_accelerated=saved_state.flag(table, "is_accelerated"),
+    )
+    return SavedState(
+        versions=versions,
+        id=saved_state.matched(table, "id", _ID),
+        uuid=saved_state.matched(table, "uuid", _UUID),
+        machine_type=saved_state.matched(table, "type", _MACHINE_TYPE),
+        processor=saved_state.text(table, "processor"),
+        memory=saved_state.matched(table, "memory", saved_state.MEMORY_NAME),
+        layers=saved_state.layers(table, saved_state.QCOW2_LAYER, MOST_LAYERS),
+    )
 
 
 def examine(state: SavedState, here: Versions) -> list[Finding]:
@@ -135,47 +135,10 @@ def examine(state: SavedState, here: Versions) -> list[Finding]:
         what = f"it was saved {how[made.is_accelerated]}, and here it would be"
         findings.append(Finding(is_good=False, what=f"{what} {how[here.is_accelerated]}"))
     if made.is_accelerated:
-        is_same = state.processor == processor_name()
-        what = f"it was saved on the processor {ascii(state.processor)[:80]}"
-        findings.append(Finding(is_good=is_same, what=what))
+        findings.append(saved_state.same_processor(state.processor))
     return findings
-
-
-def check_versions(state: SavedState, here: Versions) -> None:
-    """Raise HypervisorError if a machine in that state cannot resume here."""
-    for finding in examine(state, here):
-        if not finding.is_good:
-            raise HypervisorError(f"the machine cannot resume here: {finding.what}")
 
 
 def version_text(number: int) -> str:
     """Return a version in libvirt's form as people write it."""
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-
-
-def _text(table: Mapping[str, object], name: str) -> str:
-    value = table.get(name)
-    if not isinstance(value, str):
-        raise HypervisorError(f"the checkpoint does not record its {name}")
-    return value
-
-
-def _matched(table: Mapping[str, object], name: str, pattern: re.Pattern[str]) -> str:
-    value = _text(table, name)
-    if not pattern.fullmatch(value):
-        raise HypervisorError(f"the checkpoint's {name} is invalid: {ascii(value)[:80]}")
-    return value
-
-
-def _flag(table: Mapping[str, object], name: str) -> bool:
-    value = table.get(name)
-    if not isinstance(value, bool):
-        raise HypervisorError(f"the checkpoint does not record its {name}")
-    return value
-
-
-def _number(table: Mapping[str, object], name: str) -> int:
-    value = table.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise HypervisorError(f"the checkpoint does not record its {name}")
-    return value

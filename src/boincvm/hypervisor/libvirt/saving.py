@@ -1,7 +1,9 @@
 """How libvirt saves a running machine: its memory to a file, its disk by a new layer.
 
-A checkpoint is an external snapshot: libvirt writes the memory while the guest runs on, pauses it
-for the rest, and puts a layer of ours over the disk, to which the guest writes from then on.
+A checkpoint is an external snapshot: libvirt writes the memory, and puts a layer of ours over the
+disk, to which the guest writes from then on. With KVM the guest runs on while most of its memory is
+written. Under emulation it is paused for all of that time: QEMU (7.2 at least) loses track of
+writes then, as qemu/checkpoint.py tells, and libvirt has no way around that.
 """
 
 import asyncio
@@ -16,21 +18,23 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, t
 
 import libvirt
 
-from boincvm.errors import HostDiskFullError, HypervisorError, host_error
-from boincvm.file_digest import digest_of
-from boincvm.host.files import sync_directory, sync_file
-from boincvm.hypervisor.contract import Checkpoint, FileSeal, RecordLayers
+from boincvm.errors import HostDiskFullError, HypervisorError
+from boincvm.host.files import sync_file_and_entry
+from boincvm.hypervisor.contract import RecordLayers
 from boincvm.hypervisor.disks import disk_errors
 from boincvm.hypervisor.libvirt.connection import ANSWER_LIMIT, SAVE_LIMIT, LibvirtError, call
-from boincvm.hypervisor.libvirt.definition import ROOT_TARGET, WINDOW_TARGET
+from boincvm.hypervisor.libvirt.definition import ROOT_TARGET, TRANSFER_DISK_TARGET
 from boincvm.hypervisor.libvirt.disks import Disks
-from boincvm.hypervisor.libvirt.saved import SavedState
+from boincvm.hypervisor.libvirt.watch import Watch
+from boincvm.hypervisor.saved_state import memory_name
 
 _SNAPSHOT = (
     libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
     | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
     | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
 )
+_EVENT_LIMIT = 5.0
+"""Seconds within which libvirt tells what has happened already."""
 _NO_ROOM = ("No space left on device", os.strerror(errno.ENOSPC))
 """What libvirt says of a full disk, in words alone: in English, or in this host's language."""
 
@@ -40,22 +44,23 @@ class Frozen(NamedTuple):
 
     memory: str
     layers: tuple[str, ...]
-    seconds: float
-    """How long libvirt took, which is the most that the guest can have been paused."""
-
-
-def memory_name(number: int) -> str:
-    """Return the name of the file with the memory of that checkpoint."""
-    return f"memory-{number:06d}"
+    pause: float
+    """Seconds that the guest was paused."""
 
 
 async def take_snapshot(
-    domain: libvirt.virDomain, disks: Disks, number: int, record_layers: RecordLayers | None
+    domain: libvirt.virDomain,
+    disks: Disks,
+    watch: Watch,
+    number: int,
+    record_layers: RecordLayers | None,
+    *,
+    live: bool,
 ) -> Frozen:
     """Freeze a machine's memory and disk as of one moment; `disks` has a new layer then.
 
-    Raises HypervisorError, HostDiskFullError, OSError, and what `record_layers` raises: then the
-    machine is as before.
+    With `live` a guest that runs runs on while its memory is written. Raises HypervisorError,
+    HostDiskFullError, OSError, and what `record_layers` raises: then the machine is as before.
     """
     frozen, memory = disks.names, memory_name(number)
     layer = disks.write_layer()
@@ -63,7 +68,7 @@ async def take_snapshot(
     if record_layers is not None:
         try:
             with disk_errors():  # a recorded layer must survive a power cut
-                await asyncio.to_thread(_sync, path)
+                await asyncio.to_thread(sync_file_and_entry, path)
             await record_layers((*frozen, layer))
         except BaseException:
             path.unlink(missing_ok=True)
@@ -71,16 +76,27 @@ async def take_snapshot(
     begun = monotonic()
     text = _definition(disks.directory / memory, path)
     is_running = (await call(ANSWER_LIMIT, domain.state))[0] == libvirt.VIR_DOMAIN_RUNNING
-    live = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE if is_running else 0
+    how = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE if is_running and live else 0
+    pause = watch.next_pause()
     try:
         with _saving_to(disks.directory / memory):
-            await call(SAVE_LIMIT, domain.snapshotCreateXML, text, _SNAPSHOT | live)
+            await call(SAVE_LIMIT, domain.snapshotCreateXML, text, _SNAPSHOT | how)
     except BaseException:
-        if await _uses(domain, path):
+        if await uses_layer(domain, path):
             disks.names = (*frozen, layer)
         raise
     disks.names = (*frozen, layer)
-    return Frozen(memory, frozen, monotonic() - begun)
+    took = monotonic() - begun
+    return Frozen(memory, frozen, await _length_of(pause, took) if is_running else took)
+
+
+async def _length_of(pause: asyncio.Future[float], most: float) -> float:
+    """Return the seconds of a pause that has ended; `most` if libvirt does not tell."""
+    try:
+        async with asyncio.timeout(_EVENT_LIMIT):
+            return min(await pause, most)
+    except TimeoutError:
+        return most
 
 
 def _definition(memory: Path, layer: Path) -> str:
@@ -91,7 +107,7 @@ def _definition(memory: Path, layer: Path) -> str:
     root = SubElement(disks, "disk", name=ROOT_TARGET, snapshot="external", type="file")
     SubElement(root, "driver", type="qcow2")
     SubElement(root, "source", file=str(layer))
-    SubElement(disks, "disk", name=WINDOW_TARGET, snapshot="no")
+    SubElement(disks, "disk", name=TRANSFER_DISK_TARGET, snapshot="no")
     return tostring(snapshot, encoding="unicode")
 
 
@@ -101,15 +117,30 @@ async def _definition_of(domain: libvirt.virDomain) -> Element:
     return fromstring(text)  # noqa: S314 - it is libvirt's, of a definition of ours
 
 
-async def _uses(domain: libvirt.virDomain, layer: Path) -> bool:
-    """Tell whether the guest writes to that layer, after a snapshot that failed."""
+async def uses_layer(domain: libvirt.virDomain, layer: Path) -> bool:
+    """Tell whether that layer belongs to the disk, after a change of it that failed.
+
+    Raises HypervisorError if libvirt does not answer, so that this is not known.
+    """
     try:
         root = await _definition_of(domain)
-    except (HypervisorError, ParseError):
+    except (LibvirtError, ParseError):
         return False  # it has ended
     return any(
         source.get("file") == str(layer) for source in root.iterfind("./devices/disk/source")
     )
+
+
+async def check_top(domain: libvirt.virDomain, disks: Disks) -> None:
+    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows.
+
+    It does not if libvirt has changed the disk after we had given up waiting for that.
+    """
+    if not await uses_layer(domain, disks.directory / disks.names[-1]):
+        raise HypervisorError(
+            "libvirt has changed the machine's disk after boincvm had given up waiting, so the"
+            " machine can no longer be saved"
+        )
 
 
 async def write_memory(domain: libvirt.virDomain, path: Path) -> None:
@@ -141,37 +172,3 @@ async def machine_type(domain: libvirt.virDomain) -> str:
     """Return the machine type with its version; the short name changes meaning with QEMU."""
     kind = (await _definition_of(domain)).find("./os/type")
     return "" if kind is None else kind.get("machine", "")
-
-
-async def describe(
-    number: int, directory: Path, state: SavedState, former: Checkpoint | None, pause: float
-) -> Checkpoint:
-    """Sync and seal the files, and return the checkpoint. Raises HostError, HostDiskFullError."""
-    known = former.files if former is not None else {}
-    new = [name for name in (state.memory, *state.layers) if name not in known]
-    try:
-        seals = {**known, **await asyncio.to_thread(_sealed, directory, new)}
-    except OSError as error:
-        raise host_error("the checkpoint cannot be written", error, HypervisorError) from error
-    return Checkpoint(
-        number=number,
-        files={name: seals[name] for name in (state.memory, *state.layers)},
-        machine=state.table(),
-        pause=pause,
-        written=sum(seals[name].size for name in new),
-    )
-
-
-def _sealed(directory: Path, names: list[str]) -> dict[str, FileSeal]:
-    seals = {}
-    for name in names:
-        sync_file(directory / name)
-        seals[name] = FileSeal(*digest_of(directory / name))
-    sync_directory(directory)
-    return seals
-
-
-def _sync(path: Path) -> None:
-    """Sync the file and its directory entry to the disk. Raises OSError."""
-    sync_file(path)
-    sync_directory(path.parent)

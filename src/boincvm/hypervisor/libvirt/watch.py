@@ -3,12 +3,14 @@
 import asyncio
 import os
 from contextlib import suppress
+from typing import TypeVar
 
 import libvirt
 
 from boincvm.host.processes import kill_opened, open_process
 from boincvm.hypervisor.contract import EndCause, MachineEnd
 
+T = TypeVar("T")
 _GONE = MachineEnd(
     EndCause.KILLED,
     "the connection to libvirt's daemon broke, and a machine does not outlive it",
@@ -24,6 +26,9 @@ class Watch:
         self._was_asked_to_end = False
         self._is_disk_full = False
         self._handle: int | None = None
+        self._paused_at = 0.0
+        self._pause: asyncio.Future[float] | None = None
+        self._disk_job: asyncio.Future[int] | None = None
         self.process = 0
         """The id of the process that runs the machine; 0 if it is not known."""
 
@@ -38,12 +43,33 @@ class Watch:
     def has_ended(self) -> bool:
         return self._end.done()
 
-    def on_lifecycle(self, event: int, detail: int) -> None:
-        """Take an event of the domain (virDomainEventType)."""
-        if event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
+    def on_lifecycle(self, event: int, detail: int, at: float) -> None:
+        """Take an event of the domain (virDomainEventType); `at` is the monotonic clock's time."""
+        if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
+            self._paused_at = at
+        elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED and self._paused_at:
+            _resolve(self._pause, at - self._paused_at)
+        elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
             self._was_asked_to_end = detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST
         elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             self._conclude(self._reason(detail))
+
+    def on_disk_job(self, status: int) -> None:
+        """Take the new status of a job of the root disk (virConnectDomainEventBlockJobStatus)."""
+        _resolve(self._disk_job, status)
+
+    def next_pause(self) -> asyncio.Future[float]:
+        """Return the seconds of the domain's next pause, to be awaited after its end."""
+        self._paused_at = 0.0
+        self._pause = asyncio.get_running_loop().create_future()
+        return self._pause
+
+    def next_disk_event(self) -> asyncio.Future[int]:
+        """Return the next status of a job of the root disk; FAILED if the domain ends."""
+        self._disk_job = asyncio.get_running_loop().create_future()
+        if self.has_ended:
+            self._disk_job.set_result(libvirt.VIR_DOMAIN_BLOCK_JOB_FAILED)
+        return self._disk_job
 
     def on_disk_full(self) -> None:
         """End the machine, which the hypervisor has stopped, and nothing would ever resume."""
@@ -76,23 +102,28 @@ class Watch:
             self._handle = None
 
     def _conclude(self, end: MachineEnd) -> None:
-        if not self._end.done():
-            self._end.set_result(end)
+        _resolve(self._end, end)
+        _resolve(self._disk_job, libvirt.VIR_DOMAIN_BLOCK_JOB_FAILED)
 
     def _reason(self, detail: int) -> MachineEnd:
         if self._is_disk_full:
             return MachineEnd(EndCause.HOST_DISK_FULL, "the host's disk is full")
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN:
             if self._was_asked_to_end:
-                return MachineEnd(EndCause.KILLED, "somebody told the hypervisor to end")
+                return MachineEnd(EndCause.KILLED, "somebody asked the hypervisor to end")
             return MachineEnd(EndCause.POWERED_OFF, "")
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED:
-            return MachineEnd(EndCause.KILLED, "somebody else ended the machine by libvirt")
+            return MachineEnd(EndCause.KILLED, "somebody else ended the machine through libvirt")
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED:
             return MachineEnd(
                 EndCause.KILLED, "the hypervisor's process ended: it was killed, or it crashed"
             )
-        return MachineEnd(EndCause.FAILED, f"libvirt tells that it ended for its reason {detail}")
+        return MachineEnd(EndCause.FAILED, f"libvirt reports that it ended for the reason {detail}")
+
+
+def _resolve(future: "asyncio.Future[T] | None", result: T) -> None:
+    if future is not None and not future.done():
+        future.set_result(result)
 
 
 async def _readable(descriptor: int) -> None:

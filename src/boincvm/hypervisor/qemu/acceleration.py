@@ -1,42 +1,41 @@
-"""The acceleration probe, which boots a kernel instead of looking for KVM.
+"""The acceleration probe, which boots a kernel instead of looking for the host's accelerator.
 
-`/dev/kvm` can open and still hang a guest. So the image's own kernel is booted under KVM with an
-initrd of one tiny program, which reports through a port that makes QEMU exit with a unique status.
+Which accelerator a system has, `host.virtualization` says: KVM on Linux, HVF on macOS, WHPX on
+Windows; only KVM was ever tried. `/dev/kvm` can open and still hang a guest. So the image's own
+kernel is booted under it with an initrd of one tiny program, which says that it runs (trial.py).
 The verdict is cached per boot of the host, user and QEMU.
 """
 
 import json
 import os
-import struct
 from pathlib import Path
 from time import monotonic
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from boincvm.host.own_files import make_directory, open_own
 from boincvm.host.processes import ChildProcess
-from boincvm.host.resources import boot_id
+from boincvm.host.resources import boot_id, processor_architecture
 from boincvm.host.users import user_id
-from boincvm.hypervisor.architecture import Architecture, kernel_architecture
+from boincvm.host.virtualization import ACCELERATOR, accelerator_obstacle, accelerator_remedy
+from boincvm.hypervisor.architecture import kernel_architecture
 from boincvm.hypervisor.qemu import command as qemu_command
-from boincvm.hypervisor.qemu.target import TARGETS
+from boincvm.hypervisor.qemu.target import TARGETS, Target
 from boincvm.paths import cache_directory
 
 LIMIT = 2.5
 """Seconds that the trial boot may take; working hardware needs a fifth of that."""
 
-KVM = Path("/dev/kvm")
+_NAME = ACCELERATOR.upper()
+_UNPROVED = ("hvf", "whpx")
+"""Accelerators that nobody has tried boincvm with."""
 _MOST_BYTES = 1 << 16
-_EXIT_PORT = 0xF4
-_SENT = 0x2A
-REPORTED = _SENT << 1 | 1
-"""QEMU's exit status, which isa-debug-exit makes of the byte."""
 
 
 class Verdict(NamedTuple):
     """The result of the acceleration probe."""
 
     accelerator: str
-    """One of "kvm" and "tcg" (emulation)."""
+    """One of "kvm", "hvf", "whpx" and "tcg" (emulation)."""
     reason: str
     """One line for people."""
     seconds: float
@@ -46,12 +45,10 @@ class Verdict(NamedTuple):
 
 def known_verdict(kernel: Path) -> Verdict | None:
     """Return what `probe` would, or None if that needs a trial. Raises HypervisorMissingError."""
-    foreign = _why_emulated(kernel_architecture(kernel))
-    if foreign:
-        return Verdict("tcg", foreign, 0.0)
-    key = _key()
-    missing = _why_not_even_tried(kernel)
-    return Verdict("tcg", missing, 0.0) if missing else _load(_cache(), key)
+    target = TARGETS[kernel_architecture(kernel)]
+    key = _key(target)
+    obstacle = _why_not_even_tried(kernel, target)
+    return Verdict("tcg", obstacle, 0.0) if obstacle else _load(_cache(), key)
 
 
 async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
@@ -59,67 +56,71 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
 
     Raises HypervisorMissingError.
     """
-    foreign = _why_emulated(kernel_architecture(kernel))
-    if foreign:
-        return Verdict("tcg", foreign, 0.0)
-    cache, key = _cache(), _key()
-    missing = _why_not_even_tried(kernel)
-    if missing or kernel is None:
-        return Verdict("tcg", missing, 0.0)
+    target = TARGETS[kernel_architecture(kernel)]
+    cache, key = _cache(), _key(target)
+    obstacle = _why_not_even_tried(kernel, target)
+    if obstacle or kernel is None:
+        return Verdict("tcg", obstacle, 0.0)
     known = None if refresh else _load(cache, key)
     if known is not None:
         return known
     begin = monotonic()
-    failure = await _try_kvm(kernel)
+    failure = await _try_accelerator(kernel, target)
     verdict = Verdict(
-        "tcg" if failure else "kvm",
-        failure or "a kernel booted under KVM",
+        "tcg" if failure else ACCELERATOR,
+        failure or f"a kernel booted under {_NAME}{_with_boincvm()}",
         round(monotonic() - begin, 3),
     )
     _store(cache, key, verdict)
     return verdict
 
 
-def _why_emulated(architecture: Architecture) -> str:
-    """Return why machines of that architecture are emulated on any host, or ""."""
-    if architecture is Architecture.X86_64:
-        return ""
-    qemu_command.find_program(TARGETS[architecture].program)
-    return f"machines for {architecture.value} are emulated; KVM is only used for x86-64"
+def _with_boincvm() -> str:
+    return ", with which nobody has tried boincvm yet" if ACCELERATOR in _UNPROVED else ""
 
 
-def _why_not_even_tried(kernel: Path | None) -> str:
-    if not KVM.exists():
-        return "this host has no /dev/kvm (no hardware virtualization, or it is off in the BIOS)"
-    if not os.access(KVM, os.R_OK | os.W_OK):
-        return "/dev/kvm exists, but this user may not open it: join its group, usually kvm"
+def _why_not_even_tried(kernel: Path | None, target: Target) -> str:
+    """Return why machines of that target are emulated here without a trial, or ""."""
+    here, theirs = processor_architecture(), target.architecture.value
+    if here != theirs:
+        return f"machines for {theirs} are emulated: the processor of this host is for {here}"
+    obstacle = accelerator_obstacle()
+    if obstacle:
+        return obstacle
+    if ACCELERATOR not in target.cpus:
+        return f"machines for {theirs} are emulated: {_NAME} is not used for them"
     if kernel is None:
-        return "KVM was not tried: that needs the kernel of an image"
+        return f"{_NAME} was not tried: that needs the kernel of an image"
     return ""
 
 
 def acceleration_remedy(kernel: Path | None) -> str:
-    """Return what to do where KVM does not work."""
-    from boincvm.host.virtualization import kvm_remedy  # only people ask
-
-    remedy = kvm_remedy()
+    """Return what to do where the accelerator does not work."""
+    remedy = accelerator_remedy()
     if remedy:
         return remedy
     if kernel is None:
-        return "boincvm image build base; then boincvm doctor tries KVM"
-    return "nothing to do here: jobs run, only slower; a host whose KVM works is faster"
+        return f"boincvm image build base; then boincvm doctor tries {_NAME}"
+    return f"nothing to do here: jobs run, only slower; a host whose {_NAME} works is faster"
 
 
-async def _try_kvm(kernel: Path) -> str:
-    """Return why KVM does not work, or "" if it does."""
-    from boincvm.host import memory_files  # a trial is rare
+async def _try_accelerator(kernel: Path, target: Target) -> str:
+    """Return why the accelerator does not work, or "" if it does."""
+    # A trial is rare.
+    from boincvm.host import memory_files
+    from boincvm.hypervisor.qemu.trial import has_run, trial_command, trial_initrd
 
-    # Neither is on a disk: nothing is left of a trial whose process is killed.
-    with _in_memory("initrd", probe_initrd()) as initrd, _in_memory("log", b"") as log:
+    # Neither is on a disk where the system has files in memory: nothing is left of a trial whose
+    # process is killed.
+    with (
+        memory_files.for_child("initrd", trial_initrd(target)) as (path, descriptors),
+        os.fdopen(memory_files.create("log"), "w+b") as log,
+    ):
         process = ChildProcess(
-            trial_command("kvm", kernel, memory_files.path_of(initrd.fileno())),
+            trial_command(ACCELERATOR, kernel, path, target),
             directory=Path("/"),
-            descriptors=[initrd.fileno()],
+            descriptors=descriptors,
+            stdout=log.fileno(),
             stderr=log,
         )
         import asyncio  # a trial is rare, and the import slow
@@ -128,84 +129,32 @@ async def _try_kvm(kernel: Path) -> str:
             async with asyncio.timeout(LIMIT):
                 status = await process.wait()
         except TimeoutError:
-            return f"/dev/kvm opens, but a kernel did not boot under it within {LIMIT} s"
+            return f"{_NAME} is available, but a kernel did not boot under it within {LIMIT} s"
         finally:
             process.kill()
             await process.wait()
-        if status == REPORTED:
-            return ""
-        from boincvm.redaction import redact  # only needed where KVM does not work
-
         log.seek(0)
-        lines = redact(os.fsdecode(log.read())).strip().splitlines()
+        output = log.read(_MOST_BYTES)
+    if has_run(status, output, target):
+        return ""
+    from boincvm.redaction import redact_output  # only needed where it does not work
+
+    lines = redact_output(output).strip().splitlines()
     line = "".join(filter(str.isprintable, lines[0])) if lines else ""
     detail = line[:200] if line else f"QEMU ended with status {status}"
-    return f"/dev/kvm opens, but a kernel does not boot under it: {detail}"
-
-
-def _in_memory(name: str, content: bytes) -> BinaryIO:
-    from boincvm.host import memory_files
-
-    file = os.fdopen(memory_files.create(name), "w+b")
-    file.write(content)
-    file.flush()
-    return file
-
-
-def trial_command(accelerator: str, kernel: Path, initrd: str) -> list[str]:
-    """Return a QEMU command that exits with REPORTED if `kernel` runs the program in `initrd`.
-
-    `initrd` is the file with the content of `probe_initrd()`.
-    """
-    return [
-        qemu_command.find_program(qemu_command.PROGRAM),
-        *qemu_command.base_options(accelerator),
-        "-m", "128M",
-        "-kernel", str(kernel),
-        "-initrd", initrd,
-        "-append", " ".join(qemu_command.KERNEL_ARGUMENTS),
-        "-device", f"isa-debug-exit,iobase={_EXIT_PORT:#x},iosize=4",
-    ]  # fmt: skip
-
-
-def probe_initrd() -> bytes:
-    """Return a cpio archive ("newc") whose /init writes one byte to the exit port.
-
-    x86-64: iopl(3); out 0xf4, al; then pause forever. ELF: one segment, loaded at 4 MiB.
-    """
-    code = (
-        b"\xbf\x03\x00\x00\x00"  # mov edi, 3
-        b"\xb8\xac\x00\x00\x00"  # mov eax, 172 (iopl)
-        b"\x0f\x05"  # syscall
-        + bytes([0xB0, _SENT, 0xE6, _EXIT_PORT])  # mov al, …; out …, al
-        + b"\xeb\xfe"  # jmp to itself
-    )
-    base, head = 0x400000, 64 + 56
-    size = head + len(code)
-    identity = b"\x7fELF\x02\x01\x01" + bytes(9)
-    elf = identity + struct.pack(
-        "<HHIQQQIHHHHHH", 2, 62, 1, base + head, 64, 0, 0, 64, 56, 1, 0, 0, 0
-    )
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
-    return _cpio("init", 0o100755, elf + segment + code) + _cpio("TRAILER!!!", 0, b"")
-
-
-def _cpio(name: str, mode: int, data: bytes) -> bytes:
-    fields = [1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
-    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+    return f"{_NAME} is available, but a kernel does not boot under it: {detail}"
 
 
 def _cache() -> Path:
     return cache_directory() / "acceleration.json"
 
 
-def _key() -> str:
-    """Return what the verdict depends on.
+def _key(target: Target) -> str:
+    """Return what the verdict depends on. Raises HypervisorMissingError.
 
     The kernel is left out, or two images used in turn would cost a trial boot each time.
     """
-    program = qemu_command.find_program(qemu_command.PROGRAM)
+    program = qemu_command.find_program(target.program)
     stamp = f"{program}:{Path(program).stat().st_mtime_ns}"
     return "|".join([boot_id(), user_id(), stamp])
 
@@ -224,11 +173,9 @@ def _load(cache: Path, key: str) -> Verdict | None:
 
 
 def _store(cache: Path, key: str, verdict: Verdict) -> None:
+    from boincvm.host.atomic_files import replacement  # once per boot of the host
+
     make_directory(cache.parent)
-    part = cache.with_suffix(f".{os.getpid()}")
-    try:
+    with replacement(cache, is_unique=True, is_synced=False) as part:
         part.touch(mode=0o600)  # whatever the umask
         part.write_text(json.dumps({"key": key, "verdict": verdict._asdict()}))
-        part.replace(cache)
-    finally:
-        part.unlink(missing_ok=True)

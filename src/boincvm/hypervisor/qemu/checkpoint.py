@@ -18,9 +18,7 @@ Sources: QEMU's docs/devel/migration.rst and qapi/migration.json.
 """
 
 import asyncio
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,11 +29,10 @@ from qemu.qmp import Message
 
 import boincvm
 from boincvm.errors import DISK_FULL, HostDiskFullError, HypervisorError
-from boincvm.host.channels import widen
-from boincvm.host.processes import ChildProcess
+from boincvm.host.shared_pipes import PipeEnd, StreamHelper
 from boincvm.hypervisor.contract import FileSeal
 from boincvm.hypervisor.qemu.monitor import LIMIT, Monitor
-from boincvm.paths import cache_directory
+from boincvm.hypervisor.uninterrupted import uninterrupted
 
 OnStep = Callable[[str], None]
 """Called with the name of each step of a checkpoint as soon as it is done."""
@@ -49,16 +46,12 @@ STEPS = (
     "memory kept",
 )
 """The names of the steps, in their order."""
-LOCK = "checkpoint.lock"
-"""In the cache directory; held by whoever makes a checkpoint on this host."""
 DOWNTIMES = (20, 60, 200, 1000)
 """Milliseconds that the end may take by QEMU's estimate, for each attempt."""
 LIVE_LIMIT = 600.0
 """Seconds that sending the memory may take."""
 _CAPABILITIES = ("pause-before-switchover", "events")
 _BANDWIDTH = 1 << 40
-_PIPE_SIZE = 1 << 20
-_F_SETPIPE_SZ = 1031
 _LONGEST_LINE = 1 << 20
 _STREAM = "memory"
 _NOT_YET = "not finalized"
@@ -101,56 +94,36 @@ class MemoryReceiver:
         seal: Sequence[str],
         merge: Merge | None,
         *,
-        waits: bool,
+        idle: bool,
     ) -> None:
         """Start the helper.
 
         `memory` is the file to write, `base` the one whose pages need not be written again; `seal`
-        and `merge` are disk layers that are final once all memory has arrived. With `waits` it
-        takes its turn among all tasks of this host, and yields to all other work. Raises OSError.
+        and `merge` are disk layers that are final once all memory has arrived. With `idle` it
+        yields to all other work. Raises OSError.
         """
-        stream, self.stream = os.pipe()
-        result, its = os.pipe()
-        with contextlib.suppress(OSError):  # it stays small if this user has too many pipes
-            widen(self.stream, _PIPE_SIZE)
         request = {
-            "stream": stream,
-            "result": its,
             "directory": str(directory),
             "memory": memory,
             "base": base,
-            "lock": str(cache_directory() / LOCK) if waits else None,
-            "idle": waits,
+            "idle": idle,
             "seal": list(seal),
             "merge": merge and merge._asdict(),
         }
         package = str(Path(boincvm.__file__).parents[1])
-        try:
-            self._process = ChildProcess(
-                [sys.executable, "-I", "-S", "-c", _RECEIVER, package, json.dumps(request)],
-                directory=directory,
-                descriptors=[stream, its],
-            )
-        except BaseException:
-            self.close_stream()
-            os.close(result)
-            raise
-        finally:
-            os.close(stream)
-            os.close(its)
-        self._result = result
+
+        def command(stream: int, result: int) -> list[str]:
+            given = json.dumps({**request, "stream": stream, "result": result})
+            return [sys.executable, "-I", "-S", "-c", _RECEIVER, package, given]
+
+        self._helper = StreamHelper(command, directory)
+        self.stream = self._helper.stream
+        """The end of the stream that QEMU gets."""
         self._reader: asyncio.StreamReader | None = None
-        self._transport: asyncio.BaseTransport | None = None
 
     async def ready(self) -> None:
-        """Wait until it is the helper's turn. Raises HypervisorError, HostDiskFullError."""
-        loop = asyncio.get_running_loop()
-        reader = self._reader = asyncio.StreamReader(limit=_LONGEST_LINE)
-        pipe = os.fdopen(self._result, "rb", buffering=0)
-        self._result = -1
-        self._transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
+        """Wait until the helper reads the stream. Raises HypervisorError, HostDiskFullError."""
+        self._reader = await self._helper.connect(_LONGEST_LINE)
         await self._line()
 
     async def result(self) -> WrittenMemory:
@@ -186,20 +159,12 @@ class MemoryReceiver:
         return dict(answer)
 
     def close_stream(self) -> None:
-        """Close the stream, once QEMU has its own copy or needs none. Idempotent."""
-        if self.stream >= 0:
-            os.close(self.stream)
-            self.stream = -1
+        """End the stream, once QEMU has sent all or will send nothing. Idempotent."""
+        self.stream.close()
 
     async def close(self) -> None:
         """Kill the helper, whatever it does."""
-        self.close_stream()
-        self._process.kill()
-        await self._process.wait()
-        if self._transport is not None:
-            self._transport.close()
-        elif self._result >= 0:
-            os.close(self._result)
+        await self._helper.close()
 
 
 class UntrackedWritesError(Exception):
@@ -226,8 +191,8 @@ class LiveMigration:
         now = 0.0 if self._runs else monotonic() - self._stopped_at
         return max(self._longest, now)
 
-    async def run(self, stream: int, downtime: int | None) -> None:
-        """Send all memory to the descriptor `stream`; the guest is stopped at the end.
+    async def run(self, stream: PipeEnd, downtime: int | None) -> None:
+        """Send all memory to `stream`; the guest is stopped at the end.
 
         `downtime`: see DOWNTIMES; with None the guest is stopped from the beginning. Raises
         HypervisorError, UntrackedWritesError.
@@ -247,7 +212,7 @@ class LiveMigration:
             raise UntrackedWritesError
         self._on_step("memory sent")
 
-    async def _prepare(self, stream: int, downtime: int | None) -> None:
+    async def _prepare(self, stream: PipeEnd, downtime: int | None) -> None:
         wanted = [{"capability": name, "state": True} for name in _CAPABILITIES]
         await self._monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
         limits: dict[str, object] = {
@@ -255,7 +220,7 @@ class LiveMigration:
             "max-bandwidth": _BANDWIDTH,
         }
         await self._monitor.execute("migrate-set-parameters", limits)
-        await self._monitor.send_descriptor(stream, _STREAM)
+        await self._monitor.send_pipe(stream, _STREAM)
 
     async def resume(self) -> None:
         """Let the guest run again. Raises HypervisorError."""
@@ -312,15 +277,18 @@ class LiveMigration:
                 raise
             # We were so slow that everything has been sent, and the guest is stopped for the end.
 
+    async def _switch(self) -> None:
+        change: dict[str, object] = {"node": self._layer, "overlay": self.new_layer}
+        await self._monitor.execute("blockdev-snapshot", change)
+        self.has_switched = True
+
     async def _heed_status(self, status: str, downtime: int | None) -> None:
         if status == "active" and downtime is not None:
             await self._run_meanwhile()
         elif status == "pre-switchover":
             self._on_step("guest stopped")
             if not self._is_void:
-                change: dict[str, object] = {"node": self._layer, "overlay": self.new_layer}
-                await self._monitor.execute("blockdev-snapshot", change)
-                self.has_switched = True
+                await uninterrupted(self._switch())
             self._on_step("disk switched")
             await self._monitor.execute("migrate-continue", {"state": status})
         elif status in ("failed", "cancelled"):

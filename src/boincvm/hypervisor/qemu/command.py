@@ -4,32 +4,41 @@ Paths are given in JSON with the format of each file: nothing is probed, and a c
 equals sign in a name has no meaning to QEMU.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boincvm.errors import HypervisorMissingError
 from boincvm.host import programs
-from boincvm.hypervisor.contract import DISPLAY_SOCKET, MachineSpec
 from boincvm.hypervisor.disks import TRANSFER_DISK
+from boincvm.hypervisor.machine_spec import DISPLAY_SOCKET, MachineSpec
 from boincvm.hypervisor.qemu.launch import Launch, Memory
 from boincvm.hypervisor.qemu.target import TARGETS, X86_64, Target
+from boincvm.hypervisor.qemu_options import ADDRESSES, common_options, user_network
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from boincvm.job.model import PortForward
 
 INSTALL_HINT = X86_64.install_hint
 PORT_NAME = "boincvm.agent"
-WINDOW_SERIAL = "boincvm-window"
+TRANSFER_DISK_SERIAL = "boincvm-transfer"
 NETWORK_CARD = "network-card"
-_ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
-"""The addresses of the guest, its gateway and its name server, as QEMU's user-mode network assigns
-them (docs/system/devices/net.rst); guest/init reads them."""
 MEMORY = "memory"
 IMAGE_NODE = "image"
 # Memory that the guest frees is given to the host automatically, and a guest that is about to
 # kill a program for lack of memory takes back what it has given.
 BALLOON = "balloon"
+_FIRMWARE_DIRECTORIES = ("share/qemu", "share")
+_FIRMWARE, _KERNEL_LOADER = "bios-256k.bin", "pvh.bin"
+"""What a PC starts with, and what then starts an uncompressed kernel."""
 _SCREEN = "VGA,vgamem_mb=8"
 _BALLOON_DEVICE = f"virtio-balloon-pci,id={BALLOON},free-page-reporting=on,deflate-on-oom=on"
 
-SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 PROGRAM, CPUS, KERNEL_ARGUMENTS = X86_64.program, X86_64.cpus, X86_64.kernel_arguments
 """Those of machines for x86-64."""
 
@@ -43,9 +52,33 @@ def find_program(name: str) -> str:
     return path
 
 
+def begin_command(target: Target) -> list[str]:
+    """Return QEMU's program, and where its firmware is if that lies beside it.
+
+    So it is in archives of QEMU that are only unpacked, such as those for Windows. Raises
+    HypervisorMissingError.
+    """
+    program = find_program(target.program)
+    for name in _FIRMWARE_DIRECTORIES:
+        directory = Path(program).parent / name
+        if not (directory / _FIRMWARE).exists():
+            continue
+        if not (directory / _KERNEL_LOADER).exists():
+            # QEMU would look for a disk to boot, for ever.
+            raise HypervisorMissingError(
+                f"{_KERNEL_LOADER}, a part of QEMU, is missing in {directory}",
+                hint="copy it there from any other QEMU, of version 4.0 or newer",
+            )
+        return [program, "-L", str(directory)]
+    return [program]
+
+
 def acceleration_options(accelerator: str, cpu: str = "", target: Target = X86_64) -> list[str]:
-    """Return the options for "kvm" or "tcg" (emulation); `cpu` overrides the target's usual CPU."""
-    how = "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=256"
+    """Return the options for an accelerator, or "tcg" (emulation).
+
+    `cpu` overrides the target's usual CPU.
+    """
+    how = "tcg,thread=multi,tb-size=256" if accelerator == "tcg" else accelerator
     return ["-accel", how, "-cpu", cpu or target.cpus[accelerator]]
 
 
@@ -57,44 +90,58 @@ def base_options(
     The target's usual ones take the place of those that are empty.
     """
     return [
-        "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
-        "-sandbox", SANDBOX,
+        *common_options(),
         "-machine", f"{machine or target.machine},{options or target.options}",
         *acceleration_options(accelerator, cpu, target),
     ]  # fmt: skip
 
 
 def machine_command(
-    spec: MachineSpec, accelerator: str, launch: Launch, *, qmp: int, link: int, console: int
+    spec: MachineSpec, accelerator: str, launch: Launch, *, qmp: str, link: str, console: str
 ) -> list[str]:
-    """Return the whole command line; `qmp`, `link` and `console` are inherited descriptors."""
+    """Return the whole command line.
+
+    `qmp`, `link` and `console` are what connects QEMU to our sockets (host/child_sockets.py).
+    """
     target = TARGETS[spec.architecture]
     has_display = spec.display and bool(target.display_options)
     machine = f"{launch.machine or target.machine},memory-backend={MEMORY}"
-    options = target.display_options if has_display else target.options
+    hpet = has_hpet(spec, accelerator, launch)
+    options = target.machine_options(has_hpet=hpet, has_display=has_display)
     return [
-        find_program(target.program),
+        *begin_command(target),
         *base_options(accelerator, machine, options, launch.cpu, target),
         "-m", f"{spec.memory >> 20}M",
         *_memory(spec.memory, launch),
         "-smp", str(spec.cpus),
-        *(_incoming(launch) if launch.incoming else _boot(spec, target)),
+        *(
+            ["-incoming", launch.incoming]
+            if launch.incoming
+            else _boot(spec, target.arguments(has_hpet=hpet))
+        ),
         *(["-S"] if launch.stands_still else []),
         *_root_disk(spec, launch),
         # The host reads and writes the transfer disk while the guest has it open.
-        *_window(spec.directory / TRANSFER_DISK),
-        "-chardev", f"socket,id=link,fd={link}",
+        *_transfer_disk(spec.directory / TRANSFER_DISK),
+        "-chardev", f"socket,id=link,{link}",
         "-device", "virtio-serial-pci",
         "-device", f"virtserialport,chardev=link,name={PORT_NAME}",
-        "-chardev", f"socket,id=console,fd={console}",
+        "-chardev", f"socket,id=console,{console}",
         "-serial", "chardev:console",
-        "-chardev", f"socket,id=qmp,fd={qmp}",
-        "-mon", "chardev=qmp,mode=control",
-        *_network(spec.network),
+        "-chardev", f"socket,id=qmp,{qmp}",
+        "-qmp", "chardev:qmp",
+        *(_network(spec.forwards) if spec.network else []),
         *(["-device", _BALLOON_DEVICE] if spec.balloon else []),
         # Relative to the directory: a socket's path must be short.
         *(["-device", _SCREEN, "-vnc", f"unix:{DISPLAY_SOCKET}"] if has_display else []),
     ]  # fmt: skip
+
+
+def has_hpet(spec: MachineSpec, accelerator: str, launch: Launch) -> bool:
+    """Return whether a machine that starts so has an HPET."""
+    if launch.has_hpet is not None:
+        return launch.has_hpet
+    return TARGETS[spec.architecture].has_hpet(accelerator, spec.cpus)
 
 
 def _memory(size: int, launch: Launch) -> list[str]:
@@ -109,12 +156,12 @@ def _memory(size: int, launch: Launch) -> list[str]:
     return ["-object", json.dumps(options)]
 
 
-def _boot(spec: MachineSpec, target: Target) -> list[str]:
+def _boot(spec: MachineSpec, target_arguments: Sequence[str]) -> list[str]:
     if spec.kernel is None:
         return []  # the firmware boots the root disk
-    arguments = [*target.kernel_arguments, *spec.kernel_arguments]
+    arguments = [*target_arguments, *spec.kernel_arguments]
     if spec.network:
-        arguments.append(f"boincvm.network={_ADDRESSES}")
+        arguments.append(f"boincvm.network={ADDRESSES}")
     if spec.balloon:
         arguments.append("boincvm.balloon")
     return [
@@ -122,13 +169,6 @@ def _boot(spec: MachineSpec, target: Target) -> list[str]:
         *(["-initrd", str(spec.initrd)] if spec.initrd is not None else []),
         "-append", " ".join(arguments),
     ]  # fmt: skip
-
-
-def _incoming(launch: Launch) -> list[str]:
-    incoming = ["-incoming", launch.incoming]
-    if not launch.has_configuration:
-        incoming += ["-global", "migration.send-configuration=off"]
-    return incoming
 
 
 def layer_node(name: str) -> str:
@@ -190,24 +230,21 @@ def _root_disk(spec: MachineSpec, launch: Launch) -> list[str]:
     return [*options, "-device", f"virtio-blk-pci,drive={layer_node(top)}"]
 
 
-def _window(path: Path) -> list[str]:
+def _transfer_disk(path: Path) -> list[str]:
     no_flush = {"no-flush": True}
     node = {
         "driver": "raw",
-        "node-name": "window",
+        "node-name": "transfer-disk",
         "cache": no_flush,
         "file": {"driver": "file", "filename": str(path), "locking": "off", "cache": no_flush},
     }
-    device = f"virtio-blk-pci,drive=window,serial={WINDOW_SERIAL}"
+    device = f"virtio-blk-pci,drive=transfer-disk,serial={TRANSFER_DISK_SERIAL}"
     return ["-blockdev", json.dumps(node), "-device", device]
 
 
-def _network(wanted: bool) -> list[str]:
-    if not wanted:
-        return []
+def _network(forwards: Sequence[PortForward]) -> list[str]:
     return [
-        "-netdev",
-        "user,id=net",
+        *user_network("net", forwards),
         "-device",
         f"virtio-net-pci,id={NETWORK_CARD},netdev=net,romfile=",
     ]

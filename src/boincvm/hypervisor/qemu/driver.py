@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boincvm.errors import HypervisorError
+from boincvm.host.virtualization import HAS_MEMORY_FILES
 from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.contract import Checkpoint, Finding, MachineSpec
 from boincvm.hypervisor.qemu.identity import check_identity, identity, known_machine_types
 from boincvm.hypervisor.qemu.machine import QemuMachine
 from boincvm.hypervisor.qemu.saved import read_saved_state
-from boincvm.hypervisor.qemu.start_source import Boot, Cloned, Restored
+from boincvm.hypervisor.qemu.start_source import Boot, Restored, copy_of
 from boincvm.hypervisor.qemu.target import TARGETS, X86_64
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class QemuDriver:
-    """Makes machines on QEMU, accelerated as `accelerator` says: "kvm" or "tcg"."""
+    """Makes machines on QEMU, accelerated as `accelerator` says: "kvm", "hvf", "whpx" or "tcg"."""
 
     name = "qemu"
     most_cpus = None
@@ -30,7 +31,7 @@ class QemuDriver:
     ) -> None:
         """Prepare the driver; `started` is a process that already runs, for the first machine.
 
-        Whoever began it decides which machine that is. `architecture` is that of all its machines.
+        The process that started it chooses the machine. `architecture`: of all its machines.
         """
         self.accelerator = accelerator
         self.target = TARGETS[architecture]
@@ -92,12 +93,14 @@ class QemuGoldenSnapshots:
     def machine(self, spec: MachineSpec) -> QemuMachine:
         self._driver.check(spec)
         accelerator = self._driver.accelerator
-        return QemuMachine(spec, accelerator, lambda: Boot(golden=True), is_freezable=True)
+        return QemuMachine(
+            spec, accelerator, lambda: Boot(golden=HAS_MEMORY_FILES), is_freezable=True
+        )
 
     def clone(self, spec: MachineSpec, golden: Path) -> QemuMachine:
         driver = self._driver
         driver.check(spec)
         started = driver.take_started()
         return QemuMachine(
-            spec, driver.accelerator, lambda: Cloned(golden), is_clone=True, started=started
+            spec, driver.accelerator, lambda: copy_of(golden), is_clone=True, started=started
         )

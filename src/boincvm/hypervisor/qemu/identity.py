@@ -22,11 +22,17 @@ def identity(accelerator: str, target: Target = X86_64) -> dict[str, str]:
     """
     program = Path(qemu_command.find_program(target.program))
     status = program.stat()
-    machine = [*qemu_command.base_options(accelerator, target=target), *target.kernel_arguments]
+    has_hpet = target.has_hpet(accelerator, cpus=1)
+    options = target.machine_options(has_hpet=has_hpet)
+    machine = [
+        *qemu_command.base_options(accelerator, options=options, target=target),
+        *target.arguments(has_hpet=has_hpet),
+    ]
     return {
         "driver": "qemu",
         "qemu": f"{program} {status.st_size} {status.st_mtime_ns}",
         "machine": " ".join(machine),
+        "state": "begins with the machine type",  # that of an older boincvm does not
         "accelerator": accelerator,
         "processor": processor_name(),
     }

@@ -29,13 +29,12 @@ class Launch(NamedTuple):
     boots."""
     has_memory: bool = True
     """Whether that state includes the memory."""
-    has_configuration: bool = True
-    """Whether that state begins with the name of the machine type; what this process saves then
-    does too."""
     machine: str = ""
     """QEMU's machine type with its version if a state depends on it; empty for the target's."""
     cpu: str = ""
     """The guest's CPU as `-cpu` takes it if a state depends on it; empty for the accelerator's
     usual one."""
+    has_hpet: bool | None = None
+    """Whether the machine has an HPET if a state depends on it; None for the target's choice."""
     stands_still: bool = False
     """Whether the guest is stopped until QMP's `cont`."""

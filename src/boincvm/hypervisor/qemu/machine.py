@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from boincvm.errors import HypervisorError, HypervisorKilledError
-from boincvm.host.files import open_descriptor, remove_if_empty
+from boincvm.host.files import KEEPS_UNLINKED, remove_if_empty
 from boincvm.host.process_tree import own_usage
 from boincvm.host.signals import ENDING_SIGNALS
+from boincvm.host.virtualization import HAS_MEMORY_FILES
 from boincvm.hypervisor import contract
 from boincvm.hypervisor.channel import Channel, SocketChannel
 from boincvm.hypervisor.console import Console
@@ -25,20 +28,29 @@ from boincvm.hypervisor.contract import (
     RecordLayers,
     Usage,
 )
-from boincvm.hypervisor.disks import TRANSFER_DISK, TransferDiskFile
+from boincvm.hypervisor.disks import TRANSFER_DISK, TransferDiskFile, disk_failure, open_files
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu.checkpoint import OnStep
-from boincvm.hypervisor.qemu.command import NETWORK_CARD
+from boincvm.hypervisor.qemu.command import NETWORK_CARD, has_hpet
+from boincvm.hypervisor.qemu.identity import known_machine_types
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.hypervisor.qemu.process import LOG as LOG
 from boincvm.hypervisor.qemu.process import QemuProcess
 from boincvm.hypervisor.qemu.saving import Saving
-from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE, Restored, StartSource
-from boincvm.hypervisor.qemu.target import TARGETS
+from boincvm.hypervisor.qemu.start_source import (
+    GOLDEN_STATE,
+    Restored,
+    StartSource,
+    save_golden,
+)
+from boincvm.hypervisor.qemu.stream import with_machine_type
+from boincvm.hypervisor.qemu.target import TARGETS, Target
+from boincvm.hypervisor.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.qemu.prestarted import StartedProcess
+    from boincvm.job.model import PortForward
 
 T = TypeVar("T")
 
@@ -50,6 +62,12 @@ def _ignore(_step: str) -> None:
     """Do nothing when a step is done."""
 
 
+def _name_machine_type(state: Path, kind: str, target: Target) -> None:
+    """Write the machine type into a saved state of devices. Raises OSError."""
+    named = with_machine_type(state.read_bytes(), kind, has_page_size=target.has_page_size)
+    state.write_bytes(named)
+
+
 class QemuDisplay(NamedTuple):
     """The `contract.Display` of QEMU."""
 
@@ -57,7 +75,7 @@ class QemuDisplay(NamedTuple):
 
 
 class QemuMachine:
-    """One QEMU process and its files: root disk layers, `window`, `qemu.log` and checkpoints.
+    """One QEMU process and its files: root disk layers, `transfer-disk`, checkpoints.
 
     It implements all the optional abilities itself.
     """
@@ -116,15 +134,31 @@ class QemuMachine:
         return self if self.spec.network else None
 
     @property
+    def forwards(self) -> "tuple[PortForward, ...]":
+        return self.spec.forwards
+
+    @property
     def display(self) -> contract.Display | None:
         if not self.spec.display or not TARGETS[self.spec.architecture].display_options:
             return None
         return QemuDisplay(self.spec.directory / DISPLAY_SOCKET)
 
     @property
+    def remote_desktop(self) -> None:
+        return None
+
+    @property
+    def screenshots(self) -> contract.Screenshots | None:
+        return self if self.display is not None else None
+
+    async def take_screenshot(self, target: Path) -> None:
+        monitor = self._running("its screen cannot be captured")
+        await monitor.execute("screendump", {"filename": str(target), "format": "png"})
+
+    @property
     def transfer_disk(self) -> contract.TransferDisk | None:
-        window = self._process.window if self._process else -1
-        return TransferDiskFile(window) if window >= 0 else None
+        transfer_disk = self._process.transfer_disk if self._process else -1
+        return TransferDiskFile(transfer_disk) if transfer_disk >= 0 else None
 
     @property
     def root_disk(self) -> contract.RootDisk | None:
@@ -140,14 +174,7 @@ class QemuMachine:
 
     def _open_layers(self) -> list[int]:
         """Open the files of the root disk's layers, the lowest first. Raises OSError."""
-        with ExitStack() as stack:
-            opened = []
-            for name in self._layers:
-                layer = open_descriptor(self.spec.directory / name, follow_links=False)
-                stack.callback(os.close, layer)
-                opened.append(layer)
-            stack.pop_all()  # the caller closes them
-        return opened
+        return open_files(self.spec.directory / name for name in self._layers)
 
     def usage(self) -> Usage | None:
         pids = self.process_ids()
@@ -177,7 +204,7 @@ class QemuMachine:
         return source
 
     async def start(self) -> Channel:
-        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
+        if self.state.is_active:
             raise HypervisorError("the machine is already running, and its link is in use")
         if self.state is MachineState.DESTROYED:
             raise HypervisorError("the machine was destroyed, so it cannot start")
@@ -186,17 +213,23 @@ class QemuMachine:
         try:
             process = self._process = self._take_process(source)
             self._asked_to_end = False
-            self._console = Console(process.console)
+            process.watch_output()
             try:
-                await self._begin(process, source)
+                qmp, link, console = process.connect()
             except BaseException:
-                process.link.close()
+                await self.stop()
+                raise
+            self._console = Console(console)
+            try:
+                await self._begin(process, source, qmp)
+            except BaseException:
+                link.close()
                 raise
         finally:
             self._close_source()
         stands_still = self._launch.stands_still
         self.state = MachineState.PAUSED if stands_still else MachineState.RUNNING
-        return SocketChannel(process.link)
+        return SocketChannel(link)
 
     def _take_process(self, source: StartSource) -> QemuProcess:
         started, self._started = self._started, None
@@ -209,10 +242,10 @@ class QemuMachine:
             self._source.close()
             self._source = None
 
-    async def _begin(self, process: QemuProcess, source: StartSource) -> None:
+    async def _begin(self, process: QemuProcess, source: StartSource, qmp: socket.socket) -> None:
         """Load the saved state once QEMU answers, and unlink its files."""
         try:
-            self._monitor = await Monitor.open(process.qmp)
+            self._monitor = await Monitor.open(qmp, process.child.pid)
             await self._while_it_lives("loading its state", source.load(self._monitor))
         except HypervisorError as error:
             end = await self._end_of_start(process)
@@ -223,14 +256,30 @@ class QemuMachine:
                     f"QEMU was killed while it started: {end.detail}",
                     hint="the host may have run out of memory: see its system log",
                 ) from error
+            self._check_machine_type()
             raise HypervisorError(
                 f"QEMU did not start: {reason}",
                 hint="`boincvm doctor` tests this host",
             ) from error
-        if self.spec.ephemeral:
+        if self.spec.ephemeral and KEEPS_UNLINKED:
             self._unlinked = tuple(self._open_layers())
             self._unlink_files()
             remove_if_empty(self.spec.directory)
+
+    def _check_machine_type(self) -> None:
+        """Raise HypervisorError if the machine's type is too new for this QEMU."""
+        kind, target = self._launch.machine, TARGETS[self.spec.architecture]
+        if not kind:
+            return
+        try:
+            known = known_machine_types(target)
+        except (OSError, SubprocessError):
+            return  # QEMU's own error tells more
+        if kind not in known:
+            raise HypervisorError(
+                f"a newer QEMU has saved the machine: this one does not know the type {kind}",
+                hint="install the QEMU that it was saved with, or a newer one",
+            )
 
     async def _end_of_start(self, process: QemuProcess) -> MachineEnd | None:
         """Return how a QEMU ended that did not start; end it and return None if it still runs."""
@@ -244,7 +293,7 @@ class QemuMachine:
 
     def _unlink_files(self) -> None:
         for name in (*self._layers, TRANSFER_DISK, LOG):
-            if "/" not in name:  # a golden snapshot's file is not ours
+            if Path(name).name == name:  # a golden snapshot's file is not ours
                 (self.spec.directory / name).unlink(missing_ok=True)
 
     def _running(self, wanted: str) -> Monitor:
@@ -275,13 +324,15 @@ class QemuMachine:
 
     async def pause(self) -> None:
         if self.state is not MachineState.PAUSED:
-            await self._execute("stop")
-            self.state = MachineState.PAUSED
+            await uninterrupted(self._change("stop", MachineState.PAUSED))
 
     async def resume(self) -> None:
         if self.state is not MachineState.RUNNING:
-            await self._execute("cont")
-            self.state = MachineState.RUNNING
+            await uninterrupted(self._change("cont", MachineState.RUNNING))
+
+    async def _change(self, command: str, state: MachineState) -> None:
+        await self._execute(command)
+        self.state = state
 
     async def connect(self, *, connected: bool) -> None:
         if self._monitor is not None:
@@ -326,6 +377,7 @@ class QemuMachine:
             monitor,
             self._accelerator,
             self._launch.cpu or TARGETS[self.spec.architecture].cpus[self._accelerator],
+            has_hpet(self.spec, self._accelerator, self._launch),
             self._layers,
             self._checkpoint,
             record_layers,
@@ -347,15 +399,39 @@ class QemuMachine:
         return frozenset((*self._layers, TRANSFER_DISK, LOG))
 
     async def freeze(self) -> None:
+        if HAS_MEMORY_FILES:
+            await self._freeze_devices()
+        else:
+            await self._freeze_all()
+
+    async def _freeze_all(self) -> None:
+        """Make a checkpoint, and leave nothing else in the directory."""
+        await self.pause()
+        checkpoint = await self.save(1)
+        try:
+            save_golden(self.spec.directory, checkpoint)
+            for path in self.spec.directory.iterdir():
+                if path.name not in (*checkpoint.files, GOLDEN_STATE):
+                    path.unlink()
+        except OSError as error:
+            raise disk_failure(error) from error
+        self.state = MachineState.DESTROYED  # what is left belongs to the snapshot
+
+    async def _freeze_devices(self) -> None:
+        """Save the devices' state; the memory is in a file already."""
         monitor = self._running("it cannot become a golden snapshot")
         await self.pause()
-        where: dict[str, object] = {"filename": str(self.spec.directory / GOLDEN_STATE)}
-        await self._while_it_lives(
-            "freezing", monitor.execute("xen-save-devices-state", {**where, "live": False})
-        )
+        state = self.spec.directory / GOLDEN_STATE
+        where: dict[str, object] = {"filename": str(state), "live": False}
+        kind = await monitor.machine_type()
+        await self._while_it_lives("freezing", monitor.execute("xen-save-devices-state", where))
         await self.stop()
+        try:
+            _name_machine_type(state, kind, TARGETS[self.spec.architecture])
+        except OSError as error:
+            raise disk_failure(error) from error
         for name in (TRANSFER_DISK, LOG):
-            (self.spec.directory / name).unlink()
+            (self.spec.directory / name).unlink(missing_ok=True)
         self.state = MachineState.DESTROYED  # what is left belongs to the snapshot
 
     async def stop(self) -> None:
@@ -365,7 +441,7 @@ class QemuMachine:
             await self._process.child.wait()
             await self._release()
         self._close_source()
-        if self.state in (MachineState.RUNNING, MachineState.PAUSED):
+        if self.state.is_active:
             self.state = MachineState.STOPPED
 
     async def _release(self) -> None:

@@ -39,14 +39,14 @@ _OTHER_MEMORY = 192 << 20
 AArch64 has 128 MiB of flash memory, all zeros."""
 _SLACK = 1 << 16
 """Bytes by which compression may enlarge a table."""
-_BUFFER = 1 << 20
+BUFFER = 1 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RUN = 256
 """Pages that are read at once."""
 
 
 class MemoryFileError(Exception):
-    """The file is not what was written."""
+    """The file differs from what was written."""
 
 
 class Summary(NamedTuple):
@@ -93,7 +93,7 @@ class MemoryWriter:
         """Open the file; `base` is the previous checkpoint's. Raises OSError, MemoryFileError."""
         self._base = MemoryImage.read(directory, base) if base is not None else None
         self._chain = [*(self._base.chain if self._base else ()), name]
-        self._file = (directory / name).open("xb", buffering=_BUFFER)
+        self._file = (directory / name).open("xb", buffering=BUFFER)
         self._hash = hashlib.blake2b(digest_size=32)
         self._at = 0
         self._tables: list[_Table] = []
@@ -203,17 +203,21 @@ class MemoryImage:
 
     def write_stream(self, descriptor: int) -> None:
         """Write the stream to a blocking descriptor. Raises MemoryFileError, OSError."""
+        with open(descriptor, "wb", buffering=BUFFER, closefd=False) as target:
+            self.write_to(target)
+
+    def write_to(self, target: BinaryIO) -> None:
+        """Write the stream. Raises MemoryFileError, OSError."""
         with ExitStack() as stack:
             files = [
                 stack.enter_context(BufferedReader(open_regular(self._directory / name)))
                 for name in self.chain
             ]
-            with open(descriptor, "wb", buffering=_BUFFER, closefd=False) as target:
-                writer = StreamWriter(target, self.frame)
-                writer.begin()
-                for block, table in enumerate(self.tables):
-                    self._write_block(writer, block, table, files)
-                writer.end()
+            writer = StreamWriter(target, self.frame)
+            writer.begin()
+            for block, table in enumerate(self.tables):
+                self._write_block(writer, block, table, files)
+            writer.end()
 
     def _write_block(
         self, writer: StreamWriter, block: int, table: _Table, files: Sequence[BinaryIO]
@@ -295,7 +299,7 @@ def _read_end(file: BinaryIO, wanted: int | None) -> tuple[_Meta, bytes, bytes]:
     file.seek(begin)
     data = file.read(at - begin)
     if hashlib.blake2b(data, digest_size=32).digest() != digest:
-        raise ValueError("its end is not what was written")
+        raise ValueError("its end differs from what was written")
     return meta, data[:tail], data[tail : tail + table]
 
 

@@ -2,15 +2,14 @@
 
 Its one argument is a JSON object:
 
-    stream, result    descriptors
+    stream, result    descriptors (shared_pipes.py)
     directory         the machine's
     memory, base      the file to write, and the previous one or null
-    lock              a file to be locked while it works, or null
     idle              whether to yield to all other work
     seal              disk layers that are final when the stream ends
     merge             layers to be merged, `into` a new file over `backing`; or null
 
-On `result` it writes `{"ready": true}` when it is its turn, and at the end what it has written, or
+On `result` it writes `{"ready": true}` at once, and at the end what it has written, or
 `{"error": …, "errno": …}`: each as one line of JSON.
 """
 
@@ -21,12 +20,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boincvm.file_digest import digest_of
-from boincvm.host.files import open_descriptor
-from boincvm.host.locks import lock, open_lock
-from boincvm.host.own_files import make_directory
+from boincvm.host.files import sync_directory, sync_file
 from boincvm.host.processes import lower_priority, use_idle_io
+from boincvm.host.shared_pipes import open_given
+from boincvm.hypervisor.qcow2_merge import MergeError, merge
 from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryWriter, Summary
-from boincvm.hypervisor.qemu.qcow2_merge import MergeError, merge
 from boincvm.hypervisor.qemu.stream import StreamError, read_stream
 
 _BUFFER = 1 << 20
@@ -39,9 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if request["idle"]:
             _give_way()
-        with _Turn(request["lock"]):
-            _report(result, {"ready": True})
-            _report(result, _receive(request))
+        _report(result, {"ready": True})
+        _report(result, _receive(request))
     except BrokenPipeError:
         return 1  # nobody waits for the result any more
     except (OSError, StreamError, MemoryFileError, MergeError, MemoryError, ValueError) as error:
@@ -62,24 +59,6 @@ def _give_way() -> None:
     use_idle_io()
 
 
-class _Turn:
-    """Holds the lock for one checkpoint at a time on this host, if there is a lock."""
-
-    def __init__(self, path: str | None) -> None:
-        self._descriptor = -1
-        if path is not None:
-            make_directory(Path(path).parent)
-            self._descriptor = open_lock(Path(path))
-
-    def __enter__(self) -> None:
-        if self._descriptor >= 0:
-            lock(self._descriptor)
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-
-
 def _receive(request: dict[str, object]) -> dict[str, object]:
     directory, name = Path(str(request["directory"])), str(request["memory"])
     base = request["base"]
@@ -97,7 +76,7 @@ def _receive(request: dict[str, object]) -> dict[str, object]:
             (directory / name).unlink(missing_ok=True)
         raise
     files[name] = {"size": size, "digest": digest}
-    _sync(directory)
+    sync_directory(directory)
     return {
         "files": files,
         "chain": list(written.chain),
@@ -109,7 +88,7 @@ def _receive(request: dict[str, object]) -> dict[str, object]:
 def _write(directory: Path, name: str, base: str | None, stream: object) -> Summary:
     writer = MemoryWriter(directory, name, base)
     try:
-        with os.fdopen(int(str(stream)), "rb", buffering=_BUFFER) as source:
+        with open_given(int(str(stream)), _BUFFER) as source:
             return writer.finish(read_stream(source, writer))
     finally:
         writer.close()
@@ -133,15 +112,7 @@ def _seal(directory: Path, names: Iterable[object]) -> dict[str, dict[str, objec
     """Sync the files to the disk and return their sizes and digests."""
     sealed: dict[str, dict[str, object]] = {}
     for name in map(str, names):
-        _sync(directory / name)
+        sync_file(directory / name, follow_links=False)
         size, digest = digest_of(directory / name, drop_cache=True)
         sealed[name] = {"size": size, "digest": digest}
     return sealed
-
-
-def _sync(path: Path) -> None:
-    descriptor = open_descriptor(path, follow_links=False)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

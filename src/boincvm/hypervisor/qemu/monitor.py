@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import socket
+from base64 import b64encode
 from typing import Self
 
 from qemu.qmp import EventListener, QMPClient, QMPError, Runstate
 
 from boincvm.errors import HypervisorError
+from boincvm.host.shared_pipes import PipeEnd
 
 LIMIT = 30.0
 """Seconds that a command may take; it takes milliseconds unless QEMU is stuck."""
@@ -21,14 +23,16 @@ class Monitor:
         # The library takes QEMU's next message for the answer to its negotiation, but a machine
         # that has just loaded its state may send an event first.
         self._client.negotiate = False
+        self._process = 0
 
     @classmethod
-    async def open(cls, channel: socket.socket) -> Self:
-        """Connect over `channel`, which it takes over.
+    async def open(cls, channel: socket.socket, process: int = 0) -> Self:
+        """Connect over `channel`, which it takes over, to the QEMU of that process id.
 
         Raises HypervisorError; QEMU's log may say more.
         """
         monitor = cls()
+        monitor._process = process
         channel.setblocking(False)
         try:
             async with asyncio.timeout(LIMIT):
@@ -57,6 +61,18 @@ class Monitor:
         except (QMPError, TimeoutError) as error:
             raise HypervisorError(f"QEMU refused {command}: {error or 'no answer'}") from error
 
+    async def send_pipe(self, end: PipeEnd, name: str) -> None:
+        """Give QEMU an end of a pipe under `name`. Raises HypervisorError."""
+        try:
+            shared = end.share(self._process)
+        except OSError as error:
+            raise HypervisorError(f"QEMU cannot be given a pipe: {error}") from error
+        if isinstance(shared, int):
+            await self.send_descriptor(shared, name)
+        else:
+            given: dict[str, object] = {"info": b64encode(shared).decode(), "fdname": name}
+            await self.execute("get-win32-socket", given)
+
     async def send_descriptor(self, descriptor: int, name: str) -> None:
         """Give QEMU a copy of the descriptor under `name`. Raises HypervisorError."""
         try:
@@ -66,6 +82,14 @@ class Monitor:
                 f"QEMU has ended, so it accepted no descriptor: {error}"
             ) from error
         await self.execute("getfd", {"fdname": name})
+
+    async def machine_type(self) -> str:
+        """Return the machine type with its version, as the short name changes its meaning.
+
+        Raises HypervisorError.
+        """
+        kind: dict[str, object] = {"path": "/machine", "property": "type"}
+        return str(await self.execute("qom-get", kind)).removesuffix("-machine")
 
     def events(self, *names: str) -> contextlib.AbstractContextManager[EventListener]:
         """Return a listener for these events, to be used as a context manager."""

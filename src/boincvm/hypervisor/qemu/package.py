@@ -20,8 +20,8 @@ class QemuPackage(BuiltInPackage):
 
     name = "qemu"
     proved_by = (
-        "the real QEMU 7.2 under emulation, for both; KVM: on no machine of ours, and never for"
-        " aarch64"
+        "the real QEMU 7.2, and 10.0 and 11.1 in part, under emulation; KVM: on no machine of"
+        " ours; HVF and WHPX: nothing yet"
     )
 
     @property

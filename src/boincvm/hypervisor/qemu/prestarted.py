@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from boincvm.hypervisor.architecture import kernel_architecture
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.hypervisor.qemu.acceleration import known_verdict, probe
 from boincvm.hypervisor.qemu.identity import identity
 from boincvm.hypervisor.qemu.launch import Launch
 from boincvm.hypervisor.qemu.process import QemuProcess
-from boincvm.hypervisor.qemu.start_source import Boot, Cloned, StartSource
+from boincvm.hypervisor.qemu.start_source import Boot, StartSource, copy_of
 from boincvm.hypervisor.qemu.target import TARGETS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class StartedProcess:
     @property
     def link(self) -> socket.socket:
         """The channel to the guest's agent."""
-        return self.process.link
+        return self.process.connect()[1]
 
     def end(self) -> None:
         """End the process if nobody has taken it over; its files stay. Idempotent."""
@@ -79,7 +79,7 @@ class QemuPrestart:
 
         Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
-        source = Cloned(golden) if golden else Boot()
+        source = copy_of(golden) if golden else Boot()
         self._started = StartedProcess.start(spec, self._accelerator, source)
 
     def send(self, data: bytes) -> None:

@@ -5,23 +5,26 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from boincvm.host.files import create_new, open_descriptor, read_at
+from boincvm.host.child_output import ChildOutput
+from boincvm.host.child_sockets import ChildSocket
+from boincvm.host.files import create_new, open_descriptor
 from boincvm.host.processes import ChildProcess
 from boincvm.host.programs import quiet_environment
 from boincvm.hypervisor import qcow2
-from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.disks import TRANSFER_DISK, TRANSFER_DISK_SIZE, disk_errors, disk_size
+from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.hypervisor.qemu.launch import Launch
 
 LOG = "qemu.log"
-"""QEMU's output, in the machine's directory."""
+"""QEMU's output, in the machine's directory, on Windows and of older versions of boincvm."""
 
 
 class QemuProcess:
-    """A QEMU process, running once constructed. Whoever takes the channels owns them.
+    """A QEMU process, running once constructed. The caller owns the channels once it takes them.
 
-    qmp, link, console: our ends of QEMU's channels. window, log: descriptors of the files.
+    transfer_disk: the file's descriptor. A guest can make QEMU write messages without end: only
+    the last ones are kept.
     """
 
     def __init__(
@@ -38,55 +41,76 @@ class QemuProcess:
         check_disks(spec, launch)
         self.spec = spec
         self.accelerator = accelerator
-        pairs = [socket.socketpair() for _ in range(3)]
-        (self.qmp, qmp), (self.link, link), (self.console, console) = pairs
-        self.window = self.log = -1
-        ends = (qmp.fileno(), link.fileno(), console.fileno())
+        self._sockets = qmp, link, console = ChildSocket(), ChildSocket(), ChildSocket()
+        self._channels: tuple[socket.socket, socket.socket, socket.socket] | None = None
+        self.transfer_disk = -1
+        self._output: ChildOutput | None = None
         try:
             command = qemu_command.machine_command(
-                spec, accelerator, launch, qmp=ends[0], link=ends[1], console=ends[2]
+                spec,
+                accelerator,
+                launch,
+                qmp=qmp.option,
+                link=link.option,
+                console=console.option,
             )
-            self.window = open_descriptor(spec.directory / TRANSFER_DISK, "r+", follow_links=False)
-            self.log = open_descriptor(
-                spec.directory / LOG, "w+", follow_links=False, permissions=0o600
+            self.transfer_disk = open_descriptor(
+                spec.directory / TRANSFER_DISK, "r+", follow_links=False
             )
+            self._output = ChildOutput(spec.directory / LOG)
+            inherited = [number for one in self._sockets for number in one.descriptors]
             self.child = ChildProcess(
                 command,
                 directory=spec.directory,
-                descriptors=[*ends, *descriptors],
-                stderr=self.log,
+                descriptors=[*inherited, *descriptors],
+                stderr=self._output.inherited,
                 environment=environment(spec),
             )
+            self._output.started()
         except BaseException:
-            self.close_channels()
             self.release()
+            for one in self._sockets:
+                one.close()
             raise
-        finally:
-            for _, its in pairs:
-                its.close()
+
+    def connect(self) -> tuple[socket.socket, socket.socket, socket.socket]:
+        """Return our ends of QMP, the link and the console, once QEMU has connected its own.
+
+        Raises OSError.
+        """
+        if self._channels is None:
+            qmp, link, console = (one.connect(self.child) for one in self._sockets)
+            self._channels = qmp, link, console
+        return self._channels
+
+    def watch_output(self) -> None:
+        """Read what QEMU writes, in the running event loop."""
+        if self._output is not None:
+            self._output.watch()
 
     def last_output(self) -> str:
-        """Return the last line of QEMU's log, or ""."""
-        if self.log < 0:
+        """Return the last line that QEMU has written, or ""."""
+        if self._output is None:
             return ""
-        from boincvm.redaction import redact  # only needed for an error
+        from boincvm.redaction import redact_output  # only needed for an error
 
         # Redact before shortening, or a folder's name would no longer be recognized.
-        text = redact(os.fsdecode(read_at(self.log, 1 << 16, 0)))
+        text = redact_output(self._output.tail())
         lines = text.strip().splitlines()
         return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
 
     def release(self) -> None:
-        """Close the files. Idempotent."""
-        for descriptor in (self.window, self.log):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.window = self.log = -1
+        """Close the transfer disk, and stop reading QEMU's output. Idempotent."""
+        if self.transfer_disk >= 0:
+            os.close(self.transfer_disk)
+        self.transfer_disk = -1
+        if self._output is not None:
+            self._output.close()
 
     def close_channels(self) -> None:
         """Close our ends of the channels. Idempotent."""
-        for channel in (self.qmp, self.link, self.console):
-            channel.close()
+        for one in (*self._sockets, *(self._channels or ())):
+            one.close()
 
 
 def environment(spec: MachineSpec) -> dict[str, str]:
@@ -108,7 +132,7 @@ def make_files(spec: MachineSpec, layer: str, below: Path) -> None:
         kind = spec.root_format if below == spec.root else "qcow2"
         size = disk_size(spec, qcow2.check_root(below, kind))
         qcow2.write_overlay(spec.directory / layer, size)
-    make_window(spec)
+    make_transfer_disk(spec)
 
 
 def check_disks(spec: MachineSpec, launch: Launch) -> None:
@@ -123,7 +147,7 @@ def check_disks(spec: MachineSpec, launch: Launch) -> None:
             qcow2.check_disk(spec.directory / name)
 
 
-def make_window(spec: MachineSpec) -> None:
+def make_transfer_disk(spec: MachineSpec) -> None:
     """Make a new transfer disk. Raises HypervisorError, HostDiskFullError."""
     with disk_errors(), create_new(spec.directory / TRANSFER_DISK) as disk:
         disk.truncate(TRANSFER_DISK_SIZE)

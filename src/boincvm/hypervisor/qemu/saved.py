@@ -10,24 +10,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.errors import HypervisorError
-from boincvm.hypervisor.contract import Checkpoint, FileSeal
+from boincvm.hypervisor import saved_state
+from boincvm.hypervisor.contract import Checkpoint
 from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
 from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryImage
 from boincvm.hypervisor.qemu.target import AARCH64, X86_64, Target
 
 _MACHINE_TYPE = re.compile(r"(pc-q35|virt)-[0-9]{1,2}\.[0-9]{1,2}")
-_ACCELERATOR = re.compile(r"tcg|kvm")
+_ACCELERATOR = re.compile(r"tcg|kvm|hvf|whpx")
 _TARGETS = {"pc-q35": X86_64, "virt": AARCH64}
 """By machine type, without its version."""
-_CPUS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "pc-q35": {"kvm": (X86_64.cpus["kvm"],), "tcg": ("max", X86_64.cpus["tcg"])},
-    "virt": {"tcg": (AARCH64.cpus["tcg"],)},
-}
-"""The CPUs that a machine may have been saved with, by machine type and accelerator. The first one
-is that of an older boincvm, which did not record it."""
-_LAYER = re.compile(r"disk-[0-9]{6,9}\.qcow2")
-_MEMORY = re.compile(r"memory-[0-9]{6,9}")
-_LONGEST_SHOWN = 80
+_FORMER_CPUS = {("pc-q35", "tcg"): "max"}
+"""The CPU of machines that an older boincvm saved, which did not record it, by machine type and
+accelerator; where none is named, it was the present one."""
 _MOST_LAYERS = 64
 
 
@@ -40,9 +35,11 @@ class SavedState(NamedTuple):
     machine_type: str
     """With its version, like `pc-q35-7.2`."""
     accelerator: str
-    """One of "kvm" and "tcg"."""
+    """One of "kvm", "hvf", "whpx" and "tcg"."""
     cpu: str
     """The guest's CPU as `-cpu` takes it."""
+    has_hpet: bool
+    """Whether the machine has an HPET."""
     processor: str
     """The host's processor, as its kernel named it."""
     memory: str
@@ -58,23 +55,21 @@ class SavedState(NamedTuple):
 
 def read_saved_state(checkpoint: Checkpoint) -> SavedState:
     """Validate the checkpoint and return its state. Raises HypervisorError if it is invalid."""
-    table, files = checkpoint.machine, checkpoint.files
-    layers = table.get("layers")
-    if not isinstance(layers, list) or not 1 <= len(layers) <= _MOST_LAYERS:
-        raise HypervisorError("the checkpoint does not list its layers")
-    check_layers(layers)
-    memory = _matched(table, "memory", _MEMORY)
-    machine_type = _matched(table, "type", _MACHINE_TYPE)
-    accelerator = _matched(table, "accelerator", _ACCELERATOR)
+    table = checkpoint.machine
+    layers = saved_state.layers(table, saved_state.QCOW2_LAYER, _MOST_LAYERS)
+    memory = saved_state.matched(table, "memory", saved_state.MEMORY_NAME)
+    machine_type = saved_state.matched(table, "type", _MACHINE_TYPE)
+    accelerator = saved_state.matched(table, "accelerator", _ACCELERATOR)
     state = SavedState(
         machine_type=machine_type,
         accelerator=accelerator,
         cpu=_cpu(table, machine_type, accelerator),
-        processor=_text(table, "processor"),
+        has_hpet=_has_hpet(table, machine_type, accelerator),
+        processor=saved_state.text(table, "processor"),
         memory=memory,
-        layers=tuple(layers),
+        layers=layers,
     )
-    check_sealed((memory, *layers), files)
+    saved_state.check_sealed((memory, *layers), checkpoint.files)
     return state
 
 
@@ -91,39 +86,7 @@ def check_saved_machine(directory: Path, checkpoint: Checkpoint, memory: int) ->
         image = MemoryImage.read(directory, state.memory, memory)
     except (DiskRefusedError, MemoryFileError) as error:
         raise HypervisorError(str(error)) from error
-    check_sealed(image.chain, checkpoint.files)
-
-
-def check_layers(names: object) -> None:
-    """Raise HypervisorError unless all names are those of layers in a machine's directory."""
-    if not isinstance(names, list | tuple):
-        raise HypervisorError("the machine's layers are not a list")
-    for name in names:
-        if not isinstance(name, str) or not _LAYER.fullmatch(name):
-            raise HypervisorError(f"{_shown(name)} is not a layer of a machine's disk")
-    if len(set(names)) != len(names):
-        raise HypervisorError("a layer of the machine's disk is named twice")
-
-
-def check_sealed(names: tuple[str, ...], files: Mapping[str, FileSeal]) -> None:
-    """Raise HypervisorError unless the checkpoint has sealed all of these files."""
-    for name in names:
-        if name not in files:
-            raise HypervisorError(f"{name} is not among the files of the checkpoint")
-
-
-def _text(table: Mapping[str, object], name: str) -> str:
-    value = table.get(name)
-    if not isinstance(value, str):
-        raise HypervisorError(f"the checkpoint does not record its {name}")
-    return value
-
-
-def _matched(table: Mapping[str, object], name: str, pattern: re.Pattern[str]) -> str:
-    value = _text(table, name)
-    if not pattern.fullmatch(value):
-        raise HypervisorError(f"the checkpoint's {name} is invalid: {_shown(value)}")
-    return value
+    saved_state.check_sealed(image.chain, checkpoint.files)
 
 
 def _without_version(machine_type: str) -> str:
@@ -131,16 +94,20 @@ def _without_version(machine_type: str) -> str:
 
 
 def _cpu(table: Mapping[str, object], machine_type: str, accelerator: str) -> str:
-    known = _CPUS[_without_version(machine_type)].get(accelerator)
-    if known is None:
+    kind = _without_version(machine_type)
+    usual = _TARGETS[kind].cpus.get(accelerator)
+    if usual is None:
         raise HypervisorError(f"a machine {machine_type} was never saved under {accelerator}")
-    if "cpu" not in table:
-        return known[0]
-    value = _text(table, "cpu")
-    if value not in known:
-        raise HypervisorError(f"the checkpoint's cpu is invalid: {_shown(value)}")
+    former = _FORMER_CPUS.get((kind, accelerator), usual)
+    value = saved_state.text(table, "cpu") if "cpu" in table else former
+    if value not in (usual, former):
+        raise HypervisorError(f"the checkpoint's cpu is invalid: {saved_state.shown(value)}")
     return value
 
 
-def _shown(value: object) -> str:
-    return ascii(value)[:_LONGEST_SHOWN]
+def _has_hpet(table: Mapping[str, object], machine_type: str, accelerator: str) -> bool:
+    value = table.get("hpet", False)  # an older boincvm made machines without
+    known = (False, _TARGETS[_without_version(machine_type)].has_hpet(accelerator, cpus=1))
+    if not isinstance(value, bool) or value not in known:
+        raise HypervisorError(f"the checkpoint's hpet is invalid: {saved_state.shown(value)}")
+    return value

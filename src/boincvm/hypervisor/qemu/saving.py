@@ -2,14 +2,13 @@
 
 import asyncio
 from contextlib import suppress
-from pathlib import Path
 
 from boincvm.errors import HypervisorError, host_error
-from boincvm.host.files import sync_directory, sync_file
+from boincvm.host.files import sync_file_and_entry
 from boincvm.host.resources import processor_name
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import Checkpoint, FileSeal, MachineSpec, RecordLayers
-from boincvm.hypervisor.disks import disk_failure
+from boincvm.hypervisor.disks import disk_failure, free_layer
 from boincvm.hypervisor.qemu.checkpoint import (
     DOWNTIMES,
     LiveMigration,
@@ -28,7 +27,9 @@ from boincvm.hypervisor.qemu.command import (
 )
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.hypervisor.qemu.saved import read_saved_state
-from boincvm.hypervisor.qemu.start_source import after, free_layer
+from boincvm.hypervisor.qemu.start_source import after
+from boincvm.hypervisor.saved_state import memory_name
+from boincvm.hypervisor.uninterrupted import uninterrupted
 
 MOST_LAYERS = 8
 """Layers that the root disk may have before they are merged."""
@@ -45,6 +46,7 @@ class Saving:
         monitor: Monitor,
         accelerator: str,
         cpu: str,
+        has_hpet: bool,
         layers: tuple[str, ...],
         former: Checkpoint | None,
         record_layers: RecordLayers | None,
@@ -52,18 +54,21 @@ class Saving:
     ) -> None:
         """Prepare the checkpoint.
 
-        `cpu` is the guest's CPU as given to QEMU; `former` is the previous checkpoint, relative to
-        which only the changes are written; `record_layers`: see contract.py.
+        `cpu` is the guest's CPU as given to QEMU; `has_hpet`: whether the machine has an HPET;
+        `former` is the previous checkpoint, relative to which only the changes are written;
+        `record_layers`: see contract.py.
         """
         self.layers = layers
         self._spec = spec
         self._monitor = monitor
         self._accelerator = accelerator
         self._cpu = cpu
+        self._has_hpet = has_hpet
         self._former = former
         self._record_layers = record_layers
         self._on_step = on_step
         self._seals = dict(former.files) if former else {}
+        self._migration: LiveMigration | None = None
 
     async def run(self, number: int, *, last: bool) -> Checkpoint:
         """Make the checkpoint; the guest keeps running afterwards unless it is the last one.
@@ -71,7 +76,7 @@ class Saving:
         Raises HypervisorError, HostDiskFullError.
         """
         self._on_step("begun")
-        memory, directory = f"memory-{number:06d}", self._spec.directory
+        memory, directory = memory_name(number), self._spec.directory
         for downtime in () if last else DOWNTIMES:
             try:
                 written, pause = await self._write(memory, downtime, last=False)
@@ -94,7 +99,7 @@ class Saving:
         merge = None if last else self._merge(new_layer)
         try:
             receiver = MemoryReceiver(
-                directory, memory, self._base(), unsealed, merge, waits=not last
+                directory, memory, self._base(), unsealed, merge, idle=not last
             )
         except OSError as error:
             raise host_error("no helper process can be started", error, HypervisorError) from error
@@ -107,11 +112,14 @@ class Saving:
                 await receiver.result()  # raises if the helper failed
                 raise
             written = await receiver.result()
+        except BaseException:
+            await uninterrupted(self._let_run())
+            raise
         finally:
             await receiver.close()
         self._on_step("memory kept")
         if merge is not None:
-            await self._use_merged(merge)
+            await uninterrupted(self._use_merged(merge))
         return written, pause
 
     async def _add_layer(self) -> str:
@@ -122,7 +130,7 @@ class Saving:
             size = qcow2.check_disk(directory / self.layers[-1])
             qcow2.write_overlay(directory / name, size)
             if self._record_layers is not None:  # a recorded layer must survive a power cut
-                await asyncio.to_thread(_sync, directory / name)
+                await asyncio.to_thread(sync_file_and_entry, directory / name)
         except qcow2.DiskRefusedError as error:
             raise HypervisorError(f"the disk cannot be saved: {error}") from error
         except OSError as error:
@@ -154,14 +162,15 @@ class Saving:
     async def _migrate(
         self, receiver: MemoryReceiver, new_layer: str, downtime: int | None, *, last: bool
     ) -> float:
-        migration = LiveMigration(
+        migration = self._migration = LiveMigration(
             self._monitor, layer_node(self.layers[-1]), layer_node(new_layer), self._on_step
         )
         frozen = self.layers
         try:
             await migration.run(receiver.stream, downtime)
         except BaseException as error:
-            await self._give_up(migration, is_over=isinstance(error, UntrackedWritesError))
+            is_over = isinstance(error, UntrackedWritesError)
+            await uninterrupted(self._give_up(migration, is_over=is_over))
             raise
         finally:
             receiver.close_stream()
@@ -171,6 +180,12 @@ class Saving:
             await migration.resume()
             self._on_step("guest runs")
         return migration.pause()
+
+    async def _let_run(self) -> None:
+        """Let the guest run again, whose memory had all been sent before the attempt failed."""
+        if self._migration is not None:
+            with suppress(HypervisorError):  # QEMU may be gone, which is reported elsewhere
+                await self._migration.resume()
 
     async def _give_up(self, migration: LiveMigration, *, is_over: bool) -> None:
         """Let the guest run on, and have QEMU drop the new layer if it is unused."""
@@ -209,9 +224,10 @@ class Saving:
             files={name: seals[name] for name in (*written.chain, *layers)},
             machine={
                 "qemu": await self._version(),
-                "type": await self._machine_type(),
+                "type": await self._monitor.machine_type(),
                 "accelerator": self._accelerator,
                 "cpu": self._cpu,
+                "hpet": self._has_hpet,
                 "processor": processor_name(),
                 "memory": memory,
                 "layers": list(layers),
@@ -221,18 +237,7 @@ class Saving:
             written=sum(seal.size for seal in written.files.values()),
         )
 
-    async def _machine_type(self) -> str:
-        """Return the machine type with its version; the short name changes meaning with QEMU."""
-        kind: dict[str, object] = {"path": "/machine", "property": "type"}
-        return str(await self._monitor.execute("qom-get", kind)).removesuffix("-machine")
-
     async def _version(self) -> str:
         answer = await self._monitor.execute("query-version")
         parts = answer["qemu"] if isinstance(answer, dict) else {}
         return ".".join(str(parts[name]) for name in ("major", "minor", "micro"))
-
-
-def _sync(path: Path) -> None:
-    """Sync the file and its directory entry to the disk. Raises OSError."""
-    sync_file(path)
-    sync_directory(path.parent)

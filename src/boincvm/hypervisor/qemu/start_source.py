@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from boincvm.errors import HypervisorError
-from boincvm.host.files import open_descriptor
-from boincvm.hypervisor.contract import Checkpoint, MachineSpec
-from boincvm.hypervisor.disks import disk_failure
+from boincvm.host.channels import capacity, widen
+from boincvm.host.files import open_descriptor, read_at, read_regular
+from boincvm.host.shared_pipes import SharedPipe
+from boincvm.host.virtualization import HAS_MEMORY_FILES
+from boincvm.hypervisor.disks import disk_failure, free_layer, layer_name
+from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.hypervisor.qemu.launch import Launch, Memory
-from boincvm.hypervisor.qemu.process import make_files, make_window
+from boincvm.hypervisor.qemu.process import make_files, make_transfer_disk
 
 if TYPE_CHECKING:
+    from boincvm.hypervisor.contract import Checkpoint
     from boincvm.hypervisor.qemu.memory_file import MemoryImage
     from boincvm.hypervisor.qemu.monitor import (
         Monitor,
     )  # with asyncio it takes longer than QEMU's start
 
-FIRST_LAYER = "disk-000000.qcow2"
+FIRST_LAYER = layer_name(0)
 GOLDEN_MEMORY, GOLDEN_STATE = "memory", "state"
 _MEMORY_NAME = "boincvm-guest-memory"
+_STREAM = "memory"
+_LARGEST_STATE = 1 << 16
+"""Bytes of a golden snapshot's description."""
+_LARGEST_PIPE = 1 << 20
+"""Bytes; any user may make one of that size."""
 LOAD_LIMIT = 900.0
 """Seconds that reading a machine's memory from a slow disk may take."""
-
-
-def layer_name(number: int) -> str:
-    """Return the file name of the root disk's layer with that number."""
-    return f"disk-{number:06d}.qcow2"
 
 
 def after(layer: str) -> str:
     """Return a name for the next layer after `layer`."""
     return layer_name(int(Path(layer).stem.removeprefix("disk-")) + 1)
-
-
-def free_layer(directory: Path) -> str:
-    """Return a name for a new layer, with a greater number than all existing ones."""
-    numbers = [int(path.stem.removeprefix("disk-")) for path in directory.glob("disk-*.qcow2")]
-    return layer_name(max(numbers, default=-1) + 1)
 
 
 class StartSource(Protocol):
@@ -72,10 +71,10 @@ class Boot:
 
     def prepare(self, spec: MachineSpec) -> Launch:
         if spec.layers:
-            from boincvm.hypervisor.qemu.saved import check_layers  # imports `re`
+            from boincvm.hypervisor.saved_state import QCOW2_LAYER, check_layers  # imports `re`
 
-            check_layers(spec.layers)
-            make_window(spec)
+            check_layers(spec.layers, QCOW2_LAYER)
+            make_transfer_disk(spec)
             return Launch(spec.layers)
         make_files(spec, FIRST_LAYER, spec.root)
         if self._golden:
@@ -89,8 +88,8 @@ class Boot:
         """Do nothing: there is nothing to close."""
 
 
-class Restored:
-    """A start from a checkpoint, whose files are in the machine's directory."""
+class _Loaded:
+    """A start whose memory is read from files of a checkpoint, and given to QEMU as a stream."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         from boincvm.hypervisor.qemu.saved import read_saved_state
@@ -98,58 +97,73 @@ class Restored:
         self._files = checkpoint.files
         self._state = read_saved_state(checkpoint)
         self._directory, self._size = Path(), 0
-        self._stream, self._write_end = os.pipe()
+        self._pipe = SharedPipe()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        return (self._stream,)
+        number = self._pipe.reader.inherited
+        return () if number is None else (number,)
 
-    def prepare(self, spec: MachineSpec) -> Launch:
-        self._directory, self._size, state = spec.directory, spec.memory, self._state
-        new = free_layer(spec.directory)
-        image = self._memory_image()
-        make_files(spec, new, spec.directory / state.layers[-1])
+    def _prepare_load(self, directory: Path, memory: int) -> None:
+        """Check the files in `directory` of a machine with `memory` bytes."""
+        self._directory, self._size = directory, memory
+        self._memory_image()
+
+    def _launch(self, layers: tuple[str, ...]) -> Launch:
         return Launch(
-            (*state.layers, new),
+            layers,
             incoming="defer",
-            machine=state.machine_type,
-            cpu=state.cpu,
-            # A machine cloned from a golden snapshot has none.
-            has_configuration=image.frame.has_configuration,
+            machine=self._state.machine_type,
+            cpu=self._state.cpu,
+            has_hpet=self._state.has_hpet,
             stands_still=True,
         )
 
     def _memory_image(self) -> MemoryImage:
         from boincvm.hypervisor.qemu.memory_file import MemoryFileError, MemoryImage
-        from boincvm.hypervisor.qemu.saved import check_sealed
+        from boincvm.hypervisor.qemu.stream import with_machine_type
+        from boincvm.hypervisor.saved_state import check_sealed
 
         try:
             image = MemoryImage.read(self._directory, self._state.memory, self._size)
         except (MemoryFileError, OSError) as error:
             raise HypervisorError(f"the saved memory cannot be loaded: {error}") from error
         check_sealed(image.chain, self._files)
+        # Copies of golden snapshots once began without it, and so did what they saved.
+        head = with_machine_type(
+            image.frame.head,
+            self._state.machine_type,
+            has_page_size=self._state.target.has_page_size,
+        )
+        image.frame = image.frame._replace(head=head)
         return image
 
     async def load(self, monitor: Monitor) -> None:
         import asyncio
 
-        from boincvm.hypervisor.qemu.memory_file import MemoryFileError
+        from boincvm.hypervisor.qemu.memory_file import BUFFER, MemoryFileError
+
+        reader, writer = self._pipe.reader, self._pipe.writer
 
         def feed() -> None:
             try:
-                self._memory_image().write_stream(self._write_end)
+                with writer.open_to_write(BUFFER) as target:
+                    self._memory_image().write_to(target)
             finally:
-                self._close_write_end()
+                writer.close()
 
         wanted = [{"capability": "events", "state": True}]
         await monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
         with monitor.events("MIGRATION") as events:
             try:
                 async with asyncio.timeout(LOAD_LIMIT):
-                    await monitor.execute("migrate-incoming", {"uri": f"fd:{self._stream}"})
+                    name: int | str | None = reader.inherited
+                    if name is None:
+                        name = _STREAM
+                        await monitor.send_pipe(reader, name)
+                    await monitor.execute("migrate-incoming", {"uri": f"fd:{name}"})
                     # Only QEMU has it now, so the writer notices if QEMU ends.
-                    os.close(self._stream)
-                    self._stream = -1
+                    reader.close()
                     await asyncio.to_thread(feed)
                     while (await events.get())["data"] != {"status": "completed"}:
                         pass  # it is set up, and active
@@ -158,16 +172,81 @@ class Restored:
             except TimeoutError:
                 raise HypervisorError(f"it was not loaded within {LOAD_LIMIT:g} s") from None
 
-    def _close_write_end(self) -> None:
-        if self._write_end >= 0:
-            os.close(self._write_end)
-            self._write_end = -1
-
     def close(self) -> None:
-        self._close_write_end()
-        if self._stream >= 0:
-            os.close(self._stream)
-            self._stream = -1
+        self._pipe.close()
+
+
+class Restored(_Loaded):
+    """A start from a checkpoint, whose files are in the machine's directory."""
+
+    def prepare(self, spec: MachineSpec) -> Launch:
+        layers, new = self._state.layers, free_layer(spec.directory)
+        self._prepare_load(spec.directory, spec.memory)
+        make_files(spec, new, spec.directory / layers[-1])
+        return self._launch((*layers, new))
+
+
+class LoadedCopy(_Loaded):
+    """A start from a golden snapshot where QEMU cannot map memory from a file: on Windows.
+
+    The snapshot is a checkpoint (`save_golden`); each copy reads all of its memory.
+    """
+
+    def __init__(self, golden: Path) -> None:
+        self._golden = golden
+        super().__init__(_read_golden(golden))
+
+    def prepare(self, spec: MachineSpec) -> Launch:
+        self._prepare_load(self._golden, spec.memory)
+        below, new = self._golden / FIRST_LAYER, layer_name(1)
+        if not spec.ephemeral:  # it must outlive the golden snapshot
+            import shutil  # imports compression modules
+
+            try:
+                below = Path(shutil.copy(below, spec.directory / FIRST_LAYER))
+            except OSError as error:
+                raise disk_failure(error) from error
+        make_files(spec, new, below)
+        launch = self._launch((str(below) if spec.ephemeral else FIRST_LAYER, new))
+        return launch._replace(stands_still=False)
+
+    async def load(self, monitor: Monitor) -> None:
+        await super().load(monitor)
+        await monitor.execute("cont")
+
+
+def copy_of(golden: Path) -> StartSource:
+    """Return the start of a copy of the golden snapshot in that directory."""
+    return Cloned(golden) if HAS_MEMORY_FILES else LoadedCopy(golden)
+
+
+def save_golden(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint of a machine, whose files are in `directory`, for `LoadedCopy`.
+
+    Raises OSError.
+    """
+    import json
+
+    files = {name: list(seal) for name, seal in checkpoint.files.items()}
+    state = {"files": files, "machine": checkpoint.machine}
+    (directory / GOLDEN_STATE).write_text(json.dumps(state), encoding="utf-8")
+
+
+def _read_golden(golden: Path) -> Checkpoint:
+    """Return the checkpoint of a golden snapshot. Raises HypervisorError."""
+    import json
+
+    from boincvm.hypervisor.contract import Checkpoint, FileSeal
+
+    try:
+        state = json.loads(read_regular(golden / GOLDEN_STATE, _LARGEST_STATE))
+        files = {
+            name: FileSeal(int(size), str(digest))
+            for name, (size, digest) in state["files"].items()
+        }
+        return Checkpoint(1, files, dict(state["machine"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise HypervisorError(f"the golden snapshot cannot be read: {error}") from error
 
 
 class Cloned:
@@ -189,7 +268,7 @@ class Cloned:
         below, new = self._golden / FIRST_LAYER, layer_name(1)
         memory = str(self._golden / GOLDEN_MEMORY)
         try:
-            self._state = open_descriptor(self._golden / GOLDEN_STATE)
+            self._state = _open_state(self._golden / GOLDEN_STATE)
             if spec.balloon:
                 from boincvm.host import memory_files  # rarely needed, and a start must be quick
 
@@ -209,7 +288,6 @@ class Cloned:
             memory,
             incoming=f"fd:{self._state}",
             has_memory=False,
-            has_configuration=False,  # `xen-save-devices-state` leaves it out
         )
 
     async def load(self, monitor: Monitor) -> None:
@@ -229,3 +307,28 @@ class Cloned:
         for descriptor in self.descriptors:
             os.close(descriptor)
         self._state = self._memory = -1
+
+
+def _open_state(path: Path) -> int:
+    """Open the devices' state of a golden snapshot for QEMU to read to its end. Raises OSError.
+
+    It is in a pipe, for QEMU 11 refuses files. Where no pipe can be as large, because this user has
+    too many, or the state is too long, it is the file, which older ones take.
+    """
+    file = open_descriptor(path)
+    try:
+        state = read_at(file, _LARGEST_PIPE + 1, 0)
+        reader, writer = os.pipe()
+    except BaseException:
+        os.close(file)
+        raise
+    try:
+        with suppress(OSError):
+            widen(writer, len(state))
+        fits = len(state) <= min(capacity(writer), _LARGEST_PIPE)
+        if fits:
+            os.write(writer, state)  # a pipe of that size takes all of it at once
+    finally:
+        os.close(writer)
+    os.close(file if fits else reader)
+    return reader if fits else file

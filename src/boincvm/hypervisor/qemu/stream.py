@@ -3,6 +3,7 @@
     head      magic, version, the configuration section
     START     section "ram": the memory's blocks
     PART …    pages
+    COMMAND   the guest is stopped: since QEMU 10.0
     END       pages
     tail      the devices' state, which is not parsed
 
@@ -18,6 +19,8 @@ PAGE = 4096
 _MAGIC, _VERSION = 0x5145564D, 3
 _MARK_SIZE = 8
 _CONFIGURATION, _START, _PART, _END, _SUBSECTION, _FOOTER = 0x07, 0x01, 0x02, 0x03, 0x05, 0x7E
+_COMMAND, _SWITCHOVER_START = 0x08, b"\x00\x0b\x00\x00"
+"""A command has a number and a length, two bytes each."""
 _RAM = b"ram"
 _PAGE_BITS = b"configuration/target-page-bits"
 _ZERO, _SIZES, _PAGE, _EOS, _CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
@@ -55,9 +58,23 @@ class Frame(NamedTuple):
     blocks: tuple[Block, ...]
     tail: bytes
 
-    @property
-    def has_configuration(self) -> bool:
-        return len(self.head) > _MARK_SIZE
+
+def with_machine_type(stream: bytes, machine_type: str, *, has_page_size: bool) -> bytes:
+    """Return a stream, or the beginning of one, with the name of the machine type in it.
+
+    QEMU leaves out this section, the configuration, where it saves the devices alone
+    (`xen-save-devices-state`); and a QEMU that is told to do without it, by `send-configuration`,
+    aborts from 10.0 on (at the latest) when it sends its own state. `has_page_size`: the target has
+    pages of several sizes, and its streams say which.
+    """
+    if stream[_MARK_SIZE : _MARK_SIZE + 1] == bytes([_CONFIGURATION]):
+        return stream
+    name = machine_type.encode()
+    section = bytes([_CONFIGURATION]) + _LONG.pack(len(name)) + name
+    if has_page_size:
+        section += bytes([_SUBSECTION, len(_PAGE_BITS)]) + _PAGE_BITS
+        section += _LONG.pack(1) + _LONG.pack(PAGE.bit_length() - 1)
+    return stream[:_MARK_SIZE] + section + stream[_MARK_SIZE:]
 
 
 class PageSink(Protocol):
@@ -107,6 +124,8 @@ class _Reader:
         kind = _PART
         while kind != _END:
             kind = self._take(1)[0]
+            if kind == _COMMAND and self._take(4) == _SWITCHOVER_START:
+                continue  # only devices that we never have take notice of it
             if kind not in (_PART, _END) or self._long() != self._section:
                 raise StreamError("something else comes before the end of the memory")
             self._pages(blocks)

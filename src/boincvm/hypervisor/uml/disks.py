@@ -17,8 +17,8 @@ DISK = "disk.raw"
 class Disks:
     """The root disk and the transfer disk of a machine, open until `close`.
 
-    `root` and `window` are their descriptors, for reading and writing. `base` lies beneath `root`,
-    read-only; it is -1 for a disk that outlives the machine, which has nothing beneath it.
+    `root` and `transfer_disk` are their descriptors, for reading and writing. `base` lies beneath
+    `root`, read-only; it is -1 for a disk that outlives the machine, which has nothing beneath it.
     """
 
     def __init__(self, spec: MachineSpec) -> None:
@@ -30,7 +30,7 @@ class Disks:
 
         Raises HypervisorError, HostDiskFullError, UsageError.
         """
-        self.root = self.window = self.base = -1
+        self.root = self.transfer_disk = self.base = -1
         try:
             with disk_errors():
                 self._open(spec)
@@ -50,15 +50,15 @@ class Disks:
             self.root = _new(spec.directory / DISK, spec.ephemeral)
             qcow2.write_raw(spec.root, self.root, spec.root_format)
             os.ftruncate(self.root, size)
-        self.window = _new(spec.directory / TRANSFER_DISK, spec.ephemeral)
-        os.ftruncate(self.window, TRANSFER_DISK_SIZE)
+        self.transfer_disk = _new(spec.directory / TRANSFER_DISK, spec.ephemeral)
+        os.ftruncate(self.transfer_disk, TRANSFER_DISK_SIZE)
 
     def close(self) -> None:
         """Close the descriptors. Idempotent."""
-        for descriptor in (self.root, self.window, self.base):
+        for descriptor in (self.root, self.transfer_disk, self.base):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.root = self.window = self.base = -1
+        self.root = self.transfer_disk = self.base = -1
 
     @property
     def root_argument(self) -> str:
@@ -71,7 +71,9 @@ class Disks:
     def descriptors(self) -> tuple[int, ...]:
         """Return the descriptors that the kernel inherits."""
         return tuple(
-            descriptor for descriptor in (self.root, self.window, self.base) if descriptor >= 0
+            descriptor
+            for descriptor in (self.root, self.transfer_disk, self.base)
+            if descriptor >= 0
         )
 
 

@@ -57,7 +57,7 @@ def find_kernel() -> UmlKernel:
 def needs_libraries(program: int) -> bool:
     """Tell whether the ELF file with this descriptor is linked dynamically. Raises OSError.
 
-    Anything else is said to be, and whoever runs it tells that it does not run.
+    Anything else counts as dynamic, and its start then fails.
     """
     head = read_at(program, _HEADER_SIZE, 0)
     if len(head) < _HEADER_SIZE or not head.startswith(b"\x7fELF"):

@@ -24,7 +24,8 @@ class UmlPackage(BuiltInPackage):
 
     @property
     def depends_on(self) -> tuple[str, ...]:
-        return (PROGRAM, str(guest_kernel(OWN)), "bwrap", "prlimit", "setpriv", "taskset")
+        sandbox = ("bwrap", "prlimit", "setpriv", "taskset")
+        return (PROGRAM, str(guest_kernel(OWN)), *sandbox, "qemu-system-x86_64")
 
     def assess_module(self) -> AssessModule:
         from boincvm.hypervisor.uml import assess

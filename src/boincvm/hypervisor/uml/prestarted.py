@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from boincvm.hypervisor.uml.disks import Disks
 from boincvm.hypervisor.uml.kernel import find_kernel
 from boincvm.hypervisor.uml.launch import Launched
+from boincvm.hypervisor.uml.network import is_available
 from boincvm.hypervisor.uml.sandbox import find
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class UmlPrestart:
         Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
         if golden is not None:
-            raise RuntimeError("a User-mode Linux is no copy of another")
-        if spec.network or spec.cpus > 1:
+            raise RuntimeError("a User-mode Linux cannot be a copy of another")
+        if spec.cpus > 1 or (spec.network and not is_available(self._kernel)):
             return
         disks = Disks(spec)
         try:
@@ -48,7 +49,7 @@ class UmlPrestart:
 
     def send(self, data: bytes) -> None:  # noqa: ARG002
         """Never called: only a copy is told something this early."""
-        raise RuntimeError("a User-mode Linux that boots cannot be told anything yet")
+        raise RuntimeError("a User-mode Linux that is still booting cannot be sent anything")
 
     def driver(self) -> Driver:
         from boincvm.hypervisor.uml.driver import UmlDriver  # it imports asyncio

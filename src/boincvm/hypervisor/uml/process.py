@@ -1,4 +1,4 @@
-"""The processes of one User-mode Linux: how they start, stand still, and end together.
+"""The processes of one User-mode Linux: how they start, pause, and end together.
 
 The first one is `bwrap`, our child. Below it is the kernel, the first process of a PID namespace,
 and below that helpers of the kernel and one process for each of the guest's address spaces. If the
@@ -38,7 +38,7 @@ CommandLine = Callable[[int, int], list[str]]
 class UmlProcess:
     """The processes of one User-mode Linux, running once constructed.
 
-    `link`, `receipts` and `console` are our ends of its channels; whoever takes them owns them.
+    `link`, `receipts` and `console` are our ends of its channels, for the caller to own.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class UmlProcess:
         if self._is_traced:
             programs, still = [pid for pid in children(kernel) if is_traced(pid)], stands_still
         else:
-            # These wait for the kernel in a futex, so they stand still when they sleep.
+            # These wait for the kernel in a futex, so they do nothing when they sleep.
             programs, still = children(kernel), sleeps
         if _until(still, programs, _FEW_CHECKS):
             return

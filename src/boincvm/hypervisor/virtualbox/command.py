@@ -1,7 +1,11 @@
-"""The options of `VBoxManage` that define a machine, with nothing that it does not need."""
+"""The options of `VBoxManage` that define a machine, with nothing that it does not need.
+
+They have the names that all versions take: 6.1 knows no others, as its published source shows, and
+7.0 to 7.2 take these beside newer ones with more hyphens (`--nictype1`, `--nic-type1`).
+"""
 
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.kernel_arguments import COMMON
+from boincvm.hypervisor.kernel_arguments import X86_64
 from boincvm.hypervisor.virtualbox.vboxmanage import Version
 
 BOOT_CONTROLLER, DISK_CONTROLLER = "boot", "disks"
@@ -10,13 +14,14 @@ LINK, RECEIPTS, CONSOLE = 0, 1, 2
 LINES = (LINK, RECEIPTS, CONSOLE)
 _PORTS = (("0x3f8", 4), ("0x2f8", 3), ("0x3e8", 10))
 """Address and interrupt of each line. No two share an interrupt."""
-_ADDRESSES = "10.0.2.15,10.0.2.2,10.0.2.3"
+_GUEST = "10.0.2.15"
+_ADDRESSES = f"{_GUEST},10.0.2.2,10.0.2.3"
 """The addresses of the guest, its gateway and its name server in VirtualBox's NAT network."""
 _HARDWARE_ADDRESS = "080027B01C01"
 """Each machine has a network of its own, and one that goes on must find its card as it was."""
 MOST_CPUS = 32
 
-KERNEL_ARGUMENTS = (*COMMON, "console=ttyS2", "boincvm.link=serial")
+KERNEL_ARGUMENTS = (*X86_64, "console=ttyS2", "boincvm.link=serial")
 
 
 def kernel_arguments(spec: MachineSpec) -> str:
@@ -47,8 +52,8 @@ def modify(
         "--memory", str(spec.memory >> 20),
         "--cpus", str(spec.cpus),
         "--ioapic", "on",
-        "--rtc-use-utc", "on",
-        "--triple-fault-reset", "on",  # a reset ends it: see `extra_data`
+        "--rtcuseutc", "on",
+        "--triplefaultreset", "on",  # a reset ends it: see `extra_data`
         "--boot1", "dvd" if boots_disc else "disk",
         "--boot2", "none", "--boot3", "none", "--boot4", "none",
         "--graphicscontroller", "vboxvga", "--vram", "1",
@@ -58,13 +63,16 @@ def modify(
         "--snapshotfolder", snapshots,
     ]  # fmt: skip
     if spec.network:
-        options += ["--nic1", "nat", "--nic-type1", "virtio", "--mac-address1", _HARDWARE_ADDRESS]
+        options += ["--nic1", "nat", "--nictype1", "virtio", "--macaddress1", _HARDWARE_ADDRESS]
+        for port in spec.forwards:
+            rule = f"tcp-{port.host},tcp,127.0.0.1,{port.host},{_GUEST},{port.guest}"
+            options += ["--natpf1", rule]
     else:
         options += ["--nic1", "none"]
     for line, (address, interrupt) in enumerate(_PORTS, start=1):
         options += [f"--uart{line}", address, str(interrupt)]
-        options += [f"--uart-type{line}", "16550A"]
-        options += [f"--uart-mode{line}", "client", sockets[line - 1]]
+        options += [f"--uarttype{line}", "16550A"]
+        options += [f"--uartmode{line}", "client", sockets[line - 1]]
     return options
 
 

@@ -5,23 +5,34 @@ is; each layer over it is a VDI file.
 """
 
 import os
+import re
 import uuid
 from pathlib import Path
 
-from boincvm.errors import HypervisorError, UsageError
+from boincvm.errors import UsageError
 from boincvm.host.files import open_descriptor
 from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.disks import TRANSFER_DISK, TRANSFER_DISK_SIZE, disk_errors, disk_size
+from boincvm.hypervisor.disks import (
+    TRANSFER_DISK,
+    TRANSFER_DISK_SIZE,
+    disk_errors,
+    disk_size,
+    free_layer,
+)
+from boincvm.hypervisor.saved_state import check_layer
 from boincvm.hypervisor.virtualbox import vdi
 from boincvm.hypervisor.virtualbox.home import Medium
 
-_WINDOW_DESCRIPTOR = "window.vmdk"
-WINDOW_FILES = (TRANSFER_DISK, _WINDOW_DESCRIPTOR)
+_TRANSFER_DISK_DESCRIPTOR = "transfer-disk.vmdk"
+TRANSFER_DISK_FILES = (TRANSFER_DISK, _TRANSFER_DISK_DESCRIPTOR)
 """The transfer disk: its bytes as they are, and the text by which VirtualBox finds them."""
 _BASE = uuid.UUID("b01c0000-0000-4000-8000-000000000001")
-_WINDOW_ID = uuid.UUID("b01c0000-0000-4000-8000-000000000002")
+_TRANSFER_DISK_ID = uuid.UUID("b01c0000-0000-4000-8000-000000000002")
 """The image's disk and the transfer disk have the same UUIDs in every machine's registry."""
+LAYER = re.compile(r"[0-9A-Za-z{}-]{1,63}\.vdi")
+"""The name of a layer in a machine's directory, ours or VirtualBox's."""
+_SUFFIX = ".vdi"
 _FORMATS = {"qcow2": "QCOW", "raw": "RAW"}
 MOST_LAYERS = 200
 """Layers that a machine's disk may have; each checkpoint of a running machine adds one."""
@@ -30,7 +41,7 @@ MANY_LAYERS = 8
 
 
 class Disks:
-    """The root disk's layers and the transfer disk, whose `window` is open until `close`."""
+    """The root disk's layers and the transfer disk, whose `transfer_disk` is open until `close`."""
 
     def __init__(
         self,
@@ -47,7 +58,7 @@ class Disks:
         Raises HypervisorError, HostDiskFullError, UsageError.
         """
         self.directory = directory
-        self.window = -1
+        self.transfer_disk = -1
         try:
             with disk_errors():
                 self._open(spec, layers, are_frozen=are_frozen)
@@ -67,11 +78,11 @@ class Disks:
             self._merge_if_many()
             top = vdi.read_layer(self.top.path).size
             self._add_layer(top, top)
-        self._make_window()
+        self._make_transfer_disk()
 
     def _add_layer(self, size: int, below: int) -> None:
         """Put an empty layer of `size` bytes over a disk of `below` bytes. Raises OSError."""
-        name = free_layer(self.directory)
+        name = free_layer(self.directory, _SUFFIX)
         layer = vdi.write_layer(self.directory / name, size, self.chain[-1].id, below)
         self.chain.append(Medium(layer, self.directory / name, "VDI"))
         self.layers = (*self.layers, name)
@@ -83,14 +94,14 @@ class Disks:
         """
         if len(self.layers) < MANY_LAYERS:
             return
-        name = free_layer(self.directory)
+        name = free_layer(self.directory, _SUFFIX)
         paths = [medium.path for medium in self.chain[1:]]
         layer = vdi.merge_layers(paths, self.directory / name)
         self.chain[1:] = [Medium(layer, self.directory / name, "VDI")]
         self.layers = (name,)
 
     def _take(self, name: str) -> None:
-        check_layer_name(name)
+        check_layer(name, LAYER)
         layer = vdi.read_layer(self.directory / name)
         if layer.below != self.chain[-1].id or len(self.chain) > MOST_LAYERS:
             raise vdi.LayerRefusedError(f"{name} does not belong over {self.chain[-1].path.name}")
@@ -103,22 +114,24 @@ class Disks:
         return self.chain[-1]
 
     @property
-    def window_medium(self) -> Medium:
+    def transfer_disk_medium(self) -> Medium:
         """The transfer disk, of a kind that snapshots leave alone."""
-        return Medium(_WINDOW_ID, self.directory / _WINDOW_DESCRIPTOR, "VMDK", "Writethrough")
+        return Medium(
+            _TRANSFER_DISK_ID, self.directory / _TRANSFER_DISK_DESCRIPTOR, "VMDK", "Writethrough"
+        )
 
-    def _make_window(self) -> None:
+    def _make_transfer_disk(self) -> None:
         path = self.directory / TRANSFER_DISK
         path.unlink(missing_ok=True)
-        self.window = open_descriptor(path, "x+", follow_links=False, permissions=0o600)
-        os.ftruncate(self.window, TRANSFER_DISK_SIZE)
-        (self.directory / _WINDOW_DESCRIPTOR).write_text(_VMDK)
+        self.transfer_disk = open_descriptor(path, "x+", follow_links=False, permissions=0o600)
+        os.ftruncate(self.transfer_disk, TRANSFER_DISK_SIZE)
+        (self.directory / _TRANSFER_DISK_DESCRIPTOR).write_text(_VMDK)
 
     def close(self) -> None:
         """Close the transfer disk. Idempotent."""
-        if self.window >= 0:
-            os.close(self.window)
-            self.window = -1
+        if self.transfer_disk >= 0:
+            os.close(self.transfer_disk)
+            self.transfer_disk = -1
 
 
 _VMDK = f"""\
@@ -130,34 +143,12 @@ createType="monolithicFlat"
 RW {TRANSFER_DISK_SIZE // 512} FLAT "{TRANSFER_DISK}" 0
 ddb.virtualHWVersion = "4"
 ddb.adapterType="ide"
-ddb.uuid.image="{_WINDOW_ID}"
+ddb.uuid.image="{_TRANSFER_DISK_ID}"
 ddb.uuid.modification="00000000-0000-0000-0000-000000000000"
 ddb.uuid.parent="00000000-0000-0000-0000-000000000000"
 ddb.uuid.parentmodification="00000000-0000-0000-0000-000000000000"
 """
 """A disk whose bytes lie as they are in a file beside this one."""
-
-
-def check_layer_name(name: object) -> None:
-    """Raise HypervisorError unless it is the name of a layer in a machine's directory."""
-    if not isinstance(name, str) or not name.endswith(".vdi") or not _is_plain(name[:-4]):
-        raise HypervisorError(f"{ascii(name)[:80]} is no layer of a machine's disk")
-
-
-def _is_plain(name: str) -> bool:
-    return 0 < len(name) < 64 and all(
-        character.isascii() and (character.isalnum() or character in "-{}") for character in name
-    )
-
-
-def free_layer(directory: Path) -> str:
-    """Return a name for a new layer, greater than that of any that lies there."""
-    numbers = [
-        int(path.stem.removeprefix("disk-"))
-        for path in directory.glob("disk-*.vdi")
-        if path.stem.removeprefix("disk-").isdecimal()
-    ]
-    return f"disk-{max(numbers, default=0) + 1:06d}.vdi"
 
 
 def _sizes(spec: MachineSpec) -> tuple[int, int]:
@@ -166,7 +157,7 @@ def _sizes(spec: MachineSpec) -> tuple[int, int]:
     wanted = disk_size(spec, size)
     if wanted > size and size % vdi.BLOCK:
         raise UsageError(
-            "VirtualBox cannot enlarge a disk whose size is no multiple of 1 MiB",
+            "VirtualBox cannot enlarge a disk whose size is not a multiple of 1 MiB",
             hint="leave the disk's size out",
         )
     return size, wanted

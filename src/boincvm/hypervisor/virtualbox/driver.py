@@ -8,6 +8,7 @@ from boincvm.errors import HypervisorMissingError
 from boincvm.host.programs import run_quickly
 from boincvm.host.resources import processor_name
 from boincvm.hypervisor.contract import Checkpoint, Finding, MachineSpec
+from boincvm.hypervisor.saved_state import check_findings
 from boincvm.hypervisor.virtualbox import command
 from boincvm.hypervisor.virtualbox.installation import (
     DEVICE,
@@ -17,8 +18,8 @@ from boincvm.hypervisor.virtualbox.installation import (
     program,
 )
 from boincvm.hypervisor.virtualbox.machine import Source, VirtualBoxMachine, source_of
+from boincvm.hypervisor.virtualbox.nvme import check_nvme
 from boincvm.hypervisor.virtualbox.saved import (
-    check_identity,
     compare,
     read_golden,
     read_saved_state,
@@ -48,7 +49,7 @@ class VirtualBoxDriver:
         return VirtualBoxMachine(spec, self.version)
 
     def restore(self, spec: MachineSpec, checkpoint: Checkpoint) -> VirtualBoxMachine:
-        check_identity(read_saved_state(checkpoint), self.version)
+        check_findings(self.examine(checkpoint))
         return VirtualBoxMachine(spec, self.version, source_of(checkpoint, spec.directory))
 
     def examine(self, checkpoint: Checkpoint) -> list[Finding]:
@@ -75,14 +76,14 @@ class GoldenSnapshots:
 
     def clone(self, spec: MachineSpec, golden: Path) -> VirtualBoxMachine:
         saved = read_golden(golden)
-        check_identity(saved, self._version)
+        check_findings(compare(saved, self._version))
         return VirtualBoxMachine(spec, self._version, Source(saved, golden))
 
 
 async def open_driver() -> VirtualBoxDriver:
     """Return the driver for the VirtualBox that is installed.
 
-    Raises HypervisorMissingError where there is none, or one that is too old.
+    Raises HypervisorMissingError where there is none, or one that is too old or lacks NVMe disks.
     """
     path = program(MANAGE)
     try:
@@ -92,4 +93,5 @@ async def open_driver() -> VirtualBoxDriver:
     version = parse_version(text)
     if version < OLDEST:
         raise HypervisorMissingError(f"VirtualBox {version} is too old", hint=INSTALL_HINT)
+    await check_nvme(version)
     return VirtualBoxDriver(version)

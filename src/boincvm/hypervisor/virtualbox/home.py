@@ -14,10 +14,7 @@ What a process that was killed has left is removed by the next one that makes a 
 
 import asyncio
 import os
-import secrets
-import select
 import shutil
-import socket
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,24 +23,20 @@ from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
 from boincvm.errors import HypervisorError, host_error
-from boincvm.host.files import read_regular
-from boincvm.host.locks import exclusive, open_lock, try_lock
-from boincvm.host.own_files import check_directory, make_directory
-from boincvm.host.process_tree import KILL, command_line, send
-from boincvm.host.processes import open_process
-from boincvm.host.sockets import connect_blocking, peer_process, private_listener
+from boincvm.host.held_directories import abandoned, make_held, remove_held
+from boincvm.host.own_files import check_directory
+from boincvm.host.sockets import connect_blocking, peer_process
+from boincvm.hypervisor.listeners import check_socket_path
+from boincvm.hypervisor.noted_process import kill_noted_process, kill_process, note_process
 from boincvm.hypervisor.virtualbox.vboxmanage import VBoxManage, environment
 from boincvm.paths import cache_directory
 
-_HOMES = "virtualbox"
 _PREFIX = "boincvm-"
-_LOCK, _USER_HOME, _MACHINE, _PROCESS = "lock", "home", "machine", "process"
+_USER_HOME, _MACHINE = "home", "machine"
 _REGISTRY = "VirtualBox.xml"
 _SERVICE = b"VBoxSVC"
-_SERVICE_LIMIT = 10.0
-"""Seconds that the service may take to end when it is told to."""
-_LONGEST_SOCKET = 107
-"""Bytes of a socket's path: sun_path of unix(7)."""
+_END_LIMIT = 10.0
+"""Seconds that a process of VirtualBox may take to end when it is killed."""
 
 
 class Medium(NamedTuple):
@@ -76,26 +69,18 @@ class Home:
 
         Raises HypervisorError, HostDiskFullError.
         """
-        homes = cache_directory() / _HOMES
+        check_socket_path(_homes() / "12345678" / "0")
         try:
-            make_directory(homes)
-            # Nobody may take a new one that is not locked yet for an orphan.
-            with exclusive(homes.with_suffix(".lock")):
-                _remove_orphans(homes)
-                directory = homes / secrets.token_hex(4)
-                directory.mkdir(mode=0o700)
-                lock = open_lock(directory / _LOCK)
-                try_lock(lock)
-            for name in (_USER_HOME, _MACHINE):
-                (directory / name).mkdir(mode=0o700)
+            remove_orphans()
+            directory, lock = make_held(_homes())
+            try:
+                for name in (_USER_HOME, _MACHINE):
+                    (directory / name).mkdir(mode=0o700)
+            except BaseException:
+                os.close(lock)  # the next machine removes it
+                raise
         except OSError as error:
             raise host_error("VirtualBox's files cannot be made", error, HypervisorError) from error
-        if len(os.fsencode(directory / "0")) > _LONGEST_SOCKET:
-            shutil.rmtree(directory)
-            raise HypervisorError(
-                f"the path of {homes} is too long for sockets",
-                hint="set XDG_CACHE_HOME or BOINCVM_HOME to a directory with a shorter path",
-            )
         return cls(directory, lock)
 
     def write_registry(self, chain: Sequence[Medium], others: Sequence[Medium]) -> None:
@@ -129,8 +114,8 @@ class Home:
         return self.directory / "boot.iso"
 
     def note_process(self, process: int) -> None:
-        """Note which process runs the machine, for whoever finds it without us."""
-        (self.directory / _PROCESS).write_text(str(process))
+        """Record which process runs the machine, so that others can find it. Raises OSError."""
+        note_process(self.directory, process)
 
     async def remove(self) -> None:
         """End the service and remove everything. Idempotent. Raises HypervisorError."""
@@ -138,7 +123,7 @@ class Home:
             return
         await asyncio.to_thread(_end_service, self.name)
         try:
-            _remove(self.directory)
+            await asyncio.to_thread(_remove, self.directory)
         except OSError as error:
             raise host_error(
                 "VirtualBox's files cannot be removed", error, HypervisorError
@@ -162,36 +147,21 @@ def _socket_directory(name: str) -> Path:
 def _end_service(name: str) -> None:
     """End the service if it runs, and wait for its end; alone it would take some five seconds."""
     try:
-        with connect_blocking(_socket_directory(name) / "ipcd", _SERVICE_LIMIT) as connection:
+        with connect_blocking(_socket_directory(name) / "ipcd", _END_LIMIT) as connection:
             service = peer_process(connection)
     except OSError:
         return  # it does not run
-    if service is not None and _is_service(service):
-        _end_process(service)
+    if service is not None:
+        with suppress(PermissionError):
+            kill_process(service, _is_service, _END_LIMIT)
 
 
-def _is_service(process: int) -> bool:
-    """Tell whether it is a VBoxSVC: the id of a process that has gone may be another's by now."""
-    program = command_line(process)[:1]
-    return bool(program) and program[0].endswith(_SERVICE)
-
-
-def _end_process(process: int) -> None:
-    """Kill a process and wait for its end, at most some seconds."""
-    try:
-        handle = open_process(process)
-    except ProcessLookupError:
-        return
-    send(process, KILL)
-    if handle is not None:
-        try:
-            select.select([handle], [], [], _SERVICE_LIMIT)
-        finally:
-            os.close(handle)
+def _is_service(arguments: list[bytes]) -> bool:
+    return bool(arguments) and arguments[0].endswith(_SERVICE)
 
 
 def _remove(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=False)
+    remove_held(directory)
     sockets = _socket_directory(_PREFIX + directory.name)
     with suppress(FileNotFoundError):
         shutil.rmtree(check_directory(sockets))
@@ -202,43 +172,16 @@ def remove_orphans() -> int:
 
     Raises HostError, OSError.
     """
-    homes = cache_directory() / _HOMES
-    return _remove_orphans(homes) if homes.is_dir() else 0
-
-
-def _remove_orphans(homes: Path) -> int:
-    """Do `remove_orphans` in the directory of all homes. Raises OSError."""
     removed = 0
-    for directory in homes.iterdir():
-        try:
-            lock = open_lock(directory / _LOCK)
-        except FileNotFoundError:
-            continue  # being removed
-        try:
-            if try_lock(lock):
-                _end_machine(directory)
-                _end_service(_PREFIX + directory.name)
-                with suppress(FileNotFoundError):
-                    _remove(directory)
-                removed += 1
-        finally:
-            os.close(lock)
+    for directory in abandoned(_homes()):
+        name = _PREFIX + directory.name
+        with suppress(PermissionError):
+            kill_noted_process(directory, name, _END_LIMIT)
+        _end_service(name)
+        _remove(directory)
+        removed += 1
     return removed
 
 
-def _end_machine(directory: Path) -> None:
-    """End an orphan's VBoxHeadless, which knows its machine's name from its command line."""
-    try:
-        noted = read_regular(directory / _PROCESS, 16)
-    except FileNotFoundError:
-        return
-    if noted.isdigit() and os.fsencode(_PREFIX + directory.name) in command_line(int(noted)):
-        _end_process(int(noted))
-
-
-def listen(path: Path) -> socket.socket:
-    """Return a listening socket at `path` for this user alone. Raises OSError."""
-    listener = private_listener(path)
-    listener.listen(1)
-    listener.setblocking(False)
-    return listener
+def _homes() -> Path:
+    return cache_directory() / "virtualbox"

@@ -6,8 +6,7 @@ from boincvm.host.programs import find_program
 MANAGE, HEADLESS = "VBoxManage", "VBoxHeadless"
 DEVICE = "/dev/vboxdrv"
 """There while VirtualBox's kernel module is loaded."""
-OLDEST = (7, 0)
-"""Older versions have an NVMe disk only with Oracle's extension pack, which is not free."""
+OLDEST = (6, 1)
 INSTALL_HINT = "install VirtualBox 7.0 or newer: https://www.virtualbox.org/wiki/Downloads"
 MODULE_HINT = (
     "load its kernel module: as root, /sbin/vboxconfig (Debian's packages: apt-get install"

@@ -12,7 +12,7 @@ from boincvm.host.file_changes import FileWatch
 from boincvm.host.files import open_regular
 
 _PIECE = 1 << 16
-"""Bytes that are read at once, and that are kept for `last_words`."""
+"""Bytes that are read at once, and that are kept for `cause`."""
 _DISK_FULL = re.compile(rb"^[0-9]+:[0-9:.]+ VM: Raising runtime error '\w+_DISKFULL'", re.MULTILINE)
 _TIME = re.compile(r"^[0-9]+(?::[0-9]+)+\.[0-9]+ ")
 _TELLING = re.compile(r"VMSetError|[Rr]untime error|Guru Meditation|!!|\bVERR_|Assertion")
@@ -49,8 +49,8 @@ class MachineLog:
                 self.is_disk_full = True
                 self._on_disk_full()
 
-    def last_words(self) -> str:
-        """Return the line that tells most of why the machine ended, or ""."""
+    def cause(self) -> str:
+        """Return the line that best explains why the machine ended, or ""."""
         self._read()
         lines = [
             _TIME.sub("", line).strip()

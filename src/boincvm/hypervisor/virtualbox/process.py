@@ -5,14 +5,15 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from boincvm.errors import HypervisorError
+from boincvm.errors import HypervisorError, HypervisorKilledError
 from boincvm.host.process_tree import own_usage
 from boincvm.host.processes import ChildProcess, DeathGuard
 from boincvm.host.signals import ENDING_SIGNALS
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
+from boincvm.hypervisor.listeners import listen_at
 from boincvm.hypervisor.virtualbox.command import CONSOLE, LINES, LINK, RECEIPTS
-from boincvm.hypervisor.virtualbox.home import Home, listen
+from boincvm.hypervisor.virtualbox.home import Home
 from boincvm.hypervisor.virtualbox.installation import HEADLESS, program
 from boincvm.hypervisor.virtualbox.machine_log import MachineLog
 from boincvm.hypervisor.virtualbox.vboxmanage import error_from
@@ -26,7 +27,7 @@ _GURU = "Guru Meditation "
 class HeadlessProcess:
     """VBoxHeadless with its machine; make one with `start`.
 
-    `link` and `receipts` are our ends of its serial lines; whoever takes them owns them.
+    `link` and `receipts` are our ends of its serial lines; the caller that takes them owns them.
     """
 
     def __init__(
@@ -45,17 +46,20 @@ class HeadlessProcess:
         self._output = output
 
     @classmethod
-    async def start(cls, home: Home, machine: str, *, paused: bool) -> "HeadlessProcess":
+    async def start(
+        cls, home: Home, machine: str, *, paused: bool, remote_desktop: bool
+    ) -> "HeadlessProcess":
         """Start the machine, whose definition lies in `home`.
 
         Raises HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
         path = program(HEADLESS)
         with ExitStack() as stack:
-            listeners = [stack.enter_context(listen(home.socket(line))) for line in LINES]
+            listeners = [stack.enter_context(listen_at(home.socket(line))) for line in LINES]
             ours, its = socket.socketpair()
             with its:
-                command = [path, "--comment", home.name, "--startvm", machine, "--vrde", "off"]
+                command = [path, "--comment", home.name, "--startvm", machine]
+                command += ["--vrde", "config" if remote_desktop else "off"]
                 child = ChildProcess(
                     [*command, "--start-paused"] if paused else command,
                     directory=Path("/"),
@@ -80,6 +84,8 @@ class HeadlessProcess:
             guard.end()
             text = output.text()
             output.close()
+            if -await child.wait() in ENDING_SIGNALS:
+                raise HypervisorKilledError("VirtualBox was killed while it started the machine")
             raise error_from("the machine's start", text)
         return cls(child, guard, output, log, lines)
 
@@ -100,7 +106,7 @@ class HeadlessProcess:
         reason = f"signal {-status} ended VBoxHeadless"
         if status > 0:
             reason = error_from("to go on", self._output.text()).message
-        return MachineEnd(EndCause.FAILED, f"{reason} (VBox.log: {self._log.last_words()})")
+        return MachineEnd(EndCause.FAILED, f"{reason} (VBox.log: {self._log.cause()})")
 
     def usage(self) -> Usage | None:
         """Return what it uses, or None if it has ended."""

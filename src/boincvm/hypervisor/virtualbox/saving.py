@@ -8,17 +8,14 @@ import asyncio
 from pathlib import Path
 from time import monotonic
 
-from boincvm.errors import HypervisorError, host_error
-from boincvm.file_digest import digest_of
-from boincvm.host.files import sync_directory, sync_file
-from boincvm.host.resources import processor_name
-from boincvm.hypervisor.contract import Checkpoint, FileSeal, RecordLayers
+from boincvm.errors import HypervisorError
+from boincvm.host.files import sync_file_and_entry
+from boincvm.hypervisor.contract import RecordLayers
 from boincvm.hypervisor.virtualbox import vdi
-from boincvm.hypervisor.virtualbox.command import DISK_CONTROLLER
-from boincvm.hypervisor.virtualbox.disks import MOST_LAYERS, Disks, check_layer_name
+from boincvm.hypervisor.virtualbox.command import BOOT_CONTROLLER, DISK_CONTROLLER
+from boincvm.hypervisor.virtualbox.disks import LAYER, MOST_LAYERS, Disks
 from boincvm.hypervisor.virtualbox.home import Home, Medium
-from boincvm.hypervisor.virtualbox.saved import SavedState
-from boincvm.hypervisor.virtualbox.vboxmanage import Version, parse_table
+from boincvm.hypervisor.virtualbox.vboxmanage import parse_table
 
 _SNAPSHOT = "checkpoint-{:06d}"
 
@@ -50,7 +47,7 @@ async def take_snapshot(
     (state,) = saved_states(disks.directory) - before
     if record_layers is not None:
         try:
-            await asyncio.to_thread(_sync, disks.top.path)
+            await asyncio.to_thread(sync_file_and_entry, disks.top.path)
             await record_layers(disks.layers)
         except BaseException:
             await _take_back(home, disks, name)
@@ -59,23 +56,39 @@ async def take_snapshot(
     return Frozen(state, layers, monotonic() - begun)
 
 
+async def _top(home: Home) -> str:
+    """Return the name of the layer that the guest writes to, "" if it is none of ours."""
+    table = parse_table(await home.manage.run("showvminfo", home.name, "--machinereadable"))
+    # A machine without our kernel has it where firmware boots from; other ones have a disc there.
+    names = (Path(table.get(f"{one}-0-0", "")).name for one in (DISK_CONTROLLER, BOOT_CONTROLLER))
+    return next(filter(LAYER.fullmatch, names), "")
+
+
+async def check_top(home: Home, disks: Disks) -> None:
+    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows.
+
+    It does not if VirtualBox has taken a snapshot after we had given up waiting for that.
+    """
+    if await _top(home) != disks.layers[-1]:
+        raise HypervisorError(
+            "VirtualBox has changed the machine's disk after boincvm had given up waiting, so the"
+            " machine can no longer be saved"
+        )
+
+
 async def _new_top(home: Home, disks: Disks) -> Medium:
     """Return the layer that VirtualBox has put on top."""
-    output = await home.manage.run("showvminfo", home.name, "--machinereadable")
-    path = Path(parse_table(output).get(f"{DISK_CONTROLLER}-0-0", ""))
-    check_layer_name(path.name)
-    layer = vdi.read_layer(disks.directory / path.name)
+    name = await _top(home)
+    layer = vdi.read_layer(disks.directory / (name or disks.layers[-1]))
     if layer.below != disks.top.id:
         raise HypervisorError("VirtualBox has put no new layer over the machine's disk")
-    return Medium(layer.id, disks.directory / path.name, "VDI")
+    return Medium(layer.id, disks.directory / name, "VDI")
 
 
 async def _take_back(home: Home, disks: Disks, name: str) -> None:
     """Have VirtualBox remove the snapshot, and with it the new layer, which is empty."""
     await home.manage.run("snapshot", home.name, "delete", name)
-    output = await home.manage.run("showvminfo", home.name, "--machinereadable")
-    top = Path(parse_table(output).get(f"{DISK_CONTROLLER}-0-0", "")).name
-    if top != disks.layers[-2]:
+    if await _top(home) != disks.layers[-2]:
         raise HypervisorError("VirtualBox did not go back to the disk as it was recorded")
     disks.chain.pop()
     disks.layers = disks.layers[:-1]
@@ -84,38 +97,3 @@ async def _take_back(home: Home, disks: Disks, name: str) -> None:
 def saved_states(directory: Path) -> set[str]:
     """Return the names of the saved states in a directory."""
     return {path.name for path in directory.glob("*.sav")}
-
-
-async def describe(
-    number: int, directory: Path, frozen: Frozen, version: Version, former: Checkpoint | None
-) -> Checkpoint:
-    """Sync and seal the files, and return the checkpoint. Raises HostError, HostDiskFullError."""
-    sealed = dict(former.files) if former is not None else {}
-    new = [name for name in (frozen.state, *frozen.layers) if name not in sealed]
-    try:
-        sealed.update(await asyncio.to_thread(_sealed, directory, new))
-    except OSError as error:
-        raise host_error("the checkpoint cannot be written", error, HypervisorError) from error
-    saved = SavedState(str(version), processor_name(), frozen.state, frozen.layers)
-    return Checkpoint(
-        number=number,
-        files={name: sealed[name] for name in (frozen.state, *frozen.layers)},
-        machine=saved.table(),
-        pause=frozen.pause,
-        written=sum(sealed[name].size for name in new),
-    )
-
-
-def _sealed(directory: Path, names: list[str]) -> dict[str, FileSeal]:
-    seals = {}
-    for name in names:
-        sync_file(directory / name)
-        seals[name] = FileSeal(*digest_of(directory / name))
-    sync_directory(directory)
-    return seals
-
-
-def _sync(path: Path) -> None:
-    """Sync the file and its directory entry to the disk. Raises OSError."""
-    sync_file(path)
-    sync_directory(path.parent)

@@ -107,7 +107,7 @@ def parse_version(output: str) -> Version:
     text = without_preamble(output).strip()
     match = _VERSION.match(text)
     if match is None:
-        raise HypervisorError(f"VBoxManage does not tell its version, but {_one_line(text)!r}")
+        raise HypervisorError(f"VBoxManage does not report its version, but {_one_line(text)!r}")
     return Version(*map(int, match.groups()))
 
 
@@ -168,7 +168,7 @@ _ADVICE = (
 
 def _one_line(text: str) -> str:
     words = " ".join(text.split())
-    return "".join(filter(str.isprintable, words))[:_LONGEST_TEXT] or "it said nothing"
+    return "".join(filter(str.isprintable, words))[:_LONGEST_TEXT] or "it printed nothing"
 
 
 def environment(home: os.PathLike[str], socket_id: str, search_path: str) -> dict[str, str]:

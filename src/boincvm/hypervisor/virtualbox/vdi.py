@@ -80,15 +80,15 @@ def read_layer(path: Path) -> Layer:
         head = read_at(file.fileno(), _LENGTH, 0)
         length = os.fstat(file.fileno()).st_size
     if len(head) < _LENGTH:
-        raise LayerRefusedError(f"{path.name} is no VDI file")
+        raise LayerRefusedError(f"{path.name} is not a VDI file")
     (
         signature, version, header, kind, _, _, map_at, data_at, _, _, _, sector, _,
         size, block, extra, blocks, allocated, own, _, below, _,
     ) = struct.unpack_from(_FIELDS, head, _FIELDS_AT)  # fmt: skip
     if (signature, version, header) != (_SIGNATURE, _VERSION, _HEADER_SIZE):
-        raise LayerRefusedError(f"{path.name} is no VDI file of version 1.1")
+        raise LayerRefusedError(f"{path.name} is not a VDI file of version 1.1")
     if kind != _LAYER:
-        raise LayerRefusedError(f"{path.name} is no layer over another disk")
+        raise LayerRefusedError(f"{path.name} is not a layer over another disk")
     if (
         (block, extra, sector) != (BLOCK, 0, _SECTOR)
         or not 0 < size <= blocks * BLOCK

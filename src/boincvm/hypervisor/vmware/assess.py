@@ -28,7 +28,7 @@ def version_of(path: str) -> Version:
     version = parse_version(text)
     if version is None:
         raise HypervisorMissingError(
-            f"{path} does not tell its version (status {status}): {last_line(text)}",
+            f"{path} does not report its version (status {status}): {last_line(text)}",
             hint=INSTALL_HINT,
         )
     return version

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from boincvm.errors import UsageError
 from boincvm.hypervisor.contract import MachineSpec
-from boincvm.hypervisor.kernel_arguments import COMMON
+from boincvm.hypervisor.kernel_arguments import X86_64
 
 LINK, RECEIPTS, CONSOLE = 0, 1, 2
 """The serial lines."""
@@ -25,7 +25,7 @@ SAVED_STATE = "checkpoint.vmState"
 """The value that names the file from which a machine goes on; VMware empties it then."""
 MOST_CPUS = 16
 _MEMORY_STEP = 4 << 20
-KERNEL_ARGUMENTS = (*COMMON, "console=ttyS2", "boincvm.link=serial")
+KERNEL_ARGUMENTS = (*X86_64, "console=ttyS2", "boincvm.link=serial")
 _LINE = re.compile(r'^\s*([\w.:]+)\s*=\s*"(.*)"\s*$')
 _LONGEST_LINE = 8192
 _MOST_LINES = 2000

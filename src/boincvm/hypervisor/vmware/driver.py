@@ -4,11 +4,12 @@ import asyncio
 
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.contract import Checkpoint, Finding, MachineSpec
+from boincvm.hypervisor.saved_state import check_findings
 from boincvm.hypervisor.vmware.assess import version_of
 from boincvm.hypervisor.vmware.definition import MOST_CPUS
 from boincvm.hypervisor.vmware.installation import INSTALL_HINT, OLDEST, Product, product_of, vmrun
 from boincvm.hypervisor.vmware.machine import VMwareMachine, source_of
-from boincvm.hypervisor.vmware.saved import check_identity, compare, read_saved_state
+from boincvm.hypervisor.vmware.saved import compare, read_saved_state
 from boincvm.hypervisor.vmware.vmrun import VMRun
 
 
@@ -32,9 +33,8 @@ class VMwareDriver:
         return VMwareMachine(spec, self.vmrun)
 
     def restore(self, spec: MachineSpec, checkpoint: Checkpoint) -> VMwareMachine:
-        source = source_of(checkpoint)
-        check_identity(source.saved, self.vmrun.version, self.vmrun.product)
-        return VMwareMachine(spec, self.vmrun, source)
+        check_findings(self.examine(checkpoint))
+        return VMwareMachine(spec, self.vmrun, source_of(checkpoint))
 
     def examine(self, checkpoint: Checkpoint) -> list[Finding]:
         return compare(read_saved_state(checkpoint), self.vmrun.version, self.vmrun.product)

@@ -7,8 +7,8 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from boincvm.errors import HypervisorError, host_error
-from boincvm.host.files import create_new, remove_if_empty, sync_directory, sync_file
+from boincvm.errors import BoincvmError, HypervisorError, host_error
+from boincvm.host.files import create_new, remove_if_empty, sync_file_and_entry
 from boincvm.host.resources import processor_name
 from boincvm.hypervisor.boot_disc import write_boot_disc
 from boincvm.hypervisor.channel import Channel
@@ -22,7 +22,10 @@ from boincvm.hypervisor.contract import (
     RecordLayers,
     Usage,
 )
+from boincvm.hypervisor.life_cycle import check_can_start
+from boincvm.hypervisor.sealing import sealed_checkpoint
 from boincvm.hypervisor.serial_line import SerialChannel
+from boincvm.hypervisor.uninterrupted import uninterrupted
 from boincvm.hypervisor.vmware.definition import (
     CONSOLE_PORT,
     DISK_FILE,
@@ -39,7 +42,6 @@ from boincvm.hypervisor.vmware.installation import Product
 from boincvm.hypervisor.vmware.process import VmxProcess
 from boincvm.hypervisor.vmware.saved import (
     SavedState,
-    describe,
     memory_of,
     read_saved_state,
     saved_states,
@@ -47,7 +49,6 @@ from boincvm.hypervisor.vmware.saved import (
 from boincvm.hypervisor.vmware.vmdk import LayerRefusedError
 from boincvm.hypervisor.vmware.vmrun import NOT_RUNNING, VMRun, VMwareError
 
-_RUNS = (MachineState.RUNNING, MachineState.PAUSED)
 _SNAPSHOT = "checkpoint-{:06d}"
 _LOCKS = ".lck"
 """What VMware adds to a file's name for the directory that says who has it open."""
@@ -65,6 +66,8 @@ class VMwareMachine:
 
     balloon = None
     display = None
+    screenshots = None
+    remote_desktop = None
     freezing = None
     network = None
     transfer_disk = None
@@ -80,6 +83,13 @@ class VMwareMachine:
         self._disks: Disks | None = None
         self._process: VmxProcess | None = None
         self._asked_to_end = False
+        self._channel: SerialChannel | None = None
+        self._restart = asyncio.Lock()
+        """Held while another process takes over: see `_restarted`."""
+        self._failed_restart = ""
+        self._cpu_before = 0.0
+        """CPU seconds of processes that ran the machine before this one."""
+        self._resumed_from = source.saved if source is not None else None
         self._layers = spec.layers if source is None else source.saved.layers
         self._checkpoint = source.checkpoint if source is not None else None
 
@@ -96,12 +106,13 @@ class VMwareMachine:
         if self.spec.ephemeral:
             return frozenset()
         names = [*BASE_FILES, *self._layers]
-        if self._source is not None:
-            names += self._source.saved.files
+        if self._resumed_from is not None:
+            names += self._resumed_from.files
         return frozenset((*names, *(f"{name}{_LOCKS}" for name in names)))
 
     def usage(self) -> Usage | None:
-        return self._process.usage() if self._process is not None else None
+        used = self._process.usage() if self._process is not None else None
+        return used._replace(cpu_seconds=used.cpu_seconds + self._cpu_before) if used else None
 
     def process_ids(self) -> tuple[int, ...]:
         if self._process is None or not self._process.is_running:
@@ -113,32 +124,41 @@ class VMwareMachine:
             return
         if self.spec.kernel is None or self.spec.initrd is None:
             raise HypervisorError("the machine was given no kernel and initrd")
-        home = self.home = await asyncio.to_thread(Home.make)
         try:
-            directory = home.directory if self.spec.ephemeral else self.spec.directory
-            disks = self._disks = await asyncio.to_thread(
-                Disks, self.spec, directory, self._layers, are_frozen=self._source is not None
-            )
-            self._layers = disks.layers
-            await asyncio.to_thread(self._define, home, disks)
+            await uninterrupted(self._make_files())
         except OSError as error:
-            home.remove()
-            self.home = None
+            self._remove_home()
             raise host_error("the machine cannot be made", error, HypervisorError) from error
         except BaseException:
-            home.remove()
-            self.home = None
+            self._remove_home()
             raise
         if self.spec.ephemeral:
             remove_if_empty(self.spec.directory)
         if self.state is MachineState.DEFINED:
             self.state = MachineState.CREATED
 
-    def _define(self, home: Home, disks: Disks) -> None:
-        """Write what VMware needs: the definition and the boot disc. Raises OSError."""
+    async def _make_files(self) -> None:
+        home = self.home = await asyncio.to_thread(Home.make)
+        directory = home.directory if self.spec.ephemeral else self.spec.directory
+        disks = self._disks = await asyncio.to_thread(
+            Disks, self.spec, directory, self._layers, are_frozen=self._source is not None
+        )
+        self._layers = disks.layers
+        await asyncio.to_thread(self._define, home, disks, self._resumed_from)
+
+    def _remove_home(self) -> None:
+        if self.home is not None:
+            home, self.home = self.home, None
+            home.remove()
+
+    def _define(self, home: Home, disks: Disks, saved: SavedState | None) -> None:
+        """Write what VMware needs: the definition and the boot disc. Raises OSError.
+
+        `saved`: what the machine resumes from, if it does not boot.
+        """
         state = None
-        if self._source is not None:
-            state = disks.directory / self._source.saved.state
+        if saved is not None:
+            state = disks.directory / saved.state
         elif self.spec.kernel is not None and self.spec.initrd is not None:
             write_boot_disc(
                 home.boot_disc,
@@ -153,18 +173,19 @@ class VMwareMachine:
             file.write(definition(self.spec, machine).encode("utf-8", "surrogateescape"))
 
     async def start(self) -> Channel:
-        if self.state in _RUNS:
-            raise HypervisorError("the machine is already running, and its link is taken")
-        if self._process is not None or self.state in (
-            MachineState.STOPPED,
-            MachineState.DESTROYED,
-        ):
-            raise HypervisorError("the machine has ended, so it cannot start again")
+        was_removed = self.state is MachineState.CREATED and self.home is None
+        check_can_start(self.state, has_ended=self._process is not None or was_removed)
         await self.create()
         home = self.home
         if home is None:
-            raise HypervisorError("the machine has ended, so it cannot start again")
-        boots = self._source is None
+            raise RuntimeError("a machine that was created has no definition")
+        process = await self._start_process(home)
+        self._channel = SerialChannel(process.link, process.receipts)
+        return self._channel
+
+    async def _start_process(self, home: Home) -> VmxProcess:
+        """Have VMware run what is defined in `home`; the machine is paused then if it resumes."""
+        boots = self._resumed_from is None
         try:
             process = await VmxProcess.start(
                 home,
@@ -179,7 +200,7 @@ class VMwareMachine:
         if not boots:
             # VMware has no word for a start that pauses; the guest is quiesced meanwhile.
             await self.pause()
-        return SerialChannel(process.link, process.receipts)
+        return process
 
     async def _execute(self, home: Home, verb: str, *arguments: str) -> None:
         await self._vmrun.run(verb, str(home.definition), *arguments)
@@ -192,36 +213,56 @@ class VMwareMachine:
                 raise
 
     def _running(self, wanted: str) -> tuple[Home, VmxProcess]:
-        if self.home is None or self._process is None or self.state not in _RUNS:
+        if self.home is None or self._process is None or not self.state.is_active:
             raise HypervisorError(f"the machine is not running, so it cannot be {wanted}")
         return self.home, self._process
 
     async def pause(self) -> None:
         home, _ = self._running("paused")
         if self.state is MachineState.RUNNING:
-            await self._execute(home, "pause")
-            self.state = MachineState.PAUSED
+            await uninterrupted(self._change(home, "pause", MachineState.PAUSED))
 
     async def resume(self) -> None:
         home, _ = self._running("resumed")
         if self.state is MachineState.PAUSED:
-            await self._execute(home, "unpause")
-            self.state = MachineState.RUNNING
+            await uninterrupted(self._change(home, "unpause", MachineState.RUNNING))
+
+    async def _change(self, home: Home, verb: str, state: MachineState) -> None:
+        await self._execute(home, verb)
+        self.state = state
 
     async def checkpoint(
         self, number: int, record_layers: RecordLayers | None = None
     ) -> Checkpoint:
         """Implement `Checkpointing.checkpoint`; the guest is paused until its layers are recorded.
 
-        VMware writes to a new layer as soon as it has taken a snapshot.
+        VMware writes to a new layer as soon as it has taken a snapshot. With as many layers as a
+        disk may have, the machine is suspended, and continues over a single one.
         """
-        (home, process), was = self._running("saved"), self.state
-        disks, begun = self._disks, monotonic()
+        (home, process), disks = self._running("saved"), self._disks
         if disks is None or self.spec.ephemeral:
             raise HypervisorError("an ephemeral machine is never saved")
         if len(disks.layers) >= MOST_LAYERS:
-            raise HypervisorError(f"the machine's disk has {MOST_LAYERS} layers already")
-        frozen, name = disks.layers, _SNAPSHOT.format(number)
+            return await uninterrupted(self._checkpoint_by_restart(number, record_layers))
+        frozen, begun = disks.layers, monotonic()
+        state = await uninterrupted(
+            self._freeze(home, process, disks, _SNAPSHOT.format(number), record_layers)
+        )
+        pause = monotonic() - begun
+        saved = self._saved(disks.directory, state, frozen)
+        self._checkpoint = await self._sealed(number, saved, pause)
+        return self._checkpoint
+
+    async def _freeze(
+        self,
+        home: Home,
+        process: VmxProcess,
+        disks: Disks,
+        name: str,
+        record_layers: RecordLayers | None,
+    ) -> str:
+        """Take a snapshot of the guest, which is paused meanwhile; return the state's name."""
+        was = self.state
         await self.pause()
         try:
             state = await self._snapshot(home, disks, name)
@@ -233,18 +274,14 @@ class VMwareMachine:
         finally:
             if was is MachineState.RUNNING and process.is_running:
                 await self.resume()
-        saved = self._saved(disks.directory, state, frozen)
-        pause = monotonic() - begun
-        self._checkpoint = await describe(number, disks.directory, saved, pause, self._checkpoint)
-        return self._checkpoint
+        return state
 
     async def _snapshot(self, home: Home, disks: Disks, name: str) -> str:
         """Have VMware take a snapshot; `disks` has the new layer then. Return the state's name."""
         before = saved_states(disks.directory)
         await self._execute(home, "snapshot", name)
-        top = Path(parse(home.read_definition()).get(DISK_FILE.lower(), ""))
         try:
-            disks.take(top.name)
+            disks.take(_top(home))
         except LayerRefusedError as error:
             raise HypervisorError(f"VMware has put no layer over the disk: {error}") from error
         return _only(saved_states(disks.directory) - before)
@@ -254,15 +291,14 @@ class VMwareMachine:
     ) -> None:
         """Have the new layer recorded; if that fails the disk is again as it was."""
         try:
-            await asyncio.to_thread(_sync, disks.top)
+            await asyncio.to_thread(sync_file_and_entry, disks.top)
             await record_layers(disks.layers)
         except BaseException:
             # With the snapshot its state goes, and the layer, to which nothing was written.
             await self._execute(home, "deleteSnapshot", name)
-            top = Path(parse(home.read_definition()).get(DISK_FILE.lower(), ""))
             disks.drop()
             self._layers = disks.layers
-            if top.name != disks.layers[-1]:
+            if _top(home) != disks.layers[-1]:
                 raise HypervisorError(
                     "VMware did not go back to the disk as it was recorded"
                 ) from None
@@ -279,47 +315,156 @@ class VMwareMachine:
             layers,
         )
 
+    async def _sealed(self, number: int, saved: SavedState, pause: float) -> Checkpoint:
+        return await sealed_checkpoint(
+            number, self.spec.directory, saved.files, saved.table(), self._checkpoint, pause
+        )
+
     async def save(self, number: int, record_layers: RecordLayers | None = None) -> Checkpoint:  # noqa: ARG002
         """Implement `Checkpointing.save`; the disk needs no new layer until it goes on."""
         if self.state is MachineState.SAVED and self._checkpoint is not None:
             return self._checkpoint
         home, process = self._running("saved")
-        disks, directory = self._disks, self.spec.directory
+        disks = self._disks
         if disks is None or self.spec.ephemeral:
             raise HypervisorError("an ephemeral machine is never saved")
-        before = saved_states(directory)
-        await self.resume()  # VMware suspends no machine that is paused
         self._asked_to_end = True
         try:
-            await self._execute(home, "suspend", "hard")
+            saved = await self._suspended(home, process, disks)
         except BaseException:
             self._asked_to_end = False
             raise
-        await process.wait()
-        saved = self._saved(directory, _only(saved_states(directory) - before), disks.layers)
-        checkpoint = await describe(number, directory, saved, 0.0, self._checkpoint)
+        checkpoint = await self._sealed(number, saved, 0.0)
         await self._end()
         self.state = MachineState.SAVED
         self._checkpoint = checkpoint
         return checkpoint
 
+    async def _suspended(self, home: Home, process: VmxProcess, disks: Disks) -> SavedState:
+        """Have VMware write memory and devices, and end; return what the machine resumes from."""
+        _check_top(home, disks)
+        before = saved_states(disks.directory)
+        await self.resume()  # VMware suspends no machine that is paused
+        await self._execute(home, "suspend", "hard")
+        await process.wait()
+        state = _only(saved_states(disks.directory) - before)
+        return self._saved(disks.directory, state, disks.layers)
+
+    async def _checkpoint_by_restart(
+        self, number: int, record_layers: RecordLayers | None
+    ) -> Checkpoint:
+        """Suspend the machine, and have another process of VMware's continue it at once.
+
+        The caller's link stays: its guest is quiesced.
+        """
+        (home, process), disks, was = self._running("saved"), self._disks, self.state
+        if disks is None:
+            raise RuntimeError("a machine that runs has no disks")
+        async with self._restart:
+            self._check_not_asked_to_end()
+            used = self.usage()
+            new_home = await asyncio.to_thread(Home.make)  # while it runs: it may fail
+            begun = monotonic()
+            if self._channel is not None:
+                self._channel.hold()
+            try:
+                saved = await self._suspended(home, process, disks)
+                refused = await self._restarted(new_home, saved, record_layers)
+            except BaseException as error:
+                if self._channel is not None:
+                    self._channel.unhold()
+                if not process.is_running:
+                    self._failed_restart = str(error) or type(error).__name__
+                elif was is MachineState.PAUSED:
+                    await self.pause()
+                if self.home is not new_home:
+                    new_home.remove()
+                raise
+            self._cpu_before = used.cpu_seconds if used is not None else self._cpu_before
+            if was is MachineState.RUNNING:
+                await self.resume()
+            pause = monotonic() - begun
+        if refused is not None:
+            for name in (saved.state, saved.memory):
+                if name:
+                    (disks.directory / name).unlink()
+            raise refused
+        self._checkpoint = await self._sealed(number, saved, pause)
+        return self._checkpoint
+
+    async def _restarted(
+        self, home: Home, saved: SavedState, record_layers: RecordLayers | None
+    ) -> BaseException | None:
+        """Have a new process continue in `home` what was suspended, over one layer for many.
+
+        Return why these could not be made one, or recorded, if so; it continues over the former
+        ones then.
+        """
+        before, old_home, old_process = self._disks, self.home, self._process
+        if before is None or old_home is None or old_process is None:
+            raise RuntimeError("a machine that was not started is continued")
+        self._check_not_asked_to_end()
+        disks, refused = await self._over_one_layer(before, record_layers)
+        try:
+            await asyncio.to_thread(self._define, home, disks, saved)
+        except OSError as error:
+            raise host_error("the machine cannot be continued", error, HypervisorError) from error
+        self.home, self._disks, self._layers, self._resumed_from = home, disks, disks.layers, saved
+        old_process.close()
+        await asyncio.to_thread(old_home.remove)
+        self._check_not_asked_to_end()
+        process = await self._start_process(home)
+        if self._channel is not None:
+            await self._channel.replace(process.link, process.receipts)
+        return refused
+
+    async def _over_one_layer(
+        self, before: Disks, record_layers: RecordLayers | None
+    ) -> tuple[Disks, BaseException | None]:
+        """Return the disk over one layer in place of many, and have its layers recorded.
+
+        If either fails, return the disk as it was, and why. The machine is suspended: it must not
+        be lost because the host's disk is full.
+        """
+        try:
+            disks = await asyncio.to_thread(before.over_frozen)
+        except BoincvmError as error:
+            return before, error
+        try:
+            if record_layers is not None:
+                for name in disks.layers:
+                    await asyncio.to_thread(sync_file_and_entry, disks.directory / name)
+                await record_layers(disks.layers)
+        except BaseException as error:
+            for name in set(disks.layers) - set(before.layers):
+                (disks.directory / name).unlink()
+            if isinstance(error, OSError):
+                return before, host_error("the machine cannot be saved", error, HypervisorError)
+            return before, error
+        return disks, None
+
+    def _check_not_asked_to_end(self) -> None:
+        if self._asked_to_end:
+            raise HypervisorError("the machine was ended while it was being saved")
+
     async def stop(self) -> None:
         self._asked_to_end = True
         await self._end()
-        if self.state in _RUNS:
+        if self.state.is_active:
             self.state = MachineState.STOPPED
 
     async def _end(self) -> None:
-        """End the machine if it runs, and let go of everything but its disk. Idempotent."""
+        """End the machine if it runs, and release everything but its disk. Idempotent."""
         if self._process is not None:
             await self._process.power_off()
-            self._process.close()
-        self._disks = None
-        if self.home is not None:
-            home, self.home = self.home, None
-            await asyncio.to_thread(home.remove)
-        if not self.spec.ephemeral:
-            await asyncio.to_thread(_remove_locks, self.spec.directory, self._layers)
+        async with self._restart:  # it ends by itself, or another process runs the machine then
+            if self._process is not None:
+                await self._process.power_off()
+                self._process.close()
+            self._disks = None
+            await asyncio.to_thread(self._remove_home)
+            if not self.spec.ephemeral:
+                await asyncio.to_thread(_remove_locks, self.spec.directory, self._layers)
 
     async def destroy(self) -> None:
         if self.state is MachineState.DESTROYED:
@@ -332,9 +477,17 @@ class VMwareMachine:
     async def ended(self) -> MachineEnd:
         if self._process is None:
             raise HypervisorError("the machine was never started")
-        end = await self._process.ended()
+        while True:
+            process = self._process
+            end = await process.ended()
+            async with self._restart:
+                if process is self._process:
+                    break
         if self._asked_to_end:
             return MachineEnd(EndCause.ASKED, "")
+        if self._failed_restart:
+            reason = f"VMware did not continue it after a checkpoint: {self._failed_restart}"
+            return MachineEnd(EndCause.FAILED, reason)
         if end.cause is EndCause.POWERED_OFF and self._is_suspended():
             return MachineEnd(EndCause.KILLED, "somebody else suspended the machine in VMware")
         return end
@@ -348,16 +501,31 @@ class VMwareMachine:
             return False
 
 
+def _top(home: Home) -> str:
+    """Return the name of the layer that the guest writes to. Raises OSError."""
+    return Path(parse(home.read_definition()).get(DISK_FILE.lower(), "")).name
+
+
+def _check_top(home: Home, disks: Disks) -> None:
+    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows.
+
+    It does not if VMware has taken a snapshot after we had given up waiting for that.
+    """
+    try:
+        top = _top(home)
+    except OSError as error:
+        raise host_error("the machine cannot be saved", error, HypervisorError) from error
+    if top != disks.layers[-1]:
+        raise HypervisorError(
+            "VMware has changed the machine's disk after boincvm had given up waiting, so the"
+            " machine can no longer be saved"
+        )
+
+
 def _only(states: set[str]) -> str:
     if len(states) != 1:
-        raise HypervisorError(f"VMware has written {len(states)} saved states, and not one")
+        raise HypervisorError(f"VMware has written {len(states)} saved states, not one")
     return states.pop()
-
-
-def _sync(path: Path) -> None:
-    """Sync the file and its directory entry to the disk. Raises OSError."""
-    sync_file(path)
-    sync_directory(path.parent)
 
 
 def _remove_locks(directory: Path, layers: tuple[str, ...]) -> None:

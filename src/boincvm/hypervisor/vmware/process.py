@@ -14,10 +14,10 @@ from boincvm.errors import HypervisorError, HypervisorKilledError
 from boincvm.host.process_tree import own_usage
 from boincvm.host.processes import DeathGuard, kill_opened, open_process
 from boincvm.host.sockets import peer_process
-from boincvm.hypervisor.boot_disc import MARK
+from boincvm.hypervisor.boot_loader import MARK
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
-from boincvm.hypervisor.listeners import accept_all
+from boincvm.hypervisor.listeners import accept_all, listen_at
 from boincvm.hypervisor.vmware.definition import CONSOLE, LINES, LINK, RECEIPTS
 from boincvm.hypervisor.vmware.home import Home
 
@@ -32,7 +32,7 @@ _EXIT = re.compile(r"VMX exit \((-?[0-9]{1,6})\)")
 class VmxProcess:
     """A running machine; make one with `start`.
 
-    `link` and `receipts` are our ends of its serial lines; whoever takes them owns them.
+    `link` and `receipts` are our ends of its serial lines; the caller that takes them owns them.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class VmxProcess:
         HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
         with ExitStack() as stack:
-            listeners = [stack.enter_context(home.listen(line)) for line in LINES]
+            listeners = [stack.enter_context(listen_at(home.socket_path(line))) for line in LINES]
             try:
                 await power_on()
                 lines = await accept_all(listeners, _CONNECT_LIMIT)
@@ -161,7 +161,7 @@ class VmxProcess:
         return Usage(*own_usage(self.pid)) if self.is_running else None
 
     def close(self) -> None:
-        """Let go of a machine that has ended. Idempotent."""
+        """Release a machine that has ended. Idempotent."""
         self._guard.end()
         self._console.close()
         if self._handle >= 0:
@@ -193,5 +193,5 @@ def _open_peer(line: socket.socket) -> tuple[int, int]:
     except ProcessLookupError:
         raise HypervisorKilledError("VMware's program ended as soon as it had started") from None
     if handle is None:
-        raise HypervisorError("this system cannot tell when VMware's program ends")
+        raise HypervisorError("this system cannot report when VMware's program ends")
     return pid, handle

@@ -1,4 +1,5 @@
-"""VMDK files as far as machines need them: the image's disk, an empty layer, the check of a layer.
+"""VMDK files as far as machines need them: the image's disk, an empty layer, the check of a layer,
+and one layer in place of many.
 
 A VMDK file names other files of the host: what its bytes lie in (its extent), and the disk beneath
 it. So a layer is taken only if it is a file of the one kind that we and VMware's snapshots write
@@ -10,8 +11,12 @@ import os
 import re
 import secrets
 import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from boincvm.host.files import create_new, open_regular, read_at
 from boincvm.hypervisor.qcow2 import DiskRefusedError
@@ -24,11 +29,16 @@ _MAGIC = b"KDMV"
 _HEADER = "<4sIIQQQQIQQQB4sH"
 _VERSIONS = (1, 2, 3)
 _FLAGS = 3  # line ends are intact; there is a second table of grains
+_HAS_ZERO_GRAINS = 4
+_NOT_THERE, _ZERO = 0, 1
+"""Entries of a grain table: the grain is that of the disk beneath; it is zero."""
 _LINE_ENDS = b"\n \r\n"
 _GRAIN = 128  # sectors
 _ENTRIES = 512  # of a grain table
 _DESCRIPTOR_AT, _DESCRIPTOR_SECTORS = 1, 20
 _MOST_SECTORS = 1 << 36
+_GRAIN_SIZE = _GRAIN * SECTOR
+_TABLE_SIZE = 4 * _ENTRIES
 _LINE = re.compile(r'^\s*(\w+)\s*=\s*"?([^"]*?)"?\s*$', re.MULTILINE)
 _EXTENT = re.compile(r'^\s*(RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)\s+"([^"]*)"(.*)$', re.MULTILINE)
 
@@ -117,7 +127,7 @@ def read_layer(path: Path) -> Layer:
         length = os.fstat(file.fileno()).st_size
     name = path.name
     if len(head) < struct.calcsize(_HEADER) or head[:4] != _MAGIC:
-        raise LayerRefusedError(f"{name} is no VMDK file with grains")
+        raise LayerRefusedError(f"{name} is not a VMDK file with grains")
     (
         _, version, _, sectors, grain, at, count, entries, first, second, data, _, ends, packed,
     ) = struct.unpack_from(_HEADER, head)  # fmt: skip
@@ -138,19 +148,102 @@ def read_layer(path: Path) -> Layer:
     return _read_description(description.decode("utf-8", "replace"), path, sectors)
 
 
+def merge_layers(paths: Sequence[Path], target: Path) -> None:
+    """Write a new layer to `target` that holds what the layers hold, the lowest of them first.
+
+    It lies over what the lowest one lies over. Raises OSError, LayerRefusedError.
+    """
+    layers = [read_layer(path) for path in paths]
+    write_layer(target, layers[-1].size, layers[0].parent, layers[0].parent_id)
+    with ExitStack() as stack:
+        output = stack.enter_context(target.open("r+b"))
+        above = [
+            _Grains(stack.enter_context(open_regular(path)), path.name) for path in reversed(paths)
+        ]
+        merged = _Grains(output, target.name)
+        end = output.seek(0, os.SEEK_END)
+        for number in range(merged.tables):
+            entries = array("I", bytes(_TABLE_SIZE))
+            tables = [(layer, layer.table(number)) for layer in above]
+            for grain in range(_ENTRIES):
+                for layer, table in tables:
+                    content = layer.grain(table, grain)
+                    if content is None:
+                        continue
+                    output.seek(end)
+                    output.write(content.ljust(_GRAIN_SIZE, b"\0"))
+                    entries[grain] = end // SECTOR
+                    end += _GRAIN_SIZE
+                    break
+            merged.put_table(number, entries)
+
+
+class _Grains:
+    """The grains of an open layer that `read_layer` has taken."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        head = read_at(file.fileno(), struct.calcsize(_HEADER), 0)
+        _, _, flags, sectors, _, _, _, _, first, second, *_ = struct.unpack_from(_HEADER, head)
+        self._has_zeros = bool(flags & _HAS_ZERO_GRAINS)
+        self._directories = (second, first)
+        self.tables = -(-sectors // (_GRAIN * _ENTRIES))
+
+    def table(self, number: int) -> "array[int] | None":
+        """Return a grain table, None if the layer has none of its grains. Raises OSError."""
+        at = self._table_at(self._directories[0], number)
+        return _words(self._read(at, _TABLE_SIZE)) if at else None
+
+    def grain(self, table: "array[int] | None", number: int) -> bytes | None:
+        """Return a grain's bytes, None if it is that of the disk beneath. Raises OSError."""
+        entry = table[number] if table is not None else _NOT_THERE
+        if entry == _NOT_THERE:
+            return None
+        if entry == _ZERO and self._has_zeros:
+            return b""
+        return self._read(entry, _GRAIN_SIZE, may_be_short=True)
+
+    def put_table(self, number: int, entries: "array[int]") -> None:
+        """Write a grain table, and its copy. Raises OSError."""
+        if sys.byteorder == "big":
+            entries.byteswap()
+        for directory in self._directories:
+            self._file.seek(self._table_at(directory, number) * SECTOR)
+            self._file.write(entries)
+
+    def _table_at(self, directory: int, number: int) -> int:
+        """Return the sector at which a table begins, 0 if there is none."""
+        begin = directory * SECTOR + 4 * number
+        return _words(read_at(self._file.fileno(), 4, begin).ljust(4, b"\0"))[0]
+
+    def _read(self, sector: int, size: int, *, may_be_short: bool = False) -> bytes:
+        data = read_at(self._file.fileno(), size, sector * SECTOR)
+        if not data or (len(data) < size and not may_be_short):
+            raise LayerRefusedError(f"{self._name} is damaged: a part of it is not in the file")
+        return data
+
+
+def _words(data: bytes) -> "array[int]":
+    words = array("I", data)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words
+
+
 def _read_description(text: str, path: Path, sectors: int) -> Layer:
     name = path.name
     extents = _EXTENT.findall(text)
     values = dict(_LINE.findall(text))
     if values.get("createType") != "monolithicSparse":
-        raise LayerRefusedError(f"{name} is no disk in one file")
+        raise LayerRefusedError(f"{name} is not a disk in a single file")
     if [(access, int(size), kind, rest.strip()) for access, size, kind, _, rest in extents] != [
         ("RW", sectors, "SPARSE", "")
     ] or not _is_beside(extents[0][3], name, path):
         raise LayerRefusedError(f"{name} names another file as its content")
     parent = values.get("parentFileNameHint", "")
     if not parent:
-        raise LayerRefusedError(f"{name} lies over no other disk")
+        raise LayerRefusedError(f"{name} is not a layer over another disk")
     if not _is_beside(parent, Path(parent).name, path):
         raise LayerRefusedError(f"{name} lies over a disk in another directory")
     return Layer(

@@ -128,7 +128,7 @@ _ADVICE = (
         "another VMware has the machine or its disk open: close the machine there",
     ),
     ("Cannot connect to the virtual machine", MODULE_HINT),
-    ("Insufficient permission", "see that VMware may write to boincvm's cache directory"),
+    ("Insufficient permission", "make sure that VMware may write to boincvm's cache directory"),
     ("The operation is not supported", "VMware Player can do less than Workstation and Fusion"),
 )
 """Signs of why something was refused, and what to do about it."""
@@ -137,4 +137,4 @@ _ADVICE = (
 def _one_line(text: str) -> str:
     # Redact before shortening, or a folder's name would no longer be recognized.
     words = " ".join(redact(text).split())
-    return "".join(filter(str.isprintable, words))[:_LONGEST_TEXT] or "it said nothing"
+    return "".join(filter(str.isprintable, words))[:_LONGEST_TEXT] or "it printed nothing"

@@ -11,7 +11,7 @@ from boincvm.errors import ImageBuildError, ImageDamagedError, ImageMissingError
 from boincvm.host import locks
 from boincvm.host.resources import processors
 from boincvm.image.build_directory import build_directory
-from boincvm.image.kernels import store
+from boincvm.image.kernels import changes, store
 from boincvm.image.kernels.configuration import CONFIGURATIONS, Configuration, unmet
 from boincvm.image.kernels.source import SUITE, KernelSource, fetch_source
 from boincvm.image.kernels.store import GuestKernel, KernelRecipe
@@ -151,6 +151,8 @@ def _build(
     """Compile in `workshop`, leave the kernel in directory/object and return its release."""
     with progress.step("unpacking the sources"):
         tree = _unpack(workshop, package, source)
+        for what in changes.apply(tree, configuration.changes):
+            progress.note(f"these sources cannot be given {what}")
     make = _Make(tree, configuration.architecture, progress)
     with progress.step("configuring"):
         _configure(tree, make, configuration, progress)
@@ -188,7 +190,7 @@ def _configure(tree: Path, make: "_Make", configuration: Configuration, progress
     missing = unmet(configuration.fragment, path.read_text("utf-8"))
     if missing:
         # Newer sources may have renamed an option; whether the kernel boots, its user sees.
-        progress.note(f"these sources do not follow: {', '.join(missing)}")
+        progress.note(f"these sources ignore: {', '.join(missing)}")
 
 
 class _Make:

@@ -1,9 +1,10 @@
-"""The configurations of our guest kernels: `make tinyconfig` and a fragment laid over it."""
+"""The configurations of our guest kernels: `make tinyconfig`, a fragment laid over it, changes."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from boincvm.image.kernels.changes import CHANGES, Change
 from boincvm.image.kernels.store import SMALL, UML
 
 _FRAGMENTS = Path(__file__).parent / "fragments"
@@ -18,6 +19,8 @@ class Configuration:
     """For `make ARCH=`."""
     target: str
     """What `make` is to make: an ELF file of that name."""
+    changes: tuple[Change, ...] = ()
+    """Of the sources."""
 
     @property
     def fragment(self) -> str:
@@ -27,12 +30,14 @@ class Configuration:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self.fragment.encode()).hexdigest()
+        """Return the SHA-256 over all of it."""
+        edits = [part for change in self.changes for edit in change.edits for part in edit]
+        return hashlib.sha256("\0".join((self.fragment, *edits)).encode()).hexdigest()
 
 
 CONFIGURATIONS = {
     SMALL: Configuration(SMALL, "x86_64", "vmlinux"),
-    UML: Configuration(UML, "um", "linux"),
+    UML: Configuration(UML, "um", "linux", CHANGES),
 }
 
 

@@ -120,7 +120,8 @@ class SourceArchive:
             (downloaded,) = apt_directory.glob("*.deb")
             if _sha256(downloaded) != source.sha256:
                 raise ImageBuildError(
-                    f"{source.file_name} was damaged on its way", hint="build the kernel again"
+                    f"{source.file_name} was damaged while it was downloaded",
+                    hint="build the kernel again",
                 )
             downloaded.replace(path)
         return path

@@ -2,7 +2,7 @@
 
     kernels/NAME/kernel         the ELF file; mode 0555, for a User-mode Linux is a program
     kernels/NAME/kernel.json    what it was built from, and its digest
-    kernels/lock                held by whoever changes a name
+    kernels/lock                held while a name changes
 
 Images take a copy of such a kernel (`boincvm image build --kernel NAME`); the driver for User-mode
 Linux runs the one called `uml`.
@@ -45,7 +45,7 @@ class KernelRecipe:
     source: str
     """Debian's source package and its version, like `linux-source-7.3 7.3.4-1~bpo13+1`."""
     fragment: str
-    """SHA-256 of the configuration that is laid over `tinyconfig`."""
+    """SHA-256 of what is laid over `tinyconfig`, and of the changes of the sources."""
     compiler: str
     """What compiler and linker say their versions are."""
 

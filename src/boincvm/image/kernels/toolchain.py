@@ -33,7 +33,8 @@ def check_toolchain() -> None:
         raise ImageBuildError(
             f"kernels are built on Linux on x86_64, not on {platform.system()} "
             f"on {platform.machine()}",
-            hint="build an image with the kernel on such a computer and copy it: docs/images.md",
+            hint="build an image with the kernel on such a computer and copy it:"
+            " boincvm help images",
         )
     path = search_path()
     missing = {tool: package for tool, package in _PACKAGE_OF.items() if not _find(tool, path)}

@@ -13,6 +13,7 @@ from boincvm.guestlink.program import GuestProgram
 from boincvm.host.files import sync_directory, sync_file
 from boincvm.host.locks import try_exclusive
 from boincvm.host.own_files import make_directory
+from boincvm.host.renames import rename
 from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.hypervisor.registry import DEFAULT, open_driver
 from boincvm.image.store import Image, ImageStore
@@ -61,7 +62,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
             link = await _boot_and_freeze(driver, spec._replace(directory=new), limits)
             _write_table(new, {"needs": needs(image.digest, spec, golden.identity()), "link": link})
             discard_golden(target)
-            new.rename(target)
+            rename(new, target)
             sync_directory(together)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.host.own_files import check_directory, open_own
-from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.hypervisor.registry import DEFAULT
 from boincvm.image.store import Image
 
 TABLE = "golden.json"
-VERSION = 2
+VERSION = 3
 _MOST_BYTES = 1 << 16
 
 
@@ -83,7 +83,7 @@ def find_golden(image: Image, spec: MachineSpec, identity: Mapping[str, str]) ->
         for name, (size, modified) in table["files"].items():
             status = (directory / name).stat()
             if [status.st_size, status.st_mtime_ns] != [size, modified]:
-                return Found(None, f"{name} is not as it was written")
+                return Found(None, f"{name} differs from what was written")
         os.utime(directory / TABLE)  # the last use
         return Found(Golden(directory, dict(table["link"])))
     except FileNotFoundError as error:

@@ -10,10 +10,9 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from io import FileIO
 from lzma import LZMAError
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from boincvm.errors import (
     BoincvmError,
@@ -24,7 +23,7 @@ from boincvm.errors import (
     OutputFileError,
     host_error,
 )
-from boincvm.host.atomic_files import write_atomically
+from boincvm.host.atomic_files import replacement, write_atomically
 from boincvm.host.files import (
     create_new,
     open_descriptor,
@@ -36,6 +35,7 @@ from boincvm.host.files import (
 from boincvm.host.filetree import open_directory, open_parent, rename, unlink
 from boincvm.job.name_pattern import NamePattern, NamePatternError, compile_name_pattern
 from boincvm.machine.host_capacity import check_fits
+from boincvm.portable_names import PORTABLE_NAME, folded, is_portable_part
 from boincvm.sizes import format_size
 from boincvm.tree_entries import UnsafePathError, components, shown
 from boincvm.wrapper.slot.state import SIZES_FILE, STATE_FILE
@@ -132,6 +132,7 @@ class _CappedFile(FileIO):
 def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
     if len(entries) > MOST_FILES:
         raise UnsafePathError(f"it holds more than {MOST_FILES} files")
+    seen: dict[tuple[str, ...], list[bytes]] = {}
     if sum(info.file_size for info in entries) > maximum_bytes:
         raise UnsafePathError(f"its files have more than {format_size(maximum_bytes)} together")
     for info in entries:
@@ -142,8 +143,33 @@ def _check(entries: Sequence[zipfile.ZipInfo], maximum_bytes: int) -> None:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UnsafePathError(f"{shown(path)} in it is neither a file nor a directory")
         parts = components(path)
-        if len(parts) == 1 and os.fsdecode(parts[0]) in _CLIENT_FILES | _OWN_FILES:
+        _check_portable(path, parts, seen)
+        if len(parts) == 1 and _lower(parts[0]) in _CLIENT_FILES | _OWN_FILES:
             raise UnsafePathError(f"{shown(path)} in it is a file of the BOINC client")
+
+
+def _check_portable(
+    path: bytes, parts: list[bytes], seen: dict[tuple[str, ...], list[bytes]]
+) -> None:
+    """Refuse what a host with Windows would read in another way: a job travels.
+
+    `seen`: all paths of the archive so far, and their directories.
+    """
+    names = [part.decode("utf-8", "surrogateescape") for part in parts]
+    if not all(map(is_portable_part, names)):
+        raise UnsafePathError(f"{shown(path)} in it is not {PORTABLE_NAME}")
+    whole = folded(PurePosixPath(*names))
+    for depth in range(1, len(parts) + 1):
+        if seen.setdefault(whole[:depth], parts[:depth]) != parts[:depth]:
+            raise UnsafePathError(
+                f"{shown(path)} in it differs from another name only in upper and lower case,"
+                " which Windows does not tell apart"
+            )
+
+
+def _lower(name: bytes) -> str:
+    """Return a name as Windows compares it with ours, which have small letters of ASCII only."""
+    return name.decode("latin-1").lower()
 
 
 def _check_room(entries: Sequence[zipfile.ZipInfo], directory: Path, archive: Path) -> None:
@@ -242,20 +268,16 @@ def zip_output(slot: Path, archive: Path, patterns: Sequence[NamePattern]) -> No
             f"nothing to put into {archive.name}: no new file in the slot matches zip_output",
             hint="a filename of zip_output is a regular expression, not a shell pattern",
         )
-    part = archive.with_name(f"{archive.name}.part")
     try:
-        with create_new(part) as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
-                for name in chosen:
-                    _add(made, slot, name)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(archive)
+        with (
+            replacement(archive) as part,
+            create_new(part) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made,
+        ):
+            for name in chosen:
+                _add(made, slot, name)
     except OSError as error:
         raise _disk_error(f"{archive} cannot be written", error) from error
-    finally:
-        with suppress(OSError):  # it may be what was in the way
-            part.unlink()
 
 
 def _chosen(slot: Path, patterns: Sequence[NamePattern]) -> list[bytes]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from boincvm import json_value
 from boincvm.errors import OutputFileError
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.files import read_regular
@@ -48,8 +49,12 @@ def read_state(slot: Path) -> JobState | None:
     """
     try:
         saved = json.loads(read_regular(slot / STATE_FILE, _LARGEST_STATE))
-        seconds = CpuSeconds(*(_seconds(saved[name]) for name in ("guest", "host", "wall")))
-        return JobState(_count(saved["tasks_done"]), _count(saved["failures"]), seconds)
+        seconds = CpuSeconds(
+            *(json_value.number(saved[name], _LONGEST_TIME) for name in ("guest", "host", "wall"))
+        )
+        return JobState(
+            json_value.whole(saved["tasks_done"]), json_value.whole(saved["failures"]), seconds
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -99,24 +104,8 @@ def _read_sizes(slot: Path) -> dict[int, Sizes]:
     try:
         table = json.loads(read_regular(slot / SIZES_FILE, _LARGEST_SIZES))
         return {
-            int(index): {str(stream): _count(size) for stream, size in sizes.items()}
+            int(index): {str(stream): json_value.whole(size) for stream, size in sizes.items()}
             for index, sizes in table.items()
         }
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(value)
-    if not 0 <= value <= _LONGEST_TIME:  # false for NaN, too
-        raise ValueError(value)
-    return float(value)
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(value)
-    if value < 0:
-        raise ValueError(value)
-    return value

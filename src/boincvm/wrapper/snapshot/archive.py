@@ -16,12 +16,12 @@ import stat
 import tarfile
 import time
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from boincvm import __version__
+from boincvm import __version__, json_value
 from boincvm.boinc.init_data import InitDataError, read_init_data
 from boincvm.boinc.soft_link import SoftLinkError, resolve
 from boincvm.errors import (
@@ -31,9 +31,11 @@ from boincvm.errors import (
     host_error,
 )
 from boincvm.file_digest import digest_of
+from boincvm.host.atomic_files import replacement
 from boincvm.host.files import open_descriptor
 from boincvm.host.filetree import set_time
 from boincvm.hypervisor.contract import FileSeal
+from boincvm.hypervisor.registry import BUILT_IN, find_driver
 from boincvm.machine.host_capacity import check_fits
 from boincvm.machine.saved_machine import LATEST, SavedMachine, find_saved, manifest_path
 from boincvm.tar_reader import TarError, TarReader, pax_time
@@ -49,7 +51,7 @@ NOT_OURS = frozenset(
     }
 )
 """Files that tell a running job where it is and who controls it; no snapshot contains them."""
-_MACHINE = re.compile(r"boincvm-machine-[A-Za-z0-9._-]{1,200}")
+_MACHINE = re.compile(r"boincvm-machine-[A-Za-z0-9._-]{0,199}[A-Za-z0-9_-]")
 _MACHINE_FILE = re.compile(r"checkpoint-\d{6,9}\.json|memory-\d{6,9}|disk-\d{6,9}\.qcow2", re.ASCII)
 _LONGEST_NAME = 255
 _LONGEST_VALUE = 255
@@ -146,18 +148,22 @@ def _read_table(archive: TarReader, path: Path) -> Snapshot:
         if member.size > _LARGEST_TABLE:
             raise ValueError(f"{TABLE} in it is too large")
         table = json.loads(archive.read())
-        schema = _integer(table["schema"])
+        schema = json_value.whole(table["schema"])
         if schema != SCHEMA:
             raise ValueError(f"another version of boincvm made it (schema {schema})")
         if not 1 <= len(table["files"]) <= _MOST_FILES or len(table["machines"]) > _MOST_FILES:
             raise ValueError("it contains too much, or nothing")
         files = {
-            _checked(name): FileSeal(_integer(seal["size"]), _text(seal["digest"]))
+            _checked(name): FileSeal(
+                json_value.whole(seal["size"]), json_value.text(seal["digest"])
+            )
             for name, seal in table["files"].items()
         }
         machines = [_checked_machine(machine) for machine in table["machines"]]
-        made = _time(table["made"])
-        return Snapshot(files, machines, _text(table["architecture"])[:_LONGEST_VALUE], made)
+        made = json_value.number(table["made"], LATEST)
+        return Snapshot(
+            files, machines, json_value.text(table["architecture"])[:_LONGEST_VALUE], made
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
         raise InputFileError(
@@ -191,34 +197,14 @@ def _checked_machine(machine: object) -> dict[str, object]:
     """Return `machine` if it is valid. Raises ValueError, KeyError, TypeError."""
     if not isinstance(machine, dict) or not isinstance(machine["machine"], dict):
         raise TypeError("a machine's entry is not a table")
-    if not _MACHINE.fullmatch(_text(machine["directory"])):
+    if not _MACHINE.fullmatch(json_value.text(machine["directory"])):
         raise ValueError("a machine's directory")
     for name in ("image", "image_name", "driver"):
-        if len(_text(machine[name])) > _LONGEST_VALUE or not machine[name].isprintable():
+        if len(json_value.text(machine[name])) > _LONGEST_VALUE or not machine[name].isprintable():
             raise ValueError(f"a machine's {name}")
     for name in ("checkpoint", "memory"):
-        _integer(machine[name])
+        json_value.whole(machine[name])
     return machine
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
-        raise TypeError("a number is missing or invalid")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a string is missing or invalid")
-    return value
-
-
-def _time(value: object) -> float:
-    """Return `value`, seconds since 1970, before the year 10000. Raises TypeError."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= LATEST:  # type: ignore[operator]
-        raise TypeError("a time is missing or invalid")
-    return float(value)  # type: ignore[arg-type]
 
 
 def _check_room(directory: Path, snapshot: Snapshot, only: Collection[str] | None) -> None:
@@ -248,7 +234,7 @@ def _read_member(
             if target is not None:
                 target.write(data)
         if digest.hexdigest() != seal.digest:
-            raise damaged(path, f"{name!r} is not what was written")
+            raise damaged(path, f"{name!r} differs from what was written")
         if target is not None:
             target.flush()
             set_time(target.fileno(), modified or None)  # earlier versions wrote 0
@@ -266,8 +252,8 @@ def damaged(path: Path, why: str) -> InputFileError:
 def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
     """Write the job in `directory` to `target`, with each machine's newest complete checkpoint.
 
-    The job must not be running. Raises InputFileError if no machine is saved, OutputFileError,
-    HostDiskFullError.
+    The job must not be running. Raises InputFileError if no machine is saved, or one whose driver
+    cannot check files of others, OutputFileError, HostDiskFullError.
     """
     if os.path.lexists(target) and not force:
         raise OutputFileError(f"{target} exists", hint="--force replaces it")
@@ -277,6 +263,7 @@ def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
             f"{directory} contains no saved machine",
             hint="name the directory in which boincvm-wrapper ran, after it has ended",
         )
+    _check_drivers(machines)
     sources = {**_job_files(directory), **_machine_files(machines)}
     seals = {name: FileSeal(*digest_of(path)) for name, path in sources.items()}
     snapshot = Snapshot(
@@ -291,26 +278,22 @@ def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
 
 def _write(target: Path, snapshot: Snapshot, sources: dict[str, Path]) -> None:
     """Write the archive, whole or not at all, and read it back to verify it."""
-    part = target.with_name(f".{target.name}.part")
     try:
-        with tarfile.open(part, "w:gz", compresslevel=_LEVEL) as archive:
-            _add(archive, TABLE, json.dumps(_table(snapshot), indent=1).encode())
-            for name, path in sources.items():
-                with path.open("rb") as file:
-                    information = tarfile.TarInfo(name)
-                    information.size = snapshot.files[name].size
-                    modified = clamp_time(os.fstat(file.fileno()).st_mtime_ns)
-                    information.pax_headers = {"mtime": pax_time(modified)}
-                    archive.addfile(information, file)
-        read_all(part)
-        part.replace(target)
+        with replacement(target) as part:
+            with tarfile.open(part, "w:gz", compresslevel=_LEVEL) as archive:
+                _add(archive, TABLE, json.dumps(_table(snapshot), indent=1).encode())
+                for name, path in sources.items():
+                    with path.open("rb") as file:
+                        information = tarfile.TarInfo(name)
+                        information.size = snapshot.files[name].size
+                        modified = clamp_time(os.fstat(file.fileno()).st_mtime_ns)
+                        information.pax_headers = {"mtime": pax_time(modified)}
+                        archive.addfile(information, file)
+            read_all(part)
     except OSError as error:
         raise host_error(
             f"{str(target)[:300]} cannot be written", error, OutputFileError
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _saved_machines(directory: Path) -> Iterator[tuple[Path, SavedMachine]]:
@@ -318,6 +301,18 @@ def _saved_machines(directory: Path) -> Iterator[tuple[Path, SavedMachine]]:
         saved = find_saved(source).saved
         if saved is not None:
             yield source, saved
+
+
+def _check_drivers(machines: Mapping[Path, SavedMachine]) -> None:
+    """Check that the files of the machines can be checked at an import. Raises InputFileError."""
+    for source, saved in machines.items():
+        if find_driver(saved.driver).saved_files is None:
+            able = [name for name in BUILT_IN if find_driver(name).saved_files is not None]
+            raise InputFileError(
+                f"{source.name} was saved by the driver {saved.driver}, whose machines cannot be"
+                " exported: their files could not be checked when they are imported",
+                hint=f"run the job with a driver whose machines can be exported: {', '.join(able)}",
+            )
 
 
 def _described(source: Path, saved: SavedMachine) -> dict[str, object]:

@@ -6,6 +6,8 @@ from tempfile import TemporaryDirectory
 
 from boincvm.boinc.soft_link import target
 from boincvm.errors import HypervisorError, InputFileError, OutputFileError, UsageError, host_error
+from boincvm.host.files import remove_if_empty
+from boincvm.host.renames import rename
 from boincvm.hypervisor.registry import find_driver
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import manifests, read_manifest
@@ -35,7 +37,8 @@ def import_snapshot(path: Path, directory: Path, *, trusted: bool = False) -> Sn
             _check_machines(path, new, snapshot)
             if not trusted:
                 check_job(new, path)
-            new.replace(directory)
+            remove_if_empty(directory)
+            rename(new, directory)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
@@ -80,7 +83,9 @@ def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:
                         raise ValueError(f"{name} does not match the snapshot's description of it")
                 saved_files = find_driver(saved.driver).saved_files
                 if saved_files is None:
-                    raise ValueError(f"it was made by a driver {saved.driver[:40]!r}")
+                    raise ValueError(
+                        f"the driver {saved.driver[:40]!r} cannot check files of other hosts"
+                    )
                 saved_files.check(machine_directory, saved.checkpoint, saved.shape.memory)
             except (ValueError, SavedMachineError, HypervisorError, UsageError) as error:
                 raise InputFileError(

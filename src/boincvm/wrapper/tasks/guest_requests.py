@@ -126,7 +126,7 @@ class GuestRequests:
         try:
             await get_tree(
                 session.link,
-                session.window,
+                session.transfer_disk,
                 beneath_work(path),
                 PurePosixPath(content.name),
                 directory=self._directory,
@@ -143,7 +143,7 @@ class GuestRequests:
         target = self._client.resolve(name)
         await get_tree(
             session.link,
-            session.window,
+            session.transfer_disk,
             beneath_work(name),
             PurePosixPath(target.name),
             directory=target.parent,
@@ -165,7 +165,7 @@ class GuestRequests:
         await run_in_guest(session, ["rm", "-f", "--", path.name])  # an older one may exist
         await put_tree(
             session.link,
-            session.window,
+            session.transfer_disk,
             Path(path.name),
             PurePosixPath(path.name),
             directory=path.parent,

@@ -1,52 +1,29 @@
 """A program that runs on the host, all processes that it starts, and their guard."""
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from boincvm.errors import BoincvmError, HostError
-from boincvm.host.process_tree import (
-    CONTINUE,
-    STOP,
-    STOP_REQUEST,
-    children,
-    descendants,
-    send,
-    signal_tree,
-    stop_round,
-    usage,
-)
-from boincvm.host.supervised import GRACE, Supervised, start_supervised, supervised_end
+from boincvm.errors import HostError
+from boincvm.host.supervised import GRACE
+from boincvm.host.task_processes import TaskProcesses
 from boincvm.wrapper.tasks.step import TaskEnd
 
 _KILL_LIMIT = 2.5
-_MOST_BYTES = 4096
-_STOP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
-"""Seconds between checks whether all processes have stopped. On a busy host a process may wait some
-tenths of a second for a CPU before it can stop."""
 
 
 class HostProgram:
     """Runs one program; made by `start`. When it ends, the processes that it leaves are killed.
 
-    If this process dies, even by SIGKILL, the guard (host/supervisor_linux.py) ends all of them.
+    If this process dies, however it dies, all of them are ended.
     """
 
-    def __init__(self, supervised: Supervised, *, stop_signal: int, stops_all: bool) -> None:
-        loop = asyncio.get_running_loop()
-        self._supervised = supervised
-        self._guard, self._control = supervised.guard, supervised.control
-        self._program, self._messages = supervised.program, supervised.received
-        self._stop_signal = stop_signal
-        self._stops_all = stops_all
+    def __init__(self, processes: TaskProcesses) -> None:
+        self._processes = processes
         self._cpu_time = 0.0
-        self._is_terminating = self._is_killed = False
-        self._end: asyncio.Future[TaskEnd] = loop.create_future()
-        loop.add_reader(self._control, self._listen)
+        self._is_killed = False
 
     @classmethod
     def start(
@@ -72,54 +49,43 @@ class HostProgram:
         signal and suspend them itself. Raises ProgramStartError, InputFileError, OutputFileError,
         HostError.
         """
-        supervised = start_supervised(
-            Path(argv[0]),
-            argv,
-            directory=directory,
-            environment=environment,
-            streams=(subprocess.DEVNULL if stdin is None else stdin, stdout, stderr),
-            nice=nice,
-        )
         return cls(
-            supervised,
-            stop_signal=STOP_REQUEST if use_tstp else STOP,
-            stops_all=multi_process or not use_tstp,
+            TaskProcesses(
+                argv,
+                directory=directory,
+                environment=environment,
+                streams=(subprocess.DEVNULL if stdin is None else stdin, stdout, stderr),
+                nice=nice,
+                use_tstp=use_tstp,
+                multi_process=multi_process,
+            )
         )
 
     @property
     def process_id(self) -> int:
-        return self._program
+        return self._processes.program_id
 
     async def wait(self) -> TaskEnd:
         """Wait until the program and all of its processes have ended.
 
         Raises what `start` raises, if the program waited for a stream.
         """
-        return await asyncio.shield(self._end)
+        end = await asyncio.shield(self._processes.ended)
+        return TaskEnd(end.code, end.signal)
 
     @property
     def failure(self) -> BaseException | None:
         """Why the program could not be started after it had waited for a stream."""
-        return self._end.exception() if self._end.done() else None
+        ended = self._processes.ended
+        return ended.exception() if ended.done() else None
 
     async def suspend(self) -> None:
         """Suspend all processes: none computes when this returns. Calling it again is harmless."""
-        if not self._stops_all:
-            if self._program in children(self._guard.pid):
-                send(self._program, self._stop_signal)
-            return
-        signalled: set[int] = set()
-        # The kernel has no event for "all have stopped"; usually the second check finds it so.
-        # A process that cannot stop now (on a dead network file system, say) stops later.
-        for pause in _STOP_PAUSES:
-            if self._end.done() or stop_round(self._guard.pid, self._stop_signal, signalled):
-                return
-            await asyncio.sleep(pause)
+        await self._processes.suspend()
 
     async def resume(self) -> None:
         """Resume all processes. Calling it again is harmless."""
-        if not self._end.done():
-            signal_tree(self._guard.pid, CONTINUE)
+        await self._processes.resume()
 
     async def kill(self, grace: float = GRACE) -> None:
         """End all processes: none is left when this returns.
@@ -128,63 +94,37 @@ class HostProgram:
         So do the processes that it leaves when it has ended. Whatever is left after `grace` seconds
         is killed. SIGTERM is sent only once: a second one may mean haste.
         """
-        if not self._end.done() and not self._is_killed:
-            self._ask()
+        processes = self._processes
+        if not processes.ended.done() and not self._is_killed and processes.ask_to_end():
             await self._ends_within(grace)
-        if not self._end.done():
+        if not processes.ended.done():
             self._is_killed = True
-            with suppress(OSError):  # it has just ended
-                self._control.shutdown(socket.SHUT_WR)
+            processes.kill()
             if not await self._ends_within(_KILL_LIMIT):
                 raise HostError(
-                    f"{sum(1 for _ in descendants(self._guard.pid))} processes of the task do"
-                    " not end although they were killed",
+                    f"{processes.count()} processes of the task do not end although they were"
+                    " killed",
                     hint="they are waiting for a disk or a network file system that does not"
                     " answer",
                 )
 
-    def _ask(self) -> None:
-        if self._is_terminating:
-            return
-        self._is_terminating = True
-        with suppress(OSError):  # it has just ended
-            self._control.send(b"end\n")
-        send(self._guard.pid, CONTINUE)  # somebody may have stopped it
-
     async def _ends_within(self, seconds: float) -> bool:
-        done, _ = await asyncio.wait([self._end], timeout=seconds)
+        done, _ = await asyncio.wait([self._processes.ended], timeout=seconds)
         return bool(done)
 
     def cpu_time(self) -> float:
         """Return the seconds, user and system, that all processes have used; it never decreases."""
-        if not self._end.done():
-            self._cpu_time = max(self._cpu_time, usage(self._guard.pid)[0])
+        ended = self._processes.ended
+        if not ended.done():
+            self._note_cpu_time(self._processes.usage()[0])
+        elif ended.exception() is None:
+            end = ended.result()
+            self._note_cpu_time(end.user_time + end.system_time)
         return self._cpu_time
+
+    def _note_cpu_time(self, seconds: float) -> None:
+        self._cpu_time = max(self._cpu_time, seconds)
 
     def resident(self) -> int:
         """Return how many bytes of memory all processes occupy now."""
-        return 0 if self._end.done() else usage(self._guard.pid)[1]
-
-    def _listen(self) -> None:
-        try:
-            data = self._control.recv(_MOST_BYTES)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        self._messages += data
-        if not data:
-            asyncio.get_running_loop().remove_reader(self._control)
-            self._control.close()
-            self._guard.wait()
-            self._conclude()
-
-    def _conclude(self) -> None:
-        try:
-            end = supervised_end(self._supervised, self._messages)
-        except BoincvmError as error:
-            self._end.set_exception(error)
-            self._end.exception()  # retrieved, because nobody may wait for a daemon
-            return
-        self._cpu_time = max(self._cpu_time, end.user_time + end.system_time)
-        self._end.set_result(TaskEnd(end.code, end.signal))
+        return 0 if self._processes.ended.done() else self._processes.usage()[1]

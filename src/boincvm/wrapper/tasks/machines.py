@@ -11,6 +11,7 @@ from boincvm.durations import format_duration
 from boincvm.guestlink.host_name import host_name
 from boincvm.image.store import Image
 from boincvm.job.model import InputFile, Job, MachineTask, Task
+from boincvm.machine.checkpoint_schedule import CheckpointSchedule
 from boincvm.machine.checkpointing import Identity, write_checkpoint
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.host_capacity import check_checkpoint_room, check_room
@@ -24,7 +25,6 @@ from boincvm.machine.saved_machine import (
 from boincvm.machine.spec import machine_spec
 from boincvm.side_thread import in_side_thread
 from boincvm.sizes import format_size
-from boincvm.wrapper.checkpoint_schedule import CheckpointSchedule
 from boincvm.wrapper.log import log
 from boincvm.wrapper.memory_limit import MemoryLimit
 from boincvm.wrapper.slot.state import sizes_at_begin

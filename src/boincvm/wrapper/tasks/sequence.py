@@ -15,6 +15,8 @@ from boincvm.job.model import HostTask, Job, MachineTask, Task
 from boincvm.side_thread import in_side_thread
 from boincvm.wrapper.log import log
 from boincvm.wrapper.slot.progress import JobProgress
+from boincvm.wrapper.slot.state import STATE_FILE
+from boincvm.wrapper.slot.wrapper_checkpoint import CHECKPOINT_FILE
 from boincvm.wrapper.tasks.archives import JobArchives
 from boincvm.wrapper.tasks.host_step import HostStep
 from boincvm.wrapper.tasks.priority import nice_value
@@ -72,6 +74,11 @@ class TaskSequence:
         if self._machines is not None:
             first = self._machines.first_step(first)
             self._progress.begin_with(first)
+        if first >= len(job.tasks) and job.tasks:
+            log(
+                "all tasks of the job are done already; to run them again, remove"
+                f" {CHECKPOINT_FILE} and {STATE_FILE}"
+            )
         if self._progress.is_first_run:
             await archives.unpack()
             await self._unzip_tasks()
@@ -296,9 +303,13 @@ class TaskSequence:
     async def kill(self) -> None:
         """End everything immediately, without saving."""
         self._may_start.clear()  # no program follows one that SIGTERM ends successfully
+        await self.kill_machines()
+        await self.end_on_host(ABORT_GRACE)
+
+    async def kill_machines(self) -> None:
+        """End all machines immediately, without saving them."""
         if self._machines is not None:
             await self._machines.kill()
-        await self.end_on_host(ABORT_GRACE)
 
     async def end_on_host(self, grace: float = GRACE) -> None:
         """End all tasks and daemons on the host at the same time."""

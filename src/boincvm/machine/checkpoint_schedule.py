@@ -27,7 +27,7 @@ class CheckpointSchedule:
     """Decides when the next checkpoint is due: periodically, or on request."""
 
     def __init__(self, period: float, random: Callable[[], float] = _random) -> None:
-        """Take the client's checkpoint `period` in seconds; suspended time does not count.
+        """Take the `period` in seconds that the user asks for; suspended time does not count.
 
         `random` returns a number from 0 to 1.
         """

@@ -9,15 +9,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
-from boincvm.client.terminal.protocol import Size, keys, window_size
-from boincvm.errors import UsageError
+from boincvm.guestlink.terminal.local import BEAT, EscapeDetector, size_of
+from boincvm.guestlink.terminal.protocol import keys, window_size
 from boincvm.host.channels import set_blocking
 from boincvm.host.inherited import not_ignored
 from boincvm.host.signals import TERMINATION_SIGNALS
 from boincvm.host.terminal import RESIZE_SIGNAL, raw
 
-BEAT = 60.0
-"""Seconds without a key after which something is sent: the remote end gives up after a silence."""
 _PIECE = 4096
 _ROOM = 1 << 16
 _LEAVING_LIMIT = 3.0
@@ -35,47 +33,6 @@ class RemoteEnd(Protocol):
 
     def cancel(self) -> None:
         """End it immediately."""
-
-
-class EscapeDetector:
-    """Finds `~.` after a line end: the user wants to leave, whatever the remote end does."""
-
-    def __init__(self) -> None:
-        self._seen: int | None = 0
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """Return what to send of `data`, and True if the user leaves.
-
-        A `~` at the beginning of a line is held back until the next key.
-        """
-        sent = bytearray()
-        for key in data:
-            if self._seen == 0 and key == ord("~"):
-                self._seen = 1
-                continue
-            if self._seen == 1:
-                if key == ord("."):
-                    return bytes(sent), True
-                if key != ord("~"):
-                    sent += b"~"  # `~~` stands for one
-            sent.append(key)
-            self._seen = 0 if key in b"\r\n" else None
-        return bytes(sent), False
-
-
-def check_terminal(terminal: int) -> None:
-    """Check that it is a terminal. Raises UsageError."""
-    if not os.isatty(terminal):
-        raise UsageError(
-            "a shell needs a terminal, and standard input is not one",
-            hint="boincvm exec runs programs without one",
-        )
-
-
-def size_of(terminal: int) -> Size:
-    """Return a terminal's size, or the default if it is unknown."""
-    columns, rows = os.get_terminal_size(terminal)
-    return Size(rows or Size().rows, columns or Size().columns)
 
 
 class TerminalSession:

@@ -26,6 +26,7 @@ assert sys.platform == "linux"  # noqa: S101 - as guests are
 
 ROOM = 1 << 16
 GRACE = 1.0
+LEAST_READS = 16
 DRAIN_TIME = 0.2
 SILENCE = 600.0
 CANNOT_RUN = 126
@@ -169,13 +170,19 @@ class Bridge:
     def _show_last(self) -> None:
         """Write the last output, which may still be passing through the kernel.
 
-        Processes that the shell has left behind may keep the terminal open and write on.
+        Processes that the shell has left behind may keep the terminal open and write on. So there
+        is a limit of time; but this process may have to wait for a processor for so long, and then
+        has still read nothing of what the kernel holds.
         """
         poll = select.poll()
         poll.register(self._terminal, select.POLLIN)
         end = time.monotonic() + GRACE
-        while self._is_open and poll.poll(DRAIN_TIME * 1000) and time.monotonic() < end:
+        reads = 0
+        while self._is_open and poll.poll(DRAIN_TIME * 1000):
+            if reads >= LEAST_READS and time.monotonic() >= end:
+                break
             self._show()
+            reads += 1
 
     def _hang_up(self) -> None:
         os.close(self._terminal)  # the kernel sends SIGHUP

@@ -1,5 +1,0 @@
-"""A remote shell: a terminal in the guest, connected to the user's own terminal.
-
-In the guest it is an ordinary command whose input follows: `remote` runs there, `local` at the
-user's end, and `protocol` defines what is sent between them.
-"""

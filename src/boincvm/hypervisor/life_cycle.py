@@ -1,0 +1,15 @@
+"""What our drivers check before a machine starts that starts once."""
+
+from boincvm.errors import HypervisorError
+from boincvm.hypervisor.contract import MachineState
+
+
+def check_can_start(state: MachineState, *, has_ended: bool) -> None:
+    """Raise HypervisorError if a machine in that state cannot start.
+
+    `has_ended`: its last run is over, which the state may not show yet.
+    """
+    if state.is_active:
+        raise HypervisorError("the machine is already running, and its link is in use")
+    if has_ended or state in (MachineState.STOPPED, MachineState.DESTROYED):
+        raise HypervisorError("the machine has ended, so it cannot start again")

@@ -1,0 +1,1 @@
+"""The BOINC project's side: what a project makes of boincvm for its volunteers."""

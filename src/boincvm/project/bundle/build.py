@@ -1,0 +1,193 @@
+"""Make the folder for one platform, or take the one of the cache; pack it.
+
+CACHE/bundle/lock          held by who makes one
+CACHE/bundle/inputs/       see inputs.py
+CACHE/bundle/made/KEY/     a folder; KEY is its platform and the digest of all that it was made
+                           of; its time is when it was last asked for
+CACHE/bundle/new-*/        what is being made or removed, or was when its process was killed
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import boincvm
+from boincvm.errors import ImageBuildError, OutputFileError
+from boincvm.host import locks
+from boincvm.host.own_files import make_directory
+from boincvm.image.agent_files import guest_directory
+from boincvm.image.names import check_mirror
+from boincvm.image.progress import Progress
+from boincvm.image.tools import builds_here
+from boincvm.paths import cache_directory
+from boincvm.project.bundle import archive, linux, windows
+from boincvm.project.bundle.inputs import LOCK, InputCache, Inputs, pinned_inputs
+from boincvm.project.bundle.launchers import compiler_version, write_manifest
+
+FOLDER = "boincvm"
+"""The folder's name in its archive."""
+_UNUSED_AGE = 86400.0
+"""Seconds after which nobody uses a folder of the cache any more."""
+_NEW = "new-"
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A kind of computer, by BOINC's name."""
+
+    name: str
+    compilers: tuple[str, ...]
+    make: Callable[[Path, Path, Inputs, InputCache, Path], None]
+    pack: Callable[[Path, str, Path], None]
+    suffix: str
+    """Of the archive's name."""
+
+
+PLATFORMS = {
+    platform.name: platform
+    for platform in (
+        Platform(
+            "x86_64-pc-linux-gnu", ("musl-gcc",), linux.make_folder, archive.pack_tar, ".tar.xz"
+        ),
+        Platform(
+            "windows_x86_64",
+            ("musl-gcc", "x86_64-w64-mingw32-gcc"),
+            windows.make_folder,
+            archive.pack_zip,
+            ".zip",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder and its archive."""
+
+    folder: Path
+    archive: Path
+    sha256: str
+    """Of the archive."""
+    packed_size: int
+    """Bytes of the archive."""
+    size: int
+    """Bytes of the folder's files."""
+
+
+def build_folder(platform: str, pages: Path, mirror: str | None, progress: Progress) -> Path:
+    """Return the folder for `platform` in the cache, made now if these inputs are new.
+
+    `pages`: the directory of the documentation. `mirror`: of Debian's archive; default: the one of
+    apt. Raises ImageBuildError, HostDiskFullError.
+    """
+    kind = PLATFORMS[platform]
+    if mirror is not None:
+        check_mirror(mirror)
+    if not builds_here():
+        raise ImageBuildError(
+            "folders for volunteers are made on Linux on x86_64",
+            hint="make it on such a computer",
+        )
+    cache = cache_directory() / "bundle"
+    make_directory(cache)
+    waits = "waiting for another folder, which is being made"
+    with locks.exclusive(cache / "lock", lambda: progress.detail(waits)):
+        inputs = pinned_inputs()
+        made = cache / "made" / f"{platform}-{_digest(kind, pages)}"
+        if not made.exists():
+            make_directory(made.parent)
+            _remove_unused(cache, platform)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=_NEW) as temporary:
+                new = Path(temporary) / "made"
+                _make(kind, new, pages, inputs, InputCache(cache / "inputs", mirror), progress)
+                new.rename(made)
+        os.utime(made)
+        return made
+
+
+def export_bundle(platform: str, folder: Path, out: Path, progress: Progress) -> Bundle:
+    """Copy a folder of the cache to `out`, which must not exist, and pack it beside.
+
+    Raises OutputFileError and OSError.
+    """
+    kind = PLATFORMS[platform]
+    packed = out.with_name(out.name + kind.suffix)
+    for path in (out, packed):
+        if path.exists():
+            raise OutputFileError(f"{path} already exists", hint="remove it, or name another one")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder, out)
+    with progress.step("packing the folder"):
+        kind.pack(out, FOLDER, packed)
+    with packed.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return Bundle(out, packed, digest, packed.stat().st_size, size)
+
+
+def _remove_unused(cache: Path, platform: str) -> None:
+    """Remove old folders for `platform`, and what killed processes have left. Under the lock."""
+    oldest = time.time() - _UNUSED_AGE
+    for old in (cache / "made").glob(f"{platform}-*"):
+        if old.stat().st_mtime < oldest:
+            # A folder that is removed in part only must not be taken for a whole one.
+            old.rename(cache / f"{_NEW}{old.name}")
+    for left in cache.glob(f"{_NEW}*"):
+        shutil.rmtree(left)
+
+
+def _make(
+    kind: Platform, folder: Path, pages: Path, inputs: Inputs, cache: InputCache, progress: Progress
+) -> None:
+    folder.mkdir()
+    temporary = folder.parent
+    with progress.step(f"fetching and laying out the files for {kind.name}"):
+        kind.make(folder, pages, inputs, cache, temporary)
+    licences = folder / "licences"
+    (licences / "SOURCES.txt").write_text(_sources(inputs))
+    (licences / "boincvm.txt").write_text(_own_licence())
+    write_manifest(folder, temporary)
+
+
+def _digest(kind: Platform, pages: Path) -> str:
+    """Return the digest of all that a folder is made of."""
+    digest = hashlib.sha256(LOCK.read_bytes())
+    for compiler in kind.compilers:
+        digest.update(compiler_version(compiler).encode())
+    for directory in (Path(boincvm.__file__).parent, guest_directory(), pages):
+        for path in sorted(directory.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                content = path.read_bytes()
+                name = path.relative_to(directory).as_posix()
+                digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _own_licence() -> str:
+    text = metadata.distribution("boincvm").read_text("licenses/LICENSE")
+    if text is None:
+        raise ImageBuildError(
+            "the licence of boincvm is missing from this installation",
+            hint="install boincvm again: pip install --force-reinstall boincvm",
+        )
+    return text
+
+
+def _sources(inputs: Inputs) -> str:
+    """Return the text that says where the sources of the parts are, as their licences ask."""
+    lines = [
+        "The parts of this folder that are not boincvm's are as their makers publish them. Their",
+        "sources, by name and version:",
+        "",
+        *sorted({f"Debian 12: {package.source}, of {package.file_name}"
+                 for package in inputs.debian}),
+        *(f"PyPI: {package.requirement}" for package in inputs.pypi),
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
